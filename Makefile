@@ -1,0 +1,57 @@
+# Two commands matter: `make demo` and `make test`. Both need Python >= 3.11, make and a package index, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+REPORT ?= demo-report
+JOBS   ?= 2
+
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SOURCES  := src tests $(wildcard examples) $(wildcard benchmarks)
+STAMP    := $(VENV)/.latens
+# Two workers share the cores: one thread each is faster than two that fight.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test dev lint format types imports tests clean
+
+demo: $(STAMP)
+	$(BIN)/latens demo -o $(REPORT)
+
+test: dev lint types imports tests
+
+dev: $(STAMP)-dev
+
+lint: dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: dev
+	$(BIN)/mypy
+
+imports: dev
+	$(BIN)/lint-imports
+
+tests: dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "latens needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than what it was made from, so nothing is installed twice.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing latens into $(VENV) (torch is large: a few minutes the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+$(STAMP)-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing latens and its development tools into $(VENV) (torch is large: a few minutes the first time)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(STAMP)

@@ -1,0 +1,56 @@
+"""Vision models with learned latent codes, for your own pictures.
+
+>>> import latens
+>>> codec = latens.load("image_codec")            # or the folder of a model you trained
+>>> blob = codec.compress("photo.jpg", quality=4)
+>>> image = codec.decompress(blob)
+
+Importing this package imports nothing heavy: torch is loaded by `load`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from latens import catalogue, errors
+    from latens.catalogue import ModelEntry
+    from latens.systems.image_codec.predict import ImageCodec
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "catalogue", "errors", "load", "models"]
+
+
+def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
+    """A model ready for use, with the verbs of its system (`compress`, `decompress`, ...).
+
+    `name_or_path` is a name of `models()` or a folder that holds config.json and model.safetensors.
+    `device` is "auto", "cpu", "cuda" or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the
+    process. Raises ModelMissing, ModelError or DeviceUnavailable.
+    """
+    from latens.catalogue import import_part, system_of
+
+    predict = import_part(system_of(name_or_path), "predict")
+    loaded: ImageCodec = predict.load(name_or_path, device=device, threads=threads)
+    return loaded
+
+
+def models() -> list[ModelEntry]:
+    """The models that are in the box or known by name."""
+    from latens.catalogue import MODELS
+
+    return list(MODELS.values())
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("catalogue", "errors"):
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

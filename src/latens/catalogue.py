@@ -1,0 +1,88 @@
+"""What there is: the systems, and the models that ship with them or are known by name.
+
+Two plain tables and the few functions that read them. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal
+
+from latens.errors import ModelMissing, UsageError
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+Part = Literal["recipes", "predict", "evaluate", "bench"]
+
+SYSTEMS: Mapping[str, str] = MappingProxyType(
+    {
+        "image_codec": "latens.systems.image_codec",
+    }
+)
+"""Every system and the package that holds it. Each has the modules named by `Part`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One model: a folder as `latens.hub` writes it, the hash it computes, and the size of its tensors in bytes."""
+
+    name: str
+    system: str
+    folder: Path
+    sha256: str
+    size: int
+    licence: str
+    trained_on: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder), "metrics": dict(self.metrics)}
+
+
+MODELS: Mapping[str, ModelEntry] = MappingProxyType(
+    {
+        "image_codec": ModelEntry(
+            name="image_codec",
+            system="image_codec",
+            folder=WEIGHTS / "image_codec",
+            sha256="",
+            size=0,
+            licence="Apache-2.0",
+            trained_on="photographs; see the model card beside the weights",
+        ),
+    }
+)
+
+
+def system_of(name_or_path: str | Path) -> str:
+    """The system a model belongs to: by name, or by the key "system" of the folder's config.json.
+
+    Raises ModelMissing for an unknown name and for a folder without a readable config.json.
+    """
+    if str(name_or_path) in MODELS:
+        return MODELS[str(name_or_path)].system
+    folder = Path(name_or_path)
+    config = (folder if folder.is_dir() else folder.parent) / "config.json"
+    try:
+        system = json.loads(config.read_text())["system"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelMissing(
+            "neither the name of a model nor a folder with config.json and model.safetensors",
+            where=str(name_or_path),
+            hint=f"known names: {', '.join(MODELS)} (`latens models` shows them)",
+        ) from error
+    if system not in SYSTEMS:
+        raise ModelMissing(f"the model is of the system {system!r}, which is not known here", where=str(config))
+    return str(system)
+
+
+def import_part(system: str, part: Part) -> ModuleType:
+    """The module `part` of a system, imported now. Raises UsageError for an unknown system."""
+    if system not in SYSTEMS:
+        raise UsageError(f"there is no system {system!r}", hint=f"systems: {', '.join(SYSTEMS)}")
+    return importlib.import_module(f"{SYSTEMS[system]}.{part}")

@@ -1,0 +1,193 @@
+"""What all verbs share: the global options, and how they talk."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from cyclopts import Group, Parameter
+
+from latens.errors import OutputExists, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from latens.inference.batch import BatchReport, Job, Outcome
+
+GLOBAL = Group("Global options", sort_key=100)
+DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+
+Format = Literal["human", "json", "quiet"]
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """Options of every verb."""
+
+    format: Annotated[
+        Format, Parameter(help="Results for people, as JSON (one object a line), or none; quiet says errors only.")
+    ] = "human"
+    debug: Annotated[bool, Parameter(negative=(), show_default=False, help="Show the traceback of an error.")] = False
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class Compute(Talk):
+    """Options of every verb that runs a model."""
+
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto"
+    threads: Annotated[int | None, Parameter(help="CPU threads.  [default: all cores]")] = None
+
+
+Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where the result goes.")]
+Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwrite what is there.")]
+Model = Annotated[str, Parameter(help="A name from `latens models`, or the folder of a trained model.")]
+
+
+class Loaded(Protocol):
+    """What `latens.load` returns, as far as the heading needs it."""
+
+    device: torch.device
+    name: str
+    model_id: str
+
+
+class Voice:
+    """Results on stdout, talk on stderr, in the format the user asked for.
+
+    `results_to_stderr` is for the case that stdout carries the output file itself.
+    """
+
+    def __init__(self, talk: Talk, *, results_to_stderr: bool = False) -> None:
+        self.format = talk.format
+        self._results_to_stderr = results_to_stderr
+
+    def say(self, text: str) -> None:
+        """One line of talk."""
+        if self.format != "quiet":
+            print(text, file=sys.stderr, flush=True)
+
+    def heading(self, system: Loaded) -> None:
+        """The first line on stderr: device, precision, model and weight hash."""
+        from latens.inference.device import describe
+
+        self.say(describe(system.device, system.name, system.model_id))
+
+    def warn(self, text: str) -> None:
+        """One line that even a quiet run prints."""
+        print(f"latens: {text}", file=sys.stderr, flush=True)
+
+    def result(self, record: dict[str, Any], text: str) -> None:
+        """One result: the record as a line of JSON, or the text for people."""
+        stream = sys.stderr if self._results_to_stderr else sys.stdout
+        if self.format == "json":
+            print(json.dumps(record, ensure_ascii=False, default=str), file=stream, flush=True)
+        elif self.format == "human":
+            print(text, file=stream, flush=True)
+
+    @contextmanager
+    def progress(self, total: int, what: str) -> Iterator[Callable[[], None]]:
+        """Gives a function to call after each of `total` steps; draws a bar only on a terminal."""
+        if total < 2 or self.format != "human" or not sys.stderr.isatty():
+            yield lambda: None
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        # Lines printed meanwhile go above the bar; a stdout that is a file or a pipe is left alone.
+        bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+        with bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90", "45s", "30m", "2h" or "1h30m". Raises UsageError."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        raise UsageError(f"'{text}' is not a length of time", hint="write 90s, 30m, 2h or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.group("h", "m", "s"))
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def parse_settings(settings: list[str]) -> dict[str, str]:
+    """{"optim.lr": "1e-4"} of ["optim.lr=1e-4"]. Raises UsageError."""
+    parsed: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"'{setting}' is not a setting", where="--set", hint="write --set key=value")
+        parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def human_size(size: int) -> str:
+    """1234 -> "1.2 kB"; thousands, not 1024s."""
+    scaled, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if scaled < 999.95 or unit == "GB":
+            break
+        scaled /= 1000
+    return f"{scaled:.0f} B" if unit == "B" else f"{scaled:.1f} {unit}"
+
+
+# ------------------------------------------------------------------------------------------------------ many files
+
+
+def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> None:
+    """One input, one output, both named, and the output is there: an error, not a finished job to be skipped."""
+    if len(jobs) == 1 and jobs[0].named and out == jobs[0].output and jobs[0].output.is_file() and not force:
+        raise OutputExists("the file is there already", where=str(out), hint="choose another -o, or add --force")
+
+
+def run_files(
+    jobs: list[Job], work: Callable[[Job], dict[str, Any]], voice: Voice, *, force: bool, what: str
+) -> BatchReport:
+    """Runs a batch and prints what becomes of each file; the summary goes to stderr."""
+    from latens.inference.batch import run_batch
+
+    with voice.progress(len(jobs), what) as advance:
+
+        def tell(outcome: Outcome) -> None:
+            _tell(outcome, voice)
+            advance()
+
+        report = run_batch(jobs, work, force=force, on_result=tell)
+    if len(jobs) > 1:
+        _summary(report, voice)
+    return report
+
+
+def _tell(outcome: Outcome, voice: Voice) -> None:
+    job = outcome.job
+    record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
+    if outcome.failure is not None:
+        voice.warn(outcome.failure.message)
+        if voice.format == "json":
+            voice.result(record | outcome.failure._asdict(), "")
+    elif outcome.record is None:
+        if voice.format == "json":
+            voice.result(record, "")
+        voice.say(f"{job.output}: there already, skipped (--force makes it anew)")
+    else:
+        details = dict(outcome.record)
+        text = details.pop("text", str(job.output))
+        voice.result(record | details, text)
+
+
+def _summary(report: BatchReport, voice: Voice) -> None:
+    parts = [f"{report.done} done"]
+    parts += [f"{report.skipped} skipped"] * bool(report.skipped)
+    parts += [f"{len(report.failed)} failed"] * bool(report.failed)
+    parts += [f"{report.not_done} not tried"] * bool(report.not_done)
+    listed = f"; failures are listed in {report.log}" if report.log else ""
+    voice.say(", ".join(parts) + listed)
+    if report.stopped is not None:
+        voice.warn(str(report.stopped))

@@ -1,0 +1,93 @@
+"""`latens compress`"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from latens.cli.common import Compute, Force, Model, Output, Voice, human_size, refuse_to_overwrite, run_files
+from latens.errors import UsageError
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job
+    from latens.systems.image_codec.predict import ImageCodec
+
+ENDING = ".ltn"
+
+
+def compress(
+    inputs: Annotated[list[str], Parameter(help="Pictures, folders, patterns such as 'album/*.jpg', or -.")],
+    /,
+    *,
+    out: Output = None,
+    quality: Annotated[
+        float | None,
+        Parameter(validator=Number(gte=1, lte=8), help="1 (small) to 8 (fine), in any steps.  [default: 4]"),
+    ] = None,
+    bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this many bits per pixel.")] = None,
+    psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this PSNR, in dB.")] = None,
+    model: Model = "image_codec",
+    force: Force = False,
+    options: Compute = Compute(),  # noqa: B008
+) -> int:
+    """Photographs into small .ltn files.
+
+    Without -o the result goes beside its input. A folder is mirrored into OUT, and files that are finished are skipped.
+
+        latens compress photo.jpg -o photo.ltn --quality 4
+        latens compress album/ -o small/
+        latens compress photo.png --bpp 0.25
+    """
+    aims = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
+    if len(aims) > 1:
+        raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
+
+    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.images import IMAGE_ENDINGS
+    from latens.inference.batch import plan_jobs
+
+    jobs = plan_jobs(find_inputs(inputs, IMAGE_ENDINGS), out, ENDING)
+    refuse_to_overwrite(jobs, out, force=force)
+    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+
+    from latens.systems.image_codec.predict import load
+
+    codec = load(model, device=options.device, threads=options.threads)
+    voice.heading(codec)
+
+    def work(job: Job) -> dict[str, Any]:
+        return compress_one(codec, job, aims)
+
+    return run_files(jobs, work, voice, force=force, what="compressing").exit_status
+
+
+def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float]) -> dict[str, Any]:
+    """One picture into one file; the record of what was done."""
+    from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic
+    from latens.data.images import ImageLimits, read_picture
+    from latens.systems.image_codec.predict import inspect_stream
+
+    started = time.perf_counter()
+    limits = ImageLimits()
+    source = read_bytes(job.input, limit=limits.file_bytes) if job.input == STANDARD_STREAM else job.input
+    picture = read_picture(source, limits=limits)
+    blob = codec.compress(picture, **aims)
+    write_atomic(job.output, blob)
+    seconds = time.perf_counter() - started
+    info = inspect_stream(blob)
+    bpp = 8 * len(blob) / (info.width * info.height)
+    said = "".join(f"; {note}" for note in picture.notes)
+    return {
+        "bytes": len(blob),
+        "bpp": round(bpp, 5),
+        "width": info.width,
+        "height": info.height,
+        "quality": info.quality,
+        "seconds": round(seconds, 3),
+        "notes": list(picture.notes),
+        "text": f"{job.output}: {human_size(len(blob))}, {bpp:.3f} bpp, {info.width} x {info.height}, "
+        f"quality {info.quality:g}, {seconds:.2f} s{said}",
+    }

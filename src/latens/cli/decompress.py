@@ -1,0 +1,88 @@
+"""`latens decompress`"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from latens.cli.common import Compute, Force, Output, Voice, refuse_to_overwrite, run_files
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job
+    from latens.systems.image_codec.predict import ImageCodec
+
+ENDINGS = frozenset({".ltn"})
+PARTIAL = 4
+
+
+def decompress(
+    inputs: Annotated[list[str], Parameter(help="Files, folders, patterns such as 'small/*.ltn', or -.")],
+    /,
+    *,
+    out: Output = None,
+    partial: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Of a damaged file, write what is intact; the rest is grey."),
+    ] = False,
+    model: Annotated[
+        str, Parameter(help="The folder of the model the file was written with, if it is your own.")
+    ] = "image_codec",
+    force: Force = False,
+    options: Compute = Compute(),  # noqa: B008
+) -> int:
+    """.ltn files back into pictures, .png unless OUT has another ending.
+
+    The file itself says what it was made with; a model that does not match is refused.
+
+        latens decompress photo.ltn -o photo.png
+        latens decompress small/ -o album/
+    """
+    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.inference.batch import plan_jobs
+
+    jobs = plan_jobs(find_inputs(inputs, ENDINGS), out, ".png")
+    refuse_to_overwrite(jobs, out, force=force)
+    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+
+    from latens.systems.image_codec.predict import load
+
+    codec = load(model, device=options.device, threads=options.threads)
+    voice.heading(codec)
+    damaged: list[str] = []
+
+    def work(job: Job) -> dict[str, Any]:
+        record = decompress_one(codec, job, partial=partial)
+        if record["damaged"]:
+            damaged.append(str(job.input))
+        return record
+
+    report = run_files(jobs, work, voice, force=force, what="decompressing")
+    return report.exit_status or (PARTIAL if damaged else 0)
+
+
+def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:
+    """One file into one picture; the record of what was done."""
+    from latens.codes.stream import StreamLimits
+    from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic
+    from latens.data.images import encode_image, write_image
+
+    started = time.perf_counter()
+    blob = read_bytes(job.input, limit=StreamLimits().file_bytes)
+    image = codec.decompress(blob, partial=partial)
+    damaged = image.info.pop("latens_damaged", [])
+    if job.output == STANDARD_STREAM:
+        write_atomic(job.output, encode_image(image, ".png"))
+    else:
+        write_image(job.output, image)
+    seconds = time.perf_counter() - started
+    lost = f"; damaged, lost: {', '.join(map(str, damaged))}" if damaged else ""
+    return {
+        "width": image.width,
+        "height": image.height,
+        "mode": image.mode,
+        "seconds": round(seconds, 3),
+        "damaged": list(damaged),
+        "text": f"{job.output}: {image.width} x {image.height}, {seconds:.2f} s{lost}",
+    }

@@ -1,0 +1,187 @@
+"""`latens doctor`: what works here, one line each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from latens.cli.common import Compute, Voice, human_size
+from latens.errors import DeviceMismatch, LatensError, ModelMismatch
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
+SMALL_MEMORY = 4_000_000_000
+
+
+class Finding(NamedTuple):
+    """One line. `exit_status` is what a failure makes of the command's exit status."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    exit_status: int = 0
+
+
+Check = Callable[[Compute], Iterator[Finding]]
+
+
+def doctor(*, options: Compute = Compute()) -> int:  # noqa: B008
+    """Check this installation: versions, devices, threads, bundled weights, disk, exact arithmetic.
+
+    Exit status 0 when nothing failed, otherwise that of the first failure: 5 disk, 6 a model, 7 a device.
+    """
+    voice = Voice(options)
+    status = 0
+    for finding in examine(options):
+        text = f"{finding.status:<4}  {finding.name}: {finding.detail}"
+        voice.result({"check": finding.name, "status": finding.status, "detail": finding.detail}, text)
+        if finding.status == "fail":
+            if voice.format == "quiet":
+                voice.warn(f"{finding.name}: {finding.detail}")
+            status = status or finding.exit_status
+    return status
+
+
+def examine(options: Compute) -> Iterator[Finding]:
+    """All checks in order. One that raises is a failure of its own and does not stop the others."""
+    for name, check in CHECKS:
+        try:
+            yield from check(options)
+        except LatensError as error:
+            yield Finding(name, "fail", " ".join(str(error).split()), error.exit_status)
+        except Exception as error:
+            yield Finding(name, "fail", " ".join(f"{type(error).__name__}: {error}".split()), 70)
+
+
+def versions(options: Compute) -> Iterator[Finding]:
+    from latens import __version__
+
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
+    yield Finding("latens", "ok", __version__)
+    missing, found = [], []
+    for requirement in importlib.metadata.requires("latens") or ():
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if "extra ==" in requirement:
+            continue
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Finding("packages", "fail", f"not installed: {', '.join(missing)}; install latens again", 70)
+    yield Finding("packages", "ok", ", ".join(found))
+
+
+def processor(options: Compute) -> Iterator[Finding]:
+    import torch
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    flags = [flag for flag in FLAGS if flag in cpu_flags()]
+    level = torch.backends.cpu.get_cpu_capability()
+    yield Finding("processor", "ok", f"{usable} usable cores, {' '.join(flags) or 'flags unknown'}; torch uses {level}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    if memory:
+        enough = memory >= SMALL_MEMORY
+        yield Finding(
+            "memory",
+            "ok" if enough else "warn",
+            human_size(memory) + ("" if enough else "; large pictures may not fit"),
+        )
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's features as Linux names them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()
+
+
+def devices(options: Compute) -> Iterator[Finding]:
+    import torch
+
+    from latens.inference.device import available_devices, choose_device
+
+    device = choose_device(options.device, options.threads)
+    yield Finding("device", "ok", f"{device} is used; here: {', '.join(available_devices())}")
+    total = (torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)).sum().item()
+    if total != 512:  # 64 sums of 8 ones
+        yield Finding("device", "fail", f"{device} computes wrong results", DeviceMismatch.exit_status)
+    threads = torch.get_num_threads()
+    yield Finding("threads", "ok", f"{threads} for one operation, {torch.get_num_interop_threads()} between operations")
+
+
+def weights(options: Compute) -> Iterator[Finding]:
+    from latens.catalogue import MODELS
+    from latens.hub import load_model
+
+    for entry in MODELS.values():
+        found = load_model(entry.folder).sha256
+        if found == entry.sha256:
+            yield Finding(f"model {entry.name}", "ok", f"sha256 {found[:12]}, {human_size(entry.size)}")
+        else:
+            what = f"the weights are not those of this release (sha256 {found[:12]}, not {entry.sha256[:12]})"
+            yield Finding(f"model {entry.name}", "fail", f"{what}; install latens again", ModelMismatch.exit_status)
+
+
+def disk(options: Compute) -> Iterator[Finding]:
+    import shutil
+
+    from latens.data.files import write_atomic
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "latens-doctor"
+        write_atomic(path, bytes(range(256)))
+        if path.read_bytes() != bytes(range(256)):
+            yield Finding("disk", "fail", f"what is written to {folder} does not come back", 5)
+        free = shutil.disk_usage(folder).free
+        yield Finding("disk", "ok", f"files can be written; {human_size(free)} free for temporary files")
+
+
+def arithmetic(options: Compute) -> Iterator[Finding]:
+    """The promise of `.ltn` files on this machine: every way of computing decodes the same file to the same picture."""
+    import numpy as np
+    import torch
+
+    import latens
+
+    rows, columns = np.mgrid[0:96, 0:144]
+    waves = [127.5 + 127.5 * np.sin((rows * a + columns * b) / 29) for a, b in ((1, 2), (3, -1), (-2, 5))]
+    pixels = np.stack(waves, axis=-1).astype(np.uint8)
+    codec = latens.load("image_codec", device=options.device, threads=options.threads)
+    blob = codec.compress(pixels, quality=4)
+    usual = torch.get_num_threads()
+    decoded = []
+    try:
+        for threads in (1, 2, usual):
+            torch.set_num_threads(threads)
+            decoded.append((np.asarray(codec.decompress(blob)), codec.compress(pixels, quality=4)))
+    finally:
+        torch.set_num_threads(usual)
+    if any(again != blob for _, again in decoded):
+        yield Finding("exact arithmetic", "warn", "the same picture gives other files with another number of threads")
+    spread = max(int(np.abs(decoded[0][0].astype(int) - picture).max()) for picture, _ in decoded)
+    if spread > 1:
+        detail = f"a file decodes differently with another number of threads (by {spread} of 255)"
+        yield Finding("exact arithmetic", "fail", detail, DeviceMismatch.exit_status)
+    else:
+        yield Finding(
+            "exact arithmetic", "ok", f"{len(blob)} bytes decode alike with 1, 2 and {usual} threads on {codec.device}"
+        )
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("packages", versions),
+    ("processor", processor),
+    ("device", devices),
+    ("models", weights),
+    ("disk", disk),
+    ("exact arithmetic", arithmetic),
+)

@@ -1,0 +1,40 @@
+"""`latens evaluate`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from latens.catalogue import SYSTEMS
+from latens.cli.common import Compute, Model, Voice
+
+
+def evaluate(
+    system: Annotated[str, Parameter(help=f"One of: {', '.join(SYSTEMS)}.")],
+    /,
+    *,
+    model: Model | None = None,
+    data: Annotated[
+        Path | None, Parameter(help="The folder of test pictures.  [default: a few that come with latens]")
+    ] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for table, plot and JSON.")] = None,
+    options: Compute = Compute(),  # noqa: B008
+) -> None:
+    """Measure a model on pictures it has not seen, beside what it competes with.
+
+    Rates are counted from the bytes of real files. Table, plot and JSON go to OUT (default: evaluation-SYSTEM).
+
+        latens evaluate image_codec --data kodak/ -o kodak-report
+    """
+    from latens.catalogue import import_part
+
+    part = import_part(system, "evaluate")
+    loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
+    voice = Voice(options)
+    voice.heading(loaded)
+    folder = out or Path(f"evaluation-{system}")
+    report = part.evaluate(loaded, data, folder)
+    voice.result(report.to_dict(), report.table())
+    voice.say(f"written to {folder}")

@@ -1,0 +1,114 @@
+"""The verbs of the command, and the frame they all run in: parsing, errors, exit statuses.
+
+A verb is one line in VERBS and one module with one function. Its module is imported only when the verb is used, and
+that module imports torch only inside the function, so help stays instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from inspect import BoundArguments
+from typing import Any, NamedTuple
+
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError, UnknownCommandError
+
+from latens import __version__
+from latens.cli.common import Talk
+from latens.errors import LatensError
+
+USAGE, BUG, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
+MOST_LINES = 3  # of one error
+
+
+class Verb(NamedTuple):
+    name: str
+    target: str  # "module:function", imported when the verb is used
+    help: str
+
+
+VERBS = (
+    Verb("demo", "latens.cli.demo:demo", "See it work: an HTML report made from bundled pictures."),
+    Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
+    Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
+    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
+    Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
+    Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on a folder beside what it competes with."),
+    Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
+    Verb("models", "latens.cli.models:models", "The models in the box."),
+    Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),
+)
+
+
+def build_app(asked: str = "") -> App:
+    """The command with all verbs by name; none of their modules is imported.
+
+    The verb that is `asked` for shows its own text as help instead of its line in the list.
+    """
+    app = App(
+        name="latens",
+        help="Vision models with learned latent codes, for your own pictures.",
+        help_epilogue="`latens VERB --help` says more. Results go to stdout, talk to stderr.",
+        help_format="plaintext",
+        version=__version__,
+        version_flags=["--version"],
+    )
+    for order, verb in enumerate(VERBS):
+        line = None if verb.name == asked else verb.help
+        app.command(verb.target, name=verb.name, help=line, help_epilogue="", sort_key=order)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status; the script `latens` and `python -m latens` call this."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    # The parser takes a lone "-" for an option. Path("./-") equals Path("-"), which is what the verbs compare with.
+    tokens = ["./-" if token == "-" else token for token in tokens]
+    try:
+        command, bound, _ = build_app(tokens[0] if tokens else "").parse_args(
+            tokens, print_error=False, exit_on_error=False
+        )
+    except CycloptsError as error:
+        return _usage_error(error)
+    return run(command, bound)
+
+
+def run(command: Callable[..., Any], bound: BoundArguments) -> int:
+    """Calls a verb; turns what it raises into lines on stderr and an exit status."""
+    debug = any(value.debug for value in bound.arguments.values() if isinstance(value, Talk))
+    if not debug:
+        warnings.simplefilter("ignore")  # what libraries say to programmers
+    try:
+        status = command(*bound.args, **bound.kwargs)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except KeyboardInterrupt:
+        return _fail("stopped; what is finished is kept", INTERRUPTED, debug)
+    except LatensError as error:
+        return _fail(str(error), error.exit_status, debug)
+    except BrokenPipeError:  # the reader of our stdout has gone, as in `latens models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return _fail(f"a bug of ours: {what} (--debug shows where)", BUG, debug)
+
+
+def _fail(message: str, status: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    lines = [line for line in message.splitlines() if line.strip()][:MOST_LINES]
+    print("latens: " + "\n".join(lines), file=sys.stderr)
+    return status
+
+
+def _usage_error(error: CycloptsError) -> int:
+    verb = "" if isinstance(error, UnknownCommandError) else " ".join(error.command_chain or ())
+    print(f"latens: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"see `latens {verb + ' ' if verb else ''}--help`", file=sys.stderr)
+    return USAGE

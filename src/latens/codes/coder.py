@@ -1,0 +1,235 @@
+"""Entropy coding of integer symbols: asymmetric numeral systems (Duda 2013) through constriction, grouped by table.
+
+The coder is a stack of 32-bit words under a 64-bit state. Symbols are sorted by level (stably), because coding many symbols
+with one model in one call is what makes it fast; the decoder knows the levels before the first symbol and so the order.
+
+Order in which the decoder takes things off the stack:
+
+    1. the symbols of level 0, of level 1, ... (index in the table; the last index is the escape)
+    2. for every escape of 1, in the same order: its class c, 0..22, with probability 2^-(c+1)
+    3. for c = 1, 2, ...: the mantissas of all escapes of class c, c uniform bits each
+
+An escaped value is d = 0, 1, ... steps beyond the table's upper end (e = 2 d) or lower end (e = 2 d + 1); class and mantissa
+are the Elias gamma code of e + 1 = 2^c + mantissa. Payload: the words little-endian, the top of the stack last.
+
+The state starts at 0xA53C, not at constriction's 0, and must be back there at the end. It costs two bytes; without it a
+decoder that has run out of words ends at 0 by chance too often to call that a check.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from typing import Any, NamedTuple
+
+import constriction
+import numpy as np
+
+from latens.codes.tables import MAGNITUDE, PRECISION, TOTAL, SymbolTables, exact_model
+from latens.errors import Corrupt, LimitExceeded
+
+START = 0xA53C
+CLASSES = 23  # e + 1 stays below 2^23, as values and table ends are below 2^20 in magnitude
+
+
+class Run(NamedTuple):
+    """All symbols of one level, start..stop - 1 after sorting."""
+
+    level: int
+    start: int
+    stop: int
+
+
+class Plan(NamedTuple):
+    """How a call groups its symbols; `order` is None where they are grouped already."""
+
+    order: np.ndarray | None
+    runs: list[Run]
+
+
+def encode(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> bytes:
+    """Code `symbols` (n,), integers, each with the table of its entry in `levels` (n,).
+
+    Values outside a table's support cost an escape; |value| >= 2^20 raises LimitExceeded. No symbols give b"".
+    ValueError if the shapes differ or a level does not exist.
+    """
+    symbols, levels = np.asarray(symbols), np.asarray(levels)
+    if symbols.shape != levels.shape or symbols.dtype.kind not in "iu":
+        raise ValueError(f"need integer symbols of shape {levels.shape}, got {symbols.dtype} {symbols.shape}")
+    if len(symbols) == 0:
+        return b""
+    _check_magnitude(symbols)
+    plan = _plan(levels, tables)
+    values = symbols.astype(np.int32, copy=False)
+    values = values if plan.order is None else values.take(plan.order)
+    coder = _coder(np.array([START], dtype=np.uint32))
+    indices, escapes = _table_indices(values, plan.runs, tables)
+    if len(escapes):
+        _push_escapes(coder, values[escapes], _escape_levels(escapes, plan.runs), tables)
+    for level, start, stop in reversed(plan.runs):
+        coder.encode_reverse(indices[start:stop], tables.models[level])
+    words: np.ndarray = coder.get_compressed()
+    return words.astype("<u4", copy=False).tobytes()
+
+
+def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
+    """The int32 symbols (n,) that `encode` was given with the same `levels` (n,) and tables.
+
+    Corrupt unless the payload is used up exactly and the coder ends in its start state, and nothing else for any bytes.
+    About one in 65,000 damaged payloads passes and decodes to other symbols: the container's CRC is what excludes those.
+    ValueError if `levels` is not a vector or a level does not exist.
+    """
+    levels = np.asarray(levels)
+    if len(levels) == 0:
+        if data:
+            raise _corrupt(f"{len(data):,} bytes for no symbols")
+        return np.empty(0, dtype=np.int32)
+    plan = _plan(levels, tables)
+    coder = _open(data)
+    values = np.empty(len(levels), dtype=np.int32)
+    escapes = []
+    for level, start, stop in plan.runs:
+        indices = coder.decode(tables.models[level], stop - start)
+        found = np.flatnonzero(indices == tables.sizes[level] - 1)
+        if len(found):
+            escapes.append(found + start)
+        np.add(indices, tables.lows[level], out=values[start:stop])
+    if escapes:
+        places = np.concatenate(escapes)
+        values[places] = _pop_escapes(coder, _escape_levels(places, plan.runs), tables)
+    _check_finished(coder)
+    if plan.order is None:
+        return values
+    symbols = np.empty_like(values)
+    symbols[plan.order] = values
+    return symbols
+
+
+def ideal_bits(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> float:
+    """Code length of the tables in bits, escapes included: what `encode` needs without its rounding to words."""
+    symbols, levels = np.asarray(symbols, dtype=np.int64), np.asarray(levels, dtype=np.int64)
+    index = symbols - tables.lows[levels]
+    last = tables.sizes[levels] - 1
+    escaped = (index < 0) | (index >= last)
+    counts = tables.counts[tables.starts[levels] + np.where(escaped, last, index)]
+    bits = float((PRECISION - np.log2(counts.astype(np.float64))).sum())
+    classes, _ = _gamma(symbols[escaped], levels[escaped], tables)
+    model_bits = PRECISION - np.log2(_class_counts().astype(np.float64))
+    return bits + float((model_bits[classes] + classes).sum())
+
+
+def _plan(levels: np.ndarray, tables: SymbolTables) -> Plan:
+    if levels.ndim != 1 or levels.dtype.kind not in "iu":
+        raise ValueError(f"levels must be a vector of integers, not {levels.dtype} {levels.shape}")
+    lowest, highest = int(levels.min()), int(levels.max())
+    if lowest < 0 or highest >= tables.levels:
+        raise ValueError(f"levels {lowest}..{highest} but the tables have levels 0..{tables.levels - 1}")
+    if lowest == highest:
+        return Plan(None, [Run(lowest, 0, len(levels))])
+    # numpy sorts 8- and 16-bit integers stably by radix, in linear time.
+    narrow = levels.astype(np.uint8 if highest < 256 else np.uint16, copy=False)
+    order = None if bool((narrow[1:] >= narrow[:-1]).all()) else np.argsort(narrow, kind="stable")
+    grouped = narrow if order is None else narrow.take(order)
+    stops = np.searchsorted(grouped, np.arange(highest + 1, dtype=narrow.dtype), side="right")
+    edges = [0, *stops.tolist()]
+    return Plan(order, [Run(i, a, b) for i, (a, b) in enumerate(itertools.pairwise(edges)) if b > a])
+
+
+def _table_indices(values: np.ndarray, runs: list[Run], tables: SymbolTables) -> tuple[np.ndarray, np.ndarray]:
+    """Index of every value in its table, and the places where that is the escape."""
+    indices = np.empty_like(values)
+    unsigned = indices.view(np.uint32)
+    escapes = []
+    for level, start, stop in runs:
+        escape = int(tables.sizes[level]) - 1
+        np.subtract(values[start:stop], tables.lows[level], out=indices[start:stop])
+        # Seen as unsigned, values below the support are huge: one comparison catches both ends.
+        part = unsigned[start:stop]
+        if int(part.max()) >= escape:
+            np.minimum(part, np.uint32(escape), out=part)
+            escapes.append(np.flatnonzero(part == escape) + start)
+    return indices, np.concatenate(escapes) if escapes else np.empty(0, dtype=np.int64)
+
+
+def _escape_levels(places: np.ndarray, runs: list[Run]) -> np.ndarray:
+    starts = np.array([run.start for run in runs])
+    levels = np.array([run.level for run in runs])
+    return levels[np.searchsorted(starts, places, side="right") - 1]
+
+
+def _gamma(values: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> tuple[np.ndarray, np.ndarray]:
+    """Class and mantissa of values outside the support of their level."""
+    wide = values.astype(np.int64)
+    above = wide - tables.highs[levels] - 1
+    below = tables.lows[levels] - 1 - wide
+    code = np.where(above >= 0, 2 * above, 2 * below + 1) + 1
+    classes = np.frexp(code.astype(np.float64))[1].astype(np.int64) - 1
+    return classes, (code - (1 << classes)).astype(np.int32)
+
+
+def _push_escapes(coder: Any, values: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> None:
+    classes, mantissas = _gamma(values, levels, tables)
+    for number in range(int(classes.max()), 0, -1):
+        part = mantissas[classes == number]
+        if len(part):
+            coder.encode_reverse(part, _uniform_bits(number))
+    coder.encode_reverse(classes.astype(np.int32), _class_model())
+
+
+def _pop_escapes(coder: Any, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
+    classes = coder.decode(_class_model(), len(levels)).astype(np.int64)
+    code = np.left_shift(np.int64(1), classes)
+    for number in range(1, int(classes.max()) + 1):
+        chosen = np.flatnonzero(classes == number)
+        if len(chosen):
+            code[chosen] += coder.decode(_uniform_bits(number), len(chosen))
+    steps, below = np.divmod(code - 1, 2)
+    values = np.where(below == 1, tables.lows[levels] - 1 - steps, tables.highs[levels] + 1 + steps)
+    if bool((np.abs(values) >= MAGNITUDE).any()):
+        raise _corrupt("an escaped value is out of range")
+    return values.astype(np.int32)
+
+
+def _class_counts() -> np.ndarray:
+    counts = np.left_shift(1, PRECISION - 1 - np.arange(CLASSES))
+    counts[-1] = TOTAL - counts[:-1].sum()
+    return counts
+
+
+@cache
+def _class_model() -> Any:
+    return exact_model(_class_counts())
+
+
+@cache
+def _uniform_bits(bits: int) -> Any:
+    # A power of two divides 2^24, so every outcome has exactly the same probability.
+    return constriction.stream.model.Uniform(1 << bits)
+
+
+def _check_magnitude(symbols: np.ndarray) -> None:
+    extreme = max(abs(int(symbols.min())), abs(int(symbols.max())))
+    if extreme >= MAGNITUDE:
+        raise LimitExceeded(f"a latent of magnitude {extreme:,} cannot be coded; the limit is {MAGNITUDE - 1:,}")
+
+
+def _open(data: bytes) -> Any:
+    if len(data) % 4:
+        raise _corrupt(f"{len(data):,} bytes are not a whole number of words")
+    words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
+    if len(words) == 0 or words[-1] == 0:
+        raise _corrupt("the payload is empty or its last word is zero")
+    return _coder(words)
+
+
+def _coder(words: np.ndarray) -> Any:
+    return constriction.stream.stack.AnsCoder(words)
+
+
+def _check_finished(coder: Any) -> None:
+    if coder.pos() != (0, START):
+        raise _corrupt("the coder does not end in its start state")
+
+
+def _corrupt(why: str) -> Corrupt:
+    return Corrupt(f"the entropy-coded data is damaged: {why}")

@@ -1,0 +1,177 @@
+"""Frozen integer probability tables, one per level, for the entropy coder.
+
+A level is a scale index of the conditional Gaussian or a channel of the factorised prior. Its table covers the integers
+low..high and, last, one escape symbol that stands for every other value. Counts are integers that sum to 2^24.
+
+Encoder and decoder must hold identical tables, so they are computed once, in float64, when a model is exported, stored as
+integers, and never computed again (Balle, Johnston, Minnen 2019: one differing table makes the rest of a file noise).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import constriction
+import numpy as np
+
+from latens.errors import ModelError
+
+PRECISION = 24  # bits of a probability; the precision of constriction's coders in Python
+TOTAL = 1 << PRECISION
+MAGNITUDE = 1 << 20  # coded values v satisfy |v| < MAGNITUDE
+MAX_LEVELS = 1 << 16
+MAX_WIDTH = 1 << 16  # most symbols of one table
+TAIL_MASS = 2.0**-16
+
+
+@dataclass(frozen=True, eq=False)
+class SymbolTables:
+    """Counts of L tables one after another. ModelError if any rule below is broken.
+
+    counts: int32, every count at least 1, those of one level sum to 2^24; the last of a level is the escape symbol.
+    lows: int32 (L,), the value of the first symbol of each level.
+    sizes: int32 (L,), counts per level including the escape, at least 2.
+    """
+
+    counts: np.ndarray
+    lows: np.ndarray
+    sizes: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("counts", "lows", "sizes"):
+            object.__setattr__(self, name, _frozen_int32(getattr(self, name), name))
+        self._check()
+
+    def _check(self) -> None:
+        levels = len(self.sizes)
+        _require(0 < levels <= MAX_LEVELS, f"{levels} levels")
+        _require(len(self.lows) == levels, f"{levels} sizes but {len(self.lows)} lows")
+        _require(2 <= int(self.sizes.min()) and int(self.sizes.max()) <= MAX_WIDTH, "a level's size is out of range")
+        _require(int(self.sizes.sum(dtype=np.int64)) == len(self.counts), "sizes do not add up to the counts")
+        _require(int(self.counts.min()) >= 1, "a count is below 1")
+        sums = np.add.reduceat(self.counts.astype(np.int64), self.starts)
+        _require(bool((sums == TOTAL).all()), f"the counts of a level do not sum to {TOTAL}")
+        _require(int(self.lows.min()) > -MAGNITUDE, "a low is out of range")
+        _require(int(self.highs.max()) < MAGNITUDE, "a high is out of range")
+
+    @property
+    def levels(self) -> int:
+        """L, the number of tables."""
+        return len(self.sizes)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """int64 (L,): where each level begins in `counts`."""
+        return np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)[:-1]])
+
+    @cached_property
+    def highs(self) -> np.ndarray:
+        """int64 (L,): the largest value of each level that needs no escape."""
+        return self.lows.astype(np.int64) + self.sizes - 2
+
+    @cached_property
+    def models(self) -> list[Any]:
+        """constriction models of exactly these counts."""
+        return [exact_model(part) for part in np.split(self.counts, self.starts[1:])]
+
+    def hash(self) -> str:
+        """SHA-256 (hexadecimal) of the integers, the same on every machine."""
+        digest = hashlib.sha256(b"latens symbol tables 1")
+        for part in (np.array([self.levels]), self.sizes, self.lows, self.counts):
+            digest.update(part.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The three int32 arrays by name; `SymbolTables(**arrays)` is the way back."""
+        return {"counts": self.counts.copy(), "lows": self.lows.copy(), "sizes": self.sizes.copy()}
+
+    def __reduce__(self) -> tuple[type[SymbolTables], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        # Copies and pickles leave out the cached constriction models, which can do neither.
+        return SymbolTables, (self.counts, self.lows, self.sizes)
+
+
+def exact_model(counts: np.ndarray) -> Any:
+    """A constriction model whose probabilities are exactly counts / 2^24. Counts >= 1 must sum to 2^24.
+
+    constriction quantises the weights w it is given: it sets the left edge of symbol k of n to
+    floor(scale * (w_0 + ... + w_(k-1))) + k with scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly one and
+    every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding mode, and
+    the left edge is the exact sum of the counts before k.
+    """
+    weights = counts.astype(np.float64) - 1.0
+    return constriction.stream.model.Categorical(weights, lazy=False, perfect=False)
+
+
+def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> SymbolTables:
+    """One table per standard deviation of a zero-mean Gaussian integrated over unit bins.
+
+    `scales` is float64 (L,), in quantisation steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with the
+    smallest k >= 1 that leaves at most `tail_mass` outside; the escape symbol has at least that probability.
+    """
+    scales = np.asarray(scales, dtype=np.float64)
+    if scales.ndim != 1 or len(scales) == 0 or not bool(((scales > 0) & (scales <= 4096)).all()):
+        raise ValueError("scales must be a vector of numbers above 0 and at most 4096")
+    pmfs = [_gaussian_pmf(float(scale), tail_mass) for scale in scales]
+    return tables_from_pmfs(pmfs, [-(len(pmf) // 2) for pmf in pmfs], tail_mass=tail_mass)
+
+
+def tables_from_pmfs(
+    pmfs: Sequence[np.ndarray], lows: Sequence[int], *, tail_mass: float = TAIL_MASS
+) -> SymbolTables:
+    """One table per probability mass function over lows[i], lows[i] + 1, ...; mass that is missing from 1 goes to the escape.
+
+    The escape has at least probability `tail_mass`. ValueError for a negative, infinite, NaN or all-zero mass.
+    """
+    if len(pmfs) != len(lows) or len(pmfs) == 0:
+        raise ValueError(f"{len(pmfs)} mass functions but {len(lows)} lows")
+    if not 0 < tail_mass < 0.5:
+        raise ValueError("tail_mass must lie between 0 and 1/2")
+    counts = [_counts(np.asarray(pmf, dtype=np.float64), tail_mass) for pmf in pmfs]
+    sizes = np.array([len(part) for part in counts])
+    return SymbolTables(np.concatenate(counts), np.asarray(lows), sizes)
+
+
+def _gaussian_pmf(scale: float, tail_mass: float) -> np.ndarray:
+    def above(edge: float) -> float:
+        return 0.5 * math.erfc(edge / (scale * math.sqrt(2.0)))
+
+    reach = 1
+    while 2 * above(reach + 0.5) > tail_mass:
+        reach += 1
+    edges = np.array([above(k + 0.5) for k in range(reach + 1)])
+    half = edges[:-1] - edges[1:]
+    return np.concatenate([half[::-1], [math.erf(0.5 / (scale * math.sqrt(2.0)))], half])
+
+
+def _counts(pmf: np.ndarray, tail_mass: float) -> np.ndarray:
+    """Counts of the symbols and the escape: one each, the rest by largest remainder."""
+    if pmf.ndim != 1 or not np.isfinite(pmf).all() or not (pmf >= 0).all() or not pmf.sum() > 0:
+        raise ValueError("a probability mass function must be a vector of finite numbers >= 0, not all zero")
+    if len(pmf) >= MAX_WIDTH:
+        raise ValueError(f"a table of {len(pmf)} symbols is too wide")
+    mass = np.append(pmf, max(1.0 - float(pmf.sum()), tail_mass))
+    shares = mass / mass.sum() * (TOTAL - len(mass))
+    counts = np.floor(shares).astype(np.int64)
+    remainders = shares - counts
+    missing = TOTAL - len(mass) - int(counts.sum())
+    counts[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    return counts + 1
+
+
+def _frozen_int32(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    _require(array.ndim == 1 and len(array) > 0 and array.dtype.kind in "iu", f"{name} is not a vector of integers")
+    _require(-(2**31) <= int(array.min()) and int(array.max()) < 2**31, f"{name} does not fit 32 bits")
+    frozen = array.astype(np.int32)
+    frozen.flags.writeable = False
+    return frozen
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise ModelError(f"the probability tables are not valid: {what}", hint="get the model again")

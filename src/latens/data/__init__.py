@@ -1,0 +1,1 @@
+"""Reading and writing pictures, and finding the files a user names."""

@@ -1,0 +1,347 @@
+"""Pictures of every common kind, as 8-bit RGB arrays, with a note of everything that was done to them.
+
+Files are not trusted: only the formats below are tried, the size is read from the header and held against the limits
+before memory is taken, and what is damaged raises UnreadableInput instead of giving grey areas.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union, cast
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from latens.data.files import STANDARD_STREAM, read_bytes, reading, write_atomic
+from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.Tensor"]
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "AVIF")
+PICTURE_ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"}
+)
+ORIENTATION_TAG = 0x0112
+FLOAT_SLACK = 1e-5  # rounding of float32 arithmetic around 0 and 1 is no error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """What a picture may measure: pixels in all, pixels per side, and bytes of its file."""
+
+    pixels: int = 64 * 2**20
+    side: int = 16384
+    file_bytes: int = 2**30
+
+
+class Picture(NamedTuple):
+    """A picture in RGB order; the arrays may share memory with the source."""
+
+    pixels: Pixels  # (H, W, 3); a grey picture has three equal channels
+    alpha: Pixels | None  # (H, W), None where everything is opaque
+    grey: bool  # the source had one colour channel
+    notes: tuple[str, ...]  # what was done to the source, for people
+
+
+def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Picture:
+    """Reads a picture from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
+
+    Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16, or float in [0, 1]. Tensors: (C, H, W),
+    (1, C, H, W) or (H, W), C of 1, 3 or 4, uint8 or float in [0, 1]. Wider values are reduced to 8 bits by rounding
+    v * 255 / 65535. Of an animation the first frame is taken; EXIF orientation is applied.
+
+    Raises UnreadableInput for what is missing or no picture, InputError for arrays of another form, LimitExceeded.
+    """
+    limits = limits or ImageLimits()
+    if isinstance(source, (str, Path)):
+        return _read_path(Path(source), limits)
+    if isinstance(source, bytes):
+        return _read_stream(io.BytesIO(source), None, limits)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, None, limits)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, limits)
+    if "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor):
+        return _from_tensor(source, limits)
+    raise InputError(
+        f"a {type(source).__name__} is not a picture", hint="give a path, bytes, a PIL image, an array or a tensor"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def _read_path(path: Path, limits: ImageLimits) -> Picture:
+    where = str(path)
+    if path == STANDARD_STREAM:
+        return _read_stream(io.BytesIO(read_bytes(path, limit=limits.file_bytes)), "standard input", limits)
+    with reading(path):
+        stream = open(path, "rb")  # noqa: SIM115 - closed below; only the opening is the system's to fail
+    with stream:
+        if not stream.seekable():
+            return _read_stream(io.BytesIO(read_bytes(path, limit=limits.file_bytes)), where, limits)
+        if os.fstat(stream.fileno()).st_size > limits.file_bytes:
+            raise LimitExceeded(f"this file is larger than the limit of {limits.file_bytes:,} bytes", where=where)
+        return _read_stream(stream, where, limits)
+
+
+def _read_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Picture:
+    try:
+        with _identify(stream, where) as image:
+            return _from_pil(image, where, limits)
+    except LatensError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise LimitExceeded(str(error), where=where) from error
+    except MemoryError as error:
+        raise LimitExceeded("there is not enough memory for this picture", where=where) from error
+    except Exception as error:  # Pillow's plugins raise whatever their parsing meets in damaged data
+        what = f"the picture is cut short or damaged ({_one_line(error)})"
+        raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
+
+
+def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
+    """The header of the picture. Not Image.open: that holds it against one limit for the whole process."""
+    prefix = stream.read(16)
+    if not prefix:
+        raise UnreadableInput("the file is empty", where=where, hint="copy or download the file again")
+    Image.init()
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None or (accept is not None and accept(prefix) is not True):
+            continue
+        stream.seek(0)
+        try:
+            return factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error, UnidentifiedImageError):
+            continue
+    kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
+    raise UnreadableInput("this is not a picture of a kind known here", where=where, hint=f"known kinds: {kinds}")
+
+
+def _check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
+    if width < 1 or height < 1:
+        raise UnreadableInput(f"the picture is empty ({width} x {height} pixels)", where=where)
+    if width * height > limits.pixels:
+        what = f"{width} x {height} are {width * height:,} pixels, more than the limit of {limits.pixels:,}"
+    elif max(width, height) > limits.side:
+        what = f"{width} x {height} pixels are more than the limit of {limits.side:,} per side"
+    else:
+        return
+    hint = f"if you trust it, raise the limits: ImageLimits(pixels={width * height}, side={max(width, height)})"
+    raise LimitExceeded(what, where=where, hint=hint)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------------- PIL images
+
+
+def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Picture:
+    _check_size(*image.size, where, limits)
+    notes: list[str] = []
+    raw_modes = _raw_modes(image)
+    orientation = _orientation(image, notes)  # before loading: a TIFF turns itself then
+    turns_itself = image.format == "TIFF" and getattr(image, "fp", None) is not None
+    if getattr(image, "is_animated", False):
+        notes.append("first frame of several")
+    image.load()
+    if not raw_modes.isdisjoint(_DEEP) and not image.mode.startswith("I"):
+        notes.append("16-bit reduced to 8-bit")
+    if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
+        notes.append("ICC profile dropped, colours taken as sRGB")
+    pixels, alpha, grey = _to_arrays(image, where, notes)
+    grey = grey or "LA;16B" in raw_modes  # Pillow gives this one as RGBA
+    if orientation != 1:
+        notes.append(f"EXIF orientation {orientation} applied")
+        if not turns_itself:
+            pixels = _turn(pixels, orientation)
+            alpha = None if alpha is None else _turn(alpha, orientation)
+    return _finish(pixels, alpha, grey, notes)
+
+
+_DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") for order in ("B", "L", "N"))
+
+
+def _raw_modes(image: Image.Image) -> set[str]:
+    """How the pixels are stored in the file, in Pillow's names: those that it reduces to 8 bits are not seen later."""
+    tiles = getattr(image, "tile", None) or []
+    arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in tiles[:1]]
+    return {argument for each in arguments for argument in each if isinstance(argument, str)}
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # the parser of the tags raises whatever it meets; the pixels are still good
+        notes.append("damaged EXIF data ignored")
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _turn(array: Pixels, orientation: int) -> Pixels:
+    """The array as it is meant to be seen, by the EXIF standard: 1 as stored .. 8 to be turned left."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple[Pixels, Pixels | None, bool]:
+    """Pixels (H, W, 3) or (H, W), alpha, and whether the source was grey."""
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        if "transparency" in image.info:
+            notes.append("transparent colour ignored")
+        return _reduce(_wide_values(image, where), where, notes), None, True
+    if mode == "1":
+        notes.append("1-bit expanded to 8-bit")
+    elif mode in ("P", "PA"):
+        notes.append("palette expanded")
+    elif mode not in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"):
+        notes.append(f"{mode} converted to RGB without colour management")
+    grey = mode in ("1", "L", "LA", "La")
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L" if grey else "RGB")), None, grey
+    if mode == "La":
+        image = image.convert("LA")
+    values = np.asarray(image.convert("RGBA"))  # from grey: three equal channels
+    return values[..., :3], values[..., 3], grey
+
+
+def _wide_values(image: Image.Image, where: str | None) -> np.ndarray[Any, Any]:
+    values = np.asarray(image)
+    if image.mode != "I":
+        return values
+    if values.min() < 0 or values.max() > 65535:
+        what = f"32-bit grey values from {values.min()} to {values.max()} do not fit into 16 bits"
+        raise InputError(what, where=where, hint="scale them to 0..65535 first")
+    return values.astype(np.uint16)
+
+
+# ------------------------------------------------------------------------------------------------ arrays and tensors
+
+
+def _from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> Picture:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InputError(f"an array of shape {array.shape} is not one picture", hint=_shape_hint(array))
+    _check_size(array.shape[1], array.shape[0], None, limits)
+    notes: list[str] = []
+    values = _reduce(array, None, notes)
+    if values.ndim == 3 and values.shape[2] == 4:
+        return _finish(values[..., :3], values[..., 3], False, notes)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    return _finish(values, None, values.ndim == 2, notes)
+
+
+def _shape_hint(array: np.ndarray[Any, Any]) -> str:
+    if array.ndim == 4:
+        return "give one picture at a time: array[0]"
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return "the channels come last in arrays: array.transpose(1, 2, 0)"
+    return "arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+
+
+def _from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> Picture:
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
+        last = len(shape) == 3 and shape[2] in (1, 3, 4)
+        hint = "the channels come first in tensors: tensor.permute(2, 0, 1)" if last else "tensors are (C, H, W)"
+        raise InputError(f"a tensor of shape {shape} is not one picture", hint=hint)
+    _check_size(tensor.shape[2], tensor.shape[1], None, limits)
+    tensor = tensor.detach().permute(1, 2, 0).cpu()
+    return _from_array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), limits)
+
+
+def _reduce(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -> Pixels:
+    """8-bit values of bool, uint8, uint16 or float in [0, 1], rounded to the nearest."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind == "u" and size == 1:
+        return values
+    if kind == "u" and size == 2:
+        notes.append("16-bit reduced to 8-bit")
+        return cast(Pixels, ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    if kind != "f":
+        hint = "use array.astype(np.uint8) if the values are 0..255"
+        raise InputError(f"values of type {values.dtype} are not taken as a picture", where=where, hint=hint)
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        hint = "use np.nan_to_num first"
+        raise InputError("the picture contains values that are not finite", where=where, hint=hint)
+    if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
+        hint = "divide by 255 if they are 0..255, or np.clip(values, 0, 1)"
+        raise InputError(f"float values from {low:g} to {high:g} are not in 0..1", where=where, hint=hint)
+    notes.append("float reduced to 8-bit")
+    return cast(Pixels, np.rint(np.clip(values, 0, 1).astype(np.float64) * 255).astype(np.uint8))
+
+
+def _finish(pixels: Pixels, alpha: Pixels | None, grey: bool, notes: list[str]) -> Picture:
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    if alpha is not None and alpha.min() == 255:
+        notes.append("fully opaque alpha channel dropped")
+        alpha = None
+    alpha = None if alpha is None else np.ascontiguousarray(alpha)
+    return Picture(np.ascontiguousarray(pixels), alpha, grey, tuple(notes))
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def to_pil(pixels: Pixels, alpha: Pixels | None = None, grey: bool = False) -> Image.Image:
+    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; grey takes the first channel."""
+    colours = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
+    if alpha is not None:
+        colours.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
+    return colours
+
+
+def check_ending(path: Path) -> str:
+    """Pillow's name of the format that the ending of `path` stands for. Raises UsageError for one that is unknown."""
+    Image.init()
+    name = Image.EXTENSION.get(path.suffix.lower(), "")
+    if path.suffix.lower() not in PICTURE_ENDINGS or name not in Image.SAVE:
+        what = f"pictures cannot be written as {path.suffix or 'a file without an ending'}"
+        raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(PICTURE_ENDINGS))}")
+    return name
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """Writes the picture whole or not at all, in the format of the ending: lossless where it can be, else at high quality.
+
+    Raises UsageError for an unknown ending or a format that cannot hold the picture (JPEG has no transparency).
+    """
+    name = check_ending(path)
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
+    if name == "WEBP":
+        options = {"lossless": True}
+    elif name == "AVIF":
+        options = {"quality": 95}
+    try:
+        image.save(buffer, format=name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        what = f"{name} cannot hold this picture ({_one_line(error)})"
+        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,166 @@
+"""Every error a user can meet, each with the exit status of the command line.
+
+LatensError
+ |- UsageError              2   the request contradicts itself or names something unknown
+ |   `- OutputExists        2   the output is already there and may not be overwritten
+ |- InputError              3   the input cannot be used
+ |   |- UnreadableInput     3   missing, not permitted, or not an image, clip or table at all
+ |   `- StreamError         3   a latens file cannot be decoded
+ |       |- NotOurFile          3   the signature is absent
+ |       |- UnsupportedVersion  3   written by a newer latens
+ |       |- UnsupportedFeature  3   a part that must be understood is not known here
+ |       |- Truncated           3   the file ends early
+ |       `- Corrupt             3   a checksum or an entropy coder says the bytes are damaged
+ |- PartialResult           4   something was produced, but not all of it
+ |- LimitExceeded           5   a size, memory or work limit was met before anything was allocated
+ |   `- StorageFull         5   the disk (or quota) is full; nothing half-written is left behind
+ |- ModelError              6   a model cannot be used
+ |   |- ModelMissing        6   the model is not known or not on this machine
+ |   `- ModelMismatch       6   the file was written with other weights
+ |- DeviceError             7   the requested device cannot be used
+ |   |- DeviceUnavailable   7   it is not there
+ |   `- DeviceMismatch      7   it computes other entropy parameters than the file needs
+ `- TrainingError          70   training cannot go on
+     `- Diverged           70   a loss or a gradient is not finite
+
+Anything else that reaches a user is a bug of ours (exit status 70).
+"""
+
+from __future__ import annotations
+
+
+class LatensError(Exception):
+    """What happened, where, and what to do next; at most three lines.
+
+    `what` is one sentence, `where` names the file, section or option, `hint` is the next step.
+    """
+
+    exit_status = 70
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        first = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{first}\n{self.hint}" if self.hint else first
+
+    def at(self, where: str) -> LatensError:
+        """The same error, placed: callers that know the file name add it to errors raised below them."""
+        if self.where is None:
+            self.where = where
+        return self
+
+
+class UsageError(LatensError):
+    exit_status = 2
+
+
+class OutputExists(UsageError):
+    pass
+
+
+class InputError(LatensError):
+    exit_status = 3
+
+
+class UnreadableInput(InputError):
+    pass
+
+
+class StreamError(InputError):
+    pass
+
+
+class NotOurFile(StreamError):
+    pass
+
+
+class UnsupportedVersion(StreamError):
+    pass
+
+
+class UnsupportedFeature(StreamError):
+    pass
+
+
+class Truncated(StreamError):
+    """The file ends early. `have` and `need` are bytes; `intact` names the sections that can still be read."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        have: int,
+        need: int,
+        intact: tuple[str, ...] = (),
+        where: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.have = have
+        self.need = need
+        self.intact = intact
+
+
+class Corrupt(StreamError):
+    """The bytes are damaged. `section` names the part, `offset` its place in the file in bytes."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        section: str = "",
+        offset: int = 0,
+        where: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.section = section
+        self.offset = offset
+
+
+class PartialResult(LatensError):
+    exit_status = 4
+
+
+class LimitExceeded(LatensError):
+    exit_status = 5
+
+
+class StorageFull(LimitExceeded):
+    pass
+
+
+class ModelError(LatensError):
+    exit_status = 6
+
+
+class ModelMissing(ModelError):
+    pass
+
+
+class ModelMismatch(ModelError):
+    pass
+
+
+class DeviceError(LatensError):
+    exit_status = 7
+
+
+class DeviceUnavailable(DeviceError):
+    pass
+
+
+class DeviceMismatch(DeviceError):
+    pass
+
+
+class TrainingError(LatensError):
+    exit_status = 70
+
+
+class Diverged(TrainingError):
+    pass

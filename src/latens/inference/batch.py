@@ -1,0 +1,191 @@
+"""Many files, one after the other: a bad one is listed and passed over, finished ones are skipped.
+
+There is no state to keep beside the outputs themselves. They are written all or nothing, so a batch that was killed
+is continued by running it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from latens.data.files import STANDARD_STREAM, InputFile, plan_outputs, sweep_stale, write_atomic, write_error
+from latens.errors import LatensError, LimitExceeded, StorageFull
+
+FAILURES = "failures.jsonl"
+SOME_FAILED = 3
+OUR_BUG = 70
+NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|failed to allocate", re.I)
+
+Record = dict[str, Any]
+
+
+class Job(NamedTuple):
+    """One file in, one file out. `named` tells that the user named this input himself."""
+
+    input: Path
+    output: Path
+    named: bool = True
+
+
+class Failure(NamedTuple):
+    """One line of failures.jsonl."""
+
+    input: str
+    error: str  # class of the error
+    message: str
+    exit_status: int  # what this input alone would have ended with
+
+
+class Outcome(NamedTuple):
+    """What became of one job, for progress and printing as it happens."""
+
+    job: Job
+    status: Literal["done", "skipped", "failed"]
+    record: Record | None = None  # of the work that was done
+    failure: Failure | None = None
+    error: Exception | None = None  # behind the failure, for a traceback
+
+
+class BatchReport(NamedTuple):
+    """What became of all jobs: done + skipped + len(failed) + not_done is their number."""
+
+    done: int
+    skipped: int
+    failed: tuple[Failure, ...]
+    not_done: int = 0
+    stopped: StorageFull | None = None  # why the rest was not done
+    log: Path | None = None  # failures.jsonl, where it could be written
+
+    @property
+    def exit_status(self) -> int:
+        """0, 3 where some failed, or that of the full disk that stopped the batch."""
+        if self.stopped is not None:
+            return self.stopped.exit_status
+        return SOME_FAILED if self.failed else 0
+
+
+def plan_jobs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Job]:
+    """A job for every file, its output where `latens.data.files.plan_outputs` puts it."""
+    outputs = plan_outputs(files, out, ending)
+    return [Job(file.path, output, file.named) for file, output in zip(files, outputs, strict=True)]
+
+
+def run_batch(
+    jobs: Sequence[Job],
+    work: Callable[[Job], Record],
+    *,
+    force: bool = False,
+    folder: Path | None = None,
+    on_result: Callable[[Outcome], None] | None = None,
+) -> BatchReport:
+    """Runs `work` on every job; it reads job.input, writes job.output whole or not at all, and returns its record.
+
+    Outputs that exist are skipped unless `force`. A job that raises, or for which memory is not enough, is listed in
+    failures.jsonl in `folder` (by default that of the first output) and the next one is taken; that file describes the
+    last run and is removed when nothing failed. A full disk stops the batch. KeyboardInterrupt passes through.
+    A single input that the user named raises its own error instead; no list is kept for it.
+    """
+    single = len(jobs) == 1 and jobs[0].named
+    for place in {job.output.parent for job in jobs if job.output != STANDARD_STREAM}:
+        sweep_stale(place)
+    log = _FailureLog(None if single or not jobs else (folder or jobs[0].output.parent) / FAILURES)
+    done = skipped = 0
+    stopped: StorageFull | None = None
+    for job in jobs:
+        if not force and _is_finished(job.output):
+            skipped += 1
+            outcome = Outcome(job, "skipped")
+        else:
+            try:
+                outcome = Outcome(job, "done", record=_run(work, job))
+                done += 1
+            except Exception as error:
+                if single:
+                    raise
+                outcome = Outcome(job, "failed", failure=log.add(job, error), error=error)
+                stopped = error if isinstance(error, StorageFull) else None
+        if on_result is not None:
+            on_result(outcome)
+        if stopped is not None:
+            break
+    log.close()
+    not_done = len(jobs) - done - skipped - len(log.failures)
+    return BatchReport(done, skipped, tuple(log.failures), not_done, stopped, log.written)
+
+
+def _is_finished(output: Path) -> bool:
+    return output != STANDARD_STREAM and os.path.isfile(output)
+
+
+def _run(work: Callable[[Job], Record], job: Job) -> Record:
+    """The work, with memory and disk errors of any library turned into ours, placed at the input."""
+    try:
+        return work(job)
+    except LatensError as error:
+        error.at(str(job.input))
+        raise
+    except OSError as error:
+        full = write_error(job.output, error)
+        if isinstance(full, StorageFull):
+            raise full from error
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            raise _too_large(job) from None  # the traceback would keep the tensors of the failed job alive
+        raise
+
+
+def _too_large(job: Job) -> LimitExceeded:
+    return LimitExceeded(
+        "the memory of this machine is not enough for this file",
+        where=str(job.input),
+        hint="close other programs, or make the picture smaller",
+    )
+
+
+class _FailureLog:
+    """failures.jsonl: begun anew by the first failure of a run, then one appended line for each.
+
+    That it cannot be written is no reason to stop: the report carries the failures as well.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.written: Path | None = None
+        self.failures: list[Failure] = []
+
+    def add(self, job: Job, error: Exception) -> Failure:
+        status = error.exit_status if isinstance(error, LatensError) else OUR_BUG
+        name = type(error).__name__
+        message = str(error) if isinstance(error, LatensError) else f"{job.input}: {name}: {error}"
+        failure = Failure(str(job.input), name, message, status)
+        self.failures.append(failure)
+        with contextlib.suppress(OSError, LatensError):
+            self._write(json.dumps(failure._asdict(), ensure_ascii=False) + "\n")
+        return failure
+
+    def close(self) -> None:
+        """Removes the list of an earlier run when nothing failed in this one."""
+        if self.path is not None and not self.failures:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def _write(self, line: str) -> None:
+        if self.path is None:
+            return
+        data = line.encode("utf-8", "surrogateescape")  # names that are not UTF-8 are kept as they are
+        if self.written is None:
+            write_atomic(self.path, data)
+            self.written = self.path
+            return
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, data)  # one call: a kill leaves whole lines
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Which device computes, and the line that says so."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from latens.errors import DeviceUnavailable, UsageError
+
+REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
+
+
+def choose_device(request: str = "auto", threads: int | None = None) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; only `auto` may fall back (to the CPU).
+
+    `threads` sets the CPU threads of the whole process. Raises UsageError for another name or threads below 1,
+    DeviceUnavailable for a device that is not here.
+    """
+    match = REQUEST.fullmatch(request)
+    if match is None:
+        raise UsageError("no such kind of device", where=f"device {request!r}", hint="use auto, cpu, cuda or cuda:N")
+    if threads is not None:
+        _set_threads(threads)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if request == "cpu" or (request == "auto" and count == 0):
+        return torch.device("cpu")
+    index = int(match["index"] or 0)
+    if index >= count:
+        hint = f"this machine has: {', '.join(available_devices())}"
+        raise DeviceUnavailable("this device is not here", where=f"device {request!r}", hint=hint)
+    return torch.device("cuda", index)
+
+
+def available_devices() -> list[str]:
+    """What `choose_device` can give on this machine, with the names of the accelerators."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))]
+
+
+def describe(device: torch.device, model: str, weights: str, precision: str = "float32") -> str:
+    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits)."""
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        place = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    else:
+        place = f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"device {place}; {precision}; model {model}; weights {weights[:12]}"
+
+
+def _set_threads(threads: int) -> None:
+    if threads < 1:
+        raise UsageError("at least one thread is needed", where=f"threads {threads}", hint="leave it out for all cores")
+    torch.set_num_threads(threads)

@@ -1,0 +1,65 @@
+"""Linear block transforms of a picture, started at the discrete cosine transform."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+BLOCK = 16
+LUMA_SHARE = 0.7  # part of the coefficients that describe brightness; the rest is split between two colour differences
+
+
+class BlockAnalysis(nn.Module):
+    """A linear code of every 16 x 16 block: (B, 3, 16h, 16w) -> (B, channels, h, w).
+
+    It starts at the lowest frequencies of the cosine transform of the mean-free picture in units of 1/`gain`, and is trained.
+    """
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__()
+        basis = cosine_basis(channels) * gain
+        self.conv = nn.Conv2d(3, channels, BLOCK, stride=BLOCK)
+        with torch.no_grad():
+            self.conv.weight.copy_(basis)
+            self.conv.bias.copy_(-0.5 * basis.sum((1, 2, 3)))  # type: ignore[union-attr]
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        code: Tensor = self.conv(x)
+        return code
+
+
+class BlockSynthesis(nn.Module):
+    """The inverse of `BlockAnalysis` at the start: (B, channels, h, w) -> (B, 3, 16h, 16w)."""
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__()
+        basis = cosine_basis(channels) / gain
+        self.conv = nn.Conv2d(channels, 3 * BLOCK * BLOCK, 1)
+        with torch.no_grad():
+            self.conv.weight.copy_(basis.flatten(1).T[:, :, None, None])
+            self.conv.bias.fill_(0.5)  # type: ignore[union-attr]
+
+    def forward(self, y: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        return F.pixel_shuffle(self.conv(y), BLOCK)
+
+
+def cosine_basis(channels: int) -> Float[Tensor, "C 3 16 16"]:
+    """Orthonormal functions of a colour block: cosine products of lowest frequency on three orthogonal colour axes.
+
+    The axes are brightness, red against blue, and green against both. Needs channels <= 768.
+    """
+    steps = np.arange(BLOCK)
+    waves = np.cos(np.pi * (2 * steps + 1) * steps[:, None] / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    waves[0] /= np.sqrt(2)
+    axes = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
+    frequencies = sorted((int(i * i + j * j), int(i), int(j)) for i in steps for j in steps)
+    colour = int(channels * (1 - LUMA_SHARE) / 2)
+    functions = [
+        axis[:, None, None] * np.outer(waves[i], waves[j])
+        for axis, count in zip(axes, (channels - 2 * colour, colour, colour), strict=True)
+        for _, i, j in frequencies[:count]
+    ]
+    return torch.tensor(np.stack(functions), dtype=torch.float32)

@@ -1,0 +1,28 @@
+"""Bounds whose gradient lets a parameter come back from the wrong side."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class _LowerBound(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bound = bound  # type: ignore[attr-defined]
+        return x.clamp_min(bound)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        (grad,) = grads
+        # Below the bound only a step that raises x is let through; a plain clamp would be stuck there for ever.
+        passes = (x >= ctx.bound) | (grad < 0)  # type: ignore[attr-defined]
+        return grad * passes, None
+
+
+def lower_bound(x: Float[Tensor, "..."], bound: float) -> Float[Tensor, "..."]:
+    """max(x, bound); below the bound the gradient passes only where descent would raise x (Balle et al. 2018)."""
+    return _LowerBound.apply(x, bound)  # type: ignore[no-untyped-call, no-any-return]

@@ -1,0 +1,1 @@
+"""Mean-scale hyperprior image codec (003, chapter 5)."""

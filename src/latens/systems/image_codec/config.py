@@ -1,0 +1,51 @@
+"""Sizes and rates of the image codec (003, section 5.4.1). Nothing here imports torch, so `--help` stays instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)  # 003, section 5.4.1: weight of 255^2 * MSE against bits per pixel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCodecConfig:
+    """Sizes of the transforms and the rates one model serves.
+
+    With one entry in `lambdas` the model is the plain one of the paper; with several it learns a gain vector for each, and
+    any real-valued quality between them (1 is the first entry) selects a rate.
+    """
+
+    hidden: int = 192  # N: channels of every hidden layer and of the hyper-latent z
+    latent: int = 192  # M: channels of the latent y
+    hyper: int = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
+    lambdas: tuple[float, ...] = (0.01,)
+    transforms: str = "paper"  # "paper": four strided 5 x 5 layers; "compact": work starts at 1/4 of the size, see model.py
+
+    @property
+    def variable_rate(self) -> bool:
+        return len(self.lambdas) > 1
+
+
+STRIDE = 16  # image samples per latent sample and side
+HYPER_STRIDE = 64  # image samples per hyper-latent sample and side
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateDistortionConfig:
+    """`straight_through`: the synthesis sees rounded latents in training; False is the noise of the thesis."""
+
+    straight_through: bool = True
+    # Loss grows with lambda; dividing by lambda^balance keeps the low rates from being drowned by the high ones.
+    balance: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """How training crops are drawn. A share `validation_share` of the photographs is held out, chosen by file name."""
+
+    crop: int = 128
+    batch: int = 8
+    shrink: float = 2.0  # crops are drawn from up to this many times their side and reduced, which hides JPEG artefacts
+    shrink_share: float = 0.5  # part of the crops that are reduced
+    validation_share: float = 0.05
+    validation_crop: int = 256

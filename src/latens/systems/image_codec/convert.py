@@ -1,0 +1,229 @@
+"""Import of CompressAI `mbt2018_mean` checkpoints: the architecture of `model.py` under other names.
+
+Besides names, three things differ. CompressAI's hyper-synthesis gives the scale before the mean. The settings of its
+GDN reparametrisation travel as buffers. And it rounds z from a trained entry of `quantiles`, where we round from the
+median of the prior; the prior is tilted until the two agree (`tilted`).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from latens.codes.entropy import FactorizedPrior
+from latens.data.files import read_bytes
+from latens.errors import LatensError, LimitExceeded, ModelError, UnreadableInput
+from latens.nn.gdn import BETA_MIN, PEDESTAL
+from latens.systems.image_codec.config import ImageCodecConfig
+from latens.systems.image_codec.model import MeanScaleHyperprior
+
+MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
+MAX_CHANNELS = 1024
+# A tilt by t costs about t^2/6 nats per entry of z (Fisher information of the logistic): 0.06 bits at most.
+MAX_TILT = 0.5
+
+_PARTS = {"analysis": "g_a", "synthesis": "g_s", "hyper_analysis": "h_a", "hyper_synthesis": "h_s"}
+_PRIOR = {"weights": "matrices", "biases": "biases", "gates": "factors"}
+_OLD_PRIOR = re.compile(r"entropy_bottleneck\._(matri|bias|factor)(?:x|ces|es|s)?\.?(\d)")  # before CompressAI 1.2.7
+_NEW_PRIOR = {"matri": "matrices", "bias": "biases", "factor": "factors"}
+_DERIVED = re.compile(  # tables and settings that follow from the rest
+    r"(entropy_bottleneck|gaussian_conditional)\.(_offset|_quantized_cdf|_cdf_length|target|scale_table|scale_bound)"
+    r"|.*\.(pedestal|bound)"
+)
+_HINT = "only mbt2018_mean checkpoints can be imported"
+
+
+def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict[str, Tensor]]:
+    """Sizes and float32 weights of our `MeanScaleHyperprior` from a CompressAI `mbt2018_mean` state dict.
+
+    `state` may be the dict itself or a training checkpoint that holds it under "state_dict"; "module." prefixes and the
+    parameter names of all CompressAI versions are understood. The lambda of the training is not recorded there, so the
+    configuration keeps its default. Raises ModelError for another architecture and for tensors that are missing, of the
+    wrong shape or not finite.
+    """
+    source = plain_names(state)
+    refuse_other_architectures(source)
+    latent = _channels(source, "g_a.6.weight")
+    hidden = _channels(source, "g_a.0.weight")
+    config = ImageCodecConfig(hidden=hidden, latent=latent, hyper=latent, transforms="paper")
+    wanted = _expected_shapes(config)
+    origins = {name: origin_of(name) for name in wanted}
+    _refuse_leftovers(source, set(origins.values()))
+    weights = {name: _checked(source, origins[name], shape) for name, shape in wanted.items()}
+    for name in wanted:
+        if name.startswith("hyper_synthesis.4."):
+            weights[name] = torch.cat([*reversed(weights[name].chunk(2))])  # scale, mean -> mean, scale
+        elif name.endswith("_root"):
+            weights[name] = gdn_root(weights[name], source, origins[name])
+    quantiles = _checked(source, "entropy_bottleneck.quantiles", torch.Size([config.hidden, 1, 3]))
+    weights.update(tilted(weights, quantiles[:, 0, 1]))
+    return config, weights
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """What a .safetensors file, or a file of `torch.save` under any other ending, holds; no code in it is run.
+
+    Raises UnreadableInput for a file that is missing, damaged, or holds more than tensors and plain values, and
+    LimitExceeded for one of more than 1 GiB, packed or unpacked.
+    """
+    blob = read_bytes(path, limit=MAX_BYTES)
+    try:
+        held = load_safetensors(blob) if path.suffix == ".safetensors" else _load_pickled(blob)
+    except LatensError as error:
+        raise error.at(str(path)) from None
+    except SafetensorError as error:
+        raise UnreadableInput(f"not a safetensors file, or damaged ({error})", where=str(path)) from None
+    if not isinstance(held, Mapping):
+        raise UnreadableInput("holds no tensors by name", where=str(path), hint=_HINT)
+    return held
+
+
+def _load_pickled(blob: bytes) -> Any:
+    stream = io.BytesIO(blob)
+    if zipfile.is_zipfile(stream):
+        _refuse_packed(stream)
+    stream.seek(0)
+    try:
+        return torch.load(stream, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise LimitExceeded("asks for more memory than there is") from None
+    except Exception as error:  # the restricted unpickler raises whatever its input provokes
+        what = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise UnreadableInput(f"not a checkpoint of tensors and plain values ({what})", hint=_HINT) from None
+
+
+def _refuse_packed(stream: io.BytesIO) -> None:
+    """torch.save stores without compression; a packed archive could unfold to any size."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise UnreadableInput(f"a damaged archive ({error})", hint="fetch the checkpoint again") from None
+    if total > MAX_BYTES:
+        raise LimitExceeded(f"unpacks to {total:,} bytes; the limit is {MAX_BYTES:,}")
+
+
+def plain_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors under the names of CompressAI 1.2.8."""
+    inner = state.get("state_dict", state)
+    if not isinstance(inner, Mapping):
+        raise ModelError("'state_dict' holds no tensors by name", hint=_HINT)
+    tensors: dict[str, Tensor] = {}
+    for key, value in inner.items():
+        if isinstance(key, str) and isinstance(value, Tensor):
+            name = key.removeprefix("module.")
+            old = _OLD_PRIOR.fullmatch(name)
+            name = f"entropy_bottleneck.{_NEW_PRIOR[old[1]]}.{old[2]}" if old else name
+            if name in tensors:
+                raise ModelError(f"the tensor '{name}' is there twice", hint="save the state dict again")
+            tensors[name] = value
+    return tensors
+
+
+def refuse_other_architectures(source: Mapping[str, Tensor]) -> None:
+    """Raises ModelError, naming what the checkpoint is, unless it looks like a mean-scale hyperprior."""
+    if not source:
+        raise ModelError("holds no tensors", hint=_HINT)
+    if any(name.startswith("context_prediction.") for name in source):
+        raise ModelError("this is an autoregressive model (context_prediction)", hint=_HINT)
+    if not any(name.startswith("g_a.") for name in source):
+        raise ModelError("this is not a CompressAI image model (no g_a)", hint=_HINT)
+    if not any(name.startswith("h_s.") for name in source):
+        raise ModelError("this model has no hyperprior (no h_s)", hint=_HINT)
+    last, latent = source.get("h_s.4.weight"), source.get("g_a.6.weight")
+    if last is not None and latent is not None and last.shape[:1] == latent.shape[:1]:
+        raise ModelError("this is a hyperprior of scales only (h_s gives M channels, not 2 M)", hint=_HINT)
+
+
+def origin_of(name: str) -> str:
+    """CompressAI's name of one of our tensors."""
+    part, rest = name.split(".", 1)
+    if part == "prior":
+        kind, layer = rest.split(".")
+        return f"entropy_bottleneck.{_PRIOR[kind]}.{layer}"
+    return f"{_PARTS[part]}.{rest.removesuffix('_root')}"
+
+
+def gdn_root(raw: Tensor, source: Mapping[str, Tensor], origin: str) -> Tensor:
+    """Our stored root of a GDN parameter: the same number unless the checkpoint has other settings than ours.
+
+    The effective value is max(raw, bound)^2 - pedestal in both programs; missing buffers mean the usual settings.
+    """
+    ours = ((BETA_MIN if origin.endswith("beta") else 0.0) + PEDESTAL) ** 0.5
+    pedestal = _setting(source, f"{origin}_reparam.pedestal", PEDESTAL)
+    bound = _setting(source, f"{origin}_reparam.lower_bound.bound", ours)
+    floor = ours**2 - PEDESTAL
+    value = raw.double().clamp_min(bound).square() - pedestal
+    if bool((value < floor * (1 - 1e-6) - 1e-12).any()):
+        raise ModelError(f"'{origin}' goes below {floor:g}, which our normalisation does not allow", hint=_HINT)
+    same = abs(pedestal - PEDESTAL) <= 1e-6 * PEDESTAL and abs(bound - ours) <= 1e-6 * ours
+    return raw if same else (value + PEDESTAL).sqrt().float()
+
+
+def tilted(weights: Mapping[str, Tensor], centres: Float[Tensor, "C"]) -> dict[str, Tensor]:
+    """Last bias of the prior, changed so that each channel's median is the point CompressAI rounds from.
+
+    `centres` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
+    would be rounded differently. Channels further than `MAX_TILT` away come from a training without the auxiliary loss:
+    they keep the prior and are rounded from its true median, which costs no rate.
+    """
+    prior = FactorizedPrior(len(centres))
+    prior.load_state_dict({name.removeprefix("prior."): x for name, x in weights.items() if name.startswith("prior.")})
+    name = f"biases.{len(prior.biases) - 1}"
+    with torch.no_grad():
+        offset = prior.double().logits(centres.double()[:, None, None])
+        changed = prior.get_parameter(name) - offset.where(offset.abs() <= MAX_TILT, torch.zeros_like(offset))
+    return {f"prior.{name}": changed.float()}
+
+
+def _expected_shapes(config: ImageCodecConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        model = MeanScaleHyperprior(config)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _channels(source: Mapping[str, Tensor], name: str) -> int:
+    """Output channels of a layer that must be there; bounded before anything of that size is built."""
+    if name not in source:
+        raise ModelError(f"the tensor '{name}' is missing", hint=_HINT)
+    shape = tuple(source[name].shape)
+    if len(shape) != 4 or not 1 <= shape[0] <= MAX_CHANNELS:
+        raise ModelError(f"'{name}' has the shape {shape}, not (1 to {MAX_CHANNELS}, ...)", hint=_HINT)
+    return shape[0]
+
+
+def _checked(source: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    if name not in source:
+        raise ModelError(f"the tensor '{name}' is missing", hint=_HINT)
+    tensor = source[name]
+    if tensor.shape != shape:
+        raise ModelError(f"'{name}' has the shape {tuple(tensor.shape)}, not {tuple(shape)}", hint=_HINT)
+    if not tensor.is_floating_point():
+        raise ModelError(f"'{name}' holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers", hint=_HINT)
+    plain = tensor.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if not bool(plain.isfinite().all()):
+        raise ModelError(f"'{name}' holds values that are not finite", hint="the training of this model diverged")
+    return plain
+
+
+def _setting(source: Mapping[str, Tensor], name: str, usual: float) -> float:
+    return float(_checked(source, name, torch.Size([1]))) if name in source else usual
+
+
+def _refuse_leftovers(source: Mapping[str, Tensor], used: set[str]) -> None:
+    """A tensor nobody asked for means a model that computes something else."""
+    used = {*used, "entropy_bottleneck.quantiles"}
+    extra = sorted(name for name in source if name not in used and not _DERIVED.fullmatch(name))
+    if extra:
+        more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise ModelError(f"a mean-scale hyperprior has no '{extra[0]}'{more}", hint=_HINT)

@@ -1,0 +1,97 @@
+"""Random crops of a folder of photographs, held in memory as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latens.data.images import read_picture
+from latens.errors import InputError, UnreadableInput
+from latens.systems.image_codec.config import CropConfig
+from latens.training.data import generator
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"})
+
+
+class CropData:
+    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops with flips.
+
+    Raises UnreadableInput when the folders hold no photograph with both sides of at least `crop`.
+    """
+
+    def __init__(self, folders: Sequence[Path], config: CropConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        paths = [path for folder in folders for path in photographs(folder)]
+        held_out = [path for path in paths if fraction_of_name(path) < config.validation_share]
+        chosen = set(held_out) if len(held_out) < len(paths) else set(paths[:1])
+        self.train = self._load([path for path in paths if path not in chosen] or paths, config.crop)
+        self.held_out = self._load([path for path in paths if path in chosen] or paths, config.crop)
+        if not self.train:
+            raise UnreadableInput(
+                f"no photograph of at least {config.crop} x {config.crop} pixels",
+                where=", ".join(map(str, folders)),
+                hint=f"give a folder with files ending in {', '.join(sorted(ENDINGS))}",
+            )
+
+    def _load(self, paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
+        pictures = []
+        for path in paths:
+            try:
+                pixels = read_picture(path).pixels
+            except InputError:
+                continue  # a stray damaged file does not stop a training run; the count is in the log
+            if min(pixels.shape[:2]) >= smallest:
+                pictures.append(pixels)
+        return pictures
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.seed, step, rank)
+        crops = [self._crop(rng) for _ in range(self.config.batch)]
+        return {"image": to_tensor(np.stack(crops))}
+
+    def _crop(self, rng: np.random.Generator) -> np.ndarray:
+        picture = self.train[rng.integers(len(self.train))]
+        height, width = picture.shape[:2]
+        size = self.config.crop
+        factor = rng.uniform(1, self.config.shrink) if rng.random() < self.config.shrink_share else 1.0
+        side = min(int(size * factor), height, width)
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        patch = picture[top : top + side, left : left + side]
+        if side != size:
+            patch = np.asarray(Image.fromarray(patch).resize((size, size), Image.Resampling.LANCZOS))
+        return patch[:, ::-1] if rng.random() < 0.5 else patch
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        """One centred crop of every held-out photograph, its sides the largest multiples of 64 that fit."""
+        return [{"image": to_tensor(centre(picture, self.config.validation_crop)[None])} for picture in self.held_out]
+
+
+def photographs(folder: Path) -> list[Path]:
+    """Every picture file under `folder`, sorted by name."""
+    if not folder.is_dir():
+        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+
+
+def fraction_of_name(path: Path) -> float:
+    """A number in [0, 1) that depends on the file name only, so that a split does not move when files are added."""
+    return int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big") / 2**32
+
+
+def centre(picture: np.ndarray, largest: int) -> np.ndarray:
+    height, width = (max(64, min(side, largest) // 64 * 64) for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(B, H, W, 3) bytes -> (B, 3, H, W) float in [0, 1], channels last in memory."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    return tensor.float().div(255).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,186 @@
+"""Mean-scale hyperprior without autoregressive context (Minnen et al. 2018; 003, section 5.4.1).
+
+    x --analysis--> y --hyper_analysis--> z
+                    |                     | round, factorised prior
+                    |                  z_hat --hyper_synthesis--> mean, scale of y
+                    `-- round(y - mean) + mean = y_hat --synthesis--> x_hat
+
+The `compact` transforms are ours, for CPUs: the picture is folded 4 x 4 into channels, so that no layer works at half the
+size, and a linear path that starts at the cosine transform of 16 x 16 blocks runs beside the deep one (as the shortcuts of
+Li et al. 2025, "On disentangled training for nonlinear transform in learned image compression"). A training run starts as
+a block-transform codec and improves on it.
+
+Letters: B batch, N hidden channels, M latent channels, H W image size (multiples of 64), h w = H/16 W/16.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latens.codes.entropy import FactorizedPrior, gaussian_bits
+from latens.codes.rounding import add_noise, round_straight_through
+from latens.nn.blocks import BlockAnalysis, BlockSynthesis
+from latens.nn.conv import down, up
+from latens.nn.gdn import GDN
+from latens.systems.image_codec.config import ImageCodecConfig
+
+
+BLOCK_GAIN = 10.0  # quantisation steps per unit of intensity at the middle rate, when training starts
+
+
+class Reconstruction(NamedTuple):
+    image: Float[Tensor, "B 3 H W"]  # not clamped
+    bits_y: Float[Tensor, "B"]
+    bits_z: Float[Tensor, "B"]
+
+
+class MeanScaleHyperprior(nn.Module):
+    """Transforms, prior and, for a model of several rates, the gains between them."""
+
+    def __init__(self, config: ImageCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = analysis_transform(config)
+        self.synthesis = synthesis_transform(config)
+        self.hyper_analysis = hyper_analysis_transform(config)
+        self.hyper_synthesis = hyper_synthesis_transform(config)
+        self.prior = FactorizedPrior(config.hidden)
+        self.gains = RateGains(config) if config.variable_rate else None
+
+    def forward(
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, straight_through: bool = True
+    ) -> Reconstruction:
+        """Train-time pass: rates are those of noisy latents.
+
+        The synthesis sees rounded latents with a straight-through gradient (Minnen and Singh 2020), or with
+        `straight_through=False` the same noisy latents (003).
+        """
+        y = self.scaled_latent(image, quality)
+        z = self.hyper_analysis(y).float()
+        z_noisy = add_noise(z)
+        mean, scale = self.parameters_of_y(round_straight_through(z) if straight_through else z_noisy)
+        residual = y.float() - mean
+        residual_noisy = add_noise(residual)
+        y_hat = (round_straight_through(residual) if straight_through else residual_noisy) + mean
+        return Reconstruction(
+            self.reconstruct(y_hat, quality),
+            gaussian_bits(residual_noisy, scale).sum((1, 2, 3)),
+            self.prior.bits(z_noisy).sum((1, 2, 3)),
+        )
+
+    @torch.no_grad()
+    def rounded(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Reconstruction:
+        """Test-time pass: rates and picture of latents rounded to integers from the prior's median and y's mean."""
+        y = self.scaled_latent(image, quality)
+        medians = self.prior.medians().to(y.device)[:, None, None]
+        z_hat = (self.hyper_analysis(y).float() - medians).round() + medians
+        mean, scale = self.parameters_of_y(z_hat)
+        residual = (y.float() - mean).round()
+        return Reconstruction(
+            self.reconstruct(residual + mean, quality),
+            gaussian_bits(residual, scale).sum((1, 2, 3)),
+            self.prior.bits(z_hat).sum((1, 2, 3)),
+        )
+
+    def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
+        """y in units of the quantisation step that `quality` asks for."""
+        y = self.analysis(image)
+        return y if self.gains is None else y * self.gains.forward_gain(quality)
+
+    def parameters_of_y(self, z_hat: Float[Tensor, "B N ..."]) -> tuple[Tensor, Tensor]:
+        """Mean and scale of every entry of the scaled latent, (B, M, h, w) each, float32."""
+        mean, scale = self.hyper_synthesis(z_hat).float().chunk(2, dim=1)
+        return mean, scale
+
+    def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
+        """Picture of a scaled latent."""
+        scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
+        return self.synthesis(scaled).float()
+
+
+class RateGains(nn.Module):
+    """A gain per latent channel and rate, interpolated geometrically between neighbouring rates (Cui et al. 2021).
+
+    Quality 1 selects the first entry of `lambdas`, quality len(lambdas) the last; values outside are held to the ends.
+    """
+
+    def __init__(self, config: ImageCodecConfig) -> None:
+        super().__init__()
+        # A uniform quantiser's slope dD/dR is proportional to the squared step, so the gain starts at sqrt(lambda).
+        lambdas = torch.tensor(config.lambdas, dtype=torch.float32)
+        start = 0.5 * (lambdas.log() - lambdas.log().mean())
+        self.log_gain = nn.Parameter(start[:, None].repeat(1, config.latent))
+        self.log_inverse = nn.Parameter(-start[:, None].repeat(1, config.latent))
+
+    def forward_gain(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B M 1 1"]:
+        return interpolate(self.log_gain, quality).exp()[:, :, None, None]
+
+    def inverse_gain(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B M 1 1"]:
+        return interpolate(self.log_inverse, quality).exp()[:, :, None, None]
+
+
+def interpolate(table: Float[Tensor, "Q *d"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B *d"]:
+    """Rows of `table` at real positions quality - 1, linearly between neighbours."""
+    position = (quality - 1).clamp(0, len(table) - 1)
+    low = position.floor().long().clamp(max=len(table) - 2)
+    share = (position - low)[(...,) + (None,) * (table.dim() - 1)]
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
+def analysis_transform(config: ImageCodecConfig) -> nn.Module:
+    n, m = config.hidden, config.latent
+    if config.transforms == "compact":
+        deep = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(48, n, 3, padding=1), GDN(n), down(n, n), GDN(n), small(down(n, m))
+        )
+        return Sum(deep, BlockAnalysis(m, BLOCK_GAIN))
+    return nn.Sequential(down(3, n), GDN(n), down(n, n), GDN(n), down(n, n), GDN(n), down(n, m))
+
+
+def synthesis_transform(config: ImageCodecConfig) -> nn.Module:
+    n, m = config.hidden, config.latent
+    if config.transforms == "compact":
+        last = small(nn.Conv2d(n, 48, 3, padding=1))
+        deep = nn.Sequential(up(m, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True), last, nn.PixelShuffle(4))
+        return Sum(deep, BlockSynthesis(m, BLOCK_GAIN))
+    return nn.Sequential(
+        up(m, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True), up(n, 3)
+    )
+
+
+def hyper_analysis_transform(config: ImageCodecConfig) -> nn.Sequential:
+    n, m = config.hidden, config.latent
+    return nn.Sequential(nn.Conv2d(m, n, 3, padding=1), nn.LeakyReLU(), down(n, n), nn.LeakyReLU(), down(n, n))
+
+
+def hyper_synthesis_transform(config: ImageCodecConfig) -> nn.Sequential:
+    n, m, k = config.hidden, config.latent, config.hyper
+    wide = k * 3 // 2
+    return nn.Sequential(
+        up(n, k), nn.LeakyReLU(), up(k, wide), nn.LeakyReLU(), nn.Conv2d(wide, m * 2, 3, padding=1)
+    )
+
+
+class Sum(nn.Module):
+    """Two maps of the same input, added."""
+
+    def __init__(self, deep: nn.Module, linear: nn.Module) -> None:
+        super().__init__()
+        self.deep = deep
+        self.linear = linear
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        total: Tensor = self.deep(x) + self.linear(x)
+        return total
+
+
+def small(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with weights a tenth of their usual start and no bias, so that the linear path leads at first."""
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.zero_()  # type: ignore[union-attr]
+    return layer

@@ -1,0 +1,78 @@
+"""Rate plus distortion (003, Eq. 5.2.1), for one rate or for all of them at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latens.systems.image_codec.config import RateDistortionConfig
+from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
+from latens.training.objective import Step
+
+PEAK = 255.0**2  # distortion is the squared error of 8-bit values
+
+
+class RateDistortion:
+    """bits per pixel + lambda * 255^2 * MSE, lambda drawn per picture between the ends that the model serves."""
+
+    optimizers = {"codec": ("",)}
+
+    def __init__(self, config: RateDistortionConfig, lambdas: Sequence[float]) -> None:
+        self.config = config
+        self.lambdas = tuple(lambdas)
+
+    def weight(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """lambda at a real-valued quality, geometrically interpolated."""
+        if len(self.lambdas) == 1:
+            return torch.full_like(quality, self.lambdas[0])
+        table = torch.tensor(self.lambdas, device=quality.device).log()
+        return interpolate(table, quality).exp()
+
+    def __call__(self, model: torch.nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
+        image = batch["image"]
+        quality = 1 + torch.rand(len(image), device=image.device) * (len(self.lambdas) - 1)
+        coded = model(image, quality, straight_through=self.config.straight_through)
+        weight = self.weight(quality)
+        bpp, mse = rate_and_distortion(coded, image)
+        middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
+        loss = ((bpp + weight * PEAK * mse) * (weight / middle) ** -self.config.balance).mean()
+        pixels = image.shape[2] * image.shape[3]
+        yield Step("codec", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
+
+    def validate(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+        """Mean over rates of log(true loss), so that every rate counts by its relative change; bpp and PSNR of each."""
+        results: dict[str, float] = {}
+        logs = []
+        for level in range(1, len(self.lambdas) + 1):
+            sums = torch.zeros(3, dtype=torch.float64)
+            for batch in batches:
+                image = batch["image"]
+                quality = torch.full((len(image),), float(level), device=image.device)
+                bpp, mse = rate_and_distortion(model.rounded(image, quality), image)
+                loss = bpp + self.weight(quality) * PEAK * mse
+                sums += torch.stack([loss.mean(), bpp.mean(), -10 * mse.log10().mean()]).double().cpu()
+            loss_mean, bpp_mean, psnr = (sums / len(batches)).tolist()
+            results[f"bpp_{level}"], results[f"psnr_{level}"] = bpp_mean, psnr
+            logs.append(math.log(loss_mean))
+        return {"loss": sum(logs) / len(logs), **results}
+
+    def pictures(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+        """The first held-out picture beside its reconstructions at the lowest, middle and highest rate, (H, W, 3) bytes."""
+        image = batches[0]["image"][:1]
+        levels = sorted({1, (len(self.lambdas) + 1) // 2, len(self.lambdas)})
+        views = [image]
+        for level in levels:
+            views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
+        row = torch.cat(views, dim=3)[0].clamp(0, 1).mul(255).round().byte()
+        return {"reconstructions": row.permute(1, 2, 0).cpu().numpy()}
+
+
+def rate_and_distortion(coded: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
+    """Bits per pixel and mean squared error (pixels in [0, 1]) of every picture of a batch."""
+    pixels = image.shape[2] * image.shape[3]
+    return (coded.bits_y + coded.bits_z) / pixels, (coded.image - image).square().mean((1, 2, 3))

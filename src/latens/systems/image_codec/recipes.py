@@ -1,0 +1,63 @@
+"""Training configurations of the image codec, as functions. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from latens.systems.image_codec.config import LAMBDAS, CropConfig, ImageCodecConfig, RateDistortionConfig
+from latens.training.config import OptimConfig, RunConfig, TrainConfig
+
+# Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
+EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
+
+
+def tiny() -> TrainConfig:
+    """Seconds on a CPU; for tests."""
+    return TrainConfig(
+        system="image_codec",
+        recipe="tiny",
+        model=ImageCodecConfig(hidden=16, latent=24, hyper=24, lambdas=(0.005, 0.02), transforms="compact"),
+        data=CropConfig(crop=64, batch=4, validation_crop=64),
+        objective=RateDistortionConfig(),
+        optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=10, ema=0.9),
+        run=RunConfig(steps=60, precision="no", log_every=10, validate_every=30, checkpoint_every=20),
+    )
+
+
+def desk() -> TrainConfig:
+    """Two CPU cores, about two hours: the bundled model, all rates in one."""
+    return replace(
+        tiny(),
+        recipe="desk",
+        model=ImageCodecConfig(hidden=96, latent=192, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
+        data=CropConfig(),
+        optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=200, ema=0.9995, decay_share=0.3),
+        run=RunConfig(steps=60_000, validate_every=2000, checkpoint_every=1000),
+    )
+
+
+def gpu() -> TrainConfig:
+    """One data-centre GPU, several runs of ten minutes: the widths of the paper, all rates in one."""
+    return replace(
+        desk(),
+        recipe="gpu",
+        model=ImageCodecConfig(hidden=128, latent=192, lambdas=EIGHT_RATES),
+        data=CropConfig(crop=256, batch=16),
+        run=RunConfig(steps=200_000, validate_every=5000, checkpoint_every=2000),
+    )
+
+
+def paper() -> TrainConfig:
+    """003, sections 5.4.1 and C.1, for lambda = 0.01; the other rates by `--set model.lambdas=[...]` and `model.hidden`.
+
+    Hidden channels are 128 for lambda 0.001, 192 up to 0.02 and 256 from 0.04 on; 2 million steps (1 for 0.001, 3 for 0.08).
+    """
+    return TrainConfig(
+        system="image_codec",
+        recipe="paper",
+        model=ImageCodecConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
+        data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
+        objective=RateDistortionConfig(straight_through=False, balance=0.0),
+        optim=OptimConfig(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
+        run=RunConfig(steps=2_000_000, seed=222, precision="no", validate_every=20_000, checkpoint_every=5000),
+    )

@@ -1,0 +1,135 @@
+"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON, verified, never a pickle.
+
+    checkpoints/step-00002000/model.safetensors      weights
+                              average.safetensors    averaged weights
+                              optimizer-NAME.safetensors
+                              state.json             step, best score, optimiser scalars, random states
+                              MANIFEST.json          sha256 of each, written last
+    checkpoints/latest                               name of the newest complete one
+
+A folder without a manifest that verifies is not a checkpoint. `load_latest` falls back to the newest that does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from latens.data.files import write_atomic
+
+
+class Checkpoint(NamedTuple):
+    step: int
+    tensors: dict[str, dict[str, Tensor]]  # part name -> tensors
+    state: dict[str, Any]  # JSON
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Writes a complete checkpoint, then moves the pointer, then removes all but the newest `keep` complete ones."""
+    target = folder / f"step-{checkpoint.step:08d}"
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    blobs = {f"{part}.safetensors": save(_contiguous(tensors)) for part, tensors in checkpoint.tensors.items()}
+    blobs["state.json"] = json.dumps({"step": checkpoint.step, **checkpoint.state}).encode()
+    for name, blob in blobs.items():
+        write_atomic(target / name, blob)
+    manifest = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+    write_atomic(target / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+    write_atomic(folder / "latest", target.name.encode())
+    for old in _complete(folder)[:-keep] if keep else []:
+        shutil.rmtree(old)
+    return target
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose every file matches its manifest, or None when there is none."""
+    for target in reversed(_complete(folder)):
+        checkpoint = _verified(target)
+        if checkpoint is not None:
+            return checkpoint
+    return None
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("step-*/MANIFEST.json"))
+
+
+def _verified(target: Path) -> Checkpoint | None:
+    try:
+        manifest = json.loads((target / "MANIFEST.json").read_bytes())
+        blobs = {name: (target / name).read_bytes() for name in manifest}
+    except (OSError, ValueError):
+        return None
+    if any(hashlib.sha256(blob).hexdigest() != manifest[name] for name, blob in blobs.items()):
+        return None
+    state = json.loads(blobs.pop("state.json"))
+    tensors = {name.removesuffix(".safetensors"): load(blob) for name, blob in blobs.items()}
+    return Checkpoint(state.pop("step"), tensors, state)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
+    state = optimizer.state_dict()
+    tensors, scalars = {}, {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{name}"] = value
+    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+
+
+def join_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    """Restores what `split_optimizer` took apart."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **plain["scalars"]}.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as JSON."""
+    version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": [version, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = [state.numpy().tobytes().hex() for state in torch.cuda.get_rng_state_all()]
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Undoes `random_states`; device states are restored where the same number of devices is present."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(_bytes_tensor(states["torch"]))
+    if torch.cuda.is_available() and len(states.get("cuda", [])) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_bytes_tensor(state) for state in states["cuda"]])
+
+
+def _bytes_tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where `folder` lies."""
+    usage = os.statvfs(folder)
+    return usage.f_bavail * usage.f_frsize

@@ -1,0 +1,101 @@
+"""What a run writes for people and machines: a progress line, metrics.jsonl, TensorBoard, sample pictures, best weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from latens.data.files import write_atomic
+from latens.hub import save_model
+from latens.training.config import TrainConfig
+
+
+class RunLog:
+    """Writes into the run folder; on ranks other than the first it is silent."""
+
+    def __init__(self, folder: Path, config: TrainConfig, start: int, *, active: bool = True) -> None:
+        self.folder = folder
+        self.steps = config.run.steps
+        self.start = start
+        self.active = active
+        self.started = time.monotonic()
+        self.board: Any = None
+        if active:
+            (folder / "samples").mkdir(parents=True, exist_ok=True)
+            self.board = _tensorboard(folder / "tensorboard")
+        self.progress, self.bar = _progress(config.run.steps, start) if active else (None, None)
+
+    def training(self, step: int, numbers: dict[str, float]) -> None:
+        pace = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
+        self._write("train", step, {**numbers, "steps_per_second": pace})
+        if self.progress is not None:
+            self.progress.update(self.bar, completed=step, note=_line(numbers))
+
+    def validation(self, step: int, numbers: dict[str, float], pictures: dict[str, np.ndarray], *, best: bool) -> None:
+        self._write("validation", step, {**numbers, "best": float(best)})
+        for name, pixels in pictures.items():
+            target = io.BytesIO()
+            Image.fromarray(pixels).save(target, "PNG")
+            write_atomic(self.folder / "samples" / f"{name}-{step:08d}.png", target.getvalue())
+        if self.active:
+            print(f"step {step}: {_line(numbers)}{'  (best)' if best else ''}", file=sys.stderr, flush=True)
+
+    def save_best(self, config: TrainConfig, weights: dict[str, Tensor], scores: dict[str, float]) -> None:
+        """Writes RUN/best, a model folder that `latens.load` and every verb accept."""
+        described = {"system": config.system, "model": dataclasses.asdict(config.model), "scores": scores}
+        save_model(self.folder / "best", described, weights)
+
+    def _write(self, kind: str, step: int, numbers: dict[str, float]) -> None:
+        if not self.active:
+            return
+        line = json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **numbers})
+        with (self.folder / "metrics.jsonl").open("a") as stream:
+            stream.write(line + "\n")
+        if self.board is not None:
+            for name, value in numbers.items():
+                self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+        if self.board is not None:
+            self.board.close()
+
+
+def _line(numbers: dict[str, float]) -> str:
+    shown = list(numbers.items())[:4]
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown)
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer where tensorboard is installed; a GPU machine without it still trains and logs JSON lines."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+
+def _progress(steps: int, start: int) -> tuple[Any, Any]:
+    """A bar with the time left, on a terminal only and where rich is installed."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        return None, None
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return None, None
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    progress = Progress(*columns, console=console)
+    progress.start()
+    return progress, progress.add_task("training", total=steps, completed=start, note="")

@@ -1,0 +1,176 @@
+"""The training loop: steps, updates, averaging, validation, checkpoints. It knows nothing of any system.
+
+All randomness of a step is seeded from (seed, step, rank) before the step starts, and data are a function of the same three,
+so a resumed run continues to the same bits on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from latens.errors import Diverged
+from latens.training.checkpoint import (
+    Checkpoint,
+    join_optimizer,
+    load_latest,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    split_optimizer,
+)
+from latens.training.config import TrainConfig
+from latens.training.data import Prefetch, generator
+from latens.training.log import RunLog
+from latens.training.objective import Objective, Step, Trainable
+from latens.training.optim import build_optimizers, rate_factor
+
+PATIENCE = 10  # non-finite steps in a row before the run stops
+
+
+class Loop:
+    """One run: `Loop(...).run(...)`; everything that a checkpoint holds is an attribute."""
+
+    def __init__(self, config: TrainConfig, parts: Trainable, folder: Path, accelerator: Accelerator) -> None:
+        self.config = config
+        self.folder = folder
+        self.accelerator = accelerator
+        self.objective: Objective = parts.objective
+        self.data = parts.data
+        model = parts.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizers = build_optimizers(model, parts.objective.optimizers, config.optim)
+        self.rates = {name: [g["lr"] for g in opt.param_groups] for name, opt in self.optimizers.items()}
+        self.average = averaged(model, config.optim.ema)
+        self.plain: nn.Module = model
+        self.model: nn.Module = accelerator.prepare_model(model)
+        self.step = 0
+        self.best = math.inf
+        self.skipped = 0  # non-finite steps in a row
+
+    def run(self, log: RunLog, *, max_seconds: float = math.inf) -> str:
+        """Trains to the last step or until the time box closes; returns "finished" or "time"."""
+        run = self.config.run
+        feed = Prefetch(self.data, self.accelerator.process_index)
+        started = time.monotonic()
+        try:
+            while self.step < run.steps:
+                numbers = self.train_step(feed.batch(self.step))
+                self.step += 1
+                last = self.step == run.steps
+                if last or self.step % run.log_every == 0:
+                    log.training(self.step, {name: float(value) for name, value in numbers.items()})
+                if last or self.step % run.validate_every == 0:
+                    self.validate(log)
+                closed = time.monotonic() - started > max_seconds
+                if last or closed or self.step % run.checkpoint_every == 0:
+                    self.save()
+                if closed and not last:
+                    return "time"
+            return "finished"
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            feed.close()
+
+    def train_step(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """Every update of one step. A gradient that is not finite is never applied; ten such steps in a row stop the run."""
+        seed_everything(self.config.run.seed, self.step, self.accelerator.process_index)
+        factor = rate_factor(self.step, self.config.run.steps, self.config.optim)
+        moved = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+        self.model.train()
+        numbers: dict[str, Any] = {}
+        finite = True
+        with self.accelerator.autocast():
+            for update in self.objective(self.model, moved, self.step):
+                numbers |= {"loss" if update.optimizer in ("codec", "model") else update.optimizer: update.loss.detach()}
+                numbers |= {k: v.detach() if isinstance(v, Tensor) else v for k, v in update.logs.items()}
+                finite &= self.apply(update, factor)
+        self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped >= PATIENCE:
+            shown = ", ".join(f"{name} {float(value):.4g}" for name, value in numbers.items())
+            raise Diverged(
+                f"{PATIENCE} steps in a row had a gradient that is not finite (step {self.step}: {shown})",
+                where=str(self.folder),
+                hint="lower the learning rate (--set optim.lr=...) and --resume from the last checkpoint",
+            )
+        if self.average is not None and finite:
+            self.average.update_parameters(self.plain)
+        return numbers
+
+    def apply(self, update: Step, factor: float) -> bool:
+        optimizer = self.optimizers[update.optimizer]
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            self.accelerator.backward(update.loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip)
+        if not bool(norm.isfinite()):
+            return False
+        for group, rate in zip(optimizer.param_groups, self.rates[update.optimizer], strict=True):
+            group["lr"] = rate * factor
+        optimizer.step()
+        return True
+
+    @torch.no_grad()
+    def validate(self, log: RunLog) -> None:
+        """Scores the averaged weights on held-out data and keeps them when they are the best so far."""
+        if not self.accelerator.is_main_process:
+            return
+        model = self.candidate().eval()
+        batches = [{k: v.to(self.accelerator.device) for k, v in b.items()} for b in self.data.validation()]
+        numbers = self.objective.validate(model, batches)
+        best = numbers["loss"] < self.best
+        self.best = min(self.best, numbers["loss"])
+        log.validation(self.step, numbers, self.objective.pictures(model, batches), best=best)
+        if best:
+            log.save_best(self.config, model.state_dict(), {"step": self.step, **numbers})
+
+    def candidate(self) -> nn.Module:
+        """The weights to validate and ship: the averaged ones, or the current where averaging is off."""
+        return self.plain if self.average is None else self.average.module
+
+    def save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {"model": self.plain.state_dict()}
+        if self.average is not None:
+            tensors["average"] = self.average.module.state_dict()
+        state: dict[str, Any] = {"best": self.best, "skipped": self.skipped, "random": random_states(), "optimizers": {}}
+        for name, optimizer in self.optimizers.items():
+            tensors[f"optimizer-{name}"], state["optimizers"][name] = split_optimizer(optimizer)
+        save_checkpoint(self.folder / "checkpoints", Checkpoint(self.step, tensors, state), self.config.run.keep)
+
+    def resume(self) -> bool:
+        """Continues from the newest checkpoint that verifies; False when there is none."""
+        found = load_latest(self.folder / "checkpoints")
+        if found is None:
+            return False
+        self.step = found.step
+        self.best, self.skipped = found.state["best"], found.state["skipped"]
+        self.plain.load_state_dict(found.tensors["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(found.tensors["average"])
+            self.average.n_averaged.fill_(max(found.step, 1))
+        for name, optimizer in self.optimizers.items():
+            join_optimizer(optimizer, found.tensors[f"optimizer-{name}"], found.state["optimizers"][name])
+        restore_random_states(found.state["random"])
+        return True
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """Seeds torch for one step of one rank."""
+    torch.manual_seed(int(generator(seed, step, rank).integers(2**63)))

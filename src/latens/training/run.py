@@ -1,0 +1,104 @@
+"""Starts or continues a training run in a folder: what `latens train` calls."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from latens.data.files import write_atomic
+from latens.errors import OutputExists, UsageError
+from latens.training.checkpoint import load_latest
+from latens.training.config import TrainConfig, override, to_dict
+from latens.training.log import RunLog
+from latens.training.loop import Loop
+from latens.training.objective import Trainable
+
+
+class RunResult(NamedTuple):
+    folder: Path
+    step: int
+    best: float
+    ended: str  # "finished" or "time"
+
+
+def recipe_of(system: str, recipe: str) -> TrainConfig:
+    """The configuration that a system's recipe function returns. Raises UsageError for an unknown name."""
+    module = importlib.import_module(f"latens.systems.{system}.recipes")
+    names = sorted(name for name, value in vars(module).items() if _is_recipe(value, module.__name__))
+    if recipe not in names:
+        raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(names)}")
+    config: TrainConfig = getattr(module, recipe)()
+    return config
+
+
+def _is_recipe(value: object, module: str) -> bool:
+    return callable(value) and not isinstance(value, type) and getattr(value, "__module__", "") == module
+
+
+def train(
+    system: str,
+    *,
+    recipe: str,
+    data: Sequence[Path],
+    run_dir: Path,
+    overrides: dict[str, str],
+    max_time: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> RunResult:
+    """Trains `system` into `run_dir`; `max_time` is in seconds. The folder of the best weights is run_dir/best.
+
+    Raises OutputExists when the folder holds a run and `resume` is not set, UsageError for settings that do not fit.
+    """
+    config = override(recipe_of(system, recipe), overrides)
+    if not resume and (run_dir / "checkpoints").exists():
+        raise OutputExists(
+            "this folder already holds a run", where=str(run_dir), hint="--resume continues it; -o names another folder"
+        )
+    if resume and load_latest(run_dir / "checkpoints") is None:
+        print(f"latens: {run_dir}: no checkpoint yet, starting from step 0", file=sys.stderr)
+    precision = config.run.precision
+    if precision == "fp16" and device == "cpu":
+        raise UsageError("fp16 needs a GPU", where="--set run.precision", hint="use bf16 or no")
+    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
+    torch.manual_seed(config.run.seed)
+    build = importlib.import_module(f"latens.systems.{system}.trainable").build
+    parts: Trainable = build(config, data)
+    if accelerator.is_main_process:
+        describe_run(run_dir, config, data)
+    loop = Loop(config, parts, run_dir, accelerator)
+    if resume:
+        loop.resume()
+    log = RunLog(run_dir, config, loop.step, active=accelerator.is_main_process)
+    try:
+        ended = loop.run(log, max_seconds=max_time if max_time is not None else float("inf"))
+    finally:
+        log.close()
+    return RunResult(run_dir, loop.step, loop.best, ended)
+
+
+def describe_run(folder: Path, config: TrainConfig, data: Sequence[Path]) -> None:
+    """Writes config.json and environment.json: what ran, with which versions, by which command."""
+    import numpy
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "config.json", json.dumps(to_dict(config), indent=2).encode())
+    environment = {
+        "command": sys.argv,
+        "data": [str(path) for path in data],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    write_atomic(folder / "environment.json", json.dumps(environment, indent=2).encode())

@@ -1,0 +1,64 @@
+"""Small parsers and printers of the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from latens.cli.common import Talk, Voice, human_size, parse_duration, parse_settings
+from latens.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "soon", "-5m", "5d", "30m1h"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (3 * 10**12, "3000.0 GB"),
+    ],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert human_size(size) == text
+
+
+def test_settings_keep_everything_after_the_first_equals_sign() -> None:
+    assert parse_settings(["run.steps=5", " a = b=c "]) == {"run.steps": "5", "a": "b=c"}
+    with pytest.raises(UsageError):
+        parse_settings(["=5"])
+
+
+@pytest.mark.parametrize("chosen", ["human", "json", "quiet"])
+def test_results_and_talk_never_mix(chosen: str, capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(Talk(format=chosen))  # type: ignore[arg-type]
+    voice.say("talk")
+    voice.result({"größe": 1}, "größe 1")
+    shown = capsys.readouterr()
+    assert shown.err == ("" if chosen == "quiet" else "talk\n")
+    if chosen == "json":
+        assert json.loads(shown.out) == {"größe": 1}
+    else:
+        assert shown.out == {"human": "größe 1\n", "quiet": ""}[chosen]
+
+
+def test_a_bar_is_drawn_on_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with Voice(Talk()).progress(3, "working") as advance:
+        for _ in range(3):
+            advance()
+    assert capsys.readouterr() == ("", "")

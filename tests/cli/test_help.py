@@ -1,0 +1,70 @@
+"""Help is instant: under 0.3 s of CPU, and torch and numpy are not imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import latens
+from latens.cli.main import VERBS, main
+
+BUDGET = 0.3  # CPU seconds
+TRIES = 4  # the least of these counts: noise on a busy machine only adds
+
+# Runs the command, then reports on stderr which heavy modules it loaded.
+REPORTING = """
+import sys
+from latens.cli.main import main
+status = main(sys.argv[1:])
+heavy = {"torch", "numpy", "PIL", "torchvision", "matplotlib"} & set(sys.modules)
+print("heavy:", *sorted(heavy), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def run_measured(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    before = os.times()
+    ended = subprocess.run([sys.executable, "-c", REPORTING, *words], capture_output=True, text=True, check=False)
+    after = os.times()
+    return ended, sum(after[2:4]) - sum(before[2:4])
+
+
+@pytest.mark.parametrize(
+    "words", [(), *((verb.name,) for verb in VERBS)], ids=lambda words: " ".join(words) or "latens"
+)
+def test_help_is_instant(words: tuple[str, ...]) -> None:
+    seconds = []
+    for _ in range(TRIES):
+        ended, cpu = run_measured(*words, "--help")
+        assert ended.returncode == 0
+        assert f"Usage: latens {' '.join(words)}".strip() in ended.stdout
+        assert ended.stderr == "heavy:\n"
+        seconds.append(cpu)
+        if cpu < BUDGET:
+            return
+    pytest.fail(f"help took {min(seconds):.2f} CPU seconds at best")
+
+
+def test_root_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {verb.name} " in shown and verb.help[:40] in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_verb_help_gives_an_example_and_the_global_options(verb: object, capsys: pytest.CaptureFixture[str]) -> None:
+    name = verb.name  # type: ignore[attr-defined]
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--format" in shown
+    assert "--debug" in shown
+    if name not in ("models", "doctor"):
+        assert f"latens {name} " in shown.partition("\n")[2]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == latens.__version__

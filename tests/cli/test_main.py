@@ -1,0 +1,117 @@
+"""The frame of every verb: usage errors, exit statuses, at most three lines, tracebacks only on request."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from latens import errors
+from latens.cli.common import Talk
+from latens.cli.main import main, run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    def verb(*, options: Talk) -> NoReturn:
+        raise error
+
+    return verb
+
+
+def run_raising(error: BaseException, *, debug: bool = False) -> int:
+    verb = raising(error)
+    return run(verb, inspect.signature(verb).bind(options=Talk(debug=debug)))
+
+
+def all_errors() -> list[type[errors.LatensError]]:
+    found = [value for value in vars(errors).values() if isinstance(value, type)]
+    return [kind for kind in found if issubclass(kind, errors.LatensError)]
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_every_error_has_its_exit_status_and_at_most_three_lines(
+    kind: type[errors.LatensError], capsys: Capture
+) -> None:
+    extra = {"have": 1, "need": 2} if kind is errors.Truncated else {}
+    error = kind("what happened", where="photo.ltn", hint="what\nto\ndo\nnext", **extra)  # type: ignore[arg-type]
+    assert run_raising(error) == kind.exit_status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("latens: photo.ltn: what happened\n")
+    assert len(shown.err.splitlines()) <= 3
+
+
+def test_an_unknown_exception_is_a_bug_of_ours_in_one_line(capsys: Capture) -> None:
+    assert run_raising(ValueError("two\nlines")) == 70
+    shown = capsys.readouterr().err
+    assert shown == "latens: a bug of ours: ValueError: two lines (--debug shows where)\n"
+
+
+def test_debug_shows_the_traceback_and_nothing_else_does(capsys: Capture) -> None:
+    run_raising(errors.UnreadableInput("no such file", where="x"), debug=True)
+    assert "Traceback" in capsys.readouterr().err
+    run_raising(errors.UnreadableInput("no such file", where="x"))
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_line_and_130(capsys: Capture) -> None:
+    assert run_raising(KeyboardInterrupt()) == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["compres", "a.png"], 'Did you mean "compress"?'),
+        (["compress", "a.png", "--devcie", "cpu"], "Did you mean --device?"),
+        (["compress", "a.png", "--format", "xml"], '"human", "json", "quiet"'),
+        (["compress", "a.png", "--quality", "9"], "--quality"),
+        (["compress"], "INPUTS"),
+        (["compress", "a.png", "--quality", "3", "--bpp", "1"], "exclude each other"),
+        (["train", "image_codek"], "image_codec"),
+        (["train", "image_codec", "--max-time", "soon"], "30m"),
+        (["train", "image_codec", "--set", "lr"], "key=value"),
+        (["bench", "video"], "image_codec"),
+    ],
+)
+def test_usage_errors_end_with_2_and_say_what_would_do(words: list[str], expected: str, capsys: Capture) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("latens: ")
+    assert expected in shown.err
+    assert len(shown.err.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "words", [["compress", "{}"], ["decompress", "{}"], ["inspect", "{}"]], ids=lambda words: words[0]
+)
+def test_a_missing_file_is_3(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    missing = tmp_path / "missing.ltn"
+    assert main([word.format(missing) for word in words]) == 3
+    assert str(missing) in capsys.readouterr().err
+
+
+def test_models_prints_json_lines(capsys: Capture) -> None:
+    assert main(["models", "--format", "json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["name"] for record in records] == ["image_codec"]
+
+
+def test_a_closed_pipe_is_no_bug() -> None:
+    command = [sys.executable, "-m", "latens", "models"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        shown = process.stderr.read()
+    assert shown == ""
+    assert process.returncode in (0, 141)

@@ -1,0 +1,332 @@
+"""Import of CompressAI checkpoints, against numbers that CompressAI itself computed (see benchmarks/)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latens.errors import InputError, LatensError, LimitExceeded, ModelError, UnreadableInput
+from latens.nn.gdn import GDN
+from latens.systems.image_codec.convert import convert_compressai, read_checkpoint
+from latens.systems.image_codec.model import MeanScaleHyperprior
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+State = dict[str, Any]
+
+
+@cache
+def record() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((GOLDEN / "compressai_tiny.json").read_text())
+    return loaded
+
+
+def golden(name: str) -> Tensor:
+    held = record()["arrays"][name]
+    return torch.tensor(held["values"], dtype=torch.float64).reshape(held["shape"])
+
+
+def checkpoint() -> State:
+    return dict(load_file(GOLDEN / "compressai_tiny.safetensors"))
+
+
+def picture() -> Tensor:
+    channel, row, column = torch.arange(3)[:, None, None], torch.arange(64)[None, :, None], torch.arange(128)
+    return (((3 * row + 5 * column + 40 * channel + row * column // 16) % 256).double() / 255)[None]
+
+
+def converted(state: State) -> MeanScaleHyperprior:
+    config, weights = convert_compressai(state)
+    model = MeanScaleHyperprior(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def assert_same(one: State, other: State) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+# ------------------------------------------------------------------------------------------------------------ parity
+
+
+def test_sizes_follow_from_the_shapes() -> None:
+    config, _ = convert_compressai(checkpoint())
+
+    assert (config.hidden, config.latent, config.hyper, config.transforms) == (8, 12, 12, "paper")
+    assert not config.variable_rate
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "expected"),
+    [("hyper_analysis", "y", "z"), ("analysis", None, "y"), ("hyper_synthesis", "z_hat", "mean scale")],
+)
+@torch.no_grad()
+def test_transforms_agree_in_float64(part: str, given: str | None, expected: str) -> None:
+    module = converted(checkpoint()).double().get_submodule(part)
+
+    found = module(golden(given) if given else picture())
+
+    # The numbers are written with eleven digits; what is left is float64 rounding and the float32 bounds of the GDN.
+    wanted = torch.cat([golden(name) for name in expected.split()], dim=1)
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-8)
+
+
+@torch.no_grad()
+def test_synthesis_agrees_in_float64() -> None:
+    image = converted(checkpoint()).double().synthesis(golden("y_hat"))
+
+    torch.testing.assert_close(image[..., ::4, ::4], golden("x_hat"), rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(image.sum((0, 2, 3)), golden("x_hat_sum"), rtol=1e-7, atol=0)
+
+
+def test_whole_pass_agrees_in_float32() -> None:
+    # No value of the golden run lies near a rounding boundary, so all symbols are the same. What differs are sums of up
+    # to 300 float32 products in eleven layers: about 11 sqrt(300) 2^-24 = 1e-5 of the largest value.
+    out = converted(checkpoint()).rounded(picture().float(), torch.ones(1))
+
+    assert record()["margin"] > 2e-3
+    torch.testing.assert_close(out.image[..., ::4, ::4].double(), golden("x_hat"), rtol=0, atol=1e-4)
+    assert out.bits_y.item() == pytest.approx(golden("bits_y").sum().item(), rel=1e-4)
+
+
+def test_z_is_rounded_from_the_points_of_the_checkpoint() -> None:
+    centres = checkpoint()["entropy_bottleneck.quantiles"][:, 0, 1]
+
+    medians = converted(checkpoint()).prior.medians()
+
+    assert centres.abs().min() > 1e-3  # otherwise this test could not fail
+    torch.testing.assert_close(medians, centres, rtol=0, atol=2e-6)  # float32 biases of a few units: 2^-23 each
+
+
+@torch.no_grad()
+def test_the_tilt_changes_no_entry_of_z_by_more_than_the_tilt() -> None:
+    state = checkpoint()
+    plain = untilted(state)
+    centres = state["entropy_bottleneck.quantiles"][:, 0, 1]
+    tilt = plain.prior.logits(centres[:, None, None]).abs()[:, 0, 0]
+
+    found = converted(state).prior.bits(golden("z_hat").float()).double()
+
+    # |d ln density / d logit| < 1 for the logistic distribution, so a bin's probability moves by less than exp(tilt).
+    bound = (tilt / math.log(2))[None, :, None, None].expand_as(found)
+    assert tilt.max() > 0.01
+    assert bool(((found - golden("bits_z")).abs() <= bound + 1e-4).all())
+
+
+@torch.no_grad()
+def test_bits_of_z_agree() -> None:
+    found = untilted(checkpoint()).prior.bits(golden("z_hat").float())
+
+    torch.testing.assert_close(found.double(), golden("bits_z"), rtol=1e-4, atol=1e-4)
+
+
+def untilted(state: State) -> MeanScaleHyperprior:
+    """Rounding points so far off that the importer leaves the prior as it is."""
+    far = state["entropy_bottleneck.quantiles"].clone()
+    far[:, :, 1] = 500.0
+    return converted({**state, "entropy_bottleneck.quantiles": far})
+
+
+# ------------------------------------------------------------------------------------------- other ways to say the same
+
+OLD = {"matrices": "_matrices", "biases": "_biases", "factors": "_factors"}
+OLDER = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}
+
+
+def renamed(state: State, kinds: dict[str, str], dot: str) -> State:
+    out = {}
+    for name, value in state.items():
+        part, *rest = name.split(".")
+        old = part == "entropy_bottleneck" and rest[0] in kinds
+        out[f"{part}.{kinds[rest[0]]}{dot}{rest[1]}" if old else name] = value
+    return out
+
+
+def from_training(state: State) -> State:
+    return {"epoch": 3, "loss": torch.tensor(0.5), "optimizer": {}, "state_dict": state}
+
+
+def without_derived(state: State) -> State:
+    derived = ("pedestal", "bound", "target", "_offset", "_cdf_length", "_quantized_cdf", "scale_table")
+    return {name: value for name, value in state.items() if not name.endswith(derived)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: renamed(state, OLD, "."),
+        lambda state: renamed(state, OLDER, ""),
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        from_training,
+        lambda state: from_training({f"module.{name}": value for name, value in state.items()}),
+        without_derived,
+        lambda state: {name: value.double() for name, value in state.items()},
+    ],
+    ids=["_matrices.0", "_matrix0", "module.", "state_dict", "both", "parameters only", "float64"],
+)
+def test_same_weights_from(change: Callable[[State], State]) -> None:
+    config, weights = convert_compressai(change(checkpoint()))
+
+    assert config == convert_compressai(checkpoint())[0]
+    assert_same(weights, convert_compressai(checkpoint())[1])
+
+
+def test_other_normalisation_settings_keep_the_effective_values() -> None:
+    state = checkpoint()
+    pedestal, floor = 2.0**-20, 1e-3
+    for name in [name for name in state if name.endswith("beta_reparam.pedestal")]:
+        state[name] = torch.tensor([pedestal])
+        state[name.replace("pedestal", "lower_bound.bound")] = torch.tensor([(floor + pedestal) ** 0.5])
+
+    layer = converted(state).get_submodule("analysis.1")
+
+    assert isinstance(layer, GDN)
+    expected = checkpoint()["g_a.1.beta"].double().clamp_min((floor + pedestal) ** 0.5).square() - pedestal
+    torch.testing.assert_close(layer.coefficients()[0].double(), expected, rtol=1e-5, atol=0)
+
+
+def test_lower_normalisation_than_ours_is_refused() -> None:
+    state = checkpoint()
+    state["g_a.1.beta_reparam.lower_bound.bound"] = torch.tensor([2.0**-18])  # allows beta = 0
+
+    with pytest.raises(ModelError, match=r"g_a\.1\.beta"):
+        convert_compressai(state)
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+def scales_only(state: State) -> State:
+    return {**state, "h_s.4.weight": state["h_s.4.weight"][:12], "h_s.4.bias": state["h_s.4.bias"][:12]}
+
+
+def changed(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
+    return lambda state: {**state, name: change(state[name])}
+
+
+def poisoned(value: float) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.index_fill(0, torch.tensor([0]), value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (scales_only, "scales only"),
+        (lambda state: {**state, "context_prediction.weight": torch.zeros(1)}, "autoregressive"),
+        (lambda state: {name: x for name, x in state.items() if not name.startswith("h_s.")}, "no hyperprior"),
+        (lambda state: {name.replace("g_a", "encoder"): x for name, x in state.items()}, "no g_a"),
+        (lambda state: {**state, "Gain": torch.ones(8)}, "no 'Gain'"),
+        (lambda state: {name: x for name, x in state.items() if name != "h_a.2.bias"}, r"'h_a\.2\.bias' is missing"),
+        (lambda state: {name: x for name, x in state.items() if "quantiles" not in name}, "quantiles' is missing"),
+        (lambda state: {name: x for name, x in state.items() if name != "g_a.6.weight"}, "is missing"),
+        (changed("g_s.2.weight", lambda x: x[:4]), r"g_s\.2\.weight' has the shape \(4, 8, 5, 5\)"),
+        (changed("g_a.0.weight", lambda x: x[0, 0, 0, 0]), r"has the shape \(\)"),
+        (changed("g_a.0.weight", lambda x: x[:1].expand(1 << 40, -1, -1, -1)), "1 to 1024"),
+        (changed("g_a.2.weight", poisoned(math.nan)), "not finite"),
+        (changed("h_s.0.bias", poisoned(math.inf)), "not finite"),
+        (changed("g_a.1.gamma_reparam.pedestal", poisoned(math.nan)), "not finite"),
+        (changed("g_a.2.weight", lambda x: x.to(torch.int32)), "int32"),
+        (lambda state: {**state, "module.g_a.0.bias": state["g_a.0.bias"]}, "twice"),
+        (lambda state: {"state_dict": 3}, "no tensors by name"),
+        (lambda state: {}, "holds no tensors"),
+        (lambda state: {"epoch": 3}, "holds no tensors"),
+    ],
+)
+def test_refused(change: Callable[[State], State], said: str) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        convert_compressai(change(checkpoint()))
+
+    assert caught.value.hint
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pth.tar", ".pt"])
+def test_reads(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{ending}"
+    if ending == ".safetensors":
+        save_file(checkpoint(), path)
+    else:
+        torch.save(from_training(checkpoint()), path)
+
+    assert_same(convert_compressai(read_checkpoint(path))[1], convert_compressai(checkpoint())[1])
+
+
+def test_reads_files_of_old_torch(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth.tar"
+    torch.save(checkpoint(), path, _use_new_zipfile_serialization=False)
+
+    assert_same(convert_compressai(read_checkpoint(path))[1], convert_compressai(checkpoint())[1])
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("hacked",)
+
+
+def test_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Malicious()}, tmp_path / "bad.pth")
+
+    with pytest.raises(UnreadableInput, match=r"not a checkpoint"):
+        read_checkpoint(tmp_path / "bad.pth")
+
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello\n", b"\x80\x02", b"\x80\x02l\n."])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_files_that_are_no_checkpoint(content: bytes, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(content)
+
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(path)
+
+    assert caught.value.where == str(path)
+
+
+def test_damaged_checkpoints_raise_our_errors(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pth"
+    torch.save({"w": torch.arange(50.0)}, whole)
+    blob = whole.read_bytes()
+    path = tmp_path / "cut.pth"
+    for length in range(0, len(blob), 37):
+        path.write_bytes(blob[:length])
+        with pytest.raises(LatensError):
+            read_checkpoint(path)
+
+
+def test_other_content(tmp_path: Path) -> None:
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+
+    with pytest.raises(UnreadableInput, match="no tensors by name"):
+        read_checkpoint(tmp_path / "list.pth")
+    with pytest.raises(UnreadableInput):
+        read_checkpoint(tmp_path / "missing.pth")
+
+
+def test_archives_that_unfold_too_far_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("archive/data/0", bytes(1000))
+    blob = bytearray(path.read_bytes())
+    claim = (1 << 31).to_bytes(4, "little")
+    entry = blob.index(b"PK\x01\x02")
+    blob[entry + 24 : entry + 28] = claim  # the size the central directory promises
+    path.write_bytes(blob)
+
+    with pytest.raises(LimitExceeded, match="unpacks to"):
+        read_checkpoint(path)
