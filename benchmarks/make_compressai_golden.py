@@ -41,15 +41,15 @@ def picture(height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float) -> None:
+def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietest: float) -> None:
     """Rescale freshly drawn weights so that the latents of `image` look like those of a trained model.
 
-    The standard deviation of y falls geometrically over the channels from `loudest` to a hundredth of it, the means are
-    about a third of it and the scales fit what is left; the picture that comes back has values around one half.
+    The standard deviation of y falls geometrically over the channels from `loudest` to `quietest`, the means are about a
+    third of it and the scales fit what is left; the picture that comes back has values around one half.
     """
     _spread_normalisation(model)
     latent = model.g_a[-1].weight.shape[0]
-    sizes = loudest * 0.01 ** (torch.arange(latent) / (latent - 1))
+    sizes = loudest * (quietest / loudest) ** (torch.arange(latent) / (latent - 1))
     y = _set_output(model.g_a, image, torch.zeros(latent), sizes)
     bottleneck = model.entropy_bottleneck
     deviations = torch.linspace(0.3, 3.0, bottleneck.channels)
@@ -103,7 +103,7 @@ def _set_output(net: nn.Sequential, x: Tensor, centre: Tensor, deviation: Tensor
 def model_with_seed(seed: int) -> MeanScaleHyperprior:
     torch.manual_seed(seed)
     model = MeanScaleHyperprior(HIDDEN, LATENT).eval()
-    spread(model, picture(HEIGHT, WIDTH).float(), loudest=6.0)
+    spread(model, picture(HEIGHT, WIDTH).float(), loudest=6.0, quietest=0.06)
     return model
 
 

@@ -6,16 +6,19 @@ before memory is taken, and what is damaged raises UnreadableInput instead of gi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import stat
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from latens.data.files import STANDARD_STREAM, read_bytes, reading, write_atomic
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
@@ -65,9 +68,10 @@ def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Pic
     if isinstance(source, (str, Path)):
         return _read_path(Path(source), limits)
     if isinstance(source, bytes):
-        return _read_stream(io.BytesIO(source), None, limits)
+        return _from_stream(io.BytesIO(source), None, limits)
     if isinstance(source, Image.Image):
-        return _from_pil(source, None, limits)
+        with _decoding(None):  # it may not be loaded yet
+            return _from_pil(source, None, limits)
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
     if "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor):
@@ -81,51 +85,55 @@ def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Pic
 
 
 def _read_path(path: Path, limits: ImageLimits) -> Picture:
-    where = str(path)
     if path == STANDARD_STREAM:
-        return _read_stream(io.BytesIO(read_bytes(path, limit=limits.file_bytes)), "standard input", limits)
+        data = read_bytes(path, limit=limits.file_bytes)
+        return _from_stream(io.BytesIO(data), "standard input", limits)
     with reading(path):
-        stream = open(path, "rb")  # noqa: SIM115 - closed below; only the opening is the system's to fail
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        if regular and os.stat(path).st_size > limits.file_bytes:
+            what = f"this file is larger than the limit of {limits.file_bytes:,} bytes"
+            raise LimitExceeded(what, where=str(path), hint="if you trust it, raise it: ImageLimits(file_bytes=...)")
+        stream = open(path, "rb") if regular else io.BytesIO(read_bytes(path, limit=limits.file_bytes))
     with stream:
-        if not stream.seekable():
-            return _read_stream(io.BytesIO(read_bytes(path, limit=limits.file_bytes)), where, limits)
-        if os.fstat(stream.fileno()).st_size > limits.file_bytes:
-            raise LimitExceeded(f"this file is larger than the limit of {limits.file_bytes:,} bytes", where=where)
-        return _read_stream(stream, where, limits)
+        return _from_stream(stream, str(path), limits)
 
 
-def _read_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Picture:
+def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Picture:
+    with _decoding(where), _identify(stream, where) as image:
+        return _from_pil(image, where, limits)
+
+
+@contextlib.contextmanager
+def _decoding(where: str | None) -> Iterator[None]:
+    """Turns whatever Pillow's parsers meet in damaged data into our errors."""
     try:
-        with _identify(stream, where) as image:
-            return _from_pil(image, where, limits)
+        yield
     except LatensError:
         raise
-    except Image.DecompressionBombError as error:
-        raise LimitExceeded(str(error), where=where) from error
-    except MemoryError as error:
+    except (MemoryError, Image.DecompressionBombError) as error:
         raise LimitExceeded("there is not enough memory for this picture", where=where) from error
-    except Exception as error:  # Pillow's plugins raise whatever their parsing meets in damaged data
+    except Exception as error:
         what = f"the picture is cut short or damaged ({_one_line(error)})"
         raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
 
 
 def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
-    """The header of the picture. Not Image.open: that holds it against one limit for the whole process."""
+    """The picture as far as its header. Not Image.open: its limit on the size is one for the whole process."""
     prefix = stream.read(16)
     if not prefix:
         raise UnreadableInput("the file is empty", where=where, hint="copy or download the file again")
-    Image.init()
+    Image.preinit()
     for name in FORMATS:
+        if name not in Image.OPEN:
+            Image.init()  # the rarer formats
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory is None or (accept is not None and accept(prefix) is not True):
             continue
         stream.seek(0)
-        try:
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # so plugins say: not for me
             return factory(stream, "")
-        except (SyntaxError, IndexError, TypeError, struct.error, UnidentifiedImageError):
-            continue
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
-    raise UnreadableInput("this is not a picture of a kind known here", where=where, hint=f"known kinds: {kinds}")
+    raise UnreadableInput("this is not a picture of a known kind", where=where, hint=f"known kinds: {kinds}")
 
 
 def _check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
@@ -151,34 +159,31 @@ def _one_line(error: Exception) -> str:
 def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Picture:
     _check_size(*image.size, where, limits)
     notes: list[str] = []
-    raw_modes = _raw_modes(image)
-    orientation = _orientation(image, notes)  # before loading: a TIFF turns itself then
-    turns_itself = image.format == "TIFF" and getattr(image, "fp", None) is not None
-    if getattr(image, "is_animated", False):
-        notes.append("first frame of several")
+    raw = _raw_modes(image)
+    tiff = _orientation(image, []) if image.format == "TIFF" else 1  # a TIFF turns itself when it is loaded
     image.load()
-    if not raw_modes.isdisjoint(_DEEP) and not image.mode.startswith("I"):
+    if image.info.get("loop") is not None if image.format == "GIF" else getattr(image, "is_animated", False):
+        notes.append("one frame of several taken")
+    if not _DEEP.isdisjoint(raw):
         notes.append("16-bit reduced to 8-bit")
     if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
         notes.append("ICC profile dropped, colours taken as sRGB")
+    orientation = _orientation(image, notes)
     pixels, alpha, grey = _to_arrays(image, where, notes)
-    grey = grey or "LA;16B" in raw_modes  # Pillow gives this one as RGBA
-    if orientation != 1:
-        notes.append(f"EXIF orientation {orientation} applied")
-        if not turns_itself:
-            pixels = _turn(pixels, orientation)
-            alpha = None if alpha is None else _turn(alpha, orientation)
-    return _finish(pixels, alpha, grey, notes)
+    if max(tiff, orientation) > 1:
+        notes.append(f"EXIF orientation {max(tiff, orientation)} applied")
+    pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
+    return _finish(pixels, alpha, grey or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
 
 
-_DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") for order in ("B", "L", "N"))
+_DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") for order in "BLN") | {"65535"}
 
 
-def _raw_modes(image: Image.Image) -> set[str]:
-    """How the pixels are stored in the file, in Pillow's names: those that it reduces to 8 bits are not seen later."""
-    tiles = getattr(image, "tile", None) or []
-    arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in tiles[:1]]
-    return {argument for each in arguments for argument in each if isinstance(argument, str)}
+def _raw_modes(image: Image.Image) -> frozenset[str]:
+    """How the file stores the pixels, in Pillow's words: the modes that it reduces to 8 bits, and PPM's maximum."""
+    tiles = getattr(image, "tile", None) or [(None, None, None, ())]
+    arguments = tiles[0][3] if isinstance(tiles[0][3], tuple) else (tiles[0][3],)
+    return frozenset(str(argument) for argument in arguments)
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
@@ -215,12 +220,16 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
     elif mode not in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"):
         notes.append(f"{mode} converted to RGB without colour management")
     grey = mode in ("1", "L", "LA", "La")
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L" if grey else "RGB")), None, grey
-    if mode == "La":
-        image = image.convert("LA")
-    values = np.asarray(image.convert("RGBA"))  # from grey: three equal channels
-    return values[..., :3], values[..., 3], grey
+    try:
+        if mode not in _TRANSPARENT or not image.has_transparency_data:
+            return np.asarray(image.convert("L" if grey else "RGB")), None, grey
+        values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
+    except ValueError as error:
+        raise UnreadableInput(f"{mode} colours cannot be turned into RGB", where=where) from error
+    return values[..., :3], values[..., 3], grey  # of grey, three equal channels
+
+
+_TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
 
 
 def _wide_values(image: Image.Image, where: str | None) -> np.ndarray[Any, Any]:
@@ -328,7 +337,7 @@ def check_ending(path: Path) -> str:
 
 
 def write_image(path: Path, image: Image.Image) -> None:
-    """Writes the picture whole or not at all, in the format of the ending: lossless where it can be, else at high quality.
+    """Writes the picture whole or not at all, in the format of the ending, without loss where the format allows it.
 
     Raises UsageError for an unknown ending or a format that cannot hold the picture (JPEG has no transparency).
     """

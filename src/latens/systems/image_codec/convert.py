@@ -29,8 +29,10 @@ from latens.systems.image_codec.model import MeanScaleHyperprior
 
 MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
 MAX_CHANNELS = 1024
-# A tilt by t costs about t^2/6 nats per entry of z (Fisher information of the logistic): 0.06 bits at most.
+# A tilt by t costs about t^2/6 nats per entry of z (Fisher information of the logistic): 0.06 bits at most. Where the
+# density is narrower than a bin the tilt is steep, but a short way moves next to no probability out of the bin.
 MAX_TILT = 0.5
+MAX_WAY = 0.1
 
 _PARTS = {"analysis": "g_a", "synthesis": "g_s", "hyper_analysis": "h_a", "hyper_synthesis": "h_s"}
 _PRIOR = {"weights": "matrices", "biases": "biases", "gates": "factors"}
@@ -174,15 +176,17 @@ def tilted(weights: Mapping[str, Tensor], centres: Float[Tensor, "C"]) -> dict[s
     """Last bias of the prior, changed so that each channel's median is the point CompressAI rounds from.
 
     `centres` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
-    would be rounded differently. Channels further than `MAX_TILT` away come from a training without the auxiliary loss:
-    they keep the prior and are rounded from its true median, which costs no rate.
+    would be rounded differently. Channels beyond both `MAX_TILT` and `MAX_WAY` come from a training without the
+    auxiliary loss: they keep the prior and are rounded from its true median, which costs no rate.
     """
     prior = FactorizedPrior(len(centres))
     prior.load_state_dict({name.removeprefix("prior."): x for name, x in weights.items() if name.startswith("prior.")})
     name = f"biases.{len(prior.biases) - 1}"
     with torch.no_grad():
-        offset = prior.double().logits(centres.double()[:, None, None])
-        changed = prior.get_parameter(name) - offset.where(offset.abs() <= MAX_TILT, torch.zeros_like(offset))
+        way = (centres - prior.medians())[:, None, None]
+        tilt = prior.double().logits(centres.double()[:, None, None])
+        near = (tilt.abs() <= MAX_TILT) | (way.abs() <= MAX_WAY)
+        changed = prior.get_parameter(name) - tilt.where(near, torch.zeros_like(tilt))
     return {f"prior.{name}": changed.float()}
 
 

@@ -1,0 +1,70 @@
+"""A process that answers one JSON line per request, with times and memory. Standard library alone: both sides use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Answer = dict[str, Any]
+
+
+def serve(handlers: Mapping[str, Callable[..., Answer]]) -> None:
+    """Reads {"do": name, ...} from standard input until it ends; whatever else is printed goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(handlers[request.pop("do")](**request)), file=answers, flush=True)
+
+
+class Server:
+    """The other end: starts the process and asks it."""
+
+    def __init__(self, command: list[str], threads: int) -> None:
+        environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, do: str, **request: Any) -> Answer:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the process {self.process.args!r} died at {do!r}; see its messages above")
+        answer: Answer = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, Answer]:
+    """What `call` returns, and its wall and CPU time in seconds (CPU: all threads of the process)."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = call()
+    return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def memory() -> Answer:
+    """Resident memory of this process in MiB: now, and at its highest since `forget_peak`.
+
+    Not ru_maxrss: a process that was started by a larger one inherits that one's.
+    """
+    with open("/proc/self/status") as lines:
+        fields = dict(line.split(":", 1) for line in lines)
+    return {name: int(fields[key].split()[0]) / 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}
+
+
+def forget_peak() -> None:
+    with open("/proc/self/clear_refs", "w") as control:
+        control.write("5")

@@ -1,0 +1,121 @@
+"""One-file HTML reports: text, pictures and tables in a page that needs no network, no script and no other file.
+
+The same tables are printed on a terminal (`Table.text`).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+from urllib.parse import quote
+
+from latens.data.files import write_atomic
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+NUMBER = re.compile(r"[-+−±<>~]?\s?[\d.,]+(e[-+]?\d+)?( ?[%×x])?|–|-|inf|∞|", re.IGNORECASE)
+SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+)
+
+
+class Figure(NamedTuple):
+    """A picture (the bytes of a PNG, JPEG, WebP, GIF or AVIF file) with its title and caption; without one, a note.
+
+    `pixelated` shows the pixels of an enlarged picture as squares instead of blurring them.
+    """
+
+    image: bytes
+    title: str = ""
+    caption: str = ""
+    alt: str = ""
+    pixelated: bool = False
+
+
+class Gallery(NamedTuple):
+    """Figures side by side in rows of `columns`; none becomes narrower than `narrowest` CSS pixels."""
+
+    figures: Sequence[Figure]
+    columns: int = 3
+    narrowest: int = 150
+
+
+class Table(NamedTuple):
+    """Rows of cells under named columns. Cells are text already; columns of numbers are set to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    def is_text(self, column: int) -> bool:
+        """Whether some cell of the column is no number."""
+        return any(NUMBER.fullmatch(row[column].strip()) is None for row in self.rows)
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        lines = [list(self.columns), *(list(row) for row in self.rows)]
+        widths = [max(_columns_taken(line[i]) for line in lines) for i in range(len(self.columns))]
+        left = [self.is_text(i) for i in range(len(self.columns))]
+        drawn = ["  ".join(_pad(cell, widths[i], left[i]) for i, cell in enumerate(line)).rstrip() for line in lines]
+        rule = "  ".join("-" * width for width in widths)
+        return "\n".join([drawn[0], rule, *drawn[1:], *([self.caption] if self.caption else [])])
+
+
+class Links(NamedTuple):
+    """A sentence and the files beside the page that it speaks of, as paths relative to the page."""
+
+    text: str
+    links: Sequence[str]
+
+
+Block: TypeAlias = str | Figure | Gallery | Table | Links
+
+
+class Part(NamedTuple):
+    """Blocks under a smaller heading inside a section."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+class Section(NamedTuple):
+    """Blocks under a heading, in order; a string is a paragraph."""
+
+    heading: str
+    blocks: Sequence[Block]
+    parts: Sequence[Part] = ()
+
+
+class Page(NamedTuple):
+    title: str
+    sections: Sequence[Section]
+    lead: str = ""
+    footer: str = ""
+
+    def html(self) -> str:
+        """The page, pictures included as data URIs. Everything in it is escaped."""
+        from jinja2 import Environment, StrictUndefined
+
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        environment.filters.update(data_uri=data_uri, dimensions=_dimensions, address=quote)
+        for kind, name in ((Gallery, "gallery"), (Table, "table"), (Links, "link_list")):
+            environment.tests[name] = kind.__instancecheck__ if False else _is(kind)
+        return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Writes the page whole or not at all; the folder is made if need be."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, self.html().encode())
+
+
+def data_uri(image: bytes) -> str:
+    """The picture as an address that holds it. Raises ValueError for bytes of no kind known to browsers."""
+    return f"data:{_media_type(image)};base64,{base64.b64encode(image).decode()}"
+
+

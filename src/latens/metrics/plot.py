@@ -1,0 +1,107 @@
+"""Rate-distortion plots, drawn without pyplot so that no window system or global state is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from latens.metrics.rate import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, GRID = "#1f2430", "#d9dde3"
+# Ours first, strong and warm; the others in colours that stay apart in print and for colour-blind eyes (Okabe, Ito).
+COLOURS = ("#d55e00", "#56718a", "#009e73", "#0072b2", "#cc79a7", "#7a6a00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LABEL_GAP = 0.045  # of the height of the axes, between labels at the ends of curves
+
+
+class Panel(NamedTuple):
+    """One pair of axes: the measure of quality it shows and the curves, ours first."""
+
+    quality: str
+    curves: Sequence[Curve]
+
+
+def rate_distortion_plot(panels: Sequence[Panel], *, title: str = "", dpi: int = 150) -> bytes:
+    """A PNG of rate-distortion curves, one panel a measure; the x axis is cut to the rates of the first curve.
+
+    Every curve is named at its end. Panels without curves are left out; raises ValueError when none is left.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [panel for panel in panels if panel.curves]
+    if not panels:
+        raise ValueError("there is nothing to plot")
+    figure = Figure(figsize=(6.4 * len(panels), 4.4), dpi=dpi, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for index, panel in enumerate(panels):
+        _draw(figure.add_subplot(1, len(panels), index + 1), panel)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", weight="bold")
+    buffer = io.BytesIO()
+    canvas.print_png(buffer, metadata={"Software": None})  # the same data gives the same bytes
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    ours = panel.curves[0]
+    right = 1.12 * max(ours.rates)
+    lowest = min(ours.qualities)
+    spread = max(max(ours.qualities) - lowest, 1e-3)
+    axes.set_xlim(0, right)
+    axes.set_ylim(lowest - 0.25 * spread, max(_top(curve, right) for curve in panel.curves) + 0.08 * spread)
+    for order, curve in enumerate(panel.curves):
+        ordered = sorted(curve.points, key=lambda point: point.rate)
+        axes.plot(
+            [point.rate for point in ordered],
+            [point.quality for point in ordered],
+            color=COLOURS[order % len(COLOURS)],
+            marker=MARKERS[order % len(MARKERS)],
+            markersize=5 if order == 0 else 3.5,
+            linewidth=2.4 if order == 0 else 1.4,
+            zorder=10 - order,
+        )
+    _name_curves(axes, panel.curves, right)
+    axes.set_xlabel("bits per pixel (bytes of the file)", color=INK)
+    axes.set_ylabel(panel.quality, color=INK)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _top(curve: Curve, right: float) -> float:
+    return max((point.quality for point in curve.points if point.rate <= right), default=min(curve.qualities))
+
+
+def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
+    """The names of the curves at the right edge, moved apart where they would cover each other."""
+    bottom, top = axes.get_ylim()
+    ends = sorted(((min(max(_height_at(curve, right), bottom), top), order) for order, curve in enumerate(curves)))
+    placed = bottom - top
+    for height, order in ends:
+        placed = max(height, placed + LABEL_GAP * (top - bottom))
+        axes.annotate(
+            curves[order].name,
+            (right, placed),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=COLOURS[order % len(COLOURS)],
+            fontsize=9.5,
+            weight="bold" if order == 0 else "normal",
+            annotation_clip=False,
+        )
+
+
+def _height_at(curve: Curve, rate: float) -> float:
+    """Quality of the curve at a rate, on the straight line between its points; that of its end beyond them."""
+    ordered = sorted(curve.points, key=lambda point: point.rate)
+    for left, right in zip(ordered, ordered[1:], strict=False):
+        if left.rate <= rate <= right.rate and right.rate > left.rate:
+            return left.quality + (right.quality - left.quality) * (rate - left.rate) / (right.rate - left.rate)
+    return ordered[-1].quality if rate > ordered[-1].rate else ordered[0].quality

@@ -1,0 +1,109 @@
+"""Rate against quality: bits per pixel, curves, and the Bjontegaard delta rate between two of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from latens.errors import InputError
+
+FEWEST_POINTS = 2
+
+
+class Point(NamedTuple):
+    """Where a codec stands at one setting. `setting` is its own quality number; rate in bits per pixel."""
+
+    setting: float
+    rate: float
+    quality: float
+
+
+class Curve(NamedTuple):
+    """Rate against one measure of quality (PSNR in dB, say) over the settings of one codec."""
+
+    name: str
+    points: tuple[Point, ...]
+
+    @property
+    def rates(self) -> list[float]:
+        return [point.rate for point in self.points]
+
+    @property
+    def qualities(self) -> list[float]:
+        return [point.quality for point in self.points]
+
+
+class BdRate(NamedTuple):
+    """Mean difference in rate at equal quality; negative means that the tested codec needs fewer bits."""
+
+    anchor: str
+    tested: str
+    percent: float
+    lowest: float  # both ends of the quality range that the two curves share, in the unit of the curves
+    highest: float
+
+
+def bits_per_pixel(size: int, width: int, height: int) -> float:
+    """Rate of a file of `size` bytes for a picture of width x height pixels."""
+    return 8 * size / (width * height)
+
+
+def bd_rate(
+    rate_anchor: Sequence[float],
+    quality_anchor: Sequence[float],
+    rate_tested: Sequence[float],
+    quality_tested: Sequence[float],
+) -> float:
+    """Bjontegaard delta rate in percent: mean difference in log rate over the whole shared range of quality.
+
+    -20 means that the tested codec needs 20 % fewer bits than the anchor at equal quality. Interpolation is PCHIP of
+    log rate over quality (Bjontegaard 2001, VCEG-M33, with the piecewise fit that later replaced its cubic).
+    Raises InputError for fewer than two points of different quality, rates that are not positive, and curves that share
+    no quality.
+    """
+    anchor, tested = _ascending(rate_anchor, quality_anchor), _ascending(rate_tested, quality_tested)
+    if shared_range(quality_anchor, quality_tested) is None:
+        raise InputError(
+            "the curves share no quality, so their rates cannot be compared",
+            hint=f"anchor: {_span(quality_anchor)}; tested: {_span(quality_tested)}",
+        )
+    import bjontegaard
+
+    # min_overlap only silences a warning: the overlap is reported beside every number instead.
+    return float(
+        bjontegaard.bd_rate(*anchor, *tested, method="pchip", require_matching_points=False, min_overlap=0)
+    )
+
+
+def compare(anchor: Curve, tested: Curve) -> BdRate:
+    """The BD-rate of one curve against another, with the range it was taken over. Raises InputError as `bd_rate` does."""
+    percent = bd_rate(anchor.rates, anchor.qualities, tested.rates, tested.qualities)
+    shared = shared_range(anchor.qualities, tested.qualities)
+    assert shared is not None
+    return BdRate(anchor.name, tested.name, percent, *shared)
+
+
+def shared_range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
+    """Lowest and highest quality that both curves reach, or None where there is no such range."""
+    low, high = max(min(a), min(b)), min(max(a), max(b))
+    return (low, high) if low < high else None
+
+
+def _ascending(rates: Sequence[float], qualities: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The curve in rising quality; of points of equal quality the cheapest is kept."""
+    if len(rates) != len(qualities):
+        raise InputError(f"{len(rates)} rates and {len(qualities)} qualities do not make a curve")
+    if not all(math.isfinite(value) for value in (*rates, *qualities)) or not all(rate > 0 for rate in rates):
+        raise InputError("rates must be positive and qualities finite")
+    cheapest: dict[float, float] = {}
+    for rate, quality in zip(rates, qualities, strict=True):
+        cheapest[quality] = min(rate, cheapest.get(quality, math.inf))
+    if len(cheapest) < FEWEST_POINTS:
+        raise InputError("a curve needs at least two points of different quality")
+    ordered = sorted(cheapest)
+    return [cheapest[quality] for quality in ordered], ordered
+
+
+def _span(qualities: Sequence[float]) -> str:
+    return f"{min(qualities):.2f} to {max(qualities):.2f}"

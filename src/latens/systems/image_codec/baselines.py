@@ -1,0 +1,104 @@
+"""The codecs a photograph is saved with today: JPEG, WebP and AVIF, through Pillow.
+
+They are set as a careful user sets them, with the effort that takes up to about a second a megapixel. They see the same
+pixels as our codec, and nothing but the compressed picture is in their files (no EXIF, no colour profile).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, features
+
+from latens.data.images import Picture, Pixels, to_pil
+from latens.errors import UsageError
+
+
+class Encoder(NamedTuple):
+    """One way of writing pictures. `settings` says how, for captions; `version` names the library that does it."""
+
+    name: str
+    encode: Callable[[Picture, int], bytes]  # at a quality of the codec's own scale
+    qualities: tuple[int, ...]  # from small to fine, to draw a curve
+    scale: tuple[int, int]  # lowest and highest quality there is
+    settings: str
+    version: str
+
+
+def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encoder, ...]:
+    """The encoders of those names that this Pillow was built with. Raises UsageError for a name that is not known."""
+    unknown = [name for name in names if name not in _MAKERS]
+    if unknown:
+        raise UsageError(f"there is no baseline {unknown[0]!r}", hint=f"baselines: {', '.join(_MAKERS)}")
+    return tuple(_MAKERS[name]() for name in names if features.check(_FEATURES[name]))
+
+
+def decode(data: bytes) -> Pixels:
+    """The picture in a file, uint8 (H, W, 3)."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+class Match(NamedTuple):
+    """A file made to stand beside another one of a given size."""
+
+    quality: int
+    data: bytes
+
+
+def match_size(encoder: Encoder, picture: Picture, size: int) -> Match:
+    """The lowest quality whose file is not smaller than `size` bytes, or the highest there is.
+
+    The encoder under comparison so gets at least as many bytes. Sizes rise with quality, which is searched by halving.
+    """
+    low, high = encoder.scale
+    files: dict[int, bytes] = {}
+    while low < high:
+        middle = (low + high) // 2
+        files[middle] = encoder.encode(picture, middle)
+        if len(files[middle]) >= size:
+            high = middle
+        else:
+            low = middle + 1
+    return Match(high, files[high] if high in files else encoder.encode(picture, high))
+
+
+def _jpeg() -> Encoder:
+    def encode(picture: Picture, quality: int) -> bytes:
+        return _save(picture, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
+
+    qualities = (5, 8, 12, 18, 26, 36, 48, 60, 70, 80, 88, 93, 95)
+    settings = "4:2:0, optimised Huffman tables, baseline"
+    library = "libjpeg_turbo" if features.check("libjpeg_turbo") else "jpg"
+    return Encoder("JPEG", encode, qualities, (1, 95), settings, f"{library} {features.version(library)}")
+
+
+def _webp() -> Encoder:
+    def encode(picture: Picture, quality: int) -> bytes:
+        return _save(picture, "WEBP", quality=quality, method=6)
+
+    qualities = (0, 4, 10, 18, 28, 40, 55, 70, 80, 88, 94)
+    return Encoder("WebP", encode, qualities, (0, 100), "lossy (4:2:0), method 6", f"libwebp {features.version('webp')}")
+
+
+def _avif() -> Encoder:
+    def encode(picture: Picture, quality: int) -> bytes:
+        # One thread: the bytes may depend on how the work is divided.
+        return _save(picture, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
+
+    qualities = (12, 22, 32, 42, 52, 62, 72, 80, 88, 94)
+    return Encoder("AVIF", encode, qualities, (0, 100), "4:2:0, speed 6", f"libavif {features.version('avif')}")
+
+
+_MAKERS: dict[str, Callable[[], Encoder]] = {"JPEG": _jpeg, "WebP": _webp, "AVIF": _avif}
+_FEATURES = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
+
+
+def _save(picture: Picture, kind: str, *, quality: int, **options: bool | int | str) -> bytes:
+    buffer = io.BytesIO()
+    # WebP knows no grey pictures, and Pillow turns them into RGB itself.
+    to_pil(picture.pixels, grey=picture.grey).save(buffer, format=kind, quality=quality, **options)
+    return buffer.getvalue()
