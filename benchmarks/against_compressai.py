@@ -3,10 +3,10 @@
     python3 -m venv peer && peer/bin/pip install compressai==1.2.8 "numpy<2" "torch>=2.14" torchvision safetensors
     python benchmarks/against_compressai.py --compressai-python peer/bin/python --threads 2 --repeats 15
 
-Each side is one process that stays (`compressai_worker.py`, `latens_worker.py`). Weights are random but spread so that rate
-and latents look like those of a trained model; ours are converted from theirs. A pair is one call of each side, the order
-changing from pair to pair; `faster` is the median over pairs of their time over ours. Both sides begin with uint8 pixels and
-end with uint8 pixels; our bytes are a whole file with header and checksums, theirs the bare strings.
+Each side is one process that stays (`compressai_worker.py`, `latens_worker.py`). Weights are random but spread so that
+rate and latents look like those of a trained model; ours are converted from theirs. A pair is one call of each side,
+the order changing from pair to pair; `faster` is the median over pairs of their time over ours. Both sides begin with
+uint8 pixels and end with uint8 pixels; our bytes are a whole file with header and checksums, theirs the bare strings.
 
 Start-up: a fresh `latens compress` of a small picture, from the start of the process to the first byte of the result.
 Speeds mean nothing on a busy machine: the load average is printed with them.
@@ -74,16 +74,16 @@ def read_pixels(arguments: argparse.Namespace) -> np.ndarray:
 
 
 def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    threads = arguments.threads
-    theirs = Server(
-        [arguments.compressai_python, "-W", "ignore", str(HERE / "compressai_worker.py"), str(threads)], threads
-    )
-    theirs.ask("make", folder=str(folder), hidden=arguments.hidden, latent=arguments.latent)
-    theirs.close()  # its memory was used for making weights
-    theirs = Server([*theirs.process.args], threads)  # type: ignore[misc]
-    ours = Server([sys.executable, str(HERE / "latens_worker.py"), str(threads)], threads)
-    loaded = {"compressai": theirs.ask("load", folder=str(folder)), "latens": ours.ask("load", folder=str(folder))}
-    sides = {"compressai": theirs, "latens": ours}
+    threads = str(arguments.threads)
+    peer = [arguments.compressai_python, "-W", "ignore", str(HERE / "compressai_worker.py"), threads]
+    maker = Server(peer, arguments.threads)
+    maker.ask("make", folder=str(folder), hidden=arguments.hidden, latent=arguments.latent)
+    maker.close()
+    sides = {
+        "compressai": Server(peer, arguments.threads),
+        "latens": Server([sys.executable, str(HERE / "latens_worker.py"), threads], arguments.threads),
+    }
+    loaded = {name: side.ask("load", folder=str(folder)) for name, side in sides.items()}
     codec = in_turns(sides, "codec", arguments.repeats)
     coder = in_turns(sides, "coder", arguments.repeats)
     pictures = {name: str(folder / f"{name}.npy") for name in sides}

@@ -1,7 +1,7 @@
 """Speed and size of the entropy coder: 294,912 symbols (the latent of a 768x512 image), log-uniform scales 0.11..2.
 
     python benchmarks/coder.py                       # ours, one JSON line
-    python benchmarks/coder.py --against compressai  # theirs, on the same symbols, in an environment that has compressai
+    python benchmarks/coder.py --against compressai  # theirs, on the same symbols, where compressai is installed
 
 Both halves draw the same symbols and print the same fields, so they can run in different environments. Times are of one
 thread: the fastest and the median call, and the process time of all calls (the honest number on a busy machine).
@@ -12,14 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
 
 import numpy as np
 
@@ -41,8 +37,8 @@ def main() -> None:
     for mode in MODES:
         sample = draw(mode)
         encode, decode, ideal = coders[arguments.against or "latens"](sample)
-        print(json.dumps({"coder": arguments.against or "latens", "symbols": mode}
-                         | measure(sample, encode, decode, ideal, arguments.repeats)), flush=True)
+        what = {"coder": arguments.against or "latens", "symbols": mode}
+        print(json.dumps(what | measure(sample, encode, decode, ideal, arguments.repeats)), flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def draw(mode: str) -> Sample:
-    """Rounded Gaussians; `outliers` adds one value in a thousand that is ten times too large, so that escapes are met."""
+    """Rounded Gaussians; with `outliers` one value in a thousand is ten times too large and meets escapes."""
     rng = np.random.default_rng(7)
     scales = np.exp(np.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), LEVELS))
     wanted = np.exp(rng.uniform(math.log(SCALE_MIN), math.log(2.0), COUNT))

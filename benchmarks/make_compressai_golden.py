@@ -44,8 +44,8 @@ def picture(height: int, width: int) -> Tensor:
 def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietest: float) -> None:
     """Rescale freshly drawn weights so that the latents of `image` look like those of a trained model.
 
-    The standard deviation of y falls geometrically over the channels from `loudest` to `quietest`, the means are about a
-    third of it and the scales fit what is left; the picture that comes back has values around one half.
+    The standard deviation of y falls geometrically over the channels from `loudest` to `quietest`, the means are about
+    a third of it and the scales fit what is left; the picture that comes back has values around one half.
     """
     _spread_normalisation(model)
     latent = model.g_a[-1].weight.shape[0]

@@ -1,4 +1,4 @@
-"""A process that answers one JSON line per request, with times and memory. Standard library alone: both sides use it."""
+"""A process that answers one JSON line per request, with times and memory; standard library alone, for both sides."""
 
 from __future__ import annotations
 

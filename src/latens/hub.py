@@ -1,4 +1,5 @@
-"""Model folders: config.json beside model.safetensors, identified by the hash of their content; never a pickle."""
+"""Model folders: config.json beside model.safetensors (or model-1, model-2, ... when large), identified by the hash of their
+tensors; never a pickle."""
 
 from __future__ import annotations
 
@@ -14,56 +15,87 @@ from torch import Tensor
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
 
-CONFIG, WEIGHTS, CODING = "config.json", "model.safetensors", "entropy.safetensors"
+CONFIG, WEIGHTS, CODING = "config.json", "model", "entropy"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
+SHARD = 4_800_000  # bytes of tensors in one file
 
 
 class ModelFolder(NamedTuple):
     config: dict[str, Any]
     weights: dict[str, Tensor]
     coding: dict[str, Tensor]  # frozen integers of the entropy coder; empty for a model that writes no streams
-    sha256: str  # over both tensor files
+    sha256: str  # over all tensor files
 
 
 def save_model(
     folder: Path, config: dict[str, Any], weights: dict[str, Tensor], coding: dict[str, Tensor] | None = None
 ) -> None:
-    """Writes a model folder; the configuration goes last, so that an interrupted write is not taken for a model."""
+    """Writes a model folder; the configuration, which lists the tensor files, goes last and makes the model valid."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / WEIGHTS, save(_plain(weights)))
-    if coding:
-        write_atomic(folder / CODING, save(_plain(coding)))
-    write_atomic(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    files: dict[str, list[str]] = {}
+    for kind, tensors in ((WEIGHTS, weights), (CODING, coding or {})):
+        shards = _shards(tensors)
+        files[kind] = [f"{kind}{f'-{i + 1}' if len(shards) > 1 else ''}.safetensors" for i in range(len(shards))]
+        for name, shard in zip(files[kind], shards, strict=True):
+            write_atomic(folder / name, save(_plain(shard)))
+    write_atomic(folder / CONFIG, (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
+    for stale in set(folder.glob("*.safetensors")) - {folder / name for names in files.values() for name in names}:
+        stale.unlink()
 
 
 def load_model(folder: Path) -> ModelFolder:
     """Reads a model folder. Raises ModelMissing where a file is absent, ModelError where one cannot be understood."""
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ModelMissing(
-                f"no {name} in this folder", where=str(folder), hint="`latens models` lists known models"
-            )
+    config = read_config(folder)
+    digests: list[str] = []
     try:
-        config = json.loads(read_bytes(folder / CONFIG, limit=CONFIG_LIMIT))
+        weights = _read(folder, config["files"][WEIGHTS], digests)
+        coding = _read(folder, config["files"][CODING], digests)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again") from None
+    return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises ModelMissing or ModelError."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ModelMissing(f"no {CONFIG} in this folder", where=str(folder), hint="`latens models` lists known models")
+    try:
+        config = json.loads(read_bytes(path, limit=CONFIG_LIMIT))
     except ValueError as error:
-        raise ModelError(f"not JSON ({error})", where=str(folder / CONFIG), hint="save the model again") from None
+        raise ModelError(f"not JSON ({error})", where=str(path), hint="save the model again") from None
     if not isinstance(config, dict) or not isinstance(config.get("system"), str):
-        raise ModelError("names no system", where=str(folder / CONFIG), hint="save the model again")
-    weights, digest = _tensors(folder / WEIGHTS)
-    coding: dict[str, Tensor] = {}
-    if (folder / CODING).is_file():
-        coding, second = _tensors(folder / CODING)
-        digest = hashlib.sha256((digest + second).encode()).hexdigest()
-    return ModelFolder(config, weights, coding, digest)
+        raise ModelError("names no system", where=str(path), hint="save the model again")
+    return config
 
 
-def _tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    blob = read_bytes(path, limit=WEIGHTS_LIMIT)
-    try:
-        return load(blob), hashlib.sha256(blob).hexdigest()
-    except SafetensorError as error:
-        raise ModelError(f"damaged weights ({error})", where=str(path), hint="fetch or train the model again") from None
+def _read(folder: Path, names: list[str], digests: list[str]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise ModelMissing(f"the model's file {name} is missing", where=str(folder), hint="copy the whole folder")
+        blob = read_bytes(path, limit=WEIGHTS_LIMIT)
+        try:
+            tensors |= load(blob)
+        except SafetensorError as error:
+            raise ModelError(f"damaged weights ({error})", where=str(path), hint="fetch or train the model again") from None
+        digests.append(hashlib.sha256(blob).hexdigest())
+    return tensors
+
+
+def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The tensors in their order, split so that no file is larger than `SHARD` unless one tensor alone is."""
+    shards: list[dict[str, Tensor]] = []
+    room = 0
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room:
+            shards.append({})
+            room = SHARD
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    return shards
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

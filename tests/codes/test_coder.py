@@ -103,8 +103,8 @@ def test_payload_is_frozen() -> None:
     """The bytes of format 1.0, derived by hand: two words, the top one last.
 
     Two tables of equal halves, {0, escape} with 2^23 counts each. From the last decoded to the first: escape class 1
-    (value 2: d = 1, e = 2, e + 1 = 3 = 2^1 + 1) pushes one bit 1 and then the class, 4194304 counts from 8388608; then the
-    symbols. With P = 2^24, pushing (left, count) on state s gives (s // count) P + left + s % count.
+    (value 2: d = 1, e = 2, e + 1 = 3 = 2^1 + 1) pushes one bit 1 and then the class, 4194304 counts from 8388608; then
+    the symbols. With P = 2^24, pushing (left, count) on state s gives (s // count) P + left + s % count.
     """
     tables = SymbolTables(np.full(4, TOTAL // 2), np.zeros(2, np.int32), np.full(2, 2))
     state = 0xA53C
@@ -204,7 +204,7 @@ def test_callers_mistakes_are_value_errors(tables: SymbolTables) -> None:
         encode(np.zeros(3, np.int32), np.zeros(2, np.int32), tables)
     with pytest.raises(ValueError, match="integer symbols"):
         encode(np.zeros(3), np.zeros(3, np.int32), tables)
-    with pytest.raises(ValueError, match="levels 0..64"):
+    with pytest.raises(ValueError, match=r"levels 0\.\.64"):
         encode(np.zeros(2, np.int32), np.array([0, 64]), tables)
     with pytest.raises(ValueError, match="levels -1"):
         decode(b"", np.array([-1, 2]), tables)
@@ -229,7 +229,7 @@ def test_damaged_payloads_raise_corrupt_or_decode_to_something(tables: SymbolTab
         else:
             outcomes["decoded"] += 1
             assert np.abs(decoded).max() < MAGNITUDE
-    assert outcomes["corrupt"] > 1000
+    assert outcomes["decoded"] <= 3  # the final state is right by chance in about one of 50,000
 
 
 def test_every_truncation_and_extension_is_noticed(tables: SymbolTables) -> None:
@@ -260,7 +260,7 @@ def test_gaussian_counts_are_the_integrated_density(tables: SymbolTables) -> Non
         support = range(int(tables.lows[level]), int(tables.highs[level]) + 1)
         counts = tables.counts[tables.starts[level] :][: len(support)]
         exact = [0.5 * (math.erf((v + 0.5) / width) - math.erf((v - 0.5) / width)) for v in support]
-        # One count per symbol is reserved and 2^-16 goes to the escape, both taken from all in proportion; each is rounded.
+        # One count per symbol is reserved and 2^-16 goes to the escape, taken from all in proportion; each is rounded.
         lost = 2.0**-16 + (len(support) + 1) / TOTAL
         assert np.abs(counts / TOTAL - exact).max() <= lost * max(exact) + 2 / TOTAL
         outside = 1 - sum(exact)
@@ -311,7 +311,11 @@ def test_bad_scales_are_refused(scales: list[float]) -> None:
     ],
 )
 def test_invalid_tables_are_a_model_error(change: dict[str, np.ndarray], message: str) -> None:
-    valid = {"counts": np.array([TOTAL // 2, TOTAL // 2, 5, TOTAL - 5]), "lows": np.zeros(2, int), "sizes": np.full(2, 2)}
+    valid = {
+        "counts": np.array([TOTAL // 2, TOTAL // 2, 5, TOTAL - 5]),
+        "lows": np.zeros(2, int),
+        "sizes": np.full(2, 2),
+    }
     SymbolTables(**valid)
     with pytest.raises(ModelError, match=message):
         SymbolTables(**valid | change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Loaded(Protocol):
     device: torch.device
     name: str
     model_id: str
+    precision: str
 
 
 class Voice:
@@ -67,6 +69,7 @@ class Voice:
 
     def __init__(self, talk: Talk, *, results_to_stderr: bool = False) -> None:
         self.format = talk.format
+        self.debug = talk.debug
         self._results_to_stderr = results_to_stderr
 
     def say(self, text: str) -> None:
@@ -78,7 +81,7 @@ class Voice:
         """The first line on stderr: device, precision, model and weight hash."""
         from latens.inference.device import describe
 
-        self.say(describe(system.device, system.name, system.model_id))
+        self.say(describe(system.device, system.name, system.model_id, system.precision))
 
     def warn(self, text: str) -> None:
         """One line that even a quiet run prints."""
@@ -169,6 +172,8 @@ def _tell(outcome: Outcome, voice: Voice) -> None:
     job = outcome.job
     record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
     if outcome.failure is not None:
+        if voice.debug and outcome.error is not None:
+            traceback.print_exception(outcome.error)
         voice.warn(outcome.failure.message)
         if voice.format == "json":
             voice.result(record | outcome.failure._asdict(), "")

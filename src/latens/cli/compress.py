@@ -46,17 +46,21 @@ def compress(
         raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
 
     from latens.data.files import STANDARD_STREAM, find_inputs
-    from latens.data.images import IMAGE_ENDINGS
+    from latens.data.images import PICTURE_ENDINGS
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, IMAGE_ENDINGS), out, ENDING)
+    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
+    if any(job.output.suffix.lower() in PICTURE_ENDINGS for job in jobs):
+        raise UsageError("the result is no picture", where=str(out), hint=f"choose a name that ends in {ENDING}")
     voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.systems.image_codec.predict import load
 
     codec = load(model, device=options.device, threads=options.threads)
     voice.heading(codec)
+    if quality is not None and quality > codec.best_quality:
+        raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
     def work(job: Job) -> dict[str, Any]:
         return compress_one(codec, job, aims)
@@ -66,14 +70,12 @@ def compress(
 
 def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float]) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
-    from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic
-    from latens.data.images import ImageLimits, read_picture
-    from latens.systems.image_codec.predict import inspect_stream
+    from latens.data.files import write_atomic
+    from latens.data.images import read_picture
+    from latens.systems.image_codec.format import inspect_stream
 
     started = time.perf_counter()
-    limits = ImageLimits()
-    source = read_bytes(job.input, limit=limits.file_bytes) if job.input == STANDARD_STREAM else job.input
-    picture = read_picture(source, limits=limits)
+    picture = read_picture(job.input)
     blob = codec.compress(picture, **aims)
     write_atomic(job.output, blob)
     seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,10 +41,13 @@ def decompress(
         latens decompress small/ -o album/
     """
     from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.images import check_ending
     from latens.inference.batch import plan_jobs
 
     jobs = plan_jobs(find_inputs(inputs, ENDINGS), out, ".png")
     refuse_to_overwrite(jobs, out, force=force)
+    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
+        check_ending(jobs[0].output)  # before the work: only a named output can have another ending
     voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.systems.image_codec.predict import load
@@ -66,14 +70,16 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, A
     """One file into one picture; the record of what was done."""
     from latens.codes.stream import StreamLimits
     from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic
-    from latens.data.images import encode_image, write_image
+    from latens.data.images import write_image
 
     started = time.perf_counter()
     blob = read_bytes(job.input, limit=StreamLimits().file_bytes)
     image = codec.decompress(blob, partial=partial)
     damaged = image.info.pop("latens_damaged", [])
     if job.output == STANDARD_STREAM:
-        write_atomic(job.output, encode_image(image, ".png"))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        write_atomic(job.output, buffer.getvalue())
     else:
         write_image(job.output, image)
     seconds = time.perf_counter() - started

@@ -21,4 +21,8 @@ def demo(
 
     latens demo -o demo-report
     """
-    raise SystemExit(70)
+    from latens.inference.demo import write_demo
+
+    voice = Voice(options)
+    report = write_demo(out, device=options.device, threads=options.threads, progress=voice.say)
+    voice.result({"report": str(report.page), "seconds": report.seconds}, str(report.page))

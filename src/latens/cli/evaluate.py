@@ -21,7 +21,7 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for table, plot and JSON.")] = None,
     options: Compute = Compute(),  # noqa: B008
-) -> None:
+) -> int:
     """Measure a model on pictures it has not seen, beside what it competes with.
 
     Rates are counted from the bytes of real files. Table, plot and JSON go to OUT (default: evaluation-SYSTEM).
@@ -35,6 +35,7 @@ def evaluate(
     voice = Voice(options)
     voice.heading(loaded)
     folder = out or Path(f"evaluation-{system}")
-    report = part.evaluate(loaded, data, folder)
+    report = part.evaluate(loaded, data, folder, progress=voice.say)
     voice.result(report.to_dict(), report.table())
     voice.say(f"written to {folder}")
+    return int(report.exit_status)

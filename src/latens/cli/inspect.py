@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from latens.cli.common import Talk, Voice
+from latens.errors import LatensError
 
 
 def inspect(
@@ -22,9 +23,14 @@ def inspect(
     """
     from latens.codes.stream import StreamLimits
     from latens.data.files import read_bytes
-    from latens.systems.image_codec.predict import inspect_stream
+    from latens.systems.image_codec.format import inspect_stream
 
-    record = {"file": str(file), **inspect_stream(read_bytes(file, limit=StreamLimits().file_bytes)).to_dict()}
+    blob = read_bytes(file, limit=StreamLimits().file_bytes)
+    try:
+        info = inspect_stream(blob)
+    except LatensError as error:
+        raise error.at(str(file)) from error
+    record = {"file": str(file), **info.to_dict()}
     Voice(options).result(record, "\n".join(lines(record)))
 
 

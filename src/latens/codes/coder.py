@@ -1,7 +1,7 @@
 """Entropy coding of integer symbols: asymmetric numeral systems (Duda 2013) through constriction, grouped by table.
 
-The coder is a stack of 32-bit words under a 64-bit state. Symbols are sorted by level (stably), because coding many symbols
-with one model in one call is what makes it fast; the decoder knows the levels before the first symbol and so the order.
+The coder is a stack of 32-bit words under a 64-bit state. Symbols are sorted by level (stably), because coding many of
+them with one model in one call is what makes it fast; the decoder knows all levels beforehand and so the order.
 
 Order in which the decoder takes things off the stack:
 
@@ -9,8 +9,8 @@ Order in which the decoder takes things off the stack:
     2. for every escape of 1, in the same order: its class c, 0..22, with probability 2^-(c+1)
     3. for c = 1, 2, ...: the mantissas of all escapes of class c, c uniform bits each
 
-An escaped value is d = 0, 1, ... steps beyond the table's upper end (e = 2 d) or lower end (e = 2 d + 1); class and mantissa
-are the Elias gamma code of e + 1 = 2^c + mantissa. Payload: the words little-endian, the top of the stack last.
+An escaped value is d = 0, 1, ... steps beyond the table's upper end (e = 2 d) or lower end (e = 2 d + 1); class and
+mantissa are the Elias gamma code of e + 1 = 2^c + mantissa. The payload is the words, little-endian, bottom first.
 
 The state starts at 0xA53C, not at constriction's 0, and must be back there at the end. It costs two bytes; without it a
 decoder that has run out of words ends at 0 by chance too often to call that a check.
@@ -76,7 +76,7 @@ def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
     """The int32 symbols (n,) that `encode` was given with the same `levels` (n,) and tables.
 
     Corrupt unless the payload is used up exactly and the coder ends in its start state, and nothing else for any bytes.
-    About one in 65,000 damaged payloads passes and decodes to other symbols: the container's CRC is what excludes those.
+    A few in 100,000 damaged payloads pass and decode to other symbols: the container's CRC is what excludes those.
     ValueError if `levels` is not a vector or a level does not exist.
     """
     levels = np.asarray(levels)
@@ -128,9 +128,10 @@ def _plan(levels: np.ndarray, tables: SymbolTables) -> Plan:
         return Plan(None, [Run(lowest, 0, len(levels))])
     # numpy sorts 8- and 16-bit integers stably by radix, in linear time.
     narrow = levels.astype(np.uint8 if highest < 256 else np.uint16, copy=False)
-    order = None if bool((narrow[1:] >= narrow[:-1]).all()) else np.argsort(narrow, kind="stable")
-    grouped = narrow if order is None else narrow.take(order)
-    stops = np.searchsorted(grouped, np.arange(highest + 1, dtype=narrow.dtype), side="right")
+    grouped = bool(np.greater_equal(narrow[1:], narrow[:-1]).all())
+    order = None if grouped else np.argsort(narrow, kind="stable")
+    ascending = narrow if order is None else narrow.take(order)
+    stops = np.searchsorted(ascending, np.arange(highest + 1, dtype=narrow.dtype), side="right")
     edges = [0, *stops.tolist()]
     return Plan(order, [Run(i, a, b) for i, (a, b) in enumerate(itertools.pairwise(edges)) if b > a])
 
@@ -160,8 +161,8 @@ def _escape_levels(places: np.ndarray, runs: list[Run]) -> np.ndarray:
 def _gamma(values: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> tuple[np.ndarray, np.ndarray]:
     """Class and mantissa of values outside the support of their level."""
     wide = values.astype(np.int64)
-    above = wide - tables.highs[levels] - 1
-    below = tables.lows[levels] - 1 - wide
+    above: np.ndarray = wide - tables.highs[levels] - 1
+    below: np.ndarray = tables.lows[levels] - 1 - wide
     code = np.where(above >= 0, 2 * above, 2 * below + 1) + 1
     classes = np.frexp(code.astype(np.float64))[1].astype(np.int64) - 1
     return classes, (code - (1 << classes)).astype(np.int32)
@@ -191,7 +192,7 @@ def _pop_escapes(coder: Any, levels: np.ndarray, tables: SymbolTables) -> np.nda
 
 
 def _class_counts() -> np.ndarray:
-    counts = np.left_shift(1, PRECISION - 1 - np.arange(CLASSES))
+    counts: np.ndarray = np.left_shift(1, PRECISION - 1 - np.arange(CLASSES))
     counts[-1] = TOTAL - counts[:-1].sum()
     return counts
 

@@ -16,8 +16,8 @@ All numbers are little-endian and unsigned. n is the length of the profile heade
     30+n+10k      4  CRC-32 of everything before it
     34+n+10k         the payloads in table order, with nothing between or after them
 
-Flag bit 0: a reader that does not know the kind must refuse the file; without it, it skips the section. Other bits are 0.
-Every bit of a file is under exactly one CRC. Because lengths are in the header, damage to one payload cannot hide the next.
+Flag bit 0: a reader that does not know the kind must refuse the file; without it, it skips the section. Other bits are
+0. Every bit of a file is under exactly one CRC. As lengths are in the header, damage to a payload cannot hide the next.
 A file of two sections costs 54 bytes and its profile header.
 """
 
@@ -89,7 +89,8 @@ class Container:
     version: tuple[int, int] = VERSION
 
 
-class Damage(NamedTuple):
+@dataclass(frozen=True)
+class Damage:
     """A section that is not in the container although it should be; `index` is its place in the file, from 0."""
 
     kind: int

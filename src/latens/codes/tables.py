@@ -3,8 +3,8 @@
 A level is a scale index of the conditional Gaussian or a channel of the factorised prior. Its table covers the integers
 low..high and, last, one escape symbol that stands for every other value. Counts are integers that sum to 2^24.
 
-Encoder and decoder must hold identical tables, so they are computed once, in float64, when a model is exported, stored as
-integers, and never computed again (Balle, Johnston, Minnen 2019: one differing table makes the rest of a file noise).
+Encoder and decoder must hold identical tables, so they are computed once, in float64, when a model is exported, stored
+as integers, and never computed again: one table that differs makes the rest of a file noise.
 """
 
 from __future__ import annotations
@@ -67,16 +67,18 @@ class SymbolTables:
     @cached_property
     def starts(self) -> np.ndarray:
         """int64 (L,): where each level begins in `counts`."""
-        return np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)[:-1]])
+        starts: np.ndarray = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
+        return starts
 
     @cached_property
     def highs(self) -> np.ndarray:
         """int64 (L,): the largest value of each level that needs no escape."""
-        return self.lows.astype(np.int64) + self.sizes - 2
+        highs: np.ndarray = self.lows.astype(np.int64) + self.sizes - 2
+        return highs
 
     @cached_property
     def models(self) -> list[Any]:
-        """constriction models of exactly these counts."""
+        """One coder model per level, of exactly these counts."""
         return [exact_model(part) for part in np.split(self.counts, self.starts[1:])]
 
     def hash(self) -> str:
@@ -99,9 +101,9 @@ def exact_model(counts: np.ndarray) -> Any:
     """A constriction model whose probabilities are exactly counts / 2^24. Counts >= 1 must sum to 2^24.
 
     constriction quantises the weights w it is given: it sets the left edge of symbol k of n to
-    floor(scale * (w_0 + ... + w_(k-1))) + k with scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly one and
-    every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding mode, and
-    the left edge is the exact sum of the counts before k.
+    floor(scale * (w_0 + ... + w_(k-1))) + k with scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly
+    one and every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding
+    mode, and the left edge is the exact sum of the counts before k.
     """
     weights = counts.astype(np.float64) - 1.0
     return constriction.stream.model.Categorical(weights, lazy=False, perfect=False)
@@ -110,8 +112,8 @@ def exact_model(counts: np.ndarray) -> Any:
 def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> SymbolTables:
     """One table per standard deviation of a zero-mean Gaussian integrated over unit bins.
 
-    `scales` is float64 (L,), in quantisation steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with the
-    smallest k >= 1 that leaves at most `tail_mass` outside; the escape symbol has at least that probability.
+    `scales` is float64 (L,), in quantisation steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with
+    the smallest k >= 1 that leaves at most `tail_mass` outside; the escape symbol has at least that probability.
     """
     scales = np.asarray(scales, dtype=np.float64)
     if scales.ndim != 1 or len(scales) == 0 or not bool(((scales > 0) & (scales <= 4096)).all()):
@@ -120,12 +122,11 @@ def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> Symb
     return tables_from_pmfs(pmfs, [-(len(pmf) // 2) for pmf in pmfs], tail_mass=tail_mass)
 
 
-def tables_from_pmfs(
-    pmfs: Sequence[np.ndarray], lows: Sequence[int], *, tail_mass: float = TAIL_MASS
-) -> SymbolTables:
-    """One table per probability mass function over lows[i], lows[i] + 1, ...; mass that is missing from 1 goes to the escape.
+def tables_from_pmfs(pmfs: Sequence[np.ndarray], lows: Sequence[int], *, tail_mass: float = TAIL_MASS) -> SymbolTables:
+    """One table per probability mass function over lows[i], lows[i] + 1, and so on.
 
-    The escape has at least probability `tail_mass`. ValueError for a negative, infinite, NaN or all-zero mass.
+    Mass that is missing from 1 goes to the escape, which has at least probability `tail_mass`. ValueError for a
+    negative, infinite, NaN or all-zero mass.
     """
     if len(pmfs) != len(lows) or len(pmfs) == 0:
         raise ValueError(f"{len(pmfs)} mass functions but {len(lows)} lows")
@@ -156,11 +157,12 @@ def _counts(pmf: np.ndarray, tail_mass: float) -> np.ndarray:
         raise ValueError(f"a table of {len(pmf)} symbols is too wide")
     mass = np.append(pmf, max(1.0 - float(pmf.sum()), tail_mass))
     shares = mass / mass.sum() * (TOTAL - len(mass))
-    counts = np.floor(shares).astype(np.int64)
+    counts: np.ndarray = np.floor(shares).astype(np.int64)
     remainders = shares - counts
     missing = TOTAL - len(mass) - int(counts.sum())
     counts[np.argsort(-remainders, kind="stable")[:missing]] += 1
-    return counts + 1
+    counts += 1
+    return counts
 
 
 def _frozen_int32(array: np.ndarray, name: str) -> np.ndarray:

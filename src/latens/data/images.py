@@ -110,8 +110,10 @@ def _decoding(where: str | None) -> Iterator[None]:
         yield
     except LatensError:
         raise
-    except (MemoryError, Image.DecompressionBombError) as error:
+    except MemoryError as error:
         raise LimitExceeded("there is not enough memory for this picture", where=where) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise LimitExceeded(_one_line(error), where=where) from error
     except Exception as error:
         what = f"the picture is cut short or damaged ({_one_line(error)})"
         raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
@@ -141,12 +143,12 @@ def _check_size(width: int, height: int, where: str | None, limits: ImageLimits)
         raise UnreadableInput(f"the picture is empty ({width} x {height} pixels)", where=where)
     if width * height > limits.pixels:
         what = f"{width} x {height} are {width * height:,} pixels, more than the limit of {limits.pixels:,}"
-    elif max(width, height) > limits.side:
+        hint = f"if you trust it, raise it: ImageLimits(pixels={width * height})"
+        raise LimitExceeded(what, where=where, hint=hint)
+    if max(width, height) > limits.side:
         what = f"{width} x {height} pixels are more than the limit of {limits.side:,} per side"
-    else:
-        return
-    hint = f"if you trust it, raise the limits: ImageLimits(pixels={width * height}, side={max(width, height)})"
-    raise LimitExceeded(what, where=where, hint=hint)
+        hint = f"if you trust it, raise it: ImageLimits(side={max(width, height)})"
+        raise LimitExceeded(what, where=where, hint=hint)
 
 
 def _one_line(error: Exception) -> str:
@@ -222,7 +224,8 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
     grey = mode in ("1", "L", "LA", "La")
     try:
         if mode not in _TRANSPARENT or not image.has_transparency_data:
-            return np.asarray(image.convert("L" if grey else "RGB")), None, grey
+            target = "L" if grey else "RGB"
+            return np.asarray(image if mode == target else image.convert(target)), None, grey
         values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
     except ValueError as error:
         raise UnreadableInput(f"{mode} colours cannot be turned into RGB", where=where) from error

@@ -9,7 +9,7 @@ import base64
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -104,8 +104,7 @@ class Page(NamedTuple):
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         environment.filters.update(data_uri=data_uri, dimensions=_dimensions, address=quote)
-        for kind, name in ((Gallery, "gallery"), (Table, "table"), (Links, "link_list")):
-            environment.tests[name] = kind.__instancecheck__ if False else _is(kind)
+        environment.tests.update(gallery=_is(Gallery), table=_is(Table), link_list=_is(Links))
         return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self) + "\n"
 
     def save(self, path: Path) -> None:
@@ -119,3 +118,36 @@ def data_uri(image: bytes) -> str:
     return f"data:{_media_type(image)};base64,{base64.b64encode(image).decode()}"
 
 
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda item: isinstance(item, kind)
+
+
+def _media_type(image: bytes) -> str:
+    for signature, name in SIGNATURES:
+        if image.startswith(signature):
+            return name
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "image/webp"
+    if image[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    raise ValueError("a figure is PNG, JPEG, GIF, WebP or AVIF")
+
+
+def _dimensions(image: bytes) -> str:
+    """Attributes that keep the page from moving while pictures are unpacked."""
+    from markupsafe import Markup
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as opened:
+        return Markup(' width="{}" height="{}"').format(*opened.size)
+
+
+def _columns_taken(text: str) -> int:
+    """Columns of a terminal: two for wide East Asian characters, none for combining ones."""
+    wide = (2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(0 if unicodedata.combining(letter) else width for letter, width in zip(text, wide, strict=True))
+
+
+def _pad(text: str, width: int, left: bool) -> str:
+    space = " " * (width - _columns_taken(text))
+    return text + space if left else space + text

@@ -84,6 +84,16 @@ def compare(anchor: Curve, tested: Curve) -> BdRate:
     return BdRate(anchor.name, tested.name, percent, *shared)
 
 
+def rate_at(curve: Curve, quality: float) -> float | None:
+    """The rate the curve needs for a quality, between its points as `bd_rate` sees them; None outside its range."""
+    if len(set(curve.qualities)) < FEWEST_POINTS or not min(curve.qualities) <= quality <= max(curve.qualities):
+        return None
+    from scipy.interpolate import PchipInterpolator
+
+    rates, qualities = _ascending(curve.rates, curve.qualities)
+    return math.exp(float(PchipInterpolator(qualities, [math.log(rate) for rate in rates])(quality)))
+
+
 def shared_range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
     """Lowest and highest quality that both curves reach, or None where there is no such range."""
     low, high = max(min(a), min(b)), min(max(a), max(b))

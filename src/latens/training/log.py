@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from latens.data.files import write_atomic
 from latens.hub import save_model
 from latens.training.config import TrainConfig
+from latens.training.objective import Export
 
 
 class RunLog:
@@ -49,10 +49,10 @@ class RunLog:
         if self.active:
             print(f"step {step}: {_line(numbers)}{'  (best)' if best else ''}", file=sys.stderr, flush=True)
 
-    def save_best(self, config: TrainConfig, weights: dict[str, Tensor], scores: dict[str, float]) -> None:
+    def save_best(self, config: TrainConfig, export: Export, scores: dict[str, float]) -> None:
         """Writes RUN/best, a model folder that `latens.load` and every verb accept."""
-        described = {"system": config.system, "model": dataclasses.asdict(config.model), "scores": scores}
-        save_model(self.folder / "best", described, weights)
+        described = {"system": config.system, "model": dataclasses.asdict(config.model), **export.config, "scores": scores}
+        save_model(self.folder / "best", described, export.weights, export.coding)
 
     def _write(self, kind: str, step: int, numbers: dict[str, float]) -> None:
         if not self.active:

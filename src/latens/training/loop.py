@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from latens.errors import Diverged
 from latens.training.checkpoint import (
@@ -131,7 +132,7 @@ class Loop:
         self.best = min(self.best, numbers["loss"])
         log.validation(self.step, numbers, self.objective.pictures(model, batches), best=best)
         if best:
-            log.save_best(self.config, model.state_dict(), {"step": self.step, **numbers})
+            log.save_best(self.config, self.objective.export(model, batches), {"step": self.step, **numbers})
 
     def candidate(self) -> nn.Module:
         """The weights to validate and ship: the averaged ones, or the current where averaging is off."""
@@ -166,9 +167,17 @@ class Loop:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
+    """A running mean of the weights with this decay, or None for decay 0."""
     if not decay:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    @torch.no_grad()
+    def average(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        # Early averages are short, or the start of training would stay in them for thousands of steps.
+        reach = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averages), list(current), 1 - reach)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:

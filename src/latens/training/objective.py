@@ -17,6 +17,14 @@ class Step(NamedTuple):
     logs: dict[str, Tensor | float]
 
 
+class Export(NamedTuple):
+    """What `RUN/best` holds beside the sizes of the model: weights as they are shipped, frozen integers, their description."""
+
+    weights: dict[str, Tensor]
+    coding: dict[str, Tensor]
+    config: dict[str, Any]
+
+
 class Objective(Protocol):
     """`optimizers` maps a name to the prefixes of the parameters it owns; "" stands for all.
 
@@ -34,6 +42,10 @@ class Objective(Protocol):
 
     def pictures(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """Named pictures (H, W, 3) uint8 that show what the model does now."""
+        ...
+
+    def export(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> Export:
+        """The parts of a model folder that the system's verbs can load."""
         ...
 
 

@@ -18,13 +18,12 @@ from latens.errors import UsageError
 
 
 class Encoder(NamedTuple):
-    """One way of writing pictures. `settings` says how, for captions; `version` names the library that does it."""
+    """One way of writing pictures. `version` names the library and how it is set."""
 
     name: str
     encode: Callable[[Picture, int], bytes]  # at a quality of the codec's own scale
     qualities: tuple[int, ...]  # from small to fine, to draw a curve
     scale: tuple[int, int]  # lowest and highest quality there is
-    settings: str
     version: str
 
 
@@ -71,9 +70,9 @@ def _jpeg() -> Encoder:
         return _save(picture, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
 
     qualities = (5, 8, 12, 18, 26, 36, 48, 60, 70, 80, 88, 93, 95)
-    settings = "4:2:0, optimised Huffman tables, baseline"
-    library = "libjpeg_turbo" if features.check("libjpeg_turbo") else "jpg"
-    return Encoder("JPEG", encode, qualities, (1, 95), settings, f"{library} {features.version(library)}")
+    turbo = features.version("libjpeg_turbo")
+    name = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
+    return Encoder("JPEG", encode, qualities, (1, 95), f"{name}, 4:2:0, optimised Huffman tables")
 
 
 def _webp() -> Encoder:
@@ -81,7 +80,7 @@ def _webp() -> Encoder:
         return _save(picture, "WEBP", quality=quality, method=6)
 
     qualities = (0, 4, 10, 18, 28, 40, 55, 70, 80, 88, 94)
-    return Encoder("WebP", encode, qualities, (0, 100), "lossy (4:2:0), method 6", f"libwebp {features.version('webp')}")
+    return Encoder("WebP", encode, qualities, (0, 100), f"libwebp {features.version('webp')}, 4:2:0, method 6")
 
 
 def _avif() -> Encoder:
@@ -90,7 +89,7 @@ def _avif() -> Encoder:
         return _save(picture, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
 
     qualities = (12, 22, 32, 42, 52, 62, 72, 80, 88, 94)
-    return Encoder("AVIF", encode, qualities, (0, 100), "4:2:0, speed 6", f"libavif {features.version('avif')}")
+    return Encoder("AVIF", encode, qualities, (0, 100), f"libavif {features.version('avif')}, 4:2:0, speed 6")
 
 
 _MAKERS: dict[str, Callable[[], Encoder]] = {"JPEG": _jpeg, "WebP": _webp, "AVIF": _avif}

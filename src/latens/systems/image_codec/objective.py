@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latens.systems.image_codec.config import RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
-from latens.training.objective import Step
+from latens.training.objective import Export, Step
 
 PEAK = 255.0**2  # distortion is the squared error of 8-bit values
 
@@ -70,6 +70,23 @@ class RateDistortion:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
         row = torch.cat(views, dim=3)[0].clamp(0, 1).mul(255).round().byte()
         return {"reconstructions": row.permute(1, 2, 0).cpu().numpy()}
+
+
+    def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
+        """Weights in float16 and the frozen coding made from those very weights."""
+        return export_codec(model, [batch["image"] for batch in batches])
+
+
+def export_codec(model: MeanScaleHyperprior, pictures: Sequence[Tensor]) -> Export:
+    """What a codec's model folder holds. The frozen coding is computed from the weights as stored, float16."""
+    # Imported here: the entropy coder is not needed to train, and need not be installed where training runs.
+    from latens.systems.image_codec.coding import freeze
+
+    weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    shipped = MeanScaleHyperprior(model.config)
+    shipped.load_state_dict(weights)
+    coding = freeze(shipped.eval(), [picture.cpu() for picture in pictures])
+    return Export(weights, coding.tensors(), {"coding": coding.spec()})
 
 
 def rate_and_distortion(coded: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:

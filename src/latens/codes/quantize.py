@@ -1,0 +1,188 @@
+"""From a float convolutional stack to an exact integer network, after training."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latens.codes.integer import IntegerLayer, IntegerNetwork, LayerShape
+
+OUTPUT_RANGE_BITS = 13  # outputs are held within +-2^13 = 8192, in real units
+MARGIN = 2.0  # activations may grow to this multiple of their largest calibrated value before they are clamped
+PRODUCT_BITS = 62  # |acc| * multiplier stays below 2^62, and the rounding term of at most 2^61 fits beside it
+BIAS_BITS = 36  # a bias is rounded to at most this many bits, which only coarsens channels that are almost all bias
+MULTIPLIER_BITS = 12  # the least resolution of a multiplier that is accepted
+
+
+class Stage(NamedTuple):
+    """A convolution and the slope of what follows for negative values: 1 nothing, 0 ReLU, between a leaky ReLU."""
+
+    conv: nn.Conv2d | nn.ConvTranspose2d
+    slope: float
+
+
+def quantize_network(
+    stack: nn.Sequential,
+    calibration: Float[Tensor, "B C h w"],
+    *,
+    input_frac_bits: int = 8,
+    input_bound: int,
+    output_frac_bits: int = 10,
+    weight_bits: int = 16,
+    activation_bits: int = 16,
+) -> IntegerNetwork:
+    """Quantise Conv2d and ConvTranspose2d layers with ReLU, LeakyReLU or nothing behind each.
+
+    `calibration` holds real-valued inputs like those to come; they set the activation scales, one per layer, with a
+    factor of two to spare. Weights get one scale per output channel. Inputs of the result are integers, real values
+    times 2^input_frac_bits, held to +-input_bound; outputs are real values times 2^output_frac_bits, held to +-8192.
+    ValueError if a module is not one of these, if a number is not finite, or if exactness cannot be proved.
+    """
+    if not 2 <= weight_bits <= 16 or not 2 <= activation_bits <= 31:
+        raise ValueError("weight_bits must be 2..16 and activation_bits 2..31")
+    stages = split_stages(stack)
+    peaks = activation_peaks(stages, calibration)
+    layers: list[IntegerLayer] = []
+    step, bound = 2.0**-input_frac_bits, input_bound
+    for index, (stage, peak) in enumerate(zip(stages, peaks, strict=True)):
+        last = index == len(stages) - 1
+        clamp = (1 << (output_frac_bits + OUTPUT_RANGE_BITS) if last else 1 << (activation_bits - 1)) - 1
+        step_out = 2.0**-output_frac_bits if last else (peak or 1.0) * MARGIN / clamp
+        try:
+            layers.append(_quantize_stage(stage, step, bound, step_out, clamp, weight_bits))
+        except ValueError as error:
+            raise ValueError(f"layer {index} cannot be made exact: {error}") from error
+        step, bound = step_out, clamp
+    return IntegerNetwork(
+        layers, input_frac_bits=input_frac_bits, input_bound=input_bound, output_frac_bits=output_frac_bits
+    )
+
+
+def split_stages(stack: nn.Sequential) -> list[Stage]:
+    """The convolutions of a stack, each with its rectifier."""
+    stages: list[Stage] = []
+    rectified = True
+    for module in _flatten(stack):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            _check_convolution(module)
+            stages.append(Stage(module, 1.0))
+            rectified = False
+        elif isinstance(module, nn.ReLU | nn.LeakyReLU) and not rectified:
+            slope = float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else 0.0
+            if not 0 <= slope <= 1:
+                raise ValueError(f"the slope {slope} of a leaky ReLU is not within 0..1")
+            stages[-1] = Stage(stages[-1].conv, slope)
+            rectified = True
+        else:
+            raise ValueError(f"an integer network cannot have {type(module).__name__} here")
+    if not stages:
+        raise ValueError("there is no convolution to quantise")
+    return stages
+
+
+@torch.no_grad()
+def activation_peaks(stages: list[Stage], calibration: Float[Tensor, "B C h w"]) -> list[float]:
+    """Largest magnitude behind every stage over the calibration inputs, computed in float64."""
+    peaks = [0.0] * len(stages)
+    for part in calibration.detach().double().cpu().split(8):  # type: ignore[no-untyped-call]
+        x = part
+        for index, stage in enumerate(stages):
+            x = _run_stage(stage, x)
+            peak = float(x.abs().max())
+            if not math.isfinite(peak):
+                raise ValueError("the network or its calibration inputs are not finite")
+            peaks[index] = max(peaks[index], peak)
+    return peaks
+
+
+def _quantize_stage(
+    stage: Stage, step: float, bound: int, step_out: float, clamp: int, weight_bits: int
+) -> IntegerLayer:
+    conv, slope = stage
+    weight, bias = _parameters(conv)
+    limit = (1 << (weight_bits - 1)) - 1
+    across = (0, 2, 3) if isinstance(conv, nn.ConvTranspose2d) else (1, 2, 3)
+    scale = torch.maximum(weight.abs().amax(across) / limit, bias.abs() / (step * 2.0**BIAS_BITS))
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    spread = scale[None, :, None, None] if isinstance(conv, nn.ConvTranspose2d) else scale[:, None, None, None]
+    weight_int = (weight / spread).round().clamp(-limit, limit).to(torch.int16 if weight_bits > 8 else torch.int8)
+    bias_int = (bias / (step * scale)).round().to(torch.int64)
+    shape = _layer_shape(conv, clamp)
+    tensors = {"weight": weight_int, "bias": bias_int}
+    # The sums are bounded before the multipliers are known, as those use the room that is left in 64 bits.
+    unit = torch.ones(shape.outputs, dtype=torch.int32)
+    sums = IntegerLayer(shape, bound, {**tensors, "positive": unit, "negative": unit, "shift": unit}).bound.accumulator
+    ratios = [float(value) * step / step_out for value in scale]
+    return IntegerLayer(shape, bound, {**tensors, **_multipliers(ratios, slope, sums)})
+
+
+def _multipliers(ratios: list[float], slope: float, accumulator: int) -> dict[str, Tensor]:
+    """Integers m and shifts s with m / 2^s = ratio, as fine as int32 and the 64 bits of a product allow."""
+    largest = min((1 << 31) - 1, (1 << PRODUCT_BITS) // max(accumulator, 1))
+    if largest < 1 << MULTIPLIER_BITS:
+        raise ValueError(f"sums can reach {accumulator:,}, which leaves no room to rescale them: use fewer bits")
+    positive, negative, shifts = [], [], []
+    for ratio in ratios:
+        shift = min(math.floor(math.log2(largest / ratio)), PRODUCT_BITS)
+        if shift < 1:
+            raise ValueError(f"its output steps are {ratio:.3g} times finer than its sums")
+        positive.append(min(round(ratio * 2.0**shift), largest))
+        negative.append(min(round(slope * ratio * 2.0**shift), largest))
+        shifts.append(shift)
+    return {
+        name: torch.tensor(values, dtype=torch.int32)
+        for name, values in (("positive", positive), ("negative", negative), ("shift", shifts))
+    }
+
+
+def _layer_shape(conv: nn.Conv2d | nn.ConvTranspose2d, clamp: int) -> LayerShape:
+    def pair(value: object) -> tuple[int, int]:
+        first, second = value if isinstance(value, tuple) else (value, value)
+        return int(first), int(second)
+
+    return LayerShape(
+        transposed=isinstance(conv, nn.ConvTranspose2d),
+        inputs=conv.in_channels,
+        outputs=conv.out_channels,
+        kernel=pair(conv.kernel_size),
+        stride=pair(conv.stride),
+        padding=pair(conv.padding),
+        output_padding=pair(conv.output_padding),
+        clamp=clamp,
+    )
+
+
+def _run_stage(stage: Stage, x: Tensor) -> Tensor:
+    conv, slope = stage
+    weight, bias = _parameters(conv)
+    shape = _layer_shape(conv, clamp=1)
+    with torch.autocast("cpu", enabled=False):
+        if shape.transposed:
+            y = F.conv_transpose2d(x, weight, bias, shape.stride, shape.padding, shape.output_padding)
+        else:
+            y = F.conv2d(x, weight, bias, shape.stride, shape.padding)
+        return torch.where(y < 0, y * slope, y)
+
+
+def _parameters(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    weight = conv.weight.detach().double().cpu()
+    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double().cpu()
+    return weight, bias
+
+
+def _check_convolution(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    plain = conv.groups == 1 and tuple(conv.dilation) == (1, 1) and conv.padding_mode == "zeros"
+    if not plain or isinstance(conv.padding, str):
+        raise ValueError("only convolutions with groups=1, dilation=1 and padding by zeros can be quantised")
+
+
+def _flatten(stack: nn.Sequential) -> list[nn.Module]:
+    modules: list[nn.Module] = []
+    for module in stack:
+        modules.extend(_flatten(module) if isinstance(module, nn.Sequential) else [module])
+    return modules

@@ -1,0 +1,155 @@
+"""The frozen, all-integer part of a trained codec: what encoder and decoder must agree on to the last bit.
+
+It holds the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
+coder, and the medians that z is rounded from. All of it is integers, stored with the weights and hashed with them, so a file
+decodes to the same latents on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latens.codes import coder
+from latens.codes.entropy import SCALE_MIN
+from latens.codes.integer import IntegerNetwork
+from latens.codes.quantize import quantize_network
+from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
+from latens.errors import Corrupt, ModelError
+from latens.systems.image_codec.model import MeanScaleHyperprior
+
+LEVELS = 64  # Gaussian tables, log-spaced in scale
+SCALE_MAX = 256.0
+INPUT_BITS = 8  # z and its medians are counted in 1/256
+OUTPUT_BITS = 10  # means and scales are counted in 1/1024
+Z_REACH = 255  # largest |z symbol|
+
+
+class LatentParameters(NamedTuple):
+    """What the hyper-latent says of y; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
+
+    mean: Float[Tensor, "B M h w"]
+    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table
+
+
+class FrozenCoding:
+    """Entropy coding with integers only. `tensors` and `spec` go into the model folder."""
+
+    def __init__(self, network: IntegerNetwork, medians: Int[Tensor, "N"], y: SymbolTables, z: SymbolTables) -> None:
+        self.network = network
+        self.medians = medians.to(torch.int64)
+        self.y_tables = y
+        self.z_tables = z
+        self.thresholds = scale_thresholds()
+
+    def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
+        """Integers nearest to z from the medians, held to +-255."""
+        offset = self.medians.to(z.device)[:, None, None].float() / (1 << INPUT_BITS)
+        return (z.float() - offset).round().clamp(-Z_REACH, Z_REACH).to(torch.int64)
+
+    def z_hat(self, symbols: Int[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
+        """The real hyper-latent that symbols stand for; exact in float32."""
+        return self._fixed_point(symbols).float() / (1 << INPUT_BITS)
+
+    def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
+        """Mean and scale level of every symbol of y, the same on every machine."""
+        mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
+        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device))
+        return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
+
+    def _fixed_point(self, symbols: Tensor) -> Tensor:
+        return (symbols << INPUT_BITS) + self.medians.to(symbols.device)[:, None, None]
+
+    def encode_z(self, symbols: Int[Tensor, "1 N h w"]) -> bytes:
+        return coder.encode(_flat(symbols).astype(np.int32), self._z_levels(symbols.shape), self.z_tables)
+
+    def decode_z(self, data: bytes, height: int, width: int) -> Int[Tensor, "1 N h w"]:
+        """Raises Corrupt for bytes that `encode_z` did not write."""
+        shape = (1, len(self.medians), height, width)
+        symbols = coder.decode(data, self._z_levels(shape), self.z_tables)
+        if np.abs(symbols).max(initial=0) > Z_REACH:
+            raise Corrupt("a hyper-latent symbol is out of range", section="hyper-latent")
+        return torch.from_numpy(symbols.astype(np.int64)).reshape(shape)
+
+    def _z_levels(self, shape: Sequence[int]) -> np.ndarray:
+        return np.repeat(np.arange(shape[1], dtype=np.int32), shape[2] * shape[3])
+
+    def encode_y(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
+        return coder.encode(_flat(symbols).astype(np.int32), _flat(levels).astype(np.uint8), self.y_tables)
+
+    def decode_y(self, data: bytes, levels: Int[Tensor, "1 M h w"]) -> Int[Tensor, "1 M h w"]:
+        """Raises Corrupt for bytes that `encode_y` did not write."""
+        symbols = coder.decode(data, _flat(levels).astype(np.uint8), self.y_tables)
+        return torch.from_numpy(symbols).reshape(levels.shape).to(torch.int64)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is frozen, as integer tensors."""
+        parts = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for prefix, tables in (("y", self.y_tables), ("z", self.z_tables)):
+            parts |= {f"{prefix}.{name}": torch.from_numpy(array) for name, array in tables.arrays().items()}
+        return {**parts, "medians": self.medians}
+
+    def spec(self) -> dict[str, Any]:
+        """What is not a tensor, for config.json: the network's layers and the result of its self-test."""
+        return {"network": self.network.spec(), "self_test": self.network.fingerprint()}
+
+    @classmethod
+    def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FrozenCoding:
+        """Undoes `tensors` and `spec`, and runs the self-test. ModelError when parts do not fit, DeviceMismatch when the
+        machine does not compute the stored result."""
+        try:
+            named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+            network = IntegerNetwork.from_spec(spec["network"], named).verified(str(spec["self_test"]))
+            tables = [
+                SymbolTables(**{part: tensors[f"{which}.{part}"].numpy() for part in ("counts", "lows", "sizes")})
+                for which in ("y", "z")
+            ]
+            return cls(network, tensors["medians"], *tables)
+        except KeyError as error:
+            raise ModelError(f"the frozen coding of the model lacks {error}", hint="train or convert it again") from None
+
+
+def _flat(symbols: Tensor) -> np.ndarray:
+    return symbols.reshape(-1).cpu().numpy()
+
+
+def scales() -> np.ndarray:
+    """The standard deviations of the Gaussian tables, from 0.11 to 256 quantisation steps."""
+    return np.geomspace(SCALE_MIN, SCALE_MAX, LEVELS)
+
+
+def scale_thresholds() -> Int[Tensor, "63"]:
+    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighbouring scales."""
+    table = scales()
+    return torch.from_numpy(np.round(np.sqrt(table[1:] * table[:-1]) * (1 << OUTPUT_BITS)).astype(np.int64))
+
+
+@torch.no_grad()
+def freeze(model: MeanScaleHyperprior, pictures: Sequence[Float[Tensor, "B 3 H W"]]) -> FrozenCoding:
+    """The frozen coding of a trained model; `pictures` (any real photographs) set the ranges of the integer network."""
+    medians = (model.prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
+    masses, lows = model.prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
+    network = quantize_network(
+        model.hyper_synthesis,
+        calibration(model, pictures),
+        input_frac_bits=INPUT_BITS,
+        input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
+        output_frac_bits=OUTPUT_BITS,
+    )
+    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))
+
+
+def calibration(model: MeanScaleHyperprior, pictures: Sequence[Float[Tensor, "B 3 H W"]]) -> Float[Tensor, "n N h w"]:
+    """Hyper-latents of the pictures at every rate the model serves, cut to the size of the smallest."""
+    found = []
+    for picture in pictures:
+        for level in range(1, len(model.config.lambdas) + 1):
+            quality = torch.full((len(picture),), float(level), device=picture.device)
+            found.append(model.hyper_analysis(model.scaled_latent(picture, quality)).float().cpu())
+    height, width = (min(z.shape[side] for z in found) for side in (2, 3))
+    return torch.cat([z[:, :, :height, :width] for z in found])

@@ -1,0 +1,181 @@
+"""The image codec's part of `latens demo`: photographs compressed and decompressed, beside JPEG of the same size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from PIL import Image
+
+from latens.data.files import write_atomic
+from latens.data.images import Pixels, to_pil, write_image
+from latens.inference.demo import Photograph, photographs
+from latens.inference.report import Block, Figure, Gallery, Links, Part, Section, Table
+from latens.metrics.image import psnr
+from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
+from latens.systems.image_codec.measure import OURS, Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
+from latens.systems.image_codec.results import EvaluationReport
+
+SHOWN = (1.0, 3.0, 5.0)  # qualities with pictures; the middle one is also shown whole
+CURVE = (1.0, 3.0, 5.0, 7.0, 8.0)  # qualities of the plot
+CROP = (128, 96)  # width and height of the details
+CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"coffee": (236, 150), "chelsea": (150, 60), "astronaut": (168, 70)}
+)
+"""Upper left corners of the details (x, y): where the eye goes first."""
+
+INTRO = (
+    "Each photograph was compressed to a .ltn file by the bundled neural codec (a mean-scale hyperprior that serves all "
+    "rates) and decompressed again. Sizes are those of the files. The JPEG beside it is the one of lowest quality that is "
+    "not smaller than our file, so JPEG always has at least as many bytes (4:2:0, optimised Huffman tables)."
+)
+
+
+def section(folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section:
+    """Section of the bundled image codec; see `latens.inference.demo.DemoSection`."""
+    from latens.systems.image_codec.predict import load
+
+    return show(load("image_codec", device=device, threads=threads), folder, progress=progress)
+
+
+def show(
+    codec: Codec,
+    folder: Path,
+    *,
+    photos: Sequence[Photograph] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Section:
+    """Compresses photographs (by default the bundled ones) and writes .ltn, .png and .jpg files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    studies = []
+    for photo in photographs() if photos is None else photos:
+        if not studies:
+            codec.compress(photo.path, quality=CURVE[0])  # the first call prepares kernels; it is not what is timed
+        studies.append(_study(codec, photo, folder))
+        progress(f"image_codec: {photo.name}")
+    return Section("Image compression", [INTRO, *_summary(codec, studies)], [study.part for study in studies])
+
+
+class _Study(NamedTuple):
+    part: Part
+    subject: Subject
+    trials: list[Trial]  # ours at CURVE, then the other codecs
+
+
+class _Pair(NamedTuple):
+    """Ours, and the JPEG to compare it with."""
+
+    ours: Trial
+    jpeg: Match
+    jpeg_decoded: Pixels
+
+
+def _study(codec: Codec, photo: Photograph, folder: Path) -> _Study:
+    subject = load_subject(photo.path, photo.name)
+    encoders = {encoder.name: encoder for encoder in available()}
+    ours = [try_codec(codec, subject.picture, quality) for quality in CURVE]
+    pairs = [_pair(encoders["JPEG"], subject, trial) for trial in ours if trial.setting in SHOWN]
+    written = [name for pair in pairs for name in _write(pair, photo.name, folder)]
+    others = [try_encoder(each, subject.picture, quality) for each in encoders.values() for quality in each.qualities]
+    height, width = subject.picture.pixels.shape[:2]
+    blocks: list[Block] = [
+        Gallery(_whole(subject.picture.pixels, pairs[len(pairs) // 2]), columns=3, narrowest=200),
+        Gallery(_details(subject, pairs), columns=1 + len(pairs), narrowest=170),
+        Links("Files:", [f"{folder.name}/{name}" for name in written]),
+    ]
+    heading = f"{photo.title}, {width} × {height} ({photo.credit})"
+    return _Study(Part(heading, blocks), subject, ours + others)
+
+
+def _pair(jpeg: Encoder, subject: Subject, ours: Trial) -> _Pair:
+    match = match_size(jpeg, subject.picture, len(ours.data))
+    return _Pair(ours, match, decode(match.data))
+
+
+def _write(pair: _Pair, name: str, folder: Path) -> list[str]:
+    """The file, what comes out of it, and the JPEG of its size; returns their names."""
+    stem = f"{name}_q{pair.ours.setting:g}"
+    write_atomic(folder / f"{stem}.ltn", pair.ours.data)
+    write_image(folder / f"{stem}.png", Image.fromarray(pair.ours.decoded))
+    write_atomic(folder / f"{stem}_same_size.jpg", pair.jpeg.data)
+    return [f"{stem}.ltn", f"{stem}.png", f"{stem}_same_size.jpg"]
+
+
+def _whole(original: Pixels, pair: _Pair) -> list[Figure]:
+    bits = 24
+    return [
+        Figure(_lossless(original), "Original", f"{bits} bits per pixel, {original.nbytes:,} bytes of pixels"),
+        Figure(_lossless(pair.ours.decoded), _ours_title(pair.ours), _numbers(original, pair.ours.decoded, pair.ours.data)),
+        Figure(pair.jpeg.data, _jpeg_title(pair.jpeg), _numbers(original, pair.jpeg_decoded, pair.jpeg.data)),
+    ]
+
+
+def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
+    """Details, enlarged: the original and ours from small to fine in one row, the JPEGs below."""
+    original = subject.picture.pixels
+
+    def detail(pixels: Pixels, title: str, caption: str) -> Figure:
+        return Figure(_lossless(_crop(pixels, subject.name)), title, caption, pixelated=True)
+
+    return [
+        detail(original, "Original", "detail, enlarged"),
+        *(
+            detail(pair.ours.decoded, _ours_title(pair.ours), _numbers(original, pair.ours.decoded, pair.ours.data))
+            for pair in pairs
+        ),
+        Figure(b"", "JPEG with at least as many bytes", "below the file of ours that it is compared with"),
+        *(
+            detail(pair.jpeg_decoded, _jpeg_title(pair.jpeg), _numbers(original, pair.jpeg_decoded, pair.jpeg.data))
+            for pair in pairs
+        ),
+    ]
+
+
+def _crop(pixels: Pixels, name: str) -> Pixels:
+    """The detail of a photograph, or its middle where none was chosen; all of it where it is smaller."""
+    height, width = pixels.shape[:2]
+    left, top = CORNERS.get(name, ((width - CROP[0]) // 2, (height - CROP[1]) // 2))
+    left, top = max(0, min(left, width - CROP[0])), max(0, min(top, height - CROP[1]))
+    return pixels[top : top + CROP[1], left : left + CROP[0]]
+
+
+def _ours_title(trial: Trial) -> str:
+    return f"{OURS}, quality {trial.setting:g}"
+
+
+def _jpeg_title(match: Match) -> str:
+    return f"JPEG, quality {match.quality}"
+
+
+def _numbers(original: Pixels, decoded: Pixels, data: bytes) -> str:
+    height, width = original.shape[:2]
+    return f"{8 * len(data) / (width * height):.3f} bpp, {len(data):,} bytes, {psnr(original, decoded):.2f} dB"
+
+
+def _lossless(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    to_pil(pixels).save(buffer, format="WEBP", lossless=True, method=1, quality=30)
+    return buffer.getvalue()
+
+
+def _summary(codec: Codec, studies: Sequence[_Study]) -> list[Block]:
+    """Plot and tables over all photographs."""
+    rows = tuple(measure(trial, study.subject, similarity=False) for study in studies for trial in study.trials)
+    report = EvaluationReport(codec.name, codec.model_id, rows, {each.name: each.version for each in available()})
+    plot = Figure(report.plot(), caption="Rate against quality, means over the photographs below.", alt="R-D curves")
+    return [plot, report.rate_table(), report.bd_table(), _timings(studies)]
+
+
+def _timings(studies: Sequence[_Study]) -> Table:
+    rows = []
+    for study in studies:
+        height, width = study.subject.picture.pixels.shape[:2]
+        trial = next(trial for trial in study.trials if trial.codec == OURS and trial.setting == SHOWN[1])
+        speeds = [f"{width * height / 1e6 / taken:.2f}" for taken in (trial.encode_seconds, trial.decode_seconds)]
+        times = [f"{trial.encode_seconds:.3f}", f"{trial.decode_seconds:.3f}"]
+        rows.append([study.subject.name, f"{width} × {height}", *times, *speeds])
+    columns = ["photograph", "pixels", "compress s", "decompress s", "compress Mpx/s", "decompress Mpx/s"]
+    return Table(columns, rows, f"Wall-clock time at quality {SHOWN[1]:g}, one run, after one call to warm up.")

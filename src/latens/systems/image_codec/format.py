@@ -1,0 +1,166 @@
+"""What a latens image file holds, inside the container of `codes.stream`.
+
+Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), quality u16 (in 1/256), flags u8 (bit 0 grey,
+bit 1 alpha), latent rows per band u8. Sections, all required, in this order:
+
+    kind 1  hyper-latent z, all of it
+    kind 2  latent y, one section per band of rows: CRC32 u32 of the band's scale levels, then the coded symbols
+    kind 3  alpha channel as a lossless 8-bit grey PNG, present when bit 1 is set
+
+Latent sizes are derived from the picture's, never stored. The CRC of the scale levels tells a machine that computed another
+prior (DeviceMismatch) from damaged bytes (Corrupt).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from latens.codes.stream import Container, Section, pack, unpack
+from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
+from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
+
+PROFILE = "IMG1"
+HYPER, BAND, ALPHA = 1, 2, 3
+KINDS: Mapping[int, str] = MappingProxyType({HYPER: "hyper-latent", BAND: "latent band", ALPHA: "alpha channel"})
+BAND_ROWS = 64  # latent rows of one band: 1,024 picture rows
+QUALITY_STEPS = 256  # a stored quality counts these per unit
+GREY, WITH_ALPHA = 1, 2
+_HEADER = struct.Struct("<IIHBB")
+MAX_PIXELS, MAX_SIDE = 64 * 2**20, 16_384
+
+
+class PictureHeader(NamedTuple):
+    """Size in pixels, quality in 1/256, kind of picture, latent rows of a band."""
+
+    width: int
+    height: int
+    quality: int
+    grey: bool
+    alpha: bool
+    band_rows: int = BAND_ROWS
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of y: the picture's sides rounded up to multiples of 64, over 16."""
+        height, width = (-(-side // HYPER_STRIDE) * HYPER_STRIDE // STRIDE for side in (self.height, self.width))
+        return height, width
+
+    @property
+    def bands(self) -> list[tuple[int, int]]:
+        """First and last-plus-one latent row of every band."""
+        rows = self.latent_size[0]
+        return [(top, min(top + self.band_rows, rows)) for top in range(0, rows, self.band_rows)]
+
+
+class CodedPicture(NamedTuple):
+    """The parts of a file. A band that was lost (read with `partial`) is None."""
+
+    header: PictureHeader
+    model_id: bytes
+    hyper: bytes
+    bands: tuple[bytes | None, ...]
+    alpha: bytes | None
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What `latens inspect` tells. Bits are those of the sections; the header is everything else."""
+
+    width: int
+    height: int
+    mode: str
+    quality: float
+    model_id: str
+    format: str
+    bytes: int
+    bpp: float
+    bits: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_picture(coded: CodedPicture) -> bytes:
+    """The bytes of a file; every band must be there."""
+    header = coded.header
+    flags = GREY * header.grey | WITH_ALPHA * header.alpha
+    packed = _HEADER.pack(header.width, header.height, header.quality, flags, header.band_rows)
+    sections = [Section(HYPER, coded.hyper)]
+    sections += [Section(BAND, band) for band in coded.bands if band is not None]
+    if coded.alpha is not None:
+        sections.append(Section(ALPHA, coded.alpha))
+    return pack(Container(PROFILE, coded.model_id, packed, tuple(sections)))
+
+
+def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
+    """Takes a file apart. Raises the errors of `codes.stream.unpack`, and Corrupt for parts that do not belong together.
+
+    With `partial`, damaged bands are None and a damaged alpha channel is left out; header and z must be intact.
+    """
+    unpacked = unpack(data, known_kinds=KINDS, partial=partial)
+    container, damaged = unpacked.container, unpacked.damaged
+    if container.profile != PROFILE:
+        raise UnsupportedFeature(
+            f"this is no image file (profile {container.profile!r})", hint="use the verb of the system that wrote it"
+        )
+    header = _read_header(container.header)
+    kinds = [HYPER] + [BAND] * len(header.bands) + [ALPHA] * header.alpha
+    lost = {damage.index for damage in damaged}
+    present = iter(container.sections)
+    parts = [None if index in lost else next(present, None) for index in range(len(kinds))]
+    found = [kind if part is None else part.kind for kind, part in zip(kinds, parts, strict=True)]
+    if found != kinds or len(container.sections) + len(lost) != len(kinds):
+        raise Corrupt("the sections do not fit the picture's size", section="header")
+    payloads = [None if part is None else part.payload for part in parts]
+    if payloads[0] is None:
+        raise Corrupt("the hyper-latent is damaged, nothing can be decoded without it", section=KINDS[HYPER])
+    return CodedPicture(
+        header,
+        container.model_id,
+        payloads[0],
+        tuple(payloads[1 : 1 + len(header.bands)]),
+        payloads[-1] if header.alpha else None,
+    )
+
+
+def _read_header(packed: bytes) -> PictureHeader:
+    if len(packed) != _HEADER.size:
+        raise Corrupt(f"the picture header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
+    width, height, quality, flags, band_rows = _HEADER.unpack(packed)
+    if flags & ~(GREY | WITH_ALPHA):
+        raise UnsupportedFeature("the picture uses a feature this latens does not know", hint="update latens")
+    if min(width, height, band_rows) < 1:
+        raise Corrupt(f"the picture header says {width} x {height} pixels, {band_rows} rows a band", section="header")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise LimitExceeded(f"a picture of {width} x {height} pixels is over the limit of {MAX_PIXELS >> 20} Mpx")
+    return PictureHeader(width, height, quality, bool(flags & GREY), bool(flags & WITH_ALPHA), band_rows)
+
+
+def inspect_stream(data: bytes) -> StreamInfo:
+    """Sizes and bits by part of a file, without its model. Raises StreamError or LimitExceeded."""
+    coded = read_picture_file(data)
+    header = coded.header
+    bits = {
+        "latent": 8 * sum(len(band) for band in coded.bands if band is not None),
+        "hyper_latent": 8 * len(coded.hyper),
+        "alpha": 8 * len(coded.alpha or b""),
+    }
+    bits["header"] = 8 * len(data) - sum(bits.values())
+    mode = ("L" if header.grey else "RGB") + ("A" if header.alpha else "")
+    return StreamInfo(
+        width=header.width,
+        height=header.height,
+        mode=mode,
+        quality=header.quality / QUALITY_STEPS,
+        model_id=coded.model_id.hex(),
+        format="image 1.0",
+        bytes=len(data),
+        bpp=8 * len(data) / (header.width * header.height),
+        bits=bits,
+    )
+
+

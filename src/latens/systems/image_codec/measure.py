@@ -1,0 +1,178 @@
+"""One picture, one codec, one setting, one row; and the file of rows that lets an evaluation be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from latens.data.files import write_error
+from latens.data.images import Picture, Pixels, read_picture, to_pil
+from latens.metrics.image import ms_ssim, psnr
+from latens.metrics.rate import bits_per_pixel
+from latens.systems.image_codec.baselines import Encoder, decode
+
+OURS = "latens"
+
+
+class EstimatedRate(Protocol):
+    bits_y: float
+    bits_z: float
+
+
+class Codec(Protocol):
+    """What is measured: the part of `predict.ImageCodec` that an evaluation uses."""
+
+    name: str
+    model_id: str
+    best_quality: float
+
+    def compress(self, image: Any, *, quality: float | None = None) -> bytes: ...
+    def decompress(self, blob: bytes) -> Image.Image: ...
+    def estimate(self, image: Any, *, quality: float) -> EstimatedRate: ...
+
+
+class Subject(NamedTuple):
+    """A test picture without its transparency; `digest` is of its pixels, so that a changed picture is measured anew."""
+
+    name: str
+    picture: Picture
+    digest: str
+
+
+class Row(NamedTuple):
+    """One measurement. Rates come from the bytes of the file; seconds are wall-clock."""
+
+    picture: str
+    digest: str
+    codec: str
+    version: str  # of the weights, or the library and how it is set
+    setting: float  # quality on the codec's own scale
+    bytes: int
+    bpp: float
+    psnr: float  # dB
+    ms_ssim: float | None  # None: the picture is too small for five scales
+    encode_seconds: float
+    decode_seconds: float
+    estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
+
+    @property
+    def key(self) -> tuple[str, str, str, float]:
+        return (self.digest, self.codec, self.version, self.setting)
+
+
+def load_subject(path: Path, name: str) -> Subject:
+    """Reads a test picture. Transparency is left out: no other codec here would store it in the same way."""
+    picture = read_picture(path)._replace(alpha=None)
+    digest = hashlib.sha256(repr((picture.pixels.shape, picture.grey)).encode() + picture.pixels.tobytes())
+    return Subject(name, picture, digest.hexdigest()[:16])
+
+
+class Trial(NamedTuple):
+    """A picture through a codec and back."""
+
+    codec: str
+    version: str
+    setting: float
+    data: bytes
+    decoded: Pixels
+    encode_seconds: float
+    decode_seconds: float
+    estimated_bytes: float | None = None
+
+
+def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
+    """Our codec: to bytes and back, and what its probabilities say the bytes would be."""
+    image = to_pil(picture.pixels, grey=picture.grey)
+    started = time.perf_counter()
+    data = codec.compress(image, quality=quality)
+    packed = time.perf_counter()
+    decoded = np.asarray(codec.decompress(data).convert("RGB"))
+    done = time.perf_counter()
+    estimate = codec.estimate(image, quality=quality)
+    estimated = (estimate.bits_y + estimate.bits_z) / 8
+    return Trial(OURS, codec.model_id, quality, data, decoded, packed - started, done - packed, estimated)
+
+
+def try_encoder(encoder: Encoder, picture: Picture, quality: int) -> Trial:
+    """Another codec: to bytes and back."""
+    started = time.perf_counter()
+    data = encoder.encode(picture, quality)
+    packed = time.perf_counter()
+    decoded = decode(data)
+    done = time.perf_counter()
+    return Trial(encoder.name, encoder.version, quality, data, decoded, packed - started, done - packed)
+
+
+def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
+    """The numbers of a trial; MS-SSIM, the slowest of them, can be left out."""
+    original = subject.picture.pixels
+    height, width = original.shape[:2]
+    return Row(
+        picture=subject.name,
+        digest=subject.digest,
+        codec=trial.codec,
+        version=trial.version,
+        setting=trial.setting,
+        bytes=len(trial.data),
+        bpp=bits_per_pixel(len(trial.data), width, height),
+        psnr=psnr(original, trial.decoded),
+        ms_ssim=ms_ssim(original, trial.decoded) if similarity else None,
+        encode_seconds=round(trial.encode_seconds, 5),
+        decode_seconds=round(trial.decode_seconds, 5),
+        estimated_bytes=trial.estimated_bytes,
+    )
+
+
+class RowLog:
+    """The rows of an evaluation, kept as JSON lines as they come; those of an earlier run are found again.
+
+    Without a path nothing is kept. A line that was cut off by a kill is measured again. Raises StorageFull or
+    UnreadableInput where the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._rows = {row.key: row for row in _read_rows(path)} if path is not None else {}
+
+    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
+        """The rows there are for one picture and codec, by setting."""
+        found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
+        return {setting: row for setting, row in found.items() if row is not None}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keeps new rows; they are on the disk when this returns."""
+        rows = list(rows)
+        self._rows.update((row.key, row) for row in rows)
+        if self.path is None or not rows:
+            return
+        # A line break first: it ends a line that an earlier run may have been killed in; empty lines mean nothing.
+        data = "\n" + "".join(json.dumps(row._asdict()) + "\n" for row in rows)
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(descriptor, data.encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield Row(**record)
+        except (ValueError, TypeError):  # cut short, or of another version of latens
+            continue

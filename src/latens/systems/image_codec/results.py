@@ -1,0 +1,287 @@
+"""What an evaluation found: means, BD-rates, the check of rates against probabilities; as table, plot, page and JSON.
+
+Conventions: means over pictures are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual
+on Kodak. MS-SSIM is compared and drawn on the scale -10 log10(1 - mean).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from latens.data.files import write_atomic
+from latens.errors import InputError
+from latens.inference.report import Figure, Page, Part, Section, Table
+from latens.metrics.image import mean_db, similarity_db
+from latens.metrics.plot import Panel, rate_distortion_plot
+from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
+from latens.systems.image_codec.measure import OURS, Row
+
+Measure = Literal["psnr", "ms_ssim"]
+TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
+ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # a file may be this far from the code length of its symbols
+
+
+class Means(NamedTuple):
+    """One codec at one setting, over all pictures."""
+
+    codec: str
+    setting: float
+    bpp: float
+    psnr: float
+    ms_ssim: float | None
+    encode_seconds: float
+    decode_seconds: float
+
+
+class SizeCheck(NamedTuple):
+    """Real bytes against the code length by the model's probabilities, over all files of ours.
+
+    `worst` is the file that is furthest from it in units of what is allowed, 1 % and 200 bytes.
+    """
+
+    files: int
+    within: int
+    worst: Row
+
+    @property
+    def difference(self) -> float:
+        return _difference(self.worst)
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Rows of every picture, codec and setting, and everything that follows from them."""
+
+    model: str
+    model_id: str
+    rows: tuple[Row, ...]
+    settings: dict[str, str]  # of the other codecs, for captions
+    failures: tuple[str, ...] = ()  # pictures that could not be read, and why
+
+    @cached_property
+    def pictures(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.picture for row in self.rows))
+
+    @cached_property
+    def codecs(self) -> tuple[str, ...]:
+        """Ours first."""
+        return tuple(dict.fromkeys((OURS, *(row.codec for row in self.rows))))
+
+    @property
+    def exit_status(self) -> int:
+        return InputError.exit_status if self.failures else 0
+
+    def means(self, codec: str) -> list[Means]:
+        """Means over pictures at every setting of a codec."""
+        groups = _by_setting([row for row in self.rows if row.codec == codec])
+        return [_means(codec, setting, group) for setting, group in groups.items()]
+
+    def curve(self, codec: str, measure: Measure) -> Curve:
+        """Mean rate against mean quality; pictures that are too small for MS-SSIM do not count in its curve."""
+        rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
+        return _curve(codec, rows, measure)
+
+    def bd_rates(self, measure: Measure) -> dict[str, BdRate | None]:
+        """BD-rate of ours against every other codec; None where the curves share no quality."""
+        ours = self.curve(OURS, measure)
+        return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
+
+    def size_check(self) -> SizeCheck:
+        """How far files of ours are from their code lengths."""
+        files = [row for row in self.rows if row.estimated_bytes is not None]
+        within = sum(_share_of_allowed(row) <= 1 for row in files)
+        return SizeCheck(len(files), within, max(files, key=_share_of_allowed))
+
+    # ------------------------------------------------------------------------------------------------------ tables
+
+    def rate_table(self) -> Table:
+        """Ours at every setting, beside the rate that the others need for the same PSNR."""
+        others = [self.curve(codec, "psnr") for codec in self.codecs[1:]]
+        columns = {
+            "quality": lambda mean: f"{mean.setting:g}",
+            "bpp": lambda mean: f"{mean.bpp:.4f}",
+            "PSNR dB": lambda mean: f"{mean.psnr:.2f}",
+            "MS-SSIM": lambda mean: "-" if mean.ms_ssim is None else f"{mean.ms_ssim:.4f}",
+            "compress s": lambda mean: f"{mean.encode_seconds:.3f}",
+            "decompress s": lambda mean: f"{mean.decode_seconds:.3f}",
+            **{f"{curve.name} bpp": lambda mean, curve=curve: _needed(curve, mean.psnr) for curve in others},
+        }
+        rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
+        caption = f"Means over {_count(len(self.pictures), 'picture')} at each quality; bits from bytes of real files."
+        if others:
+            caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
+        return _without_empty(Table(list(columns), rows, caption))
+
+    def bd_table(self) -> Table:
+        """BD-rates of ours, with the range of quality each was taken over."""
+        psnr, similarity = self.bd_rates("psnr"), self.bd_rates("ms_ssim")
+        rows = [[f"against {codec}", *_cells(psnr[codec]), *_cells(similarity[codec])] for codec in psnr]
+        settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
+        caption = f"Difference in rate at equal quality (negative: fewer bits), over all quality both reach. {settings}."
+        return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
+
+    def picture_table(self) -> Table:
+        """Every picture: ours at its middle setting, and BD-rates (PSNR) on the picture alone."""
+        settings = [mean.setting for mean in self.means(OURS)]
+        middle = settings[(len(settings) - 1) // 2]
+        rows = []
+        for name in self.pictures:
+            own = [row for row in self.rows if row.picture == name]
+            curves = {codec: _curve(codec, [row for row in own if row.codec == codec], "psnr") for codec in self.codecs}
+            row = next(row for row in own if row.codec == OURS and row.setting == middle)
+            deltas = [_cells(_compare(curves[codec], curves[OURS]))[0] for codec in self.codecs[1:]]
+            rows.append([name, f"{row.bpp:.4f}", f"{row.psnr:.2f}", *deltas])
+        heads = ["picture", f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
+        return Table(heads, rows, "BD-rates (PSNR) of every picture by itself; pictures on which we lose are positive.")
+
+    def size_line(self) -> str:
+        """The check of sizes, in a sentence."""
+        check = self.size_check()
+        relative = 100 * check.difference / (check.worst.estimated_bytes or 1)
+        return (
+            f"File against code length by the model's probabilities: {check.within} of {check.files} files within 1 % + "
+            f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.picture} at quality "
+            f"{check.worst.setting:g}."
+        )
+
+    def heading(self) -> str:
+        return f"{self.model}, weights {self.model_id[:12]}, {_count(len(self.pictures), 'picture')}"
+
+    def table(self) -> str:
+        """Everything for a terminal."""
+        parts = [self.heading(), self.rate_table().text()]
+        if len(self.codecs) > 1:
+            parts.append(self.bd_table().text())
+        parts.append(self.size_line())
+        parts += [f"left out: {failure}" for failure in self.failures]
+        return "\n\n".join(parts)
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    def to_dict(self) -> dict[str, Any]:
+        """Means, BD-rates and checks; the rows themselves are in rows.jsonl."""
+        check = self.size_check()
+        return {
+            "model": self.model,
+            "model_id": self.model_id,
+            "pictures": list(self.pictures),
+            "left_out": list(self.failures),
+            "settings": self.settings,
+            "means": [mean._asdict() for codec in self.codecs for mean in self.means(codec)],
+            "bd_rate": {
+                measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()}
+                for measure in TITLES
+            },
+            "size_check": {
+                "files": check.files,
+                "within_1_percent_and_200_bytes": check.within,
+                "worst": {
+                    "picture": check.worst.picture,
+                    "quality": check.worst.setting,
+                    "bytes": check.worst.bytes,
+                    "estimated_bytes": check.worst.estimated_bytes,
+                },
+            },
+        }
+
+    def plot(self) -> bytes:
+        """A PNG of the curves: PSNR and, where pictures are large enough, MS-SSIM."""
+        return rate_distortion_plot(
+            [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
+        )
+
+    def _curves(self, measure: Measure) -> Sequence[Curve]:
+        ours = self.curve(OURS, measure)
+        return [ours, *(self.curve(codec, measure) for codec in self.codecs[1:])] if ours.points else []
+
+    def page(self) -> Page:
+        """The report to look at."""
+        plot = Figure(self.plot(), caption="Rate against quality, means over pictures.", alt="rate-distortion curves")
+        tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
+        blocks = [plot, *tables, self.size_line(), *(f"Left out: {failure}" for failure in self.failures)]
+        parts = [Part("Picture by picture", [self.picture_table()])]
+        return Page("Evaluation of the image codec", [Section("Rate and quality", blocks, parts)], self.heading())
+
+    def save(self, folder: Path) -> None:
+        """Writes evaluation.json, table.txt, rd.png and index.html."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomic(folder / "evaluation.json", (record + "\n").encode())
+        write_atomic(folder / "table.txt", (self.table() + "\n").encode())
+        write_atomic(folder / "rd.png", self.plot())
+        self.page().save(folder / "index.html")
+
+
+def _by_setting(rows: Sequence[Row]) -> dict[float, list[Row]]:
+    groups: dict[float, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.setting):
+        groups[row.setting].append(row)
+    return dict(groups)
+
+
+def _means(codec: str, setting: float, rows: Sequence[Row]) -> Means:
+    similarities = [row.ms_ssim for row in rows if row.ms_ssim is not None]
+    return Means(
+        codec=codec,
+        setting=setting,
+        bpp=_mean([row.bpp for row in rows]),
+        psnr=mean_db(row.psnr for row in rows),
+        ms_ssim=_mean(similarities) if similarities else None,
+        encode_seconds=_mean([row.encode_seconds for row in rows]),
+        decode_seconds=_mean([row.decode_seconds for row in rows]),
+    )
+
+
+def _curve(codec: str, rows: Sequence[Row], measure: Measure) -> Curve:
+    points = []
+    for setting, group in _by_setting(rows).items():
+        mean = _means(codec, setting, group)
+        quality = mean.psnr if measure == "psnr" else similarity_db(mean.ms_ssim or 0.0)
+        points.append(Point(setting, mean.bpp, quality))
+    return Curve(codec, tuple(points))
+
+
+def _compare(anchor: Curve, tested: Curve) -> BdRate | None:
+    try:
+        return compare(anchor, tested)
+    except InputError:
+        return None
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without columns that say nothing in any row."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] != "-" for row in table.rows)]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.caption)
+
+
+def _needed(curve: Curve, quality: float) -> str:
+    rate = rate_at(curve, quality)
+    return "-" if rate is None else f"{rate:.4f}"
+
+
+def _cells(delta: BdRate | None) -> tuple[str, str]:
+    if delta is None:
+        return "-", "-"
+    return f"{delta.percent:+.1f} %", f"{delta.lowest:.1f} to {delta.highest:.1f}"
+
+
+def _difference(row: Row) -> float:
+    return row.bytes - (row.estimated_bytes or 0.0)
+
+
+def _share_of_allowed(row: Row) -> float:
+    return abs(_difference(row)) / (ALLOWED_SHARE * (row.estimated_bytes or 0.0) + ALLOWED_BYTES)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,41 @@
+"""A tiny untrained codec in a model folder, and pictures to run the verbs on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from latens.hub import save_model
+    from latens.systems.image_codec.coding import freeze
+    from latens.systems.image_codec.config import ImageCodecConfig
+    from latens.systems.image_codec.model import MeanScaleHyperprior
+
+    torch.manual_seed(0)
+    config = ImageCodecConfig(hidden=16, latent=24, lambdas=(0.005, 0.02))
+    model = MeanScaleHyperprior(config).eval()
+    coding = freeze(model, [torch.rand(1, 3, 128, 128)])
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    described = {"system": "image_codec", "model": asdict(config), "coding": coding.spec()}
+    save_model(folder, described, model.state_dict(), coding.tensors())
+    return folder
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Two pictures in two folders; a third file is no picture although its name says so."""
+    folder = tmp_path / "album"
+    (folder / "trip").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (40, 70)), ("trip/b.jpg", (65, 33))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "c.jpg").write_text("not a picture")
+    return folder

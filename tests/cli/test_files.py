@@ -1,0 +1,149 @@
+"""compress, decompress and inspect on real files: places, skipping, failures, standard streams, JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def records(capsys: Capture) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_folder_is_mirrored_and_a_bad_file_does_not_stop_it(album: Path, tiny_model: Path, capsys: Capture) -> None:
+    out = album.parent / "small"
+    command = ["compress", str(album), "-o", str(out), "--model", str(tiny_model), "--format", "json"]
+    assert main(command) == 3
+    shown = capsys.readouterr()
+    by_name = {Path(record["input"]).name: record for record in map(json.loads, shown.out.splitlines())}
+    assert {name: record["status"] for name, record in by_name.items()} == {
+        "a.png": "done",
+        "b.jpg": "done",
+        "c.jpg": "failed",
+    }
+    assert by_name["c.jpg"]["exit_status"] == 3
+    assert shown.err.startswith("device ")
+    assert "weights " in shown.err.splitlines()[0]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.ltn")) == ["a.ltn", "trip/b.ltn"]
+    assert by_name["a.png"]["bytes"] == (out / "a.ltn").stat().st_size
+    assert by_name["a.png"]["bpp"] == pytest.approx(8 * by_name["a.png"]["bytes"] / (40 * 70), rel=1e-4)
+    (failure,) = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert failure["input"] == str(album / "c.jpg")
+
+    before = (out / "a.ltn").stat().st_mtime_ns
+    assert main(command) == 3
+    assert [record["status"] for record in records(capsys)].count("skipped") == 2
+    assert (out / "a.ltn").stat().st_mtime_ns == before
+    assert main([*command, "--force"]) == 3
+    assert (out / "a.ltn").stat().st_mtime_ns > before
+
+    assert main(["decompress", str(out), "-o", str(album.parent / "back"), "--model", str(tiny_model)]) == 0
+    assert Image.open(album.parent / "back" / "trip" / "b.png").size == Image.open(album / "trip" / "b.jpg").size
+
+
+def test_without_out_the_result_goes_beside_the_input_and_is_named(
+    album: Path, tiny_model: Path, capsys: Capture
+) -> None:
+    assert main(["compress", str(album / "a.png"), "--model", str(tiny_model)]) == 0
+    assert capsys.readouterr().out.startswith(str(album / "a.ltn"))
+    assert (album / "a.ltn").exists()
+
+
+def test_nothing_named_is_overwritten_without_force(album: Path, tiny_model: Path, capsys: Capture) -> None:
+    out = album / "mine.ltn"
+    out.write_bytes(b"precious")
+    command = ["compress", str(album / "a.png"), "-o", str(out), "--model", str(tiny_model)]
+    assert main(command) == 2
+    assert "--force" in capsys.readouterr().err
+    assert out.read_bytes() == b"precious"
+    assert main([*command, "--force"]) == 0
+    assert out.read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["compress", "album/c.jpg"], 3),
+        (["compress", "album/a.png", "-o", "other.png"], 2),
+        (["compress", "album/a.png", "album/trip/b.jpg", "-o", "-"], 2),
+        (["compress", "album/a.png", "--quality", "3"], 2),  # the tiny model has two
+        (["compress", "album/a.png", "--device", "cuda:9999"], 7),
+        (["compress", "album/a.png", "--device", "tpu"], 2),
+        (["decompress", "album/a.png"], 3),
+        (["decompress", "album/a.png", "-o", "a.txt"], 2),
+        (["inspect", "album/a.png"], 3),
+        (["inspect", "album"], 3),
+    ],
+)
+def test_errors(
+    words: list[str], status: int, album: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(album.parent)
+    before = sorted(album.parent.rglob("*"))
+    model = [] if words[0] == "inspect" else ["--model", str(tiny_model)]
+    assert main([*words, *model]) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    said = [line for line in shown.err.splitlines() if not line.startswith("device ")]
+    assert said[0].startswith("latens: ")
+    assert len(said) <= 3
+    assert sorted(album.parent.rglob("*")) == before
+
+
+def test_an_unknown_model_is_6(album: Path, capsys: Capture) -> None:
+    assert main(["compress", str(album / "a.png"), "--model", "nothing"]) == 6
+    assert "latens models" in capsys.readouterr().err
+
+
+def test_standard_streams_carry_only_the_file(album: Path, tiny_model: Path) -> None:
+    def run(*words: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "latens", *words, "--model", str(tiny_model)]
+        return subprocess.run(command, input=data, capture_output=True, check=False, env=dict(os.environ))
+
+    packed = run("compress", "-", data=(album / "a.png").read_bytes())
+    assert packed.returncode == 0
+    assert packed.stdout.startswith(b"\x89LTN")
+    assert b"bpp" in packed.stderr
+    unpacked = run("decompress", "-", "-o", "-", "--format", "quiet", data=packed.stdout)
+    assert unpacked.stderr == b""
+    assert Image.open(io.BytesIO(unpacked.stdout)).size == (70, 40)
+
+
+def test_inspect_tells_the_bits_of_every_part(album: Path, tiny_model: Path, capsys: Capture) -> None:
+    out = album / "a.ltn"
+    main(["compress", str(album / "a.png"), "-o", str(out), "--model", str(tiny_model), "--quality", "1.5"])
+    capsys.readouterr()
+    assert main(["inspect", str(out), "--format", "json"]) == 0
+    (record,) = records(capsys)
+    assert (record["width"], record["height"], record["quality"]) == (70, 40, 1.5)
+    assert sum(record["bits"].values()) == 8 * out.stat().st_size
+    assert main(["inspect", str(out)]) == 0
+    assert "hyper latent" in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_decoded_in_part_on_request_only(tmp_path: Path, tiny_model: Path, capsys: Capture) -> None:
+    tall = tmp_path / "tall.png"  # two bands: 1,024 rows each
+    Image.effect_noise((16, 1100), 60).save(tall)
+    packed = tmp_path / "tall.ltn"
+    assert main(["compress", str(tall), "--model", str(tiny_model)]) == 0
+    damaged = bytearray(packed.read_bytes())
+    damaged[-1] ^= 1  # the last band
+    packed.write_bytes(damaged)
+    command = ["decompress", str(packed), "-o", str(tmp_path / "back.png"), "--model", str(tiny_model)]
+    assert main(command) == 3
+    assert not (tmp_path / "back.png").exists()
+    assert main([*command, "--partial"]) == 4
+    assert "rows 1024-1099" in capsys.readouterr().out
+    assert Image.open(tmp_path / "back.png").size == (16, 1100)

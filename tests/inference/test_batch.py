@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latens.data.files import find_inputs, read_bytes, write_atomic
+from latens.errors import LimitExceeded, PartialResult, StorageFull, UnreadableInput
+from latens.inference.batch import Job, Outcome, plan_jobs, run_batch
+
+
+def jobs_of(folder: Path, contents: dict[str, bytes]) -> list[Job]:
+    for name, data in contents.items():
+        (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "in" / name).write_bytes(data)
+    return plan_jobs(find_inputs([folder / "in"], frozenset({".txt"})), folder / "out", ".up")
+
+
+def upper(job: Job) -> dict[str, Any]:
+    """The work of these tests: upper case; content names the error to meet."""
+    data = read_bytes(job.input, limit=100)
+    match data:
+        case b"bad":
+            raise UnreadableInput("bad content")
+        case b"bug":
+            raise KeyError("oops")
+        case b"full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        case b"memory":
+            raise MemoryError
+        case b"torch":
+            torch.empty(2**60, dtype=torch.uint8)
+        case b"stop":
+            raise KeyboardInterrupt
+    write_atomic(job.output, data.upper())
+    return {"bytes": len(data)}
+
+
+def failures(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / "failures.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_jobs_mirror_the_inputs(tmp_path: Path):
+    jobs = jobs_of(tmp_path, {"a.txt": b"a", "d/b.txt": b"b"})
+    assert jobs == [
+        Job(tmp_path / "in" / "a.txt", tmp_path / "out" / "a.up", named=False),
+        Job(tmp_path / "in" / "d" / "b.txt", tmp_path / "out" / "d" / "b.up", named=False),
+    ]
+
+
+def test_all_good(tmp_path: Path):
+    outcomes: list[Outcome] = []
+    jobs = jobs_of(tmp_path, {"a.txt": b"a", "b.txt": b"bb"})
+    report = run_batch(jobs, upper, on_result=outcomes.append)
+    assert (report.done, report.skipped, report.failed, report.not_done, report.exit_status) == (2, 0, (), 0, 0)
+    assert [(outcome.status, outcome.record) for outcome in outcomes] == [
+        ("done", {"bytes": 1}),
+        ("done", {"bytes": 2}),
+    ]
+    assert (tmp_path / "out" / "b.up").read_bytes() == b"BB"
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
+
+
+def test_bad_files_are_listed_and_passed_over(tmp_path: Path):
+    contents = {"1.txt": b"one", "2.txt": b"bad", "3.txt": b"bug", "4.txt": b"x" * 101, "ü.txt": b"last"}
+    outcomes: list[Outcome] = []
+    report = run_batch(jobs_of(tmp_path, contents), upper, on_result=outcomes.append)
+    assert (report.done, len(report.failed), report.exit_status) == (2, 3, 3)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "failed", "failed", "done"]
+    assert isinstance(outcomes[2].error, KeyError)
+    assert report.log == tmp_path / "out" / "failures.jsonl"
+    lines = failures(tmp_path)
+    assert lines == [failure._asdict() for failure in report.failed]
+    assert [(line["error"], line["exit_status"]) for line in lines] == [
+        ("UnreadableInput", 3),
+        ("KeyError", 70),
+        ("LimitExceeded", 5),
+    ]
+    assert lines[0]["message"] == f"{tmp_path / 'in' / '2.txt'}: bad content"  # placed by the batch
+
+
+def test_a_second_run_skips_what_is_finished_and_clears_the_list(tmp_path: Path):
+    jobs = jobs_of(tmp_path, {"a.txt": b"good", "b.txt": b"bad"})
+    assert run_batch(jobs, upper).exit_status == 3
+    again = run_batch(jobs, upper)
+    assert (again.done, again.skipped, len(again.failed)) == (0, 1, 1)
+    assert len(failures(tmp_path)) == 1  # begun anew, not added to
+    (tmp_path / "in" / "b.txt").write_bytes(b"mended")
+    mended = run_batch(jobs, upper)
+    assert (mended.done, mended.skipped, mended.exit_status) == (1, 1, 0)
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
+    assert run_batch(jobs, upper, force=True).done == 2
+
+
+def test_a_full_disk_stops_the_batch(tmp_path: Path):
+    jobs = jobs_of(tmp_path, {"1.txt": b"one", "2.txt": b"bad", "3.txt": b"full", "4.txt": b"four", "5.txt": b"five"})
+    report = run_batch(jobs, upper)
+    assert (report.done, len(report.failed), report.not_done, report.exit_status) == (1, 2, 2, 5)
+    assert isinstance(report.stopped, StorageFull)
+    assert not (tmp_path / "out" / "4.up").exists()
+
+
+@pytest.mark.parametrize("content", [b"memory", b"torch"])
+def test_too_little_memory_for_one_file(tmp_path: Path, content: bytes):
+    report = run_batch(jobs_of(tmp_path, {"1.txt": content, "2.txt": b"two"}), upper)
+    assert report.done == 1
+    assert [(failure.error, failure.exit_status) for failure in report.failed] == [("LimitExceeded", 5)]
+
+
+@pytest.mark.parametrize("content", [b"bad", b"bug", b"full", b"memory"])
+def test_a_single_named_file_raises_its_own_error(tmp_path: Path, content: bytes):
+    expected = {b"bad": UnreadableInput, b"bug": KeyError, b"full": StorageFull, b"memory": LimitExceeded}[content]
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(expected):
+        run_batch([Job(tmp_path / "x.txt", tmp_path / "out" / "x.up")], upper)
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_folder_of_one_is_a_batch(tmp_path: Path):
+    report = run_batch(jobs_of(tmp_path, {"only.txt": b"bad"}), upper)
+    assert report.exit_status == 3
+
+
+def test_a_partial_result_counts_as_failed(tmp_path: Path):
+    def partly(job: Job) -> dict[str, Any]:
+        write_atomic(job.output, b"half")
+        raise PartialResult("half of it")
+
+    report = run_batch(jobs_of(tmp_path, {"a.txt": b"a"}), partly)
+    assert report.failed[0].exit_status == 4
+
+
+def test_an_interrupt_passes_through_and_keeps_what_is_done(tmp_path: Path):
+    jobs = jobs_of(tmp_path, {"1.txt": b"bad", "2.txt": b"two", "3.txt": b"stop", "4.txt": b"four"})
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(jobs, upper)
+    assert sorted(os.listdir(tmp_path / "out")) == ["2.up", "failures.jsonl"]
+    (tmp_path / "in" / "3.txt").write_bytes(b"three")
+    assert run_batch(jobs, upper).done == 2
+
+
+def test_a_list_that_cannot_be_written_stops_nothing(tmp_path: Path):
+    jobs = jobs_of(tmp_path, {"1.txt": b"bad", "2.txt": b"two"})
+    (tmp_path / "out" / "failures.jsonl").mkdir(parents=True)
+    report = run_batch(jobs, upper)
+    assert (report.done, len(report.failed), report.log) == (1, 1, None)
+
+
+def test_no_jobs():
+    assert run_batch([], upper).exit_status == 0
+
+
+def test_a_killed_batch_goes_on_where_it_stopped(tmp_path: Path):
+    jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(4)})
+    script = f"""
+import os, signal
+from pathlib import Path
+from latens.data import files
+from latens.inference.batch import Job, run_batch
+jobs = [Job(Path(i), Path(o), False) for i, o in {[(str(job.input), str(job.output)) for job in jobs]}]
+write = os.write
+def work(job):
+    if job is jobs[2]:
+        def die(descriptor, data):
+            write(descriptor, data[:2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        files.os.write = die
+    files.write_atomic(job.output, files.read_bytes(job.input, limit=100).upper())
+    return {{}}
+run_batch(jobs, work)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    left = sorted(os.listdir(tmp_path / "out"))
+    assert left[1:] == ["0.up", "1.up"]
+    assert left[0].startswith(".2.up.")
+    report = run_batch(jobs, upper)
+    assert (report.done, report.skipped) == (2, 2)
+    assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up", "3.up"]
+    assert {path.read_bytes() for path in (tmp_path / "out").iterdir()} == {b"TEXT"}

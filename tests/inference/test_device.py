@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from latens.errors import DeviceUnavailable, UsageError
+from latens.inference.device import available_devices, choose_device, describe
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with two accelerators, as far as torch tells."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
+    return monkeypatch
+
+
+def test_without_accelerators(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device() == choose_device("cpu") == torch.device("cpu")
+    assert available_devices() == ["cpu"]
+    with pytest.raises(DeviceUnavailable, match="this machine has: cpu") as caught:
+        choose_device("cuda")
+    assert caught.value.exit_status == 7
+
+
+def test_with_accelerators(machine: pytest.MonkeyPatch):
+    assert choose_device() == choose_device("cuda") == torch.device("cuda", 0)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(DeviceUnavailable, match=r"cpu, cuda:0 \(Card\), cuda:1 \(Card\)"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("request_", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:99999999999999999999"])
+def test_names_that_are_none(request_: str):
+    with pytest.raises(UsageError):
+        choose_device(request_)
+
+
+def test_threads(threads: None):
+    choose_device("cpu", threads=2)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(UsageError):
+        choose_device("cpu", threads=0)
+
+
+def test_the_line(threads: None, machine: pytest.MonkeyPatch):
+    torch.set_num_threads(1)
+    weights = "0123456789abcdef" * 4
+    assert describe(torch.device("cpu"), "m", weights) == "device cpu, 1 thread; float32; model m; weights 0123456789ab"
+    line = describe(torch.device("cuda", 1), "m", weights, "bfloat16")
+    assert line == "device cuda:1 (Card); bfloat16; model m; weights 0123456789ab"
