@@ -39,7 +39,7 @@ def main() -> None:
         np.save(folder / "picture.npy", read_pixels(arguments))
         report = compare(folder, arguments)
         if arguments.start_repeats:
-            report["start"] = start_up(folder, arguments.start_repeats)
+            report["start"] = start_up(folder, arguments.start_model, arguments.start_repeats)
     report["load_average"] = [round(value, 2) for value in os.getloadavg()]
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -57,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--start-repeats", type=int, default=5, help="runs of the command; 0 leaves them out")
+    parser.add_argument("--start-model", default="image_codec", help="model for those runs: a name or a folder")
     parser.add_argument("--folder", type=Path, help="keep weights and pictures here")
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     return parser.parse_args()
@@ -141,13 +142,13 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
     return 10 * float(np.log10(255**2 / max(error, 1e-6)))
 
 
-def start_up(folder: Path, repeats: int) -> dict[str, float]:
+def start_up(folder: Path, model: str, repeats: int) -> dict[str, float]:
     """Seconds from the start of `latens compress` on a 256 x 256 picture to the first byte and to the end."""
     from PIL import Image
 
     small = folder / "small.png"
     Image.fromarray(np.resize(np.load(folder / "picture.npy"), (256, 256, 3))).save(small)
-    command = [sys.executable, "-m", "latens", "compress", str(small), "-o", "-", "--device", "cpu"]
+    command = [sys.executable, "-m", "latens", "compress", str(small), "-o", "-", "--device", "cpu", "--model", model]
     first, whole = [], []
     for _ in range(repeats + 1):
         started = time.perf_counter()

@@ -81,7 +81,7 @@ def test_nothing_named_is_overwritten_without_force(album: Path, tiny_model: Pat
         (["compress", "album/a.png", "--quality", "3"], 2),  # the tiny model has two
         (["compress", "album/a.png", "--device", "cuda:9999"], 7),
         (["compress", "album/a.png", "--device", "tpu"], 2),
-        (["decompress", "album/a.png"], 3),
+        (["decompress", "album/a.png", "-o", "b.png"], 3),
         (["decompress", "album/a.png", "-o", "a.txt"], 2),
         (["inspect", "album/a.png"], 3),
         (["inspect", "album"], 3),

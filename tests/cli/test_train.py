@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from latens.catalogue import SYSTEMS, import_part
+from latens.cli.main import main
 from latens.cli.train import earlier_run, flat
 from latens.errors import UsageError
 from latens.training.config import TrainConfig, override, to_dict
@@ -49,3 +51,21 @@ def test_a_damaged_run_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         earlier_run(tmp_path, "s")
+
+
+def test_train_stop_resume_and_use(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, run = album.parent / "photos", album.parent / "run"
+    photos.mkdir()
+    for number in range(2):
+        Image.effect_noise((80, 70 + number), 40).save(photos / f"{number}.png")
+    command = ["train", "image_codec", "-o", str(run), "--format", "json", "--device", "cpu"]
+    steps = ["--set", "run.validate_every=2", "--set", "run.checkpoint_every=1"]
+    assert main([*command, "--recipe", "tiny", "--data", str(photos), "--set", "run.steps=2", *steps]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 2
+    assert main([*command, "--recipe", "tiny", "--data", str(photos)]) == 2  # the folder holds a run
+    assert main([*command, "--resume", "--set", "run.steps=3"]) == 0
+    ended = json.loads(capsys.readouterr().out)
+    assert (ended["step"], ended["ended"]) == (3, "finished")
+    config = json.loads((run / "config.json").read_text())
+    assert (config["recipe"], config["run"]["checkpoint_every"]) == ("tiny", 1)
+    assert main(["compress", str(album / "a.png"), "--model", str(run / "best")]) == 0

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from latens.codes.integer import IntegerLayer, IntegerNetwork, LayerShape, _convolve_by_matmul, probe
-from latens.codes.quantize import quantize_network, split_stages
+from latens.codes.quantize import activation_peaks, quantize_network, split_stages
 from latens.errors import DeviceMismatch, ModelError
 
 INPUT_BOUND = 40 << 8
@@ -173,24 +173,27 @@ def test_error_is_within_the_sum_of_all_rounding_steps(seed: int) -> None:
 
 
 def error_bound(stack: nn.Sequential, net: IntegerNetwork, x: Tensor) -> float:
-    """Worst case per layer: input error through |w|, half a step per weight, bias and output, and the multiplier's."""
-    error, step_in = 0.0, 2.0**-net.input_frac_bits
-    for stage, layer in zip(split_stages(stack), net.layers, strict=True):
+    """Worst case over all channels: the input's error through |w|, half a step per weight, bias and output, and the
+    multiplier's relative error. Integers are bounded by the real activations of the float network."""
+    stages = split_stages(stack)
+    peaks = activation_peaks(stages, inputs(seed=9).double() / 256)
+    step = torch.full((x.shape[1],), 2.0**-net.input_frac_bits, dtype=torch.float64)
+    error = torch.zeros_like(step)
+    for stage, layer, peak in zip(stages, net.layers, peaks, strict=True):
         assert isinstance(layer, IntegerLayer)
-        across = (0, 2, 3) if layer.shape.transposed else (1, 2, 3)
-        taps = stage.conv.weight.shape[across[0]] * 25
+        weight = stage.conv.weight.detach().abs()
+        weight = (weight if layer.shape.transposed else weight.transpose(0, 1)).sum((2, 3))  # inputs x outputs
+        taps = layer.shape.kernel[0] * layer.shape.kernel[1]
+        # The largest single weight is at most the sum over its taps, which only loosens the bound.
+        weight_step = (weight * step[:, None]).amax(0) / 32767
+        integers = taps * ((x.abs().amax((0, 2, 3)) + error) / step).sum()
         with torch.no_grad():
-            gain = float(stage.conv.weight.abs().sum(across).max())
-            scale = float(stage.conv.weight.abs().amax(across).max()) / 32767
-            rounded = taps * scale / 2 * (float(x.abs().max()) + error) + step_in * scale / 2
             x = stage.conv(x)
-            x = torch.where(x < 0, x * stage.slope, x)
-        last = layer is net.layers[-1]
-        step_out = 2.0**-net.output_frac_bits if last else float(x.abs().max()) * 2.0 / layer.shape.clamp
-        coarse = float((0.5 / layer.positive.double()).max()) * float(x.abs().max())
-        error = gain * error + rounded + step_out / 2 + 2 * coarse
-        step_in = step_out
-    return error
+        x = torch.where(x < 0, x * stage.slope, x)
+        step = torch.full_like(peak, 2.0**-10) if layer is net.layers[-1] else 2 * peak / layer.shape.clamp
+        relative = 1 / layer.positive.double()
+        error = error @ weight + weight_step / 2 * (integers + 1) + step / 2 + relative * x.abs().amax((0, 2, 3))
+    return float(error.max())
 
 
 def test_bounds_are_reached_by_the_worst_input_and_decide_the_carrier() -> None:
@@ -204,7 +207,8 @@ def test_bounds_are_reached_by_the_worst_input_and_decide_the_carrier() -> None:
     channel = int((weight.abs().sum((1, 2, 3)) * 100 + layer.bias.abs()).argmax())
     worst = weight[channel].sign() * 100 * (1 if layer.bias[channel] >= 0 else -1)
     assert abs(int((worst * weight[channel]).sum() + layer.bias[channel])) == bound.accumulator
-    assert bound.carrier is (torch.float32 if bound.accumulator < 2**24 else torch.float64)
+    assert bound.convolution == int((weight.abs().sum((1, 2, 3)) * 100).max())
+    assert bound.carrier is torch.float64  # 27 taps of about 2^14 times 100 do not fit 2^24
     assert bound.product < 2**63
 
 
@@ -223,12 +227,28 @@ def test_transposed_bound_counts_only_taps_that_meet() -> None:
     tensors = {"positive": one, "negative": one, "shift": one, "bias": torch.zeros(1, dtype=torch.int64)}
     layer = IntegerLayer(shape, 10, {"weight": torch.ones(1, 1, 5, 5, dtype=torch.int16), **tensors})
     # At stride 2 an output sees at most 3 x 3 of the 5 x 5 taps.
-    assert layer.bound.accumulator == 9 * 10
+    assert layer.bound.convolution == 9 * 10
 
 
 def test_carriers() -> None:
     assert {bound.carrier for bound in narrow_network().bounds()} == {torch.float32}
     assert {bound.carrier for bound in network().bounds()} == {torch.float64}
+
+
+def test_coarser_weights_bring_all_but_the_first_layer_to_float32() -> None:
+    stack, z = hyper_synthesis(), inputs()
+    fast = quantize_network(stack, z.double() / 256, input_bound=INPUT_BOUND, activation_bits=9, float32=True)
+    assert [bound.carrier for bound in fast.bounds()] == [torch.float64, torch.float32, torch.float32]
+    # The budget is used: a channel's weights are not coarser than they must be.
+    assert all(bound.convolution > 0.98 * 2**24 for bound in fast.bounds()[1:])
+    assert torch.equal(fast(z), fast.reference(z))
+    with torch.no_grad():
+        exact = stack.double()(z.double() / 256)
+        # One rounding of 255 steps up to twice the largest activation, half a step, through |w| of the last layer; the
+        # roundings of its weights and of the layers before are allowed as much each.
+        step = 2 * float(stack[:4](z.double() / 256).abs().max()) / 255
+        gain = float(stack[4].weight.abs().sum((1, 2, 3)).max())
+    assert (fast(z).double() / 1024 - exact).abs().max() < 3 * gain * step / 2
 
 
 def test_float32_is_not_used_where_torch_shortens_it(monkeypatch: pytest.MonkeyPatch) -> None:

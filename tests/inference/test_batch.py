@@ -48,7 +48,7 @@ def failures(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "out" / "failures.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_jobs_mirror_the_inputs(tmp_path: Path):
+def test_jobs_mirror_the_inputs(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"a.txt": b"a", "d/b.txt": b"b"})
     assert jobs == [
         Job(tmp_path / "in" / "a.txt", tmp_path / "out" / "a.up", named=False),
@@ -56,7 +56,7 @@ def test_jobs_mirror_the_inputs(tmp_path: Path):
     ]
 
 
-def test_all_good(tmp_path: Path):
+def test_all_good(tmp_path: Path) -> None:
     outcomes: list[Outcome] = []
     jobs = jobs_of(tmp_path, {"a.txt": b"a", "b.txt": b"bb"})
     report = run_batch(jobs, upper, on_result=outcomes.append)
@@ -69,7 +69,7 @@ def test_all_good(tmp_path: Path):
     assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
 
 
-def test_bad_files_are_listed_and_passed_over(tmp_path: Path):
+def test_bad_files_are_listed_and_passed_over(tmp_path: Path) -> None:
     contents = {"1.txt": b"one", "2.txt": b"bad", "3.txt": b"bug", "4.txt": b"x" * 101, "ü.txt": b"last"}
     outcomes: list[Outcome] = []
     report = run_batch(jobs_of(tmp_path, contents), upper, on_result=outcomes.append)
@@ -87,7 +87,7 @@ def test_bad_files_are_listed_and_passed_over(tmp_path: Path):
     assert lines[0]["message"] == f"{tmp_path / 'in' / '2.txt'}: bad content"  # placed by the batch
 
 
-def test_a_second_run_skips_what_is_finished_and_clears_the_list(tmp_path: Path):
+def test_a_second_run_skips_what_is_finished_and_clears_the_list(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"a.txt": b"good", "b.txt": b"bad"})
     assert run_batch(jobs, upper).exit_status == 3
     again = run_batch(jobs, upper)
@@ -100,7 +100,7 @@ def test_a_second_run_skips_what_is_finished_and_clears_the_list(tmp_path: Path)
     assert run_batch(jobs, upper, force=True).done == 2
 
 
-def test_a_full_disk_stops_the_batch(tmp_path: Path):
+def test_a_full_disk_stops_the_batch(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"1.txt": b"one", "2.txt": b"bad", "3.txt": b"full", "4.txt": b"four", "5.txt": b"five"})
     report = run_batch(jobs, upper)
     assert (report.done, len(report.failed), report.not_done, report.exit_status) == (1, 2, 2, 5)
@@ -109,14 +109,14 @@ def test_a_full_disk_stops_the_batch(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"memory", b"torch"])
-def test_too_little_memory_for_one_file(tmp_path: Path, content: bytes):
+def test_too_little_memory_for_one_file(tmp_path: Path, content: bytes) -> None:
     report = run_batch(jobs_of(tmp_path, {"1.txt": content, "2.txt": b"two"}), upper)
     assert report.done == 1
     assert [(failure.error, failure.exit_status) for failure in report.failed] == [("LimitExceeded", 5)]
 
 
 @pytest.mark.parametrize("content", [b"bad", b"bug", b"full", b"memory"])
-def test_a_single_named_file_raises_its_own_error(tmp_path: Path, content: bytes):
+def test_a_single_named_file_raises_its_own_error(tmp_path: Path, content: bytes) -> None:
     expected = {b"bad": UnreadableInput, b"bug": KeyError, b"full": StorageFull, b"memory": LimitExceeded}[content]
     (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(expected):
@@ -124,12 +124,12 @@ def test_a_single_named_file_raises_its_own_error(tmp_path: Path, content: bytes
     assert os.listdir(tmp_path) == ["x.txt"]
 
 
-def test_a_folder_of_one_is_a_batch(tmp_path: Path):
+def test_a_folder_of_one_is_a_batch(tmp_path: Path) -> None:
     report = run_batch(jobs_of(tmp_path, {"only.txt": b"bad"}), upper)
     assert report.exit_status == 3
 
 
-def test_a_partial_result_counts_as_failed(tmp_path: Path):
+def test_a_partial_result_counts_as_failed(tmp_path: Path) -> None:
     def partly(job: Job) -> dict[str, Any]:
         write_atomic(job.output, b"half")
         raise PartialResult("half of it")
@@ -138,7 +138,7 @@ def test_a_partial_result_counts_as_failed(tmp_path: Path):
     assert report.failed[0].exit_status == 4
 
 
-def test_an_interrupt_passes_through_and_keeps_what_is_done(tmp_path: Path):
+def test_an_interrupt_passes_through_and_keeps_what_is_done(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"1.txt": b"bad", "2.txt": b"two", "3.txt": b"stop", "4.txt": b"four"})
     with pytest.raises(KeyboardInterrupt):
         run_batch(jobs, upper)
@@ -147,18 +147,18 @@ def test_an_interrupt_passes_through_and_keeps_what_is_done(tmp_path: Path):
     assert run_batch(jobs, upper).done == 2
 
 
-def test_a_list_that_cannot_be_written_stops_nothing(tmp_path: Path):
+def test_a_list_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"1.txt": b"bad", "2.txt": b"two"})
     (tmp_path / "out" / "failures.jsonl").mkdir(parents=True)
     report = run_batch(jobs, upper)
     assert (report.done, len(report.failed), report.log) == (1, 1, None)
 
 
-def test_no_jobs():
+def test_no_jobs() -> None:
     assert run_batch([], upper).exit_status == 0
 
 
-def test_a_killed_batch_goes_on_where_it_stopped(tmp_path: Path):
+def test_a_killed_batch_goes_on_where_it_stopped(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(4)})
     script = f"""
 import os, signal

@@ -25,7 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_without_accelerators(monkeypatch: pytest.MonkeyPatch):
+def test_without_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device() == choose_device("cpu") == torch.device("cpu")
     assert available_devices() == ["cpu"]
@@ -34,7 +34,7 @@ def test_without_accelerators(monkeypatch: pytest.MonkeyPatch):
     assert caught.value.exit_status == 7
 
 
-def test_with_accelerators(machine: pytest.MonkeyPatch):
+def test_with_accelerators(machine: pytest.MonkeyPatch) -> None:
     assert choose_device() == choose_device("cuda") == torch.device("cuda", 0)
     assert choose_device("cuda:1") == torch.device("cuda", 1)
     assert choose_device("cpu") == torch.device("cpu")
@@ -43,19 +43,19 @@ def test_with_accelerators(machine: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("request_", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:99999999999999999999"])
-def test_names_that_are_none(request_: str):
+def test_names_that_are_none(request_: str) -> None:
     with pytest.raises(UsageError):
         choose_device(request_)
 
 
-def test_threads(threads: None):
+def test_threads(threads: None) -> None:
     choose_device("cpu", threads=2)
     assert torch.get_num_threads() == 2
     with pytest.raises(UsageError):
         choose_device("cpu", threads=0)
 
 
-def test_the_line(threads: None, machine: pytest.MonkeyPatch):
+def test_the_line(threads: None, machine: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     weights = "0123456789abcdef" * 4
     assert describe(torch.device("cpu"), "m", weights) == "device cpu, 1 thread; float32; model m; weights 0123456789ab"

@@ -65,7 +65,7 @@ def picture(height: int, width: int, channels: int = 1) -> Tensor:
     return torch.randint(-3, 4, (1, channels, height, width), generator=generator).double()
 
 
-def test_halos_are_as_derived():
+def test_halos_are_as_derived() -> None:
     assert analysis_halo(FIVES) == 32  # 2 + 4 + 8 + 16 = 30 rows, up to a multiple of 16
     assert synthesis_halo(FIVES) == 2  # latent rows -1 .. 2 reach the 16 rows of latent row 0
     assert analysis_halo(SHUFFLED_DOWN) == 32  # 4 + 8 + 16 = 28
@@ -74,13 +74,13 @@ def test_halos_are_as_derived():
 
 
 @pytest.mark.parametrize(("height", "core"), [(16, 16), (80, 16), (96, 32), (208, 64), (64, 256)])
-def test_analysis_in_strips_is_exact(height: int, core: int):
+def test_analysis_in_strips_is_exact(height: int, core: int) -> None:
     net, x = analysis(), picture(height, 48)
     assert torch.equal(apply_in_strips(net, x, scale=DOWN, halo=32, core=core), net(x))
 
 
 @pytest.mark.parametrize(("height", "core"), [(1, 1), (7, 1), (9, 2), (16, 4), (3, 64)])
-def test_synthesis_in_strips_is_exact(height: int, core: int):
+def test_synthesis_in_strips_is_exact(height: int, core: int) -> None:
     net, y = synthesis(), picture(height, 3, channels=3)
     assert torch.equal(apply_in_strips(net, y, scale=UP, halo=2, core=core), net(y))
 
@@ -101,20 +101,20 @@ def test_pieces_of_both_axes_are_exact(
     halo: int,
     core: int,
     columns: int,
-):
+) -> None:
     net, x = make(), picture(shape[1], shape[2], channels=shape[0])
     pieces = apply_in_strips(net, x, scale=scale, halo=halo, core=core, columns=columns)
     assert torch.equal(pieces, net(x))
 
 
-def test_smaller_halos_would_show_seams():
+def test_smaller_halos_would_show_seams() -> None:
     x, y = picture(96, 32), picture(8, 2, channels=3)
     encoder, decoder = analysis(), synthesis()
     assert not torch.equal(apply_in_strips(encoder, x, scale=DOWN, halo=16, core=32), encoder(x))
     assert not torch.equal(apply_in_strips(decoder, y, scale=UP, halo=1, core=4), decoder(y))
 
 
-def test_float32_differs_by_rounding_only():
+def test_float32_differs_by_rounding_only() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(*(nn.Conv2d(i, 8, 5, stride=2, padding=2) for i in (3, 8, 8, 8)))
     x = torch.rand(2, 3, 160, 64)
@@ -125,7 +125,7 @@ def test_float32_differs_by_rounding_only():
     assert not strips.requires_grad
 
 
-def test_memory_is_that_of_a_strip():
+def test_memory_is_that_of_a_strip() -> None:
     seen: list[int] = []
 
     def watch(piece: Tensor) -> Tensor:
@@ -138,6 +138,6 @@ def test_memory_is_that_of_a_strip():
 
 
 @pytest.mark.parametrize(("height", "halo", "core"), [(90, 32, 32), (96, 30, 32), (96, 32, 24), (96, 32, 0)])
-def test_misaligned_sizes_are_refused(height: int, halo: int, core: int):
+def test_misaligned_sizes_are_refused(height: int, halo: int, core: int) -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
         apply_in_strips(analysis(), picture(height, 32), scale=DOWN, halo=halo, core=core)

@@ -17,7 +17,7 @@ def bench(
     model: Model | None = None,
     options: Compute = Compute(),  # noqa: B008
 ) -> None:
-    """Speed and peak memory on this machine: every stage apart, on a picture made up on the spot.
+    """Speed and peak memory on this machine: every part apart, on a photograph that comes with latens.
 
     latens bench image_codec --threads 2
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 SMALL_MEMORY = 4_000_000_000
-WORST_PSNR = 20  # dB; any working model is far above
+WORST_PSNR = 20  # dB; any trained model is far above
 
 
 class Finding(NamedTuple):
@@ -62,23 +62,29 @@ def examine(options: Compute) -> Iterator[Finding]:
             yield Finding(name, "fail", " ".join(f"{type(error).__name__}: {error}".split()), 70)
 
 
-def versions(options: Compute) -> Iterator[Finding]:
+def software(options: Compute) -> Iterator[Finding]:
     from latens import __version__
 
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
     yield Finding("latens", "ok", __version__)
-    missing, found = [], []
-    for requirement in importlib.metadata.requires("latens") or ():
-        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        if "extra ==" in requirement:
-            continue
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
+    try:
+        requirements = importlib.metadata.requires("latens") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("packages", "warn", "latens runs from its source folder and is not installed")
+        return
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in requirements if "extra ==" not in text]
+    versions = {name: installed_version(name) for name in names}
+    missing = [name for name, version in versions.items() if version is None]
     if missing:
         yield Finding("packages", "fail", f"not installed: {', '.join(missing)}; install latens again", 70)
-    yield Finding("packages", "ok", ", ".join(found))
+    yield Finding("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor(options: Compute) -> Iterator[Finding]:
@@ -189,12 +195,12 @@ def round_trip(codec: ImageCodec) -> Iterator[Finding]:
     blob = codec.compress(pixels)
     error = np.asarray(codec.decompress(blob)).astype(float) - pixels
     psnr = 10 * np.log10(255**2 / max(float(np.square(error).mean()), 1e-9))
-    status: Literal["ok", "fail"] = "ok" if psnr > WORST_PSNR else "fail"
-    yield Finding("round trip", status, f"{len(blob)} bytes, PSNR {psnr:.1f} dB", DeviceMismatch.exit_status)
+    status: Literal["ok", "warn"] = "ok" if psnr > WORST_PSNR else "warn"
+    yield Finding("round trip", status, f"{len(blob)} bytes, PSNR {psnr:.1f} dB")
 
 
 CHECKS: tuple[tuple[str, Check], ...] = (
-    ("packages", versions),
+    ("packages", software),
     ("processor", processor),
     ("device", devices),
     ("models", weights),

@@ -185,7 +185,7 @@ def _pop_escapes(coder: Any, levels: np.ndarray, tables: SymbolTables) -> np.nda
         if len(chosen):
             code[chosen] += coder.decode(_uniform_bits(number), len(chosen))
     steps, below = np.divmod(code - 1, 2)
-    values = np.where(below == 1, tables.lows[levels] - 1 - steps, tables.highs[levels] + 1 + steps)
+    values: np.ndarray = np.where(below == 1, tables.lows[levels] - 1 - steps, tables.highs[levels] + 1 + steps)
     if bool((np.abs(values) >= MAGNITUDE).any()):
         raise _corrupt("an escaped value is out of range")
     return values.astype(np.int32)

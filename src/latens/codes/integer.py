@@ -50,9 +50,10 @@ class LayerShape:
 class LayerBound(NamedTuple):
     """What is proved of one layer, over all its channels and all inputs."""
 
-    accumulator: int  # largest |bias| + sum |weight| * |x|
+    convolution: int  # largest sum |weight| * |x|, which no partial sum exceeds
+    accumulator: int  # the same with |bias|, which is added in int64
     product: int  # largest |acc| * m + 2^(s-1), below 2^63
-    carrier: torch.dtype  # float32 if accumulator < 2^24, else float64
+    carrier: torch.dtype  # float32 if convolution < 2^24, else float64
 
 
 class _Operands(NamedTuple):
@@ -206,11 +207,10 @@ class IntegerNetwork(nn.Module):
 
 def prove(layer: IntegerLayer) -> LayerBound:
     """Bounds of a layer's sums and products, in exact integers; ValueError if one is too large for its carrier."""
-    sums = [total * layer.input_bound for total in _absolute_sums(layer.shape, layer.weight)]
+    sums = [total * layer.input_bound for total in absolute_sums(layer.shape, layer.weight.to(torch.int64)).tolist()]
+    if max(sums) >= FLOAT64_EXACT:
+        raise ValueError(f"sums can reach {max(sums):,}; exact arithmetic ends at 2^53: use fewer bits")
     accumulators = [total + abs(bias) for total, bias in zip(sums, layer.bias.tolist(), strict=True)]
-    accumulator = max(accumulators)
-    if accumulator >= FLOAT64_EXACT:
-        raise ValueError(f"sums can reach {accumulator:,}; exact arithmetic ends at 2^53: use fewer bits")
     shifts, positive, negative = (getattr(layer, name).tolist() for name in ("shift", "positive", "negative"))
     if not all(1 <= shift <= 62 for shift in shifts):
         raise ValueError("a shift is not within 1..62")
@@ -223,7 +223,8 @@ def prove(layer: IntegerLayer) -> LayerBound:
         raise ValueError(f"products can reach {product:,}; 64-bit integers end at 2^63")
     if layer.shape.clamp < 1:
         raise ValueError("the clamp is below 1")
-    return LayerBound(accumulator, product, torch.float32 if accumulator < FLOAT32_EXACT else torch.float64)
+    carrier = torch.float32 if max(sums) < FLOAT32_EXACT else torch.float64
+    return LayerBound(max(sums), max(accumulators), product, carrier)
 
 
 def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
@@ -260,15 +261,15 @@ def _convolve_by_matmul(shape: LayerShape, x: Tensor, weight: Tensor) -> Tensor:
     return (weight.flatten(1) @ patches).reshape(batch, shape.outputs, *size)
 
 
-def _absolute_sums(shape: LayerShape, weight: Tensor) -> list[int]:
+def absolute_sums(shape: LayerShape, weight: Tensor) -> Tensor:
     """Per output channel, the largest sum of |weight| that meets in one output."""
-    magnitude = weight.to(torch.int64).abs()
+    magnitude = weight.abs()
     if not shape.transposed:
-        return [int(total) for total in magnitude.sum((1, 2, 3))]
+        return magnitude.sum((1, 2, 3))
     # Outputs of a transposed convolution meet only taps of one residue modulo the stride.
     rows, columns = shape.stride
     phases = [magnitude[:, :, i::rows, j::columns].sum((0, 2, 3)) for i in range(rows) for j in range(columns)]
-    return [int(total) for total in torch.stack(phases).amax(0)]
+    return torch.stack(phases).amax(0)
 
 
 def _build(shapes: list[LayerShape], input_bound: int, tensors: Mapping[str, Tensor]) -> list[IntegerLayer]:

@@ -1,10 +1,26 @@
-"""From real numbers to integers: rounding and its differentiable stand-ins."""
+"""From real numbers to integers: rounding and its differentiable stand-ins (003, chapter 5).
+
+A rounding law gives every integer near v a probability. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture of
+those integers through which gradients reach v; as the temperature falls, the mixture becomes one integer.
+
+Letters: l = v - floor(v), w = v - round(v), d the distance of v to an integer, tau temperature.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
+
+from latens.codes.annealing import METHODS, Method, RoundingLaw
+
+__all__ = ["METHODS", "Method", "RoundingLaw", "add_noise", "log_odds", "log_weights", "probabilities", "relax"]
+
+EDGE = 1e-5  # distances are held to [EDGE, 1 - EDGE] where a law's logarithm or slope would be infinite
+COSINE_FLOOR = 1e-7
 
 
 def add_noise(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -15,3 +31,94 @@ def add_noise(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def round_straight_through(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """round(x), ties to even, with the gradient of the identity."""
     return x + (x.round() - x).detach()
+
+
+# ----------------------------------------------------------------------------------------------------- probabilities
+
+
+def log_weight(distance: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
+    """log f(d) of a law for the integer at distance d in [0, 1], to the power of one; for atanh not normalised.
+
+    With two classes the weights of floor (d = l) and ceiling (d = 1 - l) sum to one, but for atanh; cosine is cos^2 there
+    (Eq. 5.3.3) and cos with three classes (Eq. 5.3.7). The linear law is 1 - d: Eq. 5.3.6 prints d.
+    """
+    if law.method == "linear":
+        return torch.log1p(-distance.clamp(max=1 - EDGE))
+    if law.method == "cosine":
+        squared = (distance * (math.pi / 2)).cos().square()
+        return (squared * (1 - COSINE_FLOOR) + COSINE_FLOOR).log() * (1.0 if law.classes == 2 else 0.5)
+    if law.method == "ssl":
+        return F.logsigmoid(-law.a * torch.logit(distance, eps=EDGE))
+    return -torch.atanh(distance.clamp(max=1 - EDGE))
+
+
+def log_weights(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K ..."]:
+    """Log of the law's weights, not normalised, for the K integers floor(v), floor(v) + 1 or round(v) + (-1, 0, 1)."""
+    if law.classes == 2:
+        low = v - v.floor()
+        return torch.stack([log_weight(low, law), log_weight(1 - low, law)])
+    # Eq. 5.3.5, with the distance to the integer as argument: 003 pairs round(v) - 1 with w - 1, which is w + 1.
+    w = v - v.round()
+    distances = torch.stack([w + 1, w, w - 1]).abs()
+    return law.n * log_weight((law.r * distances).clamp(0, 1), law)
+
+
+def probabilities(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K ..."]:
+    """Probabilities of the K integers, in the order of `log_weights`; they sum to one."""
+    return log_weights(v, law).softmax(dim=0)
+
+
+def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
+    """log of the probability of floor(v) + 1 over that of floor(v), two classes.
+
+    The same as the difference of `log_weights`: sigma(-x) and sigma(x) differ by x in the logarithm, so the ratio for ssl
+    is a logit(l), and linear is its case a = 1.
+    """
+    low = v - v.floor()
+    if law.method == "ssl":
+        return law.a * torch.logit(low, eps=EDGE)
+    if law.method == "linear":
+        return torch.logit(low, eps=EDGE)
+    return log_weight(1 - low, law) - log_weight(low, law)
+
+
+# ----------------------------------------------------------------------------------------------------------- samples
+
+
+def relax(v: Float[Tensor, "B ..."], law: RoundingLaw, tau: float, generator: Generator) -> Float[Tensor, "B ..."]:
+    """The law's stand-in for rounding v at temperature tau > 0, with a gradient to v.
+
+    All entries of the batch are given the same noise, so a picture fares the same alone and in a batch.
+    """
+    if law.method == "ste":
+        return round_straight_through(v)
+    if law.method == "uniform":
+        return v + (_uniform(v, generator) - 0.5)
+    if law.method == "deterministic":
+        return v.detach().floor() + torch.sigmoid(log_odds(v, law) / tau)
+    if law.classes == 3:
+        return _sample_three(v, law, tau, generator)
+    return _sample_two(v, law, tau, generator)
+
+
+def _sample_two(v: Tensor, law: RoundingLaw, tau: float, generator: Generator) -> Tensor:
+    """Gumbel-softmax over two integers. The difference of two Gumbel variables is logistic, the logit of a uniform one.
+
+    As in the method's released computation, probabilities are raised to 1/tau and the sample is sharpened by tau again.
+    """
+    noise = torch.logit(_uniform(v, generator), eps=1e-7)
+    return v.detach().floor() + torch.sigmoid(log_odds(v, law) * (1 / tau**2) + noise * (1 / tau))
+
+
+def _sample_three(v: Tensor, law: RoundingLaw, tau: float, generator: Generator) -> Tensor:
+    shape = (3, 1, *v.shape[1:])
+    gumbel = -torch.empty(shape, device=v.device).exponential_(generator=generator).clamp_min_(1e-12).log_()
+    weights = ((log_weights(v, law) / tau + gumbel) / tau).softmax(dim=0)
+    return v.detach().round() + weights[2] - weights[0]
+
+
+def _uniform(v: Tensor, generator: Generator) -> Tensor:
+    noise = torch.empty((1, *v.shape[1:]), device=v.device, dtype=v.dtype)
+    if v.dim() == 4 and v.is_contiguous(memory_format=torch.channels_last):
+        noise = noise.contiguous(memory_format=torch.channels_last)
+    return noise.uniform_(generator=generator)

@@ -89,8 +89,9 @@ def _read_path(path: Path, limits: ImageLimits) -> Picture:
         data = read_bytes(path, limit=limits.file_bytes)
         return _from_stream(io.BytesIO(data), "standard input", limits)
     with reading(path):
-        regular = stat.S_ISREG(os.stat(path).st_mode)
-        if regular and os.stat(path).st_size > limits.file_bytes:
+        status = os.stat(path)
+        regular = stat.S_ISREG(status.st_mode)
+        if regular and status.st_size > limits.file_bytes:
             what = f"this file is larger than the limit of {limits.file_bytes:,} bytes"
             raise LimitExceeded(what, where=str(path), hint="if you trust it, raise it: ImageLimits(file_bytes=...)")
         stream = open(path, "rb") if regular else io.BytesIO(read_bytes(path, limit=limits.file_bytes))

@@ -103,7 +103,7 @@ class Page(NamedTuple):
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        environment.filters.update(data_uri=data_uri, dimensions=_dimensions, address=quote)
+        environment.filters.update(data_uri=data_uri, dimensions=_dimensions, address=quote, filename=_filename)
         environment.tests.update(gallery=_is(Gallery), table=_is(Table), link_list=_is(Links))
         return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self) + "\n"
 
@@ -116,6 +116,10 @@ class Page(NamedTuple):
 def data_uri(image: bytes) -> str:
     """The picture as an address that holds it. Raises ValueError for bytes of no kind known to browsers."""
     return f"data:{_media_type(image)};base64,{base64.b64encode(image).decode()}"
+
+
+def _filename(link: str) -> str:
+    return link.rpartition("/")[2]
 
 
 def _is(kind: type) -> Callable[[object], bool]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from latens.data.files import write_atomic
 from latens.errors import OutputExists, UsageError
@@ -68,6 +69,7 @@ def train(
     precision = config.run.precision
     if precision == "fp16" and device == "cpu":
         raise UsageError("fp16 needs a GPU", where="--set run.precision", hint="use bf16 or no")
+    AcceleratorState._reset_state()  # a process may train twice, with another precision the second time
     accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
     torch.manual_seed(config.run.seed)
     build = importlib.import_module(f"latens.systems.{system}.trainable").build

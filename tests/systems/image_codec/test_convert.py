@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -11,14 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from latens.errors import InputError, LatensError, LimitExceeded, ModelError, UnreadableInput
+import latens
+from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
+from latens.hub import load_model
 from latens.nn.gdn import GDN
-from latens.systems.image_codec.convert import convert_compressai, read_checkpoint
+from latens.systems.image_codec.convert import convert_compressai, import_checkpoint, parse_checkpoint
+from latens.systems.image_codec.format import inspect_stream
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -253,22 +258,19 @@ def test_refused(change: Callable[[State], State], said: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pth.tar", ".pt"])
-def test_reads(ending: str, tmp_path: Path) -> None:
-    path = tmp_path / f"weights{ending}"
-    if ending == ".safetensors":
-        save_file(checkpoint(), path)
-    else:
-        torch.save(from_training(checkpoint()), path)
-
-    assert_same(convert_compressai(read_checkpoint(path))[1], convert_compressai(checkpoint())[1])
+def pickled(held: Any, **settings: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(held, stream, **settings)
+    return stream.getvalue()
 
 
-def test_reads_files_of_old_torch(tmp_path: Path) -> None:
-    path = tmp_path / "old.pth.tar"
-    torch.save(checkpoint(), path, _use_new_zipfile_serialization=False)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_reads_files_of_torch(zipped: bool) -> None:
+    blob = pickled(from_training(checkpoint()), _use_new_zipfile_serialization=zipped)
 
-    assert_same(convert_compressai(read_checkpoint(path))[1], convert_compressai(checkpoint())[1])
+    _, weights = convert_compressai(parse_checkpoint(blob, safetensors=False))
+
+    assert_same(weights, convert_compressai(checkpoint())[1])
 
 
 class Malicious:
@@ -276,57 +278,118 @@ class Malicious:
         return os.mkdir, ("hacked",)
 
 
-def test_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+def test_runs_no_code(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Malicious()}, tmp_path / "bad.pth")
+    blob = pickled({"state_dict": Malicious()}, _use_new_zipfile_serialization=zipped)
 
-    with pytest.raises(UnreadableInput, match=r"not a checkpoint"):
-        read_checkpoint(tmp_path / "bad.pth")
+    with pytest.raises(UnreadableInput, match="not a checkpoint"):
+        parse_checkpoint(blob, safetensors=False)
 
     assert not (tmp_path / "hacked").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello\n", b"\x80\x02", b"\x80\x02l\n."])
-@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-def test_files_that_are_no_checkpoint(content: bytes, ending: str, tmp_path: Path) -> None:
-    path = tmp_path / f"x{ending}"
-    path.write_bytes(content)
-
-    with pytest.raises(InputError) as caught:
-        read_checkpoint(path)
-
-    assert caught.value.where == str(path)
-
-
-def test_damaged_checkpoints_raise_our_errors(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.pth"
-    torch.save({"w": torch.arange(50.0)}, whole)
-    blob = whole.read_bytes()
-    path = tmp_path / "cut.pth"
-    for length in range(0, len(blob), 37):
-        path.write_bytes(blob[:length])
-        with pytest.raises(LatensError):
-            read_checkpoint(path)
-
-
-def test_other_content(tmp_path: Path) -> None:
-    torch.save([torch.ones(2)], tmp_path / "list.pth")
-
-    with pytest.raises(UnreadableInput, match="no tensors by name"):
-        read_checkpoint(tmp_path / "list.pth")
+@pytest.mark.parametrize("safetensors", [True, False])
+@pytest.mark.parametrize("blob", [b"", b"PK\x03\x04", b"hello\n", b"\x80\x02", b"\x80\x02l\n.", bytes(30)])
+def test_bytes_that_are_no_checkpoint(blob: bytes, safetensors: bool) -> None:
     with pytest.raises(UnreadableInput):
-        read_checkpoint(tmp_path / "missing.pth")
+        parse_checkpoint(blob, safetensors=safetensors)
 
 
-def test_archives_that_unfold_too_far_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "bomb.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_cut_checkpoints(kind: str) -> None:
+    held = {"w": torch.arange(50.0)}
+    plain = kind == "safetensors"
+    blob = save(held) if plain else pickled(held, _use_new_zipfile_serialization=kind == "zip")
+
+    for length in range(0, len(blob), 37):
+        with pytest.raises(UnreadableInput):
+            parse_checkpoint(blob[:length], safetensors=plain)
+
+
+def test_content_without_names_is_refused() -> None:
+    with pytest.raises(UnreadableInput, match="no tensors by name"):
+        parse_checkpoint(pickled([torch.ones(2)]), safetensors=False)
+
+
+def test_archives_that_unfold_too_far_are_refused() -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(1000))
-    blob = bytearray(path.read_bytes())
-    claim = (1 << 31).to_bytes(4, "little")
+    blob = bytearray(stream.getvalue())
     entry = blob.index(b"PK\x01\x02")
-    blob[entry + 24 : entry + 28] = claim  # the size the central directory promises
-    path.write_bytes(blob)
+    blob[entry + 24 : entry + 28] = (1 << 31).to_bytes(4, "little")  # the unpacked size in the central directory
 
     with pytest.raises(LimitExceeded, match="unpacks to"):
-        read_checkpoint(path)
+        parse_checkpoint(bytes(blob), safetensors=False)
+
+
+# --------------------------------------------------------------------------------------------------------- model folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("imported") / "model"
+    import_checkpoint(GOLDEN / "compressai_tiny.safetensors", out)
+    return out
+
+
+def test_imported_weights_keep_all_digits(folder: Path) -> None:
+    assert_same(load_model(folder).weights, convert_compressai(checkpoint())[1])
+
+
+@pytest.mark.parametrize(("precision", "decibels"), [("float32", 55.0), ("bfloat16", 30.0)])
+def test_imported_codec_writes_and_reads_files(precision: str, decibels: float, folder: Path) -> None:
+    # In float32 nothing but rounding to 8 bits is left: 10 log10(12 * 255^2) = 58.9 dB.
+    codec = latens.load(folder, device="cpu")
+    codec.precision = precision
+    pixels = (picture()[0] * 255).round().byte().permute(1, 2, 0).numpy()
+
+    blob = codec.compress(pixels)
+    decoded = torch.from_numpy(np.array(codec.decompress(blob))).permute(2, 0, 1)[None].double() / 255
+
+    error = (decoded[..., ::4, ::4] - golden("x_hat").clamp(0, 1)).square().mean().item()
+    assert -10 * math.log10(error) > decibels
+
+
+def test_imported_codec_spends_the_bits_compressai_expects(folder: Path) -> None:
+    codec = latens.load(folder, device="cpu")
+    codec.precision = "float32"
+
+    bits = inspect_stream(codec.compress((picture()[0] * 255).round().byte().permute(1, 2, 0).numpy())).bits
+
+    expected = float(golden("bits_y").sum() + golden("bits_z").sum())
+    flush, checksum = 64, 32  # two coders end on whole words
+    assert bits["latent"] + bits["hyper_latent"] == pytest.approx(expected, rel=0.01, abs=2 * flush + checksum)
+
+
+def test_another_file_ending(tmp_path: Path) -> None:
+    torch.save(from_training(checkpoint()), tmp_path / "weights.pth.tar")
+
+    config = import_checkpoint(tmp_path / "weights.pth.tar", tmp_path / "model")
+
+    assert latens.load(tmp_path / "model", device="cpu").model.config == config
+
+
+def test_nothing_is_replaced(folder: Path) -> None:
+    with pytest.raises(OutputExists):
+        import_checkpoint(GOLDEN / "compressai_tiny.safetensors", folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(None, UnreadableInput), (b"no", UnreadableInput), (pickled({"w": torch.ones(1)}), ModelError)],
+    ids=["missing", "text", "other"],
+)
+def test_errors_name_the_file_and_leave_nothing(
+    content: bytes | None, error: type[LatensError], tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(error) as caught:
+        import_checkpoint(path, tmp_path / "model")
+
+    assert caught.value.where == str(path)
+    assert not (tmp_path / "model").exists()

@@ -88,7 +88,7 @@ def _avif() -> Encoder:
         # One thread: the bytes may depend on how the work is divided.
         return _save(picture, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
 
-    qualities = (12, 22, 32, 42, 52, 62, 72, 80, 88, 94)
+    qualities = (4, 12, 22, 32, 42, 52, 62, 72, 80, 88, 94)
     return Encoder("AVIF", encode, qualities, (0, 100), f"libavif {features.version('avif')}, 4:2:0, speed 6")
 
 

@@ -7,6 +7,8 @@ median of the prior; the prior is tilted until the two agree (`tilted`).
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import re
 import zipfile
@@ -14,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -22,9 +25,13 @@ from torch import Tensor
 
 from latens.codes.entropy import FactorizedPrior
 from latens.data.files import read_bytes
-from latens.errors import LatensError, LimitExceeded, ModelError, UnreadableInput
+from latens.data.images import read_picture
+from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
+from latens.hub import CONFIG, save_model
+from latens.inference.demo import photographs
 from latens.nn.gdn import BETA_MIN, PEDESTAL
-from latens.systems.image_codec.config import ImageCodecConfig
+from latens.systems.image_codec.coding import freeze
+from latens.systems.image_codec.config import HYPER_STRIDE, ImageCodecConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
@@ -43,6 +50,45 @@ _DERIVED = re.compile(  # tables and settings that follow from the rest
     r"|.*\.(pedestal|bound)"
 )
 _HINT = "only mbt2018_mean checkpoints can be imported"
+
+
+def import_checkpoint(path: Path, out_folder: Path) -> ImageCodecConfig:
+    """Writes the model folder of a CompressAI `mbt2018_mean` checkpoint; `latens.load(out_folder)` opens it.
+
+    The weights keep all their digits. The integer hyper-synthesis takes its ranges from the photographs of the demo.
+    `path` ends in .safetensors, or else is a file of `torch.save` (.pth, .pth.tar, .pt). Raises UnreadableInput or
+    LimitExceeded for a file that cannot be read, OutputExists where there is a model already, and ModelError for
+    another architecture (see `convert_compressai`).
+    """
+    path, out_folder = Path(path), Path(out_folder)
+    if (out_folder / CONFIG).exists():
+        raise OutputExists("there is a model already", where=str(out_folder), hint="name another folder")
+    blob = read_bytes(path, limit=MAX_BYTES)
+    try:
+        config, weights = convert_compressai(parse_checkpoint(blob, safetensors=path.suffix == ".safetensors"))
+        model = MeanScaleHyperprior(config)
+        model.load_state_dict(weights)
+        coding = freeze(model.eval(), [_whole_blocks(photo.path) for photo in photographs()])
+    except LatensError as error:
+        raise error.at(str(path)) from None
+    except ValueError as error:
+        raise ModelError(f"its hyper-synthesis cannot be made exact ({error})", where=str(path)) from None
+    described = {
+        "system": "image_codec",
+        "model": dataclasses.asdict(config),
+        "coding": coding.spec(),
+        "source": {"program": "CompressAI", "file": path.name, "sha256": hashlib.sha256(blob).hexdigest()},
+    }
+    save_model(out_folder, described, weights, coding.tensors())
+    return config
+
+
+def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
+    """A photograph in [0, 1], cut to the multiple of 64 that the transforms need."""
+    pixels = read_picture(path).pixels
+    height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
+    whole = np.array(pixels[:height, :width])  # torch wants memory of its own
+    return torch.from_numpy(whole).permute(2, 0, 1)[None].float() / 255
 
 
 def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict[str, Tensor]]:
@@ -72,21 +118,18 @@ def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict
     return config, weights
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """What a .safetensors file, or a file of `torch.save` under any other ending, holds; no code in it is run.
+def parse_checkpoint(blob: bytes, *, safetensors: bool) -> Mapping[str, Any]:
+    """What a safetensors file, or one of `torch.save`, holds; no code in it is run.
 
-    Raises UnreadableInput for a file that is missing, damaged, or holds more than tensors and plain values, and
-    LimitExceeded for one of more than 1 GiB, packed or unpacked.
+    Raises UnreadableInput for bytes that are damaged or hold more than tensors and plain values, and LimitExceeded for
+    an archive that unpacks to more than 1 GiB.
     """
-    blob = read_bytes(path, limit=MAX_BYTES)
     try:
-        held = load_safetensors(blob) if path.suffix == ".safetensors" else _load_pickled(blob)
-    except LatensError as error:
-        raise error.at(str(path)) from None
+        held = load_safetensors(blob) if safetensors else _load_pickled(blob)
     except SafetensorError as error:
-        raise UnreadableInput(f"not a safetensors file, or damaged ({error})", where=str(path)) from None
+        raise UnreadableInput(f"not a safetensors file, or damaged ({error})", hint=_HINT) from None
     if not isinstance(held, Mapping):
-        raise UnreadableInput("holds no tensors by name", where=str(path), hint=_HINT)
+        raise UnreadableInput("holds no tensors by name", hint=_HINT)
     return held
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latens.data.images import read_picture
-from latens.errors import InputError, UnreadableInput
+from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.errors import InputError, LimitExceeded, UnreadableInput
 from latens.systems.image_codec.config import CropConfig
 from latens.training.data import generator
-
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"})
 
 
 class CropData:
@@ -37,7 +36,7 @@ class CropData:
             raise UnreadableInput(
                 f"no photograph of at least {config.crop} x {config.crop} pixels",
                 where=", ".join(map(str, folders)),
-                hint=f"give a folder with files ending in {', '.join(sorted(ENDINGS))}",
+                hint=f"give a folder with files ending in {', '.join(sorted(PICTURE_ENDINGS))}",
             )
 
     def _load(self, paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
@@ -45,8 +44,10 @@ class CropData:
         for path in paths:
             try:
                 pixels = read_picture(path).pixels
-            except InputError:
-                continue  # a stray damaged file does not stop a training run; the count is in the log
+            except (InputError, LimitExceeded) as error:
+                # A stray damaged file does not stop a training run.
+                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                continue
             if min(pixels.shape[:2]) >= smallest:
                 pictures.append(pixels)
         return pictures
@@ -77,7 +78,7 @@ def photographs(folder: Path) -> list[Path]:
     """Every picture file under `folder`, sorted by name."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
 
 
 def fraction_of_name(path: Path) -> float:

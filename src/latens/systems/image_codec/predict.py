@@ -45,7 +45,7 @@ __all__ = ["Estimate", "ImageCodec", "StreamInfo", "inspect_stream", "load"]
 DEFAULT_QUALITY = 4.0
 STRIP_PIXELS = 2**21  # pictures above this are transformed in strips of about this many pixels
 ANALYSIS_HALO = 32  # picture rows that reach a latent row: 2 + 4 + 8 + 16, rounded up to the stride
-SYNTHESIS_HALO = 3  # latent rows that reach a picture row
+SYNTHESIS_HALO = 2  # latent rows beyond its own that reach a picture row
 _LEVEL_CRC = 4  # bytes at the start of a band
 
 

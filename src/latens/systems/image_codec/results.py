@@ -88,7 +88,7 @@ class EvaluationReport:
         return _curve(codec, rows, measure)
 
     def bd_rates(self, measure: Measure) -> dict[str, BdRate | None]:
-        """BD-rate of ours against every other codec; None where the curves share no quality."""
+        """BD-rate of ours against every other codec; None where the curves share no quality or have none."""
         ours = self.curve(OURS, measure)
         return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
 
@@ -121,7 +121,10 @@ class EvaluationReport:
     def bd_table(self) -> Table:
         """BD-rates of ours, with the range of quality each was taken over."""
         psnr, similarity = self.bd_rates("psnr"), self.bd_rates("ms_ssim")
-        rows = [[f"against {codec}", *_cells(psnr[codec]), *_cells(similarity[codec])] for codec in psnr]
+        blank = "no overlap" if self.curve(OURS, "ms_ssim").points else "-"
+        rows = [
+            [f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr
+        ]
         settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
         caption = f"Difference in rate at equal quality (negative: fewer bits), over all quality both reach. {settings}."
         return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
@@ -265,9 +268,9 @@ def _needed(curve: Curve, quality: float) -> str:
     return "-" if rate is None else f"{rate:.4f}"
 
 
-def _cells(delta: BdRate | None) -> tuple[str, str]:
+def _cells(delta: BdRate | None, blank: str = "-") -> tuple[str, str]:
     if delta is None:
-        return "-", "-"
+        return blank, "-"
     return f"{delta.percent:+.1f} %", f"{delta.lowest:.1f} to {delta.highest:.1f}"
 
 

@@ -1,0 +1,134 @@
+"""Settings of latent refinement (003, chapter 5). Nothing here imports torch, so `--help` stays instant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from latens.errors import UsageError
+
+Method = Literal["ssl", "linear", "cosine", "atanh", "ste", "uniform", "deterministic"]
+METHODS: tuple[Method, ...] = get_args(Method)
+THREE_CLASS_METHODS: tuple[Method, ...] = ("ssl", "linear", "cosine")
+
+SSL_SHAPE = 4 / 3  # a; 003, section 5.4.6
+SSL_SHAPE_THREE = 1.4
+# r and n of 003, Table 5.4.3
+THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}
+
+STEPS = 500
+THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
+STE_LR = 1e-4  # straight-through gradients diverge above (003, section 5.4.6)
+ATANH_TAU = 0.5  # the atanh law's best highest temperature (003, Table 5.4.1 and section 5.4.6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundingLaw:
+    """A way to stand in for rounding.
+
+    ssl, linear, cosine, atanh: Gumbel-softmax samples of the probabilities of Eqs. 5.3.4, 5.3.2, 5.3.3 and 5.2.3, over the
+    two nearest integers, or over three (Eq. 5.3.5) for all but atanh. deterministic: their mean under the atanh law
+    (section 5.2.2). ste: rounding with the gradient of the identity. uniform: noise on [-1/2, 1/2) (section 5.4.2).
+
+    `a` shapes ssl; `r` and `n` are used with three classes: r < 1 lets the far integer in, n makes the law peaked.
+    Raises UsageError for what is not listed.
+    """
+
+    method: Method = "ssl"
+    classes: int = 2
+    a: float = SSL_SHAPE
+    r: float = 1.0
+    n: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"'{self.method}' is no way of rounding", hint=f"there are {', '.join(METHODS)}")
+        if self.classes not in (2, 3):
+            raise UsageError(f"rounding to {self.classes} classes is not defined", hint="choose 2 or 3")
+        if self.classes == 3 and self.method not in THREE_CLASS_METHODS:
+            hint = f"three classes go with {', '.join(THREE_CLASS_METHODS)}"
+            raise UsageError(f"{self.method} rounds to two classes", hint=hint)
+        if not (self.a > 0 and 0 < self.r <= 1 and self.n > 0):
+            raise UsageError(f"a rounding law needs a > 0, 0 < r <= 1 and n > 0, not {self.a}, {self.r}, {self.n}")
+
+    @classmethod
+    def thesis(cls, method: Method, classes: int = 2) -> RoundingLaw:
+        """The law with the constants that 003 found best (section 5.4.6, Table 5.4.3)."""
+        if classes != 3:
+            return cls(method=method, classes=classes)
+        r, n = THREE_CLASS.get(method, (1.0, 1.0))
+        return cls(method=method, classes=classes, a=SSL_SHAPE_THREE, r=r, n=n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refine:
+    """How to refine. The defaults are ours, for any number of steps; `Refine.thesis` is the schedule of 003.
+
+    The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1), with c = `tau_rate`, or such that it falls to `tau_end` at the
+    last step whatever their number is. The learning rate falls along a cosine to the share `lr_end` of `lr`.
+    `rate_weight` is the lambda to refine towards, by default that of the quality. Raises UsageError for a setting out of
+    range.
+    """
+
+    steps: int = STEPS
+    method: Method = "ssl"
+    classes: int = 2
+    law: RoundingLaw | None = None  # with other constants than 003 has for method and classes
+    lr: float | None = None
+    lr_end: float = 0.05
+    tau_max: float | None = None
+    tau_end: float = 0.2
+    tau_rate: float | None = None
+    rate_weight: float | None = None
+    measure_every: int = 20  # steps between measurements of the true loss
+    patience: int | None = None  # measurements without a better one after which to stop
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.rounding()
+        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(self.measure_every >= 1, "measure_every", self.measure_every, "at least 1")
+        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
+        _require(0 <= self.lr_end <= 1, "lr_end", self.lr_end, "a share of lr, 0 to 1")
+        _require(0 < self.tau_end <= 1, "tau_end", self.tau_end, "above 0 and at most 1")
+        for name in ("lr", "tau_max", "tau_rate", "rate_weight"):
+            value = getattr(self, name)
+            _require(value is None or (math.isfinite(value) and value > 0), name, value, "above 0")
+
+    @classmethod
+    def thesis(cls, method: Method = "ssl", classes: int = 2, *, steps: int = THESIS_STEPS, **changes: Any) -> Refine:
+        """Constants of 003, sections 5.4 and 5.4.6: c = 0.001 whatever the number of steps, a constant learning rate."""
+        settings: dict[str, Any] = {
+            "lr": STE_LR if method == "ste" else THESIS_LR,
+            "lr_end": 1.0,
+            "tau_max": ATANH_TAU if method == "atanh" else 1.0,
+            "tau_rate": THESIS_RATE,
+        }
+        return cls(steps=steps, method=method, classes=classes, **{**settings, **changes})
+
+    def rounding(self) -> RoundingLaw:
+        return self.law if self.law is not None else RoundingLaw.thesis(self.method, self.classes)
+
+    def temperature(self, step: int) -> float:
+        """tau at a step, 0-based (Eq. 5.4.1)."""
+        rate = self.tau_rate if self.tau_rate is not None else -math.log(self.tau_end) / self.steps
+        highest = self.tau_max if self.tau_max is not None else 1.0
+        return min(math.exp(-rate * step), highest)
+
+    def learning_rate(self, step: int) -> float:
+        highest = self.lr if self.lr is not None else default_lr(self.method, self.steps)
+        along = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return highest * (self.lr_end + (1 - self.lr_end) * along)
+
+
+def default_lr(method: Method, steps: int) -> float:
+    """Larger for fewer steps, as the latents have as far to go."""
+    if method == "ste":
+        return STE_LR
+    return THESIS_LR * min(max((THESIS_STEPS / steps) ** 0.5, 1.0), 8.0)
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise UsageError(f"{name} {value} is out of range", hint=f"{name} is {rule}")

@@ -1,0 +1,291 @@
+"""Refinement of the latents of one picture for a frozen model (003, chapter 5; Yang, Bamler, Mandt 2020).
+
+    y = analysis(x), z = hyper_analysis(y)              the start
+    z_hat ~ round(z - median) + median                  a relaxed rounding, codes/rounding.py
+    mean, scale = hyper_synthesis(z_hat)
+    y_hat ~ round(y - mean) + mean                      the same law and temperature
+    L = bits(y_hat) + bits(z_hat) per pixel + lambda * 255^2 * MSE(x, synthesis(y_hat)), descended in y and z
+
+The decoder stays as it is: what is refined is what it is sent. The loss of truly rounded latents is measured on the way,
+the unrefined start included, and the best of them is the result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latens.codes.annealing import Refine, RoundingLaw
+from latens.codes.entropy import gaussian_bits
+from latens.codes.rounding import relax
+
+PEAK = 255.0**2  # distortion is the squared error of 8-bit values, in all of lambda's uses
+
+
+class Prior(Protocol):
+    """The density of z."""
+
+    def bits(self, z: Tensor, /) -> Tensor: ...
+    def medians(self) -> Tensor: ...
+
+
+class Hyperprior(Protocol):
+    """What can be refined: any codec of a latent y, scaled to unit steps, and a hyper-latent z that describes it.
+
+    `systems.image_codec.model.MeanScaleHyperprior` is one. Shapes as there: image (B, 3, H, W), y (B, M, h, w).
+    """
+
+    @property
+    def prior(self) -> Prior: ...
+    @property
+    def hyper_analysis(self) -> Callable[[Tensor], Tensor]: ...
+    def scaled_latent(self, image: Tensor, quality: Tensor, /) -> Tensor: ...
+    def parameters_of_y(self, z_hat: Tensor, /) -> tuple[Tensor, Tensor]: ...
+    def reconstruct(self, y_hat: Tensor, quality: Tensor, /) -> Tensor: ...
+
+
+class Measurement(NamedTuple):
+    """What truly rounded latents cost and give, per picture."""
+
+    y: Int[Tensor, "B M h w"]  # round(y - mean)
+    z: Int[Tensor, "B N h w"]  # round(z - median)
+    bits_y: Float[Tensor, "B"]
+    bits_z: Float[Tensor, "B"]
+    mse: Float[Tensor, "B"]  # intensities in [0, 1]
+
+    def bpp(self, pixels: int) -> Float[Tensor, "B"]:
+        return (self.bits_y + self.bits_z) / pixels
+
+    def psnr(self) -> Float[Tensor, "B"]:
+        """dB for a peak of 1."""
+        return -10 * self.mse.log10()
+
+
+class Goal(Protocol):
+    """What a refinement is after. `observe` is told of every measurement and may change the weight."""
+
+    def weight(self) -> Float[Tensor, "B"]:
+        """lambda of the next steps."""
+
+    def score(self, found: Measurement) -> Float[Tensor, "B"]:
+        """Lower is better; the best is kept."""
+
+    def observe(self, found: Measurement, step: int) -> None:
+        """A measurement after `step` steps."""
+
+
+class Lagrangian:
+    """Least bpp + lambda * 255^2 * MSE at a fixed lambda (003, Eq. 5.2.1)."""
+
+    def __init__(self, weight: Float[Tensor, "B"], pixels: int) -> None:
+        self._weight = weight
+        self._pixels = pixels
+
+    def weight(self) -> Float[Tensor, "B"]:
+        return self._weight
+
+    def score(self, found: Measurement) -> Float[Tensor, "B"]:
+        return found.bpp(self._pixels) + self._weight * PEAK * found.mse
+
+    def observe(self, found: Measurement, step: int) -> None:
+        pass
+
+
+class Trace(NamedTuple):
+    """One measurement on the way, means over the batch. `loss` is that of the relaxed latents, NaN at the start."""
+
+    step: int
+    seconds: float
+    loss: float
+    true_loss: float  # bpp + lambda * 255^2 * MSE, or the score of the goal
+    bpp: float
+    psnr: float
+    weight: float
+
+
+class Refined(NamedTuple):
+    """Symbols of the best latents that were measured, and how it went."""
+
+    best: Measurement
+    start: Measurement
+    best_step: Int[Tensor, "B"]  # 0: nothing better than the start was found
+    history: tuple[Trace, ...]
+
+
+Measure = Callable[[Tensor, Tensor], Measurement]
+Progress = Callable[[int, float, float], None]  # step, loss, true loss of the last measurement
+
+
+def refine(
+    model: Hyperprior,
+    image: Float[Tensor, "B 3 H W"],
+    rate_weight: float | Float[Tensor, "B"],
+    *,
+    quality: float | Float[Tensor, "B"] = 1.0,
+    settings: Refine = Refine(),  # noqa: B008
+    size: tuple[int, int] | None = None,
+    measure: Measure | None = None,
+    goal: Goal | None = None,
+    precision: torch.dtype = torch.float32,
+    on_step: Progress | None = None,
+) -> Refined:
+    """The latents of pictures, refined for bpp + rate_weight * 255^2 * MSE.
+
+    `image` has intensities in [0, 1] and sides that the model takes; of larger ones only `size` rows and columns are
+    pictures, the rest is padding that is neither counted nor looked at. `measure` replaces `measure_rounded` where files
+    are coded by other arithmetic than the model's, `goal` the Lagrangian. `precision` is that of the transforms; rates and
+    losses are float32. `on_step` is called after every step. `settings.rate_weight` is not read: the caller has chosen.
+
+    The model is left as it was; no gradient of its weights is computed. Same seed, same machine: same result.
+    """
+    shape = size if size is not None else (image.shape[2], image.shape[3])
+    image = image.contiguous(memory_format=torch.channels_last)
+    levels = _per_picture(quality, image)
+    medians = model.prior.medians().to(image.device)[:, None, None]
+    objective = _Objective(model, image, shape, levels, medians, settings.rounding(), precision)
+    goal = goal if goal is not None else Lagrangian(_per_picture(rate_weight, image), shape[0] * shape[1])
+    with frozen(model):
+        y, z = objective.start()
+        return _descend(objective, y, z, settings, goal, measure or objective.measure, on_step)
+
+
+class _Objective:
+    """Loss of relaxed latents and cost of rounded ones, for given pictures."""
+
+    def __init__(
+        self,
+        model: Hyperprior,
+        image: Tensor,
+        size: tuple[int, int],
+        quality: Tensor,
+        medians: Tensor,
+        law: RoundingLaw,
+        precision: torch.dtype,
+    ) -> None:
+        self.model, self.image, self.size, self.quality = model, image, size, quality
+        self.medians, self.law, self.precision = medians, law, precision
+        self.pixels = size[0] * size[1]
+
+    @torch.no_grad()
+    def start(self) -> tuple[Tensor, Tensor]:
+        with self._arithmetic():
+            y = self.model.scaled_latent(self.image, self.quality).float()
+        z = self.model.hyper_analysis(y).float() - self.medians
+        return tuple(v.contiguous(memory_format=torch.channels_last).requires_grad_() for v in (y, z))  # type: ignore[return-value]
+
+    def loss(self, y: Tensor, z: Tensor, weight: Tensor, tau: float, generator: torch.Generator) -> Tensor:
+        """Per picture; y in steps, z relative to the medians."""
+        z_hat = relax(z, self.law, tau, generator) + self.medians
+        mean, scale = self.model.parameters_of_y(z_hat)
+        residual = relax(y - mean, self.law, tau, generator)
+        bits = gaussian_bits(residual, scale).sum((1, 2, 3)) + self.model.prior.bits(z_hat).sum((1, 2, 3))
+        return bits / self.pixels + weight * PEAK * self._mse(residual + mean)
+
+    @torch.no_grad()
+    def measure(self, y: Tensor, z: Tensor) -> Measurement:
+        """By the model's own arithmetic, the picture neither clamped nor rounded."""
+        symbols_z = z.round()
+        z_hat = symbols_z + self.medians
+        mean, scale = self.model.parameters_of_y(z_hat)
+        symbols_y = (y - mean).round()
+        return Measurement(
+            symbols_y.to(torch.int64),
+            symbols_z.to(torch.int64),
+            gaussian_bits(symbols_y, scale).sum((1, 2, 3)),
+            self.model.prior.bits(z_hat).sum((1, 2, 3)),
+            self._mse(symbols_y + mean),
+        )
+
+    def _mse(self, y_hat: Tensor) -> Tensor:
+        with self._arithmetic():
+            found = self.model.reconstruct(y_hat, self.quality)
+        rows, columns = self.size
+        return (found.float() - self.image)[:, :, :rows, :columns].square().mean((1, 2, 3))
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.image.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
+
+
+def _descend(
+    objective: _Objective, y: Tensor, z: Tensor, settings: Refine, goal: Goal, measure: Measure, on_step: Progress | None
+) -> Refined:
+    began = time.perf_counter()
+    generator = torch.Generator(y.device).manual_seed(settings.seed)
+    adam = torch.optim.Adam([y, z], fused=True)
+    keeper = _Keeper(goal, measure(y.detach(), z.detach()), objective.pixels, began)
+    for step in range(1, settings.steps + 1):
+        adam.param_groups[0]["lr"] = settings.learning_rate(step - 1)
+        losses = objective.loss(y, z, goal.weight(), settings.temperature(step - 1), generator)
+        adam.zero_grad()
+        loss = losses.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        mean_loss = float(loss.detach()) / len(losses)
+        if not math.isfinite(mean_loss):
+            break
+        adam.step()
+        if step % settings.measure_every == 0 or step == settings.steps:
+            keeper.add(measure(y.detach(), z.detach()), step, mean_loss)
+        if on_step is not None:
+            on_step(step, mean_loss, keeper.history[-1].true_loss)
+        if settings.patience is not None and keeper.stalled >= settings.patience:
+            break
+    return keeper.result()
+
+
+class _Keeper:
+    """Holds the best measurement of every picture, by the goal's score."""
+
+    def __init__(self, goal: Goal, start: Measurement, pixels: int, began: float) -> None:
+        self.goal, self.start, self.pixels, self.began = goal, start, pixels, began
+        self.history: list[Trace] = []
+        self.stalled = 0
+        self.best = start
+        self.best_score = goal.score(start)
+        self.best_step = torch.zeros(len(start.mse), dtype=torch.int64, device=start.mse.device)
+        self._note(start, 0, math.nan)
+
+    def add(self, found: Measurement, step: int, loss: float) -> None:
+        score = self.goal.score(found)
+        better = score < self.best_score
+        self.best_score = torch.where(better, score, self.best_score)
+        self.best_step = torch.where(better, step, self.best_step)
+        self.best = Measurement(*(_choose(better, new, old) for new, old in zip(found, self.best, strict=True)))
+        self.stalled = 0 if bool(better.any()) else self.stalled + 1
+        self._note(found, step, loss)
+
+    def _note(self, found: Measurement, step: int, loss: float) -> None:
+        self.goal.observe(found, step)
+        values = (self.goal.score(found), found.bpp(self.pixels), found.psnr(), self.goal.weight())
+        means = [float(value.double().mean()) for value in values]
+        self.history.append(Trace(step, time.perf_counter() - self.began, loss, *means))
+
+    def result(self) -> Refined:
+        return Refined(self.best, self.start, self.best_step, tuple(self.history))
+
+
+@contextmanager
+def frozen(model: object) -> Iterator[None]:
+    """No weight of a module asks for a gradient inside."""
+    weights = [p for p in model.parameters() if p.requires_grad] if isinstance(model, torch.nn.Module) else []
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _choose(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+def _per_picture(value: float | Tensor, image: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float32, device=image.device).expand(len(image)).clone()

@@ -1,0 +1,61 @@
+"""Rates against direct integration in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from latens.codes.entropy import FactorizedPrior, gaussian_bits
+
+
+@pytest.mark.parametrize("scale", [0.11, 0.5, 1.0, 3.7, 40.0])
+def test_gaussian_bits_are_the_integral_over_a_unit_bin(scale: float) -> None:
+    values = torch.tensor([0.0, 0.3, -1.0, 2.0, 5.0])
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), scale)
+    mass = normal.cdf(-values.double().abs() + 0.5) - normal.cdf(-values.double().abs() - 0.5)
+    expected = -torch.log2(mass.clamp_min(1e-9))
+    torch.testing.assert_close(gaussian_bits(values, torch.tensor(scale)).double(), expected, atol=2e-3, rtol=1e-4)
+
+
+def test_gaussian_bits_sum_to_a_distribution() -> None:
+    offsets = torch.arange(-60, 61).float()
+    assert float(torch.exp2(-gaussian_bits(offsets + 0.37, torch.tensor(4.0))).sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_scale_below_the_bound_still_learns() -> None:
+    scale = torch.tensor([0.01], requires_grad=True)
+    gaussian_bits(torch.tensor([0.6]), scale).sum().backward()
+    assert scale.grad is not None
+    assert scale.grad.item() < 0  # a wider Gaussian would cost fewer bits
+
+
+def trained_prior() -> FactorizedPrior:
+    torch.manual_seed(3)
+    prior = FactorizedPrior(2)
+    target = torch.stack([torch.randn(4000) * 2 + 1.3, torch.randn(4000) * 0.5 - 4])[None, :, :, None]
+    optimizer = torch.optim.Adam(prior.parameters(), 0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        noisy = target[:, :, torch.randint(4000, (256,))]
+        prior.bits(noisy + torch.rand_like(noisy) - 0.5).mean().backward()
+        optimizer.step()
+    return prior
+
+
+def test_the_factorized_prior_learns_a_density() -> None:
+    prior = trained_prior()
+    medians = prior.medians()
+    assert medians.tolist() == pytest.approx([1.3, -4.0], abs=0.35)
+    masses, lows = prior.probabilities(medians, tail=2.0**-16)
+    for channel, (mass, low, spread) in enumerate(zip(masses, lows, (2.0, 0.5), strict=True)):
+        assert mass.sum() == pytest.approx(1, abs=2e-4)
+        offsets = low + np.arange(len(mass))
+        grid = torch.from_numpy(offsets).float() + medians[channel]
+        direct = prior.likelihood(torch.stack([grid, grid])[None, :, :, None])[0, channel, :, 0]
+        assert np.allclose(direct.detach().numpy(), mass, atol=1e-5)
+        # The entropy of a Gaussian in bits, once a unit bin is added to its variance.
+        entropy = -(mass[mass > 0] * np.log2(mass[mass > 0])).sum()
+        assert entropy == pytest.approx(0.5 * math.log2(2 * math.pi * math.e * (spread**2 + 1 / 12)), abs=0.25)

@@ -1,0 +1,47 @@
+"""A small real codec, frozen from seeded weights, and pictures made by arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latens.hub import save_model
+from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.objective import export_codec
+from latens.systems.image_codec.predict import ImageCodec, load
+from latens.systems.image_codec.recipes import tiny
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A colourful picture (H, W, 3) uint8 with smooth and sharp parts."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
+    waves = [np.sin((rows * a + columns * b) / 17) for a, b in ((1.0, 0.3), (0.2, -1.0), (-0.5, 0.7))]
+    edges = ((rows // 23 + columns // 31) % 2)[..., None] * 40
+    return np.clip(np.stack(waves, axis=-1) * 80 + 110 + edges, 0, 255).astype(np.uint8)
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """(1, 3, H, W) float in [0, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.fixture(scope="session")
+def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the tiny recipe with seeded, untrained weights: it starts as a block transform codec."""
+    torch.manual_seed(0)
+    config = tiny().model
+    model = MeanScaleHyperprior(config).eval()
+    export = export_codec(model, [as_tensor(picture(128, 192))])
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    described = {"system": "image_codec", "model": dataclasses.asdict(config), **export.config}
+    save_model(folder, described, export.weights, export.coding)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(codec_folder: Path) -> ImageCodec:
+    return load(codec_folder, device="cpu")

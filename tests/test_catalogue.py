@@ -1,0 +1,52 @@
+"""The tables of systems and models say what is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import latens
+from latens.catalogue import MODELS, SYSTEMS, ModelEntry, import_part, system_of
+from latens.errors import ModelMissing, UsageError
+from latens.hub import load_model
+
+
+@pytest.mark.parametrize("entry", MODELS.values(), ids=lambda entry: entry.name)
+def test_bundled_weights_are_those_of_the_table(entry: ModelEntry) -> None:
+    found = load_model(entry.folder)
+    assert found.sha256 == entry.sha256
+    assert found.config["system"] == entry.system
+    assert sum(path.stat().st_size for path in entry.folder.glob("*.safetensors")) == entry.size
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("part", ["recipes", "predict", "evaluate", "bench"])
+def test_every_system_has_every_part(system: str, part: str) -> None:
+    assert importlib.util.find_spec(f"{SYSTEMS[system]}.{part}") is not None
+
+
+def test_a_folder_names_its_system(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"system": "image_codec"}))
+    assert system_of(tmp_path) == system_of("image_codec") == "image_codec"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"system": "other"}'])
+def test_a_folder_that_names_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelMissing):
+        system_of(tmp_path)
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="image_codec"):
+        latens.load("nothing")
+    with pytest.raises(UsageError):
+        import_part("nothing", "predict")
+
+
+def test_entries_are_plain_data() -> None:
+    for entry in latens.models():
+        assert json.loads(json.dumps(entry.to_dict()))["name"] == entry.name

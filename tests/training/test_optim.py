@@ -1,0 +1,52 @@
+"""Muon's update is orthogonal, Adam's is torch's, and the schedule has its three parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latens.training.config import OptimConfig
+from latens.training.muon import MuonAdam, orthogonalized
+from latens.training.optim import build_optimizers, rate_factor, transposed_weights
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
+def test_orthogonalized_keeps_directions_and_flattens_singular_values(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ orthogonalized(matrix) @ vh.T
+    values = inner.diagonal()
+    # Small singular values of a square matrix are still on their way up after four steps; none overshoots 1.3.
+    assert 0.2 < values.min() <= values.max() < 1.3
+    assert (inner - values.diag()).abs().max() < 0.05
+
+
+def test_what_is_no_matrix_moves_as_with_torch_adam() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.zeros(5))
+    with torch.no_grad():
+        theirs.copy_(ours)
+    optimizer = MuonAdam({"bias": ours}, frozenset(), muon_lr=1.0, adam_lr=0.01)
+    oracle = torch.optim.Adam([theirs], 0.01)
+    for _ in range(5):
+        gradient = torch.randn(5)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        optimizer.step()
+        oracle.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_transposed_convolutions_are_arranged_by_output() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.ConvTranspose2d(3, 2, 3))
+    assert transposed_weights(model) == {"1.weight"}
+    (optimizer,) = build_optimizers(model, {"all": ("",)}, OptimConfig(muon_lr=0.1)).values()
+    assert [group["kind"] for group in optimizer.param_groups] == ["muon", "muon-transposed", "adam"]
+
+
+def test_the_rate_rises_stays_and_falls_to_zero() -> None:
+    config = OptimConfig(warmup=10, decay_share=0.2)
+    factors = [rate_factor(step, 100, config) for step in range(100)]
+    assert factors[:10] == pytest.approx([i / 10 for i in range(1, 11)])
+    assert set(factors[10:81]) == {1.0}
+    assert factors[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
