@@ -45,3 +45,9 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def codec(codec_folder: Path) -> ImageCodec:
     return load(codec_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bundled() -> ImageCodec:
+    """The codec with the weights that ship with the package."""
+    return load("image_codec", device="cpu")

@@ -1,0 +1,259 @@
+"""Refined latents for real files: `codes.refine` on a picture and a codec, at a quality or aimed at a rate or a PSNR.
+
+Steps are taken with the real-valued model; what they lead to is measured as the file will have it: symbols about the means
+of the integer network, code lengths by the coder's tables, the picture as the decoder rounds it to 8 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from latens.codes.annealing import Refine
+from latens.codes.entropy import FactorizedPrior
+from latens.codes.refine import PEAK, Goal, Lagrangian, Measurement, Progress, Refined, refine
+from latens.codes.tables import PRECISION, SymbolTables
+from latens.errors import UsageError
+from latens.systems.image_codec.aim import Aim, search
+from latens.systems.image_codec.coding import INPUT_BITS
+from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
+from latens.systems.image_codec.format import QUALITY_STEPS
+from latens.systems.image_codec.steering import Target
+
+if TYPE_CHECKING:
+    from latens.data.images import Picture
+    from latens.systems.image_codec.predict import ImageCodec, Symbols
+
+STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
+SYNTHESIS_HALO = 3  # latent rows that reach a picture row
+HEAD_START = {"bpp": 1.08, "psnr": 1.0}  # what the plain picture is at when the refined one is to meet a target of 1
+REACH = 0.02  # a target missed by more is out of reach
+
+
+class RefinedPicture(NamedTuple):
+    """What `ImageCodec.write` takes, and how it was found."""
+
+    symbols: Symbols
+    refined: Refined
+
+
+def refine_picture(
+    codec: ImageCodec, picture: Picture, aim: Aim, settings: Refine, on_step: Progress | None = None
+) -> RefinedPicture:
+    """Symbols of a picture, refined: never worse than the plain ones.
+
+    At a quality, by bpp + lambda * 255^2 * MSE with `settings.rate_weight` or the lambda of the quality (003, section
+    5.4.5). At a target, by the other of rate and PSNR: lambda is steered on the way so that the target is met. Raises
+    UsageError when the target is missed by more than 2 %.
+    """
+    pixels = picture.pixels
+    latent = codec.latent(pixels)
+    if aim.kind == "quality":
+        trial = Trial(codec, latent, pixels, round(aim.value * QUALITY_STEPS))
+        weight = settings.rate_weight or lambda_at(codec, trial.quality)
+        goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
+        refined = trial.refine(settings, goal, on_step)
+        return RefinedPicture(trial.symbols(refined.best), refined)
+    return _aimed(codec, picture, latent, aim, settings, on_step)
+
+
+def _aimed(
+    codec: ImageCodec,
+    picture: Picture,
+    latent: Tensor,
+    aim: Aim,
+    settings: Refine,
+    on_step: Progress | None,
+) -> RefinedPicture:
+    trials = _Trials(codec, picture, latent, aim)
+    trial = trials.at(trials.nearest(aim.value * HEAD_START[aim.kind]))
+    weight = settings.rate_weight or lambda_at(codec, trial.quality)
+    goal = Target(aim, weight, trial.pixels, overhead=trials.overhead, settings=settings, device=codec.device)
+    refined = trial.refine(goal.settings, goal, on_step)
+    plain = trials.at(trials.nearest(aim.value))
+    if float(goal.score(plain.start)) < float(goal.score(refined.best)):
+        trial, refined = plain, refined._replace(best=plain.start)
+    reached = float(goal.value(refined.best))
+    if abs(reached / aim.value - 1) > REACH:
+        unit = "bits per pixel" if aim.kind == "bpp" else "dB"
+        what = f"{aim.value:g} {unit} is out of reach: refinement came to {reached:.3g} on this picture"
+        raise UsageError(what, hint="choose a nearer target or more steps")
+    return RefinedPicture(trial.symbols(refined.best), refined)
+
+
+class _Trials:
+    """The plain picture at qualities of the model, each computed once."""
+
+    def __init__(self, codec: ImageCodec, picture: Picture, latent: Tensor, aim: Aim) -> None:
+        self.codec, self.picture, self.latent, self.aim = codec, picture, latent, aim
+        self.found: dict[int, Trial] = {}
+
+    def at(self, quality: int) -> Trial:
+        if quality not in self.found:
+            self.found[quality] = Trial(self.codec, self.latent, self.picture.pixels, quality)
+        return self.found[quality]
+
+    def nearest(self, value: float) -> int:
+        """The quality in 1/256 whose plain picture comes nearest to a value of the aim's kind."""
+        low, high = QUALITY_STEPS, round(self.codec.best_quality * QUALITY_STEPS)
+        if value <= self.measure(low):
+            return low
+        if value >= self.measure(high):
+            return high
+        return search(Aim(self.aim.kind, value), self.measure, low, high)
+
+    def measure(self, quality: int) -> float:
+        start = self.at(quality).start
+        if self.aim.kind == "psnr":
+            return float(start.psnr())
+        return (float(start.bits_y + start.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
+
+    @cached_property
+    def overhead(self) -> float:
+        """Bits of a file that are not symbols."""
+        trial = self.at(QUALITY_STEPS)
+        size = len(self.codec.write(self.picture, trial.symbols(trial.start)))
+        return 8 * size - float(trial.start.bits_y + trial.start.bits_z)
+
+
+class Trial:
+    """One picture at one quality: a `Hyperprior` for `refine`, and what its latents become in a file."""
+
+    def __init__(self, codec: ImageCodec, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
+        self.codec, self.quality = codec, quality
+        self.size = (pixels.shape[0], pixels.shape[1])
+        self.pixels = pixels.shape[0] * pixels.shape[1]
+        self.original = pixels
+        self.model = codec.model
+        self.level = torch.tensor([quality / QUALITY_STEPS], device=codec.device)
+        self.latent = latent
+        self.plain = codec.quantize(latent, quality)
+        self.medians = codec.coding.medians.to(codec.device).float() / (1 << INPUT_BITS)
+        self.prior = CodedPrior(codec.model.prior, self.medians)
+        self.hyper_analysis = codec.model.hyper_analysis
+
+    def refine(self, settings: Refine, goal: Goal, on_step: Progress | None) -> Refined:
+        precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
+        return refine(
+            self,
+            padded(self.original).to(self.codec.device),
+            1.0,  # the goal's is used
+            settings=settings,
+            size=self.size,
+            measure=self.measure,
+            goal=goal,
+            precision=precision,
+            on_step=on_step,
+        )
+
+    def scaled_latent(self, image: Tensor, quality: Tensor) -> Float[Tensor, "1 M h w"]:
+        """The codec's latent at the quality of the trial, as it was computed."""
+        gains = self.model.gains
+        return self.latent if gains is None else self.latent * gains.forward_gain(self.level)
+
+    def parameters_of_y(self, z_hat: Float[Tensor, "1 N ..."]) -> tuple[Tensor, Tensor]:
+        return self.model.parameters_of_y(z_hat)
+
+    def reconstruct(self, y_hat: Float[Tensor, "1 M h w"], quality: Tensor) -> Float[Tensor, "1 3 H W"]:
+        gains = self.model.gains
+        scaled = y_hat if gains is None else y_hat * gains.inverse_gain(self.level)
+        core = max(STRIP_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
+        return in_strips(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
+
+    @cached_property
+    def start(self) -> Measurement:
+        return self._measured(self.plain)
+
+    @torch.no_grad()
+    def measure(self, y: Float[Tensor, "1 M h w"], z: Float[Tensor, "1 N h w"]) -> Measurement:
+        """Of the file: exact code lengths and the 8-bit picture. z is relative to the medians."""
+        symbols_z = self.codec.coding.z_symbols(z + self.medians[:, None, None])
+        parameters = self.codec.coding.parameters(symbols_z)
+        symbols_y = (y - parameters.mean).round().to(torch.int64)
+        return self._measured(self.plain._replace(z=symbols_z, y=symbols_y, parameters=parameters))
+
+    def symbols(self, found: Measurement) -> Symbols:
+        """What is written for a measurement."""
+        return self.plain._replace(z=found.z, y=found.y, parameters=self.codec.coding.parameters(found.z))
+
+    def _measured(self, symbols: Symbols) -> Measurement:
+        coding = self.codec.coding
+        channels = torch.arange(symbols.z.shape[1], device=symbols.z.device)[None, :, None, None]
+        bits_y = code_length(symbols.y, symbols.parameters.level, coding.y_tables)
+        bits_z = code_length(symbols.z, channels.expand_as(symbols.z), coding.z_tables)
+        decoded = self.codec.reconstruct(symbols, self.original.shape)
+        error = np.square(decoded.astype(np.float32) - self.original.astype(np.float32)).mean(dtype=np.float64)
+        values = (torch.tensor([value], device=symbols.y.device) for value in (bits_y, bits_z, float(error) / PEAK))
+        return Measurement(symbols.y, symbols.z, *values)
+
+
+class CodedPrior(NamedTuple):
+    """The density of z with the medians that the coder rounds from."""
+
+    density: FactorizedPrior
+    centre: Float[Tensor, "N"]
+
+    def bits(self, z: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
+        return self.density.bits(z)
+
+    def medians(self) -> Float[Tensor, "N"]:
+        return self.centre
+
+
+def lambda_at(codec: ImageCodec, quality: int) -> float:
+    """The lambda that a quality (in 1/256) stands for, geometrically between the model's."""
+    lambdas = codec.model.config.lambdas
+    place = min(max(quality / QUALITY_STEPS - 1, 0.0), len(lambdas) - 1.0)
+    below = min(int(place), max(len(lambdas) - 2, 0))
+    above = min(below + 1, len(lambdas) - 1)
+    return math.exp(math.log(lambdas[below]) + (place - below) * math.log(lambdas[above] / lambdas[below]))
+
+
+def code_length(symbols: Int[Tensor, "..."], levels: Int[Tensor, "..."], tables: SymbolTables) -> float:
+    """Bits that the entropy coder spends: -log2 of the tables' probabilities, and the escape code's own bits.
+
+    Of symbols and levels of any shape; the coder adds at most some words of 4 bytes.
+    """
+    values, rows = (t.reshape(-1).cpu().numpy().astype(np.int64) for t in (symbols, levels))
+    highs, lows = tables.highs[rows], tables.lows[rows].astype(np.int64)
+    escaped = (values < lows) | (values > highs)
+    places = tables.starts[rows] + np.where(escaped, tables.sizes[rows] - 1, values - lows)
+    bits = float((PRECISION - np.log2(tables.counts)).take(places).sum())
+    above = values > highs
+    steps = np.where(above, values - highs - 1, lows - values - 1)[escaped]
+    classes = np.floor(np.log2(2 * steps + (~above[escaped]) + 1))
+    return bits + float((2 * classes + 1).sum())
+
+
+def padded(pixels: np.ndarray) -> Float[Tensor, "1 3 H W"]:
+    """Pixels (H, W, 3) uint8 as intensities, sides padded to multiples of 64 by replication."""
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    height, width = pixels.shape[:2]
+    return F.pad(x, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE), mode="replicate")
+
+
+def in_strips(
+    f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
+) -> Float[Tensor, "B D H W"]:
+    """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory is that of one strip.
+
+    `f` enlarges by `scale`. Each strip's activations are computed again on the way back; one strip is computed plainly.
+    """
+    height = x.shape[2]
+    if height <= core:
+        return f(x)
+    pieces = []
+    for start in range(0, height, core):
+        stop, low, high = min(start + core, height), max(start - halo, 0), min(start + core + halo, height)
+        piece = checkpoint(f, x[:, :, low:high], use_reentrant=False)
+        pieces.append(piece[:, :, (start - low) * scale : (stop - low) * scale])
+    return torch.cat(pieces, dim=2)

@@ -1,0 +1,61 @@
+"""Steering a refinement to a rate or a PSNR: lambda is changed on the way until the rounded latents meet the target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latens.codes.annealing import Refine
+from latens.codes.refine import PEAK, Measurement
+from latens.systems.image_codec.aim import TOLERANCE, Aim
+
+CHECKS = 50  # measurements on the way, each of which moves lambda
+BEGIN = 0.2  # share of the steps with the first lambda, while the easy gain is made
+# How much ln(bpp), or dB, changes per ln(lambda) while latents are refined; found on photographs, and only a scale for
+# the steps of lambda.
+SLOPE = {"bpp": 0.35, "psnr": 1.4}
+PACE = 0.25  # part of the remaining error that one change of lambda is to mend
+REACH = 30.0  # lambda stays within this factor of the first
+MISSED = 1e6
+
+
+class Target:
+    """A `Goal`: the least distortion at a rate (bits per pixel of the file), or the least rate at a PSNR (dB).
+
+    `weight` is the first lambda, `overhead` the bits of a file that are not symbols.
+    """
+
+    def __init__(
+        self, aim: Aim, weight: float, pixels: int, *, overhead: float, settings: Refine, device: torch.device
+    ) -> None:
+        self.aim = aim
+        self.settings = replace(settings, measure_every=max(min(settings.measure_every, settings.steps // CHECKS), 1))
+        self._first = math.log(weight)
+        self._log_weight = self._first
+        self._pixels, self._overhead, self._device = pixels, overhead, device
+
+    def weight(self) -> Float[Tensor, "1"]:
+        return torch.tensor([math.exp(self._log_weight)], device=self._device)
+
+    def value(self, found: Measurement) -> Float[Tensor, "1"]:
+        """What is aimed at, as it was found."""
+        return found.bpp(self._pixels) + self._overhead / self._pixels if self.aim.kind == "bpp" else found.psnr()
+
+    def score(self, found: Measurement) -> Float[Tensor, "1"]:
+        """The other of rate and distortion where the target is met, otherwise how far it is missed."""
+        missed = (self.value(found) / self.aim.value - 1).abs()
+        met = PEAK * found.mse if self.aim.kind == "bpp" else found.bpp(self._pixels)
+        return torch.where(missed <= TOLERANCE[self.aim.kind], met, MISSED * (1 + missed))
+
+    def observe(self, found: Measurement, step: int) -> None:
+        if step < BEGIN * self.settings.steps:
+            return
+        value = float(self.value(found))
+        short = math.log(self.aim.value / value) if self.aim.kind == "bpp" else self.aim.value - value
+        moved = self._log_weight + PACE * short / SLOPE[self.aim.kind]
+        limit = math.log(REACH)
+        self._log_weight = min(max(moved, self._first - limit), self._first + limit)

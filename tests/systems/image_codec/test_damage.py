@@ -1,0 +1,109 @@
+"""Damaged files: every cut and every flipped bit is found, and `partial` saves what is intact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.codes.stream import Section, pack, unpack
+from latens.errors import Corrupt, DeviceMismatch, LimitExceeded, NotOurFile, StreamError, Truncated, UnsupportedVersion
+from latens.systems.image_codec import format as picture_format
+from latens.systems.image_codec.predict import ImageCodec
+
+TALL = (np.mgrid[0:1100, 0:96].sum(axis=0)[..., None] * np.array([1, 2, 3]) // 5 % 256).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def small(codec: ImageCodec) -> bytes:
+    alpha = Image.fromarray(TALL[:90, :80]).convert("RGBA")
+    alpha.putalpha(Image.fromarray(TALL[:90, :80, 0]))
+    return codec.compress(alpha, quality=1)
+
+
+@pytest.fixture(scope="module")
+def tall(codec: ImageCodec) -> bytes:
+    return codec.compress(TALL, quality=1)
+
+
+def test_every_prefix_is_truncated(codec: ImageCodec, small: bytes) -> None:
+    for length in range(len(small)):
+        with pytest.raises((Truncated, NotOurFile) if length < 8 else Truncated):
+            codec.decompress(small[:length])
+
+
+def test_every_flipped_bit_is_found(codec: ImageCodec, small: bytes) -> None:
+    step = 1 if len(small) < 400 else 3
+    for place in range(0, 8 * len(small), step):
+        damaged = bytearray(small)
+        damaged[place // 8] ^= 1 << place % 8
+        with pytest.raises((StreamError, LimitExceeded)):
+            codec.decompress(bytes(damaged))
+
+
+def test_a_newer_file_and_other_files_are_told_apart(codec: ImageCodec, small: bytes) -> None:
+    newer = bytearray(small)
+    newer[8] = 2
+    with pytest.raises(UnsupportedVersion, match=r"2\."):
+        codec.decompress(bytes(newer))
+    for other in (b"", b"hello, this is text", b"\x89PNG\r\n\x1a\n" + bytes(60)):
+        with pytest.raises(NotOurFile):
+            codec.decompress(other)
+
+
+def test_partial_keeps_the_intact_bands(codec: ImageCodec, tall: bytes) -> None:
+    whole = np.asarray(codec.decompress(tall)).astype(int)
+    damaged = bytearray(tall)
+    damaged[-1] ^= 255  # in the last section, the second band: rows 1024 to 1099
+    with pytest.raises(Corrupt):
+        codec.decompress(bytes(damaged))
+    for blob in (bytes(damaged), tall[:-3]):
+        image = codec.decompress(blob, partial=True)
+        assert image.info["latens_damaged"] == ["rows 1024-1099"]
+        saved = np.asarray(image).astype(int)
+        reach = 2 * 16  # what two latent rows below the seam can reach
+        assert np.abs(saved[: 1024 - reach] - whole[: 1024 - reach]).max() <= 1
+        assert np.abs(saved[1024:] - whole[1024:]).max() > 1
+
+
+def test_another_prior_is_told_from_damage(codec: ImageCodec, small: bytes) -> None:
+    coded = picture_format.read_picture_file(small)
+    band = coded.bands[0]
+    assert band is not None
+    changed = coded._replace(bands=(bytes([band[0] ^ 1]) + band[1:],))
+    with pytest.raises(DeviceMismatch):
+        codec.decompress(picture_format.write_picture(changed))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"width": 0}, Corrupt),
+        ({"width": 30_000, "height": 30_000}, LimitExceeded),
+        ({"width": 4_000_000_000, "height": 4_000_000_000}, LimitExceeded),
+        ({"height": 2000}, Corrupt),
+        ({"height": 300}, Corrupt),
+        ({"quality": 60_000}, Corrupt),
+        ({"quality": 0}, Corrupt),
+        ({"band_rows": 1}, Corrupt),
+    ],
+)
+def test_headers_that_lie_with_a_valid_checksum(
+    codec: ImageCodec, small: bytes, changes: dict[str, int], error: type[Exception]
+) -> None:
+    coded = picture_format.read_picture_file(small)
+    forged = coded._replace(header=coded.header._replace(**changes))
+    with pytest.raises(error):
+        codec.decompress(picture_format.write_picture(forged))
+
+
+def test_missing_and_repeated_sections(codec: ImageCodec, small: bytes) -> None:
+    container = unpack(small).container
+    sections = container.sections
+    for changed in (sections[1:], sections[:1] + sections, (*sections, Section(9, b"", required=False)), sections[:-1]):
+        forged = pack(container.__class__(container.profile, container.model_id, container.header, tuple(changed)))
+        if changed[-1].kind == 9:
+            assert codec.decompress(forged).size == (80, 90)  # an unknown part that may be ignored is
+        else:
+            with pytest.raises(Corrupt):
+                codec.decompress(forged)

@@ -1,0 +1,123 @@
+"""Pictures of every kind go in and come back; files say what they are; targets are met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latens.errors import ModelMismatch, UsageError
+from latens.systems.image_codec import predict
+from latens.systems.image_codec.predict import ImageCodec, inspect_stream, psnr_of, transform_precision
+
+rows, columns = np.mgrid[0:200, 0:300].astype(np.float64)
+shades = [np.sin((rows * a + columns * b) / 23) for a, b in ((1, 0.3), (0.9, 0.4), (1.1, 0.2))]
+COLOUR = (np.stack(shades, axis=-1) * 70 + 120 + ((rows // 23 + columns // 31) % 2)[..., None] * 40).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (63, 65), (64, 64), (130, 31)])
+def test_any_size(bundled: ImageCodec, size: tuple[int, int]) -> None:
+    pixels = COLOUR[: size[0], : size[1]]
+    decoded = np.asarray(bundled.decompress(bundled.compress(pixels, quality=8)))
+    assert decoded.shape == pixels.shape
+    assert psnr_of(decoded, pixels) > 25
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_grey_and_alpha_are_kept(codec: ImageCodec, mode: str) -> None:
+    image = Image.fromarray(COLOUR).convert("L" if mode[0] == "L" else "RGB")
+    alpha = Image.fromarray((columns % 256).astype(np.uint8))
+    if mode.endswith("A"):
+        image.putalpha(alpha)
+    blob = codec.compress(image, quality=1)
+    decoded = codec.decompress(blob)
+    assert decoded.mode == mode == inspect_stream(blob).mode
+    if mode.endswith("A"):
+        assert np.array_equal(np.asarray(decoded.getchannel("A")), np.asarray(alpha))
+    if mode[0] == "L":
+        colours = np.asarray(decoded.convert("RGB")).astype(int)
+        assert (colours.max(axis=2) == colours.min(axis=2)).all()
+
+
+def test_higher_quality_costs_more_and_looks_better(bundled: ImageCodec) -> None:
+    sizes, scores = [], []
+    for quality in (1, 2.5, 4, 8):
+        blob = bundled.compress(COLOUR, quality=quality)
+        sizes.append(len(blob))
+        scores.append(psnr_of(np.asarray(bundled.decompress(blob)), COLOUR))
+    assert sizes == sorted(sizes)
+    assert scores == sorted(scores)
+    assert sizes[0] < sizes[-1]
+
+
+def test_inspect_adds_up(codec: ImageCodec) -> None:
+    blob = codec.compress(COLOUR, quality=1.25)
+    info = inspect_stream(blob)
+    assert (info.width, info.height, info.quality, info.bytes) == (300, 200, 1.25, len(blob))
+    assert sum(info.bits.values()) == 8 * len(blob)
+    assert info.bits["header"] <= 8 * 80
+    assert info.model_id == codec.model_id
+
+
+def test_the_estimate_is_the_files_size(bundled: ImageCodec) -> None:
+    blob = bundled.compress(COLOUR, quality=4)
+    estimate = bundled.estimate(COLOUR, quality=4)
+    bits = estimate.bits_y + estimate.bits_z
+    assert abs(8 * len(blob) - bits) <= 0.01 * bits + 8 * 200
+    assert estimate.psnr == pytest.approx(psnr_of(np.asarray(bundled.decompress(blob)), COLOUR), abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
+    ends = [len(bundled.compress(COLOUR, quality=quality)) for quality in (1, 8)]
+    wanted = ends[0] + share * (ends[1] - ends[0])
+    blob = bundled.compress(COLOUR, bpp=8 * wanted / COLOUR[..., 0].size)
+    assert len(blob) == pytest.approx(wanted, rel=0.02)
+    scores = [psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, quality=q))), COLOUR) for q in (1, 8)]
+    aimed = scores[0] + share * (scores[1] - scores[0])
+    assert psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, psnr=aimed))), COLOUR) == pytest.approx(aimed, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"quality": 9}, "1 to 8"),
+        ({"quality": 0.5}, "1 to 8"),
+        ({"quality": 1, "bpp": 1}, "exclude each other"),
+        ({"bpp": 1e-4}, "out of reach"),
+        ({"psnr": 90}, "out of reach"),
+        ({"bpp": -1}, "positive"),
+        ({"psnr": float("nan")}, "positive"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(bundled: ImageCodec, request_: dict[str, float], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        bundled.compress(COLOUR, **request_)
+    assert said in str(caught.value)
+
+
+def test_another_models_file_is_refused(codec: ImageCodec) -> None:
+    other = ImageCodec(codec.model, codec.coding, name="other", sha256="00" * 32, device=torch.device("cpu"))
+    with pytest.raises(ModelMismatch, match="was written with model"):
+        other.decompress(codec.compress(COLOUR, quality=1))
+
+
+def test_strips_change_nothing(bundled: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = bundled.compress(COLOUR, quality=4)
+    whole = np.asarray(bundled.decompress(blob)).astype(int)
+    monkeypatch.setattr(bundled, "precision", "float32")
+    latent = bundled.latent(COLOUR)
+    monkeypatch.setattr(predict, "STRIP_PIXELS", 64 * 320)  # four strips
+    torch.testing.assert_close(bundled.latent(COLOUR), latent, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(bundled, "precision", transform_precision(bundled.device))
+    assert np.abs(np.asarray(bundled.decompress(blob)) - whole).max() <= 1
+
+
+def test_a_path_decodes_as_its_bytes(codec: ImageCodec, tmp_path: Path) -> None:
+    blob = codec.compress(COLOUR, quality=1)
+    path = tmp_path / "a.ltn"
+    path.write_bytes(blob)
+    assert np.array_equal(np.asarray(codec.decompress(path)), np.asarray(codec.decompress(blob)))
