@@ -1,5 +1,6 @@
 """Model folders: config.json beside model.safetensors (or model-1, model-2, ... when large), identified by the hash of their
-tensors; never a pickle."""
+tensors; never a pickle.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def load_model(folder: Path) -> ModelFolder:
         weights = _read(folder, config["files"][WEIGHTS], digests)
         coding = _read(folder, config["files"][CODING], digests)
     except (KeyError, TypeError) as error:
-        raise ModelError(f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again") from None
+        raise ModelError(
+            f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
+        ) from None
     return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from latens.codes.entropy import FactorizedPrior, gaussian_bits
+from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
 
 
 @pytest.mark.parametrize("scale", [0.11, 0.5, 1.0, 3.7, 40.0])
@@ -59,3 +59,19 @@ def test_the_factorized_prior_learns_a_density() -> None:
         # The entropy of a Gaussian in bits, once a unit bin is added to its variance.
         entropy = -(mass[mass > 0] * np.log2(mass[mass > 0])).sum()
         assert entropy == pytest.approx(0.5 * math.log2(2 * math.pi * math.e * (spread**2 + 1 / 12)), abs=0.25)
+
+
+def test_rate_aware_rounding_is_the_best_of_its_two_candidates() -> None:
+    torch.manual_seed(4)
+    residual, scale = torch.randn(2000) * 3, torch.rand(2000) * 4 + 0.1
+    weight = 15.0
+
+    def cost(symbols: torch.Tensor) -> torch.Tensor:
+        return gaussian_bits(symbols, scale) + weight * (residual - symbols).square()
+
+    chosen = round_for_rate(residual, scale, weight)
+    nearest = residual.round()
+    assert torch.equal(cost(chosen), torch.minimum(cost(nearest), cost(nearest - nearest.sign())))
+    assert (chosen.abs() <= nearest.abs()).all()
+    assert (chosen != nearest).any()
+    assert torch.equal(round_for_rate(residual, scale, 1e6), nearest)

@@ -123,12 +123,13 @@ def test_one_result_however_it_is_computed(make, onednn: bool, threads: int, mon
         torch.set_num_threads(before)
 
 
-def test_autocast_default_dtype_and_casts_of_the_module_change_nothing() -> None:
-    net, z = network(), inputs()
+@pytest.mark.parametrize("make", [network, narrow_network])
+def test_autocast_default_dtype_and_casts_of_the_module_change_nothing(make) -> None:
+    net, z = make(), inputs()
     expected = net(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(net(z), expected)
-    assert torch.equal(network().bfloat16()(z), expected)
+    assert torch.equal(make().bfloat16()(z), expected)
     torch.set_default_dtype(torch.float16)
     try:
         assert torch.equal(net(z), expected)
@@ -311,6 +312,17 @@ def test_dead_and_bias_only_channels() -> None:
     assert outputs[0, 0].unique().tolist() == [3.5]
     assert outputs[0, 1].unique().tolist() == [0.0]
     assert outputs[0, 2].unique().tolist() == [-0.75]
+
+
+def test_a_channel_that_calibration_did_not_wake_is_not_cut_off() -> None:
+    convs = [nn.Conv2d(2, 2, 1, bias=False) for _ in range(2)]
+    for conv in convs:
+        nn.init.dirac_(conv.weight)
+    calibration = torch.tensor([1.0, 0.0])[None, :, None, None]
+    net = quantize_network(nn.Sequential(convs[0], nn.ReLU(), convs[1]), calibration, input_bound=1 << 10)
+    # An eighth of the loudest channel's peak, times the margin of two, is 64 / 256.
+    outputs = net(torch.tensor([64, 64])[None, :, None, None])
+    assert outputs.flatten().tolist() == [256, 256]
 
 
 @pytest.mark.parametrize(

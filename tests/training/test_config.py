@@ -13,7 +13,8 @@ from latens.training.config import override, to_dict
 
 def test_overrides_are_typed() -> None:
     config = override(
-        tiny(), {"run.steps": "7", "optim.lr": "1", "model.lambdas": "[0.1, 0.2, 0.3]", "objective.straight_through": "False"}
+        tiny(),
+        {"run.steps": "7", "optim.lr": "1", "model.lambdas": "[0.1, 0.2, 0.3]", "objective.straight_through": "False"},
     )
     assert config.run.steps == 7
     assert config.optim.lr == 1.0

@@ -20,7 +20,13 @@ from latens.errors import Diverged, OutputExists, UnreadableInput, UsageError
 from latens.systems.image_codec.predict import load
 from latens.training.run import train
 
-SHORT = {"run.steps": "6", "run.checkpoint_every": "2", "run.validate_every": "3", "run.log_every": "1", "data.batch": "2"}
+SHORT = {
+    "run.steps": "6",
+    "run.checkpoint_every": "2",
+    "run.validate_every": "3",
+    "run.log_every": "1",
+    "data.batch": "2",
+}
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,13 @@ class Lagrangian:
         pass
 
 
+class Latents(NamedTuple):
+    """What is descended in: y in steps, z in steps from the medians."""
+
+    y: Float[Tensor, "B M h w"]
+    z: Float[Tensor, "B N h w"]
+
+
 class Trace(NamedTuple):
     """One measurement on the way, means over the batch. `loss` is that of the relaxed latents, NaN at the start."""
 
@@ -117,6 +124,7 @@ class Refined(NamedTuple):
     start: Measurement
     best_step: Int[Tensor, "B"]  # 0: nothing better than the start was found
     history: tuple[Trace, ...]
+    end: Latents  # after the last step, to go on from
 
 
 Measure = Callable[[Tensor, Tensor], Measurement]
@@ -131,6 +139,7 @@ def refine(
     quality: float | Float[Tensor, "B"] = 1.0,
     settings: Refine = Refine(),  # noqa: B008
     size: tuple[int, int] | None = None,
+    start: Latents | None = None,
     measure: Measure | None = None,
     goal: Goal | None = None,
     precision: torch.dtype = torch.float32,
@@ -139,7 +148,7 @@ def refine(
     """The latents of pictures, refined for bpp + rate_weight * 255^2 * MSE.
 
     `image` has intensities in [0, 1] and sides that the model takes; of larger ones only `size` rows and columns are
-    pictures, the rest is padding that is neither counted nor looked at. `measure` replaces `measure_rounded` where files
+    pictures, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says, `measure` `measure_rounded` where files
     are coded by other arithmetic than the model's, `goal` the Lagrangian. `precision` is that of the transforms; rates and
     losses are float32. `on_step` is called after every step. `settings.rate_weight` is not read: the caller has chosen.
 
@@ -152,8 +161,9 @@ def refine(
     objective = _Objective(model, image, shape, levels, medians, settings.rounding(), precision)
     goal = goal if goal is not None else Lagrangian(_per_picture(rate_weight, image), shape[0] * shape[1])
     with frozen(model):
-        y, z = objective.start()
-        return _descend(objective, y, z, settings, goal, measure or objective.measure, on_step)
+        begin = objective.encode() if start is None else start
+        leaves = Latents(*(v.detach().clone(memory_format=torch.channels_last).requires_grad_() for v in begin))
+        return _descend(objective, leaves, settings, goal, measure or objective.measure, on_step)
 
 
 class _Objective:
@@ -174,11 +184,10 @@ class _Objective:
         self.pixels = size[0] * size[1]
 
     @torch.no_grad()
-    def start(self) -> tuple[Tensor, Tensor]:
+    def encode(self) -> Latents:
         with self._arithmetic():
             y = self.model.scaled_latent(self.image, self.quality).float()
-        z = self.model.hyper_analysis(y).float() - self.medians
-        return tuple(v.contiguous(memory_format=torch.channels_last).requires_grad_() for v in (y, z))  # type: ignore[return-value]
+        return Latents(y, self.model.hyper_analysis(y).float() - self.medians)
 
     def loss(self, y: Tensor, z: Tensor, weight: Tensor, tau: float, generator: torch.Generator) -> Tensor:
         """Per picture; y in steps, z relative to the medians."""
@@ -214,9 +223,15 @@ class _Objective:
 
 
 def _descend(
-    objective: _Objective, y: Tensor, z: Tensor, settings: Refine, goal: Goal, measure: Measure, on_step: Progress | None
+    objective: _Objective,
+    latents: Latents,
+    settings: Refine,
+    goal: Goal,
+    measure: Measure,
+    on_step: Progress | None,
 ) -> Refined:
     began = time.perf_counter()
+    y, z = latents
     generator = torch.Generator(y.device).manual_seed(settings.seed)
     adam = torch.optim.Adam([y, z], fused=True)
     keeper = _Keeper(goal, measure(y.detach(), z.detach()), objective.pixels, began)
@@ -236,7 +251,7 @@ def _descend(
             on_step(step, mean_loss, keeper.history[-1].true_loss)
         if settings.patience is not None and keeper.stalled >= settings.patience:
             break
-    return keeper.result()
+    return keeper.result(Latents(y.detach(), z.detach()))
 
 
 class _Keeper:
@@ -266,8 +281,8 @@ class _Keeper:
         means = [float(value.double().mean()) for value in values]
         self.history.append(Trace(step, time.perf_counter() - self.began, loss, *means))
 
-    def result(self) -> Refined:
-        return Refined(self.best, self.start, self.best_step, tuple(self.history))
+    def result(self, end: Latents) -> Refined:
+        return Refined(self.best, self.start, self.best_step, tuple(self.history), end)
 
 
 @contextmanager

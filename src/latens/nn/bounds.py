@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class _LowerBound(torch.autograd.Function):
@@ -25,4 +29,4 @@ class _LowerBound(torch.autograd.Function):
 
 def lower_bound(x: Float[Tensor, "..."], bound: float) -> Float[Tensor, "..."]:
     """max(x, bound); below the bound the gradient passes only where descent would raise x (Balle et al. 2018)."""
-    return _LowerBound.apply(x, bound)  # type: ignore[no-untyped-call, no-any-return]
+    return _LowerBound.apply(x, bound)  # type: ignore[no-any-return]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -85,7 +84,8 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
     state = optimizer.state_dict()
-    tensors, scalars = {}, {}
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
     for index, entries in state["state"].items():
         for name, value in entries.items():
             (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{name}"] = value
@@ -103,7 +103,7 @@ def join_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor],
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's generators, as JSON."""
-    version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": [version, np.asarray(keys).tolist(), position, has_gauss, cached],
@@ -119,7 +119,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(_bytes_tensor(states["torch"]))
     if torch.cuda.is_available() and len(states.get("cuda", [])) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([_bytes_tensor(state) for state in states["cuda"]])
@@ -127,9 +127,3 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 def _bytes_tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def free_space(folder: Path) -> int:
-    """Bytes free where `folder` lies."""
-    usage = os.statvfs(folder)
-    return usage.f_bavail * usage.f_frsize

@@ -32,6 +32,8 @@ class RunLog:
         if active:
             (folder / "samples").mkdir(parents=True, exist_ok=True)
             self.board = _tensorboard(folder / "tensorboard")
+        self.progress: Any
+        self.bar: Any
         self.progress, self.bar = _progress(config.run.steps, start) if active else (None, None)
 
     def training(self, step: int, numbers: dict[str, float]) -> None:
@@ -51,7 +53,12 @@ class RunLog:
 
     def save_best(self, config: TrainConfig, export: Export, scores: dict[str, float]) -> None:
         """Writes RUN/best, a model folder that `latens.load` and every verb accept."""
-        described = {"system": config.system, "model": dataclasses.asdict(config.model), **export.config, "scores": scores}
+        described = {
+            "system": config.system,
+            "model": dataclasses.asdict(config.model),
+            **export.config,
+            "scores": scores,
+        }
         save_model(self.folder / "best", described, export.weights, export.coding)
 
     def _write(self, kind: str, step: int, numbers: dict[str, float]) -> None:
@@ -82,7 +89,7 @@ def _tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 def _progress(steps: int, start: int) -> tuple[Any, Any]:

@@ -144,7 +144,12 @@ class Loop:
         tensors = {"model": self.plain.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.module.state_dict()
-        state: dict[str, Any] = {"best": self.best, "skipped": self.skipped, "random": random_states(), "optimizers": {}}
+        state: dict[str, Any] = {
+            "best": self.best,
+            "skipped": self.skipped,
+            "random": random_states(),
+            "optimizers": {},
+        }
         for name, optimizer in self.optimizers.items():
             tensors[f"optimizer-{name}"], state["optimizers"][name] = split_optimizer(optimizer)
         save_checkpoint(self.folder / "checkpoints", Checkpoint(self.step, tensors, state), self.config.run.keep)

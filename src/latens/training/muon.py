@@ -7,11 +7,13 @@ costs little at our widths, and a short training run gets further with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 MOMENTUM = 0.95
 # Quintic Newton-Schulz coefficients of Jordan et al. 2024: fast growth of small singular values, all end in [0.7, 1.2].
@@ -27,9 +29,7 @@ class MuonAdam(torch.optim.Optimizer):
     matrix is scaled by 0.2 sqrt(max(rows, columns)), which gives it the root mean square of an Adam step (Liu et al. 2025).
     """
 
-    def __init__(
-        self, parameters: Mapping[str, Tensor], transposed: frozenset[str], *, muon_lr: float, adam_lr: float
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], transposed: frozenset[str], *, muon_lr: float, adam_lr: float) -> None:
         matrices = {name: p for name, p in parameters.items() if name.endswith(".weight") and _is_matrix(p)}
         others = [p for name, p in parameters.items() if name not in matrices]
         groups: list[dict[str, Any]] = [
@@ -119,5 +119,5 @@ def orthogonalized(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
         if iteration + 1 < ITERATIONS:
             gram = factor @ gram @ factor
     assert product is not None
-    result = (product.bfloat16() @ short).to(matrix.dtype)
+    result: Tensor = (product.bfloat16() @ short).to(matrix.dtype)
     return result.mT if tall else result

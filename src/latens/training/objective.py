@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ class Objective(Protocol):
     that an adversarial pair or an auxiliary loss looks like a plain model.
     """
 
-    optimizers: dict[str, tuple[str, ...]]
+    optimizers: Mapping[str, tuple[str, ...]]
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]: ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -10,7 +12,7 @@ from latens.training.muon import MuonAdam
 
 
 def build_optimizers(
-    model: nn.Module, owners: dict[str, tuple[str, ...]], config: OptimConfig
+    model: nn.Module, owners: Mapping[str, tuple[str, ...]], config: OptimConfig
 ) -> dict[str, torch.optim.Optimizer]:
     """One optimiser per name for the parameters whose names start with one of its prefixes."""
     optimizers: dict[str, torch.optim.Optimizer] = {}

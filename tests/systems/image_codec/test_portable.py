@@ -78,7 +78,9 @@ def test_forced_instruction_sets(codec: ImageCodec, codec_folder: Path, tmp_path
     path.write_bytes(codec.compress(PIXELS, quality=2))
     processes = {
         name: subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(codec_folder), str(path)], env={**os.environ, **forced}, stdout=subprocess.PIPE
+            [sys.executable, "-c", SCRIPT, str(codec_folder), str(path)],
+            env={**os.environ, **forced},
+            stdout=subprocess.PIPE,
         )
         for name, forced in MACHINES.items()
     }

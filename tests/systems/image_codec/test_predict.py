@@ -78,7 +78,9 @@ def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
     assert len(blob) == pytest.approx(wanted, rel=0.02)
     scores = [psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, quality=q))), COLOUR) for q in (1, 8)]
     aimed = scores[0] + share * (scores[1] - scores[0])
-    assert psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, psnr=aimed))), COLOUR) == pytest.approx(aimed, abs=0.05)
+    assert psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, psnr=aimed))), COLOUR) == pytest.approx(
+        aimed, abs=0.05
+    )
 
 
 @pytest.mark.parametrize(

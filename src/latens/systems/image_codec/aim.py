@@ -21,9 +21,7 @@ class Aim:
     value: float
 
     @classmethod
-    def of(
-        cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float
-    ) -> Aim:
+    def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> Aim:
         """Raises UsageError when two are given, or a value is out of range."""
         given = [(kind, value) for kind, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None]
         if len(given) > 1:

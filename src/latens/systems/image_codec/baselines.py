@@ -69,7 +69,7 @@ def _jpeg() -> Encoder:
     def encode(picture: Picture, quality: int) -> bytes:
         return _save(picture, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
 
-    qualities = (5, 8, 12, 18, 26, 36, 48, 60, 70, 80, 88, 93, 95)
+    qualities = (5, 10, 18, 28, 40, 55, 70, 82, 90, 95)
     turbo = features.version("libjpeg_turbo")
     name = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
     return Encoder("JPEG", encode, qualities, (1, 95), f"{name}, 4:2:0, optimised Huffman tables")
@@ -79,7 +79,7 @@ def _webp() -> Encoder:
     def encode(picture: Picture, quality: int) -> bytes:
         return _save(picture, "WEBP", quality=quality, method=6)
 
-    qualities = (0, 4, 10, 18, 28, 40, 55, 70, 80, 88, 94)
+    qualities = (0, 6, 16, 30, 48, 65, 80, 90)
     return Encoder("WebP", encode, qualities, (0, 100), f"libwebp {features.version('webp')}, 4:2:0, method 6")
 
 
@@ -88,7 +88,7 @@ def _avif() -> Encoder:
         # One thread: the bytes may depend on how the work is divided.
         return _save(picture, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
 
-    qualities = (4, 12, 22, 32, 42, 52, 62, 72, 80, 88, 94)
+    qualities = (4, 16, 28, 40, 52, 64, 76, 88)
     return Encoder("AVIF", encode, qualities, (0, 100), f"libavif {features.version('avif')}, 4:2:0, speed 6")
 
 

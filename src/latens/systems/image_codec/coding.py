@@ -62,6 +62,10 @@ class FrozenCoding:
         level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device))
         return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
 
+    def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Standard deviation of the Gaussian tables of these levels, in quantisation steps."""
+        return torch.from_numpy(scales()).float().to(level.device)[level]
+
     def _fixed_point(self, symbols: Tensor) -> Tensor:
         return (symbols << INPUT_BITS) + self.medians.to(symbols.device)[:, None, None]
 
@@ -101,7 +105,8 @@ class FrozenCoding:
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FrozenCoding:
         """Undoes `tensors` and `spec`, and runs the self-test. ModelError when parts do not fit, DeviceMismatch when the
-        machine does not compute the stored result."""
+        machine does not compute the stored result.
+        """
         try:
             named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
             network = IntegerNetwork.from_spec(spec["network"], named).verified(str(spec["self_test"]))

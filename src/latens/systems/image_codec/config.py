@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)  # 003, section 5.4.1: weight of 255^2 * MSE against bits per pixel
+LAMBDAS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+)  # 003, section 5.4.1: weight of 255^2 * MSE against bits per pixel
 
 
 @dataclass(frozen=True, kw_only=True)

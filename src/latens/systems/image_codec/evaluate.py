@@ -63,7 +63,7 @@ def evaluate(
         try:
             subject = load_subject(path, name)
         except LatensError as error:
-            failures.append(" ".join(str(error).split()))
+            failures.append(f"{name}: {error.what}")
             tell(f"{number} of {len(files)}: {failures[-1]}")
             continue
         measured = _measure(codec, encoders, subject, qualities, log)

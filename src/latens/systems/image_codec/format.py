@@ -162,5 +162,3 @@ def inspect_stream(data: bytes) -> StreamInfo:
         bpp=8 * len(data) / (header.width * header.height),
         bits=bits,
     )
-
-

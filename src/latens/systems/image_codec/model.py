@@ -15,10 +15,9 @@ Letters: B batch, N hidden channels, M latent channels, H W image size (multiple
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from latens.codes.entropy import FactorizedPrior, gaussian_bits
@@ -27,6 +26,9 @@ from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import down, up
 from latens.nn.gdn import GDN
 from latens.systems.image_codec.config import ImageCodecConfig
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 BLOCK_GAIN = 10.0  # quantisation steps per unit of intensity at the middle rate, when training starts
@@ -87,7 +89,7 @@ class MeanScaleHyperprior(nn.Module):
         )
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-        """y in units of the quantisation step that `quality` asks for."""
+        """Y in units of the quantisation step that `quality` asks for."""
         y = self.analysis(image)
         return y if self.gains is None else y * self.gains.forward_gain(quality)
 
@@ -160,9 +162,7 @@ def hyper_analysis_transform(config: ImageCodecConfig) -> nn.Sequential:
 def hyper_synthesis_transform(config: ImageCodecConfig) -> nn.Sequential:
     n, m, k = config.hidden, config.latent, config.hyper
     wide = k * 3 // 2
-    return nn.Sequential(
-        up(n, k), nn.LeakyReLU(), up(k, wide), nn.LeakyReLU(), nn.Conv2d(wide, m * 2, 3, padding=1)
-    )
+    return nn.Sequential(up(n, k), nn.LeakyReLU(), up(k, wide), nn.LeakyReLU(), nn.Conv2d(wide, m * 2, 3, padding=1))
 
 
 class Sum(nn.Module):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from latens.systems.image_codec.config import RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
 from latens.training.objective import Export, Step
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 PEAK = 255.0**2  # distortion is the squared error of 8-bit values
 
@@ -20,14 +24,14 @@ PEAK = 255.0**2  # distortion is the squared error of 8-bit values
 class RateDistortion:
     """bits per pixel + lambda * 255^2 * MSE, lambda drawn per picture between the ends that the model serves."""
 
-    optimizers = {"codec": ("",)}
+    optimizers: Mapping[str, tuple[str, ...]] = MappingProxyType({"codec": ("",)})
 
     def __init__(self, config: RateDistortionConfig, lambdas: Sequence[float]) -> None:
         self.config = config
         self.lambdas = tuple(lambdas)
 
     def weight(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """lambda at a real-valued quality, geometrically interpolated."""
+        """Lambda at a real-valued quality, geometrically interpolated."""
         if len(self.lambdas) == 1:
             return torch.full_like(quality, self.lambdas[0])
         table = torch.tensor(self.lambdas, device=quality.device).log()
@@ -70,7 +74,6 @@ class RateDistortion:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
         row = torch.cat(views, dim=3)[0].clamp(0, 1).mul(255).round().byte()
         return {"reconstructions": row.permute(1, 2, 0).cpu().numpy()}
-
 
     def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16 and the frozen coding made from those very weights."""

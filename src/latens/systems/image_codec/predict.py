@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.catalogue import MODELS
-from latens.codes.entropy import gaussian_bits
+from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.images import ImageLike, Picture, read_picture, to_pil
@@ -46,6 +46,7 @@ DEFAULT_QUALITY = 4.0
 STRIP_PIXELS = 2**21  # pictures above this are transformed in strips of about this many pixels
 ANALYSIS_HALO = 32  # picture rows that reach a latent row: 2 + 4 + 8 + 16, rounded up to the stride
 SYNTHESIS_HALO = 2  # latent rows beyond its own that reach a picture row
+ROUNDING_WEIGHT = 20.0  # of squared error against bits, chosen on held-out photographs: 5 % fewer bits than plain rounding
 _LEVEL_CRC = 4  # bytes at the start of a band
 
 
@@ -154,16 +155,14 @@ class ImageCodec:
 
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
-        """y of a picture (H, W, 3) uint8, before the gain of a rate; sides are padded to multiples of 64 by replication."""
+        """The latent y of a picture (H, W, 3) uint8, before the gain; sides are padded by replication to multiples of 64."""
         height, width = pixels.shape[:2]
         x = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
         padding = (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE)
         x = F.pad(x, padding, mode="replicate").contiguous(memory_format=torch.channels_last)
         core = _strip_rows(x.shape[3], HYPER_STRIDE)
         with self._arithmetic():
-            return apply_in_strips(
-                self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core
-            ).float()
+            return apply_in_strips(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
 
     @torch.no_grad()
     def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int) -> Symbols:
@@ -173,7 +172,8 @@ class ImageCodec:
             scaled = latent * self.model.gains.forward_gain(self._quality(quality))
         z = self.coding.z_symbols(self.model.hyper_analysis(scaled))
         parameters = self.coding.parameters(z)
-        return Symbols(z, (scaled - parameters.mean).round().to(torch.int64), parameters, quality)
+        y = round_for_rate(scaled - parameters.mean, self.coding.scale_of(parameters.level), ROUNDING_WEIGHT)
+        return Symbols(z, y.to(torch.int64), parameters, quality)
 
     def write(self, picture: Picture, symbols: Symbols) -> bytes:
         """The file of a quantised picture."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from latens.codes.annealing import Refine
 from latens.codes.entropy import FactorizedPrior
-from latens.codes.refine import PEAK, Goal, Lagrangian, Measurement, Progress, Refined, refine
+from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
 from latens.codes.tables import PRECISION, SymbolTables
 from latens.errors import UsageError
 from latens.systems.image_codec.aim import Aim, search
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
 SYNTHESIS_HALO = 3  # latent rows that reach a picture row
-HEAD_START = {"bpp": 1.08, "psnr": 1.0}  # what the plain picture is at when the refined one is to meet a target of 1
+PILOT = 6  # of so many steps one is spent to learn what refinement gains
+PILOT_GROWTH = 1.5  # how much more it gains, in the logarithm, when the other steps are done
 REACH = 0.02  # a target missed by more is out of reach
 
 
@@ -61,33 +63,44 @@ def refine_picture(
         trial = Trial(codec, latent, pixels, round(aim.value * QUALITY_STEPS))
         weight = settings.rate_weight or lambda_at(codec, trial.quality)
         goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
-        refined = trial.refine(settings, goal, on_step)
+        refined = trial.refine(settings, goal, on_step=on_step)
         return RefinedPicture(trial.symbols(refined.best), refined)
-    return _aimed(codec, picture, latent, aim, settings, on_step)
+    return _aimed(_Trials(codec, picture, latent, aim), settings, on_step)
 
 
-def _aimed(
-    codec: ImageCodec,
-    picture: Picture,
-    latent: Tensor,
-    aim: Aim,
-    settings: Refine,
-    on_step: Progress | None,
-) -> RefinedPicture:
-    trials = _Trials(codec, picture, latent, aim)
-    trial = trials.at(trials.nearest(aim.value * HEAD_START[aim.kind]))
-    weight = settings.rate_weight or lambda_at(codec, trial.quality)
-    goal = Target(aim, weight, trial.pixels, overhead=trials.overhead, settings=settings, device=codec.device)
-    refined = trial.refine(goal.settings, goal, on_step)
-    plain = trials.at(trials.nearest(aim.value))
-    if float(goal.score(plain.start)) < float(goal.score(refined.best)):
-        trial, refined = plain, refined._replace(best=plain.start)
+def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
+    """Some steps at the quality of the plain picture tell what refinement gains, so at which quality to go on from there."""
+    if settings.rate_weight is not None:
+        raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
+    aim = trials.aim
+    first = trials.at(trials.nearest(aim.value))
+    steps = max(settings.steps // PILOT, 1)
+    weight = torch.tensor([lambda_at(trials.codec, first.quality)], device=trials.codec.device)
+    pilot = first.refine(replace(settings, steps=steps), Lagrangian(weight, first.pixels), on_step=on_step)
+    trial = trials.at(trials.nearest(aim.value * _headroom(trials, first.start, pilot.best)))
+
+    settings = replace(settings, steps=max(settings.steps - steps, 1))
+    goal = Target(aim, lambda_at(trials.codec, trial.quality), trial.pixels, trials.overhead, settings, trial.device)
+    later = None if on_step is None else _shifted(on_step, steps)
+    refined = trial.refine(goal.settings, goal, start=trial.taken_over(first, pilot.end), on_step=later)
+    if float(goal.score(first.start)) < float(goal.score(refined.best)):
+        trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
     if abs(reached / aim.value - 1) > REACH:
         unit = "bits per pixel" if aim.kind == "bpp" else "dB"
         what = f"{aim.value:g} {unit} is out of reach: refinement came to {reached:.3g} on this picture"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedPicture(trial.symbols(refined.best), refined)
+
+
+def _headroom(trials: _Trials, plain: Measurement, pilot: Measurement) -> float:
+    """By what factor the plain picture should exceed the target, for the refined one to meet it at the quality's lambda."""
+    ratio = trials.value(plain) / trials.value(pilot)
+    return min(max(ratio**PILOT_GROWTH, 0.8), 1.25)
+
+
+def _shifted(on_step: Progress, steps: int) -> Progress:
+    return lambda step, loss, true_loss: on_step(step + steps, loss, true_loss)
 
 
 class _Trials:
@@ -112,10 +125,13 @@ class _Trials:
         return search(Aim(self.aim.kind, value), self.measure, low, high)
 
     def measure(self, quality: int) -> float:
-        start = self.at(quality).start
+        return self.value(self.at(quality).start)
+
+    def value(self, found: Measurement) -> float:
+        """What is aimed at, as it was found."""
         if self.aim.kind == "psnr":
-            return float(start.psnr())
-        return (float(start.bits_y + start.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
+            return float(found.psnr())
+        return (float(found.bits_y + found.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
 
     @cached_property
     def overhead(self) -> float:
@@ -141,7 +157,13 @@ class Trial:
         self.prior = CodedPrior(codec.model.prior, self.medians)
         self.hyper_analysis = codec.model.hyper_analysis
 
-    def refine(self, settings: Refine, goal: Goal, on_step: Progress | None) -> Refined:
+    @property
+    def device(self) -> torch.device:
+        return self.codec.device
+
+    def refine(
+        self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None
+    ) -> Refined:
         precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
         return refine(
             self,
@@ -149,6 +171,7 @@ class Trial:
             1.0,  # the goal's is used
             settings=settings,
             size=self.size,
+            start=start,
             measure=self.measure,
             goal=goal,
             precision=precision,
@@ -168,6 +191,13 @@ class Trial:
         scaled = y_hat if gains is None else y_hat * gains.inverse_gain(self.level)
         core = max(STRIP_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
         return in_strips(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
+
+    def taken_over(self, other: Trial, latents: Latents) -> Latents:
+        """Latents of a trial at another quality in the steps of this one."""
+        gains = self.model.gains
+        if gains is None:
+            return latents
+        return Latents(latents.y * (gains.forward_gain(self.level) / gains.forward_gain(other.level)), latents.z)
 
     @cached_property
     def start(self) -> Measurement:

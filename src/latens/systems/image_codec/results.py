@@ -127,6 +127,8 @@ class EvaluationReport:
         ]
         settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
         caption = f"Difference in rate at equal quality (negative: fewer bits), over all quality both reach. {settings}."
+        if blank != "-":
+            caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
         return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
 
     def picture_table(self) -> Table:

@@ -14,7 +14,7 @@ from latens.codes.refine import PEAK, Measurement
 from latens.systems.image_codec.aim import TOLERANCE, Aim
 
 CHECKS = 50  # measurements on the way, each of which moves lambda
-BEGIN = 0.2  # share of the steps with the first lambda, while the easy gain is made
+BEGIN = 0.1  # share of the steps with the first lambda, while the easy gain is made
 # How much ln(bpp), or dB, changes per ln(lambda) while latents are refined; found on photographs, and only a scale for
 # the steps of lambda.
 SLOPE = {"bpp": 0.35, "psnr": 1.4}
@@ -30,7 +30,7 @@ class Target:
     """
 
     def __init__(
-        self, aim: Aim, weight: float, pixels: int, *, overhead: float, settings: Refine, device: torch.device
+        self, aim: Aim, weight: float, pixels: int, overhead: float, settings: Refine, device: torch.device
     ) -> None:
         self.aim = aim
         self.settings = replace(settings, measure_every=max(min(settings.measure_every, settings.steps // CHECKS), 1))
