@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.systems.image_codec.config import RateDistortionConfig
+from latens.hub import load_model, save_model
+from latens.systems.image_codec.config import ImageCodecConfig, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
 from latens.training.objective import Export, Step
 
@@ -81,15 +84,30 @@ class RateDistortion:
 
 
 def export_codec(model: MeanScaleHyperprior, pictures: Sequence[Tensor]) -> Export:
-    """What a codec's model folder holds. The frozen coding is computed from the weights as stored, float16."""
-    # Imported here: the entropy coder is not needed to train, and need not be installed where training runs.
-    from latens.systems.image_codec.coding import freeze
+    """What a codec's model folder holds. The frozen coding is computed from the weights as stored, float16.
 
+    On a machine that trains but has no entropy coder the frozen coding is left out; `finish_folder` adds it elsewhere.
+    """
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    try:
+        from latens.systems.image_codec.coding import freeze
+    except ModuleNotFoundError as error:
+        print(f"latens: no {error.name} here, so RUN/best is saved without its frozen coding", file=sys.stderr)
+        return Export(weights, {}, {})
     shipped = MeanScaleHyperprior(model.config)
     shipped.load_state_dict(weights)
     coding = freeze(shipped.eval(), [picture.cpu() for picture in pictures])
     return Export(weights, coding.tensors(), {"coding": coding.spec()})
+
+
+def finish_folder(folder: Path, pictures: Sequence[Tensor]) -> None:
+    """Adds the frozen coding to a model folder that was saved without it; `pictures` are (B, 3, H, W) in [0, 1]."""
+    found = load_model(folder)
+    sizes = found.config["model"]
+    model = MeanScaleHyperprior(ImageCodecConfig(**{**sizes, "lambdas": tuple(sizes["lambdas"])}))
+    model.load_state_dict(found.weights)
+    export = export_codec(model.eval(), pictures)
+    save_model(folder, {**found.config, **export.config}, export.weights, export.coding)
 
 
 def rate_and_distortion(coded: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:

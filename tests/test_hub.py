@@ -1,0 +1,66 @@
+"""Model folders come back as they were saved, or say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from latens import hub
+from latens.errors import ModelError, ModelMissing
+
+
+def test_round_trip_in_one_file_and_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {name: torch.full((100,), float(index)) for index, name in enumerate("abcd")}
+    coding = {"table": torch.arange(5, dtype=torch.int32)}
+    hub.save_model(tmp_path, {"system": "x"}, tensors, coding)
+    whole = hub.load_model(tmp_path)
+    monkeypatch.setattr(hub, "SHARD", 900)
+    hub.save_model(tmp_path, {"system": "x"}, tensors, coding)
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "entropy.safetensors",
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ]
+    split = hub.load_model(tmp_path)
+    for found in (whole, split):
+        assert all(torch.equal(found.weights[name], tensor) for name, tensor in tensors.items())
+        assert torch.equal(found.coding["table"], coding["table"])
+    assert whole.sha256 != split.sha256  # the hash is that of the files
+
+
+def test_the_hash_follows_every_tensor(tmp_path: Path) -> None:
+    hashes = set()
+    for weight, entry in ((1.0, 1), (2.0, 1), (1.0, 2)):
+        hub.save_model(tmp_path, {"system": "x"}, {"w": torch.tensor([weight])}, {"t": torch.tensor([entry])})
+        hashes.add(hub.load_model(tmp_path).sha256)
+    assert len(hashes) == 3
+
+
+@pytest.mark.parametrize("damage", ["no config", "bad json", "no system", "no files", "weights gone", "weights cut", "outside"])
+def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "model"
+    hub.save_model(folder, {"system": "x"}, {"w": torch.ones(3)})
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    error: type[Exception] = ModelError
+    if damage == "no config":
+        config.unlink()
+        error = ModelMissing
+    elif damage == "bad json":
+        config.write_text("{")
+    elif damage == "no system":
+        config.write_text("{}")
+    elif damage == "no files":
+        config.write_text('{"system": "x"}')
+    elif damage == "weights gone":
+        weights.unlink()
+        error = ModelMissing
+    elif damage == "weights cut":
+        weights.write_bytes(weights.read_bytes()[:-3])
+    else:
+        (tmp_path / "secret.safetensors").write_bytes(weights.read_bytes())
+        config.write_text('{"system": "x", "files": {"model": ["../secret.safetensors"], "entropy": []}}')
+        error = ModelMissing
+    with pytest.raises(error):
+        hub.load_model(folder)
