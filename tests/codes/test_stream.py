@@ -43,9 +43,7 @@ containers = st.builds(
     profile=st.text(st.characters(min_codepoint=0, max_codepoint=127), min_size=4, max_size=4),
     model_id=st.binary(min_size=8, max_size=8),
     header=st.binary(max_size=60),
-    sections=st.lists(st.builds(Section, st.integers(0, 255), st.binary(max_size=50), st.booleans()), max_size=5).map(
-        tuple
-    ),
+    sections=st.lists(st.builds(Section, st.integers(0, 255), st.binary(max_size=50), st.booleans()), max_size=5).map(tuple),
 )
 
 

@@ -19,6 +19,7 @@ THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}
 
 STEPS = 500
 THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
+LR = 0.08  # with a falling rate and temperature, the best of 0.005 to 0.3 for 60 to 500 steps
 STE_LR = 1e-4  # straight-through gradients diverge above (003, section 5.4.6)
 ATANH_TAU = 0.5  # the atanh law's best highest temperature (003, Table 5.4.1 and section 5.4.6)
 
@@ -77,8 +78,8 @@ class Refine:
     law: RoundingLaw | None = None  # with other constants than 003 has for method and classes
     lr: float | None = None
     lr_end: float = 0.05
-    tau_max: float | None = None
-    tau_end: float = 0.2
+    tau_max: float = 1.0
+    tau_end: float = 0.4
     tau_rate: float | None = None
     rate_weight: float | None = None
     measure_every: int = 20  # steps between measurements of the true loss
@@ -111,22 +112,15 @@ class Refine:
         return self.law if self.law is not None else RoundingLaw.thesis(self.method, self.classes)
 
     def temperature(self, step: int) -> float:
-        """tau at a step, 0-based (Eq. 5.4.1)."""
+        """The temperature at a step, 0-based (Eq. 5.4.1)."""
         rate = self.tau_rate if self.tau_rate is not None else -math.log(self.tau_end) / self.steps
-        highest = self.tau_max if self.tau_max is not None else 1.0
-        return min(math.exp(-rate * step), highest)
+        return min(math.exp(-rate * step), self.tau_max)
 
     def learning_rate(self, step: int) -> float:
-        highest = self.lr if self.lr is not None else default_lr(self.method, self.steps)
+        """Of Adam at a step, 0-based."""
+        highest = self.lr if self.lr is not None else STE_LR if self.method == "ste" else LR
         along = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return highest * (self.lr_end + (1 - self.lr_end) * along)
-
-
-def default_lr(method: Method, steps: int) -> float:
-    """Larger for fewer steps, as the latents have as far to go."""
-    if method == "ste":
-        return STE_LR
-    return THESIS_LR * min(max((THESIS_STEPS / steps) ** 0.5, 1.0), 8.0)
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:

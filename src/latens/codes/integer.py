@@ -124,9 +124,7 @@ class IntegerNetwork(nn.Module):
     on the input's device, "cpu" in float64 on the CPU, "reference" in int64 on the CPU (slow).
     """
 
-    def __init__(
-        self, layers: list[IntegerLayer], *, input_frac_bits: int, input_bound: int, output_frac_bits: int
-    ) -> None:
+    def __init__(self, layers: list[IntegerLayer], *, input_frac_bits: int, input_bound: int, output_frac_bits: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.input_frac_bits = input_frac_bits
@@ -216,9 +214,7 @@ def prove(layer: IntegerLayer) -> LayerBound:
         raise ValueError("a shift is not within 1..62")
     if min(positive) < 0 or min(negative) < 0:
         raise ValueError("a multiplier is negative")
-    product = max(
-        a * max(p, n) + (1 << (s - 1)) for a, p, n, s in zip(accumulators, positive, negative, shifts, strict=True)
-    )
+    product = max(a * max(p, n) + (1 << (s - 1)) for a, p, n, s in zip(accumulators, positive, negative, shifts, strict=True))
     if product >= INT64_EXACT:
         raise ValueError(f"products can reach {product:,}; 64-bit integers end at 2^63")
     if layer.shape.clamp < 1:
@@ -242,9 +238,7 @@ def _convolve(shape: LayerShape, x: Tensor, weight: Tensor) -> Tensor:
         # cuDNN may choose Winograd or FFT kernels, whose intermediate values are not integers.
         return _convolve_by_matmul(shape, x, weight)
     if shape.transposed:
-        return F.conv_transpose2d(
-            x, weight, stride=shape.stride, padding=shape.padding, output_padding=shape.output_padding
-        )
+        return F.conv_transpose2d(x, weight, stride=shape.stride, padding=shape.padding, output_padding=shape.output_padding)
     return F.conv2d(x, weight, stride=shape.stride, padding=shape.padding)
 
 

@@ -65,9 +65,7 @@ def quantize_network(
         except ValueError as error:
             raise ValueError(f"layer {index} cannot be made exact: {error}") from error
         step, bound = step_out, clamp
-    return IntegerNetwork(
-        layers, input_frac_bits=input_frac_bits, input_bound=input_bound, output_frac_bits=output_frac_bits
-    )
+    return IntegerNetwork(layers, input_frac_bits=input_frac_bits, input_bound=input_bound, output_frac_bits=output_frac_bits)
 
 
 def split_stages(stack: nn.Sequential) -> list[Stage]:

@@ -103,13 +103,13 @@ class FrozenCoding:
         return {"network": self.network.spec(), "self_test": self.network.fingerprint()}
 
     @classmethod
-    def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FrozenCoding:
-        """Undoes `tensors` and `spec`, and runs the self-test. ModelError when parts do not fit, DeviceMismatch when the
+    def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
+        """Undoes `tensors` and `spec`, and runs the self-test on `device`. ModelError when parts do not fit, DeviceMismatch when the
         machine does not compute the stored result.
         """
         try:
             named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-            network = IntegerNetwork.from_spec(spec["network"], named).verified(str(spec["self_test"]))
+            network = IntegerNetwork.from_spec(spec["network"], named).to(device).verified(str(spec["self_test"]))
             tables = [
                 SymbolTables(**{part: tensors[f"{which}.{part}"].numpy() for part in ("counts", "lows", "sizes")})
                 for which in ("y", "z")

@@ -77,7 +77,6 @@ class ImageCodec:
     def __init__(self, model: MeanScaleHyperprior, coding: FrozenCoding, *, name: str, sha256: str, device: torch.device):
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.coding = coding
-        coding.network.to(device)
         self.name = name
         self.device = device
         self.model_id = sha256[:16]
@@ -264,7 +263,7 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
         config = ImageCodecConfig(**{**sizes, "lambdas": tuple(sizes["lambdas"])})
         model = MeanScaleHyperprior(config)
         model.load_state_dict(found.weights)
-        coding = FrozenCoding.from_tensors(found.config["coding"], found.coding)
+        coding = FrozenCoding.from_tensors(found.config["coding"], found.coding, place)
     except (KeyError, TypeError, RuntimeError) as error:
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from latens.codes.annealing import Refine
 from latens.codes.refine import PEAK, Measurement
-from latens.systems.image_codec.aim import TOLERANCE, Aim
+from latens.systems.image_codec.aim import Aim
 
 CHECKS = 50  # measurements on the way, each of which moves lambda
-BEGIN = 0.1  # share of the steps with the first lambda, while the easy gain is made
-# How much ln(bpp), or dB, changes per ln(lambda) while latents are refined; found on photographs, and only a scale for
-# the steps of lambda.
+BEGIN = 0.1  # share of the steps with the first lambda
+# How much ln(bpp), or dB, changes per ln(lambda) while latents are refined, as found on photographs: the scale of a move.
 SLOPE = {"bpp": 0.35, "psnr": 1.4}
-PACE = 0.25  # part of the remaining error that one change of lambda is to mend
+AT_ONCE = 0.5  # part of the error that lambda answers directly
+ADDED_UP = 0.12  # part of the error that every check adds to the answer for good
 REACH = 30.0  # lambda stays within this factor of the first
+MET = {"bpp": 0.01, "psnr": 0.001}  # relative
 MISSED = 1e6
 
 
@@ -36,6 +37,7 @@ class Target:
         self.settings = replace(settings, measure_every=max(min(settings.measure_every, settings.steps // CHECKS), 1))
         self._first = math.log(weight)
         self._log_weight = self._first
+        self._sum = 0.0
         self._pixels, self._overhead, self._device = pixels, overhead, device
 
     def weight(self) -> Float[Tensor, "1"]:
@@ -46,16 +48,17 @@ class Target:
         return found.bpp(self._pixels) + self._overhead / self._pixels if self.aim.kind == "bpp" else found.psnr()
 
     def score(self, found: Measurement) -> Float[Tensor, "1"]:
-        """The other of rate and distortion where the target is met, otherwise how far it is missed."""
+        """Loss at the first lambda where the target is met, otherwise how far it is missed."""
         missed = (self.value(found) / self.aim.value - 1).abs()
-        met = PEAK * found.mse if self.aim.kind == "bpp" else found.bpp(self._pixels)
-        return torch.where(missed <= TOLERANCE[self.aim.kind], met, MISSED * (1 + missed))
+        loss = found.bpp(self._pixels) + math.exp(self._first) * PEAK * found.mse
+        return torch.where(missed <= MET[self.aim.kind], loss, MISSED * (1 + missed))
 
     def observe(self, found: Measurement, step: int) -> None:
         if step < BEGIN * self.settings.steps:
             return
         value = float(self.value(found))
         short = math.log(self.aim.value / value) if self.aim.kind == "bpp" else self.aim.value - value
-        moved = self._log_weight + PACE * short / SLOPE[self.aim.kind]
+        error = short / SLOPE[self.aim.kind]
         limit = math.log(REACH)
-        self._log_weight = min(max(moved, self._first - limit), self._first + limit)
+        self._sum = min(max(self._sum + ADDED_UP * error, -limit), limit)
+        self._log_weight = self._first + min(max(self._sum + AT_ONCE * error, -limit), limit)
