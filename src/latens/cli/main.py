@@ -38,6 +38,7 @@ VERBS = (
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on a folder beside what it competes with."),
     Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
+    Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
     Verb("models", "latens.cli.models:models", "The models in the box."),
     Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),
 )

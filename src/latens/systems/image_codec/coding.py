@@ -105,8 +105,9 @@ class FrozenCoding:
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
-        """Undoes `tensors` and `spec`, and runs the self-test on `device`. ModelError when parts do not fit, DeviceMismatch when the
-        machine does not compute the stored result.
+        """Undoes `tensors` and `spec`, and runs the self-test on `device`.
+
+        Raises ModelError when parts do not fit, DeviceMismatch when the device does not compute the stored result.
         """
         try:
             named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}

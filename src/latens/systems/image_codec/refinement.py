@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
 SYNTHESIS_HALO = 3  # latent rows that reach a picture row
-PILOT = 6  # of so many steps one is spent to learn what refinement gains
-PILOT_GROWTH = 1.5  # how much more it gains, in the logarithm, when the other steps are done
+PILOT = 6  # of so many steps one is spent to learn what refinement gains,
+PILOT_STEPS = 20  # or this many when they are few
+# A pilot of n steps has made 1 / (1 + GROWTH / n) of the change of ln(bpp), or dB, that six times as many make.
+GROWTH = {"bpp": 16.0, "psnr": 8.0}
 REACH = 0.02  # a target missed by more is out of reach
 
 
@@ -74,10 +76,10 @@ def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> Refin
         raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
     aim = trials.aim
     first = trials.at(trials.nearest(aim.value))
-    steps = max(settings.steps // PILOT, 1)
+    steps = max(settings.steps // PILOT, min(PILOT_STEPS, settings.steps // 2), 1)
     weight = torch.tensor([lambda_at(trials.codec, first.quality)], device=trials.codec.device)
     pilot = first.refine(replace(settings, steps=steps), Lagrangian(weight, first.pixels), on_step=on_step)
-    trial = trials.at(trials.nearest(aim.value * _headroom(trials, first.start, pilot.best)))
+    trial = trials.at(trials.nearest(aim.value * _headroom(trials, first.start, pilot.best, steps)))
 
     settings = replace(settings, steps=max(settings.steps - steps, 1))
     goal = Target(aim, lambda_at(trials.codec, trial.quality), trial.pixels, trials.overhead, settings, trial.device)
@@ -93,10 +95,10 @@ def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> Refin
     return RefinedPicture(trial.symbols(refined.best), refined)
 
 
-def _headroom(trials: _Trials, plain: Measurement, pilot: Measurement) -> float:
+def _headroom(trials: _Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
     """By what factor the plain picture should exceed the target, for the refined one to meet it at the quality's lambda."""
     ratio = trials.value(plain) / trials.value(pilot)
-    return min(max(ratio**PILOT_GROWTH, 0.8), 1.25)
+    return min(max(ratio ** (1 + GROWTH[trials.aim.kind] / steps), 0.7), 1.4)
 
 
 def _shifted(on_step: Progress, steps: int) -> Progress:

@@ -17,10 +17,12 @@ CHECKS = 50  # measurements on the way, each of which moves lambda
 BEGIN = 0.1  # share of the steps with the first lambda
 # How much ln(bpp), or dB, changes per ln(lambda) while latents are refined, as found on photographs: the scale of a move.
 SLOPE = {"bpp": 0.35, "psnr": 1.4}
-AT_ONCE = 0.5  # part of the error that lambda answers directly
-ADDED_UP = 0.12  # part of the error that every check adds to the answer for good
+AT_ONCE = 1.0  # part of the error that lambda answers directly
+ADDED_UP = 0.35  # part of the error that every check adds to the answer for good
 REACH = 30.0  # lambda stays within this factor of the first
-MET = {"bpp": 0.01, "psnr": 0.001}  # relative
+# Relative errors: up to the first a target is met, up to the second an error costs PENALTY times itself of the loss.
+ALLOWED = {"bpp": (0.005, 0.015), "psnr": (0.0005, 0.003)}
+PENALTY = 4.0
 MISSED = 1e6
 
 
@@ -48,10 +50,11 @@ class Target:
         return found.bpp(self._pixels) + self._overhead / self._pixels if self.aim.kind == "bpp" else found.psnr()
 
     def score(self, found: Measurement) -> Float[Tensor, "1"]:
-        """Loss at the first lambda where the target is met, otherwise how far it is missed."""
+        """Loss at the first lambda, raised where the target is not quite met; where it is missed, by how much."""
         missed = (self.value(found) / self.aim.value - 1).abs()
         loss = found.bpp(self._pixels) + math.exp(self._first) * PEAK * found.mse
-        return torch.where(missed <= MET[self.aim.kind], loss, MISSED * (1 + missed))
+        free, most = ALLOWED[self.aim.kind]
+        return torch.where(missed <= most, loss * (1 + PENALTY * (missed - free).clamp_min(0)), MISSED * (1 + missed))
 
     def observe(self, found: Measurement, step: int) -> None:
         if step < BEGIN * self.settings.steps:

@@ -1,0 +1,31 @@
+"""`latens import`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from latens.cli.common import Talk, Voice
+
+
+def import_model(
+    checkpoint: Annotated[Path, Parameter(help="A CompressAI mbt2018_mean checkpoint: .safetensors, .pth, .pth.tar or .pt.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the model.")],
+    options: Talk = Talk(),  # noqa: B008
+) -> None:
+    """A CompressAI checkpoint (mbt2018_mean) into a latens model folder.
+
+    Weights are read without running any code of the file. The folder then goes to --model.
+
+        latens import mbt2018-mean-4.pth.tar -o my-codec
+        latens compress photo.png --model my-codec
+    """
+    from latens.systems.image_codec.convert import import_checkpoint
+
+    config = import_checkpoint(checkpoint, out)
+    record = {"folder": str(out), "system": "image_codec", "hidden": config.hidden, "latent": config.latent}
+    Voice(options).result(record, f"{out}: image codec of {config.hidden} hidden and {config.latent} latent channels")
