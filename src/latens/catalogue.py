@@ -81,6 +81,12 @@ def system_of(name_or_path: str | Path) -> str:
     return str(system)
 
 
+def folder_of(name_or_path: str | Path) -> Path:
+    """The folder of a model: that of a known name, or the path itself."""
+    entry = MODELS.get(str(name_or_path))
+    return entry.folder if entry is not None else Path(name_or_path)
+
+
 def import_part(system: str, part: Part) -> ModuleType:
     """The module `part` of a system, imported now. Raises UsageError for an unknown system."""
     if system not in SYSTEMS:

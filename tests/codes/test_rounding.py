@@ -185,9 +185,7 @@ def test_noise_and_straight_through() -> None:
     assert x.grad.tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    "law", [RoundingLaw(), RoundingLaw(method="uniform"), RoundingLaw.thesis("cosine", 3)], ids=str
-)
+@pytest.mark.parametrize("law", [RoundingLaw(), RoundingLaw(method="uniform"), RoundingLaw.thesis("cosine", 3)], ids=str)
 def test_noise_depends_on_the_seed_alone(law: RoundingLaw) -> None:
     v = torch.randn(3, 4, 5, 6, generator=seeded(9)).contiguous(memory_format=torch.channels_last)
     one, same, other = (relax(v, law, 0.8, seeded(seed)) for seed in (5, 5, 6))

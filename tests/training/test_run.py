@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.errors import Diverged, OutputExists, UnreadableInput, UsageError
+from latens.errors import Diverged, ModelError, OutputExists, UnreadableInput, UsageError
 from latens.systems.image_codec.predict import load
 from latens.training.run import train
 
@@ -109,6 +109,32 @@ def test_gradients_that_are_not_finite_stop_the_run_before_any_update(photos: Pa
     settings = {**SHORT, "run.steps": "30", "optim.lr": "1e-3", "model.lambdas": "[1e38, 1e39]"}
     with pytest.raises(Diverged, match="not finite"):
         train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "run", overrides=settings, device="cpu")
+
+
+def test_a_run_can_start_from_weights(photos: Path, tmp_path: Path) -> None:
+    settings = {**SHORT, "run.steps": "1", "run.validate_every": "1", "optim.lr": "0", "optim.muon_lr": "0"}
+    first = train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "a", overrides=SHORT, device="cpu")
+    again = train(
+        "image_codec",
+        recipe="tiny",
+        data=[photos],
+        run_dir=tmp_path / "b",
+        overrides=settings,
+        device="cpu",
+        init=first.folder / "best",
+    )
+    # A rate of zero changes nothing: the same loss, but for the float16 that models are shipped in.
+    assert again.best == pytest.approx(first.best, abs=0.01)
+    with pytest.raises(ModelError, match="do not fit"):
+        train(
+            "image_codec",
+            recipe="tiny",
+            data=[photos],
+            run_dir=tmp_path / "c",
+            overrides={**settings, "model.hidden": "8"},
+            device="cpu",
+            init=first.folder / "best",
+        )
 
 
 def test_bad_requests_are_explained(photos: Path, tmp_path: Path) -> None:

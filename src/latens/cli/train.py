@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from latens.catalogue import SYSTEMS
+from latens.catalogue import SYSTEMS, folder_of
 from latens.cli.common import Compute, Voice, parse_duration, parse_settings
 from latens.errors import UsageError
 
@@ -30,6 +30,9 @@ def train(
         list[str] | None,
         Parameter(name="--set", negative=(), help="key=value: change one setting of the recipe; repeat it."),
     ] = None,
+    init: Annotated[
+        str | None, Parameter(help="Start from these weights: a name from `latens models`, or a model folder.")
+    ] = None,
     max_time: Annotated[str | None, Parameter(help="Stop after 90s, 30m, 2h ...; --resume goes on.")] = None,
     resume: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Go on where the run in OUT stopped, with its settings.")
@@ -43,6 +46,7 @@ def train(
 
         latens train image_codec --recipe desk --data photos/ -o runs/codec --max-time 2h
         latens train image_codec -o runs/codec --resume
+        latens train image_codec --init image_codec --data my-photos/ -o runs/mine --set optim.warmup=1000
     """
     if system not in SYSTEMS:
         raise UsageError(f"there is no system {system!r}", hint=f"systems: {', '.join(SYSTEMS)}")
@@ -54,6 +58,8 @@ def train(
         recipe = recipe or earlier.recipe
         data = data or earlier.data
         overrides = {**earlier.settings, **overrides} if recipe == earlier.recipe else overrides
+    if init is not None and resume:
+        raise UsageError("--init starts a new run and --resume goes on with one", hint="give one of them")
     voice = Voice(options)
 
     from latens.inference.device import choose_device
@@ -69,6 +75,7 @@ def train(
         overrides=overrides,
         max_time=seconds,
         resume=resume,
+        init=None if init is None else folder_of(init),
         device=str(device),
     )
     going_on = "" if result.ended == "finished" else "; --resume goes on"

@@ -28,9 +28,10 @@ ATANH_TAU = 0.5  # the atanh law's best highest temperature (003, Table 5.4.1 an
 class RoundingLaw:
     """A way to stand in for rounding.
 
-    ssl, linear, cosine, atanh: Gumbel-softmax samples of the probabilities of Eqs. 5.3.4, 5.3.2, 5.3.3 and 5.2.3, over the
-    two nearest integers, or over three (Eq. 5.3.5) for all but atanh. deterministic: their mean under the atanh law
-    (section 5.2.2). ste: rounding with the gradient of the identity. uniform: noise on [-1/2, 1/2) (section 5.4.2).
+    ssl, linear, cosine, atanh: Gumbel-softmax samples of the probabilities of Eqs. 5.3.4, 5.3.2, 5.3.3 and 5.2.3, over
+    the two nearest integers, or over three (Eq. 5.3.5) for all but atanh. deterministic: the mean of the atanh law,
+    nothing drawn (section 5.2.2). ste: rounding with the gradient of the identity. uniform: noise on [-1/2, 1/2)
+    (section 5.4.2).
 
     `a` shapes ssl; `r` and `n` are used with three classes: r < 1 lets the far integer in, n makes the law peaked.
     Raises UsageError for what is not listed.
@@ -66,16 +67,16 @@ class RoundingLaw:
 class Refine:
     """How to refine. The defaults are ours, for any number of steps; `Refine.thesis` is the schedule of 003.
 
-    The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1), with c = `tau_rate`, or such that it falls to `tau_end` at the
-    last step whatever their number is. The learning rate falls along a cosine to the share `lr_end` of `lr`.
-    `rate_weight` is the lambda to refine towards, by default that of the quality. Raises UsageError for a setting out of
-    range.
+    The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1), with c = `tau_rate`, or such that it falls to `tau_end` at
+    the last step, whatever their number is. The learning rate falls along a cosine to the share `lr_end` of `lr`.
+    `rate_weight` is the lambda to refine towards, by default that of the quality (section 5.4.5). `law` replaces the
+    constants that 003 has for `method` and `classes`. Raises UsageError for a setting out of range.
     """
 
     steps: int = STEPS
     method: Method = "ssl"
     classes: int = 2
-    law: RoundingLaw | None = None  # with other constants than 003 has for method and classes
+    law: RoundingLaw | None = None
     lr: float | None = None
     lr_end: float = 0.05
     tau_max: float = 1.0
@@ -99,7 +100,7 @@ class Refine:
 
     @classmethod
     def thesis(cls, method: Method = "ssl", classes: int = 2, *, steps: int = THESIS_STEPS, **changes: Any) -> Refine:
-        """Constants of 003, sections 5.4 and 5.4.6: c = 0.001 whatever the number of steps, a constant learning rate."""
+        """Constants of 003, sections 5.4 and 5.4.6: c = 0.001 for any number of steps, a constant learning rate."""
         settings: dict[str, Any] = {
             "lr": STE_LR if method == "ste" else THESIS_LR,
             "lr_end": 1.0,
@@ -114,11 +115,12 @@ class Refine:
     def temperature(self, step: int) -> float:
         """The temperature at a step, 0-based (Eq. 5.4.1)."""
         rate = self.tau_rate if self.tau_rate is not None else -math.log(self.tau_end) / self.steps
-        return min(math.exp(-rate * step), self.tau_max)
+        return min(math.exp(-rate * float(step)), self.tau_max)
 
     def learning_rate(self, step: int) -> float:
         """Of Adam at a step, 0-based."""
-        highest = self.lr if self.lr is not None else STE_LR if self.method == "ste" else LR
+        default = STE_LR if self.rounding().method == "ste" else LR
+        highest = self.lr if self.lr is not None else default
         along = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return highest * (self.lr_end + (1 - self.lr_end) * along)
 

@@ -6,8 +6,8 @@
     y_hat ~ round(y - mean) + mean                      the same law and temperature
     L = bits(y_hat) + bits(z_hat) per pixel + lambda * 255^2 * MSE(x, synthesis(y_hat)), descended in y and z
 
-The decoder stays as it is: what is refined is what it is sent. The loss of truly rounded latents is measured on the way,
-the unrefined start included, and the best of them is the result.
+The decoder stays as it is: what is refined is what it is sent. The loss of truly rounded latents is measured on the
+way, the unrefined start included, and the best of them is the result.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Measurement(NamedTuple):
         return (self.bits_y + self.bits_z) / pixels
 
     def psnr(self) -> Float[Tensor, "B"]:
-        """dB for a peak of 1."""
+        """In dB, for a peak of 1."""
         return -10 * self.mse.log10()
 
 
@@ -72,7 +72,7 @@ class Goal(Protocol):
     """What a refinement is after. `observe` is told of every measurement and may change the weight."""
 
     def weight(self) -> Float[Tensor, "B"]:
-        """lambda of the next steps."""
+        """The lambda of the next steps."""
 
     def score(self, found: Measurement) -> Float[Tensor, "B"]:
         """Lower is better; the best is kept."""
@@ -147,12 +147,15 @@ def refine(
 ) -> Refined:
     """The latents of pictures, refined for bpp + rate_weight * 255^2 * MSE.
 
-    `image` has intensities in [0, 1] and sides that the model takes; of larger ones only `size` rows and columns are
-    pictures, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says, `measure` `measure_rounded` where files
-    are coded by other arithmetic than the model's, `goal` the Lagrangian. `precision` is that of the transforms; rates and
-    losses are float32. `on_step` is called after every step. `settings.rate_weight` is not read: the caller has chosen.
+    `image` has intensities in [0, 1] and sides that the model takes; where only `size` rows and columns of it are the
+    picture, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
+    `measure` the rounding by the model's own arithmetic (for files that are coded by another), `goal` the Lagrangian
+    with `rate_weight`. `precision`, float32 or bfloat16, is that of the transforms; rates and losses are float32.
+    `on_step` is called after every step. `settings.rate_weight` is for callers that choose lambda by quality, and not
+    read here.
 
-    The model is left as it was; no gradient of its weights is computed. Same seed, same machine: same result.
+    The model is left as it was; no gradient of its weights is computed. The same seed on the same machine gives the
+    same result. A loss that is not finite ends the descent; what was best until then is returned.
     """
     shape = size if size is not None else (image.shape[2], image.shape[3])
     image = image.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """From real numbers to integers: rounding and its differentiable stand-ins (003, chapter 5).
 
-A rounding law gives every integer near v a probability. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture of
-those integers through which gradients reach v; as the temperature falls, the mixture becomes one integer.
+A rounding law gives every integer near v a probability. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture
+of those integers through which gradients reach v; as the temperature falls, the mixture becomes one integer.
 
 Letters: l = v - floor(v), w = v - round(v), d the distance of v to an integer, tau temperature.
 """
@@ -24,7 +24,7 @@ COSINE_FLOOR = 1e-7
 
 
 def add_noise(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x + u with u uniform on [-1/2, 1/2): the density of the sum at an integer is its probability (Balle et al. 2017)."""
+    """Adds u, uniform on [-1/2, 1/2): the density of the sum at an integer is its probability (Balle et al. 2017)."""
     return x + torch.empty_like(x).uniform_(-0.5, 0.5)
 
 
@@ -37,10 +37,10 @@ def round_straight_through(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def log_weight(distance: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
-    """log f(d) of a law for the integer at distance d in [0, 1], to the power of one; for atanh not normalised.
+    """Logarithm of a law's weight f(d) for the integer at distance d in [0, 1], before the power n.
 
-    With two classes the weights of floor (d = l) and ceiling (d = 1 - l) sum to one, but for atanh; cosine is cos^2 there
-    (Eq. 5.3.3) and cos with three classes (Eq. 5.3.7). The linear law is 1 - d: Eq. 5.3.6 prints d.
+    With two classes the weights of floor (d = l) and ceiling (d = 1 - l) sum to one, but for atanh; cosine is cos^2
+    there (Eq. 5.3.3) and cos with three classes (Eq. 5.3.7). The linear law is 1 - d: Eq. 5.3.6 prints d.
     """
     if law.method == "linear":
         return torch.log1p(-distance.clamp(max=1 - EDGE))
@@ -69,10 +69,10 @@ def probabilities(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K
 
 
 def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
-    """log of the probability of floor(v) + 1 over that of floor(v), two classes.
+    """Logarithm of the probability of floor(v) + 1 over that of floor(v), two classes.
 
-    The same as the difference of `log_weights`: sigma(-x) and sigma(x) differ by x in the logarithm, so the ratio for ssl
-    is a logit(l), and linear is its case a = 1.
+    The same as the difference of `log_weights`: sigma(-x) and sigma(x) differ by x in the logarithm, so the ratio for
+    ssl is a logit(l), and linear is its case a = 1.
     """
     low = v - v.floor()
     if law.method == "ssl":

@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from latens.data.files import write_atomic
-from latens.errors import OutputExists, UsageError
+from latens.errors import ModelError, OutputExists, UsageError
+from latens.hub import load_model
 from latens.training.checkpoint import load_latest
 from latens.training.config import TrainConfig, override, to_dict
 from latens.training.log import RunLog
@@ -53,11 +54,13 @@ def train(
     overrides: dict[str, str],
     max_time: float | None = None,
     resume: bool = False,
+    init: Path | None = None,
     device: str = "auto",
 ) -> RunResult:
     """Trains `system` into `run_dir`; `max_time` is in seconds. The folder of the best weights is run_dir/best.
 
-    Raises OutputExists when the folder holds a run and `resume` is not set, UsageError for settings that do not fit.
+    `init` is a model folder whose weights a new run starts from. Raises ModelError when they do not fit, OutputExists when
+    the folder holds a run and `resume` is not set, UsageError for settings that do not fit.
     """
     config = override(recipe_of(system, recipe), overrides)
     if not resume and (run_dir / "checkpoints").exists():
@@ -74,8 +77,10 @@ def train(
     torch.manual_seed(config.run.seed)
     build = importlib.import_module(f"latens.systems.{system}.trainable").build
     parts: Trainable = build(config, data)
+    if init is not None:
+        start_from(parts.model, init)
     if accelerator.is_main_process:
-        describe_run(run_dir, config, data)
+        describe_run(run_dir, config, data, init)
     loop = Loop(config, parts, run_dir, accelerator)
     if resume:
         loop.resume()
@@ -87,7 +92,17 @@ def train(
     return RunResult(run_dir, loop.step, loop.best, ended)
 
 
-def describe_run(folder: Path, config: TrainConfig, data: Sequence[Path]) -> None:
+def start_from(model: torch.nn.Module, folder: Path) -> None:
+    """Loads the weights of a model folder into a model of the same sizes. Raises ModelError when they do not fit."""
+    found = load_model(folder)
+    try:
+        model.load_state_dict(found.weights)
+    except RuntimeError as error:
+        what = f"its weights do not fit the recipe ({str(error).splitlines()[1].strip()})"
+        raise ModelError(what, where=str(folder), hint="use the recipe it was trained with") from None
+
+
+def describe_run(folder: Path, config: TrainConfig, data: Sequence[Path], init: Path | None) -> None:
     """Writes config.json and environment.json: what ran, with which versions, by which command."""
     import numpy
 
@@ -96,6 +111,7 @@ def describe_run(folder: Path, config: TrainConfig, data: Sequence[Path]) -> Non
     environment = {
         "command": sys.argv,
         "data": [str(path) for path in data],
+        "init": None if init is None else str(init),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from latens.catalogue import MODELS
+from latens.catalogue import folder_of
 from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
@@ -251,8 +251,7 @@ class ImageCodec:
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
     """The bundled codec by name, or one from a model folder. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
-    entry = MODELS.get(str(name_or_path))
-    folder = entry.folder if entry is not None else Path(name_or_path)
+    folder = folder_of(name_or_path)
     found = load_model(folder)
     if found.config["system"] != "image_codec" or not found.coding:
         raise ModelError(
@@ -267,8 +266,7 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
     except (KeyError, TypeError, RuntimeError) as error:
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None
-    name = entry.name if entry is not None else folder.name
-    return ImageCodec(model, coding, name=name, sha256=found.sha256, device=place)
+    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
 
 
 def transform_precision(device: torch.device) -> str:

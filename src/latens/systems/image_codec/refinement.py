@@ -163,9 +163,7 @@ class Trial:
     def device(self) -> torch.device:
         return self.codec.device
 
-    def refine(
-        self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None
-    ) -> Refined:
+    def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
         precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
         return refine(
             self,

@@ -32,9 +32,7 @@ class Target:
     `weight` is the first lambda, `overhead` the bits of a file that are not symbols.
     """
 
-    def __init__(
-        self, aim: Aim, weight: float, pixels: int, overhead: float, settings: Refine, device: torch.device
-    ) -> None:
+    def __init__(self, aim: Aim, weight: float, pixels: int, overhead: float, settings: Refine, device: torch.device) -> None:
         self.aim = aim
         self.settings = replace(settings, measure_every=max(min(settings.measure_every, settings.steps // CHECKS), 1))
         self._first = math.log(weight)
