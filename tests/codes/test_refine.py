@@ -25,6 +25,7 @@ def small_model(lambdas: tuple[float, ...] = (0.01,)) -> MeanScaleHyperprior:
     model = MeanScaleHyperprior(config).eval()
     with torch.no_grad():
         model.synthesis.deep[-2].weight.mul_(0.01)  # untrained, it would drown the picture
+        model.hyper_synthesis[-1].bias[config.latent :] = 2.0  # scale
     return model
 
 
@@ -37,8 +38,8 @@ def model() -> MeanScaleHyperprior:
 def pictures() -> Tensor:
     """(2, 3, 64, 64): waves and a few edges."""
     row, column = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    waves = [torch.sin((row * a + column * b) / 9) * 0.25 + 0.5 for a, b in ((1, 0.3), (0.2, -1), (-0.5, 0.7))]
-    one = torch.stack(waves) + 0.15 * ((row > 20) & (column > 30))
+    waves = [torch.sin((row * a + column * b) / 9) * 0.06 + 0.5 for a, b in ((1, 0.3), (0.2, -1), (-0.5, 0.7))]
+    one = torch.stack(waves) + 0.05 * ((row > 20) & (column > 30))
     return torch.stack([one, one.flip(0, 2)])
 
 

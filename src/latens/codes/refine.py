@@ -140,6 +140,7 @@ def refine(
     settings: Refine = Refine(),  # noqa: B008
     size: tuple[int, int] | None = None,
     start: Latents | None = None,
+    plain: Measurement | None = None,
     measure: Measure | None = None,
     goal: Goal | None = None,
     precision: torch.dtype = torch.float32,
@@ -149,7 +150,7 @@ def refine(
 
     `image` has intensities in [0, 1] and sides that the model takes; where only `size` rows and columns of it are the
     picture, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
-    `measure` the rounding by the model's own arithmetic (for files that are coded by another), `goal` the Lagrangian
+    `plain` its rounded latents as what is to be beaten, `measure` the rounding by the model's own arithmetic (for files that are coded by another), `goal` the Lagrangian
     with `rate_weight`. `precision`, float32 or bfloat16, is that of the transforms; rates and losses are float32.
     `on_step` is called after every step. `settings.rate_weight` is for callers that choose lambda by quality, and not
     read here.
@@ -166,7 +167,9 @@ def refine(
     with frozen(model):
         begin = objective.encode() if start is None else start
         leaves = Latents(*(v.detach().clone(memory_format=torch.channels_last).requires_grad_() for v in begin))
-        return _descend(objective, leaves, settings, goal, measure or objective.measure, on_step)
+        measure = measure or objective.measure
+        keeper = _Keeper(goal, plain or measure(leaves.y.detach(), leaves.z.detach()), objective.pixels)
+        return _descend(objective, leaves, settings, keeper, measure, on_step)
 
 
 class _Objective:
@@ -229,18 +232,16 @@ def _descend(
     objective: _Objective,
     latents: Latents,
     settings: Refine,
-    goal: Goal,
+    keeper: _Keeper,
     measure: Measure,
     on_step: Progress | None,
 ) -> Refined:
-    began = time.perf_counter()
     y, z = latents
     generator = torch.Generator(y.device).manual_seed(settings.seed)
     adam = torch.optim.Adam([y, z], fused=True)
-    keeper = _Keeper(goal, measure(y.detach(), z.detach()), objective.pixels, began)
     for step in range(1, settings.steps + 1):
         adam.param_groups[0]["lr"] = settings.learning_rate(step - 1)
-        losses = objective.loss(y, z, goal.weight(), settings.temperature(step - 1), generator)
+        losses = objective.loss(y, z, keeper.goal.weight(), settings.temperature(step - 1), generator)
         adam.zero_grad()
         loss = losses.sum()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -260,8 +261,8 @@ def _descend(
 class _Keeper:
     """Holds the best measurement of every picture, by the goal's score."""
 
-    def __init__(self, goal: Goal, start: Measurement, pixels: int, began: float) -> None:
-        self.goal, self.start, self.pixels, self.began = goal, start, pixels, began
+    def __init__(self, goal: Goal, start: Measurement, pixels: int) -> None:
+        self.goal, self.start, self.pixels, self.began = goal, start, pixels, time.perf_counter()
         self.history: list[Trace] = []
         self.stalled = 0
         self.best = start

@@ -26,9 +26,7 @@ class DemoSection(Protocol):
     Links in the section are relative to the parent of `folder`, where the page is.
     """
 
-    def __call__(
-        self, folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]
-    ) -> Section: ...
+    def __call__(self, folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section: ...
 
 
 class DemoReport(NamedTuple):

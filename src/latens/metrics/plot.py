@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from latens.metrics.rate import Curve
@@ -37,13 +38,13 @@ def rate_distortion_plot(panels: Sequence[Panel], *, title: str = "", dpi: int =
     if not panels:
         raise ValueError("there is nothing to plot")
     figure = Figure(figsize=(6.4 * len(panels), 4.4), dpi=dpi, facecolor="white", layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     for index, panel in enumerate(panels):
         _draw(figure.add_subplot(1, len(panels), index + 1), panel)
     if title:
         figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", weight="bold")
     buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": None})  # the same data gives the same bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # the same data gives the same bytes
     return buffer.getvalue()
 
 
@@ -101,7 +102,7 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
 def _height_at(curve: Curve, rate: float) -> float:
     """Quality of the curve at a rate, on the straight line between its points; that of its end beyond them."""
     ordered = sorted(curve.points, key=lambda point: point.rate)
-    for left, right in zip(ordered, ordered[1:], strict=False):
+    for left, right in pairwise(ordered):
         if left.rate <= rate <= right.rate and right.rate > left.rate:
             return left.quality + (right.quality - left.quality) * (rate - left.rate) / (right.rate - left.rate)
     return ordered[-1].quality if rate > ordered[-1].rate else ordered[0].quality

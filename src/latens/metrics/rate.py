@@ -71,9 +71,7 @@ def bd_rate(
     import bjontegaard
 
     # min_overlap only silences a warning: the overlap is reported beside every number instead.
-    return float(
-        bjontegaard.bd_rate(*anchor, *tested, method="pchip", require_matching_points=False, min_overlap=0)
-    )
+    return float(bjontegaard.bd_rate(*anchor, *tested, method="pchip", require_matching_points=False, min_overlap=0))
 
 
 def compare(anchor: Curve, tested: Curve) -> BdRate:

@@ -29,7 +29,7 @@ class RunConfig:
 
     steps: int = 1000
     seed: int = 0
-    precision: str = "bf16"  # "no", "bf16" or "fp16": arithmetic of the transforms; losses stay in float32
+    precision: str = "bf16"  # "bf16" or "no": arithmetic of the networks; losses stay in float32
     log_every: int = 100
     validate_every: int = 5000
     checkpoint_every: int = 2000

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -69,17 +70,18 @@ class MuonAdam(torch.optim.Optimizer):
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros((), device=parameter.device)
                 state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         if not parameters:
             return
-        torch._fused_adam_(  # the functional form of torch.optim.Adam(fused=True): one pass over many small tensors
+        adam(
             parameters,
             [p.grad for p in parameters if p.grad is not None],
             [self.state[p]["mean"] for p in parameters],
             [self.state[p]["square"] for p in parameters],
             [],
-            self._advance(parameters),
+            [self.state[p]["step"] for p in parameters],
+            fused=True,  # one pass over many small tensors
             lr=lr,
             beta1=0.9,
             beta2=0.999,
@@ -88,12 +90,6 @@ class MuonAdam(torch.optim.Optimizer):
             amsgrad=False,
             maximize=False,
         )
-
-    def _advance(self, parameters: list[Tensor]) -> list[Tensor]:
-        steps: list[Tensor] = [self.state[p]["step"] for p in parameters]
-        for step in steps:
-            step.add_(1)
-        return steps
 
 
 def _is_matrix(parameter: Tensor) -> bool:

@@ -70,8 +70,10 @@ def train(
     if resume and load_latest(run_dir / "checkpoints") is None:
         print(f"latens: {run_dir}: no checkpoint yet, starting from step 0", file=sys.stderr)
     precision = config.run.precision
-    if precision == "fp16" and device == "cpu":
-        raise UsageError("fp16 needs a GPU", where="--set run.precision", hint="use bf16 or no")
+    if precision not in ("bf16", "no"):
+        raise UsageError(f"no precision '{precision}'", where="--set run.precision", hint="use bf16 or no")
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
     AcceleratorState._reset_state()  # a process may train twice, with another precision the second time
     accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
     torch.manual_seed(config.run.seed)

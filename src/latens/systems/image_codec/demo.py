@@ -22,9 +22,7 @@ from latens.systems.image_codec.results import EvaluationReport
 SHOWN = (1.0, 3.0, 5.0)  # qualities with pictures; the middle one is also shown whole
 CURVE = (1.0, 3.0, 5.0, 7.0, 8.0)  # qualities of the plot
 CROP = (128, 96)  # width and height of the details
-CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {"coffee": (318, 222), "chelsea": (150, 60), "astronaut": (168, 70)}
-)
+CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType({"coffee": (318, 222), "chelsea": (150, 60), "astronaut": (168, 70)})
 """Upper left corners of the details (x, y): where the eye goes first."""
 
 INTRO = (
@@ -50,7 +48,7 @@ def show(
 ) -> Section:
     """Compresses photographs (by default the bundled ones) and writes .ltn, .png and .jpg files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    studies = []
+    studies: list[_Study] = []
     for photo in photographs() if photos is None else photos:
         if not studies:
             codec.compress(photo.path, quality=CURVE[0])  # the first call prepares kernels; it is not what is timed

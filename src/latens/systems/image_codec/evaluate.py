@@ -93,9 +93,7 @@ class _Measured(NamedTuple):
     fresh: int  # how many of them were measured now
 
 
-def _measure(
-    codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog
-) -> _Measured:
+def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog) -> _Measured:
     """All rows of one picture, in the order of codecs and settings; only what the log lacks is measured."""
     picture, fresh = subject.picture, 0
     rows: list[Row] = []

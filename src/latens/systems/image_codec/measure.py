@@ -23,8 +23,10 @@ OURS = "latens"
 
 
 class EstimatedRate(Protocol):
-    bits_y: float
-    bits_z: float
+    @property
+    def bits_y(self) -> float: ...
+    @property
+    def bits_z(self) -> float: ...
 
 
 class Codec(Protocol):

@@ -25,14 +25,14 @@ def tiny() -> TrainConfig:
 
 
 def desk() -> TrainConfig:
-    """Two CPU cores, about two hours: the bundled model, all rates in one."""
+    """Two CPU cores, a little under two hours at six steps a second: the bundled model, all rates in one."""
     return replace(
         tiny(),
         recipe="desk",
         model=ImageCodecConfig(hidden=96, latent=192, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
         data=CropConfig(),
-        optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=200, ema=0.9995, decay_share=0.3),
-        run=RunConfig(steps=60_000, validate_every=2000, checkpoint_every=1000),
+        optim=OptimConfig(lr=5e-4, muon_lr=1e-3, warmup=200, ema=0.9995, decay_share=0.75),
+        run=RunConfig(steps=40_000, validate_every=5000, checkpoint_every=1000),
     )
 
 
@@ -43,6 +43,7 @@ def gpu() -> TrainConfig:
         recipe="gpu",
         model=ImageCodecConfig(hidden=128, latent=192, lambdas=EIGHT_RATES),
         data=CropConfig(crop=256, batch=16),
+        optim=OptimConfig(lr=3e-4, muon_lr=1e-3, warmup=1000, ema=0.9995, decay_share=0.5),
         run=RunConfig(steps=200_000, validate_every=5000, checkpoint_every=2000),
     )
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from latens.systems.image_codec.predict import ImageCodec, Symbols
 
 STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
-SYNTHESIS_HALO = 3  # latent rows that reach a picture row
+SYNTHESIS_HALO = 2  # latent rows beyond its own that reach a picture row
 PILOT = 6  # of so many steps one is spent to learn what refinement gains,
 PILOT_STEPS = 20  # or this many when they are few
 # A pilot of n steps has made 1 / (1 + GROWTH / n) of the change of ln(bpp), or dB, that six times as many make.
@@ -164,6 +164,7 @@ class Trial:
         return self.codec.device
 
     def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
+        """From the plain picture, or from latents that are refined already."""
         precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
         return refine(
             self,
@@ -172,6 +173,7 @@ class Trial:
             settings=settings,
             size=self.size,
             start=start,
+            plain=self.start if start is None else None,
             measure=self.measure,
             goal=goal,
             precision=precision,

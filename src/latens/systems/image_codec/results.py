@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from latens.data.files import write_atomic
 from latens.errors import InputError
-from latens.inference.report import Figure, Page, Part, Section, Table
+from latens.inference.report import Block, Figure, Page, Part, Section, Table
 from latens.metrics.image import mean_db, similarity_db
 from latens.metrics.plot import Panel, rate_distortion_plot
 from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
@@ -103,14 +103,14 @@ class EvaluationReport:
     def rate_table(self) -> Table:
         """Ours at every setting, beside the rate that the others need for the same PSNR."""
         others = [self.curve(codec, "psnr") for codec in self.codecs[1:]]
-        columns = {
+        columns: dict[str, Callable[[Means], str]] = {
             "quality": lambda mean: f"{mean.setting:g}",
             "bpp": lambda mean: f"{mean.bpp:.4f}",
             "PSNR dB": lambda mean: f"{mean.psnr:.2f}",
             "MS-SSIM": lambda mean: "-" if mean.ms_ssim is None else f"{mean.ms_ssim:.4f}",
             "compress s": lambda mean: f"{mean.encode_seconds:.3f}",
             "decompress s": lambda mean: f"{mean.decode_seconds:.3f}",
-            **{f"{curve.name} bpp": lambda mean, curve=curve: _needed(curve, mean.psnr) for curve in others},
+            **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
         }
         rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
         caption = f"Means over {_count(len(self.pictures), 'picture')} at each quality; bits from bytes of real files."
@@ -122,9 +122,7 @@ class EvaluationReport:
         """BD-rates of ours, with the range of quality each was taken over."""
         psnr, similarity = self.bd_rates("psnr"), self.bd_rates("ms_ssim")
         blank = "no overlap" if self.curve(OURS, "ms_ssim").points else "-"
-        rows = [
-            [f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr
-        ]
+        rows = [[f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr]
         settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
         caption = f"Difference in rate at equal quality (negative: fewer bits), over all quality both reach. {settings}."
         if blank != "-":
@@ -180,8 +178,7 @@ class EvaluationReport:
             "settings": self.settings,
             "means": [mean._asdict() for codec in self.codecs for mean in self.means(codec)],
             "bd_rate": {
-                measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()}
-                for measure in TITLES
+                measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()} for measure in TITLES
             },
             "size_check": {
                 "files": check.files,
@@ -209,7 +206,7 @@ class EvaluationReport:
         """The report to look at."""
         plot = Figure(self.plot(), caption="Rate against quality, means over pictures.", alt="rate-distortion curves")
         tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
-        blocks = [plot, *tables, self.size_line(), *(f"Left out: {failure}" for failure in self.failures)]
+        blocks: list[Block] = [plot, *tables, self.size_line(), *(f"Left out: {failure}" for failure in self.failures)]
         parts = [Part("Picture by picture", [self.picture_table()])]
         return Page("Evaluation of the image codec", [Section("Rate and quality", blocks, parts)], self.heading())
 
@@ -265,8 +262,8 @@ def _without_empty(table: Table) -> Table:
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.caption)
 
 
-def _needed(curve: Curve, quality: float) -> str:
-    rate = rate_at(curve, quality)
+def _needed(curve: Curve, mean: Means) -> str:
+    rate = rate_at(curve, mean.psnr)
     return "-" if rate is None else f"{rate:.4f}"
 
 

@@ -1,0 +1,76 @@
+"""JPEG, WebP and AVIF as baselines."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.data.images import Picture
+from latens.errors import UsageError
+from latens.metrics.image import psnr
+from latens.systems.image_codec.baselines import Encoder, available, decode, match_size
+
+ENCODERS = available()
+
+rng = np.random.default_rng(2)
+rows, columns = np.mgrid[0:60, 0:90]
+WAVES = np.stack([np.sin((rows * a + columns * b) / 9) for a, b in ((1, 0.2), (0.9, 0.3), (1, 0.1))], axis=-1)
+PIXELS = np.clip(120 + 80 * WAVES + rng.normal(0, 6, WAVES.shape), 0, 255).astype(np.uint8)
+COLOUR = Picture(PIXELS, None, False, ())
+GREY = Picture(np.repeat(PIXELS[..., :1], 3, axis=2), None, True, ())
+
+
+def test_all_three_are_in_this_pillow() -> None:
+    assert [encoder.name for encoder in ENCODERS] == ["JPEG", "WebP", "AVIF"]
+    assert all(any(digit.isdigit() for digit in encoder.version) for encoder in ENCODERS)
+    with pytest.raises(UsageError, match="JPEG2000"):
+        available(("JPEG2000",))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.name)
+@pytest.mark.parametrize("picture", [COLOUR, GREY], ids=["colour", "grey"])
+def test_finer_settings_cost_more_and_look_better(encoder: Encoder, picture: Picture) -> None:
+    files = [encoder.encode(picture, quality) for quality in encoder.qualities[::3]]
+    sizes = [len(file) for file in files]
+    scores = [psnr(decode(file), picture.pixels) for file in files]
+    assert sizes == sorted(sizes)
+    assert scores == sorted(scores)
+    assert scores[-1] > scores[0] + 3
+    with Image.open(io.BytesIO(files[0])) as image:
+        assert image.format is not None
+        assert image.format.upper() == encoder.name.upper()
+        assert not image.info.get("exif")
+
+
+def test_grey_pictures_are_written_as_grey_jpegs() -> None:
+    (jpeg,) = available(("JPEG",))
+    with Image.open(io.BytesIO(jpeg.encode(GREY, 50))) as image:
+        assert image.mode == "L"
+
+
+def test_jpeg_subsamples_colour() -> None:
+    from PIL.JpegImagePlugin import get_sampling
+
+    (jpeg,) = available(("JPEG",))
+    with Image.open(io.BytesIO(jpeg.encode(COLOUR, 50))) as image:
+        assert get_sampling(image) == 2  # Pillow's number for 4:2:0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_match_is_the_smallest_file_that_is_large_enough(share: float) -> None:
+    (jpeg,) = available(("JPEG",))
+    sizes = [len(jpeg.encode(COLOUR, quality)) for quality in range(1, 96)]
+    wanted = int(min(sizes) + share * (max(sizes) - min(sizes)))
+    match = match_size(jpeg, COLOUR, wanted)
+    assert match.data == jpeg.encode(COLOUR, match.quality)
+    assert len(match.data) >= wanted
+    assert match.quality == 1 or len(jpeg.encode(COLOUR, match.quality - 1)) < wanted
+
+
+def test_match_stops_at_the_finest_quality() -> None:
+    (jpeg,) = available(("JPEG",))
+    match = match_size(jpeg, COLOUR, 10**9)
+    assert (match.quality, match.data) == (95, jpeg.encode(COLOUR, 95))

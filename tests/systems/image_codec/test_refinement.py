@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from latens.codes import coder
+from latens.codes.annealing import Refine
+from latens.codes.tables import gaussian_tables
+from latens.data.images import Picture, read_picture
+from latens.errors import UsageError
+from latens.systems.image_codec import figures
+from latens.systems.image_codec.aim import Aim
+from latens.systems.image_codec.config import ImageCodecConfig
+from latens.systems.image_codec.predict import ImageCodec, psnr_of
+from latens.systems.image_codec.refinement import RefinedPicture, code_length, in_strips, lambda_at, refine_picture
+
+QUALITY = Aim("quality", 2.0)
+PEAK = 255**2
+
+
+@pytest.fixture(scope="module")
+def photo() -> Picture:
+    """90 x 75: neither side is a multiple of the stride."""
+    row, column = np.mgrid[0:90, 0:75].astype(np.float64)
+    noise = np.random.default_rng(0).normal(0, 5, (90, 75, 3))
+    waves = np.stack([np.sin((row * a + column * b) / 11) for a, b in ((1, 0.4), (0.3, -1), (-0.6, 0.6))], axis=-1)
+    return read_picture(np.clip(waves * 60 + 120 + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def refined(bundled: ImageCodec, photo: Picture) -> RefinedPicture:
+    return refine_picture(bundled, photo, QUALITY, Refine(steps=20, measure_every=5))
+
+
+def pixels_of(picture: Picture) -> int:
+    return picture.pixels.shape[0] * picture.pixels.shape[1]
+
+
+def decoded(codec: ImageCodec, blob: bytes) -> np.ndarray:
+    return np.asarray(codec.decompress(blob))
+
+
+def test_a_refined_file_is_what_was_said(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
+    """The ordinary decoder gives the reported PSNR; the reported bits differ from the file's as the plain ones do."""
+    blob = bundled.write(photo, refined.symbols)
+    best, start = refined.refined.best, refined.refined.start
+    assert psnr_of(decoded(bundled, blob), photo.pixels) == pytest.approx(float(best.psnr()), abs=1e-3)
+    plain = bundled.compress(photo, quality=QUALITY.value)
+    overhead = 8 * len(plain) - float(start.bits_y + start.bits_z)
+    # Words of 32 bits, once for every band and once for z.
+    assert 8 * len(blob) - float(best.bits_y + best.bits_z) == pytest.approx(overhead, abs=3 * 32)
+    assert psnr_of(decoded(bundled, plain), photo.pixels) == pytest.approx(float(start.psnr()), abs=1e-3)
+
+
+def test_a_refined_file_is_better(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
+    weight = lambda_at(bundled, refined.symbols.quality)
+
+    def loss(blob: bytes) -> float:
+        error = np.square(decoded(bundled, blob).astype(float) - photo.pixels).mean()
+        return 8 * len(blob) / pixels_of(photo) + weight * float(error)
+
+    assert loss(bundled.write(photo, refined.symbols)) < 0.995 * loss(bundled.compress(photo, quality=QUALITY.value))
+    assert int(refined.refined.best_step) > 0
+
+
+def test_the_same_seed_writes_the_same_bytes(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
+    again = refine_picture(bundled, photo, QUALITY, Refine(steps=20, measure_every=5))
+    assert bundled.write(photo, again.symbols) == bundled.write(photo, refined.symbols)
+
+
+def test_a_useless_refinement_is_the_plain_file(bundled: ImageCodec, photo: Picture) -> None:
+    useless = refine_picture(bundled, photo, QUALITY, Refine(steps=2, lr=100.0, measure_every=1))
+    assert bundled.write(photo, useless.symbols) == bundled.compress(photo, quality=QUALITY.value)
+
+
+def test_another_lambda(bundled: ImageCodec, photo: Picture) -> None:
+    weight = lambda_at(bundled, round(QUALITY.value * 256))
+    small, large = (
+        refine_picture(bundled, photo, QUALITY, Refine(steps=20, rate_weight=weight * factor)).refined.best
+        for factor in (0.2, 5.0)
+    )
+    assert float(small.bpp(1)) < float(large.bpp(1))
+    assert float(small.psnr()) < float(large.psnr())
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_targets_are_met(bundled: ImageCodec, photo: Picture, share: float) -> None:
+    """Within 2 %, for a share of the way between the ends of the plain codec."""
+    ends = [bundled.compress(photo, quality=q) for q in (1.0, bundled.best_quality)]
+    sizes = [8 * len(blob) / pixels_of(photo) for blob in ends]
+    bpp = sizes[0] ** (1 - share) * sizes[1] ** share
+    blob = bundled.write(photo, refine_picture(bundled, photo, Aim("bpp", bpp), Refine(steps=60)).symbols)
+    assert 8 * len(blob) / pixels_of(photo) == pytest.approx(bpp, rel=0.02)
+    same_rate = bundled.compress(photo, bpp=8 * len(blob) / pixels_of(photo))
+    assert psnr_of(decoded(bundled, blob), photo.pixels) > psnr_of(decoded(bundled, same_rate), photo.pixels)
+
+    low, high = (psnr_of(decoded(bundled, blob), photo.pixels) for blob in ends)
+    psnr = low * (1 - share) + high * share
+    blob = bundled.write(photo, refine_picture(bundled, photo, Aim("psnr", psnr), Refine(steps=60)).symbols)
+    assert psnr_of(decoded(bundled, blob), photo.pixels) == pytest.approx(psnr, rel=0.004)
+    assert len(blob) < len(bundled.compress(photo, psnr=psnr_of(decoded(bundled, blob), photo.pixels)))
+
+
+def test_targets_that_cannot_be_met_are_refused(bundled: ImageCodec, photo: Picture) -> None:
+    with pytest.raises(UsageError, match="out of reach"):
+        refine_picture(bundled, photo, Aim("psnr", 70.0), Refine(steps=4))
+    with pytest.raises(UsageError, match="exclude"):
+        refine_picture(bundled, photo, Aim("bpp", 0.5), Refine(steps=4, rate_weight=0.01))
+
+
+def test_steps_are_told_of_once_each(bundled: ImageCodec, photo: Picture) -> None:
+    seen: list[int] = []
+    refine_picture(bundled, photo, Aim("psnr", 30.0), Refine(steps=30), lambda step, *_: seen.append(step))
+    assert seen == list(range(1, 31))
+
+
+def test_grey_and_alpha_are_written(bundled: ImageCodec) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (20, 30, 4)).astype(np.uint8)
+    picture = read_picture(noise)
+    blob = bundled.write(picture, refine_picture(bundled, picture, QUALITY, Refine(steps=2)).symbols)
+    assert bundled.decompress(blob).mode == "RGBA"
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_code_length_is_what_the_coder_writes(scale: float) -> None:
+    """Escapes on both sides included; the coder rounds up to words and starts with two bytes of state."""
+    tables = gaussian_tables(np.array([0.11, scale]))
+    rng = np.random.default_rng(2)
+    symbols = np.round(rng.normal(0, 2.0, 20_000)).astype(np.int32)
+    symbols[::100] *= 40
+    levels = rng.integers(0, 2, 20_000)
+    written = 8 * len(coder.encode(symbols, levels, tables))
+    said = code_length(torch.from_numpy(symbols), torch.from_numpy(levels), tables)
+    assert 0 <= written - said <= 16 + 2 * 32
+
+
+def test_strips_are_the_whole() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(
+        torch.nn.ConvTranspose2d(3, 4, 5, stride=2, padding=2, output_padding=1),
+        torch.nn.Tanh(),
+        torch.nn.ConvTranspose2d(4, 2, 5, stride=2, padding=2, output_padding=1),
+    ).double()
+    x = torch.randn(2, 3, 13, 6, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(2, 2, 52, 24, dtype=torch.float64)
+    results = []
+    for core in (13, 5):
+        (in_strips(layer, x, core=core, halo=2, scale=4) - target).square().sum().backward()
+        assert x.grad is not None
+        results.append(x.grad)
+        x.grad = None
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_lambda_between_rates() -> None:
+    def of(lambdas: tuple[float, ...], quality: int) -> float:
+        model = SimpleNamespace(config=ImageCodecConfig(lambdas=lambdas))
+        return lambda_at(SimpleNamespace(model=model), quality)  # type: ignore[arg-type]
+
+    three = (0.001, 0.01, 0.04)
+    assert [of(three, q * 256) for q in (1, 2, 3)] == pytest.approx(list(three))
+    assert of(three, 640) == pytest.approx(math.sqrt(0.01 * 0.04))
+    assert of((0.02,), 256) == pytest.approx(0.02)
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def test_curves_of_figure_5_3_1() -> None:
+    curves = {(curve.name, curve.integer): curve for curve in figures.two_class_curves()}
+    assert len(curves) == 8
+    # v = 0.5 is entry 500 of 1000: a half for the laws, sqrt(1/3) for atanh, which is not normalised.
+    middles = {key: curve.probability[500] for key, curve in curves.items()}
+    for (name, _), value in middles.items():
+        assert value == pytest.approx(math.sqrt(1 / 3) if "atanh" in name else 0.5, abs=1e-6)
+
+
+def test_curves_of_figure_5_3_2() -> None:
+    curves = {(curve.name, curve.integer): curve for curve in figures.three_class_curves()}
+    assert len(curves) == 9
+    entry = min(range(1001), key=lambda i: abs(curves["r = 0.9, n = 1", 0].v[i] + 0.951))
+    shares = [curves["r = 0.9, n = 1", k].probability[entry] for k in (-1, 0, 1)]
+    # weights 1 - 0.9 d at v = -0.951: of -2 (d = 1.049), -1 (0.049) and 0 (0.951)
+    weights = [1 - 0.9 * d for d in (1.049, 0.049, 0.951)]
+    assert shares == pytest.approx([w / sum(weights) for w in weights], abs=1e-6)
+
+
+@pytest.mark.parametrize("draw", [figures.two_class_figure, figures.three_class_figure])
+def test_figures_are_pictures(draw: object) -> None:
+    assert draw(dpi=50).startswith(b"\x89PNG")  # type: ignore[operator]
