@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from latens.codes import coder
 from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.data.images import read_picture
 from latens.metrics.rate import bd_rate
@@ -72,10 +71,7 @@ def integer_point(codec: ImageCodec, pixels: np.ndarray, latent: torch.Tensor, q
     """The frozen coding, as files are written."""
     coding = codec.coding
     symbols = codec.quantize(latent, round(quality * QUALITY_STEPS))
-    y, levels = symbols.y.flatten().numpy(), symbols.parameters.level.flatten().numpy()
-    z = symbols.z.flatten().numpy()
-    channels = np.repeat(np.arange(symbols.z.shape[1]), symbols.z.shape[2] * symbols.z.shape[3])
-    bits = coder.ideal_bits(y, levels, coding.y_tables) + coder.ideal_bits(z, channels, coding.z_tables)
+    bits = sum(coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
     return Point(bits / pixels[..., 0].size, psnr_of(codec.reconstruct(symbols, pixels.shape), pixels))
 
 

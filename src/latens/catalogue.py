@@ -50,10 +50,11 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             name="image_codec",
             system="image_codec",
             folder=WEIGHTS / "image_codec",
-            sha256="",
-            size=0,
+            sha256="11ffb8a5fa57739de6979cf3ef2d3893442e60fcc70ef11f652ce24ef7985bcd",
+            size=9_266_256,
             licence="Apache-2.0",
-            trained_on="photographs; see the model card beside the weights",
+            trained_on="612 photographs (BSDS500, an ImageNet sample, Wikimedia Commons); see the model card",
+            metrics=MappingProxyType({"Kodak BD-rate against JPEG, %": -27.9, "Kodak PSNR at 0.43 bpp, dB": 30.3}),
         ),
     }
 )

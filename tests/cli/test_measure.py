@@ -26,7 +26,6 @@ def entry(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> ModelEntry:
 
 def put(entry: ModelEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latens.catalogue.MODELS", {"image_codec": entry})
-    monkeypatch.setattr("latens.systems.image_codec.predict.MODELS", {"image_codec": entry})
 
 
 def examine(capsys: Capture, *words: str) -> tuple[int, dict[str, str]]:

@@ -7,7 +7,7 @@ import pytest
 
 from latens.errors import InputError
 from latens.metrics.plot import Panel, rate_distortion_plot
-from latens.metrics.rate import Curve, Point, bd_rate, bits_per_pixel, compare, rate_at, shared_range
+from latens.metrics.rate import Curve, Point, bd_rate, bits_per_pixel, compare, rate_at, shared_range, trace
 
 # Kodak, PSNR of RGB, real files, as published with CompressAI (rounded).
 MEAN_SCALE = (
@@ -107,6 +107,15 @@ def test_rate_for_a_quality() -> None:
     assert rate_at(ours, 27.69) is None
     assert rate_at(ours, 40.64) is None
     assert rate_at(curve("one", [0.1], [30.0]), 30.0) is None
+
+
+def test_trace_follows_the_curve() -> None:
+    ours = curve("ours", *MEAN_SCALE)
+    line = trace(ours, steps=50)
+    assert line[0] == pytest.approx((0.124, 27.70))
+    assert line[-1] == pytest.approx((1.619, 40.63))
+    assert [rate_at(ours, quality) for _, quality in line] == pytest.approx([rate for rate, _ in line])
+    assert trace(curve("one", [0.1], [30.0])) == [(0.1, 30.0)]
 
 
 def test_plot_is_a_picture_that_can_be_made_again() -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from latens.metrics.rate import Curve
+from latens.metrics.rate import Curve, trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,18 +53,14 @@ def _draw(axes: Axes, panel: Panel) -> None:
     lowest = min(ours.qualities)
     spread = max(max(ours.qualities) - lowest, 1e-3)
     axes.set_xlim(0, right)
-    axes.set_ylim(lowest - 0.25 * spread, max(_top(curve, right) for curve in panel.curves) + 0.08 * spread)
+    axes.set_ylim(lowest - 0.25 * spread, max(_height_at(curve, right) for curve in panel.curves) + 0.08 * spread)
     for order, curve in enumerate(panel.curves):
-        ordered = sorted(curve.points, key=lambda point: point.rate)
-        axes.plot(
-            [point.rate for point in ordered],
-            [point.quality for point in ordered],
-            color=COLOURS[order % len(COLOURS)],
-            marker=MARKERS[order % len(MARKERS)],
-            markersize=5 if order == 0 else 3.5,
-            linewidth=2.4 if order == 0 else 1.4,
-            zorder=10 - order,
-        )
+        colour, depth = COLOURS[order % len(COLOURS)], 10 - order
+        line = trace(curve)
+        width, size = (2.4, 5.0) if order == 0 else (1.4, 3.5)
+        axes.plot([rate for rate, _ in line], [quality for _, quality in line], color=colour, linewidth=width, zorder=depth)
+        marker = MARKERS[order % len(MARKERS)]
+        axes.plot(curve.rates, curve.qualities, marker, color=colour, markersize=size, zorder=depth)
     _name_curves(axes, panel.curves, right)
     axes.set_xlabel("bits per pixel (bytes of the file)", color=INK)
     axes.set_ylabel(panel.quality, color=INK)
@@ -73,10 +68,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _top(curve: Curve, right: float) -> float:
-    return max((point.quality for point in curve.points if point.rate <= right), default=min(curve.qualities))
 
 
 def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
@@ -100,9 +91,6 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
 
 
 def _height_at(curve: Curve, rate: float) -> float:
-    """Quality of the curve at a rate, on the straight line between its points; that of its end beyond them."""
-    ordered = sorted(curve.points, key=lambda point: point.rate)
-    for left, right in pairwise(ordered):
-        if left.rate <= rate <= right.rate and right.rate > left.rate:
-            return left.quality + (right.quality - left.quality) * (rate - left.rate) / (right.rate - left.rate)
-    return ordered[-1].quality if rate > ordered[-1].rate else ordered[0].quality
+    """Highest quality the curve reaches up to a rate; its lowest where it has none."""
+    line = trace(curve)
+    return max((quality for cost, quality in line if cost <= rate), default=min(curve.qualities))

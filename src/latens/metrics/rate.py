@@ -86,10 +86,24 @@ def rate_at(curve: Curve, quality: float) -> float | None:
     """The rate the curve needs for a quality, between its points as `bd_rate` sees them; None outside its range."""
     if len(set(curve.qualities)) < FEWEST_POINTS or not min(curve.qualities) <= quality <= max(curve.qualities):
         return None
+    return _rates_at(curve, [quality])[0]
+
+
+def trace(curve: Curve, steps: int = 200) -> list[tuple[float, float]]:
+    """(rate, quality) all along the curve as `bd_rate` sees it, in rising quality; its points alone if they are no curve."""
+    low, high = min(curve.qualities), max(curve.qualities)
+    if low == high:
+        return [(point.rate, point.quality) for point in curve.points]
+    qualities = [low + (high - low) * step / steps for step in range(steps)] + [high]
+    return list(zip(_rates_at(curve, qualities), qualities, strict=True))
+
+
+def _rates_at(curve: Curve, wanted: Sequence[float]) -> list[float]:
     from scipy.interpolate import PchipInterpolator
 
     rates, qualities = _ascending(curve.rates, curve.qualities)
-    return math.exp(float(PchipInterpolator(qualities, [math.log(rate) for rate in rates])(quality)))
+    logs = PchipInterpolator(qualities, [math.log(rate) for rate in rates])(wanted)
+    return [math.exp(value) for value in logs]
 
 
 def shared_range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:

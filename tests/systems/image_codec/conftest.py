@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.systems.image_codec.baselines import available
+from latens.systems.image_codec.baselines import Encoder, available
 
 
 class KnownRate(NamedTuple):
@@ -25,7 +25,7 @@ class WebPInDisguise:
     model_id = "0123456789abcdef"
 
     def __init__(self) -> None:
-        (self.encoder,) = available(("WebP",))
+        self.encoder: Encoder = available(("WebP",))[0]
         self.best_quality = float(len(self.encoder.qualities))
         self.excess = 0.0
         self.calls = 0

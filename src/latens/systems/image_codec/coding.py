@@ -92,6 +92,13 @@ class FrozenCoding:
         symbols = coder.decode(data, _flat(levels).astype(np.uint8), self.y_tables)
         return torch.from_numpy(symbols).reshape(levels.shape).to(torch.int64)
 
+    def code_length(
+        self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N h w"]
+    ) -> tuple[float, float]:
+        """Bits of y and of z by the tables, escapes included: what a file needs without headers and rounding to words."""
+        bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
+        return coder.ideal_bits(_flat(y), _flat(levels), self.y_tables), bits_z
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is frozen, as integer tensors."""
         parts = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.catalogue import folder_of
-from latens.codes.entropy import gaussian_bits, round_for_rate
+from latens.codes.entropy import round_for_rate
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.images import ImageLike, Picture, read_picture, to_pil
@@ -51,7 +51,7 @@ _LEVEL_CRC = 4  # bytes at the start of a band
 
 
 class Estimate(NamedTuple):
-    """Rate by the model's likelihoods, without a file, and the quality of the decoded 8-bit picture."""
+    """Rate by the model's probabilities, without a file, and the quality of the decoded 8-bit picture."""
 
     bits_y: float
     bits_z: float
@@ -133,15 +133,11 @@ class ImageCodec:
         return image
 
     def estimate(self, image: ImageLike | Picture, *, quality: float | None = None) -> Estimate:
-        """Rate and quality at a setting, from the likelihoods of the real-valued model."""
+        """Rate and quality at a setting, from the code lengths of the model's probabilities."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         aim = Aim.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
         symbols = self.quantize(self.latent(picture.pixels), round(aim.value * QUALITY_STEPS))
-        z_hat = self.coding.z_hat(symbols.z)
-        mean, scale = self.model.parameters_of_y(z_hat)
-        residual = symbols.y + symbols.parameters.mean - mean
-        bits_y = float(gaussian_bits(residual, scale).double().sum())
-        bits_z = float(self.model.prior.bits(z_hat).double().sum())
+        bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
         pixels = self.reconstruct(symbols, picture.pixels.shape)
         bpp = (bits_y + bits_z) / picture.pixels[..., 0].size
         return Estimate(bits_y, bits_z, bpp, psnr_of(pixels, picture.pixels))
