@@ -167,9 +167,7 @@ def start_up(folder: Path, model: str, repeats: int) -> dict[str, float]:
 
 def table(report: dict[str, Any]) -> str:
     height, width, _ = report["picture"]
-    lines = [
-        f"{width} x {height}, N {report['sizes'][0]}, M {report['sizes'][1]}; load average {report['load_average']}"
-    ]
+    lines = [f"{width} x {height}, N {report['sizes'][0]}, M {report['sizes'][1]}; load average {report['load_average']}"]
     lines += [f"{name}: {said}" for name, said in report["versions"].items()]
     lines.append(f"{'':12}{'':6}{'CompressAI':>12}{'latens':>12}{'faster':>9}   least .. most")
     for part, clocks in {**report["codec"], **report["coder"]}.items():
@@ -190,9 +188,7 @@ def table(report: dict[str, Any]) -> str:
     lines.append(f"PSNR between the two decoded pictures: {report['psnr_between']:.1f} dB")
     if "start" in report:
         start = report["start"]
-        lines.append(
-            f"latens compress, 256 x 256: first byte after {start['first_byte']:.2f} s, end {start['end']:.2f} s"
-        )
+        lines.append(f"latens compress, 256 x 256: first byte after {start['first_byte']:.2f} s, end {start['end']:.2f} s")
     return "\n".join(lines)
 
 

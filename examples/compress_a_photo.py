@@ -1,6 +1,6 @@
 """One photograph at four qualities: size, PSNR, and where the bits go.
 
-    python examples/compress_a_photo.py [PHOTO]
+python examples/compress_a_photo.py [PHOTO]
 """
 
 import sys

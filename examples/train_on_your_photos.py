@@ -1,6 +1,6 @@
 """A few steps of training from Python, interrupted and resumed; the model folder is used at the end.
 
-    python examples/train_on_your_photos.py PHOTOS RUN
+python examples/train_on_your_photos.py PHOTOS RUN
 """
 
 import sys

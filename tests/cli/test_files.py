@@ -53,9 +53,7 @@ def test_a_folder_is_mirrored_and_a_bad_file_does_not_stop_it(album: Path, tiny_
     assert Image.open(album.parent / "back" / "trip" / "b.png").size == Image.open(album / "trip" / "b.jpg").size
 
 
-def test_without_out_the_result_goes_beside_the_input_and_is_named(
-    album: Path, tiny_model: Path, capsys: Capture
-) -> None:
+def test_without_out_the_result_goes_beside_the_input_and_is_named(album: Path, tiny_model: Path, capsys: Capture) -> None:
     assert main(["compress", str(album / "a.png"), "--model", str(tiny_model)]) == 0
     assert capsys.readouterr().out.startswith(str(album / "a.ltn"))
     assert (album / "a.ltn").exists()

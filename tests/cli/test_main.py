@@ -37,9 +37,7 @@ def all_errors() -> list[type[errors.LatensError]]:
 
 
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
-def test_every_error_has_its_exit_status_and_at_most_three_lines(
-    kind: type[errors.LatensError], capsys: Capture
-) -> None:
+def test_every_error_has_its_exit_status_and_at_most_three_lines(kind: type[errors.LatensError], capsys: Capture) -> None:
     extra = {"have": 1, "need": 2} if kind is errors.Truncated else {}
     error = kind("what happened", where="photo.ltn", hint="what\nto\ndo\nnext", **extra)  # type: ignore[arg-type]
     assert run_raising(error) == kind.exit_status
@@ -91,9 +89,7 @@ def test_usage_errors_end_with_2_and_say_what_would_do(words: list[str], expecte
     assert len(shown.err.splitlines()) <= 3
 
 
-@pytest.mark.parametrize(
-    "words", [["compress", "{}"], ["decompress", "{}"], ["inspect", "{}"]], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("words", [["compress", "{}"], ["decompress", "{}"], ["inspect", "{}"]], ids=lambda words: words[0])
 def test_a_missing_file_is_3(words: list[str], tmp_path: Path, capsys: Capture) -> None:
     missing = tmp_path / "missing.ltn"
     assert main([word.format(missing) for word in words]) == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.inference.report import Figure, Gallery, Links, Page, Part, Section, Table, data_uri
+from latens.inference.report import Block, Figure, Gallery, Links, Page, Part, Section, Table, data_uri
 
 VOID = {"meta", "img", "br", "hr", "link"}
 
@@ -61,7 +61,7 @@ def page() -> Page:
     table = Table(["name", "bpp"], [["a & b", "0.25"], ["c", "-1.5 %"]], "caption of the table")
     gallery = Gallery([Figure(image("PNG"), "one"), Figure(b"", "note"), Figure(image("JPEG"), "two")], columns=3)
     part = Part("part of it", [gallery, Links("Files:", ["folder/a b.ltn"])])
-    blocks = ["a paragraph", Figure(image("WEBP"), "whole", "the caption", pixelated=True), table]
+    blocks: list[Block] = ["a paragraph", Figure(image("WEBP"), "whole", "the caption", pixelated=True), table]
     return Page("the title", [Section("first", blocks, [part]), Section("second", [])], "the lead", "the footer")
 
 
@@ -95,7 +95,7 @@ def test_pictures_are_inside_and_nothing_is_fetched(page: Page) -> None:
 def test_text_is_not_taken_for_markup() -> None:
     evil = "<script>alert('x')</script>\"&"
     figure = Figure(image("PNG"), evil, evil, alt=evil)
-    blocks = [evil, figure, Table([evil], [[evil]], evil), Links(evil, [evil])]
+    blocks: list[Block] = [evil, figure, Table([evil], [[evil]], evil), Links(evil, [evil])]
     html = Page(evil, [Section(evil, blocks, [Part(evil, [evil])]), Section(evil, [])], evil, evil).html()
     assert "<script" not in html
     reader = Reader()

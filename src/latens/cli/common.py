@@ -150,9 +150,7 @@ def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> No
         raise OutputExists("the file is there already", where=str(out), hint="choose another -o, or add --force")
 
 
-def run_files(
-    jobs: list[Job], work: Callable[[Job], dict[str, Any]], voice: Voice, *, force: bool, what: str
-) -> BatchReport:
+def run_files(jobs: list[Job], work: Callable[[Job], dict[str, Any]], voice: Voice, *, force: bool, what: str) -> BatchReport:
     """Runs a batch and prints what becomes of each file; the summary goes to stderr."""
     from latens.inference.batch import run_batch
 

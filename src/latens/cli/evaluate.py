@@ -16,9 +16,7 @@ def evaluate(
     /,
     *,
     model: Model | None = None,
-    data: Annotated[
-        Path | None, Parameter(help="The folder of test pictures.  [default: a few that come with latens]")
-    ] = None,
+    data: Annotated[Path | None, Parameter(help="The folder of test pictures.  [default: a few that come with latens]")] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for table, plot and JSON.")] = None,
     options: Compute = Compute(),  # noqa: B008
 ) -> int:

@@ -59,6 +59,4 @@ def _plain(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value)) or "-"
-    return (
-        "-" if value is None else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    )
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

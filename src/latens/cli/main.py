@@ -69,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The parser takes a lone "-" for an option. Path("./-") equals Path("-"), which is what the verbs compare with.
     tokens = ["./-" if token == "-" else token for token in tokens]
     try:
-        command, bound, _ = build_app(tokens[0] if tokens else "").parse_args(
-            tokens, print_error=False, exit_on_error=False
-        )
+        command, bound, _ = build_app(tokens[0] if tokens else "").parse_args(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         return _usage_error(error)
     return run(command, bound)

@@ -23,9 +23,7 @@ def train(
     data: Annotated[
         list[Path] | None, Parameter(consume_multiple=True, negative=(), help="Folders of training pictures.")
     ] = None,
-    out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")
-    ] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,
     settings: Annotated[
         list[str] | None,
         Parameter(name="--set", negative=(), help="key=value: change one setting of the recipe; repeat it."),
@@ -104,9 +102,7 @@ def earlier_run(run_dir: Path, system: str) -> EarlierRun:
     except FileNotFoundError:
         return EarlierRun()
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UsageError(
-            f"its settings cannot be read ({error})", where=str(run_dir), hint="start a new run"
-        ) from error
+        raise UsageError(f"its settings cannot be read ({error})", where=str(run_dir), hint="start a new run") from error
     if was != system:
         raise UsageError(f"this run trains {was}, not {system}", where=str(run_dir), hint="name another folder with -o")
     return EarlierRun(recipe, data, flat(config))

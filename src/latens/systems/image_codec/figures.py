@@ -73,7 +73,7 @@ def three_class_figure(*, dpi: int = 150) -> bytes:
     def draw(axes: Axes) -> None:
         for curve in curves:
             style = STYLES[names.index(curve.name)]
-            label = f"⌊v⌉{curve.integer:+d}, {curve.name}" if curve.integer else f"⌊v⌉, {curve.name}"
+            label: str | None = f"⌊v⌉{curve.integer:+d}, {curve.name}" if curve.integer else f"⌊v⌉, {curve.name}"
             for v, probability in _pieces(curve):
                 axes.plot(v, probability, color=COLOURS[curve.integer + 1], linestyle=style, label=label)
                 label = None
