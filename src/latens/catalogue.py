@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal
@@ -41,7 +41,8 @@ class ModelEntry:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "folder": str(self.folder), "metrics": dict(self.metrics)}
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**plain, "folder": str(self.folder), "metrics": dict(self.metrics)}
 
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(

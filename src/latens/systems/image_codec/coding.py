@@ -144,8 +144,16 @@ def scale_thresholds() -> Int[Tensor, "63"]:
 
 
 @torch.no_grad()
-def freeze(model: MeanScaleHyperprior, pictures: Sequence[Float[Tensor, "B 3 H W"]]) -> FrozenCoding:
-    """The frozen coding of a trained model; `pictures` (any real photographs) set the ranges of the integer network."""
+def freeze(
+    model: MeanScaleHyperprior,
+    pictures: Sequence[Float[Tensor, "B 3 H W"]],
+    *,
+    activation_bits: int = ACTIVATION_BITS,
+) -> FrozenCoding:
+    """The frozen coding of a trained model; `pictures` (any real photographs) set the ranges of the integer network.
+
+    More than 11 `activation_bits` are finer and need float64 to carry the sums, which takes twice as long.
+    """
     medians = (model.prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
     masses, lows = model.prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
     network = quantize_network(
@@ -154,8 +162,8 @@ def freeze(model: MeanScaleHyperprior, pictures: Sequence[Float[Tensor, "B 3 H W
         input_frac_bits=INPUT_BITS,
         input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
         output_frac_bits=OUTPUT_BITS,
-        activation_bits=ACTIVATION_BITS,
-        float32=True,
+        activation_bits=activation_bits,
+        float32=activation_bits <= ACTIVATION_BITS,
     )
     return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))
 
