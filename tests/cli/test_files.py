@@ -145,3 +145,18 @@ def test_a_damaged_file_is_decoded_in_part_on_request_only(tmp_path: Path, tiny_
     assert main([*command, "--partial"]) == 4
     assert "rows 1024-1099" in capsys.readouterr().out
     assert Image.open(tmp_path / "back.png").size == (16, 1100)
+
+
+def test_refining_writes_an_ordinary_file(
+    album: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(tiny_model)]
+    blob = str(tmp_path / "a.ltn")
+    assert (
+        main(["compress", str(album / "a.png"), "-o", blob, "--quality", "1", "--refine", "2", "--method", "linear", *model])
+        == 0
+    )
+    assert main(["decompress", blob, "-o", str(tmp_path / "a.png"), *model]) == 0
+    assert main(["compress", str(album / "a.png"), "-o", blob, "--method", "linear", *model]) == 2
+    assert main(["compress", str(album / "a.png"), "-o", blob, "--refine", "2", "--method", "magic", "--force", *model]) == 2
+    assert "--refine STEPS" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from latens.cli.common import Compute, Force, Model, Output, Voice, human_size, 
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
+    from latens.codes.annealing import Refine
     from latens.inference.batch import Job
     from latens.systems.image_codec.predict import ImageCodec
 
@@ -29,6 +30,14 @@ def compress(
     ] = None,
     bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this many bits per pixel.")] = None,
     psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this PSNR, in dB.")] = None,
+    refine: Annotated[
+        int | None,
+        Parameter(validator=Number(gte=1), help="Optimise the code for this picture in so many steps: slow, smaller."),
+    ] = None,
+    method: Annotated[
+        str | None, Parameter(help="How --refine rounds: ssl, linear, cosine, atanh, ste, uniform, deterministic.")
+    ] = None,
+    classes: Annotated[int | None, Parameter(help="With --refine: round to 2 or 3 neighbours.  [default: 2]")] = None,
     model: Model = "image_codec",
     force: Force = False,
     options: Compute = Compute(),  # noqa: B008
@@ -40,10 +49,12 @@ def compress(
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
         latens compress photo.png --bpp 0.25
+        latens compress photo.png --quality 4 --refine 500
     """
     aims = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
     if len(aims) > 1:
         raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
+    settings = refinement(refine, method, classes)
 
     from latens.data.files import STANDARD_STREAM, find_inputs
     from latens.data.images import PICTURE_ENDINGS
@@ -63,12 +74,23 @@ def compress(
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
     def work(job: Job) -> dict[str, Any]:
-        return compress_one(codec, job, aims)
+        return compress_one(codec, job, aims, settings)
 
     return run_files(jobs, work, voice, force=force, what="compressing").exit_status
 
 
-def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float]) -> dict[str, Any]:
+def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
+    """The settings that --refine, --method and --classes ask for."""
+    from latens.codes.annealing import Refine
+
+    if steps is None:
+        if method is not None or classes is not None:
+            raise UsageError("--method and --classes say how to refine", hint="add --refine STEPS")
+        return None
+    return Refine(steps=steps, method=method or "ssl", classes=classes or 2)  # type: ignore[arg-type]
+
+
+def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float], settings: Refine | None) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
@@ -76,7 +98,7 @@ def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float]) -> dict[st
 
     started = time.perf_counter()
     picture = read_picture(job.input)
-    blob = codec.compress(picture, **aims)
+    blob = codec.compress(picture, **aims, refine=settings)
     write_atomic(job.output, blob)
     seconds = time.perf_counter() - started
     info = inspect_stream(blob)

@@ -19,7 +19,10 @@ THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}
 
 STEPS = 500
 THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
-LR = 0.08  # with a falling rate and temperature, the best of 0.005 to 0.3 for 60 to 500 steps
+# Ours, for 60 to 500 steps with falling rate and temperature; larger rates harm smooth pictures at low rate.
+LR = 0.04
+HYPER_LR = 2.0
+SHAPE = 2.0
 STE_LR = 1e-4  # straight-through gradients diverge above (003, section 5.4.6)
 ATANH_TAU = 0.5  # the atanh law's best highest temperature (003, Table 5.4.1 and section 5.4.6)
 
@@ -69,8 +72,9 @@ class Refine:
 
     The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1), with c = `tau_rate`, or such that it falls to `tau_end` at
     the last step, whatever their number is. The learning rate falls along a cosine to the share `lr_end` of `lr`.
-    `rate_weight` is the lambda to refine towards, by default that of the quality (section 5.4.5). `law` replaces the
-    constants that 003 has for `method` and `classes`. Raises UsageError for a setting out of range.
+    `rate_weight` is the lambda to refine towards, by default that of the quality (section 5.4.5). `law` replaces
+    what follows from `method` and `classes`: the constants of 003, but for two-class ssl a = 2. Raises UsageError
+    for a setting out of range.
     """
 
     steps: int = STEPS
@@ -78,6 +82,7 @@ class Refine:
     classes: int = 2
     law: RoundingLaw | None = None
     lr: float | None = None
+    hyper_lr: float = HYPER_LR  # of z, in units of that of y
     lr_end: float = 0.05
     tau_max: float = 1.0
     tau_end: float = 0.4
@@ -94,7 +99,7 @@ class Refine:
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         _require(0 <= self.lr_end <= 1, "lr_end", self.lr_end, "a share of lr, 0 to 1")
         _require(0 < self.tau_end <= 1, "tau_end", self.tau_end, "above 0 and at most 1")
-        for name in ("lr", "tau_max", "tau_rate", "rate_weight"):
+        for name in ("lr", "hyper_lr", "tau_max", "tau_rate", "rate_weight"):
             value = getattr(self, name)
             _require(value is None or (math.isfinite(value) and value > 0), name, value, "above 0")
 
@@ -104,13 +109,19 @@ class Refine:
         settings: dict[str, Any] = {
             "lr": STE_LR if method == "ste" else THESIS_LR,
             "lr_end": 1.0,
+            "hyper_lr": 1.0,
+            "law": RoundingLaw.thesis(method, classes),
             "tau_max": ATANH_TAU if method == "atanh" else 1.0,
             "tau_rate": THESIS_RATE,
         }
         return cls(steps=steps, method=method, classes=classes, **{**settings, **changes})
 
     def rounding(self) -> RoundingLaw:
-        return self.law if self.law is not None else RoundingLaw.thesis(self.method, self.classes)
+        if self.law is not None:
+            return self.law
+        if (self.method, self.classes) == ("ssl", 2):
+            return RoundingLaw(a=SHAPE)
+        return RoundingLaw.thesis(self.method, self.classes)
 
     def temperature(self, step: int) -> float:
         """The temperature at a step, 0-based (Eq. 5.4.1)."""

@@ -239,9 +239,10 @@ def _descend(
 ) -> Refined:
     y, z = latents
     generator = torch.Generator(y.device).manual_seed(settings.seed)
-    adam = torch.optim.Adam([y, z], fused=True)
+    adam = torch.optim.Adam([{"params": [y]}, {"params": [z]}], fused=True)
     for step in range(1, settings.steps + 1):
-        adam.param_groups[0]["lr"] = settings.learning_rate(step - 1)
+        rate = settings.learning_rate(step - 1)
+        adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = rate, rate * settings.hyper_lr
         losses = objective.loss(y, z, keeper.goal.weight(), settings.temperature(step - 1), generator)
         adam.zero_grad()
         loss = losses.sum()

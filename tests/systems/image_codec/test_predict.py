@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from latens.errors import ModelMismatch, UsageError
+from latens.metrics.image import psnr
 from latens.systems.image_codec import predict
-from latens.systems.image_codec.predict import ImageCodec, inspect_stream, psnr_of, transform_precision
+from latens.systems.image_codec.predict import ImageCodec, inspect_stream, transform_precision
 
 rows, columns = np.mgrid[0:200, 0:300].astype(np.float64)
 shades = [np.sin((rows * a + columns * b) / 23) for a, b in ((1, 0.3), (0.9, 0.4), (1.1, 0.2))]
@@ -23,7 +24,7 @@ def test_any_size(bundled: ImageCodec, size: tuple[int, int]) -> None:
     pixels = COLOUR[: size[0], : size[1]]
     decoded = np.asarray(bundled.decompress(bundled.compress(pixels, quality=8)))
     assert decoded.shape == pixels.shape
-    assert psnr_of(decoded, pixels) > 25
+    assert psnr(decoded, pixels) > 25
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -47,7 +48,7 @@ def test_higher_quality_costs_more_and_looks_better(bundled: ImageCodec) -> None
     for quality in (1, 2.5, 4, 8):
         blob = bundled.compress(COLOUR, quality=quality)
         sizes.append(len(blob))
-        scores.append(psnr_of(np.asarray(bundled.decompress(blob)), COLOUR))
+        scores.append(psnr(np.asarray(bundled.decompress(blob)), COLOUR))
     assert sizes == sorted(sizes)
     assert scores == sorted(scores)
     assert sizes[0] < sizes[-1]
@@ -67,7 +68,7 @@ def test_the_estimate_is_the_files_size(bundled: ImageCodec) -> None:
     estimate = bundled.estimate(COLOUR, quality=4)
     bits = estimate.bits_y + estimate.bits_z
     assert abs(8 * len(blob) - bits) <= 0.01 * bits + 8 * 200
-    assert estimate.psnr == pytest.approx(psnr_of(np.asarray(bundled.decompress(blob)), COLOUR), abs=0.1)
+    assert estimate.psnr == pytest.approx(psnr(np.asarray(bundled.decompress(blob)), COLOUR), abs=0.1)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.6])
@@ -76,11 +77,9 @@ def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
     wanted = ends[0] + share * (ends[1] - ends[0])
     blob = bundled.compress(COLOUR, bpp=8 * wanted / COLOUR[..., 0].size)
     assert len(blob) == pytest.approx(wanted, rel=0.02)
-    scores = [psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, quality=q))), COLOUR) for q in (1, 8)]
+    scores = [psnr(np.asarray(bundled.decompress(bundled.compress(COLOUR, quality=q))), COLOUR) for q in (1, 8)]
     aimed = scores[0] + share * (scores[1] - scores[0])
-    assert psnr_of(np.asarray(bundled.decompress(bundled.compress(COLOUR, psnr=aimed))), COLOUR) == pytest.approx(
-        aimed, abs=0.05
-    )
+    assert psnr(np.asarray(bundled.decompress(bundled.compress(COLOUR, psnr=aimed))), COLOUR) == pytest.approx(aimed, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from latens.codes.annealing import Refine
 from latens.codes.tables import gaussian_tables
 from latens.data.images import Picture, read_picture
 from latens.errors import UsageError
+from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec import figures
 from latens.systems.image_codec.aim import Aim
 from latens.systems.image_codec.config import ImageCodecConfig
-from latens.systems.image_codec.predict import ImageCodec, psnr_of
+from latens.systems.image_codec.predict import ImageCodec
 from latens.systems.image_codec.refinement import RefinedPicture, code_length, in_strips, lambda_at, refine_picture
 
 QUALITY = Aim("quality", 2.0)
@@ -48,12 +49,12 @@ def test_a_refined_file_is_what_was_said(bundled: ImageCodec, photo: Picture, re
     """The ordinary decoder gives the reported PSNR; the reported bits differ from the file's as the plain ones do."""
     blob = bundled.write(photo, refined.symbols)
     best, start = refined.refined.best, refined.refined.start
-    assert psnr_of(decoded(bundled, blob), photo.pixels) == pytest.approx(float(best.psnr()), abs=1e-3)
+    assert measured_psnr(decoded(bundled, blob), photo.pixels) == pytest.approx(float(best.psnr()), abs=1e-3)
     plain = bundled.compress(photo, quality=QUALITY.value)
     overhead = 8 * len(plain) - float(start.bits_y + start.bits_z)
     # Words of 32 bits, once for every band and once for z.
     assert 8 * len(blob) - float(best.bits_y + best.bits_z) == pytest.approx(overhead, abs=3 * 32)
-    assert psnr_of(decoded(bundled, plain), photo.pixels) == pytest.approx(float(start.psnr()), abs=1e-3)
+    assert measured_psnr(decoded(bundled, plain), photo.pixels) == pytest.approx(float(start.psnr()), abs=1e-3)
 
 
 def test_a_refined_file_is_better(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
@@ -96,13 +97,13 @@ def test_targets_are_met(bundled: ImageCodec, photo: Picture, share: float) -> N
     blob = bundled.write(photo, refine_picture(bundled, photo, Aim("bpp", bpp), Refine(steps=100)).symbols)
     assert 8 * len(blob) / pixels_of(photo) == pytest.approx(bpp, rel=0.02)
     same_rate = bundled.compress(photo, bpp=8 * len(blob) / pixels_of(photo))
-    assert psnr_of(decoded(bundled, blob), photo.pixels) > psnr_of(decoded(bundled, same_rate), photo.pixels)
+    assert measured_psnr(decoded(bundled, blob), photo.pixels) > measured_psnr(decoded(bundled, same_rate), photo.pixels)
 
-    low, high = (psnr_of(decoded(bundled, blob), photo.pixels) for blob in ends)
+    low, high = (measured_psnr(decoded(bundled, blob), photo.pixels) for blob in ends)
     psnr = low * (1 - share) + high * share
     blob = bundled.write(photo, refine_picture(bundled, photo, Aim("psnr", psnr), Refine(steps=100)).symbols)
-    assert psnr_of(decoded(bundled, blob), photo.pixels) == pytest.approx(psnr, rel=0.004)
-    assert len(blob) < len(bundled.compress(photo, psnr=psnr_of(decoded(bundled, blob), photo.pixels)))
+    assert measured_psnr(decoded(bundled, blob), photo.pixels) == pytest.approx(psnr, rel=0.004)
+    assert len(blob) < len(bundled.compress(photo, psnr=measured_psnr(decoded(bundled, blob), photo.pixels)))
 
 
 def test_targets_that_cannot_be_met_are_refused(bundled: ImageCodec, photo: Picture) -> None:

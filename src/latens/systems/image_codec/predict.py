@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.catalogue import folder_of
+from latens.codes.annealing import Refine
 from latens.codes.entropy import round_for_rate
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
@@ -26,6 +27,7 @@ from latens.errors import Corrupt, DeviceMismatch, ModelError, ModelMismatch
 from latens.hub import load_model
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
+from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.aim import Aim, search
 from latens.systems.image_codec.coding import FrozenCoding, LatentParameters
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, ImageCodecConfig
@@ -90,13 +92,20 @@ class ImageCodec:
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
+        refine: Refine | None = None,
     ) -> bytes:
         """The picture as the bytes of a .ltn file, at a quality (default 4) or aimed at bits per pixel or PSNR in dB.
+
+        With `refine` the latents are optimised for this picture first (003, chapter 5): a better file for the same decoder.
 
         Raises InputError for what is no picture, UsageError for a quality or target the model cannot reach.
         """
         picture = image if isinstance(image, Picture) else read_picture(image)
         aim = Aim.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality)
+        if refine is not None:
+            from latens.systems.image_codec.refinement import refine_picture
+
+            return self.write(picture, refine_picture(self, picture, aim, refine).symbols)
         latent = self.latent(picture.pixels)
         if aim.kind == "quality":
             return self.write(picture, self.quantize(latent, round(aim.value * QUALITY_STEPS)))
@@ -107,7 +116,7 @@ class ImageCodec:
             found[steps] = self.write(picture, symbols)
             if aim.kind == "bpp":
                 return 8 * len(found[steps]) / picture.pixels[..., 0].size
-            return psnr_of(self.reconstruct(symbols, picture.pixels.shape), picture.pixels)
+            return measured_psnr(self.reconstruct(symbols, picture.pixels.shape), picture.pixels)
 
         return found[search(aim, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
@@ -140,7 +149,7 @@ class ImageCodec:
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
         pixels = self.reconstruct(symbols, picture.pixels.shape)
         bpp = (bits_y + bits_z) / picture.pixels[..., 0].size
-        return Estimate(bits_y, bits_z, bpp, psnr_of(pixels, picture.pixels))
+        return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, picture.pixels))
 
     @property
     def default_quality(self) -> float:
@@ -270,12 +279,6 @@ def transform_precision(device: torch.device) -> str:
     if device.type == "cpu":
         return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-
-
-def psnr_of(decoded: np.ndarray, original: np.ndarray) -> float:
-    """PSNR in dB of 8-bit pictures over all channels; infinite when they are equal."""
-    error = float(np.square(decoded.astype(np.float32) - original.astype(np.float32)).mean(dtype=np.float64))
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def _strip_rows(width: int, multiple: int) -> int:
