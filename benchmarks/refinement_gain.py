@@ -2,8 +2,9 @@
 
     python benchmarks/refinement_gain.py PICTURES [--steps 100] [--count 6] [--model NAME|FOLDER] [--threads 2]
 
-Compresses the first pictures of a folder at four qualities, plainly and refined, decodes the files, and prints the two curves
-(means of bits per pixel and PSNR), the BD-rate, how many files are no worse by bpp + lambda * 255^2 * MSE, and seconds a picture.
+Compresses the first pictures of a folder at four qualities, plainly and refined, decodes the files, and prints the two
+curves (means of bits per pixel and PSNR), the BD-rate, how many files are no worse by bpp + lambda * 255^2 * MSE, and
+seconds a picture.
 """
 
 from __future__ import annotations
