@@ -162,3 +162,24 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(photos: Path) -> None:
     assert torch.equal(first.batch(7, 0)["image"], second.batch(7, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(8, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(7, 1)["image"])
+
+
+BARE = """
+import sys
+for name in ("jaxtyping", "constriction", "cyclopts", "rich", "tensorboard", "torchmetrics", "einops", "matplotlib", "jinja2",
+             "cv2", "skimage", "sklearn", "av", "bjontegaard"):
+    sys.modules[name] = None
+from pathlib import Path
+from latens.training.run import train
+settings = {"run.steps": "1", "run.validate_every": "1", "data.batch": "1"}
+train("image_codec", recipe="tiny", data=[Path(sys.argv[1])], run_dir=Path(sys.argv[2]), overrides=settings, device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_training_needs_few_packages(photos: Path, tmp_path: Path) -> None:
+    # A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors, and nothing else.
+    subprocess.run([sys.executable, "-c", BARE, str(photos), str(tmp_path / "run")], check=True, timeout=200)
+    weights = list((tmp_path / "run" / "best").glob("model*.safetensors"))
+    assert weights
+    assert not list((tmp_path / "run" / "best").glob("entropy*"))

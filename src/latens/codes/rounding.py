@@ -9,15 +9,28 @@ Letters: l = v - floor(v), w = v - round(v), d the distance of v to an integer, 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Generator, Tensor
 
 from latens.codes.annealing import METHODS, Method, RoundingLaw
 
-__all__ = ["METHODS", "Method", "RoundingLaw", "add_noise", "log_odds", "log_weights", "probabilities", "relax"]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "RoundingLaw",
+    "add_noise",
+    "log_odds",
+    "log_weights",
+    "probabilities",
+    "relax",
+    "round_straight_through",
+]
 
 EDGE = 1e-5  # distances are held to [EDGE, 1 - EDGE] where a law's logarithm or slope would be infinite
 COSINE_FLOOR = 1e-7
