@@ -1,8 +1,15 @@
-"""Strided convolutions that halve or double a feature map."""
+"""Convolutions: strided ones that halve or double a feature map, and the residual block."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from latens.nn.init import small
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def down(channels_in: int, channels_out: int, kernel: int = 5) -> nn.Conv2d:
@@ -13,3 +20,17 @@ def down(channels_in: int, channels_out: int, kernel: int = 5) -> nn.Conv2d:
 def up(channels_in: int, channels_out: int, kernel: int = 5) -> nn.ConvTranspose2d:
     """Transposed convolution with stride 2: (B, channels_in, h, w) -> (B, channels_out, 2h, 2w)."""
     return nn.ConvTranspose2d(channels_in, channels_out, kernel, stride=2, padding=kernel // 2, output_padding=1)
+
+
+class Residual(nn.Module):
+    """x plus two 3 x 3 convolutions of it, the second started small, so that the block starts near the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(), small(nn.Conv2d(channels, channels, 3, padding=1))
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        total: Tensor = x + self.body(x)
+        return total

@@ -19,7 +19,7 @@ from latens.training.data import generator
 
 
 class CropData:
-    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops with flips.
+    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and turned.
 
     Raises UnreadableInput when the folders hold no photograph with both sides of at least `crop`.
     """
@@ -67,7 +67,8 @@ class CropData:
         patch = picture[top : top + side, left : left + side]
         if side != size:
             patch = np.asarray(Image.fromarray(patch).resize((size, size), Image.Resampling.LANCZOS))
-        return patch[:, ::-1] if rng.random() < 0.5 else patch
+        patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+        return patch.transpose(1, 0, 2) if rng.random() < 0.5 else patch
 
     def validation(self) -> list[dict[str, Tensor]]:
         """One centred crop of every held-out photograph, its sides the largest multiples of 64 that fit."""

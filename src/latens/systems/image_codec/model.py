@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from latens.codes.entropy import FactorizedPrior, gaussian_bits
 from latens.codes.rounding import add_noise, round_straight_through
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
-from latens.nn.conv import down, up
+from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
+from latens.nn.init import small
 from latens.systems.image_codec.config import ImageCodecConfig
 
 if TYPE_CHECKING:
@@ -136,9 +137,11 @@ def interpolate(table: Float[Tensor, "Q *d"], quality: Float[Tensor, "B"]) -> Fl
 def analysis_transform(config: ImageCodecConfig) -> nn.Module:
     n, m = config.hidden, config.latent
     if config.transforms == "compact":
+        wide = n * 4 // 3
         deep = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, n, 3, padding=1), GDN(n), down(n, n), GDN(n), small(down(n, m))
-        )
+            nn.PixelUnshuffle(4), nn.Conv2d(48, n, 3, padding=1), Residual(n), GDN(n),
+            down(n, wide), Residual(wide), GDN(wide), small(down(wide, m)),
+        )  # fmt: skip
         return Sum(deep, BlockAnalysis(m, BLOCK_GAIN))
     return nn.Sequential(down(3, n), GDN(n), down(n, n), GDN(n), down(n, n), GDN(n), down(n, m))
 
@@ -146,8 +149,11 @@ def analysis_transform(config: ImageCodecConfig) -> nn.Module:
 def synthesis_transform(config: ImageCodecConfig) -> nn.Module:
     n, m = config.hidden, config.latent
     if config.transforms == "compact":
-        last = small(nn.Conv2d(n, 48, 3, padding=1))
-        deep = nn.Sequential(up(m, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True), last, nn.PixelShuffle(4))
+        wide = n * 4 // 3
+        deep = nn.Sequential(
+            up(m, wide), GDN(wide, inverse=True), Residual(wide),
+            up(wide, n), GDN(n, inverse=True), Residual(n), small(nn.Conv2d(n, 48, 3, padding=1)), nn.PixelShuffle(4),
+        )  # fmt: skip
         return Sum(deep, BlockSynthesis(m, BLOCK_GAIN))
     return nn.Sequential(
         up(m, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True), up(n, 3)
@@ -176,11 +182,3 @@ class Sum(nn.Module):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         total: Tensor = self.deep(x) + self.linear(x)
         return total
-
-
-def small(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with weights a tenth of their usual start and no bias, so that the linear path leads at first."""
-    with torch.no_grad():
-        layer.weight.mul_(0.1)
-        layer.bias.zero_()  # type: ignore[union-attr]
-    return layer

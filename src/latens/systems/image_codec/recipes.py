@@ -29,10 +29,10 @@ def desk() -> TrainConfig:
     return replace(
         tiny(),
         recipe="desk",
-        model=ImageCodecConfig(hidden=96, latent=192, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
-        data=CropConfig(),
-        optim=OptimConfig(lr=5e-4, muon_lr=1e-3, warmup=200, ema=0.9995, decay_share=0.75),
-        run=RunConfig(steps=40_000, validate_every=5000, checkpoint_every=1000),
+        model=ImageCodecConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
+        data=CropConfig(batch=16),
+        optim=OptimConfig(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
+        run=RunConfig(steps=20_000, validate_every=2500, checkpoint_every=500),
     )
 
 
