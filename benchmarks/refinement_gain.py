@@ -1,10 +1,13 @@
 """What latent refinement saves in real files, and what it costs in time.
 
-    python benchmarks/refinement_gain.py PICTURES [--steps 100] [--count 6] [--model NAME|FOLDER] [--threads 2]
+    python benchmarks/refinement_gain.py PICTURES -o gain.jsonl [--steps 500 2000] [--qualities 1 3 5 8] [--count 6]
+                                         [--model NAME|FOLDER] [--threads 2]
 
-Compresses the first pictures of a folder at four qualities, plainly and refined, decodes the files, and prints the two
-curves (means of bits per pixel and PSNR), the BD-rate, how many files are no worse by bpp + lambda * 255^2 * MSE, and
-seconds a picture.
+Compresses the first pictures of a folder at the qualities, plainly and refined, and decodes the files. Prints the curves (means
+of bits per pixel and PSNR), the BD-rate against the plain code, how many files are no worse by bpp + lambda * 255^2 * MSE,
+the largest difference between a file and the code length of its symbols, and seconds a picture. Files that
+are in the journal gain.jsonl already are not made again, so that the work can be stopped, or shared between processes by
+qualities and summed up by a last call with all of them.
 """
 
 from __future__ import annotations
@@ -13,59 +16,99 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from latens.codes.annealing import Refine
-from latens.data.images import read_picture
+from latens.data.images import Picture, read_picture
+from latens.data.journal import Journal
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
-from latens.systems.image_codec.predict import load
+from latens.systems.image_codec.aim import Aim
+from latens.systems.image_codec.format import QUALITY_STEPS
+from latens.systems.image_codec.predict import ImageCodec, load
+from latens.systems.image_codec.refinement import Trial, lambda_at, refine_picture
 
-QUALITIES = (1.0, 3.0, 5.0, 8.0)
+PLAIN = 0  # steps
 
 
 def main() -> None:
+    arguments = parse_arguments()
+    codec = load(arguments.model, device="cpu", threads=arguments.threads)
+    paths = sorted(arguments.pictures.glob("*.png"))[: arguments.count]
+    journal = Journal(arguments.out)
+    for quality in arguments.qualities:
+        for path in paths:
+            for steps in (PLAIN, *arguments.steps):
+                key = f"{codec.model_id} {path.name} {quality:g} {steps}"
+                if not any(record["key"] == key for record in journal.read()):
+                    journal.append([{"key": key, **one_file(codec, read_picture(path), quality, steps)}])
+    rows = {record["key"]: record for record in journal.read()}
+    for steps in arguments.steps:
+        print(json.dumps(summary(codec, rows, [path.name for path in paths], arguments.qualities, steps)))
+
+
+def one_file(codec: ImageCodec, picture: Picture, quality: float, steps: int) -> dict[str, Any]:
+    """Rate, PSNR, loss and time of one file; `excess` is its part beyond the code length of its symbols."""
+    started = time.perf_counter()
+    if steps == PLAIN:
+        trial = Trial(codec, codec.latent(picture.pixels), picture.pixels, round(quality * QUALITY_STEPS))
+        symbols, measured = trial.plain, trial.start
+    else:
+        found = refine_picture(codec, picture, Aim("quality", quality), Refine(steps=steps))
+        symbols, measured = found.symbols, found.refined.best
+    blob = codec.write(picture, symbols)
+    seconds = time.perf_counter() - started
+    decibels = psnr(np.asarray(codec.decompress(blob)), picture.pixels)
+    bpp = 8 * len(blob) / picture.pixels[..., 0].size
+    estimate = float(measured.bits_y + measured.bits_z) / 8
+    weight = lambda_at(codec, round(quality * QUALITY_STEPS))
+    return {
+        "bpp": bpp,
+        "psnr": decibels,
+        "loss": bpp + weight * 255**2 * 10 ** (-decibels / 10),
+        "bytes": len(blob),
+        "excess": len(blob) / estimate - 1,
+        "seconds": seconds,
+    }
+
+
+def summary(codec: ImageCodec, rows: dict[str, Any], names: list[str], qualities: list[float], steps: int) -> dict[str, Any]:
+    def of(quality: float, count: int) -> list[dict[str, float]]:
+        return [rows[f"{codec.model_id} {name} {quality:g} {count}"] for name in names]
+
+    curves = {
+        count: np.array([[np.mean([row[part] for row in of(q, count)]) for part in ("bpp", "psnr")] for q in qualities])
+        for count in (PLAIN, steps)
+    }
+    pairs = [pair for q in qualities for pair in zip(of(q, PLAIN), of(q, steps), strict=True)]
+    delta = bd_rate(*curves[PLAIN].T, *curves[steps].T) if len(qualities) > 1 else None
+    return {
+        "model": codec.model_id,
+        "steps": steps,
+        "pictures": len(names),
+        "bd_rate_percent": None if delta is None else round(delta, 2),
+        "no_worse": f"{sum(refined['loss'] <= plain['loss'] for plain, refined in pairs)} of {len(pairs)}",
+        "loss_saved_percent": round(100 * float(np.mean([1 - refined["loss"] / plain["loss"] for plain, refined in pairs])), 2),
+        "largest_excess_percent": round(100 * max(abs(refined["excess"]) for _, refined in pairs), 3),
+        "mean_excess_percent": round(100 * float(np.mean([refined["excess"] for _, refined in pairs])), 3),
+        "seconds_a_picture": round(float(np.median([refined["seconds"] for _, refined in pairs])), 1),
+        "plain": np.round(curves[PLAIN], 4).tolist(),
+        "refined": np.round(curves[steps], 4).tolist(),
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("-o", "--out", type=Path, default=Path("gain.jsonl"))
+    parser.add_argument("--steps", type=int, nargs="+", default=[500])
+    parser.add_argument("--qualities", type=float, nargs="+", default=[1.0, 3.0, 5.0, 8.0])
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--model", default="image_codec")
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    codec = load(arguments.model, device="cpu", threads=arguments.threads)
-    lambdas = codec.model.config.lambdas
-    points: dict[str, list[tuple[float, float]]] = {"plain": [], "refined": []}
-    no_worse = files = 0
-    seconds: list[float] = []
-    pictures = [read_picture(path) for path in sorted(arguments.pictures.glob("*.png"))[: arguments.count]]
-    for quality in QUALITIES:
-        found: dict[str, list[tuple[float, float]]] = {"plain": [], "refined": []}
-        for picture in pictures:
-            losses = {}
-            for name, settings in (("plain", None), ("refined", Refine(steps=arguments.steps))):
-                started = time.perf_counter()
-                blob = codec.compress(picture, quality=quality, refine=settings)
-                if settings is not None:
-                    seconds.append(time.perf_counter() - started)
-                decibels = psnr(np.asarray(codec.decompress(blob)), picture.pixels)
-                bpp = 8 * len(blob) / picture.pixels[..., 0].size
-                found[name].append((bpp, decibels))
-                losses[name] = bpp + lambdas[round(quality) - 1] * 255**2 * 10 ** (-decibels / 10)
-            files += 1
-            no_worse += losses["refined"] <= losses["plain"]
-        for name, values in found.items():
-            points[name].append(tuple(np.mean(values, axis=0).tolist()))
-    plain, refined = (np.array(points[name]).T for name in ("plain", "refined"))
-    result = {
-        "steps": arguments.steps,
-        "pictures": len(pictures),
-        "bd_rate_percent": round(bd_rate(plain[0], plain[1], refined[0], refined[1]), 2),
-        "no_worse": f"{no_worse} of {files}",
-        "seconds_a_picture": round(float(np.median(seconds)), 1),
-        "curves": {name: [[round(v, 4) for v in point] for point in values] for name, values in points.items()},
-    }
-    print(json.dumps(result))
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

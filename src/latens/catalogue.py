@@ -17,7 +17,7 @@ from latens.errors import ModelMissing, UsageError
 
 WEIGHTS = Path(__file__).parent / "weights"
 
-Part = Literal["recipes", "predict", "evaluate", "bench"]
+Part = Literal["recipes", "predict", "evaluate", "bench", "reproduce"]
 
 SYSTEMS: Mapping[str, str] = MappingProxyType(
     {

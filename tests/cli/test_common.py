@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from latens.cli.common import Talk, Voice, human_size, parse_duration, parse_settings
+from latens.cli.common import Talk, Voice, human_size, parse_duration, parse_settings, run_files
 from latens.errors import UsageError
+from latens.inference.batch import Job
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,27 @@ def test_results_and_talk_never_mix(chosen: str, capsys: pytest.CaptureFixture[s
 
 
 def test_a_bar_is_drawn_on_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice(Talk()).progress(3, "working") as advance:
-        for _ in range(3):
-            advance()
+    with Voice(Talk()).progress(3, "working") as show:
+        show(1, "(loss 0.5)")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_shows_the_parts_of_a_file_and_a_note(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    (tmp_path / "a").write_text("a")
+    job = Job(tmp_path / "a", tmp_path / "b", named=True)
+
+    def work(job: Job, tick: Callable[[int, str], None]) -> dict[str, str]:
+        tick(50, "(loss 0.1234)")
+        time.sleep(0.3)  # the bar is drawn ten times a second
+        job.output.write_text("b")
+        return {"text": "done"}
+
+    assert run_files([job], work, Voice(Talk()), force=False, what="refining", parts=200).exit_status == 0
+    shown = capsys.readouterr()
+    assert "refining (loss 0.1234)" in shown.err
+    assert "25%" in shown.err
+    assert shown.out == "done\n"

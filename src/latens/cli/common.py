@@ -25,6 +25,7 @@ GLOBAL = Group("Global options", sort_key=100)
 DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
 
 Format = Literal["human", "json", "quiet"]
+Tick = Callable[[int, str], None]  # how much of a job is done, and a note
 
 
 @Parameter(name="*", group=GLOBAL)
@@ -96,10 +97,10 @@ class Voice:
             print(text, file=stream, flush=True)
 
     @contextmanager
-    def progress(self, total: int, what: str) -> Iterator[Callable[[], None]]:
-        """Gives a function to call after each of `total` steps; draws a bar only on a terminal."""
+    def progress(self, total: int, what: str) -> Iterator[Callable[..., None]]:
+        """Gives a function of how much of `total` is done, and a note to show; draws a bar only on a terminal."""
         if total < 2 or self.format != "human" or not sys.stderr.isatty():
-            yield lambda: None
+            yield lambda done, note="": None
             return
         from rich.console import Console
         from rich.progress import Progress
@@ -108,7 +109,7 @@ class Voice:
         bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
         with bar:
             task = bar.add_task(what, total=total)
-            yield lambda: bar.advance(task)
+            yield lambda done, note="": bar.update(task, completed=done, description=f"{what} {note}".rstrip())
 
 
 def parse_duration(text: str) -> float:
@@ -150,17 +151,34 @@ def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> No
         raise OutputExists("the file is there already", where=str(out), hint="choose another -o, or add --force")
 
 
-def run_files(jobs: list[Job], work: Callable[[Job], dict[str, Any]], voice: Voice, *, force: bool, what: str) -> BatchReport:
-    """Runs a batch and prints what becomes of each file; the summary goes to stderr."""
+def run_files(
+    jobs: list[Job],
+    work: Callable[[Job, Tick], dict[str, Any]],
+    voice: Voice,
+    *,
+    force: bool,
+    what: str,
+    parts: int = 1,
+) -> BatchReport:
+    """Runs a batch and prints what becomes of each file; the summary goes to stderr.
+
+    `work` may call its second argument with how many of the `parts` of a file are done, and a note.
+    """
     from latens.inference.batch import run_batch
 
-    with voice.progress(len(jobs), what) as advance:
+    finished = 0
+    with voice.progress(len(jobs) * parts, what) as show:
 
         def tell(outcome: Outcome) -> None:
+            nonlocal finished
             _tell(outcome, voice)
-            advance()
+            finished += parts
+            show(finished)
 
-        report = run_batch(jobs, work, force=force, on_result=tell)
+        def run(job: Job) -> dict[str, Any]:
+            return work(job, lambda done, note: show(finished + done, note))
+
+        report = run_batch(jobs, run, force=force, on_result=tell)
     if len(jobs) > 1:
         _summary(report, voice)
     return report

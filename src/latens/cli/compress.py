@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Compute, Force, Model, Output, Voice, human_size, refuse_to_overwrite, run_files
+from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, human_size, refuse_to_overwrite, run_files
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def compress(
     if quality is not None and quality > codec.best_quality:
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
-    def work(job: Job) -> dict[str, Any]:
-        return compress_one(codec, job, aims, settings)
+    def work(job: Job, tick: Tick) -> dict[str, Any]:
+        return compress_one(codec, job, aims, settings, tick)
 
-    return run_files(jobs, work, voice, force=force, what="compressing").exit_status
+    parts = 1 if settings is None else settings.steps
+    return run_files(jobs, work, voice, force=force, what="compressing", parts=parts).exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
@@ -90,7 +91,7 @@ def refinement(steps: int | None, method: str | None, classes: int | None) -> Re
     return Refine(steps=steps, method=method or "ssl", classes=classes or 2)  # type: ignore[arg-type]
 
 
-def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float], settings: Refine | None) -> dict[str, Any]:
+def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float], settings: Refine | None, tick: Tick) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
@@ -98,7 +99,11 @@ def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float], settings: 
 
     started = time.perf_counter()
     picture = read_picture(job.input)
-    blob = codec.compress(picture, **aims, refine=settings)
+
+    def on_step(step: int, loss: float, true_loss: float) -> None:
+        tick(step, f"(loss {true_loss:.4f})")
+
+    blob = codec.compress(picture, **aims, refine=settings, on_step=on_step)
     write_atomic(job.output, blob)
     seconds = time.perf_counter() - started
     info = inspect_stream(blob)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import Compute, Force, Output, Voice, refuse_to_overwrite, run_files
+from latens.cli.common import Compute, Force, Output, Tick, Voice, refuse_to_overwrite, run_files
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -56,7 +56,7 @@ def decompress(
     voice.heading(codec)
     damaged: list[str] = []
 
-    def work(job: Job) -> dict[str, Any]:
+    def work(job: Job, tick: Tick) -> dict[str, Any]:
         record = decompress_one(codec, job, partial=partial)
         if record["damaged"]:
             damaged.append(str(job.input))

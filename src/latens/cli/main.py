@@ -37,6 +37,7 @@ VERBS = (
     Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on a folder beside what it competes with."),
+    Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),
     Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
     Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
     Verb("models", "latens.cli.models:models", "The models in the box."),

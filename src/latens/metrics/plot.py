@@ -1,4 +1,4 @@
-"""Rate-distortion plots, drawn without pyplot so that no window system or global state is touched."""
+"""Plots of rate against distortion and of lines, drawn without pyplot so that no window system or global state is touched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from latens.metrics.rate import Curve, trace
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as FigureOfPlot
 
 INK, GRID = "#1f2430", "#d9dde3"
 # Ours first, strong and warm; the others in colours that stay apart in print and for colour-blind eyes (Okabe, Ito).
@@ -25,26 +27,95 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
 
 
+class Line(NamedTuple):
+    """One line of a plot. Lines of the same `colour` number are drawn alike; a line without a name is not in the legend."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: int = 0
+    style: str = "-"  # of matplotlib; "o", "--o" and so on draw the points, too
+
+
+class LinePanel(NamedTuple):
+    """One pair of axes with lines. `limits` cuts the y axis, for what has outliers."""
+
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    title: str = ""
+    limits: tuple[float, float] | None = None
+
+
 def rate_distortion_plot(panels: Sequence[Panel], *, title: str = "", dpi: int = 150) -> bytes:
     """A PNG of rate-distortion curves, one panel a measure; the x axis is cut to the rates of the first curve.
 
     Every curve is named at its end. Panels without curves are left out; raises ValueError when none is left.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = [panel for panel in panels if panel.curves]
     if not panels:
         raise ValueError("there is nothing to plot")
-    figure = Figure(figsize=(6.4 * len(panels), 4.4), dpi=dpi, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure((6.4 * len(panels), 4.4), dpi)
     for index, panel in enumerate(panels):
         _draw(figure.add_subplot(1, len(panels), index + 1), panel)
+    return _png(figure, title)
+
+
+def line_plot(panels: Sequence[LinePanel], *, columns: int = 2, title: str = "", dpi: int = 150) -> bytes:
+    """A PNG of panels in rows of `columns` under one legend. Raises ValueError for no panels."""
+    if not panels:
+        raise ValueError("there is nothing to plot")
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure((6.4 * columns, 0.6 + 4.0 * rows), dpi)
+    named: dict[str, Artist] = {}
+    for index, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for line in panel.lines:
+            colour = COLOURS[line.colour % len(COLOURS)]
+            (drawn,) = axes.plot(line.x, line.y, line.style, color=colour, linewidth=1.5, markersize=3.5)
+            if line.name:
+                named.setdefault(line.name, drawn)
+        axes.set_xlabel(panel.x_label, color=INK)
+        axes.set_ylabel(panel.y_label, color=INK)
+        axes.set_title(panel.title, fontsize=10, color=INK, loc="left")
+        if panel.limits is not None:
+            axes.set_ylim(*panel.limits)
+        _tidy(axes)
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="outside lower center",
+        ncols=min(len(named), 3 * columns),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
+    return _png(figure, title)
+
+
+def _figure(size: tuple[float, float], dpi: int) -> FigureOfPlot:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=dpi, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: FigureOfPlot, title: str) -> bytes:
     if title:
         figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", weight="bold")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # the same data gives the same bytes
     return buffer.getvalue()
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -64,10 +135,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     _name_curves(axes, panel.curves, right)
     axes.set_xlabel("bits per pixel (bytes of the file)", color=INK)
     axes.set_ylabel(panel.quality, color=INK)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+    _tidy(axes)
 
 
 def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:

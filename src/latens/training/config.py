@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from latens.errors import UsageError
 
@@ -52,14 +52,17 @@ class TrainConfig:
     run: RunConfig
 
 
+Config = TypeVar("Config")
+
+
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain JSON-able values, tuples as lists."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
-def override(config: TrainConfig, settings: dict[str, str]) -> TrainConfig:
-    """The configuration with dotted keys replaced, e.g. {"run.steps": "500"}.
+def override(config: Config, settings: dict[str, str]) -> Config:
+    """A configuration (any frozen dataclass) with dotted keys replaced, e.g. {"run.steps": "500"}.
 
     Raises UsageError for an unknown key (naming the closest one) and for a value of the wrong type.
     """

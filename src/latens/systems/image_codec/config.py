@@ -36,6 +36,10 @@ class ImageCodecConfig:
 
 STRIDE = 16  # image samples per latent sample and side
 HYPER_STRIDE = 64  # image samples per hyper-latent sample and side
+# How far the wider of the two kinds of transforms looks: picture rows that reach a latent row (52, rounded up to the hyper
+# stride), and latent rows beyond its own that reach a picture row (3.25, rounded up).
+ANALYSIS_HALO = 64
+SYNTHESIS_HALO = 4
 
 
 @dataclass(frozen=True, kw_only=True)

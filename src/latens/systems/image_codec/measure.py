@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from latens.data.files import write_error
 from latens.data.images import Picture, Pixels, read_picture, to_pil
+from latens.data.journal import Journal
 from latens.metrics.image import ms_ssim, psnr
 from latens.metrics.rate import bits_per_pixel
 from latens.systems.image_codec.baselines import Encoder, decode
@@ -134,15 +132,11 @@ def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
 
 
 class RowLog:
-    """The rows of an evaluation, kept as JSON lines as they come; those of an earlier run are found again.
-
-    Without a path nothing is kept. A line that was cut off by a kill is measured again. Raises StorageFull or
-    UnreadableInput where the file cannot be used.
-    """
+    """The rows of an evaluation, kept as they come; those of an earlier run are found again."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._rows = {row.key: row for row in _read_rows(path)} if path is not None else {}
+        self.journal = Journal(path)
+        self._rows = {row.key: row for row in _rows(self.journal)}
 
     def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
         """The rows there are for one picture and codec, by setting."""
@@ -150,31 +144,15 @@ class RowLog:
         return {setting: row for setting, row in found.items() if row is not None}
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Keeps new rows; they are on the disk when this returns."""
+        """Keeps new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
         rows = list(rows)
         self._rows.update((row.key, row) for row in rows)
-        if self.path is None or not rows:
-            return
-        # A line break first: it ends a line that an earlier run may have been killed in; empty lines mean nothing.
-        data = "\n" + "".join(json.dumps(row._asdict()) + "\n" for row in rows)
-        try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                os.write(descriptor, data.encode())
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        self.journal.append(row._asdict() for row in rows)
 
 
-def _read_rows(path: Path) -> Iterator[Row]:
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+def _rows(journal: Journal) -> Iterator[Row]:
+    for record in journal.read():
         try:
-            record = json.loads(line)
-            if isinstance(record, dict):
-                yield Row(**record)
-        except (ValueError, TypeError):  # cut short, or of another version of latens
+            yield Row(**record)
+        except TypeError:  # of another version of latens
             continue

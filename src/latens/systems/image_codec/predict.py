@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +30,7 @@ from latens.inference.tiling import apply_in_strips
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.aim import Aim, search
 from latens.systems.image_codec.coding import FrozenCoding, LatentParameters
-from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, ImageCodecConfig
+from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, STRIDE, SYNTHESIS_HALO, ImageCodecConfig
 from latens.systems.image_codec.format import (
     QUALITY_STEPS,
     CodedPicture,
@@ -46,8 +46,6 @@ __all__ = ["Estimate", "ImageCodec", "StreamInfo", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
 STRIP_PIXELS = 2**21  # pictures above this are transformed in strips of about this many pixels
-ANALYSIS_HALO = 32  # picture rows that reach a latent row: 2 + 4 + 8 + 16, rounded up to the stride
-SYNTHESIS_HALO = 2  # latent rows beyond its own that reach a picture row
 ROUNDING_WEIGHT = 20.0  # of squared error against bits, chosen on held-out photographs: 5 % fewer bits than plain rounding
 _LEVEL_CRC = 4  # bytes at the start of a band
 
@@ -93,10 +91,12 @@ class ImageCodec:
         bpp: float | None = None,
         psnr: float | None = None,
         refine: Refine | None = None,
+        on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
         """The picture as the bytes of a .ltn file, at a quality (default 4) or aimed at bits per pixel or PSNR in dB.
 
-        With `refine` the latents are optimised for this picture first (003, chapter 5): a better file for the same decoder.
+        With `refine` the latents are optimised for this picture first (003, chapter 5): a better file for the same decoder;
+        `on_step` is then told the step, the loss of relaxed latents and the last true loss.
 
         Raises InputError for what is no picture, UsageError for a quality or target the model cannot reach.
         """
@@ -105,7 +105,7 @@ class ImageCodec:
         if refine is not None:
             from latens.systems.image_codec.refinement import refine_picture
 
-            return self.write(picture, refine_picture(self, picture, aim, refine).symbols)
+            return self.write(picture, refine_picture(self, picture, aim, refine, on_step).symbols)
         latent = self.latent(picture.pixels)
         if aim.kind == "quality":
             return self.write(picture, self.quantize(latent, round(aim.value * QUALITY_STEPS)))

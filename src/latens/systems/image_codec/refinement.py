@@ -26,7 +26,7 @@ from latens.codes.tables import PRECISION, SymbolTables
 from latens.errors import UsageError
 from latens.systems.image_codec.aim import Aim, search
 from latens.systems.image_codec.coding import INPUT_BITS
-from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
+from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HALO
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.steering import Target
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from latens.systems.image_codec.predict import ImageCodec, Symbols
 
 STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
-SYNTHESIS_HALO = 2  # latent rows beyond its own that reach a picture row
 PILOT = 6  # of so many steps one is spent to learn what refinement gains,
 PILOT_STEPS = 20  # or this many when they are few
 # When six times as many steps are taken, ln(bpp), or dB, change about 1 + GROWTH / n times as much as in a pilot of n.
@@ -250,6 +249,13 @@ def lambda_at(codec: ImageCodec, quality: int) -> float:
     below = min(int(place), max(len(lambdas) - 2, 0))
     above = min(below + 1, len(lambdas) - 1)
     return math.exp(math.log(lambdas[below]) + (place - below) * math.log(lambdas[above] / lambdas[below]))
+
+
+def quality_at(codec: ImageCodec, weight: float) -> float:
+    """The quality, from 1 to that of the model's last lambda, that stands for a lambda: the inverse of `lambda_at`."""
+    lambdas = codec.model.config.lambdas
+    places = np.arange(1, len(lambdas) + 1)
+    return float(np.interp(math.log(weight), np.log(lambdas), places))
 
 
 def code_length(symbols: Int[Tensor, "..."], levels: Int[Tensor, "..."], tables: SymbolTables) -> float:

@@ -1,0 +1,44 @@
+"""`latens reproduce`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from latens.catalogue import SYSTEMS
+from latens.cli.common import Compute, Model, Voice, parse_settings
+
+
+def reproduce(
+    what: Annotated[str, Parameter(help=f"SYSTEM/NAME, or SYSTEM for all; systems: {', '.join(SYSTEMS)}.")],
+    /,
+    *,
+    recipe: Annotated[str, Parameter(help="The scale: tiny, desk (hours on two cores) or paper.")] = "desk",
+    model: Model | None = None,
+    data: Annotated[Path | None, Parameter(help="The folder of test pictures.")] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for the page, JSON and figures.")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", help="Change a value of the scale: key=value.")] = None,
+    options: Compute = Compute(),  # noqa: B008
+) -> None:
+    """A table or figure of the papers: their numbers beside ours.
+
+    What has been run is kept in OUT (default: reproduce-SYSTEM), so a stopped command goes on, and tables share runs.
+
+        latens reproduce image_codec/table5.4.1 --data kodak/ -o tables
+        latens reproduce image_codec --recipe tiny --data kodak/
+    """
+    system, _, name = what.partition("/")
+    from latens.catalogue import import_part
+
+    part = import_part(system, "reproduce")
+    loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
+    voice = Voice(options)
+    voice.heading(loaded)
+    folder = out or Path(f"reproduce-{system}")
+    settings = parse_settings(set_ or [])
+    for each in [name] if name else part.NAMES:
+        found = part.reproduce(each, loaded, data, folder, recipe=recipe, settings=settings, progress=voice.say)
+        voice.result(found.to_dict(), found.table())
+        voice.say(f"written to {folder / each}.html")
