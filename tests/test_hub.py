@@ -64,3 +64,26 @@ def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
         error = ModelMissing
     with pytest.raises(error):
         hub.load_model(folder)
+
+
+def test_only_the_prefix_reaches_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert not any("py" in pattern or "bin" in pattern for pattern in allow_patterns)
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert hub.locate("owner/name") == Path("owner/name")
+    assert hub.locate(tmp_path) == tmp_path
+    assert asked == []
+    assert hub.locate("hub:owner/name") == hub.locate("hub:owner/name@v2") == tmp_path
+    assert asked == [("owner/name", None), ("owner/name", "v2")]
+
+
+@pytest.mark.parametrize("name", ["hub:owner/name", "hub:", "hub:a/b/c"])
+def test_what_cannot_be_fetched_is_a_missing_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelMissing, match="hub:"):
+        hub.locate(name)

@@ -26,14 +26,17 @@ __all__ = ["__version__", "catalogue", "errors", "load", "models"]
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
     """A model ready for use, with the verbs of its system (`compress`, `decompress`, ...).
 
-    `name_or_path` is a name of `models()` or a folder that holds config.json and model.safetensors.
+    `name_or_path` is a name of `models()`, a folder that holds config.json and model.safetensors, or such a folder on the
+    Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.
     `device` is "auto", "cpu", "cuda" or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the
     process. Raises ModelMissing, ModelError or DeviceUnavailable.
     """
-    from latens.catalogue import import_part, system_of
+    from latens.catalogue import MODELS, import_part, system_of
+    from latens.hub import locate
 
-    predict = import_part(system_of(name_or_path), "predict")
-    loaded: ImageCodec = predict.load(name_or_path, device=device, threads=threads)
+    place = name_or_path if str(name_or_path) in MODELS else locate(name_or_path)
+    predict = import_part(system_of(place), "predict")
+    loaded: ImageCodec = predict.load(place, device=device, threads=threads)
     return loaded
 
 

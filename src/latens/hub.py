@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from latens.catalogue import folder_of
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
 
+HUB = "hub:"
 CONFIG, WEIGHTS, CODING = "config.json", "model", "entropy"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
@@ -57,6 +59,27 @@ def load_model(folder: Path) -> ModelFolder:
             f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
         ) from None
     return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """The folder of a model: that of a known name, a path as it is, or that of "hub:OWNER/NAME" or "hub:OWNER/NAME@REVISION".
+
+    Only the prefix reaches for the network: the model is fetched from the Hugging Face hub (data files alone, no code) and
+    kept in its cache. Raises ModelMissing where that fails.
+    """
+    text = str(name_or_path)
+    if not text.startswith(HUB):
+        return folder_of(name_or_path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    name, _, revision = text.removeprefix(HUB).partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        hint = "check the name and the network, or give the folder of a model"
+        raise ModelMissing(f"cannot be fetched ({reason})", where=text, hint=hint) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

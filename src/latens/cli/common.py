@@ -50,7 +50,7 @@ class Compute(Talk):
 
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where the result goes.")]
 Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwrite what is there.")]
-Model = Annotated[str, Parameter(help="A name from `latens models`, or the folder of a trained model.")]
+Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
 
 
 class Loaded(Protocol):

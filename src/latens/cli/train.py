@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from latens.catalogue import SYSTEMS, folder_of
+from latens.catalogue import SYSTEMS
 from latens.cli.common import Compute, Voice, parse_duration, parse_settings
 from latens.errors import UsageError
 
@@ -60,6 +60,7 @@ def train(
         raise UsageError("--init starts a new run and --resume goes on with one", hint="give one of them")
     voice = Voice(options)
 
+    from latens.hub import locate
     from latens.inference.device import choose_device
     from latens.training.run import train as run_training
 
@@ -73,7 +74,7 @@ def train(
         overrides=overrides,
         max_time=seconds,
         resume=resume,
-        init=None if init is None else folder_of(init),
+        init=None if init is None else locate(init),
         device=str(device),
     )
     going_on = "" if result.ended == "finished" else "; --resume goes on"

@@ -17,14 +17,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from latens.catalogue import folder_of
 from latens.codes.annealing import Refine
 from latens.codes.entropy import round_for_rate
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.images import ImageLike, Picture, read_picture, to_pil
 from latens.errors import Corrupt, DeviceMismatch, ModelError, ModelMismatch
-from latens.hub import load_model
+from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
 from latens.metrics.image import psnr as measured_psnr
@@ -254,9 +253,9 @@ class ImageCodec:
 
 
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
-    """The bundled codec by name, or one from a model folder. Raises ModelMissing, ModelError, DeviceUnavailable."""
+    """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
-    folder = folder_of(name_or_path)
+    folder = locate(name_or_path)
     found = load_model(folder)
     if found.config["system"] != "image_codec" or not found.coding:
         raise ModelError(
