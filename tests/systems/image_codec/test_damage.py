@@ -9,6 +9,7 @@ from PIL import Image
 from latens.codes.stream import Section, pack, unpack
 from latens.errors import Corrupt, DeviceMismatch, LimitExceeded, NotOurFile, StreamError, Truncated, UnsupportedVersion
 from latens.systems.image_codec import format as picture_format
+from latens.systems.image_codec.config import STRIDE, SYNTHESIS_HALO
 from latens.systems.image_codec.predict import ImageCodec
 
 TALL = (np.mgrid[0:1100, 0:96].sum(axis=0)[..., None] * np.array([1, 2, 3]) // 5 % 256).astype(np.uint8)
@@ -61,7 +62,7 @@ def test_partial_keeps_the_intact_bands(codec: ImageCodec, tall: bytes) -> None:
         image = codec.decompress(blob, partial=True)
         assert image.info["latens_damaged"] == ["rows 1024-1099"]
         saved = np.asarray(image).astype(int)
-        reach = 2 * 16  # what two latent rows below the seam can reach
+        reach = SYNTHESIS_HALO * STRIDE  # picture rows that the latent rows below the seam can reach
         assert np.abs(saved[: 1024 - reach] - whole[: 1024 - reach]).max() <= 1
         assert np.abs(saved[1024:] - whole[1024:]).max() > 1
 
