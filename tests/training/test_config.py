@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
 from latens.errors import UsageError
-from latens.systems.image_codec.recipes import desk, gpu, paper, tiny
+from latens.systems.image_codec.recipes import desk, desk_hard, gpu, paper, tiny
 from latens.training.config import override, to_dict
 
 
 def test_overrides_are_typed() -> None:
     config = override(
         tiny(),
-        {"run.steps": "7", "optim.lr": "1", "model.lambdas": "[0.1, 0.2, 0.3]", "objective.straight_through": "False"},
+        {"run.steps": "7", "optim.lr": "1", "model.lambdas": "[0.1, 0.2, 0.3]", "objective.rounding": "hard"},
     )
     assert config.run.steps == 7
     assert config.optim.lr == 1.0
     assert isinstance(config.optim.lr, float)
     assert config.model.lambdas == (0.1, 0.2, 0.3)
-    assert config.objective.straight_through is False
+    assert config.objective.rounding == "hard"
     assert tiny().run.steps != 7
 
 
@@ -33,7 +34,6 @@ def test_overrides_are_typed() -> None:
         ("run", "1", "set one of run.steps"),
         ("run.steps.more", "1", "has no parts"),
         ("model.lambdas", "0.1", "list"),
-        ("objective.straight_through", "maybe", "bool"),
     ],
 )
 def test_a_bad_override_is_explained(key: str, value: str, said: str) -> None:
@@ -42,8 +42,20 @@ def test_a_bad_override_is_explained(key: str, value: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@dataclass(frozen=True)
+class Switch:
+    on: bool = False
+
+
+def test_a_switch_is_true_or_false() -> None:
+    assert override(Switch(), {"on": "True"}).on is True
+    assert override(Switch(on=True), {"on": "false"}).on is False
+    with pytest.raises(UsageError, match="bool"):
+        override(Switch(), {"on": "maybe"})
+
+
 def test_recipes_survive_json() -> None:
-    for recipe in (tiny, desk, gpu, paper):
+    for recipe in (tiny, desk, desk_hard, gpu, paper):
         plain = to_dict(recipe())
         assert json.loads(json.dumps(plain)) == plain
 

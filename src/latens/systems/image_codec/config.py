@@ -42,11 +42,19 @@ ANALYSIS_HALO = 64
 SYNTHESIS_HALO = 4
 
 
+ROUNDING_WEIGHT = 20.0  # of squared error against bits when the encoder rounds: 5 % fewer bits than plain rounding
+
+
 @dataclass(frozen=True, kw_only=True)
 class RateDistortionConfig:
-    """`straight_through`: the synthesis sees rounded latents in training; False is the noise of the thesis."""
+    """What stands in for rounding in training.
 
-    straight_through: bool = True
+    "mixed": rates of noisy latents, pictures of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
+    003. "hard", a second phase: the symbols that the encoder writes, from an encoder that is held still, so that the
+    decoder and the entropy model learn what they will meet (as Guo et al. 2021, "Soft then hard").
+    """
+
+    rounding: str = "mixed"
     # Loss grows with lambda; dividing by lambda^balance keeps the low rates from being drowned by the high ones.
     balance: float = 0.5
 

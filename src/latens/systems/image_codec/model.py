@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latens.codes.entropy import FactorizedPrior, gaussian_bits
+from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
 from latens.codes.rounding import add_noise, round_straight_through
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
 from latens.nn.init import small
-from latens.systems.image_codec.config import ImageCodecConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -55,13 +55,12 @@ class MeanScaleHyperprior(nn.Module):
         self.gains = RateGains(config) if config.variable_rate else None
 
     def forward(
-        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, straight_through: bool = True
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rounding: str = "mixed"
     ) -> Reconstruction:
-        """Train-time pass: rates are those of noisy latents.
-
-        The synthesis sees rounded latents with a straight-through gradient (Minnen and Singh 2020), or with
-        `straight_through=False` the same noisy latents (003).
-        """
+        """Train-time pass; `config.RateDistortionConfig` says what `rounding` may be."""
+        if rounding == "hard":
+            return self._forward_hard(image, quality)
+        straight_through = rounding == "mixed"
         y = self.scaled_latent(image, quality)
         z = self.hyper_analysis(y).float()
         z_noisy = add_noise(z)
@@ -75,19 +74,42 @@ class MeanScaleHyperprior(nn.Module):
             self.prior.bits(z_noisy).sum((1, 2, 3)),
         )
 
-    @torch.no_grad()
-    def rounded(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Reconstruction:
-        """Test-time pass: rates and picture of latents rounded to integers from the prior's median and y's mean."""
-        y = self.scaled_latent(image, quality)
-        medians = self.prior.medians().to(y.device)[:, None, None]
-        z_hat = (self.hyper_analysis(y).float() - medians).round() + medians
+    def _forward_hard(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Reconstruction:
+        with torch.no_grad():
+            y = self.scaled_latent(image, quality).float()
+            z_hat = self._rounded_z(y)
         mean, scale = self.parameters_of_y(z_hat)
-        residual = (y.float() - mean).round()
+        residual = y - mean
+        symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
+        symbols = residual + (symbols - residual).detach()
         return Reconstruction(
-            self.reconstruct(residual + mean, quality),
-            gaussian_bits(residual, scale).sum((1, 2, 3)),
+            self.reconstruct(symbols + mean, quality),
+            gaussian_bits(symbols, scale).sum((1, 2, 3)),
+            self.prior.bits(z_hat).sum((1, 2, 3)).detach(),
+        )
+
+    @torch.no_grad()
+    def rounded(
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
+    ) -> Reconstruction:
+        """Test-time pass: rates and picture of latents rounded to integers from the prior's median and y's mean.
+
+        With `rate_weight` y is rounded by `codes.entropy.round_for_rate`, as the encoder of files does.
+        """
+        y = self.scaled_latent(image, quality)
+        z_hat = self._rounded_z(y)
+        mean, scale = self.parameters_of_y(z_hat)
+        residual = y.float() - mean
+        symbols = residual.round() if rate_weight is None else round_for_rate(residual, scale, rate_weight)
+        return Reconstruction(
+            self.reconstruct(symbols + mean, quality),
+            gaussian_bits(symbols, scale).sum((1, 2, 3)),
             self.prior.bits(z_hat).sum((1, 2, 3)),
         )
+
+    def _rounded_z(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B N ..."]:
+        medians = self.prior.medians().to(y.device)[:, None, None]
+        return (self.hyper_analysis(y).float() - medians).round() + medians
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
         """Y in units of the quantisation step that `quality` asks for."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latens.hub import load_model, save_model
-from latens.systems.image_codec.config import ImageCodecConfig, RateDistortionConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
 from latens.training.objective import Export, Step
 
@@ -43,7 +43,7 @@ class RateDistortion:
     def __call__(self, model: torch.nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image = batch["image"]
         quality = 1 + torch.rand(len(image), device=image.device) * (len(self.lambdas) - 1)
-        coded = model(image, quality, straight_through=self.config.straight_through)
+        coded = model(image, quality, rounding=self.config.rounding)
         weight = self.weight(quality)
         bpp, mse = rate_and_distortion(coded, image)
         middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
@@ -55,12 +55,13 @@ class RateDistortion:
         """Mean over rates of log(true loss), so that every rate counts by its relative change; bpp and PSNR of each."""
         results: dict[str, float] = {}
         logs = []
+        rate_weight = ROUNDING_WEIGHT if self.config.rounding == "hard" else None
         for level in range(1, len(self.lambdas) + 1):
             sums = torch.zeros(3, dtype=torch.float64)
             for batch in batches:
                 image = batch["image"]
                 quality = torch.full((len(image),), float(level), device=image.device)
-                bpp, mse = rate_and_distortion(model.rounded(image, quality), image)
+                bpp, mse = rate_and_distortion(model.rounded(image, quality, rate_weight=rate_weight), image)
                 loss = bpp + self.weight(quality) * PEAK * mse
                 sums += torch.stack([loss.mean(), bpp.mean(), -10 * mse.log10().mean()]).double().cpu()
             loss_mean, bpp_mean, psnr = (sums / len(batches)).tolist()

@@ -29,7 +29,14 @@ from latens.inference.tiling import apply_in_strips
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.aim import Aim, search
 from latens.systems.image_codec.coding import FrozenCoding, LatentParameters
-from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, STRIDE, SYNTHESIS_HALO, ImageCodecConfig
+from latens.systems.image_codec.config import (
+    ANALYSIS_HALO,
+    HYPER_STRIDE,
+    ROUNDING_WEIGHT,
+    STRIDE,
+    SYNTHESIS_HALO,
+    ImageCodecConfig,
+)
 from latens.systems.image_codec.format import (
     QUALITY_STEPS,
     CodedPicture,
@@ -45,7 +52,6 @@ __all__ = ["Estimate", "ImageCodec", "StreamInfo", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
 STRIP_PIXELS = 2**21  # pictures above this are transformed in strips of about this many pixels
-ROUNDING_WEIGHT = 20.0  # of squared error against bits, chosen on held-out photographs: 5 % fewer bits than plain rounding
 _LEVEL_CRC = 4  # bytes at the start of a band
 
 

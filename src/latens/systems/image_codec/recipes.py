@@ -36,6 +36,17 @@ def desk() -> TrainConfig:
     )
 
 
+def desk_hard() -> TrainConfig:
+    """After `desk`, with `--init RUN/best`: a quarter of an hour in which decoder and entropy model see the real symbols."""
+    return replace(
+        desk(),
+        recipe="desk_hard",
+        objective=RateDistortionConfig(rounding="hard"),
+        optim=OptimConfig(lr=2.5e-4, muon_lr=5e-4, warmup=100, ema=0.998, decay_share=0.9),
+        run=RunConfig(steps=3000, validate_every=1000, checkpoint_every=500),
+    )
+
+
 def gpu() -> TrainConfig:
     """One data-centre GPU, several runs of ten minutes: the model of `desk`, whose weights it can start from, on larger crops.
 
@@ -60,7 +71,7 @@ def paper() -> TrainConfig:
         recipe="paper",
         model=ImageCodecConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
         data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
-        objective=RateDistortionConfig(straight_through=False, balance=0.0),
+        objective=RateDistortionConfig(rounding="noise", balance=0.0),
         optim=OptimConfig(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
         run=RunConfig(steps=2_000_000, seed=222, precision="no", validate_every=20_000, checkpoint_every=5000),
     )
