@@ -115,7 +115,7 @@ def test_a_folder_saved_without_an_entropy_coder_is_finished_later(tmp_path: Pat
     model, image = MeanScaleHyperprior(config).eval(), torch.rand(1, 3, 64, 64)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "constriction", None)
-        for name in ("latens.codes.coder", "latens.systems.image_codec.coding"):
+        for name in ("latens.codes.coder", "latens.codes.tables", "latens.systems.image_codec.coding"):
             patch.delitem(sys.modules, name, raising=False)
         export = export_codec(model, [image])
     assert not export.coding
