@@ -152,7 +152,7 @@ def refine(
     picture, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
     `plain` its rounded latents as what is to be beaten, `measure` the rounding by the model's own arithmetic (for
     files that are coded by another), `goal` the Lagrangian with `rate_weight`. `precision`, float32 or bfloat16, is
-    that of the transforms; rates and losses are float32. `on_step` is called after every step.
+    that of the networks on the way; rates and losses are float32, and so is all that is measured but the picture. `on_step` is called after every step.
     `settings.rate_weight` is for callers that choose lambda by quality, and not read here.
 
     The model is left as it was; no gradient of its weights is computed. The same seed on the same machine gives the
@@ -198,7 +198,8 @@ class _Objective:
     def loss(self, y: Tensor, z: Tensor, weight: Tensor, tau: float, generator: torch.Generator) -> Tensor:
         """Per picture; y in steps, z relative to the medians."""
         z_hat = relax(z, self.law, tau, generator) + self.medians
-        mean, scale = self.model.parameters_of_y(z_hat)
+        with self._arithmetic():
+            mean, scale = self.model.parameters_of_y(z_hat)
         residual = relax(y - mean, self.law, tau, generator)
         bits = gaussian_bits(residual, scale).sum((1, 2, 3)) + self.model.prior.bits(z_hat).sum((1, 2, 3))
         return bits / self.pixels + weight * PEAK * self._mse(residual + mean)
