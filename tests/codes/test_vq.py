@@ -74,7 +74,7 @@ def test_learned_codebook_moves_codewords_to_their_vectors() -> None:
     latent = torch.tensor([[1.0, 2.0]], requires_grad=True)
     found = ours(latent)
     assert found.indices.tolist() == [0]
-    assert float(found.loss) == pytest.approx((1 + 4) / 2 * 1.25)
+    assert found.loss.item() == pytest.approx((1 + 4) / 2 * 1.25)
     found.loss.backward()
     assert ours.codebook.grad is not None
     assert ours.codebook.grad[0].tolist() == pytest.approx([-1.0, -2.0])
