@@ -76,6 +76,7 @@ def test_kins_polygons_and_class_numbers(tmp_path: Path) -> None:
     # KINS numbers its classes 1, 2, 4..8; polygons are amodal, a run-length code is visible.
     visible = np.zeros((10, 12), dtype=bool)
     visible[2:6, 2:4] = True
+    square = [[2, 2, 6, 2, 6, 6, 2, 6]]
     document = {
         "images": [{"id": 5, "file_name": "000005.png", "height": 10, "width": 12}],
         "categories": [{"id": 2, "name": "pedestrian"}, {"id": 4, "name": "car"}],
@@ -84,7 +85,7 @@ def test_kins_polygons_and_class_numbers(tmp_path: Path) -> None:
                 "id": 1,
                 "image_id": 5,
                 "category_id": 4,
-                "segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]],
+                "segmentation": square,
                 "inmodal_seg": encode(visible),
             }
         ],

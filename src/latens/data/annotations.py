@@ -160,7 +160,8 @@ def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]
     keys = next((known for known in DIALECTS if known.name == dialect), None)
     if keys is None:
         raise UsageError(f"'{dialect}' cannot be written", hint=f"choose {', '.join(d.name for d in DIALECTS)}")
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(collection.scenes, start=1):
         images.append({"id": number, "file_name": scene.file, "height": scene.height, "width": scene.width})
         for instance in scene.instances:

@@ -148,7 +148,7 @@ def crop(masks: Float[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) 
 
     Exact for any box: a summed-area table is interpolated at the corners of the cells. Boxes need a positive extent.
     """
-    n, height, width = masks.shape
+    height, width = masks.shape[1:]
     table = F.pad(masks.double().cumsum(1).cumsum(2), (1, 0, 1, 0))  # (N, H + 1, W + 1): sum of all above and left
     steps = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=masks.device)
     x = (boxes[:, :1].double() + steps * (boxes[:, 2:3] - boxes[:, :1]).double()).clamp(0, width)
