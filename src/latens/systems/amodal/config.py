@@ -55,7 +55,7 @@ class HeadConfig:
     asn: bool = False  # occlusion classification and multi-level coding of Qi et al. 2019
     resolution: int = 28  # N: the refined (or regressed) mask is N x N
     channels: int = 64  # of the convolutions of the mask heads
-    code_channels: int = 16  # of the 7 x 7 map that the fully connected layer of the code head reads
+    dense: int = 8  # channels of the 7 x 7 map that the fully connected layer reads; with "fcn", 0 leaves that layer out
     occlusion_channels: int = 32  # that the occlusion branch adds to every level of the pyramid
 
 
