@@ -90,10 +90,9 @@ class SceneConfig:
     """What a training batch is made of. Real data are split by a share of their pictures, chosen by file name."""
 
     batch: int = 4
-    simulator: str = "embryo"  # "embryo", "opaque", "translucent": what `simulated` means
     validation: int = 32  # pictures
     validation_share: float = 0.1
-    flips: bool = True  # pictures are mirrored and turned by quarters at random
+    turns: bool = False  # annotated pictures are not only mirrored but turned by quarters too
 
 
 @dataclass(frozen=True, kw_only=True)

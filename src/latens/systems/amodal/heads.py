@@ -26,6 +26,7 @@ BOX_REGION = 7  # and of boxes
 class MaskPrediction(NamedTuple):
     mask: Float[Tensor, "R C N N"]  # logits of the amodal mask for every class; C is 1 where classes share it
     code: Float[Tensor, "R K M M"] | None  # logits of the codewords, Eq. 3
+    direct: bool  # the mask is regressed or refined, and has a loss of its own
 
 
 def conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
@@ -96,8 +97,8 @@ class ShapeCodeModule(nn.Module):
         logits = self.head(region)
         initial = autoencoder.decode_weights(logits.softmax(dim=1))
         if self.refinement is None:
-            return MaskPrediction(initial, logits)
-        return MaskPrediction(self.refinement(region, initial), logits)
+            return MaskPrediction(initial, logits, False)
+        return MaskPrediction(self.refinement(region, initial), logits, True)
 
 
 class Refinement(nn.Module):
@@ -148,7 +149,7 @@ class FcnHead(nn.Module):
         if self.narrow is not None and self.dense is not None:
             whole = self.dense(self.narrow(hidden).flatten(1)).float()
             mask = mask + whole.view(-1, 1, self.resolution, self.resolution)
-        return MaskPrediction(mask, None)
+        return MaskPrediction(mask, None, True)
 
 
 class VisibleHead(nn.Module):

@@ -40,7 +40,7 @@ from latens.systems.amodal.heads import (
     ShapeCodeModule,
     VisibleHead,
 )
-from latens.systems.amodal.model import MaskAutoencoder
+from latens.systems.amodal.model import MaskAutoencoder, MaskCode
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -71,6 +71,7 @@ class Regions(NamedTuple):
     amodal_target: Float[Tensor, "R S S"]  # area coverage on the grid of the mask code
     mask_target: Float[Tensor, "R N N"]
     visible_target: Float[Tensor, "R 28 28"]
+    hidden_target: Float[Tensor, "R"]  # hidden fraction of the object
 
 
 class Training(NamedTuple):
@@ -124,8 +125,11 @@ class AmodalRCNN(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
-    def forward(self, image: Float[Tensor, "B 3 H W"], truth: Truth) -> Training:
-        """One training pass over pictures in [0, 1]."""
+    def forward(self, image: Float[Tensor, "B 3 H W"], truth: Truth | None) -> Training | MaskCode:
+        """One training pass over pictures in [0, 1]; without truth, `image` is masks (B, 1, S, S) for the mask code."""
+        if truth is None:
+            assert self.code is not None
+            return self.code(image)
         pyramid, occlusion = self.pyramid(image)
         boxes = boxes_of(truth.amodal)
         targets = [
@@ -199,7 +203,7 @@ class AmodalRCNN(nn.Module):
             [own[i][part[label > 0]] for i, (part, label) in enumerate(zip(matched, labels, strict=True)) if len(own[i])]
         )
         prediction, visible, hidden = self.segment(pyramid, boxes)
-        amodal = truth.amodal[objects]
+        amodal, seen = truth.amodal[objects], truth.visible[objects]
         return Regions(
             boxes=flat,
             label=truth.label[objects],
@@ -208,7 +212,8 @@ class AmodalRCNN(nn.Module):
             hidden=hidden,
             amodal_target=crop(amodal, flat, self.config.code.size),
             mask_target=crop(amodal, flat, prediction.mask.shape[-1]),
-            visible_target=crop(truth.visible[objects], flat, VISIBLE_GRID),
+            visible_target=crop(seen, flat, VISIBLE_GRID),
+            hidden_target=1 - seen.sum((1, 2)) / amodal.sum((1, 2)).clamp(min=1),
         )
 
     def _detections(self, pyramid: list[Tensor], index: int, boxes: Tensor, scores: Tensor, label: Tensor) -> Detections:
