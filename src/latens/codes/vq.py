@@ -2,7 +2,9 @@
 
 Codebooks collapse by themselves: started at random, a handful of codewords takes everything and the rest never moves. What
 keeps them alive is a start at the centres of real latents (k-means, after the encoder has had `delay` steps to become
-useful) and the revival of codewords that nothing chooses any more.
+useful) and the revival of codewords that nothing chooses any more. Both look for vectors far from every codeword, with a
+chance in proportion to the squared distance (Arthur and Vassilvitskii 2007): most positions of a mask are plain inside or
+outside, and codewords put on random vectors would all stand there.
 
 Letters: B batch, D dimension of a codeword, K codewords, *n positions (any number of axes), P = B * n vectors in all.
 """
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 KMEANS_STEPS = 10
 SMOOTHING = 1e-5  # keeps the mean of a codeword that nothing chose finite
 ALIVE = 0.05  # a codeword chosen less often than this share of the mean is dead
-PATIENCE = 0.99  # decay of the count that says so
+PATIENCE = 0.95  # decay of the count that says so
 
 
 class Quantized(NamedTuple):
@@ -35,7 +37,7 @@ class VectorQuantizer(nn.Module):
 
     `commitment` is beta of 000, Eq. 1; the squared norms there are means over all entries here. With a moving average the
     codebook term is not needed and is left out. In the first `delay` training steps vectors pass unquantised and the
-    codebook is still; then k-means places it. In training, dead codewords are put on random vectors of the batch.
+    codebook is still; then k-means places it. In training, dead codewords are put on vectors of the batch.
     State is kept in float buffers, so that weights, counts and all can be averaged and saved.
     """
 
@@ -114,13 +116,14 @@ class VectorQuantizer(nn.Module):
             self.codebook.copy_(self.sums / smoothed[:, None])
         self.popularity.lerp_(counts * (k / max(len(vectors), 1)), 1 - PATIENCE)
         if self.revive:
-            self._revive(vectors)
+            self._revive(vectors, indices)
 
-    def _revive(self, vectors: Float[Tensor, "P D"]) -> None:
+    def _revive(self, vectors: Float[Tensor, "P D"], indices: Int[Tensor, "P"]) -> None:
         dead = (self.popularity < ALIVE).nonzero()[:, 0]
         if not len(dead):
             return
-        fresh = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
+        far = (vectors - self.codebook[indices]).square().sum(1)
+        fresh = vectors[torch.multinomial(far + far.mean() * 1e-3 + 1e-12, len(dead), replacement=True)]
         self.codebook[dead] = fresh
         self.popularity[dead] = 1.0
         if self.decay:
@@ -130,19 +133,24 @@ class VectorQuantizer(nn.Module):
 
 
 def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Tensor, "K D"]:
-    """Cluster centres after `steps` rounds of Lloyd's algorithm from random vectors; empty clusters restart at random.
+    """Cluster centres after `steps` rounds of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
 
     With fewer vectors than clusters, vectors are repeated. Random numbers come from torch's generator.
     """
-    order = torch.randperm(len(vectors), device=vectors.device)
-    centres = vectors[order.repeat(-(-clusters // len(vectors)))[:clusters]].clone()
+    centres = vectors[torch.randint(len(vectors), (1,), device=vectors.device)]
+    far = (vectors - centres).square().sum(1)
+    while len(centres) < clusters:
+        new = vectors[torch.multinomial(far + 1e-12, 1)]
+        centres = torch.cat((centres, new))
+        far = torch.minimum(far, (vectors - new).square().sum(1))
     for _ in range(steps):
-        owner = torch.cdist(vectors, centres).argmin(1)
+        distance, owner = torch.cdist(vectors, centres).min(1)
         counts = torch.bincount(owner, minlength=clusters)
         sums = torch.zeros_like(centres).index_add_(0, owner, vectors)
-        centres = sums / counts.clamp(min=1)[:, None]
         empty = (counts == 0).nonzero()[:, 0]
-        centres[empty] = vectors[torch.randint(len(vectors), (len(empty),), device=vectors.device)]
+        centres = sums / counts.clamp(min=1)[:, None]
+        if len(empty):
+            centres[empty] = vectors[torch.multinomial(distance.square() + 1e-12, len(empty), replacement=True)]
     return centres
 
 

@@ -29,7 +29,13 @@ class AmodalData:
     """
 
     def __init__(
-        self, sources: Sequence[Source], model: AmodalConfig, scenes: SceneConfig, code_steps: int, losses: LossConfig, seed: int
+        self,
+        sources: Sequence[Source],
+        model: AmodalConfig,
+        scenes: SceneConfig,
+        code_steps: int,
+        losses: LossConfig,
+        seed: int,
     ) -> None:
         self.sources = sources
         self.model = model

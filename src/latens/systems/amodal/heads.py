@@ -69,7 +69,9 @@ class CodeHead(nn.Module):
         super().__init__()
         self.shape = (code.codewords, code.grid, code.grid)
         self.body = nn.Sequential(
-            conv(features, config.channels), conv(config.channels, config.channels), conv(config.channels, config.dense, stride=2)
+            conv(features, config.channels),
+            conv(config.channels, config.channels),
+            conv(config.channels, config.dense, stride=2),
         )
         outputs = code.codewords * code.grid**2
         self.dense = nn.Linear(config.dense * BOX_REGION**2, outputs)

@@ -62,7 +62,7 @@ class AmodalObjective:
     def code_step(self, found: MaskCode, crops: Tensor, code: MaskAutoencoder) -> Step:
         """L_v of Eq. 1, with the share of codewords that the batch uses."""
         used = usage(found.indices, code.config.codewords)
-        iou = soft_iou(found.logits.sigmoid(), crops).mean()
+        iou = binary_iou(found.logits, crops).mean()
         return Step("code", code_loss(found, crops), {"code_iou": iou, "used": used.share, "perplexity": used.perplexity})
 
     def region_terms(self, regions: Regions, code: MaskAutoencoder | None) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class AmodalObjective:
                 target = crop(truth.amodal, boxes_of(truth.amodal), model.config.code.size)[:, None]
                 code = model.code.encode(target)
                 indices.append(code)
-                ious.append(soft_iou(model.code.decode(code).sigmoid(), target))
+                ious.append(binary_iou(model.code.decode(code), target))
         numbers = {"loss": 1 - quality.value, "missed": float(quality.missed), "false": float(quality.false)}
         if indices and model.code is not None:
             used = usage(torch.cat(indices), model.config.code.codewords)
@@ -149,9 +149,7 @@ def occlusion_loss(logits: Sequence[Float[Tensor, "B h w"]], truth: Truth, pictu
     return torch.stack(losses).mean()
 
 
-def codeword_loss(
-    logits: Float[Tensor, "R K M M"], target: Float[Tensor, "R S S"], code: MaskAutoencoder
-) -> Float[Tensor, ""]:
+def codeword_loss(logits: Float[Tensor, "R K M M"], target: Float[Tensor, "R S S"], code: MaskAutoencoder) -> Float[Tensor, ""]:
     """L_e of Eq. 3: binary cross-entropy per codeword, summed over K, mean over the grid and the regions."""
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         indices = code.encode(target[:, None].float())
@@ -166,8 +164,8 @@ def mask_loss(logits: Float[Tensor, "R C N N"], target: Float[Tensor, "R N N"], 
     return F.binary_cross_entropy_with_logits(chosen, target)
 
 
-def soft_iou(found: Float[Tensor, "N 1 S S"], target: Float[Tensor, "N 1 S S"]) -> Float[Tensor, "N"]:
-    """Intersection over union of area coverages: sum of minima over sum of maxima."""
+def binary_iou(found: Float[Tensor, "N 1 S S"], target: Float[Tensor, "N 1 S S"]) -> Float[Tensor, "N"]:
+    """Intersection over union of logits above 0 and coverages above one half."""
     with torch.no_grad():
-        both, either = torch.minimum(found, target).sum((1, 2, 3)), torch.maximum(found, target).sum((1, 2, 3))
-        return both / either.clamp(min=1e-6)
+        a, b = found > 0, target > 0.5
+        return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)

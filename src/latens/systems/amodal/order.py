@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 
-def front_margins(
-    amodal: Bool[np.ndarray, "N H W"], visible: Float[np.ndarray, "N H W"]
-) -> Float[np.ndarray, "N N"]:
+def front_margins(amodal: Bool[np.ndarray, "N H W"], visible: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N N"]:
     """Where i and j overlap: mean probability that i is visible there, minus that of j; 0 for pairs that do not touch."""
     n = len(amodal)
     margins = np.zeros((n, n))

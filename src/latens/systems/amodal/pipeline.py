@@ -132,9 +132,7 @@ class AmodalRCNN(nn.Module):
             return self.code(image)
         pyramid, occlusion = self.pyramid(image)
         boxes = boxes_of(truth.amodal)
-        targets = [
-            {"boxes": boxes[truth.owner == i], "labels": truth.label[truth.owner == i] + 1} for i in range(len(image))
-        ]
+        targets = [{"boxes": boxes[truth.owner == i], "labels": truth.label[truth.owner == i] + 1} for i in range(len(image))]
         proposals, proposal_losses = self.rpn(*self._for_torchvision(image, pyramid), targets)
         proposals, matched, labels, deltas = self.boxes.select_training_samples(proposals, targets)
         box_features = self.pool(pyramid, proposals, BOX_REGION)

@@ -1,9 +1,9 @@
 """Where training and test pictures come from, by the words that `--data` takes.
 
-    simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
-    nuclei:FOLDER, nuclei-opaque:FOLDER                   real nuclei laid over each other, from pictures with label maps
-    coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; without IMAGES the pictures are beside the file
-    labelme:FOLDER, labels:FOLDER                         labelme's files; pictures with label maps or stacks of masks
+simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
+nuclei:FOLDER, nuclei-opaque:FOLDER                   real nuclei laid over each other, from pictures with label maps
+coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; without IMAGES the pictures are beside the file
+labelme:FOLDER, labels:FOLDER                         labelme's files; pictures with label maps or stacks of masks
 """
 
 from __future__ import annotations
