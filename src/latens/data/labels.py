@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +139,8 @@ def stretch(values: np.ndarray) -> Pixels:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def write_stack(masks: np.ndarray) -> bytes:
-    """A multi-page TIFF of masks (N, H, W), one page each, 0 and 255, losslessly packed. Raises ValueError for none."""
+def write_stack(masks: Sequence[np.ndarray] | np.ndarray) -> bytes:
+    """A multi-page TIFF of masks (H, W), one page each, 0 and 255, losslessly packed. Raises ValueError for none."""
     if not len(masks):
         raise ValueError("a TIFF file needs a page")
     pages = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]

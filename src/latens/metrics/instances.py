@@ -54,21 +54,30 @@ def average_precision(
 def coco_tables(
     truth: Sequence[Scene], found: Sequence[Scene], classes: int, part: Part = "amodal"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The data set and the result list that COCO's evaluators read. True objects also carry their hidden fraction."""
+    """The data set and the result list that COCO's evaluators read. True objects also carry their hidden fraction.
+
+    Objects without a pixel of the part, such as the visible part of one that is wholly hidden, are left out on both sides.
+    """
     if len(truth) != len(found):
         raise InputError(f"{len(found)} results for {len(truth)} pictures")
-    images, annotations, results = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for number, (true, seen) in enumerate(zip(truth, found, strict=True), start=1):
         if (true.height, true.width) != (seen.height, seen.width):
             raise InputError("the result has another size than its picture", where=true.file or f"picture {number}")
         images.append({"id": number, "height": true.height, "width": true.width, "file_name": true.file})
         for instance in true.instances:
             record = _record(number, instance.category, getattr(instance, part))
+            if not record["area"]:
+                continue
             annotations.append(
                 {**record, "id": len(annotations) + 1, "iscrowd": 0, "hidden_fraction": instance.hidden_fraction}
             )
         for instance in seen.instances:
-            results.append({**_record(number, instance.category, getattr(instance, part)), "score": instance.score})
+            record = _record(number, instance.category, getattr(instance, part))
+            if record["area"]:
+                results.append({**record, "score": instance.score})
     categories = [{"id": place + 1, "name": str(place)} for place in range(classes)]
     strange = {int(record["category_id"]) for record in (*annotations, *results)} - {c["id"] for c in categories}
     if strange:

@@ -87,11 +87,10 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What a training batch is made of. Real data are split by a share of their pictures, chosen by file name."""
+    """What a training batch is made of."""
 
     batch: int = 4
     validation: int = 32  # pictures
-    validation_share: float = 0.1
     turns: bool = False  # annotated pictures are not only mirrored but turned by quarters too
 
 

@@ -183,7 +183,7 @@ class OcclusionClassifier(nn.Module):
 
 
 class MultiLevelCoding(nn.Module):
-    """ASN's fusion: early maps of the box heads, enlarged, joined to the region features of the mask head by two convolutions."""
+    """ASN's fusion: early maps of the box heads, enlarged, join the region features of the mask head."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()

@@ -12,20 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.vq import usage
-from latens.data.instances import Layers, paint
-from latens.data.masks import boxes_of, crop, paste
+from latens.data.instances import Layers
+from latens.data.masks import boxes_of, crop
 from latens.metrics.instances import Quality
 from latens.systems.amodal.config import LossConfig
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode, code_loss
-from latens.systems.amodal.order import front_margins, layers_of
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Regions, Training, Truth
+from latens.systems.amodal.predict import SURE, ordered, paste_each
 from latens.training.objective import Export, Step
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-SURE = 0.5  # score and probability from which a found object and a pixel count
 HIDDEN = 0.05  # hidden fraction from which ASN calls an object occluded
 ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
 
@@ -44,10 +43,10 @@ class AmodalObjective:
             self.optimizers = {"code": ("code.",), **self.optimizers}
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
-        code = getattr(getattr(model, "module", model), "code", None)
+        code: MaskAutoencoder | None = getattr(getattr(model, "module", model), "code", None)
         if code is not None:
             code.requires_grad_(step < self.code_steps)
-        if step < self.code_steps:
+        if code is not None and step < self.code_steps:
             yield self.code_step(cast(MaskCode, model(batch["crops"], None)), batch["crops"], code)
             return
         truth = truth_of(batch)
@@ -126,15 +125,12 @@ def truth_of(batch: dict[str, Tensor]) -> Truth:
     return Truth(batch["owner"], batch["label"], batch["amodal"].float(), batch["visible"].float())
 
 
-def found_layers(found: Detections, size: tuple[int, int], least: float = SURE) -> Layers:
-    """Dense masks of the objects with a score of at least `least`, at a size (H, W), in the order that the visible masks say."""
-    kept = found.scores >= least
-    boxes = found.boxes[kept]
-    amodal = (paste(found.mask[kept], boxes, size) > SURE).cpu().numpy()
-    visible = paste(found.visible[kept], boxes, size).cpu().numpy()
-    filled = amodal.any((1, 2))
-    layer = layers_of(front_margins(amodal[filled], visible[filled]))
-    return paint(amodal[filled], layer, found.label[kept].cpu().numpy()[filled])
+def found_layers(found: Detections, size: tuple[int, int]) -> Layers:
+    """Dense masks of the sure objects at a size (H, W), as `AmodalSegmenter` makes them."""
+    kept = found.scores >= SURE
+    amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SURE
+    visible = paste_each(found.visible[kept], found.boxes[kept], size)
+    return ordered(amodal, visible, found.scores[kept].cpu().numpy(), found.label[kept].cpu().numpy())
 
 
 def occlusion_loss(logits: Sequence[Float[Tensor, "B h w"]], truth: Truth, pictures: int) -> Float[Tensor, ""]:

@@ -102,11 +102,11 @@ def frame_row(frame: Frame, number: int) -> tuple[Any, ...]:
 
 def eccentricity(x: np.ndarray, y: np.ndarray) -> float:
     """Of the ellipse with the same second moments as these pixels: 0 for a circle, near 1 for a line."""
-    xx, yy = x.var() + 1 / 12, y.var() + 1 / 12  # a pixel is a square, not a point
+    xx, yy = x.var(), y.var()
     xy = ((x - x.mean()) * (y - y.mean())).mean()
     spread = math.sqrt((xx - yy) ** 2 / 4 + xy**2)
     middle = (xx + yy) / 2
-    return math.sqrt(1 - max(middle - spread, 0.0) / (middle + spread))
+    return math.sqrt(1 - max(middle - spread, 0.0) / (middle + spread)) if middle else 0.0
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
@@ -137,7 +137,7 @@ def rois(frames: Sequence[Frame]) -> bytes:
         for number, frame in enumerate(frames, start=1):
             for index, mask in enumerate(frame.found.layers.amodal, start=1):
                 name = f"{number:04d}-cell-{index:02d}"
-                roi = ImagejRoi.frompoints(contour(mask), name=name, position=number)
+                roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # counted from 0 here
                 archive.writestr(f"{name}.roi", roi.tobytes())
     return target.getvalue()
 

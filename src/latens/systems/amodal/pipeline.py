@@ -165,7 +165,7 @@ class AmodalRCNN(nn.Module):
         return joined, [level.float() for level in logits]
 
     def pool(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R F size size"]:
-        """Region features by RoIAlign, each from the level that fits its box (Lin et al. 2017), without the half-pixel shift."""
+        """Region features by RoIAlign without its half-pixel shift, from the level that fits the box (Lin et al. 2017)."""
         flat = torch.cat([F.pad(part, (1, 0), value=float(index)) for index, part in enumerate(boxes)])
         extent = (flat[:, 3:] - flat[:, 1:3]).clamp(min=1e-3).prod(dim=1).sqrt()
         level = (4 + torch.log2(extent / 224 + 1e-6)).floor().clamp(2, 5).long() - 2
@@ -215,12 +215,22 @@ class AmodalRCNN(nn.Module):
         )
 
     def _detections(self, pyramid: list[Tensor], index: int, boxes: Tensor, scores: Tensor, label: Tensor) -> Detections:
+        if not len(boxes):
+            return self._nothing(boxes)
         own = [level[index : index + 1] for level in pyramid]
         prediction, visible, _ = self.segment(own, [boxes])
         channel = label if prediction.mask.shape[1] > 1 else torch.zeros_like(label)
         mask = prediction.mask[torch.arange(len(label), device=label.device), channel]
         code = None if prediction.code is None else prediction.code.argmax(dim=1)
         return Detections(boxes, scores, label, mask.sigmoid(), visible.sigmoid(), code)
+
+    def _nothing(self, boxes: Tensor) -> Detections:
+        head, grid = self.config.head, self.config.code.grid
+        side = head.resolution if head.refine or self.code is None else self.config.code.size
+        empty, none = boxes.new_zeros(0), torch.zeros(0, dtype=torch.long, device=boxes.device)
+        code = None if self.code is None else none.view(0, 1, 1).expand(0, grid, grid)
+        visible = empty.view(0, 1, 1).expand(0, VISIBLE_GRID, VISIBLE_GRID)
+        return Detections(boxes, empty, none, empty.view(0, 1, 1).expand(0, side, side), visible, code)
 
     def _for_torchvision(self, image: Tensor, pyramid: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
         sizes = [(image.shape[2], image.shape[3])] * len(image)
@@ -265,7 +275,7 @@ class ResNet50(nn.Module):
         return maps
 
 
-class FloatHead(RPNHead):
+class FloatHead(RPNHead):  # type: ignore[misc]
     """The proposal head with outputs in float32: boxes in bfloat16 would be off by pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -93,7 +93,7 @@ class Simulated:
     """Endless pictures from a simulator of one class."""
 
     def __init__(self, kind: str) -> None:
-        self.classes = ("cell",) if kind == "embryo" else ("shape",)
+        self.classes: tuple[str, ...] = ("cell",) if kind == "embryo" else ("shape",)
         self.kind = kind
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
@@ -108,7 +108,7 @@ class Simulated:
 class Nuclei:
     """Endless composites of nuclei; training, validation and test use different pictures."""
 
-    classes = ("nucleus",)
+    classes: tuple[str, ...] = ("nucleus",)
 
     def __init__(self, folder: Path, *, opaque: bool) -> None:
         self.folder = folder
