@@ -17,7 +17,7 @@ from PIL import Image, ImageSequence
 from latens.data.files import reading
 from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_picture
 from latens.data.instances import Collection, Layers, Scene, paint, scene_of
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 LABEL_MARK = re.compile(r"[-_.]?(lab|label|labels|mask|masks)$", re.I)
 IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
@@ -106,10 +106,7 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
         if count > MOST_FRAMES:
             raise LimitExceeded(f"{count:,} pages are more than the limit of {MOST_FRAMES:,}", where=str(path))
         for number in range(count):
-            image.seek(number)
-            if image.width * image.height > limits.pixels:
-                raise LimitExceeded(f"page {number + 1} is larger than {limits.pixels:,} pixels", where=str(path))
-            yield _page(image, path, limits)
+            yield _page(image, number, path, limits)
 
 
 def _open_tiff(path: Path) -> Image.Image:
@@ -121,14 +118,18 @@ def _open_tiff(path: Path) -> Image.Image:
         raise UnreadableInput(f"not a TIFF file ({error})", where=str(path), hint="copy the file again") from None
 
 
-def _page(image: Image.Image, path: Path, limits: ImageLimits) -> Pixels:
-    if image.mode not in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return read_picture(image.copy(), limits=limits).pixels
+def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> Pixels:
     try:
-        values = np.asarray(image, dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise UnreadableInput(f"a page is damaged ({error})", where=str(path)) from None
-    return stretch(values)
+        image.seek(number)
+        if image.width * image.height > limits.pixels:
+            raise LimitExceeded(f"page {number + 1} is larger than {limits.pixels:,} pixels", where=str(path))
+        if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+            return stretch(np.asarray(image, dtype=np.float64))
+        return read_picture(image.copy(), limits=limits).pixels
+    except LatensError as error:
+        raise error.at(str(path)) from None
+    except Exception as error:  # parsers raise whatever they meet in damaged data
+        raise UnreadableInput(f"page {number + 1} is damaged ({error})", where=str(path), hint="copy the file again") from None
 
 
 def stretch(values: np.ndarray) -> Pixels:

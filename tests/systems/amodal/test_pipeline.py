@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +97,19 @@ def test_pictures_without_objects_are_met() -> None:
     (step,) = AmodalObjective(LossConfig(), model, 0)(model, empty, 0)
     step.loss.backward()
     assert step.loss.isfinite()
+
+
+@pytest.mark.parametrize("code_steps", [0, 10])
+def test_processes_that_train_together_get_a_gradient_of_every_parameter(code_steps: int) -> None:
+    torch.manual_seed(0)
+    model = AmodalRCNN(config(BASE))
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        (step,) = AmodalObjective(LossConfig(), model, code_steps)(model, batch(code_steps), 3)
+        step.loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_losses_by_hand() -> None:
@@ -199,3 +214,23 @@ def test_truth_has_what_the_pipeline_reads() -> None:
     assert found.amodal.shape == found.visible.shape
     assert len(found.owner) == len(found.label) == len(found.amodal)
     assert batch(code_steps=10).keys() == {"crops"}
+
+
+BARE = """
+import sys
+for name in ("jaxtyping", "constriction", "cyclopts", "rich", "tensorboard", "torchmetrics", "einops", "matplotlib", "jinja2",
+             "cv2", "skimage", "sklearn", "scipy", "av", "bjontegaard", "pycocotools", "faster_coco_eval", "tifffile",
+             "roifile"):
+    sys.modules[name] = None
+from pathlib import Path
+from latens.training.run import train
+settings = {"run.steps": "2", "objective.code_steps": "1", "run.validate_every": "2", "data.validation": "1"}
+train("amodal", recipe="tiny", data=[], run_dir=Path(sys.argv[1]), overrides=settings, device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_training_on_simulated_pictures_needs_few_packages(tmp_path: Path) -> None:
+    # A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors, and nothing else.
+    subprocess.run([sys.executable, "-c", BARE, str(tmp_path / "run")], check=True, timeout=200)
+    assert list((tmp_path / "run" / "best").glob("model*.safetensors"))

@@ -57,7 +57,7 @@ def test_kinds_of_pictures_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> 
             pixels,
             tmp_path / "a.png",
             Image.fromarray(pixels).convert("L"),
-            torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+            tensor,
         )
     ]
     assert all(np.array_equal(result.layers.amodal, results[0].layers.amodal) for result in results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from latens.systems.amodal.compose import Source, composite, read_sources, split
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
 from latens.systems.amodal.shapes import shapes
 from latens.systems.amodal.simulate import Sample, embryo, pack
+from latens.systems.amodal.sources import Annotated, source_of, turned
 
 
 def drawn(seed: int, kind: str, size: int = 128) -> Sample:
@@ -121,3 +123,46 @@ def test_opaque_nuclei_hide_what_is_behind(nuclei: Path) -> None:
     assert abs(float(sample.image[once].mean()) - float(sample.image[twice].mean())) < 8
     again = composite(np.random.default_rng(3), by_ground(nuclei, dark=False), 128, opaque=True)
     assert np.array_equal(sample.image, again.image)
+
+
+def annotated(tmp_path: Path, count: int) -> Path:
+    """An annotation file of `count` pictures of 40 x 60 with one square each."""
+    from latens.data.annotations import to_document
+    from latens.data.instances import Collection, paint, scene_of
+
+    masks = np.zeros((1, 40, 60), dtype=bool)
+    masks[0, 10:30, 10:30] = True
+    scenes = []
+    for number in range(count):
+        Image.fromarray(np.where(masks[0], 200, 10).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        scenes.append(scene_of(paint(masks, np.zeros(1)), f"{number}.png"))
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(to_document(Collection(categories=("cell",), scenes=tuple(scenes)), "kins2020")))
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_annotated_pictures_are_split_resized_and_turned_with_their_truth(count: int, tmp_path: Path) -> None:
+    source = source_of(f"kins:{annotated(tmp_path, count)}")
+    assert isinstance(source, Annotated)
+    train, held = ({scene.file for scene in source.splits[split]} for split in ("train", "validation"))
+    assert train
+    assert held
+    assert count == 1 or not train & held
+    for seed in range(4):
+        sample = source.draw(np.random.default_rng(seed), 30)
+        assert sample.image.shape == (20, 30, 3)
+        assert sample.layers.amodal.sum() == 100
+        assert sample.image[sample.layers.amodal[0]].mean() > 150  # the mask lies on the square
+    turned_sample = turned(source.held_out("all", 1, 30)[0], 1, mirror=True)
+    assert turned_sample.image.shape == (30, 20, 3)
+    assert turned_sample.image[turned_sample.layers.amodal[0]].mean() > 150
+
+
+def test_another_dialect_or_size_than_said_is_refused(tmp_path: Path) -> None:
+    path = annotated(tmp_path, 2)
+    with pytest.raises(InputError, match="kins2020, not cocoa"):
+        source_of(f"cocoa:{path}")
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match="8 x 8"):
+        source_of(f"kins:{path},{tmp_path}").held_out("all", 1, 30)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latens.data.masks import boxes_of, crop
+from latens.errors import InputError
 from latens.systems.amodal.config import AmodalConfig, LossConfig, SceneConfig
 from latens.systems.amodal.simulate import Sample
 from latens.systems.amodal.sources import Source
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 JITTER = 0.1  # sides of a box move by this share of its extent, as proposals do
 SCENES = 4  # pictures whose objects fill a batch of masks
+MOST_EMPTY = 100  # pictures without an object in a row
 
 
 class AmodalData:
@@ -48,6 +50,10 @@ class AmodalData:
         rng = generator(self.seed, step, rank)
         if step < self.code_steps:
             samples = [self._draw(rng, SCENES * step + number) for number in range(SCENES)]
+            while not any(len(sample.layers.layer) for sample in samples):
+                if len(samples) > MOST_EMPTY:
+                    raise InputError("the training pictures hold no object", hint="objects may be too small: raise model.size")
+                samples.append(self._draw(rng, step + len(samples)))
             return {"crops": mask_crops(rng, samples, self.losses.code_batch, self.model.code.size)}
         count = self.scenes.batch
         return collate([self._draw(rng, count * step + number) for number in range(count)], self.model.size)

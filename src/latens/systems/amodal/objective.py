@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -44,10 +44,14 @@ class AmodalObjective:
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         code: MaskAutoencoder | None = getattr(getattr(model, "module", model), "code", None)
-        if code is not None:
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if code is not None and not together:
             code.requires_grad_(step < self.code_steps)
+        rest = idle(model) if together else torch.zeros((), device=batch["image" if "image" in batch else "crops"].device)
         if code is not None and step < self.code_steps:
-            yield self.code_step(cast(MaskCode, model(batch["crops"], None)), batch["crops"], code)
+            found_code: MaskCode = model(batch["crops"], None)
+            update = self.code_step(found_code, batch["crops"], code)
+            yield update._replace(loss=update.loss + rest)
             return
         truth = truth_of(batch)
         found: Training = model(batch["image"], truth)
@@ -56,7 +60,7 @@ class AmodalObjective:
             terms["occlusion"] = self.config.occlusion * occlusion_loss(found.occlusion_logits, truth, len(batch["image"]))
         if found.regions is not None:
             terms |= self.region_terms(found.regions, code)
-        yield Step("model", torch.stack(list(terms.values())).sum(), {**terms})
+        yield Step("model", torch.stack(list(terms.values())).sum() + rest, {**terms})
 
     def code_step(self, found: MaskCode, crops: Tensor, code: MaskAutoencoder) -> Step:
         """L_v of Eq. 1, with the share of codewords that the batch uses."""
@@ -69,7 +73,7 @@ class AmodalObjective:
         terms: dict[str, Tensor] = {}
         prediction = regions.prediction
         if code is not None and prediction.code is not None:
-            terms["code"] = self.config.code * codeword_loss(prediction.code, regions.amodal_target, code)
+            terms["codewords"] = self.config.code * codeword_loss(prediction.code, regions.amodal_target, code)
         if prediction.direct:
             terms["mask"] = self.config.refinement * mask_loss(prediction.mask, regions.mask_target, regions.label)
         visible = F.binary_cross_entropy_with_logits(regions.visible, regions.visible_target)
@@ -119,6 +123,11 @@ class AmodalObjective:
         """Weights in float16, and the sizes with the classes of the data filled in."""
         weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
         return Export(weights, {}, {"model": dataclasses.asdict(model.config)})
+
+
+def idle(model: nn.Module) -> Float[Tensor, ""]:
+    """Zero, by way of every parameter: processes that train together wait for a gradient of each, in either stage."""
+    return 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
 
 
 def truth_of(batch: dict[str, Tensor]) -> Truth:

@@ -141,10 +141,7 @@ class Annotated:
         with_objects = [scene for scene in collection.scenes if scene.instances]
         if not with_objects:
             raise InputError("no picture has an annotated object", where=str(collection.root))
-        self.splits = {
-            split: [scene for scene in with_objects if split_of(Path(scene.file).name) == split] or with_objects
-            for split in ("train", "validation", "test")
-        }
+        self.splits = split_scenes(with_objects)
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         scenes = self.splits["train"]
@@ -164,6 +161,19 @@ class Annotated:
                 where=str(path),
             )
         return resized(Sample(pixels, scene.layers()), size)
+
+
+def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
+    """Scenes by split. A set so small that a split would be empty gives one scene up for it; a single scene serves all."""
+    splits: dict[str, list[Scene]] = {"train": [], "validation": [], "test": []}
+    for scene in scenes:
+        splits[split_of(Path(scene.file).name)].append(scene)
+    for split in ("train", "validation"):
+        if not splits[split]:
+            giver = max(splits.values(), key=len)
+            splits[split] = [giver.pop()] if len(giver) > 1 else list(scenes)
+    splits["test"] = splits["test"] or splits["validation"]
+    return splits
 
 
 def resized(sample: Sample, size: int) -> Sample:
