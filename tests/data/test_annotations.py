@@ -115,6 +115,18 @@ def test_cocoa_regions(tmp_path: Path) -> None:
     assert hand.hidden_fraction == 0
 
 
+def test_flat_files_may_leave_out_what_is_wholly_visible(tmp_path: Path) -> None:
+    document = to_document(collection())
+    whole = document["annotations"][0]
+    del whole["visible_mask"]
+    with pytest.raises(InputError, match="no dialect"):
+        read_annotations(save({**document, "annotations": [whole]}, tmp_path / "a.json"))
+    whole["occlude_rate"] = 0
+    found = read_annotations(save(document, tmp_path / "b.json"))
+    assert found.scenes[0].instances[0].visible == found.scenes[0].instances[0].amodal
+    assert found.scenes[0].instances[1].visible != found.scenes[0].instances[1].amodal
+
+
 def broken() -> list[tuple[str, Any]]:
     good = to_document(collection())
     cases: list[tuple[str, Any]] = [("top is no object", [])]

@@ -102,6 +102,7 @@ def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root
     classes = {category["id"]: str(category["name"]) for category in _list(document, "categories")}
     positions = {identity: place for place, identity in enumerate(classes)}
     images = {image["id"]: image for image in _list(document, "images")}
+    annotations = [_completed(annotation) for annotation in annotations]
     dialect = dialect_of(annotations)
     groups: dict[Any, list[Instance]] = defaultdict(list)
     for annotation in annotations:
@@ -119,6 +120,13 @@ def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root
         groups[annotation["image_id"]].append(instance)
     scenes = [_scene(image, groups.get(identity, [])) for identity, image in images.items()]
     return Collection(categories=tuple(classes.values()), scenes=tuple(scenes), root=root, info={"dialect": dialect.name})
+
+
+def _completed(annotation: dict[str, Any]) -> dict[str, Any]:
+    """COCOA-cls leaves the visible mask out where its `occlude_rate` says that nothing is hidden."""
+    if annotation.get("occlude_rate") == 0 and "segmentation" in annotation:
+        return {"visible_mask": annotation["segmentation"], **annotation}
+    return annotation
 
 
 def _instance(annotation: dict[str, Any], dialect: Dialect, size: tuple[int, int], category: int) -> Instance:

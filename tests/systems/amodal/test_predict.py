@@ -83,6 +83,13 @@ def test_order_follows_from_what_is_visible() -> None:
     assert margins[1, 0] == 1
     assert margins[0, 1] == -1
     assert layers_of(margins).tolist() == [1, 0, 2]
+    rng = np.random.default_rng(0)  # windows give what whole pictures give
+    amodal, chance = rng.random((5, 12, 14)) > 0.9, rng.random((5, 12, 14))
+    found = front_margins(amodal, chance)
+    for i, j in np.ndindex(5, 5):
+        both = amodal[i] & amodal[j]
+        expected = chance[i][both].mean() - chance[j][both].mean() if both.any() and i != j else 0
+        assert found[i, j] == pytest.approx(expected)
     assert layers_of(np.zeros((0, 0))).shape == (0,)
 
 

@@ -29,7 +29,7 @@ DIALECTS = {
     "coco": ("coco",),
     "d2sa": ("coco",),
     "kins": ("kins2019", "kins2020"),
-    "cocoa": ("cocoa",),
+    "cocoa": ("cocoa", "coco"),  # COCOA-cls is flat
     "aistron": ("aistron",),
 }
 SMALLEST = 16  # pixels of a mask that is still an object after resizing
