@@ -38,6 +38,13 @@ def available_devices() -> list[str]:
     return ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))]
 
 
+def transform_precision(device: torch.device) -> str:
+    """Arithmetic of networks whose output need not be the same to the bit: "bfloat16" where it is native, else "float32"."""
+    if device.type == "cpu":
+        return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+
 def describe(device: torch.device, model: str, weights: str, precision: str = "float32") -> str:
     """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits)."""
     if device.type == "cpu":

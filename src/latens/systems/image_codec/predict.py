@@ -24,7 +24,7 @@ from latens.data.files import read_bytes
 from latens.data.images import ImageLike, Picture, read_picture, to_pil
 from latens.errors import Corrupt, DeviceMismatch, ModelError, ModelMismatch
 from latens.hub import load_model, locate
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, transform_precision
 from latens.inference.tiling import apply_in_strips
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.aim import Aim, search
@@ -277,13 +277,6 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
-
-
-def transform_precision(device: torch.device) -> str:
-    """Arithmetic of analysis and synthesis on a device: "bfloat16" where it is native, else "float32"."""
-    if device.type == "cpu":
-        return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def _strip_rows(width: int, multiple: int) -> int:

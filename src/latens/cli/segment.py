@@ -1,0 +1,79 @@
+"""`latens segment`"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from latens.cli.common import Compute, Force, Model, Output, Voice, refuse_to_overwrite, run_files
+from latens.errors import UsageError
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job
+    from latens.systems.amodal.predict import AmodalSegmenter
+
+ENDING = ".json"
+
+
+def segment(
+    inputs: Annotated[list[str], Parameter(help="Pictures, TIFF stacks, folders, or patterns such as 'day3/*.tif'.")],
+    /,
+    *,
+    out: Output = None,
+    score: Annotated[
+        float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects the model is less sure of.")
+    ] = 0.5,
+    model: Model = "amodal",
+    force: Force = False,
+    options: Compute = Compute(),  # noqa: B008
+) -> int:
+    """Whole outlines of overlapping cells, hidden parts included, and who lies in front.
+
+    For every input: COCO JSON, an overlay, tables of cells and pictures, a TIFF with one page a cell, and ROIs for Fiji.
+
+        latens segment embryo.png -o out/
+        latens segment stack.tif frames/ -o out/
+    """
+    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.images import PICTURE_ENDINGS
+    from latens.inference.batch import plan_jobs
+
+    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)
+    refuse_to_overwrite(jobs, out, force=force)
+    if any(STANDARD_STREAM in (job.output, job.input) for job in jobs):
+        raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
+    if any(job.output.suffix != ENDING for job in jobs):
+        raise UsageError(f"the result is {ENDING}", where=str(out), hint="name a folder, or a file that ends in it")
+    voice = Voice(options)
+
+    from latens.systems.amodal.predict import load
+
+    segmenter = load(model, device=options.device, threads=options.threads)
+    voice.heading(segmenter)
+
+    def work(job: Job) -> dict[str, Any]:
+        return segment_one(segmenter, job, score)
+
+    return run_files(jobs, work, voice, force=force, what="segmenting").exit_status
+
+
+def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
+    """One file into its outputs; the record of what was found."""
+    from latens.systems.amodal.outputs import Frame, write_outputs
+
+    started = time.perf_counter()
+    frames = [Frame(pixels, found) for pixels, found in segmenter.segment_frames(job.input, least_score=score)]
+    files = write_outputs(frames, job.output, job.input.name)
+    seconds = time.perf_counter() - started
+    counts = [len(frame.found) for frame in frames]
+    shown = str(counts[0]) if len(counts) == 1 else f"{sum(counts)} in {len(counts)} frames"
+    return {
+        "frames": len(frames),
+        "objects": counts,
+        "files": [str(path) for path in files],
+        "seconds": round(seconds, 3),
+        "text": f"{job.output}: {shown} object{'s' if sum(counts) != 1 else ''}, {seconds:.2f} s",
+    }

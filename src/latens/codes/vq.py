@@ -1,0 +1,171 @@
+"""Vector quantisation: every latent vector becomes the nearest of K codewords (van den Oord et al. 2017; 000, section 3).
+
+Codebooks collapse by themselves: started at random, a handful of codewords takes everything and the rest never moves. What
+keeps them alive is a start at the centres of real latents (k-means, after the encoder has had `delay` steps to become
+useful) and the revival of codewords that nothing chooses any more. Both look for vectors far from every codeword, with a
+chance in proportion to the squared distance (Arthur and Vassilvitskii 2007): most positions of a mask are plain inside or
+outside, and codewords put on random vectors would all stand there.
+
+Letters: B batch, D dimension of a codeword, K codewords, *n positions (any number of axes), P = B * n vectors in all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+KMEANS_STEPS = 10
+SMOOTHING = 1e-5  # keeps the mean of a codeword that nothing chose finite
+ALIVE = 0.05  # a codeword chosen less often than this share of the mean is dead
+PATIENCE = 0.95  # decay of the count that says so
+
+
+class Quantized(NamedTuple):
+    code: Float[Tensor, "B D *n"]  # the nearest codewords; gradients pass straight through to the input
+    indices: Int[Tensor, "B *n"]  # 0..K-1
+    loss: Float[Tensor, ""]  # codebook and commitment terms
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest codeword of every vector, learned by gradients (`decay` 0) or by moving averages of the vectors (`decay` > 0).
+
+    `commitment` is beta of 000, Eq. 1; the squared norms there are means over all entries here. With a moving average the
+    codebook term is not needed and is left out. In the first `delay` training steps vectors pass unquantised and the
+    codebook is still; then k-means places it. In training, dead codewords are put on vectors of the batch.
+    State is kept in float buffers, so that weights, counts and all can be averaged and saved.
+    """
+
+    codebook: Float[Tensor, "K D"]
+
+    def __init__(
+        self, codewords: int, width: int, commitment: float = 0.25, *, decay: float = 0.99, delay: int = 0, revive: bool = True
+    ) -> None:
+        super().__init__()
+        self.commitment = commitment
+        self.decay = decay
+        self.delay = delay
+        self.revive = revive
+        start = torch.randn(codewords, width) / width**0.5
+        if decay:
+            self.register_buffer("codebook", start)
+            self.register_buffer("sums", start.clone())
+            self.register_buffer("counts", torch.ones(codewords))
+        else:
+            self.codebook = nn.Parameter(start)
+        self.register_buffer("popularity", torch.ones(codewords))  # running count of choices, mean 1
+        self.register_buffer("seen", torch.zeros(()))  # training steps
+        self.popularity: Tensor
+        self.seen: Tensor
+        self.sums: Tensor
+        self.counts: Tensor
+
+    def forward(self, latent: Float[Tensor, "B D *n"]) -> Quantized:
+        vectors = latent.float().movedim(1, -1)
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        waiting = False
+        if self.training:
+            waiting = bool(self.seen < self.delay)
+            if bool(self.seen == self.delay):
+                self._place(flat.detach())
+            self.seen += 1
+        indices = self.nearest(flat)
+        if waiting:
+            return Quantized(latent, indices.view(vectors.shape[:-1]), (latent * 0).sum().float())
+        chosen = self.codebook[indices]
+        loss = self.commitment * F.mse_loss(flat, chosen.detach())
+        if not self.decay:
+            loss = loss + F.mse_loss(chosen, flat.detach())
+        code = (flat + (chosen - flat).detach()).view(vectors.shape).movedim(-1, 1)
+        if self.training:
+            self._learn(flat.detach(), indices)
+        return Quantized(code, indices.view(vectors.shape[:-1]), loss)
+
+    def nearest(self, vectors: Float[Tensor, "P D"]) -> Int[Tensor, "P"]:
+        """Index of the codeword with the smallest Euclidean distance."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            codebook = self.codebook.detach()
+            distance = codebook.square().sum(1) - 2 * vectors.detach().float() @ codebook.T
+            return distance.argmin(1)
+
+    def lookup(self, indices: Int[Tensor, "B *n"]) -> Float[Tensor, "B D *n"]:
+        """Codewords by index."""
+        return self.codebook[indices].movedim(-1, 1)
+
+    @torch.no_grad()
+    def _place(self, vectors: Float[Tensor, "P D"]) -> None:
+        self.codebook.copy_(kmeans(vectors, len(self.codebook), KMEANS_STEPS))
+        if self.decay:
+            self.sums.copy_(self.codebook)
+            self.counts.fill_(1)
+
+    @torch.no_grad()
+    def _learn(self, vectors: Float[Tensor, "P D"], indices: Int[Tensor, "P"]) -> None:
+        k = len(self.codebook)
+        counts = torch.bincount(indices, minlength=k).to(vectors.dtype)
+        if self.decay:
+            self.counts.lerp_(counts, 1 - self.decay)
+            self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, indices, vectors), 1 - self.decay)
+            total = self.counts.sum()
+            smoothed = (self.counts + SMOOTHING) / (total + k * SMOOTHING) * total
+            self.codebook.copy_(self.sums / smoothed[:, None])
+        self.popularity.lerp_(counts * (k / max(len(vectors), 1)), 1 - PATIENCE)
+        if self.revive:
+            self._revive(vectors, indices)
+
+    def _revive(self, vectors: Float[Tensor, "P D"], indices: Int[Tensor, "P"]) -> None:
+        dead = (self.popularity < ALIVE).nonzero()[:, 0]
+        if not len(dead):
+            return
+        far = (vectors - self.codebook[indices]).square().sum(1)
+        fresh = vectors[torch.multinomial(far + far.mean() * 1e-3 + 1e-12, len(dead), replacement=True)]
+        self.codebook[dead] = fresh
+        self.popularity[dead] = 1.0
+        if self.decay:
+            weight = self.counts.mean().clamp(min=SMOOTHING)
+            self.counts[dead] = weight
+            self.sums[dead] = fresh * weight
+
+
+def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Tensor, "K D"]:
+    """Cluster centres after `steps` rounds of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
+
+    With fewer vectors than clusters, vectors are repeated. Random numbers come from torch's generator.
+    """
+    centres = vectors[torch.randint(len(vectors), (1,), device=vectors.device)]
+    far = (vectors - centres).square().sum(1)
+    while len(centres) < clusters:
+        new = vectors[torch.multinomial(far + 1e-12, 1)]
+        centres = torch.cat((centres, new))
+        far = torch.minimum(far, (vectors - new).square().sum(1))
+    for _ in range(steps):
+        distance, owner = torch.cdist(vectors, centres).min(1)
+        counts = torch.bincount(owner, minlength=clusters)
+        sums = torch.zeros_like(centres).index_add_(0, owner, vectors)
+        empty = (counts == 0).nonzero()[:, 0]
+        centres = sums / counts.clamp(min=1)[:, None]
+        if len(empty):
+            centres[empty] = vectors[torch.multinomial(distance.square() + 1e-12, len(empty), replacement=True)]
+    return centres
+
+
+class Usage(NamedTuple):
+    """How much of a codebook is in use."""
+
+    share: float  # of the codewords, chosen at least once, in [0, 1]
+    perplexity: float  # exp of the entropy of the choices, in [1, K]: so many equally frequent codewords
+
+
+def usage(indices: Int[Tensor, "*n"], codewords: int) -> Usage:
+    """Usage of a codebook of `codewords` by these choices. Raises ValueError when there are none."""
+    if indices.numel() == 0:
+        raise ValueError("the usage of no choices")
+    counts = torch.bincount(indices.flatten(), minlength=codewords).double()
+    chance = counts / counts.sum()
+    entropy = -(chance * chance.clamp(min=1e-300).log()).sum()
+    return Usage(float((counts > 0).double().mean()), float(entropy.exp()))

@@ -1,0 +1,205 @@
+"""Annotation files with amodal and visible masks, in the dialects of COCO that the field uses, read and written.
+
+| dialect | amodal | visible | depth | where |
+|---|---|---|---|---|
+| coco | segmentation | visible_mask | order | ours; D2SA without the order |
+| kins2019 | segmentation | inmodal_seg | | KINS as first published |
+| kins2020 | a_segm | i_segm | ico_id | KINS update |
+| aistron | amodal_segm | visible_segm | | aistron's unified files |
+| cocoa | regions[].segmentation | regions[].visible_mask | regions[].order, from 1 | COCOA |
+
+Run-length codes pass through unchanged; polygons are rasterised by COCO's rules once, when they are read. A file whose keys
+or classes do not add up raises InputError, because evaluating with the wrong ones gives zeros without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from latens.data.files import read_bytes
+from latens.data.instances import Collection, Instance, Scene
+from latens.data.masks import Rle, read_segmentation
+from latens.errors import InputError, LatensError, UsageError
+
+FILE_LIMIT = 4 * 2**30  # bytes
+AGNOSTIC = ("object",)  # the class of COCOA, where names are free text
+
+
+class Dialect(NamedTuple):
+    """Which keys of an annotation hold what; `order` is "" where depth is not told, `first` its value in front."""
+
+    name: str
+    amodal: str
+    visible: str
+    order: str = ""
+    first: int = 0
+    amodal_box: str = "bbox"
+    visible_box: str = ""
+
+
+DIALECTS = (
+    Dialect("kins2020", "a_segm", "i_segm", "ico_id", 0, "a_bbox", "i_bbox"),
+    Dialect("kins2019", "segmentation", "inmodal_seg", "", 0, "bbox", "inmodal_bbox"),
+    Dialect("aistron", "amodal_segm", "visible_segm", "", 0, "amodal_bbox", "visible_bbox"),
+    Dialect("coco", "segmentation", "visible_mask", "order"),
+)
+COCOA = Dialect("cocoa", "segmentation", "visible_mask", "order", 1)
+
+
+def read_annotations(path: Path, root: Path | None = None) -> Collection:
+    """Reads a JSON file of any of the dialects; `root` is the folder of the pictures.
+
+    Raises InputError for keys of no dialect or of two, unknown classes or pictures, and masks that do not fit.
+    """
+    document = _load(path)
+    try:
+        annotations = _list(document, "annotations")
+        if annotations and isinstance(annotations[0], dict) and "regions" in annotations[0]:
+            return _read_cocoa(document, annotations, root)
+        return _read_flat(document, annotations, root)
+    except LatensError as error:
+        raise error.at(str(path)) from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"the annotations are not in the form of COCO ({type(error).__name__}: {error})"
+        raise InputError(
+            what, where=str(path), hint="known dialects: " + ", ".join(d.name for d in (*DIALECTS, COCOA))
+        ) from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(read_bytes(path, limit=FILE_LIMIT))
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})", where=str(path), hint="name the annotation file") from None
+    if not isinstance(document, dict):
+        raise InputError("not a file of annotations: its top is no object", where=str(path))
+    return document
+
+
+def _list(document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    if not isinstance(value, list):
+        raise InputError(f"there is no list '{key}'", hint=f"keys found: {', '.join(sorted(document)[:8])}")
+    return value
+
+
+def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
+    """The one dialect that all annotations are in. Raises InputError when there is none, or when files were mixed."""
+    found = [d for d in DIALECTS if all(d.amodal in a and d.visible in a for a in annotations)]
+    if found:
+        return found[0]
+    parts = [d.name for d in DIALECTS if any(d.amodal in a and d.visible in a for a in annotations)]
+    keys = sorted({key for annotation in annotations[:50] for key in annotation})
+    what = f"annotations of {' and '.join(parts)} are mixed" if parts else "no dialect has these keys"
+    known = "; ".join(f"{d.name}: {d.amodal} and {d.visible}" for d in DIALECTS)
+    raise InputError(f"{what} (found: {', '.join(keys)})", hint=f"every annotation needs both masks ({known})")
+
+
+def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None) -> Collection:
+    classes = {category["id"]: str(category["name"]) for category in _list(document, "categories")}
+    positions = {identity: place for place, identity in enumerate(classes)}
+    images = {image["id"]: image for image in _list(document, "images")}
+    annotations = [_completed(annotation) for annotation in annotations]
+    dialect = dialect_of(annotations)
+    groups: dict[Any, list[Instance]] = defaultdict(list)
+    for annotation in annotations:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise InputError(f"annotation {annotation.get('id')} names picture {annotation['image_id']}, which is not listed")
+        if annotation["category_id"] not in positions:
+            listed = ", ".join(f"{i} {name}" for i, name in classes.items())
+            raise InputError(
+                f"annotation {annotation.get('id')} is of class {annotation['category_id']}, which is not listed",
+                hint=f"classes of the file: {listed}; two releases of a data set may number them differently",
+            )
+        size = (int(image["height"]), int(image["width"]))
+        instance = _instance(annotation, dialect, size, positions[annotation["category_id"]])
+        groups[annotation["image_id"]].append(instance)
+    scenes = [_scene(image, groups.get(identity, [])) for identity, image in images.items()]
+    return Collection(categories=tuple(classes.values()), scenes=tuple(scenes), root=root, info={"dialect": dialect.name})
+
+
+def _completed(annotation: dict[str, Any]) -> dict[str, Any]:
+    """COCOA-cls leaves the visible mask out where its `occlude_rate` says that nothing is hidden."""
+    if annotation.get("occlude_rate") == 0 and "segmentation" in annotation:
+        return {"visible_mask": annotation["segmentation"], **annotation}
+    return annotation
+
+
+def _instance(annotation: dict[str, Any], dialect: Dialect, size: tuple[int, int], category: int) -> Instance:
+    amodal = read_segmentation(annotation[dialect.amodal], size)
+    visible = read_segmentation(annotation[dialect.visible], size)
+    order = annotation.get(dialect.order) if dialect.order else None
+    layer = None if order is None else int(order) - dialect.first
+    return Instance(amodal=amodal, visible=visible, category=category, layer=layer, score=float(annotation.get("score", 1.0)))
+
+
+def _scene(image: dict[str, Any], instances: list[Instance]) -> Scene:
+    return Scene(
+        file=str(image["file_name"]), height=int(image["height"]), width=int(image["width"]), instances=tuple(instances)
+    )
+
+
+def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None) -> Collection:
+    images = {image["id"]: image for image in _list(document, "images")}
+    scenes = []
+    for annotation in annotations:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise InputError(f"annotation {annotation.get('id')} names picture {annotation['image_id']}, which is not listed")
+        size = (int(image["height"]), int(image["width"]))
+        # A region without a visible mask is wholly visible.
+        regions = [{"visible_mask": region["segmentation"], **region} for region in annotation["regions"]]
+        scenes.append(_scene(image, [_instance(region, COCOA, size, 0) for region in regions]))
+    return Collection(categories=AGNOSTIC, scenes=tuple(scenes), root=root, info={"dialect": COCOA.name})
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]:
+    """The collection as what a JSON file of this dialect holds; masks are run-length codes, as they are.
+
+    A dialect without a key for depth loses it. Raises UsageError for an unknown dialect; COCOA can be read only.
+    """
+    keys = next((known for known in DIALECTS if known.name == dialect), None)
+    if keys is None:
+        raise UsageError(f"'{dialect}' cannot be written", hint=f"choose {', '.join(d.name for d in DIALECTS)}")
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, scene in enumerate(collection.scenes, start=1):
+        images.append({"id": number, "file_name": scene.file, "height": scene.height, "width": scene.width})
+        for instance in scene.instances:
+            annotations.append(_annotation(instance, keys, len(annotations) + 1, number))
+    categories = [{"id": place, "name": name} for place, name in enumerate(collection.categories, start=1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _annotation(instance: Instance, keys: Dialect, identity: int, image: int) -> dict[str, Any]:
+    from latens.data.masks import corner_box
+
+    record: dict[str, Any] = {
+        "id": identity,
+        "image_id": image,
+        "category_id": instance.category + 1,
+        "iscrowd": 0,
+        "area": instance.area,
+        keys.amodal: _plain(instance.amodal),
+        keys.visible: _plain(instance.visible),
+        keys.amodal_box: list(instance.box),
+    }
+    if keys.visible_box:
+        record[keys.visible_box] = list(corner_box(instance.visible))
+    if keys.order and instance.layer is not None:
+        record[keys.order] = instance.layer + keys.first
+    if keys.name == "coco":
+        record["score"] = round(instance.score, 6)
+        record["hidden_fraction"] = round(instance.hidden_fraction, 6)
+    return record
+
+
+def _plain(rle: Rle) -> dict[str, Any]:
+    return {"size": list(rle["size"]), "counts": rle["counts"]}

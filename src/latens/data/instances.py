@@ -1,0 +1,152 @@
+"""Objects of a picture with their hidden parts: amodal mask (the whole outline), visible mask, depth, class.
+
+Two forms: `Layers`, dense arrays for training and simulation (NumPy alone), and `Instance` / `Scene` / `Collection`,
+run-length coded for files and evaluation.
+
+Letters: N instances, H W picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from latens.data.masks import Rle, area, corner_box, decode, encode
+from latens.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+UNKNOWN = -1
+
+
+class Layers(NamedTuple):
+    """Dense masks of one picture. `layer` is 0 in front, 1 behind it, ...; -1 where nobody knows."""
+
+    amodal: Bool[np.ndarray, "N H W"]
+    visible: Bool[np.ndarray, "N H W"]
+    layer: Int[np.ndarray, "N"]
+    category: Int[np.ndarray, "N"]  # 0..C-1
+
+    @property
+    def occlusion(self) -> Bool[np.ndarray, "H W"]:
+        """Pixels where some object goes on behind something (000, Eq. 2: the label l)."""
+        hidden: np.ndarray = (self.amodal & ~self.visible).any(axis=0)
+        return hidden
+
+    def hidden_fraction(self) -> Float[np.ndarray, "N"]:
+        """Hidden part of the area of every object, in [0, 1]."""
+        whole = self.amodal.sum(axis=(1, 2))
+        hidden = (self.amodal & ~self.visible).sum(axis=(1, 2))
+        return np.asarray(hidden / np.maximum(whole, 1), dtype=np.float64)
+
+
+def paint(
+    amodal: Bool[np.ndarray, "N H W"], layer: Int[np.ndarray, "N"], category: Int[np.ndarray, "N"] | None = None
+) -> Layers:
+    """Visible masks by the painter's rule: where objects overlap, the one with the smallest `layer` is seen.
+
+    Also for translucent objects, where "visible" means "in front". Layers are made distinct, ties in the order given.
+    """
+    order = np.argsort(layer, kind="stable")
+    visible = np.zeros_like(amodal)
+    taken = np.zeros(amodal.shape[1:], dtype=bool)
+    rank = np.empty(len(amodal), dtype=np.int64)
+    for position, index in enumerate(order):
+        visible[index] = amodal[index] & ~taken
+        taken |= amodal[index]
+        rank[index] = position
+    return Layers(amodal, visible, rank, np.zeros(len(amodal), dtype=np.int64) if category is None else category)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One object. `visible` lies inside `amodal`; `layer` is 0 in front, None where nobody knows."""
+
+    amodal: Rle
+    visible: Rle
+    category: int = 0  # position in the collection's `categories`
+    layer: int | None = None
+    score: float = 1.0  # 1 for truth
+
+    @property
+    def area(self) -> int:
+        return area(self.amodal)
+
+    @property
+    def hidden_fraction(self) -> float:
+        """Hidden part of the area, in [0, 1]."""
+        whole = self.area
+        return (whole - area(self.visible)) / whole if whole else 0.0
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """COCO's (x, y, width, height) of the amodal mask."""
+        return corner_box(self.amodal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One picture: its file (relative to the collection's root, or a name), size and objects."""
+
+    file: str
+    height: int
+    width: int
+    instances: tuple[Instance, ...] = ()
+
+    def layers(self) -> Layers:
+        """The dense form."""
+        size = (self.height, self.width)
+        amodal = [decode(instance.amodal) for instance in self.instances]
+        visible = [decode(instance.visible) for instance in self.instances]
+        layer = [UNKNOWN if instance.layer is None else instance.layer for instance in self.instances]
+        return Layers(
+            np.stack(amodal) if amodal else np.zeros((0, *size), dtype=bool),
+            np.stack(visible) if visible else np.zeros((0, *size), dtype=bool),
+            np.array(layer, dtype=np.int64),
+            np.array([instance.category for instance in self.instances], dtype=np.int64),
+        )
+
+
+def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = None) -> Scene:
+    """The coded form of dense masks."""
+    height, width = layers.amodal.shape[1:]
+    instances = tuple(
+        Instance(
+            amodal=encode(layers.amodal[i]),
+            visible=encode(layers.visible[i]),
+            category=int(layers.category[i]),
+            layer=None if layers.layer[i] == UNKNOWN else int(layers.layer[i]),
+            score=1.0 if scores is None else float(scores[i]),
+        )
+        for i in range(len(layers.amodal))
+    )
+    return Scene(file=file, height=height, width=width, instances=instances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Annotated pictures of one data set, with the names of its classes; `root` is the folder of the pictures."""
+
+    categories: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+    root: Path | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def path(self, scene: Scene) -> Path:
+        """The file of a picture."""
+        return Path(scene.file) if self.root is None else self.root / scene.file
+
+
+def check_classes(expected: Sequence[str], found: Sequence[str], where: str) -> None:
+    """Raises InputError unless both name the same classes in the same order: mixing them up gives silent zeros."""
+    if tuple(expected) != tuple(found):
+        raise InputError(
+            f"its classes are {', '.join(found)}; expected are {', '.join(expected)}",
+            where=where,
+            hint="use annotations with these very classes in this order, or a model trained on those",
+        )

@@ -1,0 +1,185 @@
+"""Masks of objects: run-length codes for files, and aligned crops and pastes for networks.
+
+Run-length codes are those of COCO: {"size": [H, W], "counts": text}, columns first. Boxes are (x0, y0, x1, y1) in pixels,
+pixel i covering [i, i + 1), so a mask of one pixel at (row, column) has the box (column, row, column + 1, row + 1).
+
+Letters: N masks, H W picture, S side of a crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latens.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+    Masks = Bool[np.ndarray, "N H W"]
+
+
+class Rle(TypedDict):
+    """A run-length coded mask, as COCO writes it in JSON."""
+
+    size: list[int]  # [H, W]
+    counts: str
+
+
+# ------------------------------------------------------------------------------------------------- run-length codes
+
+
+def encode(mask: Bool[np.ndarray, "H W"]) -> Rle:
+    """The code of a mask."""
+    from pycocotools import mask as coco
+
+    found = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
+
+
+def decode(rle: Rle) -> Bool[np.ndarray, "H W"]:
+    """The mask of a code. Raises InputError for a damaged one."""
+    height, width = rle["size"]
+    values = np.repeat(np.arange(len(lengths := runs(rle))) % 2 == 1, lengths)
+    return values.reshape(width, height).T
+
+
+def runs(rle: Rle) -> Int[np.ndarray, "R"]:
+    """Lengths of the runs of a code, empty ones first, unpacked and checked. Raises InputError for a damaged code.
+
+    COCO packs a length, or from the third on its difference to the one two before, into characters of five bits each,
+    low bits first; bit 0x20 says that more follow, bit 0x10 of the last one is the sign.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in rle["counts"]:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise InputError("a run-length code is damaged", hint="write the annotations again")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        value -= (1 << shift) if bits & 0x10 else 0
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    if shift or any(length < 0 for length in lengths) or sum(lengths) != rle["size"][0] * rle["size"][1]:
+        raise InputError("a run-length code does not fill its picture", hint="write the annotations again")
+    return np.array(lengths, dtype=np.int64)
+
+
+def read_segmentation(value: Any, size: tuple[int, int]) -> Rle:
+    """A mask of size (H, W) from what JSON files hold: polygons, one flat polygon, or run-length codes, packed or not.
+
+    Raises InputError for anything else, and for a code of another size.
+    """
+    from pycocotools import mask as coco
+
+    if isinstance(value, dict) and "counts" in value:
+        if list(value.get("size", ())) != list(size):
+            raise InputError(f"a mask of size {value.get('size')} in a picture of {list(size)} (height, width)")
+        if isinstance(value["counts"], list):
+            value = coco.frPyObjects(value, *size)
+        counts = value["counts"]
+        rle: Rle = {"size": list(size), "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
+        runs(rle)
+        return rle
+    if isinstance(value, list) and value and isinstance(value[0], int | float):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
+        raise InputError(f"a segmentation is polygons or a run-length code, not {str(value)[:40]!r}")
+    if any(len(part) < 6 or len(part) % 2 for part in value):
+        raise InputError("a polygon is a list x, y, x, y, ... of at least three points")
+    if not value:
+        return encode(np.zeros(size, dtype=bool))
+    merged = coco.merge(coco.frPyObjects(value, *size))
+    return {"size": list(size), "counts": merged["counts"].decode("ascii")}
+
+
+def area(rle: Rle) -> int:
+    """Pixels of a coded mask."""
+    from pycocotools import mask as coco
+
+    return int(coco.area(rle))
+
+
+def corner_box(rle: Rle) -> tuple[float, float, float, float]:
+    """COCO's (x, y, width, height) of a coded mask; zeros when it is empty."""
+    from pycocotools import mask as coco
+
+    x, y, width, height = (float(value) for value in coco.toBbox(rle))
+    return x, y, width, height
+
+
+def overlaps(left: Sequence[Rle], right: Sequence[Rle]) -> Float[np.ndarray, "L R"]:
+    """Intersection over union of every pair of coded masks."""
+    from pycocotools import mask as coco
+
+    if not left or not right:
+        return np.zeros((len(left), len(right)))
+    matrix: np.ndarray = np.asarray(coco.iou(list(left), list(right), [0] * len(right)), dtype=np.float64)
+    return matrix
+
+
+# ------------------------------------------------------------------------------------------------- crops and pastes
+
+
+def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
+    """Tight boxes (x0, y0, x1, y1) of masks; zeros for an empty one."""
+    filled = masks > 0
+    sides = []
+    for axis in (1, 2):  # over rows: columns are left, then the other way round
+        line = filled.any(dim=axis)
+        length = line.shape[1]
+        first = line.float().argmax(1)
+        last = length - line.flip(1).float().argmax(1)
+        sides.append((first, torch.where(line.any(1), last, first)))
+    (x0, x1), (y0, y1) = sides
+    return torch.stack((x0, y0, x1, y1), dim=1).float()
+
+
+def crop(masks: Float[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Float[Tensor, "N S S"]:
+    """Share of every cell of an S x S grid on the box that its mask covers, in [0, 1]; outside the picture is empty.
+
+    Exact for any box: a summed-area table is interpolated at the corners of the cells. Boxes need a positive extent.
+    """
+    height, width = masks.shape[1:]
+    table = F.pad(masks.double().cumsum(1).cumsum(2), (1, 0, 1, 0))  # (N, H + 1, W + 1): sum of all above and left
+    steps = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=masks.device)
+    x = (boxes[:, :1].double() + steps * (boxes[:, 2:3] - boxes[:, :1]).double()).clamp(0, width)
+    y = (boxes[:, 1:2].double() + steps * (boxes[:, 3:] - boxes[:, 1:2]).double()).clamp(0, height)
+    rows = _interpolate(table, y, 1)
+    corners = _interpolate(rows, x, 2)
+    total = corners.diff(dim=1).diff(dim=2)
+    cell = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+    return (total / cell[:, None, None]).clamp(0, 1).to(masks.dtype if masks.is_floating_point() else torch.float32)
+
+
+def _interpolate(table: Tensor, position: Tensor, dim: int) -> Tensor:
+    """Linear interpolation of `table` (N, A, B) along `dim` at positions (N, S + 1)."""
+    low = position.floor().long().clamp(max=table.shape[dim] - 2)
+    other = table.shape[3 - dim]
+    shape = (-1, -1, other) if dim == 1 else (-1, other, -1)
+    index = low.unsqueeze(3 - dim).expand(shape)
+    share = (position - low).unsqueeze(3 - dim)
+    return table.gather(dim, index) * (1 - share) + table.gather(dim, index + 1) * share
+
+
+def paste(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N H W"]:
+    """Grids of values on their boxes, sampled bilinearly at the pixel centres of a picture of size (H, W); 0 outside.
+
+    With `crop` before it and a threshold of 0.5 after it, masks come back to within a fraction of a pixel.
+    """
+    height, width = size
+    x = torch.arange(width, device=grids.device, dtype=grids.dtype) + 0.5
+    y = torch.arange(height, device=grids.device, dtype=grids.dtype) + 0.5
+    extent = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
+    u = (x - boxes[:, :1]) / extent[:, :1] * 2 - 1  # (N, W), -1 and 1 at the sides of the box
+    v = (y - boxes[:, 1:2]) / extent[:, 1:] * 2 - 1
+    grid = torch.stack((u[:, None, :].expand(-1, height, -1), v[:, :, None].expand(-1, -1, width)), dim=3)
+    return F.grid_sample(grids[:, None], grid.to(grids.dtype), align_corners=False)[:, 0]

@@ -1,0 +1,1 @@
+"""Amodal instance segmentation with vector-quantised shape codes (000)."""

@@ -1,0 +1,47 @@
+"""Outlines over pictures: full colour where an object is in front, dashed where it goes on behind another."""
+
+from __future__ import annotations
+
+import colorsys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latens.data.instances import Layers
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+
+GOLDEN = 0.61803398875  # turns of the colour circle between two objects
+DASH = 5  # pixels of a dash at a side of 500
+
+
+def overlay(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture with the outlines of all objects, those in front drawn last."""
+    drawn = pixels.copy()
+    side = max(pixels.shape[:2])
+    rows, columns = np.indices(pixels.shape[:2])
+    dash = max(2, round(DASH * side / 500))
+    gaps = (rows // dash + columns // dash) % 2 == 0
+    for index in np.argsort(-layers.layer, kind="stable"):
+        line = outline(layers.amodal[index], max(1, round(side / 400)))
+        behind = line & ~layers.visible[index]
+        drawn[(line & ~behind) | (behind & gaps)] = colour(int(index))
+    return drawn
+
+
+def outline(mask: Bool[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"]:
+    """The outermost `width` pixels of a mask."""
+    inner = np.pad(mask, 1)
+    for _ in range(width):
+        grown = inner.copy()
+        for axis in (0, 1):
+            grown &= np.roll(inner, 1, axis) & np.roll(inner, -1, axis)
+        inner = grown
+    return np.asarray(mask & ~inner[1:-1, 1:-1])
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """A bright colour, far from that of the neighbouring numbers."""
+    red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN % 1, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)

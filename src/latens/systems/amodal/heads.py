@@ -1,0 +1,199 @@
+"""Heads of the pipeline (000, Figs. 3 and 4): the occlusion branch, the shape-code module, and the baselines' mask heads.
+
+Letters: B pictures, R regions of interest, F feature channels, C classes, K codewords, M code grid, S side of a decoded mask,
+N side of a refined mask. Region features are 14 x 14 for masks and 7 x 7 for boxes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.nn.init import small
+from latens.systems.amodal.config import HeadConfig, MaskCodeConfig
+from latens.systems.amodal.model import MaskAutoencoder
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+REGION = 14  # side of the region features of masks
+BOX_REGION = 7  # and of boxes
+
+
+class MaskPrediction(NamedTuple):
+    mask: Float[Tensor, "R C N N"]  # logits of the amodal mask for every class; C is 1 where classes share it
+    code: Float[Tensor, "R K M M"] | None  # logits of the codewords, Eq. 3
+    direct: bool  # the mask is regressed or refined, and has a loss of its own
+
+
+def conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
+    """3 x 3 convolution and ReLU."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1), nn.ReLU())
+
+
+def enlarge(channels_in: int, channels: int) -> nn.Sequential:
+    """Transposed convolution that doubles the size, and ReLU."""
+    return nn.Sequential(nn.ConvTranspose2d(channels_in, channels, 2, stride=2), nn.ReLU())
+
+
+def enlargements(channels: int, resolution: int) -> nn.Sequential:
+    """From 14 x 14 to N x N. Raises ValueError when N is not 14 times a power of two."""
+    ratio = resolution // REGION
+    if ratio < 1 or resolution != REGION * ratio or ratio & (ratio - 1):
+        raise ValueError(f"a mask of {resolution} is no power of two times {REGION}")
+    return nn.Sequential(*(enlarge(channels, channels) for _ in range(ratio.bit_length() - 1)))
+
+
+class OcclusionBranch(nn.Module):
+    """Four convolutions per pyramid level (Eq. 2); the second-to-last activation is what the other parts get to see."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(features, channels), conv(channels, channels), conv(channels, channels))
+        self.last = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The pyramid with the activations appended to its channels, and the logits of occlusion per level."""
+        hidden = [self.body(level) for level in pyramid]
+        joined = [torch.cat((level, extra), dim=1) for level, extra in zip(pyramid, hidden, strict=True)]
+        return joined, [self.last(extra)[:, 0] for extra in hidden]
+
+
+class CodeHead(nn.Module):
+    """Three convolutions and one fully connected layer: region features -> logits of the codewords (section 4.2)."""
+
+    def __init__(self, features: int, config: HeadConfig, code: MaskCodeConfig) -> None:
+        super().__init__()
+        self.shape = (code.codewords, code.grid, code.grid)
+        self.body = nn.Sequential(
+            conv(features, config.channels),
+            conv(config.channels, config.channels),
+            conv(config.channels, config.dense, stride=2),
+        )
+        outputs = code.codewords * code.grid**2
+        self.dense = nn.Linear(config.dense * BOX_REGION**2, outputs)
+        nn.init.normal_(self.dense.weight, std=0.01)
+        nn.init.constant_(self.dense.bias, -torch.tensor(code.codewords - 1.0).log().item())  # sigmoid(bias) = 1 / K
+
+    def forward(self, region: Float[Tensor, "R F 14 14"]) -> Float[Tensor, "R K M M"]:
+        logits: Tensor = self.dense(self.body(region).flatten(1))
+        return logits.view(-1, *self.shape).float()
+
+
+class ShapeCodeModule(nn.Module):
+    """The VQ-VAE segmentation module (Fig. 4): code, mask of the code, and where asked for the refined mask.
+
+    The decoder is handed over and not owned: it is trained beforehand and frozen here. Codewords are mixed by the softmax of
+    their logits, so that the refinement loss reaches the code head too.
+    """
+
+    def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:
+        super().__init__()
+        self.head = CodeHead(features, config, code)
+        self.refinement = Refinement(features, classes, config, code) if config.refine else None
+
+    def forward(self, region: Float[Tensor, "R F 14 14"], autoencoder: MaskAutoencoder) -> MaskPrediction:
+        logits = self.head(region)
+        initial = autoencoder.decode_weights(logits.softmax(dim=1))
+        if self.refinement is None:
+            return MaskPrediction(initial, logits, False)
+        return MaskPrediction(self.refinement(region, initial), logits, True)
+
+
+class Refinement(nn.Module):
+    """Region features and the initial mask -> one mask per class (Eq. 4). The initial mask is folded to 14 x 14.
+
+    The last layer starts small and its output is added to the initial mask, so that training starts from that.
+    """
+
+    def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:
+        super().__init__()
+        fold = code.size // REGION
+        self.fold = nn.PixelUnshuffle(fold)
+        self.resolution = config.resolution
+        self.body = nn.Sequential(
+            conv(features + fold**2, config.channels),
+            conv(config.channels, config.channels),
+            enlargements(config.channels, config.resolution),
+        )
+        self.last = small(nn.Conv2d(config.channels, classes, 1))
+
+    def forward(self, region: Float[Tensor, "R F 14 14"], initial: Float[Tensor, "R 1 S S"]) -> Float[Tensor, "R C N N"]:
+        mask = self.fold(initial.sigmoid())
+        change = self.last(self.body(torch.cat((region, mask.to(region.dtype)), dim=1)))
+        start = F.interpolate(initial, (self.resolution, self.resolution), mode="area")
+        return change.float() + start.clamp(-4, 4)
+
+
+class FcnHead(nn.Module):
+    """Mask R-CNN's head: four convolutions, enlargement, one mask per class.
+
+    `dense` above zero adds a fully connected path (Liu et al. 2018, PANet), so that the baseline can have as many parameters
+    and as wide a view as the shape-code module.
+    """
+
+    def __init__(self, features: int, classes: int, config: HeadConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.resolution = config.resolution
+        self.body = nn.Sequential(conv(features, c), conv(c, c), conv(c, c), conv(c, c))
+        self.enlarge = enlargements(c, config.resolution)
+        self.last = nn.Conv2d(c, classes, 1)
+        self.narrow = conv(c, config.dense, stride=2) if config.dense else None
+        self.dense = nn.Linear(config.dense * BOX_REGION**2, config.resolution**2) if config.dense else None
+
+    def forward(self, region: Float[Tensor, "R F 14 14"]) -> MaskPrediction:
+        hidden = self.body(region)
+        mask = self.last(self.enlarge(hidden)).float()
+        if self.narrow is not None and self.dense is not None:
+            whole = self.dense(self.narrow(hidden).flatten(1)).float()
+            mask = mask + whole.view(-1, 1, self.resolution, self.resolution)
+        return MaskPrediction(mask, None, True)
+
+
+class VisibleHead(nn.Module):
+    """Visible mask on a 28 x 28 grid, the same in all variants; what lies in front follows from it (as in ASN)."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(features, channels), conv(channels, channels), enlarge(channels, channels))
+        self.last = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, region: Float[Tensor, "R F 14 14"]) -> Float[Tensor, "R 28 28"]:
+        logits: Tensor = self.last(self.body(region))
+        return logits[:, 0].float()
+
+
+class OcclusionClassifier(nn.Module):
+    """ASN's second box head: is the object of this region hidden in part? Also gives its map for multi-level coding."""
+
+    def __init__(self, features: int, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.body = conv(features, channels)
+        self.classify = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * BOX_REGION**2, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, region: Float[Tensor, "R F 7 7"]) -> tuple[Float[Tensor, "R c 7 7"], Float[Tensor, "R"]]:
+        early = self.body(region)
+        return early, self.classify(early)[:, 0].float()
+
+
+class MultiLevelCoding(nn.Module):
+    """ASN's fusion: early maps of the box heads, enlarged, join the region features of the mask head."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.box = conv(features, channels)
+        self.enlarge = nn.Sequential(conv(2 * channels, channels), enlarge(channels, channels))
+        self.join = nn.Sequential(conv(features + channels, features), conv(features, features))
+
+    def forward(
+        self, region: Float[Tensor, "R F 14 14"], box_region: Float[Tensor, "R F 7 7"], occlusion: Float[Tensor, "R c 7 7"]
+    ) -> Float[Tensor, "R F 14 14"]:
+        coded = self.enlarge(torch.cat((self.box(box_region), occlusion), dim=1))
+        joined: Tensor = self.join(torch.cat((region, coded), dim=1))
+        return joined

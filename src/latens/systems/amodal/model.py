@@ -1,0 +1,96 @@
+"""Vector-quantised autoencoder of object masks (000, section 3, Fig. 2).
+
+    mask --encoder--> e --quantizer--> e_hat --decoder--> mask
+                          |
+                          `-- M x M indices: the shape code
+
+Letters: B batch, S mask size, M code grid, K codewords, D codeword dimension.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.codes.vq import VectorQuantizer
+from latens.nn.conv import Residual, down, up
+from latens.systems.amodal.config import MaskCodeConfig
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+class MaskCode(NamedTuple):
+    logits: Float[Tensor, "B 1 S S"]  # decoded mask before the sigmoid
+    indices: Int[Tensor, "B M M"]  # codeword of every grid cell, 0..K-1
+    loss: Float[Tensor, ""]  # codebook and commitment terms of Eq. 1
+
+
+class MaskAutoencoder(nn.Module):
+    """E, Q and D of Fig. 2: mask -> M x M codewords -> mask. Masks are area coverages in [0, 1]."""
+
+    def __init__(self, config: MaskCodeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = mask_encoder(config)
+        self.quantizer = VectorQuantizer(
+            config.codewords, config.width, config.commitment, decay=config.decay, delay=config.delay
+        )
+        self.decoder = mask_decoder(config)
+
+    def forward(self, mask: Float[Tensor, "B 1 S S"]) -> MaskCode:
+        quantized = self.quantizer(self.encoder(2 * mask - 1))
+        return MaskCode(self.decoder(quantized.code).float(), quantized.indices, quantized.loss)
+
+    def encode(self, mask: Float[Tensor, "B 1 S S"]) -> Int[Tensor, "B M M"]:
+        """The shape code of masks."""
+        latent = self.encoder(2 * mask - 1).movedim(1, -1)
+        return self.quantizer.nearest(latent.reshape(-1, latent.shape[-1])).view(latent.shape[:-1])
+
+    def decode(self, indices: Int[Tensor, "B M M"]) -> Float[Tensor, "B 1 S S"]:
+        """Logits of the masks of shape codes."""
+        logits: Tensor = self.decoder(self.quantizer.lookup(indices)).float()
+        return logits
+
+    def decode_weights(self, weights: Float[Tensor, "B K M M"]) -> Float[Tensor, "B 1 S S"]:
+        """Logits of the masks of mixtures of codewords; weights are not negative and sum to one over K."""
+        mixed = F.conv2d(weights, self.quantizer.codebook.T[:, :, None, None].to(weights.dtype))
+        logits: Tensor = self.decoder(mixed).float()
+        return logits
+
+
+def levels(config: MaskCodeConfig) -> int:
+    """Number of halvings from the mask to the grid. Raises ValueError when S is not M times a power of two above 1."""
+    ratio = config.size // config.grid
+    if config.size != config.grid * ratio or ratio < 2 or ratio & (ratio - 1):
+        raise ValueError(f"a mask of {config.size} is no power of two times a grid of {config.grid}")
+    return ratio.bit_length() - 1
+
+
+def mask_encoder(config: MaskCodeConfig) -> nn.Sequential:
+    """The first halving folds 2 x 2 pixels into channels; the others are strided convolutions."""
+    c = config.channels
+    layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4, c, 3, padding=1), Residual(c)]
+    for _ in range(levels(config) - 1):
+        layers += [nn.LeakyReLU(), down(c, 2 * config.channels), Residual(2 * config.channels)]
+        c = 2 * config.channels
+    return nn.Sequential(*layers, nn.LeakyReLU(), nn.Conv2d(c, config.width, 1))
+
+
+def mask_decoder(config: MaskCodeConfig) -> nn.Sequential:
+    """The encoder, mirrored."""
+    steps = levels(config) - 1
+    c = 2 * config.channels if steps else config.channels
+    layers: list[nn.Module] = [nn.Conv2d(config.width, c, 1), Residual(c)]
+    for step in range(steps):
+        after = config.channels if step == steps - 1 else 2 * config.channels
+        layers += [nn.LeakyReLU(), up(c, after), Residual(after)]
+        c = after
+    return nn.Sequential(*layers, nn.LeakyReLU(), nn.Conv2d(c, 4, 3, padding=1), nn.PixelShuffle(2))
+
+
+def code_loss(code: MaskCode, mask: Float[Tensor, "B 1 S S"]) -> Float[Tensor, ""]:
+    """L_v of Eq. 1; the reconstruction term is the cross-entropy that the text names, with soft coverage as target."""
+    return F.binary_cross_entropy_with_logits(code.logits, mask.float()) + code.loss

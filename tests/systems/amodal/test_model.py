@@ -1,0 +1,110 @@
+"""The mask code: shapes, gradients, and that a short run of it learns without collapse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from latens.codes.vq import usage
+from latens.systems.amodal.config import AmodalConfig, LossConfig, MaskCodeConfig, SceneConfig
+from latens.systems.amodal.dataset import AmodalData
+from latens.systems.amodal.model import MaskAutoencoder, code_loss, levels
+from latens.systems.amodal.objective import binary_iou
+from latens.systems.amodal.sources import source_of
+
+SMALL = MaskCodeConfig(size=28, codewords=16, width=8, channels=8, delay=0)
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, size=14), replace(SMALL, size=56, decay=0.0)])
+def test_codes_decode_to_what_the_forward_pass_gives(config: MaskCodeConfig) -> None:
+    torch.manual_seed(0)
+    model = MaskAutoencoder(config).eval()
+    mask = torch.rand(3, 1, config.size, config.size)
+    found = model(mask)
+    assert found.logits.shape == mask.shape
+    assert found.indices.shape == (3, 7, 7)
+    assert torch.equal(model.encode(mask), found.indices)
+    torch.testing.assert_close(model.decode(found.indices), found.logits)
+    sure = torch.nn.functional.one_hot(found.indices, config.codewords).movedim(-1, 1).float()
+    torch.testing.assert_close(model.decode_weights(sure), found.logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_every_parameter_receives_a_finite_gradient(decay: float) -> None:
+    torch.manual_seed(0)
+    model = MaskAutoencoder(replace(SMALL, decay=decay))
+    mask = torch.rand(4, 1, 28, 28)
+    code_loss(model(mask), mask).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_sizes_that_cannot_be_folded_are_refused() -> None:
+    assert levels(MaskCodeConfig(size=56, grid=7)) == 3
+    for size in (7, 21, 30):
+        with pytest.raises(ValueError, match="power of two"):
+            levels(MaskCodeConfig(size=size, grid=7))
+
+
+def test_a_batch_depends_on_seed_step_and_rank_alone() -> None:
+    feeds = [
+        AmodalData([source_of("simulated")], AmodalConfig(size=64), SceneConfig(batch=2), 5, LossConfig(code_batch=6), 3)
+        for _ in range(2)
+    ]
+    for step, key in ((1, "crops"), (7, "image")):
+        first, second = (feed.batch(step, 0) for feed in feeds)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert not torch.equal(first[key], feeds[0].batch(step + 1, 0)[key])
+        assert not torch.equal(first[key], feeds[0].batch(step, 1)[key])
+    crops = feeds[0].batch(0, 0)["crops"]
+    assert crops.shape == (6, 1, 56, 56)
+    assert 0 <= float(crops.min()) <= float(crops.max()) <= 1
+    assert ((crops > 0) & (crops < 1)).any()  # soft coverage
+
+
+@pytest.mark.slow
+def test_a_short_run_learns_shapes_and_keeps_the_codebook_alive() -> None:
+    torch.manual_seed(0)
+    config = MaskCodeConfig(size=28, codewords=64, width=16, channels=16, delay=40)
+    feed = AmodalData(
+        [source_of("simulated:opaque")],
+        AmodalConfig(size=64, code=config),
+        SceneConfig(),
+        1000,
+        LossConfig(code_batch=48),
+        seed=0,
+    )
+    model = MaskAutoencoder(config)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    for step in range(220):
+        crops = feed.batch(step, 0)["crops"]
+        optimizer.zero_grad()
+        code_loss(model(crops), crops).backward()
+        optimizer.step()
+    model.eval()
+    crops = torch.cat([feed.batch(900 + number, 0)["crops"] for number in range(6)])
+    with torch.no_grad():
+        codes = model.encode(crops)
+        assert float(binary_iou(model.decode(codes), crops).mean()) > 0.9
+    assert usage(codes, config.codewords).share > 0.8
+
+
+def test_jitter_moves_boxes_as_proposals_do() -> None:
+    from latens.systems.amodal.dataset import mask_crops
+    from latens.systems.amodal.simulate import Sample
+
+    mask = np.zeros((1, 64, 64), dtype=bool)
+    mask[0, 16:48, 16:48] = True
+    from latens.data.instances import paint
+
+    sample = Sample(np.zeros((64, 64, 3), dtype=np.uint8), paint(mask, np.zeros(1)))
+    crops = mask_crops(np.random.default_rng(0), [sample], 200, 28)
+    filled = crops.mean((1, 2, 3))
+    tight = (filled > 1 - 1e-6).float().mean()
+    assert 0.1 < float(tight) < 0.5  # a fifth is exact; jitter inwards fills the box as well
+    assert 0.5 < float(filled.min())

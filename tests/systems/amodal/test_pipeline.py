@@ -1,0 +1,236 @@
+"""All variants of the pipeline: gradients, determinism, losses by hand, two stages in one run."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latens.errors import InputError, ModelError, UsageError
+from latens.systems.amodal.config import AmodalConfig, HeadConfig, LossConfig
+from latens.systems.amodal.dataset import AmodalData
+from latens.systems.amodal.heads import REGION, enlargements
+from latens.systems.amodal.objective import AmodalObjective, codeword_loss, mask_loss, occlusion_loss, truth_of
+from latens.systems.amodal.pipeline import AmodalRCNN, Truth
+from latens.systems.amodal.recipes import desk, desk_fcn, gpu, paper, tiny
+from latens.systems.amodal.sources import source_of
+from latens.systems.amodal.trainable import build, check, common_classes
+from latens.training.run import train
+
+BASE = tiny().model.head
+VARIANTS = {
+    "ours": BASE,
+    "code only": replace(BASE, refine=False, occlusion=False),
+    "refined": replace(BASE, occlusion=False),
+    "fcn": replace(BASE, mask="fcn", occlusion=False, dense=0),
+    "fcn dense": replace(BASE, mask="fcn", resolution=56),
+    "asn fcn": replace(BASE, mask="fcn", asn=True),
+    "asn ours": replace(BASE, asn=True),
+}
+
+
+def config(head: HeadConfig, classes: tuple[str, ...] = ("cell",)) -> AmodalConfig:
+    return replace(tiny().model, head=head, classes=classes)
+
+
+def batch(code_steps: int = 0) -> dict[str, torch.Tensor]:
+    recipe = tiny()
+    return AmodalData([source_of("simulated")], config(BASE), recipe.data, code_steps, recipe.objective, 0).batch(3, 0)
+
+
+@pytest.mark.parametrize("head", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_parameter_of_every_variant_receives_a_finite_gradient(head: HeadConfig) -> None:
+    torch.manual_seed(0)
+    sizes = config(head)
+    model = AmodalRCNN(replace(sizes, detector=replace(sizes.detector, rpn_samples=1000)))  # every anchor of every level
+    for module in model.modules():  # residual blocks start as the identity, so nothing would reach their inner layers
+        if isinstance(module, torch.nn.GroupNorm) and not module.weight.any():
+            torch.nn.init.ones_(module.weight)
+    objective = AmodalObjective(LossConfig(), model, 0)
+    (step,) = objective(model, batch(), 0)
+    step.loss.backward()
+    assert torch.isclose(step.loss, torch.stack([torch.as_tensor(term) for term in step.logs.values()]).sum())
+    for name, parameter in model.named_parameters():
+        if name.startswith("code."):
+            assert parameter.grad is None, name  # frozen
+            continue
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("head", VARIANTS.values(), ids=VARIANTS.keys())
+def test_detection_is_deterministic_and_pictures_of_a_batch_do_not_matter(head: HeadConfig) -> None:
+    torch.manual_seed(0)
+    model = AmodalRCNN(config(head, ("a", "b"))).eval()
+    image = torch.rand(2, 3, 64, 96)
+    together = model.detect(image)
+    for index in range(2):
+        (alone,) = model.detect(image[index : index + 1])
+        torch.testing.assert_close(alone.scores, together[index].scores, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(alone.mask, together[index].mask, rtol=1e-3, atol=1e-3)
+        assert len(alone.boxes)
+        assert set(alone.label.tolist()) <= {0, 1}
+        assert (alone.code is None) == (head.mask == "fcn")
+    model.boxes.score_thresh = 1.1
+    (nothing,) = model.detect(image[:1])
+    assert nothing.mask.shape[0] == nothing.visible.shape[0] == 0
+
+
+def test_pictures_without_objects_are_met() -> None:
+    torch.manual_seed(0)
+    model = AmodalRCNN(config(BASE))
+    empty = {
+        "image": torch.rand(2, 3, 64, 64),
+        "amodal": torch.zeros(0, 64, 64),
+        "visible": torch.zeros(0, 64, 64),
+        "label": torch.zeros(0, dtype=torch.long),
+        "owner": torch.zeros(0, dtype=torch.long),
+    }
+    (step,) = AmodalObjective(LossConfig(), model, 0)(model, empty, 0)
+    step.loss.backward()
+    assert step.loss.isfinite()
+
+
+@pytest.mark.parametrize("code_steps", [0, 10])
+def test_processes_that_train_together_get_a_gradient_of_every_parameter(code_steps: int) -> None:
+    torch.manual_seed(0)
+    model = AmodalRCNN(config(BASE))
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        (step,) = AmodalObjective(LossConfig(), model, code_steps)(model, batch(code_steps), 3)
+        step.loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_losses_by_hand() -> None:
+    # Eq. 2: an even chance everywhere costs log 2, whatever the label.
+    truth = Truth(torch.tensor([1]), torch.tensor([0]), torch.ones(1, 8, 8), torch.zeros(1, 8, 8))
+    assert float(occlusion_loss([torch.zeros(2, 4, 4), torch.zeros(2, 2, 2)], truth, 2)) == pytest.approx(math.log(2))
+    sure = torch.stack((torch.full((4, 4), -20.0), torch.full((4, 4), 20.0)))  # picture 1 is hidden throughout
+    assert float(occlusion_loss([sure], truth, 2)) < 1e-6
+    # Eq. 3: logits 0 cost K log 2 a position.
+    torch.manual_seed(0)
+    model = AmodalRCNN(config(BASE))
+    assert model.code is not None
+    target = torch.rand(3, 28, 28)
+    assert float(codeword_loss(torch.zeros(3, 16, 7, 7), target, model.code)) == pytest.approx(16 * math.log(2), rel=1e-5)
+    right = F.one_hot(model.code.encode(target[:, None]), 16).movedim(-1, 1) * 40.0 - 20
+    assert float(codeword_loss(right, target, model.code)) < 1e-5
+    # Eq. 4: only the channel of the true class counts.
+    logits = torch.stack((torch.full((2, 2), 20.0), torch.full((2, 2), -20.0)))[None]
+    assert float(mask_loss(logits, torch.ones(1, 2, 2), torch.tensor([0]))) < 1e-6
+    assert float(mask_loss(logits, torch.ones(1, 2, 2), torch.tensor([1]))) == pytest.approx(20, rel=1e-3)
+
+
+def test_baseline_and_ours_have_equal_parameters() -> None:
+    ours, baseline = (
+        sum(p.numel() for p in AmodalRCNN(replace(recipe.model, classes=("cell",))).parameters())
+        for recipe in (desk(), desk_fcn())
+    )
+    assert abs(baseline / ours - 1) < 0.05
+
+
+def test_settings_that_cannot_be_built_are_refused() -> None:
+    for recipe in (tiny(), desk(), desk_fcn(), gpu(), paper()):
+        check(recipe.model)
+    for wrong in (replace(desk().model, size=100), replace(desk().model, head=HeadConfig(mask="other"))):
+        with pytest.raises(UsageError):
+            check(wrong)
+    with pytest.raises(ValueError, match="power of two"):
+        enlargements(4, 3 * REGION)
+    embryos, shapes = source_of("simulated"), source_of("simulated:opaque")
+    assert common_classes([embryos, shapes], ()) == ("cell",)
+    with pytest.raises(UsageError, match="classes"):
+        common_classes([embryos], ("a", "b"))
+    for word in ("nothing", "coco:", "simulated:other", "kins"):
+        with pytest.raises(UsageError):
+            source_of(word)
+    with pytest.raises(InputError):
+        source_of("nuclei:nowhere")
+
+
+def run(folder: Path, *, resume: bool = False, **settings: str) -> Path:
+    overrides = {name.replace("__", "."): value for name, value in settings.items()}
+    train("amodal", recipe="tiny", data=[], run_dir=folder, overrides=overrides, resume=resume, device="cpu")
+    return folder
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_stages_in_one_run_that_can_be_stopped_anywhere(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", run__steps="24", objective__code_steps="12", run__checkpoint_every="6")
+    seen = [record for record in records(whole) if record["kind"] == "train"]  # type: ignore[comparison-overlap]
+    assert "code_iou" in seen[0]
+    assert "proposals" in seen[-1]
+    parts = tmp_path / "parts"
+    settings = {"run__steps": "24", "objective__code_steps": "12", "run__checkpoint_every": "6"}
+    for seconds in (0.0, 0.0):  # a closed time box after a step each: once in the first stage
+        train(
+            "amodal", recipe="tiny", data=[], run_dir=parts, resume=seconds == 0 and parts.exists(), max_time=seconds,
+            overrides={name.replace("__", "."): value for name, value in settings.items()}, device="cpu",
+        )  # fmt: skip
+    run(parts, resume=True, **settings)
+    from safetensors.torch import load_file
+
+    ends = [load_file(folder / "checkpoints" / "step-00000024" / "model.safetensors") for folder in (whole, parts)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    # The mask code is frozen in the second stage.
+    middle = load_file(whole / "checkpoints" / "step-00000018" / "model.safetensors")
+    frozen = [name for name in middle if name.startswith("code.")]
+    assert frozen
+    assert all(torch.equal(middle[name], ends[0][name]) for name in frozen)
+
+
+@pytest.mark.slow
+def test_a_code_can_be_taken_from_another_run(tmp_path: Path) -> None:
+    first = run(tmp_path / "first", run__steps="4", run__validate_every="4", objective__code_steps="2")
+    settings = {"objective.code_from": str(first / "best"), "run.steps": "2", "run.validate_every": "2"}
+    train("amodal", recipe="tiny", data=[], run_dir=tmp_path / "second", overrides=settings, device="cpu")
+    from latens.hub import load_model
+
+    codes = [load_model(tmp_path / name / "best").weights for name in ("first", "second")]
+    assert all(torch.equal(codes[0][name], codes[1][name]) for name in codes[0] if name.startswith("code."))
+    other = replace(tiny(), objective=replace(tiny().objective, code_from=str(first / "best")))
+    other = replace(other, model=replace(other.model, code=replace(other.model.code, codewords=8)))
+    with pytest.raises(ModelError, match="does not fit"):
+        build(other, [])
+
+
+def test_truth_has_what_the_pipeline_reads() -> None:
+    found = truth_of(batch())
+    assert found.amodal.shape == found.visible.shape
+    assert len(found.owner) == len(found.label) == len(found.amodal)
+    assert batch(code_steps=10).keys() == {"crops"}
+
+
+BARE = """
+import sys
+for name in ("jaxtyping", "constriction", "cyclopts", "rich", "tensorboard", "torchmetrics", "einops", "matplotlib", "jinja2",
+             "cv2", "skimage", "sklearn", "scipy", "av", "bjontegaard", "pycocotools", "faster_coco_eval", "tifffile",
+             "roifile"):
+    sys.modules[name] = None
+from pathlib import Path
+from latens.training.run import train
+settings = {"run.steps": "2", "objective.code_steps": "1", "run.validate_every": "2", "data.validation": "1"}
+train("amodal", recipe="tiny", data=[], run_dir=Path(sys.argv[1]), overrides=settings, device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_training_on_simulated_pictures_needs_few_packages(tmp_path: Path) -> None:
+    # A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors, and nothing else.
+    subprocess.run([sys.executable, "-c", BARE, str(tmp_path / "run")], check=True, timeout=200)
+    assert list((tmp_path / "run" / "best").glob("model*.safetensors"))

@@ -1,0 +1,220 @@
+"""What the segmenter returns and writes: consistent, in the size of the picture, and readable by others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latens.data.annotations import read_annotations
+from latens.data.instances import Layers, paint
+from latens.data.labels import read_labels
+from latens.data.masks import decode, paste
+from latens.errors import InputError, ModelError, ModelMissing
+from latens.hub import load_model, save_model
+from latens.systems.amodal import evaluate as evaluation
+from latens.systems.amodal.bench import run as bench
+from latens.systems.amodal.config import EmbryoConfig
+from latens.systems.amodal.draw import overlay
+from latens.systems.amodal.order import front_margins, layers_of
+from latens.systems.amodal.outputs import Frame, contour, eccentricity, rois, write_outputs
+from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load, ordered, paste_each
+from latens.systems.amodal.simulate import embryo
+from latens.systems.amodal.sources import Simulated
+
+
+def picture(height: int = 70, width: int = 90) -> np.ndarray:
+    return embryo(np.random.default_rng(0), EmbryoConfig(size=max(height, width, 64))).image[:height, :width]
+
+
+@pytest.mark.parametrize("size", [(70, 90), (33, 150), (1, 1), (64, 64)])
+def test_any_size_of_picture(segmenter: AmodalSegmenter, size: tuple[int, int]) -> None:
+    found = segmenter.segment(picture(*size), least_score=0.05)
+    assert found.layers.amodal.shape == (len(found), *size)
+    assert not (found.layers.visible & ~found.layers.amodal).any()
+    assert (np.diff(found.scores) <= 0).all()
+    assert sorted(found.layers.layer) == list(range(len(found)))
+    if size == (70, 90):
+        assert len(found)
+        assert found.codes is not None
+        assert found.codes.shape == (len(found), 7, 7)
+
+
+def test_kinds_of_pictures_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
+    pixels = picture()
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    results = [
+        segmenter.segment(source, least_score=0.05)
+        for source in (
+            pixels,
+            tmp_path / "a.png",
+            Image.fromarray(pixels).convert("L"),
+            tensor,
+        )
+    ]
+    assert all(np.array_equal(result.layers.amodal, results[0].layers.amodal) for result in results)
+    with pytest.raises(InputError):
+        segmenter.segment(np.zeros((4, 4, 7)))
+
+
+def test_windows_give_what_the_whole_picture_gives() -> None:
+    grids = torch.rand(4, 14, 14, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[3.2, 4.1, 20.7, 30.2], [-5.0, -3.0, 8.0, 9.0], [30.0, 20.0, 60.0, 55.0], [50.0, 50.0, 60.0, 60.0]])
+    np.testing.assert_allclose(paste_each(grids, boxes, (40, 48)), paste(grids, boxes, (40, 48)).numpy(), atol=1e-4)
+
+
+def discs() -> Layers:
+    rows, columns = np.mgrid[0:60, 0:80] + 0.5
+    masks = np.stack([np.hypot(rows - 30, columns - x) < 18 for x in (25, 45, 60)])
+    return paint(masks, np.array([1, 0, 2]))
+
+
+def test_order_follows_from_what_is_visible() -> None:
+    layers = discs()
+    margins = front_margins(layers.amodal, layers.visible.astype(float))
+    assert margins[1, 0] == 1
+    assert margins[0, 1] == -1
+    assert layers_of(margins).tolist() == [1, 0, 2]
+    rng = np.random.default_rng(0)  # windows give what whole pictures give
+    amodal, chance = rng.random((5, 12, 14)) > 0.9, rng.random((5, 12, 14))
+    found = front_margins(amodal, chance)
+    for i, j in np.ndindex(5, 5):
+        both = amodal[i] & amodal[j]
+        expected = chance[i][both].mean() - chance[j][both].mean() if both.any() and i != j else 0
+        assert found[i, j] == pytest.approx(expected)
+    assert layers_of(np.zeros((0, 0))).shape == (0,)
+
+
+def test_unsure_objects_hide_nothing() -> None:
+    layers = discs()
+    visible = layers.visible.astype(float)
+    found = ordered(layers.amodal, visible, np.array([0.9, 0.2, 0.8]), np.zeros(3, dtype=np.int64))
+    assert found.layer.tolist() == [0, 2, 1]
+    assert np.array_equal(found.visible[0], layers.amodal[0])
+
+
+def result() -> Frame:
+    layers = discs()
+    found = Segmentation(layers=layers, scores=np.array([0.9, 0.8, 0.7], dtype=np.float32), classes=("cell",))
+    return Frame(np.full((60, 80, 3), 90, dtype=np.uint8), found)
+
+
+def test_files_of_a_picture(tmp_path: Path) -> None:
+    frame = result()
+    paths = write_outputs([frame], tmp_path / "a.json", "a.png")
+    assert [path.name for path in paths] == [
+        "a.cells.csv", "a.frames.csv", "a.overlay.png", "a.masks.tif", "a.rois.zip", "a.json",
+    ]  # fmt: skip
+    back = read_annotations(tmp_path / "a.json").scenes[0]
+    assert np.array_equal(back.layers().amodal, frame.found.layers.amodal)
+    assert np.array_equal(back.layers().visible, frame.found.layers.visible)
+    assert back.layers().layer.tolist() == [1, 0, 2]
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert np.array_equal(decode(written["images"][0]["occlusion"]), frame.found.layers.occlusion)
+    assert np.array_equal(read_labels(tmp_path / "a.masks.tif").amodal, frame.found.layers.amodal)
+    rows = list(csv.DictReader((tmp_path / "a.cells.csv").read_text().splitlines()))
+    assert [float(row["centroid_x"]) for row in rows] == pytest.approx([25, 45, 60], abs=0.3)
+    assert float(rows[0]["diameter_px"]) == pytest.approx(36, abs=0.5)
+    assert [float(row["hidden"]) for row in rows] == pytest.approx(frame.found.layers.hidden_fraction().tolist(), abs=1e-4)
+    (line,) = csv.DictReader((tmp_path / "a.frames.csv").read_text().splitlines())
+    assert line["count"] == "3"
+    assert float(line["symmetry"]) > 0.9
+
+
+def test_files_of_a_stack_and_of_an_empty_picture(tmp_path: Path) -> None:
+    write_outputs([result(), result()], tmp_path / "s.json", "s.tif")
+    assert len(json.loads((tmp_path / "s.json").read_text())["images"]) == 2
+    with Image.open(tmp_path / "s.overlay.tif") as image:
+        assert image.n_frames == 2  # type: ignore[attr-defined]
+    empty = Segmentation(layers=paint(np.zeros((0, 8, 9), dtype=bool), np.zeros(0)), scores=np.zeros(0), classes=("cell",))
+    paths = write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), empty)], tmp_path / "e.json", "e.png")
+    assert [path.suffix for path in paths] == [".csv", ".csv", ".png", ".json"]
+    assert read_annotations(tmp_path / "e.json").scenes[0].instances == ()
+
+
+def test_rois_are_read_by_roifile_and_fit_the_masks() -> None:
+    import cv2
+    from roifile import ImagejRoi
+
+    frame = result()
+    with zipfile.ZipFile(io.BytesIO(rois([frame, frame]))) as archive:
+        read = [ImagejRoi.frombytes(archive.read(name)) for name in archive.namelist()]
+    assert [roi.position for roi in read] == [1, 1, 1, 2, 2, 2]
+    for roi, mask in zip(read, frame.found.layers.amodal, strict=False):
+        fine = np.zeros((600, 800), dtype=np.uint8)  # ten samples a pixel
+        cv2.fillPoly(fine, [np.round(roi.coordinates() * 10).astype(np.int32)], 1)
+        truth = mask.repeat(10, 0).repeat(10, 1)
+        assert (fine.astype(bool) & truth).sum() / (fine.astype(bool) | truth).sum() > 0.98
+    assert contour(np.ones((1, 1), dtype=bool)).mean(0) == pytest.approx([0.5, 0.5])
+
+
+def test_eccentricity_is_that_of_scikit_image() -> None:
+    from skimage.measure import regionprops
+
+    for mask in (*discs().visible, np.ones((1, 9), dtype=bool)):
+        (region,) = regionprops(mask.astype(np.uint8))
+        assert eccentricity(*np.nonzero(mask)[::-1]) == pytest.approx(region.eccentricity, abs=1e-6)
+    assert eccentricity(np.array([3]), np.array([4])) == 0
+
+
+def test_overlay_draws_both_outlines_where_objects_overlap() -> None:
+    frame = result()
+    drawn = overlay(frame.pixels, frame.found.layers)
+    inside_front = frame.found.layers.amodal[0] & frame.found.layers.visible[1]
+    changed = (drawn != frame.pixels).any(2)
+    assert (changed & inside_front).sum() > 5  # the dashed outline of what is behind
+    assert changed.mean() < 0.3
+
+
+def test_saved_and_loaded_models_agree_and_damage_is_met(
+    segmenter: AmodalSegmenter, amodal_folder: Path, tmp_path: Path
+) -> None:
+    again = load(amodal_folder, device="cpu")
+    assert again.model_id == segmenter.model_id
+    assert np.array_equal(again.segment(picture()).layers.amodal, segmenter.segment(picture()).layers.amodal)
+    with pytest.raises(ModelMissing):
+        load(tmp_path)
+    found = load_model(amodal_folder)
+    save_model(tmp_path / "other", {**found.config, "model": {**found.config["model"], "classes": ["a", "b"]}}, found.weights)
+    with pytest.raises(ModelError, match="do not fit"):
+        load(tmp_path / "other")
+    save_model(tmp_path / "codec", {"system": "image_codec"}, {})
+    with pytest.raises(ModelError, match="no amodal"):
+        load(tmp_path / "codec")
+
+
+def test_evaluation_of_perfect_results_is_perfect(segmenter: AmodalSegmenter) -> None:
+    samples = evaluation.frozen_pictures(Simulated("embryo"), 3, 64)
+    perfect = [
+        Segmentation(layers=sample.layers, scores=np.ones(len(sample.layers.layer)), classes=("cell",)) for sample in samples
+    ]
+    report = evaluation.measured(segmenter, "simulated", samples, perfect)
+    for name in ("AP", "AP50", "AP of visible parts", "mean IoU", "order accuracy", "count accuracy"):
+        assert report.numbers[name] == pytest.approx(1), name
+    assert report.numbers["mean area error"] == report.numbers["mean symmetry error"] == 0
+    again = evaluation.frozen_pictures(Simulated("embryo"), 3, 64)
+    assert report.digest == evaluation.digest(again)
+
+
+def test_evaluation_writes_its_report(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
+    report = evaluation.evaluate(segmenter, Path("simulated:opaque"), tmp_path, count=2, size=64)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved["pictures"] == 2
+    assert 0 <= report.numbers["AP"] <= 1
+    assert "AP50" in (tmp_path / "table.txt").read_text()
+    assert (tmp_path / "picture-1.png").is_file()
+
+
+def test_bench_times_the_whole_way(segmenter: AmodalSegmenter) -> None:
+    report = bench(segmenter, repeats=1, size=64, beside=False)
+    assert report.seconds["segment"] > 0
+    assert report.peak_memory_beside >= report.peak_memory > 0
+    assert "pictures/s" in report.table()
