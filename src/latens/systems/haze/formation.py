@@ -61,7 +61,7 @@ def remove_haze(
 ) -> Float[Tensor, "B 3 H W"]:
     """Eq. 1 solved for J, not clamped; t is held at or above `floor`, or noise of the far distance would fill the picture."""
     a = airlight[:, :, None, None]
-    return (hazy - a) / t.clamp_min(floor) + a
+    return torch.addcmul(a, hazy - a, t.clamp_min(floor).reciprocal())
 
 
 def beta_of_visibility(metres: float) -> float:
