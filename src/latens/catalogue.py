@@ -22,6 +22,7 @@ Part = Literal["recipes", "predict", "evaluate", "bench", "reproduce"]
 SYSTEMS: Mapping[str, str] = MappingProxyType(
     {
         "image_codec": "latens.systems.image_codec",
+        "haze": "latens.systems.haze",
     }
 )
 """Every system and the package that holds it. Each has the modules named by `Part`."""

@@ -167,7 +167,8 @@ def relative_depth(depth: Depth, reach: float | None = None) -> Depth:
     if finite.size == 0 and reach is None:
         raise InputError("the depth map is sky only, so it has no reach", hint="give the reach in metres")
     scale = reach if reach is not None else float(np.quantile(finite, QUANTILE))
-    return np.clip(depth / max(scale, 1e-6), 0, 1).astype(np.float32)
+    relative: Depth = np.clip(depth / max(scale, 1e-6), 0, 1).astype(np.float32)
+    return relative
 
 
 def _stored(path: Path) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]  # float32 where it is large
 
 FAR = 400.0  # metres: what is farther is sky
 GROUND, SKY = -1, -2  # indices of what is no box

@@ -111,7 +111,7 @@ def regularise(
 
 def edge_weights(hazy: Float[Tensor, "B 3 H W"], filters: Float[Tensor, "8 1 3 3"], sigma: float) -> Float[Tensor, "B 8 H W"]:
     """Near 1 where the picture is smooth in a direction, near 0 across an edge."""
-    energy = sum(circular(colour, filters).square() for colour in hazy.split(1, 1))
+    energy = torch.stack([circular(colour, filters).square() for colour in hazy.split(1, 1)]).sum(0)
     return torch.exp(-energy / (2 * sigma))
 
 
