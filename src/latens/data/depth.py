@@ -152,7 +152,7 @@ def fill_holes(depth: Depth) -> Depth:
         levels.append(tuple(_halve(part) for part in levels[-1]))  # type: ignore[arg-type]
     filled = _mean(*levels[-1])
     for total, count, sky in reversed(levels[:-1]):
-        coarse = filled.repeat(2, 0).repeat(2, 1)[: total.shape[0], : total.shape[1]]
+        coarse = _smooth(filled.repeat(2, 0).repeat(2, 1)[: total.shape[0], : total.shape[1]])
         own = _mean(total, count, sky)
         filled = np.where(np.isnan(own), coarse, own)
     return np.where(hole, filled, depth).astype(np.float32)
@@ -207,6 +207,18 @@ def _halve(part: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     padded = np.pad(part, ((0, height % 2), (0, width % 2)))
     total: np.ndarray[Any, Any] = padded[0::2, 0::2] + padded[1::2, 0::2] + padded[0::2, 1::2] + padded[1::2, 1::2]
     return total
+
+
+def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Weights 1, 2, 1 along both axes; next to the sky nothing is mixed."""
+    blurred = values
+    for axis in (0, 1):
+        lower, upper = np.roll(blurred, 1, axis), np.roll(blurred, -1, axis)
+        first = (slice(0, 1), slice(None)) if axis == 0 else (slice(None), slice(0, 1))
+        last = (slice(-1, None), slice(None)) if axis == 0 else (slice(None), slice(-1, None))
+        lower[first], upper[last] = blurred[first], blurred[last]
+        blurred = (lower + 2 * blurred + upper) / 4
+    return np.where(np.isfinite(blurred), blurred, values)
 
 
 def _mean(total: np.ndarray[Any, Any], count: np.ndarray[Any, Any], sky: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latens.systems.haze.config import PatchLossConfig
 from latens.systems.haze.estimate import HazeEstimate
-from latens.systems.haze.filters import block_mean, fit_guide, luminance
+from latens.systems.haze.filters import guided_filter, luminance
 from latens.systems.haze.formation import add_haze
 from latens.systems.haze.objective import Batch, half_weights, psnr, side_by_side
 from latens.training.objective import Export, Step
@@ -52,24 +52,26 @@ class DehazeNet(nn.Module):
         result: Tensor = self.head(F.max_pool2d(several, 7, stride=1))
         return result
 
-    def estimate(self, hazy: Float[Tensor, "B 3 H W"], shrink: int = 1) -> HazeEstimate:
-        """Transmission and airlight of pictures of any size in [0, 1]."""
-        reduced = block_mean(hazy, shrink)
+    def windows(self, hazy: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
+        """Transmission in [0, 1] of the window around every pixel, before refinement; pictures of any size in [0, 1]."""
         before, after = (PATCH - 1) // 2, PATCH - 1 - (PATCH - 1) // 2
-        mode = "reflect" if min(reduced.shape[2:]) > after else "replicate"
-        t = self(F.pad(reduced, (before, after, before, after), mode=mode)).float().clamp(0, 1)
-        airlight = brightest_of_haziest(reduced, t)
-        fitted = fit_guide(luminance(reduced), t, max(REFINE_RADIUS // shrink, 1), REFINE_EPSILON)
-        return HazeEstimate(fitted.apply(luminance(hazy), shrink).clamp(FLOOR, 1), airlight, FLOOR)
+        mode = "reflect" if min(hazy.shape[2:]) > after else "replicate"
+        t: Tensor = self(F.pad(hazy, (before, after, before, after), mode=mode))
+        return t.float().clamp(0, 1)
 
+    def airlight(self, hazy: Float[Tensor, "B 3 H W"], t: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3"]:
+        """Colour of the brightest pixel among the 1 % of smallest transmission."""
+        count = max(int(t.shape[2] * t.shape[3] * HAZIEST), 1)
+        chosen = t.flatten(1).topk(count, dim=1, largest=False).indices
+        best = luminance(hazy).flatten(1).gather(1, chosen).argmax(1, keepdim=True)
+        place = chosen.gather(1, best)
+        return hazy.flatten(2).gather(2, place[:, None].expand(-1, 3, -1))[:, :, 0].clamp_min(0.05)
 
-def brightest_of_haziest(hazy: Float[Tensor, "B 3 H W"], t: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3"]:
-    """Colour of the brightest pixel among the 1 % of smallest transmission."""
-    count = max(int(t.shape[2] * t.shape[3] * HAZIEST), 1)
-    chosen = t.flatten(1).topk(count, dim=1, largest=False).indices
-    best = luminance(hazy).flatten(1).gather(1, chosen).argmax(1, keepdim=True)
-    place = chosen.gather(1, best)
-    return hazy.flatten(2).gather(2, place[:, None].expand(-1, 3, -1))[:, :, 0].clamp_min(0.05)
+    def estimate(self, hazy: Float[Tensor, "B 3 H W"]) -> HazeEstimate:
+        """Transmission and airlight at full size."""
+        t = self.windows(hazy)
+        refined = guided_filter(luminance(hazy), t, REFINE_RADIUS, REFINE_EPSILON)
+        return HazeEstimate(refined.clamp(FLOOR, 1), self.airlight(hazy, t), FLOOR)
 
 
 class PatchObjective:
