@@ -156,6 +156,8 @@ def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
     for settings in ({"visibility": 100, "beta": 0.1}, {"visibility": -1}, {"beta": math.nan}, {"reach_metres": 0}):
         with pytest.raises(UsageError):
             haze.haze(image, depth=depth, **settings)
+    with pytest.raises(UsageError, match="makes no haze"):
+        haze.haze(image, method="dcp", visibility=100, depth=depth)
     with pytest.raises(UsageError, match="no visibility"):
         haze.haze(image, method="mmd", visibility=100)
 

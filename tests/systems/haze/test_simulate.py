@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from latens.systems.haze.simulate import GROUND, SKY, Box, _trace, street
+from latens.systems.haze.render import GROUND, SKY, Box, trace
+from latens.systems.haze.simulate import street
 
 SIZE = (48, 72)
 
@@ -28,7 +29,7 @@ def test_points_lie_on_the_surfaces_they_belong_to() -> None:
         Box((-6, 1, 15), (-3, 5, 18), (1, 1, 1), crown=True),
     ]
     directions = rays()
-    distance, owner = _trace(directions, EYE, boxes)
+    distance, owner = trace(directions, EYE, boxes)
     points = EYE + directions * np.where(np.isfinite(distance), distance, 0)[..., None]
     assert set(np.unique(owner)) == {SKY, GROUND, 0, 1, 2}
     assert np.abs(points[owner == GROUND][:, 1]).max() < 1e-3
@@ -45,8 +46,8 @@ def test_points_lie_on_the_surfaces_they_belong_to() -> None:
 
 def test_the_nearest_surface_wins_whatever_the_order() -> None:
     boxes = [Box((-2, 0, 10), (2, 3, 12), (1, 1, 1)), Box((-1, 0, 5), (1, 2, 6), (1, 1, 1))]
-    first, _ = _trace(rays(), EYE, boxes)
-    second, _ = _trace(rays(), EYE, boxes[::-1])
+    first, _ = trace(rays(), EYE, boxes)
+    second, _ = trace(rays(), EYE, boxes[::-1])
     assert np.array_equal(first, second)
     straight = first[30, 40] * rays()[30, 40, 2]
     assert straight == pytest.approx(5, abs=1e-4)

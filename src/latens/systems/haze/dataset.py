@@ -53,15 +53,14 @@ class SceneData:
     def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        train, held = [split(find_scenes(folder), config.validation_share) for folder in folders], []
-        self.train = self._load([path for part, _ in train for path in part])
-        held = self._load([path for _, part in train for path in part])
+        parts = [split(find_scenes(folder), config.validation_share) for folder in folders]
+        self.train = self._load([path for train, _ in parts for path in train])
+        self.held_out = self._load([path for _, held in parts for path in held])
         few = max(round(config.scenes * config.validation_share), 2)
         self.train += [self._street(scene) for scene in simulated(range(config.scenes))]
         if config.scenes:
-            held += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few))]
+            self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few))]
         self.train = [scene for scene in self.train if min(scene.image.shape[:2]) >= config.crop]
-        self.held_out = held
         if not self.train:
             what = f"no scene has both sides of at least {config.crop} pixels"
             raise UsageError(what, hint="give folders with larger pictures, or --set data.crop=... or data.scenes=...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -138,19 +139,14 @@ def prior_term(mean: Float[Tensor, "B C h w"], config: PriorConfig) -> Float[Ten
     return code_mmd(code, positions=config.positions, bandwidths=[factor * sigma for factor in config.kernels])
 
 
-class frozen:
-    """Inside, gradients pass through the modules but are not computed for their parameters."""
-
-    def __init__(self, part: nn.Module) -> None:
-        self.parameters = list(part.parameters())
-
-    def __enter__(self) -> None:
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-
-    def __exit__(self, *raised: object) -> None:
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
+@contextmanager
+def frozen(part: nn.Module) -> Iterator[None]:
+    """Inside, gradients pass through the module but are not computed for its parameters."""
+    part.requires_grad_(False)
+    try:
+        yield
+    finally:
+        part.requires_grad_(True)
 
 
 def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:

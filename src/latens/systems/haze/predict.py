@@ -141,6 +141,9 @@ class Haze:
                 raise UsageError(f"{method} has no visibility to set", where="--method", hint="leave --method out")
             hazy = self.translate(clear, method, "hazy")
         else:
+            if method not in (None, "physical"):
+                what = f"{method} makes no haze"
+                raise UsageError(what, where="--method", hint=f"use {', '.join(TRANSLATORS)}, or leave it out")
             coefficient = scattering(visibility, beta, reach_metres)
             metres = self.metres(clear, depth, depth_format, reach_metres)
             t = transmission(metres, torch.tensor([coefficient], device=self.device))
@@ -162,8 +165,9 @@ class Haze:
             return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
         scale = reach_metres if form.relative else 1.0
-        if form.relative and values.max() > 1:
-            values = values / np.float32(255 if values.max() <= 255 else 65535)
+        most = float(values[np.isfinite(values)].max())
+        if form.relative and most > 1:  # stored as 8 or 16 bits
+            values = values / np.float32(255 if most <= 255 else 65535)
         return torch.from_numpy(values * np.float32(scale))[None, None].to(self.device)
 
     @torch.no_grad()

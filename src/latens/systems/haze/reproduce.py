@@ -15,8 +15,9 @@ from typing import Any
 from latens.data.files import write_atomic
 from latens.errors import UsageError
 from latens.inference.report import Page, Section, Table
+from latens.systems.haze.config import TRANSLATORS
 from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, EvaluationReport, Protocol, evaluate
-from latens.systems.haze.predict import REACH, Haze, read_folder, ready
+from latens.systems.haze.predict import REACH, Haze, read_folder, ready, recipe_for
 from latens.training.config import override
 from latens.training.run import train
 
@@ -30,6 +31,21 @@ PRIORS: Mapping[str, dict[str, str]] = MappingProxyType(
         "MMD, lambda 1": {"objective.prior.weight": "1"},
         "MMD, lambda 10": {"objective.prior.weight": "10"},
         "MMD, five kernels": {"objective.prior.weight": "1", "objective.prior.kernels": "[0.25,0.5,1,2,4]"},
+    }
+)
+
+VARIANTS: Mapping[str, dict[str, str]] = MappingProxyType(
+    {
+        "unit": {"model.kind": "unit", "objective.prior.kind": "kl"},
+        "cyclegan": {
+            "model.kind": "cyclegan",
+            "model.judge.scales": "1",
+            "model.judge.layers": "3",
+            "model.judge.norm": "true",
+            "model.judge.pool": "50",
+            "objective.prior.kind": "none",
+            "objective.identity_weight": "5",
+        },
     }
 )
 
@@ -141,23 +157,20 @@ def _ablation(
 
 
 def recipe_of(scale: Scale, kind: str) -> str:
-    """The recipe a row is trained with; tests have two, of which the others are settings."""
+    """The recipe a row is trained with."""
     if scale.prefix == "tiny":
         return "tiny" if kind == "physical" else "tiny_mmd"
-    if scale.prefix == "paper":
+    if scale.prefix == "paper" and kind in TRANSLATORS:
         return "paper"
-    return "desk" if kind == "physical" else f"desk_{kind}"
+    return recipe_for(kind)
 
 
 def kind_settings(scale: Scale, kind: str) -> dict[str, str]:
-    """What makes a tiny recipe another row."""
-    if scale.prefix != "tiny" or kind in ("mmd", "physical"):
-        return {}
-    if kind == "dehazenet":
-        raise UsageError(
-            "there is no tiny recipe of dehazenet", hint="train it with `latens train haze --recipe desk_dehazenet`"
-        )
-    return {"model.kind": kind, "objective.prior.kind": "kl" if kind == "unit" else "none"}
+    """What makes a recipe of the paper's model another row, where that has none of its own."""
+    if scale.prefix == "tiny" and kind == "dehazenet":
+        hint = "train it with `latens train haze --recipe desk_dehazenet`"
+        raise UsageError("there is no tiny recipe of dehazenet", hint=hint)
+    return {} if scale.prefix == "desk" else dict(VARIANTS.get(kind, {}))
 
 
 def trained(run: Path, scale: Scale, recipe: str, settings: Mapping[str, str], progress: Callable[[str], None]) -> Path:
