@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
     from latens.systems.amodal.predict import AmodalSegmenter
+    from latens.systems.haze.predict import Haze
     from latens.systems.image_codec.predict import ImageCodec
 
 __version__ = "0.1.0"
@@ -35,21 +36,26 @@ def load(name_or_path: Literal["amodal"], *, device: str = "auto", threads: int 
 
 
 @overload
+def load(name_or_path: Literal["haze"], *, device: str = "auto", threads: int | None = None) -> Haze: ...
+
+
+@overload
 def load(name_or_path: str | Path, *, device: str = "auto", threads: int | None = None) -> Any: ...
 
 
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> Any:
-    """A model ready for use, with the verbs of its system (`compress`, `decompress`; `segment`; ...).
+    """A model ready for use, with the verbs of its system (`compress`, `decompress`; `segment`; `dehaze`, `haze`; ...).
 
-    `name_or_path` is a name of `models()`, a folder that holds config.json and model.safetensors, or such a folder on the
-    Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.
+    `name_or_path` is a name of `models()` or of a system, a folder that holds config.json and model.safetensors, or such a
+    folder on the Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.
     `device` is "auto", "cpu", "cuda" or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the
     process. Raises ModelMissing, ModelError or DeviceUnavailable.
     """
-    from latens.catalogue import MODELS, import_part, system_of
+    from latens.catalogue import MODELS, SYSTEMS, import_part, system_of
     from latens.hub import locate
 
-    place = name_or_path if str(name_or_path) in MODELS else locate(name_or_path)
+    known = str(name_or_path) in MODELS or str(name_or_path) in SYSTEMS
+    place = name_or_path if known else locate(name_or_path)
     predict = import_part(system_of(place), "predict")
     return predict.load(place, device=device, threads=threads)
 

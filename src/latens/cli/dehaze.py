@@ -1,0 +1,139 @@
+"""`latens dehaze`"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
+from latens.errors import UsageError
+
+if TYPE_CHECKING:
+    from latens.data.files import InputFile
+    from latens.inference.batch import Job
+    from latens.systems.haze.predict import Haze
+
+
+def dehaze(
+    inputs: Annotated[list[str], Parameter(help="Pictures, clips, folders, patterns such as 'album/*.jpg', or -.")],
+    /,
+    *,
+    out: Output = None,
+    method: Annotated[
+        str | None,
+        Parameter(
+            help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or the best in the box]"
+        ),
+    ] = None,
+    model: Model = "haze",
+    force: Force = False,
+    options: Compute = Compute(),  # noqa: B008
+) -> int:
+    """Pictures and clips without their haze.
+
+    Without -o the result goes beside its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT, and files
+    that are finished are skipped. dcp and bccr need no weights.
+
+        latens dehaze foggy.jpg -o clear.png
+        latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
+    """
+    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.images import PICTURE_ENDINGS, check_ending
+    from latens.data.video import CLIP_ENDINGS
+
+    files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS)
+    jobs = plan(files, out, CLIP_ENDINGS)
+    refuse_to_overwrite(jobs, out, force=force)
+    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and jobs[0].input.suffix.lower() not in CLIP_ENDINGS:
+        check_ending(jobs[0].output)
+    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+
+    from latens.systems.haze.predict import load
+
+    haze = load(model, device=options.device, threads=options.threads)
+    chosen = method or haze.default_method
+    if not haze.has(chosen):
+        haze.model(chosen)  # says what is missing, before any work
+    voice.heading(haze)
+    voice.say(f"method {chosen}")
+
+    def work(job: Job, tick: Tick) -> dict[str, Any]:
+        clip = job.input.suffix.lower() in CLIP_ENDINGS
+        return (dehaze_clip if clip else dehaze_picture)(haze, job, chosen, tick)
+
+    return run_files(jobs, work, voice, force=force, what="dehazing").exit_status
+
+
+def plan(files: list[InputFile], out: Path | None, clips: frozenset[str]) -> list[Job]:
+    """Jobs for pictures and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
+    from latens.data.files import STANDARD_STREAM
+    from latens.inference.batch import plan_jobs
+
+    kinds = {
+        False: [f for f in files if f.path.suffix.lower() not in clips],
+        True: [f for f in files if f.path.suffix.lower() in clips],
+    }
+    if all(kinds.values()) and out is not None and out.suffix and not out.is_dir():
+        raise UsageError("several results cannot go into one file", where=str(out), hint="name a folder with -o")
+    if kinds[True] and out == STANDARD_STREAM:
+        raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
+    mark = "" if out is not None else ".clear"
+    planned = {
+        job.input: job
+        for is_clip, group in kinds.items()
+        for job in plan_jobs(group, out, mark + (".mp4" if is_clip else ".png"))
+    }
+    return [planned[file.path] for file in files]
+
+
+def dehaze_picture(haze: Haze, job: Job, method: str, tick: Tick) -> dict[str, Any]:
+    """One picture into one file; the record of what was done."""
+    from latens.data.images import read_picture
+
+    started = time.perf_counter()
+    picture = read_picture(job.input)
+    image = haze.dehaze(picture, method=method)
+    save_picture(job, image)
+    return record(job, image.width, image.height, method, time.perf_counter() - started, picture.notes)
+
+
+def dehaze_clip(haze: Haze, job: Job, method: str, tick: Tick) -> dict[str, Any]:
+    """One clip into one file; sound is dropped."""
+    from latens.data.video import clip_info, read_clip, write_clip
+
+    started = time.perf_counter()
+    info = clip_info(job.input)
+    count = write_clip(job.output, haze.dehaze_clip(read_clip(job.input), method=method), info.rate)
+    found = record(job, info.width, info.height, method, time.perf_counter() - started, ("sound dropped",))
+    return {**found, "frames": count, "text": f"{found['text']}, {count} frames"}
+
+
+def save_picture(job: Job, image: Any) -> None:
+    """Writes a PIL image to the job's output, which may be standard output (PNG)."""
+    import io
+
+    from latens.data.files import STANDARD_STREAM, write_atomic
+    from latens.data.images import write_image
+
+    if job.output == STANDARD_STREAM:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        write_atomic(job.output, buffer.getvalue())
+    else:
+        write_image(job.output, image)
+
+
+def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:
+    """What was done, for people and machines."""
+    said = "".join(f"; {note}" for note in notes)
+    return {
+        "width": width,
+        "height": height,
+        "method": method,
+        "seconds": round(seconds, 3),
+        "notes": list(notes),
+        "text": f"{job.output}: {width} x {height}, {method}, {seconds:.2f} s{said}",
+    }

@@ -1,0 +1,117 @@
+"""`latens haze`"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
+from latens.errors import UsageError
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job
+
+
+def haze(
+    inputs: Annotated[list[str], Parameter(help="Clear pictures, folders, patterns such as 'album/*.jpg', or -.")],
+    /,
+    *,
+    out: Output = None,
+    visibility: Annotated[
+        float | None, Parameter(validator=Number(gt=0), help="Metres at which contrast falls to 5 %.  [default: a light haze]")
+    ] = None,
+    beta: Annotated[float | None, Parameter(validator=Number(gt=0), help="Scattering coefficient per metre instead.")] = None,
+    depth: Annotated[
+        Path | None, Parameter(help="A depth map (PNG, NPY, EXR), or a folder of them by the names of the pictures.")
+    ] = None,
+    depth_format: Annotated[
+        str, Parameter(help="metres, relative, kitti, nyu, nyu8 or apolloscape: what its numbers mean.")
+    ] = "metres",
+    reach: Annotated[
+        float | None,
+        Parameter(validator=Number(gt=0), help="Metres of the farthest point, where depth is relative or predicted."),
+    ] = None,
+    refine_depth: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Move the edges of --depth to those of the picture.")
+    ] = False,
+    airlight: Annotated[tuple[float, float, float], Parameter(help="Colour of the haze: red, green, blue in 0..1.")] = (
+        0.9,
+        0.9,
+        0.9,
+    ),
+    method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: as the model has learned it, without a knob.")] = None,
+    model: Model = "haze",
+    force: Force = False,
+    options: Compute = Compute(),  # noqa: B008
+) -> int:
+    """Clear pictures in haze of a chosen visibility.
+
+    Depth is read from --depth or predicted. Without -o the result goes beside its input as NAME.hazy.png.
+
+        latens haze street.jpg -o foggy.png --visibility 150
+        latens haze street.jpg --visibility 80 --depth street.npy
+        latens haze streets/ -o foggy/ --beta 0.02 --depth depth/ --depth-format kitti
+    """
+    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.images import PICTURE_ENDINGS, check_ending
+    from latens.inference.batch import plan_jobs
+
+    if visibility is not None and beta is not None:
+        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
+    if any(not 0 <= value <= 1 for value in airlight):
+        raise UsageError("colours are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
+    files = find_inputs(inputs, PICTURE_ENDINGS)
+    jobs = plan_jobs(files, out, ".png" if out is not None else ".hazy.png")
+    refuse_to_overwrite(jobs, out, force=force)
+    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
+        check_ending(jobs[0].output)
+    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+
+    from latens.cli.dehaze import record, save_picture
+    from latens.data.depth import format_of
+    from latens.data.images import read_picture
+    from latens.systems.haze.predict import REACH, load
+
+    form = format_of(depth_format)
+    loaded = load(model, device=options.device, threads=options.threads)
+    if (method is not None and not loaded.has(method)) or (method is None and depth is None and not loaded.has("physical")):
+        loaded.model(method or "physical")  # says what is missing, before any work
+    voice.heading(loaded)
+
+    def work(job: Job, tick: Tick) -> dict[str, Any]:
+        started = time.perf_counter()
+        picture = read_picture(job.input)
+        image = loaded.haze(
+            picture,
+            visibility=visibility,
+            beta=beta,
+            depth=depth_of(job.input, depth),
+            depth_format=form,
+            airlight=airlight,
+            reach_metres=reach or REACH,
+            method=method,
+            refine_depth=refine_depth,
+        )
+        save_picture(job, image)
+        return record(job, image.width, image.height, method or "Eq. 1", time.perf_counter() - started, picture.notes)
+
+    return run_files(jobs, work, voice, force=force, what="hazing").exit_status
+
+
+def depth_of(picture: Path, depth: Path | None) -> Path | None:
+    """The depth map of a picture: the file itself, or the one of its name in the folder. Raises UsageError."""
+    from latens.data.depth import DEPTH_ENDINGS
+
+    if depth is None or not depth.is_dir():
+        return depth
+    names = [depth / f"{picture.stem}{mark}{ending}" for mark in ("", "_depth") for ending in sorted(DEPTH_ENDINGS)]
+    found = next((path for path in names if path.is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"no depth map for {picture.name}", where=str(depth), hint=f"looked for {picture.stem}[_depth].npy, .png ..."
+        )
+    return found

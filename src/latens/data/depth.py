@@ -1,0 +1,227 @@
+"""Depth maps of the usual data sets and of plain folders, as float32 arrays (H, W).
+
+Metres where the format knows them, otherwise relative numbers; larger is farther. `inf` is sky. Holes, places without a
+measurement, are filled from their surroundings. Only what is a depth map of the right size gets through.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from latens.data.exr import read_exr
+from latens.data.files import read_bytes
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+
+Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+
+DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
+FILE_LIMIT = 2**30  # bytes
+PIXEL_LIMIT = 64 * 2**20
+QUANTILE = 0.999  # distance that stands for the reach of a scene: single pixels beyond it are often wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthFormat:
+    """How stored values become depth: metres = value * scale, or for disparities scale / (value - offset)."""
+
+    scale: float = 1.0  # metres per stored unit; of a disparity, focal length * baseline * units per pixel
+    hole: float | None = 0.0  # stored value without a measurement; NaN is allowed; None: every value is one
+    sky: float | None = None  # stored values from this one on are sky
+    disparity: bool = False
+    offset: float = 0.0
+    relative: bool = False  # the unit is not known
+
+
+FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
+    {
+        # 16-bit PNG rendered from a point cloud: 200 units a metre, the largest value where there was no point, mostly sky.
+        "apolloscape": DepthFormat(scale=1 / 200, sky=65535),
+        "kitti": DepthFormat(scale=1 / 256),
+        "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimetres
+        "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten metres
+        "metres": DepthFormat(),  # NPY and EXR
+        "relative": DepthFormat(relative=True, hole=None),
+    }
+)
+
+
+class Camera(NamedTuple):
+    """What turns a disparity into a distance."""
+
+    focal: float  # pixels
+    baseline: float  # metres
+
+
+def format_of(name: str) -> DepthFormat:
+    """The format of that name. Raises UsageError."""
+    if name not in FORMATS:
+        raise UsageError(f"no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def cityscapes_format(camera: Camera) -> DepthFormat:
+    """Cityscapes disparity: a stored value v > 0 is (v - 1) / 256 pixels; 0 is a hole."""
+    return DepthFormat(scale=camera.focal * camera.baseline * 256, offset=1, disparity=True)
+
+
+def read_camera(path: Path) -> Camera:
+    """A Cityscapes camera file (JSON). Raises UnreadableInput."""
+    try:
+        found = json.loads(read_bytes(path, limit=2**20))
+        return Camera(float(found["intrinsic"]["fx"]), float(found["extrinsic"]["baseline"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableInput(f"not a Cityscapes camera ({error})", where=str(path)) from error
+
+
+def read_depth(
+    source: str | Path | np.ndarray[Any, Any],
+    form: DepthFormat = FORMATS["metres"],
+    *,
+    size: tuple[int, int] | None = None,
+) -> Depth:
+    """Depth (H, W) with holes filled and sky infinite, from a PNG, TIFF, NPY or EXR file or an array.
+
+    `size` is the (height, width) it must have. Raises UnreadableInput for what is no depth map, InputError for one of
+    another size, without any measurement, or with NaN or negative depth, LimitExceeded.
+    """
+    where = None if isinstance(source, np.ndarray) else str(source)
+    values = source if isinstance(source, np.ndarray) else _stored(Path(source))
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
+        what = f"an array of shape {values.shape} and type {values.dtype} is no depth map"
+        raise InputError(what, where=where, hint="depth is one number per pixel, (H, W)")
+    if size is not None and values.shape != size:
+        what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its picture {size[1]} x {size[0]}"
+        raise InputError(what, where=where, hint="resize the depth map without blurring it")
+    try:
+        return fill_holes(to_depth(values, form))
+    except InputError as error:
+        raise error.at(where or "depth") from None
+
+
+def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
+    """Stored values as depth: NaN where there is a hole, infinite in the sky. Raises InputError for values that are neither."""
+    stored = values.astype(np.float64)
+    nan = np.isnan(stored)
+    hole = np.zeros(stored.shape, bool)
+    if form.hole is not None:
+        hole = nan if math.isnan(form.hole) else stored == form.hole
+    if (nan & ~hole).any():
+        share = 100 * nan.mean()
+        raise InputError(f"the depth map contains NaN ({share:.3g} % of its pixels)", hint="use DepthFormat(hole=math.nan)")
+    sky = np.isposinf(stored) | (stored >= form.sky if form.sky is not None else False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if form.disparity:
+            depth = form.scale / (stored - form.offset)
+            sky |= ~hole & (stored <= form.offset)  # no shift at all: infinitely far
+        else:
+            depth = stored * form.scale
+    depth[sky & ~hole], depth[hole] = np.inf, np.nan
+    measured = depth[np.isfinite(depth)]
+    if measured.size == 0:
+        what = "the depth map is empty: it holds no measurement"
+        raise InputError(what, hint="check the format: which value is a hole, which is sky")
+    if measured.min() < 0:
+        raise InputError(f"the depth map contains negative depth ({measured.min():g})", hint="larger must be farther")
+    return depth.astype(np.float32)
+
+
+def fill_holes(depth: Depth) -> Depth:
+    """NaN filled from the surroundings, near ones first: averages of ever larger blocks, sky left alone.
+
+    Where a block holds sky only, its holes become sky.
+    """
+    hole = np.isnan(depth)
+    if not hole.any():
+        return depth
+    finite = np.isfinite(depth)
+    total = np.where(finite, depth, 0).astype(np.float64)
+    levels = [(total, finite.astype(np.float64), np.isposinf(depth).astype(np.float64))]
+    while max(levels[-1][0].shape) > 1:
+        levels.append(tuple(_halve(part) for part in levels[-1]))  # type: ignore[arg-type]
+    filled = _mean(*levels[-1])
+    for total, count, sky in reversed(levels[:-1]):
+        coarse = _smooth(filled.repeat(2, 0).repeat(2, 1)[: total.shape[0], : total.shape[1]])
+        own = _mean(total, count, sky)
+        filled = np.where(np.isnan(own), coarse, own)
+    return np.where(hole, filled, depth).astype(np.float32)
+
+
+def relative_depth(depth: Depth, reach: float | None = None) -> Depth:
+    """Depth divided by `reach` (by default its own 99.9 % quantile, without the sky) and held to [0, 1]; sky is 1.
+
+    The reading under which the numbers of 002 fit its ranges of beta: d in [0, 1]. Raises InputError when all is sky.
+    """
+    finite = depth[np.isfinite(depth)]
+    if finite.size == 0 and reach is None:
+        raise InputError("the depth map is sky only, so it has no reach", hint="give the reach in metres")
+    scale = reach if reach is not None else float(np.quantile(finite, QUANTILE))
+    relative: Depth = np.clip(depth / max(scale, 1e-6), 0, 1).astype(np.float32)
+    return relative
+
+
+def _stored(path: Path) -> np.ndarray[Any, Any]:
+    data = read_bytes(path, limit=FILE_LIMIT)
+    try:
+        if path.suffix.lower() == ".npy":
+            return _npy(data)
+        if path.suffix.lower() == ".exr":
+            return read_exr(data)
+        return _picture(data)
+    except (InputError, LimitExceeded) as error:
+        raise error.at(str(path)) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        what = f"this is no depth map, or a damaged one ({' '.join(str(error).split())[:120]})"
+        raise UnreadableInput(what, where=str(path), hint=f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}") from error
+
+
+def _npy(data: bytes) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    if values.size > PIXEL_LIMIT:
+        raise LimitExceeded(f"{values.size:,} values are more than the limit of {PIXEL_LIMIT:,}")
+    return values
+
+
+def _picture(data: bytes) -> np.ndarray[Any, Any]:
+    with Image.open(io.BytesIO(data), formats=("PNG", "TIFF", "PPM")) as image:
+        if image.width * image.height > PIXEL_LIMIT:
+            raise LimitExceeded(f"{image.width} x {image.height} are more pixels than the limit of {PIXEL_LIMIT:,}")
+        if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
+            raise InputError(f"a picture of mode {image.mode} is no depth map", hint="depth is grey, 8 or 16 bits")
+        return np.array(image)
+
+
+def _halve(part: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    height, width = part.shape
+    padded = np.pad(part, ((0, height % 2), (0, width % 2)))
+    total: np.ndarray[Any, Any] = padded[0::2, 0::2] + padded[1::2, 0::2] + padded[0::2, 1::2] + padded[1::2, 1::2]
+    return total
+
+
+def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Weights 1, 2, 1 along both axes; next to the sky nothing is mixed."""
+    blurred = values
+    for axis in (0, 1):
+        lower, upper = np.roll(blurred, 1, axis), np.roll(blurred, -1, axis)
+        first = (slice(0, 1), slice(None)) if axis == 0 else (slice(None), slice(0, 1))
+        last = (slice(-1, None), slice(None)) if axis == 0 else (slice(None), slice(-1, None))
+        lower[first], upper[last] = blurred[first], blurred[last]
+        blurred = (lower + 2 * blurred + upper) / 4
+    return np.where(np.isfinite(blurred), blurred, values)
+
+
+def _mean(total: np.ndarray[Any, Any], count: np.ndarray[Any, Any], sky: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean of what was measured in a block, infinite where it saw sky only, NaN where it saw nothing."""
+    nothing = np.where(sky > 0, np.inf, np.nan)
+    return np.where(count > 0, total / np.maximum(count, 1), nothing)

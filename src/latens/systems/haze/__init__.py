@@ -1,0 +1,1 @@
+"""Joint haze synthesis and dehazing (002)."""

@@ -1,0 +1,74 @@
+"""Dark channel prior (He, Sun, Tang 2009; row "He's" of Table 1 of 002), refined by a guided filter.
+
+Of a clear outdoor picture nearly every window holds something dark in some colour; haze lifts it to A (1 - t).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from latens.systems.haze.estimate import HazeEstimate
+from latens.systems.haze.filters import block_mean, block_min, box_min, fit_guide, luminance
+from latens.systems.haze.formation import FLOOR
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+SMALLEST_AIRLIGHT = 0.05  # a black picture has no airlight to divide by
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkChannelConfig:
+    """The paper's numbers; `shrink` above 1 works on a picture so many times smaller and applies at full size."""
+
+    patch: int = 15  # side of the window in pixels, odd
+    omega: float = 0.95  # share of the haze that is removed
+    radius: int = 30  # of the guided filter, in pixels
+    epsilon: float = 1e-4
+    brightest: float = 0.001  # share of the pixels, those of the largest dark channel, that tell the airlight
+    colour_guide: bool = False
+    floor: float = FLOOR
+    shrink: int = 1
+
+
+# omega, patch and epsilon chosen on public scenes with the haze of 002, section 4.1.1: less is removed, more is right.
+GENTLE = DarkChannelConfig(patch=7, omega=0.6, epsilon=1e-3)
+FAST = DarkChannelConfig(shrink=4)
+
+
+def dark_channel_prior(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig | None = None) -> HazeEstimate:
+    """Transmission and airlight of hazy pictures in [0, 1], of any size."""
+    config = config or DarkChannelConfig()
+    coarse, airlight = coarse_transmission(hazy, config)
+    guide = hazy if config.colour_guide else luminance(hazy)
+    radius = max(config.radius // config.shrink, 1)
+    fitted = fit_guide(block_mean(guide, config.shrink), coarse, radius, config.epsilon)
+    t = fitted.apply(guide, config.shrink)
+    return HazeEstimate(t.clamp_(config.floor, 1), airlight, config.floor)
+
+
+def coarse_transmission(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig) -> tuple[Tensor, Tensor]:
+    """1 - omega dark(I / A), (B, 1, h, w) for the blocks of `shrink`, and A (B, 3), before refinement.
+
+    The windows reach as far as at full size, up to a block.
+    """
+    radius = round((config.patch - 1) / 2 / config.shrink)
+    darkest = block_min(hazy, config.shrink)
+    airlight = airlight_of(block_mean(hazy, config.shrink), dark_channel(darkest, radius), config.brightest)
+    return 1 - config.omega * dark_channel(darkest / airlight[:, :, None, None], radius), airlight
+
+
+def dark_channel(image: Float[Tensor, "B 3 H W"], radius: int) -> Float[Tensor, "B 1 H W"]:
+    """Smallest value of any colour in the window around every pixel."""
+    return box_min(image.amin(1, keepdim=True), radius)
+
+
+def airlight_of(hazy: Float[Tensor, "B 3 H W"], dark: Float[Tensor, "B 1 H W"], share: float) -> Float[Tensor, "B 3"]:
+    """Mean colour of the pixels of the largest dark channel, at least one of them."""
+    count = max(int(dark.shape[2] * dark.shape[3] * share), 1)
+    chosen = dark.flatten(1).topk(count, dim=1, sorted=False).indices
+    colours = hazy.flatten(2).gather(2, chosen[:, None].expand(-1, 3, -1))
+    return colours.mean(2).clamp_min(SMALLEST_AIRLIGHT)

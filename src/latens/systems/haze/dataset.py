@@ -1,0 +1,217 @@
+"""Hazy and clear crops: from scenes with depth, hazed by Eq. 1, or from folders of real hazy and real clear pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latens.data.depth import relative_depth
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+from latens.systems.haze.baselines.dehazenet import PATCH
+from latens.systems.haze.config import HazeDataConfig
+from latens.systems.haze.formation import Weather, add_haze, draw_weather, transmission
+from latens.systems.haze.scenes import (
+    HELD_OUT_SEED,
+    Scene,
+    ScenePath,
+    find_scenes,
+    load_scene,
+    natural,
+    reduced,
+    simulated,
+    split,
+)
+from latens.training.data import generator
+
+MULTIPLE = 32  # sides of held-out pictures are cut to multiples of it
+STREET_REACH = (60.0, 200.0)  # metres
+FIXED = 77  # stream of the weathers that belong to a picture
+
+
+class Ready(NamedTuple):
+    """A scene as it is held: bytes, and relative depth in [0, 1]."""
+
+    image: Pixels
+    depth: np.ndarray
+
+
+class SceneData:
+    """Batches of scenes with depth, from folders and simulated streets.
+
+    {"hazy", "truth", "depth", "airlight", "beta"} describe hazed scenes, "clear" are pictures of other ones; all (B, ., crop,
+    crop). Raises UsageError when nothing is large enough.
+    """
+
+    def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        parts = [split(find_scenes(folder), config.validation_share) for folder in folders]
+        self.train = self._load([path for train, _ in parts for path in train])
+        self.held_out = self._load([path for _, held in parts for path in held])
+        few = max(round(config.scenes * config.validation_share), 2)
+        self.train += [self._street(scene) for scene in simulated(range(config.scenes))]
+        if config.scenes:
+            self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few))]
+        self.train = [scene for scene in self.train if min(scene.image.shape[:2]) >= config.crop]
+        if not self.train:
+            what = f"no scene has both sides of at least {config.crop} pixels"
+            raise UsageError(what, hint="give folders with larger pictures, or --set data.crop=... or data.scenes=...")
+
+    def _load(self, paths: Sequence[ScenePath]) -> list[Ready]:
+        ready = []
+        for path in paths:
+            try:
+                ready.append(self._ready(load_scene(path, border=self.config.border)))
+            except (InputError, LimitExceeded) as error:
+                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+        return ready
+
+    def _ready(self, scene: Scene) -> Ready:
+        small = reduced(scene, self.config.side)
+        return Ready(small.image, relative_depth(small.depth, self.config.reach or None))
+
+    def _street(self, scene: Scene) -> Ready:
+        """A simulated street; its own reach would be its end far away, so one of a city block or two is drawn."""
+        small = reduced(scene, self.config.side)
+        drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_REACH)
+        return Ready(small.image, relative_depth(small.depth, self.config.reach or float(drawn)))
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.seed, step, rank)
+        count, half = len(self.train), len(self.train) // 2
+        apart = self.config.disjoint and half > 0
+        hazed, weathers, clear = [], [], []
+        for _ in range(self.config.batch):
+            index = int(rng.integers(half if apart else count))
+            hazed.append(self._crop(self.train[index], rng))
+            weathers.append(self._weather(index, rng))
+            other = int(rng.integers(half, count)) if apart else int(rng.integers(count))
+            clear.append(self._crop(self.train[other], rng))
+        weather = Weather(torch.cat([w.airlight for w in weathers]), torch.cat([w.beta for w in weathers]))
+        return {**hazy_batch(hazed, weather), "clear": pictures([crop.image for crop in clear])}
+
+    def _weather(self, index: int, rng: np.random.Generator) -> Weather:
+        if self.config.draws:
+            rng = np.random.default_rng([self.seed, FIXED, index, int(rng.integers(self.config.draws))])
+        return draw_weather(rng, 1)
+
+    def _crop(self, scene: Ready, rng: np.random.Generator) -> Ready:
+        """A part of the scene, enlarged up to half again, sometimes mirrored."""
+        height, width = scene.image.shape[:2]
+        size = self.config.crop
+        side = int(rng.integers(max(size * 2 // 3, 1), min(height, width, size * 3 // 2) + 1))
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        window = (slice(top, top + side), slice(left, left + side))
+        image, depth = scene.image[window], scene.depth[window]
+        if side != size:
+            image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+            depth = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.NEAREST))
+        if rng.random() < 0.5:
+            image, depth = image[:, ::-1], depth[:, ::-1]
+        return Ready(image, depth)
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        """Every held-out scene whole, cut to multiples of 32, with one weather each."""
+        batches = []
+        for index, scene in enumerate(self.held_out):
+            height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in scene.image.shape[:2])
+            whole = Ready(scene.image[:height, :width], scene.depth[:height, :width])
+            batch = hazy_batch([whole], draw_weather(np.random.default_rng([FIXED, index]), 1))
+            batches.append({**batch, "clear": batch["truth"]})
+        return batches
+
+
+class UnpairedData:
+    """{"hazy", "clear"} crops of real pictures: a folder of each, with nothing in common but the kind of scene."""
+
+    def __init__(self, hazy: Sequence[Path], clear: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        self.train, self.held_out = {}, {}
+        for domain, folders in (("hazy", hazy), ("clear", clear)):
+            found = [picture for folder in folders for picture in self._load(folder)]
+            if not found:
+                what = f"no picture of at least {config.crop} x {config.crop} pixels"
+                raise UnreadableInput(what, where=", ".join(map(str, folders)))
+            held = max(round(len(found) * config.validation_share), 1)
+            self.train[domain] = found[:-held] or found
+            self.held_out[domain] = found[-held:]
+
+    def _load(self, folder: Path) -> list[Pixels]:
+        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural(str(p)))
+        found = []
+        for path in paths:
+            try:
+                pixels = read_picture(path).pixels
+            except (InputError, LimitExceeded) as error:
+                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                continue
+            flat = np.zeros(pixels.shape[:2], np.float32)
+            small = reduced(Scene(path.name, pixels, flat), self.config.side).image
+            if min(small.shape[:2]) >= self.config.crop:
+                found.append(small)
+        return found
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.seed, step, rank)
+        return {
+            domain: pictures([self._crop(self.train[domain], rng) for _ in range(self.config.batch)]) for domain in self.train
+        }
+
+    def _crop(self, found: list[Pixels], rng: np.random.Generator) -> Pixels:
+        picture = found[int(rng.integers(len(found)))]
+        size = self.config.crop
+        top, left = (int(rng.integers(side - size + 1)) for side in picture.shape[:2])
+        part = picture[top : top + size, left : left + size]
+        return part[:, ::-1] if rng.random() < 0.5 else part
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        pairs = zip(self.held_out["hazy"], self.held_out["clear"], strict=False)
+        return [{"hazy": pictures([_whole(hazy)]), "clear": pictures([_whole(clear)])} for hazy, clear in pairs]
+
+
+class PatchData:
+    """{"patches": (B, 3, 16, 16)} of clear pictures, for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
+
+    def __init__(self, scenes: SceneData, batch: int) -> None:
+        self.scenes = scenes
+        self.count = batch
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.scenes.seed, step, rank)
+        patches = []
+        for _ in range(self.count):
+            image = self.scenes.train[int(rng.integers(len(self.scenes.train)))].image
+            top, left = (int(rng.integers(side - PATCH + 1)) for side in image.shape[:2])
+            patches.append(image[top : top + PATCH, left : left + PATCH])
+        return {"patches": pictures(patches)}
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        return self.scenes.validation()
+
+
+def hazy_batch(scenes: Sequence[Ready], weather: Weather) -> dict[str, Tensor]:
+    """Scenes of one size under their weather, rounded to 8 bits as a camera stores them."""
+    truth = pictures([scene.image for scene in scenes])
+    depth = torch.from_numpy(np.stack([scene.depth for scene in scenes]))[:, None]
+    hazy = add_haze(truth, transmission(depth, weather.beta), weather.airlight).mul(255).round().div(255)
+    return {"hazy": hazy, "truth": truth, "depth": depth, "airlight": weather.airlight, "beta": weather.beta}
+
+
+def pictures(pixels: Sequence[Pixels]) -> Tensor:
+    """(H, W, 3) bytes -> (B, 3, H, W) float in [0, 1]."""
+    stacked = torch.from_numpy(np.ascontiguousarray(np.stack(pixels)))
+    return stacked.permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def _whole(picture: Pixels) -> Pixels:
+    height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in picture.shape[:2])
+    return picture[:height, :width]

@@ -1,0 +1,121 @@
+"""How haze forms (002, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
+
+Letters: B batch, H W picture size; I hazy, J clear, t transmission, A airlight, d distance, beta scattering coefficient.
+Pictures and airlight are in [0, 1]; the product beta d has no unit, so beta is per metre where d is in metres, and per
+reach of the scene where d is relative to it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+CONTRAST = (
+    0.05  # of a black object against the horizon, at the distance that is called visibility (meteorological optical range)
+)
+AIRLIGHT = (0.8, 1.0)  # range of each colour (002, section 4.1.1)
+BETA = (0.8, 1.6)  # range, per reach of the scene (002, section 4.1.1)
+MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # of those uniform ranges
+FLOOR = 0.1  # smallest transmission that haze is divided by (He et al. 2009)
+
+
+class Weather(NamedTuple):
+    """Haze of a batch of pictures."""
+
+    airlight: Float[Tensor, "B 3"]
+    beta: Float[Tensor, "B"]
+
+
+def transmission(depth: Float[Tensor, "B 1 H W"], beta: Float[Tensor, "B"]) -> Float[Tensor, "B 1 H W"]:
+    """exp(-beta d): the share of light that reaches the camera, in [0, 1]. Infinite depth (sky) gives 0 where beta > 0."""
+    return torch.exp(-beta[:, None, None, None] * depth)
+
+
+def add_haze(
+    clear: Float[Tensor, "B 3 H W"],
+    t: Float[Tensor, "B 1 H W"],
+    airlight: Float[Tensor, "B 3"],
+    *,
+    linear_light: bool = False,
+) -> Float[Tensor, "B 3 H W"]:
+    """Eq. 1. The literature mixes gamma-encoded values as they are; `linear_light` decodes sRGB first, as light does."""
+    a = airlight[:, :, None, None]
+    if linear_light:
+        return encode_srgb(decode_srgb(clear) * t + decode_srgb(a) * (1 - t))
+    return clear * t + a * (1 - t)
+
+
+def remove_haze(
+    hazy: Float[Tensor, "B 3 H W"],
+    t: Float[Tensor, "B 1 H W"],
+    airlight: Float[Tensor, "B 3"],
+    *,
+    floor: float = FLOOR,
+) -> Float[Tensor, "B 3 H W"]:
+    """Eq. 1 solved for J, not clamped; t is held at or above `floor`, or noise of the far distance would fill the picture."""
+    a = airlight[:, :, None, None]
+    return torch.addcmul(a, hazy - a, t.clamp_min(floor).reciprocal())
+
+
+def beta_of_visibility(metres: float) -> float:
+    """Scattering coefficient per metre at which contrast falls to 5 % over the visibility: ln(20) / metres."""
+    return -math.log(CONTRAST) / metres
+
+
+def visibility_of_beta(beta: float) -> float:
+    """The inverse of `beta_of_visibility`."""
+    return -math.log(CONTRAST) / beta
+
+
+def draw_weather(
+    rng: np.random.Generator,
+    count: int,
+    *,
+    airlight: tuple[float, float] = AIRLIGHT,
+    beta: tuple[float, float] = BETA,
+) -> Weather:
+    """Independent uniform weather for `count` pictures: a value per colour and one coefficient each (002, section 4.1.1)."""
+    colours = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
+    coefficients = rng.uniform(*beta, size=count).astype(np.float32)
+    return Weather(torch.from_numpy(colours), torch.from_numpy(coefficients))
+
+
+def measure_beta(
+    hazy: Float[Tensor, "3 H W"], clear: Float[Tensor, "3 H W"], depth: Float[Tensor, "1 H W"], airlight: Float[Tensor, "3"]
+) -> float:
+    """Beta of a picture whose clear version, depth and airlight are known: least squares of -log t over depth.
+
+    Pixels count by (J - A)^2, those nearly of the airlight's colour say nothing. Infinite depth is left out. Raises
+    ValueError when nothing is left.
+    """
+    contrast = (clear - airlight[:, None, None]).double()
+    veiled = (hazy - airlight[:, None, None]).double()
+    energy = contrast.square().sum(0)
+    t = (contrast * veiled).sum(0) / energy.clamp_min(1e-12)
+    distance = depth[0].double()
+    kept = distance.isfinite() & (distance > 0) & (energy > 1e-3) & (t > 0.02) & (t <= 1.05)
+    if not bool(kept.any()):
+        raise ValueError("no pixel tells the scattering coefficient")
+    # The error of log t grows as 1 / t, and that of t as 1 / contrast.
+    weight = energy[kept] * t[kept].square()
+    optical = -t[kept].log()
+    return float((weight * distance[kept] * optical).sum() / (weight * distance[kept].square()).sum())
+
+
+def decode_srgb(values: Tensor) -> Tensor:
+    """Linear light of sRGB values in [0, 1]."""
+    held = values.clamp(0, 1)
+    return torch.where(held <= 0.04045, held / 12.92, ((held + 0.055) / 1.055) ** 2.4)
+
+
+def encode_srgb(light: Tensor) -> Tensor:
+    """SRGB values of linear light in [0, 1]."""
+    held = light.clamp(0, 1)
+    return torch.where(held <= 0.0031308, held * 12.92, 1.055 * held.clamp_min(1e-12) ** (1 / 2.4) - 0.055)

@@ -1,0 +1,127 @@
+"""Layers of the translators: padded convolutions, and normalisation whose statistics can be held still.
+
+Instance and layer normalisation depend on the whole picture. A picture that is worked on in pieces takes the statistics of
+the picture reduced to a small size, the same for every piece, so that pieces fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+EPSILON = 1e-5
+
+
+class PictureNorm(nn.Module):
+    """(x - mean) / deviation per picture: of each channel (instance), or of all with learned gain and bias (layer)."""
+
+    def __init__(self, channels: int, *, layer: bool = False) -> None:
+        super().__init__()
+        self.dims = (1, 2, 3) if layer else (2, 3)
+        self.gain = nn.Parameter(torch.ones(channels, 1, 1)) if layer else None
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1)) if layer else None
+        self.recording = False
+        self.held: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        values = x.float()
+        if self.held is not None and not self.recording:
+            mean, scale = self.held
+        else:
+            variance, mean = torch.var_mean(values, self.dims, correction=0, keepdim=True)
+            scale = (variance + EPSILON).rsqrt()
+            if self.recording:
+                self.held = (mean, scale)
+        y = (values - mean) * scale
+        if self.gain is not None and self.bias is not None:
+            y = y * self.gain + self.bias
+        return y.to(x.dtype)
+
+
+@contextmanager
+def held_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, the first pass through a normalisation fixes its statistics for all later ones."""
+    norms = [part for part in model.modules() if isinstance(part, PictureNorm)]
+    hooks = [norm.register_forward_hook(_stop_recording) for norm in norms]
+    for norm in norms:
+        norm.recording = True
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm in norms:
+            norm.recording, norm.held = False, None
+
+
+def _stop_recording(norm: nn.Module, inputs: object, output: object) -> None:
+    assert isinstance(norm, PictureNorm)
+    norm.recording = False
+
+
+def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Convolution with mirrored borders: (B, channels_in, stride h, stride w) -> (B, channels_out, h, w)."""
+    padding = (kernel - 1) // 2
+    return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, padding_mode="reflect")
+
+
+class NormResidual(nn.Module):
+    """x plus two normalised 3 x 3 convolutions of it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv(channels, channels, 3), PictureNorm(channels), nn.ReLU(), conv(channels, channels, 3), PictureNorm(channels)
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        total: Tensor = x + self.body(x)
+        return total
+
+
+class PerDomain(nn.Module):
+    """The parts of the hazy and of the clear domain."""
+
+    def __init__(self, hazy: nn.Module, clear: nn.Module) -> None:
+        super().__init__()
+        self.of_hazy = hazy
+        self.of_clear = clear
+
+    def __getitem__(self, domain: str) -> nn.Module:
+        return self.of_hazy if domain == "hazy" else self.of_clear
+
+
+class ImagePool(nn.Module):
+    """The last fakes: half of those asked for come from the history, which the new ones replace (Shrivastava et al. 2017).
+
+    The history is part of the checkpoint, so a resumed run sees the same fakes.
+    """
+
+    def __init__(self, size: int, crop: int) -> None:
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, 3, crop, crop))
+        self.register_buffer("filled", torch.zeros(()))
+        self.images: Tensor
+        self.filled: Tensor
+
+    @torch.no_grad()
+    def exchange(self, fakes: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """As many pictures as are given, some of them older."""
+        result = fakes.detach().clone()
+        for index in range(len(fakes)):
+            count = int(self.filled)
+            if count < len(self.images):
+                self.images[count] = fakes[index]
+                self.filled += 1
+            elif torch.rand(()) < 0.5:
+                place = int(torch.randint(len(self.images), ()))
+                result[index] = self.images[place]
+                self.images[place] = fakes[index]
+        return result

@@ -1,0 +1,92 @@
+"""Every method that goes through Eq. 1, as one two-step: a coarse estimate on a small picture, refined by the large one.
+
+The coarse step sees the whole picture, so airlight and statistics are global and large pictures have no seams; a video is made
+stable between the two steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from latens.systems.haze.baselines.boundary import FLOOR as BOUNDARY_FLOOR
+from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
+from latens.systems.haze.baselines.dark_channel import DarkChannelConfig, coarse_transmission
+from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
+from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
+from latens.systems.haze.estimate import HazeEstimate
+from latens.systems.haze.filters import block_mean, fit_guide, luminance
+from latens.systems.haze.formation import transmission
+from latens.systems.haze.physical import STRIDE, PhysicalHaze, padded
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+SMALLEST = 1e-3
+PHYSICAL_FLOOR = 0.08
+PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced picture
+FULL_SIDE = 960  # boundary constraint and DehazeNet work on pictures reduced to at most this side
+
+
+class Coarse(NamedTuple):
+    """An estimate on blocks of `factor` pixels, and how it is refined; radius 0: as it is."""
+
+    t: Float[Tensor, "B 1 h w"]
+    airlight: Float[Tensor, "B 3"]
+    factor: int
+    radius: int
+    epsilon: float
+    floor: float
+
+
+def refine(coarse: Coarse, hazy: Float[Tensor, "B 3 H W"]) -> HazeEstimate:
+    """Transmission at full size, its edges those of the picture."""
+    if coarse.radius == 0:
+        return HazeEstimate(coarse.t.clamp(SMALLEST, 1), coarse.airlight, coarse.floor)
+    guide = luminance(hazy)
+    fitted = fit_guide(block_mean(guide, coarse.factor), coarse.t, coarse.radius, coarse.epsilon)
+    return HazeEstimate(fitted.apply(guide, coarse.factor).clamp(SMALLEST, 1), coarse.airlight, coarse.floor)
+
+
+def dark_channel(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig) -> Coarse:
+    t, airlight = coarse_transmission(hazy, config)
+    return Coarse(t, airlight, config.shrink, max(config.radius // config.shrink, 1), config.epsilon, config.floor)
+
+
+def boundary(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> Coarse:
+    factor = reduction(hazy, FULL_SIDE)
+    t, airlight = solve(block_mean(hazy, factor), config)
+    return Coarse(t, airlight, factor, 8 if factor > 1 else 0, 1e-4, BOUNDARY_FLOOR)
+
+
+def dehazenet(hazy: Float[Tensor, "B 3 H W"], net: DehazeNet) -> Coarse:
+    factor = reduction(hazy, FULL_SIDE)
+    small = block_mean(hazy, factor)
+    t = net.windows(small)
+    return Coarse(t, net.airlight(small, t), factor, max(REFINE_RADIUS // factor, 1), REFINE_EPSILON, NET_FLOOR)
+
+
+def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
+    factor = reduction(hazy, model.config.work)
+    small = block_mean(hazy, factor)
+    code = model.encode(padded(small, STRIDE), "hazy")
+    airlight, beta = model.weather(code)
+    t = transmission(model.depth(code)[:, :, : small.shape[2], : small.shape[3]], beta)
+    return Coarse(t, airlight, factor, PHYSICAL_RADIUS if factor > 1 else 0, PHYSICAL_EPSILON, PHYSICAL_FLOOR)
+
+
+def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Float[Tensor, "B 1 H W"]:
+    """Relative distance in [0, 1] of clear pictures, at full size."""
+    factor = reduction(clear, model.config.work)
+    small = block_mean(clear, factor)
+    depth = model.depth(model.encode(padded(small, STRIDE), "clear"))[:, :, : small.shape[2], : small.shape[3]]
+    if factor == 1:
+        return depth
+    fitted = fit_guide(luminance(small), depth, PHYSICAL_RADIUS, PHYSICAL_EPSILON)
+    return fitted.apply(luminance(clear), factor).clamp(0, 1)
+
+
+def reduction(image: Tensor, side: int) -> int:
+    """Blocks of so many pixels make the longer side at most `side`."""
+    return max(-(-max(image.shape[2:]) // side), 1)

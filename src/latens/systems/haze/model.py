@@ -1,0 +1,175 @@
+"""Two VAE-GANs with a shared latent space (002, Fig. 1), and with other settings UNIT and CycleGAN.
+
+    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I judges hazy pictures
+    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J judges clear ones
+
+The "D_J(x_j)" inside F_JI of section 3 is a misprint for E_J(x_j). Sizes follow UNIT's code, which the weights of the paper
+come from: the code is a map of H/4 x W/4 positions. Pictures are in [0, 1] outside, in [-1, 1] inside.
+
+Letters: B batch, C channels of the code, h w = H/4 W/4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.systems.haze.config import HazeConfig, JudgeConfig
+from latens.systems.haze.layers import ImagePool, NormResidual, PerDomain, PictureNorm, conv
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+Domain = Literal["hazy", "clear"]
+STRIDE = 4  # picture samples per code sample and side
+SLOPE = 0.2  # of the judges' leaky rectifiers
+
+
+class Translation(NamedTuple):
+    """Everything the generators make of one picture of each domain; pictures are in [-1, 1]."""
+
+    code_hazy: Float[Tensor, "B C h w"]  # means
+    code_clear: Float[Tensor, "B C h w"]
+    hazy_again: Float[Tensor, "B 3 H W"]  # x_ii
+    clear_again: Float[Tensor, "B 3 H W"]  # x_jj
+    dehazed: Float[Tensor, "B 3 H W"]  # x_ij
+    hazed: Float[Tensor, "B 3 H W"]  # x_ji
+    code_dehazed: Float[Tensor, "B C h w"]  # E_J(x_ij)
+    code_hazed: Float[Tensor, "B C h w"]  # E_I(x_ji)
+    hazy_cycle: Float[Tensor, "B 3 H W"]  # x_iji
+    clear_cycle: Float[Tensor, "B 3 H W"]  # x_jij
+
+
+class HazeTranslator(nn.Module):
+    """E_I, E_J, G_I, G_J, D_I and D_J of Fig. 1."""
+
+    def __init__(self, config: HazeConfig, crop: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.variational = config.kind != "cyclegan"
+        self.encoders = PerDomain(encoder(config), encoder(config))
+        self.decoders = PerDomain(decoder(config), decoder(config))
+        wide = 4 * config.channels
+        self.shared_encoder = nn.Sequential(*(NormResidual(wide) for _ in range(config.shared_blocks)))
+        self.shared_decoder = nn.Sequential(*(NormResidual(wide) for _ in range(config.shared_blocks)))
+        self.judges = PerDomain(Judge(config.judge), Judge(config.judge))
+        kept = config.judge.pool if crop else 0
+        self.pools = PerDomain(ImagePool(kept, crop), ImagePool(kept, crop)) if kept else None
+        if config.code_channels:
+            self.squeeze: nn.Module = nn.Conv2d(wide, config.code_channels, 1)
+            self.widen: nn.Module = nn.Conv2d(config.code_channels, wide, 1)
+        else:
+            self.squeeze, self.widen = nn.Identity(), nn.Identity()
+        initialise(self)
+
+    def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> Translation:
+        """Both streams of section 3, reconstruction and cycle; sides are multiples of 4, values in [-1, 1]."""
+        code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
+        z_hazy, z_clear = self.sample(code_hazy), self.sample(code_clear)
+        dehazed, hazed = self.decode(z_hazy, "clear"), self.decode(z_clear, "hazy")
+        code_dehazed, code_hazed = self.encode(dehazed, "clear"), self.encode(hazed, "hazy")
+        again = self.variational  # CycleGAN has no stream of reconstruction
+        return Translation(
+            code_hazy,
+            code_clear,
+            self.decode(z_hazy, "hazy") if again else hazy,
+            self.decode(z_clear, "clear") if again else clear,
+            dehazed,
+            hazed,
+            code_dehazed,
+            code_hazed,
+            self.decode(self.sample(code_dehazed), "hazy"),
+            self.decode(self.sample(code_hazed), "clear"),
+        )
+
+    def encode(self, image: Float[Tensor, "B 3 H W"], domain: Domain) -> Float[Tensor, "B C h w"]:
+        """Mean of the code."""
+        code: Tensor = self.squeeze(self.shared_encoder(self.encoders[domain](image)))
+        return code
+
+    def sample(self, mean: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """A draw of N(mean, 1) in training; the mean in use, as UNIT does."""
+        return mean + torch.randn_like(mean) if self.training and self.variational else mean
+
+    def decode(self, code: Float[Tensor, "B C h w"], domain: Domain) -> Float[Tensor, "B 3 H W"]:
+        image: Tensor = self.decoders[domain](self.shared_decoder(self.widen(code)))
+        return image
+
+    def translate(self, image: Float[Tensor, "B 3 H W"], to: Domain) -> Float[Tensor, "B 3 H W"]:
+        """F_IJ (to "clear") or F_JI (to "hazy") of pictures in [0, 1] with sides that are multiples of 4."""
+        source: Domain = "clear" if to == "hazy" else "hazy"
+        return self.decode(self.sample(self.encode(2 * image - 1, source)), to).float().add(1).div(2).clamp(0, 1)
+
+
+def encoder(config: HazeConfig) -> nn.Sequential:
+    n = config.channels
+    return nn.Sequential(
+        conv(3, n, 7), PictureNorm(n), nn.ReLU(),
+        conv(n, 2 * n, 4, 2), PictureNorm(2 * n), nn.ReLU(),
+        conv(2 * n, 4 * n, 4, 2), PictureNorm(4 * n), nn.ReLU(),
+        *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
+    )  # fmt: skip
+
+
+def decoder(config: HazeConfig) -> nn.Sequential:
+    n = config.channels
+    return nn.Sequential(
+        *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
+        nn.Upsample(scale_factor=2), conv(4 * n, 2 * n, 5), PictureNorm(2 * n, layer=True), nn.ReLU(),
+        nn.Upsample(scale_factor=2), conv(2 * n, n, 5), PictureNorm(n, layer=True), nn.ReLU(),
+        conv(n, 3, 7), nn.Tanh(),
+    )  # fmt: skip
+
+
+def reach(config: HazeConfig) -> int:
+    """How far a translated pixel looks, in picture pixels to a side, rounded up to the stride.
+
+    First layer 3, two strided ones 1 + 2, a residual block two positions of 4 pixels in each network, the two layers after
+    enlarging 2 positions of 4 / 2 and of 1 pixel with the rounding of each enlargement, the last 3.
+    """
+    pixels = 3 + 1 + 2 + 2 * config.blocks * 2 * STRIDE + (2 * 2 + 2) + (2 + 1) + 3
+    return -(-pixels // STRIDE) * STRIDE
+
+
+class Judge(nn.Module):
+    """Discriminators of one domain on the picture and its halves."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(judge_layers(config) for _ in range(config.scales))
+
+    def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
+        """A map of scores for every scale; above one half (or above 0 as logits) says real."""
+        scores: list[Tensor] = []
+        for judge in self.scales:
+            scores.append(judge(image))
+            image = F.avg_pool2d(image, 3, 2, padding=1, count_include_pad=False)
+        return scores
+
+
+def judge_layers(config: JudgeConfig) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 3
+    for index in range(config.layers):
+        wide = config.channels * 2**index
+        layers.append(conv(channels, wide, 4, 2))
+        if config.norm and index:
+            layers.append(PictureNorm(wide))
+        layers.append(nn.LeakyReLU(SLOPE))
+        channels = wide
+    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
+
+
+def initialise(model: HazeTranslator) -> None:
+    """Kaiming for the generators, a Gaussian of 0.02 for the judges, as UNIT starts."""
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Conv2d):
+            if name.startswith("judges"):
+                nn.init.normal_(part.weight, 0, 0.02)
+            else:
+                nn.init.kaiming_normal_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,162 @@
+"""The physical head: one scene code for both domains, from it depth and weather, and Eq. 1 does the rest.
+
+    hazy  --E_I--.                     .--> relative depth d                    t = exp(-beta d)
+                  >-- trunk --> code --<                                  clear = (hazy - A) / t + A
+    clear --E_J--'                     '--> (hazy only) airlight A, beta   hazy = clear t + A (1 - t)
+
+The pixels themselves go through Eq. 1, so texture is kept and the network may work on a small picture. Nothing is normalised
+over the picture and what is global comes from the whole of it, so large pictures have no seams.
+
+Letters: B batch, H W size of the reduced picture (multiples of 32).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.nn.conv import Residual
+from latens.nn.init import small
+from latens.systems.haze.config import HazeConfig
+from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA
+from latens.systems.haze.layers import PerDomain
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from latens.systems.haze.model import Domain
+
+STRIDE = 32  # picture samples per sample of the code and side
+FOLD = 4  # the picture is folded so many times into channels: no layer works at full size
+AIRLIGHT_RANGE = (0.3, 1.05)
+BETA_RANGE = (0.1, 6.0)
+START_DEPTH = -1.0  # logit of the distance that training starts from
+
+
+class SceneCode(NamedTuple):
+    """What a picture says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size."""
+
+    fine: Float[Tensor, "B c1 h1 w1"]
+    middle: Float[Tensor, "B c2 h2 w2"]
+    coarse: Float[Tensor, "B c3 h3 w3"]
+    whole: Float[Tensor, "B c4 h4 w4"]
+
+
+class PhysicalHaze(nn.Module):
+    """Encoders of both domains, the trunk they share, and the heads."""
+
+    def __init__(self, config: HazeConfig) -> None:
+        super().__init__()
+        self.config = config
+        n = config.channels
+        self.encoders = PerDomain(stem(n), stem(n))
+        self.to_middle = level(n, 2 * n)
+        self.to_coarse = level(2 * n, 4 * n)
+        self.to_whole = level(4 * n, 4 * n)
+        self.context = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, 4 * n))
+        self.up_coarse = Merge(4 * n, 4 * n)
+        self.up_middle = Merge(4 * n, 2 * n)
+        self.up_fine = Merge(2 * n, n)
+        self.depth_head = nn.Sequential(Residual(n), small(nn.Conv2d(n, FOLD * FOLD, 3, padding=1)), nn.PixelShuffle(FOLD))
+        nn.init.constant_(head_bias(self.depth_head), START_DEPTH)
+        self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, 4))
+        start_at_means(self.weather_head)
+
+    def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> Reading:
+        """Everything there is to learn from a pair of the same scene; pictures in [0, 1]."""
+        code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
+        airlight, beta = self.weather(code_hazy)
+        return Reading(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
+
+    def encode(self, image: Float[Tensor, "B 3 H W"], domain: Domain) -> SceneCode:
+        fine = self.encoders[domain](image - 0.5)
+        middle = self.to_middle(fine)
+        coarse = self.to_coarse(middle)
+        whole = self.to_whole(coarse)
+        return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None])
+
+    def depth(self, code: SceneCode) -> Float[Tensor, "B 1 H W"]:
+        """Distance relative to the reach of the scene, in (0, 1)."""
+        features = self.up_coarse(code.whole, code.coarse)
+        features = self.up_fine(self.up_middle(features, code.middle), code.fine)
+        return torch.sigmoid(self.depth_head(features).float())
+
+    def weather(self, code: SceneCode) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
+        """Airlight in [0.3, 1.05] and beta in [0.1, 6] per reach of the scene."""
+        found = torch.sigmoid(self.weather_head(summary(code.whole)).float())
+        low, high = AIRLIGHT_RANGE
+        log_low, log_high = math.log(BETA_RANGE[0]), math.log(BETA_RANGE[1])
+        return low + (high - low) * found[:, :3], torch.exp(log_low + (log_high - log_low) * found[:, 3])
+
+
+class Reading(NamedTuple):
+    code_hazy: SceneCode
+    code_clear: SceneCode
+    depth_hazy: Float[Tensor, "B 1 H W"]
+    depth_clear: Float[Tensor, "B 1 H W"]
+    airlight: Float[Tensor, "B 3"]
+    beta: Float[Tensor, "B"]
+
+
+class Merge(nn.Module):
+    """Coarse features brought to the size of finer ones and added to them."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.skip = nn.Conv2d(channels_out, channels_out, 1)
+        self.body = Residual(channels_out)
+
+    def forward(self, coarse: Float[Tensor, "B C h w"], fine: Float[Tensor, "B D H W"]) -> Float[Tensor, "B D H W"]:
+        raised = F.interpolate(self.conv(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
+        result: Tensor = self.body(F.leaky_relu(raised + self.skip(fine)))
+        return result
+
+
+def stem(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.PixelUnshuffle(FOLD), nn.Conv2d(3 * FOLD * FOLD, channels, 3, padding=1), nn.LeakyReLU(), Residual(channels)
+    )
+
+
+def level(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1),
+        nn.LeakyReLU(),
+        Residual(channels_out),
+        Residual(channels_out),
+    )
+
+
+def head_bias(head: nn.Sequential) -> Tensor:
+    """The bias of the convolution before the unfolding."""
+    last = head[1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    return last.bias
+
+
+def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:
+    """Mean and maximum over the picture."""
+    return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
+
+
+def start_at_means(head: nn.Sequential) -> None:
+    """The last layer starts at the mean weather of the paper."""
+    last = head[-1]
+    assert isinstance(last, nn.Linear)
+    low, high = AIRLIGHT_RANGE
+    share = (MEAN_AIRLIGHT - low) / (high - low)
+    beta = math.log(MEAN_BETA / BETA_RANGE[0]) / math.log(BETA_RANGE[1] / BETA_RANGE[0])
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.copy_(torch.logit(torch.tensor([share, share, share, beta])))
+
+
+def padded(image: Float[Tensor, "B 3 H W"], multiple: int) -> Float[Tensor, "B 3 h w"]:
+    """Replicated at the right and lower border to sides that are multiples."""
+    return F.pad(image, (0, -image.shape[3] % multiple, 0, -image.shape[2] % multiple), mode="replicate")

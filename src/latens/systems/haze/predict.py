@@ -1,0 +1,268 @@
+"""What a user holds: haze taken out of pictures and clips, and put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from latens.catalogue import MODELS
+from latens.data.depth import FORMATS, DepthFormat, read_depth
+from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
+from latens.errors import ModelError, ModelMissing, UsageError
+from latens.hub import load_model, locate
+from latens.inference.device import choose_device
+from latens.inference.tiling import apply_in_strips
+from latens.systems.haze import methods
+from latens.systems.haze.baselines.boundary import BoundaryConfig
+from latens.systems.haze.baselines.dark_channel import FAST
+from latens.systems.haze.baselines.dehazenet import DehazeNet
+from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS, HazeConfig, JudgeConfig
+from latens.systems.haze.estimate import HazeEstimate
+from latens.systems.haze.filters import block_mean, guided_filter, luminance
+from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, beta_of_visibility, transmission
+from latens.systems.haze.layers import held_statistics
+from latens.systems.haze.model import STRIDE, HazeTranslator, reach
+from latens.systems.haze.physical import PhysicalHaze, padded
+from latens.systems.haze.temporal import TemporalFilter
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from latens.systems.haze.model import Domain
+
+REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said
+WHOLE_PIXELS = 2**19  # larger pictures are translated in pieces
+PIECE = 512  # rows and columns of a piece, without what it sees around itself
+REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
+SMALLEST = 16  # sides of a translated picture are padded to at least this
+
+
+class Haze:
+    """Dehazes and hazes pictures of any size and kind; grey and alpha are kept.
+
+    Methods are "dcp" and "bccr", which need no weights, and those of the model folder it was loaded from or of the models in
+    the box. Without a method the loaded model is used, or the best there is.
+    """
+
+    def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
+        self.learned = {kind: ready(model, device) for kind, model in loaded.items()}
+        self.name = name
+        self.model_id = sha256[:16]
+        self.device = device
+        self.precision = "float32"
+        self.default_method = next(iter(loaded), "physical" if "haze_physical" in MODELS else "dcp")
+
+    def has(self, method: str) -> bool:
+        """Whether the method can be used here. Raises UsageError for an unknown one."""
+        known = (*CLASSICAL, *LEARNED)
+        if method not in known:
+            raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
+        return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
+
+    def dehaze(self, image: ImageLike | Picture, *, method: str | None = None) -> Image.Image:
+        """The picture without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
+        picture = image if isinstance(image, Picture) else read_picture(image)
+        hazy = self.tensor(picture.pixels)
+        return to_pil(to_pixels(self.clear(hazy, method or self.default_method)), picture.alpha, picture.grey)
+
+    @torch.no_grad()
+    def clear(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> Float[Tensor, "B 3 H W"]:
+        """Pictures in [0, 1] without their haze."""
+        if self.has(method) and method in TRANSLATORS:
+            return self.translate(hazy, method, "clear")
+        return self.estimate(hazy, method).clear(hazy)
+
+    @torch.no_grad()
+    def estimate(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> HazeEstimate:
+        """Transmission and airlight. Raises UsageError for a translator, which knows neither."""
+        return methods.refine(self.coarse(hazy, method), hazy)
+
+    @torch.no_grad()
+    def coarse(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> methods.Coarse:
+        """The estimate before refinement."""
+        if self.has(method) and method in TRANSLATORS:
+            raise UsageError(f"{method} translates pictures without estimating their haze", hint="use dcp, bccr or physical")
+        if method == "dcp":
+            return methods.dark_channel(hazy, FAST)
+        if method == "bccr":
+            return methods.boundary(hazy, BoundaryConfig())
+        if method == "dehazenet":
+            return methods.dehazenet(hazy, cast(DehazeNet, self.model(method)))
+        return methods.physical(hazy, cast(PhysicalHaze, self.model(method)))
+
+    def dehaze_clip(self, frames: Iterable[Pixels], *, method: str | None = None) -> Iterator[Pixels]:
+        """Frames (H, W, 3) uint8 of one clip without their haze, the estimate filtered over time.
+
+        Raises UsageError for a translator, whose frames would flicker.
+        """
+        chosen, steady = method or self.default_method, TemporalFilter()
+        for frame in frames:
+            hazy = self.tensor(frame)
+            with torch.no_grad():
+                coarse = self.coarse(hazy, chosen)
+                coarse = steady.estimate(coarse, luminance(block_mean(hazy, coarse.factor)))
+                found = methods.refine(coarse, hazy)
+                yield to_pixels(found.clear(steady.quieten(hazy, found.transmission)))
+
+    def haze(
+        self,
+        image: ImageLike | Picture,
+        *,
+        visibility: float | None = None,
+        beta: float | None = None,
+        depth: str | Path | np.ndarray[Any, Any] | None = None,
+        depth_format: DepthFormat = FORMATS["metres"],
+        airlight: tuple[float, float, float] = (MEAN_AIRLIGHT,) * 3,
+        reach_metres: float = REACH,
+        method: str | None = None,
+        refine_depth: bool = False,
+        linear_light: bool = False,
+    ) -> Image.Image:
+        """The picture in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
+
+        Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) in metres, or of
+        another `depth_format`; relative depth is multiplied with `reach_metres`; `refine_depth` moves its edges to those of
+        the picture, as measured depth needs. Without `depth` it is predicted by the physical model. With a translator as
+        `method` the haze is what the model has learned, and nothing of it can be set.
+
+        Raises InputError for depth that does not fit, UsageError for settings that do not, ModelMissing.
+        """
+        picture = image if isinstance(image, Picture) else read_picture(image)
+        clear = self.tensor(picture.pixels)
+        if method in TRANSLATORS:
+            if visibility is not None or beta is not None or depth is not None:
+                raise UsageError(f"{method} has no visibility to set", where="--method", hint="leave --method out")
+            hazy = self.translate(clear, method, "hazy")
+        else:
+            if method not in (None, "physical"):
+                what = f"{method} makes no haze"
+                raise UsageError(what, where="--method", hint=f"use {', '.join(TRANSLATORS)}, or leave it out")
+            coefficient = scattering(visibility, beta, reach_metres)
+            metres = self.metres(clear, depth, depth_format, reach_metres)
+            t = transmission(metres, torch.tensor([coefficient], device=self.device))
+            if refine_depth:
+                t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
+            colour = torch.tensor([airlight], dtype=torch.float32, device=self.device)
+            hazy = add_haze(clear, t, colour, linear_light=linear_light)
+        return to_pil(to_pixels(hazy), picture.alpha, picture.grey)
+
+    @torch.no_grad()
+    def metres(
+        self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat, reach_metres: float
+    ) -> Float[Tensor, "1 1 H W"]:
+        """Distance of every pixel, given or predicted."""
+        if depth is None:
+            if not self.has("physical"):
+                what = "depth is predicted by the physical model, which is not in the box"
+                raise ModelMissing(what, hint="give --depth FILE, or a trained model with --model")
+            return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
+        values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
+        scale = reach_metres if form.relative else 1.0
+        most = float(values[np.isfinite(values)].max())
+        if form.relative and most > 1:  # stored as 8 or 16 bits
+            values = values / np.float32(255 if most <= 255 else 65535)
+        return torch.from_numpy(values * np.float32(scale))[None, None].to(self.device)
+
+    @torch.no_grad()
+    def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
+        """By a translator. Large pictures go through in pieces, normalised by the statistics of the picture reduced."""
+        model = cast(HazeTranslator, self.model(method))
+        height, width = image.shape[2:]
+        x = padded(image, STRIDE)
+        if min(x.shape[2:]) < SMALLEST:
+            x = padded(image, SMALLEST)
+        if height * width <= WHOLE_PIXELS:
+            return model.translate(x, to)[:, :, :height, :width]
+        with held_statistics(model):
+            factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
+            model.translate(padded(block_mean(x, factor), STRIDE), to)
+            halo = reach(model.config)
+
+            def piece(part: Tensor) -> Tensor:
+                return model.translate(part, to)
+
+            made = apply_in_strips(piece, x, scale=Fraction(1), halo=halo, core=PIECE, columns=PIECE)
+        return made[:, :, :height, :width]
+
+    def model(self, kind: str) -> nn.Module:
+        """The network of a learned method. Raises ModelMissing where there are no weights."""
+        if kind not in self.learned:
+            if not self.has(kind):
+                what = f"there are no weights for the method {kind}"
+                hint = f"use --method dcp or bccr, or train it: latens train haze --recipe {recipe_for(kind)}, then --model"
+                raise ModelMissing(what, where=self.name, hint=hint)
+            self.learned[kind] = ready(read_folder(MODELS[f"haze_{kind}"].folder)[1], self.device)
+        return self.learned[kind]
+
+    def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
+        """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
+        moved = torch.from_numpy(np.array(pixels)).to(self.device)
+        return moved.permute(2, 0, 1)[None].contiguous().float().div_(255)
+
+
+def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: int | None = None) -> Haze:
+    """All methods there are ("haze"), or a model by name, from a folder or a hub id. Raises ModelMissing, ModelError."""
+    place = choose_device(device, threads)
+    if str(name_or_path) == "haze":
+        digest = MODELS["haze_physical"].sha256 if "haze_physical" in MODELS else "none"
+        return Haze({}, name="haze", sha256=digest, device=place)
+    folder = locate(name_or_path)
+    digest, model = read_folder(folder)
+    kind = model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
+    return Haze({kind: model}, name=folder.name, sha256=digest, device=place)
+
+
+def read_folder(folder: Path) -> tuple[str, nn.Module]:
+    """Hash and network of a model folder. Raises ModelMissing or ModelError."""
+    found = load_model(folder)
+    if found.config["system"] != "haze":
+        what = f"this is a model of {found.config['system']}, not of haze"
+        raise ModelError(what, where=str(folder), hint="train one with `latens train haze`")
+    try:
+        sizes = dict(found.config["model"])
+        config = HazeConfig(**{**sizes, "judge": JudgeConfig(**sizes["judge"])})
+        model = network(config)
+        model.load_state_dict({name: tensor.float() for name, tensor in found.weights.items()})
+    except (KeyError, TypeError, RuntimeError) as error:
+        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
+        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    return found.sha256, model
+
+
+def network(config: HazeConfig) -> nn.Module:
+    """An untrained network of that kind."""
+    if config.kind == "physical":
+        return PhysicalHaze(config)
+    return DehazeNet() if config.kind == "dehazenet" else HazeTranslator(config)
+
+
+def ready(model: nn.Module, device: torch.device) -> nn.Module:
+    return model.to(device).eval().requires_grad_(False)
+
+
+def recipe_for(kind: str) -> str:
+    return "desk" if kind == "physical" else f"desk_{kind}"
+
+
+def scattering(visibility: float | None, beta: float | None, reach_metres: float) -> float:
+    """The coefficient per metre that the settings ask for. Raises UsageError for both, or for one that is not positive."""
+    if visibility is not None and beta is not None:
+        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
+    for name, value in (("visibility", visibility), ("beta", beta), ("reach", reach_metres)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
+    if visibility is not None:
+        return beta_of_visibility(visibility)
+    return beta if beta is not None else MEAN_BETA / reach_metres
+
+
+def to_pixels(image: Float[Tensor, "1 3 H W"]) -> Pixels:
+    """Bytes (H, W, 3) of a picture in [0, 1]."""
+    return image[0].clamp(0, 1).mul(255).round_().byte().permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,0 +1,129 @@
+"""Training configurations of the haze system, as functions. Nothing here imports torch.
+
+`desk` is the model in the box; the rows that Table 1 compares are `desk_mmd`, `desk_unit`, `desk_cyclegan` and
+`desk_dehazenet`, all on the same scenes. `paper` is 002 as written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from latens.systems.haze.config import (
+    HazeConfig,
+    HazeDataConfig,
+    JudgeConfig,
+    PatchLossConfig,
+    PhysicalLossConfig,
+    PriorConfig,
+    TranslationLossConfig,
+)
+from latens.training.config import OptimConfig, RunConfig, TrainConfig
+
+
+def tiny() -> TrainConfig:
+    """Seconds on a CPU; for tests: the physical head."""
+    return TrainConfig(
+        system="haze",
+        recipe="tiny",
+        model=HazeConfig(kind="physical", channels=8, work=64),
+        data=HazeDataConfig(side=64, crop=64, batch=4, scenes=6),
+        objective=PhysicalLossConfig(),
+        optim=OptimConfig(lr=2e-3, warmup=5, ema=0.9),
+        run=RunConfig(steps=40, precision="no", log_every=10, validate_every=20, checkpoint_every=20),
+    )
+
+
+def tiny_mmd() -> TrainConfig:
+    """Seconds on a CPU; for tests: the paper's model."""
+    return replace(
+        tiny(),
+        recipe="tiny_mmd",
+        model=HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4, scales=2, layers=3)),
+        data=HazeDataConfig(side=64, crop=64, batch=1, scenes=6),
+        objective=TranslationLossConfig(prior=PriorConfig(positions=64)),
+        optim=OptimConfig(lr=1e-3, warmup=5, ema=0.9, beta1=0.5),
+        run=RunConfig(steps=20, precision="no", log_every=5, validate_every=10, checkpoint_every=10),
+    )
+
+
+def desk() -> TrainConfig:
+    """Two CPU cores, about an hour: the physical head on simulated streets, and on RGB-D folders where they are given."""
+    return replace(
+        tiny(),
+        recipe="desk",
+        model=HazeConfig(kind="physical", channels=24, work=320),
+        data=HazeDataConfig(side=224, crop=160, batch=8, scenes=400),
+        optim=OptimConfig(lr=4e-4, muon_lr=2e-3, warmup=200, ema=0.999, decay_share=0.7),
+        run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500),
+    )
+
+
+def desk_mmd() -> TrainConfig:
+    """Two CPU cores, about an hour: the paper's model, small."""
+    return replace(
+        desk(),
+        recipe="desk_mmd",
+        model=HazeConfig(channels=16, blocks=3, judge=JudgeConfig(channels=16)),
+        data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400),
+        objective=TranslationLossConfig(),
+        optim=OptimConfig(lr=2e-4, warmup=100, ema=0.999, decay_share=0.5, beta1=0.5),
+        run=RunConfig(steps=8000, validate_every=1000, checkpoint_every=500),
+    )
+
+
+def desk_unit() -> TrainConfig:
+    """UNIT: the same but for the divergence in place of the discrepancy."""
+    objective = TranslationLossConfig(prior=PriorConfig(kind="kl"))
+    return replace(desk_mmd(), recipe="desk_unit", model=replace(desk_mmd().model, kind="unit"), objective=objective)
+
+
+def desk_cyclegan() -> TrainConfig:
+    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of judges with norms."""
+    judge = JudgeConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
+    return replace(
+        desk_mmd(),
+        recipe="desk_cyclegan",
+        model=replace(desk_mmd().model, kind="cyclegan", judge=judge),
+        objective=TranslationLossConfig(identity_weight=5.0, prior=PriorConfig(kind="none")),
+    )
+
+
+def desk_dehazenet() -> TrainConfig:
+    """DehazeNet on patches: minutes."""
+    return replace(
+        desk(),
+        recipe="desk_dehazenet",
+        model=HazeConfig(kind="dehazenet"),
+        data=HazeDataConfig(side=224, crop=160, batch=128, scenes=400),
+        objective=PatchLossConfig(),
+        optim=OptimConfig(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
+        run=RunConfig(steps=20_000, precision="no", validate_every=4000, checkpoint_every=2000),
+    )
+
+
+def gpu() -> TrainConfig:
+    """One data-centre GPU, under an hour: the paper's sizes on larger batches."""
+    return replace(
+        paper(),
+        recipe="gpu",
+        data=HazeDataConfig(side=256, crop=256, batch=8, scenes=1500),
+        optim=OptimConfig(lr=2e-4, warmup=500, ema=0.999, decay_share=0.5, beta1=0.5),
+        run=RunConfig(steps=30_000, validate_every=2000, checkpoint_every=1000, keep=1),
+    )
+
+
+def paper() -> TrainConfig:
+    """002, section 4.1: Adam at 1e-4 with momentum 0.5, one picture of each domain a step, 250,000 steps, one haze a picture.
+
+    Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The model
+    that is kept is chosen on held-out scenes, not on the test set.
+    """
+    return TrainConfig(
+        system="haze",
+        recipe="paper",
+        model=HazeConfig(),
+        data=HazeDataConfig(side=256, crop=256, batch=1, scenes=1500, draws=1),
+        objective=TranslationLossConfig(),
+        optim=OptimConfig(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5),
+        run=RunConfig(steps=250_000, precision="no", validate_every=10_000, checkpoint_every=5000),
+    )

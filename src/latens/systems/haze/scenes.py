@@ -1,0 +1,126 @@
+"""Clear pictures with depth: simulated streets, and folders of the data sets that haze is made from.
+
+A folder is recognised by what is in it, for every picture by itself:
+
+    NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is a hole
+    NAME[_left].jpg + NAME_depth256.png                metres * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
+    NAME_leftImg8bit.png + NAME_disparity.png + NAME_camera.json      Cityscapes
+    ColorImage/PLACE/NAME.jpg + Depth/PLACE/NAME.png   ApolloScape
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.errors import UnreadableInput
+from latens.systems.haze.simulate import street
+
+STORED = DepthFormat(relative=True)  # of files whose unit is not known; 0 is a hole
+SUFFIXES = ("_leftImg8bit", "_left", "")
+DEPTHS = (
+    ("_depth256.png", FORMATS["kitti"]),
+    ("_sparsedepth256.png", FORMATS["kitti"]),
+    *((f"_depth{e}", STORED) for e in (".png", ".npy", ".exr")),
+)
+SIMULATED_SIZE = (240, 360)  # height and width
+HELD_OUT_SEED = 1_000_000  # seeds from here on are never trained on
+GAP = 2  # pictures between training and held-out ones that are used for neither
+
+
+class ScenePath(NamedTuple):
+    name: str
+    image: Path
+    depth: Path
+    form: DepthFormat
+
+
+class Scene(NamedTuple):
+    """A clear picture and its depth, in metres or in a unit that is not known; the sky is infinite."""
+
+    name: str
+    image: Pixels
+    depth: Depth
+
+
+def find_scenes(folder: Path) -> list[ScenePath]:
+    """Pictures under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
+    if not folder.is_dir():
+        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of pictures and depth maps")
+    paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural(str(p)))
+    found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
+    if not found:
+        hint = "names that are understood: photo.jpg with photo_depth.png, Cityscapes, ApolloScape; see the README of haze"
+        raise UnreadableInput("no picture in this folder has a depth map", where=str(folder), hint=hint)
+    return found
+
+
+def _with_depth(path: Path, folder: Path) -> ScenePath | None:
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    parts = path.relative_to(folder).parts
+    if "ColorImage" in parts:
+        depth = folder.joinpath(*("Depth" if part == "ColorImage" else part for part in parts)).with_suffix(".png")
+        return ScenePath(name, path, depth, FORMATS["apolloscape"]) if depth.is_file() else None
+    base = next(path.stem.removesuffix(s) for s in SUFFIXES if path.stem.endswith(s))
+    disparity, camera = path.with_name(f"{base}_disparity.png"), path.with_name(f"{base}_camera.json")
+    if path != disparity and disparity.is_file() and camera.is_file():
+        return ScenePath(name, path, disparity, cityscapes_format(read_camera(camera)))
+    for ending, form in DEPTHS:
+        depth = path.with_name(base + ending)
+        if depth.is_file():
+            return ScenePath(name, path, depth, form)
+    return None
+
+
+def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
+    """The picture and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
+
+    Raises InputError for a depth map of another size, without measurements or with NaN.
+    """
+    picture = read_picture(found.image)
+    depth = read_depth(found.depth, found.form, size=picture.pixels.shape[:2])
+    inner = (slice(border, -border or None), slice(border, -border or None))
+    return reduced(Scene(found.name, picture.pixels[inner], depth[inner]), side)
+
+
+def reduced(scene: Scene, side: int) -> Scene:
+    """The scene with a short side of `side` pixels where it was larger: the picture averaged, the depth picked."""
+    height, width = scene.image.shape[:2]
+    if not side or min(height, width) <= side:
+        return scene
+    factor = side / min(height, width)
+    size = (max(round(width * factor), side), max(round(height * factor), side))
+    image = np.asarray(Image.fromarray(scene.image).resize(size, Image.Resampling.BOX))
+    depth = np.asarray(Image.fromarray(scene.depth).resize(size, Image.Resampling.NEAREST))
+    return Scene(scene.name, image, depth)
+
+
+def simulated(seeds: Sequence[int], size: tuple[int, int] = SIMULATED_SIZE) -> Iterator[Scene]:
+    """Simulated streets at (height, width)."""
+    for seed in seeds:
+        made = street(seed, size)
+        yield Scene(f"street{seed}", made.image, made.depth)
+
+
+def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
+    """Training and held-out scenes: the last `share` of them, so that neighbouring frames are not on both sides.
+
+    Two in between are left out. With a single scene it is both.
+    """
+    held = max(round(len(paths) * share), 1)
+    if len(paths) <= held:
+        return list(paths), list(paths)
+    train = paths[: len(paths) - held]
+    return list(train[: max(len(train) - GAP, 1)]), list(paths[len(paths) - held :])
+
+
+def natural(text: str) -> list[str | int]:
+    """Sorts frame2 before frame10."""
+    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", text))]

@@ -1,0 +1,99 @@
+"""dehaze and haze on real files: places, clips, depth by name, exit statuses."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.catalogue import MODELS
+from latens.cli.main import main
+from latens.data.video import read_clip, write_clip
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures, a clip, a broken picture, and depth for one picture."""
+    rng = np.random.default_rng(0)
+    place = tmp_path / "in"
+    (place / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.jpg"):
+        Image.fromarray(rng.integers(90, 256, (40, 60, 3), dtype=np.uint8)).save(place / name)
+    write_clip(place / "clip.mp4", [rng.integers(90, 256, (32, 48, 3), dtype=np.uint8)] * 3, Fraction(10))
+    (place / "broken.png").write_text("no picture")
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth" / "a.npy", np.linspace(5, 300, 40)[:, None].repeat(60, 1))
+    return place
+
+
+def test_dehaze_mirrors_a_folder_with_clips(folder: Path, capsys: Capture) -> None:
+    out = folder.parent / "out"
+    command = ["dehaze", str(folder), "-o", str(out), "--method", "dcp", "--format", "json"]
+    assert main(command) == 3
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {Path(r["input"]).name: r["status"] for r in records} == {
+        "a.png": "done",
+        "b.jpg": "done",
+        "clip.mp4": "done",
+        "broken.png": "failed",
+    }
+    assert Image.open(out / "sub" / "b.png").size == (60, 40)
+    assert len(list(read_clip(out / "clip.mp4"))) == 3
+    assert main(command) == 3
+    assert capsys.readouterr().out.count('"skipped"') == 3
+
+
+def test_without_out_the_result_goes_beside_its_input(folder: Path, capsys: Capture) -> None:
+    assert main(["dehaze", str(folder / "a.png"), "--method", "bccr"]) == 0
+    assert (folder / "a.clear.png").is_file()
+    assert main(["dehaze", str(folder / "clip.mp4"), "--method", "dcp"]) == 0
+    assert (folder / "clip.clear.mp4").is_file()
+    assert "3 frames" in capsys.readouterr().out
+
+
+def test_learned_methods_without_weights_are_6_before_any_work(folder: Path, capsys: Capture) -> None:
+    for method in ("mmd", "unit", "cyclegan", "dehazenet", "physical"):
+        if f"haze_{method}" in MODELS:
+            continue
+        assert main(["dehaze", str(folder), "-o", str(folder.parent / "x"), "--method", method]) == 6
+        shown = capsys.readouterr().err
+        assert f"no weights for the method {method}" in shown
+        assert len(shown.splitlines()) <= 3
+    assert not (folder.parent / "x").exists()
+
+
+def test_haze_with_depth_from_a_folder(folder: Path, capsys: Capture) -> None:
+    depth, out = str(folder.parent / "depth"), folder.parent / "foggy.png"
+    assert main(["haze", str(folder / "a.png"), "-o", str(out), "--visibility", "60", "--depth", depth]) == 0
+    near, far = (np.asarray(Image.open(out))[row].std() for row in (0, -1))
+    assert far < 0.2 * near  # the far rows are nearly of the airlight's colour
+    assert main(["haze", str(folder / "sub" / "b.jpg"), "-o", str(folder.parent / "c.png"), "--depth", depth]) == 2
+    assert "no depth map for b.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        (["haze", "A", "--visibility", "100", "--beta", "0.1"], 2, "exclude each other"),
+        (["haze", "A", "--visibility", "-5"], 2, "visibility"),
+        (["haze", "A", "--depth", "D", "--depth-format", "inches"], 2, "no depth format 'inches'"),
+        (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
+        (["haze", "A", "--depth", "A"], 3, "no depth map"),
+        (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
+        (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
+        (["dehaze", "C", "-o", "-"], 2, "standard output"),
+        (["dehaze", "A", "-o", "x.txt"], 2, ".txt"),
+    ],
+)
+def test_requests_that_cannot_be_met(words: list[str], status: int, expected: str, folder: Path, capsys: Capture) -> None:
+    places = {"A": folder / "a.png", "C": folder / "clip.mp4", "D": folder.parent / "depth" / "a.npy"}
+    assert main([str(places.get(word, word)) for word in words]) == status
+    shown = capsys.readouterr().err
+    assert expected in shown
+    assert len(shown.splitlines()) <= 4

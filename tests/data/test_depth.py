@@ -1,0 +1,235 @@
+"""Depth files of every kind become metres; what is no depth map is refused in words."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.data.depth import (
+    FORMATS,
+    Camera,
+    DepthFormat,
+    cityscapes_format,
+    fill_holes,
+    format_of,
+    read_camera,
+    read_depth,
+    relative_depth,
+    to_depth,
+)
+from latens.data.exr import read_exr
+from latens.errors import InputError, LatensError, UnreadableInput, UsageError
+
+
+def png(path: Path, values: list[list[int]], dtype: type = np.uint16) -> Path:
+    Image.fromarray(np.array(values, dtype=dtype)).save(path)
+    return path
+
+
+def test_apolloscape_sky_and_holes(tmp_path: Path) -> None:
+    path = png(tmp_path / "d.png", [[0, 2000], [4000, 65535]])
+    depth = read_depth(path, FORMATS["apolloscape"])
+    assert depth[0, 1] == pytest.approx(10)
+    assert depth[1, 0] == pytest.approx(20)
+    assert np.isinf(depth[1, 1])
+    assert depth[0, 0] == pytest.approx(15)  # the mean of what the block measured
+    assert np.isfinite(read_depth(path, DepthFormat(scale=1 / 200))).all()  # sky is an argument
+
+
+def test_cityscapes_disparity(tmp_path: Path) -> None:
+    (tmp_path / "camera.json").write_text(json.dumps({"intrinsic": {"fx": 2000.0}, "extrinsic": {"baseline": 0.2}}))
+    form = cityscapes_format(read_camera(tmp_path / "camera.json"))
+    depth = to_depth(np.array([[0, 1, 257, 2561]], np.uint16), form)
+    assert np.isnan(depth[0, 0])
+    assert np.isinf(depth[0, 1])
+    assert depth[0, 2:].tolist() == pytest.approx([400.0, 40.0])  # fx * baseline / pixels
+    (tmp_path / "camera.json").write_text("{}")
+    with pytest.raises(UnreadableInput, match="camera"):
+        read_camera(tmp_path / "camera.json")
+    assert cityscapes_format(Camera(1, 1)).disparity
+
+
+@pytest.mark.parametrize(("name", "stored", "metres"), [("kitti", 2560, 10), ("nyu", 2500, 2.5), ("nyu8", 255, 10)])
+def test_scales(name: str, stored: int, metres: float, tmp_path: Path) -> None:
+    path = png(tmp_path / "d.png", [[stored, stored]], np.uint8 if stored < 256 else np.uint16)
+    assert read_depth(path, format_of(name)).tolist() == [pytest.approx([metres] * 2)]
+
+
+def test_npy_and_arrays(tmp_path: Path) -> None:
+    values = np.array([[1.5, np.inf], [3.0, 4.0]], np.float32)
+    np.save(tmp_path / "d.npy", values)
+    assert np.array_equal(read_depth(tmp_path / "d.npy"), values)
+    assert np.array_equal(read_depth(values[..., None]), values)
+
+
+def test_an_unknown_format_is_named() -> None:
+    with pytest.raises(UsageError, match="kiti"):
+        format_of("kiti")
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "words"),
+    [
+        (np.full((2, 2), np.nan), DepthFormat(hole=None), "NaN"),
+        (np.array([[1.0, np.nan]]), DepthFormat(), "NaN"),
+        (np.zeros((2, 2)), DepthFormat(), "empty"),
+        (np.full((2, 2), np.nan), DepthFormat(hole=math.nan), "empty"),
+        (np.full((2, 2), np.inf), DepthFormat(), "empty"),
+        (np.array([[1.0, -1.0]]), DepthFormat(), "negative"),
+        (np.ones((2, 2, 3)), DepthFormat(), "no depth map"),
+        (np.ones((0, 2)), DepthFormat(), "no depth map"),
+        (np.ones((2, 3)), DepthFormat(), "3 x 2, its picture 2 x 2"),
+    ],
+)
+def test_what_is_no_depth_is_refused(values: np.ndarray, form: DepthFormat, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_depth(values, form, size=(2, 2) if values.shape == (2, 3) else None)
+
+
+@pytest.mark.parametrize("name", ["d.png", "d.npy", "d.exr"])
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x76\x2f\x31\x01\x02\x00\x00\x00abc"])
+def test_damaged_files_are_ours_to_report(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LatensError, match=name):
+        read_depth(tmp_path / name)
+    with pytest.raises(UnreadableInput):
+        read_depth(tmp_path / "missing.png")
+
+
+def test_a_colour_picture_is_no_depth_map(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match="mode RGB"):
+        read_depth(tmp_path / "c.png")
+
+
+def test_holes_are_filled_from_near() -> None:
+    depth = np.full((16, 16), 10, np.float32)
+    depth[:, 8:] = 50
+    depth[3:5, 3:5], depth[10, 14] = np.nan, np.nan
+    filled = fill_holes(depth)
+    assert filled[3:5, 3:5] == pytest.approx(10)
+    assert filled[10, 14] == pytest.approx(50)
+    kept = np.isfinite(depth)
+    assert np.array_equal(filled[kept], depth[kept])
+
+
+def test_a_hole_in_the_sky_is_sky_and_sparse_depth_is_filled() -> None:
+    depth = np.full((16, 16), np.inf, np.float32)
+    depth[2, 2], depth[8:] = np.nan, 5
+    assert np.isinf(fill_holes(depth)[2, 2])
+    sparse = np.full((33, 45), np.nan, np.float32)
+    sparse[5::11, 7::13] = 20
+    assert fill_holes(sparse) == pytest.approx(20)
+
+
+def test_relative_depth_lies_between_0_and_1() -> None:
+    depth = np.linspace(0, 200, 1001, dtype=np.float32)[None].repeat(2, 0)
+    depth[1, -1] = np.inf
+    relative = relative_depth(depth)
+    assert relative.min() == 0
+    assert relative[1, -1] == 1
+    assert relative[0, 500] == pytest.approx(0.5, abs=0.002)
+    assert relative_depth(depth, reach=400)[0, 500] == pytest.approx(0.25)
+    with pytest.raises(InputError, match="sky"):
+        relative_depth(np.full((2, 2), np.inf, np.float32))
+
+
+def exr(planes: dict[str, np.ndarray], kind: str = "zip", top: int = 0) -> bytes:
+    """An EXR file written from its specification, slowly: what the reader is held against."""
+    code, lines = {"none": (0, 1), "rle": (1, 1), "zips": (2, 1), "zip": (3, 16), "piz": (4, 32)}[kind]
+    names = sorted(planes)
+    height, width = planes[names[0]].shape
+    types = {"f2": 1, "f4": 2}
+    listed = b"".join(
+        name.encode() + b"\0" + struct.pack("<iIii", types[planes[name].dtype.str[1:]], 0, 1, 1) for name in names
+    )
+    window = struct.pack("<4i", 0, top, width - 1, top + height - 1)
+    header = struct.pack("<II", 20000630, 2)
+    for name, kind_name, value in (
+        ("channels", "chlist", listed + b"\0"),
+        ("compression", "compression", bytes([code])),
+        ("dataWindow", "box2i", window),
+        ("displayWindow", "box2i", window),
+    ):
+        header += name.encode() + b"\0" + kind_name.encode() + b"\0" + struct.pack("<I", len(value)) + value
+    header += b"\0"
+    blocks = []
+    for row in range(0, height, lines):
+        raw = b"".join(planes[name][y].tobytes() for y in range(row, min(row + lines, height)) for name in names)
+        packed = raw if code in (0, 4) else pack(raw, run_lengths if kind == "rle" else zlib.compress)
+        blocks.append(struct.pack("<iI", top + row, len(packed)) + packed)
+    position = len(header) + 8 * len(blocks)
+    offsets = b""
+    for block in blocks:
+        offsets += struct.pack("<Q", position)
+        position += len(block)
+    return header + offsets + b"".join(blocks)
+
+
+def pack(raw: bytes, compress: Callable[[bytes], bytes]) -> bytes:
+    parted = raw[0::2] + raw[1::2]
+    differences = bytes([parted[0], *((b - a + 128) % 256 for a, b in itertools.pairwise(parted))])
+    packed = compress(differences)
+    return packed if len(packed) < len(raw) else raw
+
+
+def run_lengths(data: bytes) -> bytes:
+    out = b""
+    for value, run in ((value, len(list(group))) for value, group in itertools.groupby(data)):
+        while run:
+            taken = min(run, 128)
+            out += (
+                struct.pack("<b", taken - 1) + bytes([value])
+                if taken > 2
+                else struct.pack("<b", -taken) + bytes([value]) * taken
+            )
+            run -= taken
+    return out
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    found = np.random.default_rng(0).random((37, 23)).astype(np.float32) * 100
+    found[10:30] = np.arange(23) // 7
+    return found
+
+
+@pytest.mark.parametrize("kind", ["none", "rle", "zips", "zip"])
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+def test_exr_as_specified(kind: str, dtype: str, values: np.ndarray, tmp_path: Path) -> None:
+    stored = values.astype(dtype)
+    (tmp_path / "d.exr").write_bytes(exr({"Y": stored}, kind))
+    assert np.array_equal(read_depth(tmp_path / "d.exr", DepthFormat(hole=None)), stored.astype(np.float32))
+
+
+def test_exr_of_several_channels_and_of_other_kinds(values: np.ndarray) -> None:
+    half = values.astype("<f2")
+    assert np.array_equal(read_exr(exr({"A": half, "Z": values, "R": half}, top=5)), values)  # depth is in Z
+    with pytest.raises(InputError, match="PIZ"):
+        read_exr(exr({"Y": values}, "piz"))
+
+
+def test_every_truncation_and_flip_of_an_exr_is_reported(values: np.ndarray) -> None:
+    data = exr({"Y": values.astype("<f2")})
+    for length in range(0, len(data) - 1, 61):
+        with pytest.raises(LatensError):
+            read_exr(data[:length])
+    rng = np.random.default_rng(0)
+    met = 0
+    for position in rng.integers(0, len(data), 200):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x41
+        try:
+            read_exr(bytes(damaged))
+        except LatensError:
+            met += 1
+    assert met > 100  # zlib notices damage to what it packed

@@ -1,0 +1,93 @@
+"""Window filters against slow sums, solves and OpenCV."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from latens.systems.haze.filters import box_max, box_mean, box_min, fit_guide, guided_filter, luminance
+
+
+def picture(height: int, width: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
+    return torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("height", "width", "radius"), [(17, 23, 3), (40, 31, 7), (9, 60, 8)])
+def test_means_and_minima_are_those_of_opencv(height: int, width: int, radius: int) -> None:
+    x = picture(height, width, 2)
+    side = (2 * radius + 1, 2 * radius + 1)
+    for channel in range(2):
+        plane = x[1, channel].numpy()
+        mean = cv2.blur(plane, side, borderType=cv2.BORDER_REFLECT_101)
+        assert box_mean(x, radius)[1, channel].numpy() == pytest.approx(mean, abs=1e-5)
+        mirrored = cv2.copyMakeBorder(plane, radius, radius, radius, radius, cv2.BORDER_REFLECT_101)
+        inner = (slice(radius, -radius), slice(radius, -radius))
+        assert np.array_equal(box_min(x, radius)[1, channel].numpy(), cv2.erode(mirrored, np.ones(side))[inner])
+        assert np.array_equal(box_max(x, radius)[1, channel].numpy(), cv2.dilate(mirrored, np.ones(side))[inner])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (3, 2)])
+def test_pictures_smaller_than_the_window(height: int, width: int) -> None:
+    x = picture(height, width)
+    assert box_mean(x, 5).shape == x.shape
+    assert bool((box_min(x, 5) >= x.amin((2, 3), keepdim=True)).all())
+    assert bool(guided_filter(x, x, 5, 1e-3).isfinite().all())
+
+
+def test_running_sums_keep_their_digits() -> None:
+    x = 1 + 1e-3 * picture(4, 4000).double()
+    exact = box_mean(x, 30)
+    assert (box_mean(x.float(), 30).double() - exact).abs().max() < 1e-6
+
+
+def slow_guided(guide: np.ndarray, x: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
+    """He et al. 2010, Eqs. 19 and 20, window by window in float64; windows wholly inside the picture only."""
+    height, width, channels = guide.shape
+    slopes, offsets = np.zeros((height, width, channels)), np.zeros((height, width))
+    for row in range(radius, height - radius):
+        for column in range(radius, width - radius):
+            window = (slice(row - radius, row + radius + 1), slice(column - radius, column + radius + 1))
+            inside = guide[window].reshape(-1, channels)
+            values = x[window].ravel()
+            covariance = np.cov(inside.T, bias=True).reshape(channels, channels)
+            cross = (inside * values[:, None]).mean(0) - inside.mean(0) * values.mean()
+            slopes[row, column] = np.linalg.solve(covariance + epsilon * np.eye(channels), cross)
+            offsets[row, column] = values.mean() - slopes[row, column] @ inside.mean(0)
+    side = (2 * radius + 1, 2 * radius + 1)
+    mean_slope = np.stack([cv2.blur(slopes[..., c], side) for c in range(channels)], -1)
+    return (mean_slope * guide).sum(-1) + cv2.blur(offsets, side)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_guided_filter_against_solves_in_float64(channels: int) -> None:
+    guide, x = picture(24, 27, channels, seed=1), picture(24, 27, seed=2)
+    expected = slow_guided(guide[0].permute(1, 2, 0).double().numpy(), x[0, 0].double().numpy(), 3, 1e-2)
+    found = guided_filter(guide.double(), x.double(), 3, 1e-2)[0, 0].numpy()
+    inner = (slice(6, -6), slice(6, -6))  # windows of windows that meet no border
+    assert found[inner] == pytest.approx(expected[inner], abs=1e-10)
+    assert guided_filter(guide, x, 3, 1e-2)[0, 0].numpy()[inner] == pytest.approx(expected[inner], abs=1e-4)
+
+
+def test_a_guide_gives_its_edges() -> None:
+    guide = torch.zeros(1, 1, 40, 40)
+    guide[..., 20:] = 1
+    blurred = box_mean(0.2 + 0.6 * guide, 4)
+    sharp = guided_filter(guide, blurred, 8, 1e-4)
+    assert float(sharp[0, 0, 20, 20] - sharp[0, 0, 20, 19]) > 0.3
+    assert float(blurred[0, 0, 20, 20] - blurred[0, 0, 20, 19]) < 0.1
+
+
+def test_the_fast_filter_is_near_the_whole_one() -> None:
+    rows, columns = torch.meshgrid(torch.linspace(0, 3, 96), torch.linspace(0, 3, 128), indexing="ij")
+    guide = (0.5 + 0.5 * torch.sin(3 * rows + 2 * columns))[None, None]
+    x = (0.4 + 0.3 * torch.cos(rows))[None, None]
+    whole, fast = guided_filter(guide, x, 16, 1e-3), guided_filter(guide, x, 16, 1e-3, shrink=4)
+    assert float((whole - fast).abs().max()) < 0.03
+    fitted = fit_guide(guide, x, 16, 1e-3)
+    torch.testing.assert_close(fitted.apply(guide), whole)
+
+
+def test_luminance_of_white_is_one() -> None:
+    torch.testing.assert_close(luminance(torch.ones(1, 3, 2, 2)), torch.ones(1, 1, 2, 2))

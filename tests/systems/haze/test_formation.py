@@ -1,0 +1,83 @@
+"""Eq. 1, its inverse, and the metric knob."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from latens.systems.haze import formation
+
+
+def scene(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, 3, 12, 17, generator=generator), torch.rand(2, 1, 12, 17, generator=generator) * 100 + 1
+
+
+def test_equation_1_pixel_by_pixel() -> None:
+    clear, depth = scene()
+    airlight, beta = torch.tensor([[0.8, 0.9, 1.0], [0.9, 0.9, 0.9]]), torch.tensor([0.01, 0.03])
+    hazy = formation.add_haze(clear, formation.transmission(depth, beta), airlight)
+    t = math.exp(-0.03 * float(depth[1, 0, 4, 5]))
+    expected = float(clear[1, 2, 4, 5]) * t + 0.9 * (1 - t)
+    assert float(hazy[1, 2, 4, 5]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_removing_what_was_added_gives_the_picture_back() -> None:
+    clear, depth = scene()
+    t, airlight = formation.transmission(depth, torch.tensor([0.01, 0.02])), torch.full((2, 3), 0.9)
+    back = formation.remove_haze(formation.add_haze(clear, t, airlight), t, airlight, floor=0.01)
+    torch.testing.assert_close(back, clear, atol=1e-4, rtol=0)
+
+
+def test_sky_is_airlight() -> None:
+    clear, depth = scene()
+    depth[:] = math.inf
+    hazy = formation.add_haze(clear, formation.transmission(depth, torch.tensor([0.01, 0.02])), torch.full((2, 3), 0.85))
+    torch.testing.assert_close(hazy, torch.full_like(hazy, 0.85))
+
+
+def test_visibility_is_where_contrast_falls_to_five_percent() -> None:
+    beta = formation.beta_of_visibility(150)
+    assert beta == pytest.approx(math.log(20) / 150)
+    assert math.exp(-beta * 150) == pytest.approx(0.05)
+    assert formation.visibility_of_beta(beta) == pytest.approx(150)
+
+
+def test_beta_is_measured_back_and_grows_with_the_haze() -> None:
+    clear, depth = scene()
+    airlight = torch.tensor([0.95, 0.9, 0.85])
+    found = []
+    for beta in np.geomspace(0.005, 0.03, 6):
+        t = formation.transmission(depth[:1], torch.tensor([beta], dtype=torch.float32))
+        hazy = formation.add_haze(clear[:1], t, airlight[None]).mul(255).round().div(255)
+        found.append(formation.measure_beta(hazy[0], clear[0], depth[0], airlight))
+        assert found[-1] == pytest.approx(beta, rel=0.05)
+    assert found == sorted(found)
+
+
+def test_beta_of_nothing_is_refused() -> None:
+    clear, depth = scene()
+    with pytest.raises(ValueError, match="no pixel"):
+        formation.measure_beta(clear[0], clear[0], depth[0] * math.inf, torch.ones(3))
+
+
+def test_weather_is_that_of_the_paper_and_seeded() -> None:
+    weather = formation.draw_weather(np.random.default_rng(3), 500)
+    assert weather.airlight.shape == (500, 3)
+    assert 0.8 <= float(weather.airlight.min()) < 0.81
+    assert 0.99 < float(weather.airlight.max()) <= 1.0
+    assert 0.8 <= float(weather.beta.min()) < 0.82
+    assert 1.58 < float(weather.beta.max()) <= 1.6
+    again = formation.draw_weather(np.random.default_rng(3), 500)
+    assert torch.equal(weather.airlight, again.airlight)
+
+
+def test_linear_light_mixes_light() -> None:
+    # Half the light of white over black is sRGB 188, not 128 (IEC 61966-2-1).
+    mixed = formation.add_haze(torch.zeros(1, 3, 1, 1), torch.full((1, 1, 1, 1), 0.5), torch.ones(1, 3), linear_light=True)
+    assert float(mixed[0, 0]) * 255 == pytest.approx(188, abs=0.6)
+    values = torch.linspace(0, 1, 50)
+    torch.testing.assert_close(formation.encode_srgb(formation.decode_srgb(values)), values, atol=1e-5, rtol=0)

@@ -1,0 +1,228 @@
+"""The object a user holds: every method on every kind of picture, the metric knob, pieces, clips, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import latens
+from latens.catalogue import MODELS
+from latens.data.depth import DepthFormat
+from latens.errors import InputError, ModelError, ModelMissing, UsageError
+from latens.hub import save_model
+from latens.systems.haze import predict
+from latens.systems.haze.config import HazeConfig, JudgeConfig
+from latens.systems.haze.formation import beta_of_visibility, measure_beta
+from latens.systems.haze.objective import half_weights
+from latens.systems.haze.predict import Haze, load, network
+from latens.systems.haze.simulate import street
+
+TINY = {
+    "physical": HazeConfig(kind="physical", channels=8, work=64),
+    "mmd": HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4, scales=1, layers=2)),
+    "dehazenet": HazeConfig(kind="dehazenet"),
+}
+
+
+def untrained(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return network(TINY[kind])
+
+
+@pytest.fixture(scope="module")
+def haze() -> Haze:
+    """Every kind of method, the learned ones with seeded, untrained weights."""
+    return Haze({kind: untrained(kind) for kind in TINY}, name="tiny", sha256="0" * 64, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    made = street(3, (96, 144))
+    return made.image, made.depth
+
+
+@pytest.mark.parametrize("method", ["dcp", "bccr", *TINY])
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (37, 50)])
+def test_any_size_and_mode_comes_back_as_it_was(method: str, size: tuple[int, int], haze: Haze) -> None:
+    rng = np.random.default_rng(0)
+    for mode, channels in (("L", ()), ("RGB", (3,)), ("RGBA", (4,))):
+        image = Image.fromarray(rng.integers(0, 256, (*size, *channels), dtype=np.uint8), mode)
+        found = haze.dehaze(image, method=method)
+        assert found.size == image.size
+        assert found.mode == mode
+        if mode == "RGBA":
+            assert np.array_equal(np.asarray(found)[..., 3], np.asarray(image)[..., 3])
+    deep = np.linspace(0, 65535, size[0] * size[1]).reshape(size).astype(np.uint16)
+    assert haze.dehaze(deep, method=method).mode == "L"
+
+
+@pytest.mark.parametrize("method", ["dcp", "bccr", "physical", "dehazenet"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_flat_pictures_stay_flat(method: str, value: int, haze: Haze) -> None:
+    found = np.asarray(haze.dehaze(np.full((40, 60, 3), value, np.uint8), method=method)).astype(int)
+    assert np.ptp(found, axis=(0, 1)).max() <= 1
+
+
+def test_what_is_no_picture_is_refused(haze: Haze, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no picture")
+    for source in (tmp_path / "x.jpg", np.full((4, 4, 3), np.nan), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(InputError):
+            haze.dehaze(source)
+
+
+def test_without_weights_the_classical_methods_work_and_the_others_say_what_is_missing(scene: tuple) -> None:
+    bare = load("haze", device="cpu")
+    for method in ("dcp", "bccr"):
+        assert bare.dehaze(scene[0], method=method).size == (144, 96)
+    for method in ("mmd", "unit", "cyclegan", "dehazenet", "physical"):
+        if f"haze_{method}" not in MODELS:
+            with pytest.raises(ModelMissing, match=rf"{method}\nuse --method dcp or bccr.*--recipe desk"):
+                bare.dehaze(scene[0], method=method)
+    if "haze_physical" not in MODELS:
+        assert bare.default_method == "dcp"
+        with pytest.raises(ModelMissing, match="--depth FILE"):
+            bare.haze(scene[0], visibility=100)
+    with pytest.raises(UsageError, match="dcp, bccr"):
+        bare.dehaze(scene[0], method="magic")
+    assert type(latens.load("haze", device="cpu")) is Haze
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_a_folder_gives_the_same_picture(kind: str, scene: tuple, tmp_path: Path) -> None:
+    model = untrained(kind)
+    config = dataclasses.asdict(TINY[kind])
+    save_model(tmp_path / "m", {"system": "haze", "model": config}, half_weights(model))
+    loaded = latens.load(tmp_path / "m", device="cpu")
+    assert loaded.default_method == kind
+    halved = untrained(kind)
+    halved.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
+    same = Haze({kind: halved}, name="", sha256="", device=torch.device("cpu"))
+    assert np.array_equal(np.asarray(loaded.dehaze(scene[0])), np.asarray(same.dehaze(scene[0])))
+
+
+def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    config = dataclasses.asdict(TINY["physical"])
+    save_model(tmp_path / "m", {"system": "haze", "model": config | {"channels": 16}}, half_weights(untrained("physical")))
+    with pytest.raises(ModelError, match="do not fit"):
+        load(tmp_path / "m", device="cpu")
+    save_model(tmp_path / "o", {"system": "image_codec", "model": {}}, {})
+    with pytest.raises(ModelError, match="image_codec"):
+        load(tmp_path / "o", device="cpu")
+
+
+def test_visibility_is_what_was_asked_for_and_monotone(haze: Haze, scene: tuple) -> None:
+    image, depth = scene
+    clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+    means, colour = [], torch.tensor([0.95, 0.92, 0.9])
+    for visibility in np.geomspace(60, 1500, 20):
+        made = haze.haze(image, visibility=visibility, depth=depth, airlight=(0.95, 0.92, 0.9))
+        hazy = torch.from_numpy(np.array(made)).permute(2, 0, 1).float() / 255
+        found = measure_beta(hazy, clear, torch.from_numpy(depth)[None], colour)
+        assert found == pytest.approx(beta_of_visibility(visibility), rel=0.05)
+        means.append(found)
+    assert means == sorted(means, reverse=True)
+
+
+def test_predicted_depth_obeys_the_knob_too(haze: Haze, scene: tuple) -> None:
+    image = scene[0]
+    clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        metres = haze.metres(clear[None], None, DepthFormat(), 100)[0]
+    made = haze.haze(image, beta=0.01, reach_metres=100)
+    hazy = torch.from_numpy(np.array(made)).permute(2, 0, 1).float() / 255
+    assert measure_beta(hazy, clear, metres, torch.tensor([0.9, 0.9, 0.9])) == pytest.approx(0.01, rel=0.05)
+
+
+def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
+    image, depth = scene
+    cases = {
+        "144 x 90, its picture 144 x 96": depth[:90],
+        "empty": np.zeros_like(depth),
+        "NaN": np.full_like(depth, np.nan),
+        "negative": -np.ones_like(depth),
+    }
+    for words, wrong in cases.items():
+        with pytest.raises(InputError, match=words):
+            haze.haze(image, visibility=100, depth=wrong)
+    for settings in ({"visibility": 100, "beta": 0.1}, {"visibility": -1}, {"beta": math.nan}, {"reach_metres": 0}):
+        with pytest.raises(UsageError):
+            haze.haze(image, depth=depth, **settings)
+    with pytest.raises(UsageError, match="makes no haze"):
+        haze.haze(image, method="dcp", visibility=100, depth=depth)
+    with pytest.raises(UsageError, match="no visibility"):
+        haze.haze(image, method="mmd", visibility=100)
+
+
+def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
+    image, depth = scene
+    metres = np.minimum(depth, 100)
+    stored = np.rint(metres / 100 * 255).astype(np.uint8)
+    stored[0, 0] = 255
+    by_metres = np.asarray(haze.haze(image, visibility=150, depth=metres)).astype(int)
+    relative = DepthFormat(relative=True, hole=None)
+    by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, reach_metres=100)).astype(int)
+    assert np.abs(by_metres - by_share)[1:].max() <= 2
+    refined = np.asarray(haze.haze(image, visibility=150, depth=metres, refine_depth=True)).astype(int)
+    assert 0 < np.abs(refined - by_metres).mean() < 16
+    assert haze.haze(image, method="mmd").size == (144, 96)
+
+
+def test_large_pictures_in_pieces_are_the_whole(haze: Haze, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.rand(1, 3, 203, 310, generator=torch.Generator().manual_seed(0))
+    image[:, :, 100:] *= 0.3
+    monkeypatch.setattr(predict, "WHOLE_PIXELS", 4000)
+    pieces: dict[int, torch.Tensor] = {}
+    with torch.no_grad():
+        for side in (64, 512):
+            monkeypatch.setattr(predict, "PIECE", side)
+            pieces[side] = haze.translate(image, "mmd", "clear")
+    assert pieces[64].shape == image.shape
+    assert float((pieces[64] - pieces[512]).abs().max()) < 1 / 255
+
+
+def panning(frames: int = 8, step: int = 3) -> tuple[list[np.ndarray], int]:
+    """A camera that pans over a hazy picture with a little noise; columns move left by `step` each frame."""
+    made = street(5, (96, 200))
+    t = np.exp(-np.minimum(made.depth, 200) / 80)[..., None]
+    hazy = made.image * t + 225 * (1 - t)
+    rng = np.random.default_rng(0)
+    views = [hazy[:, i * step : i * step + 160] + rng.normal(0, 2, (96, 160, 3)) for i in range(frames)]
+    return [np.clip(np.rint(view), 0, 255).astype(np.uint8) for view in views], step
+
+
+def flicker(frames: list[np.ndarray], step: int) -> float:
+    """Mean difference of neighbouring frames along the known motion, against the contrast of the clip."""
+    errors = [np.abs(a[:, step:].astype(float) - b[:, :-step]).mean() for a, b in itertools.pairwise(frames)]
+    return float(np.mean(errors) / np.mean([frame.std() for frame in frames]))
+
+
+@pytest.mark.parametrize("method", ["dcp", "physical"])
+def test_a_clip_does_not_flicker(method: str, haze: Haze) -> None:
+    frames, step = panning()
+    steady = list(haze.dehaze_clip(iter(frames), method=method))
+    alone = [np.asarray(haze.dehaze(frame, method=method)) for frame in frames]
+    assert len(steady) == len(frames)
+    assert np.array_equal(steady[0], alone[0])
+    assert flicker(steady, step) < flicker(alone, step)
+    assert flicker(steady, step) <= 1.1 * flicker(frames, step)
+
+
+def test_a_cut_starts_anew_and_translators_refuse_clips(haze: Haze) -> None:
+    first, second = street(1, (64, 96)).image, street(2, (64, 96)).image
+    made = list(haze.dehaze_clip(iter([first, first, second]), method="dcp"))
+    assert np.array_equal(made[2], np.asarray(haze.dehaze(second, method="dcp")))
+
+    def frames() -> Iterator[np.ndarray]:
+        yield first
+
+    with pytest.raises(UsageError, match="translates"):
+        list(haze.dehaze_clip(frames(), method="mmd"))

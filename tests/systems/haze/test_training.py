@@ -1,0 +1,157 @@
+"""Scenes are found and hazed, every recipe trains and lowers its loss, a stopped run goes on to the same bits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latens.errors import InputError, UnreadableInput, UsageError
+from latens.hub import load_model
+from latens.systems.haze import recipes
+from latens.systems.haze.config import HazeDataConfig
+from latens.systems.haze.dataset import SceneData, UnpairedData
+from latens.systems.haze.formation import add_haze, transmission
+from latens.systems.haze.scenes import find_scenes, load_scene, split
+from latens.systems.haze.trainable import build
+from latens.training.run import train
+
+
+def save(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+@pytest.fixture(scope="module")
+def rgbd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with depth, named as the data sets name them."""
+    folder, rng = tmp_path_factory.mktemp("rgbd"), np.random.default_rng(0)
+    picture = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    ramp = np.linspace(4, 60, 80)[:, None].repeat(96, 1)
+    for index in range(6):
+        save(folder / "nyu" / f"{index:04}.png", np.roll(picture, index, 1))
+        save(folder / "nyu" / f"{index:04}_depth.png", ramp.astype(np.uint8))
+    save(folder / "kitti" / "a_left.png", picture)
+    save(folder / "kitti" / "a_depth256.png", (ramp * 256).astype(np.uint16))
+    save(folder / "apollo" / "ColorImage" / "road" / "x.png", picture)
+    save(folder / "apollo" / "Depth" / "road" / "x.png", (ramp * 200).astype(np.uint16))
+    save(folder / "cityscapes" / "b_leftImg8bit.png", picture)
+    save(folder / "cityscapes" / "b_disparity.png", (256 * 400 / ramp + 1).astype(np.uint16))
+    camera = {"intrinsic": {"fx": 2000}, "extrinsic": {"baseline": 0.2}}
+    (folder / "cityscapes" / "b_camera.json").write_text(json.dumps(camera))
+    return folder
+
+
+def test_scenes_are_found_by_the_names_of_the_data_sets(rgbd: Path) -> None:
+    found = {scene.name: scene for scene in find_scenes(rgbd)}
+    assert len(found) == 9
+    ramp = np.linspace(4, 60, 80)
+    for name in ("kitti/a_left", "apollo/ColorImage/road/x", "cityscapes/b_leftImg8bit"):
+        scene = load_scene(found[name])
+        assert scene.depth[:, 5] == pytest.approx(ramp, abs=0.2)  # metres
+    small = load_scene(found["nyu/0003"], side=40, border=4)
+    assert small.image.shape == (40, 49, 3)
+    assert small.depth.shape == (40, 49)
+
+
+def test_neighbours_stay_on_one_side_of_the_split(rgbd: Path) -> None:
+    nyu = find_scenes(rgbd / "nyu")
+    train_part, held = split(nyu, 1 / 3)
+    assert [scene.name for scene in train_part] == ["0000", "0001"]
+    assert [scene.name for scene in held] == ["0004", "0005"]
+    assert split(nyu[:1], 0.1) == (nyu[:1], nyu[:1])
+
+
+def test_folders_without_depth_and_wrong_depth_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableInput, match="not a folder"):
+        find_scenes(tmp_path / "missing")
+    save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UnreadableInput, match="depth"):
+        find_scenes(tmp_path)
+    save(tmp_path / "a_depth.png", np.ones((4, 8), np.uint8))
+    with pytest.raises(InputError, match="8 x 4"):
+        load_scene(find_scenes(tmp_path)[0])
+
+
+def test_batches_are_seeded_and_follow_equation_1(rgbd: Path) -> None:
+    config = HazeDataConfig(side=64, crop=32, batch=3, scenes=2, draws=1)
+    data = SceneData([rgbd / "nyu"], config, seed=5)
+    batch, again = data.batch(3, 0), SceneData([rgbd / "nyu"], config, seed=5).batch(3, 0)
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+    assert not torch.equal(batch["hazy"], data.batch(4, 0)["hazy"])
+    hazy = add_haze(batch["truth"], transmission(batch["depth"], batch["beta"]), batch["airlight"])
+    assert float((hazy - batch["hazy"]).abs().max()) <= 0.5 / 255 + 1e-6
+    assert batch["clear"].shape == batch["hazy"].shape == (3, 3, 32, 32)
+    weathers = {tuple(w.tolist()) for step in range(20) for w in data.batch(step, 0)["airlight"]}
+    assert len(weathers) <= len(data.train)  # one draw for every picture
+    assert all(size % 32 == 0 for b in data.validation() for size in b["hazy"].shape[2:])
+
+
+def test_disjoint_halves_share_no_scene() -> None:
+    data = SceneData([], HazeDataConfig(side=48, crop=48, batch=8, scenes=4, disjoint=True), seed=0)
+    data.train = [scene._replace(image=np.full_like(scene.image, 40 * i)) for i, scene in enumerate(data.train)]
+    batches = [data.batch(step, 0) for step in range(6)]
+    assert max(float(b["truth"].max()) for b in batches) < 0.2
+    assert min(float(b["clear"].min()) for b in batches) > 0.3
+
+
+def test_real_folders_are_unpaired(tmp_path: Path) -> None:
+    for index in range(4):
+        save(tmp_path / "hazy" / f"{index}.png", np.full((70, 80, 3), 200 + index, np.uint8))
+        save(tmp_path / "clear" / f"{index}.png", np.full((70, 80, 3), 50 + index, np.uint8))
+    config = replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=2))
+    parts = build(config, [tmp_path])
+    assert isinstance(parts.data, UnpairedData)
+    batch = parts.data.batch(0, 0)
+    assert float(batch["hazy"].min()) > 0.75
+    assert float(batch["clear"].max()) < 0.25
+    assert "cycle_psnr" in parts.objective.validate(parts.model.eval(), parts.data.validation()[:1])
+    with pytest.raises(UsageError, match="depth"):
+        build(recipes.tiny(), [tmp_path])
+
+
+def test_an_unknown_model_and_too_small_scenes_are_refused() -> None:
+    config = recipes.tiny()
+    with pytest.raises(UsageError, match="gan"):
+        build(replace(config, model=replace(config.model, kind="gan")), [])
+    with pytest.raises(UsageError, match="400"):
+        build(replace(config, data=replace(config.data, crop=400, scenes=1)), [])
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "tiny_mmd"])
+def test_training_improves_and_resumes_to_the_same_bits(recipe: str, tmp_path: Path) -> None:
+    settings = {"data.scenes": "3", "run.steps": "30" if recipe == "tiny" else "8"}
+    settings |= {"run.validate_every": "10", "run.checkpoint_every": "4", "run.log_every": "1"}
+    whole = train("haze", recipe=recipe, data=[], run_dir=tmp_path / "a", overrides=settings, device="cpu")
+    assert whole.ended == "finished"
+    if recipe == "tiny":
+        lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+        losses = [line["loss"] for line in lines if line["kind"] == "train"]
+        assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    cut = train("haze", recipe=recipe, data=[], run_dir=tmp_path / "b", overrides=settings, max_time=0, device="cpu")
+    assert cut.ended == "time"
+    train("haze", recipe=recipe, data=[], run_dir=tmp_path / "b", overrides=settings, resume=True, device="cpu")
+    first, second = load_model(tmp_path / "a" / "best"), load_model(tmp_path / "b" / "best")
+    assert first.config["model"]["kind"] == ("physical" if recipe == "tiny" else "mmd")
+    assert first.sha256 == second.sha256
+
+
+def test_every_recipe_builds() -> None:
+    for recipe in (recipes.desk, recipes.desk_mmd, recipes.desk_unit, recipes.desk_cyclegan, recipes.desk_dehazenet):
+        config = recipe()
+        assert config.recipe == recipe.__name__
+        parts = build(replace(config, data=replace(config.data, scenes=1, side=128, crop=64, batch=1)), [])
+        losses = [float(step.loss.detach()) for step in parts.objective(parts.model, parts.data.batch(0, 0), 0)]
+        assert all(np.isfinite(losses))
+
+
+def test_the_paper_is_as_written() -> None:
+    config = recipes.paper()
+    assert (config.optim.lr, config.optim.beta1, config.run.steps, config.data.batch) == (1e-4, 0.5, 250_000, 1)
+    loss = config.objective
+    assert (loss.prior.weight, loss.adversarial_weight, loss.reconstruction_weight, loss.cycle_weight) == (0.01, 1, 10, 10)
