@@ -63,7 +63,9 @@ def relaxed_bernoulli(logits: Float[Tensor, "*n"], temperature: float, *, hard: 
     return _straight_through((soft > 0.5).to(soft.dtype), soft) if hard else soft
 
 
-def relaxed_categorical(logits: Float[Tensor, "B N h w"], temperature: float, *, hard: bool = False) -> Float[Tensor, "B N h w"]:
+def relaxed_categorical(
+    logits: Float[Tensor, "B N h w"], temperature: float, *, hard: bool = False
+) -> Float[Tensor, "B N h w"]:
     """A sample of the Gumbel-softmax over the N parts of every cell; `hard` gives one-hot vectors, straight through."""
     gumbel = -torch.rand_like(logits).clamp(1e-6, 1 - 1e-6).log().neg().log()
     soft = ((logits + gumbel) / temperature).softmax(dim=1)

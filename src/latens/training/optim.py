@@ -26,7 +26,7 @@ def build_optimizers(
             transposed = transposed_weights(model)
             optimizers[name] = MuonAdam(owned, transposed, muon_lr=config.muon_lr, adam_lr=config.lr)
         else:
-            optimizers[name] = torch.optim.Adam(owned.values(), config.lr)
+            optimizers[name] = torch.optim.Adam(owned.values(), config.lr, betas=(config.beta1, 0.999))
     return optimizers
 
 
