@@ -35,6 +35,7 @@ VERBS = (
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
     Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
+    Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on a folder beside what it competes with."),
     Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),

@@ -5,7 +5,7 @@ Letters: B batch, C channels of the encoder, H W image size, h w = H/8 W/8, Z di
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,18 @@ def classifier(channels: int, side: int, classes: int) -> nn.Sequential:
     )
 
 
-def build_model(config: PartsConfig) -> PatchVAE | BetaVAE | BiGAN | MaskedAutoencoder | Supervised:
+Member: TypeAlias = PatchVAE | BetaVAE | BiGAN | MaskedAutoencoder | Supervised
+
+
+def build_model(config: PartsConfig) -> Member:
     """The model a configuration describes, with fresh weights."""
-    kinds = {"patchvae": PatchVAE, "betavae": BetaVAE, "bigan": BiGAN, "mae": MaskedAutoencoder, "supervised": Supervised}
-    return kinds[config.kind](config)
+    match config.kind:
+        case "betavae":
+            return BetaVAE(config)
+        case "bigan":
+            return BiGAN(config)
+        case "mae":
+            return MaskedAutoencoder(config)
+        case "supervised":
+            return Supervised(config)
+    return PatchVAE(config)
