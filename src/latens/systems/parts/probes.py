@@ -50,10 +50,11 @@ class ProbeConfig:
 
 
 class ProbeResult(NamedTuple):
-    """Top-1 accuracies in percent."""
+    """Accuracies in percent, top-1 unless it is said."""
 
     probe: str
     test: float
+    top5: float  # of the test split
     validation: float
     chosen: str  # what the validation split chose
 
@@ -157,14 +158,22 @@ def fine_tune(
         encoder.load_state_dict(kept[0])
         head.load_state_dict(kept[1])
     head.eval()
-    return ProbeResult(name, _accuracy(logits, 2, splits.test.labels, config.batch), best, f"epoch {chosen}")
+    top = [_accuracy(logits, 2, splits.test.labels, config.batch, among) for among in (1, 5)]
+    return ProbeResult(name, top[0], top[1], best, f"epoch {chosen}")
 
 
 @torch.no_grad()
-def _accuracy(logits: Callable[[int, np.ndarray], Tensor], which: int, labels: Tensor, batch: int) -> float:
+def _accuracy(
+    logits: Callable[[int, np.ndarray], Tensor], which: int, labels: Tensor, batch: int, among: int = 1
+) -> float:
     places = [np.arange(start, min(start + batch, len(labels))) for start in range(0, len(labels), batch)]
-    right = sum(int((logits(which, part).argmax(1).cpu() == labels[part]).sum()) for part in places)
-    return 100 * right / len(labels)
+    return 100 * sum(right_among(logits(which, part).cpu(), labels[part], among) for part in places) / len(labels)
+
+
+def right_among(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"], among: int) -> int:
+    """For how many rows the label is among the `among` highest scores."""
+    best = scores.topk(min(among, scores.shape[1]), dim=1).indices
+    return int((best == labels[:, None]).sum())
 
 
 def _frozen(encoder: Encoder, squares: Squares, first: int) -> Callable[[np.ndarray], Tensor]:
@@ -206,12 +215,14 @@ def linear(sets: list[Float[Tensor, "n F"]], labels: list[Int[Tensor, "n"]], cla
     """Multinomial logistic regression on standardised features; the penalty is chosen on the validation split."""
     mean, deviation = sets[0].mean(0), sets[0].std(0) + 1e-6
     scaled = [(features - mean) / deviation for features in sets]
-    best = ProbeResult("linear", 0.0, -1.0, "")
+    best = ProbeResult("linear", 0.0, 0.0, -1.0, "")
     for penalty in PENALTIES:
         weight, bias = logistic_regression(scaled[0], labels[0], classes, penalty)
-        scores = [100 * float(((x @ weight + bias).argmax(1) == y).float().mean()) for x, y in zip(scaled, labels, strict=True)]
-        if scores[1] > best.validation:
-            best = ProbeResult("linear", scores[2], scores[1], f"penalty {penalty:g}")
+        scores = [x @ weight + bias for x in scaled]
+        validation = 100 * right_among(scores[1], labels[1], 1) / len(labels[1])
+        if validation > best.validation:
+            test = [100 * right_among(scores[2], labels[2], among) / len(labels[2]) for among in (1, 5)]
+            best = ProbeResult("linear", test[0], test[1], validation, f"penalty {penalty:g}")
     return best
 
 
@@ -236,17 +247,18 @@ def nearest(sets: list[Float[Tensor, "n F"]], labels: list[Int[Tensor, "n"]], cl
     centre = sets[0].mean(0)
     unit = [F.normalize(features - centre, dim=1) for features in sets]
     counts = [k for k in NEIGHBOURS if k <= len(unit[0])]
-    right = {(k, which): 0 for k in counts for which in (1, 2)}
+    right = {(k, which, among): 0 for k in counts for which in (1, 2) for among in (1, 5)}
     for which in (1, 2):
         for start, part in _parts(unit[which], 512):
             near = (part @ unit[0].T).topk(counts[-1], dim=1)
             votes = F.one_hot(labels[0][near.indices], classes) * (near.values / SHARPNESS).exp()[..., None]
             for k in counts:
-                guess = votes[:, :k].sum(1).argmax(1)
-                right[k, which] += int((guess == labels[which][start : start + 512]).sum())
-    best = max(counts, key=lambda k: right[k, 1])
-    test, validation = (100 * right[best, which] / len(labels[which]) for which in (2, 1))
-    return ProbeResult("knn", test, validation, f"{best} neighbours")
+                for among in (1, 5):
+                    scores, known = votes[:, :k].sum(1), labels[which][start : start + 512]
+                    right[k, which, among] += right_among(scores, known, among)
+    best = max(counts, key=lambda k: right[k, 1, 1])
+    found = [100 * right[best, which, among] / len(labels[which]) for which, among in ((2, 1), (2, 5), (1, 1))]
+    return ProbeResult("knn", *found, f"{best} neighbours")
 
 
 def _parts(x: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:
