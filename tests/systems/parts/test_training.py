@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from latens.errors import UsageError
 from latens.hub import load_model
@@ -16,27 +15,6 @@ from latens.systems.parts.variants import EVERY
 from latens.training.run import train
 
 SHORT = {"run.steps": "4", "run.validate_every": "2", "run.checkpoint_every": "2", "run.log_every": "1", "data.batch": "4"}
-
-
-@pytest.fixture(scope="session")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of small pictures: squares on dark and discs on bright ground."""
-    folder = tmp_path_factory.mktemp("labelled")
-    rng = np.random.default_rng(0)
-    row, column = np.mgrid[0:16, 0:16]
-    for i in range(24):
-        ground = rng.integers(20, 60, 3) if i % 2 else rng.integers(150, 220, 3)
-        pixels = np.tile(ground.astype(np.uint8), (16, 16, 1))
-        top, left = rng.integers(2, 8, 2)
-        inside = (
-            (row - top - 3) ** 2 + (column - left - 3) ** 2 < 12
-            if i % 2
-            else (abs(row - top - 3) < 3) & (abs(column - left - 3) < 3)
-        )
-        pixels[inside] = (230, 120, 40)
-        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i}.png")
-    return folder
 
 
 def test_tiny_training_lowers_its_loss_and_reports_parts(labelled: Path, tmp_path: Path) -> None:
@@ -80,8 +58,8 @@ def newest(run: Path) -> str:
 def test_bad_requests_are_refused(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="learned from pictures"):
         train("parts", recipe="tiny", data=[], run_dir=tmp_path / "a", overrides={}, device="cpu")
+    settings = {"model.kind": "supervised"}
     with pytest.raises(UsageError, match="needs labels"):
-        settings = {"model.kind": "supervised"}
         train("parts", recipe="tiny", data=[labelled / "a"], run_dir=tmp_path / "b", overrides=settings, device="cpu")
     for settings in ({"data.batch": "1"}, {"data.smallest_crop": "0"}, {"model.size": "20"}):
         with pytest.raises(UsageError):

@@ -59,7 +59,9 @@ class BenchReport:
         ]
         step = next((t for t in self.timings if t.part == "training step"), None)
         epochs = "" if step is None else f" {3600 / (step.wall * CIFAR_STEPS):.0f} epochs of 50,000 pictures an hour."
-        heading = f"{self.model}, weights {self.model_id[:12]}, {self.size} x {self.size}, {self.device}, {self.threads} threads"
+        heading = (
+            f"{self.model}, weights {self.model_id[:12]}, {self.size} x {self.size}, {self.device}, {self.threads} threads"
+        )
         caption = f"Medians of {self.repeats} interleaved runs.{epochs} Peak memory {self.peak_memory / 1e6:.0f} MB."
         return f"{heading}\n\n{Table(['part', 'wall ms', 'best ms', 'CPU ms', 'pictures/s'], rows, caption).text()}"
 

@@ -168,5 +168,5 @@ def as_batch(pictures: Sequence[Pixels], labels: Sequence[int]) -> dict[str, Ten
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """(B, H, W, 3) bytes -> (B, 3, H, W) float in [0, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(np.array(pixels, order="C")).permute(0, 3, 1, 2)
     return tensor.float().div(255).contiguous(memory_format=torch.channels_last)

@@ -83,7 +83,11 @@ class EvaluationReport:
             "probes": [probe._asdict() for probe in self.probes],
             "commonest_class": self.chance,
             "discovery": self.discovery
-            and {"iou": self.discovery.iou, "purity": self.discovery.purity, "matches": [m._asdict() for m in self.discovery.matches]},
+            and {
+                "iou": self.discovery.iou,
+                "purity": self.discovery.purity,
+                "matches": [m._asdict() for m in self.discovery.matches],
+            },
         }
 
     def save(self, folder: Path) -> None:
@@ -151,9 +155,7 @@ def _measured(
     chance = None
     if results:
         chance = 100 * float((test.labels == np.bincount(train.labels).argmax()).mean())
-    return EvaluationReport(
-        parts.name, parts.model_id, test.name, len(test), statistics, quality, tuple(results), chance, None
-    )
+    return EvaluationReport(parts.name, parts.model_id, test.name, len(test), statistics, quality, tuple(results), chance, None)
 
 
 def run_probes(
@@ -187,7 +189,9 @@ def _statistics_table(s: PartStatistics) -> Table:
         [str(n), f"{100 * s.share[n]:.1f}", f"{100 * s.occupancy[n]:.2f}", f"{s.kl_app[n]:.3f}", f"{s.kl_occ[n]:.3f}"]
         for n in sorted(range(len(s.share)), key=lambda n: -s.share[n])
     ]
-    caption = f"{s.active} of {len(s.share)} parts active; {sum(s.occupancy):.2f} parts expected at a cell; KL in nats a picture."
+    caption = (
+        f"{s.active} of {len(s.share)} parts active; {sum(s.occupancy):.2f} parts expected at a cell; KL in nats a picture."
+    )
     return Table(["part", "% of pictures", "% of cells", "KL appearance", "KL occurrence"], rows, caption)
 
 

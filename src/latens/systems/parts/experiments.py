@@ -125,7 +125,11 @@ class Laboratory:
 
     def _changes(self, settings: Mapping[str, str], seed: int) -> dict[str, str]:
         changes = {"run.seed": str(seed)}
-        for name, value in (("run.steps", self.scale.steps), ("model.size", self.scale.size), ("data.limit", self.scale.pictures)):
+        for name, value in (
+            ("run.steps", self.scale.steps),
+            ("model.size", self.scale.size),
+            ("data.limit", self.scale.pictures),
+        ):
             changes |= {name: str(value)} if value else {}
         return changes | dict(settings)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-
 from latens.data.images import Pixels
 from latens.errors import InputError
 from latens.inference.report import Block, Figure
@@ -38,7 +37,9 @@ def figure1(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
         where = overlay(shown, code.occurrence[gallery.part], part_colours(parts.config.parts)[gallery.part])
         others = [square(patch.pixels, HEIGHT) for patch in gallery.patches[1:EXAMPLES]]
         rows.append(row_of([shown, where, label(f"part {gallery.part}", 56, HEIGHT), *others]))
-    return [Figure(png(column_of(rows)), "Figure 1", "Picture, occurrence of one part, the same part elsewhere.", alt="figure 1")]
+    return [
+        Figure(png(column_of(rows)), "Figure 1", "Picture, occurrence of one part, the same part elsewhere.", alt="figure 1")
+    ]
 
 
 def figure3(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
@@ -93,4 +94,3 @@ def _nothing(parts: Parts) -> InputError:
 FIGURES: Mapping[str, Callable[[Parts, Sequence[Pixels], Sequence[str]], list[Block]]] = {
     "figure1": figure1, "figure3": figure3, "figure4": figure4, "figure5": figure5
 }  # fmt: skip
-

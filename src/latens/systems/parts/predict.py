@@ -94,7 +94,10 @@ class Parts:
     def decode(self, code: PartCode) -> Image.Image:
         """The picture of a code: parts where they are likelier there than not, at the resolution of the model."""
         model = self._patchvae()
-        if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (model.config.parts, model.config.appearance):
+        if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (
+            model.config.parts,
+            model.config.appearance,
+        ):
             what = f"a code of {code.occurrence.shape[0]} parts for a model of {model.config.parts}"
             raise UsageError(what, hint="decode with the model that encoded")
         chosen = torch.from_numpy((code.occurrence > PRESENT).astype(np.float32)).to(self.device)

@@ -120,16 +120,9 @@ def fine_tune(
     device = next(encoder.parameters()).device
     first = min(FROZEN[name], len(encoder.stages))
     torch.manual_seed(seed)
-    encoder = copy.deepcopy(encoder)
-    tail = nn.ModuleList(list(encoder.stages)[first:])
-    for parameter in encoder.parameters():
-        parameter.requires_grad_(False)
-    for layer in tail.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.requires_grad_(True)
+    encoder = partly_frozen(encoder, first)
     head = classifier(encoder.channels, splits.train.squares.size // encoder.stride, splits.classes).to(device)
-    encoder.eval()  # for ever: normalisation layers keep their statistics
-    trained = [p for p in [*tail.parameters(), *head.parameters()] if p.requires_grad]
+    trained = [p for p in [*encoder.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.decay)
     inputs = [_frozen(encoder, split.squares, first) for split in splits[:3]]
 
@@ -162,10 +155,21 @@ def fine_tune(
     return ProbeResult(name, top[0], top[1], best, f"epoch {chosen}")
 
 
+def partly_frozen(encoder: Encoder, first: int) -> Encoder:
+    """A copy in which only the convolutions behind the first `first` stages can be trained.
+
+    It is in evaluation mode and stays there, so that normalisation layers keep their statistics.
+    """
+    copied = copy.deepcopy(encoder).requires_grad_(False).eval()
+    for stage in copied.stages[first:]:
+        for layer in stage.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.requires_grad_(True)
+    return copied
+
+
 @torch.no_grad()
-def _accuracy(
-    logits: Callable[[int, np.ndarray], Tensor], which: int, labels: Tensor, batch: int, among: int = 1
-) -> float:
+def _accuracy(logits: Callable[[int, np.ndarray], Tensor], which: int, labels: Tensor, batch: int, among: int = 1) -> float:
     places = [np.arange(start, min(start + batch, len(labels))) for start in range(0, len(labels), batch)]
     return 100 * sum(right_among(logits(which, part).cpu(), labels[part], among) for part in places) / len(labels)
 

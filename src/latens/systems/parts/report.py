@@ -34,8 +34,8 @@ class PartsReport(NamedTuple):
             for n in order
         ]
         caption = (
-            f"{s.active} of {len(s.share)} parts active (in at least 1 % of pictures); {sum(s.occupancy):.2f} parts expected at "
-            f"a cell; divergences in nats a picture, means over {len(self.names)} pictures."
+            f"{s.active} of {len(s.share)} parts active (in at least 1 % of pictures); {sum(s.occupancy):.2f} parts expected "
+            f"at a cell; divergences in nats a picture, means over {len(self.names)} pictures."
         )
         return Table(["part", "in pictures", "of cells", "KL appearance", "KL occurrence"], rows, caption)
 
@@ -43,7 +43,10 @@ class PartsReport(NamedTuple):
         galleries = [
             {
                 "part": gallery.part,
-                "patches": [{"picture": self.names[p.picture], "cell": list(p.cell), "score": round(p.score, 5)} for p in gallery.patches],
+                "patches": [
+                    {"picture": self.names[p.picture], "cell": list(p.cell), "score": round(p.score, 5)}
+                    for p in gallery.patches
+                ],
             }
             for gallery in self.galleries
         ]
@@ -64,7 +67,9 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         sheet = png(gallery_sheet(report.galleries))
         written.append(out / GALLERY)
         write_atomic(written[-1], sheet)
-        blocks.append(Figure(sheet, "Where every part occurs", "One row a part, surest first, one patch a picture.", alt="gallery"))
+        blocks.append(
+            Figure(sheet, "Where every part occurs", "One row a part, surest first, one patch a picture.", alt="gallery")
+        )
     swaps = _swaps(parts, paths)
     if swaps is not None:
         written.append(out / SWAPS)
@@ -72,7 +77,9 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         caption = "The appearance of one part of the target replaced by that of the source; occurrences stay."
         blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))
     blocks.append(report.table())
-    lead = f"{len(report.names)} pictures; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
+    lead = (
+        f"{len(report.names)} pictures; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
+    )
     Page("Parts", [Section("Parts found", blocks)], lead).save(out / PAGE)
     write_atomic(out / RECORD, json.dumps(report.to_dict(), indent=1).encode())
     return [*written, out / RECORD, out / PAGE]

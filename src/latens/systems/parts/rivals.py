@@ -132,7 +132,7 @@ class Supervised(nn.Module):
 
 
 def classifier(channels: int, side: int, classes: int) -> nn.Sequential:
-    """The classifier of the probes: (B, C, side, side) to (B, classes); dropout and one hidden layer of 512 (004, section 4)."""
+    """The classifier of the probes, (B, C, side, side) to (B, classes): dropout, a hidden layer of 512 (004, section 4)."""
     cells = min(side, MOST_CELLS)
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(cells) if side > cells else nn.Identity(),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8
 
 KINDS = ("disc", "cross", "stripes", "ring", "triangle", "checks")
-COLOURS = ((0.90, 0.25, 0.20), (0.20, 0.75, 0.95), (0.98, 0.88, 0.25), (0.95, 0.55, 0.90), (0.35, 0.90, 0.35), (0.97, 0.97, 0.97))
+COLOURS = ((0.9, 0.25, 0.2), (0.2, 0.75, 0.95), (0.98, 0.88, 0.25), (0.95, 0.55, 0.9), (0.35, 0.9, 0.35), (0.97, 0.97, 0.97))
 MOTIFS = (1, 4)  # in a scene, at least and at most
 SIDES = (0.30, 0.40)  # of a motif, as a share of the scene's
 DARK = 0.12

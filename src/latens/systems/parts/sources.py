@@ -75,7 +75,7 @@ def _some(found: PictureSet, where: str) -> PictureSet:
 
 
 def _own_split(found: PictureSet, split: Split) -> PictureSet:
-    """Of a labelled set without a test split: a fifth of the pictures, by name. Without labels both splits are the whole set."""
+    """Of a labelled set without a test split: a fifth, by name. Without labels both splits are the whole set."""
     if not found.classes:
         return found
     test = np.array([fraction_of(key) < OWN_TEST_SHARE for key in found.keys])
