@@ -144,7 +144,7 @@ def test_bad_requests_are_refused(parts: Parts, labelled: Path, tmp_path: Path) 
 
 def test_bench_names_its_parts(parts: Parts) -> None:
     report = bench.run(parts, batch=4, repeats=1)
-    assert [timing.part for timing in report.timings][0] == "training step"
+    assert report.timings[0].part == "training step"
     assert "epochs of 50,000" in report.table()
     assert json.loads(json.dumps(report.to_dict()))["repeats"] == 1
     with pytest.raises(UsageError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -179,10 +179,10 @@ def pictures(images: ImageLike | Picture | Sequence[Any]) -> list[Pixels]:
     """Pixels (H, W, 3) of one picture, a sequence of them, or a batch (B, 3, H, W) of a tensor or (B, H, W, 3) of an array."""
     if isinstance(images, Picture):
         return [images.pixels]
-    batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
-    if batch or isinstance(images, list | tuple):
-        return [pixels for one in images for pixels in pictures(one)]  # type: ignore[union-attr]
-    return [read_picture(images).pixels]  # type: ignore[arg-type]
+    if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
+        several: Sequence[Any] = list(images)
+        return [pixels for one in several for pixels in pictures(one)]
+    return [read_picture(cast(ImageLike, images)).pixels]
 
 
 def _patch(code: PartCode, part: int, number: int, image: Any) -> Patch:

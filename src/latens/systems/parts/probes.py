@@ -86,8 +86,8 @@ def split_sets(train: PictureSet, test: PictureSet, size: int, share: float) -> 
     if not len(held_out) or not len(kept):
         kept = held_out = np.arange(len(train))  # too few pictures to divide
     parts = [train.subset(kept), train.subset(held_out), test]
-    found = [Split(Squares(part, size), torch.from_numpy(part.labels.copy())) for part in parts]
-    return Splits(*found, len(train.classes))
+    divided = [Split(Squares(part, size), torch.from_numpy(part.labels.copy())) for part in parts]
+    return Splits(divided[0], divided[1], divided[2], len(train.classes))
 
 
 def run_probe(
@@ -242,7 +242,7 @@ def logistic_regression(x: Float[Tensor, "n F"], y: Int[Tensor, "n"], classes: i
         loss.backward()
         return loss
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
+    solver.step(closure)
     return weight.detach(), bias.detach()
 
 
@@ -262,7 +262,7 @@ def nearest(sets: list[Float[Tensor, "n F"]], labels: list[Int[Tensor, "n"]], cl
                     right[k, which, among] += right_among(scores, known, among)
     best = max(counts, key=lambda k: right[k, 1, 1])
     found = [100 * right[best, which, among] / len(labels[which]) for which, among in ((2, 1), (2, 5), (1, 1))]
-    return ProbeResult("knn", *found, f"{best} neighbours")
+    return ProbeResult("knn", found[0], found[1], found[2], f"{best} neighbours")
 
 
 def _parts(x: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:
