@@ -10,7 +10,7 @@ Importing this package imports nothing heavy: torch is loaded by `load`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
     from latens.systems.image_codec.predict import ImageCodec
+    from latens.systems.parts.predict import Parts
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "catalogue", "errors", "load", "models"]
 
 
-def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
-    """A model ready for use, with the verbs of its system (`compress`, `decompress`, ...).
+@overload
+def load(name_or_path: Literal["image_codec"] = ..., *, device: str = ..., threads: int | None = ...) -> ImageCodec: ...
+@overload
+def load(name_or_path: Literal["parts"], *, device: str = ..., threads: int | None = ...) -> Parts: ...
+@overload
+def load(name_or_path: str | Path, *, device: str = ..., threads: int | None = ...) -> Any: ...
+def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> Any:
+    """A model ready for use, with the verbs of its system (`compress`, `decompress`; `encode`, `gallery`; ...).
 
     `name_or_path` is a name of `models()`, a folder that holds config.json and model.safetensors, or such a folder on the
     Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.
@@ -36,8 +43,7 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
 
     place = name_or_path if str(name_or_path) in MODELS else locate(name_or_path)
     predict = import_part(system_of(place), "predict")
-    loaded: ImageCodec = predict.load(place, device=device, threads=threads)
-    return loaded
+    return predict.load(place, device=device, threads=threads)
 
 
 def models() -> list[ModelEntry]:
