@@ -45,7 +45,7 @@ def parts(
     from latens.inference.batch import Job
     from latens.systems.parts.predict import load
 
-    files = find_inputs(inputs, PICTURE_ENDINGS)
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if out.resolve() not in file.path.resolve().parents]
     jobs = [Job(file.path, out / file.relative.with_name(file.relative.name + ENDING), file.named) for file in files]
     voice = Voice(options)
     loaded = load(model, device=options.device, threads=options.threads)

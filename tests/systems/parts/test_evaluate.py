@@ -92,7 +92,7 @@ def test_every_figure_is_made(name: str, parts: Parts, labelled: Path, tmp_path:
     assert (tmp_path / f"{name}.html").is_file()
 
 
-@pytest.mark.parametrize("name", ["table3", "table5", "table7", "discovery"])
+@pytest.mark.parametrize("name", ["table2", "table3", "table5", "table7", "discovery"])
 def test_tables_are_made_and_runs_are_shared(name: str, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     out = tmp_path_factory.getbasetemp() / "parts-tables"  # as a user runs them: into one folder
     said: list[str] = []

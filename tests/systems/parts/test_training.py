@@ -31,7 +31,7 @@ def test_tiny_training_lowers_its_loss_and_reports_parts(labelled: Path, tmp_pat
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "random"])
 def test_every_variant_trains_by_settings_alone(name: str, labelled: Path, tmp_path: Path) -> None:
-    overrides = {**SHORT, **EVERY[name], "run.steps": "2"}
+    overrides = {**SHORT, **EVERY[name], "run.steps": "2", "run.precision": "bf16"}
     found = train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "run", overrides=overrides, device="cpu")
     saved = load_model(found.folder / "best")
     assert not any(key.startswith(("judge", "generator")) for key in saved.weights)

@@ -24,12 +24,16 @@ class PartsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealingConfig:
-    """Temperature of the relaxed occurrence (004, section 4). `compound` is the released code's faster fall."""
+    """How occurrences are relaxed (004, section 4). `compound` is the released code's faster fall of the temperature.
+
+    With `hard` the decoder sees 0 or 1 and gradients pass straight through.
+    """
 
     start: float = 1.0
     floor: float = 0.1
     rate: float = 3e-5
     compound: bool = True
+    hard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

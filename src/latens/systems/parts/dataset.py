@@ -39,9 +39,11 @@ class PictureData:
         self.stores = [Store(found, wide, budget) for found in sets]
         places = [(s, i) for s, found in enumerate(sets) for i in range(len(found))]
         chance = [fraction_of(sets[s].keys[i]) for s, i in places]
-        held_out = [place for place, share in zip(places, chance, strict=True) if share < config.validation_share]
+        held_out = sorted(
+            (share, place) for place, share in zip(places, chance, strict=True) if share < config.validation_share
+        )
         self.train = [place for place, share in zip(places, chance, strict=True) if share >= config.validation_share] or places
-        self.held_out = (held_out or places[:1])[: config.validation_most]
+        self.held_out = sorted(place for _, place in held_out[: config.validation_most]) or places[:1]
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)

@@ -18,7 +18,7 @@ from latens.data.files import write_atomic
 from latens.data.journal import Journal
 from latens.errors import UsageError
 from latens.inference.report import Block, Page, Section, Table
-from latens.systems.parts.dataset import Squares
+from latens.systems.parts.dataset import Squares, first_few
 from latens.systems.parts.discovery import Discovery, discover
 from latens.systems.parts.measure import PartStatistics
 from latens.systems.parts.model import BetaVAE, PatchVAE
@@ -140,7 +140,7 @@ def _measured(
     parts: Parts, data: str, out: Path | None, probes: Sequence[str] | None, schedule: ProbeConfig, tell: Callable[[str], None]
 ) -> EvaluationReport:
     train, test = open_set(data, "train"), open_set(data, "test")
-    shown = test.subset(np.arange(min(len(test), MOST_PICTURES)))
+    shown = test.subset(first_few(test, MOST_PICTURES))
     squares = Squares(shown, parts.config.size)
     statistics = quality = None
     if isinstance(parts.model, PatchVAE):

@@ -74,6 +74,11 @@ class Laboratory:
         self.train_set, self.test_set = open_set(data, "train"), open_set(data, "test")
         self._splits: dict[int, Splits] = {}
 
+    @property
+    def size(self) -> int:
+        """Side of the pictures."""
+        return self.scale.size or int(recipe_of("parts", self.scale.recipe).model.size)
+
     def score(self, settings: Mapping[str, str], probe: str) -> Score:
         """One probe of one member of the family over all seeds."""
         results = [self.probe(settings, probe, seed) for seed in range(self.scale.seeds)]

@@ -46,7 +46,9 @@ class Elbo:
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image = batch["image"]
         temperature = self.temperature(step)
-        found: Reconstruction = generator_of(model)(image, temperature, prior=self.config.prior)
+        found: Reconstruction = generator_of(model)(
+            image, temperature, hard=self.config.annealing.hard, prior=self.config.prior
+        )
         fooling: Tensor | float = 0.0
         if self.config.adversarial:
             judge = cast(Adversarial, model).judge

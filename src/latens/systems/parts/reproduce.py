@@ -17,6 +17,7 @@ from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.errors import UsageError
 from latens.inference.demo import photographs
 from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.systems.parts.dataset import first_few
 from latens.systems.parts.experiments import SCALES, Laboratory, Scale
 from latens.systems.parts.figures import FIGURES
 from latens.systems.parts.predict import Parts
@@ -134,6 +135,6 @@ def read_all(data: Path | None, most: int) -> tuple[list[Pixels], Sequence[str]]
         files = find_inputs([data], PICTURE_ENDINGS)[:most]
         return [read_picture(file.path).pixels for file in files], [file.relative.stem for file in files]
     found = open_set(data, "test")
-    count = min(most, len(found))
-    names = [found.classes[found.labels[i]] if found.classes else found.keys[i] for i in range(count)]
-    return [found.read(i) for i in range(count)], names
+    found = found.subset(first_few(found, most))
+    names = [found.classes[label] if found.classes else key for label, key in zip(found.labels, found.keys, strict=True)]
+    return [found.read(i) for i in range(len(found))], names
