@@ -18,7 +18,7 @@ from latens.systems.parts.quality import Features, reconstruction_quality
 from latens.systems.parts.simulate import Scenes, simulate_scenes
 from latens.systems.parts.variants import EVERY, LOCAL, VAE, WEIGHTED
 
-SCENE_KINDS, SCENE_SIZE, SCORED = 4, 64, 200
+SCENE_KINDS, SCENE_SIZE, SCORED, SCENE_BATCH = 4, 64, 200, "32"
 ABLATED = "conv1-5"
 WHOLE_RESNET = {"model.encoder": "resnet", "model.blocks": "4", "model.parts": "64", "model.appearance": "16"}
 
@@ -121,7 +121,7 @@ def discovery(lab: Laboratory) -> list[Block]:
         "local, no training, clustered features": {**VAE, **LOCAL, "run.steps": "0"},
     }
     for name, settings in members.items():
-        scene_size = {"model.size": str(SCENE_SIZE)}
+        scene_size = {"model.size": str(SCENE_SIZE), "data.batch": SCENE_BATCH}
         found = [discover(lab.model({**settings, **scene_size}, seed).model, tuning, scored) for seed in range(lab.scale.seeds)]
         rows.append([name, spread([one.iou for one in found]), spread([one.purity for one in found])])
     caption = f"{SCENE_KINDS} kinds of motif, {count} scenes; {lab.scale.seeds} seeds; thresholds chosen on other scenes."
