@@ -8,7 +8,7 @@ import torch
 
 from latens.errors import UsageError
 from latens.systems.parts.discovery import Discovery, best_thresholds, discover
-from latens.systems.parts.measure import Tally, mean_iou, part_iou
+from latens.systems.parts.measure import Tally, best_assignment, mean_iou, part_iou
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.simulate import COLOURS, KINDS, simulate_scenes
 
@@ -53,6 +53,19 @@ def test_part_iou_is_that_of_areas_with_one_part_a_kind() -> None:
     ]
     assert mean_iou(matches, 2) == pytest.approx((4 / 6 + 1 / 2) / 2)
     assert mean_iou(matches, 4) == pytest.approx((4 / 6 + 1 / 2) / 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (9, 4), (2, 5)])
+def test_assignment_is_that_of_scipy(shape: tuple[int, int]) -> None:
+    from scipy.optimize import linear_sum_assignment
+
+    for seed in range(20):
+        score = np.random.default_rng(seed).random(shape)
+        score[score < 0.2] = 0
+        pairs = best_assignment(score)
+        rows, columns = linear_sum_assignment(-score)
+        assert sum(score[pair] for pair in pairs) == pytest.approx(score[rows, columns].sum())
+        assert len(pairs) == min(shape) == len({n for n, _ in pairs}) == len({k for _, k in pairs})
 
 
 def test_thresholds_are_the_best_of_each_part() -> None:

@@ -71,7 +71,7 @@ def figure4(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
 def figure5(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
     """Appearance of one part moved from source to target pictures."""
     sheets = []
-    for start in (0, 1):
+    for start in range(min(2, len(pictures))):
         sheet = swap_sheet(parts, pictures[start], [p for i, p in enumerate(pictures[:5]) if i != start])
         sheets += [] if sheet is None else [sheet]
     if not sheets:

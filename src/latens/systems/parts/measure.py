@@ -72,14 +72,22 @@ def intersections(
 
 def part_iou(found: Bool[np.ndarray, "P N H W"], known: Bool[np.ndarray, "P K H W"]) -> list[Match]:
     """Intersection over union of areas summed over all pictures; parts are assigned one to one so that the mean is largest."""
-    from scipy.optimize import linear_sum_assignment
-
     overlap, found_area, known_area = intersections(found, known)
     iou = overlap / np.maximum(found_area[:, None] + known_area[None] - overlap, 1)
     purity = overlap / np.maximum(found_area[:, None], 1)
-    rows, columns = linear_sum_assignment(-iou)
-    matches = [Match(int(k), int(n), float(iou[n, k]), float(purity[n, k])) for n, k in zip(rows, columns, strict=True)]
-    return sorted(matches)
+    return sorted(Match(k, n, float(iou[n, k]), float(purity[n, k])) for n, k in best_assignment(iou))
+
+
+def best_assignment(score: Float[np.ndarray, "N K"]) -> list[tuple[int, int]]:
+    """Pairs (row, column), each once, of largest sum and as many as there can be; for few columns: 2^K sums are compared."""
+    best: dict[int, tuple[float, int, list[tuple[int, int]]]] = {0: (0.0, 0, [])}  # by the set of columns taken, as bits
+    for n, row in enumerate(score):
+        for taken, (total, count, pairs) in list(best.items()):
+            for k, value in enumerate(row):
+                grown = taken | 1 << k
+                if grown != taken and (total + value, count + 1) > best.get(grown, (-1.0, 0, []))[:2]:
+                    best[grown] = (total + float(value), count + 1, [*pairs, (n, k)])
+    return max(best.values(), key=lambda found: found[:2])[2]
 
 
 def mean_iou(matches: list[Match], kinds: int) -> float:

@@ -80,7 +80,8 @@ class Elbo:
             torch.manual_seed(SEED)
             for batch in batches:
                 image = batch["image"]
-                found = core(image, self.config.annealing.floor, prior=self.config.prior)
+                law = self.config.annealing
+                found = core(image, law.floor, hard=law.hard, prior=self.config.prior)
                 error, kl_app, kl_occ = self.terms(found, image)
                 plain = core.mean_picture(image).image.clamp(0, 1)
                 psnr = -10 * (squared_error(plain, image) / image[0].numel()).clamp_min(1e-10).log10()

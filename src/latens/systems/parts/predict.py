@@ -22,7 +22,7 @@ from latens.inference.device import choose_device
 from latens.systems.parts.config import PartsConfig
 from latens.systems.parts.dataset import centre_square, to_tensor
 from latens.systems.parts.measure import PartStatistics, Tally
-from latens.systems.parts.model import PatchVAE
+from latens.systems.parts.model import PatchVAE, most_likely
 from latens.systems.parts.rivals import Member, build_model
 
 NAME = "parts"
@@ -100,9 +100,10 @@ class Parts:
         ):
             what = f"a code of {code.occurrence.shape[0]} parts for a model of {model.config.parts}"
             raise UsageError(what, hint="decode with the model that encoded")
-        chosen = torch.from_numpy((code.occurrence > PRESENT).astype(np.float32)).to(self.device)
+        q = torch.from_numpy(code.occurrence.astype(np.float32)).to(self.device)
+        chosen = most_likely(q[None] - PRESENT, categorical=model.config.categorical)
         appearance = torch.from_numpy(code.appearance.astype(np.float32)).to(self.device)
-        picture = model.decode(appearance[None], chosen[None])[0]
+        picture = model.decode(appearance[None], chosen)[0]
         return to_pil(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy())
 
     def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
