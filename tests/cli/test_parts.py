@@ -48,6 +48,15 @@ def test_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Capture) -> 
     assert [record.get("status") for record in records] == ["skipped", "failed", "skipped", None]
 
 
+def test_results_among_the_pictures_are_not_taken_for_pictures(album: Path, model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    command = ["parts", str(album), "-o", str(album), "--model", str(model), "--device", "cpu", "--format", "json"]
+    for status in ("done", "skipped"):
+        assert main(command) == 0
+        records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [record.get("status") for record in records] == [status, status, None]
+
+
 def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Capture) -> None:
     words = ["parts", str(album / "a.png"), "-o", str(album / "o"), "--model", str(model), "--resolution", "32"]
     assert main([*words, "--device", "cpu"]) == 0

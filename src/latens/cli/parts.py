@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from latens.systems.parts.predict import Parts
 
 ENDING = ".parts.png"
+SHEETS = ("gallery.png", "swaps.png")
 DEFAULT_OUT = Path("parts-found")
 
 
@@ -45,7 +46,7 @@ def parts(
     from latens.inference.batch import Job
     from latens.systems.parts.predict import load
 
-    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if out.resolve() not in file.path.resolve().parents]
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path, out)]
     jobs = [Job(file.path, out / file.relative.with_name(file.relative.name + ENDING), file.named) for file in files]
     voice = Voice(options)
     loaded = load(model, device=options.device, threads=options.threads)
@@ -61,6 +62,11 @@ def parts(
     if good:
         summarise(finder, [path for path, _ in good], [name.as_posix() for _, name in good], out, most, voice)
     return report.exit_status
+
+
+def ours(path: Path, out: Path) -> bool:
+    """Whether an earlier run wrote this picture: results may lie among the pictures they are of."""
+    return path.name.endswith(ENDING) or (path.parent.resolve() == out.resolve() and path.name in SHEETS)
 
 
 def map_one(finder: Parts, job: Job) -> dict[str, Any]:
