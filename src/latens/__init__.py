@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latens.systems.amodal.predict import AmodalSegmenter
     from latens.systems.haze.predict import Haze
     from latens.systems.image_codec.predict import ImageCodec
+    from latens.systems.parts.predict import Parts
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "catalogue", "errors", "load", "models"]
@@ -40,11 +41,16 @@ def load(name_or_path: Literal["haze"], *, device: str = "auto", threads: int | 
 
 
 @overload
+def load(name_or_path: Literal["parts"], *, device: str = "auto", threads: int | None = None) -> Parts: ...
+
+
+@overload
 def load(name_or_path: str | Path, *, device: str = "auto", threads: int | None = None) -> Any: ...
 
 
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> Any:
-    """A model ready for use, with the verbs of its system (`compress`, `decompress`; `segment`; `dehaze`, `haze`; ...).
+    """A model ready for use, with the verbs of its system (`compress`, `decompress`; `segment`; `dehaze`, `haze`;
+    `encode`, `gallery`; ...).
 
     `name_or_path` is a name of `models()` or of a system, a folder that holds config.json and model.safetensors, or such a
     folder on the Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.

@@ -24,6 +24,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "image_codec": "latens.systems.image_codec",
         "amodal": "latens.systems.amodal",
         "haze": "latens.systems.haze",
+        "parts": "latens.systems.parts",
     }
 )
 """Every system and the package that holds it. Each has the modules named by `Part`."""
@@ -64,14 +65,14 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
 
 
 def system_of(name_or_path: str | Path) -> str:
-    """The system a model belongs to: by name (also a system's own), or by the key "system" of the folder's config.json.
+    """The system a model belongs to: by name of model or system, or by the key "system" of the folder's config.json.
 
     Raises ModelMissing for an unknown name and for a folder without a readable config.json.
     """
     if str(name_or_path) in MODELS:
         return MODELS[str(name_or_path)].system
     if str(name_or_path) in SYSTEMS:
-        return str(name_or_path)
+        return str(name_or_path)  # of which nothing is in the box: its `load` says what to do
     folder = Path(name_or_path)
     config = (folder if folder.is_dir() else folder.parent) / "config.json"
     try:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latens.training.config import OptimConfig
+from latens.training.loop import averaged
 from latens.training.muon import MuonAdam, orthogonalized
 from latens.training.optim import build_optimizers, rate_factor, transposed_weights
 
@@ -50,3 +51,21 @@ def test_the_rate_rises_stays_and_falls_to_zero() -> None:
     assert factors[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert set(factors[10:81]) == {1.0}
     assert factors[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
+
+
+def test_counters_are_copied_into_the_average_and_weights_are_mixed() -> None:
+    model = torch.nn.BatchNorm1d(2)
+    average = averaged(model, 0.5)
+    assert average is not None
+    average.update_parameters(model)
+    with torch.no_grad():
+        model.weight.add_(1)
+    model(torch.randn(4, 2))
+    average.update_parameters(model)
+    assert int(average.module.num_batches_tracked) == 1
+    assert ((average.module.weight > 1) & (average.module.weight < 2)).all()
+
+
+def test_adam_takes_its_first_decay_from_the_configuration() -> None:
+    (optimizer,) = build_optimizers(torch.nn.Linear(1, 1), {"all": ("",)}, OptimConfig(beta1=0.5)).values()
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)

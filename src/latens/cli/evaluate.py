@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
 from latens.cli.common import Compute, Model, Voice
+from latens.errors import UsageError
 
 
 def evaluate(
@@ -16,7 +17,13 @@ def evaluate(
     /,
     *,
     model: Model | None = None,
-    data: Annotated[Path | None, Parameter(help="The folder of test pictures.  [default: a few that come with latens]")] = None,
+    data: Annotated[
+        Path | None, Parameter(help="The folder of test pictures, or a data set.  [default: what comes with latens]")
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative=(), help="parts only: conv1, conv1-3, conv1-5, linear or knn; several too."),
+    ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for table, plot and JSON.")] = None,
     options: Compute = Compute(),  # noqa: B008
 ) -> int:
@@ -25,15 +32,19 @@ def evaluate(
     Rates are counted from the bytes of real files. Table, plot and JSON go to OUT (default: evaluation-SYSTEM).
 
         latens evaluate image_codec --data kodak/ -o kodak-report
+        latens evaluate parts --model runs/parts/best --data cifar100:data/ --probe conv1-5 linear
     """
     from latens.catalogue import import_part
 
     part = import_part(system, "evaluate")
+    if probe and not hasattr(part, "PROBES"):
+        raise UsageError(f"{system} has no probes", where="--probe", hint="leave it out")
+    choice = {"probes": probe} if probe else {}
     loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
     voice = Voice(options)
     voice.heading(loaded)
     folder = out or Path(f"evaluation-{system}")
-    report = part.evaluate(loaded, data, folder, progress=voice.say)
+    report = part.evaluate(loaded, data, folder, progress=voice.say, **choice)
     voice.result(report.to_dict(), report.table())
     voice.say(f"written to {folder}")
     return int(report.exit_status)

@@ -38,6 +38,7 @@ VERBS = (
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
     Verb("dehaze", "latens.cli.dehaze:dehaze", "Pictures and clips without their haze."),
     Verb("haze", "latens.cli.haze:haze", "Pictures in haze of a chosen visibility."),
+    Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on a folder beside what it competes with."),
     Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -28,17 +28,34 @@ def reproduce(
 
         latens reproduce image_codec/table5.4.1 --data kodak/ -o tables
         latens reproduce image_codec --recipe tiny --data kodak/
+        latens reproduce parts/table1 --data cifar100:data/ -o parts-tables
     """
     system, _, name = what.partition("/")
     from latens.catalogue import import_part
 
     part = import_part(system, "reproduce")
-    loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
     voice = Voice(options)
-    voice.heading(loaded)
     folder = out or Path(f"reproduce-{system}")
     settings = parse_settings(set_ or [])
-    for each in [name] if name else part.NAMES:
-        found = part.reproduce(each, loaded, data, folder, recipe=recipe, settings=settings, progress=voice.say)
+    names = [name] if name else list(part.NAMES)
+    trained_here = [each for each in names if each in getattr(part, "TRAINED_HERE", ())]
+
+    def tell(each: str, found: Any) -> None:
         voice.result(found.to_dict(), found.table())
         voice.say(f"written to {folder / each}.html")
+
+    if trained_here:
+        from latens.inference.device import choose_device
+
+        device = str(choose_device(options.device, options.threads))
+        for each in trained_here:
+            found = part.train_and_reproduce(
+                each, data, folder, recipe=recipe, settings=settings, progress=voice.say, device=device
+            )
+            tell(each, found)
+    shown = [each for each in names if each not in trained_here]
+    if shown:
+        loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
+        voice.heading(loaded)
+        for each in shown:
+            tell(each, part.reproduce(each, loaded, data, folder, recipe=recipe, settings=settings, progress=voice.say))

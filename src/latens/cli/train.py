@@ -21,7 +21,8 @@ def train(
     *,
     recipe: Annotated[str | None, Parameter(help="tiny, desk, gpu or paper.  [default: desk]")] = None,
     data: Annotated[
-        list[Path] | None, Parameter(consume_multiple=True, negative=(), help="Folders of training pictures.")
+        list[Path] | None,
+        Parameter(consume_multiple=True, negative=(), help="Folders of training pictures; for parts also NAME:PATH and packs."),
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,
     settings: Annotated[

@@ -16,6 +16,7 @@ class OptimConfig:
     """Adam (or Muon for the matrices) with a linear warm-up, a constant rate and a linear fall to zero at the end."""
 
     lr: float = 1e-4
+    beta1: float = 0.9  # Adam's decay of the mean gradient; 0.5 is usual against a discriminator
     muon_lr: float = 0.0  # above zero: convolution weights are trained by Muon at this rate, the rest by Adam
     warmup: int = 1000  # steps
     decay_share: float = 0.25  # last part of the steps over which the rate falls linearly to zero

@@ -118,6 +118,7 @@ class Loop:
         for group, rate in zip(optimizer.param_groups, self.rates[update.optimizer], strict=True):
             group["lr"] = rate * factor
         optimizer.step()
+        torch.clear_autocast_cache()  # or a later part of this step would compute with the weights from before
         return True
 
     @torch.no_grad()
@@ -178,6 +179,9 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
 
     @torch.no_grad()
     def average(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        if not averages[0].is_floating_point():  # counters of batch normalisation
+            torch._foreach_copy_(list(averages), list(current))
+            return
         # Early averages are short, or the start of training would stay in them for thousands of steps.
         reach = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(list(averages), list(current), 1 - reach)

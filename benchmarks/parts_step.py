@@ -1,0 +1,144 @@
+"""A training step of PatchVAE at 32 x 32, batch 128, beside the released design's and pythae's BetaVAE.
+
+    python benchmarks/parts_step.py --threads 1
+
+The released design is written anew here after its description: the decoder is evaluated twice a step, memory is laid out
+channels first, and the squashed output goes through the same losses. pythae is measured where it is installed, with the
+encoder and the decoder of our beta-VAE inside. Steps take turns, so that what else the machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from latens.codes.gaussian import gaussian_kl, sample_gaussian
+from latens.codes.parts import place_parts
+from latens.systems.parts.bench import CIFAR_STEPS
+from latens.systems.parts.config import LossConfig, PartsConfig
+from latens.systems.parts.model import BetaVAE, PatchVAE, Reconstruction
+from latens.systems.parts.objective import Elbo
+
+
+class AsReleased(PatchVAE):
+    """Decodes every sample twice and squashes the second picture."""
+
+    def forward(self, image: Tensor, temperature: float, *, hard: bool = False, prior: float = 0.0) -> Reconstruction:
+        posterior = self.posterior(image)
+        z_occ = self.sample_occurrence(posterior.logits, temperature)
+        code = place_parts(sample_gaussian(*posterior.appearance), z_occ)
+        self.decoder(code)
+        kl_app = gaussian_kl(*posterior.appearance).sum(2)
+        return Reconstruction(self.decoder(code).tanh(), kl_app, self.occurrence_kl(posterior.logits, prior))
+
+
+def update(model: nn.Module, losses: LossConfig, image: Tensor, precision: torch.dtype) -> Callable[[], None]:
+    objective = Elbo(losses)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+
+    def act() -> None:
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            (step,) = objective(model, {"image": image}, 0)
+        optimizer.zero_grad(set_to_none=True)
+        step.loss.backward()
+        optimizer.step()
+
+    return act
+
+
+def pythae_update(image: Tensor, sizes: PartsConfig) -> Callable[[], None] | None:
+    try:
+        from pythae.models import BetaVAE as PythaeBetaVAE
+        from pythae.models import BetaVAEConfig
+        from pythae.models.base.base_utils import ModelOutput
+        from pythae.models.nn import BaseDecoder, BaseEncoder
+    except ImportError:
+        return None
+    ours = BetaVAE(sizes)
+    code = sizes.parts * sizes.appearance
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            BaseEncoder.__init__(self)
+            self.phi, self.head, self.latent_dim = ours.encoder, ours.to_vector, code
+
+        def forward(self, x: Tensor) -> ModelOutput:
+            mean, logvar = self.head(self.phi(x)).flatten(1).chunk(2, dim=1)
+            return ModelOutput(embedding=mean, log_covariance=logvar)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            BaseDecoder.__init__(self)
+            self.spread, self.body = ours.from_vector, ours.decoder
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.body(self.spread(z[:, :, None, None])))
+
+    settings = BetaVAEConfig(input_dim=tuple(image.shape[1:]), latent_dim=code, beta=1.0, reconstruction_loss="mse")
+    model = PythaeBetaVAE(settings, encoder=Encoder(), decoder=Decoder())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+
+    def act() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model({"data": image}).loss.backward()
+        optimizer.step()
+
+    return act
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    sizes, plain, weighted = PartsConfig(), LossConfig(), LossConfig(weighted=True)
+    image = torch.rand(given.batch, 3, 32, 32)
+    last = image.contiguous(memory_format=torch.channels_last)
+
+    def fast(model: nn.Module) -> nn.Module:
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    local = PartsConfig(encoder="local")
+    acts = {
+        "as released": update(AsReleased(sizes), plain, image, torch.float32),
+        "PatchVAE": update(fast(PatchVAE(sizes)), plain, last, torch.float32),
+        "PatchVAE + L_w": update(fast(PatchVAE(sizes)), weighted, last, torch.float32),
+        "PatchVAE, bfloat16": update(fast(PatchVAE(sizes)), plain, last, torch.bfloat16),
+        "local PatchVAE": update(fast(PatchVAE(local)), plain, last, torch.float32),
+        "local PatchVAE, bfloat16": update(fast(PatchVAE(local)), plain, last, torch.bfloat16),
+        "beta-VAE": update(fast(BetaVAE(sizes)), plain, last, torch.float32),
+    }
+    peer = pythae_update(image, sizes)
+    if peer is not None:
+        acts["pythae BetaVAE, our networks"] = peer
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in acts}
+    for turn in range(given.repeats + 1):
+        for name, act in acts.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            act()
+            if turn:  # the first round warms up
+                samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    base = median(cpu for _, cpu in samples["as released"])
+    for name, pairs in samples.items():
+        cpu = median(cpu for _, cpu in pairs)
+        record = {
+            "step": name,
+            "cpu_ms": round(1e3 * cpu, 1),
+            "wall_ms": round(1e3 * median(wall for wall, _ in pairs), 1),
+            "of_released_cpu": round(cpu / base, 3),
+            "cifar_epochs_an_hour_on_two_quiet_cores": round(2 * 3600 / (cpu * CIFAR_STEPS), 1),
+        }
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""`latens parts`"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from latens.cli.common import Compute, Force, Model, Tick, Voice, run_files
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job
+    from latens.systems.parts.predict import Parts
+
+ENDING = ".parts.png"
+SHEETS = ("gallery.png", "swaps.png")
+DEFAULT_OUT = Path("parts-found")
+
+
+def parts(
+    inputs: Annotated[list[str], Parameter(help="Pictures, folders, patterns such as 'album/*.jpg', or -.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the results.")] = DEFAULT_OUT,
+    most: Annotated[int, Parameter(validator=Number(gte=1), help="Patches of a part in its gallery.")] = 9,
+    resolution: Annotated[
+        int | None, Parameter(help="Shorter side that pictures are reduced to, a multiple of 8.  [default: the model's]")
+    ] = None,
+    model: Model = "parts",
+    force: Force = False,
+    options: Compute = Compute(),  # noqa: B008
+) -> int:
+    """Parts that repeat in your pictures, found without labels.
+
+    For every picture a map of where which part is; for all of them gallery.png (the patches of every part), swaps.png
+    (one part's appearance moved between pictures), parts.json and index.html.
+
+        latens parts photos/ -o found/ --model runs/parts/best
+        latens parts photo.jpg --model runs/parts/best --resolution 128
+    """
+    from latens.data.files import find_inputs
+    from latens.data.images import PICTURE_ENDINGS
+    from latens.inference.batch import Job
+    from latens.systems.parts.predict import load
+
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path, out)]
+    jobs = [Job(file.path, out / file.relative.with_name(file.relative.name + ENDING), file.named) for file in files]
+    voice = Voice(options)
+    loaded = load(model, device=options.device, threads=options.threads)
+    finder = loaded if resolution is None else loaded.at(resolution)
+    voice.heading(finder)
+
+    def work(job: Job, tick: Tick) -> dict[str, Any]:
+        return map_one(finder, job)
+
+    report = run_files(jobs, work, voice, force=force, what="finding parts")
+    failed = {failure.input for failure in report.failed}
+    good = [(file.path, file.relative) for file in files if str(file.path) not in failed and str(file.path) != "-"]
+    if good:
+        summarise(finder, [path for path, _ in good], [name.as_posix() for _, name in good], out, most, voice)
+    return report.exit_status
+
+
+def ours(path: Path, out: Path) -> bool:
+    """Whether an earlier run wrote this picture: results may lie among the pictures they are of."""
+    return path.name.endswith(ENDING) or (path.parent.resolve() == out.resolve() and path.name in SHEETS)
+
+
+def map_one(finder: Parts, job: Job) -> dict[str, Any]:
+    """The map of one picture into one file; the record of what was found."""
+    from latens.data.files import write_atomic
+    from latens.data.images import read_picture
+    from latens.systems.parts.drawing import occurrence_sheet, png
+
+    started = time.perf_counter()
+    picture = read_picture(job.input)
+    (code,) = finder.encode(picture)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(job.output, png(occurrence_sheet(picture.pixels, code)))
+    found, seconds = code.present(), time.perf_counter() - started
+    said = "".join(f"; {note}" for note in picture.notes)
+    return {
+        "parts": found,
+        "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
+        "seconds": round(seconds, 3),
+        "notes": list(picture.notes),
+        "text": f"{job.output}: {len(found)} parts, {seconds:.2f} s{said}",
+    }
+
+
+def summarise(finder: Parts, paths: list[Path], names: list[str], out: Path, most: int, voice: Voice) -> None:
+    """Galleries, swaps and statistics over all pictures."""
+    from latens.systems.parts.report import describe, write_report
+
+    report = describe(finder, paths, names, most=most)
+    written = write_report(finder, report, paths, out)
+    s = report.statistics
+    text = f"{out}: {s.active} of {len(s.share)} parts occur in {len(names)} pictures; {', '.join(p.name for p in written)}"
+    voice.result({"output": str(out), "files": [str(path) for path in written], **s.to_dict()}, text)

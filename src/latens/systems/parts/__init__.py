@@ -1,0 +1,1 @@
+"""Parts of pictures discovered without labels, and representations for recognition (004, PatchVAE)."""

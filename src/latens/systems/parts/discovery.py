@@ -1,0 +1,92 @@
+"""Do parts find what repeats? Part IoU on simulated scenes, for PatchVAE and for clusters of a baseline's features.
+
+Maps of parts are raised to the size of the picture. One threshold for each part is chosen on scenes that are not scored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from latens.systems.parts.dataset import to_tensor
+from latens.systems.parts.measure import Match, mean_iou, part_iou
+from latens.systems.parts.model import PatchVAE
+from latens.systems.parts.rivals import Member
+from latens.systems.parts.simulate import Scenes
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+BATCH = 64
+
+
+class Discovery(NamedTuple):
+    """How well found parts cover known ones."""
+
+    matches: list[Match]
+    iou: float  # mean over kinds
+    purity: float  # mean over kinds that are matched
+
+    @classmethod
+    def of(cls, matches: list[Match], kinds: int) -> Discovery:
+        return cls(matches, mean_iou(matches, kinds), sum(match.purity for match in matches) / max(len(matches), 1))
+
+
+def discover(model: Member, tuning: Scenes, scored: Scenes) -> Discovery:
+    """Part IoU of PatchVAE's occurrence probabilities, or of as many clusters of another member's features as it has parts."""
+    if isinstance(model, PatchVAE):
+        maps = [occurrence_maps(model, scenes.images) for scenes in (tuning, scored)]
+    else:
+        maps = cluster_maps(model, tuning.images, scored.images, model.config.parts)
+    thresholds = best_thresholds(maps[0], tuning.masks)
+    return Discovery.of(part_iou(maps[1] > thresholds[:, None, None], scored.masks), scored.masks.shape[1])
+
+
+@torch.no_grad()
+def occurrence_maps(model: PatchVAE, images: np.ndarray) -> Float[np.ndarray, "P N S S"]:
+    """Probability of every part at every pixel: cells, interpolated."""
+    maps = []
+    for batch in _batches(model, images):
+        q = model.probability(model.posterior(batch).logits)
+        maps.append(F.interpolate(q, batch.shape[2:], mode="bilinear", align_corners=False).cpu().numpy())
+    return np.concatenate(maps)
+
+
+@torch.no_grad()
+def cluster_maps(model: Member, tuning: np.ndarray, scored: np.ndarray, clusters: int) -> list[Float[np.ndarray, "P N S S"]]:
+    """The features phi of every cell in k-means clusters that are found on the tuning scenes: 1 where a cell belongs to one."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    maps = [torch.cat([model.encoder(batch).float() for batch in _batches(model, images)]).cpu() for images in (tuning, scored)]
+    flat = [features.permute(0, 2, 3, 1).flatten(0, 2).numpy() for features in maps]
+    scale = flat[0].std(0) + 1e-6
+    means = MiniBatchKMeans(clusters, n_init=3, random_state=0, batch_size=4096).fit(flat[0] / scale)
+    found = []
+    for features, cells, images in zip(maps, flat, (tuning, scored), strict=True):
+        member = torch.from_numpy(means.predict(cells / scale)).long().reshape(len(features), *features.shape[2:])
+        one_hot = F.one_hot(member, clusters).permute(0, 3, 1, 2).float()
+        found.append(F.interpolate(one_hot, images.shape[1:3], mode="bilinear", align_corners=False).numpy())
+    return found
+
+
+def best_thresholds(maps: Float[np.ndarray, "P N S S"], masks: np.ndarray) -> Float[np.ndarray, "N"]:
+    """For each part the threshold at which its IoU with the kind it covers best is largest."""
+    best, chosen = np.zeros(maps.shape[1]), np.full(maps.shape[1], THRESHOLDS[0])
+    known = masks.transpose(1, 0, 2, 3).reshape(masks.shape[1], -1).astype(np.float32)
+    flat = maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
+    for threshold in THRESHOLDS:
+        found = (flat > threshold).astype(np.float32)
+        overlap = found @ known.T
+        iou = (overlap / np.maximum(found.sum(1)[:, None] + known.sum(1)[None] - overlap, 1)).max(1)
+        chosen = np.where(iou > best, threshold, chosen)
+        best = np.maximum(best, iou)
+    return chosen
+
+
+def _batches(model: Member, images: np.ndarray) -> list[torch.Tensor]:
+    device = next(model.parameters()).device
+    return [to_tensor(images[start : start + BATCH]).to(device) for start in range(0, len(images), BATCH)]

@@ -1,0 +1,227 @@
+"""The model a user holds: parts of pictures, pictures of parts, and features for any classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from latens.catalogue import MODELS
+from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
+from latens.errors import ModelError, ModelMissing, UsageError
+from latens.hub import load_model, locate
+from latens.inference.device import choose_device
+from latens.systems.parts.config import PartsConfig
+from latens.systems.parts.dataset import centre_square, to_tensor
+from latens.systems.parts.measure import PartStatistics, Tally
+from latens.systems.parts.model import PatchVAE, most_likely
+from latens.systems.parts.rivals import Member, build_model
+
+NAME = "parts"
+PRESENT = 0.5  # probability from which a part counts as there
+PATCH_CELLS = 3  # side of a gallery's patch, in cells
+EMBED_BATCH = 64
+
+
+@dataclass(frozen=True)
+class PartCode:
+    """The code of one picture. `size` is the picture's height and width; a cell stands for an equal share of it."""
+
+    occurrence: Float[np.ndarray, "N h w"]  # probability that a part is at a cell
+    appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
+    size: tuple[int, int]
+
+    def present(self) -> list[int]:
+        """Parts that are likelier there than not somewhere, the surest first."""
+        surest = self.occurrence.max(axis=(1, 2))
+        return [int(n) for n in np.argsort(-surest, kind="stable") if surest[n] > PRESENT]
+
+
+class Patch(NamedTuple):
+    """A place where a part occurs: which picture of the request, the cell, how sure, and the pixels around it."""
+
+    picture: int
+    cell: tuple[int, int]  # row, column
+    score: float
+    pixels: Pixels
+
+
+class PartGallery(NamedTuple):
+    """The surest occurrences of one part, at most one a picture, the surest first."""
+
+    part: int
+    patches: list[Patch]
+
+
+class Parts:
+    """Discovers parts in pictures of any size and kind; these are reduced to `resolution` pixels on the shorter side.
+
+    `encode`, `decode`, `swap`, `gallery` and `statistics` need a PatchVAE; `embed` works with every member of the family.
+    """
+
+    def __init__(self, model: Member, *, name: str, sha256: str, device: torch.device, resolution: int | None = None) -> None:
+        self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.name = name
+        self.device = device
+        self.model_id = sha256[:16]
+        self.precision = "float32"
+        self.resolution = resolution or model.config.size
+
+    @property
+    def config(self) -> PartsConfig:
+        return self.model.config
+
+    def at(self, resolution: int) -> Parts:
+        """The same model for pictures reduced to another size, a multiple of 8: finer maps for larger ones."""
+        if resolution < 16 or resolution % self.model.encoder.stride:
+            hint = f"a multiple of {self.model.encoder.stride}, e.g. {2 * self.config.size}"
+            raise UsageError(f"a resolution of {resolution} pixels", where="resolution", hint=hint)
+        return Parts(self.model, name=self.name, sha256=self.model_id, device=self.device, resolution=resolution)
+
+    def encode(self, images: ImageLike | Picture | Sequence[Any]) -> list[PartCode]:
+        """One code a picture. Raises InputError for what is no picture, ModelError for a model without parts."""
+        return [self._encode(pixels) for pixels in pictures(images)]
+
+    @torch.no_grad()
+    def decode(self, code: PartCode) -> Image.Image:
+        """The picture of a code: parts where they are likelier there than not, at the resolution of the model."""
+        model = self._patchvae()
+        if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (
+            model.config.parts,
+            model.config.appearance,
+        ):
+            what = f"a code of {code.occurrence.shape[0]} parts for a model of {model.config.parts}"
+            raise UsageError(what, hint="decode with the model that encoded")
+        q = torch.from_numpy(code.occurrence.astype(np.float32)).to(self.device)
+        chosen = most_likely(q[None] - PRESENT, categorical=model.config.categorical)
+        appearance = torch.from_numpy(code.appearance.astype(np.float32)).to(self.device)
+        picture = model.decode(appearance[None], chosen)[0]
+        return to_pil(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+    def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
+        """`target` with the appearance of `part` taken from `source` (004, Fig. 5), there from `source_part` if it is given."""
+        other = part if source_part is None else source_part
+        for number in (part, other):
+            if not 0 <= number < self.config.parts:
+                raise UsageError(f"there is no part {number}", hint=f"parts are 0 to {self.config.parts - 1}")
+        appearance = target.appearance.copy()
+        appearance[part] = source.appearance[other]
+        return replace(target, appearance=appearance)
+
+    def gallery(self, images: Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None) -> list[PartGallery]:
+        """For every part that occurs, where it does (004, Fig. 4): the part in most pictures first.
+
+        `images` must be readable twice; `codes` are theirs, where they are known already.
+        """
+        known = self.encode(images) if codes is None else list(codes)
+        found = []
+        for part in range(self.config.parts):
+            surest = [(float(code.occurrence[part].max()), number) for number, code in enumerate(known)]
+            ranked = sorted((pair for pair in surest if pair[0] > PRESENT), key=lambda pair: (-pair[0], pair[1]))
+            if ranked:
+                found.append((len(ranked), part, [number for _, number in ranked[:most]]))
+        order = sorted(found, key=lambda entry: (-entry[0], entry[1]))
+        return [PartGallery(part, [_patch(known[i], part, i, images[i]) for i in numbers]) for _, part, numbers in order]
+
+    @torch.no_grad()
+    def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
+        """Features for a classifier: phi of the middle square, averaged over cells."""
+        squares = [centre_square(pixels, self.resolution) for pixels in pictures(images)]
+        found = [
+            self.model.encoder(to_tensor(np.stack(squares[k : k + EMBED_BATCH])).to(self.device)).mean((2, 3)).cpu().numpy()
+            for k in range(0, len(squares), EMBED_BATCH)
+        ]
+        return np.concatenate(found) if found else np.zeros((0, self.model.encoder.channels), np.float32)
+
+    @torch.no_grad()
+    def statistics(self, images: Sequence[Any]) -> PartStatistics:
+        """Which parts are in use, and what they cost. Raises ValueError for no pictures."""
+        from latens.codes.gaussian import gaussian_kl
+
+        model, tally = self._patchvae(), Tally()
+        for pixels in pictures(images):
+            posterior = model.posterior(self._prepared(pixels))
+            kl_app = gaussian_kl(*posterior.appearance).sum(2)
+            tally.add(model.probability(posterior.logits), kl_app, model.occurrence_kl(posterior.logits))
+        return tally.statistics()
+
+    @torch.no_grad()
+    def _encode(self, pixels: Pixels) -> PartCode:
+        model = self._patchvae()
+        posterior = model.posterior(self._prepared(pixels))
+        q = model.probability(posterior.logits)[0].cpu().numpy()
+        return PartCode(q, posterior.appearance.mean[0].cpu().numpy(), (pixels.shape[0], pixels.shape[1]))
+
+    def _prepared(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
+        """The picture with `resolution` pixels on its shorter side and both sides multiples of the stride."""
+        stride, (height, width) = self.model.encoder.stride, pixels.shape[:2]
+        factor = self.resolution / min(height, width)
+        size = [max(round(side * factor / stride), self.resolution // stride) * stride for side in (width, height)]
+        if size != [width, height]:
+            pixels = np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.LANCZOS))
+        return to_tensor(pixels[None]).to(self.device)
+
+    def _patchvae(self) -> PatchVAE:
+        if not isinstance(self.model, PatchVAE):
+            what = f"a model of the kind '{self.config.kind}' has features but no parts"
+            raise ModelError(what, where=self.name, hint="train one with --set model.kind=patchvae")
+        return self.model
+
+
+def pictures(images: ImageLike | Picture | Sequence[Any]) -> list[Pixels]:
+    """Pixels (H, W, 3) of one picture, a sequence of them, or a batch (B, 3, H, W) of a tensor or (B, H, W, 3) of an array."""
+    if isinstance(images, Picture):
+        return [images.pixels]
+    if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
+        several: Sequence[Any] = list(images)
+        return [pixels for one in several for pixels in pictures(one)]
+    return [read_picture(cast(ImageLike, images)).pixels]
+
+
+def _patch(code: PartCode, part: int, number: int, image: Any) -> Patch:
+    """The surroundings of the cell where the part is surest, cut from the picture itself."""
+    _, rows, columns = code.occurrence.shape
+    row, column = (int(k) for k in np.unravel_index(code.occurrence[part].argmax(), (rows, columns)))
+    (pixels,) = pictures(image)
+    height, width = pixels.shape[:2]
+    side = max(1, min(round(PATCH_CELLS * height / rows), round(PATCH_CELLS * width / columns), height, width))
+    top = min(max(round((row + 0.5) * height / rows - side / 2), 0), height - side)
+    left = min(max(round((column + 0.5) * width / columns - side / 2), 0), width - side)
+    score = float(code.occurrence[part, row, column])
+    return Patch(number, (row, column), score, np.ascontiguousarray(pixels[top : top + side, left : left + side]))
+
+
+def up_to(maps: Float[np.ndarray, "N h w"], height: int, width: int) -> Float[np.ndarray, "N H W"]:
+    """Maps of cells at the size of a picture, between neighbours linearly."""
+    raised = F.interpolate(torch.from_numpy(maps)[None].float(), (height, width), mode="bilinear", align_corners=False)
+    return raised[0].numpy()
+
+
+def load(name_or_path: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:
+    """A model of this system by name, or from a model folder or a hub id.
+
+    Raises ModelMissing, ModelError or DeviceUnavailable.
+    """
+    place = choose_device(device, threads)
+    if str(name_or_path) == NAME and NAME not in MODELS:
+        hint = "train one with `latens train parts --data PICTURES -o runs/parts`, then name runs/parts/best (--model)"
+        raise ModelMissing("no weights of this system are in the box", where=NAME, hint=hint)
+    folder = locate(name_or_path)
+    found = load_model(folder)
+    if found.config["system"] != NAME:
+        raise ModelError(f"this is a model of {found.config['system']}, not of parts", where=str(folder))
+    try:
+        model = build_model(PartsConfig(**found.config["model"]))
+        model.load_state_dict(found.weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
+        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    return Parts(model, name=folder.name, sha256=found.sha256, device=place)

@@ -1,0 +1,80 @@
+"""Training configurations of the family of Table 1, as functions. Nothing here imports torch.
+
+Another member of the family is another recipe with settings: `--set model.kind=betavae`, `--set objective.weighted=true`,
+`--set objective.adversarial=1`; `variants.py` names them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from latens.systems.parts.config import AnnealingConfig, LossConfig, PartsConfig, PicturesConfig
+from latens.training.config import OptimConfig, RunConfig, TrainConfig
+
+NO_CLIP = 1e9
+
+
+def tiny() -> TrainConfig:
+    """Seconds on a CPU; for tests."""
+    return TrainConfig(
+        system="parts",
+        recipe="tiny",
+        model=PartsConfig(size=16, encoder="local", parts=4, appearance=3),
+        data=PicturesConfig(batch=16, validation_share=0.2, validation_most=16),
+        objective=LossConfig(annealing=AnnealingConfig(rate=1e-3)),
+        optim=OptimConfig(lr=2e-3, warmup=5, ema=0.9, clip=NO_CLIP),
+        run=RunConfig(steps=40, precision="no", log_every=10, validate_every=20, checkpoint_every=20),
+    )
+
+
+def desk() -> TrainConfig:
+    """Two CPU cores, about an hour: 64 x 64 crops of photographs, 32 local parts. What the bundled model is made with."""
+    return replace(
+        tiny(),
+        recipe="desk",
+        model=PartsConfig(size=64, encoder="local", parts=32, appearance=8),
+        data=PicturesConfig(batch=32, smallest_crop=0.4),
+        objective=LossConfig(weighted=True, beta_occ=0.1, annealing=AnnealingConfig(rate=3e-4, compound=False)),
+        optim=OptimConfig(lr=1e-3, warmup=200, ema=0.999, clip=NO_CLIP),
+        run=RunConfig(steps=15_000, log_every=50, validate_every=1500, checkpoint_every=500),
+    )
+
+
+def small() -> TrainConfig:
+    """Two CPU cores, minutes: 32 x 32 pictures with the encoder and the sizes of the paper, a shorter schedule."""
+    return replace(
+        desk(),
+        recipe="small",
+        model=PartsConfig(),
+        data=PicturesConfig(),
+        objective=LossConfig(annealing=AnnealingConfig(rate=1e-3, compound=False)),
+        optim=OptimConfig(lr=1e-3, warmup=100, ema=0.99, clip=NO_CLIP),
+        run=RunConfig(steps=1500, log_every=50, validate_every=500, checkpoint_every=500),
+    )
+
+
+def gpu() -> TrainConfig:
+    """One data-centre GPU, about half an hour: the model of `desk` with more steps and larger batches."""
+    return replace(
+        desk(),
+        recipe="gpu",
+        data=PicturesConfig(batch=256, smallest_crop=0.3),
+        run=RunConfig(steps=60_000, log_every=100, validate_every=5000, checkpoint_every=2000, keep=1),
+    )
+
+
+def paper() -> TrainConfig:
+    """004, section 4, for CIFAR-100: 90 epochs of 390 steps, Adam 1e-4, batch 128, N = 16, d_p = 6, prior 1/N.
+
+    Weights of the divergences are the released 1 and 10 in units of pixels in [0, 1]. Indoor-67 and Places205 take
+    `--set model.size=224`; ImageNet also `model.blocks=4`, `model.parts=64` and `model.appearance=16`.
+    """
+    return TrainConfig(
+        system="parts",
+        recipe="paper",
+        model=PartsConfig(),
+        data=PicturesConfig(flip=False),
+        objective=LossConfig(beta_app=0.051, beta_occ=0.51),
+        optim=OptimConfig(lr=1e-4, beta1=0.5, warmup=0, decay_share=0.0, clip=NO_CLIP, ema=0.0),
+        run=RunConfig(steps=90 * 390, precision="no", validate_every=3900, checkpoint_every=1950),
+    )

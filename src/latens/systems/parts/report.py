@@ -1,0 +1,94 @@
+"""What `latens parts` writes about a whole request: galleries, swaps, statistics, one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from latens.data.files import write_atomic
+from latens.data.images import read_picture
+from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
+from latens.systems.parts.measure import PartStatistics
+from latens.systems.parts.predict import PartGallery, Parts
+
+GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
+MOST_TARGETS = 4
+
+
+class PartsReport(NamedTuple):
+    """Galleries of all parts that occur, and the statistics of all of them."""
+
+    galleries: list[PartGallery]
+    statistics: PartStatistics
+    names: list[str]  # of the pictures
+
+    def table(self) -> Table:
+        """How often each part occurs and what it costs, the commonest first."""
+        s = self.statistics
+        order = sorted(range(len(s.share)), key=lambda n: -s.share[n])
+        rows = [
+            [str(n), f"{100 * s.share[n]:.0f} %", f"{100 * s.occupancy[n]:.1f} %", f"{s.kl_app[n]:.2f}", f"{s.kl_occ[n]:.2f}"]
+            for n in order
+        ]
+        caption = (
+            f"{s.active} of {len(s.share)} parts active (in at least 1 % of pictures); {sum(s.occupancy):.2f} parts expected "
+            f"at a cell; divergences in nats a picture, means over {len(self.names)} pictures."
+        )
+        return Table(["part", "in pictures", "of cells", "KL appearance", "KL occurrence"], rows, caption)
+
+    def to_dict(self) -> dict[str, Any]:
+        galleries = [
+            {
+                "part": gallery.part,
+                "patches": [
+                    {"picture": self.names[p.picture], "cell": list(p.cell), "score": round(p.score, 5)}
+                    for p in gallery.patches
+                ],
+            }
+            for gallery in self.galleries
+        ]
+        return {**self.statistics.to_dict(), "pictures": self.names, "galleries": galleries}
+
+
+def describe(parts: Parts, paths: Sequence[Path], names: Sequence[str], *, most: int = 9) -> PartsReport:
+    """Encodes the pictures and collects where every part occurs."""
+    return PartsReport(parts.gallery(list(paths), most=most), parts.statistics(list(paths)), list(names))
+
+
+def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: Path) -> list[Path]:
+    """Writes parts.json, gallery.png, swaps.png and index.html into `out`; returns what was written."""
+    out.mkdir(parents=True, exist_ok=True)
+    blocks: list[Block] = []
+    written = []
+    if report.galleries:
+        sheet = png(gallery_sheet(report.galleries))
+        written.append(out / GALLERY)
+        write_atomic(written[-1], sheet)
+        blocks.append(
+            Figure(sheet, "Where every part occurs", "One row a part, surest first, one patch a picture.", alt="gallery")
+        )
+    swaps = _swaps(parts, paths)
+    if swaps is not None:
+        written.append(out / SWAPS)
+        write_atomic(written[-1], swaps)
+        caption = "The appearance of one part of the target replaced by that of the source; occurrences stay."
+        blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))
+    blocks.append(report.table())
+    lead = (
+        f"{len(report.names)} pictures; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
+    )
+    Page("Parts", [Section("Parts found", blocks)], lead).save(out / PAGE)
+    write_atomic(out / RECORD, json.dumps(report.to_dict(), indent=1).encode())
+    return [*written, out / RECORD, out / PAGE]
+
+
+def _swaps(parts: Parts, paths: Sequence[Path]) -> bytes | None:
+    """The first picture as source, the next few as targets."""
+    if len(paths) < 2:
+        return None
+    source, *targets = (read_picture(path).pixels for path in paths[: 1 + MOST_TARGETS])
+    sheet = swap_sheet(parts, source, targets)
+    return None if sheet is None else png(sheet)

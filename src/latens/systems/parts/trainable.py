@@ -1,0 +1,68 @@
+"""Puts model, objective and data of a training configuration together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from latens.errors import UsageError
+from latens.systems.parts.config import ENCODERS, KINDS, STRIDE, PartsConfig, PicturesConfig
+from latens.systems.parts.dataset import PictureData
+from latens.systems.parts.model import BetaVAE, PatchVAE
+from latens.systems.parts.objective import Elbo
+from latens.systems.parts.rival_objectives import BiGanObjective, MaskedObjective, SupervisedObjective
+from latens.systems.parts.rivals import Adversarial, build_model
+from latens.training.config import TrainConfig
+from latens.training.objective import Objective, Trainable
+
+
+def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
+    """Raises UsageError for settings that do not fit together and where no pictures are given."""
+    check(config.model)
+    check_pictures(config.data)
+    if not data:
+        hint = "give folders of pictures, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"
+        raise UsageError("parts are learned from pictures", where="--data", hint=hint)
+    pictures = PictureData(data, config.data, config.model.size, config.run.seed)
+    sizes = config.model
+    if sizes.kind == "supervised":
+        if len(pictures.classes) < 2:
+            hint = "give one folder of pictures for every class"
+            raise UsageError("supervised training needs labels", where=", ".join(map(str, data)), hint=hint)
+        sizes = replace(sizes, classes=len(pictures.classes))
+    model = build_model(sizes)
+    if config.objective.adversarial and isinstance(model, PatchVAE | BetaVAE):
+        return Trainable(Adversarial(model), Elbo(config.objective), pictures)
+    objectives: dict[str, Objective] = {
+        "bigan": BiGanObjective(config.objective),
+        "mae": MaskedObjective(config.objective),
+        "supervised": SupervisedObjective(),
+    }
+    loss = Elbo(replace(config.objective, adversarial=0.0)) if sizes.kind not in objectives else objectives[sizes.kind]
+    return Trainable(model, loss, pictures)
+
+
+def check(sizes: PartsConfig) -> None:
+    """Raises UsageError for a model that cannot be built."""
+    if sizes.kind not in KINDS:
+        raise UsageError(f"no kind '{sizes.kind}'", where="--set model.kind", hint=f"known: {', '.join(KINDS)}")
+    if sizes.encoder not in ENCODERS:
+        raise UsageError(f"no encoder '{sizes.encoder}'", where="--set model.encoder", hint=f"known: {', '.join(ENCODERS)}")
+    if not 1 <= sizes.blocks <= 4:
+        raise UsageError(f"{sizes.blocks} residual stages", where="--set model.blocks", hint="from 1 to 4")
+    stride = STRIDE if sizes.encoder == "local" else 2 ** (sizes.blocks + 1)
+    step = max(stride, STRIDE)
+    if sizes.size < step or sizes.size % step:
+        raise UsageError(
+            f"size {sizes.size} is no multiple of {step}", where="--set model.size", hint="32, 64 or 224 are usual"
+        )
+    if sizes.parts < 2 or sizes.appearance < 1:
+        raise UsageError("at least two parts of one dimension are needed", where="--set model.parts, model.appearance")
+
+
+def check_pictures(pictures: PicturesConfig) -> None:
+    if not 0 < pictures.smallest_crop <= 1:
+        raise UsageError(f"{pictures.smallest_crop:g} is no share of a side", where="--set data.smallest_crop", hint="0 to 1")
+    if pictures.batch < 2:
+        raise UsageError("batch normalisation needs two pictures", where="--set data.batch", hint="32 or more work well")

@@ -1,0 +1,93 @@
+"""`latens parts`, and train, evaluate, reproduce and bench for its system."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from latens import catalogue
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from latens.hub import save_model
+    from latens.systems.parts.config import PartsConfig
+    from latens.systems.parts.model import PatchVAE
+
+    torch.manual_seed(0)
+    patchvae = PatchVAE(PartsConfig(size=16, encoder="local", parts=4, appearance=3))
+    with torch.no_grad():
+        patchvae.occurrence.weight.mul_(4)
+    folder = tmp_path_factory.mktemp("models") / "tiny-parts"
+    save_model(folder, {"system": "parts", "model": asdict(patchvae.config)}, dict(patchvae.state_dict()))
+    return folder
+
+
+def test_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Capture) -> None:
+    out = album.parent / "found"
+    command = ["parts", str(album), "-o", str(out), "--model", str(model), "--device", "cpu", "--format", "json"]
+    assert main(command) == 3
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record.get("status") for record in records] == ["done", "failed", "done", None]
+    assert (out / "a.png.parts.png").is_file()
+    assert (out / "trip" / "b.jpg.parts.png").is_file()
+    assert (out / "failures.jsonl").is_file()
+    assert json.loads((out / "parts.json").read_text())["pictures"] == ["a.png", "trip/b.jpg"]
+    assert {path.name for path in out.iterdir()} >= {"gallery.png", "index.html"}
+    assert main(command) == 3
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record.get("status") for record in records] == ["skipped", "failed", "skipped", None]
+
+
+def test_results_among_the_pictures_are_not_taken_for_pictures(album: Path, model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    command = ["parts", str(album), "-o", str(album), "--model", str(model), "--device", "cpu", "--format", "json"]
+    for status in ("done", "skipped"):
+        assert main(command) == 0
+        records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [record.get("status") for record in records] == [status, status, None]
+
+
+def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Capture) -> None:
+    words = ["parts", str(album / "a.png"), "-o", str(album / "o"), "--model", str(model), "--resolution", "32"]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "parts," in capsys.readouterr().out
+    assert main([*words[:-1], "33", "--device", "cpu"]) == 2
+
+
+@pytest.mark.skipif("parts" in catalogue.MODELS, reason="there are weights in the box")
+@pytest.mark.parametrize(
+    "words", [["parts", "x.png"], ["evaluate", "parts"], ["reproduce", "parts/figure4"], ["bench", "parts"]]
+)
+def test_without_weights_one_error_says_what_to_do(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20)).save("x.png")
+    assert main([*words, "--device", "cpu"]) == 6
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "no weights" in said[0]
+    assert "latens train parts" in said[1]
+
+
+def test_train_evaluate_reproduce_and_bench(album: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    run, out = album.parent / "run", album.parent / "out"
+    quick = ["--set", "run.steps=1", "--set", "data.batch=2", "--device", "cpu", "--format", "json"]
+    assert main(["train", "parts", "--recipe", "tiny", "--data", str(album), "-o", str(run), *quick]) == 0
+    capsys.readouterr()
+    words = ["--model", str(run / "best"), "--device", "cpu", "--format", "json"]
+    assert main(["evaluate", "parts", "--data", str(album), "-o", str(out), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["quality"]["psnr"] > 0
+    assert main(["evaluate", "image_codec", "--probe", "knn"]) == 2
+    assert main(["evaluate", "parts", "--data", str(album), "--probe", "conv9", *words]) == 2
+    assert main(["reproduce", "parts/table1", "--recipe", "tiny", "-o", str(out)]) == 2  # no data
+    assert main(["reproduce", "parts/table9", "--recipe", "tiny", "-o", str(out), *words]) == 2

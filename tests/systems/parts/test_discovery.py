@@ -1,0 +1,110 @@
+"""The simulator tells the truth, and part IoU is what areas say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from latens.errors import UsageError
+from latens.systems.parts.discovery import Discovery, best_thresholds, discover
+from latens.systems.parts.measure import Tally, best_assignment, mean_iou, part_iou
+from latens.systems.parts.predict import Parts
+from latens.systems.parts.simulate import COLOURS, KINDS, simulate_scenes
+
+
+def test_scenes_are_a_function_of_seed_and_number() -> None:
+    few, more = simulate_scenes(2, size=32, seed=3), simulate_scenes(4, size=32, seed=3)
+    assert np.array_equal(few.images, more.images[:2])
+    assert np.array_equal(few.masks, more.masks[:2])
+    assert not np.array_equal(few.images, simulate_scenes(2, size=32, seed=4).images)
+    assert not np.array_equal(more.images[0], more.images[1])
+
+
+def test_motifs_have_their_colour_and_do_not_overlap() -> None:
+    scenes = simulate_scenes(60, size=48, kinds=len(KINDS), seed=0)
+    assert scenes.masks.any((1, 2, 3)).all()
+    assert scenes.masks.sum(1).max() == 1
+    for kind, colour in enumerate(COLOURS):
+        inside = scenes.images.transpose(0, 3, 1, 2)[:, :, :, :].swapaxes(0, 1)[:, scenes.masks[:, kind]] / 255
+        bright = inside[:, inside.max(0) > 0.5].mean(1)
+        assert np.abs(bright - colour).max() < 0.15, KINDS[kind]
+
+
+@pytest.mark.parametrize(("kinds", "size"), [(0, 64), (7, 64), (3, 8)])
+def test_impossible_scenes_are_refused(kinds: int, size: int) -> None:
+    with pytest.raises(UsageError):
+        simulate_scenes(1, size=size, kinds=kinds)
+
+
+def test_part_iou_is_that_of_areas_with_one_part_a_kind() -> None:
+    known = np.zeros((2, 2, 4, 4), bool)
+    known[0, 0, :2, :2] = True  # four pixels
+    known[1, 1, 2:, :] = True  # eight pixels
+    found = np.zeros((2, 3, 4, 4), bool)
+    found[0, 2, :2, :3] = True  # six pixels: four of kind 0
+    found[1, 0, 3:, :] = True  # four pixels, all of kind 1
+    found[1, 1, 2:, :2] = True  # four pixels of kind 1, the rest belongs to the better part
+    found[0, 1, 0, 0] = True
+    matches = part_iou(found, known)
+    assert [(match.kind, match.iou, match.purity) for match in matches] == [
+        (0, pytest.approx(4 / 6), pytest.approx(4 / 6)),
+        (1, pytest.approx(4 / 8), pytest.approx(1)),
+    ]
+    assert mean_iou(matches, 2) == pytest.approx((4 / 6 + 1 / 2) / 2)
+    assert mean_iou(matches, 4) == pytest.approx((4 / 6 + 1 / 2) / 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (9, 4), (2, 5)])
+def test_assignment_is_that_of_scipy(shape: tuple[int, int]) -> None:
+    from scipy.optimize import linear_sum_assignment
+
+    for seed in range(20):
+        score = np.random.default_rng(seed).random(shape)
+        score[score < 0.2] = 0
+        pairs = best_assignment(score)
+        rows, columns = linear_sum_assignment(-score)
+        assert sum(score[pair] for pair in pairs) == pytest.approx(score[rows, columns].sum())
+        assert len(pairs) == min(shape) == len({n for n, _ in pairs}) == len({k for _, k in pairs})
+
+
+def test_thresholds_are_the_best_of_each_part() -> None:
+    masks = np.zeros((1, 1, 8, 8), bool)
+    masks[0, 0, 2:6, 2:6] = True
+    maps = np.where(masks, 0.75, 0.45).astype(np.float32)
+    weak = np.where(masks, 0.35, 0.25).astype(np.float32)
+    thresholds = best_thresholds(np.concatenate([maps, weak], axis=1), masks)
+    assert 0.45 <= thresholds[0] < 0.75
+    assert 0.25 <= thresholds[1] < 0.35
+
+
+def test_discovery_of_both_kinds_of_model(parts: Parts, vae: Parts) -> None:
+    tuning, scored = simulate_scenes(12, size=16, kinds=2, seed=1), simulate_scenes(12, size=16, kinds=2, seed=2)
+    for model in (parts.model, vae.model):
+        found = discover(model, tuning, scored)
+        assert len(found.matches) == 2
+        assert 0 <= found.iou <= 1
+        assert 0 <= found.purity <= 1
+        assert found.matches == discover(model, tuning, scored).matches
+
+
+def test_perfect_maps_score_one() -> None:
+    scored = simulate_scenes(6, size=16, kinds=3, seed=2)
+    found = Discovery.of(part_iou(scored.masks[:, ::-1], scored.masks), 3)
+    assert found.iou == found.purity == 1
+    assert [match.part for match in found.matches] == [2, 1, 0]
+
+
+def test_tally_counts_active_parts() -> None:
+    q = torch.zeros(4, 3, 2, 2)
+    q[0, 0, 0, 0] = 0.9
+    q[:, 1] = 0.25
+    tally = Tally()
+    tally.add(q, torch.ones(4, 3), torch.full((4, 3), 2.0))
+    tally.add(q, torch.ones(4, 3), torch.full((4, 3), 4.0))
+    found = tally.statistics()
+    assert found.share == [0.25, 0, 0]
+    assert found.occupancy == pytest.approx([0.9 / 16, 0.25, 0])
+    assert (found.active, found.kl_app[0], found.kl_occ[2]) == (1, 1, 3)
+    with pytest.raises(ValueError, match="nothing"):
+        Tally().statistics()

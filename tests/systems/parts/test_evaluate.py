@@ -1,0 +1,154 @@
+"""Evaluation, tables and figures: what they are made of, that work is found again, and bad requests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latens.errors import InputError, UsageError
+from latens.inference.report import Figure, Table
+from latens.systems.parts import bench, tables
+from latens.systems.parts.dataset import Squares
+from latens.systems.parts.evaluate import evaluate
+from latens.systems.parts.experiments import SCALES, Laboratory, Score, spread
+from latens.systems.parts.predict import Parts
+from latens.systems.parts.probes import ProbeConfig
+from latens.systems.parts.published import TABLE_1, TABLE_2
+from latens.systems.parts.quality import frechet_distance, reconstruction_quality
+from latens.systems.parts.reproduce import FIGURES, NAMES, TABLES, reproduce, train_and_reproduce
+from latens.systems.parts.sources import open_set
+from latens.systems.parts.variants import EVERY, FAMILY
+
+SMALL = {"steps": "1", "epochs": "1", "seeds": "1", "scenes": "24"}
+
+
+def test_frechet_distance_is_that_of_gaussians() -> None:
+    from scipy.linalg import sqrtm
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(50, 4)), rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4)) + 1
+    covariances = np.cov(a.T), np.cov(b.T)
+    exact = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(sum(covariances) - 2 * sqrtm(covariances[0] @ covariances[1]).real)
+    assert frechet_distance(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(exact, rel=1e-6)
+    assert frechet_distance(torch.from_numpy(a), torch.from_numpy(a)) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="two"):
+        frechet_distance(torch.from_numpy(a[:1]), torch.from_numpy(b))
+
+
+def test_quality_is_measured_on_the_pictures(parts: Parts, labelled: Path) -> None:
+    squares = Squares(open_set(labelled), 16)
+    found = reconstruction_quality(parts.model, squares, lambda x: x.mean((2, 3)))  # type: ignore[arg-type]
+    assert 0 < found.psnr < 60
+    assert found.frechet is not None
+    assert found.mean_psnr > 10
+    assert reconstruction_quality(parts.model, squares).frechet is None  # type: ignore[arg-type]
+
+
+def test_evaluation_on_labelled_pictures_goes_on(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    schedule = ProbeConfig(epochs=1, batch=8)
+    report = evaluate(parts, labelled, tmp_path, probes=["conv1-5", "knn"], schedule=schedule, progress=said.append)
+    assert [probe.probe for probe in report.probes] == ["conv1-5", "knn"]
+    saved = json.loads((tmp_path / "evaluation.json").read_text())
+    assert saved["probes"][1]["test"] == report.probes[1].test
+    assert "commonest class" in report.table()
+    assert (tmp_path / "index.html").is_file()
+    first = sum("epoch" in line for line in said)
+    again = evaluate(parts, labelled, tmp_path, probes=["conv1-5", "knn"], schedule=schedule, progress=said.append)
+    assert again.probes == report.probes
+    assert sum("epoch" in line for line in said) == first
+
+
+def test_evaluation_without_data_uses_scenes(parts: Parts, vae: Parts) -> None:
+    for model in (parts, vae):
+        report = evaluate(model)
+        assert report.discovery is not None
+        assert len(report.discovery.matches) == 4
+        assert (report.statistics is None) == (model is vae)
+        assert "Mean IoU" in report.table()
+
+
+def test_evaluation_of_plain_pictures_has_no_probes(parts: Parts, labelled: Path) -> None:
+    report = evaluate(parts, labelled / "a")
+    assert report.probes == ()
+    assert report.quality is not None
+    with pytest.raises(InputError, match="labelled"):
+        evaluate(parts, labelled / "a", probes=["knn"])
+    with pytest.raises(UsageError, match="no probe"):
+        evaluate(parts, labelled, probes=["conv7"])
+    with pytest.raises(UsageError, match="labelled"):
+        evaluate(parts, None, probes=["knn"])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_made(name: str, parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    found = reproduce(name, parts, labelled, tmp_path)
+    assert any(isinstance(block, Figure) and block.image for block in found.blocks)
+    assert (tmp_path / f"{name}.png").is_file()
+    assert (tmp_path / f"{name}.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["table3", "table5", "table7", "discovery"])
+def test_tables_are_made_and_runs_are_shared(name: str, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    out = tmp_path_factory.getbasetemp() / "parts-tables"  # as a user runs them: into one folder
+    said: list[str] = []
+    made = train_and_reproduce(name, labelled, out, recipe="tiny", settings=SMALL, progress=said.append, device="cpu")
+    again = train_and_reproduce(name, labelled, out, recipe="tiny", settings=SMALL, progress=said.append, device="cpu")
+    assert made.to_dict() == again.to_dict()
+    assert len(said) == len(set(said))  # nothing is trained or probed twice
+    assert json.loads((out / f"{name}.json").read_text())["tables"][0]["rows"]
+
+
+def test_tables_1_and_2_have_every_row_with_the_papers_beside_it(labelled: Path, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Known(Laboratory):
+        def score(self, settings, probe):  # type: ignore[no-untyped-def]
+            asked.append((str(settings), probe))
+            return Score([0.5, 1.5], [2.0, 4.0])
+
+    (block,) = tables.table1(Known(labelled, SCALES["tiny"], tmp_path, print))
+    assert isinstance(block, Table)
+    assert [row[0] for row in block.rows] == list(EVERY)
+    assert block.rows[0][1:6] == ["1.00 ± 0.71"] * 5
+    assert len(asked) == 5 * len(EVERY)
+    assert block.rows[0][-3:] == ["44.12", "39.65", "28.57"]
+    assert block.rows[-1][-3:] == ["-"] * 3
+    (block,) = tables.table2(Known(labelled, SCALES["tiny"], tmp_path, print))
+    assert isinstance(block, Table)
+    assert block.rows[1] == ["PatchVAE", "1.00 ± 0.71", "3.00 ± 1.41", "47.01", "71.71"]
+    assert "'model.blocks': '4'" in asked[-1][0]
+
+
+def test_published_rows_are_members_of_the_family() -> None:
+    for rows in TABLE_1.values():
+        assert set(rows) - {"supervised"} == set(FAMILY)
+    assert set(TABLE_2) < set(EVERY)
+    assert tables.paper_column("Indoor-67") == "Indoor-67"
+    assert tables.paper_column("cifar100_train") == "CIFAR-100"
+    assert tables.paper_column("tin32") == "CIFAR-100"
+    assert spread([1.0, 3.0]) == "2.00 ± 1.41"
+
+
+def test_bad_requests_are_refused(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="labelled pictures"):
+        train_and_reproduce("table1", None, tmp_path)
+    for name, recipe, settings in (("table9", "tiny", {}), ("table1", "huge", {}), ("table1", "tiny", {"stepz": "1"})):
+        with pytest.raises(UsageError):
+            train_and_reproduce(name, labelled, tmp_path, recipe=recipe, settings=settings)
+    with pytest.raises(UsageError):
+        reproduce("figure2", parts, labelled, tmp_path)
+    assert set(NAMES) == {*TABLES, *FIGURES}
+
+
+def test_bench_names_its_parts(parts: Parts) -> None:
+    report = bench.run(parts, batch=4, repeats=1)
+    assert report.timings[0].part == "training step"
+    assert "epochs of 50,000" in report.table()
+    assert json.loads(json.dumps(report.to_dict()))["repeats"] == 1
+    with pytest.raises(UsageError):
+        bench.run(parts, repeats=0)

@@ -1,0 +1,202 @@
+"""Every member of the family: gradients, sizes, what the equations say, and how far an encoder looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from latens.systems.parts.config import KINDS, LossConfig, PartsConfig
+from latens.systems.parts.encoder import Encoder, local_encoder, receptive_field, resnet_encoder
+from latens.systems.parts.losses import energy_weight, gradient_penalty, weighted_error
+from latens.systems.parts.model import PatchVAE, most_likely
+from latens.systems.parts.objective import Elbo
+from latens.systems.parts.rival_objectives import BiGanObjective, MaskedObjective, SupervisedObjective
+from latens.systems.parts.rivals import Adversarial, PairCritic, build_model, discriminator
+from latens.training.objective import Step
+
+SMALL = PartsConfig(size=16, encoder="local", parts=4, appearance=3, classes=3)
+
+
+def steps_of(kind: str, *, adversarial: float = 0.0, weighted: bool = False) -> tuple[nn.Module, list[Step]]:
+    torch.manual_seed(0)
+    model: nn.Module = build_model(replace(SMALL, kind=kind))
+    losses = LossConfig(adversarial=adversarial, weighted=weighted)
+    objectives = {"bigan": BiGanObjective(losses), "mae": MaskedObjective(losses), "supervised": SupervisedObjective()}
+    if adversarial:
+        model = Adversarial(model)  # type: ignore[arg-type]
+    objective = objectives.get(kind, Elbo(losses))
+    batch = {"image": torch.rand(6, 3, 16, 16), "label": torch.arange(6) % 3}
+    steps = []
+    for step in objective(model, batch, 0):  # type: ignore[operator]
+        owned = [p for n, p in model.named_parameters() if n.startswith(objective.optimizers[step.optimizer])]  # type: ignore[attr-defined]
+        for parameter in owned:
+            parameter.grad = None
+        step.loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in owned)
+        steps.append(step)
+    return model, steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_receives_a_finite_gradient(kind: str) -> None:
+    model, steps = steps_of(kind)
+    assert all(step.loss.isfinite() for step in steps)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("kind", ["patchvae", "betavae"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_adversarial_step_moves_each_side_once(kind: str, weighted: bool) -> None:
+    _, steps = steps_of(kind, adversarial=10.0, weighted=weighted)
+    assert [step.optimizer for step in steps] == ["judge", "model"]
+
+
+@pytest.mark.parametrize("kind", ["patchvae", "mae"])
+@pytest.mark.parametrize("encoder", ["local", "resnet"])
+@pytest.mark.parametrize("size", [(32, 32), (64, 48)])
+def test_convolutional_members_take_any_multiple_of_eight(kind: str, encoder: str, size: tuple[int, int]) -> None:
+    model = build_model(replace(SMALL, kind=kind, encoder=encoder))
+    assert model(torch.rand(2, 3, *size), 0.5).image.shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("size", [16, 32, 72, 224])
+def test_the_discriminator_works_at_any_size(size: int) -> None:
+    assert discriminator()(torch.rand(2, 3, size, size)).shape == (2, 1)
+
+
+def test_the_encoder_of_imagenet_is_a_whole_resnet18() -> None:
+    encoder = resnet_encoder(4)
+    assert encoder(torch.rand(1, 3, 64, 64)).shape == (1, 512, 2, 2)
+    assert sum(p.numel() for p in encoder.parameters()) == 11_176_512  # torchvision's resnet18 without its last layer
+    assert sum(p.numel() for p in resnet_encoder(2).parameters()) == 683_072  # the released encoder
+
+
+@pytest.mark.parametrize(("encoder", "head", "seen"), [(resnet_encoder(2), 3, 115), (local_encoder(), 1, 24)])
+def test_receptive_fields_are_what_gradients_say(encoder: Encoder, head: int, seen: int) -> None:
+    assert receptive_field(encoder, head).size == seen
+    assert receptive_field(encoder, head).stride == 8
+    image = torch.rand(1, 3, 256, 256, requires_grad=True)
+    features = encoder.eval()(image)
+    reach = head // 2
+    middle = features.shape[2] // 2
+    features[:, :, middle - reach : middle + reach + 1, middle].abs().sum().backward()
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero()  # type: ignore[union-attr]
+    assert 0.8 * seen < int(rows.max() - rows.min()) + 1 <= seen  # the ends of a wide field carry rounded-off weights
+
+
+def test_appearance_is_the_same_at_every_cell_where_a_part_is() -> None:
+    """Two codes that differ in appearances of absent parts only give the same picture (Eq. 5)."""
+    torch.manual_seed(0)
+    model = PatchVAE(SMALL).eval()
+    occurrence = torch.zeros(1, 4, 2, 2)
+    occurrence[0, 1, :, 0] = 1
+    appearance = torch.randn(1, 4, 3)
+    other = appearance.clone()
+    other[0, [0, 2, 3]] += 5
+    assert torch.equal(model.decode(appearance, occurrence), model.decode(other, occurrence))
+    other[0, 1] += 5
+    assert not torch.allclose(model.decode(appearance, occurrence), model.decode(other, occurrence))
+
+
+def test_the_decoder_runs_once_a_step() -> None:
+    model = PatchVAE(SMALL)
+    calls = []
+    model.decoder.register_forward_hook(lambda *_: calls.append(1))
+    model(torch.rand(2, 3, 16, 16), 0.5)
+    assert calls == [1]
+
+
+def test_pooling_weights_pass_no_gradient_to_occurrences() -> None:
+    model = PatchVAE(SMALL)
+    model.posterior(torch.rand(2, 3, 16, 16)).appearance.mean.sum().backward()
+    assert model.occurrence.weight.grad is None
+
+
+def test_categorical_parts_share_a_cell() -> None:
+    torch.manual_seed(0)
+    model = PatchVAE(replace(SMALL, categorical=True))
+    logits = model.posterior(torch.rand(2, 3, 16, 16)).logits
+    torch.testing.assert_close(model.probability(logits).sum(1), torch.ones(2, 2, 2))
+    torch.testing.assert_close(model.sample_occurrence(logits, 0.3, hard=True).sum(1), torch.ones(2, 2, 2))
+    assert torch.equal(most_likely(logits, categorical=True).sum(1), torch.ones(2, 2, 2))
+    found = model(torch.rand(2, 3, 16, 16), 0.5)
+    assert found.kl_occ.sum(1).max() <= 4 * torch.tensor(4.0).log()  # four cells, at most log N each
+
+
+# ------------------------------------------------------------------------------------------------------------ losses
+
+
+def test_energy_weight_is_the_laplacian_of_every_patch() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(2, 3, 16, 24, dtype=torch.float64)
+    weight = energy_weight(image)
+    padded = nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
+    energy = torch.zeros(2, 3)
+    for b, c in ((0, 0), (1, 2)):
+        cells = torch.zeros(2, 3, dtype=torch.float64)
+        for i in range(16):
+            for j in range(24):
+                around = (
+                    padded[b, c, i, j + 1] + padded[b, c, i + 2, j + 1] + padded[b, c, i + 1, j] + padded[b, c, i + 1, j + 2]
+                )
+                cells[i // 8, j // 8] += (around - 4 * image[b, c, i, j]).abs() / 64
+        expected = cells / cells.mean()
+        torch.testing.assert_close(weight[b, c, ::8, ::8], expected, rtol=1e-3, atol=1e-3)
+        energy[b, c] = weight[b, c].mean()
+    assert energy[0, 0] == pytest.approx(1, abs=1e-9)
+
+
+def test_constant_patches_and_pictures_are_safe() -> None:
+    image = torch.rand(3, 3, 16, 16)
+    image[0] = 0.4  # a whole picture
+    image[1, 2] = 1.0  # one colour
+    image[2, :, :8, :8] = 0.0  # one patch
+    image.requires_grad_()
+    weight = energy_weight(image)
+    assert weight.isfinite().all()
+    torch.testing.assert_close(weight[0], torch.ones(3, 16, 16))
+    torch.testing.assert_close(weight[1, 2], torch.ones(16, 16))
+    assert weight[2, :, 2:6, 2:6].max() < 0.5
+    weighted_error(torch.rand(3, 3, 16, 16), image).sum().backward()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_constant_batches_train_without_nan(value: float, weighted: bool) -> None:
+    torch.manual_seed(0)
+    model = PatchVAE(SMALL)
+    (step,) = Elbo(LossConfig(weighted=weighted))(model, {"image": torch.full((4, 3, 16, 16), value)}, 10**9)
+    step.loss.backward()
+    assert step.loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_objective_adds_up_as_in_eq_11() -> None:
+    torch.manual_seed(0)
+    losses = LossConfig(beta_app=0.7, beta_occ=1.9)
+    model = PatchVAE(SMALL)
+    (step,) = Elbo(losses)(model, {"image": torch.rand(4, 3, 16, 16)}, 0)
+    logs = {name: float(torch.as_tensor(value).detach()) for name, value in step.logs.items()}
+    assert float(step.loss.detach()) * 3 * 16 * 16 == pytest.approx(
+        logs["error"] + 0.7 * logs["kl_app"] + 1.9 * logs["kl_occ"], rel=1e-5
+    )
+    assert Elbo(losses).temperature(0) == 1.0
+    assert Elbo(losses).temperature(12_000) == 0.1
+
+
+def test_gradient_penalty_is_the_squared_norm_of_a_linear_critic() -> None:
+    class Linear(nn.Module):
+        def forward(self, image: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+            return 3 * image.sum((1, 2, 3)) - 2 * vector.sum(1)
+
+    found = gradient_penalty(Linear(), torch.rand(2, 3, 4, 4), torch.rand(2, 5))  # type: ignore[arg-type]
+    assert float(found.detach()) == pytest.approx(0.5 * (9 * 48 + 4 * 5))
+    assert PairCritic(5, 16)(torch.rand(2, 3, 16, 16), torch.rand(2, 5)).shape == (2,)

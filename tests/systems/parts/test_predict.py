@@ -1,0 +1,164 @@
+"""What a user holds: pictures of every kind go in, codes come out, swaps change what they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import latens
+from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
+from latens.hub import save_model
+from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, overlay, swap_sheet
+from latens.systems.parts.predict import PartCode, Parts, load, pictures
+from latens.systems.parts.report import describe, write_report
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("album")
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate(((40, 61), (33, 32), (64, 20))):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8))
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return sorted(folder.glob("*.png"))
+
+
+def test_codes_have_the_shape_of_the_picture(parts: Parts, album: list[Path]) -> None:
+    wide, square, tall = parts.encode(album)
+    assert [code.occurrence.shape for code in (wide, square, tall)] == [(4, 2, 3), (4, 2, 2), (4, 6, 2)]
+    assert wide.size == (40, 61)
+    assert all(code.appearance.shape == (4, 3) for code in (wide, square, tall))
+    assert all(0 <= code.occurrence.min() and code.occurrence.max() <= 1 for code in (wide, square, tall))
+    assert parts.decode(wide).size == (24, 16)
+    (fine,) = parts.at(32).encode(album[0])
+    assert fine.occurrence.shape == (4, 4, 6)
+
+
+def test_the_same_picture_in_every_form_has_the_same_code(parts: Parts, album: list[Path]) -> None:
+    pixels = np.asarray(Image.open(album[0]))
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    forms = [album[0], str(album[0]), album[0].read_bytes(), Image.open(album[0]), pixels, pixels / 255.0, tensor, tensor[None]]
+    codes = [parts.encode(form)[0] for form in forms]
+    assert all(np.array_equal(code.occurrence, codes[0].occurrence) for code in codes)
+    batch = parts.encode(torch.stack([tensor, tensor]))
+    assert len(batch) == 2
+    assert len(parts.encode(np.stack([pixels] * 3))) == 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (17, 300)])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
+def test_odd_grey_and_deep_pictures_are_handled(parts: Parts, size: tuple[int, int], mode: str) -> None:
+    (code,) = parts.encode(Image.new(mode, (size[1], size[0]), 90))
+    assert np.isfinite(code.occurrence).all()
+    assert parts.embed(Image.new(mode, (size[1], size[0]), 90)).shape == (1, 128)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.full((8, 8, 3), 200.0), "not in 0..1"),
+        (np.full((8, 8, 3), np.nan), "not finite"),
+        (torch.full((3, 8, 8), float("nan")), "not finite"),
+        (np.zeros((8, 8, 3), np.int64), "int64"),
+        ("nowhere.png", "no such file"),
+        (7, "not a picture"),
+    ],
+)
+def test_bad_pictures_are_said(parts: Parts, image: object, said: str) -> None:
+    for verb in (parts.encode, parts.embed):
+        with pytest.raises(InputError, match=said):
+            verb(image)  # type: ignore[operator]
+
+
+def test_a_swap_changes_the_picture_where_the_part_is(parts: Parts) -> None:
+    occurrence = np.zeros((4, 8, 8), np.float32)
+    occurrence[1, :, :2] = 1
+    one = PartCode(occurrence, np.zeros((4, 3), np.float32), (64, 64))
+    two = PartCode(occurrence, np.full((4, 3), 3.0, np.float32), (64, 64))
+    swapped = parts.swap(one, two, 1)
+    assert np.array_equal(swapped.appearance, [[0] * 3, [3] * 3, [0] * 3, [0] * 3])
+    assert np.array_equal(swapped.occurrence, one.occurrence)
+    assert one.appearance.max() == 0
+    before, after = (np.asarray(parts.decode(code)).astype(int) for code in (one, swapped))
+    change = np.abs(after - before).max(axis=(0, 2))
+    assert change[:16].max() > 0
+    assert change[32:].max() == 0  # transposed layers reach a cell and a half beyond
+    assert np.array_equal(np.asarray(parts.decode(parts.swap(one, two, 0))), before.astype(np.uint8))  # part 0 is nowhere
+    with pytest.raises(UsageError, match="no part 4"):
+        parts.swap(one, two, 4)
+    with pytest.raises(UsageError, match="model of 4"):
+        parts.decode(PartCode(occurrence[:2], np.zeros((2, 3), np.float32), (64, 64)))
+
+
+def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list[Path]) -> None:
+    galleries = parts.gallery(album, most=2)
+    codes = parts.encode(album)
+    assert galleries
+    for gallery in galleries:
+        scores = [patch.score for patch in gallery.patches]
+        assert scores == sorted(scores, reverse=True)
+        assert all(score > 0.5 for score in scores)
+        for patch in gallery.patches:
+            assert patch.score == codes[patch.picture].occurrence[gallery.part].max()
+            pixels = pictures(album[patch.picture])[0]
+            assert any(
+                np.array_equal(patch.pixels, pixels[top : top + patch.pixels.shape[0], left : left + patch.pixels.shape[1]])
+                for top in range(pixels.shape[0])
+                for left in range(pixels.shape[1])
+            )
+    counts = [sum(code.occurrence[g.part].max() > 0.5 for code in codes) for g in galleries]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_the_report_of_an_album(parts: Parts, album: list[Path], tmp_path: Path) -> None:
+    report = describe(parts, album, [path.name for path in album])
+    written = write_report(parts, report, album, tmp_path)
+    assert {path.name for path in written} >= {"gallery.png", "parts.json", "index.html"}
+    assert all(path.is_file() for path in written)
+    assert report.statistics.active == sum(share > 0 for share in report.statistics.share)
+    assert "active" in report.table().text()
+
+
+def test_drawings_have_the_right_sizes_and_dark_places(parts: Parts, album: list[Path]) -> None:
+    pixels = pictures(album[0])[0]
+    (code,) = parts.encode(pixels)
+    assert occurrence_sheet(pixels, code, height=40).shape[0] >= 40
+    assert gallery_sheet(parts.gallery(album)).shape[2] == 3
+    nowhere, everywhere = (overlay(pixels, np.full((2, 3), value, np.float32)) for value in (0, 1))
+    assert np.array_equal(everywhere, pixels)
+    assert np.abs(nowhere - 0.25 * pixels).max() <= 0.5
+    sheet = swap_sheet(parts, pixels, [pixels])
+    assert sheet is not None
+    assert sheet.dtype == np.uint8
+
+
+def test_models_without_parts_embed_only(vae: Parts, album: list[Path]) -> None:
+    features = vae.embed(album)
+    assert features.shape == (3, 128)
+    assert np.isfinite(features).all()
+    for verb in (vae.encode, vae.statistics, vae.gallery):
+        with pytest.raises(ModelError, match="no parts"):
+            verb(album)  # type: ignore[operator]
+
+
+def test_loading(parts_folder: Path, parts: Parts, album: list[Path], tmp_path: Path) -> None:
+    again = latens.load(parts_folder, device="cpu")
+    assert np.array_equal(again.encode(album)[0].occurrence, parts.encode(album)[0].occurrence)
+    for folder in ("parts", Path("parts")):
+        if "parts" not in latens.catalogue.MODELS:
+            with pytest.raises(ModelMissing, match="no weights") as raised:
+                latens.load(folder)
+            assert "latens train parts" in str(raised.value)
+    save_model(tmp_path / "other", {"system": "image_codec", "model": {}}, {"a": torch.zeros(1)})
+    save_model(tmp_path / "broken", {"system": "parts", "model": {"size": 16}}, {"a": torch.zeros(1)})
+    for name, said in (("other", "image_codec"), ("broken", "do not fit")):
+        with pytest.raises(ModelError, match=said):
+            load(tmp_path / name, device="cpu")
+    with pytest.raises(UsageError, match="resolution"):
+        parts.at(30)
+    with pytest.raises(UnreadableInput):
+        parts.encode(tmp_path / "none.png")

@@ -1,0 +1,210 @@
+"""Data sets of every layout, made here in miniature, and what is said of those that cannot be used."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latens.errors import InputError, LatensError, UnreadableInput, UsageError
+from latens.systems.parts.config import PartsConfig, PicturesConfig
+from latens.systems.parts.dataset import PictureData, Squares, centre_square, shrunk
+from latens.systems.parts.sources import open_set
+from latens.systems.parts.trainable import check
+
+
+def pixels(seed: int, height: int = 20, width: int = 24) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, seed: int, height: int = 20, width: int = 24) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels(seed, height, width)).save(path)
+
+
+def pack(path: Path, count: int = 6) -> Path:
+    blobs = []
+    for seed in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels(seed, 16, 16)).save(buffer, "PNG")
+        blobs.append(buffer.getvalue())
+    offsets = np.cumsum([0, *map(len, blobs)])
+    joined = np.frombuffer(b"".join(blobs), np.uint8)
+    np.savez(path, jpeg=joined, offsets=offsets, labels=np.arange(count) % 3, classes=np.array(["cat", "dog", "elk"]))
+    return path
+
+
+def test_packs_of_encoded_pictures(tmp_path: Path) -> None:
+    found = open_set(pack(tmp_path / "pets_train_6.npz"))
+    assert (len(found), found.classes, found.labels.tolist()) == (6, ("cat", "dog", "elk"), [0, 1, 2, 0, 1, 2])
+    assert np.array_equal(found.read(4), pixels(4, 16, 16))
+    pack(tmp_path / "pets_test_2.npz", 2)
+    assert (len(open_set(tmp_path)), len(open_set(tmp_path, "test"))) == (6, 2)
+
+
+def test_damaged_packs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK nothing")
+    np.savez(tmp_path / "b.npz", pictures=np.zeros(3))
+    np.savez(tmp_path / "c.npz", jpeg=np.zeros(3, np.uint8), offsets=np.array([0, 9]), labels=np.array([1]))
+    for name, said in (("a", "no pack"), ("b", "pictures"), ("c", "offsets")):
+        with pytest.raises(UnreadableInput, match=said):
+            open_set(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full((2, 8, 8, 3), 200.0), r"from 200 to 200 are not in \[0, 1\]"),
+        (np.full((2, 8, 8, 3), -0.5), "are not in"),
+        (np.full((2, 8, 8, 3), np.nan), "not finite"),
+        (np.zeros((2, 8, 8, 3), np.int64), "int64"),
+    ],
+)
+def test_wrong_values_are_said(values: np.ndarray, said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=values, y_train=np.zeros(2), x_test=values, y_test=np.zeros(2))
+    with pytest.raises(InputError, match=said) as raised:
+        open_set(tmp_path / "x.npz")
+    assert raised.value.hint
+
+
+def test_grey_arrays_become_rgb(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "digits.npz", x_train=grey, y_train=np.arange(3), x_test=grey[:1], y_test=np.arange(1))
+    assert open_set(tmp_path / "digits.npz").read(1).shape == (28, 28, 3)
+    assert len(open_set(tmp_path / "digits.npz", "test")) == 1
+
+
+def test_class_folders_with_and_without_a_test_split(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("val", 1)):
+        for k, name in enumerate(("ash", "elm")):
+            for i in range(count):
+                save(tmp_path / "set" / split / name / f"{i}.png", 10 * k + i)
+    found = open_set(tmp_path / "set")
+    assert (found.classes, found.labels.tolist()) == (("ash", "elm"), [0, 0, 1, 1])
+    assert open_set(tmp_path / "set", "test").labels.tolist() == [0, 1]
+    assert open_set(f"imagenet:{tmp_path / 'set'}").labels.tolist() == [0, 0, 1, 1]
+    for i in range(20):
+        save(tmp_path / "own" / ("a" if i % 2 else "b") / f"{i}.png", i)
+    train, test = open_set(tmp_path / "own"), open_set(tmp_path / "own", "test")
+    assert len(train) + len(test) == 20
+    assert not set(train.keys) & set(test.keys)
+    assert len(test) > 0
+
+
+def test_plain_folders_have_no_labels(tmp_path: Path) -> None:
+    save(tmp_path / "one.png", 0)
+    found = open_set(tmp_path)
+    assert (len(found), found.labels.tolist(), found.classes) == (1, [-1], ())
+    assert len(open_set(tmp_path, "test")) == 1  # too few to divide
+
+
+def test_indoor67_and_places205(tmp_path: Path) -> None:
+    indoor = tmp_path / "indoor"
+    for name in ("attic", "bar"):
+        for i in range(2):
+            save(indoor / "Images" / name / f"{i}.jpg", i)
+    (indoor / "TrainImages.txt").write_text("attic/0.jpg\nbar/0.jpg\n")
+    (indoor / "TestImages.txt").write_text("bar/1.jpg\n")
+    assert open_set(f"indoor67:{indoor}").labels.tolist() == [0, 1]
+    assert open_set(f"indoor67:{indoor}", "test").labels.tolist() == [1]
+    places = tmp_path / "places"
+    save(places / "images256" / "a" / "abbey" / "x.jpg", 0)
+    save(places / "images256" / "z" / "zoo" / "y.jpg", 1)
+    (places / "trainvalsplit_places205").mkdir()
+    (places / "trainvalsplit_places205" / "train_places205.csv").write_text("a/abbey/x.jpg 0\nz/zoo/y.jpg 1\n")
+    found = open_set(f"places205:{places}")
+    assert (found.labels.tolist(), found.classes) == ([0, 1], ("a/abbey", "z/zoo"))
+    assert found.read(1).shape == (20, 24, 3)
+    with pytest.raises(UnreadableInput, match="val_places205"):
+        open_set(f"places205:{places}", "test")
+
+
+def test_cifar_files_of_the_wrong_content_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(pickle.dumps({"data": []}))
+    for source in (f"cifar10:{tmp_path}", f"cifar100:{tmp_path}"):
+        with pytest.raises(UnreadableInput, match="CIFAR"):
+            open_set(source)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "cifar10", "imagenet:/nowhere", "indoor67:/nowhere", "places205:/nowhere"])
+def test_missing_data_sets_say_what_was_looked_for(source: str) -> None:
+    with pytest.raises(UnreadableInput) as raised:
+        open_set(source)
+    assert raised.value.hint
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableInput, match="no pictures"):
+        open_set(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------------- batches
+
+
+def test_batches_are_a_function_of_the_step(tmp_path: Path) -> None:
+    for i in range(12):
+        save(tmp_path / f"{i}.png", i, 30 + i, 41)
+    config = PicturesConfig(batch=5, smallest_crop=0.5, validation_share=0.3)
+    one, two = (PictureData([tmp_path], config, 16, 7) for _ in range(2))
+    first = one.batch(3, 0)
+    one.batch(9, 0)
+    assert torch.equal(first["image"], two.batch(3, 0)["image"])
+    assert not torch.equal(first["image"], two.batch(4, 0)["image"])
+    assert first["image"].shape == (5, 3, 16, 16)
+    assert 0 <= float(first["image"].min()) < float(first["image"].max()) <= 1
+    assert not {one.stores[s].found.keys[i] for s, i in one.held_out} & {one.stores[s].found.keys[i] for s, i in one.train}
+    assert torch.equal(one.validation()[0]["image"], two.validation()[0]["image"])
+
+
+def test_one_picture_and_damaged_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a" / "one.png", 0, 9, 300)  # smaller than the squares, and long
+    data = PictureData([tmp_path / "a"], PicturesConfig(batch=2), 16, 0)
+    assert data.batch(0, 0)["image"].shape == (2, 3, 16, 16)
+    assert len(data.validation()[0]["image"]) == 1
+    (tmp_path / "a" / "two.png").write_text("no picture")
+    data = PictureData([tmp_path / "a"], PicturesConfig(batch=8, validation_share=0.0), 16, 0)
+    assert data.batch(0, 0)["image"].shape == (8, 3, 16, 16)
+    assert capsys.readouterr().err.count("left out") == 1
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.png").write_text("no picture")
+    with pytest.raises(LatensError, match="none of the"):
+        PictureData([tmp_path / "b"], PicturesConfig(batch=2), 16, 0).batch(0, 0)
+
+
+def test_squares_keep_what_fits(tmp_path: Path) -> None:
+    found = open_set(pack(tmp_path / "p.npz", 10), "train")
+    kept, read = Squares(found, 16), Squares(found, 16, memory=1)
+    places = np.array([2, 0])
+    assert read.kept is None
+    assert np.array_equal(kept.pixels(places), read.pixels(places))
+    assert sum(len(batch) for batch in kept.batches(3)) == len(found)
+
+
+def test_middles_and_reduced_pictures() -> None:
+    wide = pixels(0, 10, 30)
+    assert np.array_equal(centre_square(wide, 10), wide[:, 10:20])
+    assert shrunk(wide, 5).shape == (5, 15, 3)
+    assert shrunk(wide, 11) is wide
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        PartsConfig(kind="vae"),
+        PartsConfig(encoder="vit"),
+        PartsConfig(size=30),
+        PartsConfig(size=48, blocks=4),
+        PartsConfig(blocks=5),
+        PartsConfig(parts=1),
+    ],
+)
+def test_models_that_cannot_be_built_are_refused(sizes: PartsConfig) -> None:
+    with pytest.raises(UsageError):
+        check(sizes)
