@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Compute, Force, Model, Output, Voice, refuse_to_overwrite, run_files
+from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def segment(
     segmenter = load(model, device=options.device, threads=options.threads)
     voice.heading(segmenter)
 
-    def work(job: Job) -> dict[str, Any]:
+    def work(job: Job, tick: Tick) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
     return run_files(jobs, work, voice, force=force, what="segmenting").exit_status

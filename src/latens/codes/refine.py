@@ -152,7 +152,8 @@ def refine(
     picture, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
     `plain` its rounded latents as what is to be beaten, `measure` the rounding by the model's own arithmetic (for
     files that are coded by another), `goal` the Lagrangian with `rate_weight`. `precision`, float32 or bfloat16, is
-    that of the networks on the way; rates and losses are float32, and so is all that is measured but the picture. `on_step` is called after every step.
+    that of the networks on the way; rates and losses are float32, and so is all that is measured but the picture.
+    `on_step` is called after every step.
     `settings.rate_weight` is for callers that choose lambda by quality, and not read here.
 
     The model is left as it was; no gradient of its weights is computed. The same seed on the same machine gives the

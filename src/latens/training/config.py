@@ -21,7 +21,6 @@ class OptimConfig:
     warmup: int = 1000  # steps
     decay_share: float = 0.25  # last part of the steps over which the rate falls linearly to zero
     clip: float = 1.0  # largest norm of the gradient of one optimiser
-    beta1: float = 0.9  # Adam's momentum; adversarial pairs want 0.5
     ema: float = 0.999  # decay of the averaged weights, which are those that are validated and saved
 
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latens.catalogue import folder_of
+from latens.catalogue import MODELS
 from latens.data.images import ImageLike, Picture, read_picture
 from latens.data.instances import Layers, Scene, paint, scene_of
 from latens.data.labels import read_frames
 from latens.data.masks import paste
-from latens.errors import ModelError
-from latens.hub import load_model
+from latens.errors import ModelError, ModelMissing
+from latens.hub import load_model, locate
 from latens.inference.device import choose_device, transform_precision
 from latens.systems.amodal.config import (
     AmodalConfig,
@@ -34,6 +34,7 @@ from latens.systems.amodal.pipeline import STRIDE, AmodalRCNN, Detections
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt8
 
+NAME = "amodal"
 SURE = 0.5  # score from which an object counts, and probability from which a pixel does
 
 
@@ -150,12 +151,15 @@ def config_of(sizes: dict[str, Any]) -> AmodalConfig:
     )
 
 
-def load(name_or_path: str | Path = "amodal", *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
-    """The bundled segmenter by name, or one from a model folder. Raises ModelMissing, ModelError, DeviceUnavailable."""
+def load(name_or_path: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
+    """A segmenter by name, or from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
-    folder = folder_of(name_or_path)
+    if str(name_or_path) == NAME and NAME not in MODELS:
+        hint = "train one with `latens train amodal -o runs/amodal`, then name runs/amodal/best (--model)"
+        raise ModelMissing("no weights of this system are in the box", where=NAME, hint=hint)
+    folder = locate(name_or_path)
     found = load_model(folder)
-    if found.config["system"] != "amodal":
+    if found.config["system"] != NAME:
         raise ModelError("this folder holds no amodal segmenter", where=str(folder), hint="train one: `latens train amodal`")
     try:
         model = AmodalRCNN(config_of(found.config["model"]))
