@@ -18,6 +18,7 @@ import torch
 
 from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.data.images import read_picture
+from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
 from latens.systems.image_codec.coding import LatentParameters
 from latens.systems.image_codec.predict import QUALITY_STEPS, ROUNDING_WEIGHT, ImageCodec, Symbols, load
@@ -63,7 +64,7 @@ def real_point(codec: ImageCodec, pixels: np.ndarray, latent: torch.Tensor, qual
     y = round_for_rate(scaled - mean_y, scale.clamp_min(0.11), ROUNDING_WEIGHT)
     bits = float(gaussian_bits(y, scale).sum() + model.prior.bits(z_hat).sum())
     stand_in = Symbols(z_hat.long(), y.long(), LatentParameters(mean_y, scale.long()), round(quality * QUALITY_STEPS))
-    return Point(bits / pixels[..., 0].size(codec.reconstruct(stand_in, pixels.shape), pixels))
+    return Point(bits / pixels[..., 0].size, psnr(codec.reconstruct(stand_in, pixels.shape), pixels))
 
 
 @torch.no_grad()
@@ -72,7 +73,7 @@ def integer_point(codec: ImageCodec, pixels: np.ndarray, latent: torch.Tensor, q
     coding = codec.coding
     symbols = codec.quantize(latent, round(quality * QUALITY_STEPS))
     bits = sum(coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
-    return Point(bits / pixels[..., 0].size(codec.reconstruct(symbols, pixels.shape), pixels))
+    return Point(bits / pixels[..., 0].size, psnr(codec.reconstruct(symbols, pixels.shape), pixels))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from latens.data.files import write_atomic
 from latens.errors import UsageError
-from latens.inference.report import Page, Section, Table
+from latens.inference.report import Table
+from latens.inference.reproduction import Reproduction
 from latens.systems.haze.config import TRANSLATORS
 from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, EvaluationReport, Protocol, evaluate
 from latens.systems.haze.predict import REACH, Haze, read_folder, ready, recipe_for
@@ -71,25 +70,6 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
         "paper": Scale(minutes=6000),
     }
 )
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    name: str
-    setting: str
-    facts: dict[str, Any]
-    blocks: tuple[Table, ...]
-
-    def table(self) -> str:
-        return "\n\n".join([f"{self.name}: {self.setting}", *(block.text() for block in self.blocks)])
-
-    def to_dict(self) -> dict[str, Any]:
-        tables = [{"columns": list(block.columns), "rows": [list(row) for row in block.rows]} for block in self.blocks]
-        return {"name": self.name, "setting": self.setting, **self.facts, "tables": tables}
-
-    def save(self, out: Path) -> None:
-        Page(self.name, [Section(self.name, self.blocks)], self.setting).save(out / f"{self.name}.html")
-        write_atomic(out / f"{self.name}.json", json.dumps(self.to_dict(), indent=2).encode())
 
 
 def reproduce(

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from latens.data.files import write_atomic
 from latens.errors import UsageError
-from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.inference.report import Block, Figure
+from latens.inference.reproduction import Reproduction
 from latens.systems.image_codec import curves, figures, tables
 from latens.systems.image_codec.experiments import SCALES, Laboratory
 from latens.systems.image_codec.predict import ImageCodec
@@ -40,38 +38,6 @@ MEASURED: Mapping[str, Callable[[Laboratory], list[Block]]] = MappingProxyType(
     }
 )
 NAMES = (*DRAWN, *MEASURED)
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A table or figure with what it was made of."""
-
-    name: str
-    setting: str  # pictures, model and scale, in a sentence
-    facts: dict[str, Any]
-    blocks: tuple[Block, ...]
-
-    def table(self) -> str:
-        """For a terminal: the tables, and where there are none, the captions."""
-        shown = [block.text() for block in self.blocks if isinstance(block, Table)]
-        shown += [block.title for block in self.blocks if isinstance(block, Figure)]
-        return "\n\n".join([f"{self.name}: {self.setting}", *shown])
-
-    def to_dict(self) -> dict[str, Any]:
-        found = [
-            {"caption": block.caption, "columns": list(block.columns), "rows": [list(row) for row in block.rows]}
-            for block in self.blocks
-            if isinstance(block, Table)
-        ]
-        return {"name": self.name, **self.facts, "tables": found}
-
-    def save(self, out: Path) -> None:
-        """NAME.html, NAME.json and the figures as NAME.png, NAME-2.png, ..."""
-        Page(self.name, [Section(self.name, list(self.blocks))], lead=self.setting).save(out / f"{self.name}.html")
-        write_atomic(out / f"{self.name}.json", json.dumps(self.to_dict(), indent=2).encode())
-        pictures = [block.image for block in self.blocks if isinstance(block, Figure)]
-        for number, image in enumerate(pictures, start=1):
-            write_atomic(out / f"{self.name}{f'-{number}' if number > 1 else ''}.png", image)
 
 
 def reproduce(

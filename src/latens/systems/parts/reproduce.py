@@ -5,18 +5,17 @@ Tables train their models; figures show a trained one. Each is written as one pa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from latens.data.files import find_inputs, write_atomic
+from latens.data.files import find_inputs
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.errors import UsageError
 from latens.inference.demo import photographs
-from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.inference.reproduction import Reproduction
 from latens.systems.parts.dataset import first_few
 from latens.systems.parts.experiments import SCALES, Laboratory, Scale
 from latens.systems.parts.figures import FIGURES
@@ -29,39 +28,6 @@ TRAINED_HERE = frozenset(TABLES)
 """Names that need no trained model: the command trains its own (see `train_and_reproduce`)."""
 NAMES = (*TABLES, *FIGURES)
 MOST_PICTURES = 500
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A table or figure with what it was made of."""
-
-    name: str
-    setting: str  # data, models and scale, in a sentence
-    facts: Mapping[str, Any]
-    blocks: tuple[Block, ...]
-
-    def table(self) -> str:
-        """For a terminal: the tables, and where there are none, the captions."""
-        shown = [block.text() for block in self.blocks if isinstance(block, Table)]
-        shown += [f"{block.title}: {block.caption}" for block in self.blocks if isinstance(block, Figure)]
-        return "\n\n".join([f"{self.name}: {self.setting}", *shown])
-
-    def to_dict(self) -> dict[str, Any]:
-        found = [
-            {"caption": block.caption, "columns": list(block.columns), "rows": [list(row) for row in block.rows]}
-            for block in self.blocks
-            if isinstance(block, Table)
-        ]
-        return {"name": self.name, **self.facts, "tables": found}
-
-    def save(self, out: Path) -> None:
-        """NAME.html, NAME.json and the figures as NAME.png, NAME-2.png, ..."""
-        out.mkdir(parents=True, exist_ok=True)
-        Page(self.name, [Section(self.name, list(self.blocks))], lead=self.setting).save(out / f"{self.name}.html")
-        write_atomic(out / f"{self.name}.json", json.dumps(self.to_dict(), indent=2).encode())
-        images = [block.image for block in self.blocks if isinstance(block, Figure)]
-        for number, image in enumerate(images, start=1):
-            write_atomic(out / f"{self.name}{f'-{number}' if number > 1 else ''}.png", image)
 
 
 def train_and_reproduce(

@@ -1,0 +1,45 @@
+"""A table or figure of a paper as it was reproduced: for a terminal, as JSON, and as one page with its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latens.data.files import write_atomic
+from latens.inference.report import Block, Figure, Page, Section, Table
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What `latens reproduce` prints and writes."""
+
+    name: str
+    setting: str  # data, models and scale, in a sentence
+    facts: Mapping[str, Any]  # the same for machines
+    blocks: tuple[Block, ...]
+
+    def table(self) -> str:
+        """For a terminal: the tables, and of figures the titles and captions."""
+        shown = [block.text() for block in self.blocks if isinstance(block, Table)]
+        figures = [block for block in self.blocks if isinstance(block, Figure)]
+        shown += [": ".join(filter(None, (figure.title, figure.caption))) for figure in figures]
+        return "\n\n".join([f"{self.name}: {self.setting}", *shown])
+
+    def to_dict(self) -> dict[str, Any]:
+        found = [
+            {"caption": block.caption, "columns": list(block.columns), "rows": [list(row) for row in block.rows]}
+            for block in self.blocks
+            if isinstance(block, Table)
+        ]
+        return {"name": self.name, "setting": self.setting, **self.facts, "tables": found}
+
+    def save(self, out: Path) -> None:
+        """NAME.html, NAME.json and the figures as NAME.png, NAME-2.png, ..."""
+        Page(self.name, [Section(self.name, list(self.blocks))], lead=self.setting).save(out / f"{self.name}.html")
+        write_atomic(out / f"{self.name}.json", json.dumps(self.to_dict(), indent=2).encode())
+        images = [block.image for block in self.blocks if isinstance(block, Figure)]
+        for number, image in enumerate(images, start=1):
+            write_atomic(out / f"{self.name}{f'-{number}' if number > 1 else ''}.png", image)
