@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from latens.data.files import write_atomic
+from latens.errors import UsageError
 from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.training.config import override
+
+Scale = TypeVar("Scale")
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,14 @@ class Reproduction:
         images = [block.image for block in self.blocks if isinstance(block, Figure)]
         for number, image in enumerate(images, start=1):
             write_atomic(out / f"{self.name}{f'-{number}' if number > 1 else ''}.png", image)
+
+
+def scale_of(
+    system: str, name: str, names: Collection[str], recipe: str, scales: Mapping[str, Scale], settings: Mapping[str, str]
+) -> Scale:
+    """The scale of a recipe with `settings` changed. Raises UsageError for a name, recipe or setting that is not known."""
+    if name not in names:
+        raise UsageError(f"{system} has no '{name}'", hint=f"there are {', '.join(names)}")
+    if recipe not in scales:
+        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(scales)}")
+    return override(scales[recipe], dict(settings))

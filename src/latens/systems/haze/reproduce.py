@@ -13,11 +13,10 @@ from types import MappingProxyType
 
 from latens.errors import UsageError
 from latens.inference.report import Table
-from latens.inference.reproduction import Reproduction
+from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.haze.config import TRANSLATORS
 from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, EvaluationReport, Protocol, evaluate
 from latens.systems.haze.predict import REACH, Haze, read_folder, ready, recipe_for
-from latens.training.config import override
 from latens.training.run import train
 
 NAMES = ("table1", "ablation")
@@ -83,11 +82,7 @@ def reproduce(
     progress: Callable[[str], None] = lambda line: None,
 ) -> Reproduction:
     """A table, saved into `out`. Raises UsageError for an unknown name or recipe."""
-    if name not in NAMES:
-        raise UsageError(f"haze has no '{name}'", hint=f"there are {', '.join(NAMES)}")
-    if recipe not in SCALES:
-        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(SCALES)}")
-    scale = override(SCALES[recipe], dict(settings))
+    scale = scale_of("haze", name, NAMES, recipe, SCALES, settings)
     protocol = Protocol(
         side=scale.side,
         draws=scale.draws,

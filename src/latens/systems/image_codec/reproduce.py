@@ -12,11 +12,10 @@ from types import MappingProxyType
 
 from latens.errors import UsageError
 from latens.inference.report import Block, Figure
-from latens.inference.reproduction import Reproduction
+from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.image_codec import curves, figures, tables
 from latens.systems.image_codec.experiments import SCALES, Laboratory
 from latens.systems.image_codec.predict import ImageCodec
-from latens.training.config import override
 
 DRAWN: Mapping[str, Callable[[], bytes]] = MappingProxyType(
     {"figure5.3.1": figures.two_class_figure, "figure5.3.2": figures.three_class_figure}
@@ -54,11 +53,7 @@ def reproduce(
 
     Raises UsageError for an unknown name or recipe, and where pictures are needed and `data` is None.
     """
-    if name not in NAMES:
-        raise UsageError(f"image_codec has no '{name}'", hint=f"there are {', '.join(NAMES)}")
-    if recipe not in SCALES:
-        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(SCALES)}")
-    scale = override(SCALES[recipe], dict(settings))
+    scale = scale_of("image_codec", name, NAMES, recipe, SCALES, settings)
     if data is None and name not in DRAWN:
         raise UsageError(f"{name} is measured on pictures", where="--data", hint="give their folder; the thesis used Kodak")
     out.mkdir(parents=True, exist_ok=True)

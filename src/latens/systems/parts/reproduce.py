@@ -9,20 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from latens.data.files import find_inputs
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.errors import UsageError
 from latens.inference.demo import photographs
-from latens.inference.reproduction import Reproduction
+from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.parts.dataset import first_few
-from latens.systems.parts.experiments import SCALES, Laboratory, Scale
+from latens.systems.parts.experiments import SCALES, Laboratory
 from latens.systems.parts.figures import FIGURES
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.sources import open_set
 from latens.systems.parts.tables import TABLES, write_scenes
-from latens.training.config import override
 
 TRAINED_HERE = frozenset(TABLES)
 """Names that need no trained model: the command trains its own (see `train_and_reproduce`)."""
@@ -44,7 +42,7 @@ def train_and_reproduce(
 
     Raises UsageError for an unknown name or recipe, and where a data set is needed and `data` is None.
     """
-    scale = scale_of(name, TABLES, recipe, settings)
+    scale = scale_of("parts", name, TABLES, recipe, SCALES, settings)
     if name == "discovery":
         data = write_scenes(scale.scenes, out / f"scenes-{scale.scenes}.npz")
     if data is None:
@@ -72,7 +70,7 @@ def reproduce(
     progress: Callable[[str], None] = lambda line: None,
 ) -> Reproduction:
     """A figure of a trained model on pictures (by default photographs that are installed with latens), saved into `out`."""
-    scale = scale_of(name, FIGURES, recipe, settings)
+    scale = scale_of("parts", name, FIGURES, recipe, SCALES, settings)
     pictures, names = read_all(data, scale.pictures or MOST_PICTURES)
     progress(f"{name}: {len(pictures)} pictures")
     found = Reproduction(
@@ -83,14 +81,6 @@ def reproduce(
     )
     found.save(out)
     return found
-
-
-def scale_of(name: str, known: Mapping[str, Any], recipe: str, settings: Mapping[str, str]) -> Scale:
-    if name not in known:
-        raise UsageError(f"parts has no '{name}'", hint=f"there are {', '.join(NAMES)}")
-    if recipe not in SCALES:
-        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(SCALES)}")
-    return override(SCALES[recipe], dict(settings))
 
 
 def read_all(data: Path | None, most: int) -> tuple[list[Pixels], Sequence[str]]:
