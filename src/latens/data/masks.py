@@ -146,28 +146,21 @@ def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
 def crop(masks: Float[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Float[Tensor, "N S S"]:
     """Share of every cell of an S x S grid on the box that its mask covers, in [0, 1]; outside the picture is empty.
 
-    Exact for any box: a summed-area table is interpolated at the corners of the cells. Boxes need a positive extent.
+    Exact for any box: a cell covers a share of every row and of every column. Boxes need a positive extent.
     """
-    height, width = masks.shape[1:]
-    table = F.pad(masks.double().cumsum(1).cumsum(2), (1, 0, 1, 0))  # (N, H + 1, W + 1): sum of all above and left
-    steps = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=masks.device)
-    x = (boxes[:, :1].double() + steps * (boxes[:, 2:3] - boxes[:, :1]).double()).clamp(0, width)
-    y = (boxes[:, 1:2].double() + steps * (boxes[:, 3:] - boxes[:, 1:2]).double()).clamp(0, height)
-    rows = _interpolate(table, y, 1)
-    corners = _interpolate(rows, x, 2)
-    total = corners.diff(dim=1).diff(dim=2)
-    cell = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
-    return (total / cell[:, None, None]).clamp(0, 1).to(masks.dtype if masks.is_floating_point() else torch.float32)
+    masks = masks if masks.is_floating_point() else masks.float()
+    rows = _cover(boxes[:, 1], boxes[:, 3], size, masks.shape[1]).to(masks.dtype)
+    columns = _cover(boxes[:, 0], boxes[:, 2], size, masks.shape[2]).to(masks.dtype)
+    return (rows @ masks @ columns.mT).clamp(0, 1)
 
 
-def _interpolate(table: Tensor, position: Tensor, dim: int) -> Tensor:
-    """Linear interpolation of `table` (N, A, B) along `dim` at positions (N, S + 1)."""
-    low = position.floor().long().clamp(max=table.shape[dim] - 2)
-    other = table.shape[3 - dim]
-    shape = (-1, -1, other) if dim == 1 else (-1, other, -1)
-    index = low.unsqueeze(3 - dim).expand(shape)
-    share = (position - low).unsqueeze(3 - dim)
-    return table.gather(dim, index) * (1 - share) + table.gather(dim, index + 1) * share
+def _cover(start: Float[Tensor, "N"], end: Float[Tensor, "N"], size: int, length: int) -> Float[Tensor, "N S L"]:
+    """Share of every one of S cells from start to end that lies on every one of `length` pixels."""
+    edges = torch.linspace(0, 1, size + 1, device=start.device)
+    pixels = torch.arange(length, device=start.device, dtype=torch.float32)
+    edge = start[:, None].float() + edges * (end - start)[:, None].float()
+    below = (edge[:, :, None] - pixels).clamp(0, 1)  # of every pixel, what lies before the edge
+    return below.diff(dim=1) * (size / (end - start).float())[:, None, None]
 
 
 def paste(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N H W"]:

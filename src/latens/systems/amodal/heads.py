@@ -35,8 +35,11 @@ def conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
 
 
 def enlarge(channels_in: int, channels: int) -> nn.Sequential:
-    """Transposed convolution that doubles the size, and ReLU."""
-    return nn.Sequential(nn.ConvTranspose2d(channels_in, channels, 2, stride=2), nn.ReLU())
+    """Mask R-CNN's 2 x 2 transposed convolution of stride 2, which doubles the size, and ReLU.
+
+    Without overlap that is a 1 x 1 convolution whose outputs are laid out in space, which processors do several times faster.
+    """
+    return nn.Sequential(nn.Conv2d(channels_in, 4 * channels, 1), nn.PixelShuffle(2), nn.ReLU())
 
 
 def enlargements(channels: int, resolution: int) -> nn.Sequential:

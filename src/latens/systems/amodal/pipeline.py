@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -23,10 +22,11 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, roi_align
+from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from latens.data.masks import boxes_of, crop
+from latens.nn.regions import pool_regions
 from latens.nn.resnet import SlimResNet, norm
 from latens.systems.amodal.config import AmodalConfig, BackboneConfig
 from latens.systems.amodal.heads import (
@@ -45,7 +45,7 @@ from latens.systems.amodal.model import MaskAutoencoder, MaskCode
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-STRIDES = (4, 8, 16, 32, 64)
+STRIDES = (4, 8, 16, 32)  # of the maps that regions are pooled from
 STRIDE = 32  # sides of a picture are multiples of this
 VISIBLE_GRID = 28
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
@@ -135,7 +135,7 @@ class AmodalRCNN(nn.Module):
         targets = [{"boxes": boxes[truth.owner == i], "labels": truth.label[truth.owner == i] + 1} for i in range(len(image))]
         proposals, proposal_losses = self.rpn(*self._for_torchvision(image, pyramid), targets)
         proposals, matched, labels, deltas = self.boxes.select_training_samples(proposals, targets)
-        box_features = self.pool(pyramid, proposals, BOX_REGION)
+        box_features = pool_regions(pyramid, STRIDES, proposals, BOX_REGION)
         hidden = self.box_head(box_features)
         class_loss, box_loss = fastrcnn_loss(self.box_scores(hidden).float(), self.box_deltas(hidden).float(), labels, deltas)
         regions = self._regions(pyramid, proposals, matched, labels, truth)
@@ -146,7 +146,7 @@ class AmodalRCNN(nn.Module):
         """Objects of pictures in [0, 1]."""
         pyramid, _ = self.pyramid(image)
         proposals, _ = self.rpn(*self._for_torchvision(image, pyramid))
-        hidden = self.box_head(self.pool(pyramid, proposals, BOX_REGION))
+        hidden = self.box_head(pool_regions(pyramid, STRIDES, proposals, BOX_REGION))
         sizes = [tuple(image.shape[2:])] * len(image)
         found = self.boxes.postprocess_detections(
             self.box_scores(hidden).float(), self.box_deltas(hidden).float(), proposals, sizes
@@ -164,25 +164,12 @@ class AmodalRCNN(nn.Module):
         joined, logits = self.occlusion(levels)
         return joined, [level.float() for level in logits]
 
-    def pool(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R F size size"]:
-        """Region features by RoIAlign without its half-pixel shift, from the level that fits the box (Lin et al. 2017)."""
-        flat = torch.cat([F.pad(part, (1, 0), value=float(index)) for index, part in enumerate(boxes)])
-        extent = (flat[:, 3:] - flat[:, 1:3]).clamp(min=1e-3).prod(dim=1).sqrt()
-        level = (4 + torch.log2(extent / 224 + 1e-6)).floor().clamp(2, 5).long() - 2
-        out = pyramid[0].new_zeros(len(flat), pyramid[0].shape[1], size, size, dtype=torch.float32)
-        for index, stride in enumerate(STRIDES[:4]):
-            chosen = (level == index).nonzero()[:, 0]
-            if len(chosen):
-                pooled = roi_align(pyramid[index].float(), flat[chosen], size, 1 / stride, 2, aligned=True)
-                out = out.index_put((chosen,), pooled)
-        return out
-
     def segment(self, pyramid: Sequence[Tensor], boxes: list[Tensor]) -> tuple[MaskPrediction, Tensor, Tensor | None]:
         """Logits of amodal and visible masks for boxes of every picture, and ASN's logit of "hidden in part"."""
-        region = self.pool(pyramid, boxes, REGION)
+        region = pool_regions(pyramid, STRIDES, boxes, REGION)
         hidden = None
         if self.classifier is not None and self.coding is not None:
-            box_region = self.pool(pyramid, boxes, BOX_REGION)
+            box_region = pool_regions(pyramid, STRIDES, boxes, BOX_REGION)
             early, hidden = self.classifier(box_region)
             region = self.coding(region, box_region, early)
         prediction = self.mask(region) if self.code is None else self.mask(region, self.code)
@@ -202,6 +189,7 @@ class AmodalRCNN(nn.Module):
         )
         prediction, visible, hidden = self.segment(pyramid, boxes)
         amodal, seen = truth.amodal[objects], truth.visible[objects]
+        hidden_share = 1 - truth.visible.sum((1, 2)) / truth.amodal.sum((1, 2)).clamp(min=1)
         return Regions(
             boxes=flat,
             label=truth.label[objects],
@@ -211,7 +199,7 @@ class AmodalRCNN(nn.Module):
             amodal_target=crop(amodal, flat, self.config.code.size),
             mask_target=crop(amodal, flat, prediction.mask.shape[-1]),
             visible_target=crop(seen, flat, VISIBLE_GRID),
-            hidden_target=1 - seen.sum((1, 2)) / amodal.sum((1, 2)).clamp(min=1),
+            hidden_target=hidden_share[objects],
         )
 
     def _detections(self, pyramid: list[Tensor], index: int, boxes: Tensor, scores: Tensor, label: Tensor) -> Detections:

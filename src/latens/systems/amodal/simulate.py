@@ -84,7 +84,7 @@ def pack(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
         push = np.clip(wanted - distance, 0, None) * (1 - np.eye(count))
         centre = centre + 0.25 * (apart / distance[..., None] * push[..., None]).sum(1)
         centre *= 0.985  # membranes hold the cells together
-        centre[:, 2] *= 0.985  # and gravity spreads them
+        centre[:, 2] *= 0.9  # and gravity spreads them over the floor of the zona
         out = np.sqrt((centre**2).sum(1))
         centre *= np.minimum(1, np.clip(zona - radius, 1e-3, None) / np.maximum(out, 1e-6))[:, None]
     return Cells(centre, radius, zona)
