@@ -50,12 +50,13 @@ def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size:
     """
     height, width = features.shape[2:]
     if features.device.type != "cpu" or max(height, width) > LARGEST_DENSE:
-        return roi_align(features.float(), boxes, size, scale, SAMPLES, aligned=True)
+        pooled: Tensor = roi_align(features.float(), boxes, size, scale, SAMPLES, aligned=True)
+        return pooled
     rows = _weights(boxes[:, 2], boxes[:, 4], size, scale, height)
     columns = _weights(boxes[:, 1], boxes[:, 3], size, scale, width)
     counts = torch.bincount(boxes[:, 0].long(), minlength=len(features)).tolist()
     parts = []
-    for picture, row, column in zip(features, rows.split(counts), columns.split(counts), strict=True):
+    for picture, row, column in zip(features, torch.split(rows, counts), torch.split(columns, counts), strict=True):
         image = picture.permute(1, 2, 0)  # (h, w, F)
         tall = (row.flatten(0, 1) @ image.reshape(height, -1)).view(-1, size, width, image.shape[2])
         parts.append(column[:, None] @ tall)
