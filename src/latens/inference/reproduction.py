@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, TypeVar
 
 from latens.data.files import write_atomic
@@ -47,6 +48,13 @@ class Reproduction:
         images = [block.image for block in self.blocks if isinstance(block, Figure)]
         for number, image in enumerate(images, start=1):
             write_atomic(out / f"{self.name}{f'-{number}' if number > 1 else ''}.png", image)
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Mean ± standard deviation over seeds, in the unit of the values; the bare number of a single seed, - of none."""
+    if not values:
+        return "-"
+    return format(mean(values), form) + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")
 
 
 def scale_of(

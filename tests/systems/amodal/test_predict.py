@@ -196,7 +196,7 @@ def test_evaluation_of_perfect_results_is_perfect(segmenter: AmodalSegmenter) ->
     perfect = [
         Segmentation(layers=sample.layers, scores=np.ones(len(sample.layers.layer)), classes=("cell",)) for sample in samples
     ]
-    report = evaluation.measured(segmenter, "simulated", samples, perfect)
+    report = evaluation.measured(segmenter, "simulated", zip(samples, perfect, strict=True))
     for name in ("AP", "AP50", "AP of visible parts", "mean IoU", "order accuracy", "count accuracy"):
         assert report.numbers[name] == pytest.approx(1), name
     assert report.numbers["mean area error"] == report.numbers["mean symmetry error"] == 0

@@ -165,4 +165,4 @@ def test_another_dialect_or_size_than_said_is_refused(tmp_path: Path) -> None:
         source_of(f"cocoa:{path}")
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "0.png")
     with pytest.raises(InputError, match="8 x 8"):
-        source_of(f"kins:{path},{tmp_path}").held_out("all", 1, 30)
+        source_of(f"kins:{path},{tmp_path}").held_out("all", 1, 30)[0]

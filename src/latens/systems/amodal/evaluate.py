@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,18 @@ from typing import Any
 import numpy as np
 
 from latens.data.files import write_atomic
-from latens.data.instances import check_classes, scene_of
+from latens.data.instances import Scene, check_classes, scene_of
 from latens.inference.report import Table
 from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import SURE, AmodalSegmenter, Segmentation
 from latens.systems.amodal.simulate import Sample
-from latens.systems.amodal.sources import Annotated, Source, source_of
+from latens.systems.amodal.sources import Annotated, HeldOut, Source, source_of
 
 TEST_PICTURES = 500
 TEST_SIZE = 500  # longer side of test pictures, pixels
 LEAST_SCORE = 0.05  # of objects that enter average precision
 SHOWN = 8  # test pictures that are drawn
-PAPER = {"embryo, FCN": 0.665, "embryo, VQ-VAE": 0.682, "KINS, FCN": 0.293, "KINS, VQ-VAE": 0.303}  # Tables 1 and 2
 
 
 @dataclass(frozen=True)
@@ -74,53 +73,68 @@ def evaluate(
 
     Raises UsageError for a word that names no data, InputError for classes that are not the model's.
     """
-    tell = progress or (lambda line: None)
     word = str(data or "simulated")
     source = source_of(word)
     if len(source.classes) > 1 or len(segmenter.classes) > 1:
         check_classes(segmenter.classes, source.classes, word)
-    samples = frozen_pictures(source, count, size)
-    results = []
-    for number, sample in enumerate(samples, start=1):
-        results.append(segmenter.segment_pixels(sample.image, least_score=LEAST_SCORE))
-        if number % 50 == 0 or number == len(samples):
-            tell(f"{number} of {len(samples)} pictures")
-    report = measured(segmenter, word, samples, results)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        report.save(out)
-        for number, (sample, found) in enumerate(zip(samples[:SHOWN], results, strict=False)):
-            _save_picture(out / f"picture-{number}.png", sample, found)
-    return report
+    return measure(segmenter, word, frozen_pictures(source, count, size), out, progress=progress)
 
 
-def frozen_pictures(source: Source, count: int, size: int) -> list[Sample]:
+def frozen_pictures(source: Source, count: int, size: int) -> HeldOut:
     """The frozen test pictures of a source; an annotation file is used whole."""
     return source.held_out("all" if isinstance(source, Annotated) else "test", count, size)
 
 
-def measured(
-    segmenter: AmodalSegmenter, word: str, samples: Sequence[Sample], results: Sequence[Segmentation]
+def measure(
+    segmenter: AmodalSegmenter,
+    word: str,
+    samples: HeldOut,
+    out: Path | None = None,
+    *,
+    progress: Callable[[str], None] | None = None,
 ) -> EvaluationReport:
-    """The numbers of given results."""
-    truth = [scene_of(sample.layers) for sample in samples]
-    found = [result.scene() for result in results]
+    """Segments test pictures and measures what is found; the report and the first pictures go into `out`."""
+    tell = progress or (lambda line: None)
+
+    def results() -> Iterator[tuple[Sample, Segmentation]]:
+        for number, sample in enumerate(samples, start=1):
+            found = segmenter.segment_pixels(sample.image, least_score=LEAST_SCORE)
+            if out is not None and number <= SHOWN:
+                _save_picture(out / f"picture-{number}.png", sample, found)
+            if number % 50 == 0 or number == len(samples):
+                tell(f"{number} of {len(samples)} pictures")
+            yield sample, found
+
+    report = measured(segmenter, word, results())
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def measured(segmenter: AmodalSegmenter, word: str, results: Iterable[tuple[Sample, Segmentation]]) -> EvaluationReport:
+    """The numbers of given results; no dense mask is kept, so that any number of pictures fits."""
+    truth: list[Scene] = []
+    found: list[Scene] = []
+    scores: list[PictureScores] = []
+    total = hashlib.sha256()
+    for sample, result in results:
+        truth.append(scene_of(sample.layers))
+        found.append(result.scene())
+        scores.append(score_picture(sample.layers, sure(result).layers))
+        _add_to_digest(total, sample)
     classes = len(segmenter.classes)
     whole = average_precision(truth, found, classes)
     numbers = {"AP": whole.ap, "AP50": whole.ap50, "AP75": whole.ap75}
     for name, bounds in DEGREES.items():
         numbers[f"AP, {name}"] = average_precision(truth, found, classes, degree=bounds).ap
     numbers["AP of visible parts"] = average_precision(truth, found, classes, part="visible").ap
-    scores: list[PictureScores] = [
-        score_picture(sample.layers, sure(result).layers) for sample, result in zip(samples, results, strict=True)
-    ]
     return EvaluationReport(
         model=segmenter.name,
         model_id=segmenter.model_id,
         data=word,
-        pictures=len(samples),
+        pictures=len(truth),
         objects=sum(len(scene.instances) for scene in truth),
-        digest=digest(samples),
+        digest=total.hexdigest(),
         numbers=numbers | summarise(scores),
     )
 
@@ -133,13 +147,17 @@ def sure(result: Segmentation) -> Segmentation:
     return Segmentation(layers=layers, scores=result.scores[kept], classes=result.classes)
 
 
-def digest(samples: Sequence[Sample]) -> str:
+def digest(samples: Iterable[Sample]) -> str:
     """SHA-256 over pixels and masks, in order: two machines that agree on it have tested on the same."""
     total = hashlib.sha256()
     for sample in samples:
-        total.update(np.ascontiguousarray(sample.image).tobytes())
-        total.update(np.packbits(sample.layers.amodal).tobytes())
+        _add_to_digest(total, sample)
     return total.hexdigest()
+
+
+def _add_to_digest(total: Any, sample: Sample) -> None:
+    total.update(np.ascontiguousarray(sample.image).tobytes())
+    total.update(np.packbits(sample.layers.amodal).tobytes())
 
 
 def _save_picture(path: Path, sample: Sample, found: Segmentation) -> None:

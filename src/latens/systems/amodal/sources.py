@@ -8,7 +8,7 @@ labelme:FOLDER, labels:FOLDER                         labelme's files; pictures 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,31 @@ DIALECTS = {
 SMALLEST = 16  # pixels of a mask that is still an object after resizing
 
 
+class HeldOut:
+    """Held-out pictures, each made when it is asked for: the masks of a whole test set need gigabytes."""
+
+    def __init__(self, make: Callable[[int], Sample], count: int) -> None:
+        self._make = make
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Sample:
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        return self._make(number)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self._make, range(self._count))
+
+
+def together(sets: Sequence[HeldOut]) -> HeldOut:
+    """Several sets, one after the other."""
+    places = [(one, number) for one in sets for number in range(len(one))]
+    return HeldOut(lambda place: places[place][0][places[place][1]], len(places))
+
+
 class Source(Protocol):
     """Pictures with truth. Held-out pictures are never drawn in training, and are the same at every call."""
 
@@ -44,7 +69,7 @@ class Source(Protocol):
         """A training picture whose longer side is `size`."""
         ...
 
-    def held_out(self, split: str, count: int, size: int) -> list[Sample]:
+    def held_out(self, split: str, count: int, size: int) -> HeldOut:
         """At most `count` pictures of the split "validation" or "test"."""
         ...
 
@@ -101,7 +126,7 @@ class Simulated:
             return embryo(rng, EmbryoConfig(size=size))
         return shapes(rng, ShapesConfig(size=size, opaque=self.kind == "opaque"))
 
-    def held_out(self, split: str, count: int, size: int) -> list[Sample]:
+    def held_out(self, split: str, count: int, size: int) -> HeldOut:
         return _numbered(lambda rng: self.draw(rng, size), split, count)
 
 
@@ -118,14 +143,14 @@ class Nuclei:
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         return composite(rng, self.train, size, opaque=self.opaque)
 
-    def held_out(self, split: str, count: int, size: int) -> list[Sample]:
+    def held_out(self, split: str, count: int, size: int) -> HeldOut:
         sources = read_sources(self.folder, "test" if split == "test" else "validation")
         return _numbered(lambda rng: composite(rng, sources, size, opaque=self.opaque), split, count)
 
 
-def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: int) -> list[Sample]:
+def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: int) -> HeldOut:
     seed = TEST_SEED if split == "test" else VALIDATION_SEED
-    return [draw(np.random.default_rng([seed, number])) for number in range(count)]
+    return HeldOut(lambda number: draw(np.random.default_rng([seed, number])), count)
 
 
 class Annotated:
@@ -148,9 +173,9 @@ class Annotated:
         sample = self._load(scenes[int(rng.integers(len(scenes)))], size)
         return turned(sample, int(rng.integers(4)) if self.turns else 0, mirror=rng.random() < 0.5)
 
-    def held_out(self, split: str, count: int, size: int) -> list[Sample]:
+    def held_out(self, split: str, count: int, size: int) -> HeldOut:
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]
-        return [self._load(scene, size) for scene in scenes[:count]]
+        return HeldOut(lambda number: self._load(scenes[number], size), min(count, len(scenes)))
 
     def _load(self, scene: Scene, size: int) -> Sample:
         path = self.collection.path(scene)

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import torch
 
 from latens.data.journal import Journal
 from latens.hub import save_model
+from latens.inference.reproduction import spread
 from latens.systems.parts.predict import Parts, load
 from latens.systems.parts.probes import ProbeConfig, ProbeResult, Splits, run_probe, split_sets
 from latens.systems.parts.rivals import build_model
@@ -151,11 +151,6 @@ class Laboratory:
         pictures = hashlib.sha256("\n".join(self.train_set.keys).encode()).hexdigest()
         parts = [config, self.train_set.name, pictures, len(self.test_set), seed, *more]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation over seeds, in the unit of the values."""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def named(settings: Mapping[str, str]) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from latens.inference.report import Block, Table
+from latens.inference.reproduction import spread
 from latens.systems.parts.dataset import Squares
 from latens.systems.parts.discovery import discover
-from latens.systems.parts.experiments import Laboratory, spread
+from latens.systems.parts.experiments import Laboratory
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.predict import load
 from latens.systems.parts.published import PROBED, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, Ablation
