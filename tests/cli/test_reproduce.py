@@ -1,0 +1,27 @@
+"""`latens reproduce`: which systems take several data sets, and tables that train their own models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from latens.cli.main import main
+
+
+def test_a_table_of_amodal_on_two_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reproduce", "amodal/table1", "--recipe", "tiny", "-o", str(tmp_path), "--device", "cpu", "--format", "json"]
+    words += ["--data", "simulated", "simulated:opaque"]
+    for setting in ("steps=1", "code_steps=2", "seeds=1", "pictures=2"):
+        words += ["--set", setting]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"] == ["simulated", "simulated:opaque"]
+    assert [run["variant"] for run in found["runs"]] == ["fcn", "vq"]
+    assert main([*words, "--set", "stepz=1"]) == 2
+
+
+def test_other_systems_take_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "parts/table1", "--data", "a", "b", "-o", str(tmp_path)]) == 2
+    assert "one data set" in capsys.readouterr().err
