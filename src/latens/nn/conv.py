@@ -1,4 +1,4 @@
-"""Convolutions: strided ones that halve or double a feature map, and the residual block."""
+"""Convolutions that halve or double a feature map, strided or by folding pixels into channels, and the residual block."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def down(channels_in: int, channels_out: int, kernel: int = 5) -> nn.Conv2d:
 def up(channels_in: int, channels_out: int, kernel: int = 5) -> nn.ConvTranspose2d:
     """Transposed convolution with stride 2: (B, channels_in, h, w) -> (B, channels_out, 2h, 2w)."""
     return nn.ConvTranspose2d(channels_in, channels_out, kernel, stride=2, padding=kernel // 2, output_padding=1)
+
+
+def fold(channels_in: int, channels_out: int) -> nn.Sequential:
+    """(B, channels_in, 2h, 2w) -> (B, channels_out, h, w): 2 x 2 pixels become channels, then a 3 x 3 convolution."""
+    return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels_in, channels_out, 3, padding=1))
+
+
+def unfold(channels_in: int, channels_out: int) -> nn.Sequential:
+    """(B, channels_in, h, w) -> (B, channels_out, 2h, 2w): a 3 x 3 convolution whose channels become 2 x 2 pixels."""
+    return nn.Sequential(nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1), nn.PixelShuffle(2))
 
 
 class Residual(nn.Module):

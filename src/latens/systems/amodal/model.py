@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.vq import VectorQuantizer
-from latens.nn.conv import Residual, down, up
+from latens.nn.conv import Residual, fold, unfold
 from latens.systems.amodal.config import MaskCodeConfig
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def levels(config: MaskCodeConfig) -> int:
 
 
 def mask_encoder(config: MaskCodeConfig) -> nn.Sequential:
-    """The first halving folds 2 x 2 pixels into channels; the others are strided convolutions."""
+    """Every halving folds 2 x 2 pixels into channels and convolves them."""
     c = config.channels
-    layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4, c, 3, padding=1), Residual(c)]
+    layers: list[nn.Module] = [fold(1, c), Residual(c)]
     for _ in range(levels(config) - 1):
-        layers += [nn.LeakyReLU(), down(c, 2 * config.channels), Residual(2 * config.channels)]
+        layers += [nn.LeakyReLU(), fold(c, 2 * config.channels), Residual(2 * config.channels)]
         c = 2 * config.channels
     return nn.Sequential(*layers, nn.LeakyReLU(), nn.Conv2d(c, config.width, 1))
 
@@ -86,9 +86,9 @@ def mask_decoder(config: MaskCodeConfig) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(config.width, c, 1), Residual(c)]
     for step in range(steps):
         after = config.channels if step == steps - 1 else 2 * config.channels
-        layers += [nn.LeakyReLU(), up(c, after), Residual(after)]
+        layers += [nn.LeakyReLU(), unfold(c, after), Residual(after)]
         c = after
-    return nn.Sequential(*layers, nn.LeakyReLU(), nn.Conv2d(c, 4, 3, padding=1), nn.PixelShuffle(2))
+    return nn.Sequential(*layers, nn.LeakyReLU(), unfold(c, 1))
 
 
 def code_loss(code: MaskCode, mask: Float[Tensor, "B 1 S S"]) -> Float[Tensor, ""]:

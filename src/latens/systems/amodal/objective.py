@@ -85,7 +85,10 @@ class AmodalObjective:
         return terms
 
     def validate(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """1 - panoptic quality of the sure objects, and how well the code reconstructs the true masks."""
+        """1 - panoptic quality of the sure objects, and how well the code reconstructs the true masks.
+
+        While nothing is found yet the loss is 1 plus what the code loses, so that the best weights of its stage are kept.
+        """
         quality, ious, indices = Quality(), [], []
         for batch in batches:
             truth = truth_of(batch)
@@ -102,6 +105,8 @@ class AmodalObjective:
         if indices and model.code is not None:
             used = usage(torch.cat(indices), model.config.code.codewords)
             numbers |= {"code_iou": float(torch.cat(ious).mean()), "used": used.share, "perplexity": used.perplexity}
+            if not quality.value:
+                numbers["loss"] += 1 - numbers["code_iou"]
         return numbers
 
     def pictures(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:

@@ -54,6 +54,17 @@ def desk() -> TrainConfig:
     )
 
 
+def desk_code() -> TrainConfig:
+    """The mask code of `desk` alone, at the rate that suits it, for runs that share it through `objective.code_from`."""
+    base = desk()
+    return replace(
+        base,
+        recipe="desk_code",
+        optim=replace(base.optim, lr=3e-3, warmup=50),
+        run=replace(base.run, steps=base.objective.code_steps, validate_every=500),
+    )
+
+
 def desk_fcn() -> TrainConfig:
     """The baseline of `desk`: Mask R-CNN's head, without occlusion branch; a dense path makes parameters equal (-3 %)."""
     base = desk()
