@@ -213,10 +213,12 @@ def test_what_was_trained_on_is_not_tested_on(tmp_path: Path) -> None:
     drawn = {source.draw(np.random.default_rng(seed), 60).image[0, 0, 0] for seed in range(300)}
     assert not drawn & set(held)
     other = annotated(tmp_path / "b", 5)
-    lab = Laboratory([word], Scale(recipe="tiny", test=other, pictures=100), tmp_path, print)
+    lab = Laboratory([word], Scale(recipe="tiny", code_recipe="tiny", test=other, pictures=100), tmp_path, print)
     assert len(lab.test) == 5
     assert lab.test_name == other
-    assert lab.key("fcn", 0) != Laboratory([word], Scale(recipe="tiny", pictures=100), tmp_path, print).key("fcn", 0)
+    assert lab.key("fcn", 0) != Laboratory([word], Scale(recipe="tiny", code_recipe="tiny", pictures=100), tmp_path, print).key(
+        "fcn", 0
+    )
 
 
 def test_data_that_changed_under_the_same_name_is_other_data(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from latens.training.run import recipe_of, train
 
 RESULTS, RUNS = "results.jsonl", "runs"
 CODE_SEED = 0
+VALIDATIONS = 4  # of a run of the pipeline; the best weights are kept
 FINGERPRINT_SIZE = 96  # pixels of the held-out picture that tells data sets, and versions of a simulator, apart
 
 
@@ -41,8 +42,9 @@ class Scale:
     """How large an experiment is. 0 and "" leave a value to the recipe or the data."""
 
     recipe: str = "desk"  # of training; variants are put on top of it
+    code_recipe: str = "desk_code"  # of the mask code, which is trained beforehand, once for all rows
     steps: int = 1500  # of the pipeline
-    code_steps: int = 0  # of the mask code, which is trained beforehand, once for all rows
+    code_steps: int = 0  # of the mask code
     code_from: str = ""  # a model folder whose mask code is taken instead
     size: int = 128  # longer side of training pictures, pixels
     batch: int = 8
@@ -57,9 +59,20 @@ class Scale:
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
-        "tiny": Scale(recipe="tiny", steps=3, code_steps=6, size=64, batch=2, seeds=2, code_seeds=2, pictures=3, side=64),
+        "tiny": Scale(
+            recipe="tiny",
+            code_recipe="tiny",
+            steps=3,
+            code_steps=6,
+            size=64,
+            batch=2,
+            seeds=2,
+            code_seeds=2,
+            pictures=3,
+            side=64,
+        ),
         "desk": Scale(),
-        "paper": Scale(recipe="paper", steps=0, size=0, batch=0, pictures=10_000, side=500),
+        "paper": Scale(recipe="paper", code_recipe="paper", steps=0, size=0, batch=0, pictures=10_000, side=500),
     }
 )
 
@@ -90,12 +103,13 @@ class Laboratory:
         self.sources: list[Source] = [source_of(word) for word in words]
         self.journal = Journal(out / RESULTS)
         self.done: list[Result] = []  # what `results` has given
-        recipe = recipe_of("amodal", scale.recipe)
-        self.base: TrainConfig = replace(
-            recipe, model=replace(recipe.model, classes=common_classes(self.sources, recipe.model.classes))
-        )
+        self.base, self.code_base = self._of_these_classes(scale.recipe), self._of_these_classes(scale.code_recipe)
         self.test = together(self._test_sets())
         self.fingerprint = [*self.words, *(digest([each[0]]) for each in self._examples() if len(each))]
+
+    def _of_these_classes(self, recipe: str) -> TrainConfig:
+        config = recipe_of("amodal", recipe)
+        return replace(config, model=replace(config.model, classes=common_classes(self.sources, config.model.classes)))
 
     def _test_sets(self) -> list[HeldOut]:
         """The pictures that are tested on; a data set that was also trained on gives those that were not."""
@@ -135,7 +149,7 @@ class Laboratory:
         with claim(folder, wait=wait) as ours:
             if not ours or self._recorded(key) is not None:
                 return
-            self._train(folder, self.settings(variant, seed), f"{variant}, seed {seed}")
+            self._train(folder, self.scale.recipe, self.settings(variant, seed), f"{variant}, seed {seed}")
             self.tell(f"{variant}, seed {seed}: measuring on {len(self.test)} pictures")
             report = measure(self.model(folder), self.test_name, self.test, folder / "report", progress=self.tell)
             found = Result(variant, seed, report.numbers, self.parameters(variant), seconds_of(folder), report.digest)
@@ -164,21 +178,21 @@ class Laboratory:
         """The folder of a mask code trained on the data of this laboratory from a seed."""
         folder = self.out / RUNS / f"code-{seed}-{_hash(self._code_parts(seed))[:8]}"
         with claim(folder, wait=True):
-            self._train(folder, self.code_settings(seed), f"mask code, seed {seed}")
+            self._train(folder, self.scale.code_recipe, self.code_settings(seed), f"mask code, seed {seed}")
         return folder / "best"
 
     def model(self, folder: Path) -> AmodalSegmenter:
         """The trained model of a run's folder."""
         return load(folder / "best", device=self.device)
 
-    def _train(self, folder: Path, settings: Mapping[str, str], name: str) -> None:
+    def _train(self, folder: Path, recipe: str, settings: Mapping[str, str], name: str) -> None:
         """Starts or continues a run; what is finished stays as it is."""
         if (folder / "done").is_file():
             return
         self.tell(f"training {name}")
         train(
             "amodal",
-            recipe=self.scale.recipe,
+            recipe=recipe,
             data=[Path(word) for word in self.words],
             run_dir=folder,
             overrides=dict(settings),
@@ -195,24 +209,23 @@ class Laboratory:
 
     def _row_settings(self, variant: str, seed: int) -> dict[str, str]:
         steps = self.scale.steps or self.base.run.steps - self.base.objective.code_steps
-        return self._common(steps, seed, validations=4) | self.head(variant)
+        return self._common(self.base, steps, seed, max(1, steps // VALIDATIONS)) | self.head(variant)
 
     def code_settings(self, seed: int) -> dict[str, str]:
-        """Of a run that trains a mask code alone. The code is frozen as it ends, as in a run of two stages: not averaged."""
-        steps = self.scale.code_steps or self.base.objective.code_steps
-        changes = {"objective.code_steps": str(steps), "optim.ema": "0.0", "data.validation": "1"}
-        return self._common(steps, seed, validations=1) | changes  # only the last weights count: one validation
+        """Of a run that trains a mask code alone."""
+        steps = self.scale.code_steps or self.code_base.objective.code_steps
+        every = min(self.code_base.run.validate_every, steps)
+        return self._common(self.code_base, steps, seed, every) | {"objective.code_steps": str(steps)}
 
-    def _common(self, steps: int, seed: int, *, validations: int) -> dict[str, str]:
-        run, optim = self.base.run, self.base.optim
-        every = max(1, steps // validations)
+    def _common(self, base: TrainConfig, steps: int, seed: int, every: int) -> dict[str, str]:
+        """What the scale changes of a recipe: length, seed, steps between validations, sizes."""
         settings = {
             "run.steps": str(steps),
             "run.seed": str(seed),
             "run.validate_every": str(every),
-            "run.checkpoint_every": str(min(run.checkpoint_every, every)),
+            "run.checkpoint_every": str(min(base.run.checkpoint_every, every)),
             "run.keep": "1",
-            "optim.warmup": str(min(optim.warmup, steps // 5)),
+            "optim.warmup": str(min(base.optim.warmup, steps // 5)),
         }
         for name, value in (("model.size", self.scale.size), ("data.batch", self.scale.batch)):
             settings |= {name: str(value)} if value else {}
@@ -248,7 +261,7 @@ class Laboratory:
         return [config, self.fingerprint, "" if variant in RIVAL_OF else self.code_identity]
 
     def _code_parts(self, seed: int) -> list[object]:
-        return [dataclasses.asdict(override(self.base, self.code_settings(seed))), self.fingerprint]
+        return [dataclasses.asdict(override(self.code_base, self.code_settings(seed))), self.fingerprint]
 
 
 @contextmanager
