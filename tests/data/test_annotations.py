@@ -32,7 +32,7 @@ def save(document: Any, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dialect", ["coco", "kins2020", "kins2019", "aistron"])
+@pytest.mark.parametrize("dialect", ["coco", "kins2020", "kins2019", "aistron", "cocoa"])
 def test_written_files_come_back_the_same(dialect: str, tmp_path: Path) -> None:
     before = collection()
     after = read_annotations(save(to_document(before, dialect), tmp_path / "x.json"))
@@ -42,7 +42,7 @@ def test_written_files_come_back_the_same(dialect: str, tmp_path: Path) -> None:
         assert (new.file, new.height, new.width) == (old.file, old.height, old.width)
         for a, b in zip(old.instances, new.instances, strict=True):
             assert (b.amodal, b.visible, b.category) == (a.amodal, a.visible, a.category)
-            assert b.layer == (a.layer if dialect in ("coco", "kins2020") else None)
+            assert b.layer == (a.layer if dialect in ("coco", "kins2020", "cocoa") else None)
 
 
 def test_labelme_round_trip_through_kins(tmp_path: Path) -> None:
@@ -162,6 +162,6 @@ def test_other_files_and_dialects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LatensError):
         read_annotations(tmp_path / "nothing.json")
     with pytest.raises(UsageError):
-        to_document(collection(), "cocoa")
+        to_document(collection(), "yolo")
     with pytest.raises(InputError, match="not a labelme"):
         read_labelme([save({}, tmp_path / "l.json")])

@@ -36,6 +36,9 @@ VERBS = (
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
     Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
+    Verb(
+        "convert", "latens.cli.convert:convert", "Annotations from labelme, COCO, KINS, COCOA or label maps into another form."
+    ),
     Verb("dehaze", "latens.cli.dehaze:dehaze", "Pictures and clips without their haze."),
     Verb("haze", "latens.cli.haze:haze", "Pictures in haze of a chosen visibility."),
     Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),

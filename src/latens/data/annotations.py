@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +145,11 @@ def _scene(image: dict[str, Any], instances: list[Instance]) -> Scene:
 
 
 def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None) -> Collection:
+    """Names of regions are free text, so all are of one class unless the file lists classes, as those written here do."""
     images = {image["id"]: image for image in _list(document, "images")}
+    classes = {category["id"]: str(category["name"]) for category in document.get("categories", ())}
+    named = bool(classes) and all("category_id" in region for each in annotations for region in each["regions"])
+    positions = {identity: place for place, identity in enumerate(classes)}
     scenes = []
     for annotation in annotations:
         image = images.get(annotation["image_id"])
@@ -153,8 +158,13 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
         size = (int(image["height"]), int(image["width"]))
         # A region without a visible mask is wholly visible.
         regions = [{"visible_mask": region["segmentation"], **region} for region in annotation["regions"]]
-        scenes.append(_scene(image, [_instance(region, COCOA, size, 0) for region in regions]))
-    return Collection(categories=AGNOSTIC, scenes=tuple(scenes), root=root, info={"dialect": COCOA.name})
+        strange = {region["category_id"] for region in regions} - set(positions) if named else set()
+        if strange:
+            raise InputError(f"annotation {annotation.get('id')} has a region of class {min(strange)}, which is not listed")
+        found = [_instance(region, COCOA, size, positions[region["category_id"]] if named else 0) for region in regions]
+        scenes.append(_scene(image, found))
+    names = tuple(classes.values()) if named else AGNOSTIC
+    return Collection(categories=names, scenes=tuple(scenes), root=root, info={"dialect": COCOA.name})
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -163,15 +173,19 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
 def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]:
     """The collection as what a JSON file of this dialect holds; masks are run-length codes, as they are.
 
-    A dialect without a key for depth loses it. Raises UsageError for an unknown dialect; COCOA can be read only.
+    A dialect without a key for depth loses it. Raises UsageError for an unknown dialect.
     """
-    keys = next((known for known in DIALECTS if known.name == dialect), None)
+    keys = next((known for known in (*DIALECTS, COCOA) if known.name == dialect), None)
     if keys is None:
-        raise UsageError(f"'{dialect}' cannot be written", hint=f"choose {', '.join(d.name for d in DIALECTS)}")
+        raise UsageError(f"'{dialect}' cannot be written", hint=f"choose {', '.join(d.name for d in (*DIALECTS, COCOA))}")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(collection.scenes, start=1):
         images.append({"id": number, "file_name": scene.file, "height": scene.height, "width": scene.width})
+        if keys is COCOA:
+            regions = [_region(instance, collection.categories) for instance in scene.instances]
+            annotations.append({"id": number, "image_id": number, "size": len(regions), "regions": regions})
+            continue
         for instance in scene.instances:
             annotations.append(_annotation(instance, keys, len(annotations) + 1, number))
     categories = [{"id": place, "name": name} for place, name in enumerate(collection.categories, start=1)]
@@ -199,6 +213,20 @@ def _annotation(instance: Instance, keys: Dialect, identity: int, image: int) ->
         record["score"] = round(instance.score, 6)
         record["hidden_fraction"] = round(instance.hidden_fraction, 6)
     return record
+
+
+def _region(instance: Instance, categories: Sequence[str]) -> dict[str, Any]:
+    """An object of COCOA. Its own files keep whole outlines as polygons; they are run-length codes here, to be exact."""
+    record: dict[str, Any] = {
+        "name": categories[instance.category],
+        "category_id": instance.category + 1,
+        "segmentation": _plain(instance.amodal),
+        "visible_mask": _plain(instance.visible),
+        "area": instance.area,
+        "isStuff": 0,
+        "occlude_rate": round(instance.hidden_fraction, 6),
+    }
+    return record if instance.layer is None else {**record, COCOA.order: instance.layer + COCOA.first}
 
 
 def _plain(rle: Rle) -> dict[str, Any]:

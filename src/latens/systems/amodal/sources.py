@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from latens.data.convert import READABLE, read_collection
 from latens.data.images import read_picture
 from latens.data.instances import Collection, Layers, Scene
 from latens.errors import InputError, UsageError
@@ -25,13 +26,6 @@ from latens.systems.amodal.simulate import Sample, embryo
 
 VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # streams apart from every training stream, which have three numbers
 KINDS = ("embryo", "opaque", "translucent")
-DIALECTS = {
-    "coco": ("coco",),
-    "d2sa": ("coco",),
-    "kins": ("kins2019", "kins2020"),
-    "cocoa": ("cocoa", "coco"),  # COCOA-cls is flat
-    "aistron": ("aistron",),
-}
 SMALLEST = 16  # pixels of a mask that is still an object after resizing
 
 
@@ -81,37 +75,13 @@ def source_of(text: str) -> Source:
         return Simulated(place or "embryo")
     if kind in ("nuclei", "nuclei-opaque") and place:
         return Nuclei(Path(place), opaque=kind == "nuclei-opaque")
-    if (kind in DIALECTS or kind in ("labelme", "labels")) and place:
-        return Annotated(read_collection(kind, place))
+    if kind in READABLE and place:
+        return Annotated(read_collection(text))
     raise UsageError(
         f"'{text}' names no data",
         where="--data",
         hint="write simulated, nuclei:FOLDER, coco:FILE.json,IMAGES (or kins, cocoa, d2sa), labelme:FOLDER or labels:FOLDER",
     )
-
-
-def read_collection(kind: str, place: str) -> Collection:
-    """An annotated data set. Raises InputError when the file is of another dialect than was named."""
-    if kind == "labels":
-        from latens.data.labels import read_label_folder
-
-        return read_label_folder(Path(place))
-    if kind == "labelme":
-        from latens.data.labelme import read_labelme
-
-        return read_labelme(sorted(Path(place).glob("*.json")))
-    from latens.data.annotations import read_annotations
-
-    name, _, root = place.partition(",")
-    path = Path(name)
-    found = read_annotations(path, Path(root) if root else path.parent)
-    if found.info["dialect"] not in DIALECTS[kind]:
-        raise InputError(
-            f"this file is in the dialect {found.info['dialect']}, not {kind}",
-            where=name,
-            hint="name what it is: another reading of the keys would give zeros without a word",
-        )
-    return found
 
 
 class Simulated:

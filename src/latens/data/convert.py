@@ -1,0 +1,177 @@
+"""Annotated data sets from one form into another: what `latens convert` calls.
+
+| word | what it is | kept |
+|---|---|---|
+| coco:FILE.json,IMAGES | ours, D2SA, COCOA-cls | everything |
+| kins: | KINS of 2020 (or, read and as `kins2019`, of 2019) | all but scores; of 2019 all but order and scores |
+| cocoa: | COCOA, with classes | all but scores |
+| aistron: | aistron's unified files | all but order and scores |
+| labelme:FOLDER | labelme's files | all but scores |
+| labels:FOLDER | images/ beside labels/, a stack of masks for every picture, the front one first | one class, order |
+
+Run-length codes pass unchanged; polygons are rasterised once, by COCO's rules. Without IMAGES pictures are beside the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from latens.data.annotations import read_annotations, to_document
+from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
+from latens.data.instances import Collection, Scene
+from latens.data.labelme import read_labelme, to_labelme
+from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
+from latens.errors import InputError, LatensError, OutputExists, UsageError
+
+DIALECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "coco": ("coco",),
+        "d2sa": ("coco",),
+        "kins": ("kins2020", "kins2019"),
+        "kins2019": ("kins2019",),
+        "cocoa": ("cocoa", "coco"),  # COCOA-cls is flat
+        "aistron": ("aistron",),
+    }
+)
+"""Words of annotation files, and the dialects that each reads; the first is the one it writes."""
+FOLDERS = ("labelme", "labels")
+READABLE = (*DIALECTS, *FOLDERS)
+WRITABLE = (*(word for word in DIALECTS if word != "d2sa"), *FOLDERS)
+PICTURE_LIMIT = 2**31  # bytes
+
+
+def read_collection(text: str, classes: Sequence[str] | None = None) -> Collection:
+    """The data set that a word such as coco:FILE.json,IMAGES names; `classes` fixes those of labelme files and their order.
+
+    Raises UsageError for an unknown word, InputError when the file is of another dialect than was named.
+    """
+    kind, _, place = text.partition(":")
+    if kind not in READABLE or not place:
+        hint = "write coco:FILE.json,IMAGES (or kins, cocoa, d2sa, aistron), labelme:FOLDER or labels:FOLDER"
+        raise UsageError(f"'{text}' names no annotated data", hint=hint)
+    if classes is not None and kind != "labelme":
+        raise UsageError(f"the classes of {kind} are in its files", where="--classes", hint="leave it out")
+    if kind == "labels":
+        return read_label_folder(Path(place))
+    if kind == "labelme":
+        try:
+            return read_labelme(sorted(Path(place).glob("*.json")), classes)
+        except LatensError as error:
+            raise error.at(place) from error
+    name, _, root = place.partition(",")
+    path = Path(name)
+    found = read_annotations(path, Path(root) if root else path.parent)
+    if found.info["dialect"] not in DIALECTS[kind]:
+        raise InputError(
+            f"this file is in the dialect {found.info['dialect']}, not {kind}",
+            where=name,
+            hint="name what it is: another reading of the keys would give zeros without a word",
+        )
+    return found
+
+
+def write_collection(collection: Collection, form: str, out: Path, *, force: bool = False) -> list[Path]:
+    """Writes a data set in a form of `WRITABLE`: one JSON file `out`, or files in the folder `out`; returns their paths.
+
+    Everything is made before the first file takes its place. Raises OutputExists where files are there and `force` is not
+    set, UsageError for an unknown form, InputError for what the form cannot hold.
+    """
+    if form not in WRITABLE:
+        raise UsageError(f"'{form}' cannot be written", where="--to", hint=f"choose {', '.join(WRITABLE)}")
+    if form in DIALECTS:
+        if out != STANDARD_STREAM:
+            _refuse_to_overwrite([out], force=force)
+        write_atomic(out, json.dumps(to_document(collection, DIALECTS[form][0])).encode())
+        return [out]
+    files = _labelme_files(collection, out) if form == "labelme" else _label_files(collection)
+    return _write_together(files, out, force=force)
+
+
+def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bool) -> list[Path]:
+    """Writes files (relative path, content) into a folder beside `out`, and moves them when all are there."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:50]}."))
+    except OSError as error:
+        raise write_error(out, error) from error
+    try:
+        names = []
+        for name, content in files:
+            write_atomic(stage / name, content)
+            names.append(name)
+        _refuse_to_overwrite([out / name for name in names], force=force)
+        for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(stage / name, out / name)
+    except OSError as error:
+        raise write_error(out, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return [out / name for name in names]
+
+
+def _refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
+    there = [path for path in paths if path.exists()]
+    if there and not force:
+        what = "the file is there already" if len(there) == 1 else f"{len(there)} files are there already"
+        raise OutputExists(what, where=str(there[0]), hint="choose another -o, or add --force")
+
+
+def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, bytes]]:
+    """One JSON file a picture, all in one folder, each with the way from there to its picture."""
+    taken: set[str] = set()
+    for scene in collection.scenes:
+        stem = name = "-".join(part for part in Path(scene.file).with_suffix("").parts if part not in ("..", "/")) or "picture"
+        number = 2
+        while name in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name)
+        document = to_labelme(scene, collection.categories)
+        document["imagePath"] = Path(os.path.relpath(collection.path(scene), out)).as_posix()
+        yield Path(f"{name}.json"), json.dumps(document).encode()
+
+
+def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
+    """images/NAME as it is, and labels/NAME.tif, for every picture."""
+    if len(collection.categories) > 1:
+        what = f"label folders hold one class, and this has {', '.join(collection.categories)}"
+        raise InputError(what, where=str(collection.root or ""), hint="convert to coco or labelme")
+    taken: set[str] = set()
+    for scene in collection.scenes:
+        path = collection.path(scene)
+        if path.stem in taken or LABEL_MARK.search(path.stem):
+            what = "another picture has this name too" if path.stem in taken else "this name is that of a label map"
+            raise InputError(what, where=str(path), hint="rename the picture: label folders go by names")
+        taken.add(path.stem)
+        yield Path("images") / path.name, read_bytes(path, limit=PICTURE_LIMIT)
+        yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))
+
+
+def front_to_back(scene: Scene) -> np.ndarray:
+    """The whole masks of a picture (N, H, W), the front one first; one empty mask for a picture without objects.
+
+    Raises InputError when no order of the objects explains what is visible of them.
+    """
+    layers = scene.layers()
+    left = sorted(range(len(layers.layer)), key=lambda index: int(layers.layer[index]))
+    if not left:
+        return np.zeros((1, scene.height, scene.width), dtype=bool)
+    taken = np.zeros((scene.height, scene.width), dtype=bool)
+    masks = []
+    while left:
+        front = next((i for i in left if np.array_equal(layers.visible[i], layers.amodal[i] & ~taken)), None)
+        if front is None:
+            what = "what is visible of its objects follows from no order, and a stack of masks holds nothing else"
+            raise InputError(what, where=scene.file, hint="convert to coco or labelme")
+        left.remove(front)
+        taken |= layers.amodal[front]
+        masks.append(layers.amodal[front])
+    return np.stack(masks)

@@ -1,0 +1,82 @@
+"""`latens convert` from the command line: from what `latens segment` writes to labelme and back into training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def segmented(tmp_path: Path) -> Path:
+    """A COCO file as `latens segment` writes it, in a folder with its picture."""
+    from latens.data.instances import paint
+    from latens.systems.amodal.outputs import Frame, write_outputs
+    from latens.systems.amodal.predict import Segmentation
+
+    rows, columns = np.mgrid[0:60, 0:80] + 0.5
+    masks = np.stack([np.hypot(rows - 30, columns - x) < 18 for x in (25, 45)])
+    found = Segmentation(layers=paint(masks, np.array([1, 0])), scores=np.array([0.9, 0.8]), classes=("cell",))
+    pixels = np.full((60, 80, 3), 90, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    write_outputs([Frame(pixels, found)], tmp_path / "found.json", "a.png")
+    return tmp_path / "found.json"
+
+
+def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> None:
+    folder = segmented.parent
+    words = ["convert", f"coco:{segmented}", "--to", "labelme", "-o", str(folder / "labelme"), "--format", "json"]
+    assert main(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["pictures"], record["objects"], record["classes"]) == (1, 2, ["cell"])
+    assert main(words) == 2
+    assert "there already" in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0
+    back = [
+        "convert",
+        f"labelme:{folder / 'labelme'}",
+        "--to",
+        "kins",
+        "-o",
+        str(folder / "k.json"),
+        "--classes",
+        "debris, cell",
+    ]
+    assert main(back) == 0
+    assert "1 picture, 2 objects of debris, cell" in capsys.readouterr().out
+    kins = json.loads((folder / "k.json").read_text())
+    before = json.loads(segmented.read_text())
+    assert [each["a_segm"] for each in kins["annotations"]] == [each["segmentation"] for each in before["annotations"]]
+    assert [each["i_segm"] for each in kins["annotations"]] == [each["visible_mask"] for each in before["annotations"]]
+    assert [each["ico_id"] for each in kins["annotations"]] == [1, 0]
+    assert {each["category_id"] for each in kins["annotations"]} == {2}
+
+
+def test_standard_output_carries_the_file(segmented: Path, capsys: Capture) -> None:
+    assert main(["convert", f"coco:{segmented}", "--to", "cocoa", "-o", "-"]) == 0
+    shown = capsys.readouterr()
+    assert len(json.loads(shown.out)["annotations"][0]["regions"]) == 2
+    assert "2 objects" in shown.err
+
+
+def test_bad_requests_are_one_error(segmented: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "bad.json").write_text('{"images": []}')
+    for source, to, status in (
+        ("nothing", "coco", 2),
+        (f"coco:{tmp_path / 'bad.json'}", "kins", 3),
+        (f"kins:{segmented}", "coco", 3),
+        (f"labelme:{tmp_path / 'nowhere'}", "coco", 3),
+        (f"coco:{segmented}", "yolo", 2),
+    ):
+        assert main(["convert", source, "--to", to, "-o", str(tmp_path / "out.json")]) == status
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert len(shown.err.splitlines()) <= 3
+        assert not (tmp_path / "out.json").exists()

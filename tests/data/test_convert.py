@@ -1,0 +1,180 @@
+"""Annotated data sets go from every form into every other and back; what a form cannot hold is refused in words."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.data import convert
+from latens.data.annotations import to_document
+from latens.data.convert import WRITABLE, front_to_back, read_collection, write_collection
+from latens.data.instances import Collection, Instance, Layers, Scene, paint, scene_of
+from latens.data.masks import encode
+from latens.errors import InputError, OutputExists, UsageError
+
+ORDERED = ("coco", "kins", "cocoa", "labelme", "labels")  # forms that tell who is in front
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Collection:
+    """Three pictures of one class, the last without objects; masks have holes and several parts."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    scenes = []
+    for name, size, count in (("a.png", (20, 31), 3), ("b.png", (17, 12), 1), ("c.png", (9, 8), 0)):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+        masks = rng.random((count, *size)) > 0.6
+        scenes.append(scene_of(paint(masks, rng.permutation(count)), name))
+    return Collection(categories=("cell",), scenes=tuple(scenes), root=folder)
+
+
+def word(form: str, out: Path, root: Path) -> str:
+    return f"{form}:{out}" if form in ("labelme", "labels") else f"{form}:{out},{root}"
+
+
+def target(form: str, folder: Path) -> Path:
+    return folder / (form if form in ("labelme", "labels") else f"{form}.json")
+
+
+def masks(scene: Scene) -> list[tuple[str, str, int]]:
+    """What is kept whatever the order in which objects are listed."""
+    return sorted((each.amodal["counts"], each.visible["counts"], each.category) for each in scene.instances)
+
+
+def depths(scene: Scene) -> list[str]:
+    """Objects, the front one first."""
+    return [each.amodal["counts"] for each in sorted(scene.instances, key=lambda each: each.layer or 0)]
+
+
+@pytest.mark.parametrize("second", WRITABLE)
+@pytest.mark.parametrize("first", WRITABLE)
+def test_every_form_into_every_other_and_back(first: str, second: str, source: Collection, tmp_path: Path) -> None:
+    assert source.root is not None
+    collection = source
+    for step, form in enumerate((first, second, "coco")):
+        out = target(form, tmp_path / str(step))
+        written = write_collection(collection, form, out)
+        assert all(path.is_file() for path in written)
+        collection = read_collection(word(form, out, collection.root or source.root))
+    assert collection.categories == source.categories
+    by_name = {Path(scene.file).name: scene for scene in collection.scenes}
+    for scene in source.scenes:
+        after = by_name[scene.file]
+        assert masks(after) == masks(scene)
+        if first in ORDERED and second in ORDERED:
+            assert depths(after) == depths(scene)
+        picture = collection.path(after)
+        assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(source.path(scene))))
+
+
+def test_labelme_beside_the_pictures_comes_back_the_same(source: Collection, tmp_path: Path) -> None:
+    assert source.root is not None
+    written = write_collection(source, "labelme", source.root)
+    assert [path.name for path in written] == ["a.json", "b.json", "c.json"]
+    after = read_collection(f"labelme:{source.root}", ["cell"])
+    assert after.scenes == source.scenes
+    with pytest.raises(InputError, match="no class"):
+        read_collection(f"labelme:{source.root}", ["debris"])
+
+
+def test_pictures_of_one_name_in_two_folders_keep_their_own_files(tmp_path: Path) -> None:
+    scenes = tuple(Scene(file=name, height=4, width=4) for name in ("x/a.png", "y/a.png", "x-a.png", "../x/a.png"))
+    written = write_collection(Collection(categories=("c",), scenes=scenes, root=tmp_path / "p"), "labelme", tmp_path / "out")
+    assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json", "x-a-3.json"]
+    paths = [json.loads(path.read_text())["imagePath"] for path in written]
+    assert paths == ["../p/x/a.png", "../p/y/a.png", "../p/x-a.png", "../x/a.png"]
+
+
+def test_nothing_is_overwritten_unless_forced(source: Collection, tmp_path: Path) -> None:
+    for form in ("coco", "labelme", "labels"):
+        out = target(form, tmp_path / "o")
+        written = write_collection(source, form, out)
+        before = [path.stat().st_mtime_ns for path in written]
+        with pytest.raises(OutputExists):
+            write_collection(source, form, out)
+        assert [path.stat().st_mtime_ns for path in written] == before
+        assert write_collection(source, form, out, force=True) == written
+    assert not [path for path in tmp_path.rglob(".*")]  # nothing is left of the folders files are made in
+
+
+def test_a_failure_leaves_nothing(source: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source.root is not None
+    (source.root / "b.png").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        write_collection(source, "labels", tmp_path / "o" / "labels")
+    assert list((tmp_path / "o").iterdir()) == []
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "to_labelme", kill)
+    with pytest.raises(KeyboardInterrupt):
+        write_collection(source, "labelme", tmp_path / "o" / "labelme")
+    assert list((tmp_path / "o").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_cannot_be_written_is_said(source: Collection, tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0o500)
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_collection(source, "labelme", tmp_path / "shut" / "x")
+
+
+def test_a_file_where_a_folder_is_wanted_is_said(source: Collection, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_collection(source, "labelme", tmp_path / "file")
+
+
+def test_label_folders_refuse_what_they_cannot_hold(source: Collection, tmp_path: Path) -> None:
+    two = Collection(categories=("cell", "debris"), scenes=source.scenes, root=source.root)
+    with pytest.raises(InputError, match="one class"):
+        write_collection(two, "labels", tmp_path / "o")
+    # Each hides the other where they meet: no order says that.
+    both = np.zeros((2, 4, 6), dtype=bool)
+    both[0, :, :4] = both[1, :, 2:] = True
+    visible = both.copy()
+    visible[0, :2, 2:4] = visible[1, 2:, 2:4] = False
+    knot = scene_of(Layers(both, visible, np.array([0, 1]), np.zeros(2, dtype=np.int64)), "a.png")
+    with pytest.raises(InputError, match="no order"):
+        write_collection(Collection(categories=("cell",), scenes=(knot,), root=source.root), "labels", tmp_path / "o")
+    twins = tuple(Scene(file=f"{name}/a.png", height=4, width=4) for name in ("x", "y"))
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    with pytest.raises(InputError, match="this name"):
+        write_collection(Collection(categories=("cell",), scenes=twins, root=tmp_path), "labels", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_order_is_found_from_what_is_visible_where_nobody_told_it() -> None:
+    rng = np.random.default_rng(1)
+    layers = paint(rng.random((5, 12, 14)) > 0.5, np.array([3, 0, 4, 1, 2]))
+    pairs = zip(layers.amodal, layers.visible, strict=True)
+    instances = tuple(Instance(amodal=encode(amodal), visible=encode(visible)) for amodal, visible in pairs)
+    unknown = Scene(file="a.png", height=12, width=14, instances=instances)
+    assert np.array_equal(front_to_back(unknown), layers.amodal[[1, 3, 4, 0, 2]])
+
+
+def test_wrong_words_and_dialects_are_refused(source: Collection, tmp_path: Path) -> None:
+    for text in ("simulated", "coco:", "tiff:x", "labels"):
+        with pytest.raises(UsageError, match="no annotated data"):
+            read_collection(text)
+    path = tmp_path / "k.json"
+    path.write_text(json.dumps(to_document(source, "kins2019")))
+    with pytest.raises(InputError, match="kins2019, not cocoa"):
+        read_collection(f"cocoa:{path}")
+    assert len(read_collection(f"kins:{path}").scenes) == 3
+    with pytest.raises(UsageError, match="in its files"):
+        read_collection(f"kins:{path}", ["cell"])
+    with pytest.raises(UsageError, match="yolo"):
+        write_collection(source, "yolo", tmp_path / "x")
+    with pytest.raises(InputError) as caught:
+        read_collection(f"labelme:{tmp_path / 'pictures'}")
+    assert caught.value.where == str(tmp_path / "pictures")
