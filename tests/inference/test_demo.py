@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
 
+from latens import catalogue
 from latens.errors import ModelMissing
-from latens.inference.demo import photographs, write_demo
+from latens.inference.demo import SECTIONS, photographs, sections_with_weights, write_demo
 from latens.inference.report import Section
 
 
@@ -48,6 +51,20 @@ def test_an_error_is_not_hidden_by_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ModelMissing):
         write_demo(tmp_path, sections=(put_system(monkeypatch, "broken", section),))
     assert not (tmp_path / "index.html").exists()
+
+
+def test_systems_appear_when_their_weights_are_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sections_with_weights() == [module for module in SECTIONS if module.split(".")[-2] in catalogue.MODELS]
+    entry = replace(catalogue.MODELS["image_codec"], name="amodal-small", system="amodal")
+    monkeypatch.setattr(catalogue, "MODELS", {"amodal-small": entry})
+    assert sections_with_weights() == ["latens.systems.amodal.demo"]
+    monkeypatch.setattr(catalogue, "MODELS", {})
+    assert sections_with_weights() == []
+
+
+@pytest.mark.parametrize("module", SECTIONS)
+def test_every_section_is_there(module: str) -> None:
+    assert callable(importlib.import_module(module).section)
 
 
 def test_photographs_are_installed_and_lossless() -> None:

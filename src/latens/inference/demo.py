@@ -9,15 +9,16 @@ import importlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from latens import catalogue
 from latens.inference.report import Page, Section
 
-SECTIONS = ("latens.systems.image_codec.demo",)
-"""Modules with a function `section` (see `DemoSection`), in the order of the page."""
+SECTIONS = ("latens.systems.image_codec.demo", "latens.systems.amodal.demo")
+"""Modules with a function `section` (see `DemoSection`), in the order of the page; shown where weights are in the box."""
 
 
 class DemoSection(Protocol):
@@ -61,18 +62,19 @@ def write_demo(
     device: str = "auto",
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
-    sections: tuple[str, ...] = SECTIONS,
+    sections: Sequence[str] | None = None,
 ) -> DemoReport:
-    """Runs the section of every system and writes `out`/index.html; the files of a system go to a folder of its name.
+    """Runs the section of every system that has weights in the box (or of `sections`) and writes `out`/index.html.
 
-    What is there is replaced. Raises what the systems raise (ModelMissing, DeviceUnavailable, StorageFull, ...).
+    The files of a system go to a folder of its name; what is there is replaced. Raises what the systems raise (ModelMissing,
+    DeviceUnavailable, StorageFull, ...).
     """
     tell = progress or (lambda line: None)
     out.mkdir(parents=True, exist_ok=True)
     done: list[Section] = []
     seconds: dict[str, float] = {}
-    for module in sections:
-        system = module.split(".")[-2]
+    for module in sections_with_weights() if sections is None else sections:
+        system = _system(module)
         run: DemoSection = importlib.import_module(module).section
         started = time.perf_counter()
         tell(f"{system} ...")
@@ -81,6 +83,16 @@ def write_demo(
     page = out / "index.html"
     Page("latens", done, LEAD, _footer(seconds)).save(page)
     return DemoReport(page, seconds)
+
+
+def sections_with_weights() -> list[str]:
+    """The modules of `SECTIONS` whose systems have a model in the catalogue."""
+    systems = {entry.system for entry in catalogue.MODELS.values()}
+    return [module for module in SECTIONS if _system(module) in systems]
+
+
+def _system(module: str) -> str:
+    return module.split(".")[-2]
 
 
 LEAD = (

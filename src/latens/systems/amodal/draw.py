@@ -1,4 +1,4 @@
-"""Outlines over pictures: full colour where an object is in front, dashed where it goes on behind another."""
+"""Outlines over pictures: full colour where an object is in front, dashed where it goes on behind another; hidden parts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
 
 GOLDEN = 0.61803398875  # turns of the colour circle between two objects
+DIM, TINT = 0.6, 0.5  # brightness of the ground, and share of the colour, where hidden parts are shown
 DASH = 5  # pixels of a dash at a side of 500
 
 
@@ -28,6 +29,15 @@ def overlay(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndar
         behind = line & ~layers.visible[index]
         drawn[(line & ~behind) | (behind & gaps)] = colour(int(index))
     return drawn
+
+
+def hidden_parts(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture, darkened, with what is hidden of every object in the colour of its outline."""
+    drawn = pixels * DIM
+    for index, (amodal, visible) in enumerate(zip(layers.amodal, layers.visible, strict=True)):
+        hidden = amodal & ~visible
+        drawn[hidden] = (1 - TINT) * drawn[hidden] + TINT * np.array(colour(index))
+    return np.asarray(drawn.round(), dtype=np.uint8)
 
 
 def outline(mask: Bool[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"]:

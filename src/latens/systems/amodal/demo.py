@@ -1,0 +1,95 @@
+"""The amodal segmenter's part of `latens demo`: simulated embryos, whose whole truth is known."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from latens.data.images import write_image
+from latens.inference.report import Figure, Gallery, Links, Part, Section, Table
+from latens.metrics.instances import diameter, mask_iou, match
+from latens.systems.amodal.draw import hidden_parts, overlay
+from latens.systems.amodal.outputs import Frame, write_outputs
+from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
+from latens.systems.amodal.simulate import Sample
+from latens.systems.amodal.sources import Simulated
+
+NUMBERS = (0, 1)  # of the frozen test pictures that are shown
+SIZE = 500  # pixels
+
+INTRO = (
+    "Cells of an embryo lie over each other, and all of them shine through. The model draws the whole outline of each, also "
+    "where it goes on behind another, and says who is in front. These embryos are simulated (Hoffman modulation contrast, as "
+    "embryologists use it), so the truth is known; no training run has seen them. Dashed: behind something."
+)
+
+
+def section(folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section:
+    """Section of the bundled segmenter; see `latens.inference.demo.DemoSection`."""
+    return show(load(device=device, threads=threads), folder, progress=progress)
+
+
+def show(
+    segmenter: AmodalSegmenter, folder: Path, *, size: int = SIZE, progress: Callable[[str], None] = lambda line: None
+) -> Section:
+    """Segments embryos of `size` pixels and writes them, and all that `latens segment` writes, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = Simulated("embryo").held_out("test", max(NUMBERS) + 1, size)
+    parts = []
+    for number in NUMBERS:
+        parts.append(_embryo(segmenter, pictures[number], f"embryo-{number}", folder))
+        progress(f"amodal: embryo {number}")
+    return Section("Whole outlines of overlapping cells", [INTRO], parts)
+
+
+def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path) -> Part:
+    found = segmenter.segment_pixels(sample.image)
+    write_image(folder / f"{name}.png", Image.fromarray(sample.image))
+    written = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
+    hidden = int(found.layers.occlusion.sum())
+    figures = [
+        Figure(_png(sample.image), "Picture", f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels"),
+        Figure(_png(overlay(sample.image, found.layers)), "Found: whole outlines", _counted(len(found), "cell")),
+        Figure(_png(hidden_parts(sample.image, found.layers)), "Found: hidden parts", f"{hidden:,} pixels behind a cell"),
+        Figure(_png(overlay(sample.image, sample.layers)), "Truth", _counted(len(sample.layers.layer), "cell")),
+    ]
+    names = [f"{name}.png", *(path.name for path in written)]
+    links = Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{each}" for each in names])
+    heading = f"Embryo of {_counted(len(sample.layers.layer), 'cell')}"
+    return Part(heading, [Gallery(figures, columns=4, narrowest=200), cells(found, sample), links])
+
+
+def cells(found: Segmentation, sample: Sample) -> Table:
+    """What is measured of every cell that was found, beside the true cell it stands for."""
+    iou = mask_iou(found.layers.amodal, sample.layers.amodal)
+    partner = dict(match(iou))
+    share, true_share = found.layers.hidden_fraction(), sample.layers.hidden_fraction()
+    rows = []
+    for index, mask in enumerate(found.layers.amodal):
+        area = int(mask.sum())
+        row = [str(index + 1), f"{found.scores[index]:.2f}", str(int(found.layers.layer[index]))]
+        row += [f"{area:,}", f"{diameter(area):.1f}", f"{100 * share[index]:.0f}"]
+        true = partner.get(index)
+        if true is None:
+            rows.append([*row, "-", "-", "-"])
+            continue
+        true_area = int(sample.layers.amodal[true].sum())
+        rows.append([*row, f"{true_area:,}", f"{100 * true_share[true]:.0f}", f"{iou[index, true]:.3f}"])
+    columns = ["cell", "score", "layer", "area px", "diameter px", "hidden %", "true area px", "truly hidden %", "IoU"]
+    missed = len(sample.layers.layer) - len(partner)
+    caption = f"Layer 0 is in front. IoU of whole outlines, hidden parts included; cells that were not found: {missed}."
+    return Table(columns, rows, caption)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG")
+    return target.getvalue()
