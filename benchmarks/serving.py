@@ -32,9 +32,12 @@ class Server:
     def ask(self, do: str, **request: Any) -> Answer:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise SystemExit(f"the process {self.process.args!r} died at {do!r}; see its messages above")
         answer: Answer = json.loads(line)

@@ -1,0 +1,154 @@
+"""Pictures a second of the amodal segmenter beside torchvision's Mask R-CNN with ResNet-50, and the memory of each.
+
+    python benchmarks/amodal_speed.py --threads 2 [--model NAME|FOLDER] [--size 500] [--repeats 15]
+
+Both read the same PNG of a simulated embryo and end with binary masks in its size. Ours also completes hidden parts and says
+who is in front. Torchvision's weights are random, so it finds as many objects as it may: as many as ours may (30), not its usual
+100; and it works at the picture's own size, not at its usual 800. Each side runs in its own process; they take turns, so that
+what else the machine does falls on both, and the ratio is taken pair by pair. Peak memory is that of the process, libraries and
+all, while it segments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from serving import Answer, Server, forget_peak, memory, serve, timed
+
+SIDES = ("latens", "torchvision")
+SEED = 4  # of the embryo
+WARM_UP = 2  # turns that are not counted: kernels are chosen and memory is taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="amodal")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--size", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve({"segment": worker(arguments.serve, arguments), "memory": lambda: memory()})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "embryo.png"
+        write_embryo(picture, arguments.size)
+        load = os.getloadavg()
+        answers = take_turns(arguments, str(picture))
+    for record in summary(answers):
+        print(json.dumps(record))
+    print(
+        json.dumps({"threads": arguments.threads, "size": arguments.size, "load_before": [round(value, 2) for value in load]})
+    )
+
+
+def write_embryo(path: Path, size: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from latens.systems.amodal.config import EmbryoConfig
+    from latens.systems.amodal.simulate import embryo
+
+    Image.fromarray(embryo(np.random.default_rng(SEED), EmbryoConfig(size=size)).image).save(path)
+
+
+def take_turns(arguments: argparse.Namespace, picture: str) -> dict[str, list[Answer]]:
+    """The answers of both sides, turn by turn, the order changing every turn."""
+    command = [sys.executable, __file__, "--model", arguments.model, "--threads", str(arguments.threads)]
+    servers = {side: Server([*command, "--size", str(arguments.size), "--serve", side], arguments.threads) for side in SIDES}
+    answers: dict[str, list[Answer]] = {side: [] for side in SIDES}
+    for turn in range(WARM_UP + arguments.repeats):
+        for side in SIDES if turn % 2 else SIDES[::-1]:
+            answer = servers[side].ask("segment", path=picture, first=turn == 0)
+            if turn >= WARM_UP:
+                answers[side].append(answer)
+    for side, server in servers.items():
+        answers[side][-1] |= server.ask("memory")
+        server.close()
+    return answers
+
+
+def summary(answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
+    """One record a side, and the ratios of the pairs (above 1: ours is faster)."""
+    records: list[dict[str, Any]] = []
+    for side, turns in answers.items():
+        seconds = [turn["wall"] for turn in turns]
+        records.append({
+            "side": side,
+            "pictures_a_second": round(1 / median(seconds), 3),
+            "fastest": round(1 / min(seconds), 3),
+            "cpu_seconds": round(median(turn["cpu"] for turn in turns), 3),
+            "objects": turns[0]["objects"],
+            "peak_mib": round(turns[-1]["peak"]),
+        })  # fmt: skip
+    for name, key in (("faster", "wall"), ("less_cpu", "cpu")):
+        pairs = zip(answers["latens"], answers["torchvision"], strict=True)
+        ratios = [theirs[key] / ours[key] for ours, theirs in pairs]
+        records.append({name: round(median(ratios), 2), "least": round(min(ratios), 2), "most": round(max(ratios), 2)})
+    return records
+
+
+def worker(side: str, arguments: argparse.Namespace) -> Callable[..., Answer]:
+    """What a process does for a turn: a picture from its file to masks."""
+    segment = ours(arguments) if side == "latens" else torchvisions(arguments)
+
+    def act(path: str, first: bool) -> Answer:
+        if first:
+            forget_peak()  # what loading took is not what segmenting takes
+        objects, times = timed(lambda: segment(path))
+        return {**times, "objects": objects}
+
+    return act
+
+
+def ours(arguments: argparse.Namespace) -> Callable[[str], int]:
+    from latens.errors import LatensError
+    from latens.systems.amodal.predict import load
+
+    try:
+        segmenter = load(arguments.model, device="cpu", threads=arguments.threads)
+    except LatensError as error:
+        raise SystemExit(f"{error}") from None
+    return lambda path: len(segmenter.segment(Path(path)))
+
+
+def torchvisions(arguments: argparse.Namespace) -> Callable[[str], int]:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    from latens.systems.amodal.config import DetectorConfig
+
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    side = arguments.size
+    model = maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=2,
+        min_size=side,
+        max_size=side,
+        box_detections_per_img=DetectorConfig().detections,
+    ).eval()
+
+    @torch.inference_mode()
+    def segment(path: str) -> int:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        (found,) = model([torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255)])
+        return len(found["masks"][:, 0].numpy() > 0.5)
+
+    return segment
+
+
+if __name__ == "__main__":
+    main()
