@@ -3,10 +3,10 @@
     python benchmarks/amodal_speed.py --threads 2 [--model NAME|FOLDER] [--size 500] [--repeats 15]
 
 Both read the same PNG of a simulated embryo and end with binary masks in its size. Ours also completes hidden parts and says
-who is in front. Torchvision's weights are random, so it finds as many objects as it may: as many as ours may (30), not its usual
-100; and it works at the picture's own size, not at its usual 800. Each side runs in its own process; they take turns, so that
-what else the machine does falls on both, and the ratio is taken pair by pair. Peak memory is that of the process, libraries and
-all, while it segments.
+who is in front. Torchvision's weights are random, so it finds as many objects as it may: as many as ours may (30), not its
+usual 100; and it works at the picture's own size, not at its usual 800. Each side runs in its own process; they take turns, so
+that what else the machine does falls on both, and the ratio is taken pair by pair. Peak memory is that of the process,
+libraries and all, while it segments.
 """
 
 from __future__ import annotations

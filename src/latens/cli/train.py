@@ -22,7 +22,9 @@ def train(
     recipe: Annotated[str | None, Parameter(help="tiny, desk, gpu or paper.  [default: desk]")] = None,
     data: Annotated[
         list[Path] | None,
-        Parameter(consume_multiple=True, negative=(), help="Folders of training pictures; for parts also NAME:PATH and packs."),
+        Parameter(
+            consume_multiple=True, negative=(), help="Folders of training pictures; for parts and amodal also NAME:PATH."
+        ),
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,
     settings: Annotated[

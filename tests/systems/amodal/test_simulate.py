@@ -15,7 +15,7 @@ from latens.systems.amodal.compose import Source, composite, read_sources, split
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
 from latens.systems.amodal.shapes import shapes
 from latens.systems.amodal.simulate import Sample, embryo, pack
-from latens.systems.amodal.sources import Annotated, source_of, turned
+from latens.systems.amodal.sources import Annotated, HeldOut, source_of, together, turned
 
 
 def drawn(seed: int, kind: str, size: int = 128) -> Sample:
@@ -157,6 +157,25 @@ def test_annotated_pictures_are_split_resized_and_turned_with_their_truth(count:
     turned_sample = turned(source.held_out("all", 1, 30)[0], 1, mirror=True)
     assert turned_sample.image.shape == (30, 20, 3)
     assert turned_sample.image[turned_sample.layers.amodal[0]].mean() > 150
+
+
+def test_held_out_pictures_are_made_one_by_one_and_always_the_same() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> Sample:
+        made.append(number)
+        return drawn(number, "embryo", 64)
+
+    both = together([HeldOut(make, 2), source_of("simulated:opaque").held_out("test", 3, 64)])
+    assert len(both) == 5
+    assert made == []
+    assert np.array_equal(both[1].image, drawn(1, "embryo", 64).image)
+    assert made == [1]
+    shapes_alone = source_of("simulated:opaque").held_out("test", 3, 64)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(list(both)[2:], shapes_alone, strict=True))
+    for wrong in (5, -1):
+        with pytest.raises(IndexError):
+            both[wrong]
 
 
 def test_another_dialect_or_size_than_said_is_refused(tmp_path: Path) -> None:
