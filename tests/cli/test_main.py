@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from latens import errors
+from latens import catalogue, errors
 from latens.cli.common import Talk
 from latens.cli.main import main, run
 
@@ -99,7 +99,7 @@ def test_a_missing_file_is_3(words: list[str], tmp_path: Path, capsys: Capture) 
 def test_models_prints_json_lines(capsys: Capture) -> None:
     assert main(["models", "--format", "json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [record["name"] for record in records] == ["image_codec"]
+    assert [record["name"] for record in records] == list(catalogue.MODELS)
 
 
 def test_a_closed_pipe_is_no_bug() -> None:

@@ -232,12 +232,18 @@ def test_data_that_changed_under_the_same_name_is_other_data(tmp_path: Path) -> 
 
 def test_codebook_says_what_the_codes_do(tmp_path: Path) -> None:
     said: list[str] = []
-    found = train_and_reproduce("codebook", None, tmp_path, recipe="tiny", settings=SMALL, progress=said.append, device="cpu")
+    settings = SMALL | {"side": "100"}
+    found = train_and_reproduce(
+        "codebook", None, tmp_path, recipe="tiny", settings=settings, progress=said.append, device="cpu"
+    )
+    assert "pictures of 96 pixels; tested on 2 pictures of 100 pixels" in found.setting
     (table,) = found.blocks
     assert isinstance(table, Table)
     assert [row[0] for row in table.rows] == ["0", "1", "mean"]
     assert trained(said) == ["mask code, seed 0", "mask code, seed 1"]
-    lab = Laboratory(["simulated", "simulated:opaque"], override(SCALES["tiny"], SMALL), tmp_path, print, "cpu")
+    lab = Laboratory(
+        ["simulated", "simulated:opaque"], override(SCALES["tiny"], settings | {"size": "96"}), tmp_path, print, "cpu"
+    )
     crops = held_out_crops(lab.test, 28)
     code = lab.model(lab.code(1).parent).model.code
     assert code is not None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.amodal.experiments import SCALES, Laboratory
+from latens.systems.amodal.pipeline import STRIDE
 from latens.systems.amodal.tables import TABLES
 
 NAMES = tuple(TABLES)
@@ -39,6 +40,8 @@ def train_and_reproduce(
     Raises UsageError for an unknown name, recipe, setting or word, InputError for data that cannot be used.
     """
     scale = scale_of("amodal", name, TABLES, recipe, SCALES, settings)
+    if name == "codebook":  # shapes are learned in the size they are tested in
+        scale = replace(scale, size=scale.side - scale.side % STRIDE)
     words = [str(word) for word in data or ()] or list(DIVERSE if name == "codebook" else EMBRYOS)
     lab = Laboratory(words, scale, out, progress, device)
     blocks = tuple(TABLES[name](lab))
