@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from latens.data.journal import Journal
-from latens.errors import StorageFull
+from latens.data.journal import Journal, claim
+from latens.errors import StorageFull, UsageError
 
 
 def test_records_come_back_in_order_and_from_another_process_too(tmp_path: Path) -> None:
@@ -46,3 +49,23 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StorageFull):
         Journal(tmp_path / "runs.jsonl").append([{"n": 1}])
+
+
+def test_a_claim_is_one_process_alone_and_ends_with_it(tmp_path: Path) -> None:
+    with claim(tmp_path / "run", wait=False) as ours, claim(tmp_path / "run", wait=False) as other:
+        assert ours
+        assert not other
+    code = "import sys, time\nfrom pathlib import Path\nfrom latens.data.journal import claim\n"
+    code += "with claim(Path(sys.argv[1]), wait=True):\n    print('mine', flush=True)\n    time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "mine\n"
+    with claim(tmp_path / "run", wait=False) as ours:
+        assert not ours
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    with claim(tmp_path / "run", wait=True) as ours:
+        assert ours
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError), claim(tmp_path / "file", wait=True):
+        pass

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +23,7 @@ from latens.systems.amodal import experiments
 from latens.systems.amodal.codebook import code_quality, held_out_crops
 from latens.systems.amodal.config import MaskCodeConfig
 from latens.systems.amodal.evaluate import digest, frozen_pictures
-from latens.systems.amodal.experiments import SCALES, Laboratory, Result, Scale, claim
+from latens.systems.amodal.experiments import SCALES, Laboratory, Result, Scale
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.published import TABLE_1, TABLE_2, TABLE_3, Row
 from latens.systems.amodal.recipes import desk, tiny
@@ -130,23 +128,6 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     assert trained(said[1])
 
 
-def test_a_claim_is_one_process_alone_and_ends_with_it(tmp_path: Path) -> None:
-    with claim(tmp_path / "run", wait=False) as ours, claim(tmp_path / "run", wait=False) as other:
-        assert ours
-        assert not other
-    code = "import sys, time\nfrom pathlib import Path\nfrom latens.systems.amodal.experiments import claim\n"
-    code += "with claim(Path(sys.argv[1]), wait=True):\n    print('mine', flush=True)\n    time.sleep(100)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "mine\n"
-    with claim(tmp_path / "run", wait=False) as ours:
-        assert not ours
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    with claim(tmp_path / "run", wait=True) as ours:
-        assert ours
-
-
 def result(variant: str, seed: int, value: float, hidden: float = math.nan) -> Result:
     names = ("AP", "AP50", "AP of visible parts", "mean IoU", "order accuracy", "count accuracy")
     numbers = dict.fromkeys(names, value) | {"AP, mostly hidden": hidden, "mean IoU of hidden parts": value}
@@ -225,9 +206,21 @@ def test_data_that_changed_under_the_same_name_is_other_data(tmp_path: Path) -> 
     word = annotated(tmp_path / "a", 40)
     before = Laboratory([word], SCALES["tiny"], tmp_path, print).key("fcn", 0)
     assert Laboratory([word], SCALES["tiny"], tmp_path, print).key("fcn", 0) == before
+    keys = {before}
     for path in (tmp_path / "a").glob("*.png"):
         Image.fromarray(np.full((40, 60), 77, dtype=np.uint8)).save(path)
-    assert Laboratory([word], SCALES["tiny"], tmp_path, print).key("fcn", 0) != before
+    keys.add(Laboratory([word], SCALES["tiny"], tmp_path, print).key("fcn", 0))
+    document = json.loads((tmp_path / "a" / "a.json").read_text())
+    del document["annotations"][-1]
+    (tmp_path / "a" / "a.json").write_text(json.dumps(document))
+    keys.add(Laboratory([word], SCALES["tiny"], tmp_path, print).key("fcn", 0))
+    assert len(keys) == 3
+    other = annotated(tmp_path / "b", 3)
+    tested = Scale(recipe="tiny", code_recipe="tiny", test=other)
+    keys.add(Laboratory([word], tested, tmp_path, print).key("fcn", 0))
+    Image.fromarray(np.full((40, 60), 9, dtype=np.uint8)).save(tmp_path / "b" / "0.png")
+    keys.add(Laboratory([word], tested, tmp_path, print).key("fcn", 0))
+    assert len(keys) == 5
 
 
 def test_codebook_says_what_the_codes_do(tmp_path: Path) -> None:

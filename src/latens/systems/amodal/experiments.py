@@ -11,8 +11,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from latens.data.instances import check_classes
-from latens.data.journal import Journal
+from latens.data.journal import Journal, claim
 from latens.errors import UsageError
 from latens.hub import load_model
 from latens.systems.amodal.evaluate import digest, frozen_pictures, measure
 from latens.systems.amodal.predict import AmodalSegmenter, load
-from latens.systems.amodal.sources import HeldOut, Source, source_of, together
+from latens.systems.amodal.sources import Annotated, HeldOut, Nuclei, Source, source_of, together
 from latens.systems.amodal.trainable import common_classes
 from latens.systems.amodal.variants import RIVAL_OF, VARIANTS, configured, parameters, settings_of
 from latens.training.config import TrainConfig, override
@@ -105,7 +104,7 @@ class Laboratory:
         self.done: list[Result] = []  # what `results` has given
         self.base, self.code_base = self._of_these_classes(scale.recipe), self._of_these_classes(scale.code_recipe)
         self.test = together(self._test_sets())
-        self.fingerprint = [*self.words, *(digest([each[0]]) for each in self._examples() if len(each))]
+        self.fingerprint = [*self.words, *map(identity, self.sources)]
 
     def _of_these_classes(self, recipe: str) -> TrainConfig:
         config = recipe_of("amodal", recipe)
@@ -121,9 +120,6 @@ class Laboratory:
         if len(self.base.model.classes) > 1 or len(source.classes) > 1:
             check_classes(self.base.model.classes, source.classes, scale.test)
         return [frozen_pictures(source, scale.pictures, scale.side)]
-
-    def _examples(self) -> list[HeldOut]:
-        return [source.held_out("validation", 1, FINGERPRINT_SIZE) for source in self.sources]
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -200,7 +196,7 @@ class Laboratory:
             device=self.device,
         )
         (folder / "done").touch()
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a hundred times as large as what is kept
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
 
     def settings(self, variant: str, seed: int) -> dict[str, str]:
         """All that makes the recipe of the scale the run of a row. Trains the shared mask code if the row needs it."""
@@ -252,9 +248,15 @@ class Laboratory:
         """The words of the test pictures."""
         return self.scale.test or " ".join(self.words)
 
+    @cached_property
+    def test_digest(self) -> str:
+        """Tells test sets of one name apart by their first picture."""
+        return digest([self.test[0]])
+
     def key(self, variant: str, seed: int) -> str:
         """Names a result by all that decides it: the run, and the test pictures."""
-        return _hash([self._run_parts(variant, seed), self.test_name, self.scale.pictures, self.scale.side])
+        test = [self.test_name, len(self.test), self.scale.side, self.test_digest]
+        return _hash([self._run_parts(variant, seed), *test])
 
     def _run_parts(self, variant: str, seed: int) -> list[object]:
         config = dataclasses.asdict(override(self.base, self._row_settings(variant, seed)))
@@ -264,19 +266,15 @@ class Laboratory:
         return [dataclasses.asdict(override(self.code_base, self.code_settings(seed))), self.fingerprint]
 
 
-@contextmanager
-def claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether this process alone may work in `folder` (made if need be) inside the block; with `wait`, when it may."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "claim").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def identity(source: Source) -> str:
+    """Tells data sets of one name apart, before and after pictures were added, say, and versions of a simulator."""
+    example = source.held_out("validation", 1, FINGERPRINT_SIZE)
+    parts = [digest(example)]
+    if isinstance(source, Annotated):
+        parts.append(hashlib.sha256(repr(source.collection.scenes).encode()).hexdigest())
+    if isinstance(source, Nuclei):
+        parts += [each.name for each in source.train]
+    return _hash(parts)
 
 
 def seconds_of(run: Path) -> float:
