@@ -26,7 +26,6 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from latens.data.masks import boxes_of, crop
-from latens.nn.regions import pool_regions
 from latens.nn.resnet import SlimResNet, norm
 from latens.systems.amodal.config import AmodalConfig, BackboneConfig
 from latens.systems.amodal.heads import (
@@ -41,6 +40,7 @@ from latens.systems.amodal.heads import (
     VisibleHead,
 )
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode
+from latens.systems.amodal.regions import pool_regions
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
