@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from latens.data.journal import claim
 from latens.errors import InputError, UsageError
 from latens.inference.report import Figure, Table
 from latens.systems.parts import bench, tables
@@ -22,6 +24,7 @@ from latens.systems.parts.quality import frechet_distance, reconstruction_qualit
 from latens.systems.parts.reproduce import FIGURES, NAMES, TABLES, reproduce, train_and_reproduce
 from latens.systems.parts.sources import open_set
 from latens.systems.parts.variants import EVERY, FAMILY
+from latens.training.config import override
 
 SMALL = {"steps": "1", "epochs": "1", "seeds": "1", "scenes": "24"}
 
@@ -105,8 +108,12 @@ def test_tables_are_made_and_runs_are_shared(name: str, labelled: Path, tmp_path
 
 def test_tables_1_and_2_have_every_row_with_the_papers_beside_it(labelled: Path, tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
+    ran: list[tuple[int, int]] = []
 
     class Known(Laboratory):
+        def run(self, members, probes):  # type: ignore[no-untyped-def]
+            ran.append((len(members), len(probes)))
+
         def score(self, settings, probe):  # type: ignore[no-untyped-def]
             asked.append((str(settings), probe))
             return Score([0.5, 1.5], [2.0, 4.0])
@@ -122,6 +129,53 @@ def test_tables_1_and_2_have_every_row_with_the_papers_beside_it(labelled: Path,
     assert isinstance(block, Table)
     assert block.rows[1] == ["PatchVAE", "1.00 ± 0.71", "3.00 ± 1.41", "47.01", "71.71"]
     assert "'model.blocks': '4'" in asked[-1][0]
+    assert ran == [(len(EVERY), 5), (len(TABLE_2), 1)]
+
+
+def test_rows_and_probes_may_be_made_one_by_one(labelled: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def rows(**changes: str) -> dict[str, list[str]]:
+        made = train_and_reproduce(
+            "table1", labelled, tmp_path, recipe="tiny", settings=SMALL | changes, progress=said.append, device="cpu"
+        )
+        return {row[0]: row[1:6] for row in made.to_dict()["tables"][0]["rows"]}
+
+    first = rows(rows='["PatchVAE"]', probes='["knn"]')
+    assert first.pop("PatchVAE")[:4] == ["-"] * 4
+    assert set(map(tuple, first.values())) == {("-",) * 5}
+    second = rows(rows='["random", "PatchVAE"]', probes='["knn"]')
+    assert [name for name, cells in second.items() if cells[4] != "-"] == ["PatchVAE", "random"]
+    assert sum(line.startswith("training") for line in said) == 2
+    assert not list((tmp_path / "runs").glob("*/checkpoints"))
+
+
+def test_claimed_work_is_passed_over_and_waited_for_at_the_end(labelled: Path, tmp_path: Path) -> None:
+    order: list[bool] = []
+
+    class Watched(Laboratory):
+        def _complete(self, settings, seed, probes, *, wait):  # type: ignore[no-untyped-def]
+            order.append(wait)
+            super()._complete(settings, seed, probes, wait=wait)
+
+    scale = override(SCALES["tiny"], {**SMALL, "steps": "0"})
+    lab = Watched(labelled, scale, tmp_path, print, "cpu")
+    member = EVERY["random"]
+    with claim(tmp_path / "runs" / lab.key(member, 0), wait=False) as ours:
+        assert ours
+        lab._complete(member, 0, ["knn"], wait=False)
+        assert lab.score(member, "knn").top1 == []
+    order.clear()
+    lab.run([member], ["knn"])
+    assert order == [False, True]
+    assert len(lab.score(member, "knn").top1) == 1
+
+
+def test_a_shorter_run_ends_at_the_temperature_of_the_recipe(labelled: Path, tmp_path: Path) -> None:
+    lab = Laboratory(labelled, replace(SCALES["desk"], steps=300), tmp_path, print)
+    base, short = lab.base, override(lab.base, lab._changes({}, 0))
+    assert short.run.steps == 300
+    assert short.objective.annealing.rate * 300 == pytest.approx(base.objective.annealing.rate * base.run.steps)
 
 
 def test_published_rows_are_members_of_the_family() -> None:
@@ -140,6 +194,9 @@ def test_bad_requests_are_refused(parts: Parts, labelled: Path, tmp_path: Path) 
     for name, recipe, settings in (("table9", "tiny", {}), ("table1", "huge", {}), ("table1", "tiny", {"stepz": "1"})):
         with pytest.raises(UsageError):
             train_and_reproduce(name, labelled, tmp_path, recipe=recipe, settings=settings)
+    for settings in ({"rows": '["VAE"]'}, {"probes": '["conv7"]'}, {"seeds": "0"}):
+        with pytest.raises(UsageError):
+            train_and_reproduce("table1", labelled, tmp_path, recipe="tiny", settings=settings)
     with pytest.raises(UsageError):
         reproduce("figure2", parts, labelled, tmp_path)
     assert set(NAMES) == {*TABLES, *FIGURES}

@@ -2,6 +2,7 @@
 
 A run is a member of the family, trained from one seed, in a folder of its own; it resumes where it was stopped. Probe results
 are journalled. Both are found again by data, scale, settings and seed, so tables share them and a stopped command goes on.
+Several processes may work on one folder: each claims what it does, and a claim ends with its process.
 """
 
 from __future__ import annotations
@@ -9,26 +10,31 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 
-from latens.data.journal import Journal
+from latens.data.journal import Journal, claim
+from latens.errors import UsageError
 from latens.hub import save_model
 from latens.inference.reproduction import spread
 from latens.systems.parts.predict import Parts, load
-from latens.systems.parts.probes import ProbeConfig, ProbeResult, Splits, run_probe, split_sets
+from latens.systems.parts.probes import PROBES, ProbeConfig, ProbeResult, Splits, run_probe, split_sets
 from latens.systems.parts.rivals import build_model
 from latens.systems.parts.sources import PictureSet, open_set
 from latens.systems.parts.trainable import check
+from latens.systems.parts.variants import EVERY
 from latens.training.config import override
 from latens.training.run import recipe_of, train
 
 RESULTS, RUNS = "results.jsonl", "runs"
+VALIDATIONS = 2  # of a run, at least; the best weights are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,8 @@ class Scale:
     seeds: int = 3
     scenes: int = 4000  # of the simulator, for `discovery`
     features: str = ""  # model whose encoder gives the space of the FID in table7
+    rows: tuple[str, ...] = ()  # of table1 and table2: train and probe these only; the others are shown as far as they are done
+    probes: tuple[str, ...] = ()  # of table1: run these only; likewise
 
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -66,10 +74,15 @@ class Score(NamedTuple):
 
 
 class Laboratory:
-    """Raises UnreadableInput or InputError when the data set cannot be used."""
+    """Raises UsageError for a row or probe that is not known, UnreadableInput or InputError when the data cannot be used."""
 
     def __init__(self, data: Path, scale: Scale, out: Path, tell: Callable[[str], None], device: str = "auto") -> None:
+        check_names(scale.rows, EVERY, "rows")
+        check_names(scale.probes, PROBES, "probes")
+        if scale.seeds < 1:
+            raise UsageError("at least one seed is needed", where="--set seeds")
         self.data, self.scale, self.out, self.tell, self.device = data, scale, out, tell, device
+        self.base = recipe_of("parts", scale.recipe)
         self.journal = Journal(out / RESULTS)
         self.train_set, self.test_set = open_set(data, "train"), open_set(data, "test")
         self._splits: dict[int, Splits] = {}
@@ -77,41 +90,76 @@ class Laboratory:
     @property
     def size(self) -> int:
         """Side of the pictures."""
-        return self.scale.size or int(recipe_of("parts", self.scale.recipe).model.size)
+        return self.scale.size or int(self.base.model.size)
+
+    # ------------------------------------------------------------------------------------------------------- results
 
     def score(self, settings: Mapping[str, str], probe: str) -> Score:
-        """One probe of one member of the family over all seeds."""
-        results = [self.probe(settings, probe, seed) for seed in range(self.scale.seeds)]
+        """One probe of one member of the family, over the seeds for which it has been run (see `run`)."""
+        found = [self._recorded(settings, seed, probe) for seed in range(self.scale.seeds)]
+        results = [result for result in found if result is not None]
         return Score([result.test for result in results], [result.top5 for result in results])
 
-    def probe(self, settings: Mapping[str, str], probe: str, seed: int) -> ProbeResult:
-        key = self.key(settings, seed, probe, self.scale.epochs)
-        for record in self.journal.read():
-            if record.get("key") == key:
-                return ProbeResult(*record["result"])
-        model = self.model(settings, seed)
-        schedule = ProbeConfig(epochs=self.scale.epochs)
-        size = model.config.size
+    def run(self, members: Sequence[Mapping[str, str]], probes: Sequence[str]) -> None:
+        """Trains and probes what is missing, seed by seed.
+
+        Work that another process has claimed is waited for at the end; if that process dies, it is done here.
+        """
+        for wait in (False, True):
+            for seed in range(self.scale.seeds):
+                for settings in members:
+                    self._complete(settings, seed, probes, wait=wait)
+
+    def _complete(self, settings: Mapping[str, str], seed: int, probes: Sequence[str], *, wait: bool) -> None:
+        if all(self._recorded(settings, seed, probe) is not None for probe in probes):
+            return
+        folder = self._folder(settings, seed)
+        with claim(folder, wait=wait) as ours:
+            if not ours:
+                return
+            for probe in probes:
+                if self._recorded(settings, seed, probe) is None:
+                    self._probe(self._trained(settings, seed, folder), settings, seed, probe)
+
+    def _probe(self, parts: Parts, settings: Mapping[str, str], seed: int, probe: str) -> None:
+        schedule, size = ProbeConfig(epochs=self.scale.epochs), parts.config.size
         if size not in self._splits:
             self._splits[size] = split_sets(self._limited(), self.test_set, size, schedule.validation_share)
-        result = run_probe(probe, model.model.encoder, self._splits[size], schedule, seed=seed)
+        result = run_probe(probe, parts.model.encoder, self._splits[size], schedule, seed=seed)
         self.tell(f"{probe}, seed {seed}, {named(settings)}: {result.test:.2f} % (validation {result.validation:.2f} %)")
+        key = self.key(settings, seed, probe, self.scale.epochs)
         self.journal.append([{"key": key, "settings": dict(settings), "seed": seed, "probe": probe, "result": list(result)}])
-        return result
+
+    def _recorded(self, settings: Mapping[str, str], seed: int, probe: str) -> ProbeResult | None:
+        key = self.key(settings, seed, probe, self.scale.epochs)
+        for record in self.journal.read():  # read anew: another process may have done this meanwhile
+            if record.get("key") == key:
+                return ProbeResult(*record["result"])
+        return None
+
+    # ---------------------------------------------------------------------------------------------------------- runs
 
     def model(self, settings: Mapping[str, str], seed: int) -> Parts:
         """The trained member: from its folder where it is there already."""
-        folder = self.out / RUNS / self.key(settings, seed)
+        folder = self._folder(settings, seed)
+        with claim(folder, wait=True):
+            return self._trained(settings, seed, folder)
+
+    def _folder(self, settings: Mapping[str, str], seed: int) -> Path:
+        return self.out / RUNS / self.key(settings, seed)
+
+    def _trained(self, settings: Mapping[str, str], seed: int, folder: Path) -> Parts:
         if not (folder / "done").is_file():
             self._train(settings, seed, folder)
             (folder / "done").touch()
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
         return load(folder / "best", device=self.device)
 
     def _train(self, settings: Mapping[str, str], seed: int, folder: Path) -> None:
         self.tell(f"training, seed {seed}, {named(settings)}")
         changes = self._changes(settings, seed)
         if changes.get("run.steps") == "0":
-            config = override(recipe_of("parts", self.scale.recipe), changes)
+            config = override(self.base, changes)
             check(config.model)
             torch.manual_seed(seed)
             described = {"system": "parts", "model": dataclasses.asdict(config.model)}
@@ -130,13 +178,20 @@ class Laboratory:
 
     def _changes(self, settings: Mapping[str, str], seed: int) -> dict[str, str]:
         changes = {"run.seed": str(seed)}
-        for name, value in (
-            ("run.steps", self.scale.steps),
-            ("model.size", self.scale.size),
-            ("data.limit", self.scale.pictures),
-        ):
+        if self.scale.steps:
+            changes |= self._shortened(self.scale.steps)
+        for name, value in (("model.size", self.scale.size), ("data.limit", self.scale.pictures)):
             changes |= {name: str(value)} if value else {}
         return changes | dict(settings)
+
+    def _shortened(self, steps: int) -> dict[str, str]:
+        """A run of another length ends at the same temperature, and is validated as often, as that of the recipe."""
+        run, law = self.base.run, self.base.objective.annealing
+        changes = {"run.steps": str(steps), "run.validate_every": str(max(1, min(run.validate_every, steps // VALIDATIONS)))}
+        changes["optim.warmup"] = str(min(self.base.optim.warmup, steps // 5))
+        if not law.compound:  # the compound schedule has no rate that does this
+            changes["objective.annealing.rate"] = str(law.rate * run.steps / steps)
+        return changes
 
     def _limited(self) -> PictureSet:
         from latens.systems.parts.dataset import first_few
@@ -147,10 +202,20 @@ class Laboratory:
 
     def key(self, settings: Mapping[str, str], seed: int, *more: object) -> str:
         """Names a run by all that decides it: the whole configuration, the pictures, the seed."""
-        config = dataclasses.asdict(override(recipe_of("parts", self.scale.recipe), self._changes(settings, seed)))
-        pictures = hashlib.sha256("\n".join(self.train_set.keys).encode()).hexdigest()
-        parts = [config, self.train_set.name, pictures, len(self.test_set), seed, *more]
+        config = dataclasses.asdict(override(self.base, self._changes(settings, seed)))
+        parts = [config, self.train_set.name, self._pictures, len(self.test_set), seed, *more]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+    @cached_property
+    def _pictures(self) -> str:
+        return hashlib.sha256("\n".join(self.train_set.keys).encode()).hexdigest()
+
+
+def check_names(given: Sequence[str], known: Collection[str], setting: str) -> None:
+    """Raises UsageError for a name that is not known."""
+    strange = sorted(set(given) - set(known))
+    if strange:
+        raise UsageError(f"{setting} have no '{strange[0]}'", where=f"--set {setting}", hint=f"known: {', '.join(known)}")
 
 
 def named(settings: Mapping[str, str]) -> str:

@@ -129,7 +129,23 @@ class Parts:
             if ranked:
                 found.append((len(ranked), part, [number for _, number in ranked[:most]]))
         order = sorted(found, key=lambda entry: (-entry[0], entry[1]))
-        return [PartGallery(part, [_patch(known[i], part, i, images[i]) for i in numbers]) for _, part, numbers in order]
+        return [
+            PartGallery(part, [_patch(known[i], part, surest_cell(known[i], part), i, images[i]) for i in numbers])
+            for _, part, numbers in order
+        ]
+
+    def places(self, image: ImageLike | Picture, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
+        """For every part of one picture, where it occurs: the commonest part first, of each the surest cells.
+
+        Two cells of a part that touch count as one place. `code` is the picture's, where it is known already.
+        """
+        (pixels,) = pictures(image)
+        known = self._encode(pixels) if code is None else code
+        order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
+        return [
+            PartGallery(part, [_patch(known, part, cell, 0, pixels) for cell in peaks(known.occurrence[part], most)])
+            for part in order
+        ]
 
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
@@ -186,17 +202,32 @@ def pictures(images: ImageLike | Picture | Sequence[Any]) -> list[Pixels]:
     return [read_picture(cast(ImageLike, images)).pixels]
 
 
-def _patch(code: PartCode, part: int, number: int, image: Any) -> Patch:
-    """The surroundings of the cell where the part is surest, cut from the picture itself."""
-    _, rows, columns = code.occurrence.shape
-    row, column = (int(k) for k in np.unravel_index(code.occurrence[part].argmax(), (rows, columns)))
+def surest_cell(code: PartCode, part: int) -> tuple[int, int]:
+    """Row and column of the cell where a part is likeliest."""
+    row, column = np.unravel_index(code.occurrence[part].argmax(), code.occurrence.shape[1:])
+    return int(row), int(column)
+
+
+def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[int, int]]:
+    """At most so many cells where a part is likelier there than not, no two of which touch, the surest first."""
+    left, found = occurrence.copy(), []
+    while len(found) < most and left.max() > PRESENT:
+        row, column = (int(k) for k in np.unravel_index(left.argmax(), left.shape))
+        found.append((row, column))
+        left[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
+    return found
+
+
+def _patch(code: PartCode, part: int, cell: tuple[int, int], number: int, image: Any) -> Patch:
+    """The surroundings of a cell, cut from the picture itself."""
+    (row, column), (rows, columns) = cell, code.occurrence.shape[1:]
     (pixels,) = pictures(image)
     height, width = pixels.shape[:2]
     side = max(1, min(round(PATCH_CELLS * height / rows), round(PATCH_CELLS * width / columns), height, width))
     top = min(max(round((row + 0.5) * height / rows - side / 2), 0), height - side)
     left = min(max(round((column + 0.5) * width / columns - side / 2), 0), width - side)
     score = float(code.occurrence[part, row, column])
-    return Patch(number, (row, column), score, np.ascontiguousarray(pixels[top : top + side, left : left + side]))
+    return Patch(number, cell, score, np.ascontiguousarray(pixels[top : top + side, left : left + side]))
 
 
 def up_to(maps: Float[np.ndarray, "N h w"], height: int, width: int) -> Float[np.ndarray, "N H W"]:
