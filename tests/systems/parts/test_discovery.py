@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from latens.errors import UsageError
-from latens.systems.parts.discovery import Discovery, best_thresholds, discover
+from latens.systems.parts.discovery import Discovery, best_thresholds, discover, finely
 from latens.systems.parts.measure import Tally, best_assignment, mean_iou, part_iou
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.simulate import COLOURS, KINDS, simulate_scenes
@@ -76,6 +76,18 @@ def test_thresholds_are_the_best_of_each_part() -> None:
     thresholds = best_thresholds(np.concatenate([maps, weak], axis=1), masks)
     assert 0.45 <= thresholds[0] < 0.75
     assert 0.25 <= thresholds[1] < 0.35
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_finer_cells_lie_where_they_look(stride: int) -> None:
+    row, column = torch.meshgrid(torch.arange(32.0), torch.arange(24.0), indexing="ij")
+    place = torch.stack([row, column, row + column])[None]
+    found = finely(lambda image: torch.nn.functional.avg_pool2d(image, stride), place, stride)
+    assert found.shape == (1, 3, 64 // stride, 48 // stride)
+    middles = torch.arange(32 // (stride // 2)) * stride / 2 + stride / 4 - 0.5
+    inner = slice(1, -1)  # at the border the reflection takes part
+    assert torch.allclose(found[0, 0, inner, 2], middles[inner])
+    assert torch.allclose(found[0, 1, 2, inner], middles[: 48 // stride][inner])
 
 
 def test_discovery_of_both_kinds_of_model(parts: Parts, vae: Parts) -> None:

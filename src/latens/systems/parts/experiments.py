@@ -33,8 +33,8 @@ from latens.systems.parts.variants import EVERY
 from latens.training.config import override
 from latens.training.run import recipe_of, train
 
-RESULTS, RUNS = "results.jsonl", "runs"
-VALIDATIONS = 2  # of a run, at least; the best weights are kept
+RESULTS, RUNS, DONE = "results.jsonl", "runs", "done"
+VALIDATIONS = 2  # at least, of a run that is shortened; the best weights are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Laboratory:
         return Score([result.test for result in results], [result.top5 for result in results])
 
     def run(self, members: Sequence[Mapping[str, str]], probes: Sequence[str]) -> None:
-        """Trains and probes what is missing, seed by seed.
+        """Trains and probes what is missing, seed by seed; without probes it trains only.
 
         Work that another process has claimed is waited for at the end; if that process dies, it is done here.
         """
@@ -111,15 +111,17 @@ class Laboratory:
                     self._complete(settings, seed, probes, wait=wait)
 
     def _complete(self, settings: Mapping[str, str], seed: int, probes: Sequence[str], *, wait: bool) -> None:
-        if all(self._recorded(settings, seed, probe) is not None for probe in probes):
-            return
         folder = self._folder(settings, seed)
+        missing = [probe for probe in probes if self._recorded(settings, seed, probe) is None]
+        if not missing and (probes or (folder / DONE).is_file()):
+            return
         with claim(folder, wait=wait) as ours:
             if not ours:
                 return
-            for probe in probes:
-                if self._recorded(settings, seed, probe) is None:
-                    self._probe(self._trained(settings, seed, folder), settings, seed, probe)
+            parts = self._trained(settings, seed, folder)
+            for probe in missing:
+                if self._recorded(settings, seed, probe) is None:  # nor done before the claim was ours
+                    self._probe(parts, settings, seed, probe)
 
     def _probe(self, parts: Parts, settings: Mapping[str, str], seed: int, probe: str) -> None:
         schedule, size = ProbeConfig(epochs=self.scale.epochs), parts.config.size
@@ -149,9 +151,9 @@ class Laboratory:
         return self.out / RUNS / self.key(settings, seed)
 
     def _trained(self, settings: Mapping[str, str], seed: int, folder: Path) -> Parts:
-        if not (folder / "done").is_file():
+        if not (folder / DONE).is_file():
             self._train(settings, seed, folder)
-            (folder / "done").touch()
+            (folder / DONE).touch()
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
         return load(folder / "best", device=self.device)
 
@@ -185,7 +187,7 @@ class Laboratory:
         return changes | dict(settings)
 
     def _shortened(self, steps: int) -> dict[str, str]:
-        """A run of another length ends at the same temperature, and is validated as often, as that of the recipe."""
+        """A run of another length than the recipe's ends at the same temperature and is validated twice or more."""
         run, law = self.base.run, self.base.objective.annealing
         changes = {"run.steps": str(steps), "run.validate_every": str(max(1, min(run.validate_every, steps // VALIDATIONS)))}
         changes["optim.warmup"] = str(min(self.base.optim.warmup, steps // 5))
