@@ -210,7 +210,8 @@ def surest_cell(code: PartCode, part: int) -> tuple[int, int]:
 
 def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[int, int]]:
     """At most so many cells where a part is likelier there than not, no two of which touch, the surest first."""
-    left, found = occurrence.copy(), []
+    left = occurrence.copy()
+    found: list[tuple[int, int]] = []
     while len(found) < most and left.max() > PRESENT:
         row, column = (int(k) for k in np.unravel_index(left.argmax(), left.shape))
         found.append((row, column))
