@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 CODE_CHANNELS = 64  # of the map between the vector of a beta-VAE and the decoder
 SLOPE = 0.2
-EVEN_START = 0.25  # of the usual deviation: weights of the occurrence head at the start, for one part a cell
 LOWEST_LOGVAR, HIGHEST_LOGVAR = -16.0, 16.0
 
 
@@ -69,9 +68,6 @@ class PatchVAE(nn.Module):
         self.decoder = decoder(code, self.encoder.stride)
         for head in (self.occurrence, self.appearance):
             nn.init.kaiming_normal_(head.weight, mode="fan_out", nonlinearity="linear")
-        if config.categorical:
-            with torch.no_grad():  # parts compete: one that is unlikely everywhere from the start is never learned
-                self.occurrence.weight.mul_(EVEN_START)
 
     def forward(
         self, image: Float[Tensor, "B 3 H W"], temperature: float, *, hard: bool = False, prior: float = 0.0
