@@ -31,7 +31,7 @@ def desk() -> TrainConfig:
     """One CPU core, half an hour: 64 x 64 crops of photographs, 32 local parts. What the bundled model is made with.
 
     One part a cell, with few dimensions of appearance: what a cell looks like must then show in which part it is. The weight
-    of occurrences is small, since a larger one pulls parts to one another before they differ, and few are left in use.
+    of occurrences is small, because it evens out which part a cell has, and parts that are even everywhere are not learned.
     """
     return replace(
         tiny(),
