@@ -51,9 +51,9 @@ def desk() -> TrainConfig:
     return replace(
         tiny(),
         recipe="desk",
-        model=HazeConfig(kind="physical", channels=24, work=320),
-        data=HazeDataConfig(side=224, crop=160, batch=8, scenes=400),
-        optim=OptimConfig(lr=4e-4, muon_lr=2e-3, warmup=200, ema=0.999, decay_share=0.7),
+        model=HazeConfig(kind="physical", channels=24, work=512),
+        data=HazeDataConfig(side=240, crop=160, batch=8, scenes=400, tones=1.0),
+        optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
         run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500),
     )
 
