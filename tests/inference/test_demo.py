@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
 
+from latens.catalogue import MODELS
 from latens.errors import ModelMissing
+from latens.inference import demo
 from latens.inference.demo import photographs, write_demo
 from latens.inference.report import Section
 
@@ -57,3 +60,10 @@ def test_photographs_are_installed_and_lossless() -> None:
         with Image.open(photo.path) as image:
             assert (image.format, image.mode) == ("PNG", "RGB")
             assert min(image.size) >= 300
+
+
+def test_systems_without_weights_have_no_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = MODELS["image_codec"]
+    assert "latens.systems.image_codec.demo" in demo.in_the_box()
+    monkeypatch.setattr(demo, "MODELS", {"haze_physical": replace(entry, name="haze_physical", system="haze")})
+    assert demo.in_the_box() == ("latens.systems.haze.demo",)

@@ -14,10 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from latens.catalogue import MODELS
 from latens.inference.report import Page, Section
 
-SECTIONS = ("latens.systems.image_codec.demo",)
-"""Modules with a function `section` (see `DemoSection`), in the order of the page."""
+SECTIONS = ("latens.systems.image_codec.demo", "latens.systems.haze.demo")
+"""Modules with a function `section` (see `DemoSection`), in the order of the page; shown where their weights are in the box."""
 
 
 class DemoSection(Protocol):
@@ -55,13 +56,19 @@ def photographs() -> tuple[Photograph, ...]:
     )
 
 
+def in_the_box() -> tuple[str, ...]:
+    """Those of `SECTIONS` whose system has a model in the catalogue."""
+    present = {entry.system for entry in MODELS.values()}
+    return tuple(module for module in SECTIONS if module.split(".")[-2] in present)
+
+
 def write_demo(
     out: Path,
     *,
     device: str = "auto",
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
-    sections: tuple[str, ...] = SECTIONS,
+    sections: tuple[str, ...] | None = None,
 ) -> DemoReport:
     """Runs the section of every system and writes `out`/index.html; the files of a system go to a folder of its name.
 
@@ -71,7 +78,7 @@ def write_demo(
     out.mkdir(parents=True, exist_ok=True)
     done: list[Section] = []
     seconds: dict[str, float] = {}
-    for module in sections:
+    for module in in_the_box() if sections is None else sections:
         system = module.split(".")[-2]
         run: DemoSection = importlib.import_module(module).section
         started = time.perf_counter()
