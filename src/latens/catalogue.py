@@ -60,6 +60,26 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="947 photographs and frames (BSDS500, an ImageNet sample, NYU, CamVid, ...); see the model card",
             metrics=MappingProxyType({"Kodak BD-rate against JPEG, %": -43.8, "against WebP, %": -12.4}),
         ),
+        "amodal": ModelEntry(
+            name="amodal",
+            system="amodal",
+            folder=WEIGHTS / "amodal",
+            sha256="bc6336b32440519e3d4d0eb134d6c7a2857077e3503952f6f1121dca61362bcf",
+            size=17_381_362,
+            licence="Apache-2.0",
+            trained_on="simulated embryos: 18,000 pictures of 256 x 256; see the model card",
+            metrics=MappingProxyType({}),
+        ),
+        "haze_physical": ModelEntry(
+            name="haze_physical",
+            system="haze",
+            folder=WEIGHTS / "haze_physical",
+            sha256="13075b9b48c3d449a6179cc709ce098849e1785711429cb1b8fd2231b1d3ca85",
+            size=2_957_584,
+            licence="Apache-2.0",
+            trained_on="400 simulated streets, 192 NYU and 2 KITTI scenes with depth, haze of 002, section 4.1.1; see the model card",
+            metrics=MappingProxyType({}),
+        ),
     }
 )
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from latens.catalogue import SYSTEMS, import_part
 from latens.cli.main import main
-from latens.cli.train import earlier_run, flat
+from latens.cli.train import earlier_run, flat, haze_sources
 from latens.errors import UsageError
 from latens.training.config import TrainConfig, override, to_dict
 
@@ -69,3 +69,13 @@ def test_train_stop_resume_and_use(album: Path, capsys: pytest.CaptureFixture[st
     config = json.loads((run / "config.json").read_text())
     assert (config["recipe"], config["run"]["checkpoint_every"]) == ("tiny", 1)
     assert main(["compress", str(album / "a.png"), "--model", str(run / "best")]) == 0
+
+
+def test_real_pictures_of_haze_come_in_pairs_of_folders() -> None:
+    found = haze_sources("haze", hazy=Path("fog"), clear=Path("sun"), rgbd=None, apollo=None)
+    assert found == [Path("hazy:fog"), Path("clear:sun")]
+    assert haze_sources("haze", hazy=None, clear=None, rgbd=Path("a"), apollo=Path("b")) == [Path("a"), Path("b")]
+    with pytest.raises(UsageError, match="belong together"):
+        haze_sources("haze", hazy=Path("fog"), clear=None, rgbd=None, apollo=None)
+    with pytest.raises(UsageError, match="for haze"):
+        haze_sources("parts", hazy=None, clear=None, rgbd=Path("a"), apollo=None)

@@ -54,7 +54,8 @@ def test_an_error_is_not_hidden_by_a_page(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_systems_appear_when_their_weights_are_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sections_with_weights() == [module for module in SECTIONS if module.split(".")[-2] in catalogue.MODELS]
+    systems = {entry.system for entry in catalogue.MODELS.values()}
+    assert sections_with_weights() == [module for module in SECTIONS if module.split(".")[-2] in systems]
     entry = replace(catalogue.MODELS["image_codec"], name="amodal-small", system="amodal")
     monkeypatch.setattr(catalogue, "MODELS", {"amodal-small": entry})
     assert sections_with_weights() == ["latens.systems.amodal.demo"]

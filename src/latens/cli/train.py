@@ -26,6 +26,14 @@ def train(
             consume_multiple=True, negative=(), help="Folders of training pictures; for parts and amodal also NAME:PATH."
         ),
     ] = None,
+    hazy: Annotated[
+        Path | None, Parameter(help="haze: folder of real hazy pictures, with --clear for real clear ones.")
+    ] = None,
+    clear: Annotated[
+        Path | None, Parameter(help="haze: folder of real clear pictures; they need not be of the same scenes.")
+    ] = None,
+    rgbd: Annotated[Path | None, Parameter(help="haze: folder of pictures with depth; the same as --data.")] = None,
+    apollo: Annotated[Path | None, Parameter(help="haze: folder of ApolloScape; the same as --data.")] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,
     settings: Annotated[
         list[str] | None,
@@ -47,11 +55,13 @@ def train(
 
         latens train image_codec --recipe desk --data photos/ -o runs/codec --max-time 2h
         latens train image_codec -o runs/codec --resume
+        latens train haze --recipe desk_mmd --clear sunny/ --hazy foggy/
         latens train image_codec --init image_codec --data my-photos/ -o runs/mine --set optim.warmup=1000
     """
     if system not in SYSTEMS:
         raise UsageError(f"there is no system {system!r}", hint=f"systems: {', '.join(SYSTEMS)}")
     run_dir = out or Path("runs") / system
+    data = [*(data or []), *haze_sources(system, hazy=hazy, clear=clear, rgbd=rgbd, apollo=apollo)] or None
     overrides = parse_settings(settings or [])
     seconds = None if max_time is None else parse_duration(max_time)
     if resume:
@@ -85,6 +95,16 @@ def train(
         {"run": str(result.folder), "step": result.step, "best": result.best, "ended": result.ended},
         f"{result.folder}: step {result.step}, best validation loss {result.best:.5g}, {result.ended}{going_on}",
     )
+
+
+def haze_sources(system: str, *, hazy: Path | None, clear: Path | None, rgbd: Path | None, apollo: Path | None) -> list[Path]:
+    """What these options add to --data. Raises UsageError for another system, and for one kind of real pictures alone."""
+    if system != "haze" and any(path is not None for path in (hazy, clear, rgbd, apollo)):
+        raise UsageError("--hazy, --clear, --rgbd and --apollo are for haze", hint="name training pictures with --data")
+    if (hazy is None) != (clear is None):
+        raise UsageError("--hazy and --clear belong together", hint="give both folders")
+    scenes = [path for path in (rgbd, apollo) if path is not None]
+    return scenes if hazy is None else [*scenes, Path(f"hazy:{hazy}"), Path(f"clear:{clear}")]
 
 
 class EarlierRun(NamedTuple):

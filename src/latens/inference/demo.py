@@ -17,7 +17,12 @@ from typing import NamedTuple, Protocol
 from latens import catalogue
 from latens.inference.report import Page, Section
 
-SECTIONS = ("latens.systems.image_codec.demo", "latens.systems.amodal.demo", "latens.systems.parts.demo")
+SECTIONS = (
+    "latens.systems.image_codec.demo",
+    "latens.systems.amodal.demo",
+    "latens.systems.haze.demo",
+    "latens.systems.parts.demo",
+)
 """Modules with a function `section` (see `DemoSection`), in the order of the page; shown where weights are in the box."""
 
 

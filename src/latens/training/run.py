@@ -97,8 +97,9 @@ def train(
 def start_from(model: torch.nn.Module, folder: Path) -> None:
     """Loads the weights of a model folder into a model of the same sizes. Raises ModelError when they do not fit."""
     found = load_model(folder)
+    kept = dict(model.named_buffers())  # what training alone remembers, as a history of pictures, is not in the folder
     try:
-        model.load_state_dict(found.weights)
+        model.load_state_dict({**{name: kept[name] for name in model.state_dict() if name in kept}, **found.weights})
     except RuntimeError as error:
         what = f"its weights do not fit the recipe ({str(error).splitlines()[1].strip()})"
         raise ModelError(what, where=str(folder), hint="use the recipe it was trained with") from None

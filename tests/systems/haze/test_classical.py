@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from latens.systems.haze import strips
 from latens.systems.haze.baselines.boundary import (
     GROWTH,
     ROUNDS,
@@ -16,8 +17,10 @@ from latens.systems.haze.baselines.boundary import (
     regularise,
 )
 from latens.systems.haze.baselines.dark_channel import (
+    FAST,
     DarkChannelConfig,
     airlight_of,
+    blocks_of,
     coarse_transmission,
     dark_channel,
     dark_channel_prior,
@@ -57,7 +60,7 @@ def test_airlight_is_the_mean_of_the_haziest_pixels() -> None:
 
 def test_coarse_transmission_is_one_minus_omega_dark() -> None:
     hazy, _, _ = scene()
-    t, airlight = coarse_transmission(hazy, DarkChannelConfig())
+    t, airlight = coarse_transmission(blocks_of(hazy, 1), DarkChannelConfig())
     expected = 1 - 0.95 * dark_channel(hazy / airlight[:, :, None, None], 7)
     torch.testing.assert_close(t, expected)
 
@@ -162,3 +165,13 @@ def test_a_perfect_estimate_gives_the_clear_picture() -> None:
     hazy, clear, t = scene()
     found = HazeEstimate(t, torch.full((1, 3), 0.9), floor=0.05).clear(hazy)
     torch.testing.assert_close(found[:, :, 15:], clear[:, :, 15:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (17, 33), (90, 130), (3, 3000)])
+def test_strips_give_the_bytes_of_the_whole_picture(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strips, "STRIP", 2**10)  # several strips even here
+    pixels = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    tensor = pixels.permute(2, 0, 1)[None].float() / 255
+    whole = dark_channel_prior(tensor, FAST).clear(tensor)[0].mul(255).round().byte().permute(1, 2, 0)
+    made = strips.dark_channel_pixels(pixels)
+    assert int((made.int() - whole.int()).abs().max()) <= 1  # one rounds, the other adds a half and cuts

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from latens.inference.tiling import apply_in_strips
@@ -19,7 +20,7 @@ from latens.systems.haze.config import (
     PriorConfig,
     TranslationLossConfig,
 )
-from latens.systems.haze.layers import ImagePool, PictureNorm, held_statistics
+from latens.systems.haze.layers import DoubledConv, ImagePool, PictureNorm, held_statistics
 from latens.systems.haze.model import HazeTranslator, reach
 from latens.systems.haze.objective import TranslationObjective, discriminator_loss, generator_loss, prior_term
 from latens.systems.haze.physical import PhysicalHaze
@@ -184,3 +185,12 @@ def test_the_physical_head_starts_at_the_mean_weather() -> None:
         airlight, beta = model.weather(model.encode(torch.rand(2, 3, 64, 96), "hazy"))
     assert airlight.flatten().tolist() == pytest.approx([0.9] * 6, abs=0.05)
     assert beta.tolist() == pytest.approx([1.2] * 2, abs=0.3)
+
+
+def test_doubling_convolution_is_enlargement_and_convolution() -> None:
+    torch.manual_seed(0)
+    layer, x = DoubledConv(4, 6).double(), torch.randn(2, 4, 9, 7, dtype=torch.float64)
+    enlarged = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    wanted = F.conv2d(enlarged, layer.conv.weight, layer.conv.bias, padding=2)
+    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # borders differ: the small map is mirrored
+    assert torch.allclose(layer(x)[inside], wanted[inside], atol=1e-12)

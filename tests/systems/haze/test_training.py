@@ -15,7 +15,7 @@ from latens.errors import InputError, UnreadableInput, UsageError
 from latens.hub import load_model
 from latens.systems.haze import recipes
 from latens.systems.haze.config import HazeDataConfig
-from latens.systems.haze.dataset import SceneData, UnpairedData
+from latens.systems.haze.dataset import SceneData, UnpairedData, developed
 from latens.systems.haze.formation import add_haze, transmission
 from latens.systems.haze.scenes import find_scenes, load_scene, split
 from latens.systems.haze.trainable import build
@@ -155,3 +155,38 @@ def test_the_paper_is_as_written() -> None:
     assert (config.optim.lr, config.optim.beta1, config.run.steps, config.data.batch) == (1e-4, 0.5, 250_000, 1)
     loss = config.objective
     assert (loss.prior.weight, loss.adversarial_weight, loss.reconstruction_weight, loss.cycle_weight) == (0.01, 1, 10, 10)
+
+
+def test_real_pictures_may_lie_in_two_places(tmp_path: Path) -> None:
+    for index in range(3):
+        save(tmp_path / "fog" / f"{index}.png", np.full((70, 80, 3), 200 + index, np.uint8))
+        save(tmp_path / "sun" / f"{index}.png", np.full((70, 80, 3), 50 + index, np.uint8))
+    config = replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=1))
+    batch = build(config, [Path(f"hazy:{tmp_path}/fog"), Path(f"clear:{tmp_path}/sun")]).data.batch(0, 0)
+    assert float(batch["hazy"].min()) > 0.75
+    assert float(batch["clear"].max()) < 0.25
+    with pytest.raises(UsageError, match="no clear pictures"):
+        build(config, [Path(f"hazy:{tmp_path}/fog")])
+    with pytest.raises(UnreadableInput, match="not a folder"):
+        build(config, [Path(f"hazy:{tmp_path}/fog"), Path("clear:/missing")])
+
+
+def test_a_crop_is_a_scene_of_its_own() -> None:
+    data = SceneData([], HazeDataConfig(side=96, crop=64, batch=8, scenes=3), seed=1)
+    depth = data.batch(0, 0)["depth"]
+    assert depth.amax((1, 2, 3)).tolist() == pytest.approx([1.0] * 8)  # its farthest point is at 1
+
+
+def test_tones_change_pictures_and_zero_does_not() -> None:
+    rng, picture = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert np.array_equal(developed(picture, rng, 0.0), picture)
+    assert not np.array_equal(developed(picture, rng, 1.0), picture)
+
+
+def test_a_model_with_a_history_of_fakes_is_started_from(tmp_path: Path) -> None:
+    settings = {"data.scenes": "2", "run.steps": "2", "model.kind": "cyclegan", "model.judge.pool": "3"}
+    settings |= {"objective.prior.kind": "none"}
+    first = train("haze", recipe="tiny_mmd", data=[], run_dir=tmp_path / "a", overrides=settings, device="cpu")
+    init = first.folder / "best"
+    again = train("haze", recipe="tiny_mmd", data=[], run_dir=tmp_path / "b", overrides=settings, init=init, device="cpu")
+    assert again.ended == "finished"

@@ -67,11 +67,11 @@ class TranslationLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicalLossConfig:
-    """Weights of the physical head's terms; all distances are mean absolute differences."""
+    """Weights of the physical head's terms: mean absolute differences, of the weather squares in units of its spread."""
 
     clear_weight: float = 1.0
     transmission_weight: float = 1.0
-    weather_weight: float = 0.5
+    weather_weight: float = 0.1
     depth_weight: float = 0.5
     synthesis_weight: float = 1.0
     code_weight: float = 0.05  # agreement of the codes of a scene in both domains
@@ -90,7 +90,7 @@ class HazeDataConfig:
     """Training pictures: reduced to a short side, cropped, mirrored, and hazed by 002, section 4.1.1.
 
     Without folders `scenes` simulated streets are made. Depth d is in [0, 1]: of the reach in metres, or with reach 0 of each
-    scene's own.
+    crop's own.
     """
 
     side: int = 192  # pictures are reduced to this short side
@@ -101,4 +101,5 @@ class HazeDataConfig:
     draws: int = 0  # above 0: so many weathers for every picture, fixed; 0: a new one each time
     validation_share: float = 0.1  # the last pictures of every folder, so that neighbouring frames stay together
     disjoint: bool = False  # hazy and clear pictures of translators come from different halves of the scenes
+    tones: float = 0.0  # how far gamma, exposure and colours of a crop are moved, 1: as far as cameras differ
     border: int = 0  # pixels cut off every side of pictures from folders (12 removes the white frame of NYU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latens.data.depth import relative_depth
+from latens.data.depth import QUANTILE, relative_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
@@ -32,15 +33,19 @@ from latens.systems.haze.scenes import (
 from latens.training.data import generator
 
 MULTIPLE = 32  # sides of held-out pictures are cut to multiples of it
-STREET_REACH = (60.0, 200.0)  # metres
+STREET_REACH = (60.0, 260.0)  # metres
 FIXED = 77  # stream of the weathers that belong to a picture
+ASPECT = (0.9, 1.4)  # width over height of the part of a picture that becomes a square crop
+SPARSE = 3  # of the pixels of a crop that tell its reach, one in so many along both sides
+GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the tones: log of the gamma, exposure, colours
 
 
 class Ready(NamedTuple):
-    """A scene as it is held: bytes, and relative depth in [0, 1]."""
+    """A scene as it is held: bytes, distance in any unit, and the distance that is 1 at most; in a crop, relative depth."""
 
     image: Pixels
     depth: np.ndarray
+    reach: float = math.inf
 
 
 class SceneData:
@@ -76,13 +81,25 @@ class SceneData:
 
     def _ready(self, scene: Scene) -> Ready:
         small = reduced(scene, self.config.side)
-        return Ready(small.image, relative_depth(small.depth, self.config.reach or None))
+        return Ready(small.image, small.depth)
 
     def _street(self, scene: Scene) -> Ready:
         """A simulated street; its own reach would be its end far away, so one of a city block or two is drawn."""
         small = reduced(scene, self.config.side)
         drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_REACH)
-        return Ready(small.image, relative_depth(small.depth, self.config.reach or float(drawn)))
+        return Ready(small.image, small.depth, float(drawn))
+
+    def _relative(self, scene: Ready, sparse: int = 1) -> Ready:
+        """The scene with depth in [0, 1]: of the configured reach, or of its own up to the one that it is held with.
+
+        A crop counts as a scene of its own, whose farthest point is at 1: otherwise nothing in it would tell its scale.
+        """
+        if self.config.reach:
+            return scene._replace(depth=relative_depth(scene.depth, self.config.reach))
+        few = scene.depth[::sparse, ::sparse]
+        finite = few[np.isfinite(few)]
+        own = float(np.quantile(finite, QUANTILE)) if finite.size else scene.reach
+        return scene._replace(depth=relative_depth(scene.depth, min(own, scene.reach)))
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
@@ -104,26 +121,29 @@ class SceneData:
         return draw_weather(rng, 1)
 
     def _crop(self, scene: Ready, rng: np.random.Generator) -> Ready:
-        """A part of the scene, enlarged up to half again, sometimes mirrored."""
+        """A part of the scene made a square, enlarged up to half again, sometimes mirrored, with relative depth."""
         height, width = scene.image.shape[:2]
         size = self.config.crop
-        side = int(rng.integers(max(size * 2 // 3, 1), min(height, width, size * 3 // 2) + 1))
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        window = (slice(top, top + side), slice(left, left + side))
+        tall = int(rng.integers(max(size * 2 // 3, 1), min(height, width, size * 3 // 2) + 1))
+        wide = min(round(tall * rng.uniform(*ASPECT)), width)
+        top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+        window = (slice(top, top + tall), slice(left, left + wide))
         image, depth = scene.image[window], scene.depth[window]
-        if side != size:
+        if (tall, wide) != (size, size):
             image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
             depth = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.NEAREST))
         if rng.random() < 0.5:
             image, depth = image[:, ::-1], depth[:, ::-1]
-        return Ready(image, depth)
+        if self.config.tones:
+            image = developed(image, rng, self.config.tones)
+        return self._relative(Ready(image, depth, scene.reach), SPARSE)
 
     def validation(self) -> list[dict[str, Tensor]]:
         """Every held-out scene whole, cut to multiples of 32, with one weather each."""
         batches = []
         for index, scene in enumerate(self.held_out):
             height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in scene.image.shape[:2])
-            whole = Ready(scene.image[:height, :width], scene.depth[:height, :width])
+            whole = self._relative(Ready(scene.image[:height, :width], scene.depth[:height, :width], scene.reach))
             batch = hazy_batch([whole], draw_weather(np.random.default_rng([FIXED, index]), 1))
             batches.append({**batch, "clear": batch["truth"]})
         return batches
@@ -196,6 +216,15 @@ class PatchData:
 
     def validation(self) -> list[dict[str, Tensor]]:
         return self.scenes.validation()
+
+
+def developed(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
+    """The picture as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
+    gamma = math.exp(amount * rng.uniform(-GAMMA, GAMMA))
+    gains = (1 + amount * (rng.uniform(*GAIN) - 1)) * (1 + amount * rng.uniform(-TINT, TINT, 3))
+    curve = (np.arange(256) / 255) ** gamma
+    tables = np.rint(255 * np.clip(curve[:, None] * gains, 0, 1)).astype(np.uint8)
+    return np.stack([tables[image[..., colour], colour] for colour in range(3)], -1)
 
 
 def hazy_batch(scenes: Sequence[Ready], weather: Weather) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class PictureNorm(nn.Module):
         self.held: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        if self.held is None and not self.recording:
+            if self.gain is None or self.bias is None:
+                return instance_norm(x)
+            return F.group_norm(x, 1, self.gain.flatten(), self.bias.flatten(), EPSILON)
         values = x.float()
         if self.held is not None and not self.recording:
             mean, scale = self.held
@@ -43,6 +48,17 @@ class PictureNorm(nn.Module):
         if self.gain is not None and self.bias is not None:
             y = y * self.gain + self.bias
         return y.to(x.dtype)
+
+
+def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """(x - mean) / deviation of each channel of each picture.
+
+    On a CPU the kernel for batches of one picture is eight times as fast as the one for instances in channels-last memory.
+    """
+    if x.device.type != "cpu":
+        return F.instance_norm(x, eps=EPSILON)
+    done = [F.batch_norm(picture, None, None, training=True, eps=EPSILON) for picture in x.split(1)]
+    return torch.cat(done) if len(done) > 1 else done[0]
 
 
 @contextmanager
@@ -70,6 +86,32 @@ def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> n
     """Convolution with mirrored borders: (B, channels_in, stride h, stride w) -> (B, channels_out, h, w)."""
     padding = (kernel - 1) // 2
     return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, padding_mode="reflect")
+
+
+class DoubledConv(nn.Module):
+    """Nearest enlargement to twice the size, then a 5 x 5 convolution, computed at the small size.
+
+    Every phase of the result sees 3 x 3 samples: the taps that fall on one sample are added up first, which leaves 9 products
+    of 25. Borders mirror the small map.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 5)
+        # Rows are (phase, sample), columns taps: tap k of phase p falls on sample floor((p + k - 2) / 2).
+        falls = [[[float((phase + tap - 2) // 2 == sample) for tap in range(5)] for sample in (-1, 0, 1)] for phase in (0, 1)]
+        self.register_buffer("falls", torch.tensor(falls), persistent=False)
+        self.falls: Tensor
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D 2*h 2*w"]:
+        with torch.autocast(x.device.type, enabled=False):
+            weight = torch.einsum("psk,qtl,oikl->pqoist", self.falls, self.falls, self.conv.weight)
+        assert self.conv.bias is not None
+        mirrored = F.pad(x, (1, 1, 1, 1), mode="reflect" if min(x.shape[2:]) > 1 else "replicate")
+        phases = F.conv2d(mirrored, weight.flatten(0, 2), self.conv.bias.repeat(4))
+        count, _, height, width = phases.shape
+        split = phases.view(count, 2, 2, -1, height, width)
+        return split.permute(0, 4, 1, 5, 2, 3).reshape(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 class NormResidual(nn.Module):

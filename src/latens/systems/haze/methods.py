@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latens.systems.haze.baselines.boundary import FLOOR as BOUNDARY_FLOOR
 from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
-from latens.systems.haze.baselines.dark_channel import DarkChannelConfig, coarse_transmission
+from latens.systems.haze.baselines.dark_channel import Blocks, DarkChannelConfig, coarse_transmission
 from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
 from latens.systems.haze.estimate import HazeEstimate
@@ -49,8 +49,8 @@ def refine(coarse: Coarse, hazy: Float[Tensor, "B 3 H W"]) -> HazeEstimate:
     return HazeEstimate(fitted.apply(guide, coarse.factor).clamp(SMALLEST, 1), coarse.airlight, coarse.floor)
 
 
-def dark_channel(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig) -> Coarse:
-    t, airlight = coarse_transmission(hazy, config)
+def dark_channel(blocks: Blocks, config: DarkChannelConfig) -> Coarse:
+    t, airlight = coarse_transmission(blocks, config)
     return Coarse(t, airlight, config.shrink, max(config.radius // config.shrink, 1), config.epsilon, config.floor)
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.systems.haze.config import HazeConfig, JudgeConfig
-from latens.systems.haze.layers import ImagePool, NormResidual, PerDomain, PictureNorm, conv
+from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -69,14 +69,18 @@ class HazeTranslator(nn.Module):
         """Both streams of section 3, reconstruction and cycle; sides are multiples of 4, values in [-1, 1]."""
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
         z_hazy, z_clear = self.sample(code_hazy), self.sample(code_clear)
-        dehazed, hazed = self.decode(z_hazy, "clear"), self.decode(z_clear, "hazy")
+        if self.variational:
+            hazy_again, hazed = self.decode(torch.cat([z_hazy, z_clear]), "hazy").split((len(hazy), len(clear)))
+            dehazed, clear_again = self.decode(torch.cat([z_hazy, z_clear]), "clear").split((len(hazy), len(clear)))
+        else:  # CycleGAN has no stream of reconstruction
+            dehazed, hazed = self.decode(z_hazy, "clear"), self.decode(z_clear, "hazy")
+            hazy_again, clear_again = hazy, clear
         code_dehazed, code_hazed = self.encode(dehazed, "clear"), self.encode(hazed, "hazy")
-        again = self.variational  # CycleGAN has no stream of reconstruction
         return Translation(
             code_hazy,
             code_clear,
-            self.decode(z_hazy, "hazy") if again else hazy,
-            self.decode(z_clear, "clear") if again else clear,
+            hazy_again,
+            clear_again,
             dehazed,
             hazed,
             code_dehazed,
@@ -118,8 +122,8 @@ def decoder(config: HazeConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
         *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
-        nn.Upsample(scale_factor=2), conv(4 * n, 2 * n, 5), PictureNorm(2 * n, layer=True), nn.ReLU(),
-        nn.Upsample(scale_factor=2), conv(2 * n, n, 5), PictureNorm(n, layer=True), nn.ReLU(),
+        DoubledConv(4 * n, 2 * n), PictureNorm(2 * n, layer=True), nn.ReLU(),
+        DoubledConv(2 * n, n), PictureNorm(n, layer=True), nn.ReLU(),
         conv(n, 3, 7), nn.Tanh(),
     )  # fmt: skip
 

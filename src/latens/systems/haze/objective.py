@@ -55,7 +55,8 @@ class TranslationObjective:
         judge = cast(Judge, model.judges[domain])
         if model.pools is not None:
             fake = cast(ImagePool, model.pools[domain]).exchange(fake)
-        return discriminator_loss(judge(real), judge(fake), self.config.adversarial)
+        scores = [score.split((len(real), len(fake))) for score in judge(torch.cat([real, fake]))]
+        return discriminator_loss([yes for yes, _ in scores], [no for _, no in scores], self.config.adversarial)
 
     def generator_terms(self, model: HazeTranslator, made: Translation, hazy: Tensor, clear: Tensor) -> dict[str, Tensor]:
         """The terms of Eq. 13 that the generators have a hand in, weighted, by name."""

@@ -34,16 +34,19 @@ STRIDE = 32  # picture samples per sample of the code and side
 FOLD = 4  # the picture is folded so many times into channels: no layer works at full size
 AIRLIGHT_RANGE = (0.3, 1.05)
 BETA_RANGE = (0.1, 6.0)
+BLOCK = 16  # picture samples per sample of the coarse code and side
+WEATHER = 4  # numbers that tell the weather: airlight in three colours, beta
 START_DEPTH = -1.0  # logit of the distance that training starts from
 
 
 class SceneCode(NamedTuple):
-    """What a picture says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size."""
+    """What a picture says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size; and its plain colours."""
 
     fine: Float[Tensor, "B c1 h1 w1"]
     middle: Float[Tensor, "B c2 h2 w2"]
     coarse: Float[Tensor, "B c3 h3 w3"]
     whole: Float[Tensor, "B c4 h4 w4"]
+    colours: Float[Tensor, "B 9 h3 w3"]  # mean, smallest and largest of the blocks
 
 
 class PhysicalHaze(nn.Module):
@@ -63,7 +66,8 @@ class PhysicalHaze(nn.Module):
         self.up_fine = Merge(2 * n, n)
         self.depth_head = nn.Sequential(Residual(n), small(nn.Conv2d(n, FOLD * FOLD, 3, padding=1)), nn.PixelShuffle(FOLD))
         nn.init.constant_(head_bias(self.depth_head), START_DEPTH)
-        self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, 4))
+        self.votes = nn.Sequential(nn.Conv2d(8 * n + 9, 4 * n, 1), nn.LeakyReLU(), small(nn.Conv2d(4 * n, 2 * WEATHER, 1)))
+        self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, WEATHER))
         start_at_means(self.weather_head)
 
     def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> Reading:
@@ -77,7 +81,7 @@ class PhysicalHaze(nn.Module):
         middle = self.to_middle(fine)
         coarse = self.to_coarse(middle)
         whole = self.to_whole(coarse)
-        return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None])
+        return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None], block_colours(image))
 
     def depth(self, code: SceneCode) -> Float[Tensor, "B 1 H W"]:
         """Distance relative to the reach of the scene, in (0, 1)."""
@@ -86,8 +90,16 @@ class PhysicalHaze(nn.Module):
         return torch.sigmoid(self.depth_head(features).float())
 
     def weather(self, code: SceneCode) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
-        """Airlight in [0.3, 1.05] and beta in [0.1, 6] per reach of the scene."""
-        found = torch.sigmoid(self.weather_head(summary(code.whole)).float())
+        """Airlight in [0.3, 1.05] and beta in [0.1, 6] per reach of the scene.
+
+        Every position of the coarse code has a vote and a say in each number: far ones know the airlight, contrasts beta.
+        """
+        raised = F.interpolate(code.whole, size=code.coarse.shape[2:], mode="nearest")
+        with torch.autocast(raised.device.type, enabled=False):  # a hundredth of the airlight is much where haze is thick
+            known = torch.cat([raised.float(), code.coarse.float(), code.colours], 1)
+            vote, say = self.votes(known).flatten(2).chunk(2, 1)
+        elected = (vote * torch.softmax(say, 2)).sum(2)
+        found = torch.sigmoid(self.weather_head(summary(code.whole)).float() + elected)
         low, high = AIRLIGHT_RANGE
         log_low, log_high = math.log(BETA_RANGE[0]), math.log(BETA_RANGE[1])
         return low + (high - low) * found[:, :3], torch.exp(log_low + (log_high - log_low) * found[:, 3])
@@ -138,6 +150,12 @@ def head_bias(head: nn.Sequential) -> Tensor:
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
     return last.bias
+
+
+def block_colours(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 9 h w"]:
+    """Mean, smallest and largest value of every colour in blocks of 16 pixels, about zero."""
+    centred = 4 * (image.float() - 0.75)
+    return torch.cat([F.avg_pool2d(centred, BLOCK), -F.max_pool2d(-centred, BLOCK), F.max_pool2d(centred, BLOCK)], 1)
 
 
 def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:

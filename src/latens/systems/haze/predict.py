@@ -21,7 +21,7 @@ from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
 from latens.systems.haze import methods
 from latens.systems.haze.baselines.boundary import BoundaryConfig
-from latens.systems.haze.baselines.dark_channel import FAST
+from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
 from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS, HazeConfig, JudgeConfig
 from latens.systems.haze.estimate import HazeEstimate
@@ -30,6 +30,7 @@ from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, be
 from latens.systems.haze.layers import held_statistics
 from latens.systems.haze.model import STRIDE, HazeTranslator, reach
 from latens.systems.haze.physical import PhysicalHaze, padded
+from latens.systems.haze.strips import dark_channel_pixels
 from latens.systems.haze.temporal import TemporalFilter
 
 if TYPE_CHECKING:
@@ -69,8 +70,12 @@ class Haze:
     def dehaze(self, image: ImageLike | Picture, *, method: str | None = None) -> Image.Image:
         """The picture without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
         picture = image if isinstance(image, Picture) else read_picture(image)
-        hazy = self.tensor(picture.pixels)
-        return to_pil(to_pixels(self.clear(hazy, method or self.default_method)), picture.alpha, picture.grey)
+        chosen = method or self.default_method
+        if chosen == "dcp":
+            pixels = dark_channel_pixels(torch.from_numpy(np.array(picture.pixels)).to(self.device)).cpu().numpy()
+        else:
+            pixels = to_pixels(self.clear(self.tensor(picture.pixels), chosen))
+        return to_pil(pixels, picture.alpha, picture.grey)
 
     @torch.no_grad()
     def clear(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> Float[Tensor, "B 3 H W"]:
@@ -90,7 +95,7 @@ class Haze:
         if self.has(method) and method in TRANSLATORS:
             raise UsageError(f"{method} translates pictures without estimating their haze", hint="use dcp, bccr or physical")
         if method == "dcp":
-            return methods.dark_channel(hazy, FAST)
+            return methods.dark_channel(blocks_of(hazy, FAST.shrink), FAST)
         if method == "bccr":
             return methods.boundary(hazy, BoundaryConfig())
         if method == "dehazenet":

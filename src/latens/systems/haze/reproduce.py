@@ -50,7 +50,7 @@ VARIANTS: Mapping[str, dict[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How long rows are trained and what they are shown; `train` is a folder of scenes to train on beside simulated ones."""
+    """How long rows are trained and what they are shown; `train` are folders of scenes (A,B) beside simulated ones."""
 
     minutes: float = 60.0  # of training for every row
     steps: int = 0  # above 0: instead of the recipe's
@@ -152,7 +152,8 @@ def trained(run: Path, scale: Scale, recipe: str, settings: Mapping[str, str], p
     """The best weights of a run in this folder, which is started or continued; `scale.minutes` bound each call."""
     progress(f"training {run.name} by recipe {recipe}")
     overrides = dict(settings) | ({"run.steps": str(scale.steps)} if scale.steps else {})
-    folders = [Path(scale.train)] if scale.train else []
+    overrides |= {"data.border": str(scale.border)} if scale.border else {}
+    folders = [Path(folder) for folder in scale.train.split(",") if folder]
     if scale.prefix == "tiny":
         overrides |= {"data.scenes": "2"}
     train("haze", recipe=recipe, data=folders, run_dir=run, overrides=overrides, max_time=60 * scale.minutes, resume=True)

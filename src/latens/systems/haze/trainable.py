@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from latens.errors import UsageError
+from latens.errors import UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import DehazeNet, PatchObjective
 from latens.systems.haze.config import LEARNED, TRANSLATORS
 from latens.systems.haze.dataset import PatchData, SceneData, UnpairedData
@@ -21,7 +21,7 @@ from latens.training.objective import Trainable
 
 
 def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
-    """`data` are folders of scenes with depth, or one that holds the folders hazy/ and clear/; none: simulated streets.
+    """`data` are folders of scenes with depth, or of real pictures (see `is_unpaired`); none: simulated streets.
 
     Raises UsageError for an unknown kind of model, for unpaired data where depth is needed, and for several processes: the
     adversarial pair is trained in one.
@@ -42,16 +42,32 @@ def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
     return Trainable(DehazeNet(), PatchObjective(config.objective), PatchData(scenes, config.data.batch))
 
 
-def is_unpaired(folder: Path) -> bool:
-    """Whether the folder holds real hazy and real clear pictures."""
-    return (folder / "hazy").is_dir() and (folder / "clear").is_dir()
+def is_unpaired(source: Path) -> bool:
+    """Whether it names real pictures: a folder that holds hazy/ and clear/, or hazy:FOLDER and clear:FOLDER."""
+    return domain_of(source) is not None or ((source / "hazy").is_dir() and (source / "clear").is_dir())
+
+
+def domain_of(source: Path) -> tuple[str, Path] | None:
+    """("hazy" or "clear", folder) of such a word, or None."""
+    domain, colon, folder = str(source).partition(":")
+    return (domain, Path(folder)) if colon and domain in ("hazy", "clear") else None
 
 
 def _pictures(config: TrainConfig, data: Sequence[Path]) -> Any:
-    unpaired = [folder for folder in data if is_unpaired(folder)]
+    unpaired = [source for source in data if is_unpaired(source)]
     if not unpaired:
         return SceneData(data, config.data, config.run.seed)
     if len(unpaired) < len(data):
         raise UsageError("unpaired folders and folders with depth are not mixed", where="--data", hint="give one kind")
-    hazy, clear = ([folder / domain for folder in unpaired] for domain in ("hazy", "clear"))
-    return UnpairedData(hazy, clear, config.data, config.run.seed)
+    folders: dict[str, list[Path]] = {"hazy": [], "clear": []}
+    for source in unpaired:
+        named = domain_of(source)
+        for domain, folder in [named] if named else [(name, source / name) for name in folders]:
+            folders[domain].append(folder)
+    for domain, found in folders.items():
+        if not found:
+            raise UsageError(f"there are no {domain} pictures", where="--data", hint="give hazy:FOLDER and clear:FOLDER")
+        for folder in found:
+            if not folder.is_dir():
+                raise UnreadableInput("not a folder", where=str(folder), hint=f"give the folder of {domain} pictures")
+    return UnpairedData(folders["hazy"], folders["clear"], config.data, config.run.seed)

@@ -6,7 +6,7 @@ Of a clear outdoor picture nearly every window holds something dark in some colo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 SMALLEST_AIRLIGHT = 0.05  # a black picture has no airlight to divide by
+
+
+class Blocks(NamedTuple):
+    """Statistics of every colour in blocks of pixels, in [0, 1]."""
+
+    mean: Float[Tensor, "B 3 h w"]
+    darkest: Float[Tensor, "B 3 h w"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,7 @@ FAST = DarkChannelConfig(shrink=4)
 def dark_channel_prior(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig | None = None) -> HazeEstimate:
     """Transmission and airlight of hazy pictures in [0, 1], of any size."""
     config = config or DarkChannelConfig()
-    coarse, airlight = coarse_transmission(hazy, config)
+    coarse, airlight = coarse_transmission(blocks_of(hazy, config.shrink), config)
     guide = hazy if config.colour_guide else luminance(hazy)
     radius = max(config.radius // config.shrink, 1)
     fitted = fit_guide(block_mean(guide, config.shrink), coarse, radius, config.epsilon)
@@ -50,15 +57,19 @@ def dark_channel_prior(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig
     return HazeEstimate(t.clamp_(config.floor, 1), airlight, config.floor)
 
 
-def coarse_transmission(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig) -> tuple[Tensor, Tensor]:
+def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:
+    """What the estimate needs to know of a picture: mean and smallest value of every colour in blocks."""
+    return Blocks(block_mean(hazy, factor), block_min(hazy, factor))
+
+
+def coarse_transmission(blocks: Blocks, config: DarkChannelConfig) -> tuple[Tensor, Tensor]:
     """1 - omega dark(I / A), (B, 1, h, w) for the blocks of `shrink`, and A (B, 3), before refinement.
 
     The windows reach as far as at full size, up to a block.
     """
     radius = round((config.patch - 1) / 2 / config.shrink)
-    darkest = block_min(hazy, config.shrink)
-    airlight = airlight_of(block_mean(hazy, config.shrink), dark_channel(darkest, radius), config.brightest)
-    return 1 - config.omega * dark_channel(darkest / airlight[:, :, None, None], radius), airlight
+    airlight = airlight_of(blocks.mean, dark_channel(blocks.darkest, radius), config.brightest)
+    return 1 - config.omega * dark_channel(blocks.darkest / airlight[:, :, None, None], radius), airlight
 
 
 def dark_channel(image: Float[Tensor, "B 3 H W"], radius: int) -> Float[Tensor, "B 1 H W"]:

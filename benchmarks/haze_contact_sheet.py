@@ -1,0 +1,58 @@
+"""One picture of a folder of real hazy photographs by every method that can run here, side by side.
+
+python benchmarks/haze_contact_sheet.py hazy/ -o sheet.png
+python benchmarks/haze_contact_sheet.py hazy/ -o sheet.png --runs table1/runs     # models that were trained there
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.systems.haze.config import CLASSICAL, LEARNED
+from latens.systems.haze.predict import Haze, load, read_folder, ready
+
+HEAD = 16  # rows of a caption
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--out", type=Path, default=Path("contact_sheet.png"))
+    parser.add_argument("--runs", type=Path, help="folder with a run for every kind of model: KIND/best")
+    parser.add_argument("--width", type=int, default=256, help="of a picture on the sheet, in pixels")
+    arguments = parser.parse_args()
+    haze = load("haze", device="cpu")
+    for kind in LEARNED if arguments.runs else ():
+        best = arguments.runs / kind / "best"
+        if best.is_dir():
+            haze.learned[kind] = ready(read_folder(best)[1], haze.device)
+    methods = [method for method in (*CLASSICAL, *LEARNED) if haze.has(method)]
+    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    rows = [row(haze, path, methods, arguments.width) for path in paths]
+    heads = caption(["input", *methods], arguments.width)
+    Image.fromarray(np.concatenate([heads, *rows])).save(arguments.out)
+    print(arguments.out)
+
+
+def row(haze: Haze, path: Path, methods: list[str], width: int) -> np.ndarray:
+    """The input and what every method makes of it at full size, reduced to one width."""
+    picture = read_picture(path)
+    views = [Image.fromarray(picture.pixels), *(haze.dehaze(picture, method=method) for method in methods)]
+    height = round(width * picture.pixels.shape[0] / picture.pixels.shape[1])
+    return np.concatenate([np.asarray(view.convert("RGB").resize((width, height), Image.Resampling.BOX)) for view in views], 1)
+
+
+def caption(names: list[str], width: int) -> np.ndarray:
+    image = Image.new("RGB", (width * len(names), HEAD), "white")
+    for index, name in enumerate(names):
+        ImageDraw.Draw(image).text((index * width + 4, 2), name, "black")
+    return np.asarray(image)
+
+
+if __name__ == "__main__":
+    main()
