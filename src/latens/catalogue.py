@@ -77,7 +77,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             sha256="13075b9b48c3d449a6179cc709ce098849e1785711429cb1b8fd2231b1d3ca85",
             size=2_957_584,
             licence="Apache-2.0",
-            trained_on="400 simulated streets, 192 NYU and 2 KITTI scenes with depth, haze of 002, section 4.1.1; see the model card",
+            trained_on="400 simulated streets, 194 NYU and 2 KITTI scenes with depth; see the model card",
             metrics=MappingProxyType({}),
         ),
     }
