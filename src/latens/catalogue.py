@@ -68,7 +68,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             size=17_381_362,
             licence="Apache-2.0",
             trained_on="simulated embryos: 18,000 pictures of 256 x 256; see the model card",
-            metrics=MappingProxyType({}),
+            metrics=MappingProxyType({"AP on simulated embryos, %": 89.9}),
         ),
         "haze_physical": ModelEntry(
             name="haze_physical",
@@ -78,7 +78,17 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             size=2_957_584,
             licence="Apache-2.0",
             trained_on="400 simulated streets, 194 NYU and 2 KITTI scenes with depth; see the model card",
-            metrics=MappingProxyType({}),
+            metrics=MappingProxyType({"haze removal on 3 Cityscapes scenes, dB": 23.0}),
+        ),
+        "parts": ModelEntry(
+            name="parts",
+            system="parts",
+            folder=WEIGHTS / "parts",
+            sha256="bc50ea41735c27d42f31fcad166f4da4834b96e6ebc6ad9701e5cc9e436a5065",
+            size=3_826_236,
+            licence="Apache-2.0",
+            trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
+            metrics=MappingProxyType({"parts in use of 32": 25.0}),
         ),
     }
 )
