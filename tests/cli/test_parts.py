@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from latens import catalogue
 from latens.cli.main import main
+from latens.systems.parts import predict
 
 Capture = pytest.CaptureFixture[str]
 
@@ -64,12 +64,12 @@ def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Cap
     assert main([*words[:-1], "33", "--device", "cpu"]) == 2
 
 
-@pytest.mark.skipif("parts" in catalogue.MODELS, reason="there are weights in the box")
 @pytest.mark.parametrize(
     "words", [["parts", "x.png"], ["evaluate", "parts"], ["reproduce", "parts/figure4"], ["bench", "parts"]]
 )
 def test_without_weights_one_error_says_what_to_do(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "MODELS", {})
     Image.new("RGB", (20, 20)).save("x.png")
     assert main([*words, "--device", "cpu"]) == 6
     said = capsys.readouterr().err.splitlines()
