@@ -47,7 +47,22 @@ class Block(nn.Module):
         return F.relu(self.second_norm(self.second(y)) + self.project(x))
 
 
-class SlimResNet(nn.Module):
+class Staged(nn.Module):
+    """A stem and stages, one after the other; gives the map after every stage."""
+
+    stem: nn.Module
+    stages: nn.ModuleList
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class SlimResNet(Staged):
     """(B, 3, H, W) -> four maps at strides 4, 8, 16, 32 with w, 2w, 4w, 8w channels."""
 
     def __init__(self, width: int) -> None:
@@ -58,14 +73,6 @@ class SlimResNet(nn.Module):
         )
         steps = zip([width, *self.channels], self.channels, (1, 2, 2, 2), strict=False)
         self.stages = nn.ModuleList(ResidualStage(before, after, stride) for before, after, stride in steps)
-
-    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
 
 
 def norm(channels: int) -> nn.GroupNorm:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 
 from latens.errors import UsageError
+from latens.inference.memory import peak_memory
 from latens.inference.report import Table
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.predict import AmodalSegmenter
@@ -66,7 +65,7 @@ def run(segmenter: AmodalSegmenter, *, repeats: int = REPEATS, size: int = SIZE,
         raise UsageError("at least one repeat is needed", where=f"repeats {repeats}")
     pixels = embryo(np.random.default_rng(SEED), EmbryoConfig(size=size)).image
     found = segmenter.segment_pixels(pixels)  # kernels are chosen and memory is taken in the first call
-    before = _peak_memory()
+    before = peak_memory()
     parts: dict[str, Callable[[], object]] = {"segment": lambda: segmenter.segment_pixels(pixels)}
     if beside:
         parts["torchvision Mask R-CNN, ResNet-50"] = _torchvision(pixels, segmenter.device)
@@ -90,7 +89,7 @@ def run(segmenter: AmodalSegmenter, *, repeats: int = REPEATS, size: int = SIZE,
         repeats=repeats,
         seconds={name: median(values) for name, values in samples.items()},
         peak_memory=before,
-        peak_memory_beside=_peak_memory(),
+        peak_memory_beside=peak_memory(),
     )
 
 
@@ -108,15 +107,3 @@ def _torchvision(pixels: np.ndarray, device: torch.device) -> Callable[[], objec
         return model([image])
 
     return act
-
-
-def _peak_memory() -> int:
-    """Bytes. The kernel's own mark where there is one: what getrusage says includes the parent of a forked process."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

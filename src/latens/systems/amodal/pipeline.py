@@ -26,7 +26,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from latens.data.masks import boxes_of, crop
-from latens.nn.resnet import SlimResNet, norm
+from latens.nn.resnet import SlimResNet, Staged, norm
 from latens.systems.amodal.config import AmodalConfig, BackboneConfig
 from latens.systems.amodal.heads import (
     BOX_REGION,
@@ -245,7 +245,7 @@ class Backbone(nn.Module):
         return list(self.fpn(maps).values())
 
 
-class ResNet50(nn.Module):
+class ResNet50(Staged):
     """The stages of torchvision's ResNet-50, from scratch, with group normalisation."""
 
     def __init__(self) -> None:
@@ -253,14 +253,6 @@ class ResNet50(nn.Module):
         whole = resnet50(weights=None, norm_layer=norm)
         self.stem = nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool)
         self.stages = nn.ModuleList([whole.layer1, whole.layer2, whole.layer3, whole.layer4])
-
-    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
 
 
 class FloatHead(RPNHead):  # type: ignore[misc]

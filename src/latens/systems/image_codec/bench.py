@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ from PIL import Image
 from latens.data.images import Pixels, read_picture
 from latens.errors import UsageError
 from latens.inference.demo import photographs
+from latens.inference.memory import peak_memory
 from latens.inference.report import Table
 from latens.systems.image_codec.predict import ImageCodec
 
@@ -114,7 +113,7 @@ def run(
         bytes=len(blob),
         repeats=repeats,
         timings=tuple(timings),
-        peak_memory=_peak_memory(),
+        peak_memory=peak_memory(),
         peak_device_memory=torch.cuda.max_memory_allocated(codec.device) if on_gpu else None,
     )
 
@@ -179,15 +178,3 @@ def _wait(device: torch.device) -> None:
 def _timing(name: str, samples: list[tuple[float, float]], part: _Part) -> Timing:
     walls = [wall for wall, _ in samples]
     return Timing(name, median(walls), min(walls), median(cpu for _, cpu in samples), part.work, part.unit)
-
-
-def _peak_memory() -> int:
-    """Bytes. The kernel's own mark where there is one: what getrusage says includes the parent of a forked process."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
