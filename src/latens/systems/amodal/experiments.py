@@ -26,7 +26,7 @@ from latens.systems.amodal.evaluate import digest, frozen_pictures, measure
 from latens.systems.amodal.predict import AmodalSegmenter, load
 from latens.systems.amodal.sources import Annotated, HeldOut, Nuclei, Source, source_of, together
 from latens.systems.amodal.trainable import common_classes
-from latens.systems.amodal.variants import RIVAL_OF, VARIANTS, configured, parameters, settings_of
+from latens.systems.amodal.variants import VARIANTS, coded, configured, parameters, settings_of
 from latens.training.config import TrainConfig, override
 from latens.training.run import recipe_of, train
 
@@ -52,7 +52,6 @@ class Scale:
     pictures: int = 500  # test pictures, at most
     side: int = 256  # their longer side, pixels
     test: str = ""  # another data set that is tested on, whole; a word as for --data
-    equal: bool = True  # baselines get as many parameters as the model of the paper; false: the plain head of Mask R-CNN
     rows: tuple[str, ...] = ()  # train and measure these variants only; the others are shown as far as they are done
 
 
@@ -200,7 +199,7 @@ class Laboratory:
 
     def settings(self, variant: str, seed: int) -> dict[str, str]:
         """All that makes the recipe of the scale the run of a row. Trains the shared mask code if the row needs it."""
-        code = {} if variant in RIVAL_OF else {"objective.code_from": str(self.shared_code)}
+        code = {"objective.code_from": str(self.shared_code)} if coded(variant) else {}
         return self._row_settings(variant, seed) | code
 
     def _row_settings(self, variant: str, seed: int) -> dict[str, str]:
@@ -229,10 +228,7 @@ class Laboratory:
 
     def head(self, variant: str) -> dict[str, str]:
         """The settings of a variant at this scale."""
-        settings = settings_of(variant, self.base.model)
-        if variant in RIVAL_OF and not self.scale.equal:
-            settings["model.head.dense"] = "0"
-        return settings
+        return settings_of(variant, self.base.model)
 
     def parameters(self, variant: str) -> int:
         """Parameters of a variant, those of its mask code included."""
@@ -260,7 +256,7 @@ class Laboratory:
 
     def _run_parts(self, variant: str, seed: int) -> list[object]:
         config = dataclasses.asdict(override(self.base, self._row_settings(variant, seed)))
-        return [config, self.fingerprint, "" if variant in RIVAL_OF else self.code_identity]
+        return [config, self.fingerprint, self.code_identity if coded(variant) else ""]
 
     def _code_parts(self, seed: int) -> list[object]:
         return [dataclasses.asdict(override(self.code_base, self.code_settings(seed))), self.fingerprint]

@@ -33,8 +33,8 @@ LEGEND = (
 
 
 def table1(lab: Laboratory) -> list[Block]:
-    """Table 1: the head of Mask R-CNN against the shape code."""
-    return comparison(lab, TABLE_1, EMBRYOS, [("vq", "fcn")])
+    """Table 1: the head of Mask R-CNN, as it is and with as many parameters, against the shape code."""
+    return comparison(lab, TABLE_1, EMBRYOS, [("vq", "fcn-plain"), ("vq", "fcn")])
 
 
 def table2(lab: Laboratory) -> list[Block]:
@@ -52,7 +52,7 @@ def comparison(lab: Laboratory, rows: Sequence[Row], printed_on: str, pairs: Seq
     results = lab.results([row.variant for row in rows])
     of = {row.variant: [result for result in results if result.variant == row.variant] for row in rows}
     columns = ["model", "seeds", *MEASURES.values(), "parameters", "minutes", f"paper mAP ({printed_on})"]
-    table = Table(columns, [[*measured(row, of[row.variant]), f"{row.printed:.1f}"] for row in rows], LEGEND)
+    table = Table(columns, [[*measured(row, of[row.variant]), paper(row.printed)] for row in rows], LEGEND)
     by_variant = {row.variant: row for row in rows}
     differences = [difference(by_variant[one], by_variant[other], of[one], of[other]) for one, other in pairs]
     columns = ["difference", "seeds", *(MEASURES[name] for name in COMPARED), f"paper mAP ({printed_on})"]
@@ -74,7 +74,12 @@ def difference(one: Row, other: Row, ours: Sequence[Result], theirs: Sequence[Re
     for name in COMPARED:
         gains = [100 * (a.numbers[name] - b.numbers[name]) for a, b in both]
         cells.append(spread([gain for gain in gains if not math.isnan(gain)], "+.2f"))
-    return [f"{one.name} - {other.name}", str(len(both)), *cells, f"{one.printed - other.printed:+.1f}"]
+    return [f"{one.name} - {other.name}", str(len(both)), *cells, paper(one.printed - other.printed, "+.1f")]
+
+
+def paper(value: float, form: str = ".1f") -> str:
+    """A number of the paper, or a dash where it has none."""
+    return "-" if math.isnan(value) else f"{value:{form}}"
 
 
 def percents(results: Sequence[Result], name: str) -> list[float]:

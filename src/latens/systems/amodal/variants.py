@@ -17,6 +17,7 @@ ASN = {"model.head.asn": "true"}
 VARIANTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "fcn": FCN,
+        "fcn-plain": {**FCN, "model.head.dense": "0"},
         "vq": {},
         "asn-fcn": {**FCN, **ASN},
         "asn-vq": ASN,
@@ -28,8 +29,13 @@ RIVAL_OF: Mapping[str, str] = MappingProxyType({"fcn": "vq", "asn-fcn": "asn-vq"
 """Baselines, and the model of the paper that each is to have as many parameters as."""
 
 
+def coded(variant: str) -> bool:
+    """Whether a variant reads a mask code."""
+    return VARIANTS[variant].get("model.head.mask") != "fcn"
+
+
 def settings_of(variant: str, base: AmodalConfig) -> dict[str, str]:
-    """What makes `base`, the sizes of a recipe, this variant. Baselines get a dense path that makes parameters equal."""
+    """What makes `base`, the sizes of a recipe, this variant. Rivals get a dense path that makes parameters equal."""
     settings = dict(VARIANTS[variant])
     if variant in RIVAL_OF:
         wanted = parameters(configured(VARIANTS[RIVAL_OF[variant]], base))
