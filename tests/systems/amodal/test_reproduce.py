@@ -30,7 +30,7 @@ from latens.systems.amodal.recipes import desk, tiny
 from latens.systems.amodal.reproduce import train_and_reproduce
 from latens.systems.amodal.sources import source_of, together
 from latens.systems.amodal.tables import difference, measured, paper
-from latens.systems.amodal.variants import RIVAL_OF, VARIANTS, coded, configured, parameters, settings_of
+from latens.systems.amodal.variants import RIVALS, VARIANTS, coded, configured, parameters, settings_of
 from latens.training.config import override
 
 SMALL = {"steps": "1", "code_steps": "2", "seeds": "2", "pictures": "2"}
@@ -56,10 +56,10 @@ def refuse(text: str) -> float:
 def test_a_table_is_trained_once_and_shares_its_runs(tmp_path: Path) -> None:
     said: list[str] = []
     first = make("table1", tmp_path, said)
-    first_seed = ["fcn-plain, seed 0", "fcn, seed 0", "mask code, seed 0", "vq, seed 0"]
-    assert trained(said) == [*first_seed, "fcn-plain, seed 1", "fcn, seed 1", "vq, seed 1"]
+    first_seed = ["fcn-plain, seed 0", "fcn-wide, seed 0", "fcn, seed 0", "mask code, seed 0", "vq, seed 0"]
+    assert trained(said) == [*first_seed, "fcn-plain, seed 1", "fcn-wide, seed 1", "fcn, seed 1", "vq, seed 1"]
     assert [(row[0], row[1], row[-1]) for row in first["rows"]] == [(row.name, "2", paper(row.printed)) for row in TABLE_1]
-    assert [row[-1] for row in first["differences"]] == ["+1.7", "-"]
+    assert [row[-1] for row in first["differences"]] == ["+1.7", "-", "-"]
     written = json.loads((tmp_path / "table1.json").read_text(), parse_constant=refuse)
     runs = [(row.variant, seed) for row in TABLE_1 for seed in (0, 1)]
     assert [(run["variant"], run["seed"]) for run in written["runs"]] == runs
@@ -107,7 +107,7 @@ def test_a_stopped_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         make("table1", tmp_path, said, seeds="1")
     monkeypatch.setattr(experiments, "measure", measure)
     make("table1", tmp_path, said, seeds="1")
-    assert trained(said) == ["fcn-plain, seed 0", "fcn, seed 0", "mask code, seed 0", "vq, seed 0"]
+    assert trained(said) == ["fcn-plain, seed 0", "fcn-wide, seed 0", "fcn, seed 0", "mask code, seed 0", "vq, seed 0"]
 
 
 TABLE = """
@@ -154,7 +154,7 @@ def test_cells_are_means_and_differences_are_paired_by_seed() -> None:
 def test_rows_are_variants_and_baselines_have_equal_parameters() -> None:
     assert {row.variant for row in (*TABLE_1, *TABLE_2, *TABLE_3)} == set(VARIANTS)
     for base in (desk().model, tiny().model):
-        for baseline, model in RIVAL_OF.items():
+        for baseline, (model, _) in RIVALS.items():
             sizes = [parameters(configured(settings_of(variant, base), base)) for variant in (baseline, model)]
             assert abs(sizes[0] / sizes[1] - 1) < 0.05
 

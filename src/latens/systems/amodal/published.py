@@ -16,6 +16,7 @@ EMBRYOS, KINS = "embryo cells, private", "KINS"
 
 TABLE_1 = (
     Row("Mask R-CNN, FCN", "fcn-plain", 66.5),
+    Row("Mask R-CNN, FCN, wider", "fcn-wide", math.nan),
     Row("Mask R-CNN, FCN and dense path", "fcn", math.nan),
     Row("Mask R-CNN, VQ-VAE (ours)", "vq", 68.2),
 )

@@ -34,7 +34,7 @@ LEGEND = (
 
 def table1(lab: Laboratory) -> list[Block]:
     """Table 1: the head of Mask R-CNN, as it is and with as many parameters, against the shape code."""
-    return comparison(lab, TABLE_1, EMBRYOS, [("vq", "fcn-plain"), ("vq", "fcn")])
+    return comparison(lab, TABLE_1, EMBRYOS, [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")])
 
 
 def table2(lab: Laboratory) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -12,12 +13,14 @@ from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.training.config import override
 
 FCN = {"model.head.mask": "fcn", "model.head.occlusion": "false"}
+PLAIN = {**FCN, "model.head.dense": "0"}
 ASN = {"model.head.asn": "true"}
 
 VARIANTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "fcn": FCN,
-        "fcn-plain": {**FCN, "model.head.dense": "0"},
+        "fcn-plain": PLAIN,
+        "fcn-wide": PLAIN,
         "vq": {},
         "asn-fcn": {**FCN, **ASN},
         "asn-vq": ASN,
@@ -25,8 +28,11 @@ VARIANTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "vq-refined": {"model.head.occlusion": "false"},
     }
 )
-RIVAL_OF: Mapping[str, str] = MappingProxyType({"fcn": "vq", "asn-fcn": "asn-vq"})
-"""Baselines, and the model of the paper that each is to have as many parameters as."""
+RIVALS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"fcn": ("vq", "dense"), "fcn-wide": ("vq", "channels"), "asn-fcn": ("asn-vq", "dense")}
+)
+"""Baselines, the model of the paper that each is to have as many parameters as, and what of its head is widened for that."""
+WIDEST = 1024
 
 
 def coded(variant: str) -> bool:
@@ -35,11 +41,12 @@ def coded(variant: str) -> bool:
 
 
 def settings_of(variant: str, base: AmodalConfig) -> dict[str, str]:
-    """What makes `base`, the sizes of a recipe, this variant. Rivals get a dense path that makes parameters equal."""
+    """What makes `base`, the sizes of a recipe, this variant. Rivals are as large as what they are compared with."""
     settings = dict(VARIANTS[variant])
-    if variant in RIVAL_OF:
-        wanted = parameters(configured(VARIANTS[RIVAL_OF[variant]], base))
-        settings["model.head.dense"] = str(equal_dense(configured(settings, base), wanted))
+    if variant in RIVALS:
+        model, field = RIVALS[variant]
+        wanted = parameters(configured(VARIANTS[model], base))
+        settings[f"model.head.{field}"] = str(equal_width(configured(settings, base), field, wanted))
     return settings
 
 
@@ -49,16 +56,17 @@ def configured(settings: Mapping[str, str], base: AmodalConfig) -> AmodalConfig:
     return override(sizes, {key.removeprefix("model."): value for key, value in settings.items()})
 
 
-def equal_dense(baseline: AmodalConfig, wanted: int) -> int:
-    """Channels of the baseline's dense path with which its parameters come nearest to `wanted`; parameters are linear in them.
+def equal_width(baseline: AmodalConfig, field: str, wanted: int) -> int:
+    """The width of a part of the baseline's head with which its parameters come nearest to `wanted`; at most `WIDEST`."""
 
-    0, the plain head, where that alone is as large.
-    """
-    one, two = (parameters(replace(baseline, head=replace(baseline.head, dense=dense))) for dense in (1, 2))
-    return max(0, round(1 + (wanted - one) / (two - one)))
+    def size(width: int) -> int:
+        return parameters(override(baseline, {f"head.{field}": str(width)}))
+
+    above = bisect_left(range(1, WIDEST), wanted, key=size) + 1
+    return min((max(above - 1, 1), above), key=lambda width: abs(size(width) - wanted))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def parameters(config: AmodalConfig) -> int:
     """All parameters of a model, those of its frozen mask code included."""
     return sum(parameter.numel() for parameter in AmodalRCNN(config).parameters())

@@ -68,7 +68,7 @@ def dehazenet(hazy: Float[Tensor, "B 3 H W"], net: DehazeNet) -> Coarse:
 
 
 def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
-    factor = reduction(hazy, model.config.work)
+    factor = shrinkage(hazy, model.config.work)
     small = block_mean(hazy, factor)
     code = model.encode(padded(small, STRIDE), "hazy")
     airlight, beta = model.weather(code)
@@ -78,13 +78,18 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
 
 def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Float[Tensor, "B 1 H W"]:
     """Relative distance in [0, 1] of clear pictures, at full size."""
-    factor = reduction(clear, model.config.work)
+    factor = shrinkage(clear, model.config.work)
     small = block_mean(clear, factor)
     depth = model.depth(model.encode(padded(small, STRIDE), "clear"))[:, :, : small.shape[2], : small.shape[3]]
     if factor == 1:
         return depth
     fitted = fit_guide(luminance(small), depth, PHYSICAL_RADIUS, PHYSICAL_EPSILON)
     return fitted.apply(luminance(clear), factor).clamp(0, 1)
+
+
+def shrinkage(image: Tensor, side: int) -> int:
+    """Blocks of so many pixels make the shorter side about `side`."""
+    return max(round(min(image.shape[2:]) / side), 1)
 
 
 def reduction(image: Tensor, side: int) -> int:
