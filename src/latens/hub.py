@@ -71,11 +71,11 @@ def compact_model(source: Path, target: Path) -> None:
     Raises ModelMissing or ModelError.
     """
     found = load_model(source)
-    try:
-        weights = compact(found.weights)
+    try:  # files give tensors in any order; sorted, the same model makes the same files
+        weights = compact(dict(sorted(found.weights.items())))
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
-    save_model(target, found.config, weights, found.coding)
+    save_model(target, found.config, weights, dict(sorted(found.coding.items())))
 
 
 def locate(name_or_path: str | Path) -> Path:
