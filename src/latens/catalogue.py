@@ -32,7 +32,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """One model: a folder as `latens.hub` writes it, the hash it computes, and the size of its tensors in bytes."""
+    """One model: a folder as `latens.hub` writes it, the hash it computes, and the size of its tensor files in bytes."""
 
     name: str
     system: str
@@ -64,11 +64,11 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             name="amodal",
             system="amodal",
             folder=WEIGHTS / "amodal",
-            sha256="bc6336b32440519e3d4d0eb134d6c7a2857077e3503952f6f1121dca61362bcf",
-            size=17_381_362,
+            sha256="f640ae60d56be807fc26bf7f013463b29bdbda544ae30f72656161913d18adee",
+            size=8_792_626,
             licence="Apache-2.0",
             trained_on="simulated embryos: 18,000 pictures of 256 x 256; see the model card",
-            metrics=MappingProxyType({"AP on simulated embryos, %": 89.9}),
+            metrics=MappingProxyType({"AP on simulated embryos, %": 90.1}),
         ),
         "haze_physical": ModelEntry(
             name="haze_physical",
@@ -84,8 +84,8 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             name="parts",
             system="parts",
             folder=WEIGHTS / "parts",
-            sha256="bc50ea41735c27d42f31fcad166f4da4834b96e6ebc6ad9701e5cc9e436a5065",
-            size=3_826_236,
+            sha256="ecca0580daf500d5d01ee180f783cd28a701fdd0cfa8d57799a2aa14d64011cf",
+            size=1_008_748,
             licence="Apache-2.0",
             trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
             metrics=MappingProxyType({"parts in use of 32": 25.0}),

@@ -1,5 +1,5 @@
 """Model folders: config.json beside model.safetensors (or model-1, model-2, ... when large), identified by the hash of their
-tensors; never a pickle.
+tensor files; never a pickle. Large weights may be stored in eight bits (`latens.compact`): they are expanded on loading.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from latens.catalogue import folder_of
+from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
 
@@ -26,7 +27,7 @@ SHARD = 4_800_000  # bytes of tensors in one file
 
 class ModelFolder(NamedTuple):
     config: dict[str, Any]
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # expanded, where they are stored in eight bits
     coding: dict[str, Tensor]  # frozen integers of the entropy coder; empty for a model that writes no streams
     sha256: str  # over all tensor files
 
@@ -52,13 +53,29 @@ def load_model(folder: Path) -> ModelFolder:
     config = read_config(folder)
     digests: list[str] = []
     try:
-        weights = _read(folder, config["files"][WEIGHTS], digests)
+        weights = expand(_read(folder, config["files"][WEIGHTS], digests))
         coding = _read(folder, config["files"][CODING], digests)
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
         ) from None
+    except ValueError as error:
+        raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
     return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+
+
+def compact_model(source: Path, target: Path) -> None:
+    """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
+
+    The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
+    Raises ModelMissing or ModelError.
+    """
+    found = load_model(source)
+    try:  # files give tensors in any order; sorted, the same model makes the same files
+        weights = compact(dict(sorted(found.weights.items())))
+    except ValueError as error:
+        raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
+    save_model(target, found.config, weights, dict(sorted(found.coding.items())))
 
 
 def locate(name_or_path: str | Path) -> Path:

@@ -1,0 +1,86 @@
+"""Large weights of layers in eight bits: int8 numbers, and one float32 scale for every row, the first dimension.
+
+A model folder may hold `NAME#int8` (the shape of NAME) and `NAME#scale` (its rows) in place of NAME. The tensor is their
+product, one float32 multiplication a number, so it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int8
+
+NUMBERS, SCALE = "#int8", "#scale"
+LEAST = 4096  # numbers in a tensor that is worth it
+LARGEST = 127
+CLIPS = [1 - k / 50 for k in range(26)]  # share of the largest number of a row at which the row is cut: 1, 0.98, ... 0.5
+
+
+def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model with large weights in eight bits, everything else as it is.
+
+    Large weights are floating-point tensors called `*.weight` of two dimensions or more and at least `LEAST` numbers: biases,
+    norms, buffers such as codebooks, and integers are never among them. Raises ValueError for one with NaN or infinity.
+    """
+    kept: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(".weight") and tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= LEAST:
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} is not finite")
+            kept[name + NUMBERS], kept[name + SCALE] = quantise(tensor)
+        else:
+            kept[name] = tensor
+    return kept
+
+
+def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undoes `compact` up to rounding, in float32; what is not in eight bits comes back as it is.
+
+    Raises ValueError where numbers and scales do not belong together.
+    """
+    full: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(NUMBERS):
+            plain = name.removesuffix(NUMBERS)
+            full[plain] = dequantise(plain, tensor, tensors.get(plain + SCALE))
+        elif not name.endswith(SCALE):
+            full[name] = tensor
+        elif name.removesuffix(SCALE) + NUMBERS not in tensors:
+            raise ValueError(f"{name.removesuffix(SCALE)} has a scale and no numbers")
+    return full
+
+
+def quantise(tensor: Float[Tensor, "R ..."]) -> tuple[Int8[Tensor, "R ..."], Float[Tensor, "R"]]:
+    """Numbers and scales of least squared error, row by row, among the scales that cut the row at one of `CLIPS`.
+
+    The root mean squared error of a row is at most its largest magnitude / 254, that of a row that is not cut.
+    """
+    rows = tensor.detach().float().flatten(1)
+    largest = rows.abs().amax(1)
+    scale, least = torch.ones_like(largest), torch.full_like(largest, torch.inf)
+    for clip in CLIPS:
+        tried = (clip * largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+        error = (_rounded(rows, tried) * tried[:, None] - rows).square().sum(1)
+        scale = torch.where(error < least, tried, scale)
+        least = torch.minimum(error, least)
+    return _rounded(rows, scale).to(torch.int8).view(tensor.shape), scale
+
+
+def dequantise(name: str, numbers: Int8[Tensor, "R ..."], scale: Float[Tensor, "R"] | None) -> Float[Tensor, "R ..."]:
+    """The tensor that numbers and scales stand for. Raises ValueError, with its name, where they do not belong together."""
+    if scale is None:
+        raise ValueError(f"{name} has numbers and no scale")
+    if numbers.dtype != torch.int8 or scale.dtype != torch.float32 or numbers.ndim < 2 or scale.shape != numbers.shape[:1]:
+        raise ValueError(f"numbers and scale of {name} do not fit")
+    if not scale.isfinite().all():
+        raise ValueError(f"the scale of {name} is not finite")
+    return numbers.float() * scale.view(-1, *[1] * (numbers.ndim - 1))
+
+
+def _rounded(rows: Float[Tensor, "R N"], scale: Float[Tensor, "R"]) -> Float[Tensor, "R N"]:
+    return (rows / scale[:, None]).round().clamp(-LARGEST, LARGEST)
