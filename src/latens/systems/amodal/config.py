@@ -53,7 +53,6 @@ class HeadConfig:
     refine: bool = True  # the refinement decoder, Eq. 4
     occlusion: bool = True  # the occlusion branch, Eq. 2
     asn: bool = False  # occlusion classification and multi-level coding of Qi et al. 2019
-    classifier: str = "dense"  # of codewords: "dense", one for each position (section 4.2); "shared", one for all
     resolution: int = 28  # N: the refined (or regressed) mask is N x N
     channels: int = 64  # of the convolutions of the mask heads
     dense: int = 8  # channels of the 7 x 7 map that the fully connected layer reads; with "fcn", 0 leaves that layer out

@@ -7,8 +7,6 @@ N side of a refined mask. Region features are 14 x 14 for masks and 7 x 7 for bo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -82,52 +80,11 @@ class CodeHead(nn.Module):
         outputs = code.codewords * code.grid**2
         self.dense = nn.Linear(config.dense * BOX_REGION**2, outputs)
         nn.init.normal_(self.dense.weight, std=0.01)
-        nn.init.constant_(self.dense.bias, rare(code.codewords))
+        nn.init.constant_(self.dense.bias, -math.log(code.codewords - 1))  # sigmoid(bias) = 1 / K
 
     def forward(self, region: Float[Tensor, "R F 14 14"]) -> Float[Tensor, "R K M M"]:
         logits: Tensor = self.dense(self.body(region).flatten(1))
         return logits.view(-1, *self.shape).float()
-
-
-class SharedCodeHead(nn.Module):
-    """The same with one classifier for all positions of the code: what the fully connected layer sees of the whole object is
-    added to what the convolutions see at a position, and the sum is classified.
-
-    Every region trains that classifier M x M times, so that it learns in a fraction of the steps. Raises ValueError when the
-    grid of the code is not that of the region features, or half of it.
-    """
-
-    def __init__(self, features: int, config: HeadConfig, code: MaskCodeConfig) -> None:
-        super().__init__()
-        stride = REGION // code.grid
-        if code.grid * stride != REGION or stride > 2:
-            raise ValueError(f"a code of {code.grid} x {code.grid} does not lie on region features of {REGION} x {REGION}")
-        c = config.channels
-        self.shape = (c, code.grid, code.grid)
-        self.body = nn.Sequential(conv(features, c), conv(c, c), conv(c, c, stride=stride))
-        self.narrow = conv(c, config.dense, stride=2 // stride)
-        self.dense = nn.Linear(config.dense * BOX_REGION**2, c * code.grid**2)
-        nn.init.normal_(self.dense.weight, std=0.01)
-        self.classify = nn.Conv2d(c, code.codewords, 1)
-        assert self.classify.bias is not None
-        nn.init.constant_(self.classify.bias, rare(code.codewords))
-
-    def forward(self, region: Float[Tensor, "R F 14 14"]) -> Float[Tensor, "R K M M"]:
-        local = self.body(region)
-        whole = self.dense(self.narrow(local).flatten(1)).view(-1, *self.shape)
-        logits: Tensor = self.classify(F.relu(local + whole))
-        return logits.float()
-
-
-CODE_HEADS: Mapping[str, type[CodeHead] | type[SharedCodeHead]] = MappingProxyType(
-    {"dense": CodeHead, "shared": SharedCodeHead}
-)
-"""By `HeadConfig.classifier`."""
-
-
-def rare(codewords: int) -> float:
-    """The logit of a chance of 1 / K, from which training starts."""
-    return -math.log(codewords - 1)
 
 
 class ShapeCodeModule(nn.Module):
@@ -139,7 +96,7 @@ class ShapeCodeModule(nn.Module):
 
     def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:
         super().__init__()
-        self.head = CODE_HEADS[config.classifier](features, config, code)
+        self.head = CodeHead(features, config, code)
         self.refinement = Refinement(features, classes, config, code) if config.refine else None
 
     def forward(self, region: Float[Tensor, "R F 14 14"], autoencoder: MaskAutoencoder) -> MaskPrediction:

@@ -48,7 +48,7 @@ def desk() -> TrainConfig:
         recipe="desk",
         model=AmodalConfig(),
         data=SceneConfig(),
-        objective=LossConfig(code_steps=2000),
+        objective=LossConfig(code_steps=2000, code=0.2),
         optim=OptimConfig(lr=6e-4, warmup=200, ema=0.999, decay_share=0.5, clip=5.0),
         run=RunConfig(steps=10_000, log_every=50, validate_every=1000, checkpoint_every=250),
     )
