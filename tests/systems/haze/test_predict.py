@@ -171,6 +171,9 @@ def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
     relative = DepthFormat(relative=True, hole=None)
     by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, reach_metres=100)).astype(int)
     assert np.abs(by_metres - by_share)[1:].max() <= 2
+    floats = (metres / 7).astype(np.float32)  # as networks give them: neither metres nor within 1 or 255
+    by_floats = np.asarray(haze.haze(image, visibility=150, depth=floats, depth_format=relative, reach_metres=100)).astype(int)
+    assert np.abs(by_metres - by_floats).max() <= 1
     refined = np.asarray(haze.haze(image, visibility=150, depth=metres, refine_depth=True)).astype(int)
     assert 0 < np.abs(refined - by_metres).mean() < 16
     assert haze.haze(image, method="mmd").size == (144, 96)
