@@ -1,4 +1,4 @@
-"""Three promises of haze, measured with the models in the box: the knob, clips that do not flicker, large pictures without seams.
+"""Three promises of haze, measured with the models in the box: the knob, clips without flicker, large pictures without seams.
 
     python benchmarks/haze_promises.py visibility SCENES       # clear pictures with depth in metres
     python benchmarks/haze_promises.py clips FOGGY             # hazy photographs; simulated streets are added

@@ -26,7 +26,9 @@ def evaluate(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Parameter(name="--set", negative=(), help="haze only: key=value changes how scenes are shown, as border=12; repeat it."),
+        Parameter(
+            name="--set", negative=(), help="haze only: key=value changes how scenes are shown, as border=12; repeat it."
+        ),
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for table, plot and JSON.")] = None,
     options: Compute = Compute(),  # noqa: B008

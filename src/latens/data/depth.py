@@ -139,7 +139,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
         share = 100 * nan.mean()
         raise InputError(
             f"the depth map contains NaN ({share:.3g} % of its pixels)",
-            hint="where NaN is a hole: --depth-format metres_nan, or DepthFormat(hole=math.nan)"
+            hint="where NaN is a hole: --depth-format metres_nan, or DepthFormat(hole=math.nan)",
         )
     sky = np.isposinf(stored) | (stored >= form.sky if form.sky is not None else False)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -125,8 +125,8 @@ class EvaluationReport:
         border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
             f"{scenes} scenes of {self.source}, {self.protocol.draws} weathers each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
-            f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a scale that it "
-            f"does not state.{without}"
+            f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
+            f"scale that it does not state.{without}"
         )
 
     def table(self) -> str:

@@ -134,8 +134,8 @@ class Haze:
 
         Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) of `depth_format`, or
         of what is usual for it (`usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
-        moves its edges to those of the picture, as measured depth needs. Without `depth` it is predicted by the physical model. With a translator as
-        `method` the haze is what the model has learned, and nothing of it can be set.
+        moves its edges to those of the picture, as measured depth needs. Without `depth` it is predicted by the physical model.
+        With a translator as `method` the haze is what the model has learned, and nothing of it can be set.
 
         Raises InputError for depth that does not fit, UsageError for settings that do not, ModelMissing.
         """
