@@ -77,6 +77,19 @@ def test_haze_with_depth_from_a_folder(folder: Path, capsys: Capture) -> None:
     assert "no depth map for b.jpg" in capsys.readouterr().err
 
 
+def test_depth_in_a_png_is_relative_and_it_is_said(folder: Path, capsys: Capture) -> None:
+    depth, out = folder.parent / "d.png", folder.parent / "foggy.png"
+    Image.fromarray(np.linspace(1, 40_000, 40).astype(np.uint16)[:, None].repeat(60, 1)).save(depth)
+    command = ["haze", str(folder / "a.png"), "-o", str(out), "--visibility", "60", "--depth", str(depth), "--reach", "90"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "visibility 60 m" in shown
+    assert "the farthest at 90 m" in shown
+    hazy = np.asarray(Image.open(out)).astype(float)
+    near, middle = hazy[1].std(), hazy[20].std()
+    assert middle / near == pytest.approx(np.exp(-np.log(20) * 90 * (19 / 39) / 60), abs=0.03)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "expected"),
     [
@@ -85,6 +98,7 @@ def test_haze_with_depth_from_a_folder(folder: Path, capsys: Capture) -> None:
         (["haze", "A", "--depth", "D", "--depth-format", "inches"], 2, "no depth format 'inches'"),
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "no depth map"),
+        (["haze", "A", "--depth", "D", "--reach", "90"], 2, "--reach is for relative"),
         (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
         (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
         (["dehaze", "C", "-o", "-"], 2, "standard output"),

@@ -25,6 +25,7 @@ from latens.data.depth import (
     read_depth,
     relative_depth,
     to_depth,
+    usual_format,
 )
 from latens.data.exr import read_exr
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
@@ -233,3 +234,28 @@ def test_every_truncation_and_flip_of_an_exr_is_reported(values: np.ndarray) -> 
         except LatensError:
             met += 1
     assert met > 100  # zlib notices damage to what it packed
+
+
+def test_what_numbers_usually_mean(tmp_path: Path) -> None:
+    whole = png(tmp_path / "street_depth.png", [[10, 200]], np.uint8)
+    lidar = png(tmp_path / "street_depth256.png", [[256, 512]])
+    Image.fromarray(np.array([[1.5, 2.5]], np.float32)).save(tmp_path / "d.tiff")
+    png(tmp_path / "whole.tiff", [[256, 512]])
+    np.save(tmp_path / "d.npy", np.ones((1, 2)))
+    assert usual_format(whole) == usual_format(tmp_path / "whole.tiff") == FORMATS["relative"]
+    assert usual_format(lidar) == FORMATS["kitti"]
+    for metric in (tmp_path / "d.npy", tmp_path / "d.exr", tmp_path / "d.tiff", np.ones((1, 2))):
+        assert usual_format(metric) == FORMATS["metres"]
+    assert usual_format(tmp_path / "missing.png").relative  # reading it says what is wrong
+
+
+def test_nan_and_zero_are_holes_where_nan_is_one() -> None:
+    values = np.array([[5.0, np.nan], [0.0, 5.0]])
+    assert read_depth(values, FORMATS["metres_nan"]).tolist() == [[5, 5], [5, 5]]
+
+
+def test_a_jpeg_is_no_depth_map_and_is_told_so(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "d.jpg")
+    with pytest.raises(UnreadableInput, match="known kind") as caught:
+        read_depth(tmp_path / "d.jpg")
+    assert "BytesIO" not in str(caught.value)

@@ -11,8 +11,10 @@ from cyclopts.validators import Number
 
 from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
 from latens.errors import UsageError
+from latens.systems.haze.config import TRANSLATORS
 
 if TYPE_CHECKING:
+    from latens.data.depth import DepthFormat
     from latens.inference.batch import Job
 
 
@@ -29,8 +31,12 @@ def haze(
         Path | None, Parameter(help="A depth map (PNG, NPY, EXR), or a folder of them by the names of the pictures.")
     ] = None,
     depth_format: Annotated[
-        str, Parameter(help="metres, relative, kitti, nyu, nyu8 or apolloscape: what its numbers mean.")
-    ] = "metres",
+        str | None,
+        Parameter(
+            help="metres, metres_nan, relative, kitti, nyu, nyu8 or apolloscape: what its numbers mean.  "
+            "[default: metres in NPY and EXR, relative in PNG]"
+        ),
+    ] = None,
     reach: Annotated[
         float | None,
         Parameter(validator=Number(gt=0), help="Metres of the farthest point, where depth is relative or predicted."),
@@ -74,9 +80,12 @@ def haze(
     from latens.cli.dehaze import record, save_picture
     from latens.data.depth import format_of
     from latens.data.images import read_picture
-    from latens.systems.haze.predict import REACH, load
+    from latens.systems.haze.formation import visibility_of_beta
+    from latens.systems.haze.predict import REACH, load, scattering
 
-    form = format_of(depth_format)
+    form = None if depth_format is None else format_of(depth_format)
+    coefficient = scattering(visibility, beta, reach or REACH)
+    how = method or f"visibility {visibility_of_beta(coefficient):.4g} m"
     loaded = load(model, device=options.device, threads=options.threads)
     if (method is not None and not loaded.has(method)) or (method is None and depth is None and not loaded.has("physical")):
         loaded.model(method or "physical")  # says what is missing, before any work
@@ -85,11 +94,13 @@ def haze(
     def work(job: Job, tick: Tick) -> dict[str, Any]:
         started = time.perf_counter()
         picture = read_picture(job.input)
+        path = depth_of(job.input, depth)
+        notes = picture.notes if method in TRANSLATORS else (*picture.notes, depth_note(path, form, reach))
         image = loaded.haze(
             picture,
             visibility=visibility,
             beta=beta,
-            depth=depth_of(job.input, depth),
+            depth=path,
             depth_format=form,
             airlight=airlight,
             reach_metres=reach or REACH,
@@ -97,9 +108,24 @@ def haze(
             refine_depth=refine_depth,
         )
         save_picture(job, image)
-        return record(job, image.width, image.height, method or "Eq. 1", time.perf_counter() - started, picture.notes)
+        return record(job, image.width, image.height, how, time.perf_counter() - started, notes)
 
     return run_files(jobs, work, voice, force=force, what="hazing").exit_status
+
+
+def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None) -> str:
+    """How distances came about, for people. Raises UsageError for a reach of depth in metres, which has its own."""
+    from latens.data.depth import usual_format
+    from latens.systems.haze.predict import REACH
+
+    if depth is None:
+        return f"depth predicted, the farthest at {reach or REACH:g} m"
+    if (form or usual_format(depth)).relative:
+        return f"depth is relative, the farthest at {reach or REACH:g} m"
+    if reach is not None:
+        what = "--reach is for relative or predicted depth, and this one is in metres"
+        raise UsageError(what, where=str(depth), hint="leave --reach out, or give --depth-format relative")
+    return "depth in metres"
 
 
 def depth_of(picture: Path, depth: Path | None) -> Path | None:

@@ -6,6 +6,7 @@ measurement, are filled from their surroundings. Only what is a depth map of the
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
@@ -27,6 +28,8 @@ Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
+PICTURES = ("PNG", "TIFF", "PPM")  # kinds of picture that depth is read from
+NEAREST = 1e-6  # a reach below is none
 QUANTILE = 0.999  # distance that stands for the reach of a scene: single pixels beyond it are often wrong
 
 
@@ -35,7 +38,7 @@ class DepthFormat:
     """How stored values become depth: metres = value * scale, or for disparities scale / (value - offset)."""
 
     scale: float = 1.0  # metres per stored unit; of a disparity, focal length * baseline * units per pixel
-    hole: float | None = 0.0  # stored value without a measurement; NaN is allowed; None: every value is one
+    hole: float | None = 0.0  # stored value without a measurement; NaN: that and 0; None: every value is one
     sky: float | None = None  # stored values from this one on are sky
     disparity: bool = False
     offset: float = 0.0
@@ -50,7 +53,8 @@ FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
         "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimetres
         "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten metres
         "metres": DepthFormat(),  # NPY and EXR
-        "relative": DepthFormat(relative=True, hole=None),
+        "metres_nan": DepthFormat(hole=math.nan),
+        "relative": DepthFormat(relative=True),
     }
 )
 
@@ -67,6 +71,20 @@ def format_of(name: str) -> DepthFormat:
     if name not in FORMATS:
         raise UsageError(f"no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def usual_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
+    """What the numbers usually mean where nobody says: metres in arrays, NPY, EXR and float TIFF; KITTI's units in files that
+    are named ...depth256.png; otherwise whole numbers of a picture are relative.
+    """
+    if isinstance(source, np.ndarray) or Path(source).suffix.lower() in (".npy", ".exr"):
+        return FORMATS["metres"]
+    if Path(source).name.endswith("depth256.png"):
+        return FORMATS["kitti"]
+    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(source, formats=PICTURES) as image:
+        if image.mode == "F":
+            return FORMATS["metres"]
+    return FORMATS["relative"]
 
 
 def cityscapes_format(camera: Camera) -> DepthFormat:
@@ -116,10 +134,13 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
     nan = np.isnan(stored)
     hole = np.zeros(stored.shape, bool)
     if form.hole is not None:
-        hole = nan if math.isnan(form.hole) else stored == form.hole
+        hole = nan | (stored == 0) if math.isnan(form.hole) else stored == form.hole
     if (nan & ~hole).any():
         share = 100 * nan.mean()
-        raise InputError(f"the depth map contains NaN ({share:.3g} % of its pixels)", hint="use DepthFormat(hole=math.nan)")
+        raise InputError(
+            f"the depth map contains NaN ({share:.3g} % of its pixels)",
+            hint="where NaN is a hole: --depth-format metres_nan, or DepthFormat(hole=math.nan)",
+        )
     sky = np.isposinf(stored) | (stored >= form.sky if form.sky is not None else False)
     with np.errstate(divide="ignore", invalid="ignore"):
         if form.disparity:
@@ -163,12 +184,16 @@ def relative_depth(depth: Depth, reach: float | None = None) -> Depth:
 
     The reading under which the numbers of 002 fit its ranges of beta: d in [0, 1]. Raises InputError when all is sky.
     """
-    finite = depth[np.isfinite(depth)]
-    if finite.size == 0 and reach is None:
-        raise InputError("the depth map is sky only, so it has no reach", hint="give the reach in metres")
-    scale = reach if reach is not None else float(np.quantile(finite, QUANTILE))
-    relative: Depth = np.clip(depth / max(scale, 1e-6), 0, 1).astype(np.float32)
+    relative: Depth = np.clip(depth / (reach_of(depth) if reach is None else max(reach, NEAREST)), 0, 1).astype(np.float32)
     return relative
+
+
+def reach_of(depth: Depth) -> float:
+    """The 99.9 % quantile of the depth, without the sky; above 0. Raises InputError when all is sky."""
+    finite = depth[np.isfinite(depth)]
+    if finite.size == 0:
+        raise InputError("the depth map is sky only, so it has no reach", hint="give the reach in metres")
+    return max(float(np.quantile(finite, QUANTILE)), NEAREST)
 
 
 def _stored(path: Path) -> np.ndarray[Any, Any]:
@@ -181,6 +206,9 @@ def _stored(path: Path) -> np.ndarray[Any, Any]:
         return _picture(data)
     except (InputError, LimitExceeded) as error:
         raise error.at(str(path)) from None
+    except UnidentifiedImageError as error:
+        what, hint = "this is no depth map of a known kind", f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}"
+        raise UnreadableInput(what, where=str(path), hint=hint) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         what = f"this is no depth map, or a damaged one ({' '.join(str(error).split())[:120]})"
         raise UnreadableInput(what, where=str(path), hint=f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}") from error
@@ -194,7 +222,7 @@ def _npy(data: bytes) -> np.ndarray[Any, Any]:
 
 
 def _picture(data: bytes) -> np.ndarray[Any, Any]:
-    with Image.open(io.BytesIO(data), formats=("PNG", "TIFF", "PPM")) as image:
+    with Image.open(io.BytesIO(data), formats=PICTURES) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise LimitExceeded(f"{image.width} x {image.height} are more pixels than the limit of {PIXEL_LIMIT:,}")
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from latens.catalogue import MODELS
-from latens.errors import UnreadableInput, UsageError
+from latens.errors import InputError, UnreadableInput, UsageError
 from latens.systems.haze import bench
 from latens.systems.haze.config import HazeConfig
-from latens.systems.haze.evaluate import DEHAZE, PAPER, SYNTHESIS, Protocol, evaluate, show
+from latens.systems.haze.evaluate import DEHAZE, PAPER, SYNTHESIS, Protocol, evaluate, protocol_with, show
 from latens.systems.haze.predict import Haze, load, network
 from latens.systems.haze.reproduce import NAMES, ROWS, reproduce
-from latens.systems.haze.scenes import Scene
+from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulate import street
 
 SMALL = Protocol(side=64, draws=2, simulated=2, reach=120)
@@ -70,6 +70,22 @@ def test_a_folder_with_a_bad_scene(haze: Haze, tmp_path: Path) -> None:
     assert report.exit_status == 3
     with pytest.raises(UnreadableInput):
         evaluate(haze, tmp_path / "nothing", None)
+
+
+def test_a_white_frame_is_cut_off(haze: Haze, tmp_path: Path) -> None:
+    framed = np.full((60, 80, 3), 255, np.uint8)
+    framed[6:-6, 6:-6] = 100
+    Image.fromarray(framed).save(tmp_path / "a.png")
+    Image.fromarray(np.linspace(1, 200, 60)[:, None].repeat(80, 1).astype(np.uint8)).save(tmp_path / "a_depth.png")
+    settings = {"border": "6", "draws": "1"}
+    report = evaluate(haze, tmp_path, None, protocol=protocol_with(settings, tmp_path))
+    assert "6 pixels cut off" in report.setting()
+    assert float(show(load_scene(find_scenes(tmp_path)[0], border=6), 0, 0, report.protocol).clear.max()) < 0.5
+    with pytest.raises(InputError, match="border of 30"):
+        evaluate(haze, tmp_path, None, protocol=protocol_with({"border": "30"}, tmp_path))
+    for wrong in ({"draws": "0"}, {"border": "-1"}, {"borders": "1"}):
+        with pytest.raises(UsageError):
+            protocol_with(wrong, tmp_path)
 
 
 def test_table_1_trains_what_is_missing_and_goes_on(tmp_path: Path) -> None:

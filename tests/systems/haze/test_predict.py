@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ from latens.systems.haze.formation import beta_of_visibility, measure_beta
 from latens.systems.haze.objective import half_weights
 from latens.systems.haze.predict import Haze, load, network
 from latens.systems.haze.simulate import street
+from latens.systems.haze.temporal import motion_between
 
 TINY = {
     "physical": HazeConfig(kind="physical", channels=8, work=64),
@@ -171,6 +173,9 @@ def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
     relative = DepthFormat(relative=True, hole=None)
     by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, reach_metres=100)).astype(int)
     assert np.abs(by_metres - by_share)[1:].max() <= 2
+    floats = (metres / 7).astype(np.float32)  # as networks give them: neither metres nor within 1 or 255
+    by_floats = np.asarray(haze.haze(image, visibility=150, depth=floats, depth_format=relative, reach_metres=100)).astype(int)
+    assert np.abs(by_metres - by_floats).max() <= 1
     refined = np.asarray(haze.haze(image, visibility=150, depth=metres, refine_depth=True)).astype(int)
     assert 0 < np.abs(refined - by_metres).mean() < 16
     assert haze.haze(image, method="mmd").size == (144, 96)
@@ -226,3 +231,14 @@ def test_a_cut_starts_anew_and_translators_refuse_clips(haze: Haze) -> None:
 
     with pytest.raises(UsageError, match="translates"):
         list(haze.dehaze_clip(frames(), method="mmd"))
+
+
+def test_a_noisy_sky_moves_with_what_is_around_it() -> None:
+    rng = np.random.default_rng(0)
+    wide = np.full((96, 170), 0.8)
+    wide[60:] = cv2.GaussianBlur(rng.random((36, 170)), (0, 0), 2) * 2 - 0.5
+    before, now = (wide[:, i : i + 160] + rng.normal(0, 0.01, (96, 160)) for i in (0, 3))
+    motion = motion_between(before.astype(np.float32), now.astype(np.float32))
+    moved = motion.columns - np.arange(160)
+    assert float(np.abs(moved[10:40, 10:-10] - 3).mean()) < 0.5  # without it: the motion of noise, some pixels any way
+    assert float(np.abs(moved[70:90, 10:-10] - 3).mean()) < 0.3

@@ -115,6 +115,16 @@ def test_real_folders_are_unpaired(tmp_path: Path) -> None:
         build(recipes.tiny(), [tmp_path])
 
 
+def test_real_pictures_may_be_upright_or_wide(tmp_path: Path) -> None:
+    save(tmp_path / "hazy" / "upright.png", np.full((120, 70, 3), 200, np.uint8))
+    save(tmp_path / "clear" / "wide.png", np.full((70, 100, 3), 50, np.uint8))
+    parts = build(replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=1)), [tmp_path])
+    model, held_out = parts.model.eval(), parts.data.validation()
+    assert "cycle_psnr" in parts.objective.validate(model, held_out)
+    for view in parts.objective.pictures(model, held_out).values():
+        assert view.shape[1] > 64 + 64 + 64  # all four, as high as the lower
+
+
 def test_an_unknown_model_and_too_small_scenes_are_refused() -> None:
     config = recipes.tiny()
     with pytest.raises(UsageError, match="gan"):

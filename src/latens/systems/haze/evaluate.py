@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latens.data.depth import relative_depth
 from latens.data.files import write_atomic
-from latens.errors import InputError, LatensError
+from latens.errors import InputError, LatensError, UsageError
 from latens.inference.report import Page, Section, Table
 from latens.metrics.image import mean_db, psnr, ssim
 from latens.systems.haze import methods
@@ -36,6 +36,7 @@ from latens.systems.haze.formation import (
 from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.predict import REACH, Haze, to_pixels
 from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, find_scenes, load_scene, simulated
+from latens.training.config import override
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
 DRAW_SEED = 4110  # stream of the weathers that scenes are shown in
@@ -121,10 +122,11 @@ class EvaluationReport:
         scenes = len({row.scene for row in self.rows})
         depth = f"d / {self.protocol.reach:g} m" if self.protocol.reach else "d / its own 99.9 % quantile"
         without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
+        border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
             f"{scenes} scenes of {self.source}, {self.protocol.draws} weathers each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
-            f"{depth}, short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a scale that it "
-            f"does not state.{without}"
+            f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
+            f"scale that it does not state.{without}"
         )
 
     def table(self) -> str:
@@ -160,7 +162,7 @@ def evaluate(
 
     Raises UnreadableInput where the folder holds no such scene, InputError where none can be used.
     """
-    protocol = protocol or Protocol(reach=0.0 if data else REACH)
+    protocol = protocol or protocol_with({}, data)
     tell = progress or (lambda line: None)
     learned = [kind for kind in LEARNED if haze.has(kind)]
     rows: list[Row] = []
@@ -184,6 +186,14 @@ def evaluate(
     if out is not None:
         report.save(out)
     return report
+
+
+def protocol_with(settings: dict[str, str], data: Path | None) -> Protocol:
+    """The usual protocol for these scenes with `settings` changed. Raises UsageError for a setting that is not known."""
+    protocol = override(Protocol(reach=0.0 if data else REACH), settings)
+    if protocol.draws < 1 or any(value < 0 for value in asdict(protocol).values()):
+        raise UsageError("a setting is too small", where="--set", hint="draws is 1 or more, the others 0 or more")
+    return protocol
 
 
 def _scenes(data: Path | None, protocol: Protocol) -> Iterator[Scene | str]:

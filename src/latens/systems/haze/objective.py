@@ -157,7 +157,8 @@ def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
 
 
 def side_by_side(views: Sequence[Float[Tensor, "1 3 H W"]]) -> np.ndarray:
-    row = torch.cat([view.float().cpu() for view in views], 3)[0].clamp(0, 1).mul(255).round().byte()
+    height = min(view.shape[2] for view in views)
+    row = torch.cat([view[:, :, :height].float().cpu() for view in views], 3)[0].clamp(0, 1).mul(255).round().byte()
     return row.permute(1, 2, 0).numpy()
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latens.catalogue import MODELS
-from latens.data.depth import FORMATS, DepthFormat, read_depth
+from latens.data.depth import DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
 from latens.errors import ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
@@ -123,7 +123,7 @@ class Haze:
         visibility: float | None = None,
         beta: float | None = None,
         depth: str | Path | np.ndarray[Any, Any] | None = None,
-        depth_format: DepthFormat = FORMATS["metres"],
+        depth_format: DepthFormat | None = None,
         airlight: tuple[float, float, float] = (MEAN_AIRLIGHT,) * 3,
         reach_metres: float = REACH,
         method: str | None = None,
@@ -132,10 +132,10 @@ class Haze:
     ) -> Image.Image:
         """The picture in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
 
-        Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) in metres, or of
-        another `depth_format`; relative depth is multiplied with `reach_metres`; `refine_depth` moves its edges to those of
-        the picture, as measured depth needs. Without `depth` it is predicted by the physical model. With a translator as
-        `method` the haze is what the model has learned, and nothing of it can be set.
+        Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) of `depth_format`, or
+        of what is usual for it (`usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
+        moves its edges to those of the picture, as measured depth needs. Without `depth` it is predicted by the physical model.
+        With a translator as `method` the haze is what the model has learned, and nothing of it can be set.
 
         Raises InputError for depth that does not fit, UsageError for settings that do not, ModelMissing.
         """
@@ -160,7 +160,7 @@ class Haze:
 
     @torch.no_grad()
     def metres(
-        self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat, reach_metres: float
+        self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat | None, reach_metres: float
     ) -> Float[Tensor, "1 1 H W"]:
         """Distance of every pixel, given or predicted."""
         if depth is None:
@@ -168,11 +168,9 @@ class Haze:
                 what = "depth is predicted by the physical model, which is not in the box"
                 raise ModelMissing(what, hint="give --depth FILE, or a trained model with --model")
             return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
+        form = form or usual_format(depth)
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
-        scale = reach_metres if form.relative else 1.0
-        most = float(values[np.isfinite(values)].max())
-        if form.relative and most > 1:  # stored as 8 or 16 bits
-            values = values / np.float32(255 if most <= 255 else 65535)
+        scale = reach_metres / reach_of(values) if form.relative else 1.0
         return torch.from_numpy(values * np.float32(scale))[None, None].to(self.device)
 
     @torch.no_grad()

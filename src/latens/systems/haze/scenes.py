@@ -20,7 +20,7 @@ from PIL import Image
 
 from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
-from latens.errors import UnreadableInput
+from latens.errors import InputError, UnreadableInput
 from latens.systems.haze.simulate import street
 
 STORED = DepthFormat(relative=True)  # of files whose unit is not known; 0 is a hole
@@ -82,10 +82,13 @@ def _with_depth(path: Path, folder: Path) -> ScenePath | None:
 def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
     """The picture and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
 
-    Raises InputError for a depth map of another size, without measurements or with NaN.
+    Raises InputError for a depth map of another size, without measurements or with NaN, and where the border is all there is.
     """
     picture = read_picture(found.image)
     depth = read_depth(found.depth, found.form, size=picture.pixels.shape[:2])
+    if 2 * border >= min(depth.shape):
+        what = f"nothing is left of {depth.shape[1]} x {depth.shape[0]} pixels without a border of {border}"
+        raise InputError(what, where=str(found.image))
     inner = (slice(border, -border or None), slice(border, -border or None))
     return reduced(Scene(found.name, picture.pixels[inner], depth[inner]), side)
 

@@ -7,6 +7,7 @@ work on a few rows. Letters: H W size of the picture, h w of it in blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,10 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
         means.append(joined.float().mean(1))
         darkest.append(joined.amin(1))
     mean, dark = (torch.cat(p).view(-1, width, 3).permute(2, 0, 1)[None].contiguous().float() for p in (means, darkest))
+    if width % factor == 0:  # the same as pooling, in a third of the time
+        mean_parts, dark_parts = ([part[..., offset::factor] for offset in range(factor)] for part in (mean, dark))
+        mean, dark = reduce(torch.add, mean_parts), reduce(torch.minimum, dark_parts)
+        return Blocks(mean.div_(255 * factor), dark.div_(255))
     across = (1, factor)
     return Blocks(
         F.avg_pool2d(mean, across, ceil_mode=True, count_include_pad=False).div_(255),
@@ -69,16 +74,14 @@ def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Te
     """The picture without its haze, the estimate refined by it; `small` are the means of its blocks."""
     fitted = fit_guide(luminance(small), coarse.t, coarse.radius, coarse.epsilon)
     result = torch.empty_like(pixels)
+    airlight = 255 * coarse.airlight[:, :, None, None]
     for strip in strips(pixels, coarse.factor):
         red, green, blue = strip.colours.unbind(1)
         guide = (red * (LUMA[0] / 255)).add_(green, alpha=LUMA[1] / 255).add_(blue, alpha=LUMA[2] / 255)[:, None]
         t = guide_rows(fitted, strip, coarse.factor, guide).clamp_(max(SMALLEST, coarse.floor), 1)
         gain = t.reciprocal_()
-        # J = I / t + A (1 - 1 / t), and one half because bytes are cut off, not rounded.
-        veil = torch.addcmul(
-            torch.full_like(coarse.airlight, 0.5)[:, :, None, None], 1 - gain, 255 * coarse.airlight[:, :, None, None]
-        )
-        clear = veil.addcmul_(strip.colours, gain).clamp_(0, 255)
+        # J = A + (I - A) / t, and one half because bytes are cut off, not rounded.
+        clear = torch.addcmul(airlight + 0.5, strip.colours.sub_(airlight), gain).clamp_(0, 255)
         result[strip.first : strip.last] = clear[0].byte().permute(1, 2, 0)
     return result
 

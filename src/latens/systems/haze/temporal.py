@@ -13,9 +13,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 KEEP = 0.8  # of the past, where the past fits
 KEEP_AIRLIGHT = 0.9
-TOLERANCE = 0.04  # grey difference at which the past counts little
+TOLERANCE = 0.04  # grey difference at which the past counts little; half of it, as noise makes, counts nearly nothing
 CUT = 0.35  # mean agreement below which a new scene has begun
 SMALLEST_SIDE = 16  # below, motion is not looked for
+PLAIN = 1e-3  # squared slope of the grey values below which a place does not tell its own motion
 
 
 class TemporalFilter:
@@ -53,7 +54,7 @@ class TemporalFilter:
             motion = self.motion.enlarged(now.shape[0], now.shape[1])
             moved = motion.follow(self.picture)
             difference = box_blur(np.abs(now - moved).mean(2))
-            share = np.exp(-((difference / TOLERANCE) ** 2)) * motion.inside() * (1 - t[0, 0].cpu().numpy())
+            share = alike(difference) * motion.inside() * (1 - t[0, 0].cpu().numpy())
             now = now + share[..., None].astype(np.float32) * (moved - now)
         self.picture = now
         return torch.from_numpy(now).permute(2, 0, 1)[None].to(hazy)
@@ -80,7 +81,7 @@ class Motion(NamedTuple):
 
     def agreement(self, before: Array, now: Array) -> Array:
         """How far grey values along the motion are the same, in [0, 1]."""
-        agreement: Array = np.exp(-(((now - self.follow(before)) / TOLERANCE) ** 2)) * self.inside()
+        agreement: Array = alike(now - self.follow(before)) * self.inside()
         return agreement.astype(np.float32)
 
     def enlarged(self, height: int, width: int) -> Motion:
@@ -95,7 +96,10 @@ class Motion(NamedTuple):
 
 
 def motion_between(before: Array, now: Array) -> Motion:
-    """Dense flow of grey pictures (h, w) in [0, 1]; none is looked for in tiny ones."""
+    """Dense flow of grey pictures (h, w) in [0, 1]; none is looked for in tiny ones.
+
+    Skies and walls of fog show noise only, which has no motion to find: they move as what is around them, or as all.
+    """
     import cv2
 
     columns, rows = _grid(*now.shape)
@@ -104,7 +108,28 @@ def motion_between(before: Array, now: Array) -> Motion:
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.zeros((*now.shape, 2), np.float32)
     flow = np.asarray(search.calc(_bytes(now), _bytes(before), start))  # from here to where it was
-    return Motion(columns + flow[..., 0], rows + flow[..., 1])
+    slope = steepness(now)
+    weight, spread = slope**2, max(now.shape) / 16
+    overall = (flow * weight).sum((0, 1)) / max(float(weight.sum()), 1e-12)
+    known, total = (cv2.GaussianBlur(part, (0, 0), spread) for part in (flow * weight, weight))
+    around = (known + PLAIN**2 * overall) / (total[..., None] + PLAIN**2)
+    flow = around + slope / (slope + PLAIN) * (flow - around)
+    return Motion(columns + flow[..., 0].astype(np.float32), rows + flow[..., 1].astype(np.float32))
+
+
+def steepness(grey: Array) -> Array:
+    """Squared slope of the grey values (h, w, 1), without that of the noise of single pixels."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(grey, (0, 0), 2.0)
+    down, across = cv2.Sobel(smooth, -1, 0, 1), cv2.Sobel(smooth, -1, 1, 0)
+    return np.asarray(down**2 + across**2)[..., None]
+
+
+def alike(difference: Array) -> Array:
+    """How far grey values that differ so much are the same, in [0, 1]."""
+    result: Array = np.exp(-((difference / TOLERANCE) ** 4))
+    return result
 
 
 def box_blur(values: Array) -> Array:
