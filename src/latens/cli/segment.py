@@ -54,7 +54,8 @@ def segment(
     segmenter = load(model, device=options.device, threads=options.threads)
     voice.heading(segmenter)
     if segmenter.trained_on is not None:
-        voice.say(f"it was trained on {segmenter.trained_on.split(';')[0]}; for other pictures train one (--model)")
+        known = segmenter.trained_on.split(";")[0]
+        voice.say(f"it knows {known}; elsewhere it finds cells that are not there: train your own (--model)")
 
     def work(job: Job, tick: Tick) -> dict[str, Any]:
         return segment_one(segmenter, job, score)

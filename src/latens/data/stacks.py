@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import re
 import struct
 import zlib
@@ -26,6 +27,7 @@ MOST_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of grey values of more than 8 bits
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, and room for the last directory
+FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
 HINT = "copy the file again; more kinds of TIFF are read with the extra `micro`: pip install 'latens[micro]'"
 
@@ -64,8 +66,17 @@ def count_frames(path: Path) -> int:
 
 
 def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
-    """The picture of a file, or the first page of a TIFF, as (H, W, 3) bytes, stretched like those of a stack."""
+    """The picture of a file, the first page of a TIFF, or page N of stack.tif#N, as (H, W, 3) bytes, stretched as in stacks.
+
+    Raises what `read_frames` does, and UnreadableInput for a page that is not there.
+    """
     limits = limits or ImageLimits()
+    place = frame_place(path)
+    if place is not None:
+        page = next(itertools.islice(read_frames(place[0], limits), place[1] - 1, None), None)
+        if page is None:
+            raise UnreadableInput(f"there is no page {place[1]}", where=str(place[0]))
+        return page
     if path.suffix.lower() in TIFF_ENDINGS:
         return next(read_frames(path, limits))
     deep = False
@@ -75,6 +86,14 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
         return read_picture(path, limits=limits).pixels
     with reading(path), Image.open(path, formats=("PNG", "PPM")) as image:
         return _page(image, 0, path, limits)
+
+
+def frame_place(path: Path) -> tuple[Path, int] | None:
+    """Stack and page, from 1, of a name such as stack.tif#3, as the files of segmented stacks have it; None for a file."""
+    found = FRAME.fullmatch(path.name)
+    if found is None or path.is_file():
+        return None
+    return path.with_name(found[1]), int(found[2])
 
 
 def stretch(values: np.ndarray) -> Pixels:
