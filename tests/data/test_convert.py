@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from latens.data import convert
 from latens.data.annotations import to_document
 from latens.data.convert import WRITABLE, front_to_back, read_collection, write_collection
 from latens.data.instances import Collection, Instance, Layers, Scene, paint, scene_of
+from latens.data.labels import write_stack
 from latens.data.masks import encode
-from latens.errors import InputError, OutputExists, UsageError
+from latens.data.stacks import read_frame
+from latens.errors import InputError, OutputExists, UnreadableInput, UsageError
 
 ORDERED = ("coco", "kins", "cocoa", "labelme", "labels")  # forms that tell who is in front
 
@@ -178,3 +181,35 @@ def test_wrong_words_and_dialects_are_refused(source: Collection, tmp_path: Path
     with pytest.raises(InputError) as caught:
         read_collection(f"labelme:{tmp_path / 'pictures'}")
     assert caught.value.where == str(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("form", ["labelme", "labels"])
+def test_pages_of_stacks_become_pictures(form: str, tmp_path: Path) -> None:
+    pages = np.random.default_rng(0).integers(0, 256, (11, 9, 8)).astype(np.uint8)
+    (tmp_path / "s.tif").write_bytes(write_stack(pages > 127))
+    found = [scene_of(paint(page[None] > 200, np.zeros(1)), f"s.tif#{number}") for number, page in enumerate(pages, start=1)]
+    source = Collection(categories=("cell",), scenes=tuple(found), root=tmp_path)
+    written = write_collection(source, form, tmp_path / "out")
+    assert len([path for path in written if path.suffix == ".png"]) == 11
+    back = read_collection(f"{form}:{tmp_path / 'out'}")
+    assert [masks(scene) for scene in back.scenes] == [masks(scene) for scene in source.scenes]
+    for scene, page in zip(back.scenes, pages, strict=True):
+        assert np.array_equal(read_frame(back.path(scene))[..., 0], (page > 127) * np.uint8(255))
+    with pytest.raises(UnreadableInput, match="no page 12"):
+        read_frame(tmp_path / "s.tif#12")
+
+
+def test_a_folder_stands_for_its_one_file_and_pictures_are_found_below(source: Collection, tmp_path: Path) -> None:
+    assert source.root is not None
+    place = tmp_path / "set"
+    shutil.copytree(source.root, place / "testing" / "image_2")
+    with pytest.raises(InputError, match="no JSON file"):
+        read_collection(f"kins:{place}")
+    write_collection(source, "kins", place / "update_test_2020.json")
+    for word in (f"kins:{place}", f"kins:{place / 'update_test_2020.json'}"):
+        found = read_collection(word)
+        assert all(found.path(scene).is_file() for scene in found.scenes)
+        assert [masks(scene) for scene in found.scenes] == [masks(scene) for scene in source.scenes]
+    write_collection(source, "kins2019", place / "instances_val.json")
+    with pytest.raises(InputError, match=r"2 annotation files.*instances_val.json"):
+        read_collection(f"kins:{place}")

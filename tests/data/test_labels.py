@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.data.labels import read_frames, read_label_folder, read_labels, write_stack
+from latens.data.labels import read_label_folder, read_labels, write_stack
 from latens.errors import InputError, LatensError, UnreadableInput
 
 
@@ -37,6 +37,36 @@ def test_pairs_in_two_folders(tmp_path: Path) -> None:
         read_label_folder(tmp_path / "images")
 
 
+def label_map(path: Path, objects: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = np.zeros((8, 8), dtype=np.uint8)
+    labels[0, :objects] = np.arange(1, objects + 1)
+    Image.fromarray(labels).save(path)
+
+
+def test_one_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
+    for folder, objects in (("day1", 1), ("day2", 3)):
+        label_map(tmp_path / folder / "images" / "a.png", 0)
+        label_map(tmp_path / folder / "labels" / "a.png", objects)
+    label_map(tmp_path / "day3" / "a_img.png", 0)
+    label_map(tmp_path / "day3" / "a_lab.png", 5)
+    scenes = {scene.file: len(scene.instances) for scene in read_label_folder(tmp_path).scenes}
+    assert scenes == {"day1/images/a.png": 1, "day2/images/a.png": 3, "day3/a_img.png": 5}
+    label_map(tmp_path / "day4" / "images" / "a.png", 0)
+    with pytest.raises(InputError, match="1 pictures have no label map") as caught:
+        read_label_folder(tmp_path)
+    assert "day4" in str(caught.value)
+
+
+def test_pictures_and_maps_of_any_folders_go_by_name_where_that_is_unique(tmp_path: Path) -> None:
+    label_map(tmp_path / "raw" / "a.png", 0)
+    label_map(tmp_path / "done" / "masks" / "a.png", 2)
+    assert [len(scene.instances) for scene in read_label_folder(tmp_path).scenes] == [2]
+    label_map(tmp_path / "raw" / "a.bmp", 0)
+    with pytest.raises(InputError, match="one name"):
+        read_label_folder(tmp_path)
+
+
 def test_stacks_hold_overlaps(tmp_path: Path) -> None:
     masks = np.random.default_rng(0).random((3, 9, 11)) > 0.5
     (tmp_path / "m.tif").write_bytes(write_stack(masks))
@@ -48,33 +78,8 @@ def test_stacks_hold_overlaps(tmp_path: Path) -> None:
         write_stack(masks[:0])
 
 
-def test_frames_of_a_stack(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    pages = [rng.integers(1000, 3000, (10, 12)).astype(np.uint16) for _ in range(3)]
-    images = [Image.fromarray(page) for page in pages]
-    images[0].save(tmp_path / "s.tif", save_all=True, append_images=images[1:])
-    frames = list(read_frames(tmp_path / "s.tif"))
-    assert [frame.shape for frame in frames] == [(10, 12, 3)] * 3
-    assert all(frame.min() == 0 and frame.max() == 255 for frame in frames)  # stretched, not black
-    assert np.corrcoef(frames[1][..., 0].ravel(), pages[1].ravel())[0, 1] > 0.999
-    Image.fromarray(np.full((5, 6, 3), 9, dtype=np.uint8)).save(tmp_path / "one.png")
-    assert [frame.shape for frame in read_frames(tmp_path / "one.png")] == [(5, 6, 3)]
-
-
-def test_eight_bit_pages_are_kept_as_they_are(tmp_path: Path) -> None:
-    page = np.arange(120, dtype=np.uint8).reshape(10, 12)
-    Image.fromarray(page).save(tmp_path / "s.tif", save_all=True, append_images=[Image.fromarray(page + 1)])
-    first, second = read_frames(tmp_path / "s.tif")
-    assert np.array_equal(first[..., 0], page)
-    assert np.array_equal(second[..., 1], page + 1)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(b"II*\x00 damaged")
     with pytest.raises(LatensError):
-        list(read_frames(tmp_path / "x.tif"))
-    with pytest.raises(LatensError):
         read_labels(tmp_path / "x.tif")
-    with pytest.raises(LatensError):
-        list(read_frames(tmp_path / "none.tif"))

@@ -53,6 +53,9 @@ def segment(
 
     segmenter = load(model, device=options.device, threads=options.threads)
     voice.heading(segmenter)
+    if segmenter.trained_on is not None:
+        known = segmenter.trained_on.split(";")[0]
+        voice.say(f"it knows {known}; elsewhere it finds cells that are not there: train your own (--model)")
 
     def work(job: Job, tick: Tick) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
@@ -62,18 +65,21 @@ def segment(
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
     """One file into its outputs; the record of what was found."""
+    from latens.data.stacks import count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 
     started = time.perf_counter()
-    frames = [Frame(pixels, found) for pixels, found in segmenter.segment_frames(job.input, least_score=score)]
-    files = write_outputs(frames, job.output, job.input.name)
+    count = count_frames(job.input)
+    frames = (Frame(pixels, found) for pixels, found in segmenter.segment_frames(job.input, least_score=score))
+    info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
+    written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
-    counts = [len(frame.found) for frame in frames]
-    shown = str(counts[0]) if len(counts) == 1 else f"{sum(counts)} in {len(counts)} frames"
+    total = sum(written.objects)
+    shown = f"{total} object{'s' if total != 1 else ''}" + (f" in {count} frames" if count > 1 else "")
     return {
-        "frames": len(frames),
-        "objects": counts,
-        "files": [str(path) for path in files],
+        "frames": len(written.objects),
+        "objects": written.objects,
+        "files": [str(path) for path in written.files],
         "seconds": round(seconds, 3),
-        "text": f"{job.output}: {shown} object{'s' if sum(counts) != 1 else ''}, {seconds:.2f} s",
+        "text": f"{job.output}: {shown}, {seconds:.2f} s",
     }

@@ -9,26 +9,31 @@
 | labelme:FOLDER | labelme's files | all but scores |
 | labels:FOLDER | images/ beside labels/, a stack of masks for every picture, the front one first | one class, order |
 
-Run-length codes pass unchanged; polygons are rasterised once, by COCO's rules. Without IMAGES pictures are beside the file.
+Run-length codes pass unchanged; polygons are rasterised once, by COCO's rules. A folder that holds one JSON file stands for
+that file. Without IMAGES the pictures are beside the file or in a folder below.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from PIL import Image
 
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
 from latens.data.instances import Collection, Scene
 from latens.data.labelme import read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
+from latens.data.stacks import frame_place, read_frame
 from latens.errors import InputError, LatensError, OutputExists, UsageError
 
 DIALECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -46,6 +51,7 @@ FOLDERS = ("labelme", "labels")
 READABLE = (*DIALECTS, *FOLDERS)
 WRITABLE = (*(word for word in DIALECTS if word != "d2sa"), *FOLDERS)
 PICTURE_LIMIT = 2**31  # bytes
+MOST_NAMED = 6  # files in a message
 
 
 def read_collection(text: str, classes: Sequence[str] | None = None) -> Collection:
@@ -67,15 +73,40 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
         except LatensError as error:
             raise error.at(place) from error
     name, _, root = place.partition(",")
-    path = Path(name)
-    found = read_annotations(path, Path(root) if root else path.parent)
+    path = annotation_file(Path(name))
+    found = read_annotations(path)
+    found = replace(found, root=Path(root) if root else picture_folder(found.scenes, path, Path(name)))
     if found.info["dialect"] not in DIALECTS[kind]:
         raise InputError(
             f"this file is in the dialect {found.info['dialect']}, not {kind}",
-            where=name,
+            where=str(path),
             hint="name what it is: another reading of the keys would give zeros without a word",
         )
     return found
+
+
+def annotation_file(place: Path) -> Path:
+    """The file itself, or the one JSON file of a folder. Raises InputError where there is none or several."""
+    if not place.is_dir():
+        return place
+    found = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
+    if len(found) != 1:
+        names = ", ".join(str(path.relative_to(place)) for path in found[:MOST_NAMED])
+        more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        what = f"{len(found)} annotation files are in this folder: {names}{more}" if found else "no JSON file is in this folder"
+        raise InputError(what, where=str(place), hint=f"name one: {place}/FILE.json, or {place}/FILE.json,IMAGES")
+    return found[0]
+
+
+def picture_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
+    """Where the pictures of an annotation file are: beside it, or in the first folder below that has the first of them."""
+    top = place if place.is_dir() else file.parent
+    if not scenes or (file.parent / scenes[0].file).is_file():
+        return file.parent
+    for folder in sorted(path for path in top.rglob("*") if path.is_dir()):
+        if (folder / scenes[0].file).is_file() and (folder / scenes[-1].file).is_file():
+            return folder
+    return file.parent
 
 
 def write_collection(collection: Collection, form: str, out: Path, *, force: bool = False) -> list[Path]:
@@ -126,33 +157,53 @@ def _refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, bytes]]:
-    """One JSON file a picture, all in one folder, each with the way from there to its picture."""
+    """One JSON file a picture, all in one folder, each with the way from there to its picture; pages of stacks become PNGs."""
     taken: set[str] = set()
     for scene in collection.scenes:
-        stem = name = "-".join(part for part in Path(scene.file).with_suffix("").parts if part not in ("..", "/")) or "picture"
+        stem = name = (
+            "-".join(part for part in _frame_name(scene).with_suffix("").parts if part not in ("..", "/")) or "picture"
+        )
         number = 2
         while name in taken:
             name, number = f"{stem}-{number}", number + 1
         taken.add(name)
         document = to_labelme(scene, collection.categories)
-        document["imagePath"] = Path(os.path.relpath(collection.path(scene), out)).as_posix()
+        if frame_place(collection.path(scene)) is not None:
+            document["imagePath"] = f"{name}.png"
+            yield Path(f"{name}.png"), _png(collection.path(scene))
+        else:
+            document["imagePath"] = Path(os.path.relpath(collection.path(scene), out)).as_posix()
         yield Path(f"{name}.json"), json.dumps(document).encode()
 
 
 def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
-    """images/NAME as it is, and labels/NAME.tif, for every picture."""
+    """images/NAME as it is (a page of a stack as a PNG), and labels/NAME.tif, for every picture."""
     if len(collection.categories) > 1:
         what = f"label folders hold one class, and this has {', '.join(collection.categories)}"
         raise InputError(what, where=str(collection.root or ""), hint="convert to coco or labelme")
     taken: set[str] = set()
     for scene in collection.scenes:
         path = collection.path(scene)
+        page = frame_place(path) is not None
+        source, path = path, _frame_name(scene) if page else path
         if path.stem in taken or LABEL_MARK.search(path.stem):
             what = "another picture has this name too" if path.stem in taken else "this name is that of a label map"
             raise InputError(what, where=str(path), hint="rename the picture: label folders go by names")
         taken.add(path.stem)
-        yield Path("images") / path.name, read_bytes(path, limit=PICTURE_LIMIT)
+        yield Path("images") / path.name, _png(source) if page else read_bytes(source, limit=PICTURE_LIMIT)
         yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))
+
+
+def _frame_name(scene: Scene) -> Path:
+    """The file of a picture; of stack.tif#3, a page of a stack, stack-0003.png."""
+    place = frame_place(Path(scene.file))
+    return Path(scene.file) if place is None else place[0].with_name(f"{place[0].stem}-{place[1]:04d}.png")
+
+
+def _png(path: Path) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(read_frame(path)).save(target, "PNG")
+    return target.getvalue()
 
 
 def front_to_back(scene: Scene) -> np.ndarray:

@@ -295,6 +295,35 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise write_error(path, error) from error
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece; it takes the place of `path` when the block ends, and is gone if that raises.
+
+    Raises what `write_atomic` does. For what is too large for memory: everything else goes through `write_atomic`.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        stream = open(temporary, "x+b")
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        _keep_mode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise write_error(path, error) from error
+        raise
+    _synchronise_folder(target.parent)
+
+
 def write_error(path: Path, error: OSError) -> LatensError:
     """What a failed write of `path` means to the user: StorageFull, or UsageError for a place that cannot be used."""
     if error.errno in FULL:

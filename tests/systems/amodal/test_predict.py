@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +19,14 @@ from latens.data.annotations import read_annotations
 from latens.data.instances import Layers, paint
 from latens.data.labels import read_labels
 from latens.data.masks import decode, paste
-from latens.errors import InputError, ModelError, ModelMissing
+from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput
 from latens.hub import load_model, save_model
 from latens.systems.amodal import evaluate as evaluation
 from latens.systems.amodal.bench import run as bench
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.order import front_margins, layers_of
-from latens.systems.amodal.outputs import Frame, contour, eccentricity, rois, write_outputs
+from latens.systems.amodal.outputs import Frame, add_rois, contour, eccentricity, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load, ordered, paste_each
 from latens.systems.amodal.simulate import embryo
 from latens.systems.amodal.sources import Simulated
@@ -109,7 +111,8 @@ def result() -> Frame:
 
 def test_files_of_a_picture(tmp_path: Path) -> None:
     frame = result()
-    paths = write_outputs([frame], tmp_path / "a.json", "a.png")
+    paths, objects = write_outputs([frame], tmp_path / "a.json", "a.png", info={"model": "m"})
+    assert objects == [3]
     assert [path.name for path in paths] == [
         "a.cells.csv", "a.frames.csv", "a.overlay.png", "a.masks.tif", "a.rois.zip", "a.json",
     ]  # fmt: skip
@@ -130,14 +133,55 @@ def test_files_of_a_picture(tmp_path: Path) -> None:
 
 
 def test_files_of_a_stack_and_of_an_empty_picture(tmp_path: Path) -> None:
-    write_outputs([result(), result()], tmp_path / "s.json", "s.tif")
-    assert len(json.loads((tmp_path / "s.json").read_text())["images"]) == 2
+    write_outputs([result(), result()], tmp_path / "s.json", "s.tif", count=2)
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == ["s.tif#1", "s.tif#2"]
+    assert [entry["id"] for entry in written["annotations"]] == [1, 2, 3, 4, 5, 6]
+    assert [entry["image_id"] for entry in written["annotations"]] == [1, 1, 1, 2, 2, 2]
+    assert len(read_labels(tmp_path / "s.masks.tif").amodal) == 6
+    with zipfile.ZipFile(tmp_path / "s.rois.zip") as archive:
+        assert len(archive.namelist()) == 6
     with Image.open(tmp_path / "s.overlay.tif") as image:
         assert image.n_frames == 2  # type: ignore[attr-defined]
     empty = Segmentation(layers=paint(np.zeros((0, 8, 9), dtype=bool), np.zeros(0)), scores=np.zeros(0), classes=("cell",))
-    paths = write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), empty)], tmp_path / "e.json", "e.png")
+    paths, _ = write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), empty)], tmp_path / "e.json", "e.png")
     assert [path.suffix for path in paths] == [".csv", ".csv", ".png", ".json"]
     assert read_annotations(tmp_path / "e.json").scenes[0].instances == ()
+
+
+def test_a_frame_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    def frames() -> Iterator[Frame]:
+        yield result()
+        raise UnreadableInput("page 2 is damaged")
+
+    with pytest.raises(UnreadableInput):
+        write_outputs(frames(), tmp_path / "s.json", "s.tif", count=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        frames = (result() for _ in range(count))
+        tracemalloc.start()
+        write_outputs(frames, tmp_path / f"{count}.json", "s.tif", count=count)
+        reached = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return reached
+
+    peak(2)  # imports
+    frame = result()
+    kept = frame.pixels.nbytes + frame.found.layers.amodal.nbytes + frame.found.layers.visible.nbytes
+    assert peak(60) - peak(6) < 6 * kept  # 54 frames more
+
+
+def test_deep_pictures_are_stretched_in_python_as_on_the_command_line(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
+    values = picture()[..., 0].astype(np.uint16) * 10 + 400
+    Image.fromarray(values).save(tmp_path / "a.png")
+    ((shown, expected),) = segmenter.segment_frames(tmp_path / "a.png", least_score=0.05)
+    assert shown.max() == 255
+    assert len(expected)
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), values):
+        assert np.array_equal(segmenter.segment(source, least_score=0.05).layers.amodal, expected.layers.amodal)
 
 
 def test_rois_are_read_by_roifile_and_fit_the_masks() -> None:
@@ -145,7 +189,9 @@ def test_rois_are_read_by_roifile_and_fit_the_masks() -> None:
     from roifile import ImagejRoi
 
     frame = result()
-    with zipfile.ZipFile(io.BytesIO(rois([frame, frame]))) as archive:
+    with zipfile.ZipFile(io.BytesIO(), "w") as archive:
+        add_rois(archive, frame, 1)
+        add_rois(archive, frame, 2)
         read = [ImagejRoi.frombytes(archive.read(name)) for name in archive.namelist()]
     assert [roi.position for roi in read] == [1, 1, 1, 2, 2, 2]
     for roi, mask in zip(read, frame.found.layers.amodal, strict=False):

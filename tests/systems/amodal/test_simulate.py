@@ -14,7 +14,7 @@ from latens.errors import InputError
 from latens.systems.amodal.compose import Source, composite, read_sources, split_of
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
 from latens.systems.amodal.shapes import shapes
-from latens.systems.amodal.simulate import Sample, embryo, pack
+from latens.systems.amodal.simulate import Cells, Sample, embryo, pack
 from latens.systems.amodal.sources import Annotated, HeldOut, source_of, together, turned
 
 
@@ -53,6 +53,32 @@ def test_embryos_have_two_to_eight_cells_of_one_volume_inside_the_zona() -> None
         share = (cells.radius**3).sum() ** (1 / 3) / cells.zona  # cleavage keeps the volume
         assert 0.78 <= share <= 0.9
     assert counts == set(range(2, 9))
+
+
+def test_a_picture_of_translucent_cells_does_not_tell_which_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells and focal plane mirrored in depth: the same picture, the opposite order. So order accuracy is at best 50 %."""
+    config = EmbryoConfig(size=96)
+
+    class Mirrored(np.random.Generator):
+        """The same stream, with the focal plane, which is the first number drawn from this range, on the other side."""
+
+        def uniform(self, low: float = 0.0, high: float = 1.0, size: int | None = None) -> float:  # type: ignore[override]
+            value = super().uniform(low, high, size)
+            return -value if (low, high) == (-0.5, 0.5) else value
+
+    for seed in range(4):
+        one = embryo(np.random.default_rng(seed), config)
+        with monkeypatch.context() as patched:
+
+            def upside_down(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
+                cells = pack(rng, config)
+                return cells._replace(centre=cells.centre * [1, 1, -1])
+
+            patched.setattr("latens.systems.amodal.simulate.pack", upside_down)
+            other = embryo(Mirrored(np.random.PCG64(seed)), config)
+        assert np.array_equal(one.image, other.image)
+        assert np.array_equal(one.layers.amodal, other.layers.amodal)
+        assert other.layers.layer.tolist() == (len(one.layers.layer) - 1 - one.layers.layer).tolist()
 
 
 def test_overlapping_cells_show_both_outlines_unless_opaque() -> None:

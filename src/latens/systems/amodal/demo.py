@@ -49,7 +49,7 @@ def show(
 def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path) -> Part:
     found = segmenter.segment_pixels(sample.image)
     write_image(folder / f"{name}.png", Image.fromarray(sample.image))
-    written = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
+    written, _ = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
     hidden = int(found.layers.occlusion.sum())
     figures = [
         Figure(_png(sample.image), "Picture", f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels"),

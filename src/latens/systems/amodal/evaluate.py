@@ -77,6 +77,8 @@ def evaluate(
     source = source_of(word)
     if len(source.classes) > 1 or len(segmenter.classes) > 1:
         check_classes(segmenter.classes, source.classes, word)
+    elif segmenter.classes != source.classes and progress is not None:
+        progress(f"the model finds {segmenter.classes[0]}, the truth is of {source.classes[0]}: they are taken for the same")
     return measure(segmenter, word, frozen_pictures(source, count, size), out, progress=progress)
 
 

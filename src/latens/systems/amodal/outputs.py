@@ -1,12 +1,14 @@
 """What is written for a segmented file: COCO JSON, overlay, tables, a stack of masks, and ROIs for Fiji.
 
-For out/embryo.json, which is written last and marks the file as done:
+For out/embryo.json, which is finished last and marks the file as done:
 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
     embryo.cells.csv     one line a cell
     embryo.frames.csv    one line a picture: count, symmetry
     embryo.masks.tif     one page a cell, frame after frame, in the order of the table
     embryo.rois.zip      ImageJ ROIs, where the extra `micro` is installed
+
+All are written frame by frame: a stack needs the memory of one frame, however long it is.
 """
 
 from __future__ import annotations
@@ -16,27 +18,33 @@ import importlib.util
 import io
 import json
 import math
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from latens.data.annotations import to_document
-from latens.data.files import write_atomic
+from latens.data.files import writing
 from latens.data.instances import Collection
-from latens.data.labels import write_stack
 from latens.data.masks import encode
+from latens.data.stacks import StackWriter
 from latens.metrics.instances import diameter, symmetry
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import Segmentation
 
 CELL_COLUMNS = (
-    "frame", "cell", "class", "score", "layer", "area_px", "diameter_px", "centroid_x", "centroid_y", "eccentricity", "hidden",
+    "picture", "frame", "cell", "class", "score", "layer", "area_px", "diameter_px", "centroid_x", "centroid_y", "eccentricity",
+    "hidden",
 )  # fmt: skip
-FRAME_COLUMNS = ("frame", "count", "symmetry", "occluded_px")
+FRAME_COLUMNS = ("picture", "frame", "count", "symmetry", "occluded_px")
+SPOOL = 2**24  # bytes of the list of frames that stay in memory
+BIG = 2**32 - 2**28  # bytes of pixels from which overlays need 64-bit offsets
 
 
 class Frame(NamedTuple):
@@ -46,36 +54,123 @@ class Frame(NamedTuple):
     found: Segmentation
 
 
-def write_outputs(frames: Sequence[Frame], output: Path, source: str) -> list[Path]:
-    """Writes all files of one input beside `output` (a .json); returns their paths, that one last."""
-    stem = output.with_suffix("")
-    cells = [row for number, frame in enumerate(frames, start=1) for row in cell_rows(frame, number)]
-    files: dict[Path, bytes] = {
-        Path(f"{stem}.cells.csv"): table(CELL_COLUMNS, cells),
-        Path(f"{stem}.frames.csv"): table(FRAME_COLUMNS, [frame_row(frame, i) for i, frame in enumerate(frames, start=1)]),
-    }
-    drawn = [Image.fromarray(overlay(frame.pixels, frame.found.layers)) for frame in frames]
-    files[Path(f"{stem}.overlay.{'png' if len(drawn) == 1 else 'tif'}")] = pages(drawn)
-    masks = [mask for frame in frames for mask in frame.found.layers.amodal]
-    if masks:
-        files[Path(f"{stem}.masks.tif")] = write_stack(masks)
-        if importlib.util.find_spec("roifile") is not None:
-            files[Path(f"{stem}.rois.zip")] = rois(frames)
-    files[output] = json.dumps(document(frames, source)).encode()
-    for path, data in files.items():
-        write_atomic(path, data)
-    return list(files)
+class Written(NamedTuple):
+    """The files of one input, the JSON last, and how many objects every frame has."""
+
+    files: list[Path]
+    objects: list[int]
 
 
-def document(frames: Sequence[Frame], source: str) -> dict[str, Any]:
-    """COCO JSON of one file: an image for every frame, with its occlusion map, and all objects."""
-    names = [source if len(frames) == 1 else f"{source}#{number}" for number in range(1, len(frames) + 1)]
-    scenes = tuple(frame.found.scene(name) for frame, name in zip(frames, names, strict=True))
-    written = to_document(Collection(categories=frames[0].found.classes, scenes=scenes))
-    for image, frame in zip(written["images"], frames, strict=True):
-        image["occlusion"] = encode(frame.found.layers.occlusion)
-        image["count"] = len(frame.found)
-    return written
+def write_outputs(
+    frames: Iterable[Frame], output: Path, source: str, *, count: int = 1, info: dict[str, Any] | None = None
+) -> Written:
+    """Writes all files of one input beside `output` (a .json): all of them, or none when a frame raises.
+
+    `count` is how many frames there are; `info` goes into the JSON. Raises ValueError for no frame.
+    """
+    objects: list[int] = []
+    with ExitStack() as stack:
+        files = _Files(stack, output, source, count)
+        for number, frame in enumerate(frames, start=1):
+            if number == 1:
+                files.begin(frame.found.classes, info or {})
+            files.add(frame, number)
+            objects.append(len(frame.found))
+        if not objects:
+            raise ValueError("there is no frame to write")
+    return Written([*files.paths[1:], files.paths[0]], objects)
+
+
+class _Files:
+    """The open files of one input; they take their places when `stack` ends, the last opened first, the JSON last."""
+
+    def __init__(self, stack: ExitStack, output: Path, source: str, count: int) -> None:
+        self._stack = stack
+        self._stem = output.with_suffix("")
+        self._source = source
+        self._count = count
+        self._masks: StackWriter | None = None
+        self._overlays: StackWriter | None = None
+        self._archive: zipfile.ZipFile | None = None
+        self.paths: list[Path] = []
+        self._json = self._open(output)
+        self._cells, self._frames = self._open_beside("cells.csv"), self._open_beside("frames.csv")
+        self._drawn = self._open_beside("overlay.png" if count == 1 else "overlay.tif")
+
+    def _open(self, path: Path) -> BinaryIO:
+        self.paths.append(path)
+        return self._stack.enter_context(writing(path))
+
+    def _open_beside(self, ending: str) -> BinaryIO:
+        return self._open(Path(f"{self._stem}.{ending}"))
+
+    def begin(self, classes: Sequence[str], info: dict[str, Any]) -> None:
+        """What comes before the first frame."""
+        self._document = self._stack.enter_context(_document(self._json, classes, info))
+        self._cells.write(lines([CELL_COLUMNS]))
+        self._frames.write(lines([FRAME_COLUMNS]))
+
+    def add(self, frame: Frame, number: int) -> None:
+        """A frame, counted from 1, into every file."""
+        self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
+        self._cells.write(lines((self._source, *row) for row in cell_rows(frame, number)))
+        self._frames.write(lines([(self._source, *frame_row(frame, number))]))
+        self._draw(overlay(frame.pixels, frame.found.layers))
+        if len(frame.found):
+            self._add_cells(frame, number)
+
+    def _draw(self, picture: np.ndarray) -> None:
+        if self._count == 1:
+            Image.fromarray(picture).save(self._drawn, "PNG")
+            return
+        if self._overlays is None:
+            self._overlays = StackWriter(self._drawn, big=picture.size * self._count > BIG)
+        self._overlays.write(picture)
+
+    def _add_cells(self, frame: Frame, number: int) -> None:
+        """Masks and ROIs, whose files are opened with the first cell, as neither kind may be empty."""
+        if self._masks is None:
+            self._masks = StackWriter(self._open_beside("masks.tif"))
+            if importlib.util.find_spec("roifile") is not None:
+                file = self._open_beside("rois.zip")
+                self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
+        for mask in frame.found.layers.amodal:
+            self._masks.write(mask.astype(np.uint8) * 255)
+        if self._archive is not None:
+            add_rois(self._archive, frame, number)
+
+
+class _Document:
+    """COCO JSON written object by object: annotations into the file at once, frames into a spool that follows them."""
+
+    def __init__(self, target: BinaryIO, images: Any) -> None:
+        self._target = target
+        self._images = images
+        self._frames = self._objects = 0
+
+    def add(self, frame: Frame, name: str) -> None:
+        """The objects of a frame, and the frame with its occlusion map."""
+        written = to_document(Collection(categories=frame.found.classes, scenes=(frame.found.scene(name),)))
+        self._frames += 1
+        (image,) = written["images"]
+        image |= {"id": self._frames, "occlusion": encode(frame.found.layers.occlusion), "count": len(frame.found)}
+        self._images.write((", " if self._frames > 1 else "").encode() + json.dumps(image).encode())
+        for annotation in written["annotations"]:
+            self._objects += 1
+            annotation |= {"id": self._objects, "image_id": self._frames}
+            self._target.write((", " if self._objects > 1 else "").encode() + json.dumps(annotation).encode())
+
+
+@contextmanager
+def _document(target: BinaryIO, classes: Sequence[str], info: dict[str, Any]) -> Iterator[_Document]:
+    categories = to_document(Collection(categories=tuple(classes), scenes=()))["categories"]
+    target.write(f'{{"info": {json.dumps(info)}, "categories": {json.dumps(categories)}, "annotations": ['.encode())
+    with tempfile.SpooledTemporaryFile(SPOOL) as images:
+        yield _Document(target, images)
+        images.seek(0)
+        target.write(b'], "images": [')
+        shutil.copyfileobj(images, target)
+        target.write(b"]}")
 
 
 def cell_rows(frame: Frame, number: int) -> list[tuple[Any, ...]]:
@@ -109,37 +204,21 @@ def eccentricity(x: np.ndarray, y: np.ndarray) -> float:
     return math.sqrt(1 - max(middle - spread, 0.0) / (middle + spread)) if middle else 0.0
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """A CSV file."""
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return target.getvalue().encode()
+def lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Lines of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
-def pages(images: Sequence[Image.Image]) -> bytes:
-    """A PNG of one picture, or a TIFF of several."""
-    target = io.BytesIO()
-    if len(images) == 1:
-        images[0].save(target, "PNG")
-    else:
-        images[0].save(target, "TIFF", save_all=True, append_images=list(images[1:]), compression="tiff_deflate")
-    return target.getvalue()
-
-
-def rois(frames: Sequence[Frame]) -> bytes:
-    """A zip of ImageJ ROIs, one polygon a cell, each on its frame. Needs the extra `micro`."""
+def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:
+    """Adds ImageJ ROIs, one polygon a cell, on their frame (from 1). Needs the extra `micro`."""
     from roifile import ImagejRoi
 
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, frame in enumerate(frames, start=1):
-            for index, mask in enumerate(frame.found.layers.amodal, start=1):
-                name = f"{number:04d}-cell-{index:02d}"
-                roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # counted from 0 here
-                archive.writestr(f"{name}.roi", roi.tobytes())
-    return target.getvalue()
+    for index, mask in enumerate(frame.found.layers.amodal, start=1):
+        name = f"{number:04d}-cell-{index:02d}"
+        roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # counted from 0 here
+        archive.writestr(f"{name}.roi", roi.tobytes())
 
 
 def contour(mask: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from torch import Tensor
 from latens.catalogue import MODELS
 from latens.data.images import ImageLike, Picture, read_picture
 from latens.data.instances import Layers, Scene, paint, scene_of
-from latens.data.labels import read_frames
 from latens.data.masks import paste
+from latens.data.stacks import read_frame, read_frames, stretch
 from latens.errors import ModelError, ModelMissing
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device, transform_precision
@@ -64,15 +64,16 @@ class AmodalSegmenter:
         self.device = device
         self.model_id = sha256[:16]
         self.precision = transform_precision(device)
+        self.trained_on = next((known.trained_on for known in MODELS.values() if known.sha256 == sha256), None)  # in the box
         self.classes = model.config.classes
 
     def segment(self, image: ImageLike | Picture, *, least_score: float = SURE) -> Segmentation:
-        """The objects of one picture with a score of at least `least_score`.
+        """The objects of one picture with a score of at least `least_score`; of a TIFF stack, those of its first page.
 
+        Grey files and arrays of 16 bits are stretched to their own range, as `latens segment` does.
         Raises InputError for what is no picture, LimitExceeded for one that is too large.
         """
-        picture = image if isinstance(image, Picture) else read_picture(image)
-        return self.segment_pixels(picture.pixels, least_score=least_score)
+        return self.segment_pixels(pixels_of(image), least_score=least_score)
 
     def segment_frames(self, path: Path, *, least_score: float = SURE) -> Iterator[tuple[np.ndarray, Segmentation]]:
         """Every frame of a TIFF stack, or the one picture of another file, as (H, W, 3) bytes with its objects."""
@@ -100,6 +101,17 @@ class AmodalSegmenter:
         layers = ordered(amodal, visible, scores, label)
         codes = None if found.code is None else found.code[kept].cpu().numpy()[filled]
         return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes)
+
+
+def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture from anywhere as bytes."""
+    if isinstance(image, Picture):
+        return image.pixels
+    if isinstance(image, str | Path):
+        return read_frame(Path(image))
+    if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint16:
+        return stretch(image)
+    return read_picture(image).pixels
 
 
 def ordered(amodal: np.ndarray, visible: np.ndarray, scores: np.ndarray, label: np.ndarray) -> Layers:

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from latens.data.convert import READABLE, read_collection
-from latens.data.images import read_picture
 from latens.data.instances import Collection, Layers, Scene
+from latens.data.stacks import read_frame
 from latens.errors import InputError, UsageError
 from latens.systems.amodal.compose import composite, read_sources, split_of
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
@@ -149,7 +149,7 @@ class Annotated:
 
     def _load(self, scene: Scene, size: int) -> Sample:
         path = self.collection.path(scene)
-        pixels = read_picture(path).pixels
+        pixels = read_frame(path)
         if pixels.shape[:2] != (scene.height, scene.width):
             raise InputError(
                 f"the picture measures {pixels.shape[1]} x {pixels.shape[0]}, its annotations {scene.width} x {scene.height}",
