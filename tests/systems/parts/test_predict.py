@@ -75,6 +75,22 @@ def test_bad_pictures_are_said(parts: Parts, image: object, said: str) -> None:
             verb(image)  # type: ignore[operator]
 
 
+def test_requests_that_mean_nothing_are_said(parts: Parts, album: list[Path]) -> None:
+    codes = parts.encode(album)
+    for verb in (lambda: parts.decode(codes), lambda: parts.swap(codes[:1], codes[1], 0)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"list is not the code(?s:.*)codes\[0\]"):
+            verb()
+    for verb in (lambda: parts.gallery(album, most=0), lambda: parts.places(album[0], most=0)):
+        with pytest.raises(UsageError, match="0 patches"):
+            verb()
+    with pytest.raises(UsageError, match="3 pictures where one"):
+        parts.places(album)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no pictures"):
+        parts.statistics([])
+    assert parts.gallery([]) == []
+    assert parts.gallery(np.full((16, 16, 3), 128, np.uint8)) is not None
+
+
 def test_a_swap_changes_the_picture_where_the_part_is(parts: Parts) -> None:
     occurrence = np.zeros((4, 8, 8), np.float32)
     occurrence[1, :, :2] = 1

@@ -27,7 +27,7 @@ from latens.systems.parts.predict import PartCode, Parts
 SHOWN_PARTS = 6
 HEIGHT, WIDTH = 96, 144
 SIDE = 96
-LETTERS = 12  # of a picture's name that fit above its patch
+LETTERS = 11  # of a picture's name that fit above its patch
 EXAMPLES = 5
 CHOICE = "Shown are the parts whose cells look most alike."
 

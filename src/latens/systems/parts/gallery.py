@@ -89,6 +89,8 @@ def cut_galleries(
     places: Sequence[Places], codes: Sequence[PartCode], read: Callable[[int], Pixels], most: int
 ) -> list[PartGallery]:
     """A gallery of at most so many patches for each. Every picture is read once."""
+    if not places:
+        return []
     patches: list[dict[Found, Patch]] = [{} for _ in places]
     windows: list[list[Float[np.ndarray, "S S 3"]]] = [[] for _ in places]
     for picture in sorted({found.picture for place in places for found in (*place.shown[:most], *place.averaged)}):

@@ -77,6 +77,7 @@ class Parts:
     def decode(self, code: PartCode) -> Image.Image:
         """The picture of a code: parts where they are likelier there than not, at the resolution of the model."""
         model = self._patchvae()
+        one_code(code)
         if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (
             model.config.parts,
             model.config.appearance,
@@ -91,6 +92,8 @@ class Parts:
 
     def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
         """`target` with the appearance of `part` taken from `source` (004, Fig. 5), there from `source_part` if it is given."""
+        one_code(target)
+        one_code(source)
         other = part if source_part is None else source_part
         for number in (part, other):
             if not 0 <= number < self.config.parts:
@@ -104,8 +107,9 @@ class Parts:
     ) -> list[PartGallery]:
         """For every part that occurs, where it does (004, Fig. 4), one place a picture: the part in most pictures first.
 
-        `images` must be readable twice; `codes` are theirs, where they are known already.
+        `images` must be readable twice; `codes` are theirs, where they are known already. Raises UsageError for `most` below 1.
         """
+        check_most(most)
         known = self.encode(images) if codes is None else list(codes)
         places = [one_a_picture(known, part) for part in range(self.config.parts)]
         order = sorted((place for place in places if place.shown), key=lambda place: -len(place.shown))
@@ -116,8 +120,13 @@ class Parts:
         """For every part of one picture, where it occurs: the commonest part first, of each the surest cells.
 
         Two cells of a part that touch count as one place. `code` is the picture's, where it is known already.
+        Raises UsageError for several pictures and for `most` below 1.
         """
-        (pixels,) = pictures(image)
+        check_most(most)
+        several = singles(image)
+        if len(several) != 1:
+            raise UsageError(f"{len(several)} pictures where one is looked at", where="places", hint="or use gallery(images)")
+        pixels = read_one(several[0])
         known = self._encode(pixels) if code is None else code
         order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
         return cut_galleries([within_picture(known, part) for part in order], [known], lambda _: pixels, most)
@@ -134,11 +143,13 @@ class Parts:
 
     @torch.no_grad()
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
-        """Which parts are in use, and what they cost. Raises ValueError for no pictures."""
+        """Which parts are in use, and what they cost. Raises UsageError for no pictures."""
         from latens.codes.gaussian import gaussian_kl
 
-        model, tally = self._patchvae(), Tally()
-        for pixels in pictures(images):
+        model, tally, every = self._patchvae(), Tally(), pictures(images)
+        if not every:
+            raise UsageError("there are no pictures", where="statistics", hint="give at least one")
+        for pixels in every:
             posterior = model.posterior(self._prepared(pixels))
             kl_app = gaussian_kl(*posterior.appearance).sum(2)
             tally.add(model.probability(posterior.logits), kl_app, model.occurrence_kl(posterior.logits))
@@ -184,6 +195,18 @@ def singles(images: ImageLike | Picture | Sequence[Any]) -> list[ImageLike | Pic
 
 def read_one(image: ImageLike | Picture) -> Pixels:
     return image.pixels if isinstance(image, Picture) else read_picture(image).pixels
+
+
+def one_code(code: object) -> None:
+    """Raises UsageError for anything but one code, such as the list that `encode` gives."""
+    if not isinstance(code, PartCode):
+        hint = "encode gives a list, one code a picture: take codes[0]"
+        raise UsageError(f"a {type(code).__name__} is not the code of one picture", hint=hint)
+
+
+def check_most(most: int) -> None:
+    if most < 1:
+        raise UsageError(f"{most} patches of a part", where="most", hint="1 or more")
 
 
 def up_to(maps: Float[np.ndarray, "N h w"], height: int, width: int) -> Float[np.ndarray, "N H W"]:
