@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latens.data.journal import claim
 from latens.errors import InputError, UsageError
@@ -64,6 +65,24 @@ def test_evaluation_on_labelled_pictures_goes_on(parts: Parts, labelled: Path, t
     again = evaluate(parts, labelled, tmp_path, probes=["conv1-5", "knn"], schedule=schedule, progress=said.append)
     assert again.probes == report.probes
     assert sum("epoch" in line for line in said) == first
+
+
+def test_a_long_probe_tells_its_progress_in_few_lines(parts: Parts, labelled: Path) -> None:
+    said: list[str] = []
+    evaluate(parts, labelled, probes=["conv1-5"], schedule=ProbeConfig(epochs=25, batch=8), progress=said.append)
+    lines = [line for line in said if "epoch" in line]
+    assert 9 <= len(lines) <= 14
+    assert lines[-1].startswith("conv1-5: epoch 25 of 25, validation")
+
+
+def test_probes_without_labels_are_refused_before_anything_is_measured(parts: Parts, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), (9, 99, 200)).save(tmp_path / "one.png")
+    said: list[str] = []
+    with pytest.raises(InputError, match="labelled pictures"):
+        evaluate(parts, tmp_path, probes=["knn"], progress=said.append)
+    assert said == []
+    report = evaluate(parts, tmp_path, progress=said.append)  # a folder of one picture
+    assert (report.pictures, report.probes) == (1, ())
 
 
 def test_evaluation_without_data_uses_scenes(parts: Parts, vae: Parts) -> None:
