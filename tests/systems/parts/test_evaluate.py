@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from latens.data.journal import claim
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UnreadableInput, UsageError
 from latens.inference.report import Figure, Table
 from latens.systems.parts import bench, tables
 from latens.systems.parts.dataset import Squares
@@ -104,6 +104,29 @@ def test_evaluation_of_plain_pictures_has_no_probes(parts: Parts, labelled: Path
         evaluate(parts, labelled, probes=["conv7"])
     with pytest.raises(UsageError, match="labelled"):
         evaluate(parts, None, probes=["knn"])
+
+
+def test_figures_leave_out_what_cannot_be_read(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("1", "3"):
+        Image.open(labelled / "b" / f"{name}.png").save(album / f"{name}.png")
+    (album / "2.png").write_text("no picture")
+    said: list[str] = []
+    found = reproduce("figure1", parts, album, tmp_path / "out", progress=said.append)
+    assert found.facts["pictures"] == ["1", "3"]
+    assert sum("left out" in line and "2.png" in line for line in said) == 1
+    for name in ("1", "3"):
+        (album / f"{name}.png").unlink()
+    with pytest.raises(UnreadableInput, match=r"2\.png"):
+        reproduce("figure1", parts, album, tmp_path / "out")
+
+
+def test_a_swap_of_one_picture_is_refused_for_what_it_is(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    Image.open(labelled / "a" / "0.png").save(tmp_path / "album" / "0.png")
+    with pytest.raises(InputError, match="two pictures"):
+        reproduce("figure5", parts, tmp_path / "album", tmp_path)
 
 
 @pytest.mark.parametrize("name", FIGURES)

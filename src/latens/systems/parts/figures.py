@@ -89,6 +89,9 @@ def figure4(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
 
 def figure5(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
     """Appearance of one part moved from source to target pictures."""
+    if len(pictures) < 2:
+        hint = "give a folder of two or more with --data"
+        raise InputError("an appearance is moved between two pictures, and there is one", where=parts.name, hint=hint)
     sheets = []
     for start in range(min(2, len(pictures))):
         sheet = swap_sheet(parts, pictures[start], [p for i, p in enumerate(pictures[:5]) if i != start])
