@@ -38,8 +38,8 @@ def test_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Capture) -> 
     assert main(command) == 3
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record.get("status") for record in records] == ["done", "failed", "done", None]
-    assert (out / "a.png.parts.png").is_file()
-    assert (out / "trip" / "b.jpg.parts.png").is_file()
+    assert (out / "a.parts.png").is_file()
+    assert (out / "trip" / "b.parts.png").is_file()
     assert (out / "failures.jsonl").is_file()
     assert json.loads((out / "parts.json").read_text())["pictures"] == ["a.png", "trip/b.jpg"]
     assert {path.name for path in out.iterdir()} >= {"gallery.png", "index.html"}
@@ -55,6 +55,20 @@ def test_results_among_the_pictures_are_not_taken_for_pictures(album: Path, mode
         assert main(command) == 0
         records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [record.get("status") for record in records] == [status, status, None]
+
+
+def test_maps_keep_the_ending_of_their_picture_only_where_two_share_a_stem(album: Path, model: Path, capsys: Capture) -> None:
+    Image.open(album / "a.png").convert("RGB").save(album / "a.bmp")
+    Image.new("RGB", (20, 30)).save(album / "two.dots.png")
+    (album / "c.jpg").unlink()
+    out = album.parent / "found"
+    assert main(["parts", str(album), "-o", str(out), "--model", str(model), "--device", "cpu"]) == 0
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*.parts.png")}
+    assert names == {"a.png.parts.png", "a.bmp.parts.png", "two.dots.parts.png", "trip/b.parts.png"}
+    note = album.parent / "note.txt"
+    note.write_text("no folder")
+    assert main(["parts", str(album), "-o", str(note), "--model", str(model), "--device", "cpu"]) == 2
+    assert "name a folder with -o" in capsys.readouterr().err
 
 
 def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Capture) -> None:

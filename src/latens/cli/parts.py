@@ -43,11 +43,11 @@ def parts(
     """
     from latens.data.files import find_inputs
     from latens.data.images import PICTURE_ENDINGS
-    from latens.inference.batch import Job
+    from latens.inference.batch import plan_jobs
     from latens.systems.parts.predict import load
 
     files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path, out)]
-    jobs = [Job(file.path, out / file.relative.with_name(file.relative.name + ENDING), file.named) for file in files]
+    jobs = plan_jobs(files, f"{out}/", ENDING)
     voice = Voice(options)
     loaded = load(model, device=options.device, threads=options.threads)
     finder = loaded if resolution is None else loaded.at(resolution)

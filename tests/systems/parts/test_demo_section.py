@@ -14,7 +14,8 @@ from latens.hub import load_model
 from latens.inference.demo import Photograph, write_demo
 from latens.inference.report import Figure, Links, Table
 from latens.systems.parts import demo
-from latens.systems.parts.predict import PRESENT, Parts, peaks
+from latens.systems.parts.gallery import PRESENT, peaks
+from latens.systems.parts.predict import Parts
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def test_maps_patches_and_links(parts: Parts, photos: list[Photograph], tmp_path
 def test_places_of_a_part_do_not_touch() -> None:
     sure = np.full((5, 6), 0.1)
     sure[0, 0], sure[0, 1], sure[0, 2], sure[4, 5] = 0.9, 0.8, 0.7, 0.95
-    assert peaks(sure, 9) == [(4, 5), (0, 0), (0, 2)]
-    assert peaks(sure, 2) == [(4, 5), (0, 0)]
+    assert peaks(sure, 9) == [((4, 5), 0.95), ((0, 0), 0.9), ((0, 2), 0.7)]
+    assert peaks(sure, 2) == [((4, 5), 0.95), ((0, 0), 0.9)]
     assert peaks(np.full((2, 2), PRESENT), 9) == []
 
 

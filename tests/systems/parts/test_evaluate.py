@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latens.data.journal import claim
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UnreadableInput, UsageError
 from latens.inference.report import Figure, Table
 from latens.systems.parts import bench, tables
 from latens.systems.parts.dataset import Squares
@@ -66,6 +67,24 @@ def test_evaluation_on_labelled_pictures_goes_on(parts: Parts, labelled: Path, t
     assert sum("epoch" in line for line in said) == first
 
 
+def test_a_long_probe_tells_its_progress_in_few_lines(parts: Parts, labelled: Path) -> None:
+    said: list[str] = []
+    evaluate(parts, labelled, probes=["conv1-5"], schedule=ProbeConfig(epochs=25, batch=8), progress=said.append)
+    lines = [line for line in said if "epoch" in line]
+    assert 9 <= len(lines) <= 14
+    assert lines[-1].startswith("conv1-5: epoch 25 of 25, validation")
+
+
+def test_probes_without_labels_are_refused_before_anything_is_measured(parts: Parts, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), (9, 99, 200)).save(tmp_path / "one.png")
+    said: list[str] = []
+    with pytest.raises(InputError, match="labelled pictures"):
+        evaluate(parts, tmp_path, probes=["knn"], progress=said.append)
+    assert said == []
+    report = evaluate(parts, tmp_path, progress=said.append)  # a folder of one picture
+    assert (report.pictures, report.probes) == (1, ())
+
+
 def test_evaluation_without_data_uses_scenes(parts: Parts, vae: Parts) -> None:
     for model in (parts, vae):
         report = evaluate(model)
@@ -85,6 +104,29 @@ def test_evaluation_of_plain_pictures_has_no_probes(parts: Parts, labelled: Path
         evaluate(parts, labelled, probes=["conv7"])
     with pytest.raises(UsageError, match="labelled"):
         evaluate(parts, None, probes=["knn"])
+
+
+def test_figures_leave_out_what_cannot_be_read(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("1", "3"):
+        Image.open(labelled / "b" / f"{name}.png").save(album / f"{name}.png")
+    (album / "2.png").write_text("no picture")
+    said: list[str] = []
+    found = reproduce("figure1", parts, album, tmp_path / "out", progress=said.append)
+    assert found.facts["pictures"] == ["1", "3"]
+    assert sum("left out" in line and "2.png" in line for line in said) == 1
+    for name in ("1", "3"):
+        (album / f"{name}.png").unlink()
+    with pytest.raises(UnreadableInput, match=r"2\.png"):
+        reproduce("figure1", parts, album, tmp_path / "out")
+
+
+def test_a_swap_of_one_picture_is_refused_for_what_it_is(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    Image.open(labelled / "a" / "0.png").save(tmp_path / "album" / "0.png")
+    with pytest.raises(InputError, match="two pictures"):
+        reproduce("figure5", parts, tmp_path / "album", tmp_path)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -12,7 +12,8 @@ from latens.data.images import read_picture, write_image
 from latens.inference.demo import Photograph, photographs
 from latens.inference.report import Block, Figure, Links, Part, Section, Table
 from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, png
-from latens.systems.parts.predict import PRESENT, PartCode, PartGallery, Parts, load
+from latens.systems.parts.gallery import PRESENT, PartGallery
+from latens.systems.parts.predict import PartCode, Parts, load
 
 FINER = 2  # photographs are reduced to so many times the side the model was trained at; its crops were as large
 SHOWN = 8  # parts with patches
@@ -21,7 +22,8 @@ PATCHES = 9  # of a part
 INTRO = (
     "A part is something that repeats, in one picture or across many, at places that are found together with it. The model "
     "was given photographs and no labels: every cell of its map says how likely each part is there, and a part has one "
-    "appearance in a picture, wherever it is. Patches are where a part is surest, and a cell sees little more than its patch."
+    "appearance in a picture, wherever it is. Patches are where a part "
+    "is surest; what the model sees of the outlined cell ends with its neighbours."
 )
 
 
@@ -61,7 +63,10 @@ def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
         write_atomic(folder / names[1], sheet)
         blocks += [
             Figure(
-                sheet, "What they look like here", "A row is a part, the commonest first; surest patches first.", alt="parts"
+                sheet,
+                "What they look like here",
+                "A row is a part, the commonest first: the average of its places, then the surest, cells outlined.",
+                alt="parts",
             ),
             occurrences(code, galleries),
         ]
@@ -73,7 +78,7 @@ def _caption(code: PartCode) -> str:
     parts, rows, columns = code.occurrence.shape
     return (
         f"{len(code.present())} of {parts} parts occur on a map of {rows} × {columns} cells. All parts: every cell in the "
-        "colour of its likeliest part. Then single parts, the surest first."
+        "colour of its likeliest part. Then single parts, those that cover most first."
     )
 
 

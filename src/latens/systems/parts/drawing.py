@@ -10,24 +10,31 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from latens.data.images import Pixels
+from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch
 from latens.systems.parts.objective import part_colours
-from latens.systems.parts.predict import PRESENT, PartCode, PartGallery, Parts, up_to
+from latens.systems.parts.predict import PartCode, Parts, up_to
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-DIM = 0.25  # brightness that is left where a part is not
+DIM = 0.3  # brightness of the grey that is left where a part is not
+TINT = 0.35  # share of a part's colour where it is
+STRONGER = 3  # how much differences of averages and of swaps are raised to be seen
+MARK = (255, 255, 0)  # outline of the cell within a patch
+TEXT = 13  # size of the font
 LINE = 18  # height of a line of text, in pixels
 GAP = 4
 PAPER = 255
+BEYOND = 215  # where a patch goes beyond its picture
 
 
 def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], colour: Float[np.ndarray, "3"] | None = None) -> Pixels:
-    """The picture, dark where the part is unlikely; with a colour, tinted where it is likely."""
+    """The picture where the part is likely, dark grey where it is not; with a colour, tinted where it is likely."""
     heat = up_to(maps[None], *pixels.shape[:2])[0][..., None]
-    shown = pixels * (DIM + (1 - DIM) * heat)
+    there = pixels.astype(np.float64)
     if colour is not None:
-        shown = shown * (1 - 0.35 * heat) + 255 * 0.35 * heat * colour
+        there = there * (1 - TINT) + 255 * TINT * colour
+    shown = heat * there + (1 - heat) * DIM * pixels.mean(axis=2, keepdims=True)
     return np.rint(shown.clip(0, 255)).astype(np.uint8)
 
 
@@ -45,48 +52,83 @@ def painted(pixels: Pixels, code: PartCode) -> Pixels:
 
 
 def occurrence_sheet(pixels: Pixels, code: PartCode, *, most: int = 6, height: int = 160) -> Pixels:
-    """The picture, all its parts in colours, and the maps of the surest of them."""
+    """The picture, all its parts in colours, and the maps of those that cover most of it."""
     reduced = resized(pixels, height)
-    tiles = [("picture", reduced), ("all parts", painted(reduced, code))]
+    tiles = [titled(reduced, "picture"), titled(painted(reduced, code), "all parts")]
     colours = part_colours(len(code.occurrence))
-    for part in code.present()[:most]:
-        tiles.append((f"part {part}", overlay(reduced, code.occurrence[part], colours[part])))
-    return row_of([titled(tile, text) for text, tile in tiles])
+    covered = (code.occurrence > PRESENT).sum((1, 2))
+    for part in sorted(code.present(), key=lambda part: -covered[part])[:most]:
+        shown = overlay(reduced, code.occurrence[part], colours[part])
+        tiles.append(titled(shown, f"part {part}, {100 * covered[part] / code.occurrence[part].size:.0f} %", colours[part]))
+    return row_of(tiles)
 
 
-def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 72, columns: int = 9) -> Pixels:
-    """One row a part: its number, then its patches from the surest on."""
+def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 84, columns: int = 9) -> Pixels:
+    """One row a part: how often it occurs and how alike that looks, the average, then its patches from the surest on."""
     rows = []
     for gallery in galleries:
-        patches = [square(patch.pixels, side) for patch in gallery.patches[:columns]]
+        patches = [marked(patch, side) for patch in gallery.patches[:columns]]
         blank = np.full((side, side, 3), PAPER, np.uint8)
-        rows.append(row_of([label(f"part {gallery.part}", 56, side), *patches, *[blank] * (columns - len(patches))]))
+        name = label(f"part {gallery.part}\n{gallery.occurrences} times\nalike {100 * gallery.alike:.0f} %", 72, side)
+        rows.append(row_of([name, average(gallery, side), *patches, *[blank] * (columns - len(patches))]))
     return column_of(rows)
+
+
+def marked(patch: Patch, side: int) -> Pixels:
+    """The patch with its cell outlined in the middle; light grey beyond the border of its picture."""
+    left, top, right, bottom = patch.box
+    height, width = patch.pixels.shape[:2]
+    scale = side / (PATCH_CELLS * max(1, min(right - left, bottom - top)))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    drawn = Image.fromarray(patch.pixels).resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+    middle = (side / 2 - (left + right) / 2 * scale, side / 2 - (top + bottom) / 2 * scale)
+    tile = Image.new("RGB", (side, side), (BEYOND,) * 3)
+    tile.paste(drawn, (round(middle[0]), round(middle[1])))
+    half = side / PATCH_CELLS / 2
+    ImageDraw.Draw(tile).rectangle([side / 2 - half, side / 2 - half, side / 2 + half, side / 2 + half], outline=MARK)
+    return np.asarray(tile)
+
+
+def average(gallery: PartGallery, side: int) -> Pixels:
+    """What the occurrences of a part have in common: their average, with up to three times its contrast."""
+    mean = gallery.mean.astype(np.float64)
+    middle = mean.mean()
+    gain = min(STRONGER, 127 / max(1.0, float(np.abs(mean - middle).max())))
+    return square(np.rint((middle + gain * (mean - middle)).clip(0, 255)).astype(np.uint8), side)
 
 
 def swap_sheet(parts: Parts, source: Pixels, targets: Sequence[Pixels], *, height: int = 112) -> Pixels | None:
     """Figure 5: source and its part, target and its part, the target's picture of parts before and after the swap.
 
-    Of every pair the part is swapped that is surest in both; None where no pair shares one.
+    Of the parts that are likelier there than not in both, the one is swapped that changes the target's picture most; None
+    where no pair shares one.
     """
     (code,) = parts.encode(source)
     rows = []
     for target in targets:
         (other,) = parts.encode(target)
-        shared = np.minimum(code.occurrence.max((1, 2)), other.occurrence.max((1, 2)))
-        part = int(shared.argmax())
-        if shared[part] <= PRESENT:
+        before = np.asarray(parts.decode(other)).astype(int)
+        swapped = {part: np.asarray(parts.decode(parts.swap(other, code, part))) for part in shared_parts(code, other)}
+        if not swapped:
             continue
-        colour = part_colours(len(shared))[part]
-        shown = [(f"source, part {part}", overlay(resized(source, height), code.occurrence[part], colour))]
-        shown += [("target", resized(target, height))]
-        shown += [(f"its part {part}", overlay(resized(target, height), other.occurrence[part], colour))]
-        before, after = (np.asarray(parts.decode(each)) for each in (other, parts.swap(other, code, part)))
-        shown += [("before", resized(before, height)), ("after", resized(after, height))]
-        change = np.abs(after.astype(int) - before).max(axis=2, keepdims=True).repeat(3, 2).astype(np.uint8)
-        shown += [("change", resized(change, height))]
-        rows.append(row_of([titled(tile, text) for text, tile in shown]))
+        part = max(swapped, key=lambda part: int(np.abs(swapped[part] - before).sum()))
+        colour, change = part_colours(len(code.occurrence))[part], np.abs(swapped[part] - before) * STRONGER
+        tiles = {
+            f"source, part {part}": source,
+            "where it is": overlay(source, code.occurrence[part], colour),
+            "target": target,
+            f"its part {part}": overlay(target, other.occurrence[part], colour),
+            "decoded": before.astype(np.uint8),
+            "swapped": swapped[part],
+            f"change x {STRONGER}": change.clip(0, 255).astype(np.uint8),
+        }
+        rows.append(row_of([titled(boxed(tile, 3 * height // 2, height), text) for text, tile in tiles.items()]))
     return column_of(rows) if rows else None
+
+
+def shared_parts(one: PartCode, other: PartCode) -> list[int]:
+    """Parts that are likelier there than not somewhere in both."""
+    return sorted(set(one.present()) & set(other.present()))
 
 
 # ------------------------------------------------------------------------------------------------------------ tiles
@@ -99,6 +141,16 @@ def resized(pixels: Pixels, height: int) -> Pixels:
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), kind))
 
 
+def boxed(pixels: Pixels, width: int, height: int) -> Pixels:
+    """The picture as large as fits, in the middle of a white tile."""
+    scale = min(width / pixels.shape[1], height / pixels.shape[0])
+    fitted = resized(pixels, max(1, min(height, round(pixels.shape[0] * scale))))[:, :width]
+    left, top = (width - fitted.shape[1]) // 2, (height - fitted.shape[0]) // 2
+    tile = np.full((height, width, 3), PAPER, np.uint8)
+    tile[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    return tile
+
+
 def square(pixels: Pixels, side: int) -> Pixels:
     kind = Image.Resampling.BICUBIC if max(pixels.shape[:2]) < side else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), kind))
@@ -107,12 +159,19 @@ def square(pixels: Pixels, side: int) -> Pixels:
 def label(text: str, width: int, height: int) -> Pixels:
     """Black text in the middle of a white tile."""
     tile = Image.new("RGB", (width, height), (PAPER,) * 3)
-    ImageDraw.Draw(tile).text((width / 2, height / 2), text, fill=0, anchor="mm", font=ImageFont.load_default(13))
+    font = ImageFont.load_default(TEXT)
+    ImageDraw.Draw(tile).text((width / 2, height / 2), text, fill=0, anchor="mm", align="center", font=font)
     return np.asarray(tile)
 
 
-def titled(pixels: Pixels, text: str) -> Pixels:
-    return np.concatenate([label(text, pixels.shape[1], LINE), pixels])
+def titled(pixels: Pixels, text: str, colour: Float[np.ndarray, "3"] | None = None) -> Pixels:
+    """The tile below a line of text, made wide enough for it; with a colour, a stripe of it between them."""
+    width = max(pixels.shape[1], round(ImageFont.load_default(TEXT).getlength(text)) + 2)
+    lines = [label(text, width, LINE)]
+    if colour is not None:
+        lines.append(np.tile(np.rint(255 * colour).astype(np.uint8), (GAP, width, 1)))
+    filled = np.pad(pixels, ((0, 0), (0, width - pixels.shape[1]), (0, 0)), constant_values=PAPER)
+    return np.concatenate([*lines, filled])
 
 
 def row_of(tiles: Sequence[Pixels]) -> Pixels:

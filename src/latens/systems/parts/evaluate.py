@@ -23,7 +23,7 @@ from latens.systems.parts.discovery import Discovery, discover
 from latens.systems.parts.measure import PartStatistics
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.predict import Parts
-from latens.systems.parts.probes import FROZEN, PROBES, ProbeConfig, ProbeResult, run_probe, split_sets
+from latens.systems.parts.probes import FROZEN, PROBES, ProbeConfig, ProbeResult, check_labels, run_probe, split_sets
 from latens.systems.parts.quality import Quality, reconstruction_quality
 from latens.systems.parts.simulate import KINDS, simulate_scenes
 from latens.systems.parts.sources import PictureSet, open_set
@@ -140,6 +140,8 @@ def _measured(
     parts: Parts, data: str, out: Path | None, probes: Sequence[str] | None, schedule: ProbeConfig, tell: Callable[[str], None]
 ) -> EvaluationReport:
     train, test = open_set(data, "train"), open_set(data, "test")
+    if probes:
+        check_labels(train, test)
     shown = test.subset(first_few(test, MOST_PICTURES))
     squares = Squares(shown, parts.config.size)
     statistics = quality = None

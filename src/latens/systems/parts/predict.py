@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,13 +21,12 @@ from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.parts.config import PartsConfig
 from latens.systems.parts.dataset import centre_square, to_tensor
+from latens.systems.parts.gallery import PRESENT, PartGallery, cut_galleries, one_a_picture, within_picture
 from latens.systems.parts.measure import PartStatistics, Tally
 from latens.systems.parts.model import PatchVAE, most_likely
 from latens.systems.parts.rivals import Member, build_model
 
 NAME = "parts"
-PRESENT = 0.5  # probability from which a part counts as there
-PATCH_CELLS = 3  # side of a gallery's patch, in cells
 EMBED_BATCH = 64
 
 
@@ -43,22 +42,6 @@ class PartCode:
         """Parts that are likelier there than not somewhere, the surest first."""
         surest = self.occurrence.max(axis=(1, 2))
         return [int(n) for n in np.argsort(-surest, kind="stable") if surest[n] > PRESENT]
-
-
-class Patch(NamedTuple):
-    """A place where a part occurs: which picture of the request, the cell, how sure, and the pixels around it."""
-
-    picture: int
-    cell: tuple[int, int]  # row, column
-    score: float
-    pixels: Pixels
-
-
-class PartGallery(NamedTuple):
-    """The surest occurrences of one part, at most one a picture, the surest first."""
-
-    part: int
-    patches: list[Patch]
 
 
 class Parts:
@@ -94,6 +77,7 @@ class Parts:
     def decode(self, code: PartCode) -> Image.Image:
         """The picture of a code: parts where they are likelier there than not, at the resolution of the model."""
         model = self._patchvae()
+        one_code(code)
         if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (
             model.config.parts,
             model.config.appearance,
@@ -108,6 +92,8 @@ class Parts:
 
     def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
         """`target` with the appearance of `part` taken from `source` (004, Fig. 5), there from `source_part` if it is given."""
+        one_code(target)
+        one_code(source)
         other = part if source_part is None else source_part
         for number in (part, other):
             if not 0 <= number < self.config.parts:
@@ -116,36 +102,34 @@ class Parts:
         appearance[part] = source.appearance[other]
         return replace(target, appearance=appearance)
 
-    def gallery(self, images: Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None) -> list[PartGallery]:
-        """For every part that occurs, where it does (004, Fig. 4): the part in most pictures first.
+    def gallery(
+        self, images: ImageLike | Picture | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
+    ) -> list[PartGallery]:
+        """For every part that occurs, where it does (004, Fig. 4), one place a picture: the part in most pictures first.
 
-        `images` must be readable twice; `codes` are theirs, where they are known already.
+        `images` must be readable twice; `codes` are theirs, where they are known already. Raises UsageError for `most` below 1.
         """
+        check_most(most)
         known = self.encode(images) if codes is None else list(codes)
-        found = []
-        for part in range(self.config.parts):
-            surest = [(float(code.occurrence[part].max()), number) for number, code in enumerate(known)]
-            ranked = sorted((pair for pair in surest if pair[0] > PRESENT), key=lambda pair: (-pair[0], pair[1]))
-            if ranked:
-                found.append((len(ranked), part, [number for _, number in ranked[:most]]))
-        order = sorted(found, key=lambda entry: (-entry[0], entry[1]))
-        return [
-            PartGallery(part, [_patch(known[i], part, surest_cell(known[i], part), i, images[i]) for i in numbers])
-            for _, part, numbers in order
-        ]
+        places = [one_a_picture(known, part) for part in range(self.config.parts)]
+        order = sorted((place for place in places if place.shown), key=lambda place: -len(place.shown))
+        every = singles(images)
+        return cut_galleries(order, known, lambda i: read_one(every[i]), most)
 
     def places(self, image: ImageLike | Picture, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
         """For every part of one picture, where it occurs: the commonest part first, of each the surest cells.
 
         Two cells of a part that touch count as one place. `code` is the picture's, where it is known already.
+        Raises UsageError for several pictures and for `most` below 1.
         """
-        (pixels,) = pictures(image)
+        check_most(most)
+        several = singles(image)
+        if len(several) != 1:
+            raise UsageError(f"{len(several)} pictures where one is looked at", where="places", hint="or use gallery(images)")
+        pixels = read_one(several[0])
         known = self._encode(pixels) if code is None else code
         order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
-        return [
-            PartGallery(part, [_patch(known, part, cell, 0, pixels) for cell in peaks(known.occurrence[part], most)])
-            for part in order
-        ]
+        return cut_galleries([within_picture(known, part) for part in order], [known], lambda _: pixels, most)
 
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
@@ -159,11 +143,13 @@ class Parts:
 
     @torch.no_grad()
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
-        """Which parts are in use, and what they cost. Raises ValueError for no pictures."""
+        """Which parts are in use, and what they cost. Raises UsageError for no pictures."""
         from latens.codes.gaussian import gaussian_kl
 
-        model, tally = self._patchvae(), Tally()
-        for pixels in pictures(images):
+        model, tally, every = self._patchvae(), Tally(), pictures(images)
+        if not every:
+            raise UsageError("there are no pictures", where="statistics", hint="give at least one")
+        for pixels in every:
             posterior = model.posterior(self._prepared(pixels))
             kl_app = gaussian_kl(*posterior.appearance).sum(2)
             tally.add(model.probability(posterior.logits), kl_app, model.occurrence_kl(posterior.logits))
@@ -194,41 +180,33 @@ class Parts:
 
 def pictures(images: ImageLike | Picture | Sequence[Any]) -> list[Pixels]:
     """Pixels (H, W, 3) of one picture, a sequence of them, or a batch (B, 3, H, W) of a tensor or (B, H, W, 3) of an array."""
+    return [read_one(one) for one in singles(images)]
+
+
+def singles(images: ImageLike | Picture | Sequence[Any]) -> list[ImageLike | Picture]:
+    """One picture, a sequence of them or a batch as a list of single pictures, not read yet."""
     if isinstance(images, Picture):
-        return [images.pixels]
+        return [images]
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
         several: Sequence[Any] = list(images)
-        return [pixels for one in several for pixels in pictures(one)]
-    return [read_picture(cast(ImageLike, images)).pixels]
+        return [single for one in several for single in singles(one)]
+    return [cast(ImageLike, images)]
 
 
-def surest_cell(code: PartCode, part: int) -> tuple[int, int]:
-    """Row and column of the cell where a part is likeliest."""
-    row, column = np.unravel_index(code.occurrence[part].argmax(), code.occurrence.shape[1:])
-    return int(row), int(column)
+def read_one(image: ImageLike | Picture) -> Pixels:
+    return image.pixels if isinstance(image, Picture) else read_picture(image).pixels
 
 
-def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[int, int]]:
-    """At most so many cells where a part is likelier there than not, no two of which touch, the surest first."""
-    left = occurrence.copy()
-    found: list[tuple[int, int]] = []
-    while len(found) < most and left.max() > PRESENT:
-        row, column = (int(k) for k in np.unravel_index(left.argmax(), left.shape))
-        found.append((row, column))
-        left[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
-    return found
+def one_code(code: object) -> None:
+    """Raises UsageError for anything but one code, such as the list that `encode` gives."""
+    if not isinstance(code, PartCode):
+        hint = "encode gives a list, one code a picture: take codes[0]"
+        raise UsageError(f"a {type(code).__name__} is not the code of one picture", hint=hint)
 
 
-def _patch(code: PartCode, part: int, cell: tuple[int, int], number: int, image: Any) -> Patch:
-    """The surroundings of a cell, cut from the picture itself."""
-    (row, column), (rows, columns) = cell, code.occurrence.shape[1:]
-    (pixels,) = pictures(image)
-    height, width = pixels.shape[:2]
-    side = max(1, min(round(PATCH_CELLS * height / rows), round(PATCH_CELLS * width / columns), height, width))
-    top = min(max(round((row + 0.5) * height / rows - side / 2), 0), height - side)
-    left = min(max(round((column + 0.5) * width / columns - side / 2), 0), width - side)
-    score = float(code.occurrence[part, row, column])
-    return Patch(number, cell, score, np.ascontiguousarray(pixels[top : top + side, left : left + side]))
+def check_most(most: int) -> None:
+    if most < 1:
+        raise UsageError(f"{most} patches of a part", where="most", hint="1 or more")
 
 
 def up_to(maps: Float[np.ndarray, "N h w"], height: int, width: int) -> Float[np.ndarray, "N H W"]:

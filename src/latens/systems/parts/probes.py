@@ -35,6 +35,7 @@ NEIGHBOURS = (1, 5, 20, 50, 200)
 SHARPNESS = 0.07  # temperature of the votes (Wu et al. 2018)
 LINEAR_CELLS = 4  # a side of the map that linear and knn probes see
 CACHE_BYTES = 2 * 10**9
+LINES = 9  # of progress that a fine-tuning probe tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +76,7 @@ class Splits(NamedTuple):
 
 def split_sets(train: PictureSet, test: PictureSet, size: int, share: float) -> Splits:
     """Raises InputError when pictures have no labels, or the test split has others than the training split."""
-    if len(train.classes) < 2 or train.labels.min() < 0 or test.labels.min() < 0:
-        hint = "give one folder of pictures for every class, or a labelled data set"
-        raise InputError("a probe needs labelled pictures", where=train.name, hint=hint)
-    if test.labels.max() >= len(train.classes):
-        raise InputError("the test split has classes that the training split lacks", where=test.name)
+    check_labels(train, test)
     chance = np.array([fraction_of(f"probe {key}") for key in train.keys])
     held_out = np.flatnonzero(chance < share)
     kept = np.flatnonzero(chance >= share)
@@ -88,6 +85,15 @@ def split_sets(train: PictureSet, test: PictureSet, size: int, share: float) -> 
     parts = [train.subset(kept), train.subset(held_out), test]
     divided = [Split(Squares(part, size), torch.from_numpy(part.labels.copy())) for part in parts]
     return Splits(divided[0], divided[1], divided[2], len(train.classes))
+
+
+def check_labels(train: PictureSet, test: PictureSet) -> None:
+    """Raises InputError when pictures have no labels, or the test split has others than the training split."""
+    if len(train.classes) < 2 or train.labels.min() < 0 or test.labels.min() < 0:
+        hint = "give one folder of pictures for every class, or a labelled data set"
+        raise InputError("a probe needs labelled pictures", where=train.name, hint=hint)
+    if test.labels.max() >= len(train.classes):
+        raise InputError("the test split has classes that the training split lacks", where=test.name)
 
 
 def run_probe(
@@ -146,7 +152,8 @@ def fine_tune(
         if score > best:
             best, chosen = score, epoch + 1
             kept = [copy.deepcopy(module.state_dict()) for module in (encoder, head)]
-        progress(f"{name}: epoch {epoch + 1} of {config.epochs}, validation {score:.2f} %")
+        if (epoch + 1) % max(1, config.epochs // LINES) == 0 or epoch + 1 == config.epochs:
+            progress(f"{name}: epoch {epoch + 1} of {config.epochs}, validation {score:.2f} % (best {best:.2f} %)")
     if kept is not None:
         encoder.load_state_dict(kept[0])
         head.load_state_dict(kept[1])

@@ -11,11 +11,17 @@ from latens.data.files import write_atomic
 from latens.data.images import read_picture
 from latens.inference.report import Block, Figure, Page, Section, Table
 from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
+from latens.systems.parts.gallery import PartGallery
 from latens.systems.parts.measure import PartStatistics
-from latens.systems.parts.predict import PartGallery, Parts
+from latens.systems.parts.predict import Parts
 
 GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
 MOST_TARGETS = 4
+GALLERY_CAPTION = (
+    "One row a part: in how many pictures it occurs; how alike its cells look (share of what varies among all parts that its "
+    "average explains); the average of its cells and their neighbours, raised in contrast; its patches, the surest first and "
+    "one a picture, with the cell outlined."
+)
 
 
 class PartsReport(NamedTuple):
@@ -43,6 +49,8 @@ class PartsReport(NamedTuple):
         galleries = [
             {
                 "part": gallery.part,
+                "pictures": gallery.occurrences,
+                "alike": round(gallery.alike, 4),
                 "patches": [
                     {"picture": self.names[p.picture], "cell": list(p.cell), "score": round(p.score, 5)}
                     for p in gallery.patches
@@ -67,14 +75,15 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         sheet = png(gallery_sheet(report.galleries))
         written.append(out / GALLERY)
         write_atomic(written[-1], sheet)
-        blocks.append(
-            Figure(sheet, "Where every part occurs", "One row a part, surest first, one patch a picture.", alt="gallery")
-        )
+        blocks.append(Figure(sheet, "Where every part occurs", GALLERY_CAPTION, alt="gallery"))
     swaps = _swaps(parts, paths)
     if swaps is not None:
         written.append(out / SWAPS)
         write_atomic(written[-1], swaps)
-        caption = "The appearance of one part of the target replaced by that of the source; occurrences stay."
+        caption = (
+            "The appearance of one part of the target replaced by that of the source; occurrences stay. Of the parts in both "
+            "pictures, the one that changes most is shown."
+        )
         blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))
     blocks.append(report.table())
     lead = (

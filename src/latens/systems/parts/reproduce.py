@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from latens.data.files import find_inputs
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
-from latens.errors import UsageError
+from latens.errors import LatensError, UsageError
 from latens.inference.demo import photographs
 from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.parts.dataset import first_few
@@ -71,7 +71,7 @@ def reproduce(
 ) -> Reproduction:
     """A figure of a trained model on pictures (by default photographs that are installed with latens), saved into `out`."""
     scale = scale_of("parts", name, FIGURES, recipe, SCALES, settings)
-    pictures, names = read_all(data, scale.pictures or MOST_PICTURES)
+    pictures, names = read_all(data, scale.pictures or MOST_PICTURES, progress)
     progress(f"{name}: {len(pictures)} pictures")
     found = Reproduction(
         name,
@@ -83,14 +83,33 @@ def reproduce(
     return found
 
 
-def read_all(data: Path | None, most: int) -> tuple[list[Pixels], Sequence[str]]:
-    """Pictures and their names (classes, where a data set has them)."""
+def read_all(data: Path | None, most: int, tell: Callable[[str], None]) -> tuple[list[Pixels], Sequence[str]]:
+    """Pictures and their names (classes, where a data set has them); those that cannot be read are told and left out.
+
+    Raises the error of the first where none can be read.
+    """
     if data is None:
         return [read_picture(photo.path).pixels for photo in photographs()], [photo.name for photo in photographs()]
     if data.is_dir() and not list(data.glob("*.npz")):
         files = find_inputs([data], PICTURE_ENDINGS)[:most]
-        return [read_picture(file.path).pixels for file in files], [file.relative.stem for file in files]
+        return _readable([file.relative.stem for file in files], lambda i: read_picture(files[i].path).pixels, tell)
     found = open_set(data, "test")
-    found = found.subset(first_few(found, most))
-    names = [found.classes[label] if found.classes else key for label, key in zip(found.labels, found.keys, strict=True)]
-    return [found.read(i) for i in range(len(found))], names
+    chosen = found.subset(first_few(found, most))
+    names = [chosen.classes[label] if chosen.classes else key for label, key in zip(chosen.labels, chosen.keys, strict=True)]
+    return _readable(names, chosen.read, tell)
+
+
+def _readable(
+    names: Sequence[str], read: Callable[[int], Pixels], tell: Callable[[str], None]
+) -> tuple[list[Pixels], Sequence[str]]:
+    pictures, kept, first = [], [], None
+    for number, name in enumerate(names):
+        try:
+            pictures.append(read(number))
+            kept.append(name)
+        except LatensError as error:
+            first = first or error
+            tell(f"left out: {str(error).splitlines()[0]}")
+    if first is not None and not pictures:
+        raise first
+    return pictures, kept
