@@ -111,3 +111,21 @@ def test_requests_that_cannot_be_met(words: list[str], status: int, expected: st
     shown = capsys.readouterr().err
     assert expected in shown
     assert len(shown.splitlines()) <= 4
+
+
+def test_predicted_depth_is_saved_and_can_be_given_back(folder: Path, capsys: Capture) -> None:
+    a, out = folder / "a.png", folder.parent / "out"
+    command = ["haze", str(a), "--visibility", "100", "--reach", "60"]
+    assert main([*command, "-o", str(out / "first.png"), "--save-depth", str(out)]) == 0
+    saved = np.asarray(Image.open(out / "a_depth256.png"))
+    assert saved.dtype == np.uint16
+    assert saved.shape == (40, 60)
+    assert 1 <= saved.min() < saved.max() <= 60 * 256
+    assert (
+        main(["haze", str(a), "--visibility", "100", "-o", str(out / "again.png"), "--depth", str(out / "a_depth256.png")]) == 0
+    )
+    first, again = (np.asarray(Image.open(out / name)).astype(int) for name in ("first.png", "again.png"))
+    assert abs(first - again).max() <= 1
+    Image.open(a).save(folder / "sub" / "a.png")
+    for words in (["--depth", str(out / "a_depth256.png")], ["--reach", "300"], [str(folder / "sub" / "a.png")]):
+        assert main(["haze", str(a), *words, "-o", str(out), "--save-depth", str(out), "--force"]) == 2

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from latens.data.depth import DepthFormat
     from latens.inference.batch import Job
 
+FARTHEST = 255  # metres that a depth map in KITTI's units holds
+
 
 def haze(
     inputs: Annotated[list[str], Parameter(help="Clear pictures, folders, patterns such as 'album/*.jpg', or -.")],
@@ -41,6 +43,9 @@ def haze(
         float | None,
         Parameter(validator=Number(gt=0), help="Metres of the farthest point, where depth is relative or predicted."),
     ] = None,
+    save_depth: Annotated[
+        Path | None, Parameter(help="Folder for predicted depth: NAME_depth256.png, metres times 256, at most 255 m.")
+    ] = None,
     refine_depth: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Move the edges of --depth to those of the picture.")
     ] = False,
@@ -61,6 +66,7 @@ def haze(
         latens haze street.jpg -o foggy.png --visibility 150
         latens haze street.jpg --visibility 80 --depth street.npy
         latens haze streets/ -o foggy/ --beta 0.02 --depth depth/ --depth-format kitti
+        latens haze streets/ -o foggy/ --save-depth depth/
     """
     from latens.data.files import STANDARD_STREAM, find_inputs
     from latens.data.images import PICTURE_ENDINGS, check_ending
@@ -70,7 +76,15 @@ def haze(
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     if any(not 0 <= value <= 1 for value in airlight):
         raise UsageError("colours are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
+    if save_depth is not None and (depth is not None or method is not None):
+        raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
+    if save_depth is not None and reach is not None and reach > FARTHEST:
+        raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--reach {reach:g}")
     files = find_inputs(inputs, PICTURE_ENDINGS)
+    stems = [file.path.stem for file in files] if save_depth is not None else []
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise UsageError(f"two pictures are called {twice}, and so would be their depth", where="--save-depth")
     jobs = plan_jobs(files, out, ".png" if out is not None else ".hazy.png")
     refuse_to_overwrite(jobs, out, force=force)
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
@@ -78,7 +92,8 @@ def haze(
     voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.cli.dehaze import record, save_picture
-    from latens.data.depth import format_of
+    from latens.data.depth import format_of, png_of_depth
+    from latens.data.files import write_atomic
     from latens.data.images import read_picture
     from latens.systems.haze.formation import visibility_of_beta
     from latens.systems.haze.predict import REACH, load, scattering
@@ -96,11 +111,15 @@ def haze(
         picture = read_picture(job.input)
         path = depth_of(job.input, depth)
         notes = picture.notes if method in TRANSLATORS else (*picture.notes, depth_note(path, form, reach))
+        predicted = None
+        if save_depth is not None:
+            predicted = loaded.depth(picture, reach_metres=reach or REACH)
+            write_atomic(save_depth / f"{job.input.stem}_depth256.png", png_of_depth(predicted))
         image = loaded.haze(
             picture,
             visibility=visibility,
             beta=beta,
-            depth=path,
+            depth=path if predicted is None else predicted,
             depth_format=form,
             airlight=airlight,
             reach_metres=reach or REACH,

@@ -30,6 +30,7 @@ FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
 PICTURES = ("PNG", "TIFF", "PPM")  # kinds of picture that depth is read from
 NEAREST = 1e-6  # a reach below is none
+KITTI_UNITS = 256  # a metre
 QUANTILE = 0.999  # distance that stands for the reach of a scene: single pixels beyond it are often wrong
 
 
@@ -49,7 +50,7 @@ FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
     {
         # 16-bit PNG rendered from a point cloud: 200 units a metre, the largest value where there was no point, mostly sky.
         "apolloscape": DepthFormat(scale=1 / 200, sky=65535),
-        "kitti": DepthFormat(scale=1 / 256),
+        "kitti": DepthFormat(scale=1 / KITTI_UNITS),
         "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimetres
         "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten metres
         "metres": DepthFormat(),  # NPY and EXR
@@ -126,6 +127,14 @@ def read_depth(
         return fill_holes(to_depth(values, form))
     except InputError as error:
         raise error.at(where or "depth") from None
+
+
+def png_of_depth(metres: Depth) -> bytes:
+    """A 16-bit PNG of depth (H, W) in KITTI's units, metres * 256, for files named ...depth256.png: 1/256 to 255.99 metres."""
+    stored = np.clip(np.rint(metres.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latens.catalogue import MODELS
-from latens.data.depth import DepthFormat, reach_of, read_depth, usual_format
+from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
 from latens.errors import ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
@@ -157,6 +157,11 @@ class Haze:
             colour = torch.tensor([airlight], dtype=torch.float32, device=self.device)
             hazy = add_haze(clear, t, colour, linear_light=linear_light)
         return to_pil(to_pixels(hazy), picture.alpha, picture.grey)
+
+    def depth(self, image: ImageLike | Picture, *, reach_metres: float = REACH) -> Depth:
+        """Predicted distance (H, W) in metres, the farthest point at `reach_metres`. Raises ModelMissing."""
+        picture = image if isinstance(image, Picture) else read_picture(image)
+        return self.metres(self.tensor(picture.pixels), None, None, reach_metres)[0, 0].cpu().numpy()
 
     @torch.no_grad()
     def metres(
