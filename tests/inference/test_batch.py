@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from latens.data.files import find_inputs, read_bytes, write_atomic
+from latens.data.files import read_bytes, write_atomic
+from latens.data.inputs import find_inputs
 from latens.errors import LimitExceeded, PartialResult, StorageFull, UnreadableInput
 from latens.inference.batch import Job, Outcome, plan_jobs, run_batch
 

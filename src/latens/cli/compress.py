@@ -56,8 +56,9 @@ def compress(
         raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
     settings = refinement(refine, method, classes)
 
-    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.files import STANDARD_STREAM
     from latens.data.images import PICTURE_ENDINGS
+    from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
     jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)

@@ -40,8 +40,9 @@ def decompress(
         latens decompress photo.ltn -o photo.png
         latens decompress small/ -o album/
     """
-    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.files import STANDARD_STREAM
     from latens.data.images import check_ending
+    from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
     jobs = plan_jobs(find_inputs(inputs, ENDINGS), out, ".png")

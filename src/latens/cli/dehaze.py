@@ -12,7 +12,7 @@ from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
-    from latens.data.files import InputFile
+    from latens.data.inputs import InputFile
     from latens.inference.batch import Job
     from latens.systems.haze.predict import Haze
 
@@ -40,8 +40,9 @@ def dehaze(
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
     """
-    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.files import STANDARD_STREAM
     from latens.data.images import PICTURE_ENDINGS, check_ending
+    from latens.data.inputs import find_inputs
     from latens.data.video import CLIP_ENDINGS
 
     files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS)

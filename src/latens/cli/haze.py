@@ -68,8 +68,9 @@ def haze(
         latens haze streets/ -o foggy/ --beta 0.02 --depth depth/ --depth-format kitti
         latens haze streets/ -o foggy/ --save-depth depth/
     """
-    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.files import STANDARD_STREAM
     from latens.data.images import PICTURE_ENDINGS, check_ending
+    from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
     if visibility is not None and beta is not None:

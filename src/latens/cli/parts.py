@@ -41,8 +41,8 @@ def parts(
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg --model runs/parts/best --resolution 128
     """
-    from latens.data.files import find_inputs
     from latens.data.images import PICTURE_ENDINGS
+    from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
     from latens.systems.parts.predict import load
 

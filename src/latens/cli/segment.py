@@ -37,8 +37,9 @@ def segment(
         latens segment embryo.png -o out/
         latens segment stack.tif frames/ -o out/
     """
-    from latens.data.files import STANDARD_STREAM, find_inputs
+    from latens.data.files import STANDARD_STREAM
     from latens.data.images import PICTURE_ENDINGS
+    from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
     jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)

@@ -1,4 +1,4 @@
-"""Files: found by name, folder or pattern, read within limits, written all or nothing.
+"""Files, read within limits and written all or nothing; `inputs` finds them.
 
 Standard library only. `-` is standard input where something is read and standard output where something is written.
 """
@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
-import glob
 import os
 import re
 import secrets
 import stat
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from latens.errors import LatensError, LimitExceeded, StorageFull, UnreadableInput, UsageError
 
@@ -28,183 +25,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
-class InputFile(NamedTuple):
-    """One file to work on.
-
-    `relative` is where it stands under the folder or pattern it came from (its name alone when the user named it),
-    unique among the files of one request: outputs are mirrored by it. `named` tells that the user named this file.
-    """
-
-    path: Path
-    relative: Path
-    named: bool = True
-
-
-# ---------------------------------------------------------------------------------------------------------- finding
-
-
-def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str]) -> list[InputFile]:
-    """The files that `inputs` mean, each once: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
-
-    Folders are read recursively, in natural order, through symbolic links (each folder once, so loops end), without
-    hidden files; only names that end in one of `endings` (lower case, with the dot) count there and in patterns. A
-    file the user names is taken whatever its ending. What is missing or may not be read raises UnreadableInput if it
-    is all the user asked for, or a folder or pattern at the top; anything else is returned, to fail when its turn
-    comes without stopping the others.
-    """
-    if not inputs:
-        raise UsageError("no input was given", hint="name files, folders, patterns such as 'album/*.jpg', or -")
-    found: dict[str, InputFile] = {}
-    for entry in inputs:
-        for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
-            found.setdefault(os.path.abspath(file.path), file)
-    return _unique_relatives(list(found.values()))
-
-
-def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFile]:
-    path = Path(text)
-    if path == STANDARD_STREAM:
-        return [InputFile(STANDARD_STREAM, Path("stdin"))]
-    if os.path.isdir(path):
-        prefix = Path() if alone else Path(os.path.basename(os.path.abspath(path)))
-        files = list(_walk(path, prefix, endings, set()))
-        return _need_some(files, f"no file in this folder ends in {_listing(endings)}", text)
-    if not os.path.lexists(path) and glob.has_magic(text):
-        files = list(_match(Path(text).parts, endings))
-        return _need_some(files, f"no file matches this pattern and ends in {_listing(endings)}", text)
-    if alone:
-        with reading(path):
-            os.stat(path)
-    return [InputFile(path, Path(path.name))]
-
-
-def _match(parts: tuple[str, ...], endings: frozenset[str]) -> Iterator[InputFile]:
-    """Files that match, and all of the folders that do. `**` is walked here: glob would follow links in circles."""
-    fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-    head = parts[: parts.index("**")] if "**" in parts else parts
-    rest = parts[len(head) :]
-    seen: set[tuple[int, int]] = set()
-    for found in sorted(glob.glob(os.path.join(*head)) if head else ["."], key=_natural):
-        path = Path(found)
-        if os.path.isdir(path):
-            for file in _walk(path, path.relative_to(fixed), endings, seen):
-                if not rest or _parts_match(file.path.relative_to(path).parts, rest):
-                    yield file
-        elif not rest and _ends_in(path.name, endings):
-            yield InputFile(path, path.relative_to(fixed), named=False)
-
-
-def _parts_match(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_parts_match(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _parts_match(parts[1:], pattern[1:])
-
-
-def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[InputFile]:
-    """Files of the tree, in natural order. A folder below the top that may not be read is returned as a file."""
-    with reading(folder):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
-    for entry in entries:
-        path, relative = folder / entry.name, prefix / entry.name
-        if entry.name.startswith("."):
-            continue
-        if os.path.isdir(path):
-            try:
-                yield from list(_walk(path, relative, endings, seen))
-            except UnreadableInput:
-                yield InputFile(path, relative, named=False)
-        elif _ends_in(entry.name, endings) and (os.path.isfile(path) or entry.is_symlink()):  # never a pipe
-            yield InputFile(path, relative, named=False)
-
-
-def _unique_relatives(files: list[InputFile]) -> list[InputFile]:
-    """Files of the same relative name take folders of their paths into it until they differ."""
-    parts = [Path(os.path.abspath(file.path)).parts[1:] for file in files]
-    relatives = [file.relative for file in files]
-    while True:
-        counts = Counter(relatives)
-        longer = [
-            Path(*own[-len(relative.parts) - 1 :]) if counts[relative] > 1 else relative
-            for own, relative in zip(parts, relatives, strict=True)
-        ]
-        if longer == relatives:
-            return [file._replace(relative=relative) for file, relative in zip(files, relatives, strict=True)]
-        relatives = longer
-
-
-def _need_some(files: list[InputFile], what: str, where: str) -> list[InputFile]:
-    if not files:
-        raise UnreadableInput(what, where=where, hint="name the file itself if it has another ending")
-    return files
-
-
-def _ends_in(name: str, endings: frozenset[str]) -> bool:
-    return name.lower().endswith(tuple(endings))
-
-
-def _listing(endings: frozenset[str]) -> str:
-    return ", ".join(sorted(endings))
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """`shot2` before `shot10`; text and numbers alternate, so that like is compared with like."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [int(part) if odd % 2 else part for odd, part in enumerate(parts)], name
-
-
-# ---------------------------------------------------------------------------------------------------------- placing
-
-
-def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Path]:
-    """Where the result of every file goes, one path each and no two the same; see `output_path`.
-
-    Where two inputs would share an output (photo.jpg and photo.png), each of them keeps its ending: photo.jpg.ltn.
-    """
-    several = len(files) > 1 or not all(file.named for file in files)
-    paths = [output_path(file, out, ending, several) for file in files]
-    keeping: set[int] = set()
-    while True:
-        counts = Counter(paths)
-        clashing = {i for i, path in enumerate(paths) if counts[path] > 1} - keeping
-        if not clashing:
-            return paths
-        keeping |= clashing
-        for i in clashing:
-            paths[i] = paths[i].with_name(files[i].relative.name + ending)
-
-
-def output_path(file: InputFile, out: str | Path | None, ending: str, several: bool) -> Path:
-    """Where the result of one file goes.
-
-    Without `out`: beside the input, with `ending` in place of its own (standard input goes to standard output). One
-    file and an `out` that has an ending and is no folder: exactly there. Otherwise `out` is a folder and the tree of
-    the inputs is mirrored in it. Raises UsageError for several files into one, and where the input would be replaced.
-    """
-    if out is None:
-        place = STANDARD_STREAM if file.path == STANDARD_STREAM else file.path.with_suffix(ending)
-    else:
-        place = _place_in(Path(out), file, ending, several, folder=os.fspath(out).endswith(("/", os.sep)))
-    if place != STANDARD_STREAM and os.path.realpath(place) == os.path.realpath(file.path):
-        raise UsageError("the result would replace its input", where=str(file.path), hint="choose a folder with -o")
-    return place
-
-
-def _place_in(out: Path, file: InputFile, ending: str, several: bool, *, folder: bool) -> Path:
-    one_file = not several and not folder and not os.path.isdir(out)
-    if one_file and (out == STANDARD_STREAM or out.suffix or _is_file(out)):
-        return out
-    if out == STANDARD_STREAM or _is_file(out):
-        raise UsageError("several results cannot go into one file", where=str(out), hint="name a folder with -o")
-    return out / file.relative.with_suffix(ending)
-
-
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether something is there that is no folder: a pipe and a device count as well."""
     return os.path.exists(path) and not os.path.isdir(path)
 
 
@@ -286,7 +108,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             sys.stdout.buffer.flush()
             return
         target = Path(os.path.realpath(path))
-        if _is_file(target) and not os.path.isfile(target):
+        if is_file(target) and not os.path.isfile(target):
             _write_into(os.open(target, os.O_WRONLY), data, durable=False)
             return
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from latens.data.files import STANDARD_STREAM, InputFile, plan_outputs, sweep_stale, write_atomic, write_error
+from latens.data.files import STANDARD_STREAM, sweep_stale, write_atomic, write_error
+from latens.data.inputs import InputFile, plan_outputs
 from latens.errors import LatensError, LimitExceeded, StorageFull
 
 FAILURES = "failures.jsonl"

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from latens.data.files import find_inputs
 from latens.data.images import PICTURE_ENDINGS
+from latens.data.inputs import find_inputs
 from latens.errors import InputError, LatensError
 from latens.inference.demo import photographs
 from latens.systems.image_codec.baselines import Encoder, available

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from latens.codes.annealing import Method, Refine
 from latens.codes.refine import Trace, refine
-from latens.data.files import find_inputs
 from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.inputs import find_inputs
 from latens.data.journal import Journal
 from latens.errors import InputError
 from latens.systems.image_codec.config import HYPER_STRIDE, LAMBDAS

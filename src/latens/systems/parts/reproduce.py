@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
-from latens.data.files import find_inputs
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.inputs import find_inputs
 from latens.errors import LatensError, UsageError
 from latens.inference.demo import photographs
 from latens.inference.reproduction import Reproduction, scale_of
