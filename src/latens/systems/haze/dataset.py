@@ -121,14 +121,10 @@ class SceneData:
         return draw_weather(rng, 1)
 
     def _crop(self, scene: Ready, rng: np.random.Generator) -> Ready:
-        """A part of the scene, at most the whole of it, made a square, sometimes mirrored, with relative depth.
-
-        Parts are enlarged by half at most; all sizes up to the whole are as likely, counted by doublings: whole pictures tell
-        the layout of scenes, parts how haze lies on fine detail.
-        """
+        """A part of the scene made a square, enlarged up to half again, sometimes mirrored, with relative depth."""
         height, width = scene.image.shape[:2]
         size = self.config.crop
-        tall = round(math.exp(rng.uniform(math.log(max(size * 2 // 3, 1)), math.log(min(height, width)))))
+        tall = int(rng.integers(max(size * 2 // 3, 1), min(height, width, size * 3 // 2) + 1))
         wide = min(round(tall * rng.uniform(*ASPECT)), width)
         top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
         window = (slice(top, top + tall), slice(left, left + wide))
