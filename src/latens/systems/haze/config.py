@@ -25,7 +25,7 @@ class HazeConfig:
     shared_blocks: int = 0  # of them, how many both domains share next to the code (UNIT of 2017: 1, its code of 2018: 0)
     code_channels: int = 0  # above 0: the code has so many channels; "8-dimension" in the text of 002
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig())
-    work: int = 88  # the physical head looks at pictures reduced to about this shorter side
+    work: int = 240  # the physical head looks at pictures reduced to about this shorter side
 
 
 @dataclass(frozen=True, kw_only=True)

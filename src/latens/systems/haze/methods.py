@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SMALLEST = 1e-3
-VIEWS = (1.0, 0.75)  # sizes at which the physical head sees a picture, of that which it was trained on
+VIEWS = (1.0, 2 / 3)  # sizes at which the physical head sees a picture, of that which it was trained on
 PHYSICAL_FLOOR = 0.08
 PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced picture
 FULL_SIDE = 960  # boundary constraint and DehazeNet work on pictures reduced to at most this side

@@ -51,8 +51,8 @@ def desk() -> TrainConfig:
     return replace(
         tiny(),
         recipe="desk",
-        model=HazeConfig(kind="physical", channels=32),
-        data=HazeDataConfig(side=112, crop=96, batch=14, scenes=400, tones=1.0),
+        model=HazeConfig(kind="physical", channels=24),
+        data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, tones=1.0),
         optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
         run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500, log_every=50),
     )
