@@ -18,7 +18,7 @@ def test_a_table_of_amodal_on_two_data_sets(tmp_path: Path, capsys: pytest.Captu
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["data"] == ["simulated", "simulated:opaque"]
-    assert [run["variant"] for run in found["runs"]] == ["fcn", "vq"]
+    assert [run["variant"] for run in found["runs"]] == ["fcn-plain", "fcn-wide", "fcn", "vq"]
     assert main([*words, "--set", "stepz=1"]) == 2
 
 
