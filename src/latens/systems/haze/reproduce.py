@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from latens.data.files import write_atomic
 from latens.errors import UsageError
 from latens.inference.report import Table
 from latens.inference.reproduction import Reproduction, scale_of
@@ -150,13 +151,21 @@ def kind_settings(scale: Scale, kind: str) -> dict[str, str]:
 
 def trained(run: Path, scale: Scale, recipe: str, settings: Mapping[str, str], progress: Callable[[str], None]) -> Path:
     """The best weights of a run in this folder, which is started or continued; `scale.minutes` bound each call."""
-    progress(f"training {run.name} by recipe {recipe}")
     overrides = dict(settings) | ({"run.steps": str(scale.steps)} if scale.steps else {})
     overrides |= {"data.border": str(scale.border)} if scale.border else {}
     folders = [Path(folder) for folder in scale.train.split(",") if folder]
     if scale.prefix == "tiny":
         overrides |= {"data.scenes": "2"}
-    train("haze", recipe=recipe, data=folders, run_dir=run, overrides=overrides, max_time=60 * scale.minutes, resume=True)
+    wanted = json.dumps([recipe, overrides, scale.train], sort_keys=True)
+    done = run / "done.json"
+    if done.is_file() and done.read_text() == wanted and (run / "best" / "config.json").is_file():
+        return run / "best"  # data would be made anew only to find that there is nothing to do
+    progress(f"training {run.name} by recipe {recipe}")
+    result = train(
+        "haze", recipe=recipe, data=folders, run_dir=run, overrides=overrides, max_time=60 * scale.minutes, resume=True
+    )
+    if result.ended == "finished":
+        write_atomic(done, wanted.encode())
     if not (run / "best" / "config.json").is_file():
         what = f"{scale.minutes:g} minutes did not reach the first validation"
         raise UsageError(what, where=str(run), hint="run the same command again, or --set minutes=...")
