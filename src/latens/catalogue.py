@@ -90,6 +90,26 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
             metrics=MappingProxyType({"parts in use of 32": 25.0}),
         ),
+        "haze_mmd": ModelEntry(
+            name="haze_mmd",
+            system="haze",
+            folder=WEIGHTS / "haze_mmd",
+            sha256="e9e369d520b94adb62f26928cef1df06ebb68cf6c935581ccbb04dabe538292d",
+            size=2_194_568,
+            licence="Apache-2.0",
+            trained_on="400 simulated streets, 194 NYU and 2 KITTI scenes with depth; see the model card",
+            metrics=MappingProxyType({"haze removal on 3 Cityscapes scenes, dB": 18.5}),
+        ),
+        "haze_dehazenet": ModelEntry(
+            name="haze_dehazenet",
+            system="haze",
+            folder=WEIGHTS / "haze_dehazenet",
+            sha256="db8464e313edade1ea83eba7fcaf102cb1f14082442ad484d0f8b7e86c0575ce",
+            size=17_370,
+            licence="Apache-2.0",
+            trained_on="patches of 400 simulated streets, 194 NYU and 2 KITTI scenes; see the model card",
+            metrics=MappingProxyType({"haze removal on 3 Cityscapes scenes, dB": 20.4}),
+        ),
     }
 )
 
