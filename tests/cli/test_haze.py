@@ -126,6 +126,10 @@ def test_predicted_depth_is_saved_and_can_be_given_back(folder: Path, capsys: Ca
     )
     first, again = (np.asarray(Image.open(out / name)).astype(int) for name in ("first.png", "again.png"))
     assert abs(first - again).max() <= 1
+    kept = (out / "a_depth256.png").read_bytes()
+    assert main(["haze", str(a), "--reach", "30", "-o", str(out / "third.png"), "--save-depth", str(out)]) != 0
+    assert (out / "a_depth256.png").read_bytes() == kept
+    assert not (out / "third.png").exists()
     Image.open(a).save(folder / "sub" / "a.png")
     for words in (["--depth", str(out / "a_depth256.png")], ["--reach", "300"], [str(folder / "sub" / "a.png")]):
         assert main(["haze", str(a), *words, "-o", str(out), "--save-depth", str(out), "--force"]) == 2

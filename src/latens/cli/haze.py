@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
-from latens.errors import UsageError
+from latens.errors import OutputExists, UsageError
 from latens.systems.haze.config import TRANSLATORS
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ def haze(
         raise UsageError(f"two pictures are called {twice}, and so would be their depth", where="--save-depth")
     jobs = plan_jobs(files, out, ".png" if out is not None else ".hazy.png")
     refuse_to_overwrite(jobs, out, force=force)
+    saved = {job.input: save_depth / f"{job.input.stem}_depth256.png" for job in jobs} if save_depth is not None else {}
+    taken = [saved[job.input] for job in jobs if saved and saved[job.input].exists() and not job.output.exists()]
+    if taken and not force:  # a measured depth map may have that name
+        raise OutputExists("there is a depth map already", where=str(taken[0]), hint="name another folder, or give --force")
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
         check_ending(jobs[0].output)
     voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
@@ -113,9 +117,9 @@ def haze(
         path = depth_of(job.input, depth)
         notes = picture.notes if method in TRANSLATORS else (*picture.notes, depth_note(path, form, reach))
         predicted = None
-        if save_depth is not None:
+        if saved:
             predicted = loaded.depth(picture, reach_metres=reach or REACH)
-            write_atomic(save_depth / f"{job.input.stem}_depth256.png", png_of_depth(predicted))
+            write_atomic(saved[job.input], png_of_depth(predicted))
         image = loaded.haze(
             picture,
             visibility=visibility,
