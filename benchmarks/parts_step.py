@@ -35,12 +35,13 @@ class AsReleased(PatchVAE):
     """Decodes every sample twice and squashes the second picture."""
 
     def forward(self, image: Tensor, temperature: float, *, hard: bool = False, prior: float = 0.0) -> Reconstruction:
-        posterior = self.posterior(image)
+        features = self.encoder(image)
+        posterior = self.heads(features)
         z_occ = self.sample_occurrence(posterior.logits, temperature)
         code = place_parts(sample_gaussian(*posterior.appearance), z_occ)
         self.decoder(code)
         kl_app = gaussian_kl(*posterior.appearance).sum(2)
-        return Reconstruction(self.decoder(code).tanh(), kl_app, self.occurrence_kl(posterior.logits, prior))
+        return Reconstruction(self.decoder(code).tanh(), kl_app, self.occurrence_kl(posterior.logits, prior), features)
 
 
 def update(model: nn.Module, losses: LossConfig, image: Tensor, precision: torch.dtype) -> Callable[[], None]:

@@ -53,6 +53,7 @@ class Reconstruction(NamedTuple):
     image: Float[Tensor, "B 3 H W"]  # not clamped
     kl_app: Float[Tensor, "B N"]
     kl_occ: Float[Tensor, "B N"]  # zero for a beta-VAE
+    features: Float[Tensor, "B C h w"]  # phi
 
 
 class PatchVAE(nn.Module):
@@ -73,15 +74,18 @@ class PatchVAE(nn.Module):
         self, image: Float[Tensor, "B 3 H W"], temperature: float, *, hard: bool = False, prior: float = 0.0
     ) -> Reconstruction:
         """One sample of the code and its picture; `prior` 0 stands for 1/N. The decoder runs once."""
-        posterior = self.posterior(image)
+        features = self.encoder(image)
+        posterior = self.heads(features)
         z_occ = self.sample_occurrence(posterior.logits, temperature, hard=hard)
         z_app = sample_gaussian(*posterior.appearance)
-        kl_app = gaussian_kl(*posterior.appearance).sum(2)
-        return Reconstruction(self.decode(z_app, z_occ), kl_app, self.occurrence_kl(posterior.logits, prior))
+        return self._reconstruct(features, posterior, z_app, z_occ, prior)
 
     def posterior(self, image: Float[Tensor, "B 3 H W"]) -> Posterior:
         """Occurrence and pooled appearance (section 3.2, "Constructing z_app"). The pooling weights pass no gradient."""
-        features = self.encoder(image)
+        return self.heads(self.encoder(image))
+
+    def heads(self, features: Float[Tensor, "B C h w"]) -> Posterior:
+        """`posterior` of a picture whose features are known."""
         logits = self.occurrence(features).float()
         weight = self.probability(logits).detach()
         mean, logvar = self.appearance(features).float().unflatten(1, (2, self.config.parts, -1)).unbind(1)
@@ -110,10 +114,16 @@ class PatchVAE(nn.Module):
 
     def mean_picture(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
         """No noise: parts where their probability is above one half, with the mean of their appearance."""
-        posterior = self.posterior(image)
+        features = self.encoder(image)
+        posterior = self.heads(features)
         chosen = most_likely(posterior.logits, categorical=self.config.categorical)
-        kl_app = gaussian_kl(*posterior.appearance).sum(2)
-        return Reconstruction(self.decode(posterior.appearance.mean, chosen), kl_app, self.occurrence_kl(posterior.logits))
+        return self._reconstruct(features, posterior, posterior.appearance.mean, chosen)
+
+    def _reconstruct(
+        self, features: Tensor, posterior: Posterior, appearance: Tensor, occurrence: Tensor, prior: float = 0.0
+    ) -> Reconstruction:
+        kl_app, kl_occ = gaussian_kl(*posterior.appearance).sum(2), self.occurrence_kl(posterior.logits, prior)
+        return Reconstruction(self.decode(appearance, occurrence), kl_app, kl_occ, features)
 
 
 class BetaVAE(nn.Module):
@@ -132,23 +142,29 @@ class BetaVAE(nn.Module):
         self, image: Float[Tensor, "B 3 H W"], temperature: float, *, hard: bool = False, prior: float = 0.0
     ) -> Reconstruction:
         """One sample of the code and its picture; the arguments of occurrences mean nothing here."""
-        appearance = self.posterior(image)
-        return self._reconstruct(sample_gaussian(*appearance), appearance)
+        features = self.encoder(image)
+        appearance = self.head(features)
+        return self._reconstruct(features, sample_gaussian(*appearance), appearance)
 
     def posterior(self, image: Float[Tensor, "B 3 H W"]) -> Appearance:
-        mean, logvar = self.to_vector(self.encoder(image)).float().flatten(1).chunk(2, dim=1)
+        return self.head(self.encoder(image))
+
+    def head(self, features: Float[Tensor, "B C h w"]) -> Appearance:
+        """`posterior` of a picture whose features are known."""
+        mean, logvar = self.to_vector(features).float().flatten(1).chunk(2, dim=1)
         return Appearance(mean, logvar.clamp(LOWEST_LOGVAR, HIGHEST_LOGVAR).exp())
 
     def decode(self, vector: Float[Tensor, "B ND"]) -> Float[Tensor, "B 3 H W"]:
         return _picture(self.decoder(self.from_vector(vector[:, :, None, None])))
 
     def mean_picture(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
-        appearance = self.posterior(image)
-        return self._reconstruct(appearance.mean, appearance)
+        features = self.encoder(image)
+        appearance = self.head(features)
+        return self._reconstruct(features, appearance.mean, appearance)
 
-    def _reconstruct(self, vector: Tensor, appearance: Appearance) -> Reconstruction:
+    def _reconstruct(self, features: Tensor, vector: Tensor, appearance: Appearance) -> Reconstruction:
         kl = gaussian_kl(*appearance)
-        return Reconstruction(self.decode(vector), kl, torch.zeros_like(kl))
+        return Reconstruction(self.decode(vector), kl, torch.zeros_like(kl), features)
 
 
 def most_likely(logits: Float[Tensor, "B N h w"], *, categorical: bool = False) -> Float[Tensor, "B N h w"]:

@@ -1,4 +1,4 @@
-"""What PatchVAE and the beta-VAE minimise (004, Eqs. 3 and 8 to 11), plain or against a discriminator."""
+"""What PatchVAE and the beta-VAE minimise (004, Eqs. 3 and 8 to 11), plain, against a discriminator or with a second view."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.parts import temperature_at
+from latens.systems.parts.agreement import Agreeing
 from latens.systems.parts.config import LossConfig
 from latens.systems.parts.losses import fooling_loss, judge_loss, squared_error, weighted_error
 from latens.systems.parts.measure import Tally
@@ -30,7 +31,8 @@ SEED = 20200607  # of the noise in validation, so that two validations differ by
 class Elbo:
     """Squared error + beta_app KL(appearance) + beta_occ KL(occurrence) per picture, divided by its number of pixel values.
 
-    With `adversarial` above zero the discriminator takes its step first, then the model, once, with the adversarial term.
+    With `adversarial` above zero the discriminator takes its step first, then the model, once, with the adversarial term. With
+    `agreement` above zero a term is added that is large when views of one picture look different.
     """
 
     def __init__(self, config: LossConfig) -> None:
@@ -61,7 +63,15 @@ class Elbo:
         logs: dict[str, Tensor | float] = {"error": error, "kl_app": kl_app, "kl_occ": kl_occ, "temperature": temperature}
         if self.config.adversarial:
             logs["fooling"] = fooling
+        apart = self.apart(model, found, image)
+        if apart is not None:
+            logs["views_apart"] = apart
+            elbo = elbo + self.config.agreement * apart
         yield Step("model", elbo + self.config.adversarial * fooling / values, logs)
+
+    def apart(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""] | None:
+        """How different views of the same pictures look to the model; None where that is not trained."""
+        return model.disagreement(found.features, image, self.config.sharpness) if isinstance(model, Agreeing) else None
 
     def terms(
         self, found: Reconstruction, image: Float[Tensor, "B 3 H W"]
@@ -74,7 +84,7 @@ class Elbo:
     def validate(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         """The loss at the lowest temperature, PSNR of pictures without noise, divergences, and which parts are in use."""
         core = generator_of(model)
-        sums, pictures, values = torch.zeros(4, dtype=torch.float64), 0, 1
+        sums, pictures, values = torch.zeros(5, dtype=torch.float64), 0, 1
         tally = Tally()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
@@ -85,13 +95,16 @@ class Elbo:
                 error, kl_app, kl_occ = self.terms(found, image)
                 plain = core.mean_picture(image).image.clamp(0, 1)
                 psnr = -10 * (squared_error(plain, image) / image[0].numel()).clamp_min(1e-10).log10()
-                sums += torch.stack([error.sum(), kl_app.sum(), kl_occ.sum(), psnr.sum()]).double().cpu()
+                apart = self.apart(model, found, image)
+                apart = error.new_zeros(()) if apart is None else apart * len(image)
+                sums += torch.stack([error.sum(), kl_app.sum(), kl_occ.sum(), psnr.sum(), apart]).double().cpu()
                 pictures, values = pictures + len(image), image[0].numel()
                 if isinstance(core, PatchVAE):
                     tally.add(core.probability(core.posterior(image).logits), found.kl_app, found.kl_occ)
-        error, kl_app, kl_occ, psnr = (sums / pictures).tolist()
-        loss = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values
+        error, kl_app, kl_occ, psnr, apart = (sums / pictures).tolist()
+        loss = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values + self.config.agreement * apart
         numbers = {"loss": loss, "psnr": psnr, "error": error, "kl_app": kl_app, "kl_occ": kl_occ}
+        numbers |= {"views_apart": apart} if isinstance(model, Agreeing) else {}
         return {**numbers, **tally.statistics().summary()} if tally.pictures else numbers
 
     def pictures(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -103,13 +116,13 @@ class Elbo:
         return {"reconstructions": sheet(rows)}
 
     def export(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """All weights but those of the discriminator, in float32."""
+        """All weights but those of the discriminator and of the comparison of views, in float32."""
         core = generator_of(model)
         return Export(dict(core.state_dict()), {}, {"model": asdict(core.config)})
 
 
 def generator_of(model: nn.Module) -> PatchVAE | BetaVAE:
-    return model.generator if isinstance(model, Adversarial) else cast(PatchVAE, model)
+    return model.generator if isinstance(model, Adversarial | Agreeing) else cast(PatchVAE, model)
 
 
 def sheet(rows: Sequence[Float[Tensor, "B 3 H W"]]) -> np.ndarray:

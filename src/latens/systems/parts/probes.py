@@ -48,6 +48,7 @@ class ProbeConfig:
     momentum: float = 0.9
     decay: float = 1e-4
     validation_share: float = 0.1
+    precision: str = "bf16"  # "bf16" or "no": arithmetic of the networks; losses and the other probes stay in float32
 
 
 class ProbeResult(NamedTuple):
@@ -130,10 +131,14 @@ def fine_tune(
     head = classifier(encoder.channels, splits.train.squares.size // encoder.stride, splits.classes).to(device)
     trained = [p for p in [*encoder.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.decay)
-    inputs = [_frozen(encoder, split.squares, first) for split in splits[:3]]
+    arithmetic = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    inputs = [_frozen(encoder, split.squares, first, arithmetic) for split in splits[:3]]
 
     def logits(which: int, places: np.ndarray) -> Tensor:
-        return head(encoder.run(inputs[which](places), first))
+        seen = inputs[which](places)
+        with arithmetic:
+            found: Tensor = head(encoder.run(seen, first))
+        return found.float()
 
     best, chosen, kept = -1.0, 0, None
     for epoch in range(config.epochs):
@@ -187,14 +192,15 @@ def right_among(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"], among: i
     return int((best == labels[:, None]).sum())
 
 
-def _frozen(encoder: Encoder, squares: Squares, first: int) -> Callable[[np.ndarray], Tensor]:
+def _frozen(encoder: Encoder, squares: Squares, first: int, arithmetic: torch.autocast) -> Callable[[np.ndarray], Tensor]:
     """What the first stages give for pictures by place: from memory in half precision where it fits, else computed anew."""
     device = next(encoder.parameters()).device
 
     @torch.no_grad()
     def compute(places: np.ndarray) -> Tensor:
         image = to_tensor(squares.pixels(places)).to(device)
-        return encoder.run((image - MIDDLE) / SPREAD, 0, first)
+        with arithmetic:
+            return encoder.run((image - MIDDLE) / SPREAD, 0, first)
 
     one = compute(np.arange(1))
     if one.numel() * 2 * len(squares) > CACHE_BYTES:

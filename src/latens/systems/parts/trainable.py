@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from latens.errors import UsageError
-from latens.systems.parts.config import ENCODERS, KINDS, STRIDE, PartsConfig, PicturesConfig
+from latens.systems.parts.agreement import Agreeing
+from latens.systems.parts.config import ENCODERS, KINDS, STRIDE, LossConfig, PartsConfig, PicturesConfig
 from latens.systems.parts.dataset import PictureData
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo
@@ -32,15 +35,23 @@ def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
             raise UsageError("supervised training needs labels", where=", ".join(map(str, data)), hint=hint)
         sizes = replace(sizes, classes=len(pictures.classes))
     model = build_model(sizes)
-    if config.objective.adversarial and isinstance(model, PatchVAE | BetaVAE):
-        return Trainable(Adversarial(model), Elbo(config.objective), pictures)
+    if isinstance(model, PatchVAE | BetaVAE):
+        return Trainable(_wrapped(model, config.objective), Elbo(config.objective), pictures)
     objectives: dict[str, Objective] = {
         "bigan": BiGanObjective(config.objective),
         "mae": MaskedObjective(config.objective),
         "supervised": SupervisedObjective(),
     }
-    loss = Elbo(replace(config.objective, adversarial=0.0)) if sizes.kind not in objectives else objectives[sizes.kind]
-    return Trainable(model, loss, pictures)
+    return Trainable(model, objectives[sizes.kind], pictures)
+
+
+def _wrapped(model: PatchVAE | BetaVAE, loss: LossConfig) -> nn.Module:
+    if loss.adversarial and loss.agreement:
+        where = "--set objective.adversarial, objective.agreement"
+        raise UsageError("a discriminator and a second view cannot be had together", where=where, hint="set one of them to 0")
+    if loss.agreement:
+        return Agreeing(model)
+    return Adversarial(model) if loss.adversarial else model
 
 
 def check(sizes: PartsConfig) -> None:

@@ -11,6 +11,7 @@ VAE = {"model.kind": "betavae"}
 WEIGHTED = {"objective.weighted": "true"}
 GAN = {"objective.adversarial": "100.0", "optim.beta1": "0.5"}
 LOCAL = {"model.encoder": "local"}
+AGREEMENT = {"objective.agreement": "0.2"}
 
 FAMILY: Mapping[str, Settings] = MappingProxyType(
     {
@@ -36,10 +37,13 @@ OURS: Mapping[str, Settings] = MappingProxyType(
     {
         "local PatchVAE + L_w": {**LOCAL, **WEIGHTED},
         "local PatchVAE-GAN + L_w": {**LOCAL, **WEIGHTED, **GAN},
+        "PatchVAE + L_w + agreement": {**WEIGHTED, **AGREEMENT},
+        "local PatchVAE + L_w + agreement": {**LOCAL, **WEIGHTED, **AGREEMENT},
+        "beta-VAE + L_w + agreement": {**VAE, **WEIGHTED, **AGREEMENT},
         "masked autoencoder": {"model.kind": "mae"},
         "local masked autoencoder": {"model.kind": "mae", **LOCAL},
     }
 )
-"""Beyond the paper: parts that cannot see the whole picture, and a present-day yardstick with the same encoder."""
+"""Beyond the paper: parts that cannot see the whole picture, views that agree, and a present-day yardstick."""
 
 EVERY: Mapping[str, Settings] = MappingProxyType({**FAMILY, **REFERENCES, **OURS})

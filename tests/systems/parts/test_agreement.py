@@ -1,0 +1,110 @@
+"""The second view: what it keeps of the picture, what its loss says, and that it trains phi and is not shipped."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latens.errors import UsageError
+from latens.systems.parts.agreement import Agreeing, cut_out, random_view, recoloured, views_apart
+from latens.systems.parts.config import LossConfig, PartsConfig
+from latens.systems.parts.model import BetaVAE, PatchVAE
+from latens.systems.parts.objective import Elbo
+from latens.systems.parts.recipes import tiny
+from latens.systems.parts.trainable import build
+
+SIZES = PartsConfig(size=16, encoder="local", parts=4, appearance=3)
+
+
+def test_a_view_is_a_picture_and_differs_from_the_last() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(6, 3, 16, 24)
+    first, second = random_view(image), random_view(image)
+    assert first.shape == image.shape
+    assert 0 <= float(first.min())
+    assert float(first.max()) <= 1
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    torch.rand(6, 3, 16, 24)
+    assert torch.equal(random_view(image), first)
+
+
+def test_a_cut_shows_half_a_side_or_more_and_keeps_colours() -> None:
+    """A ramp from left to right stays one, of a slope between a half and one, mirrored or not."""
+    torch.manual_seed(1)
+    ramp = torch.linspace(0, 1, 64).expand(40, 3, 64, 64)
+    slope = (cut_out(ramp)[:, 0, 32].diff(dim=1)).mean(1) * 63
+    assert bool(((slope.abs() > 0.49) & (slope.abs() < 1.01)).all())
+    assert 5 < int((slope < 0).sum()) < 35
+    plain = torch.tensor([0.2, 0.5, 0.7])[None, :, None, None].expand(4, 3, 8, 8)
+    assert torch.allclose(cut_out(plain), plain, atol=1e-6)
+
+
+def test_some_views_are_grey_and_none_moves_its_pixels() -> None:
+    torch.manual_seed(2)
+    image = torch.zeros(200, 3, 8, 8)
+    image[:, :, 2:5, 3:6] = torch.tensor([0.6, 0.4, 0.3])[None, :, None, None]
+    found = recoloured(image)
+    grey = (found.amax(1) - found.amin(1)).amax((1, 2)) < 1e-6
+    assert 0.1 < float(grey.float().mean()) < 0.3
+    inside = found[:, :, 2:5, 3:6]
+    assert torch.allclose(inside, inside.mean((2, 3), keepdim=True).expand_as(inside), atol=1e-6)
+
+
+def test_views_apart_is_the_formula() -> None:
+    torch.manual_seed(3)
+    a, b = torch.randn(3, 5), torch.randn(3, 5)
+    both = [*a, *b]
+    expected = 0.0
+    for i in range(6):
+        scores = [math.exp(float(F.cosine_similarity(both[i], both[j], dim=0)) / 0.3) for j in range(6)]
+        expected -= math.log(scores[(i + 3) % 6] / (sum(scores) - scores[i]))
+    assert float(views_apart(a, b, 0.3)) == pytest.approx(expected / 6, rel=1e-5)
+    assert float(views_apart(a[:1], b[:1], 0.3)) == pytest.approx(0, abs=1e-6)
+
+
+def test_views_that_agree_alone_are_told_apart_best() -> None:
+    eye = torch.eye(8)
+    assert float(views_apart(eye, eye, 0.1)) < 0.01
+    same = torch.ones(8, 8)
+    assert float(views_apart(same, same, 0.1)) == pytest.approx(math.log(15), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [PatchVAE, BetaVAE])
+def test_agreement_trains_the_encoder_and_is_not_shipped(kind: type[PatchVAE] | type[BetaVAE]) -> None:
+    torch.manual_seed(4)
+    model = Agreeing(kind(SIZES))
+    image = torch.rand(8, 3, 16, 16)
+    weight = next(model.generator.encoder.parameters())
+
+    def slope(config: LossConfig) -> torch.Tensor:
+        torch.manual_seed(5)
+        (step,) = Elbo(config)(model, {"image": image}, 0)
+        model.zero_grad()
+        step.loss.backward()
+        assert weight.grad is not None
+        return weight.grad.clone()
+
+    config = LossConfig(agreement=0.5)
+    assert not torch.allclose(slope(config), slope(replace(config, agreement=0.0)))
+    assert "views_apart" in Elbo(config).validate(model.eval(), [{"image": image}])
+    assert set(Elbo(config).export(model, []).weights) == set(model.generator.state_dict())
+
+
+def test_validation_of_views_can_be_repeated() -> None:
+    torch.manual_seed(6)
+    model = Agreeing(PatchVAE(SIZES)).eval()
+    batches = [{"image": torch.rand(8, 3, 16, 16)}, {"image": torch.rand(3, 3, 16, 16)}]
+    objective = Elbo(LossConfig(agreement=0.5))
+    assert objective.validate(model, batches) == objective.validate(model, batches)
+
+
+def test_a_discriminator_and_a_second_view_are_refused(labelled: Path) -> None:
+    config = replace(tiny(), objective=LossConfig(adversarial=1.0, agreement=1.0))
+    with pytest.raises(UsageError, match="cannot be had together"):
+        build(config, [labelled])
