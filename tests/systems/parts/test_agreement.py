@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from latens.errors import UsageError
-from latens.systems.parts.agreement import Agreeing, cut_out, random_view, recoloured, views_apart
+from latens.systems.parts.agreement import Agreeing, cut_out, mutual_information, random_view, recoloured, views_apart
 from latens.systems.parts.config import LossConfig, PartsConfig
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo
@@ -75,6 +75,51 @@ def test_views_that_agree_alone_are_told_apart_best() -> None:
     assert float(views_apart(same, same, 0.1)) == pytest.approx(math.log(15), rel=1e-5)
 
 
+def test_mutual_information_is_the_formula() -> None:
+    """On one row of three cells, whose pairs are those at most one cell apart."""
+    torch.manual_seed(7)
+    a, b = (torch.randn(1, 2, 1, 3).double().softmax(1) for _ in range(2))
+    pairs = [(i, j) for i in range(3) for j in range(3) if abs(i - j) <= 1]
+    joint = sum(torch.outer(a[0, :, 0, i], b[0, :, 0, j]) for i, j in pairs)
+    assert isinstance(joint, torch.Tensor)
+    joint = (joint + joint.T) / (2 * len(pairs))
+    single = joint.sum(0)
+    expected = (joint * (joint / torch.outer(single, single)).log()).sum()
+    assert float(mutual_information(a, b)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_parts_that_say_most_are_sure_even_and_compact() -> None:
+    halves = F.one_hot(torch.arange(8)[None, None].expand(2, 8, 8) // 4, 2).permute(0, 3, 1, 2).float()
+    stripes = F.one_hot(torch.arange(8)[None, None].expand(2, 8, 8) % 2, 2).permute(0, 3, 1, 2).float()
+    one = torch.zeros(2, 2, 8, 8)
+    one[:, 0] = 1
+    unsure = torch.full((2, 2, 8, 8), 0.5)
+    told = [float(mutual_information(maps, maps)) for maps in (halves, stripes, one, unsure)]
+    assert 0.35 < told[0] < math.log(2)
+    assert told[0] > 5 * told[1]
+    assert told[2] == pytest.approx(0, abs=1e-5)
+    assert told[3] == pytest.approx(0, abs=1e-5)
+
+
+def test_constancy_trains_where_parts_are() -> None:
+    torch.manual_seed(8)
+    model = PatchVAE(replace(SIZES, categorical=True))
+    image = torch.rand(8, 3, 16, 16)
+
+    def slope(config: LossConfig) -> torch.Tensor:
+        torch.manual_seed(9)
+        (step,) = Elbo(config)(model, {"image": image}, 0)
+        model.zero_grad()
+        step.loss.backward()
+        assert model.occurrence.weight.grad is not None
+        return model.occurrence.weight.grad.clone()
+
+    assert not torch.allclose(slope(LossConfig(constancy=0.5)), slope(LossConfig()))
+    validated = Elbo(LossConfig(constancy=0.5)).validate(model.eval(), [{"image": image}])
+    plain = Elbo(LossConfig()).validate(model, [{"image": image}])
+    assert validated["loss"] == pytest.approx(plain["loss"] - 0.5 * validated["parts_alike"], rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", [PatchVAE, BetaVAE])
 def test_agreement_trains_the_encoder_and_is_not_shipped(kind: type[PatchVAE] | type[BetaVAE]) -> None:
     torch.manual_seed(4)
@@ -107,4 +152,11 @@ def test_validation_of_views_can_be_repeated() -> None:
 def test_a_discriminator_and_a_second_view_are_refused(labelled: Path) -> None:
     config = replace(tiny(), objective=LossConfig(adversarial=1.0, agreement=1.0))
     with pytest.raises(UsageError, match="cannot be had together"):
+        build(config, [labelled])
+
+
+@pytest.mark.parametrize("model", [SIZES, replace(SIZES, kind="betavae", categorical=True)])
+def test_constancy_needs_one_part_a_cell(model: PartsConfig, labelled: Path) -> None:
+    config = replace(tiny(), model=model, objective=LossConfig(constancy=1.0))
+    with pytest.raises(UsageError, match="one part a cell"):
         build(config, [labelled])

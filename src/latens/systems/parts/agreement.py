@@ -1,10 +1,12 @@
-"""Two views of one picture should look alike to phi: what PatchVAE can learn from besides reconstruction (not in 004).
+"""Two views of one picture should look alike: what PatchVAE can learn from besides reconstruction (not in 004).
 
-One view is the picture itself, whose parts are reconstructed; the other is cut out, mirrored and coloured at random. The mean
-features of both go through a small network, and each must find its partner among all others of the batch (Chen et al. 2020,
-SimCLR). The decoder still runs once, so a step costs one more pass through the encoder.
+One view is the picture itself, whose parts are reconstructed; the other has been changed at random. Pictures agree when the
+mean features of both views, through a small network, find one another among all others of the batch; that makes features for
+recognition (Chen et al. 2020, SimCLR). Parts agree when the part of a cell in one view tells that of the same cell and of its
+neighbours in the other; that makes parts that cover what they stand for (Ji et al. 2019, IIC). The decoder still runs once,
+so each costs one more pass through the encoder.
 
-Letters: B batch, C channels of phi, H W image size, P dimensions in which views are compared.
+Letters: B batch, N parts, C channels of phi, H W image size, h w cells, P dimensions in which views are compared.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ COMPARED = 512  # P
 SMALLEST_VIEW = 0.5  # side of the part of the picture that a view shows at least
 COLOUR, TINT = 0.4, 0.16  # changes of brightness, contrast and saturation; of one colour against the others
 GREY = 0.2  # share of views without colour
+NEAR = 1  # cells away at most, along each side, of those whose parts are compared
+SCARCE = 1e-8  # joint probability below which a pair of parts is taken as never seen
 
 
 class Agreeing(nn.Module):
@@ -58,6 +62,37 @@ def views_apart(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: f
     return F.cross_entropy(alike.masked_fill(itself, -torch.inf), partner)
 
 
+def parts_alike(model: PatchVAE, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+    """`mutual_information` of pictures, whose features are known, and the same pictures in other colours."""
+    other = recoloured(image.float(), grey=0.0).contiguous(memory_format=torch.channels_last)
+    known, found = (model.probability(model.occurrence(maps).float()) for maps in (features, model.encoder(other)))
+    return mutual_information(known, found)
+
+
+def mutual_information(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"]) -> Float[Tensor, ""]:
+    """How much the part at a cell of `a` tells of those at most `NEAR` cells away in `b`: 0 to log N nats (IIC, Eqs. 3, 5).
+
+    Both hold probabilities that sum to one over the parts. It is largest when every cell has one part for sure, all parts are
+    equally frequent, and neighbours and views have the same.
+    """
+    joint = sum(
+        torch.einsum("bnhw,bmhw->nm", _moved(a, y, x), _moved(b, -y, -x))
+        for y in range(-NEAR, NEAR + 1)
+        for x in range(-NEAR, NEAR + 1)
+    )
+    assert isinstance(joint, Tensor)
+    joint = joint + joint.T  # both views are of one kind
+    joint = (joint / joint.sum()).clamp_min(SCARCE)
+    single = joint.sum(0)
+    return (joint * (joint.log() - single.log()[:, None] - single.log()[None])).sum()
+
+
+def _moved(maps: Float[Tensor, "B N h w"], y: int, x: int) -> Float[Tensor, "B N i j"]:
+    """The cells that have a neighbour (-y, -x) away, from the first such on."""
+    height, width = maps.shape[2:]
+    return maps[:, :, max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
+
+
 def random_view(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Another view of every picture in [0, 1]: a square of half its side or more, mirrored or not, in other colours."""
     return recoloured(cut_out(image.float()))
@@ -75,15 +110,15 @@ def cut_out(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
 
-def recoloured(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Brightness, contrast, saturation and tint changed at random, some pictures grey; in [0, 1]."""
+def recoloured(image: Float[Tensor, "B 3 H W"], grey: float = GREY) -> Float[Tensor, "B 3 H W"]:
+    """Brightness, contrast, saturation and tint changed at random, a share `grey` of the pictures without colour; in [0, 1]."""
     brightness, contrast, saturation = (_factor(image, 1, COLOUR) for _ in range(3))
     image = image * brightness
     middle = image.mean((1, 2, 3), keepdim=True)
     image = middle + (image - middle) * contrast
-    grey = image.mean(1, keepdim=True)
-    image = (grey + (image - grey) * saturation) * _factor(image, 3, TINT)
-    plain = _uniform(image, len(image), 0.0, 1.0)[:, None, None, None] < GREY
+    shade = image.mean(1, keepdim=True)
+    image = (shade + (image - shade) * saturation) * _factor(image, 3, TINT)
+    plain = _uniform(image, len(image), 0.0, 1.0)[:, None, None, None] < grey
     return torch.where(plain, image.mean(1, keepdim=True), image).clamp(0, 1)
 
 

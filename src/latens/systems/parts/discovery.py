@@ -23,7 +23,7 @@ from latens.systems.parts.simulate import Scenes
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BATCH = 64
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.parts import temperature_at
-from latens.systems.parts.agreement import Agreeing
+from latens.systems.parts.agreement import Agreeing, parts_alike
 from latens.systems.parts.config import LossConfig
 from latens.systems.parts.losses import fooling_loss, judge_loss, squared_error, weighted_error
 from latens.systems.parts.measure import Tally
@@ -32,7 +33,7 @@ class Elbo:
     """Squared error + beta_app KL(appearance) + beta_occ KL(occurrence) per picture, divided by its number of pixel values.
 
     With `adversarial` above zero the discriminator takes its step first, then the model, once, with the adversarial term. With
-    `agreement` above zero a term is added that is large when views of one picture look different.
+    `agreement` or `constancy` above zero, terms are added for how alike two views of one picture are (see agreement.py).
     """
 
     def __init__(self, config: LossConfig) -> None:
@@ -63,15 +64,22 @@ class Elbo:
         logs: dict[str, Tensor | float] = {"error": error, "kl_app": kl_app, "kl_occ": kl_occ, "temperature": temperature}
         if self.config.adversarial:
             logs["fooling"] = fooling
-        apart = self.apart(model, found, image)
-        if apart is not None:
-            logs["views_apart"] = apart
-            elbo = elbo + self.config.agreement * apart
-        yield Step("model", elbo + self.config.adversarial * fooling / values, logs)
+        views = self.views(model, found, image)
+        logs |= views
+        yield Step("model", elbo + self.config.adversarial * fooling / values + self.weighed(views), logs)
 
-    def apart(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""] | None:
-        """How different views of the same pictures look to the model; None where that is not trained."""
-        return model.disagreement(found.features, image, self.config.sharpness) if isinstance(model, Agreeing) else None
+    def views(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
+        """How alike other views of the same pictures are to the model, as far as that is trained."""
+        views, core = {}, generator_of(model)
+        if isinstance(model, Agreeing):
+            views["views_apart"] = model.disagreement(found.features, image, self.config.sharpness)
+        if self.config.constancy and isinstance(core, PatchVAE):
+            views["parts_alike"] = parts_alike(core, found.features, image)
+        return views
+
+    def weighed(self, views: Mapping[str, Tensor | float]) -> Tensor | float:
+        """The share of `views` in the loss."""
+        return self.config.agreement * views.get("views_apart", 0.0) - self.config.constancy * views.get("parts_alike", 0.0)
 
     def terms(
         self, found: Reconstruction, image: Float[Tensor, "B 3 H W"]
@@ -84,7 +92,8 @@ class Elbo:
     def validate(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         """The loss at the lowest temperature, PSNR of pictures without noise, divergences, and which parts are in use."""
         core = generator_of(model)
-        sums, pictures, values = torch.zeros(5, dtype=torch.float64), 0, 1
+        sums, pictures, values = torch.zeros(4, dtype=torch.float64), 0, 1
+        views: Counter[str] = Counter()
         tally = Tally()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
@@ -95,16 +104,15 @@ class Elbo:
                 error, kl_app, kl_occ = self.terms(found, image)
                 plain = core.mean_picture(image).image.clamp(0, 1)
                 psnr = -10 * (squared_error(plain, image) / image[0].numel()).clamp_min(1e-10).log10()
-                apart = self.apart(model, found, image)
-                apart = error.new_zeros(()) if apart is None else apart * len(image)
-                sums += torch.stack([error.sum(), kl_app.sum(), kl_occ.sum(), psnr.sum(), apart]).double().cpu()
+                sums += torch.stack([error.sum(), kl_app.sum(), kl_occ.sum(), psnr.sum()]).double().cpu()
+                views.update({name: float(value) * len(image) for name, value in self.views(model, found, image).items()})
                 pictures, values = pictures + len(image), image[0].numel()
                 if isinstance(core, PatchVAE):
                     tally.add(core.probability(core.posterior(image).logits), found.kl_app, found.kl_occ)
-        error, kl_app, kl_occ, psnr, apart = (sums / pictures).tolist()
-        loss = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values + self.config.agreement * apart
-        numbers = {"loss": loss, "psnr": psnr, "error": error, "kl_app": kl_app, "kl_occ": kl_occ}
-        numbers |= {"views_apart": apart} if isinstance(model, Agreeing) else {}
+        error, kl_app, kl_occ, psnr = (sums / pictures).tolist()
+        means = {name: value / pictures for name, value in views.items()}
+        loss = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values + float(self.weighed(means))
+        numbers = {"loss": loss, "psnr": psnr, "error": error, "kl_app": kl_app, "kl_occ": kl_occ, **means}
         return {**numbers, **tally.statistics().summary()} if tally.pictures else numbers
 
     def pictures(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:

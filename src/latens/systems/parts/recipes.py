@@ -51,7 +51,7 @@ def small() -> TrainConfig:
         recipe="small",
         model=PartsConfig(),
         data=PicturesConfig(),
-        objective=LossConfig(annealing=AnnealingConfig(rate=1e-3, compound=False)),
+        objective=LossConfig(beta_occ=0.06, annealing=AnnealingConfig(rate=1e-3, compound=False)),
         optim=OptimConfig(lr=1e-3, warmup=100, ema=0.99, clip=NO_CLIP),
         run=RunConfig(steps=1500, log_every=50, validate_every=500, checkpoint_every=500),
     )

@@ -23,7 +23,8 @@ from latens.systems.parts.variants import EVERY, LOCAL, VAE, WEIGHTED
 
 SCENE_KINDS, SCENE_SIZE, SCORED, SCENE_BATCH = 4, 64, 200, "32"
 ABLATED = "conv1-5"
-ONE_A_CELL = {**LOCAL, "model.categorical": "true", "model.parts": "8", "model.appearance": "2"}
+ONE_A_CELL = {**LOCAL, **WEIGHTED, "model.categorical": "true"}
+VIEWS = {"objective.agreement": "0.2"}
 WHOLE_RESNET = {"model.encoder": "resnet", "model.blocks": "4", "model.parts": "64", "model.appearance": "16"}
 
 
@@ -125,10 +126,12 @@ def discovery(lab: Laboratory) -> list[Block]:
     rows = []
     members: dict[str, Mapping[str, str]] = {
         "local PatchVAE + L_w": {**LOCAL, **WEIGHTED},
-        "local PatchVAE, one part a cell": ONE_A_CELL,
+        "local PatchVAE + L_w, one part a cell": ONE_A_CELL,
+        "local PatchVAE + L_w, one part a cell, two views": {**ONE_A_CELL, **VIEWS, "objective.constancy": "0.1"},
         "PatchVAE + L_w": WEIGHTED,
         "beta-VAE, clustered features": VAE,
         "local beta-VAE, clustered features": {**VAE, **LOCAL},
+        "local beta-VAE + agreement, clustered features": {**VAE, **LOCAL, **VIEWS},
         "local, no training, clustered features": {**VAE, **LOCAL, "run.steps": "0"},
     }
     scene_size = {"model.size": str(SCENE_SIZE), "data.batch": SCENE_BATCH}

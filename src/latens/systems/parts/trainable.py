@@ -23,6 +23,9 @@ from latens.training.objective import Objective, Trainable
 def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
     """Raises UsageError for settings that do not fit together and where no pictures are given."""
     check(config.model)
+    if config.objective.constancy and not (config.model.kind == "patchvae" and config.model.categorical):
+        hint = "add --set model.categorical=true to a PatchVAE"
+        raise UsageError("only one part a cell can be compared", where="--set objective.constancy", hint=hint)
     check_pictures(config.data)
     if not data:
         hint = "give folders of pictures, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"

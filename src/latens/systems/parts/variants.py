@@ -11,7 +11,7 @@ VAE = {"model.kind": "betavae"}
 WEIGHTED = {"objective.weighted": "true"}
 GAN = {"objective.adversarial": "100.0", "optim.beta1": "0.5"}
 LOCAL = {"model.encoder": "local"}
-AGREEMENT = {"objective.agreement": "0.2"}
+AGREEMENT = {"objective.agreement": "1.0", "optim.lr": "0.003"}
 
 FAMILY: Mapping[str, Settings] = MappingProxyType(
     {
