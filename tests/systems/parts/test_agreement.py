@@ -160,3 +160,9 @@ def test_constancy_needs_one_part_a_cell(model: PartsConfig, labelled: Path) -> 
     config = replace(tiny(), model=model, objective=LossConfig(constancy=1.0))
     with pytest.raises(UsageError, match="one part a cell"):
         build(config, [labelled])
+
+
+def test_losses_that_a_kind_does_not_have_are_refused(labelled: Path) -> None:
+    config = replace(tiny(), model=replace(SIZES, kind="mae"), objective=LossConfig(agreement=1.0))
+    with pytest.raises(UsageError, match="kind mae"):
+        build(config, [labelled])

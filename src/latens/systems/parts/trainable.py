@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from latens.errors import UsageError
@@ -23,9 +24,7 @@ from latens.training.objective import Objective, Trainable
 def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
     """Raises UsageError for settings that do not fit together and where no pictures are given."""
     check(config.model)
-    if config.objective.constancy and not (config.model.kind == "patchvae" and config.model.categorical):
-        hint = "add --set model.categorical=true to a PatchVAE"
-        raise UsageError("only one part a cell can be compared", where="--set objective.constancy", hint=hint)
+    check_losses(config.model, config.objective)
     check_pictures(config.data)
     if not data:
         hint = "give folders of pictures, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"
@@ -49,12 +48,27 @@ def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
 
 
 def _wrapped(model: PatchVAE | BetaVAE, loss: LossConfig) -> nn.Module:
-    if loss.adversarial and loss.agreement:
-        where = "--set objective.adversarial, objective.agreement"
-        raise UsageError("a discriminator and a second view cannot be had together", where=where, hint="set one of them to 0")
     if loss.agreement:
         return Agreeing(model)
     return Adversarial(model) if loss.adversarial else model
+
+
+def check_losses(sizes: PartsConfig, loss: LossConfig) -> None:
+    """Raises UsageError for losses that do not fit the model, one another, or several processes."""
+    if loss.constancy and not (sizes.kind == "patchvae" and sizes.categorical):
+        hint = "add --set model.categorical=true to a PatchVAE"
+        raise UsageError("only one part a cell can be compared", where="--set objective.constancy", hint=hint)
+    if loss.adversarial and loss.agreement:
+        where = "--set objective.adversarial, objective.agreement"
+        raise UsageError("a discriminator and a second view cannot be had together", where=where, hint="set one of them to 0")
+    if (loss.adversarial or loss.agreement) and sizes.kind not in ("patchvae", "betavae"):
+        where = "--set objective.adversarial, objective.agreement"
+        raise UsageError(f"a model of kind {sizes.kind} has none of these losses", where=where, hint="leave them at 0")
+    alone = loss.adversarial or loss.agreement or loss.constancy or sizes.kind == "bigan"
+    if alone and torch.distributed.is_available() and torch.distributed.is_initialized():
+        if torch.distributed.get_world_size() > 1:
+            hint = "start it without torchrun or accelerate launch"
+            raise UsageError("these losses are trained by one process", where="--set objective", hint=hint)
 
 
 def check(sizes: PartsConfig) -> None:
