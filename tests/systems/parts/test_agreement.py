@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from latens.errors import UsageError
-from latens.systems.parts.agreement import Agreeing, cut_out, mutual_information, random_view, recoloured, views_apart
+from latens.systems.parts.agreement import (
+    Agreeing,
+    cut_out,
+    mutual_information,
+    parts_alike,
+    random_view,
+    recoloured,
+    views_apart,
+)
 from latens.systems.parts.config import LossConfig, PartsConfig
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo
@@ -104,7 +112,7 @@ def test_parts_that_say_most_are_sure_even_and_compact() -> None:
 def test_constancy_trains_where_parts_are() -> None:
     torch.manual_seed(8)
     model = PatchVAE(replace(SIZES, categorical=True))
-    image = torch.rand(8, 3, 16, 16)
+    image = torch.rand(8, 3, 32, 32)
 
     def slope(config: LossConfig) -> torch.Tensor:
         torch.manual_seed(9)
@@ -155,11 +163,44 @@ def test_a_discriminator_and_a_second_view_are_refused(labelled: Path) -> None:
         build(config, [labelled])
 
 
-@pytest.mark.parametrize("model", [SIZES, replace(SIZES, kind="betavae", categorical=True)])
-def test_constancy_needs_one_part_a_cell(model: PartsConfig, labelled: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (SIZES, "one part a cell"),
+        (replace(SIZES, kind="betavae", categorical=True), "one part a cell"),
+        (replace(SIZES, categorical=True), "no cell"),
+    ],
+)
+def test_constancy_needs_one_part_a_cell_and_cells_inside(model: PartsConfig, said: str, labelled: Path) -> None:
     config = replace(tiny(), model=model, objective=LossConfig(constancy=1.0))
-    with pytest.raises(UsageError, match="one part a cell"):
+    with pytest.raises(UsageError, match=said):
         build(config, [labelled])
+
+
+def test_parts_are_not_compared_at_the_border() -> None:
+    """A part that stands for the border alone tells nothing."""
+    model = PatchVAE(replace(SIZES, categorical=True, parts=2)).eval()
+    features = torch.zeros(4, 128, 8, 8)
+    features[:, 0, 0] = features[:, 0, -1] = features[:, 0, :, 0] = features[:, 0, :, -1] = 1
+    with torch.no_grad():
+        model.occurrence.weight.zero_()
+        model.occurrence.weight[0, 0], model.occurrence.bias[:] = 40.0, torch.tensor([-20.0, 0.0])
+        known = model.probability(model.occurrence(features))
+    assert float(mutual_information(known, known)) > 0.05
+    model.encoder = Fixed(features)  # type: ignore[assignment]
+    with torch.no_grad():
+        assert float(parts_alike(model, features, torch.rand(4, 3, 64, 64))) == pytest.approx(0, abs=1e-5)
+
+
+class Fixed(torch.nn.Module):
+    """An encoder that says the same of every picture."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.features
 
 
 def test_losses_that_a_kind_does_not_have_are_refused(labelled: Path) -> None:

@@ -27,6 +27,7 @@ SMALLEST_VIEW = 0.5  # side of the part of the picture that a view shows at leas
 COLOUR, TINT = 0.4, 0.16  # changes of brightness, contrast and saturation; of one colour against the others
 GREY = 0.2  # share of views without colour
 NEAR = 1  # cells away at most, along each side, of those whose parts are compared
+EDGE = 1  # cells along every side of a picture that are not compared, because they see what is beyond it
 SCARCE = 1e-8  # joint probability below which a pair of parts is taken as never seen
 
 
@@ -63,10 +64,14 @@ def views_apart(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: f
 
 
 def parts_alike(model: PatchVAE, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-    """`mutual_information` of pictures, whose features are known, and the same pictures in other colours."""
+    """`mutual_information` of pictures, whose features are known, and the same pictures in other colours.
+
+    Without the cells at the border: that they are there would be the easiest to tell, and parts would stand for it.
+    """
     other = recoloured(image.float(), grey=0.0).contiguous(memory_format=torch.channels_last)
     known, found = (model.probability(model.occurrence(maps).float()) for maps in (features, model.encoder(other)))
-    return mutual_information(known, found)
+    inside = slice(EDGE, -EDGE)
+    return mutual_information(known[:, :, inside, inside], found[:, :, inside, inside])
 
 
 def mutual_information(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"]) -> Float[Tensor, ""]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from latens.errors import UsageError
-from latens.systems.parts.agreement import Agreeing
+from latens.systems.parts.agreement import EDGE, Agreeing
 from latens.systems.parts.config import ENCODERS, KINDS, STRIDE, LossConfig, PartsConfig, PicturesConfig
 from latens.systems.parts.dataset import PictureData
 from latens.systems.parts.model import BetaVAE, PatchVAE
@@ -58,6 +58,8 @@ def check_losses(sizes: PartsConfig, loss: LossConfig) -> None:
     if loss.constancy and not (sizes.kind == "patchvae" and sizes.categorical):
         hint = "add --set model.categorical=true to a PatchVAE"
         raise UsageError("only one part a cell can be compared", where="--set objective.constancy", hint=hint)
+    if loss.constancy and sizes.size <= 2 * EDGE * _stride(sizes):
+        raise UsageError(f"{sizes.size} pixels leave no cell to compare", where="--set model.size", hint="64 is usual")
     if loss.adversarial and loss.agreement:
         where = "--set objective.adversarial, objective.agreement"
         raise UsageError("a discriminator and a second view cannot be had together", where=where, hint="set one of them to 0")
@@ -79,14 +81,17 @@ def check(sizes: PartsConfig) -> None:
         raise UsageError(f"no encoder '{sizes.encoder}'", where="--set model.encoder", hint=f"known: {', '.join(ENCODERS)}")
     if not 1 <= sizes.blocks <= 4:
         raise UsageError(f"{sizes.blocks} residual stages", where="--set model.blocks", hint="from 1 to 4")
-    stride = STRIDE if sizes.encoder == "local" else 2 ** (sizes.blocks + 1)
-    step = max(stride, STRIDE)
+    step = max(_stride(sizes), STRIDE)
     if sizes.size < step or sizes.size % step:
         raise UsageError(
             f"size {sizes.size} is no multiple of {step}", where="--set model.size", hint="32, 64 or 224 are usual"
         )
     if sizes.parts < 2 or sizes.appearance < 1:
         raise UsageError("at least two parts of one dimension are needed", where="--set model.parts, model.appearance")
+
+
+def _stride(sizes: PartsConfig) -> int:
+    return STRIDE if sizes.encoder == "local" else 2 ** (sizes.blocks + 1)
 
 
 def check_pictures(pictures: PicturesConfig) -> None:
