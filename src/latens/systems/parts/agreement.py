@@ -26,6 +26,7 @@ COMPARED = 512  # P
 SMALLEST_VIEW = 0.5  # side of the part of the picture that a view shows at least
 COLOUR, TINT = 0.4, 0.16  # changes of brightness, contrast and saturation; of one colour against the others
 GREY = 0.2  # share of views without colour
+SHARPNESS = 0.2  # temperature at which pictures are told apart
 NEAR = 1  # cells away at most, along each side, of those whose parts are compared
 EDGE = 1  # cells along every side of a picture that are not compared, because they see what is beyond it
 SCARCE = 1e-8  # joint probability below which a pair of parts is taken as never seen
@@ -42,13 +43,11 @@ class Agreeing(nn.Module):
             nn.Linear(channels, COMPARED), nn.BatchNorm1d(COMPARED), nn.ReLU(inplace=True), nn.Linear(COMPARED, COMPARED)
         )
 
-    def disagreement(
-        self, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B 3 H W"], temperature: float
-    ) -> Float[Tensor, ""]:
+    def disagreement(self, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
         """`views_apart` of pictures, whose features are known, and another view of each."""
         other = random_view(image).contiguous(memory_format=torch.channels_last)
         known, found = (self.projector(maps.mean((2, 3))).float() for maps in (features, self.generator.encoder(other)))
-        return views_apart(known, found, temperature)
+        return views_apart(known, found, SHARPNESS)
 
 
 def views_apart(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, ""]:
@@ -80,12 +79,8 @@ def mutual_information(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"])
     Both hold probabilities that sum to one over the parts. It is largest when every cell has one part for sure, all parts are
     equally frequent, and neighbours and views have the same.
     """
-    joint = sum(
-        torch.einsum("bnhw,bmhw->nm", _moved(a, y, x), _moved(b, -y, -x))
-        for y in range(-NEAR, NEAR + 1)
-        for x in range(-NEAR, NEAR + 1)
-    )
-    assert isinstance(joint, Tensor)
+    moves = [(y, x) for y in range(-NEAR, NEAR + 1) for x in range(-NEAR, NEAR + 1)]
+    joint = torch.stack([torch.einsum("bnhw,bmhw->nm", _moved(a, y, x), _moved(b, -y, -x)) for y, x in moves]).sum(0)
     joint = joint + joint.T  # both views are of one kind
     joint = (joint / joint.sum()).clamp_min(SCARCE)
     single = joint.sum(0)
@@ -100,6 +95,7 @@ def _moved(maps: Float[Tensor, "B N h w"], y: int, x: int) -> Float[Tensor, "B N
 
 def random_view(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Another view of every picture in [0, 1]: a square of half its side or more, mirrored or not, in other colours."""
+    # Not by torchvision's transforms: they draw one change for a whole batch.
     return recoloured(cut_out(image.float()))
 
 

@@ -51,7 +51,6 @@ class LossConfig:
     weighted: bool = False  # L_w: the error is weighted by the gradient energy of its 8 x 8 cell
     adversarial: float = 0.0  # weight of the discriminator's loss; above 0 for the -GAN variants
     agreement: float = 0.0  # weight of finding two views of a picture alike (see agreement.py); not together with the former
-    sharpness: float = 0.2  # temperature of that comparison
     constancy: float = 0.0  # weight of what the parts of two views tell of each other; for one part a cell (`categorical`)
     penalty: float = 1.0  # BiGAN: weight of the critic's gradient penalty
     masked: float = 0.6  # masked autoencoder: share of 8 x 8 cells that are hidden

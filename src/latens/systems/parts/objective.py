@@ -72,7 +72,7 @@ class Elbo:
         """How alike other views of the same pictures are to the model, as far as that is trained."""
         views, core = {}, generator_of(model)
         if isinstance(model, Agreeing):
-            views["views_apart"] = model.disagreement(found.features, image, self.config.sharpness)
+            views["views_apart"] = model.disagreement(found.features, image)
         if self.config.constancy and isinstance(core, PatchVAE):
             views["parts_alike"] = parts_alike(core, found.features, image)
         return views
@@ -108,7 +108,7 @@ class Elbo:
                 views.update({name: float(value) * len(image) for name, value in self.views(model, found, image).items()})
                 pictures, values = pictures + len(image), image[0].numel()
                 if isinstance(core, PatchVAE):
-                    tally.add(core.probability(core.posterior(image).logits), found.kl_app, found.kl_occ)
+                    tally.add(core.probability(core.heads(found.features).logits), found.kl_app, found.kl_occ)
         error, kl_app, kl_occ, psnr = (sums / pictures).tolist()
         means = {name: value / pictures for name, value in views.items()}
         loss = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values + float(self.weighed(means))
