@@ -1,0 +1,50 @@
+"""The fine-tuning probes of parts in float32 and in bfloat16, in turns: CPU time, and the accuracy they end with.
+
+    python benchmarks/parts_probe.py PACKS --threads 1
+
+PACKS is a labelled data set as `latens train parts --data` takes it; the encoder is the untrained one of the paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latens.inference.report import Table
+from latens.systems.parts.encoder import resnet_encoder
+from latens.systems.parts.probes import FROZEN, ProbeConfig, run_probe, split_sets
+from latens.systems.parts.sources import open_set
+
+SIZE, BLOCKS = 32, 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    encoder = resnet_encoder(BLOCKS)
+    share = ProbeConfig().validation_share
+    splits = split_sets(open_set(given.data, "train"), open_set(given.data, "test"), SIZE, share)
+    for split in splits[:3]:
+        split.squares.pixels(np.arange(len(split.labels)))  # decoded once, outside of what is timed
+    rows = []
+    for name in FROZEN:
+        for precision in ("no", "bf16"):
+            started = time.process_time()
+            found = run_probe(name, encoder, splits, ProbeConfig(epochs=given.epochs, precision=precision))
+            spent = time.process_time() - started
+            rows.append([name, precision, f"{spent:.1f}", f"{found.test:.2f}", f"{found.validation:.2f}"])
+    columns = ["probe", "precision", "CPU s", "test %", "validation %"]
+    print(Table(columns, rows, f"{given.epochs} epochs, {given.threads} threads; what is frozen included.").text())
+
+
+if __name__ == "__main__":
+    main()
