@@ -30,17 +30,25 @@ def tiny() -> TrainConfig:
 def desk() -> TrainConfig:
     """One CPU core, half an hour: 64 x 64 crops of photographs, 32 local parts. What the bundled model is made with.
 
-    One part a cell, with few dimensions of appearance: what a cell looks like must then show in which part it is. The weight
-    of occurrences is small, because it evens out which part a cell has, and parts that are even everywhere are not learned.
+    One part a cell, and two views of every picture that must have the same (`constancy`), so that a part covers what it stands
+    for. The weight of occurrences is small, because it evens out which part a cell has, and parts that are even everywhere are
+    not learned.
     """
     return replace(
         tiny(),
         recipe="desk",
-        model=PartsConfig(size=64, encoder="local", parts=32, appearance=4, categorical=True),
+        model=PartsConfig(size=64, encoder="local", parts=32, appearance=8, categorical=True),
         data=PicturesConfig(batch=32, smallest_crop=0.4),
-        objective=LossConfig(weighted=True, beta_app=0.1, beta_occ=0.05, annealing=AnnealingConfig(rate=5e-4, compound=False)),
+        objective=LossConfig(
+            weighted=True,
+            beta_app=0.05,
+            beta_occ=0.05,
+            agreement=0.05,
+            constancy=0.05,
+            annealing=AnnealingConfig(rate=7e-4, compound=False),
+        ),
         optim=OptimConfig(lr=2e-3, warmup=200, decay_share=0.5, ema=0.999, clip=NO_CLIP),
-        run=RunConfig(steps=10_000, log_every=50, validate_every=1000, checkpoint_every=500),
+        run=RunConfig(steps=5000, log_every=50, validate_every=500, checkpoint_every=500),
     )
 
 

@@ -56,16 +56,17 @@ def _wrapped(model: PatchVAE | BetaVAE, loss: LossConfig) -> nn.Module:
 def check_losses(sizes: PartsConfig, loss: LossConfig) -> None:
     """Raises UsageError for losses that do not fit the model, one another, or several processes."""
     if loss.constancy and not (sizes.kind == "patchvae" and sizes.categorical):
-        hint = "add --set model.categorical=true to a PatchVAE"
+        hint = "set it to 0, or add --set model.categorical=true to a PatchVAE"
         raise UsageError("only one part a cell can be compared", where="--set objective.constancy", hint=hint)
     if loss.constancy and sizes.size <= 2 * EDGE * _stride(sizes):
-        raise UsageError(f"{sizes.size} pixels leave no cell to compare", where="--set model.size", hint="64 is usual")
+        hint = "64 is usual, or set objective.constancy to 0"
+        raise UsageError(f"{sizes.size} pixels leave no cell to compare", where="--set model.size", hint=hint)
     if loss.adversarial and loss.agreement:
         where = "--set objective.adversarial, objective.agreement"
         raise UsageError("a discriminator and a second view cannot be had together", where=where, hint="set one of them to 0")
     if (loss.adversarial or loss.agreement) and sizes.kind not in ("patchvae", "betavae"):
         where = "--set objective.adversarial, objective.agreement"
-        raise UsageError(f"a model of kind {sizes.kind} has none of these losses", where=where, hint="leave them at 0")
+        raise UsageError(f"a model of kind {sizes.kind} has none of these losses", where=where, hint="set them to 0")
     alone = loss.adversarial or loss.agreement or loss.constancy or sizes.kind == "bigan"
     if alone and torch.distributed.is_available() and torch.distributed.is_initialized():
         if torch.distributed.get_world_size() > 1:
