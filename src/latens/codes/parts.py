@@ -46,10 +46,13 @@ def bernoulli_kl(logits: Float[Tensor, "*n"], prior: float) -> Float[Tensor, "*n
     return q * (present - math.log(prior)) + (1 - q) * (absent - math.log1p(-prior))
 
 
-def categorical_kl(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B h w"]:
-    """KL of softmax(logits) over the N parts against the uniform law 1/N, in nats: from 0 to log N."""
+def categorical_kl(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
+    """Every part's term of the KL of softmax(logits) over the N parts against the uniform law 1/N, in nats.
+
+    Over the parts of a cell they add up to the divergence, from 0 to log N; that of a part rarer than 1/N is below zero.
+    """
     log_q = logits.log_softmax(dim=1)
-    return (log_q.exp() * log_q).sum(dim=1) + math.log(logits.shape[1])
+    return log_q.exp() * (log_q + math.log(logits.shape[1]))
 
 
 def relaxed_bernoulli(logits: Float[Tensor, "*n"], temperature: float, *, hard: bool = False) -> Float[Tensor, "*n"]:

@@ -76,6 +76,16 @@ def test_views_apart_is_the_formula() -> None:
     assert float(views_apart(a[:1], b[:1], 0.3)) == pytest.approx(0, abs=1e-6)
 
 
+def test_both_are_exact_under_autocast() -> None:
+    torch.manual_seed(5)
+    maps = [(torch.randn(2, 4, 6, 6) / 4).softmax(1) for _ in range(2)]
+    vectors = [torch.randn(6, 8) for _ in range(2)]
+    exact = mutual_information(maps[0], maps[1]), views_apart(vectors[0], vectors[1], 0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mutual_information(maps[0], maps[1]), views_apart(vectors[0], vectors[1], 0.2)
+    assert found == exact
+
+
 def test_views_that_agree_alone_are_told_apart_best() -> None:
     eye = torch.eye(8)
     assert float(views_apart(eye, eye, 0.1)) < 0.01

@@ -27,7 +27,7 @@ from latens.systems.parts.sources import open_set
 from latens.systems.parts.variants import EVERY, FAMILY
 from latens.training.config import override
 
-SMALL = {"steps": "1", "epochs": "1", "seeds": "1", "scenes": "24"}
+SMALL = {"steps": "1", "epochs": "1", "seeds": "1"}
 
 
 def test_frechet_distance_is_that_of_gaussians() -> None:
@@ -213,6 +213,23 @@ def test_claimed_work_is_passed_over_and_waited_for_at_the_end(labelled: Path, t
     assert len(lab.score(member, "knn").top1) == 1
 
 
+def test_results_of_other_pictures_are_not_taken_for_these(parts: Parts, tmp_path: Path) -> None:
+    """Two packs of one name with the same pictures under other labels, one after the other into one folder."""
+    rng = np.random.default_rng(0)
+    pictures, labels = rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8), np.arange(40) % 2
+    pictures[labels == 1] //= 8
+    for folder, order in (("a", labels), ("b", rng.permutation(labels))):
+        (tmp_path / folder).mkdir()
+        pack = {"x_train": pictures, "y_train": order, "x_test": pictures[:20], "y_test": labels[:20]}
+        np.savez(tmp_path / folder / "mine.npz", **pack)
+    packs = [tmp_path / folder / "mine.npz" for folder in "ab"]
+    found = [evaluate(parts, pack, tmp_path / "out", probes=["knn"]).probes[0].test for pack in packs]
+    assert found[0] == 100
+    assert found[1] < 100
+    first, second = (Laboratory(pack, SCALES["tiny"], tmp_path, print).key({}, 0) for pack in packs)
+    assert first != second
+
+
 def test_a_shorter_run_ends_at_the_temperature_of_the_recipe(labelled: Path, tmp_path: Path) -> None:
     lab = Laboratory(labelled, replace(SCALES["desk"], steps=300), tmp_path, print)
     base, short = lab.base, override(lab.base, lab._changes({}, 0))
@@ -236,9 +253,14 @@ def test_bad_requests_are_refused(parts: Parts, labelled: Path, tmp_path: Path) 
     for name, recipe, settings in (("table9", "tiny", {}), ("table1", "huge", {}), ("table1", "tiny", {"stepz": "1"})):
         with pytest.raises(UsageError):
             train_and_reproduce(name, labelled, tmp_path, recipe=recipe, settings=settings)
-    for settings in ({"rows": '["VAE"]'}, {"probes": '["conv7"]'}, {"seeds": "0"}):
-        with pytest.raises(UsageError):
-            train_and_reproduce("table1", labelled, tmp_path, recipe="tiny", settings=settings)
+    odd = (("seeds", "0"), ("epochs", "0"), ("steps", "-5"), ("pictures", "-40"), ("features", "x"), ("scenes", "9"))
+    for setting, value in (("rows", '["VAE"]'), ("rows", '[["a"]]'), ("rows", "[1]"), ("probes", '["conv7"]'), *odd):
+        with pytest.raises(UsageError, match=setting):
+            train_and_reproduce("table1", labelled, tmp_path, recipe="tiny", settings={setting: value})
+    with pytest.raises(UsageError, match="table3 has no rows"):
+        train_and_reproduce("table3", labelled, tmp_path, recipe="tiny", settings={"rows": '["PatchVAE"]'})
+    with pytest.raises(UsageError, match="figure1 has no probes"):
+        reproduce("figure1", parts, labelled, tmp_path, settings={"probes": '["knn"]'})
     with pytest.raises(UsageError):
         reproduce("figure2", parts, labelled, tmp_path)
     assert set(NAMES) == {*TABLES, *FIGURES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from latens.systems.parts.probes import (
     PROBES,
     ProbeConfig,
     Splits,
+    decisive,
     embed,
+    fingerprint,
     linear,
     logistic_regression,
     nearest,
@@ -109,6 +112,53 @@ def test_linear_and_nearest_solve_what_is_separable() -> None:
     assert linear(wrong, labels, 3).test == 0
 
 
+def test_linear_and_nearest_choose_on_validation() -> None:
+    """Other labels of the test pictures change no choice; where validation repeats the training pictures, overfitting wins."""
+    torch.manual_seed(0)
+    labels = [torch.arange(n) % 2 for n in (60, 40, 40)]
+    sets = [nn.functional.one_hot(y, 40).float() * 5 + torch.randn(len(y), 40) for y in labels]
+    noisy = labels[0].clone()
+    noisy[::3] = 1 - noisy[::3]  # a single neighbour is often wrong
+    for probe in (linear, nearest):
+        kept = probe(sets, [noisy, *labels[1:]], 2)
+        turned = probe(sets, [noisy, labels[1], 1 - labels[2]], 2)
+        assert (turned.chosen, turned.validation) == (kept.chosen, kept.validation)
+        assert turned.test == pytest.approx(100 - kept.test)
+        repeated = probe([sets[0], sets[0], sets[2]], [noisy, noisy, labels[2]], 2)
+        assert (repeated.chosen, repeated.validation) == ({linear: "penalty 0.001", nearest: "1 neighbours"}[probe], 100)
+        assert repeated.chosen != kept.chosen
+
+
+def test_fine_tuning_keeps_the_epoch_that_is_best_on_validation(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {1: iter([30.0, 90.0, 60.0]), 2: iter([50.0, 75.0])}
+    asked: list[int] = []
+
+    def accuracy(logits: object, which: int, *rest: object) -> float:
+        asked.append(which)
+        return next(scores[which])
+
+    monkeypatch.setattr(probes, "_accuracy", accuracy)
+    torch.manual_seed(0)
+    found = run_probe("conv1-5", local_encoder(), splits, replace(QUICK, epochs=3))
+    assert (found.chosen, found.validation, found.test, found.top5) == ("epoch 2", 90.0, 50.0, 75.0)
+    assert asked == [1, 1, 1, 2, 2]  # the test split is looked at once, at the end
+
+
+def test_fingerprints_tell_sets_apart(labelled: Path) -> None:
+    found = open_set(labelled)
+    other = [
+        found.subset(range(len(found) - 1)),
+        replace(found, labels=1 - found.labels),
+        replace(found, classes=found.classes[::-1]),
+        replace(found, read=lambda i: 255 - found.read(i)),
+    ]
+    assert fingerprint(found) == fingerprint(open_set(labelled))
+    assert fingerprint(replace(found, name="moved")) == fingerprint(found)
+    assert len({fingerprint(one) for one in [found, *other]}) == 5
+    assert decisive("conv1", QUICK) != decisive("conv1", replace(QUICK, precision="no"))
+    assert decisive("knn", QUICK) == decisive("knn", replace(QUICK, epochs=7))
+
+
 def test_right_among_counts_the_first_few() -> None:
     scores = torch.tensor([[0.1, 0.5, 0.4], [0.9, 0.0, 0.1]])
     assert [right_among(scores, torch.tensor([2, 1]), k) for k in (1, 2, 3)] == [0, 1, 2]
@@ -127,4 +177,6 @@ def test_bad_requests_are_refused(labelled: Path, splits: Splits) -> None:
         split_sets(plain, plain, 16, 0.1)
     with pytest.raises(UsageError, match="no probe"):
         run_probe("conv9", local_encoder(), splits, QUICK)
+    with pytest.raises(UsageError, match="0 epochs"):
+        run_probe("conv1", local_encoder(), splits, replace(QUICK, epochs=0))
     assert set(FROZEN) < set(PROBES)

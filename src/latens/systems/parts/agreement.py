@@ -56,7 +56,8 @@ def views_apart(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: f
     Around log(2B - 1) when nothing is known. With a single picture there is nothing to tell: 0.
     """
     both = F.normalize(torch.cat([a, b]), dim=1)
-    alike = both @ both.T / temperature
+    with torch.autocast(both.device.type, enabled=False):
+        alike = both @ both.T / temperature
     itself = torch.eye(len(both), dtype=torch.bool, device=both.device)
     partner = torch.arange(len(both), device=both.device).roll(len(a))
     return F.cross_entropy(alike.masked_fill(itself, -torch.inf), partner)
@@ -74,13 +75,15 @@ def parts_alike(model: PatchVAE, features: Float[Tensor, "B C h w"], image: Floa
 
 
 def mutual_information(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"]) -> Float[Tensor, ""]:
-    """How much the part at a cell of `a` tells of those at most `NEAR` cells away in `b`: 0 to log N nats (IIC, Eqs. 3, 5).
+    """How much the part at a cell of `a` tells of those at most `NEAR` cells away in `b`: 0 to log N nats (IIC, Eq. 3).
 
     Both hold probabilities that sum to one over the parts. It is largest when every cell has one part for sure, all parts are
-    equally frequent, and neighbours and views have the same.
+    equally frequent, and neighbours and views have the same. All neighbours make one joint law; the paper's Eq. 5 averages
+    over those of every direction.
     """
     moves = [(y, x) for y in range(-NEAR, NEAR + 1) for x in range(-NEAR, NEAR + 1)]
-    joint = torch.stack([torch.einsum("bnhw,bmhw->nm", _moved(a, y, x), _moved(b, -y, -x)) for y, x in moves]).sum(0)
+    with torch.autocast(a.device.type, enabled=False):
+        joint = torch.stack([torch.einsum("bnhw,bmhw->nm", _moved(a, y, x), _moved(b, -y, -x)) for y, x in moves]).sum(0)
     joint = joint + joint.T  # both views are of one kind
     joint = (joint / joint.sum()).clamp_min(SCARCE)
     single = joint.sum(0)

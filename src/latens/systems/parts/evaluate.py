@@ -23,7 +23,16 @@ from latens.systems.parts.discovery import Discovery, discover
 from latens.systems.parts.measure import PartStatistics
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.predict import Parts
-from latens.systems.parts.probes import FROZEN, PROBES, ProbeConfig, ProbeResult, check_labels, run_probe, split_sets
+from latens.systems.parts.probes import (
+    PROBES,
+    ProbeConfig,
+    ProbeResult,
+    check_labels,
+    decisive,
+    fingerprint,
+    run_probe,
+    split_sets,
+)
 from latens.systems.parts.quality import Quality, reconstruction_quality
 from latens.systems.parts.simulate import KINDS, simulate_scenes
 from latens.systems.parts.sources import PictureSet, open_set
@@ -171,10 +180,10 @@ def run_probes(
 ) -> list[ProbeResult]:
     """The probes one after the other; those the journal knows for these weights, pictures and schedule are not run again."""
     splits = split_sets(train, test, parts.config.size, schedule.validation_share)
+    pictures = [fingerprint(train), fingerprint(test)]
     journal, results = Journal(log), []
     for name in names:
-        epochs = schedule.epochs if name in FROZEN else 0
-        key = [parts.model_id, train.name, len(train), len(test), name, epochs]
+        key = [parts.model_id, *pictures, name, decisive(name, schedule)]
         known = next((record["result"] for record in journal.read() if record.get("key") == key), None)
         if known is None:
             known = list(run_probe(name, parts.model.encoder, splits, schedule, progress=tell))

@@ -25,7 +25,7 @@ from latens.errors import UsageError
 from latens.hub import save_model
 from latens.inference.reproduction import spread
 from latens.systems.parts.predict import Parts, load
-from latens.systems.parts.probes import PROBES, ProbeConfig, ProbeResult, Splits, run_probe, split_sets
+from latens.systems.parts.probes import PROBES, ProbeConfig, ProbeResult, Splits, decisive, fingerprint, run_probe, split_sets
 from latens.systems.parts.rivals import build_model
 from latens.systems.parts.sources import PictureSet, open_set
 from latens.systems.parts.trainable import check
@@ -61,6 +61,11 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
     }
 )
 
+ONLY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"rows": ("table1", "table2"), "probes": ("table1",), "features": ("table7",), "scenes": ("discovery",)}
+)
+"""Settings that not every table knows, and those that do."""
+
 
 class Score(NamedTuple):
     """Accuracies of one probe over seeds, in percent."""
@@ -74,13 +79,9 @@ class Score(NamedTuple):
 
 
 class Laboratory:
-    """Raises UsageError for a row or probe that is not known, UnreadableInput or InputError when the data cannot be used."""
+    """Raises UnreadableInput or InputError when the data cannot be used."""
 
     def __init__(self, data: Path, scale: Scale, out: Path, tell: Callable[[str], None], device: str = "auto") -> None:
-        check_names(scale.rows, EVERY, "rows")
-        check_names(scale.probes, PROBES, "probes")
-        if scale.seeds < 1:
-            raise UsageError("at least one seed is needed", where="--set seeds")
         self.data, self.scale, self.out, self.tell, self.device = data, scale, out, tell, device
         self.base = recipe_of("parts", scale.recipe)
         self.journal = Journal(out / RESULTS)
@@ -124,16 +125,16 @@ class Laboratory:
                     self._probe(parts, settings, seed, probe)
 
     def _probe(self, parts: Parts, settings: Mapping[str, str], seed: int, probe: str) -> None:
-        schedule, size = ProbeConfig(epochs=self.scale.epochs), parts.config.size
+        schedule, size = self._schedule, parts.config.size
         if size not in self._splits:
             self._splits[size] = split_sets(self._limited(), self.test_set, size, schedule.validation_share)
         result = run_probe(probe, parts.model.encoder, self._splits[size], schedule, seed=seed)
         self.tell(f"{probe}, seed {seed}, {named(settings)}: {result.test:.2f} % (validation {result.validation:.2f} %)")
-        key = self.key(settings, seed, probe, self.scale.epochs)
+        key = self._probe_key(settings, seed, probe)
         self.journal.append([{"key": key, "settings": dict(settings), "seed": seed, "probe": probe, "result": list(result)}])
 
     def _recorded(self, settings: Mapping[str, str], seed: int, probe: str) -> ProbeResult | None:
-        key = self.key(settings, seed, probe, self.scale.epochs)
+        key = self._probe_key(settings, seed, probe)
         for record in self.journal.read():  # read anew: another process may have done this meanwhile
             if record.get("key") == key:
                 return ProbeResult(*record["result"])
@@ -203,19 +204,43 @@ class Laboratory:
         return self.train_set.subset(first_few(self.train_set, self.scale.pictures))
 
     def key(self, settings: Mapping[str, str], seed: int, *more: object) -> str:
-        """Names a run by all that decides it: the whole configuration, the pictures, the seed."""
+        """Names a run by all that decides it: the whole configuration, the training pictures, the seed."""
         config = dataclasses.asdict(override(self.base, self._changes(settings, seed)))
-        parts = [config, self.train_set.name, self._pictures, len(self.test_set), seed, *more]
+        parts = [config, self._fingerprints[0], seed, *more]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
+    def _probe_key(self, settings: Mapping[str, str], seed: int, probe: str) -> str:
+        return self.key(settings, seed, probe, decisive(probe, self._schedule), self._fingerprints[1])
+
+    @property
+    def _schedule(self) -> ProbeConfig:
+        return ProbeConfig(epochs=self.scale.epochs)
+
     @cached_property
-    def _pictures(self) -> str:
-        return hashlib.sha256("\n".join(self.train_set.keys).encode()).hexdigest()
+    def _fingerprints(self) -> tuple[str, str]:
+        return fingerprint(self.train_set), fingerprint(self.test_set)
+
+
+def check_scale(scale: Scale) -> None:
+    """Raises UsageError for counts that are too small, and for rows and probes that are not known."""
+    smallest = {"steps": 0, "size": 0, "pictures": 0, "epochs": 1, "seeds": 1, "scenes": 1}
+    for setting, least in smallest.items():
+        if getattr(scale, setting) < least:
+            raise UsageError(f"{setting} are {least} or more", where=f"--set {setting}", hint="leave it out for the default")
+    check_names(scale.rows, EVERY, "rows")
+    check_names(scale.probes, PROBES, "probes")
+
+
+def check_applies(name: str, settings: Collection[str]) -> None:
+    """Raises UsageError for settings of a scale that mean nothing for this table or figure."""
+    for setting in settings:
+        if setting in ONLY and name not in ONLY[setting]:
+            raise UsageError(f"{name} has no {setting}", where=f"--set {setting}", hint=f"for {' and '.join(ONLY[setting])}")
 
 
 def check_names(given: Sequence[str], known: Collection[str], setting: str) -> None:
     """Raises UsageError for a name that is not known."""
-    strange = sorted(set(given) - set(known))
+    strange = [name for name in given if not isinstance(name, str) or name not in known]
     if strange:
         raise UsageError(f"{setting} have no '{strange[0]}'", where=f"--set {setting}", hint=f"known: {', '.join(known)}")
 

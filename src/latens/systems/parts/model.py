@@ -102,9 +102,9 @@ class PatchVAE(nn.Module):
         return draw(logits, temperature, hard=hard)
 
     def occurrence_kl(self, logits: Float[Tensor, "B N h w"], prior: float = 0.0) -> Float[Tensor, "B N"]:
-        """Summed over cells. One divergence of a categorical cell is shared out over its parts evenly."""
+        """Summed over cells. Of categorical cells each part has its term of the divergence, which may be below zero."""
         if self.config.categorical:
-            return (categorical_kl(logits).sum((1, 2)) / logits.shape[1])[:, None].expand(-1, logits.shape[1])
+            return categorical_kl(logits).sum((2, 3))
         return bernoulli_kl(logits, prior or 1 / self.config.parts).sum((2, 3))
 
     def decode(self, appearance: Float[Tensor, "B N D"], occurrence: Float[Tensor, "B N h w"]) -> Float[Tensor, "B 3 H W"]:

@@ -10,8 +10,9 @@ number of neighbours) is chosen on a validation split of the training pictures; 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, LatensError, UsageError
 from latens.systems.parts.dataset import Squares, to_tensor
 from latens.systems.parts.encoder import MIDDLE, SPREAD, Encoder
 from latens.systems.parts.rivals import classifier
@@ -35,6 +36,7 @@ NEIGHBOURS = (1, 5, 20, 50, 200)
 SHARPNESS = 0.07  # temperature of the votes (Wu et al. 2018)
 LINEAR_CELLS = 4  # a side of the map that linear and knn probes see
 CACHE_BYTES = 2 * 10**9
+LOOKED_AT = 16  # pictures whose pixels are in the fingerprint of a data set
 LINES = 9  # of progress that a fine-tuning probe tells
 
 
@@ -97,6 +99,24 @@ def check_labels(train: PictureSet, test: PictureSet) -> None:
         raise InputError("the test split has classes that the training split lacks", where=test.name)
 
 
+def decisive(name: str, config: ProbeConfig) -> dict[str, object]:
+    """What of a schedule decides the result of a probe."""
+    return asdict(config) if name in FROZEN else {"validation_share": config.validation_share}
+
+
+def fingerprint(found: PictureSet) -> str:
+    """Tells data sets apart: a hash of the names, labels and classes of all pictures, and of the pixels of a few."""
+    some = np.unique(np.linspace(0, len(found) - 1, LOOKED_AT).astype(int))
+    parts = [repr((found.keys, found.classes)).encode(), found.labels.tobytes()]
+    for number in some:
+        try:
+            pixels = found.read(int(number))
+        except LatensError:  # whoever needs this picture says so
+            continue
+        parts += [repr(pixels.shape).encode(), pixels.tobytes()]
+    return hashlib.sha256(b"|".join(parts)).hexdigest()
+
+
 def run_probe(
     name: str,
     encoder: Encoder,
@@ -106,9 +126,11 @@ def run_probe(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ProbeResult:
-    """Raises UsageError for an unknown probe. The encoder is left as it is."""
+    """Raises UsageError for an unknown probe and for one without an epoch. The encoder is left as it is."""
     if name not in PROBES:
         raise UsageError(f"no probe '{name}'", where="--probe", hint=f"known: {', '.join(PROBES)}")
+    if name in FROZEN and config.epochs < 1:
+        raise UsageError(f"{name} cannot be trained for {config.epochs} epochs", hint="one or more; the paper's is 90")
     if name in FROZEN:
         return fine_tune(name, encoder, splits, config, seed=seed, progress=progress)
     encoder = encoder.eval()

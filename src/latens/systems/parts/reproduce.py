@@ -16,7 +16,7 @@ from latens.errors import LatensError, UsageError
 from latens.inference.demo import photographs
 from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.parts.dataset import first_few
-from latens.systems.parts.experiments import SCALES, Laboratory
+from latens.systems.parts.experiments import SCALES, Laboratory, check_applies, check_scale
 from latens.systems.parts.figures import FIGURES
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.sources import open_set
@@ -43,6 +43,8 @@ def train_and_reproduce(
     Raises UsageError for an unknown name or recipe, and where a data set is needed and `data` is None.
     """
     scale = scale_of("parts", name, TABLES, recipe, SCALES, settings)
+    check_scale(scale)
+    check_applies(name, settings)
     if name == "discovery":
         data = write_scenes(scale.scenes, out / f"scenes-{scale.scenes}.npz")
     if data is None:
@@ -71,6 +73,8 @@ def reproduce(
 ) -> Reproduction:
     """A figure of a trained model on pictures (by default photographs that are installed with latens), saved into `out`."""
     scale = scale_of("parts", name, FIGURES, recipe, SCALES, settings)
+    check_scale(scale)
+    check_applies(name, settings)
     pictures, names = read_all(data, scale.pictures or MOST_PICTURES, progress)
     progress(f"{name}: {len(pictures)} pictures")
     found = Reproduction(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,8 @@ def _wrapped(model: PatchVAE | BetaVAE, loss: LossConfig) -> nn.Module:
 
 
 def check_losses(sizes: PartsConfig, loss: LossConfig) -> None:
-    """Raises UsageError for losses that do not fit the model, one another, or several processes."""
+    """Raises UsageError for odd numbers and for losses that do not fit the model, one another or several processes."""
+    _check_numbers(loss)
     if loss.constancy and not (sizes.kind == "patchvae" and sizes.categorical):
         hint = "set it to 0, or add --set model.categorical=true to a PatchVAE"
         raise UsageError("only one part a cell can be compared", where="--set objective.constancy", hint=hint)
@@ -72,6 +74,21 @@ def check_losses(sizes: PartsConfig, loss: LossConfig) -> None:
         if torch.distributed.get_world_size() > 1:
             hint = "start it without torchrun or accelerate launch"
             raise UsageError("these losses are trained by one process", where="--set objective", hint=hint)
+
+
+def _check_numbers(loss: LossConfig) -> None:
+    law = loss.annealing
+    for name, value, fits, hint in (
+        ("prior", loss.prior, 0 <= loss.prior < 1, "0, which stands for 1/N, to below 1"),
+        ("masked", loss.masked, 0 < loss.masked < 1, "between 0 and 1"),
+        ("annealing.floor", law.floor, 0 < law.floor <= law.start, "above 0, and not above annealing.start"),
+        ("annealing.rate", law.rate, law.rate >= 0, "0 or more"),
+    ):
+        if not fits:
+            raise UsageError(f"{value:g} is no value for it", where=f"--set objective.{name}", hint=hint)
+    for name in ("beta_app", "beta_occ", "adversarial", "agreement", "constancy", "penalty"):
+        if not 0 <= getattr(loss, name) < math.inf:
+            raise UsageError("a weight is 0 or more", where=f"--set objective.{name}")
 
 
 def check(sizes: PartsConfig) -> None:
