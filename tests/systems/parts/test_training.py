@@ -64,3 +64,15 @@ def test_bad_requests_are_refused(labelled: Path, tmp_path: Path) -> None:
     for settings in ({"data.batch": "1"}, {"data.smallest_crop": "0"}, {"model.size": "20"}):
         with pytest.raises(UsageError):
             train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "c", overrides=settings, device="cpu")
+    odd = (
+        ("prior", "1.5"),
+        ("prior", "-0.5"),
+        ("masked", "1.0"),
+        ("annealing.floor", "0.0"),
+        ("beta_occ", "-1.0"),
+        ("beta_app", "NaN"),
+    )
+    for name, value in odd:
+        settings = {f"objective.{name}": value}
+        with pytest.raises(UsageError, match=f"objective.{name}"):
+            train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "c", overrides=settings, device="cpu")

@@ -1,7 +1,7 @@
 """Training configurations of the family of Table 1, as functions. Nothing here imports torch.
 
-Another member of the family is another recipe with settings: `--set model.kind=betavae`, `--set objective.weighted=true`,
-`--set objective.adversarial=1`; `variants.py` names them all.
+Another member of the family is `small` or `paper` with settings: `--set model.kind=betavae`, `--set objective.weighted=true`,
+`--set objective.adversarial=1`; `variants.py` names them all. `desk` and `gpu` have two views, which suit one part a cell.
 """
 
 from __future__ import annotations
