@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,8 @@ def save(path: Path, seed: int, height: int = 20, width: int = 24) -> None:
     Image.fromarray(pixels(seed, height, width)).save(path)
 
 
-def pack(path: Path, count: int = 6) -> Path:
+def pack(path: Path, count: int = 6, **changes: object) -> Path:
+    """A pack of `count` pictures of three classes; `changes` replace its arrays."""
     blobs = []
     for seed in range(count):
         buffer = io.BytesIO()
@@ -35,25 +38,102 @@ def pack(path: Path, count: int = 6) -> Path:
         blobs.append(buffer.getvalue())
     offsets = np.cumsum([0, *map(len, blobs)])
     joined = np.frombuffer(b"".join(blobs), np.uint8)
-    np.savez(path, jpeg=joined, offsets=offsets, labels=np.arange(count) % 3, classes=np.array(["cat", "dog", "elk"]))
+    arrays = {"jpeg": joined, "offsets": offsets, "labels": np.arange(count) % 3, "classes": ["cat", "dog", "elk"]}
+    np.savez(path, **{key: np.asarray(value) for key, value in (arrays | changes).items()})
     return path
 
 
-def test_packs_of_encoded_pictures(tmp_path: Path) -> None:
-    found = open_set(pack(tmp_path / "pets_train_6.npz"))
+def test_a_folder_with_one_pack_for_each_split(tmp_path: Path) -> None:
+    pack(tmp_path / "pets_train_6.npz")
+    pack(tmp_path / "pets_test_2.npz", 2)
+    found = open_set(tmp_path)
     assert (len(found), found.classes, found.labels.tolist()) == (6, ("cat", "dog", "elk"), [0, 1, 2, 0, 1, 2])
     assert np.array_equal(found.read(4), pixels(4, 16, 16))
-    pack(tmp_path / "pets_test_2.npz", 2)
-    assert (len(open_set(tmp_path)), len(open_set(tmp_path, "test"))) == (6, 2)
+    assert len(open_set(tmp_path, "test")) == 2
+    pack(tmp_path / "more_train.npz")
+    with pytest.raises(UnreadableInput, match="3 packs, and not one that is the train split"):
+        open_set(tmp_path, "test")
+
+
+@pytest.mark.parametrize("name", ["latest", "pets_train_30", "pets_test_30"])
+def test_a_pack_alone_is_never_its_own_test_split(name: str, tmp_path: Path) -> None:
+    path = pack(tmp_path / f"{name}.npz", 30)
+    for source in (path, tmp_path):
+        train, test = open_set(source), open_set(source, "test")
+        assert len(train) + len(test) == 30
+        assert train.keys
+        assert test.keys
+        assert not set(train.keys) & set(test.keys)
+        assert len(open_set(source, "test", hold_out=False)) == 30
+
+
+def test_a_pack_of_the_other_split_is_found_by_a_word_of_its_name(tmp_path: Path) -> None:
+    pack(tmp_path / "latest.npz")
+    pack(tmp_path / "trained.npz")
+    with pytest.raises(UnreadableInput, match="2 packs"):
+        open_set(tmp_path)
+
+
+def test_classes_of_a_test_pack_are_those_of_the_training_pack(tmp_path: Path) -> None:
+    pack(tmp_path / "train.npz")
+    pack(tmp_path / "test.npz", 2, labels=[1, -1], classes=["bee", "elk"])
+    found = open_set(tmp_path, "test")
+    assert (found.classes, found.labels.tolist()) == (("cat", "dog", "elk"), [2, -1])
+    pack(tmp_path / "test.npz", 2, labels=[0, 1], classes=["bee", "elk"])
+    with pytest.raises(InputError, match="no class 'bee'"):
+        open_set(tmp_path, "test")
 
 
 def test_damaged_packs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK nothing")
     np.savez(tmp_path / "b.npz", pictures=np.zeros(3))
     np.savez(tmp_path / "c.npz", jpeg=np.zeros(3, np.uint8), offsets=np.array([0, 9]), labels=np.array([1]))
-    for name, said in (("a", "no pack"), ("b", "pictures"), ("c", "offsets")):
+    (tmp_path / "d.npz").touch()
+    for name, said in (("a", "no pack"), ("b", "pictures"), ("c", "offsets"), ("d", "no pack")):
         with pytest.raises(UnreadableInput, match=said):
             open_set(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_cut_and_flipped_packs_are_refused(save: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    save(path, x_train=pixels(0)[None], y_train=np.zeros(1), x_test=pixels(1)[None], y_test=np.zeros(1))
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 41):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                open_set(path)
+            except InputError:
+                refused += 1
+    assert refused > len(whole) / 41  # every cut, and most flips: some bytes of a zip file mean nothing
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": ["cat", "dog", "elk"] * 2}, "no numbers"),
+        ({"labels": [0, 1, 2, 0, 1, np.nan]}, "nan is no class number"),
+        ({"labels": [0, 1, 2, 0, 1, 0.5]}, r"0\.5 is no class number"),
+        ({"labels": [0, 1, 2, 0, 1, -2]}, "-2 is no class number"),
+        ({"labels": [0, 1, 2, 0, 1, 10**9]}, "is no class number"),
+        ({"labels": [0, 1, 2, 0, 1, 3]}, "label 3, but names of 3 classes"),
+        ({"labels": np.eye(6)}, r"6 pictures but labels of shape \(6, 6\)"),
+        ({"labels": np.zeros(5)}, r"6 pictures but labels of shape \(5,\)"),
+        ({"offsets": [0], "labels": np.zeros(0)}, "has no pictures"),
+        ({"offsets": [], "labels": np.zeros(0)}, "offsets"),
+        ({"offsets": 3}, "offsets"),
+        ({"offsets": ["a"] * 7}, "offsets"),
+        ({"offsets": np.array([0, 9, 3, 12, 13, 14, 15], np.uint64)}, "offsets"),
+        ({"offsets": [-9, 1, 2, 3, 4, 5, 6]}, "offsets"),
+    ],
+)
+def test_packs_that_do_not_fit_together_are_refused(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said) as raised:
+        open_set(pack(tmp_path / "x.npz", **changes))
+    assert raised.value.hint
+    assert "x.npz" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +142,16 @@ def test_damaged_packs_are_refused(tmp_path: Path) -> None:
         (np.full((2, 8, 8, 3), 200.0), r"from 200 to 200 are not in \[0, 1\]"),
         (np.full((2, 8, 8, 3), -0.5), "are not in"),
         (np.full((2, 8, 8, 3), np.nan), "not finite"),
+        (np.r_[np.zeros((80, 8, 8, 3)), np.full((1, 8, 8, 3), 9.0)], "from 0 to 9"),
         (np.zeros((2, 8, 8, 3), np.int64), "int64"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) holds no pictures\n.*transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 192), np.uint8), "holds no pictures"),
+        (np.zeros((0, 8, 8, 3)), "holds no pictures"),
+        (np.zeros(()), "holds no pictures"),
     ],
 )
 def test_wrong_values_are_said(values: np.ndarray, said: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", x_train=values, y_train=np.zeros(2), x_test=values, y_test=np.zeros(2))
+    np.savez(tmp_path / "x.npz", x_train=values, y_train=np.zeros(values.shape[:1]))
     with pytest.raises(InputError, match=said) as raised:
         open_set(tmp_path / "x.npz")
     assert raised.value.hint
@@ -88,12 +173,59 @@ def test_class_folders_with_and_without_a_test_split(tmp_path: Path) -> None:
     assert (found.classes, found.labels.tolist()) == (("ash", "elm"), [0, 0, 1, 1])
     assert open_set(tmp_path / "set", "test").labels.tolist() == [0, 1]
     assert open_set(f"imagenet:{tmp_path / 'set'}").labels.tolist() == [0, 0, 1, 1]
+    assert open_set(f"imagenet:{tmp_path / 'set'}", "test").labels.tolist() == [0, 1]
     for i in range(20):
         save(tmp_path / "own" / ("a" if i % 2 else "b") / f"{i}.png", i)
     train, test = open_set(tmp_path / "own"), open_set(tmp_path / "own", "test")
     assert len(train) + len(test) == 20
     assert not set(train.keys) & set(test.keys)
     assert len(test) > 0
+
+
+@pytest.mark.parametrize("name", ["", "imagenet:"])
+def test_classes_of_a_test_folder_are_those_of_the_training_folder(name: str, tmp_path: Path) -> None:
+    for i, place in enumerate(("train/ash", "train/elm", "train/oak", "val/elm", "val/oak")):
+        save(tmp_path / place / "0.png", i)
+    (tmp_path / "val" / "ash").mkdir()  # its pictures are in the training split only
+    found = open_set(f"{name}{tmp_path}", "test")
+    assert (found.classes, found.labels.tolist()) == (("ash", "elm", "oak"), [1, 2])
+    shutil.rmtree(tmp_path / "val" / "elm")
+    assert open_set(f"{name}{tmp_path}", "test").labels.tolist() == [2]
+    shutil.rmtree(tmp_path / "val" / "oak")
+    with pytest.raises(UnreadableInput, match="no pictures"):
+        open_set(f"{name}{tmp_path}", "test")
+    save(tmp_path / "val" / "yew" / "0.png", 0)
+    with pytest.raises(InputError, match="no class 'yew'") as raised:
+        open_set(f"{name}{tmp_path}", "test")
+    assert raised.value.hint
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for i in range(20):
+        save(tmp_path / ("car" if i % 2 else "train") / f"{i}.png", i)
+    for split in ("train", "test"):
+        found = open_set(tmp_path, split)
+        assert found.classes == ("car", "train")
+        assert set(found.labels.tolist()) == {0, 1}
+
+
+def test_a_training_folder_alone_holds_the_classes(tmp_path: Path) -> None:
+    for i in range(20):
+        save(tmp_path / "train" / ("ash" if i % 2 else "elm") / f"{i}.png", i)
+    train, test = open_set(tmp_path), open_set(tmp_path, "test")
+    assert train.classes == test.classes == ("ash", "elm")
+    assert (len(train) + len(test), set(train.keys) & set(test.keys)) == (20, set())
+    save(tmp_path / "loose.png", 0)  # an album with pictures of trains
+    assert (len(open_set(tmp_path)), open_set(tmp_path).classes) == (21, ())
+
+
+def test_too_few_pictures_to_hold_some_out_are_said(tmp_path: Path) -> None:
+    for name in ("ash", "elm"):
+        save(tmp_path / name / "0.png", 0)
+    with pytest.raises(InputError, match="none of the 2 pictures falls into the test split") as raised:
+        open_set(tmp_path, "test")
+    assert "train/ and test/" in (raised.value.hint or "")
+    assert len(open_set(tmp_path, "test", hold_out=False)) == 2
 
 
 def test_plain_folders_have_no_labels(tmp_path: Path) -> None:

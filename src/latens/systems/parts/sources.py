@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.errors import InputError, LatensError, UnreadableInput
+from latens.systems.parts.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
 
 Split = Literal["train", "test"]
 
+SPLITS: Mapping[Split, tuple[str, ...]] = MappingProxyType({"train": ("train",), "test": ("test", "val", "validation")})
+"""What the folders and packs of a split are called; the first that is there is taken."""
 NO_LABEL = -1
 OWN_TEST_SHARE = 0.2  # of a data set that brings no test split, chosen by name
 PLACES_LISTS = ("", "trainvalsplit_places205")
@@ -45,8 +50,11 @@ class PictureSet:
         return PictureSet(self.name, self.classes, self.labels[places], lambda i: self.read(int(places[i])), keys)
 
 
-def open_set(source: str | Path, split: Split = "train") -> PictureSet:
-    """The pictures of one split. Raises UnreadableInput where there are none, with what was looked for."""
+def open_set(source: str | Path, split: Split = "train", *, hold_out: bool = True) -> PictureSet:
+    """The pictures of one split. Raises InputError where there are none, with what was looked for.
+
+    Of a labelled set that brings no test split a fifth is held out as one; without `hold_out` the set is given whole.
+    """
     text = str(source)
     name, colon, place = text.partition(":")
     if name in NAMED and (colon or not Path(text).exists()):
@@ -56,9 +64,9 @@ def open_set(source: str | Path, split: Split = "train") -> PictureSet:
         return _some(NAMED[name](Path(place), split), text)
     path = Path(text)
     if path.suffix == ".npz" and path.is_file():
-        return _some(_npz(path, split), text)
+        return _some(_npz(path, split, hold_out=hold_out), text)
     if path.is_dir():
-        return _some(_folder(path, split), text)
+        return _some(_folder(path, split, hold_out=hold_out), text)
     hint = f"give a folder of pictures, an .npz pack, or {', '.join(f'{known}:PATH' for known in NAMED)}"
     raise UnreadableInput("no such data set", where=text, hint=hint)
 
@@ -74,43 +82,53 @@ def _some(found: PictureSet, where: str) -> PictureSet:
     return found
 
 
-def _own_split(found: PictureSet, split: Split) -> PictureSet:
+def _own_split(found: PictureSet, split: Split, where: Path) -> PictureSet:
     """Of a labelled set without a test split: a fifth, by name. Without labels both splits are the whole set."""
-    if not found.classes:
+    if not found.classes or not len(found):
         return found
     test = np.array([fraction_of(key) < OWN_TEST_SHARE for key in found.keys])
     chosen = np.flatnonzero(test if split == "test" else ~test)
+    if not len(chosen):
+        what = f"none of the {len(found)} pictures falls into the {split} split, for which a fifth is held out by name"
+        raise InputError(what, where=str(where), hint="give more pictures, or both splits as folders train/ and test/")
     return found.subset(chosen)
+
+
+def _place(name: str, known: Sequence[str], where: Path) -> int:
+    """Where a class stands among those of the training split: another split may lack some. Raises InputError for others."""
+    if name not in known:
+        hint = "name the classes alike in both splits, or take this one out"
+        raise InputError(f"the training split has no class '{name}'", where=str(where), hint=hint)
+    return known.index(name)
 
 
 # -------------------------------------------------------------------------------------------------- packs and CIFAR
 
 
-def _npz(path: Path, split: Split) -> PictureSet:
-    """A pack: keys jpeg, offsets, labels, classes (encoded pictures end to end), or x_train, y_train, x_test, y_test."""
-    try:
-        with np.load(path, allow_pickle=False) as pack:
-            arrays = {name: pack[name] for name in pack.files}
-    except (OSError, ValueError) as error:
-        raise UnreadableInput(f"no pack of arrays ({error})", where=str(path), hint="save it with numpy.savez") from error
+def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> PictureSet:
+    """A pack: keys jpeg, offsets, labels, classes (encoded pictures end to end), or x_train, y_train, x_test, y_test.
+
+    `known` are the classes of the training split where that is another pack.
+    """
+    arrays = read_pack(path)
     if {"jpeg", "offsets", "labels"} <= set(arrays):
-        return _encoded(path, arrays, split)
+        found = _encoded(path, arrays, known)
+        return _own_split(found, split, path) if hold_out else found
     for kind in ("x", "images"):
         if {f"{kind}_{split}", f"y_{split}"} <= set(arrays):
-            return _arrays(f"{path.stem}", arrays[f"{kind}_{split}"], arrays[f"y_{split}"], (), str(path))
+            return _arrays(path.stem, arrays[f"{kind}_{split}"], arrays[f"y_{split}"], (), str(path))
     hint = "packs hold jpeg, offsets and labels, or x_train, y_train, x_test and y_test"
     raise UnreadableInput(f"a pack with the keys {', '.join(sorted(arrays)) or 'none'}", where=str(path), hint=hint)
 
 
-def _encoded(path: Path, arrays: dict[str, np.ndarray], split: Split) -> PictureSet:
-    blob, offsets, labels = arrays["jpeg"], arrays["offsets"], arrays["labels"].astype(np.int64)
-    if (
-        blob.dtype != np.uint8
-        or len(offsets) != len(labels) + 1
-        or int(offsets[-1]) > len(blob)
-        or np.any(np.diff(offsets) < 0)
-    ):
-        raise UnreadableInput("the offsets of this pack do not fit its pictures", where=str(path), hint="pack it again")
+def _encoded(path: Path, arrays: dict[str, np.ndarray], known: tuple[str, ...]) -> PictureSet:
+    blob, offsets, name = arrays["jpeg"], arrays["offsets"], path.stem
+    check_offsets(blob, offsets, str(path))
+    labels = class_numbers(arrays["labels"], len(offsets) - 1, str(path))
+    classes = class_names(labels, arrays.get("classes", known), str(path))
+    if known and classes != known:
+        place = {k: NO_LABEL if k < 0 else _place(classes[k], known, path) for k in set(labels.tolist())}
+        labels, classes = np.array([place[k] for k in labels.tolist()], dtype=np.int64), known
 
     def read(i: int) -> Pixels:
         try:
@@ -118,39 +136,14 @@ def _encoded(path: Path, arrays: dict[str, np.ndarray], split: Split) -> Picture
         except LatensError as error:
             raise error.at(f"{path}, picture {i}") from error
 
-    classes = tuple(str(name) for name in arrays.get("classes", np.arange(labels.max() + 1)))
-    name = path.stem
-    keys = tuple(f"{name}-{i}" for i in range(len(labels)))
-    found = PictureSet(name, classes, labels, read, keys)
-    return found if split in name or _other(split) in name else _own_split(found, split)
-
-
-def _other(split: Split) -> str:
-    return "test" if split == "train" else "train"
+    return PictureSet(name, classes, labels, read, tuple(f"{name}-{i}" for i in range(len(labels))))
 
 
 def _arrays(name: str, pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], where: str) -> PictureSet:
-    if len(pixels) != len(labels):
-        raise InputError(f"{len(pixels)} pictures but {len(labels)} labels", where=where, hint="pack it again")
-    check_values(pixels[:64], where)
-    labels = np.asarray(labels).astype(np.int64).ravel()
-    classes = classes or tuple(str(k) for k in range(int(labels.max()) + 1))
-    return PictureSet(
-        name, classes, labels, lambda i: read_picture(pixels[i]).pixels, tuple(f"{name}-{i}" for i in range(len(labels)))
-    )
-
-
-def check_values(pixels: np.ndarray, where: str) -> None:
-    """Raises InputError, with what to do, for pixel values that are neither uint8 nor float in [0, 1]."""
-    if pixels.dtype.kind == "f" and pixels.size:
-        if not np.isfinite(pixels).all():
-            raise InputError("there are pixels that are not finite", where=where, hint="numpy.nan_to_num them first")
-        low, high = float(pixels.min()), float(pixels.max())
-        if low < 0 or high > 1:
-            hint = "divide by 255 if they are 0..255; undo a normalisation by mean and deviation"
-            raise InputError(f"float pixels from {low:g} to {high:g} are not in [0, 1]", where=where, hint=hint)
-    elif pixels.dtype != np.uint8:
-        raise InputError(f"pixels of type {pixels.dtype}", where=where, hint="use .astype(numpy.uint8) for values 0..255")
+    check_pixels(pixels, where)
+    labels = class_numbers(labels, len(pixels), where)
+    keys = tuple(f"{name}-{i}" for i in range(len(labels)))
+    return PictureSet(name, class_names(labels, classes, where), labels, lambda i: read_picture(pixels[i]).pixels, keys)
 
 
 def _cifar(count: str) -> Callable[[Path, Split], PictureSet]:
@@ -171,38 +164,72 @@ def _cifar(count: str) -> Callable[[Path, Split], PictureSet]:
 # --------------------------------------------------------------------------------------------------------- folders
 
 
-def _folder(root: Path, split: Split) -> PictureSet:
-    """Packs named *train*.npz and *test*.npz; train/ and test/ (or val/) with class folders; class folders; pictures."""
+def _folder(root: Path, split: Split, *, hold_out: bool) -> PictureSet:
+    """A pack, or one *train*.npz and one *test*.npz; train/ and test/ (or val/); class folders; pictures."""
     packs = sorted(root.glob("*.npz"))
+    if len(packs) == 1:
+        return _npz(packs[0], split, hold_out=hold_out)
     if packs:
-        chosen = [pack for pack in packs if split in pack.stem] or [pack for pack in packs if _other(split) not in pack.stem]
-        if not chosen:
-            raise UnreadableInput(f"no pack of the {split} split", where=str(root), hint="name one *train*.npz, one *test*.npz")
-        return _npz(chosen[0], split)
-    parts = {"train": ("train",), "test": ("test", "val", "validation")}
-    divided = [root / name for name in parts[split] if (root / name).is_dir()]
-    if (root / "train").is_dir() and divided:
-        return _class_folders(divided[0], root.name)
-    return _own_split(_class_folders(root, root.name), split)
+        of_train, of_test = _pack_of("train", packs, root), _pack_of("test", packs, root)
+        if split == "train":
+            return _npz(of_train, split, hold_out=False)
+        known = read_pack(of_train, ("classes",)).get("classes", ())
+        return _npz(of_test, split, hold_out=False, known=tuple(map(str, known)))
+    train, beside = root / "train", [root / name for name in SPLITS["test"] if (root / name).is_dir()]
+    if train.is_dir() and beside:
+        return _split_folders(train, beside[0], root.name, split)
+    # alone it holds the classes; among others, or beside pictures, it is a class or an album
+    alone = _subfolders(root) == [train] and not any(_find(root, deep=False))
+    found = _class_folders(train if alone else root, root.name)
+    return _own_split(found, split, root) if hold_out else found
 
 
-def _class_folders(root: Path, name: str) -> PictureSet:
-    """One folder a class; where pictures lie in `root` itself, or in one folder only, there are no labels."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _pack_of(split: Split, packs: Sequence[Path], root: Path) -> Path:
+    """The pack that is called by a split, as a word: `latest.npz` is no test split."""
+    for name in SPLITS[split]:
+        found = [pack for pack in packs if name in re.split(r"[^a-z]+", pack.stem.lower())]
+        if len(found) == 1:
+            return found[0]
+    hint = "name one of them *train*.npz and one *test*.npz, or give a single pack"
+    raise UnreadableInput(f"{len(packs)} packs, and not one that is the {split} split", where=str(root), hint=hint)
+
+
+def _split_folders(train: Path, test: Path, name: str, split: Split) -> PictureSet:
+    if split == "train":
+        return _class_folders(train, name)
+    return _class_folders(test, name, _classes(train) if train.is_dir() else ())
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    """Names of the folders with pictures; none where pictures lie in `root` itself, or in one folder only."""
+    full = tuple(folder.name for folder in _subfolders(root) if any(_find(folder)))
+    return () if len(full) < 2 or any(_find(root, deep=False)) else full
+
+
+def _class_folders(root: Path, name: str, known: tuple[str, ...] = ()) -> PictureSet:
+    """One folder a class; `known` are the classes of the training split where that is another folder."""
     loose = _pictures(root, deep=False)
-    inside = {folder: _pictures(folder) for folder in folders}
-    full = [folder for folder in folders if inside[folder]]
-    if loose or len(full) < 2:
-        paths = loose + [path for folder in full for path in inside[folder]]
+    inside = {folder: _pictures(folder) for folder in _subfolders(root)}
+    paths = loose + [path for pictures in inside.values() for path in pictures]
+    classes = known or _classes(root)
+    if loose or not classes:
         return _of_files(name, root, paths, np.full(len(paths), NO_LABEL), ())
-    paths = [path for folder in full for path in inside[folder]]
-    labels = np.repeat(np.arange(len(full)), [len(inside[folder]) for folder in full])
-    return _of_files(name, root, paths, labels, tuple(folder.name for folder in full))
+    places = {folder: _place(folder.name, classes, root) for folder, pictures in inside.items() if pictures}
+    labels = [places[folder] for folder, pictures in inside.items() for _ in pictures]
+    return _of_files(name, root, paths, np.array(labels), classes)
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _find(folder: Path, *, deep: bool = True) -> Iterator[Path]:
+    found = folder.rglob("*") if deep else folder.iterdir()
+    return (path for path in found if path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith("."))
 
 
 def _pictures(folder: Path, *, deep: bool = True) -> list[Path]:
-    found = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(path for path in found if path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith("."))
+    return sorted(_find(folder, deep=deep))
 
 
 def _of_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> PictureSet:
@@ -215,7 +242,7 @@ def _imagenet(root: Path, split: Split) -> PictureSet:
     if not folder.is_dir():
         hint = "ImageNet has train/ and val/, each with one folder a class; sort the validation pictures into theirs"
         raise UnreadableInput(f"no folder {folder.name}/", where=str(root), hint=hint)
-    return _class_folders(folder, "ImageNet")
+    return _split_folders(root / "train", folder, "ImageNet", split)
 
 
 def _indoor67(root: Path, split: Split) -> PictureSet:
