@@ -90,16 +90,17 @@ def reproduce(
 def read_all(data: Path | None, most: int, tell: Callable[[str], None]) -> tuple[list[Pixels], Sequence[str]]:
     """Pictures and their names (classes, where a data set has them); those that cannot be read are told and left out.
 
-    Raises the error of the first where none can be read.
+    Of a data set with classes at most `most` of the test split, or of the whole where it has none, mixed by name; of a plain
+    folder the first. Raises the error of the first where none can be read.
     """
     if data is None:
         return [read_picture(photo.path).pixels for photo in photographs()], [photo.name for photo in photographs()]
-    if data.is_dir() and not list(data.glob("*.npz")):
+    found = open_set(data, "test", hold_out=False)
+    if data.is_dir() and not found.classes and not list(data.glob("*.npz")):
         files = find_inputs([data], PICTURE_ENDINGS)[:most]
         return _readable([file.relative.stem for file in files], lambda i: read_picture(files[i].path).pixels, tell)
-    found = open_set(data, "test")
     chosen = found.subset(first_few(found, most))
-    names = [chosen.classes[label] if chosen.classes else key for label, key in zip(chosen.labels, chosen.keys, strict=True)]
+    names = [chosen.classes[label] if label >= 0 else key for label, key in zip(chosen.labels, chosen.keys, strict=True)]
     return _readable(names, chosen.read, tell)
 
 
