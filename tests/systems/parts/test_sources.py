@@ -16,8 +16,10 @@ from PIL import Image
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
 from latens.systems.parts.config import PartsConfig, PicturesConfig
 from latens.systems.parts.dataset import PictureData, Squares, centre_square, shrunk
+from latens.systems.parts.recipes import tiny
 from latens.systems.parts.sources import open_set
-from latens.systems.parts.trainable import check
+from latens.systems.parts.trainable import build, check
+from latens.training.config import override
 
 
 def pixels(seed: int, height: int = 20, width: int = 24) -> np.ndarray:
@@ -256,6 +258,26 @@ def test_indoor67_and_places205(tmp_path: Path) -> None:
         open_set(f"places205:{places}", "test")
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b"a/abbey/x.jpg zero\n", "'zero'"),
+        (b"path,label\na/abbey/x.jpg,0\n", "'label'"),
+        (b"a/abb\xe9/x.jpg 0\n", "utf-8"),
+        (b"a/abbey/x.jpg -7\n", "-7 is no class number"),
+        (b"a/abbey/x.jpg 99999999999999999999999\n", "no numbers"),
+        (b"a/abbey/x.jpg\n", "no pictures"),
+    ],
+)
+def test_damaged_lists_of_places205_are_refused(lines: bytes, said: str, tmp_path: Path) -> None:
+    save(tmp_path / "a" / "abbey" / "x.jpg", 0)
+    (tmp_path / "train_places205.csv").write_bytes(lines)
+    with pytest.raises(InputError, match=said) as raised:
+        open_set(f"places205:{tmp_path}")
+    assert "train_places205.csv" in str(raised.value)
+    assert raised.value.hint
+
+
 def test_cifar_files_of_the_wrong_content_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -308,6 +330,24 @@ def test_one_picture_and_damaged_pictures(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "b" / "x.png").write_text("no picture")
     with pytest.raises(LatensError, match="none of the"):
         PictureData([tmp_path / "b"], PicturesConfig(batch=2), 16, 0).batch(0, 0)
+
+
+def test_labels_of_several_data_sets_have_one_meaning(tmp_path: Path) -> None:
+    for i in range(20):
+        for folder in ("one/ash", "one/elm", "more/ash", "more/elm", "more/yew", "plain"):
+            save(tmp_path / folder / f"{i}.png", i)
+    one, config = tmp_path / "one", tiny()
+    assert PictureData([one, one], config.data, 16, 0).classes == ("ash", "elm")
+    assert PictureData([tmp_path / "plain"], config.data, 16, 0).classes == ()
+    for other in ("more", "plain"):
+        sources = [one, tmp_path / other]
+        build(config, sources)  # nothing is learned from labels
+        with pytest.raises(InputError, match=f"one and {other} have different classes") as raised:
+            build(override(config, {"model.kind": "supervised"}), sources)
+        assert raised.value.hint
+    path = pack(tmp_path / "x.npz", 30, labels=np.r_[np.zeros(15), np.full(15, -1)])
+    with pytest.raises(InputError, match="some have none"):
+        build(override(config, {"model.kind": "supervised"}), [path])
 
 
 def test_squares_keep_what_fits(tmp_path: Path) -> None:

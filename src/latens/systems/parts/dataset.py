@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.data.images import Pixels
-from latens.errors import LatensError, UnreadableInput
+from latens.errors import InputError, LatensError, UnreadableInput
 from latens.systems.parts.config import PicturesConfig
 from latens.systems.parts.sources import PictureSet, fraction_of, open_set
 from latens.training.data import generator
@@ -33,7 +33,6 @@ class PictureData:
         sets = [open_set(source, "train") for source in sources]
         if config.limit:
             sets = [found.subset(first_few(found, config.limit)) for found in sets]
-        self.classes = sets[0].classes
         wide = round(size / config.smallest_crop)
         budget = config.memory * MEGABYTE // len(sets)
         self.stores = [Store(found, wide, budget) for found in sets]
@@ -44,6 +43,20 @@ class PictureData:
         )
         self.train = [place for place, share in zip(places, chance, strict=True) if share >= config.validation_share] or places
         self.held_out = sorted(place for _, place in held_out[: config.validation_most]) or places[:1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels stand for. Raises InputError where one label has several meanings, or some pictures have none."""
+        sets = [store.found for store in self.stores]
+        first = sets[0].classes
+        for found in sets:
+            if found.classes != first:
+                what = f"the data sets {sets[0].name} and {found.name} have different classes"
+                raise InputError(what, where="--data", hint="give one of them, or one folder with the classes of all")
+            if first and found.labels.min() < 0:
+                hint = "leave the pictures without a label out"
+                raise InputError("some pictures have labels and some have none", where=found.name, hint=hint)
+        return first
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)

@@ -265,14 +265,19 @@ def _places205(root: Path, split: Split) -> PictureSet:
     listing = next((root / part / name for part in PLACES_LISTS if (root / part / name).is_file()), None)
     if listing is None:
         raise UnreadableInput(f"no {name}", where=str(root), hint="unpack the lists of Places205 into this folder")
-    with listing.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.reader(stream, delimiter="," if "," in listing.read_text()[:400] else " ") if len(row) >= 2]
+    try:
+        text = listing.read_text(encoding="utf-8")
+        rows = [row for row in csv.reader(text.splitlines(), delimiter="," if "," in text[:400] else " ") if len(row) >= 2]
+        given = np.array([int(row[1]) for row in rows])
+    except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+        hint = 'each line is "path label", in UTF-8, with a whole number as label'
+        raise UnreadableInput(f"no list of labelled pictures ({error})", where=str(listing), hint=hint) from error
     if not rows:
-        return PictureSet("Places205", (), np.zeros(0, np.int64), lambda i: np.zeros((0, 0, 3), np.uint8), ())
+        raise UnreadableInput("this list has no pictures", where=str(listing), hint="unpack the lists of Places205 again")
     images = next((root / part for part in PLACES_ROOTS if (root / part / rows[0][0]).is_file()), None)
     if images is None:
         raise UnreadableInput(f"the pictures of {name} are not here", where=str(root), hint="unpack images256 into it")
-    labels = np.array([int(row[1]) for row in rows], dtype=np.int64)
+    labels = class_numbers(given, len(rows), str(listing))
     classes = _names_of_places([row[0] for row in rows], labels)
     return _of_files("Places205", images, [images / row[0] for row in rows], labels, classes)
 
