@@ -44,7 +44,8 @@ def class_names(labels: np.ndarray, names: np.ndarray | tuple[str, ...], where: 
     if not len(names):
         return tuple(str(k) for k in range(highest + 1))
     if highest >= len(names):
-        raise InputError(f"label {highest}, but names of {len(names)} classes", where=where, hint="number the classes from 0")
+        what = f"the highest label is {highest}, the number of class names {len(names)}"
+        raise InputError(what, where=where, hint="number the classes from 0, and name each of them")
     return tuple(str(name) for name in names)
 
 

@@ -173,8 +173,8 @@ def _folder(root: Path, split: Split, *, hold_out: bool) -> PictureSet:
         of_train, of_test = _pack_of("train", packs, root), _pack_of("test", packs, root)
         if split == "train":
             return _npz(of_train, split, hold_out=False)
-        known = read_pack(of_train, ("classes",)).get("classes", ())
-        return _npz(of_test, split, hold_out=False, known=tuple(map(str, known)))
+        known = np.ravel(read_pack(of_train, ("classes",)).get("classes", ()))
+        return _npz(of_test, split, hold_out=False, known=tuple(str(name) for name in known))
     train, beside = root / "train", [root / name for name in SPLITS["test"] if (root / name).is_dir()]
     if train.is_dir() and beside:
         return _split_folders(train, beside[0], root.name, split)
