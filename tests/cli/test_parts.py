@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latens.cli.main import main
-from latens.systems.parts import predict
+from latens.systems.parts import predict, report
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,6 +55,48 @@ def test_results_among_the_pictures_are_not_taken_for_pictures(album: Path, mode
         assert main(command) == 0
         records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [record.get("status") for record in records] == [status, status, None]
+
+
+def test_files_of_the_user_are_not_overwritten(album: Path, model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    words = ["--model", str(model), "--device", "cpu"]
+    for name, text in (("index.html", "my page"), ("parts.json", '{"mine": 1}')):
+        out = album.parent / name.replace(".", "-")
+        out.mkdir()
+        (out / name).write_text(text)
+        assert main(["parts", str(album), "-o", str(out), *words]) == 2
+        assert "--force" in capsys.readouterr().err
+        assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, text)]
+        assert main(["parts", str(album), "-o", str(out), "--force", *words]) == 0
+        assert (out / name).read_text() != text
+
+
+def test_a_photo_named_like_a_result_is_a_photo(album: Path, model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    photo = (album / "a.png").rename(album / "gallery.png").read_bytes()
+    command = ["parts", str(album), "--model", str(model), "--device", "cpu", "-o"]
+    for more in ([], ["--force"]):  # no input is replaced, whatever is asked for
+        assert main([*command, str(album), *more]) == 2
+        assert "would replace its input" in capsys.readouterr().err
+    assert (album / "gallery.png").read_bytes() == photo
+    out = album / "found"
+    for _ in range(2):
+        assert main([*command, str(out)]) == 0
+        assert json.loads((out / "parts.json").read_text())["pictures"] == ["gallery.png", "trip/b.jpg"]
+
+
+def test_a_summary_that_was_stopped_is_made_again(
+    album: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (album / "c.jpg").unlink()
+    command = ["parts", str(album), "-o", str(album), "--model", str(model), "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "_swaps", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+    assert (album / "gallery.png").is_file()
+    assert not (album / "index.html").exists()
+    assert main(command) == 0
+    assert json.loads((album / "parts.json").read_text())["pictures"] == ["a.png", "trip/b.jpg"]
 
 
 def test_maps_keep_the_ending_of_their_picture_only_where_two_share_a_stem(album: Path, model: Path, capsys: Capture) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from latens.systems.parts.predict import Parts
 
 ENDING = ".parts.png"
-SHEETS = ("gallery.png", "swaps.png")
 DEFAULT_OUT = Path("parts-found")
 
 
@@ -45,9 +44,11 @@ def parts(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
     from latens.systems.parts.predict import load
+    from latens.systems.parts.report import check_folder
 
-    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path, out)]
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path)]
     jobs = plan_jobs(files, f"{out}/", ENDING)
+    check_folder(out, [file.path for file in files], force=force)
     voice = Voice(options)
     loaded = load(model, device=options.device, threads=options.threads)
     finder = loaded if resolution is None else loaded.at(resolution)
@@ -64,9 +65,11 @@ def parts(
     return report.exit_status
 
 
-def ours(path: Path, out: Path) -> bool:
+def ours(path: Path) -> bool:
     """Whether an earlier run wrote this picture: results may lie among the pictures they are of."""
-    return path.name.endswith(ENDING) or (path.parent.resolve() == out.resolve() and path.name in SHEETS)
+    from latens.systems.parts.report import SUMMARY, is_ours
+
+    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))
 
 
 def map_one(finder: Parts, job: Job) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
 from latens.data.images import read_picture
+from latens.errors import OutputExists, UsageError
 from latens.inference.report import Block, Figure, Page, Section, Table
 from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
 from latens.systems.parts.gallery import PartGallery
@@ -16,6 +18,7 @@ from latens.systems.parts.measure import PartStatistics
 from latens.systems.parts.predict import Parts
 
 GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
+SUMMARY = (RECORD, GALLERY, SWAPS, PAGE)
 MOST_TARGETS = 4
 GALLERY_CAPTION = (
     "One row a part: in how many pictures it occurs; how alike its cells look (share of what varies among all parts that its "
@@ -61,6 +64,28 @@ class PartsReport(NamedTuple):
         return {**self.statistics.to_dict(), "pictures": self.names, "galleries": galleries}
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether `write_report` made the summary in this folder: its parts.json tells."""
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and "galleries" in record
+
+
+def check_folder(folder: Path, inputs: Sequence[Path], *, force: bool) -> None:
+    """Raises UsageError where the summary would replace an input, and without `force` OutputExists for files of others."""
+    places = [folder / name for name in SUMMARY]
+    replaced = {os.path.realpath(place) for place in places} & {os.path.realpath(path) for path in inputs}
+    if replaced:
+        hint = "choose another folder with -o"
+        raise UsageError("the result would replace its input", where=min(replaced), hint=hint)
+    there = [place for place in places if place.exists()]
+    if there and not force and not is_ours(folder):
+        hint = "choose another -o, or add --force"
+        raise OutputExists("the file is there already and not of an earlier run", where=str(there[0]), hint=hint)
+
+
 def describe(parts: Parts, paths: Sequence[Path], names: Sequence[str], *, most: int = 9) -> PartsReport:
     """Encodes the pictures and collects where every part occurs."""
     return PartsReport(parts.gallery(list(paths), most=most), parts.statistics(list(paths)), list(names))
@@ -70,7 +95,8 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
     """Writes parts.json, gallery.png, swaps.png and index.html into `out`; returns what was written."""
     out.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = []
-    written = []
+    written = [out / RECORD]  # first: by it the next run knows the others, also where this one is stopped
+    write_atomic(written[-1], json.dumps(report.to_dict(), indent=1).encode())
     if report.galleries:
         sheet = png(gallery_sheet(report.galleries))
         written.append(out / GALLERY)
@@ -90,8 +116,7 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         f"{len(report.names)} pictures; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
     )
     Page("Parts", [Section("Parts found", blocks)], lead).save(out / PAGE)
-    write_atomic(out / RECORD, json.dumps(report.to_dict(), indent=1).encode())
-    return [*written, out / RECORD, out / PAGE]
+    return [*written, out / PAGE]
 
 
 def _swaps(parts: Parts, paths: Sequence[Path]) -> bytes | None:
