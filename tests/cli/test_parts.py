@@ -11,6 +11,7 @@ from PIL import Image
 
 from latens.cli.main import main
 from latens.systems.parts import predict, report
+from latens.systems.parts.model import PatchVAE
 
 Capture = pytest.CaptureFixture[str]
 
@@ -21,7 +22,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from latens.hub import save_model
     from latens.systems.parts.config import PartsConfig
-    from latens.systems.parts.model import PatchVAE
 
     torch.manual_seed(0)
     patchvae = PatchVAE(PartsConfig(size=16, encoder="local", parts=4, appearance=3))
@@ -97,6 +97,32 @@ def test_a_summary_that_was_stopped_is_made_again(
     assert not (album / "index.html").exists()
     assert main(command) == 0
     assert json.loads((album / "parts.json").read_text())["pictures"] == ["a.png", "trip/b.jpg"]
+
+
+def test_every_picture_is_encoded_once(album: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (album / "c.jpg").unlink()
+    encoded, posterior = [], PatchVAE.posterior
+    monkeypatch.setattr(PatchVAE, "posterior", lambda self, image: encoded.append(image.shape) or posterior(self, image))
+    for _ in ("maps are made", "maps are there"):
+        encoded.clear()
+        assert main(["parts", str(album), "-o", str(album.parent / "o"), "--model", str(model), "--device", "cpu"]) == 0
+        assert len(encoded) == 2
+
+
+def test_a_picture_that_broke_after_its_map_was_made_is_left_out(album: Path, model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    out = album.parent / "found"
+    command = ["parts", str(album), "-o", str(out), "--model", str(model), "--device", "cpu"]
+    assert main(command) == 0
+    (album / "a.png").write_text("no picture any more")
+    capsys.readouterr()
+    assert main(command) == 3
+    said = capsys.readouterr()
+    assert "a.png: this is not a picture" in said.err
+    assert "in 1 pictures" in said.out
+    assert json.loads((out / "parts.json").read_text())["pictures"] == ["trip/b.jpg"]
+    (album / "trip" / "b.jpg").unlink()
+    assert main(command) == 3  # nothing is left to summarise
 
 
 def test_maps_keep_the_ending_of_their_picture_only_where_two_share_a_stem(album: Path, model: Path, capsys: Capture) -> None:

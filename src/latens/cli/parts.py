@@ -10,10 +10,11 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import Compute, Force, Model, Tick, Voice, run_files
+from latens.errors import InputError, LimitExceeded
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
-    from latens.systems.parts.predict import Parts
+    from latens.systems.parts.predict import Measured, Parts
 
 ENDING = ".parts.png"
 DEFAULT_OUT = Path("parts-found")
@@ -42,7 +43,7 @@ def parts(
     """
     from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
-    from latens.inference.batch import plan_jobs
+    from latens.inference.batch import SOME_FAILED, plan_jobs
     from latens.systems.parts.predict import load
     from latens.systems.parts.report import check_folder
 
@@ -54,15 +55,20 @@ def parts(
     finder = loaded if resolution is None else loaded.at(resolution)
     voice.heading(finder)
 
+    measured: dict[Path, Measured] = {}
+
     def work(job: Job, tick: Tick) -> dict[str, Any]:
-        return map_one(finder, job)
+        record, measured[job.input] = map_one(finder, job)
+        return record
 
     report = run_files(jobs, work, voice, force=force, what="finding parts")
     failed = {failure.input for failure in report.failed}
-    good = [(file.path, file.relative) for file in files if str(file.path) not in failed and str(file.path) != "-"]
+    names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
+    measured |= measure_all(finder, [path for path in names if path not in measured], voice)
+    good = {path: name for path, name in names.items() if path in measured}
     if good:
-        summarise(finder, [path for path, _ in good], [name.as_posix() for _, name in good], out, most, voice)
-    return report.exit_status
+        summarise(finder, good, [measured[path] for path in good], out, most, voice)
+    return report.exit_status or (SOME_FAILED if len(good) < len(names) else 0)
 
 
 def ours(path: Path) -> bool:
@@ -72,33 +78,47 @@ def ours(path: Path) -> bool:
     return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))
 
 
-def map_one(finder: Parts, job: Job) -> dict[str, Any]:
-    """The map of one picture into one file; the record of what was found."""
+def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
+    """The map of one picture into one file; the record of what was found, and what the summary needs."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
     from latens.systems.parts.drawing import occurrence_sheet, png
 
     started = time.perf_counter()
     picture = read_picture(job.input)
-    (code,) = finder.encode(picture)
+    measured = finder.measure(picture)
+    code = measured.code
     job.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(job.output, png(occurrence_sheet(picture.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
     said = "".join(f"; {note}" for note in picture.notes)
-    return {
+    record = {
         "parts": found,
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
         "notes": list(picture.notes),
         "text": f"{job.output}: {len(found)} parts, {seconds:.2f} s{said}",
     }
+    return record, measured
 
 
-def summarise(finder: Parts, paths: list[Path], names: list[str], out: Path, most: int, voice: Voice) -> None:
-    """Galleries, swaps and statistics over all pictures."""
+def measure_all(finder: Parts, paths: list[Path], voice: Voice) -> dict[Path, Measured]:
+    """Pictures whose maps were there already. What cannot be used any more is said and left out."""
+    measured = {}
+    for path in paths:
+        try:
+            measured[path] = finder.measure(path)
+        except (InputError, LimitExceeded) as error:
+            voice.warn(str(error.at(str(path))))
+    return measured
+
+
+def summarise(finder: Parts, pictures: dict[Path, str], measured: list[Measured], out: Path, most: int, voice: Voice) -> None:
+    """Galleries, swaps and statistics over all pictures, given by path and name."""
     from latens.systems.parts.report import describe, write_report
 
-    report = describe(finder, paths, names, most=most)
+    paths, names = list(pictures), list(pictures.values())
+    report = describe(finder, paths, names, most=most, measured=measured)
     written = write_report(finder, report, paths, out)
     s = report.statistics
     text = f"{out}: {s.active} of {len(s.share)} parts occur in {len(names)} pictures; {', '.join(p.name for p in written)}"

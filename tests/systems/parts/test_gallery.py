@@ -37,7 +37,7 @@ def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list
         assert len({patch.picture for patch in gallery.patches}) == len(gallery.patches) <= 2
         for patch in gallery.patches:
             assert patch.score == codes[patch.picture].occurrence[gallery.part].max()
-            pixels = pictures(album[patch.picture])[0]
+            pixels = next(pictures(album[patch.picture]))
             assert any(
                 np.array_equal(patch.pixels, pixels[top : top + patch.pixels.shape[0], left : left + patch.pixels.shape[1]])
                 for top in range(pixels.shape[0])
@@ -49,7 +49,7 @@ def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list
 
 
 def test_one_picture_in_every_form_has_a_gallery(parts: Parts, album: list[Path]) -> None:
-    pixels = pictures(album[0])[0]
+    pixels = next(pictures(album[0]))
     (expected, *_) = parts.gallery([album[0]])
     for form in (album[0], str(album[0]), Image.open(album[0]), pixels, pixels[None], [[pixels]]):
         (found, *_) = parts.gallery(form)
@@ -70,6 +70,19 @@ def test_the_box_is_the_cell() -> None:
     assert cut(pixels, (8, 12), Found(0, (4, 5), 1.0)).pixels.shape == (50, 50, 3)
     assert cut(pixels, (8, 12), Found(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # what is beyond the corner is missing
     assert cut(pixels[:1, :1], (2, 2), Found(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
+
+
+def test_patches_of_large_pictures_are_small() -> None:
+    pixels = np.zeros((800, 1200, 3), np.uint8)
+    pixels[400:500, 500:600] = 200
+    for cell, shape, box in (((4, 5), (160, 160), (64, 64, 96, 96)), ((0, 0), (96, 96), (0, 0, 32, 32))):
+        patch = cut(pixels, (8, 12), Found(0, cell, 1.0))
+        assert patch.pixels.shape == (*shape, 3)
+        assert patch.box == box
+    inside = cut(pixels, (8, 12), Found(0, (4, 5), 1.0)).pixels.copy()
+    assert inside[67:93, 67:93].min() > 190
+    inside[61:99, 61:99] = 0
+    assert inside.max() < 10
 
 
 def test_a_drawn_patch_has_its_cell_in_the_middle_also_at_the_border() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 
 import latens
+from latens.data.images import Picture, read_picture
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import save_model
-from latens.systems.parts import drawing
+from latens.systems.parts import drawing, predict
 from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, overlay, swap_sheet, titled
 from latens.systems.parts.predict import PartCode, Parts, load, pictures
 from latens.systems.parts.report import describe, write_report
@@ -75,6 +77,32 @@ def test_bad_pictures_are_said(parts: Parts, image: object, said: str) -> None:
             verb(image)  # type: ignore[operator]
 
 
+def test_large_pictures_are_held_one_at_a_time(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def reading(path: Path) -> Picture:
+        assert sum(pixels() is not None for pixels in held) <= 1  # the one before may still have a name
+        picture = read_picture(path)
+        held.append(weakref.ref(picture.pixels))
+        return picture
+
+    monkeypatch.setattr(predict, "read_picture", reading)
+    for verb in (parts.encode, parts.embed, parts.statistics, parts.gallery):
+        held.clear()
+        verb(album)  # type: ignore[operator]
+        assert len(held) >= len(album)
+
+
+def test_lines_of_pixels_are_refused(parts: Parts, tmp_path: Path) -> None:
+    assert parts.encode(Image.new("RGB", (64, 1)))[0].occurrence.shape == (4, 2, 128)
+    with pytest.raises(InputError, match=r"1 x 65 pixels(?s:.*)crop"):
+        parts.encode(Image.new("RGB", (1, 65)))
+    Image.new("RGB", (130, 2)).save(tmp_path / "line.png")
+    for verb in (parts.encode, parts.statistics, parts.gallery):
+        with pytest.raises(InputError, match=r"line\.png: of 130 x 2"):
+            verb(tmp_path / "line.png")  # type: ignore[operator]
+
+
 def test_requests_that_mean_nothing_are_said(parts: Parts, album: list[Path]) -> None:
     codes = parts.encode(album)
     for verb in (lambda: parts.decode(codes), lambda: parts.swap(codes[:1], codes[1], 0)):  # type: ignore[arg-type]
@@ -121,7 +149,7 @@ def test_the_report_of_an_album(parts: Parts, album: list[Path], tmp_path: Path)
 
 
 def test_drawings_have_the_right_sizes_and_dark_places(parts: Parts, album: list[Path]) -> None:
-    pixels = pictures(album[0])[0]
+    pixels = next(pictures(album[0]))
     (code,) = parts.encode(pixels)
     assert occurrence_sheet(pixels, code, height=40).shape[0] >= 40
     assert gallery_sheet(parts.gallery(album)).shape[2] == 3
@@ -141,7 +169,7 @@ def test_text_above_a_narrow_tile_is_not_cut() -> None:
 
 
 def test_the_swap_that_shows_most_is_drawn(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = pictures(album[0])[0]
+    pixels = next(pictures(album[0]))
     (code,) = parts.encode(pixels)
     assert len(code.present()) > 1
     drawn: list[str] = []
@@ -154,6 +182,8 @@ def test_the_swap_that_shows_most_is_drawn(parts: Parts, album: list[Path], monk
         for part in set(code.present()) & set(other.present())
     }
     assert drawn[0] == f"source, part {max(change, key=change.__getitem__)}"
+    known = swap_sheet(parts, pixels, [pixels[:, ::-1]], codes=[code, other])
+    assert np.array_equal(known, swap_sheet(parts, pixels, [pixels[:, ::-1]]))
     nowhere = np.full((16, 16, 3), 127, np.uint8)
     assert swap_sheet(parts, nowhere, []) is None
 

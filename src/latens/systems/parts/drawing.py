@@ -97,16 +97,17 @@ def average(gallery: PartGallery, side: int) -> Pixels:
     return square(np.rint((middle + gain * (mean - middle)).clip(0, 255)).astype(np.uint8), side)
 
 
-def swap_sheet(parts: Parts, source: Pixels, targets: Sequence[Pixels], *, height: int = 112) -> Pixels | None:
+def swap_sheet(
+    parts: Parts, source: Pixels, targets: Sequence[Pixels], *, height: int = 112, codes: Sequence[PartCode] | None = None
+) -> Pixels | None:
     """Figure 5: source and its part, target and its part, the target's picture of parts before and after the swap.
 
     Of the parts that are likelier there than not in both, the one is swapped that changes the target's picture most; None
-    where no pair shares one.
+    where no pair shares one. `codes` are those of the source and of the targets, where they are known already.
     """
-    (code,) = parts.encode(source)
+    code, *others = parts.encode([source, *targets]) if codes is None else codes
     rows = []
-    for target in targets:
-        (other,) = parts.encode(target)
+    for target, other in zip(targets, others, strict=True):
         before = np.asarray(parts.decode(other)).astype(int)
         swapped = {part: np.asarray(parts.decode(parts.swap(other, code, part))) for part in shared_parts(code, other)}
         if not swapped:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PRESENT = 0.5  # probability from which a part counts as there
 PATCH_CELLS = 5  # side of a patch, in cells: the cell and enough around it to see what it belongs to
+PATCH_SIDE = 32 * PATCH_CELLS  # pixels at most: the patches of hundreds of photographs are held together
 MEAN_CELLS = 3  # side of what is averaged: what a local encoder sees of a cell
 MEAN_SIDE = 24  # pixels of the average
 MEAN_OVER = 256  # occurrences, the surest ones
@@ -116,16 +117,20 @@ def explained(windows: Sequence[Float[np.ndarray, "S S 3"]], mean: np.ndarray, m
 
 
 def cut(pixels: Pixels, grid: tuple[int, ...], place: Found) -> Patch:
-    """A square of five cells around a cell, as far as it lies within the picture."""
+    """A square of five cells around a cell, as far as it lies within the picture; a large one is reduced."""
     (row, column), (rows, columns), (height, width) = place.cell, grid, pixels.shape[:2]
     tall, wide = height / rows, width / columns
     reach = PATCH_CELLS / 2 * min(tall, wide)
     top, bottom = _within((row + 0.5) * tall, reach, height)
     left, right = _within((column + 0.5) * wide, reach, width)
+    patch = pixels[top:bottom, left:right].copy()  # a view would keep the whole picture
+    scale = min(1.0, PATCH_SIDE / (2 * reach))
+    if scale < 1:
+        size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+        patch = np.asarray(Image.fromarray(patch).resize(size, Image.Resampling.LANCZOS))
     corners = (column * wide - left, row * tall - top, (column + 1) * wide - left, (row + 1) * tall - top)
-    ends = (right - left, bottom - top) * 2
-    box = tuple(min(max(round(edge), 0), end) for edge, end in zip(corners, ends, strict=True))
-    patch = np.ascontiguousarray(pixels[top:bottom, left:right])
+    ends = (patch.shape[1], patch.shape[0]) * 2
+    box = tuple(min(max(round(edge * scale), 0), end) for edge, end in zip(corners, ends, strict=True))
     return Patch(place.picture, place.cell, place.score, patch, (box[0], box[1], box[2], box[3]))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from latens.catalogue import MODELS
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
-from latens.errors import ModelError, ModelMissing, UsageError
+from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.parts.config import PartsConfig
@@ -28,6 +29,7 @@ from latens.systems.parts.rivals import Member, build_model
 
 NAME = "parts"
 EMBED_BATCH = 64
+LONGEST = 64  # times the shorter side: a line of pixels would be raised to a picture of gigabytes
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class PartCode:
         """Parts that are likelier there than not somewhere, the surest first."""
         surest = self.occurrence.max(axis=(1, 2))
         return [int(n) for n in np.argsort(-surest, kind="stable") if surest[n] > PRESENT]
+
+
+class Measured(NamedTuple):
+    """The code of one picture and what it costs, in nats."""
+
+    code: PartCode
+    kl_app: Float[Tensor, "N"]
+    kl_occ: Float[Tensor, "N"]
 
 
 class Parts:
@@ -71,7 +81,22 @@ class Parts:
 
     def encode(self, images: ImageLike | Picture | Sequence[Any]) -> list[PartCode]:
         """One code a picture. Raises InputError for what is no picture, ModelError for a model without parts."""
-        return [self._encode(pixels) for pixels in pictures(images)]
+        return [self.measure(image).code for image in singles(images)]
+
+    @torch.no_grad()
+    def measure(self, image: ImageLike | Picture) -> Measured:
+        """The code of one picture and its divergences. Raises as `encode` does."""
+        from latens.codes.gaussian import gaussian_kl
+
+        model, pixels = self._patchvae(), read_one(image)
+        height, width = pixels.shape[:2]
+        if max(height, width) > LONGEST * min(height, width):
+            what = f"of {width} x {height} pixels one side is more than {LONGEST} times the other"
+            raise InputError(what, where=str(image) if isinstance(image, str | Path) else None, hint="crop the picture")
+        posterior = model.posterior(self._prepared(pixels))
+        q = model.probability(posterior.logits)[0].cpu().numpy()
+        code = PartCode(q, posterior.appearance.mean[0].cpu().numpy(), (height, width))
+        return Measured(code, gaussian_kl(*posterior.appearance)[0].sum(1), model.occurrence_kl(posterior.logits)[0])
 
     @torch.no_grad()
     def decode(self, code: PartCode) -> Image.Image:
@@ -127,40 +152,25 @@ class Parts:
         if len(several) != 1:
             raise UsageError(f"{len(several)} pictures where one is looked at", where="places", hint="or use gallery(images)")
         pixels = read_one(several[0])
-        known = self._encode(pixels) if code is None else code
+        known = self.measure(pixels).code if code is None else code
         order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
         return cut_galleries([within_picture(known, part) for part in order], [known], lambda _: pixels, most)
 
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
         """Features for a classifier: phi of the middle square, averaged over cells."""
-        squares = [centre_square(pixels, self.resolution) for pixels in pictures(images)]
-        found = [
-            self.model.encoder(to_tensor(np.stack(squares[k : k + EMBED_BATCH])).to(self.device)).mean((2, 3)).cpu().numpy()
-            for k in range(0, len(squares), EMBED_BATCH)
-        ]
+        squares = (centre_square(pixels, self.resolution) for pixels in pictures(images))
+        found = []
+        while batch := list(islice(squares, EMBED_BATCH)):
+            found.append(self.model.encoder(to_tensor(np.stack(batch)).to(self.device)).mean((2, 3)).cpu().numpy())
         return np.concatenate(found) if found else np.zeros((0, self.model.encoder.channels), np.float32)
 
-    @torch.no_grad()
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
         """Which parts are in use, and what they cost. Raises UsageError for no pictures."""
-        from latens.codes.gaussian import gaussian_kl
-
-        model, tally, every = self._patchvae(), Tally(), pictures(images)
+        every = singles(images)
         if not every:
             raise UsageError("there are no pictures", where="statistics", hint="give at least one")
-        for pixels in every:
-            posterior = model.posterior(self._prepared(pixels))
-            kl_app = gaussian_kl(*posterior.appearance).sum(2)
-            tally.add(model.probability(posterior.logits), kl_app, model.occurrence_kl(posterior.logits))
-        return tally.statistics()
-
-    @torch.no_grad()
-    def _encode(self, pixels: Pixels) -> PartCode:
-        model = self._patchvae()
-        posterior = model.posterior(self._prepared(pixels))
-        q = model.probability(posterior.logits)[0].cpu().numpy()
-        return PartCode(q, posterior.appearance.mean[0].cpu().numpy(), (pixels.shape[0], pixels.shape[1]))
+        return statistics_of(self.measure(image) for image in every)
 
     def _prepared(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """The picture with `resolution` pixels on its shorter side and both sides multiples of the stride."""
@@ -178,9 +188,20 @@ class Parts:
         return self.model
 
 
-def pictures(images: ImageLike | Picture | Sequence[Any]) -> list[Pixels]:
-    """Pixels (H, W, 3) of one picture, a sequence of them, or a batch (B, 3, H, W) of a tensor or (B, H, W, 3) of an array."""
-    return [read_one(one) for one in singles(images)]
+def statistics_of(measured: Iterable[Measured]) -> PartStatistics:
+    """The statistics of pictures that are encoded already, at least one."""
+    tally = Tally()
+    for code, kl_app, kl_occ in measured:
+        tally.add(torch.from_numpy(code.occurrence)[None], kl_app.cpu()[None], kl_occ.cpu()[None])
+    return tally.statistics()
+
+
+def pictures(images: ImageLike | Picture | Sequence[Any]) -> Iterator[Pixels]:
+    """Pixels (H, W, 3) of one picture, a sequence of them, or a batch (B, 3, H, W) of a tensor or (B, H, W, 3) of an array.
+
+    A picture is read when its turn comes: large ones need not fit into memory together.
+    """
+    return (read_one(one) for one in singles(images))
 
 
 def singles(images: ImageLike | Picture | Sequence[Any]) -> list[ImageLike | Picture]:

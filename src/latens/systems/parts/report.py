@@ -12,14 +12,16 @@ from latens.data.files import write_atomic
 from latens.data.images import read_picture
 from latens.errors import OutputExists, UsageError
 from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.systems.parts.dataset import shrunk
 from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
 from latens.systems.parts.gallery import PartGallery
 from latens.systems.parts.measure import PartStatistics
-from latens.systems.parts.predict import Parts
+from latens.systems.parts.predict import Measured, PartCode, Parts, statistics_of
 
 GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
 SUMMARY = (RECORD, GALLERY, SWAPS, PAGE)
 MOST_TARGETS = 4
+SWAP_HEIGHT = 112  # pixels of a picture in swaps.png
 GALLERY_CAPTION = (
     "One row a part: in how many pictures it occurs; how alike its cells look (share of what varies among all parts that its "
     "average explains); the average of its cells and their neighbours, raised in contrast; its patches, the surest first and "
@@ -33,6 +35,7 @@ class PartsReport(NamedTuple):
     galleries: list[PartGallery]
     statistics: PartStatistics
     names: list[str]  # of the pictures
+    codes: list[PartCode]
 
     def table(self) -> Table:
         """How often each part occurs and what it costs, the commonest first."""
@@ -86,9 +89,13 @@ def check_folder(folder: Path, inputs: Sequence[Path], *, force: bool) -> None:
         raise OutputExists("the file is there already and not of an earlier run", where=str(there[0]), hint=hint)
 
 
-def describe(parts: Parts, paths: Sequence[Path], names: Sequence[str], *, most: int = 9) -> PartsReport:
-    """Encodes the pictures and collects where every part occurs."""
-    return PartsReport(parts.gallery(list(paths), most=most), parts.statistics(list(paths)), list(names))
+def describe(
+    parts: Parts, paths: Sequence[Path], names: Sequence[str], *, most: int = 9, measured: Sequence[Measured] | None = None
+) -> PartsReport:
+    """Collects where every part occurs in the pictures. `measured` is what they were encoded to, where that is done already."""
+    known = [parts.measure(path) for path in paths] if measured is None else measured
+    codes = [one.code for one in known]
+    return PartsReport(parts.gallery(list(paths), most=most, codes=codes), statistics_of(known), list(names), codes)
 
 
 def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: Path) -> list[Path]:
@@ -102,7 +109,7 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         written.append(out / GALLERY)
         write_atomic(written[-1], sheet)
         blocks.append(Figure(sheet, "Where every part occurs", GALLERY_CAPTION, alt="gallery"))
-    swaps = _swaps(parts, paths)
+    swaps = _swaps(parts, paths, report.codes)
     if swaps is not None:
         written.append(out / SWAPS)
         write_atomic(written[-1], swaps)
@@ -119,10 +126,11 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
     return [*written, out / PAGE]
 
 
-def _swaps(parts: Parts, paths: Sequence[Path]) -> bytes | None:
+def _swaps(parts: Parts, paths: Sequence[Path], codes: Sequence[PartCode]) -> bytes | None:
     """The first picture as source, the next few as targets."""
     if len(paths) < 2:
         return None
-    source, *targets = (read_picture(path).pixels for path in paths[: 1 + MOST_TARGETS])
-    sheet = swap_sheet(parts, source, targets)
+    count = 1 + MOST_TARGETS
+    source, *targets = (shrunk(read_picture(path).pixels, SWAP_HEIGHT) for path in paths[:count])
+    sheet = swap_sheet(parts, source, targets, height=SWAP_HEIGHT, codes=codes[:count])
     return None if sheet is None else png(sheet)
