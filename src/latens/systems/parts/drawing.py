@@ -63,11 +63,11 @@ def occurrence_sheet(pixels: Pixels, code: PartCode, *, most: int = 6, height: i
     return row_of(tiles)
 
 
-def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 84, columns: int = 9) -> Pixels:
-    """One row a part: how often it occurs and how alike that looks, the average, then its patches from the surest on."""
-    rows = []
+def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 84) -> Pixels:
+    """One row a part: how often it occurs and how alike that looks, the average, then all its patches, the surest first."""
+    columns, rows = max(len(gallery.patches) for gallery in galleries), []
     for gallery in galleries:
-        patches = [marked(patch, side) for patch in gallery.patches[:columns]]
+        patches = [marked(patch, side) for patch in gallery.patches]
         blank = np.full((side, side, 3), PAPER, np.uint8)
         name = label(f"part {gallery.part}\n{gallery.occurrences} times\nalike {100 * gallery.alike:.0f} %", 72, side)
         rows.append(row_of([name, average(gallery, side), *patches, *[blank] * (columns - len(patches))]))
