@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from latens.data.journal import claim
 from latens.errors import InputError, UnreadableInput, UsageError
 from latens.inference.report import Figure, Table
 from latens.systems.parts import bench, tables
-from latens.systems.parts.dataset import Squares
+from latens.systems.parts.dataset import Squares, readable
 from latens.systems.parts.evaluate import evaluate
 from latens.systems.parts.experiments import SCALES, Laboratory, Score, spread
 from latens.systems.parts.predict import Parts
@@ -104,6 +105,22 @@ def test_evaluation_of_plain_pictures_has_no_probes(parts: Parts, labelled: Path
         evaluate(parts, labelled, probes=["conv7"])
     with pytest.raises(UsageError, match="labelled"):
         evaluate(parts, None, probes=["knn"])
+
+
+def test_evaluation_leaves_out_what_cannot_be_read(parts: Parts, labelled: Path, tmp_path: Path) -> None:
+    for split, broken in (("train", "a/0.png"), ("test", "b/1.png")):
+        shutil.copytree(labelled, tmp_path / split)
+        (tmp_path / split / broken).write_text("no picture")
+    said: list[str] = []
+    report = evaluate(parts, tmp_path, probes=["conv1-5", "knn"], schedule=ProbeConfig(epochs=1, batch=8), progress=said.append)
+    assert [probe.probe for probe in report.probes] == ["conv1-5", "knn"]
+    assert report.quality is not None
+    for name in ("0.png", "1.png"):
+        assert sum("left out" in line and name in line for line in said) == 1
+    train = open_set(tmp_path, "train")
+    assert len(readable(train, 16, said.append)) == len(train) - 1
+    with pytest.raises(UnreadableInput, match=r"1\.png"):
+        readable(open_set(tmp_path, "test").subset([list(open_set(tmp_path, "test").keys).index("b/1.png")]), 16, said.append)
 
 
 def test_figures_leave_out_what_cannot_be_read(parts: Parts, labelled: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -144,10 +144,34 @@ class Squares:
             self.filled[i] = True
         return self.kept[places]
 
+    def subset(self, places: np.ndarray) -> Squares:
+        """The squares at some places, with what is kept of them."""
+        chosen = Squares(self.found.subset(places), self.size, 0)
+        if self.kept is not None:
+            chosen.kept, chosen.filled = self.kept[places], self.filled[places]
+        return chosen
+
     def batches(self, count: int) -> Iterator[Tensor]:
         """All pictures in order, (count, 3, S, S) floats in [0, 1]."""
         for start in range(0, len(self), count):
             yield to_tensor(self.pixels(np.arange(start, min(start + count, len(self)))))
+
+
+def readable(found: PictureSet, size: int, tell: Callable[[str], None]) -> Squares:
+    """Squares of the pictures that can be read; the others are told. Raises the error of the first where none can."""
+    squares, good, first = Squares(found, size), [], None
+    for i in range(len(found)):
+        try:
+            squares.pixels(np.array([i]))
+            good.append(i)
+        except LatensError as error:
+            first = first or error
+            tell(f"left out: {error}".splitlines()[0])
+    if first is None:
+        return squares
+    if not good:
+        raise first
+    return squares.subset(np.array(good))
 
 
 def first_few(found: PictureSet, count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from latens.data.files import write_atomic
 from latens.data.journal import Journal
 from latens.errors import UsageError
 from latens.inference.report import Block, Page, Section, Table
-from latens.systems.parts.dataset import Squares, first_few
+from latens.systems.parts.dataset import first_few, readable
 from latens.systems.parts.discovery import Discovery, discover
 from latens.systems.parts.measure import PartStatistics
 from latens.systems.parts.model import BetaVAE, PatchVAE
@@ -122,7 +122,7 @@ def evaluate(
     `probes` are names of `PROBES`; by default the quick ones where pictures have labels. Raises UsageError for unknown names
     and for probes without data, InputError for probes without labels.
     """
-    tell = progress or (lambda line: None)
+    tell = _once(progress or (lambda line: None))
     for name in probes or ():
         if name not in PROBES:
             raise UsageError(f"no probe '{name}'", where="--probe", hint=f"known: {', '.join(PROBES)}")
@@ -135,6 +135,18 @@ def evaluate(
     if out is not None:
         report.save(out)
     return report
+
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Says no line twice: the same pictures are read for several purposes."""
+    said: set[str] = set()
+
+    def new(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            tell(line)
+
+    return new
 
 
 def _simulated(parts: Parts) -> EvaluationReport:
@@ -152,10 +164,10 @@ def _measured(
     if probes:
         check_labels(train, test)
     shown = test.subset(first_few(test, MOST_PICTURES))
-    squares = Squares(shown, parts.config.size)
+    squares = readable(shown, parts.config.size, tell)
     statistics = quality = None
     if isinstance(parts.model, PatchVAE):
-        statistics = parts.statistics(list(squares.pixels(np.arange(len(shown)))))
+        statistics = parts.statistics(list(squares.pixels(np.arange(len(squares)))))
         tell(f"{statistics.active} of {parts.config.parts} parts active")
     if isinstance(parts.model, PatchVAE | BetaVAE):
         quality = reconstruction_quality(parts.model, squares)
@@ -179,7 +191,7 @@ def run_probes(
     tell: Callable[[str], None],
 ) -> list[ProbeResult]:
     """The probes one after the other; those the journal knows for these weights, pictures and schedule are not run again."""
-    splits = split_sets(train, test, parts.config.size, schedule.validation_share)
+    splits = split_sets(train, test, parts.config.size, schedule.validation_share, tell)
     pictures = [fingerprint(train), fingerprint(test)]
     journal, results = Journal(log), []
     for name in names:

@@ -127,7 +127,7 @@ class Laboratory:
     def _probe(self, parts: Parts, settings: Mapping[str, str], seed: int, probe: str) -> None:
         schedule, size = self._schedule, parts.config.size
         if size not in self._splits:
-            self._splits[size] = split_sets(self._limited(), self.test_set, size, schedule.validation_share)
+            self._splits[size] = split_sets(self._limited(), self.test_set, size, schedule.validation_share, self.tell)
         result = run_probe(probe, parts.model.encoder, self._splits[size], schedule, seed=seed)
         self.tell(f"{probe}, seed {seed}, {named(settings)}: {result.test:.2f} % (validation {result.validation:.2f} %)")
         key = self._probe_key(settings, seed, probe)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.errors import InputError, LatensError, UsageError
-from latens.systems.parts.dataset import Squares, to_tensor
+from latens.systems.parts.dataset import Squares, readable, to_tensor
 from latens.systems.parts.encoder import MIDDLE, SPREAD, Encoder
 from latens.systems.parts.rivals import classifier
 from latens.systems.parts.sources import PictureSet, fraction_of
@@ -77,16 +77,21 @@ class Splits(NamedTuple):
     classes: int
 
 
-def split_sets(train: PictureSet, test: PictureSet, size: int, share: float) -> Splits:
-    """Raises InputError when pictures have no labels, or the test split has others than the training split."""
+def split_sets(
+    train: PictureSet, test: PictureSet, size: int, share: float, tell: Callable[[str], None] = lambda line: None
+) -> Splits:
+    """Pictures that cannot be read are told and left out.
+
+    Raises InputError when pictures have no labels, or the test split has others than the training split.
+    """
     check_labels(train, test)
     chance = np.array([fraction_of(f"probe {key}") for key in train.keys])
     held_out = np.flatnonzero(chance < share)
     kept = np.flatnonzero(chance >= share)
     if not len(held_out) or not len(kept):
         kept = held_out = np.arange(len(train))  # too few pictures to divide
-    parts = [train.subset(kept), train.subset(held_out), test]
-    divided = [Split(Squares(part, size), torch.from_numpy(part.labels.copy())) for part in parts]
+    squares = [readable(part, size, tell) for part in (train.subset(kept), train.subset(held_out), test)]
+    divided = [Split(part, torch.from_numpy(part.found.labels.copy())) for part in squares]
     return Splits(divided[0], divided[1], divided[2], len(train.classes))
 
 

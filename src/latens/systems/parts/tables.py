@@ -11,7 +11,7 @@ import numpy as np
 from latens.data.files import write_atomic
 from latens.inference.report import Block, Table
 from latens.inference.reproduction import spread
-from latens.systems.parts.dataset import Squares
+from latens.systems.parts.dataset import readable
 from latens.systems.parts.discovery import discover
 from latens.systems.parts.experiments import Laboratory
 from latens.systems.parts.model import BetaVAE, PatchVAE
@@ -99,7 +99,7 @@ def table7(lab: Laboratory) -> list[Block]:
         for seed in range(lab.scale.seeds):
             model = lab.model(EVERY[name], seed)
             assert isinstance(model.model, PatchVAE | BetaVAE)
-            found.append(reconstruction_quality(model.model, Squares(lab.test_set, model.config.size), features))
+            found.append(reconstruction_quality(model.model, readable(lab.test_set, model.config.size, lab.tell), features))
         distance = "-" if features is None else spread([q.frechet or 0.0 for q in found])
         rows.append([name, spread([q.psnr for q in found]), distance, spread([q.ssim for q in found])])
         rows[-1] += [f"{value:g}" for value in TABLE_7[name]]
