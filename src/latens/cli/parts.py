@@ -118,7 +118,7 @@ def summarise(finder: Parts, pictures: dict[Path, str], measured: list[Measured]
     from latens.systems.parts.report import describe, write_report
 
     paths, names = list(pictures), list(pictures.values())
-    report = describe(finder, paths, names, most=most, measured=measured)
+    report = describe(finder, paths, names, measured, most=most)
     written = write_report(finder, report, paths, out)
     s = report.statistics
     text = f"{out}: {s.active} of {len(s.share)} parts occur in {len(names)} pictures; {', '.join(p.name for p in written)}"

@@ -107,6 +107,14 @@ def test_evaluation_of_plain_pictures_has_no_probes(parts: Parts, labelled: Path
         evaluate(parts, None, probes=["knn"])
 
 
+def test_a_finished_evaluation_prepares_no_probe(
+    parts: Parts, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(parts, labelled, tmp_path, probes=["knn"])
+    monkeypatch.setattr("latens.systems.parts.evaluate.split_sets", None)
+    assert evaluate(parts, labelled, tmp_path, probes=["knn"]).probes == first.probes
+
+
 def test_evaluation_leaves_out_what_cannot_be_read(parts: Parts, labelled: Path, tmp_path: Path) -> None:
     for split, broken in (("train", "a/0.png"), ("test", "b/1.png")):
         shutil.copytree(labelled, tmp_path / split)

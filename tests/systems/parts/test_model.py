@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -127,6 +128,11 @@ def test_categorical_parts_share_a_cell() -> None:
     assert torch.equal(most_likely(logits, categorical=True).sum(1), torch.ones(2, 2, 2))
     found = model(torch.rand(2, 3, 16, 16), 0.5)
     assert found.kl_occ.sum(1).max() <= 4 * torch.tensor(4.0).log()  # four cells, at most log N each
+    sure = torch.zeros(1, 4, 2, 2)
+    sure[:, 1] = 30.0
+    torch.testing.assert_close(
+        model.occurrence_kl(sure), torch.tensor([[0.0, 4 * math.log(4), 0.0, 0.0]]), atol=1e-5, rtol=1e-5
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ losses

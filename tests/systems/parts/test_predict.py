@@ -140,7 +140,7 @@ def test_a_swap_changes_the_picture_where_the_part_is(parts: Parts) -> None:
 
 
 def test_the_report_of_an_album(parts: Parts, album: list[Path], tmp_path: Path) -> None:
-    report = describe(parts, album, [path.name for path in album])
+    report = describe(parts, album, [path.name for path in album], [parts.measure(path) for path in album])
     written = write_report(parts, report, album, tmp_path)
     assert {path.name for path in written} >= {"gallery.png", "parts.json", "index.html"}
     assert all(path.is_file() for path in written)

@@ -27,6 +27,7 @@ from latens.systems.parts.probes import (
     PROBES,
     ProbeConfig,
     ProbeResult,
+    Splits,
     check_labels,
     decisive,
     fingerprint,
@@ -191,13 +192,14 @@ def run_probes(
     tell: Callable[[str], None],
 ) -> list[ProbeResult]:
     """The probes one after the other; those the journal knows for these weights, pictures and schedule are not run again."""
-    splits = split_sets(train, test, parts.config.size, schedule.validation_share, tell)
+    splits: Splits | None = None  # made, which reads every picture, when the first probe is run
     pictures = [fingerprint(train), fingerprint(test)]
     journal, results = Journal(log), []
     for name in names:
         key = [parts.model_id, *pictures, name, decisive(name, schedule)]
         known = next((record["result"] for record in journal.read() if record.get("key") == key), None)
         if known is None:
+            splits = splits or split_sets(train, test, parts.config.size, schedule.validation_share, tell)
             known = list(run_probe(name, parts.model.encoder, splits, schedule, progress=tell))
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)

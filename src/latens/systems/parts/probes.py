@@ -134,9 +134,9 @@ def run_probe(
     """Raises UsageError for an unknown probe and for one without an epoch. The encoder is left as it is."""
     if name not in PROBES:
         raise UsageError(f"no probe '{name}'", where="--probe", hint=f"known: {', '.join(PROBES)}")
-    if name in FROZEN and config.epochs < 1:
-        raise UsageError(f"{name} cannot be trained for {config.epochs} epochs", hint="one or more; the paper's is 90")
     if name in FROZEN:
+        if config.epochs < 1:
+            raise UsageError(f"{name} cannot be trained for {config.epochs} epochs", hint="one or more; the paper's is 90")
         return fine_tune(name, encoder, splits, config, seed=seed, progress=progress)
     encoder = encoder.eval()
     sets = [embed(encoder, split.squares, LINEAR_CELLS) for split in splits[:3]]

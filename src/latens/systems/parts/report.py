@@ -90,12 +90,11 @@ def check_folder(folder: Path, inputs: Sequence[Path], *, force: bool) -> None:
 
 
 def describe(
-    parts: Parts, paths: Sequence[Path], names: Sequence[str], *, most: int = 9, measured: Sequence[Measured] | None = None
+    parts: Parts, paths: Sequence[Path], names: Sequence[str], measured: Sequence[Measured], *, most: int = 9
 ) -> PartsReport:
-    """Collects where every part occurs in the pictures. `measured` is what they were encoded to, where that is done already."""
-    known = [parts.measure(path) for path in paths] if measured is None else measured
-    codes = [one.code for one in known]
-    return PartsReport(parts.gallery(list(paths), most=most, codes=codes), statistics_of(known), list(names), codes)
+    """Collects where every part occurs in the pictures, which are `measured` already."""
+    codes = [one.code for one in measured]
+    return PartsReport(parts.gallery(list(paths), most=most, codes=codes), statistics_of(measured), list(names), codes)
 
 
 def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: Path) -> list[Path]:
