@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.systems.parts.encoder import resnet_encoder
 from latens.systems.parts.probes import FROZEN, ProbeConfig, run_probe, split_sets
 from latens.systems.parts.sources import open_set

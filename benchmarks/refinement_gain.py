@@ -22,7 +22,7 @@ import numpy as np
 
 from latens.codes.annealing import Refine
 from latens.data.images import Picture, read_picture
-from latens.data.journal import Journal
+from latens.experiments.journal import Journal
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
 from latens.systems.image_codec.aim import Aim

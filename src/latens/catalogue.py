@@ -1,23 +1,19 @@
-"""What there is: the systems, and the models that ship with them or are known by name.
-
-Two plain tables and the few functions that read them. Nothing here imports torch.
-"""
+"""Registry of systems and bundled models: two plain tables and the few functions that read them. No torch here."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 from latens.errors import ModelMissing, UsageError
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-Part = Literal["recipes", "predict", "evaluate", "bench", "reproduce"]
 
 SYSTEMS: Mapping[str, str] = MappingProxyType(
     {
@@ -27,7 +23,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "parts": "latens.systems.parts",
     }
 )
-"""Every system and the package that holds it. Each has the modules named by `Part`."""
+"""Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +140,26 @@ def folder_of(name_or_path: str | Path) -> Path:
     return entry.folder if entry is not None else Path(name_or_path)
 
 
-def import_part(system: str, part: Part) -> ModuleType:
-    """The module `part` of a system, imported now. Raises UsageError for an unknown system."""
+def package_of(system: str) -> str:
+    """The package of a system. Raises UsageError for an unknown name."""
     if system not in SYSTEMS:
-        raise UsageError(f"there is no system {system!r}", hint=f"systems: {', '.join(SYSTEMS)}")
-    return importlib.import_module(f"{SYSTEMS[system]}.{part}")
+        close = difflib.get_close_matches(system, SYSTEMS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"systems: {', '.join(SYSTEMS)}"
+        raise UsageError(f"there is no system '{system}'", hint=hint)
+    return SYSTEMS[system]
+
+
+def recipes(system: str) -> Mapping[str, Callable[[], Any]]:
+    """The training recipes of a system by name, without loading torch. Raises UsageError for an unknown name."""
+    found: Mapping[str, Callable[[], Any]] = importlib.import_module(f"{package_of(system)}.recipes").RECIPES
+    return found
+
+
+def recipe_of(system: str, recipe: str) -> Any:
+    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name."""
+    known = recipes(system)
+    if recipe not in known:
+        close = difflib.get_close_matches(recipe, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=hint)
+    return known[recipe]()

@@ -7,13 +7,11 @@ product, one float32 multiplication a number, so it is the same on every machine
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int8
+from latens.shapes import Float, Int8
 
 NUMBERS, SCALE = "#int8", "#scale"
 LEAST = 4096  # numbers in a tensor that is worth it

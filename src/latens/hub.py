@@ -17,6 +17,7 @@ from latens.catalogue import folder_of
 from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
+from latens.legacy import upgrade_model
 
 HUB = "hub:"
 CONFIG, WEIGHTS, CODING = "config.json", "model", "entropy"
@@ -61,7 +62,7 @@ def load_model(folder: Path) -> ModelFolder:
         ) from None
     except ValueError as error:
         raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
-    return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+    return ModelFolder(upgrade_model(config), weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
 def compact_model(source: Path, target: Path) -> None:

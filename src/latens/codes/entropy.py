@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.nn.bounds import lower_bound
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 SCALE_MIN = 0.11  # below it a bin of width one holds all the mass that 16 bits can express
 LIKELIHOOD_MIN = 1e-9

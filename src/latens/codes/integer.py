@@ -19,10 +19,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from latens.errors import DeviceMismatch, ModelError
+from latens.shapes import Int
 
 FLOAT32_EXACT = 1 << 24
 FLOAT64_EXACT = 1 << 53

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 
 def gaussian_kernel(x: Float[Tensor, "M D"], y: Float[Tensor, "N D"], bandwidths: Sequence[float]) -> Float[Tensor, "M N"]:

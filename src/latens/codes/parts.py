@@ -11,14 +11,13 @@ Letters: B batch, N parts, D dimensions of one appearance (d_p), h w cells.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 SMALLEST_WEIGHT = 1e-7  # total probability below which a part is taken as absent: its appearance tends to the prior's mean
 LOGVAR_LIMIT = math.log(1e7)

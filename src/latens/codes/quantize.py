@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from latens.codes.integer import FLOAT32_EXACT, IntegerLayer, IntegerNetwork, LayerShape, absolute_sums
+from latens.shapes import Float
 
 OUTPUT_RANGE_BITS = 13  # outputs are held within +-2^13 = 8192, in real units
 MARGIN = 2.0  # activations may grow to this multiple of their largest calibrated value before they are clamped

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from latens.codes.annealing import Refine, RoundingLaw
 from latens.codes.entropy import gaussian_bits
 from latens.codes.rounding import relax
+from latens.shapes import Float, Int
 
 PEAK = 255.0**2  # distortion is the squared error of 8-bit values, in all of lambda's uses
 

@@ -9,16 +9,13 @@ Letters: l = v - floor(v), w = v - round(v), d the distance of v to an integer, 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from latens.codes.annealing import METHODS, Method, RoundingLaw
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 __all__ = [
     "METHODS",

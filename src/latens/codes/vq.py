@@ -11,14 +11,13 @@ Letters: B batch, D dimension of a codeword, K codewords, *n positions (any numb
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+from latens.shapes import Float, Int
 
 KMEANS_STEPS = 10
 SMOOTHING = 1e-5  # keeps the mean of a codeword that nothing chose finite

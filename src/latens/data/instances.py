@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from latens.data.masks import Rle, area, corner_box, decode, encode
 from latens.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+from latens.shapes import Bool, Float, Int
 
 UNKNOWN = -1
 

@@ -9,7 +9,7 @@ Letters: N masks, H W picture, S side of a crop.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.errors import InputError
+from latens.shapes import Bool, Float, Int
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
-
-    Masks = Bool[np.ndarray, "N H W"]
+Masks = Bool[np.ndarray, "N H W"]
 
 
 class Rle(TypedDict):

@@ -12,8 +12,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from latens.shapes import Float
 
 
 class Layer(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+
+from latens.shapes import Float, UInt8
 
 if TYPE_CHECKING:
     from torch import Tensor

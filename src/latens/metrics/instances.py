@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from latens.data.instances import Layers, Scene
 from latens.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+from latens.shapes import Bool, Float
 
 Part = Literal["amodal", "visible"]
 

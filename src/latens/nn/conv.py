@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from latens.nn.init import small
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 
 def down(channels_in: int, channels_out: int, kernel: int = 5) -> nn.Conv2d:

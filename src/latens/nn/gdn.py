@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.nn.bounds import lower_bound
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 PEDESTAL = 2.0**-36  # keeps the square root's slope finite at zero
 BETA_MIN = 1e-6

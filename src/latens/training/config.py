@@ -1,113 +1,89 @@
-"""What a training run is, as frozen data (standard library only), and how `--set key=value` changes it."""
+"""Settings of a training run: optimizer, schedule, length and bookkeeping. Nothing here imports torch."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
-from latens.errors import UsageError
+from annotated_types import Ge, Gt, Lt
+from pydantic import Field
 
+from latens.settings import Count, Natural, Positive, Share, settings
 
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """Adam (or Muon for the matrices) with a linear warm-up, a constant rate and a linear fall to zero at the end."""
-
-    lr: float = 1e-4
-    beta1: float = 0.9  # Adam's decay of the mean gradient; 0.5 is usual against a discriminator
-    muon_lr: float = 0.0  # above zero: convolution weights are trained by Muon at this rate, the rest by Adam
-    warmup: int = 1000  # steps
-    decay_share: float = 0.25  # last part of the steps over which the rate falls linearly to zero
-    clip: float = 1.0  # largest norm of the gradient of one optimiser
-    ema: float = 0.999  # decay of the averaged weights, which are those that are validated and saved
+Decay = Annotated[float, Ge(0), Lt(1)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
+class Schedule:
+    """What all optimizers share: a linear warm-up, a constant rate, and a linear decay to zero at the end."""
+
+    lr: Positive = 1e-4  # learning rate of Adam or SGD
+    warmup: Natural = 1000  # steps over which the rates rise from zero
+    decay_share: Share = 0.25  # last part of the steps, over which the rates fall linearly to zero
+    clip: Positive = 1.0  # largest norm of the gradient of one optimizer
+    ema: Decay = 0.999  # decay of the averaged weights, which are validated and saved; 0: no averaging
+
+
+@settings
+class Adam(Schedule):
+    """Adam (Kingma and Ba 2015)."""
+
+    kind: Literal["adam"] = "adam"  # which optimizer
+    beta1: Decay = 0.9  # decay of the mean gradient; 0.5 is usual against a discriminator
+
+
+@settings
+class Muon(Schedule):
+    """Muon (Jordan et al. 2024) for the weights of convolutions and matrices, Adam at the rate `lr` for the rest."""
+
+    kind: Literal["muon"] = "muon"  # which optimizer
+    muon_lr: Positive = 1e-3  # learning rate of Muon
+    max_side: Annotated[int, Gt(0)] = 256  # matrices whose smaller side is larger are left to Adam
+
+
+@settings
+class Sgd(Schedule):
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    kind: Literal["sgd"] = "sgd"  # which optimizer
+    momentum: Decay = 0.9  # decay of the velocity
+    weight_decay: Annotated[float, Ge(0)] = 0.0  # added to the gradient, in units of the weights
+
+
+OptimConfig: TypeAlias = Annotated[Adam | Muon | Sgd, Field(discriminator="kind")]
+
+
+@settings
 class RunConfig:
     """Length and bookkeeping of a run."""
 
-    steps: int = 1000
-    seed: int = 0
-    precision: str = "bf16"  # "bf16" or "no": arithmetic of the networks; losses stay in float32
-    log_every: int = 100
-    validate_every: int = 5000
-    checkpoint_every: int = 2000
-    keep: int = 2  # complete checkpoints kept
+    steps: Natural = 1000  # of training
+    seed: Natural = 0  # of weights, data and noise
+    precision: Literal["bf16", "no"] = "bf16"  # arithmetic of the networks; losses stay in float32
+    log_every: Count = 100  # steps
+    validate_every: Count = 5000  # steps
+    checkpoint_every: Count = 2000  # steps
+    keep: Count = 2  # complete checkpoints that are kept
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+M = TypeVar("M", covariant=True)
+D = TypeVar("D", covariant=True)
+O = TypeVar("O", covariant=True)  # noqa: E741
+
+
+@settings
+class TrainConfig(Generic[M, D, O]):
     """A complete training configuration; recipes are functions that return one.
 
-    `model`, `data` and `objective` are frozen dataclasses of the system.
+    `model`, `data` and `objective` are settings of the system.
     """
 
-    system: str
-    recipe: str
-    model: Any
-    data: Any
-    objective: Any
+    system: str  # whose model is trained
+    recipe: str  # that these settings started from
+    model: M
+    data: D
+    objective: O
     optim: OptimConfig
     run: RunConfig
 
 
-Config = TypeVar("Config")
-
-
-def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Plain JSON-able values, tuples as lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return plain
-
-
-def override(config: Config, settings: dict[str, str]) -> Config:
-    """A configuration (any frozen dataclass) with dotted keys replaced, e.g. {"run.steps": "500"}.
-
-    Raises UsageError for an unknown key (naming the closest one) and for a value of the wrong type.
-    """
-    for key, text in settings.items():
-        config = _replace(config, key.split("."), text, key)
-    return config
-
-
-def _replace(node: Any, path: list[str], text: str, key: str) -> Any:
-    names = [field.name for field in dataclasses.fields(node)]
-    head, *rest = path
-    if head not in names:
-        close = difflib.get_close_matches(head, names, n=1)
-        known = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(names)}"
-        raise UsageError(f"no setting '{key}'", where="--set", hint=known)
-    value = getattr(node, head)
-    if rest:
-        if not dataclasses.is_dataclass(value):
-            raise UsageError(f"'{head}' has no parts", where=f"--set {key}", hint=f"write --set {head}=VALUE")
-        return dataclasses.replace(node, **{head: _replace(value, rest, text, key)})
-    if dataclasses.is_dataclass(value):
-        inner = [f"{key}.{field.name}" for field in dataclasses.fields(value)]
-        raise UsageError(f"'{key}' is a group", where="--set", hint=f"set one of {', '.join(inner)}")
-    return dataclasses.replace(node, **{head: _parse(text, value, key)})
-
-
-def _parse(text: str, current: Any, key: str) -> Any:
-    if isinstance(current, str):
-        return text
-    try:
-        value = json.loads(text.lower() if isinstance(current, bool) else text)
-    except json.JSONDecodeError:
-        value = None
-    if isinstance(current, bool):
-        fits = isinstance(value, bool)
-    elif isinstance(current, int):
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif isinstance(current, float):
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if fits and value is not None else value
-    else:
-        fits = isinstance(value, list)
-        value = tuple(value) if isinstance(value, list) else value
-    if not fits:
-        kind = "list, e.g. [1,2]" if isinstance(current, tuple) else type(current).__name__
-        raise UsageError(f"'{text}' is not a {kind}", where=f"--set {key}", hint=f"the value now is {json.dumps(current)}")
-    return value
+AnyTrainConfig: TypeAlias = TrainConfig[Any, Any, Any]

@@ -1,11 +1,10 @@
-"""What a run writes for people and machines: a progress line, metrics.jsonl, TensorBoard, sample pictures, best weights."""
+"""What a run writes for people and machines: a progress line, metrics.jsonl, TensorBoard, sample images, best weights."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,17 @@ from PIL import Image
 
 from latens.data.files import write_atomic
 from latens.hub import save_model
-from latens.training.config import TrainConfig
+from latens.settings import to_dict
+from latens.training.config import AnyTrainConfig
 from latens.training.objective import Export
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
     """Writes into the run folder; on ranks other than the first it is silent."""
 
-    def __init__(self, folder: Path, config: TrainConfig, start: int, *, active: bool = True) -> None:
+    def __init__(self, folder: Path, config: AnyTrainConfig, start: int, *, active: bool = True) -> None:
         self.folder = folder
         self.steps = config.run.steps
         self.start = start
@@ -42,20 +44,20 @@ class RunLog:
         if self.progress is not None:
             self.progress.update(self.bar, completed=step, note=_line(numbers))
 
-    def validation(self, step: int, numbers: dict[str, float], pictures: dict[str, np.ndarray], *, best: bool) -> None:
+    def validation(self, step: int, numbers: dict[str, float], images: dict[str, np.ndarray], *, best: bool) -> None:
         self._write("validation", step, {**numbers, "best": float(best)})
-        for name, pixels in pictures.items():
+        for name, pixels in images.items():
             target = io.BytesIO()
             Image.fromarray(pixels).save(target, "PNG")
             write_atomic(self.folder / "samples" / f"{name}-{step:08d}.png", target.getvalue())
         if self.active:
-            print(f"step {step}: {_line(numbers)}{'  (best)' if best else ''}", file=sys.stderr, flush=True)
+            logger.info("step %d: %s%s", step, _line(numbers), "  (best)" if best else "")
 
-    def save_best(self, config: TrainConfig, export: Export, scores: dict[str, float]) -> None:
+    def save_best(self, config: AnyTrainConfig, export: Export, scores: dict[str, float]) -> None:
         """Writes RUN/best, a model folder that `latens.load` and every verb accept."""
         described = {
             "system": config.system,
-            "model": dataclasses.asdict(config.model),
+            "model": to_dict(config.model),
             **export.config,
             "scores": scores,
         }

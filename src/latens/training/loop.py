@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +27,7 @@ from latens.training.checkpoint import (
     save_checkpoint,
     split_optimizer,
 )
-from latens.training.config import TrainConfig
+from latens.training.config import AnyTrainConfig
 from latens.training.data import Prefetch, generator
 from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
@@ -39,12 +39,13 @@ PATIENCE = 10  # non-finite steps in a row before the run stops
 class Loop:
     """One run: `Loop(...).run(...)`; everything that a checkpoint holds is an attribute."""
 
-    def __init__(self, config: TrainConfig, parts: Trainable, folder: Path, accelerator: Accelerator) -> None:
+    def __init__(self, config: AnyTrainConfig, parts: Trainable, folder: Path, accelerator: Accelerator) -> None:
         self.config = config
         self.folder = folder
         self.accelerator = accelerator
         self.objective: Objective = parts.objective
         self.data = parts.data
+        self.after_update = parts.after_update
         model = parts.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(model, parts.objective.optimizers, config.optim)
         self.rates = {name: [g["lr"] for g in opt.param_groups] for name, opt in self.optimizers.items()}
@@ -55,7 +56,7 @@ class Loop:
         self.best = math.inf
         self.skipped = 0  # non-finite steps in a row
 
-    def run(self, log: RunLog, *, max_seconds: float = math.inf) -> str:
+    def run(self, log: RunLog, *, max_seconds: float = math.inf) -> Literal["finished", "time"]:
         """Trains to the last step or until the time box closes; returns "finished" or "time"."""
         run = self.config.run
         feed = Prefetch(self.data, self.accelerator.process_index)
@@ -91,7 +92,7 @@ class Loop:
         finite = True
         with self.accelerator.autocast():
             for update in self.objective(self.model, moved, self.step):
-                numbers |= {"loss" if update.optimizer in ("codec", "model") else update.optimizer: update.loss.detach()}
+                numbers |= {"loss" if update.optimizer == "model" else update.optimizer: update.loss.detach()}
                 numbers |= {k: v.detach() if isinstance(v, Tensor) else v for k, v in update.logs.items()}
                 finite &= self.apply(update, factor)
         self.skipped = 0 if finite else self.skipped + 1
@@ -119,6 +120,8 @@ class Loop:
             group["lr"] = rate * factor
         optimizer.step()
         torch.clear_autocast_cache()  # or a later part of this step would compute with the weights from before
+        if self.after_update is not None:
+            self.after_update(self.plain, self.step)
         return True
 
     @torch.no_grad()
@@ -131,7 +134,7 @@ class Loop:
         numbers = self.objective.validate(model, batches)
         best = numbers["loss"] < self.best
         self.best = min(self.best, numbers["loss"])
-        log.validation(self.step, numbers, self.objective.pictures(model, batches), best=best)
+        log.validation(self.step, numbers, self.objective.images(model, batches), best=best)
         if best:
             log.save_best(self.config, self.objective.export(model, batches), {"step": self.step, **numbers})
 

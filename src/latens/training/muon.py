@@ -1,44 +1,53 @@
-"""Muon (Jordan et al. 2024) for convolution weights, Adam for everything else, as one optimiser.
+"""Muon (Jordan et al. 2024) for convolution weights, Adam for everything else, as one optimizer.
 
-torch.optim.Muon takes matrices only; here a convolution is the matrix (outputs, inputs * kernel). Orthogonalising the update
+torch.optim.Muon takes matrices only; here a convolution is the matrix (outputs, inputs * kernel). Orthogonalizing the update
 costs little at our widths, and a short training run gets further with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 MOMENTUM = 0.95
 # Quintic Newton-Schulz coefficients of Jordan et al. 2024: fast growth of small singular values, all end in [0.7, 1.2].
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 4
-LARGEST = 256  # matrices whose smaller side is above this stay with Adam: the cost grows with its cube
 
 
 class MuonAdam(torch.optim.Optimizer):
-    """Convolution weights of at most 256 inputs * kernel or outputs go to Muon, all other parameters to Adam.
+    """Convolution weights go to Muon and all other parameters to Adam, as `groups` has sorted them.
 
-    `parameters` maps names to parameters; `transposed` names those whose second dimension is the output. The update of a
-    matrix is scaled by 0.2 sqrt(max(rows, columns)), which gives it the root mean square of an Adam step (Liu et al. 2025).
+    The update of a matrix is scaled by 0.2 sqrt(max(rows, columns)), which gives it the root mean square of an Adam step
+    (Liu et al. 2025).
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], transposed: frozenset[str], *, muon_lr: float, adam_lr: float) -> None:
-        matrices = {name: p for name, p in parameters.items() if name.endswith(".weight") and _is_matrix(p)}
+    def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
+        super().__init__(list(groups), {})
+
+    @staticmethod
+    def groups(
+        parameters: Mapping[str, Tensor], transposed: frozenset[str], *, muon_lr: float, adam_lr: float, max_side: int
+    ) -> list[dict[str, Any]]:
+        """Parameter groups: weights whose matrix has a side of at most `max_side` for Muon, the rest for Adam.
+
+        `parameters` maps names to parameters; `transposed` names those whose second dimension is the output. Larger matrices
+        stay with Adam because the cost grows with the cube of the smaller side.
+        """
+        matrices = {name: p for name, p in parameters.items() if name.endswith(".weight") and _is_matrix(p, max_side)}
         others = [p for name, p in parameters.items() if name not in matrices]
         groups: list[dict[str, Any]] = [
             {"params": [p for n, p in matrices.items() if n not in transposed], "lr": muon_lr, "kind": "muon"},
             {"params": [p for n, p in matrices.items() if n in transposed], "lr": muon_lr, "kind": "muon-transposed"},
             {"params": others, "lr": adam_lr, "kind": "adam"},
         ]
-        super().__init__([group for group in groups if group["params"]], {})
+        return [group for group in groups if group["params"]]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -92,8 +101,8 @@ class MuonAdam(torch.optim.Optimizer):
         )
 
 
-def _is_matrix(parameter: Tensor) -> bool:
-    return parameter.dim() == 4 and min(parameter.shape[0], parameter[0].numel()) <= LARGEST
+def _is_matrix(parameter: Tensor, max_side: int) -> bool:
+    return parameter.dim() == 4 and min(parameter.shape[0], parameter[0].numel()) <= max_side
 
 
 def orthogonalized(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:

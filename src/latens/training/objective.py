@@ -1,16 +1,26 @@
-"""What a system hands to the loop: a generator of losses, one per optimiser update."""
+"""What a system gives to the training loop: model, data, and a generator of losses, one per optimizer update."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
+from latens.training.data import StepData
+
+
+class Group(NamedTuple):
+    """Parameters of one optimizer that share a rate: their name prefixes ("" for all), and a factor on the learning rate."""
+
+    prefixes: tuple[str, ...]
+    lr_factor: float = 1.0
+
 
 class Step(NamedTuple):
-    """One update: the optimiser to use, the scalar it minimises, numbers to log."""
+    """One update: the optimizer to use, the scalar it minimizes, numbers to log."""
 
     optimizer: str
     loss: Tensor
@@ -18,7 +28,7 @@ class Step(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What `RUN/best` holds beside the sizes of the model: weights as they are shipped, frozen integers, their description."""
+    """Contents of `RUN/best` beside the model's settings: weights to ship, frozen integers, and their description."""
 
     weights: dict[str, Tensor]
     coding: dict[str, Tensor]
@@ -26,13 +36,13 @@ class Export(NamedTuple):
 
 
 class Objective(Protocol):
-    """`optimizers` maps a name to the prefixes of the parameters it owns; "" stands for all.
+    """The losses of a model. `optimizers` maps the name of each optimizer to its groups of parameters.
 
     Calling it yields the `Step`s of one training step in order: the loop runs backward and the named update after each, so
-    that an adversarial pair or an auxiliary loss looks like a plain model.
+    that an adversarial pair or an auxiliary loss looks like a plain model. The main optimizer is named "model".
     """
 
-    optimizers: Mapping[str, tuple[str, ...]]
+    optimizers: Mapping[str, Sequence[Group]]
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]: ...
 
@@ -40,8 +50,8 @@ class Objective(Protocol):
         """Numbers on held-out data; "loss" (smaller is better) chooses the best weights."""
         ...
 
-    def pictures(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Named pictures (H, W, 3) uint8 that show what the model does now."""
+    def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+        """Named images (H, W, 3) uint8 of validation results; may be empty."""
         ...
 
     def export(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> Export:
@@ -50,8 +60,17 @@ class Objective(Protocol):
 
 
 class Trainable(NamedTuple):
-    """Everything a run needs from a system."""
+    """Everything a run needs from a system.
+
+    `after_update`, where there is one, is called with the model and the step after every applied update (for example for
+    power iterations of spectral norms).
+    """
 
     model: nn.Module
     objective: Objective
-    data: Any  # a training.data.StepData
+    data: StepData
+    after_update: Callable[[nn.Module, int], None] | None = None
+
+
+ONE_OPTIMIZER: Mapping[str, Sequence[Group]] = MappingProxyType({"model": (Group(("",)),)})
+"""For objectives that train all parameters with one optimizer."""

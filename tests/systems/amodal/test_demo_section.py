@@ -15,7 +15,7 @@ from latens.data.annotations import read_annotations
 from latens.data.instances import Layers, paint
 from latens.hub import load_model
 from latens.inference.demo import write_demo
-from latens.inference.report import Gallery, Links, Table
+from latens.inference.page import Gallery, Links, Table
 from latens.systems.amodal import demo
 from latens.systems.amodal.draw import DIM, hidden_parts
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation

@@ -17,7 +17,7 @@ from latens.data.annotations import to_document
 from latens.data.instances import Collection, paint, scene_of
 from latens.errors import InputError, UsageError
 from latens.hub import load_model
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.inference.reproduction import spread
 from latens.systems.amodal import experiments
 from latens.systems.amodal.codebook import code_quality, held_out_crops

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from latens.inference.demo import Photograph
-from latens.inference.report import Figure, Gallery, Links, Page, Section
+from latens.inference.page import Figure, Gallery, Links, Page, Section
 from latens.metrics.image import psnr
 from latens.systems.image_codec.demo import CROP, CURVE, SHOWN, show
 

@@ -14,7 +14,7 @@ from PIL import Image
 from latens.codes.annealing import Refine
 from latens.codes.refine import refine
 from latens.errors import InputError, UsageError
-from latens.inference.report import Figure, Table
+from latens.inference.page import Figure, Table
 from latens.systems.image_codec import curves
 from latens.systems.image_codec.experiments import RUNS, Laboratory, Scale, mean_history
 from latens.systems.image_codec.predict import ImageCodec

@@ -12,7 +12,7 @@ from PIL import Image
 from latens import catalogue
 from latens.hub import load_model
 from latens.inference.demo import Photograph, write_demo
-from latens.inference.report import Figure, Links, Table
+from latens.inference.page import Figure, Links, Table
 from latens.systems.parts import demo
 from latens.systems.parts.gallery import PRESENT, peaks
 from latens.systems.parts.predict import Parts

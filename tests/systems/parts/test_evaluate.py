@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.data.journal import claim
+from latens.experiments.journal import claim
 from latens.errors import InputError, UnreadableInput, UsageError
-from latens.inference.report import Figure, Table
+from latens.inference.page import Figure, Table
 from latens.systems.parts import bench, tables
 from latens.systems.parts.dataset import Squares, readable
 from latens.systems.parts.evaluate import evaluate

@@ -13,7 +13,7 @@ import torch
 
 from latens.errors import UsageError
 from latens.inference.memory import peak_memory
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.predict import AmodalSegmenter
 from latens.systems.amodal.simulate import embryo

@@ -9,13 +9,13 @@ import torch
 
 from latens.codes.vq import usage
 from latens.errors import InputError
+from latens.shapes import Float
 from latens.systems.amodal.dataset import mask_crops
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.objective import binary_iou
 from latens.systems.amodal.sources import HeldOut
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
 GROUP = 8  # pictures whose masks are cropped together

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from latens.data.images import read_picture
 from latens.data.instances import paint
 from latens.data.labels import pairs_in, read_labels
 from latens.errors import InputError
+from latens.shapes import Bool, Float
 from latens.systems.amodal.simulate import Sample
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
 
 Split = Literal["train", "validation", "test"]
 

@@ -5,10 +5,12 @@ Nothing here imports torch, so `--help` stays instant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from latens.settings import settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class MaskCodeConfig:
     """The vector-quantised autoencoder of masks (000, Fig. 2)."""
 
@@ -22,7 +24,7 @@ class MaskCodeConfig:
     delay: int = 50  # steps before k-means places the codebook
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class BackboneConfig:
     """What turns a picture into a pyramid of features."""
 
@@ -31,7 +33,7 @@ class BackboneConfig:
     pyramid: int = 96  # channels of every level of the feature pyramid
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class DetectorConfig:
     """Proposals and boxes (torchvision's names and meanings)."""
 
@@ -45,7 +47,7 @@ class DetectorConfig:
     anchors: tuple[int, ...] = (16, 32, 64, 128, 256)  # side of the anchors of every pyramid level, pixels
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class HeadConfig:
     """Which parts of the paper are in: every row of its tables is a choice of these."""
 
@@ -59,7 +61,7 @@ class HeadConfig:
     occlusion_channels: int = 32  # that the occlusion branch adds to every level of the pyramid
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AmodalConfig:
     """The whole pipeline (000, Fig. 3). Without `classes` those of the training data are taken."""
 
@@ -71,7 +73,7 @@ class AmodalConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LossConfig:
     """Weights of the losses (000, section 4.3), and the first stage, in which the mask code is learned."""
 
@@ -85,7 +87,7 @@ class LossConfig:
     code_from: str = ""  # a model folder to take the mask code from instead; code_steps is then not used
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SceneConfig:
     """What a training batch is made of."""
 
@@ -94,7 +96,7 @@ class SceneConfig:
     turns: bool = False  # annotated pictures are not only mirrored but turned by quarters too
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class EmbryoConfig:
     """The simulator of embryos."""
 
@@ -105,7 +107,7 @@ class EmbryoConfig:
     contrast: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ShapesConfig:
     """The simulator of generic occluded shapes."""
 

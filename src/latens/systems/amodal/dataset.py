@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +10,11 @@ from torch import Tensor
 
 from latens.data.masks import boxes_of, crop
 from latens.errors import InputError
+from latens.shapes import Float
 from latens.systems.amodal.config import AmodalConfig, LossConfig, SceneConfig
 from latens.systems.amodal.simulate import Sample
 from latens.systems.amodal.sources import Source
 from latens.training.data import generator
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 JITTER = 0.1  # sides of a box move by this share of its extent, as proposals do
 SCENES = 4  # pictures whose objects fill a batch of masks

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.images import write_image
-from latens.inference.report import Figure, Gallery, Links, Part, Section, Table
+from latens.inference.page import Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.instances import diameter, mask_iou, match
 from latens.systems.amodal.draw import hidden_parts, overlay
 from latens.systems.amodal.outputs import Frame, write_outputs

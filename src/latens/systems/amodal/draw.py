@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import colorsys
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latens.data.instances import Layers
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, UInt8
+from latens.shapes import Bool, UInt8
 
 GOLDEN = 0.61803398875  # turns of the colour circle between two objects
 DIM, TINT = 0.6, 0.5  # brightness of the ground, and share of the colour, where hidden parts are shown

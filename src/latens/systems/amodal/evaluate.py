@@ -18,7 +18,7 @@ import numpy as np
 
 from latens.data.files import write_atomic
 from latens.data.instances import Scene, check_classes, scene_of
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import SURE, AmodalSegmenter, Segmentation

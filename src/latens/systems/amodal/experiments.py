@@ -19,8 +19,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from latens.data.instances import check_classes
-from latens.data.journal import Journal, claim
 from latens.errors import UsageError
+from latens.experiments.journal import Journal, claim
 from latens.hub import load_model
 from latens.systems.amodal.evaluate import digest, frozen_pictures, measure
 from latens.systems.amodal.predict import AmodalSegmenter, load

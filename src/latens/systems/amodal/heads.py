@@ -7,18 +7,16 @@ N side of a refined mask. Region features are 14 x 14 for masks and 7 x 7 for bo
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.nn.init import small
+from latens.shapes import Float
 from latens.systems.amodal.config import HeadConfig, MaskCodeConfig
 from latens.systems.amodal.model import MaskAutoencoder
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 REGION = 14  # side of the region features of masks
 BOX_REGION = 7  # and of boxes

@@ -9,17 +9,15 @@ Letters: B batch, S mask size, M code grid, K codewords, D codeword dimension.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.vq import VectorQuantizer
 from latens.nn.conv import Residual, fold, unfold
+from latens.shapes import Float, Int
 from latens.systems.amodal.config import MaskCodeConfig
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
 
 
 class MaskCode(NamedTuple):

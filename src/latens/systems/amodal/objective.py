@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,15 +14,13 @@ from latens.codes.vq import usage
 from latens.data.instances import Layers
 from latens.data.masks import boxes_of, crop
 from latens.metrics.instances import Quality
+from latens.shapes import Float
 from latens.systems.amodal.config import LossConfig
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode, code_loss
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Regions, Training, Truth
 from latens.systems.amodal.predict import SURE, ordered, paste_each
 from latens.training.objective import Export, Step
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 HIDDEN = 0.05  # hidden fraction from which ASN calls an object occluded
 ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)

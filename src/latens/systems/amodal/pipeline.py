@@ -12,7 +12,7 @@ Letters: B pictures, H W picture (multiples of 32), T objects of the batch, R re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from latens.data.masks import boxes_of, crop
 from latens.nn.resnet import SlimResNet, Staged, norm
+from latens.shapes import Float, Int
 from latens.systems.amodal.config import AmodalConfig, BackboneConfig
 from latens.systems.amodal.heads import (
     BOX_REGION,
@@ -41,9 +42,6 @@ from latens.systems.amodal.heads import (
 )
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode
 from latens.systems.amodal.regions import pool_regions
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
 
 STRIDES = (4, 8, 16, 32)  # of the maps that regions are pooled from
 STRIDE = 32  # sides of a picture are multiples of this

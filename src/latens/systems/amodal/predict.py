@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from latens.data.stacks import read_frame, read_frames, stretch
 from latens.errors import ModelError, ModelMissing
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device, transform_precision
+from latens.shapes import Float, Int, UInt8
 from latens.systems.amodal.config import (
     AmodalConfig,
     BackboneConfig,
@@ -30,9 +31,6 @@ from latens.systems.amodal.config import (
 from latens.systems.amodal.dataset import to_tensor
 from latens.systems.amodal.order import front_margins, layers_of
 from latens.systems.amodal.pipeline import STRIDE, AmodalRCNN, Detections
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int, UInt8
 
 NAME = "amodal"
 SURE = 0.5  # score from which an object counts, and probability from which a pixel does

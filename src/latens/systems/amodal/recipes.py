@@ -1,12 +1,14 @@
 """Training configurations, as functions. Nothing here imports torch.
 
-Rows of the paper's tables: `desk` with `--set model.head.refine=false`, `model.head.occlusion=false`, `model.head.asn=true`;
-`desk_fcn` is the baseline with as many parameters.
+Rows of the paper's tables: `cpu` with `--set model.head.refine=false`, `model.head.occlusion=false`, `model.head.asn=true`;
+`cpu_fcn` is the baseline with as many parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from latens.systems.amodal.config import (
     AmodalConfig,
@@ -17,7 +19,7 @@ from latens.systems.amodal.config import (
     MaskCodeConfig,
     SceneConfig,
 )
-from latens.training.config import OptimConfig, RunConfig, TrainConfig
+from latens.training.config import Adam, RunConfig, TrainConfig
 
 
 def tiny() -> TrainConfig:
@@ -36,43 +38,43 @@ def tiny() -> TrainConfig:
         ),
         data=SceneConfig(batch=2, validation=4),
         objective=LossConfig(code_steps=20, code_batch=16),
-        optim=OptimConfig(lr=1e-3, warmup=5, ema=0.9, clip=5.0),
+        optim=Adam(lr=1e-3, warmup=5, ema=0.9, clip=5.0),
         run=RunConfig(steps=40, precision="no", log_every=5, validate_every=20, checkpoint_every=10),
     )
 
 
-def desk() -> TrainConfig:
+def cpu() -> TrainConfig:
     """Two CPU cores, under two hours: the bundled model, pictures of 256 pixels, ResNet-18 of half width."""
     return replace(
         tiny(),
-        recipe="desk",
+        recipe="cpu",
         model=AmodalConfig(),
         data=SceneConfig(),
         objective=LossConfig(code_steps=2000, code=0.2),
-        optim=OptimConfig(lr=6e-4, warmup=200, ema=0.999, decay_share=0.5, clip=5.0),
+        optim=Adam(lr=6e-4, warmup=200, ema=0.999, decay_share=0.5, clip=5.0),
         run=RunConfig(steps=10_000, log_every=50, validate_every=1000, checkpoint_every=250),
     )
 
 
-def desk_code() -> TrainConfig:
-    """The mask code of `desk` alone, at the rate that suits it, for runs that share it through `objective.code_from`."""
-    base = desk()
+def cpu_code() -> TrainConfig:
+    """The mask code of `cpu` alone, at the rate that suits it, for runs that share it through `objective.code_from`."""
+    base = cpu()
     return replace(
         base,
-        recipe="desk_code",
+        recipe="cpu_code",
         optim=replace(base.optim, lr=3e-3, warmup=50),
         run=replace(base.run, steps=base.objective.code_steps, validate_every=500),
     )
 
 
-def desk_fcn() -> TrainConfig:
-    """The baseline of `desk`: Mask R-CNN's head, without occlusion branch; a dense path makes parameters equal (-3 %)."""
-    base = desk()
+def cpu_fcn() -> TrainConfig:
+    """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path makes parameters equal (-3 %)."""
+    base = cpu()
     head = HeadConfig(mask="fcn", occlusion=False, dense=88)
-    # The stage of the mask code is left out, so the steps of the pipeline are those of `desk`.
+    # The stage of the mask code is left out, so the steps of the pipeline are those of `cpu`.
     return replace(
         base,
-        recipe="desk_fcn",
+        recipe="cpu_fcn",
         model=replace(base.model, head=head),
         run=replace(base.run, steps=base.run.steps - base.objective.code_steps),
     )
@@ -80,7 +82,7 @@ def desk_fcn() -> TrainConfig:
 
 def gpu() -> TrainConfig:
     """One data-centre GPU, an hour or so: pictures of 512 pixels, the full ResNet-18."""
-    base = desk()
+    base = cpu()
     return replace(
         base,
         recipe="gpu",
@@ -92,7 +94,7 @@ def gpu() -> TrainConfig:
 
 def paper() -> TrainConfig:
     """000, sections 3 and 4, with ResNet-50 and pyramid of 256 channels. What it leaves open is as in the README."""
-    base = desk()
+    base = cpu()
     detector = DetectorConfig(
         proposals=1000, rpn_samples=256, roi_samples=512, box_hidden=1024, detections=100, anchors=(32, 64, 128, 256, 512)
     )
@@ -107,6 +109,18 @@ def paper() -> TrainConfig:
         ),
         data=SceneConfig(batch=16, validation=200),
         objective=LossConfig(code_steps=10_000, code_batch=256),
-        optim=OptimConfig(lr=2e-4, warmup=1000, ema=0.0, decay_share=0.25, clip=10.0),
+        optim=Adam(lr=2e-4, warmup=1000, ema=0.0, decay_share=0.25, clip=10.0),
         run=RunConfig(steps=100_000, log_every=100, validate_every=5000, checkpoint_every=2000),
     )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+    {
+        "tiny": tiny,
+        "cpu": cpu,
+        "cpu_code": cpu_code,
+        "cpu_fcn": cpu_fcn,
+        "gpu": gpu,
+        "paper": paper,
+    }
+)

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from latens.data.instances import Layers, paint
+from latens.shapes import Float, UInt8
 from latens.systems.amodal.config import EmbryoConfig
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
 
 FOCAL_PLANES = 4  # cells are sorted into so many degrees of defocus
 RELAXATION_STEPS = 60

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
-from latens.inference.report import Block, Table
+from latens.inference.page import Block, Table
 from latens.inference.reproduction import spread
 from latens.systems.amodal.codebook import code_quality, held_out_crops
 from latens.systems.amodal.experiments import Laboratory, Result

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from latens.errors import UsageError
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.systems.haze.config import CLASSICAL, LEARNED
 from latens.systems.haze.predict import Haze
 from latens.systems.haze.simulate import street

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from latens.settings import settings
 
 Kind = Literal["mmd", "unit", "cyclegan", "physical", "dehazenet"]
 
@@ -12,7 +14,7 @@ LEARNED = ("physical", "mmd", "unit", "cyclegan", "dehazenet")  # what a model f
 TRANSLATORS = ("mmd", "unit", "cyclegan")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class HazeConfig:
     """Sizes of a model; `kind` names the row of Table 1 it belongs to, or the physical head.
 
@@ -28,7 +30,7 @@ class HazeConfig:
     work: int = 240  # the physical head looks at pictures reduced to about this shorter side
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class JudgeConfig:
     """Discriminator of one domain: the same network at several scales (Wang et al. 2018)."""
 
@@ -39,7 +41,7 @@ class JudgeConfig:
     pool: int = 0  # above 0: judged fakes come from a history of so many (Shrivastava et al. 2017)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PriorConfig:
     """What holds the code to N(0, 1) (002, Eqs. 8 to 12)."""
 
@@ -52,7 +54,7 @@ class PriorConfig:
     twice: bool = False  # count the first term in Eqs. 9 and 10 and again in 11 and 12, as printed; UNIT counts it once
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TranslationLossConfig:
     """Weights of 002, Eq. 13, and what the baselines have instead."""
 
@@ -65,7 +67,7 @@ class TranslationLossConfig:
     prior: PriorConfig = field(default_factory=PriorConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PhysicalLossConfig:
     """Weights of the physical head's terms: mean absolute differences, of the weather squares in units of its spread."""
 
@@ -78,14 +80,14 @@ class PhysicalLossConfig:
     prior: PriorConfig = field(default_factory=lambda: PriorConfig(weight=0.001))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PatchLossConfig:
     """DehazeNet minimises the squared error of t; there is nothing to set but its airlight (1 in the paper)."""
 
     airlight: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class HazeDataConfig:
     """Training pictures: reduced to a short side, cropped, mirrored, and hazed by 002, section 4.1.1.
 

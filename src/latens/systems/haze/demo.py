@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from latens.data.images import Pixels, to_pil, write_image
-from latens.inference.report import Figure, Gallery, Part, Section
+from latens.inference.page import Figure, Gallery, Part, Section
 from latens.metrics.image import psnr
 from latens.systems.haze.config import CLASSICAL, LEARNED
 from latens.systems.haze.evaluate import Protocol, show

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from latens.shapes import Float
 from latens.systems.haze.formation import FLOOR, remove_haze
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 
 class HazeEstimate(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor
 from latens.data.depth import relative_depth
 from latens.data.files import write_atomic
 from latens.errors import InputError, LatensError, UsageError
-from latens.inference.report import Page, Section, Table
+from latens.inference.page import Page, Section, Table
 from latens.metrics.image import mean_db, psnr, ssim
 from latens.systems.haze import methods
 from latens.systems.haze.baselines.dark_channel import GENTLE, DarkChannelConfig, dark_channel_prior

@@ -6,14 +6,13 @@ and where a picture is smaller than the radius its edge sample is repeated.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 LUMA = (0.299, 0.587, 0.114)
 

@@ -8,14 +8,13 @@ reach of the scene where d is relative to it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 CONTRAST = (
     0.05  # of a black object against the horizon, at the distance that is called visibility (meteorological optical range)

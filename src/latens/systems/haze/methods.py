@@ -7,12 +7,13 @@ stable between the two steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.shapes import Float
 from latens.systems.haze.baselines.boundary import FLOOR as BOUNDARY_FLOOR
 from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
 from latens.systems.haze.baselines.dark_channel import Blocks, DarkChannelConfig, coarse_transmission
@@ -22,9 +23,6 @@ from latens.systems.haze.estimate import HazeEstimate
 from latens.systems.haze.filters import block_mean, fit_guide, luminance
 from latens.systems.haze.formation import transmission
 from latens.systems.haze.physical import STRIDE, PhysicalHaze, padded
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 T = TypeVar("T")
 SMALLEST = 1e-3

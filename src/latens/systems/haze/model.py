@@ -11,17 +11,15 @@ Letters: B batch, C channels of the code, h w = H/4 W/4.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.shapes import Float
 from latens.systems.haze.config import HazeConfig, JudgeConfig
 from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 Domain = Literal["hazy", "clear"]
 STRIDE = 4  # picture samples per code sample and side

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,13 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.mmd import code_kl, code_mmd, default_bandwidth, signal_to_noise
+from latens.shapes import Float
 from latens.systems.haze.config import PriorConfig, TranslationLossConfig
 from latens.systems.haze.layers import ImagePool
 from latens.systems.haze.model import HazeTranslator, Judge, Translation
 from latens.training.objective import Export, Step
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 Batch = dict[str, Tensor]
 

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 
 from latens.nn.conv import Residual
 from latens.nn.init import small
+from latens.shapes import Float
 from latens.systems.haze.config import HazeConfig
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA
 from latens.systems.haze.layers import PerDomain
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
     from latens.systems.haze.model import Domain
 
 STRIDE = 32  # picture samples per sample of the code and side

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latens.codes.mmd import signal_to_noise
+from latens.shapes import Float
 from latens.systems.haze.config import PhysicalLossConfig
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, remove_haze, transmission
 from latens.systems.haze.objective import Batch, half_weights, prior_term, psnr, side_by_side
 from latens.systems.haze.physical import PhysicalHaze, Reading
 from latens.training.objective import Export, Step
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 TRAINING_FLOOR = 0.05
 # Deviations of airlight and log beta in 002, section 4.1.1: squares in their units find the weather in half as many steps as

@@ -19,6 +19,7 @@ from latens.errors import ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
+from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
@@ -34,8 +35,6 @@ from latens.systems.haze.strips import dark_channel_pixels
 from latens.systems.haze.temporal import TemporalFilter
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
     from latens.systems.haze.model import Domain
 
 REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said

@@ -1,12 +1,14 @@
 """Training configurations of the haze system, as functions. Nothing here imports torch.
 
-`desk` is the model in the box; the rows that Table 1 compares are `desk_mmd`, `desk_unit`, `desk_cyclegan` and
-`desk_dehazenet`, all on the same scenes. `paper` is 002 as written.
+`cpu` is the model in the box; the rows that Table 1 compares are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and
+`cpu_dehazenet`, all on the same scenes. `paper` is 002 as written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from latens.systems.haze.config import (
     HazeConfig,
@@ -17,7 +19,7 @@ from latens.systems.haze.config import (
     PriorConfig,
     TranslationLossConfig,
 )
-from latens.training.config import OptimConfig, RunConfig, TrainConfig
+from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 
 def tiny() -> TrainConfig:
@@ -28,7 +30,7 @@ def tiny() -> TrainConfig:
         model=HazeConfig(kind="physical", channels=8, work=64),
         data=HazeDataConfig(side=64, crop=64, batch=4, scenes=6),
         objective=PhysicalLossConfig(),
-        optim=OptimConfig(lr=2e-3, warmup=5, ema=0.9),
+        optim=Adam(lr=2e-3, warmup=5, ema=0.9),
         run=RunConfig(steps=40, precision="no", log_every=10, validate_every=20, checkpoint_every=20),
     )
 
@@ -41,62 +43,62 @@ def tiny_mmd() -> TrainConfig:
         model=HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4, scales=2, layers=3)),
         data=HazeDataConfig(side=64, crop=64, batch=1, scenes=6),
         objective=TranslationLossConfig(prior=PriorConfig(positions=64)),
-        optim=OptimConfig(lr=1e-3, warmup=5, ema=0.9, beta1=0.5),
+        optim=Adam(lr=1e-3, warmup=5, ema=0.9, beta1=0.5),
         run=RunConfig(steps=20, precision="no", log_every=5, validate_every=10, checkpoint_every=10),
     )
 
 
-def desk() -> TrainConfig:
+def cpu() -> TrainConfig:
     """One CPU core, forty minutes: the physical head on simulated streets, and on RGB-D folders where they are given."""
     return replace(
         tiny(),
-        recipe="desk",
+        recipe="cpu",
         model=HazeConfig(kind="physical", channels=24),
         data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, tones=1.0),
-        optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
+        optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
         run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500, log_every=50),
     )
 
 
-def desk_mmd() -> TrainConfig:
+def cpu_mmd() -> TrainConfig:
     """One CPU core, a quarter of an hour: the paper's model, small. The other rows of Table 1 have the same budget."""
     return replace(
-        desk(),
-        recipe="desk_mmd",
+        cpu(),
+        recipe="cpu_mmd",
         model=HazeConfig(channels=16, blocks=3, judge=JudgeConfig(channels=16)),
         data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400, tones=1.0),
         objective=TranslationLossConfig(prior=PriorConfig(positions=256)),
-        optim=OptimConfig(lr=2e-4, warmup=100, ema=0.999, decay_share=0.5, beta1=0.5),
+        optim=Adam(lr=2e-4, warmup=100, ema=0.999, decay_share=0.5, beta1=0.5),
         run=RunConfig(steps=3500, validate_every=700, checkpoint_every=350, log_every=50),
     )
 
 
-def desk_unit() -> TrainConfig:
+def cpu_unit() -> TrainConfig:
     """UNIT: the same but for the divergence in place of the discrepancy."""
     objective = TranslationLossConfig(prior=PriorConfig(kind="kl"))
-    return replace(desk_mmd(), recipe="desk_unit", model=replace(desk_mmd().model, kind="unit"), objective=objective)
+    return replace(cpu_mmd(), recipe="cpu_unit", model=replace(cpu_mmd().model, kind="unit"), objective=objective)
 
 
-def desk_cyclegan() -> TrainConfig:
+def cpu_cyclegan() -> TrainConfig:
     """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of judges with norms."""
     judge = JudgeConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
     return replace(
-        desk_mmd(),
-        recipe="desk_cyclegan",
-        model=replace(desk_mmd().model, kind="cyclegan", judge=judge),
+        cpu_mmd(),
+        recipe="cpu_cyclegan",
+        model=replace(cpu_mmd().model, kind="cyclegan", judge=judge),
         objective=TranslationLossConfig(identity_weight=5.0, prior=PriorConfig(kind="none")),
     )
 
 
-def desk_dehazenet() -> TrainConfig:
+def cpu_dehazenet() -> TrainConfig:
     """DehazeNet on patches: minutes."""
     return replace(
-        desk(),
-        recipe="desk_dehazenet",
+        cpu(),
+        recipe="cpu_dehazenet",
         model=HazeConfig(kind="dehazenet"),
         data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400, tones=1.0),
         objective=PatchLossConfig(),
-        optim=OptimConfig(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
+        optim=Adam(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
         run=RunConfig(steps=20_000, precision="no", validate_every=4000, checkpoint_every=2000),
     )
 
@@ -107,7 +109,7 @@ def gpu() -> TrainConfig:
         paper(),
         recipe="gpu",
         data=HazeDataConfig(side=256, crop=256, batch=8, scenes=1500),
-        optim=OptimConfig(lr=2e-4, warmup=500, ema=0.999, decay_share=0.5, beta1=0.5),
+        optim=Adam(lr=2e-4, warmup=500, ema=0.999, decay_share=0.5, beta1=0.5),
         run=RunConfig(steps=30_000, validate_every=2000, checkpoint_every=1000, keep=1),
     )
 
@@ -124,6 +126,21 @@ def paper() -> TrainConfig:
         model=HazeConfig(),
         data=HazeDataConfig(side=256, crop=256, batch=1, scenes=1500, draws=1),
         objective=TranslationLossConfig(),
-        optim=OptimConfig(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5),
+        optim=Adam(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5),
         run=RunConfig(steps=250_000, precision="no", validate_every=10_000, checkpoint_every=5000),
     )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+    {
+        "tiny": tiny,
+        "tiny_mmd": tiny_mmd,
+        "cpu": cpu,
+        "cpu_mmd": cpu_mmd,
+        "cpu_unit": cpu_unit,
+        "cpu_cyclegan": cpu_cyclegan,
+        "cpu_dehazenet": cpu_dehazenet,
+        "gpu": gpu,
+        "paper": paper,
+    }
+)

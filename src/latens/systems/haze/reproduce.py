@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from latens.data.files import write_atomic
 from latens.errors import UsageError
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.haze.config import TRANSLATORS
 from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, EvaluationReport, Protocol, evaluate

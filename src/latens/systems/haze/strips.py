@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.shapes import Float, UInt8
 from latens.systems.haze.baselines.dark_channel import FAST, Blocks, DarkChannelConfig
 from latens.systems.haze.filters import LUMA, LinearGuide, fit_guide, luminance
 from latens.systems.haze.methods import SMALLEST, Coarse, dark_channel
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
 
 STRIP = 2**16  # pixels, about: three colours of them in float32 are 0.8 MB
 

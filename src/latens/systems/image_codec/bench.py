@@ -16,7 +16,7 @@ from latens.data.images import Pixels, read_picture
 from latens.errors import UsageError
 from latens.inference.demo import photographs
 from latens.inference.memory import peak_memory
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.systems.image_codec.predict import ImageCodec
 
 SIZE = (768, 512)  # width and height in pixels, those of the Kodak photographs

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from latens.codes import coder
@@ -21,6 +20,7 @@ from latens.codes.integer import IntegerNetwork
 from latens.codes.quantize import quantize_network
 from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
 from latens.errors import Corrupt, ModelError
+from latens.shapes import Float, Int
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 LEVELS = 64  # Gaussian tables, log-spaced in scale

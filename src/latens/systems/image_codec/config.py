@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from latens.settings import settings
 
 LAMBDAS = (
     0.001,
@@ -15,7 +15,7 @@ LAMBDAS = (
 )  # 003, section 5.4.1: weight of 255^2 * MSE against bits per pixel
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ImageCodecConfig:
     """Sizes of the transforms and the rates one model serves.
 
@@ -45,7 +45,7 @@ SYNTHESIS_HALO = 4
 ROUNDING_WEIGHT = 20.0  # of squared error against bits when the encoder rounds: 5 % fewer bits than plain rounding
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class RateDistortionConfig:
     """What stands in for rounding in training.
 
@@ -59,7 +59,7 @@ class RateDistortionConfig:
     balance: float = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class CropConfig:
     """How training crops are drawn. A share `validation_share` of the photographs is held out, chosen by file name."""
 

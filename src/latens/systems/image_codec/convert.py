@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
@@ -30,6 +29,7 @@ from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, 
 from latens.hub import CONFIG, save_model
 from latens.inference.demo import photographs
 from latens.nn.gdn import BETA_MIN, PEDESTAL
+from latens.shapes import Float
 from latens.systems.image_codec.coding import freeze
 from latens.systems.image_codec.config import HYPER_STRIDE, ImageCodecConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior

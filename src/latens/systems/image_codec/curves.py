@@ -10,7 +10,7 @@ from PIL import Image
 
 from latens.codes.annealing import Method, Refine
 from latens.data.images import read_picture
-from latens.inference.report import Block, Figure, Gallery, Table
+from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.image import psnr
 from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.metrics.rate import bd_rate

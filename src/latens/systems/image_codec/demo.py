@@ -13,7 +13,7 @@ from PIL import Image
 from latens.data.files import write_atomic
 from latens.data.images import Pixels, to_pil, write_image
 from latens.inference.demo import Photograph, photographs
-from latens.inference.report import Block, Figure, Gallery, Links, Part, Section, Table
+from latens.inference.page import Block, Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
 from latens.systems.image_codec.measure import OURS, Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder

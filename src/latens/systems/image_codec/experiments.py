@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from latens.codes.annealing import Method, Refine
 from latens.codes.refine import Trace, refine
 from latens.data.images import PICTURE_ENDINGS, read_picture
 from latens.data.inputs import find_inputs
-from latens.data.journal import Journal
 from latens.errors import InputError
+from latens.experiments.journal import Journal
+from latens.shapes import Float
 from latens.systems.image_codec.config import HYPER_STRIDE, LAMBDAS
 from latens.systems.image_codec.predict import ImageCodec
 from latens.systems.image_codec.refinement import quality_at

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.images import Picture, Pixels, read_picture, to_pil
-from latens.data.journal import Journal
+from latens.experiments.journal import Journal
 from latens.metrics.image import ms_ssim, psnr
 from latens.metrics.rate import bits_per_pixel
 from latens.systems.image_codec.baselines import Encoder, decode

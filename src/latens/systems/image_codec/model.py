@@ -15,7 +15,7 @@ Letters: B batch, N hidden channels, M latent channels, H W image size (multiple
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,8 @@ from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
 from latens.nn.init import small
+from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
 
 BLOCK_GAIN = 10.0  # quantisation steps per unit of intensity at the middle rate, when training starts
 

@@ -7,19 +7,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latens.hub import load_model, save_model
+from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
 from latens.training.objective import Export, Step
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 PEAK = 255.0**2  # distortion is the squared error of 8-bit values
 

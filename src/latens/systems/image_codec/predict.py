@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from latens.hub import load_model, locate
 from latens.inference.device import choose_device, transform_precision
 from latens.inference.tiling import apply_in_strips
 from latens.metrics.image import psnr as measured_psnr
+from latens.shapes import Float, Int
 from latens.systems.image_codec.aim import Aim, search
 from latens.systems.image_codec.coding import FrozenCoding, LatentParameters
 from latens.systems.image_codec.config import (

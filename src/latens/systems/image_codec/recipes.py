@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from latens.systems.image_codec.config import LAMBDAS, CropConfig, ImageCodecConfig, RateDistortionConfig
-from latens.training.config import OptimConfig, RunConfig, TrainConfig
+from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
@@ -19,44 +21,44 @@ def tiny() -> TrainConfig:
         model=ImageCodecConfig(hidden=16, latent=24, hyper=24, lambdas=(0.005, 0.02), transforms="compact"),
         data=CropConfig(crop=64, batch=4, validation_crop=64),
         objective=RateDistortionConfig(),
-        optim=OptimConfig(lr=1e-3, muon_lr=2e-3, warmup=10, ema=0.9),
+        optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=10, ema=0.9),
         run=RunConfig(steps=60, precision="no", log_every=10, validate_every=30, checkpoint_every=20),
     )
 
 
-def desk() -> TrainConfig:
+def cpu() -> TrainConfig:
     """Two CPU cores with bfloat16, about an hour at four steps a second: the bundled model, all rates in one."""
     return replace(
         tiny(),
-        recipe="desk",
+        recipe="cpu",
         model=ImageCodecConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
         data=CropConfig(batch=16),
-        optim=OptimConfig(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
+        optim=Muon(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
         run=RunConfig(steps=14_000, validate_every=3500, checkpoint_every=500),
     )
 
 
-def desk_hard() -> TrainConfig:
-    """After `desk`, with `--init RUN/best`: ten minutes in which decoder and entropy model see the real symbols."""
+def cpu_hard() -> TrainConfig:
+    """After `cpu`, with `--init RUN/best`: ten minutes in which decoder and entropy model see the real symbols."""
     return replace(
-        desk(),
-        recipe="desk_hard",
+        cpu(),
+        recipe="cpu_hard",
         objective=RateDistortionConfig(rounding="hard"),
-        optim=OptimConfig(lr=2.5e-4, muon_lr=5e-4, warmup=100, ema=0.998, decay_share=0.9),
+        optim=Muon(lr=2.5e-4, muon_lr=5e-4, warmup=100, ema=0.998, decay_share=0.9),
         run=RunConfig(steps=2400, validate_every=800, checkpoint_every=200),
     )
 
 
 def gpu() -> TrainConfig:
-    """One data-centre GPU, several runs of ten minutes: the model of `desk`, whose weights it can start from, on larger crops.
+    """One data-centre GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
 
     No averaged weights and one checkpoint kept: about 50 MB travel between the runs.
     """
     return replace(
-        desk(),
+        cpu(),
         recipe="gpu",
         data=CropConfig(crop=256, batch=16),
-        optim=OptimConfig(lr=3e-4, muon_lr=1e-3, warmup=1000, ema=0.0, decay_share=0.7),
+        optim=Muon(lr=3e-4, muon_lr=1e-3, warmup=1000, ema=0.0, decay_share=0.7),
         run=RunConfig(steps=200_000, validate_every=5000, checkpoint_every=2000, keep=1),
     )
 
@@ -72,6 +74,17 @@ def paper() -> TrainConfig:
         model=ImageCodecConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
         data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
         objective=RateDistortionConfig(rounding="noise", balance=0.0),
-        optim=OptimConfig(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
+        optim=Adam(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
         run=RunConfig(steps=2_000_000, seed=222, precision="no", validate_every=20_000, checkpoint_every=5000),
     )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+    {
+        "tiny": tiny,
+        "cpu": cpu,
+        "cpu_hard": cpu_hard,
+        "gpu": gpu,
+        "paper": paper,
+    }
+)

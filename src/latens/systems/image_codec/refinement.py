@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -24,6 +23,7 @@ from latens.codes.entropy import FactorizedPrior
 from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
 from latens.codes.tables import PRECISION, SymbolTables
 from latens.errors import UsageError
+from latens.shapes import Float, Int
 from latens.systems.image_codec.aim import Aim, search
 from latens.systems.image_codec.coding import INPUT_BITS
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HALO

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from latens.errors import UsageError
-from latens.inference.report import Block, Figure
+from latens.inference.page import Block, Figure
 from latens.inference.reproduction import Reproduction, scale_of
 from latens.systems.image_codec import curves, figures, tables
 from latens.systems.image_codec.experiments import SCALES, Laboratory

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from latens.data.files import write_atomic
 from latens.errors import InputError
-from latens.inference.report import Block, Figure, Page, Part, Section, Table
+from latens.inference.page import Block, Figure, Page, Part, Section, Table
 from latens.metrics.image import mean_db, similarity_db
 from latens.metrics.plot import Panel, rate_distortion_plot
 from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at

@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from latens.codes.annealing import Refine
 from latens.codes.refine import PEAK, Measurement
+from latens.shapes import Float
 from latens.systems.image_codec.aim import Aim
 
 CHECKS = 50  # measurements on the way, each of which moves lambda

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from latens.codes.annealing import METHODS, THREE_CLASS_METHODS, RoundingLaw
-from latens.inference.report import Block, Table
+from latens.inference.page import Block, Table
 from latens.systems.image_codec.experiments import History, Laboratory, first_step_at, share_saved
 from latens.systems.image_codec.thesis import EARLY, LAMBDA, TABLE_5_4_1, TABLE_5_4_2, TABLE_5_4_3, TAUS
 

@@ -11,16 +11,12 @@ Letters: B batch, N parts, C channels of phi, H W image size, h w cells, P dimen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.shapes import Float
 from latens.systems.parts.model import BetaVAE, PatchVAE
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 COMPARED = 512  # P
 SMALLEST_VIEW = 0.5  # side of the part of the picture that a view shows at least

@@ -16,7 +16,7 @@ from torch import Tensor
 from latens.data.images import read_picture
 from latens.errors import UsageError
 from latens.inference.demo import photographs
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.systems.parts.config import LossConfig
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from latens.settings import settings
 
 KINDS = ("patchvae", "betavae", "bigan", "mae", "supervised")
 ENCODERS = ("resnet", "local")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PartsConfig:
     """One model of the family of Table 1: what is learned (`kind`) on top of which encoder."""
 
@@ -22,7 +24,7 @@ class PartsConfig:
     classes: int = 0  # outputs of a supervised model
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AnnealingConfig:
     """How occurrences are relaxed (004, section 4). `compound` is the released code's faster fall of the temperature.
 
@@ -36,7 +38,7 @@ class AnnealingConfig:
     hard: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LossConfig:
     """Weights of the losses; squared error is summed over pixels in [0, 1], divergences are in nats a picture.
 
@@ -57,7 +59,7 @@ class LossConfig:
     annealing: AnnealingConfig = field(default_factory=AnnealingConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PicturesConfig:
     """How training pictures are drawn. A share of the pictures is held out for validation, chosen by their place or name."""
 

@@ -10,7 +10,7 @@ from PIL import Image
 from latens.data.files import write_atomic
 from latens.data.images import read_picture, write_image
 from latens.inference.demo import Photograph, photographs
-from latens.inference.report import Block, Figure, Links, Part, Section, Table
+from latens.inference.page import Block, Figure, Links, Part, Section, Table
 from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, png
 from latens.systems.parts.gallery import PRESENT, PartGallery
 from latens.systems.parts.predict import PartCode, Parts, load

@@ -7,21 +7,19 @@ to the size of the picture, for both alike. One threshold for each part is chose
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.shapes import Float
 from latens.systems.parts.dataset import to_tensor
 from latens.systems.parts.measure import Match, mean_iou, part_iou
 from latens.systems.parts.model import PatchVAE
 from latens.systems.parts.rivals import Member
 from latens.systems.parts.simulate import Scenes
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BATCH = 64

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from latens.data.images import Pixels
+from latens.shapes import Float
 from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch
 from latens.systems.parts.objective import part_colours
 from latens.systems.parts.predict import PartCode, Parts, up_to
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 DIM = 0.3  # brightness of the grey that is left where a part is not
 TINT = 0.35  # share of a part's colour where it is

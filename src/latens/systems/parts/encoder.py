@@ -9,13 +9,12 @@ Letters: B batch, C channels, H W image size, h w = H/8 W/8 (H/32 W/32 for four 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from latens.shapes import Float
 
 MIDDLE, SPREAD = 0.5, 0.25  # what pixels in [0, 1] are shifted and divided by
 STEM = 64  # channels after the first stage

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from latens.data.files import write_atomic
-from latens.data.journal import Journal
 from latens.errors import UsageError
-from latens.inference.report import Block, Page, Section, Table
+from latens.experiments.journal import Journal
+from latens.inference.page import Block, Page, Section, Table
 from latens.systems.parts.dataset import first_few, readable
 from latens.systems.parts.discovery import Discovery, discover
 from latens.systems.parts.measure import PartStatistics

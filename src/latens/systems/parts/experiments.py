@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import torch
 
-from latens.data.journal import Journal, claim
 from latens.errors import UsageError
+from latens.experiments.journal import Journal, claim
 from latens.hub import save_model
 from latens.inference.reproduction import spread
 from latens.systems.parts.predict import Parts, load

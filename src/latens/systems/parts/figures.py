@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from latens.data.images import Pixels
 from latens.errors import InputError
-from latens.inference.report import Block, Figure
+from latens.inference.page import Block, Figure
 from latens.systems.parts.drawing import (
     average,
     boxed,

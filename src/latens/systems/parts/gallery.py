@@ -9,10 +9,9 @@ import numpy as np
 from PIL import Image
 
 from latens.data.images import Pixels
+from latens.shapes import Float
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
     from latens.systems.parts.predict import PartCode
 
 PRESENT = 0.5  # probability from which a part counts as there

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.shapes import Float
 from latens.systems.parts.rivals import PairCritic
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 CELL = 8  # side of the patches whose gradient energy is averaged, in pixels
 QUIET = 1e-4  # energy a pixel that counts everywhere: a constant picture gets weight 1 throughout

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+from latens.shapes import Bool, Float
 
 ACTIVE_SHARE = 0.01  # of pictures in which a part must occur to count as active
 

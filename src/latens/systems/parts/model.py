@@ -13,7 +13,7 @@ Letters: B batch, N parts, D dimensions of one appearance (d_p), C channels of f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +29,9 @@ from latens.codes.parts import (
     relaxed_bernoulli,
     relaxed_categorical,
 )
+from latens.shapes import Float
 from latens.systems.parts.config import STRIDE, PartsConfig
 from latens.systems.parts.encoder import Encoder, local_encoder, resnet_encoder
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 CODE_CHANNELS = 64  # of the map between the vector of a beta-VAE and the decoder
 SLOPE = 0.2

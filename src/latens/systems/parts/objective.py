@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latens.codes.parts import temperature_at
+from latens.shapes import Float
 from latens.systems.parts.agreement import Agreeing, parts_alike
 from latens.systems.parts.config import LossConfig
 from latens.systems.parts.losses import fooling_loss, judge_loss, squared_error, weighted_error
@@ -21,9 +22,6 @@ from latens.systems.parts.measure import Tally
 from latens.systems.parts.model import BetaVAE, PatchVAE, Reconstruction, most_likely
 from latens.systems.parts.rivals import Adversarial
 from latens.training.objective import Export, Step
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 SHOWN = 8  # held-out pictures in a sample sheet
 SEED = 20200607  # of the noise in validation, so that two validations differ by the weights alone

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
+from latens.shapes import Float
 from latens.systems.parts.config import PartsConfig
 from latens.systems.parts.dataset import centre_square, to_tensor
 from latens.systems.parts.gallery import PRESENT, PartGallery, cut_galleries, one_a_picture, within_picture

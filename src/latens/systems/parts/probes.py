@@ -13,7 +13,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.errors import InputError, LatensError, UsageError
+from latens.shapes import Float, Int
 from latens.systems.parts.dataset import Squares, readable, to_tensor
 from latens.systems.parts.encoder import MIDDLE, SPREAD, Encoder
 from latens.systems.parts.rivals import classifier
 from latens.systems.parts.sources import PictureSet, fraction_of
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
 
 FROZEN = {"conv1": 1, "conv1-3": 2, "conv1-5": 3}
 PROBES = (*FROZEN, "linear", "knn")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latens.inference.report import Table
+from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
+from latens.shapes import Float
 from latens.systems.parts.dataset import Squares
 from latens.systems.parts.model import BetaVAE, PatchVAE
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 Features = Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] -> (B, F)
 

@@ -1,15 +1,17 @@
 """Training configurations of the family of Table 1, as functions. Nothing here imports torch.
 
 Another member of the family is `small` or `paper` with settings: `--set model.kind=betavae`, `--set objective.weighted=true`,
-`--set objective.adversarial=1`; `variants.py` names them all. `desk` and `gpu` have two views, which suit one part a cell.
+`--set objective.adversarial=1`; `variants.py` names them all. `cpu` and `gpu` have two views, which suit one part a cell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from latens.systems.parts.config import AnnealingConfig, LossConfig, PartsConfig, PicturesConfig
-from latens.training.config import OptimConfig, RunConfig, TrainConfig
+from latens.training.config import Adam, RunConfig, TrainConfig
 
 NO_CLIP = 1e9
 
@@ -22,12 +24,12 @@ def tiny() -> TrainConfig:
         model=PartsConfig(size=16, encoder="local", parts=4, appearance=3),
         data=PicturesConfig(batch=16, validation_share=0.2, validation_most=16),
         objective=LossConfig(annealing=AnnealingConfig(rate=1e-3)),
-        optim=OptimConfig(lr=2e-3, warmup=5, ema=0.9, clip=NO_CLIP),
+        optim=Adam(lr=2e-3, warmup=5, ema=0.9, clip=NO_CLIP),
         run=RunConfig(steps=40, precision="no", log_every=10, validate_every=20, checkpoint_every=20),
     )
 
 
-def desk() -> TrainConfig:
+def cpu() -> TrainConfig:
     """One CPU core, half an hour: 64 x 64 crops of photographs, 32 local parts. What the bundled model is made with.
 
     One part a cell, and two views of every picture that must have the same (`constancy`), so that a part covers what it stands
@@ -36,7 +38,7 @@ def desk() -> TrainConfig:
     """
     return replace(
         tiny(),
-        recipe="desk",
+        recipe="cpu",
         model=PartsConfig(size=64, encoder="local", parts=32, appearance=8, categorical=True),
         data=PicturesConfig(batch=32, smallest_crop=0.4),
         objective=LossConfig(
@@ -47,7 +49,7 @@ def desk() -> TrainConfig:
             constancy=0.05,
             annealing=AnnealingConfig(rate=7e-4, compound=False),
         ),
-        optim=OptimConfig(lr=2e-3, warmup=200, decay_share=0.5, ema=0.999, clip=NO_CLIP),
+        optim=Adam(lr=2e-3, warmup=200, decay_share=0.5, ema=0.999, clip=NO_CLIP),
         run=RunConfig(steps=5000, log_every=50, validate_every=500, checkpoint_every=500),
     )
 
@@ -55,20 +57,20 @@ def desk() -> TrainConfig:
 def small() -> TrainConfig:
     """Two CPU cores, minutes: 32 x 32 pictures with the encoder and the sizes of the paper, a shorter schedule."""
     return replace(
-        desk(),
+        cpu(),
         recipe="small",
         model=PartsConfig(),
         data=PicturesConfig(),
         objective=LossConfig(beta_occ=0.06, annealing=AnnealingConfig(rate=1e-3, compound=False)),
-        optim=OptimConfig(lr=1e-3, warmup=100, ema=0.99, clip=NO_CLIP),
+        optim=Adam(lr=1e-3, warmup=100, ema=0.99, clip=NO_CLIP),
         run=RunConfig(steps=1500, log_every=50, validate_every=500, checkpoint_every=500),
     )
 
 
 def gpu() -> TrainConfig:
-    """One data-centre GPU, about half an hour: the model of `desk` with more steps and larger batches."""
+    """One data-centre GPU, about half an hour: the model of `cpu` with more steps and larger batches."""
     return replace(
-        desk(),
+        cpu(),
         recipe="gpu",
         data=PicturesConfig(batch=256, smallest_crop=0.3),
         run=RunConfig(steps=60_000, log_every=100, validate_every=5000, checkpoint_every=2000, keep=1),
@@ -87,6 +89,17 @@ def paper() -> TrainConfig:
         model=PartsConfig(),
         data=PicturesConfig(flip=False),
         objective=LossConfig(beta_app=0.051, beta_occ=0.51),
-        optim=OptimConfig(lr=1e-4, beta1=0.5, warmup=0, decay_share=0.0, clip=NO_CLIP, ema=0.0),
+        optim=Adam(lr=1e-4, beta1=0.5, warmup=0, decay_share=0.0, clip=NO_CLIP, ema=0.0),
         run=RunConfig(steps=90 * 390, precision="no", validate_every=3900, checkpoint_every=1950),
     )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+    {
+        "tiny": tiny,
+        "cpu": cpu,
+        "small": small,
+        "gpu": gpu,
+        "paper": paper,
+    }
+)

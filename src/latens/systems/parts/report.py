@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from latens.data.files import write_atomic
 from latens.data.images import read_picture
 from latens.errors import OutputExists, UsageError
-from latens.inference.report import Block, Figure, Page, Section, Table
+from latens.inference.page import Block, Figure, Page, Section, Table
 from latens.systems.parts.dataset import shrunk
 from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
 from latens.systems.parts.gallery import PartGallery

@@ -5,12 +5,13 @@ Letters: B batch, C channels of the encoder, H W image size, h w = H/8 W/8, Z di
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.shapes import Float
 from latens.systems.parts.config import PartsConfig
 from latens.systems.parts.model import (
     CODE_CHANNELS,
@@ -22,9 +23,6 @@ from latens.systems.parts.model import (
     vector_head,
     vector_to_map,
 )
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 HIDDEN = 512  # units of the classifier's hidden layer (004, section 4)
 MOST_CELLS = 8  # a side of the map a classifier sees; larger maps are averaged down to it

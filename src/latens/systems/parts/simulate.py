@@ -7,14 +7,12 @@ so that it holds energy but nothing that repeats. A scene is a function of (seed
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from latens.errors import UsageError
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, UInt8
+from latens.shapes import Bool, Float, UInt8
 
 KINDS = ("disc", "cross", "stripes", "ring", "triangle", "checks")
 COLOURS = ((0.9, 0.25, 0.2), (0.2, 0.75, 0.95), (0.98, 0.88, 0.25), (0.95, 0.55, 0.9), (0.35, 0.9, 0.35), (0.97, 0.97, 0.97))

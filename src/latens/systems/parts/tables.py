@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from latens.data.files import write_atomic
-from latens.inference.report import Block, Table
+from latens.inference.page import Block, Table
 from latens.inference.reproduction import spread
 from latens.systems.parts.dataset import readable
 from latens.systems.parts.discovery import discover

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.shapes import Float
 from latens.systems.haze.estimate import HazeEstimate
 from latens.systems.haze.filters import block_mean, box_max, box_min, fit_guide, luminance
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 SMALLEST_AIRLIGHT = 0.05
 

@@ -6,16 +6,14 @@ Of a clear outdoor picture nearly every window holds something dark in some colo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from latens.shapes import Float
 from latens.systems.haze.estimate import HazeEstimate
 from latens.systems.haze.filters import block_mean, block_min, box_min, fit_guide, luminance
 from latens.systems.haze.formation import FLOOR
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 SMALLEST_AIRLIGHT = 0.05  # a black picture has no airlight to divide by
 

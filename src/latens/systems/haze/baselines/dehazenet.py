@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.shapes import Float
 from latens.systems.haze.config import PatchLossConfig
 from latens.systems.haze.estimate import HazeEstimate
 from latens.systems.haze.filters import guided_filter, luminance
 from latens.systems.haze.formation import add_haze
 from latens.systems.haze.objective import Batch, half_weights, psnr, side_by_side
 from latens.training.objective import Export, Step
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 PATCH = 16  # side of a training patch, and of what one output sees
 GROUPS = 4  # filters whose maximum is one feature

@@ -15,7 +15,7 @@ from PIL import Image
 from latens import catalogue
 from latens.errors import ModelMissing
 from latens.inference.demo import SECTIONS, photographs, sections_with_weights, write_demo
-from latens.inference.report import Section
+from latens.inference.page import Section
 
 
 def put_system(monkeypatch: pytest.MonkeyPatch, name: str, section: Callable[..., Section]) -> str:

@@ -1,4 +1,4 @@
-"""A file of records that grows as work is done, so that work which was stopped goes on where it was; claims on parts of it."""
+"""A file of records that grows as work is done, so that stopped work continues where it was; claims on shared folders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Journal:
 
 @contextmanager
 def claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether this process alone may work in `folder` (made if need be) inside the block; with `wait`, as soon as it may.
+    """Yields whether this process alone may work in `folder`, which is made if need be; with `wait`, waits until it may.
 
     A claim ends with its process, however that ends. Raises StorageFull or UsageError where the folder cannot be used.
     """

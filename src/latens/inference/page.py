@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from latens.data.files import write_atomic
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 NUMBER = re.compile(r"[-+−±<>~]?\s?[\d.,]+(e[-+]?\d+)?( ?[%×x])?|–|-|inf|∞|", re.IGNORECASE)
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),

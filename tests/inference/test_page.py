@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.inference.report import Block, Figure, Gallery, Links, Page, Part, Section, Table, data_uri
+from latens.inference.page import Block, Figure, Gallery, Links, Page, Part, Section, Table, data_uri
 
 VOID = {"meta", "img", "br", "hr", "link"}
 

@@ -1,0 +1,36 @@
+"""A word that names data: a path, or KIND:PATH."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Source(NamedTuple):
+    """Data for training or evaluation: `kind` says how to read `place`; "" is a plain path, or a word that a system knows."""
+
+    kind: str
+    place: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.place}" if self.kind else self.place
+
+
+def parse_source(word: str | Path) -> Source:
+    """The source that a word of `--data` names. A path that exists wins over a colon in its name."""
+    text = str(word)
+    kind, colon, place = text.partition(":")
+    if not colon or os.path.exists(text) or os.sep in kind:
+        return Source("", text)
+    return Source(kind, place)
+
+
+def parse_sources(words: Iterable[str | Path]) -> list[Source]:
+    """As `parse_source`, for several words."""
+    return [parse_source(word) for word in words]

@@ -1,0 +1,50 @@
+"""Pixels and tensors: uint8 arrays (H, W, 3) on one side, float tensors (B, 3, H, W) in [0, 1] on the other."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from latens.shapes import Float, UInt8
+
+
+def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = False) -> Float[Tensor, "B C H W"]:
+    """uint8 images (B, H, W, C) or one (H, W, C) as floats in [0, 1]; contiguous, or channels last in memory."""
+    stacked = torch.from_numpy(np.array(pixels if pixels.ndim == 4 else pixels[None], order="C"))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return stacked.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=layout)
+
+
+def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
+    """An image with values in [0, 1] (held to it) as uint8, rounded to the nearest."""
+    rounded = image.detach().float().clamp(0, 1).mul(255).round().byte()
+    pixels: np.ndarray = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int) -> Float[Tensor, "B C H2 W2"]:
+    """The image with its last row and column repeated, up to sides that are multiples of `multiple`."""
+    height, width = image.shape[2:]
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:
+    """A PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` takes longer for fewer bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=optimize)
+    return buffer.getvalue()
+
+
+def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = None) -> bytes:
+    """A WebP file: lossless, or with a quality from 0 to 100."""
+    buffer = io.BytesIO()
+    if quality is None:
+        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=1, quality=30)
+    else:
+        Image.fromarray(pixels).save(buffer, "WEBP", quality=quality)
+    return buffer.getvalue()

@@ -1,0 +1,111 @@
+"""Speed and memory on this machine: cases take turns, so that what else the machine does falls on all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from latens.errors import UsageError
+from latens.inference.memory import peak_memory
+from latens.inference.page import Table
+
+REPEATS = 7
+
+
+class Case(NamedTuple):
+    """One thing to time: `act` is called again and again; `work` in `unit` is what one call does."""
+
+    name: str
+    act: Callable[[], object]
+    work: float = 1.0
+    unit: str = "images"
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: median and best of the wall clock, median of the CPU time of all threads."""
+
+    name: str
+    wall: float
+    best: float
+    cpu: float
+    work: float
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReport:
+    """Timings, and the circumstances they were taken in."""
+
+    about: str  # model, weights, device, precision
+    threads: int
+    repeats: int
+    timings: tuple[Timing, ...]
+    peak_memory: int  # bytes: the most this process has held since it began, libraries included
+    peak_device_memory: int | None  # bytes allocated on the accelerator
+
+    def table(self) -> str:
+        """For a terminal."""
+        rows = [
+            [
+                timing.name,
+                f"{1e3 * timing.wall:.1f}",
+                f"{1e3 * timing.best:.1f}",
+                f"{1e3 * timing.cpu:.1f}",
+                f"{timing.work / timing.wall:.2f} {timing.unit}/s",
+            ]
+            for timing in self.timings
+        ]
+        memory = f"peak memory {self.peak_memory / 1e6:.0f} MB"
+        if self.peak_device_memory is not None:
+            memory += f", on the device {self.peak_device_memory / 1e6:.0f} MB"
+        caption = f"Medians of {self.repeats} interleaved runs, {self.threads} threads; {memory}."
+        return f"{self.about}\n\n{Table(['case', 'wall ms', 'best ms', 'CPU ms', 'speed'], rows, caption).text()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, in seconds and bytes."""
+        return {**asdict(self), "timings": [timing._asdict() for timing in self.timings]}
+
+
+def bench(cases: Sequence[Case], about: str, device: torch.device, *, repeats: int = REPEATS) -> BenchReport:
+    """Times every case `repeats` times, after one call that is not counted. Raises UsageError for no repeat."""
+    if repeats < 1:
+        raise UsageError("at least one repeat is needed", where=f"repeats {repeats}")
+    samples: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
+    for turn in range(repeats + 1):
+        for case in cases:
+            taken = _time(case.act, device)
+            if turn:  # the first call chooses kernels and takes memory
+                samples[case.name].append(taken)
+    return BenchReport(
+        about=about,
+        threads=torch.get_num_threads(),
+        repeats=repeats,
+        timings=tuple(_timing(case, samples[case.name]) for case in cases),
+        peak_memory=peak_memory(),
+        peak_device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    )
+
+
+def _time(act: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Wall and CPU seconds of one call, work on the accelerator included."""
+    synchronize(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    act()
+    synchronize(device)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _timing(case: Case, samples: Sequence[tuple[float, float]]) -> Timing:
+    walls = [wall for wall, _ in samples]
+    return Timing(case.name, median(walls), min(walls), median(cpu for _, cpu in samples), case.work, case.unit)

@@ -1,0 +1,90 @@
+"""The result of an evaluation, or of a reproduced table or figure: for a terminal, as JSON, and as one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from latens.data.files import write_atomic
+from latens.errors import InputError
+from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Tables and figures for people, measurements for machines, and how both came about."""
+
+    name: str  # of its files: NAME.html, NAME.json, ...
+    title: str
+    about: str  # data, model, scale and seeds, in a sentence
+    blocks: Sequence[Block] = ()  # tables and figures
+    parts: Sequence[Part] = ()  # more of them, under headings
+    facts: Mapping[str, Any] = field(default_factory=dict)  # settings and summary, JSON-able
+    rows: Sequence[Mapping[str, Any]] = ()  # single measurements, JSON-able
+    failures: Sequence[str] = ()  # inputs that were left out, and why
+
+    @property
+    def exit_status(self) -> int:
+        """0, or that of an input error where an input was left out."""
+        return InputError.exit_status if self.failures else 0
+
+    def table(self) -> str:
+        """For a terminal: the tables, and the titles and captions of figures."""
+        blocks = [*self.blocks, *(block for part in self.parts for block in part.blocks)]
+        shown = [text for block in blocks if (text := _text(block))]
+        left_out = [f"left out: {failure}" for failure in self.failures]
+        return "\n\n".join([f"{self.title}: {self.about}", *shown, *left_out])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Facts and tables; the single measurements are in the file NAME-rows.jsonl. NaN becomes None."""
+        tables = [
+            {"caption": block.caption, "columns": list(block.columns), "rows": [list(row) for row in block.rows]}
+            for block in [*self.blocks, *(block for part in self.parts for block in part.blocks)]
+            if isinstance(block, Table)
+        ]
+        plain = {"name": self.name, "title": self.title, "about": self.about, **self.facts, "tables": tables}
+        return {**_finite(plain), "failures": list(self.failures)}
+
+    def save(self, folder: Path) -> None:
+        """Writes NAME.html, NAME.json, NAME-rows.jsonl where there are rows, and the figures as NAME.png, NAME-2.png, ..."""
+        folder.mkdir(parents=True, exist_ok=True)
+        page = Page(self.title, [Section(self.title, list(self.blocks), list(self.parts))], lead=self.about)
+        page.save(folder / f"{self.name}.html")
+        write_atomic(folder / f"{self.name}.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        if self.rows:
+            lines = "".join(json.dumps(_finite(dict(row))) + "\n" for row in self.rows)
+            write_atomic(folder / f"{self.name}-rows.jsonl", lines.encode())
+        images = [block.image for block in self.blocks if isinstance(block, Figure) and block.image]
+        for number, image in enumerate(images, start=1):
+            write_atomic(folder / f"{self.name}{f'-{number}' if number > 1 else ''}.png", image)
+
+
+def _text(block: Block) -> str:
+    if isinstance(block, Table):
+        return block.text()
+    if isinstance(block, Figure):
+        return ": ".join(filter(None, (block.title, block.caption)))
+    if isinstance(block, Gallery):
+        return "\n".join(filter(None, (_text(figure) for figure in block.figures)))
+    return ""
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Mean ± standard deviation over seeds, in the unit of the values; the bare number of a single seed, - of none."""
+    if not values:
+        return "-"
+    return format(mean(values), form) + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")

@@ -1,0 +1,94 @@
+"""Settings that earlier versions saved in model folders and run folders, in today's words.
+
+Three verbs: a setting was renamed, dropped, or its value renamed. They apply to saved files only, never to `--set` or Python.
+Names of tensors in weights are a file format and stay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+Plain = dict[str, Any]
+
+
+def upgrade_model(config: Mapping[str, Any]) -> Plain:
+    """config.json of a model folder with its settings in today's words."""
+    plain = copy.deepcopy(dict(config))
+    for change in CHANGES.get(str(plain.get("system")), ()):
+        change(plain)
+    return plain
+
+
+def upgrade_run(config: Mapping[str, Any]) -> Plain:
+    """config.json of a run folder with its settings in today's words."""
+    plain = upgrade_model(config)
+    if isinstance(plain.get("optim"), dict):
+        _upgrade_optimizer(plain["optim"])
+    if str(plain.get("recipe", "")).startswith("desk"):
+        plain["recipe"] = "cpu" + plain["recipe"].removeprefix("desk")
+    return plain
+
+
+def _upgrade_optimizer(optim: Plain) -> None:
+    """One class of settings became one for each optimizer, told apart by `kind`."""
+    if "kind" in optim:
+        return
+    if optim.get("muon_lr"):
+        optim["kind"] = "muon"
+        optim.pop("beta1", None)
+    else:
+        optim["kind"] = "adam"
+        optim.pop("muon_lr", None)
+
+
+def renamed(old: str, new: str) -> Callable[[Plain], None]:
+    """A setting has another name, or another place: dotted paths."""
+
+    def change(plain: Plain) -> None:
+        value = _take(plain, old)
+        if value is not None:
+            *groups, name = new.split(".")
+            for group in groups:
+                plain = plain.setdefault(group, {})
+            plain.setdefault(name, value)
+
+    return change
+
+
+def dropped(path: str, *, when: Callable[[Plain], bool] = lambda plain: True) -> Callable[[Plain], None]:
+    """A setting is gone; `when` says of which saved configurations."""
+
+    def change(plain: Plain) -> None:
+        if when(plain):
+            _take(plain, path)
+
+    return change
+
+
+def value_renamed(path: str, old: Any, new: Any) -> Callable[[Plain], None]:
+    """A value of a setting has another name."""
+
+    def change(plain: Plain) -> None:
+        *groups, name = path.split(".")
+        for group in groups:
+            plain = plain.get(group, {})
+        if plain.get(name) == old:
+            plain[name] = new
+
+    return change
+
+
+def _take(plain: Plain, path: str) -> Any:
+    """Removes a setting and returns its value, or None."""
+    *groups, name = path.split(".")
+    for group in groups:
+        plain = plain.get(group, {})
+        if not isinstance(plain, dict):
+            return None
+    return plain.pop(name, None)
+
+
+CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType({})
