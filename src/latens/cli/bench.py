@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import Compute, Model, Voice
+from latens.cli.common import ComputeOptions, Model, Reporter, announce
 
 
 def bench(
@@ -15,17 +15,20 @@ def bench(
     /,
     *,
     model: Model | None = None,
-    options: Compute = Compute(),  # noqa: B008
+    repeats: Annotated[int, Parameter(help="Runs of every case.")] = 7,
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
-    """Speed and peak memory on this machine: every part apart, on a photograph that comes with latens.
+    """Speed and peak memory on this machine, case by case, on images that come with latens.
 
     latens bench image_codec --threads 2
     """
-    from latens.catalogue import import_part
+    from latens.contract import open_system
+    from latens.experiments.bench import bench as measure
+    from latens.inference.device import describe
 
-    part = import_part(system, "bench")
-    loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
-    voice = Voice(options)
-    voice.heading(loaded)
-    report = part.run(loaded)
-    voice.result(report.to_dict(), report.table())
+    opened = open_system(system)
+    loaded = opened.load(model or system, device=options.device, threads=options.threads)
+    announce(loaded)
+    about = describe(loaded.device, loaded.name, loaded.model_id, loaded.precision)
+    report = measure(opened.cases(loaded), about, loaded.device, repeats=repeats)
+    Reporter(options).result(report.to_dict(), report.table())

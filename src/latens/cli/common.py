@@ -1,8 +1,9 @@
-"""What all verbs share: the global options, and how they talk."""
+"""What all verbs share: the global options, results, messages and batches of files."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import traceback
@@ -10,27 +11,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from latens.errors import OutputExists, UsageError
 
 if TYPE_CHECKING:
-    import torch
-
+    from latens.contract import Loaded
     from latens.inference.batch import BatchReport, Job, Outcome
+
+logger = logging.getLogger(__name__)
 
 GLOBAL = Group("Global options", sort_key=100)
 DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
 
 Format = Literal["human", "json", "quiet"]
-Tick = Callable[[int, str], None]  # how much of a job is done, and a note
+OnProgress = Callable[[int, str], None]  # how much of a job is done, and a note
 
 
 @Parameter(name="*", group=GLOBAL)
 @dataclass(frozen=True, kw_only=True)
-class Talk:
+class OutputOptions:
     """Options of every verb."""
 
     format: Annotated[
@@ -41,7 +43,7 @@ class Talk:
 
 @Parameter(name="*", group=GLOBAL)
 @dataclass(frozen=True, kw_only=True)
-class Compute(Talk):
+class ComputeOptions(OutputOptions):
     """Options of every verb that runs a model."""
 
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto"
@@ -53,40 +55,45 @@ Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwri
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
 
 
-class Loaded(Protocol):
-    """What `latens.load` returns, as far as the heading needs it."""
+def announce(loaded: Loaded) -> None:
+    """Logs the first line of a verb: device, precision, model and weight hash."""
+    from latens.inference.device import describe
 
-    device: torch.device
-    name: str
-    model_id: str
-    precision: str
+    logger.info(describe(loaded.device, loaded.name, loaded.model_id, loaded.precision))
 
 
-class Voice:
-    """Results on stdout, talk on stderr, in the format the user asked for.
+class StderrHandler(logging.Handler):
+    """Messages of the library and the command on stderr: plain lines; warnings and errors begin with the program's name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "latens: " if record.levelno >= logging.WARNING else ""
+        print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def messages(format: Format) -> Iterator[None]:
+    """Shows what the library logs while a verb runs; `quiet` shows errors only."""
+    root, handler = logging.getLogger("latens"), StderrHandler()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.ERROR if format == "quiet" else logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+class Reporter:
+    """Results on stdout in the format the user asked for, and progress bars. Everything else is logged.
 
     `results_to_stderr` is for the case that stdout carries the output file itself.
     """
 
-    def __init__(self, talk: Talk, *, results_to_stderr: bool = False) -> None:
-        self.format = talk.format
-        self.debug = talk.debug
+    def __init__(self, options: OutputOptions, *, results_to_stderr: bool = False) -> None:
+        self.format = options.format
+        self.debug = options.debug
         self._results_to_stderr = results_to_stderr
-
-    def say(self, text: str) -> None:
-        """One line of talk."""
-        if self.format != "quiet":
-            print(text, file=sys.stderr, flush=True)
-
-    def heading(self, system: Loaded) -> None:
-        """The first line on stderr: device, precision, model and weight hash."""
-        from latens.inference.device import describe
-
-        self.say(describe(system.device, system.name, system.model_id, system.precision))
-
-    def warn(self, text: str) -> None:
-        """One line that even a quiet run prints."""
-        print(f"latens: {text}", file=sys.stderr, flush=True)
 
     def result(self, record: dict[str, Any], text: str) -> None:
         """One result: the record as a line of JSON, or the text for people."""
@@ -153,8 +160,8 @@ def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> No
 
 def run_files(
     jobs: list[Job],
-    work: Callable[[Job, Tick], dict[str, Any]],
-    voice: Voice,
+    work: Callable[[Job, OnProgress], dict[str, Any]],
+    reporter: Reporter,
     *,
     force: bool,
     what: str,
@@ -167,11 +174,11 @@ def run_files(
     from latens.inference.batch import run_batch
 
     finished = 0
-    with voice.progress(len(jobs) * parts, what) as show:
+    with reporter.progress(len(jobs) * parts, what) as show:
 
         def tell(outcome: Outcome) -> None:
             nonlocal finished
-            _tell(outcome, voice)
+            _tell(outcome, reporter)
             finished += parts
             show(finished)
 
@@ -180,35 +187,35 @@ def run_files(
 
         report = run_batch(jobs, run, force=force, on_result=tell)
     if len(jobs) > 1:
-        _summary(report, voice)
+        _summary(report, reporter)
     return report
 
 
-def _tell(outcome: Outcome, voice: Voice) -> None:
+def _tell(outcome: Outcome, reporter: Reporter) -> None:
     job = outcome.job
     record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
     if outcome.failure is not None:
-        if voice.debug and outcome.error is not None:
+        if reporter.debug and outcome.error is not None:
             traceback.print_exception(outcome.error)
-        voice.warn(outcome.failure.message)
-        if voice.format == "json":
-            voice.result(record | outcome.failure._asdict(), "")
+        logger.error(outcome.failure.message)
+        if reporter.format == "json":
+            reporter.result(record | outcome.failure._asdict(), "")
     elif outcome.record is None:
-        if voice.format == "json":
-            voice.result(record, "")
-        voice.say(f"{job.output}: there already, skipped (--force makes it anew)")
+        if reporter.format == "json":
+            reporter.result(record, "")
+        logger.info(f"{job.output}: there already, skipped (--force makes it anew)")
     else:
         details = dict(outcome.record)
         text = details.pop("text", str(job.output))
-        voice.result(record | details, text)
+        reporter.result(record | details, text)
 
 
-def _summary(report: BatchReport, voice: Voice) -> None:
+def _summary(report: BatchReport, reporter: Reporter) -> None:
     parts = [f"{report.done} done"]
     parts += [f"{report.skipped} skipped"] * bool(report.skipped)
     parts += [f"{len(report.failed)} failed"] * bool(report.failed)
     parts += [f"{report.not_done} not tried"] * bool(report.not_done)
     listed = f"; failures are listed in {report.log}" if report.log else ""
-    voice.say(", ".join(parts) + listed)
+    logger.info(", ".join(parts) + listed)
     if report.stopped is not None:
-        voice.warn(str(report.stopped))
+        logger.error(str(report.stopped))

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, human_size, refuse_to_overwrite, run_files
+from latens.cli.common import (
+    ComputeOptions,
+    Force,
+    Model,
+    OnProgress,
+    Output,
+    Reporter,
+    announce,
+    human_size,
+    refuse_to_overwrite,
+    run_files,
+)
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +51,7 @@ def compress(
     classes: Annotated[int | None, Parameter(help="With --refine: round to 2 or 3 neighbours.  [default: 2]")] = None,
     model: Model = "image_codec",
     force: Force = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Photographs into small .ltn files.
 
@@ -65,20 +76,20 @@ def compress(
     refuse_to_overwrite(jobs, out, force=force)
     if any(job.output.suffix.lower() in PICTURE_ENDINGS for job in jobs):
         raise UsageError("the result is no picture", where=str(out), hint=f"choose a name that ends in {ENDING}")
-    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.systems.image_codec.predict import load
 
     codec = load(model, device=options.device, threads=options.threads)
-    voice.heading(codec)
+    announce(codec)
     if quality is not None and quality > codec.best_quality:
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
-    def work(job: Job, tick: Tick) -> dict[str, Any]:
-        return compress_one(codec, job, aims, settings, tick)
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
+        return compress_one(codec, job, aims, settings, on_progress)
 
     parts = 1 if settings is None else settings.steps
-    return run_files(jobs, work, voice, force=force, what="compressing", parts=parts).exit_status
+    return run_files(jobs, work, reporter, force=force, what="compressing", parts=parts).exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
@@ -92,7 +103,9 @@ def refinement(steps: int | None, method: str | None, classes: int | None) -> Re
     return Refine(steps=steps, method=method or "ssl", classes=classes or 2)  # type: ignore[arg-type]
 
 
-def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float], settings: Refine | None, tick: Tick) -> dict[str, Any]:
+def compress_one(
+    codec: ImageCodec, job: Job, aims: dict[str, float], settings: Refine | None, on_progress: OnProgress
+) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
@@ -102,7 +115,7 @@ def compress_one(codec: ImageCodec, job: Job, aims: dict[str, float], settings: 
     picture = read_picture(job.input)
 
     def on_step(step: int, loss: float, true_loss: float) -> None:
-        tick(step, f"(loss {true_loss:.4f})")
+        on_progress(step, f"(loss {true_loss:.4f})")
 
     blob = codec.compress(picture, **aims, refine=settings, on_step=on_step)
     write_atomic(job.output, blob)

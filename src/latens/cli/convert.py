@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from latens.cli.common import Force, Talk, Voice
+from latens.cli.common import Force, OutputOptions, Reporter
 
 
 def convert(
@@ -26,7 +26,7 @@ def convert(
         str | None, Parameter(help="Of labelme only: the classes in their order, as in cell,debris.  [default: sorted labels]")
     ] = None,
     force: Force = False,
-    options: Talk = Talk(),  # noqa: B008
+    options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
     """Annotations of whole and visible outlines from one form into another.
 
@@ -54,4 +54,4 @@ def convert(
     }
     counted = [f"{n} {what}{'s' if n != 1 else ''}" for n, what in ((len(found.scenes), "picture"), (objects, "object"))]
     text = f"{out}: {', '.join(counted)} of {', '.join(found.categories) or 'no class'}"
-    Voice(options, results_to_stderr=out == STANDARD_STREAM).result(record, text)
+    Reporter(options, results_to_stderr=out == STANDARD_STREAM).result(record, text)

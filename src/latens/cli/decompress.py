@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import Compute, Force, Output, Tick, Voice, refuse_to_overwrite, run_files
+from latens.cli.common import ComputeOptions, Force, OnProgress, Output, Reporter, announce, refuse_to_overwrite, run_files
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -31,7 +31,7 @@ def decompress(
         str, Parameter(help="The folder of the model the file was written with, if it is your own.")
     ] = "image_codec",
     force: Force = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """.ltn files back into pictures, .png unless OUT has another ending.
 
@@ -49,21 +49,21 @@ def decompress(
     refuse_to_overwrite(jobs, out, force=force)
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
         check_ending(jobs[0].output)  # before the work: only a named output can have another ending
-    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.systems.image_codec.predict import load
 
     codec = load(model, device=options.device, threads=options.threads)
-    voice.heading(codec)
+    announce(codec)
     damaged: list[str] = []
 
-    def work(job: Job, tick: Tick) -> dict[str, Any]:
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         record = decompress_one(codec, job, partial=partial)
         if record["damaged"]:
             damaged.append(str(job.input))
         return record
 
-    report = run_files(jobs, work, voice, force=force, what="decompressing")
+    report = run_files(jobs, work, reporter, force=force, what="decompressing")
     return report.exit_status or (PARTIAL if damaged else 0)
 
 

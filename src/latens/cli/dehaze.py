@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
+from latens.cli.common import (
+    ComputeOptions,
+    Force,
+    Model,
+    OnProgress,
+    Output,
+    Reporter,
+    announce,
+    refuse_to_overwrite,
+    run_files,
+)
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
     from latens.data.inputs import InputFile
     from latens.inference.batch import Job
     from latens.systems.haze.predict import Haze
+
+logger = logging.getLogger(__name__)
 
 
 def dehaze(
@@ -30,7 +43,7 @@ def dehaze(
     ] = None,
     model: Model = "haze",
     force: Force = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Pictures and clips without their haze.
 
@@ -50,7 +63,7 @@ def dehaze(
     refuse_to_overwrite(jobs, out, force=force)
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and jobs[0].input.suffix.lower() not in CLIP_ENDINGS:
         check_ending(jobs[0].output)
-    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.systems.haze.predict import load
 
@@ -58,14 +71,14 @@ def dehaze(
     chosen = method or haze.default_method
     if not haze.has(chosen):
         haze.model(chosen)  # says what is missing, before any work
-    voice.heading(haze)
-    voice.say(f"method {chosen}")
+    announce(haze)
+    logger.info(f"method {chosen}")
 
-    def work(job: Job, tick: Tick) -> dict[str, Any]:
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         clip = job.input.suffix.lower() in CLIP_ENDINGS
-        return (dehaze_clip if clip else dehaze_picture)(haze, job, chosen, tick)
+        return (dehaze_clip if clip else dehaze_picture)(haze, job, chosen, on_progress)
 
-    return run_files(jobs, work, voice, force=force, what="dehazing").exit_status
+    return run_files(jobs, work, reporter, force=force, what="dehazing").exit_status
 
 
 def plan(files: list[InputFile], out: Path | None, clips: frozenset[str]) -> list[Job]:
@@ -90,7 +103,7 @@ def plan(files: list[InputFile], out: Path | None, clips: frozenset[str]) -> lis
     return [planned[file.path] for file in files]
 
 
-def dehaze_picture(haze: Haze, job: Job, method: str, tick: Tick) -> dict[str, Any]:
+def dehaze_picture(haze: Haze, job: Job, method: str, on_progress: OnProgress) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
     from latens.data.images import read_picture
 
@@ -101,7 +114,7 @@ def dehaze_picture(haze: Haze, job: Job, method: str, tick: Tick) -> dict[str, A
     return record(job, image.width, image.height, method, time.perf_counter() - started, picture.notes)
 
 
-def dehaze_clip(haze: Haze, job: Job, method: str, tick: Tick) -> dict[str, Any]:
+def dehaze_clip(haze: Haze, job: Job, method: str, on_progress: OnProgress) -> dict[str, Any]:
     """One clip into one file; sound is dropped."""
     from latens.data.video import clip_info, read_clip, write_clip
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from latens.cli.common import Compute, Voice
+from latens.cli.common import ComputeOptions, Reporter
+
+if TYPE_CHECKING:
+    from latens.inference.page import Section
 
 
 def demo(
@@ -15,14 +19,30 @@ def demo(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the report; it is written anew.")] = Path(
         "demo-report"
     ),
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
     """See it work: bundled photographs through the bundled models, in one HTML page that needs no network.
 
     latens demo -o demo-report
     """
-    from latens.inference.demo import write_demo
+    from latens.experiments.demo import write_demo
 
-    voice = Voice(options)
-    report = write_demo(out, device=options.device, threads=options.threads, progress=voice.say)
-    voice.result({"report": str(report.page), "seconds": report.seconds}, str(report.page))
+    report = write_demo(out, sections_with_weights(options))
+    Reporter(options).result({"report": str(report.page), "seconds": report.seconds}, str(report.page))
+
+
+def sections_with_weights(options: ComputeOptions) -> list[tuple[str, Callable[[Path], Section]]]:
+    """The sections of the systems that have a bundled model, in the order of the catalogue."""
+    from latens.catalogue import MODELS, SYSTEMS
+    from latens.contract import open_system
+
+    def section_of(name: str) -> Callable[[Path], Section] | None:
+        opened = open_system(name)
+        make = opened.demo
+        if make is None:
+            return None
+        return lambda folder: make(opened.load(name, device=options.device, threads=options.threads), folder)
+
+    bundled = {entry.system for entry in MODELS.values()}
+    sections = [(name, section_of(name)) for name in SYSTEMS if name in bundled]
+    return [(name, section) for name, section in sections if section is not None]

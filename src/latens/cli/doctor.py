@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from latens.cli.common import Compute, Voice, human_size
+from latens.cli.common import ComputeOptions, Reporter, human_size
 from latens.errors import DeviceMismatch, LatensError, ModelMismatch
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 SMALL_MEMORY = 4_000_000_000
 WORST_PSNR = 20  # dB; any trained model is far above
+
+logger = logging.getLogger(__name__)
 
 
 class Finding(NamedTuple):
@@ -31,27 +34,27 @@ class Finding(NamedTuple):
     exit_status: int = 0
 
 
-Check = Callable[[Compute], Iterator[Finding]]
+Check = Callable[[ComputeOptions], Iterator[Finding]]
 
 
-def doctor(*, options: Compute = Compute()) -> int:  # noqa: B008
+def doctor(*, options: ComputeOptions = ComputeOptions()) -> int:  # noqa: B008
     """Check this installation: versions, devices, threads, bundled weights, disk, exact arithmetic.
 
     Exit status 0 when nothing failed, otherwise that of the first failure: 5 disk, 6 a model, 7 a device.
     """
-    voice = Voice(options)
+    reporter = Reporter(options)
     status = 0
     for finding in examine(options):
         text = f"{finding.status:<4}  {finding.name}: {finding.detail}"
-        voice.result({"check": finding.name, "status": finding.status, "detail": finding.detail}, text)
+        reporter.result({"check": finding.name, "status": finding.status, "detail": finding.detail}, text)
         if finding.status == "fail":
-            if voice.format == "quiet":
-                voice.warn(f"{finding.name}: {finding.detail}")
+            if reporter.format == "quiet":
+                logger.error(f"{finding.name}: {finding.detail}")
             status = status or finding.exit_status
     return status
 
 
-def examine(options: Compute) -> Iterator[Finding]:
+def examine(options: ComputeOptions) -> Iterator[Finding]:
     """All checks in order. One that raises is a failure of its own and does not stop the others."""
     for name, check in CHECKS:
         try:
@@ -62,7 +65,7 @@ def examine(options: Compute) -> Iterator[Finding]:
             yield Finding(name, "fail", " ".join(f"{type(error).__name__}: {error}".split()), 70)
 
 
-def software(options: Compute) -> Iterator[Finding]:
+def software(options: ComputeOptions) -> Iterator[Finding]:
     from latens import __version__
 
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
@@ -87,7 +90,7 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def processor(options: Compute) -> Iterator[Finding]:
+def processor(options: ComputeOptions) -> Iterator[Finding]:
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -114,7 +117,7 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(match[1].split()) if match else frozenset()
 
 
-def devices(options: Compute) -> Iterator[Finding]:
+def devices(options: ComputeOptions) -> Iterator[Finding]:
     import torch
 
     from latens.inference.device import available_devices, choose_device
@@ -128,7 +131,7 @@ def devices(options: Compute) -> Iterator[Finding]:
     yield Finding("threads", "ok", f"{threads} for one operation, {torch.get_num_interop_threads()} between operations")
 
 
-def weights(options: Compute) -> Iterator[Finding]:
+def weights(options: ComputeOptions) -> Iterator[Finding]:
     from latens.catalogue import MODELS
     from latens.hub import load_model
 
@@ -141,7 +144,7 @@ def weights(options: Compute) -> Iterator[Finding]:
             yield Finding(f"model {entry.name}", "fail", f"{what}; install latens again", ModelMismatch.exit_status)
 
 
-def disk(options: Compute) -> Iterator[Finding]:
+def disk(options: ComputeOptions) -> Iterator[Finding]:
     import shutil
 
     from latens.data.files import write_atomic
@@ -155,7 +158,7 @@ def disk(options: Compute) -> Iterator[Finding]:
         yield Finding("disk", "ok", f"files can be written; {human_size(free)} free for temporary files")
 
 
-def arithmetic(options: Compute) -> Iterator[Finding]:
+def arithmetic(options: ComputeOptions) -> Iterator[Finding]:
     """The promise of `.ltn` files: the entropy parameters are the same integers however they are computed."""
     import torch
 

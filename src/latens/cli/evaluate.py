@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import Compute, Model, Voice, parse_settings
-from latens.errors import UsageError
+from latens.cli.common import ComputeOptions, Model, Reporter, announce, parse_settings
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -18,44 +20,47 @@ def evaluate(
     *,
     model: Model | None = None,
     data: Annotated[
-        Path | None, Parameter(help="The folder of test pictures, or a data set.  [default: what comes with latens]")
-    ] = None,
-    probe: Annotated[
         list[str] | None,
-        Parameter(consume_multiple=True, negative=(), help="parts only: conv1, conv1-3, conv1-5, linear or knn; several too."),
+        Parameter(
+            consume_multiple=True,
+            negative=(),
+            help="The folder of test images, or KIND:PATH.  [default: what comes with latens]",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Parameter(
-            name="--set", negative=(), help="haze only: key=value changes how scenes are shown, as border=12; repeat it."
-        ),
+        Parameter(name="--set", negative=(), help="key=value: change an option of the evaluation, as border=12; repeat it."),
     ] = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for table, plot and JSON.")] = None,
-    options: Compute = Compute(),  # noqa: B008
+    show_config: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Print the options with type, value and meaning.")
+    ] = False,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for page, JSON and journal.")] = None,
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Measure a model on pictures it has not seen, beside what it competes with.
+    """Evaluate a model on held-out images and compare it with its baselines.
 
-    Rates are counted from the bytes of real files. Table, plot and JSON go to OUT (default: evaluation-SYSTEM).
+    Rates are counted from the bytes of real files. The report goes to OUT (default: evaluation-SYSTEM).
 
         latens evaluate image_codec --data kodak/ -o kodak-report
         latens evaluate haze --data nyu/ --set border=12
-        latens evaluate parts --model runs/parts/best --data cifar100:data/ --probe conv1-5 linear
+        latens evaluate parts --model runs/parts/best --data cifar100:data/ --set probes=conv1-5,linear
     """
-    from latens.catalogue import import_part
+    from latens.cli.train import list_settings
+    from latens.contract import open_system
+    from latens.data.source import parse_sources
+    from latens.settings import override
 
-    part = import_part(system, "evaluate")
-    if probe and not hasattr(part, "PROBES"):
-        raise UsageError(f"{system} has no probes", where="--probe", hint="leave it out")
-    if settings and not hasattr(part, "protocol_with"):
-        raise UsageError(f"the evaluation of {system} has no settings", where="--set", hint="leave it out")
-    choice: dict[str, Any] = {"probes": probe} if probe else {}
-    if settings:
-        choice["protocol"] = part.protocol_with(parse_settings(settings), data)
-    loaded = import_part(system, "predict").load(model or system, device=options.device, threads=options.threads)
-    voice = Voice(options)
-    voice.heading(loaded)
+    opened = open_system(system)
+    chosen = override(opened.evaluation.options, parse_settings(settings or []))
+    reporter = Reporter(options)
+    if show_config:
+        list_settings(chosen, reporter)
+        return 0
+    loaded = opened.load(model or system, device=options.device, threads=options.threads)
+    announce(loaded)
     folder = out or Path(f"evaluation-{system}")
-    report = part.evaluate(loaded, data, folder, progress=voice.say, **choice)
-    voice.result(report.to_dict(), report.table())
-    voice.say(f"written to {folder}")
-    return int(report.exit_status)
+    report = opened.evaluation.run(loaded, parse_sources(data or ()), chosen, folder)
+    report.save(folder)
+    reporter.result(report.to_dict(), report.table())
+    logger.info("written to %s", folder / f"{report.name}.html")
+    return report.exit_status

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
+from latens.cli.common import (
+    ComputeOptions,
+    Force,
+    Model,
+    OnProgress,
+    Output,
+    Reporter,
+    announce,
+    refuse_to_overwrite,
+    run_files,
+)
 from latens.errors import OutputExists, UsageError
 from latens.systems.haze.config import TRANSLATORS
 
@@ -57,7 +67,7 @@ def haze(
     method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: as the model has learned it, without a knob.")] = None,
     model: Model = "haze",
     force: Force = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Clear pictures in haze of a chosen visibility.
 
@@ -94,7 +104,7 @@ def haze(
         raise OutputExists("there is a depth map already", where=str(taken[0]), hint="name another folder, or give --force")
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
         check_ending(jobs[0].output)
-    voice = Voice(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.cli.dehaze import record, save_picture
     from latens.data.depth import format_of, png_of_depth
@@ -109,9 +119,9 @@ def haze(
     loaded = load(model, device=options.device, threads=options.threads)
     if (method is not None and not loaded.has(method)) or (method is None and depth is None and not loaded.has("physical")):
         loaded.model(method or "physical")  # says what is missing, before any work
-    voice.heading(loaded)
+    announce(loaded)
 
-    def work(job: Job, tick: Tick) -> dict[str, Any]:
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         started = time.perf_counter()
         picture = read_picture(job.input)
         path = depth_of(job.input, depth)
@@ -134,7 +144,7 @@ def haze(
         save_picture(job, image)
         return record(job, image.width, image.height, how, time.perf_counter() - started, notes)
 
-    return run_files(jobs, work, voice, force=force, what="hazing").exit_status
+    return run_files(jobs, work, reporter, force=force, what="hazing").exit_status
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None) -> str:

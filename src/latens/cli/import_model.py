@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from latens.cli.common import Talk, Voice
+from latens.cli.common import OutputOptions, Reporter
 
 
 def import_model(
@@ -15,7 +15,7 @@ def import_model(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the model.")],
-    options: Talk = Talk(),  # noqa: B008
+    options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
     """A CompressAI checkpoint (mbt2018_mean) into a latens model folder.
 
@@ -28,4 +28,4 @@ def import_model(
 
     config = import_checkpoint(checkpoint, out)
     record = {"folder": str(out), "system": "image_codec", "hidden": config.hidden, "latent": config.latent}
-    Voice(options).result(record, f"{out}: image codec of {config.hidden} hidden and {config.latent} latent channels")
+    Reporter(options).result(record, f"{out}: image codec of {config.hidden} hidden and {config.latent} latent channels")

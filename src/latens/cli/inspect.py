@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import Talk, Voice
+from latens.cli.common import OutputOptions, Reporter
 from latens.errors import LatensError
 
 
@@ -15,7 +15,7 @@ def inspect(
     file: Annotated[Path, Parameter(help="A .ltn file, or -.")],
     /,
     *,
-    options: Talk = Talk(),  # noqa: B008
+    options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
     """What a .ltn file holds: model, sizes, bits of every part.
 
@@ -31,7 +31,7 @@ def inspect(
     except LatensError as error:
         raise error.at(str(file)) from error
     record = {"file": str(file), **info.to_dict()}
-    Voice(options).result(record, "\n".join(lines(record)))
+    Reporter(options).result(record, "\n".join(lines(record)))
 
 
 def lines(record: dict[str, Any], indent: str = "") -> list[str]:

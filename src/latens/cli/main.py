@@ -17,7 +17,7 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
-from latens.cli.common import Talk
+from latens.cli.common import OutputOptions, messages
 from latens.errors import LatensError
 
 USAGE, BUG, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
@@ -43,7 +43,8 @@ VERBS = (
     Verb("haze", "latens.cli.haze:haze", "Pictures in haze of a chosen visibility."),
     Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
-    Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on a folder beside what it competes with."),
+    Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on held-out images, compared with its baselines."),
+    Verb("recipes", "latens.cli.recipes:recipes", "Training recipes, a line each."),
     Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),
     Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
     Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
@@ -85,11 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(command: Callable[..., Any], bound: BoundArguments) -> int:
     """Calls a verb; turns what it raises into lines on stderr and an exit status."""
-    debug = any(value.debug for value in bound.arguments.values() if isinstance(value, Talk))
+    debug = any(value.debug for value in bound.arguments.values() if isinstance(value, OutputOptions))
     if not debug:
         warnings.simplefilter("ignore")  # what libraries say to programmers
+    spoken = [value for value in bound.arguments.values() if isinstance(value, OutputOptions)]
     try:
-        status = command(*bound.args, **bound.kwargs)
+        with messages(spoken[0].format if spoken else "human"):
+            status = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
@@ -101,7 +104,7 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         return BROKEN_PIPE
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        return _fail(f"a bug of ours: {what} (--debug shows where)", BUG, debug)
+        return _fail(f"internal error (please report): {what} (--debug shows where)", BUG, debug)
 
 
 def _fail(message: str, status: int, debug: bool) -> int:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from latens.cli.common import Talk, Voice, human_size
+from latens.cli.common import OutputOptions, Reporter, human_size
 
 
-def models(*, options: Talk = Talk()) -> None:  # noqa: B008
+def models(*, options: OutputOptions = OutputOptions()) -> None:  # noqa: B008
     """The models in the box, with size, licence, hash and what was measured.
 
     `latens train` makes more; give their folder where a NAME is asked for.
     """
     from latens.catalogue import MODELS
 
-    voice = Voice(options)
+    reporter = Reporter(options)
     rows = [("name", "system", "size", "licence", "sha256", "measured")]
     for entry in MODELS.values():
         measured = ", ".join(f"{name} {value:g}" for name, value in entry.metrics.items()) or "-"
         rows.append((entry.name, entry.system, human_size(entry.size), entry.licence, entry.sha256[:12], measured))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     texts = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if voice.format == "human":
-        voice.result({}, texts[0])
+    if reporter.format == "human":
+        reporter.result({}, texts[0])
     for entry, text in zip(MODELS.values(), texts[1:], strict=True):
-        voice.result(entry.to_dict(), text)
+        reporter.result(entry.to_dict(), text)

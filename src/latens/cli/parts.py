@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Compute, Force, Model, Tick, Voice, run_files
+from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, announce, run_files
 from latens.errors import InputError, LimitExceeded
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ENDING = ".parts.png"
 DEFAULT_OUT = Path("parts-found")
+
+logger = logging.getLogger(__name__)
 
 
 def parts(
@@ -31,7 +34,7 @@ def parts(
     ] = None,
     model: Model = "parts",
     force: Force = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Parts that repeat in your pictures, found without labels.
 
@@ -50,24 +53,24 @@ def parts(
     files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path)]
     jobs = plan_jobs(files, f"{out}/", ENDING)
     check_folder(out, [file.path for file in files], force=force)
-    voice = Voice(options)
+    reporter = Reporter(options)
     loaded = load(model, device=options.device, threads=options.threads)
     finder = loaded if resolution is None else loaded.at(resolution)
-    voice.heading(finder)
+    announce(finder)
 
     measured: dict[Path, Measured] = {}
 
-    def work(job: Job, tick: Tick) -> dict[str, Any]:
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         record, measured[job.input] = map_one(finder, job)
         return record
 
-    report = run_files(jobs, work, voice, force=force, what="finding parts")
+    report = run_files(jobs, work, reporter, force=force, what="finding parts")
     failed = {failure.input for failure in report.failed}
     names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
-    measured |= measure_all(finder, [path for path in names if path not in measured], voice)
+    measured |= measure_all(finder, [path for path in names if path not in measured], reporter)
     good = {path: name for path, name in names.items() if path in measured}
     if good:
-        summarise(finder, good, [measured[path] for path in good], out, most, voice)
+        summarise(finder, good, [measured[path] for path in good], out, most, reporter)
     return report.exit_status or (SOME_FAILED if len(good) < len(names) else 0)
 
 
@@ -102,18 +105,20 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     return record, measured
 
 
-def measure_all(finder: Parts, paths: list[Path], voice: Voice) -> dict[Path, Measured]:
+def measure_all(finder: Parts, paths: list[Path], reporter: Reporter) -> dict[Path, Measured]:
     """Pictures whose maps were there already. What cannot be used any more is said and left out."""
     measured = {}
     for path in paths:
         try:
             measured[path] = finder.measure(path)
         except (InputError, LimitExceeded) as error:
-            voice.warn(str(error.at(str(path))))
+            logger.error(str(error.at(str(path))))
     return measured
 
 
-def summarise(finder: Parts, pictures: dict[Path, str], measured: list[Measured], out: Path, most: int, voice: Voice) -> None:
+def summarise(
+    finder: Parts, pictures: dict[Path, str], measured: list[Measured], out: Path, most: int, reporter: Reporter
+) -> None:
     """Galleries, swaps and statistics over all pictures, given by path and name."""
     from latens.systems.parts.report import describe, write_report
 
@@ -122,4 +127,4 @@ def summarise(finder: Parts, pictures: dict[Path, str], measured: list[Measured]
     written = write_report(finder, report, paths, out)
     s = report.statistics
     text = f"{out}: {s.active} of {len(s.share)} parts occur in {len(names)} pictures; {', '.join(p.name for p in written)}"
-    voice.result({"output": str(out), "files": [str(path) for path in written], **s.to_dict()}, text)
+    reporter.result({"output": str(out), "files": [str(path) for path in written], **s.to_dict()}, text)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Compute, Force, Model, Output, Tick, Voice, refuse_to_overwrite, run_files
+from latens.cli.common import (
+    ComputeOptions,
+    Force,
+    Model,
+    OnProgress,
+    Output,
+    Reporter,
+    announce,
+    refuse_to_overwrite,
+    run_files,
+)
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +27,8 @@ if TYPE_CHECKING:
     from latens.systems.amodal.predict import AmodalSegmenter
 
 ENDING = ".json"
+
+logger = logging.getLogger(__name__)
 
 
 def segment(
@@ -28,7 +41,7 @@ def segment(
     ] = 0.5,
     model: Model = "amodal",
     force: Force = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Whole outlines of overlapping cells, hidden parts included, and who lies in front.
 
@@ -48,20 +61,20 @@ def segment(
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
     if any(job.output.suffix != ENDING for job in jobs):
         raise UsageError(f"the result is {ENDING}", where=str(out), hint="name a folder, or a file that ends in it")
-    voice = Voice(options)
+    reporter = Reporter(options)
 
     from latens.systems.amodal.predict import load
 
     segmenter = load(model, device=options.device, threads=options.threads)
-    voice.heading(segmenter)
+    announce(segmenter)
     if segmenter.trained_on is not None:
         known = segmenter.trained_on.split(";")[0]
-        voice.say(f"it knows {known}; elsewhere it finds cells that are not there: train your own (--model)")
+        logger.info(f"it knows {known}; elsewhere it finds cells that are not there: train your own (--model)")
 
-    def work(job: Job, tick: Tick) -> dict[str, Any]:
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    return run_files(jobs, work, voice, force=force, what="segmenting").exit_status
+    return run_files(jobs, work, reporter, force=force, what="segmenting").exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:

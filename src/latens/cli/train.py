@@ -3,141 +3,142 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from latens.catalogue import SYSTEMS
-from latens.cli.common import Compute, Voice, parse_duration, parse_settings
+from latens.catalogue import SYSTEMS, package_of, recipe_of
+from latens.cli.common import ComputeOptions, Reporter, parse_duration, parse_settings
 from latens.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RECIPE = "cpu"
 
 
 def train(
     system: Annotated[str, Parameter(help=f"One of: {', '.join(SYSTEMS)}.")],
     /,
     *,
-    recipe: Annotated[str | None, Parameter(help="tiny, desk, gpu or paper.  [default: desk]")] = None,
+    recipe: Annotated[str | None, Parameter(help="A name from `latens recipes SYSTEM`.  [default: cpu]")] = None,
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         Parameter(
-            consume_multiple=True, negative=(), help="Folders of training pictures; for parts and amodal also NAME:PATH."
+            consume_multiple=True,
+            negative=(),
+            help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, kins:FILE.json,DIR for amodal, "
+            "hazy:DIR clear:DIR for haze.",
         ),
     ] = None,
-    hazy: Annotated[
-        Path | None, Parameter(help="haze: folder of real hazy pictures, with --clear for real clear ones.")
-    ] = None,
-    clear: Annotated[
-        Path | None, Parameter(help="haze: folder of real clear pictures; they need not be of the same scenes.")
-    ] = None,
-    rgbd: Annotated[Path | None, Parameter(help="haze: folder of pictures with depth; the same as --data.")] = None,
-    apollo: Annotated[Path | None, Parameter(help="haze: folder of ApolloScape; the same as --data.")] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,
     settings: Annotated[
         list[str] | None,
         Parameter(name="--set", negative=(), help="key=value: change one setting of the recipe; repeat it."),
     ] = None,
+    show_config: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Print every setting with its type and meaning; train nothing."),
+    ] = False,
     init: Annotated[
         str | None, Parameter(help="Start from these weights: a name from `latens models`, or a model folder.")
     ] = None,
-    max_time: Annotated[str | None, Parameter(help="Stop after 90s, 30m, 2h ...; --resume goes on.")] = None,
+    max_time: Annotated[str | None, Parameter(help="Stop after 90s, 30m, 2h ...; --resume continues.")] = None,
     resume: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Go on where the run in OUT stopped, with its settings.")
+        bool, Parameter(negative=(), show_default=False, help="Continue the run in OUT where it stopped, with its settings.")
     ] = False,
-    options: Compute = Compute(),  # noqa: B008
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
-    """Train a model on your own pictures.
+    """Train a model on your own images.
 
-    It may be stopped at any time, even by kill -9: the same command with --resume goes on to the same weights.
+    Training may be stopped at any time, even by kill -9: the same command with --resume continues to the same weights.
     The best weights are in OUT/best; every --model takes that folder.
 
-        latens train image_codec --recipe desk --data photos/ -o runs/codec --max-time 2h
+        latens train image_codec --recipe cpu --data photos/ -o runs/codec --max-time 2h
         latens train image_codec -o runs/codec --resume
-        latens train haze --recipe desk_mmd --clear sunny/ --hazy foggy/
+        latens train haze --recipe cpu_mmd --data clear:sunny/ hazy:foggy/
         latens train image_codec --init image_codec --data my-photos/ -o runs/mine --set optim.warmup=1000
+        latens train parts --recipe small --show-config
     """
-    if system not in SYSTEMS:
-        raise UsageError(f"there is no system {system!r}", hint=f"systems: {', '.join(SYSTEMS)}")
-    run_dir = out or Path("runs") / system
-    data = [*(data or []), *haze_sources(system, hazy=hazy, clear=clear, rgbd=rgbd, apollo=apollo)] or None
-    overrides = parse_settings(settings or [])
-    seconds = None if max_time is None else parse_duration(max_time)
-    if resume:
-        earlier = earlier_run(run_dir, system)
-        recipe = recipe or earlier.recipe
-        data = data or earlier.data
-        overrides = {**earlier.settings, **overrides} if recipe == earlier.recipe else overrides
-    if init is not None and resume:
-        raise UsageError("--init starts a new run and --resume goes on with one", hint="give one of them")
-    voice = Voice(options)
+    from latens.settings import override
 
+    package_of(system)  # an unknown name ends here
+    folder = out or Path("runs") / system
+    if init is not None and resume:
+        raise UsageError("--init starts a new run and --resume continues one", hint="give one of them")
+    earlier = earlier_run(folder, system, recipe) if resume else None
+    config = recipe_of(system, recipe or DEFAULT_RECIPE) if earlier is None else earlier.config
+    config = override(config, parse_settings(settings or []))
+    reporter = Reporter(options)
+    if show_config:
+        list_settings(config, reporter)
+        return
+    seconds = float("inf") if max_time is None else parse_duration(max_time)
+
+    from latens.contract import open_system
+    from latens.data.source import parse_sources
     from latens.hub import locate
     from latens.inference.device import choose_device
     from latens.training.run import train as run_training
 
     device = choose_device(options.device, options.threads)
-    voice.say(f"device {device}; {system}, recipe {recipe or 'desk'}; run folder {run_dir}")
+    logger.info("device %s; %s, recipe %s; run folder %s", device, system, config.recipe, folder)
     result = run_training(
-        system,
-        recipe=recipe or "desk",
-        data=data or [],
-        run_dir=run_dir,
-        overrides=overrides,
+        open_system(system).build,
+        config,
+        parse_sources(data or (earlier.data if earlier else ())),
+        folder,
         max_time=seconds,
         resume=resume,
         init=None if init is None else locate(init),
         device=str(device),
     )
-    going_on = "" if result.ended == "finished" else "; --resume goes on"
-    voice.result(
+    resumable = "" if result.ended == "finished" else "; --resume continues"
+    reporter.result(
         {"run": str(result.folder), "step": result.step, "best": result.best, "ended": result.ended},
-        f"{result.folder}: step {result.step}, best validation loss {result.best:.5g}, {result.ended}{going_on}",
+        f"{result.folder}: step {result.step}, best validation loss {result.best:.5g}, {result.ended}{resumable}",
     )
 
 
-def haze_sources(system: str, *, hazy: Path | None, clear: Path | None, rgbd: Path | None, apollo: Path | None) -> list[Path]:
-    """What these options add to --data. Raises UsageError for another system, and for one kind of real pictures alone."""
-    if system != "haze" and any(path is not None for path in (hazy, clear, rgbd, apollo)):
-        raise UsageError("--hazy, --clear, --rgbd and --apollo are for haze", hint="name training pictures with --data")
-    if (hazy is None) != (clear is None):
-        raise UsageError("--hazy and --clear belong together", hint="give both folders")
-    scenes = [path for path in (rgbd, apollo) if path is not None]
-    return scenes if hazy is None else [*scenes, Path(f"hazy:{hazy}"), Path(f"clear:{clear}")]
+def list_settings(config: Any, reporter: Reporter) -> None:
+    """Every setting: name, value, type, meaning."""
+    from latens.settings_help import listed
+
+    for setting in listed(config):
+        value = json.dumps(setting.value)
+        text = f"{setting.path} = {value}  ({setting.type})" + (f"  {setting.meaning}" if setting.meaning else "")
+        reporter.result({**setting._asdict(), "value": setting.value}, text)
 
 
 class EarlierRun(NamedTuple):
-    """What a run folder says of how it was started."""
+    """How the run in a folder was started."""
 
-    recipe: str | None = None
-    data: list[Path] | None = None
-    settings: Mapping[str, str] = MappingProxyType({})
+    config: Any
+    data: tuple[str, ...]
 
 
-def earlier_run(run_dir: Path, system: str) -> EarlierRun:
-    """Recipe, data and settings of the run in this folder, so that `--resume` needs none of them again."""
+def earlier_run(folder: Path, system: str, recipe: str | None) -> EarlierRun | None:
+    """Settings and data of the run in this folder, so that `--resume` needs none of them again; None for a new folder.
+
+    Raises UsageError for a run of another system or recipe, and for settings that cannot be read.
+    """
+    from latens.legacy import upgrade_run
+    from latens.settings import decode_like
+
     try:
-        config = json.loads((run_dir / "config.json").read_text())
-        environment = json.loads((run_dir / "environment.json").read_text())
-        was = config.pop("system")
-        recipe = config.pop("recipe")
-        data = [Path(path) for path in environment["data"]]
+        plain = upgrade_run(json.loads((folder / "config.json").read_text()))
+        environment = json.loads((folder / "environment.json").read_text())
+        was, started_with = str(plain["system"]), str(plain["recipe"])
+        data = tuple(map(str, environment["data"]))
     except FileNotFoundError:
-        return EarlierRun()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UsageError(f"its settings cannot be read ({error})", where=str(run_dir), hint="start a new run") from error
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"its settings cannot be read ({error})", where=str(folder), hint="start a new run") from error
     if was != system:
-        raise UsageError(f"this run trains {was}, not {system}", where=str(run_dir), hint="name another folder with -o")
-    return EarlierRun(recipe, data, flat(config))
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as the settings that `--set` takes."""
-    settings: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            settings |= flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            settings[prefix + name] = value if isinstance(value, str) else json.dumps(value)
-    return settings
+        raise UsageError(f"this run trains {was}, not {system}", where=str(folder), hint="name another folder with -o")
+    if recipe is not None and recipe != started_with:
+        hint = "leave --recipe out, or start a new run with -o"
+        raise UsageError(f"this run was started with the recipe {started_with}", where=str(folder), hint=hint)
+    config = decode_like(recipe_of(system, started_with), plain, where=str(folder / "config.json"))
+    return EarlierRun(config, data)
