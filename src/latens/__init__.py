@@ -57,17 +57,17 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
     `device` is "auto", "cpu", "cuda" or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the
     process. Raises ModelMissing, ModelError or DeviceUnavailable.
     """
-    from latens.catalogue import MODELS, SYSTEMS, import_part, system_of
+    from latens.catalogue import MODELS, SYSTEMS, system_of
+    from latens.contract import open_system
     from latens.hub import locate
 
     known = str(name_or_path) in MODELS or str(name_or_path) in SYSTEMS
     place = name_or_path if known else locate(name_or_path)
-    predict = import_part(system_of(place), "predict")
-    return predict.load(place, device=device, threads=threads)
+    return open_system(system_of(place)).load(place, device=device, threads=threads)
 
 
 def models() -> list[ModelEntry]:
-    """The models that are in the box or known by name."""
+    """Bundled models, and those known by name."""
     from latens.catalogue import MODELS
 
     return list(MODELS.values())

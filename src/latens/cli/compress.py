@@ -62,9 +62,9 @@ def compress(
         latens compress photo.png --bpp 0.25
         latens compress photo.png --quality 4 --refine 500
     """
-    aims = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
-    if len(aims) > 1:
-        raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
+    targets = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
+    if len(targets) > 1:
+        raise UsageError(f"{' and '.join('--' + name for name in targets)} exclude each other", hint="give one of them")
     settings = refinement(refine, method, classes)
 
     from latens.data.files import STANDARD_STREAM
@@ -86,7 +86,7 @@ def compress(
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return compress_one(codec, job, aims, settings, on_progress)
+        return compress_one(codec, job, targets, settings, on_progress)
 
     parts = 1 if settings is None else settings.steps
     return run_files(jobs, work, reporter, force=force, what="compressing", parts=parts).exit_status
@@ -104,7 +104,7 @@ def refinement(steps: int | None, method: str | None, classes: int | None) -> Re
 
 
 def compress_one(
-    codec: ImageCodec, job: Job, aims: dict[str, float], settings: Refine | None, on_progress: OnProgress
+    codec: ImageCodec, job: Job, targets: dict[str, float], settings: Refine | None, on_progress: OnProgress
 ) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
     from latens.data.files import write_atomic
@@ -117,7 +117,7 @@ def compress_one(
     def on_step(step: int, loss: float, true_loss: float) -> None:
         on_progress(step, f"(loss {true_loss:.4f})")
 
-    blob = codec.compress(picture, **aims, refine=settings, on_step=on_step)
+    blob = codec.compress(picture, **targets, refine=settings, on_step=on_step)
     write_atomic(job.output, blob)
     seconds = time.perf_counter() - started
     info = inspect_stream(blob)

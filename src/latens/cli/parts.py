@@ -70,7 +70,7 @@ def parts(
     measured |= measure_all(finder, [path for path in names if path not in measured], reporter)
     good = {path: name for path, name in names.items() if path in measured}
     if good:
-        summarise(finder, good, [measured[path] for path in good], out, most, reporter)
+        summarize(finder, good, [measured[path] for path in good], out, most, reporter)
     return report.exit_status or (SOME_FAILED if len(good) < len(names) else 0)
 
 
@@ -116,10 +116,10 @@ def measure_all(finder: Parts, paths: list[Path], reporter: Reporter) -> dict[Pa
     return measured
 
 
-def summarise(
+def summarize(
     finder: Parts, pictures: dict[Path, str], measured: list[Measured], out: Path, most: int, reporter: Reporter
 ) -> None:
-    """Galleries, swaps and statistics over all pictures, given by path and name."""
+    """Galleries, swaps and statistics over all images, given by path and name."""
     from latens.systems.parts.report import describe, write_report
 
     paths, names = list(pictures), list(pictures.values())
