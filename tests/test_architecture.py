@@ -11,11 +11,10 @@ import pytest
 
 import latens
 
-BY_NAME_ONLY = ("latens.cli", "latens.catalogue", "latens.errors")
+BY_NAME_ONLY = ("latens.cli", "latens.catalogue", "latens.errors", "latens.settings", "latens.legacy")
 LIGHT_FILES = ("config", "recipes")
 HEAVY = (
     "torchvision",
-    "torchmetrics",
     "accelerate",
     "matplotlib",
     "cv2",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
 import latens
-from latens.catalogue import MODELS, SYSTEMS, ModelEntry, import_part, system_of
+from latens.catalogue import MODELS, ModelEntry, package_of, recipe_of, system_of
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_model
 
@@ -20,12 +19,6 @@ def test_bundled_weights_are_those_of_the_table(entry: ModelEntry) -> None:
     assert found.sha256 == entry.sha256
     assert found.config["system"] == entry.system
     assert sum(path.stat().st_size for path in entry.folder.glob("*.safetensors")) == entry.size
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("part", ["recipes", "predict", "evaluate", "bench"])
-def test_every_system_has_every_part(system: str, part: str) -> None:
-    assert importlib.util.find_spec(f"{SYSTEMS[system]}.{part}") is not None
 
 
 def test_a_folder_names_its_system(tmp_path: Path) -> None:
@@ -43,8 +36,10 @@ def test_a_folder_that_names_none_is_refused(text: str, tmp_path: Path) -> None:
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="image_codec"):
         latens.load("nothing")
-    with pytest.raises(UsageError):
-        import_part("nothing", "predict")
+    with pytest.raises(UsageError, match="image_codec"):
+        package_of("image_codek")
+    with pytest.raises(UsageError, match="did you mean 'tiny'"):
+        recipe_of("parts", "tinny")
 
 
 def test_entries_are_plain_data() -> None:

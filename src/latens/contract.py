@@ -63,17 +63,19 @@ class Example:
     kind: Literal["image", "clip", "table"]  # of its inputs
     sources: Sequence[Source]  # to train on
     inputs: Sequence[Path]  # to apply a model to
+    test_sources: Sequence[Source] = ()  # to evaluate and reproduce on; empty: what comes with latens
 
 
 @dataclass(frozen=True)
 class Evaluation(Generic[L, O]):
-    """How a model is measured. `options` are the defaults, which `--set` changes.
+    """How a model is measured. `options` are the defaults, which `--set` changes; `quick` those of a run of seconds.
 
     `run` takes the model, the data (none: what comes with latens), the options, and a folder for journals and images or None.
     """
 
     options: O
     run: Callable[[L, Sequence[Source], O, Path | None], Report]
+    quick: O | None = None
 
 
 @dataclass(frozen=True)

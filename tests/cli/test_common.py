@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from latens.cli.common import Talk, Voice, human_size, parse_duration, parse_settings, run_files
+from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings, run_files
 from latens.errors import UsageError
 from latens.inference.batch import Job
 
@@ -51,11 +52,17 @@ def test_settings_keep_everything_after_the_first_equals_sign() -> None:
 
 @pytest.mark.parametrize("chosen", ["human", "json", "quiet"])
 def test_results_and_talk_never_mix(chosen: str, capsys: pytest.CaptureFixture[str]) -> None:
-    voice = Voice(Talk(format=chosen))  # type: ignore[arg-type]
-    voice.say("talk")
-    voice.result({"größe": 1}, "größe 1")
+    reporter = Reporter(OutputOptions(format=chosen))  # type: ignore[arg-type]
+    logger = logging.getLogger("latens.somewhere")
+    with messages(chosen):  # type: ignore[arg-type]
+        logger.info("talk")
+        logger.warning("left out")
+        logger.error("failed")
+        reporter.result({"größe": 1}, "größe 1")
+    logger.error("after the verb")
     shown = capsys.readouterr()
-    assert shown.err == ("" if chosen == "quiet" else "talk\n")
+    talk = "" if chosen == "quiet" else "talk\nlatens: left out\n"
+    assert shown.err == f"{talk}latens: failed\n"
     if chosen == "json":
         assert json.loads(shown.out) == {"größe": 1}
     else:
@@ -63,7 +70,7 @@ def test_results_and_talk_never_mix(chosen: str, capsys: pytest.CaptureFixture[s
 
 
 def test_a_bar_is_drawn_on_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice(Talk()).progress(3, "working") as show:
+    with Reporter(OutputOptions()).progress(3, "working") as show:
         show(1, "(loss 0.5)")
     assert capsys.readouterr() == ("", "")
 
@@ -76,13 +83,13 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
     (tmp_path / "a").write_text("a")
     job = Job(tmp_path / "a", tmp_path / "b", named=True)
 
-    def work(job: Job, tick: Callable[[int, str], None]) -> dict[str, str]:
-        tick(50, "(loss 0.1234)")
+    def work(job: Job, on_progress: Callable[[int, str], None]) -> dict[str, str]:
+        on_progress(50, "(loss 0.1234)")
         time.sleep(0.3)  # the bar is drawn ten times a second
         job.output.write_text("b")
         return {"text": "done"}
 
-    assert run_files([job], work, Voice(Talk()), force=False, what="refining", parts=200).exit_status == 0
+    assert run_files([job], work, Reporter(OutputOptions()), force=False, what="refining", parts=200).exit_status == 0
     shown = capsys.readouterr()
     assert "refining (loss 0.1234)" in shown.err
     assert "25%" in shown.err

@@ -13,14 +13,14 @@ from typing import NoReturn
 import pytest
 
 from latens import catalogue, errors
-from latens.cli.common import Talk
+from latens.cli.common import OutputOptions
 from latens.cli.main import main, run
 
 Capture = pytest.CaptureFixture[str]
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:
-    def verb(*, options: Talk) -> NoReturn:
+    def verb(*, options: OutputOptions) -> NoReturn:
         raise error
 
     return verb
@@ -28,7 +28,7 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
 
 def run_raising(error: BaseException, *, debug: bool = False) -> int:
     verb = raising(error)
-    return run(verb, inspect.signature(verb).bind(options=Talk(debug=debug)))
+    return run(verb, inspect.signature(verb).bind(options=OutputOptions(debug=debug)))
 
 
 def all_errors() -> list[type[errors.LatensError]]:
@@ -47,10 +47,10 @@ def test_every_error_has_its_exit_status_and_at_most_three_lines(kind: type[erro
     assert len(shown.err.splitlines()) <= 3
 
 
-def test_an_unknown_exception_is_a_bug_of_ours_in_one_line(capsys: Capture) -> None:
+def test_an_unknown_exception_is_an_internal_error_in_one_line(capsys: Capture) -> None:
     assert run_raising(ValueError("two\nlines")) == 70
     shown = capsys.readouterr().err
-    assert shown == "latens: a bug of ours: ValueError: two lines (--debug shows where)\n"
+    assert shown == "latens: internal error (please report): ValueError: two lines (--debug shows where)\n"
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does(capsys: Capture) -> None:

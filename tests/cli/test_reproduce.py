@@ -22,6 +22,6 @@ def test_a_table_of_amodal_on_two_data_sets(tmp_path: Path, capsys: pytest.Captu
     assert main([*words, "--set", "stepz=1"]) == 2
 
 
-def test_other_systems_take_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_most_tables_take_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "parts/table1", "--data", "a", "b", "-o", str(tmp_path)]) == 2
     assert "one data set" in capsys.readouterr().err

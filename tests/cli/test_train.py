@@ -1,81 +1,122 @@
-"""`latens train --resume` needs none of the first command's options again."""
+"""`latens train`: settings, data words, `--show-config`, and `--resume`, which needs none of the first command's options."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from latens.catalogue import SYSTEMS, import_part
+from latens.catalogue import recipe_of
 from latens.cli.main import main
-from latens.cli.train import earlier_run, flat, haze_sources
+from latens.cli.train import earlier_run
 from latens.errors import UsageError
-from latens.training.config import TrainConfig, override, to_dict
+from latens.settings import override, to_dict
+
+Capture = pytest.CaptureFixture[str]
 
 
-def recipes(system: str) -> list[TrainConfig]:
-    module = import_part(system, "recipes")
-    made = [value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-    return [recipe() for recipe in made if callable(recipe)]
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_settings_of_a_run_rebuild_its_configuration(system: str) -> None:
-    every = recipes(system)
-    assert len(every) >= 2
-    for config in every:
-        changed = override(config, {"run.steps": "7", "optim.lr": "0.5"})
-        plain = to_dict(changed)
-        del plain["system"], plain["recipe"]
-        assert override(config, flat(plain)) == changed
-        assert changed == replace(config, run=changed.run, optim=changed.optim)
+def put_run(folder: Path, **changes: object) -> None:
+    config = to_dict(override(recipe_of("image_codec", "tiny"), {"run.steps": "3"}))
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    (folder / "environment.json").write_text(json.dumps({"data": ["photos", "hazy:fog"]}))
 
 
 def test_an_earlier_run_is_read_back(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"system": "s", "recipe": "tiny", "run": {"steps": 3}}))
-    (tmp_path / "environment.json").write_text(json.dumps({"data": ["photos"]}))
-    earlier = earlier_run(tmp_path, "s")
-    assert (earlier.recipe, earlier.data, dict(earlier.settings)) == ("tiny", [Path("photos")], {"run.steps": "3"})
-    with pytest.raises(UsageError, match="trains s, not t"):
-        earlier_run(tmp_path, "t")
+    put_run(tmp_path)
+    earlier = earlier_run(tmp_path, "image_codec", None)
+    assert earlier is not None
+    assert earlier.config == override(recipe_of("image_codec", "tiny"), {"run.steps": "3"})
+    assert earlier.data == ("photos", "hazy:fog")
+    with pytest.raises(UsageError, match="trains image_codec, not parts"):
+        earlier_run(tmp_path, "parts", None)
+    with pytest.raises(UsageError, match="recipe tiny"):
+        earlier_run(tmp_path, "image_codec", "cpu")
+
+
+def test_runs_of_earlier_versions_are_read_back(tmp_path: Path) -> None:
+    """One class of optimizer settings, recipes called desk."""
+    saved = {"lr": 5e-4, "beta1": 0.9, "muon_lr": 1.2e-3, "warmup": 200, "decay_share": 0.75, "clip": 1.0, "ema": 0.9995}
+    put_run(tmp_path, recipe="desk", optim=saved)
+    earlier = earlier_run(tmp_path, "image_codec", None)
+    assert earlier is not None
+    assert earlier.config.recipe == "cpu"
+    assert earlier.config.optim == recipe_of("image_codec", "cpu").optim
+    put_run(tmp_path, optim={**saved, "muon_lr": 0.0, "beta1": 0.5})
+    earlier = earlier_run(tmp_path, "image_codec", "tiny")
+    assert earlier is not None
+    assert (earlier.config.optim.kind, earlier.config.optim.beta1) == ("adam", 0.5)
 
 
 def test_a_new_folder_has_no_earlier_run(tmp_path: Path) -> None:
-    assert earlier_run(tmp_path / "new", "s").recipe is None
+    assert earlier_run(tmp_path / "new", "image_codec", None) is None
 
 
-def test_a_damaged_run_folder_is_said(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", '{"system": "image_codec"}'])
+def test_a_damaged_run_folder_is_reported(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match="cannot be read"):
-        earlier_run(tmp_path, "s")
+        earlier_run(tmp_path, "image_codec", None)
 
 
-def test_train_stop_resume_and_use(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_stop_resume_and_use(album: Path, capsys: Capture) -> None:
     photos, run = album.parent / "photos", album.parent / "run"
     photos.mkdir()
     for number in range(2):
         Image.effect_noise((80, 70 + number), 40).save(photos / f"{number}.png")
-    command = ["train", "image_codec", "-o", str(run), "--format", "json", "--device", "cpu"]
-    steps = ["--set", "run.validate_every=2", "--set", "run.checkpoint_every=1"]
-    assert main([*command, "--recipe", "tiny", "--data", str(photos), "--set", "run.steps=2", *steps]) == 0
-    assert json.loads(capsys.readouterr().out)["step"] == 2
-    assert main([*command, "--recipe", "tiny", "--data", str(photos)]) == 2  # the folder holds a run
-    assert main([*command, "--resume", "--set", "run.steps=3"]) == 0
-    ended = json.loads(capsys.readouterr().out)
-    assert (ended["step"], ended["ended"]) == (3, "finished")
-    config = json.loads((run / "config.json").read_text())
-    assert (config["recipe"], config["run"]["checkpoint_every"]) == ("tiny", 1)
-    assert main(["compress", str(album / "a.png"), "--model", str(run / "best")]) == 0
+    common = ["-o", str(run), "--device", "cpu"]
+    words = ["train", "image_codec", "--recipe", "tiny", "--data", str(photos), "--set", "run.steps=4", *common]
+    assert main([*words, "--set", "data.batch=1", "--max-time", "0s"]) == 0
+    assert "--resume continues" in capsys.readouterr().out
+    assert main(words) == 2
+    assert main(["train", "image_codec", "--resume", *common]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert main(["compress", str(photos / "0.png"), "--model", str(run / "best"), "-o", str(run / "0.ltn")]) == 0
 
 
-def test_real_pictures_of_haze_come_in_pairs_of_folders() -> None:
-    found = haze_sources("haze", hazy=Path("fog"), clear=Path("sun"), rgbd=None, apollo=None)
-    assert found == [Path("hazy:fog"), Path("clear:sun")]
-    assert haze_sources("haze", hazy=None, clear=None, rgbd=Path("a"), apollo=Path("b")) == [Path("a"), Path("b")]
-    with pytest.raises(UsageError, match="belong together"):
-        haze_sources("haze", hazy=Path("fog"), clear=None, rgbd=None, apollo=None)
-    with pytest.raises(UsageError, match="for haze"):
-        haze_sources("parts", hazy=None, clear=None, rgbd=Path("a"), apollo=None)
+@pytest.mark.parametrize(
+    ("system", "setting", "said"),
+    [
+        ("image_codec", "model.transforms=compcat", "did you mean 'compact'?"),
+        ("haze", "objective.prior.kind=foo", "--set objective.prior.kind"),
+        ("haze", "objective.adversarial=wgan", "did you mean 'lsgan'?"),
+        ("haze", "objective.distance=l3", "--set objective.distance"),
+        ("image_codec", "optim.lr=-1", "--set optim.lr"),
+        ("image_codec", "optim.beta1=0.5", "no setting 'optim.beta1'"),
+        ("image_codec", "data.batch=0", "--set data.batch"),
+        ("image_codec", "run.validate_every=0", "--set run.validate_every"),
+        ("image_codec", "run.checkpoint_every=0", "--set run.checkpoint_every"),
+        ("amodal", "model.detector.nms=7", "--set model.detector.nms"),
+        ("parts", "run.steps=1.5", "--set run.steps"),
+    ],
+)
+def test_settings_cannot_lie(system: str, setting: str, said: str, tmp_path: Path, capsys: Capture) -> None:
+    recipe = "cpu_mmd" if system == "haze" else "tiny"
+    assert main(["train", system, "--recipe", recipe, "--set", setting, "-o", str(tmp_path / "run")]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert len(shown.err.splitlines()) <= 3
+    assert not (tmp_path / "run").exists()
+
+
+def test_show_config_prints_every_setting_with_its_meaning(tmp_path: Path, capsys: Capture) -> None:
+    words = ["train", "image_codec", "--recipe", "tiny", "--set", "run.steps=1e3", "--show-config", "-o", str(tmp_path / "run")]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "run.steps = 1000  (int >= 0)  of training" in text
+    assert 'optim.kind = "muon"' in text
+    assert main([*words, "--format", "json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"path", "value", "type", "meaning"} == set(records[0])
+    assert all(record["meaning"] for record in records)
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_are_listed_with_a_line_each(capsys: Capture) -> None:
+    assert main(["recipes", "--format", "json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {record["system"] for record in records} >= {"image_codec", "amodal", "haze", "parts"}
+    assert all(record["about"] for record in records)
+    assert main(["recipes", "hase"]) == 2
+    assert "did you mean 'haze'?" in capsys.readouterr().err

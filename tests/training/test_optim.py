@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latens.training.config import OptimConfig
+from latens.training.config import Adam, Muon, Schedule, Sgd
 from latens.training.loop import averaged
 from latens.training.muon import MuonAdam, orthogonalized
+from latens.training.objective import ONE_OPTIMIZER, Group
 from latens.training.optim import build_optimizers, rate_factor, transposed_weights
 
 
@@ -28,7 +29,7 @@ def test_what_is_no_matrix_moves_as_with_torch_adam() -> None:
     ours, theirs = torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.zeros(5))
     with torch.no_grad():
         theirs.copy_(ours)
-    optimizer = MuonAdam({"bias": ours}, frozenset(), muon_lr=1.0, adam_lr=0.01)
+    optimizer = MuonAdam(MuonAdam.groups({"bias": ours}, frozenset(), muon_lr=1.0, adam_lr=0.01, max_side=256))
     oracle = torch.optim.Adam([theirs], 0.01)
     for _ in range(5):
         gradient = torch.randn(5)
@@ -41,12 +42,12 @@ def test_what_is_no_matrix_moves_as_with_torch_adam() -> None:
 def test_transposed_convolutions_are_arranged_by_output() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.ConvTranspose2d(3, 2, 3))
     assert transposed_weights(model) == {"1.weight"}
-    (optimizer,) = build_optimizers(model, {"all": ("",)}, OptimConfig(muon_lr=0.1)).values()
+    (optimizer,) = build_optimizers(model, ONE_OPTIMIZER, Muon(muon_lr=0.1)).values()
     assert [group["kind"] for group in optimizer.param_groups] == ["muon", "muon-transposed", "adam"]
 
 
 def test_the_rate_rises_stays_and_falls_to_zero() -> None:
-    config = OptimConfig(warmup=10, decay_share=0.2)
+    config = Schedule(warmup=10, decay_share=0.2)
     factors = [rate_factor(step, 100, config) for step in range(100)]
     assert factors[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert set(factors[10:81]) == {1.0}
@@ -67,5 +68,23 @@ def test_counters_are_copied_into_the_average_and_weights_are_mixed() -> None:
 
 
 def test_adam_takes_its_first_decay_from_the_configuration() -> None:
-    (optimizer,) = build_optimizers(torch.nn.Linear(1, 1), {"all": ("",)}, OptimConfig(beta1=0.5)).values()
+    (optimizer,) = build_optimizers(torch.nn.Linear(1, 1), ONE_OPTIMIZER, Adam(beta1=0.5)).values()
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)
+
+
+def test_groups_have_rates_of_their_own() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    owners = {"model": (Group(("0.",), lr_factor=0.1), Group(("1.",)))}
+    for config, rates in ((Adam(lr=1.0), [0.1, 1.0]), (Sgd(lr=1.0), [0.1, 1.0]), (Muon(lr=1.0, muon_lr=2.0), [0.1, 1.0])):
+        (optimizer,) = build_optimizers(model, owners, config).values()
+        assert [group["lr"] for group in optimizer.param_groups] == rates
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+def test_large_matrices_stay_with_adam() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(10, 12, 3))  # a matrix of 12 x 90
+    kinds = [
+        {group["kind"] for group in build_optimizers(model, ONE_OPTIMIZER, Muon(max_side=side))["model"].param_groups}
+        for side in (11, 12)
+    ]
+    assert kinds == [{"adam"}, {"muon", "adam"}]

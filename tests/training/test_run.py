@@ -1,24 +1,30 @@
-"""Training as `latens train` runs it: it learns, it continues to the same bits, and it survives being killed."""
+"""Training as `latens train` runs it: it continues to the same bits, survives being killed, and refuses bad requests.
+
+That every system's `tiny` recipe learns and resumes is in tests/contracts.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from latens.catalogue import recipe_of
+from latens.contract import open_system
+from latens.data.source import Source, parse_sources
 from latens.errors import Diverged, ModelError, OutputExists, UnreadableInput, UsageError
-from latens.systems.image_codec.predict import load
-from latens.training.run import train
+from latens.settings import override
+from latens.training.run import RunResult, train
 
 SHORT = {
     "run.steps": "6",
@@ -39,47 +45,42 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def start(photos: Path, folder: Path, changes: dict[str, str], **more: Any) -> RunResult:
+    config = override(recipe_of("image_codec", "tiny"), changes)
+    return train(open_system("image_codec").build, config, parse_sources([photos]), folder, device="cpu", **more)
+
+
 def weights_hash(run: Path) -> str:
     newest = sorted(run.glob("checkpoints/step-*"))[-1]
     return hashlib.sha256(b"".join((newest / f"{part}.safetensors").read_bytes() for part in ("model", "average"))).hexdigest()
 
 
-def test_tiny_training_lowers_its_loss_and_leaves_a_model(photos: Path, tmp_path: Path) -> None:
-    result = train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "run", overrides={}, device="cpu")
-    assert (result.ended, result.step) == ("finished", 60)
-    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if line["kind"] == "validation"]
-    assert len(losses) == 2
-    assert losses[1] < losses[0]
+def test_a_run_leaves_its_circumstances_and_samples(photos: Path, tmp_path: Path) -> None:
+    result = start(photos, tmp_path / "run", SHORT)
+    assert (result.ended, result.step) == ("finished", 6)
     assert (result.folder / "environment.json").is_file()
     assert list((result.folder / "samples").glob("reconstructions-*.png"))
-    codec = load(result.folder / "best", device="cpu")
+    codec = open_system("image_codec").load(result.folder / "best", device="cpu")
     assert codec.decompress(codec.compress(photos / "0.png", quality=1)).size == (112, 96)
 
 
-def test_resuming_gives_the_same_weights(photos: Path, tmp_path: Path) -> None:
-    whole = train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "a", overrides=SHORT, device="cpu")
-    halted = train(
-        "image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "b", overrides=SHORT, device="cpu", max_time=0
-    )
-    assert (halted.ended, halted.step) == ("time", 1)
+def test_a_run_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
+    start(photos, tmp_path, SHORT, max_time=0)
     with pytest.raises(OutputExists):
-        train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "b", overrides=SHORT, device="cpu")
-    resumed = train(
-        "image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "b", overrides=SHORT, device="cpu", resume=True
-    )
-    assert (whole.ended, resumed.ended) == ("finished", "finished")
-    assert weights_hash(whole.folder) == weights_hash(resumed.folder)
+        start(photos, tmp_path, SHORT)
 
 
 SCRIPT = """
 import sys, torch
 from pathlib import Path
+from latens.catalogue import recipe_of
+from latens.contract import open_system
+from latens.data.source import Source
+from latens.settings import override
 from latens.training.run import train
 torch.set_num_threads(1)
-settings = dict(item.split("=") for item in sys.argv[3:])
-train("image_codec", recipe="tiny", data=[Path(sys.argv[1])], run_dir=Path(sys.argv[2]), overrides=settings,
-      device="cpu", resume=True)
+config = override(recipe_of("image_codec", "tiny"), dict(item.split("=") for item in sys.argv[3:]))
+train(open_system("image_codec").build, config, [Source("", sys.argv[1])], Path(sys.argv[2]), device="cpu", resume=True)
 """
 
 
@@ -87,13 +88,13 @@ train("image_codec", recipe="tiny", data=[Path(sys.argv[1])], run_dir=Path(sys.a
 def test_killed_at_random_steps_it_ends_with_the_same_weights(photos: Path, tmp_path: Path) -> None:
     settings = ["run.steps=40", "run.checkpoint_every=1", "run.validate_every=40", "run.log_every=1", "data.batch=1"]
 
-    def start(run: Path) -> subprocess.Popen[bytes]:
+    def launch(run: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, str(photos), str(run), *settings])
 
-    assert start(tmp_path / "calm").wait() == 0
+    assert launch(tmp_path / "calm").wait() == 0
     rng = random.Random(1)
     for _ in range(2):
-        process = start(tmp_path / "stormy")
+        process = launch(tmp_path / "stormy")
         metrics = tmp_path / "stormy" / "metrics.jsonl"
         before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         wanted = before + rng.randrange(3, 15)
@@ -101,85 +102,62 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(photos: Path, tmp_
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert start(tmp_path / "stormy").wait() == 0
+    assert launch(tmp_path / "stormy").wait() == 0
     assert weights_hash(tmp_path / "calm") == weights_hash(tmp_path / "stormy")
 
 
 def test_gradients_that_are_not_finite_stop_the_run_before_any_update(photos: Path, tmp_path: Path) -> None:
-    settings = {**SHORT, "run.steps": "30", "optim.lr": "1e-3", "model.lambdas": "[1e38, 1e39]"}
     with pytest.raises(Diverged, match="not finite"):
-        train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "run", overrides=settings, device="cpu")
+        start(photos, tmp_path, {**SHORT, "run.steps": "30", "optim.lr": "1e-3", "model.lambdas": "[1e38, 1e39]"})
 
 
 def test_a_run_can_start_from_weights(photos: Path, tmp_path: Path) -> None:
-    settings = {**SHORT, "run.steps": "1", "run.validate_every": "1", "optim.lr": "0", "optim.muon_lr": "0"}
-    first = train("image_codec", recipe="tiny", data=[photos], run_dir=tmp_path / "a", overrides=SHORT, device="cpu")
-    again = train(
-        "image_codec",
-        recipe="tiny",
-        data=[photos],
-        run_dir=tmp_path / "b",
-        overrides=settings,
-        device="cpu",
-        init=first.folder / "best",
-    )
-    # A rate of zero changes nothing: the same loss, but for the float16 that models are shipped in.
+    still = {**SHORT, "run.steps": "1", "run.validate_every": "1", "optim.lr": "1e-12", "optim.muon_lr": "1e-12"}
+    first = start(photos, tmp_path / "a", SHORT)
+    again = start(photos, tmp_path / "b", still, init=first.folder / "best")
+    # Hardly a step: the same loss, but for the float16 that models are shipped in.
     assert again.best == pytest.approx(first.best, abs=0.01)
     with pytest.raises(ModelError, match="do not fit"):
-        train(
-            "image_codec",
-            recipe="tiny",
-            data=[photos],
-            run_dir=tmp_path / "c",
-            overrides={**settings, "model.hidden": "8"},
-            device="cpu",
-            init=first.folder / "best",
-        )
+        start(photos, tmp_path / "c", {**still, "model.hidden": "8"}, init=first.folder / "best")
 
 
 def test_bad_requests_are_explained(photos: Path, tmp_path: Path) -> None:
-    def start(**changes: object) -> None:
-        request = {"recipe": "tiny", "data": [photos], "overrides": SHORT, **changes}
-        train("image_codec", run_dir=tmp_path / "run", device="cpu", **request)  # type: ignore[arg-type]
-
-    with pytest.raises(UsageError, match="no recipe 'huge'"):
-        start(recipe="huge")
+    with pytest.raises(UsageError, match="no recipe 'tinny'") as caught:
+        recipe_of("image_codec", "tinny")
+    assert "did you mean 'tiny'?" in str(caught.value)
+    build, config = open_system("image_codec").build, recipe_of("image_codec", "tiny")
     with pytest.raises(UsageError, match="trains on photographs"):
-        start(data=[])
+        build(config, [])
     with pytest.raises(UnreadableInput, match="not a folder"):
-        start(data=[tmp_path / "absent"])
-    (tmp_path / "empty").mkdir()
+        build(config, [Source("", str(tmp_path / "absent"))])
     with pytest.raises(UnreadableInput, match="no photograph"):
-        start(data=[tmp_path / "empty"])
+        build(config, [Source("", str(tmp_path))])
 
 
 def test_a_batch_depends_on_seed_step_and_rank_alone(photos: Path) -> None:
-    from latens.systems.image_codec.config import CropConfig
-    from latens.systems.image_codec.dataset import CropData
-
-    config = CropConfig(crop=32, batch=2)
-    first, second = (CropData([photos], config, seed=5) for _ in range(2))
+    build, config = open_system("image_codec").build, recipe_of("image_codec", "tiny")
+    first, second = (build(config, parse_sources([photos])).data for _ in range(2))
     assert torch.equal(first.batch(7, 0)["image"], second.batch(7, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(8, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(7, 1)["image"])
 
 
-BARE = """
+BARE = (
+    """
 import sys
-for name in ("jaxtyping", "constriction", "cyclopts", "rich", "tensorboard", "torchmetrics", "einops", "matplotlib", "jinja2",
-             "cv2", "skimage", "sklearn", "av", "bjontegaard"):
+for name in ("jaxtyping", "constriction", "cyclopts", "rich", "tensorboard", "matplotlib", "jinja2", "cv2", "skimage", "sklearn",
+             "scipy", "av", "bjontegaard"):
     sys.modules[name] = None
-from pathlib import Path
-from latens.training.run import train
-settings = {"run.steps": "1", "run.validate_every": "1", "data.batch": "1"}
-train("image_codec", recipe="tiny", data=[Path(sys.argv[1])], run_dir=Path(sys.argv[2]), overrides=settings, device="cpu")
 """
+    + SCRIPT
+)
 
 
 @pytest.mark.slow
 def test_training_needs_few_packages(photos: Path, tmp_path: Path) -> None:
-    # A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors, and nothing else.
-    subprocess.run([sys.executable, "-c", BARE, str(photos), str(tmp_path / "run")], check=True, timeout=200)
+    # A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors; pydantic is carried along.
+    settings = ["run.steps=1", "run.validate_every=1", "data.batch=1"]
+    subprocess.run([sys.executable, "-c", BARE, str(photos), str(tmp_path / "run"), *settings], check=True, timeout=200)
     weights = list((tmp_path / "run" / "best").glob("model*.safetensors"))
     assert weights
     assert not list((tmp_path / "run" / "best").glob("entropy*"))

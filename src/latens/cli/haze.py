@@ -21,7 +21,6 @@ from latens.cli.common import (
     run_files,
 )
 from latens.errors import OutputExists, UsageError
-from latens.systems.haze.config import TRANSLATORS
 
 if TYPE_CHECKING:
     from latens.data.depth import DepthFormat
@@ -110,6 +109,7 @@ def haze(
     from latens.data.depth import format_of, png_of_depth
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
+    from latens.systems.haze.config import TRANSLATORS
     from latens.systems.haze.formation import visibility_of_beta
     from latens.systems.haze.predict import REACH, load, scattering
 

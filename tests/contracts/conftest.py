@@ -1,0 +1,42 @@
+"""Every system once: its example data, and a `tiny` training run that the promises look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from latens.catalogue import SYSTEMS
+from latens.contract import AnySystem, open_system
+
+from .workshop import Workshop
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All promises of one system run in one worker, which trains it once."""
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("system_name")
+        if name:
+            item.add_marker(pytest.mark.xdist_group(f"contract-{name}"))
+
+
+@pytest.fixture(params=SYSTEMS, scope="session")
+def system_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def system(system_name: str) -> AnySystem:
+    return open_system(system_name)
+
+
+@pytest.fixture(scope="session")
+def workshops() -> Iterator[dict[str, Workshop]]:
+    yield {}
+
+
+@pytest.fixture(scope="session")
+def workshop(system: AnySystem, workshops: dict[str, Workshop], tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    folder: Path = tmp_path_factory.mktemp(f"contract-{system.name}")
+    return workshops.setdefault(system.name, Workshop(system, folder))

@@ -1,0 +1,245 @@
+"""The promises that every system keeps, as functions of a workshop."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import latens
+from latens.contract import System
+from latens.data.source import Source
+from latens.errors import LatensError
+from latens.experiments.bench import bench
+from latens.inference.page import Table
+from latens.settings import SettingsError, decode_like, override, to_dict
+from latens.settings_help import listed
+from latens.training.run import train
+
+from .workshop import Workshop
+
+
+def members_are_there(workshop: Workshop) -> None:
+    system = workshop.system
+    assert isinstance(system, System)
+    assert system.title
+    assert "tiny" in system.recipes
+    for name, make in system.recipes.items():
+        config = make()
+        assert (config.system, config.recipe) == (system.name, name)
+        assert (make.__doc__ or "").strip(), f"{name} says nothing for `latens recipes`"
+    for artifact in system.artifacts.values():
+        assert {"tiny", "cpu", "paper"} <= set(artifact.scales)
+
+
+def settings_mean_something(workshop: Workshop) -> None:
+    system = workshop.system
+    configs = [make() for make in system.recipes.values()]
+    scales = [scale for artifact in system.artifacts.values() for scale in artifact.scales.values()]
+    for settings in [*configs, *scales, system.evaluation.options]:
+        assert decode_like(settings, to_dict(settings)) == settings
+        silent = [setting.path for setting in listed(settings) if not setting.meaning]
+        assert not silent, f"settings without a comment: {silent}"
+
+
+def misspelled_settings_are_refused(workshop: Workshop) -> None:
+    """Unknown names, and every choice with a letter too many."""
+    for setting in listed(workshop.config):
+        with pytest.raises(SettingsError):
+            override(workshop.config, {f"{setting.path}x": "1"})
+        if " | " in setting.type and setting.type.replace(" | ", "").replace("_", "").replace("-", "").isalnum():
+            if isinstance(setting.value, str):
+                with pytest.raises(SettingsError):
+                    override(workshop.config, {setting.path: f"{setting.value}x"})
+    for path, text in (("data.batch", "0"), ("optim.lr", "-1"), ("run.validate_every", "0"), ("run.steps", "1.5")):
+        if path in {setting.path for setting in listed(workshop.config)}:
+            with pytest.raises(SettingsError, match=path):
+                override(workshop.config, {path: text})
+    assert override(workshop.config, {"run.steps": "1e3"}).run.steps == 1000
+
+
+def every_recipe_builds(workshop: Workshop) -> None:
+    for name, make in workshop.system.recipes.items():
+        parts = workshop.system.build(make(), workshop.example.sources)
+        owned = {prefix for groups in parts.objective.optimizers.values() for group in groups for prefix in group.prefixes}
+        loose = [
+            parameter
+            for parameter, value in parts.model.named_parameters()
+            if value.requires_grad and not any(parameter.startswith(prefix) for prefix in owned)
+        ]
+        assert not loose, f"{name}: no optimizer trains {loose[:3]}"
+
+
+def gradients_reach_every_parameter(workshop: Workshop) -> None:
+    assert workshop.run.ended == "finished"
+    assert workshop.broken == set()
+    assert workshop.trainable - workshop.reached == set()
+
+
+def training_lowers_the_loss(workshop: Workshop) -> None:
+    best = min(workshop.validation_losses())
+    assert best == pytest.approx(workshop.run.best)
+    assert best < workshop.untrained_loss()
+
+
+def a_stopped_run_ends_with_the_same_bits(workshop: Workshop, folder: Path) -> None:
+    system, config, sources = workshop.system, workshop.config, workshop.example.sources
+    stopped = train(system.build, config, sources, folder, device="cpu", max_time=0.0)
+    assert (stopped.step, stopped.ended) == (1, "time")
+    resumed = train(system.build, config, sources, folder, device="cpu", resume=True)
+    assert resumed.ended == "finished"
+    assert tensors_of(folder / "best").keys() == tensors_of(workshop.run.folder / "best").keys()
+    for name, tensor in tensors_of(workshop.run.folder / "best").items():
+        assert torch.equal(tensor, tensors_of(folder / "best")[name]), name
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= load_file(path)
+    return found
+
+
+def a_saved_model_gives_the_same_results(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applied twice, loaded again by path, and fetched from a hub (here a folder)."""
+    best, path = workshop.run.folder / "best", workshop.example.inputs[0]
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(best))
+    system = workshop.system
+    expected = system.apply(workshop.loaded, path)
+    assert expected
+    assert all(isinstance(value, np.ndarray) for value in expected.values())
+    others = [workshop.loaded, latens.load(best, device="cpu"), latens.load("hub:someone/model", device="cpu")]
+    for loaded in others:
+        assert loaded.model_id == workshop.loaded.model_id
+        found = system.apply(loaded, path)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def odd_images() -> dict[str, Image.Image]:
+    waves = np.add.outer(np.arange(61), 2 * np.arange(83)) % 256
+    color = np.stack([waves, waves[::-1], waves[:, ::-1]], axis=-1).astype(np.uint8)
+    alpha = np.dstack([color, waves]).astype(np.uint8)
+    return {
+        "odd": Image.fromarray(color),
+        "gray": Image.fromarray(waves.astype(np.uint8)),
+        "rgba": Image.fromarray(alpha),
+        "16-bit": Image.fromarray((waves * 257).astype(np.uint16)),
+        "pixel": Image.fromarray(color[:1, :1]),
+        "row": Image.fromarray(color[:1]),
+        "palette": Image.fromarray(color).quantize(16),
+    }
+
+
+def odd_images_are_handled_or_refused(workshop: Workshop, folder: Path) -> None:
+    if workshop.example.kind != "image":
+        return
+    handled = 0
+    for name, image in odd_images().items():
+        path = folder / f"{name}.png"
+        image.save(path)
+        try:
+            result = workshop.system.apply(workshop.loaded, path)
+        except LatensError as error:
+            assert error.what, name
+            continue
+        handled += 1
+        floats = [value for value in result.values() if value.dtype.kind == "f"]
+        assert all(np.isfinite(value).all() for value in floats), name
+    assert handled >= 3, "refusing everything is no handling"
+    text = folder / "text.png"
+    text.write_text("no image")
+    for path in (text, folder / "missing.png"):
+        with pytest.raises(LatensError):
+            workshop.system.apply(workshop.loaded, path)
+
+
+def an_evaluation_is_deterministic(workshop: Workshop, folder: Path) -> None:
+    evaluation = workshop.system.evaluation
+    options = evaluation.options if evaluation.quick is None else evaluation.quick
+    sources: list[Source] = list(workshop.example.test_sources)
+    first = evaluation.run(workshop.loaded, sources, options, folder / "first")
+    second = evaluation.run(workshop.loaded, sources, options, folder / "first")  # continues: nothing is left to measure
+    fresh = evaluation.run(workshop.loaded, sources, options, None)
+    assert any(isinstance(block, Table) for block in [*first.blocks, *(b for part in first.parts for b in part.blocks)])
+    assert first.table() == second.table()
+    assert _without_times(first.to_dict()) == _without_times(fresh.to_dict())
+    first.save(folder)
+    assert {f"{first.name}.html", f"{first.name}.json"} <= {path.name for path in folder.iterdir()}
+
+
+def _without_times(plain: dict[str, object]) -> dict[str, object]:
+    """Tables hold times; the facts of an evaluation do not."""
+    return {name: value for name, value in plain.items() if name != "tables"}
+
+
+def cases_can_be_timed(workshop: Workshop) -> None:
+    cases = workshop.system.cases(workshop.loaded)
+    report = bench(cases, workshop.system.title, workshop.loaded.device, repeats=1)
+    assert [timing.name for timing in report.timings] == [case.name for case in cases]
+    assert all(timing.wall > 0 for timing in report.timings)
+    assert "peak memory" in report.table()
+
+
+def artifacts_are_made_at_tiny_scale(workshop: Workshop, folder: Path) -> None:
+    for name, artifact in workshop.system.artifacts.items():
+        report = artifact.make(workshop.lab(artifact.scales["tiny"], folder))
+        assert report.name == name
+        assert report.blocks or report.parts
+        report.save(folder)
+        assert (folder / f"{name}.html").stat().st_size > 500
+
+
+def artifacts_are_found_again(workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run of the same command trains and measures nothing."""
+    for name, artifact in workshop.system.artifacts.items():
+        lab = workshop.lab(artifact.scales["tiny"], folder)
+        monkeypatch.setattr(lab, "_train", lambda *args: pytest.fail(f"{name} trained again"))
+        before = lab.journal.path.read_bytes() if lab.journal.path and lab.journal.path.is_file() else b""
+        artifact.make(lab)
+        assert (lab.journal.path.read_bytes() if lab.journal.path and lab.journal.path.is_file() else b"") == before, name
+
+
+def the_demo_has_a_section(workshop: Workshop, folder: Path) -> None:
+    make = workshop.system.demo
+    if make is None:
+        return
+    section = make(workshop.loaded, folder)
+    assert section.heading
+    assert section.blocks or section.parts
+
+
+def what_is_loaded_says_what_it_is(workshop: Workshop) -> None:
+    loaded = workshop.loaded
+    assert loaded.name
+    assert len(loaded.model_id) == 64
+    assert loaded.precision in ("float32", "bfloat16")
+    assert str(loaded.device) == "cpu"
+    assert dataclasses.is_dataclass(workshop.example)
+
+
+PROMISES = (
+    members_are_there,
+    settings_mean_something,
+    misspelled_settings_are_refused,
+    every_recipe_builds,
+    gradients_reach_every_parameter,
+    training_lowers_the_loss,
+    a_stopped_run_ends_with_the_same_bits,
+    a_saved_model_gives_the_same_results,
+    odd_images_are_handled_or_refused,
+    an_evaluation_is_deterministic,
+    cases_can_be_timed,
+    artifacts_are_made_at_tiny_scale,
+    artifacts_are_found_again,
+    the_demo_has_a_section,
+    what_is_loaded_says_what_it_is,
+)

@@ -1,0 +1,26 @@
+"""Every promise over every system."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .promises import PROMISES
+from .workshop import Workshop
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_promise(promise: Callable[..., None], workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keep(promise, workshop, monkeypatch, tmp_path)
+
+
+def keep(promise: Callable[..., None], workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Calls a promise with what it asks for; artifacts share one folder, so that the second look finds them."""
+    folder = workshop.folder / "artifacts" if "artifacts" in promise.__name__ else tmp_path
+    folder.mkdir(exist_ok=True)
+    offered: dict[str, Any] = {"workshop": workshop, "folder": folder, "monkeypatch": monkeypatch}
+    promise(**{name: offered[name] for name in inspect.signature(promise).parameters})

@@ -1,0 +1,32 @@
+"""Words that name data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from latens.data.source import Source, parse_source
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("photos", Source("", "photos")),
+        ("hazy:fog", Source("hazy", "fog")),
+        ("kins:a.json,images", Source("kins", "a.json,images")),
+        ("simulated:opaque", Source("simulated", "opaque")),
+        ("./a:b", Source("", "./a:b")),
+        (Path("photos"), Source("", "photos")),
+    ],
+)
+def test_words(word: str | Path, found: Source) -> None:
+    assert parse_source(word) == found
+    assert str(found) == str(word)
+
+
+def test_a_path_that_exists_wins_over_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30").mkdir()
+    assert parse_source("12:30") == Source("", "12:30")
+    assert parse_source("12:31") == Source("12", "31")
