@@ -1,0 +1,171 @@
+"""Frozen integer coding of a mean-scale hyperprior: what encoder and decoder must agree on to the last bit.
+
+It holds the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
+coder, and the medians that z is rounded from. All of it is integers, stored with the weights and hashed with them, so a file
+decodes to the same latents on any machine.
+
+Letters: B batch, M channels of the latent y, N channels of the hyper-latent z, h w their sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latens.codes import coder
+from latens.codes.entropy import SCALE_MIN, FactorizedPrior
+from latens.codes.integer import IntegerNetwork
+from latens.codes.quantize import quantize_network
+from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
+from latens.errors import Corrupt, ModelError
+from latens.shapes import Float, Int
+
+LEVELS = 64  # Gaussian tables, log-spaced in scale
+SCALE_MAX = 256.0
+INPUT_BITS = 8  # z and its medians are counted in 1/256
+OUTPUT_BITS = 10  # means and scales are counted in 1/1024
+ACTIVATION_BITS = 11  # of the hyper-synthesis: few enough for float32 to carry the sums, at no measurable cost in rate
+Z_REACH = 255  # largest |z symbol|
+
+
+class LatentParameters(NamedTuple):
+    """Parameters of y, computed from z; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
+
+    mean: Float[Tensor, "B M h w"]
+    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table
+
+
+class FrozenCoding:
+    """Entropy coding with integers only. `tensors` and `spec` go into the model folder."""
+
+    def __init__(self, network: IntegerNetwork, medians: Int[Tensor, "N"], y: SymbolTables, z: SymbolTables) -> None:
+        self.network = network
+        self.medians = medians.to(torch.int64)
+        self.y_tables = y
+        self.z_tables = z
+        self.thresholds = scale_thresholds()
+
+    def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
+        """Integers nearest to z from the medians, held to +-255."""
+        offset = self.medians.to(z.device)[:, None, None].float() / (1 << INPUT_BITS)
+        return (z.float() - offset).round().clamp(-Z_REACH, Z_REACH).to(torch.int64)
+
+    def z_hat(self, symbols: Int[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
+        """The hyper-latent of given symbols; exact in float32."""
+        return self._fixed_point(symbols).float() / (1 << INPUT_BITS)
+
+    def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
+        """Mean and scale level of every symbol of y, the same on every machine."""
+        mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
+        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device))
+        return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
+
+    def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Standard deviation of the Gaussian tables of these levels, in quantization steps."""
+        return torch.from_numpy(scales()).float().to(level.device)[level]
+
+    def _fixed_point(self, symbols: Tensor) -> Tensor:
+        return (symbols << INPUT_BITS) + self.medians.to(symbols.device)[:, None, None]
+
+    def encode_z(self, symbols: Int[Tensor, "1 N h w"]) -> bytes:
+        return coder.encode(_flat(symbols).astype(np.int32), self._z_levels(symbols.shape), self.z_tables)
+
+    def decode_z(self, data: bytes, height: int, width: int) -> Int[Tensor, "1 N h w"]:
+        """Raises Corrupt for bytes that `encode_z` did not write."""
+        shape = (1, len(self.medians), height, width)
+        symbols = coder.decode(data, self._z_levels(shape), self.z_tables)
+        if np.abs(symbols).max(initial=0) > Z_REACH:
+            raise Corrupt("a hyper-latent symbol is out of range", section="hyper-latent")
+        return torch.from_numpy(symbols.astype(np.int64)).reshape(shape)
+
+    def _z_levels(self, shape: Sequence[int]) -> np.ndarray:
+        return np.repeat(np.arange(shape[1], dtype=np.int32), shape[2] * shape[3])
+
+    def encode_y(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
+        return coder.encode(_flat(symbols).astype(np.int32), _flat(levels).astype(np.uint8), self.y_tables)
+
+    def decode_y(self, data: bytes, levels: Int[Tensor, "1 M h w"]) -> Int[Tensor, "1 M h w"]:
+        """Raises Corrupt for bytes that `encode_y` did not write."""
+        symbols = coder.decode(data, _flat(levels).astype(np.uint8), self.y_tables)
+        return torch.from_numpy(symbols).reshape(levels.shape).to(torch.int64)
+
+    def code_length(
+        self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N h w"]
+    ) -> tuple[float, float]:
+        """Bits of y and of z by the tables, escapes included: what a file needs without headers and rounding to words."""
+        bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
+        return coder.ideal_bits(_flat(y), _flat(levels), self.y_tables), bits_z
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is frozen, as integer tensors."""
+        parts = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for prefix, tables in (("y", self.y_tables), ("z", self.z_tables)):
+            parts |= {f"{prefix}.{name}": torch.from_numpy(array) for name, array in tables.arrays().items()}
+        return {**parts, "medians": self.medians}
+
+    def spec(self) -> dict[str, Any]:
+        """What is not a tensor, for config.json: the network's layers and the result of its self-test."""
+        return {"network": self.network.spec(), "self_test": self.network.fingerprint()}
+
+    @classmethod
+    def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
+        """Undoes `tensors` and `spec`, and runs the self-test on `device`.
+
+        Raises ModelError when parts do not fit, DeviceMismatch when the device does not compute the stored result.
+        """
+        try:
+            named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+            network = IntegerNetwork.from_spec(spec["network"], named).to(device).verified(str(spec["self_test"]))
+            tables = [
+                SymbolTables(**{part: tensors[f"{which}.{part}"].numpy() for part in ("counts", "lows", "sizes")})
+                for which in ("y", "z")
+            ]
+            return cls(network, tensors["medians"], *tables)
+        except KeyError as error:
+            raise ModelError(f"the frozen coding of the model lacks {error}", hint="train or convert it again") from None
+
+
+def _flat(symbols: Tensor) -> np.ndarray:
+    return symbols.reshape(-1).cpu().numpy()
+
+
+def scales() -> np.ndarray:
+    """The standard deviations of the Gaussian tables, from 0.11 to 256 quantization steps."""
+    return np.geomspace(SCALE_MIN, SCALE_MAX, LEVELS)
+
+
+def scale_thresholds() -> Int[Tensor, "63"]:
+    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales."""
+    table = scales()
+    return torch.from_numpy(np.round(np.sqrt(table[1:] * table[:-1]) * (1 << OUTPUT_BITS)).astype(np.int64))
+
+
+@torch.no_grad()
+def freeze(
+    hyper_synthesis: nn.Sequential,
+    prior: FactorizedPrior,
+    hyper_latents: Float[Tensor, "n N h w"],
+    *,
+    activation_bits: int = ACTIVATION_BITS,
+) -> FrozenCoding:
+    """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
+
+    `hyper_latents`, of any real images, set the ranges of the integer network. More than 11 `activation_bits` are finer and
+    need float64 to carry the sums, which takes twice as long. Raises ValueError for layers that cannot be made exact.
+    """
+    medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
+    masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
+    network = quantize_network(
+        hyper_synthesis,
+        hyper_latents,
+        input_frac_bits=INPUT_BITS,
+        input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
+        output_frac_bits=OUTPUT_BITS,
+        activation_bits=activation_bits,
+        float32=activation_bits <= ACTIVATION_BITS,
+    )
+    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))
