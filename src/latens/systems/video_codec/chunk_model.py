@@ -33,7 +33,7 @@ from latens.nn.conv import Residual, down, unfold
 from latens.nn.init import small
 from latens.nn.transforms import FOLD, folded_mask, hyper_analysis, hyper_synthesis
 from latens.shapes import Float, Int
-from latens.systems.video_codec.codec import Rounding
+from latens.systems.video_codec.codec import PRIOR_SPREAD, Rounding
 from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig
 from latens.systems.video_codec.model import CodedClip
 
@@ -62,10 +62,9 @@ class ChunkCodec(nn.Module):
         self.synthesis = ChunkSynthesis(config)
         self.hyper_analysis = hyper_analysis(m, k, paper=False)
         self.hyper_synthesis = hyper_synthesis(k, k, m, paper=False)
-        self.prior = FactorizedPrior(k)
+        self.prior = FactorizedPrior(k, spread=PRIOR_SPREAD)
         self.gains = RateGains(config.lambdas, m)
-        # The slope dD/dR is proportional to the squared step, so a level changes the gain by a quarter of an octave.
-        self.response = nn.Parameter(torch.full((m, config.frames), -0.25 * math.log(2) / config.frames))
+        self.response = nn.Parameter(torch.ones(m, config.frames))  # to a level of the quality map
 
     def forward(
         self,
@@ -132,8 +131,11 @@ class ChunkCodec(nn.Module):
         return CodedChunk(self.synthesis(y_hat, context), bits, self.prior.bits(rated_z).sum((1, 2, 3)))
 
     def map_gain(self, levels: Int[Tensor, "B T a b"]) -> Float[Tensor, "B M h w"]:
-        """What the quality map adds to the log-gain of every entry of the latent."""
-        coarse = torch.einsum("btij,mt->bmij", levels.float(), self.response)
+        """What the quality map adds to the log-gain of every entry of the latent.
+
+        The slope dD/dR is proportional to the squared step, so a level starts as a quarter of an octave, shared by the frames.
+        """
+        coarse = torch.einsum("btij,mt->bmij", levels.float(), self.response) * (-0.25 * math.log(2) / self.config.frames)
         return F.interpolate(coarse, scale_factor=float(MAP_CELL // BLOCK), mode="bilinear", align_corners=False)
 
     def _padded(self, clip: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T2 C H2 W2"]:

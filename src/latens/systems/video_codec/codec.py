@@ -29,6 +29,7 @@ from latens.systems.video_codec.config import CodecSize
 
 Rounding: TypeAlias = Literal["mixed", "plain"]  # in training; in use
 SCALE_RATIO = (256.0 / SCALE_MIN) ** (1 / 63)  # r, from one of the 64 scales of the coder's tables to the next
+PRIOR_SPREAD = 4.0  # width of the density of hyper-latents when training starts
 GAIN_START = math.log(math.expm1(0.05))  # output of the gain decoder at which h = 1 + softplus = 1.05
 
 
@@ -53,7 +54,7 @@ class Hyper(nn.Module):
         super().__init__()
         self.hyper_analysis = hyper_analysis(size.latent, size.hyper, paper=paper)
         self.hyper_synthesis = hyper_synthesis(size.hyper, size.hyper, size.latent, paper=paper)
-        self.prior = FactorizedPrior(size.hyper)
+        self.prior = FactorizedPrior(size.hyper, spread=PRIOR_SPREAD)
 
     def parameters_of(self, y: Float[Tensor, "B M h w"], rounding: Rounding) -> Parameters:
         """Mean and scale of every entry of y, float32; they depend on the rounded z alone."""

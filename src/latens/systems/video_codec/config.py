@@ -118,7 +118,7 @@ class ChunkConfig:
 
     kind: Literal["chunk"] = "chunk"  # which model
     frames: Annotated[int, Ge(2), Le(8)] = 4  # of one chunk
-    latent: Annotated[int, Ge(3)] = 192  # channels of the latent
+    latent: Annotated[int, Ge(3)] = 256  # channels of the latent
     hyper: Count = 96  # channels of the hyper-latent, which has 1/32 of the size
     trunk: Count = 160  # channels of the common layers at 1/8 of the size
     blocks: Count = 3  # residual blocks of the synthesis trunk

@@ -48,7 +48,7 @@ def tiny() -> VideoTraining:
 def cpu() -> VideoTraining:
     """Scale-space flow on one core: a trunk at a constant rate without a known end, from the image codec (--init).
 
-    The codec of first frames keeps its weights. `cpu_decay` with --init RUN/checkpoints/step-N makes a usable model.
+    The codec of first frames keeps its weights. `cpu_decay` with --init RUN/best makes a usable model.
     """
     return TrainConfig(
         system="video_codec",
@@ -73,22 +73,22 @@ def cpu_decay() -> VideoTraining:
 
 
 def cpu_roi_loss() -> VideoTraining:
-    """From `cpu` (--init): the loss knows the region, the codec does not."""
+    """From `cpu` (--init RUN/best): the loss knows the region, the codec does not."""
     return _with(cpu_decay(), "cpu_roi_loss", RoiLoss())
 
 
 def cpu_obic() -> VideoTraining:
-    """From `cpu` (--init): separate hyper-codecs for region and background."""
+    """From `cpu` (--init RUN/best): separate hyper-codecs for region and background."""
     return _with(cpu_decay(), "cpu_obic", Obic())
 
 
 def cpu_implicit() -> VideoTraining:
-    """From `cpu` (--init): the encoders see the mask."""
+    """From `cpu` (--init RUN/best): the encoders see the mask."""
     return _with(cpu_decay(), "cpu_implicit", Implicit())
 
 
 def cpu_scaling() -> VideoTraining:
-    """From `cpu` (--init): the encoders see the mask, and a gain that is sent coarsens the background."""
+    """From `cpu` (--init RUN/best): the encoders see the mask, and a gain that is sent coarsens the background."""
     return _with(cpu_decay(), "cpu_scaling", LatentScaling())
 
 
@@ -104,7 +104,7 @@ def cpu_chunk() -> VideoTraining:
 
 
 def cpu_chunk_decay() -> VideoTraining:
-    """A branch of `cpu_chunk` (--init) whose rate falls to zero, about an hour."""
+    """A branch of `cpu_chunk` (--init RUN/best) whose rate falls to zero, about an hour."""
     return replace(cpu_decay(), recipe="cpu_chunk_decay", model=cpu_chunk().model, data=cpu_chunk().data)
 
 

@@ -51,11 +51,12 @@ def match_scales(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
     for hook in hooks:
         hook.remove()
     for name, latent in latents.items():
-        analysis, synthesis = parts[f"{name}hyper_analysis"], parts[f"{name}hyper_synthesis"]
-        last = cast("nn.Conv2d", analysis[-1])  # type: ignore[index]
+        analysis, synthesis = (cast("nn.Sequential", parts[f"{name}hyper_{side}"]) for side in ("analysis", "synthesis"))
+        last = cast("nn.Conv2d", analysis[-1])
         last.weight.mul_(Z_START / analysis(latent).square().mean().sqrt().clamp_min(1e-3))
         scale = latent.float().square().mean((0, 2, 3)).sqrt().clamp_min(SCALE_MIN)
-        cast("nn.Conv2d", synthesis[-1]).bias[len(scale) :] = scale  # type: ignore[index]
+        bias = cast("Tensor", synthesis[-1].bias)
+        bias[len(scale) :] = scale
 
 
 def first_pass(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
