@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import correlate1d
 
-from latens.nn.warp import gaussian_blur, match_blocks, scale_space_volume, warp, warp_volume
+from latens.nn.warp import gaussian_blur, match_blocks, scale_space_volume, search_motion, warp, warp_volume
 
 
 def test_blur_is_that_of_a_direct_sum() -> None:
@@ -92,6 +92,15 @@ def test_block_matching_finds_fractions() -> None:
     found = match_blocks(warp(scene, flow), scene, 3)[:, :, 8:-8, 8:-8]
     error = (found - flow[:, :, 8:-8, 8:-8]).abs().mean((0, 2, 3))
     assert float(error.max()) < 0.2  # whole pixels would be off by 0.3 and 0.4
+
+
+def test_search_from_coarse_to_fine_finds_a_long_shift() -> None:
+    scene = gaussian_blur(torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(2)), 3.0)
+    reference, current = scene[:, :, 32:128, 32:128], scene[:, :, 15:111, 53:149]
+    found = search_motion(current, reference, 4)[:, :, 16:-16, 16:-16]
+    assert found.shape == (1, 2, 16, 16)
+    error = (found - torch.tensor([21.0, -17.0])[:, None, None]).abs()
+    assert float(error.median()) < 0.5
 
 
 def test_flat_areas_stay() -> None:

@@ -107,6 +107,23 @@ def match_blocks(
     return torch.cat([x, y], dim=1)
 
 
+@torch.no_grad()
+def search_motion(
+    current: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"], reach: int
+) -> Float[Tensor, "B 2 H/2 W/2"]:
+    """Flow in pixels that warps `reference` to `current`, by block matching from coarse to fine.
+
+    The full search covers `reach` samples at 1/8 of the size; two more, at 1/4 and 1/2, cover two samples around its result.
+    Needs sides that are multiples of 8.
+    """
+    flow = match_blocks(F.avg_pool2d(current, 8), F.avg_pool2d(reference, 8), reach)
+    for factor in (4, 2):
+        fine, other = F.avg_pool2d(current, factor), F.avg_pool2d(reference, factor)
+        flow = F.interpolate(2 * flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+        flow = flow + match_blocks(fine, warp(other, flow), 2)
+    return 2 * flow
+
+
 def _vertex(costs: Tensor, best: Tensor, place: Tensor, side: int, stride: int) -> Tensor:
     """Minimum of the parabola through a cost and its two neighbors along an axis, within half a pixel; 0 at the ends."""
     inside = (place > 0) & (place < side - 1)

@@ -8,6 +8,7 @@ from latens.codes.coding import scales
 from latens.systems.video_codec.codec import SCALE_RATIO, GainCodec, Hyper, gain_steps, step_of
 from latens.systems.video_codec.config import LatentScaling, Method, Obic, Plain
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow, cells_of, map_cost
+from latens.systems.video_codec.motion import flow_basis
 from latens.systems.video_codec.objective import bits_per_pixel
 
 from .conftest import GAIN, METHODS, small_flow
@@ -143,6 +144,16 @@ def test_gains_start_at_the_plain_codec() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- starts
+
+
+def test_linear_path_of_motion_starts_without_loss() -> None:
+    analysis, synthesis = flow_basis(32)
+    field = torch.randn(5, 2, 4, 4)
+    y = torch.einsum("bcij,mcij->bm", field, analysis)
+    torch.testing.assert_close(torch.einsum("bm,mcij->bcij", y, synthesis), field)
+    constant = torch.einsum("cij,mcij->m", torch.stack([torch.full((4, 4), 3.0), torch.zeros(4, 4)]), analysis)
+    assert constant[0] == pytest.approx(24)  # eight steps per unit
+    assert float(constant[1:].abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: method.kind)

@@ -6,17 +6,28 @@ import numpy as np
 import pytest
 import torch
 
+from latens.codes.entropy import SCALE_MIN
 from latens.codes.refine import PEAK
 from latens.data.source import Source
 from latens.settings import SettingsError
-from latens.systems.video_codec.config import ChunkConfig, Plain, RoiLoss, ScaleSpaceFlowConfig, VideoLoss
+from latens.systems.video_codec.chunk_model import ChunkCodec
+from latens.systems.video_codec.codec import HyperpriorCodec
+from latens.systems.video_codec.config import (
+    ChunkConfig,
+    LatentScaling,
+    Plain,
+    RoiLoss,
+    ScaleSpaceFlowConfig,
+    VideoLoss,
+    VideoModel,
+)
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
 from latens.systems.video_codec.objective import RateDistortion, region_psnr
 from latens.systems.video_codec.recipes import RECIPES
-from latens.systems.video_codec.trainable import build
+from latens.systems.video_codec.trainable import Z_START, build, first_pass
 from latens.training.run import train
 
-from .conftest import small_flow
+from .conftest import GAIN, small_chunk, small_flow
 
 
 class Fixed(torch.nn.Module):
@@ -87,6 +98,23 @@ def test_the_codec_of_first_frames_can_stay(clips: Callable[..., Path]) -> None:
     parts = build(config, [Source("clips", str(clips(height=224, width=224)))])
     assert not any(parameter.requires_grad for parameter in parts.model.intra.parameters())  # type: ignore[union-attr]
     assert all(parameter.requires_grad for parameter in parts.model.motion.parameters())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("model", [small_flow(LatentScaling(gain=GAIN)), small_chunk()], ids=lambda model: model.kind)
+@torch.no_grad()
+def test_hyper_codecs_start_at_the_size_of_their_latents(model: VideoModel, clips: Callable[..., Path]) -> None:
+    config = replace(RECIPES["tiny"](), model=model, data=replace(RECIPES["tiny"]().data, frames=4))
+    parts = build(config, [Source("clips", str(clips()))])
+    codec = parts.model
+    latents: list[torch.Tensor] = []
+    part = codec if isinstance(codec, ChunkCodec) else codec.residual
+    assert isinstance(part, ChunkCodec | HyperpriorCodec)
+    part.hyper_analysis.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    first_pass(codec, parts.data.batch(0, 0))  # type: ignore[arg-type]
+    found = part.hyper_synthesis[-1].bias[latents[0].shape[1] :]  # type: ignore[index]
+    expected = latents[0].square().mean((0, 2, 3)).sqrt().clamp_min(SCALE_MIN)
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.0)  # motion is rounded from other means now
+    assert float(part.hyper_analysis(latents[0]).square().mean().sqrt()) == pytest.approx(Z_START, rel=0.2)  # up to its bias
 
 
 def test_settings_without_effect_are_refused() -> None:

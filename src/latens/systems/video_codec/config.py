@@ -90,7 +90,7 @@ class ScaleSpaceFlowConfig:
     residual: CodecSize = CodecSize(hidden=64, latent=256, hyper=64)  # difference of frame and prediction
     levels: Annotated[int, Ge(1), Le(6)] = 3  # blurred versions of the reference in the scale-space volume
     sigma: Positive = 1.5  # blur of the first of them in pixels
-    search: Natural = 6  # reach of the block matching that the motion encoder sees, in 4 pixels; 0: it sees none
+    search: Natural = 4  # reach of the block matching that the motion encoder sees, in 8 pixels; 0: it sees none
     lambdas: Rates = EIGHT_RATES  # weights of distortion, increasing; one for each rate
     group: Count = 12  # frames from one first frame to the next
     method: Method = Plain()  # treatment of the region

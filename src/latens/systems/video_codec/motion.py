@@ -1,8 +1,8 @@
 """Transforms of motion: two frames -> latent -> scale-space flow.
 
-The compact ones start as a block motion compensation: the encoder finds the motion of blocks of 16 x 16 pixels by a full
-search, a linear path carries it through two channels of the latent, and the deep paths refine both ends. Only the encoder
-searches; a decoder needs the latent alone.
+The compact ones start as a classical motion compensation: the encoder searches motion from coarse to fine, a linear path
+carries it as cosine transforms of 4 x 4 vectors to a latent, and deep paths refine both ends. Only the encoder searches; a
+decoder needs the latent alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from latens.nn.conv import Residual, down, up
 from latens.nn.init import small
 from latens.nn.transforms import FOLD, folded_mask, paper_analysis, paper_synthesis
-from latens.nn.warp import match_blocks, warp
+from latens.nn.warp import search_motion, warp
 from latens.shapes import Float
 from latens.systems.video_codec.config import STRIDE, ScaleSpaceFlowConfig
 
 FLOW_UNIT = 4.0  # pixels per unit of the networks' flow
-FLOW_GAIN = 8.0  # quantization steps per unit of flow at the middle rate, when training starts
+# Quantization steps per unit of the mean flow of 16 x 16 pixels at the middle rate, when training starts, and how much fewer
+# there are for a coefficient of frequency f: 1 + FINE_FLOW f.
+FLOW_GAIN = 8.0
+FINE_FLOW = 1.5
 CELL = STRIDE // FOLD  # samples of the folded image per latent sample and side
 
 
@@ -53,9 +56,8 @@ class CompactMotionAnalysis(nn.Module):
         self.deep = nn.Sequential(Residual(n), down(n, wide), Residual(wide), small(down(wide, m)))
         self.linear = nn.Conv2d(2, m, CELL, stride=CELL)
         with torch.no_grad():
-            nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]
-            self.linear.weight[0, 0] = self.linear.weight[1, 1] = FLOW_GAIN / CELL**2
+            self.linear.weight.copy_(flow_basis(m)[0])
         self.mask = folded_mask(n) if mask else None
 
     def forward(
@@ -72,7 +74,7 @@ class CompactMotionAnalysis(nn.Module):
     def _searched(self, frame: Tensor, reference: Tensor) -> Float[Tensor, "B 2 H/4 W/4"]:
         if not self.search:
             return frame.new_zeros(len(frame), 2, frame.shape[2] // FOLD, frame.shape[3] // FOLD)
-        return match_blocks(F.avg_pool2d(frame, FOLD), F.avg_pool2d(reference.detach(), FOLD), self.search)
+        return F.avg_pool2d(search_motion(frame, reference.detach(), self.search), 2) / FLOW_UNIT
 
 
 class MotionSynthesis(nn.Module):
@@ -104,13 +106,30 @@ class CompactMotionSynthesis(nn.Module):
         )
         self.linear = nn.Conv2d(m, 2 * CELL * CELL, 1)
         with torch.no_grad():
-            nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]
-            self.linear.weight[: CELL * CELL, 0] = self.linear.weight[CELL * CELL :, 1] = 1 / FLOW_GAIN
+            self.linear.weight.copy_(flow_basis(m)[1].flatten(1).T[:, :, None, None])
 
     def forward(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B 3 4h 4w"]:
         linear = F.pixel_shuffle(self.linear(y), CELL)
         return self.deep(y) + F.pad(linear, (0, 0, 0, 0, 0, 1))
+
+
+def flow_basis(channels: int) -> tuple[Float[Tensor, "M 2 4 4"], Float[Tensor, "M 2 4 4"]]:
+    """Analysis and synthesis functions of 4 x 4 flow vectors: cosine products of lowest frequency, dx and dy in turn.
+
+    Channels beyond all 32 of them are zero.
+    """
+    steps = torch.arange(CELL)
+    waves = torch.cos(torch.pi * (2 * steps + 1) * steps[:, None] / (2 * CELL))
+    analysis, synthesis = torch.zeros(channels, 2, CELL, CELL), torch.zeros(channels, 2, CELL, CELL)
+    order = sorted((i * i + j * j, i, j) for i in range(CELL) for j in range(CELL))
+    for index in range(min(channels, 2 * CELL * CELL)):
+        squared, i, j = order[index // 2]
+        product = waves[i][:, None] * waves[j]
+        gain = FLOW_GAIN / (1 + FINE_FLOW * squared**0.5)
+        analysis[index, index % 2] = gain * product / product.square().sum()
+        synthesis[index, index % 2] = product / gain
+    return analysis, synthesis
 
 
 def enlarged(field: Float[Tensor, "B C H/4 W/4"]) -> Float[Tensor, "B C H W"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,9 +18,13 @@ from latens.shapes import Float
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, LatentScaling, Plain, VideoLoss
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
-from latens.training.objective import ONE_OPTIMIZER, Export, Step
+from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
 VideoCodec: TypeAlias = ScaleSpaceFlow | ChunkCodec
+
+
+# Small changes of a flow move whole regions of the prediction, so its layers learn more slowly.
+FLOW_OPTIMIZER = MappingProxyType({"model": (Group(("intra", "residual")), Group(("motion",), lr_factor=0.3))})
 
 
 class Draw(NamedTuple):
@@ -35,10 +40,11 @@ class RateDistortion:
     Errors of the background count 1 / (gamma ga). Raising both by ga is ours: 003 trains with ga = 1 alone.
     """
 
-    optimizers = ONE_OPTIMIZER
+    optimizers: Mapping[str, Sequence[Group]]
 
     def __init__(self, config: VideoLoss, model: VideoCodec) -> None:
         self.config = config
+        self.optimizers = ONE_OPTIMIZER if isinstance(model, ChunkCodec) else FLOW_OPTIMIZER
         self.lambdas = model.config.lambdas
         sizes = model.config
         chunk = isinstance(sizes, ChunkConfig)

@@ -56,7 +56,7 @@ def cpu() -> VideoTraining:
         model=ScaleSpaceFlowConfig(),
         data=ClipConfig(),
         objective=VideoLoss(train_intra=False),
-        optim=Muon(lr=1e-3, muon_lr=3e-3, warmup=100, ema=0.999, decay_share=0.0),
+        optim=Muon(lr=5e-4, muon_lr=1e-3, warmup=100, ema=0.999, decay_share=0.0),
         run=RunConfig(steps=10_000_000, precision="no", log_every=20, validate_every=500, checkpoint_every=250, keep=3),
     )
 
@@ -67,7 +67,7 @@ def cpu_decay() -> VideoTraining:
         cpu(),
         recipe="cpu_decay",
         objective=VideoLoss(),
-        optim=Muon(lr=1e-3, muon_lr=3e-3, warmup=50, ema=0.998, decay_share=0.95),
+        optim=Muon(lr=5e-4, muon_lr=1e-3, warmup=50, ema=0.998, decay_share=0.95),
         run=RunConfig(steps=2500, precision="no", log_every=20, validate_every=500, checkpoint_every=250),
     )
 
