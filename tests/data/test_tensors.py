@@ -48,4 +48,4 @@ def test_files_hold_the_pixels() -> None:
 def test_places_are_spread_and_stay() -> None:
     places = [place_of(f"{number}.png") for number in range(2000)]
     assert 0.47 < float(np.mean(places)) < 0.53
-    assert place_of("a.png") == 0x7f071235 / 2**32  # sha256sum: splits of released models depend on it
+    assert place_of("a.png") == 0x7F071235 / 2**32  # sha256sum: splits of released models depend on it
