@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ HUB = "hub:"
 CONFIG, WEIGHTS, CODING = "config.json", "model", "entropy"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
+OURS = re.compile(r"(model|entropy)(-\d+)?\.safetensors")
 SHARD = 4_800_000  # bytes of tensors in one file
 
 
@@ -45,8 +47,10 @@ def save_model(
         for name, shard in zip(files[kind], shards, strict=True):
             write_atomic(folder / name, save(_plain(shard)))
     write_atomic(folder / CONFIG, (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
-    for stale in set(folder.glob("*.safetensors")) - {folder / name for names in files.values() for name in names}:
-        stale.unlink()
+    written = {name for names in files.values() for name in names}
+    for path in list(folder.iterdir()):
+        if OURS.fullmatch(path.name) and path.name not in written:  # of a larger model that was here before
+            path.unlink()
 
 
 def load_model(folder: Path) -> ModelFolder:
