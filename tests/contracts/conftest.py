@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from latens.catalogue import SYSTEMS
@@ -32,11 +29,5 @@ def system(system_name: str) -> AnySystem:
 
 
 @pytest.fixture(scope="session")
-def workshops() -> Iterator[dict[str, Workshop]]:
-    yield {}
-
-
-@pytest.fixture(scope="session")
-def workshop(system: AnySystem, workshops: dict[str, Workshop], tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    folder: Path = tmp_path_factory.mktemp(f"contract-{system.name}")
-    return workshops.setdefault(system.name, Workshop(system, folder))
+def workshop(system: AnySystem, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(system, tmp_path_factory.mktemp(f"contract-{system.name}"))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from latens.inference.demo import write_demo
 from PIL import Image
 
 from latens import catalogue
 from latens.data.annotations import read_annotations
 from latens.data.instances import Layers, paint
 from latens.hub import load_model
-from latens.inference.demo import write_demo
 from latens.inference.page import Gallery, Links, Table
 from latens.systems.amodal import demo
 from latens.systems.amodal.draw import DIM, hidden_parts

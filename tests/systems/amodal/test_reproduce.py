@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from latens.inference.reproduction import spread
 from PIL import Image
 
 from latens.data.annotations import to_document
@@ -18,7 +19,6 @@ from latens.data.instances import Collection, paint, scene_of
 from latens.errors import InputError, UsageError
 from latens.hub import load_model
 from latens.inference.page import Table
-from latens.inference.reproduction import spread
 from latens.systems.amodal import experiments
 from latens.systems.amodal.codebook import code_quality, held_out_crops
 from latens.systems.amodal.config import MaskCodeConfig

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latens.inference.demo import Photograph
 from PIL import Image
 
-from latens.inference.demo import Photograph
 from latens.inference.page import Figure, Gallery, Links, Page, Section
 from latens.metrics.image import psnr
 from latens.systems.image_codec.demo import CROP, CURVE, SHOWN, show

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from latens.inference.demo import Photograph, write_demo
 from PIL import Image
 
 from latens import catalogue
 from latens.hub import load_model
-from latens.inference.demo import Photograph, write_demo
 from latens.inference.page import Figure, Links, Table
 from latens.systems.parts import demo
 from latens.systems.parts.gallery import PRESENT, peaks

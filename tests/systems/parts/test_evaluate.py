@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.experiments.journal import claim
 from latens.errors import InputError, UnreadableInput, UsageError
+from latens.experiments.journal import claim
 from latens.inference.page import Figure, Table
 from latens.systems.parts import bench, tables
 from latens.systems.parts.dataset import Squares, readable
