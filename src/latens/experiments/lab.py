@@ -198,7 +198,7 @@ def _same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
             try:
                 if decode_like(value, upgrade_run(record[name])) != value:
                     return False
-            except (SettingsError, TypeError, AttributeError):
+            except (SettingsError, TypeError, ValueError, AttributeError):
                 return False
         elif json.loads(json.dumps(value)) != record[name]:
             return False

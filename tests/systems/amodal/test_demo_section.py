@@ -19,7 +19,7 @@ from latens.inference.page import Gallery, Links, Table
 from latens.systems.amodal import demo
 from latens.systems.amodal.draw import DIM, hidden_parts
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
-from latens.systems.amodal.simulate import Sample
+from latens.data.instances import Sample
 from latens.systems.amodal.sources import Simulated
 
 

@@ -96,7 +96,7 @@ def test_a_short_run_learns_shapes_and_keeps_the_codebook_alive() -> None:
 
 def test_jitter_moves_boxes_as_proposals_do() -> None:
     from latens.systems.amodal.dataset import mask_crops
-    from latens.systems.amodal.simulate import Sample
+    from latens.data.instances import Sample
 
     mask = np.zeros((1, 64, 64), dtype=bool)
     mask[0, 16:48, 16:48] = True

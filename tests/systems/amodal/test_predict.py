@@ -25,10 +25,10 @@ from latens.systems.amodal import evaluate as evaluation
 from latens.systems.amodal.bench import run as bench
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.order import front_margins, layers_of
+from latens.systems.amodal.layering import front_margins, layers_of
 from latens.systems.amodal.outputs import Frame, add_rois, contour, eccentricity, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load, ordered, paste_each
-from latens.systems.amodal.simulate import embryo
+from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.sources import Simulated
 
 

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from latens.errors import InputError
-from latens.systems.amodal.compose import Source, composite, read_sources, split_of
+from latens.systems.amodal.simulator.nuclei import Source, composite, read_sources, split_of
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
-from latens.systems.amodal.shapes import shapes
-from latens.systems.amodal.simulate import Cells, Sample, embryo, pack
+from latens.systems.amodal.simulator.shapes import shapes
+from latens.data.instances import Sample
+from latens.systems.amodal.simulator.embryos import Cells, embryo, pack
 from latens.systems.amodal.sources import Annotated, HeldOut, source_of, together, turned
 
 

@@ -1,1 +1,0 @@
-"""Amodal instance segmentation with vector-quantised shape codes (000)."""

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.data.instances import Sample
 from latens.data.masks import boxes_of, crop
+from latens.data.tensors import to_tensor
 from latens.errors import InputError
 from latens.shapes import Float
 from latens.systems.amodal.config import AmodalConfig, LossConfig, SceneConfig
-from latens.systems.amodal.simulate import Sample
-from latens.systems.amodal.sources import Source
+from latens.systems.amodal.sources import ImageSource
 from latens.training.data import generator
 
 JITTER = 0.1  # sides of a box move by this share of its extent, as proposals do
@@ -29,7 +30,7 @@ class AmodalData:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[ImageSource],
         model: AmodalConfig,
         scenes: SceneConfig,
         code_steps: int,
@@ -78,18 +79,12 @@ def collate(samples: Sequence[Sample], size: int) -> dict[str, Tensor]:
         label.append(sample.layers.category)
         owner.append(np.full(len(sample.layers.category), index))
     return {
-        "image": to_tensor(image),
+        "image": to_tensor(image, channels_last=True),
         "amodal": torch.from_numpy(np.concatenate(amodal).astype(np.uint8)),
         "visible": torch.from_numpy(np.concatenate(visible).astype(np.uint8)),
         "label": torch.from_numpy(np.concatenate(label).astype(np.int64)),
         "owner": torch.from_numpy(np.concatenate(owner).astype(np.int64)),
     }
-
-
-def to_tensor(pixels: np.ndarray) -> Float[Tensor, "B 3 H W"]:
-    """(B, H, W, 3) bytes -> floats in [0, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    return tensor.float().div(255).contiguous(memory_format=torch.channels_last)
 
 
 def mask_crops(rng: np.random.Generator, samples: Sequence[Sample], count: int, size: int) -> Float[Tensor, "N 1 S S"]:

@@ -1,8 +1,7 @@
-"""What is minimised: Eq. 1 for the mask code in the first steps, then the sum of section 4.3 with the code frozen."""
+"""The losses: Eq. 1 for the mask code in the first steps, then the sum of section 4.3 with the code frozen."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,13 +13,14 @@ from latens.codes.vq import usage
 from latens.data.instances import Layers
 from latens.data.masks import boxes_of, crop
 from latens.metrics.instances import Quality
+from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.amodal.config import LossConfig
 from latens.systems.amodal.draw import overlay
+from latens.systems.amodal.layering import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode, code_loss
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Regions, Training, Truth
-from latens.systems.amodal.predict import SURE, ordered, paste_each
-from latens.training.objective import Export, Step
+from latens.training.objective import Export, Group, Step
 
 HIDDEN = 0.05  # hidden fraction from which ASN calls an object occluded
 ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
@@ -29,22 +29,26 @@ ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
 class AmodalObjective:
     """Two stages in one run: up to `code_steps` the mask code, then the pipeline that reads and decodes it."""
 
-    optimizers: Mapping[str, tuple[str, ...]]
+    optimizers: Mapping[str, Sequence[Group]]
 
     def __init__(self, config: LossConfig, model: AmodalRCNN, code_steps: int) -> None:
         self.config = config
         self.code_steps = code_steps
         parts = [name for name, _ in model.named_children() if name != "code"]
-        self.optimizers = {"model": tuple(f"{name}." for name in parts)}
+        self.optimizers = {"model": (Group(tuple(f"{name}." for name in parts)),)}
         if code_steps:
-            self.optimizers = {"code": ("code.",), **self.optimizers}
+            self.optimizers = {"code": (Group(("code.",)),), **self.optimizers}
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         code: MaskAutoencoder | None = getattr(getattr(model, "module", model), "code", None)
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if code is not None and not together:
             code.requires_grad_(step < self.code_steps)
-        rest = idle(model) if together else torch.zeros((), device=batch["image" if "image" in batch else "crops"].device)
+        rest = (
+            zero_from_all_parameters(model)
+            if together
+            else torch.zeros((), device=batch["image" if "image" in batch else "crops"].device)
+        )
         if code is not None and step < self.code_steps:
             found_code: MaskCode = model(batch["crops"], None)
             update = self.code_step(found_code, batch["crops"], code)
@@ -106,7 +110,7 @@ class AmodalObjective:
                 numbers["loss"] += 1 - numbers["code_iou"]
         return numbers
 
-    def pictures(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    def images(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """Up to four held-out pictures with what is found now, above those with the truth."""
         batch = {name: tensor.cpu() for name, tensor in batches[0].items()}
         found = model.detect(batches[0]["image"])
@@ -124,10 +128,10 @@ class AmodalObjective:
     def export(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the sizes with the classes of the data filled in."""
         weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
-        return Export(weights, {}, {"model": dataclasses.asdict(model.config)})
+        return Export(weights, {}, {"model": to_dict(model.config)})
 
 
-def idle(model: nn.Module) -> Float[Tensor, ""]:
+def zero_from_all_parameters(model: nn.Module) -> Float[Tensor, ""]:
     """Zero, by way of every parameter: processes that train together wait for a gradient of each, in either stage."""
     return 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
 
@@ -138,8 +142,8 @@ def truth_of(batch: dict[str, Tensor]) -> Truth:
 
 def found_layers(found: Detections, size: tuple[int, int]) -> Layers:
     """Dense masks of the sure objects at a size (H, W), as `AmodalSegmenter` makes them."""
-    kept = found.scores >= SURE
-    amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SURE
+    kept = found.scores >= SCORE_THRESHOLD
+    amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SCORE_THRESHOLD
     visible = paste_each(found.visible[kept], found.boxes[kept], size)
     return ordered(amodal, visible, found.scores[kept].cpu().numpy(), found.label[kept].cpu().numpy())
 

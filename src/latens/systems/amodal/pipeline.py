@@ -39,12 +39,11 @@ from latens.systems.amodal.heads import (
     OcclusionClassifier,
     ShapeCodeModule,
     VisibleHead,
+    pool_regions,
 )
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode
-from latens.systems.amodal.regions import pool_regions
 
 STRIDES = (4, 8, 16, 32)  # of the maps that regions are pooled from
-STRIDE = 32  # sides of a picture are multiples of this
 VISIBLE_GRID = 28
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeAlias
 
 from latens.systems.amodal.config import (
     AmodalConfig,
@@ -21,8 +22,10 @@ from latens.systems.amodal.config import (
 )
 from latens.training.config import Adam, RunConfig, TrainConfig
 
+AmodalTraining: TypeAlias = TrainConfig[AmodalConfig, SceneConfig, LossConfig]
 
-def tiny() -> TrainConfig:
+
+def tiny() -> AmodalTraining:
     """Seconds on a CPU; for tests."""
     return TrainConfig(
         system="amodal",
@@ -43,7 +46,7 @@ def tiny() -> TrainConfig:
     )
 
 
-def cpu() -> TrainConfig:
+def cpu() -> AmodalTraining:
     """Two CPU cores, under two hours: the bundled model, pictures of 256 pixels, ResNet-18 of half width."""
     return replace(
         tiny(),
@@ -56,7 +59,7 @@ def cpu() -> TrainConfig:
     )
 
 
-def cpu_code() -> TrainConfig:
+def cpu_code() -> AmodalTraining:
     """The mask code of `cpu` alone, at the rate that suits it, for runs that share it through `objective.code_from`."""
     base = cpu()
     return replace(
@@ -67,7 +70,7 @@ def cpu_code() -> TrainConfig:
     )
 
 
-def cpu_fcn() -> TrainConfig:
+def cpu_fcn() -> AmodalTraining:
     """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path makes parameters equal (-3 %)."""
     base = cpu()
     head = HeadConfig(mask="fcn", occlusion=False, dense=88)
@@ -80,7 +83,7 @@ def cpu_fcn() -> TrainConfig:
     )
 
 
-def gpu() -> TrainConfig:
+def gpu() -> AmodalTraining:
     """One data-centre GPU, an hour or so: pictures of 512 pixels, the full ResNet-18."""
     base = cpu()
     return replace(
@@ -92,7 +95,7 @@ def gpu() -> TrainConfig:
     )
 
 
-def paper() -> TrainConfig:
+def paper() -> AmodalTraining:
     """000, sections 3 and 4, with ResNet-50 and pyramid of 256 channels. What it leaves open is as in the README."""
     base = cpu()
     detector = DetectorConfig(
@@ -114,7 +117,7 @@ def paper() -> TrainConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], AmodalTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "cpu": cpu,

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from latens.data.convert import READABLE, read_collection
-from latens.data.instances import Collection, Layers, Scene
+from latens.data.instances import Collection, Layers, Sample, Scene
 from latens.data.stacks import read_frame
 from latens.errors import InputError, UsageError
-from latens.systems.amodal.compose import composite, read_sources, split_of
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
-from latens.systems.amodal.shapes import shapes
-from latens.systems.amodal.simulate import Sample, embryo
+from latens.systems.amodal.simulator.embryos import embryo
+from latens.systems.amodal.simulator.nuclei import composite, read_sources, split_of
+from latens.systems.amodal.simulator.shapes import shapes
 
 VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # streams apart from every training stream, which have three numbers
 KINDS = ("embryo", "opaque", "translucent")
@@ -54,7 +54,7 @@ def together(sets: Sequence[HeldOut]) -> HeldOut:
     return HeldOut(lambda place: places[place][0][places[place][1]], len(places))
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Pictures with truth. Held-out pictures are never drawn in training, and are the same at every call."""
 
     classes: tuple[str, ...]
@@ -68,7 +68,7 @@ class Source(Protocol):
         ...
 
 
-def source_of(text: str) -> Source:
+def source_of(text: str) -> ImageSource:
     """The source that a word of `--data` names. Raises UsageError for an unknown word, InputError for unusable files."""
     kind, _, place = text.partition(":")
     if kind == "simulated" and (place or "embryo") in KINDS:
@@ -129,10 +129,10 @@ class Annotated:
     A collection that is only evaluated is used whole: `held_out("all", ...)`.
     """
 
-    def __init__(self, collection: Collection, *, turns: bool = False) -> None:
+    def __init__(self, collection: Collection, *, rotate: bool = False) -> None:
         self.collection = collection
         self.classes = collection.categories
-        self.turns = turns
+        self.rotate = rotate
         with_objects = [scene for scene in collection.scenes if scene.instances]
         if not with_objects:
             raise InputError("no picture has an annotated object", where=str(collection.root))
@@ -141,7 +141,7 @@ class Annotated:
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         scenes = self.splits["train"]
         sample = self._load(scenes[int(rng.integers(len(scenes)))], size)
-        return turned(sample, int(rng.integers(4)) if self.turns else 0, mirror=rng.random() < 0.5)
+        return turned(sample, int(rng.integers(4)) if self.rotate else 0, mirror=rng.random() < 0.5)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]

@@ -18,19 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from latens.data.instances import Layers, paint
+from latens.data.instances import Layers, Sample, paint
 from latens.shapes import Float, UInt8
 from latens.systems.amodal.config import EmbryoConfig
 
 FOCAL_PLANES = 4  # cells are sorted into so many degrees of defocus
 RELAXATION_STEPS = 60
-
-
-class Sample(NamedTuple):
-    """A picture and its truth. `layers` has layer 0 nearest to the objective."""
-
-    image: UInt8[np.ndarray, "H W 3"]
-    layers: Layers
 
 
 class Cells(NamedTuple):

@@ -10,9 +10,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from latens.data.instances import paint
+from latens.data.instances import Sample, paint
 from latens.systems.amodal.config import ShapesConfig
-from latens.systems.amodal.simulate import Sample
 
 LETTERS = "ABCDEFGHJKLMNPRSTUVXYZ2345679&@"
 SMALLEST = 40  # pixels of a mask worth keeping

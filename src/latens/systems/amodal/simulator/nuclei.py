@@ -6,7 +6,6 @@ overlap. In fluorescence light adds up; in stained tissue transmitted light mult
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,11 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from latens.data.images import read_picture
-from latens.data.instances import paint
+from latens.data.instances import Sample, paint
 from latens.data.labels import pairs_in, read_labels
+from latens.data.splits import place_of
 from latens.errors import InputError
 from latens.shapes import Bool, Float
-from latens.systems.amodal.simulate import Sample
 
 Split = Literal["train", "validation", "test"]
 
@@ -62,7 +61,7 @@ def read_sources(folder: Path, split: Split) -> list[Source]:
 
 def split_of(name: str) -> Split:
     """The split of a picture, by its name alone."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+    place = place_of(name)
     return "train" if place < 0.7 else "validation" if place < 0.85 else "test"
 
 

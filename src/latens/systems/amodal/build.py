@@ -6,28 +6,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from latens.data.source import Source
 from latens.errors import ModelError, UsageError
 from latens.hub import load_model
-from latens.systems.amodal.config import AmodalConfig
 from latens.systems.amodal.dataset import AmodalData
 from latens.systems.amodal.objective import AmodalObjective
-from latens.systems.amodal.pipeline import STRIDE, AmodalRCNN
-from latens.systems.amodal.sources import Annotated, Source, source_of
-from latens.training.config import TrainConfig
+from latens.systems.amodal.pipeline import AmodalRCNN
+from latens.systems.amodal.recipes import AmodalTraining
+from latens.systems.amodal.sources import Annotated, ImageSource, source_of
 from latens.training.objective import Trainable
 
 
-def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
-    """`data` are words of `sources`; without any, embryos are simulated.
+def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
+    """The parts of a run; without sources, embryos are simulated.
 
-    Raises UsageError for settings that do not fit, InputError for data sets of different classes.
+    Raises UsageError for words that name no data, InputError for data sets of different classes.
     """
-    sources = [source_of(str(word)) for word in data] or [source_of("simulated")]
-    for source in sources:
-        if isinstance(source, Annotated):
-            source.turns = config.data.turns
-    sizes = replace(config.model, classes=common_classes(sources, config.model.classes))
-    check(sizes)
+    images = [source_of(str(source)) for source in sources] or [source_of("simulated")]
+    for each in images:
+        if isinstance(each, Annotated):
+            each.rotate = config.data.rotate
+    sizes = replace(config.model, classes=common_classes(images, config.model.classes))
     model = AmodalRCNN(sizes)
     code_steps = config.objective.code_steps
     if model.code is None:
@@ -36,11 +35,11 @@ def build(config: TrainConfig, data: Sequence[Path]) -> Trainable:
         take_code(model, Path(config.objective.code_from))
         code_steps = 0
     objective = AmodalObjective(config.objective, model, code_steps)
-    feed = AmodalData(sources, sizes, config.data, code_steps, config.objective, config.run.seed)
+    feed = AmodalData(images, sizes, config.data, code_steps, config.objective, config.run.seed)
     return Trainable(model, objective, feed)
 
 
-def common_classes(sources: Sequence[Source], wanted: Sequence[str]) -> tuple[str, ...]:
+def common_classes(sources: Sequence[ImageSource], wanted: Sequence[str]) -> tuple[str, ...]:
     """The classes of the model: those wanted, or those of the data. Simulated and single-class data fit any single class.
 
     Raises UsageError when the data sets do not have the same classes in the same order.
@@ -55,16 +54,6 @@ def common_classes(sources: Sequence[Source], wanted: Sequence[str]) -> tuple[st
                 hint="train on one set of classes; --set model.classes=[...] names them",
             )
     return classes
-
-
-def check(config: AmodalConfig) -> None:
-    """Raises UsageError for sizes that cannot be built."""
-    if config.size % STRIDE or config.size < 2 * STRIDE:
-        raise UsageError(f"pictures of {config.size} pixels", where="model.size", hint=f"choose a multiple of {STRIDE}")
-    if config.head.mask not in ("vq", "fcn"):
-        raise UsageError(f"no mask head '{config.head.mask}'", where="model.head.mask", hint="use vq or fcn")
-    if config.backbone.kind not in ("slim", "resnet50"):
-        raise UsageError(f"no backbone '{config.backbone.kind}'", where="model.backbone.kind", hint="use slim or resnet50")
 
 
 def take_code(model: AmodalRCNN, folder: Path) -> None:

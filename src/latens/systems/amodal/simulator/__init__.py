@@ -1,0 +1,1 @@
+"""Procedural images with whole truth: embryos, generic shapes, composites of real nuclei."""
