@@ -91,4 +91,26 @@ def _take(plain: Plain, path: str) -> Any:
     return plain.pop(name, None)
 
 
-CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType({})
+def _of_kinds(*kinds: str) -> Callable[[Plain], bool]:
+    """Whether the saved model is of one of these kinds."""
+    return lambda plain: isinstance(plain.get("model"), dict) and plain["model"].get("kind") in kinds
+
+
+# One class of settings served every model of haze; each folder holds all of its fields.
+_TRANSLATORS = _of_kinds("mmd", "unit", "cyclegan")
+_OTHERS = _of_kinds("physical", "dehazenet")
+_HAZE = (
+    dropped("model.work", when=_TRANSLATORS),
+    *(dropped(f"model.{name}", when=_OTHERS) for name in ("blocks", "shared_blocks", "code_channels", "judge")),
+    *(dropped(f"model.{name}", when=_of_kinds("dehazenet")) for name in ("work", "channels")),
+    renamed("model.work", "model.short_side"),
+    renamed("model.judge", "model.discriminator"),
+    renamed("objective.prior.twice", "objective.prior.double_first_prior_term"),
+)
+
+CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
+    {
+        "amodal": (renamed("data.turns", "data.rotate"),),
+        "haze": _HAZE,
+    }
+)

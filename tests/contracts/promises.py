@@ -68,7 +68,7 @@ def misspelled_settings_are_refused(workshop: Workshop) -> None:
 
 def every_recipe_builds(workshop: Workshop) -> None:
     for name, make in workshop.system.recipes.items():
-        parts = workshop.system.build(make(), workshop.example.sources)
+        parts = workshop.system.build(override(make(), workshop.example.light), workshop.example.sources)
         owned = {prefix for groups in parts.objective.optimizers.values() for group in groups for prefix in group.prefixes}
         loose = [
             parameter

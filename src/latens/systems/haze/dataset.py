@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from latens.data.depth import QUANTILE, relative_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.inputs import natural_key
+from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
 from latens.systems.haze.config import HazeDataConfig
@@ -25,12 +27,14 @@ from latens.systems.haze.scenes import (
     ScenePath,
     find_scenes,
     load_scene,
-    natural,
     reduced,
     simulated,
     split,
+    street_size,
 )
 from latens.training.data import generator
+
+logger = logging.getLogger(__name__)
 
 MULTIPLE = 32  # sides of held-out pictures are cut to multiples of it
 STREET_REACH = (60.0, 260.0)  # metres
@@ -62,9 +66,10 @@ class SceneData:
         self.train = self._load([path for train, _ in parts for path in train])
         self.held_out = self._load([path for _, held in parts for path in held])
         few = max(round(config.scenes * config.validation_share), 2)
-        self.train += [self._street(scene) for scene in simulated(range(config.scenes))]
+        size = street_size(config.side)
+        self.train += [self._street(scene) for scene in simulated(range(config.scenes), size)]
         if config.scenes:
-            self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few))]
+            self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few), size)]
         self.train = [scene for scene in self.train if min(scene.image.shape[:2]) >= config.crop]
         if not self.train:
             what = f"no scene has both sides of at least {config.crop} pixels"
@@ -76,7 +81,7 @@ class SceneData:
             try:
                 ready.append(self._ready(load_scene(path, border=self.config.border)))
             except (InputError, LimitExceeded) as error:
-                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
         return ready
 
     def _ready(self, scene: Scene) -> Ready:
@@ -113,7 +118,7 @@ class SceneData:
             other = int(rng.integers(half, count)) if apart else int(rng.integers(count))
             clear.append(self._crop(self.train[other], rng))
         weather = Weather(torch.cat([w.airlight for w in weathers]), torch.cat([w.beta for w in weathers]))
-        return {**hazy_batch(hazed, weather), "clear": pictures([crop.image for crop in clear])}
+        return {**hazy_batch(hazed, weather), "clear": batched([crop.image for crop in clear])}
 
     def _weather(self, index: int, rng: np.random.Generator) -> Weather:
         if self.config.draws:
@@ -135,7 +140,7 @@ class SceneData:
         if rng.random() < 0.5:
             image, depth = image[:, ::-1], depth[:, ::-1]
         if self.config.tones:
-            image = developed(image, rng, self.config.tones)
+            image = jitter_camera(image, rng, self.config.tones)
         return self._relative(Ready(image, depth, scene.reach), SPARSE)
 
     def validation(self) -> list[dict[str, Tensor]]:
@@ -166,13 +171,13 @@ class UnpairedData:
             self.held_out[domain] = found[-held:]
 
     def _load(self, folder: Path) -> list[Pixels]:
-        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural(str(p)))
+        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
         found = []
         for path in paths:
             try:
                 pixels = read_picture(path).pixels
             except (InputError, LimitExceeded) as error:
-                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
                 continue
             flat = np.zeros(pixels.shape[:2], np.float32)
             small = reduced(Scene(path.name, pixels, flat), self.config.side).image
@@ -183,7 +188,7 @@ class UnpairedData:
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
         return {
-            domain: pictures([self._crop(self.train[domain], rng) for _ in range(self.config.batch)]) for domain in self.train
+            domain: batched([self._crop(self.train[domain], rng) for _ in range(self.config.batch)]) for domain in self.train
         }
 
     def _crop(self, found: list[Pixels], rng: np.random.Generator) -> Pixels:
@@ -195,7 +200,7 @@ class UnpairedData:
 
     def validation(self) -> list[dict[str, Tensor]]:
         pairs = zip(self.held_out["hazy"], self.held_out["clear"], strict=False)
-        return [{"hazy": pictures([_whole(hazy)]), "clear": pictures([_whole(clear)])} for hazy, clear in pairs]
+        return [{"hazy": batched([_whole(hazy)]), "clear": batched([_whole(clear)])} for hazy, clear in pairs]
 
 
 class PatchData:
@@ -212,13 +217,13 @@ class PatchData:
             image = self.scenes.train[int(rng.integers(len(self.scenes.train)))].image
             top, left = (int(rng.integers(side - PATCH + 1)) for side in image.shape[:2])
             patches.append(image[top : top + PATCH, left : left + PATCH])
-        return {"patches": pictures(patches)}
+        return {"patches": batched(patches)}
 
     def validation(self) -> list[dict[str, Tensor]]:
         return self.scenes.validation()
 
 
-def developed(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
+def jitter_camera(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
     """The picture as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
     gamma = math.exp(amount * rng.uniform(-GAMMA, GAMMA))
     gains = (1 + amount * (rng.uniform(*GAIN) - 1)) * (1 + amount * rng.uniform(-TINT, TINT, 3))
@@ -229,16 +234,15 @@ def developed(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
 
 def hazy_batch(scenes: Sequence[Ready], weather: Weather) -> dict[str, Tensor]:
     """Scenes of one size under their weather, rounded to 8 bits as a camera stores them."""
-    truth = pictures([scene.image for scene in scenes])
+    truth = batched([scene.image for scene in scenes])
     depth = torch.from_numpy(np.stack([scene.depth for scene in scenes]))[:, None]
     hazy = add_haze(truth, transmission(depth, weather.beta), weather.airlight).mul(255).round().div(255)
     return {"hazy": hazy, "truth": truth, "depth": depth, "airlight": weather.airlight, "beta": weather.beta}
 
 
-def pictures(pixels: Sequence[Pixels]) -> Tensor:
-    """(H, W, 3) bytes -> (B, 3, H, W) float in [0, 1]."""
-    stacked = torch.from_numpy(np.ascontiguousarray(np.stack(pixels)))
-    return stacked.permute(0, 3, 1, 2).float().div(255).contiguous()
+def batched(images: Sequence[Pixels]) -> Tensor:
+    """Images of one size (H, W, 3) as (B, 3, H, W) in [0, 1]."""
+    return to_tensor(np.stack(images))
 
 
 def _whole(picture: Pixels) -> Pixels:

@@ -1,13 +1,13 @@
-"""Table 1 of 002 on any scenes with depth: every method both ways, between what doing nothing gives and what the truth gives.
+"""Table 1 of 002 on scenes with depth: every method in both directions, with trivial baselines and ceilings.
 
-Haze is made by 002, section 4.1.1, with d in [0, 1] of each scene's own reach. PSNR and SSIM are of 8-bit RGB pictures.
+Haze is made by 002, section 4.1.1, with d in [0, 1] of each scene's own reach. PSNR and SSIM are of 8-bit RGB images.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 
 from latens.data.depth import relative_depth
-from latens.data.files import write_atomic
+from latens.data.images import Pixels
+from latens.data.source import Source
+from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError, UsageError
-from latens.inference.page import Page, Section, Table
+from latens.experiments.report import Report
+from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
+from latens.settings import Count, Natural, NonNegative, settings, to_dict
 from latens.systems.haze import methods
-from latens.systems.haze.baselines.dark_channel import GENTLE, DarkChannelConfig, dark_channel_prior
+from latens.systems.haze.baselines.dark_channel import GENTLE, DarkChannelConfig, blocks_of
 from latens.systems.haze.config import LEARNED, TRANSLATORS
-from latens.systems.haze.dataset import pictures
 from latens.systems.haze.formation import (
     MEAN_AIRLIGHT,
     MEAN_BETA,
@@ -34,9 +37,10 @@ from latens.systems.haze.formation import (
     transmission,
 )
 from latens.systems.haze.physical import PhysicalHaze
-from latens.systems.haze.predict import REACH, Haze, to_pixels
+from latens.systems.haze.predict import REACH, Haze
 from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, find_scenes, load_scene, simulated
-from latens.training.config import override
+
+logger = logging.getLogger(__name__)
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
 DRAW_SEED = 4110  # stream of the weathers that scenes are shown in
@@ -50,16 +54,16 @@ PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; Apollo
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Protocol:
-    """How scenes are shown. `reach` 0: relative depth by each scene's own reach."""
+    """How scenes are shown."""
 
-    side: int = 240  # scenes are reduced to this short side
-    draws: int = 3  # weathers per scene
-    scenes: int = 0  # at most so many, evenly spread; 0: all
-    border: int = 0  # pixels cut off every side (12 removes the white frame of NYU)
-    reach: float = 0.0
-    simulated: int = 8  # streets, where no folder is given
+    side: Count = 240  # scenes are reduced to this short side
+    draws: Count = 3  # draws of airlight and beta per scene
+    scenes: Natural = 0  # at most so many, evenly spread; 0: all
+    border: Natural = 0  # pixels cut off every side (12 removes the white frame of NYU)
+    reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the own reach of each scene, of simulated streets 120
+    simulated: Count = 8  # streets, where no folder is given
 
 
 class Row(NamedTuple):
@@ -80,19 +84,14 @@ class Shown(NamedTuple):
     weather: Weather
 
 
-@dataclass(frozen=True)
-class EvaluationReport:
-    model: str
-    model_id: str
-    protocol: Protocol
+class Measured(NamedTuple):
+    """All rows of an evaluation, and how they came about."""
+
     source: str
+    protocol: Protocol
     rows: tuple[Row, ...]
     missing: tuple[str, ...]  # methods without weights here
-    failures: tuple[str, ...] = ()
-
-    @property
-    def exit_status(self) -> int:
-        return InputError.exit_status if self.failures else 0
+    failures: tuple[str, ...]
 
     def means(self) -> dict[tuple[str, str], tuple[float, float | None, float]]:
         """Of every task and method: PSNR in dB, SSIM, and the standard deviation of PSNR over scenes and draws."""
@@ -105,7 +104,7 @@ class EvaluationReport:
         return found
 
     def tables(self) -> list[Table]:
-        """One for removal and one for synthesis, the paper's number beside ours."""
+        """One for removal and one for synthesis, the paper's number next to ours."""
         tables = []
         for task, offset in ((DEHAZE, 2), (SYNTHESIS, 0)):
             rows = []
@@ -114,61 +113,65 @@ class EvaluationReport:
                     printed = PAPER.get(method, (None,) * 4)[offset : offset + 2]
                     ours = [f"{decibel:.2f}", f"{spread:.2f}", "-" if similarity is None else f"{similarity:.4f}"]
                     rows.append([method, *ours, *(("-" if v is None else f"{v:g}") for v in (printed[1], printed[0]))])
-            columns = [task, "PSNR dB", "± over pictures", "SSIM", "paper's PSNR", "paper's SSIM"]
-            tables.append(Table(columns, rows, self.setting() if task == SYNTHESIS else ""))
+            columns = [task, "PSNR dB", "± over images", "SSIM", "paper's PSNR", "paper's SSIM"]
+            tables.append(Table(columns, rows))
         return tables
 
     def setting(self) -> str:
+        """Data and protocol in a sentence."""
         scenes = len({row.scene for row in self.rows})
         depth = f"d / {self.protocol.reach:g} m" if self.protocol.reach else "d / its own 99.9 % quantile"
         without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
         border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
-            f"{scenes} scenes of {self.source}, {self.protocol.draws} weathers each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
+            f"{scenes} scenes of {self.source}, {self.protocol.draws} draws each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
             f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
             f"scale that it does not state.{without}"
         )
 
-    def table(self) -> str:
-        """Everything for a terminal."""
-        parts = [f"{self.model}, weights {self.model_id[:12]}", *(table.text() for table in self.tables())]
-        return "\n\n".join([*parts, *(f"left out: {failure}" for failure in self.failures)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Means and how they came about; the rows themselves are in rows.jsonl."""
+    def facts(self) -> dict[str, Any]:
+        """Means and protocol, for machines."""
         means = [
             {"task": task, "method": method, "psnr": decibel, "ssim": similarity, "psnr_deviation": spread}
             for (task, method), (decibel, similarity, spread) in self.means().items()
         ]
-        facts = {"model": self.model, "model_id": self.model_id, "source": self.source, "protocol": asdict(self.protocol)}
-        return {**facts, "means": means, "without_weights": list(self.missing), "left_out": list(self.failures)}
-
-    def save(self, out: Path) -> None:
-        """Writes the page, the means and the rows into a folder."""
-        Page("Haze: Table 1", [Section("Table 1", self.tables())], self.setting()).save(out / "table1.html")
-        write_atomic(out / "table1.json", json.dumps(self.to_dict(), indent=2).encode())
-        write_atomic(out / "rows.jsonl", "".join(json.dumps(row._asdict()) + "\n" for row in self.rows).encode())
+        protocol = to_dict(self.protocol)
+        return {"source": self.source, "protocol": protocol, "means": means, "without_weights": list(self.missing)}
 
 
-def evaluate(
-    haze: Haze,
-    data: Path | None = None,
-    out: Path | None = None,
-    *,
-    protocol: Protocol | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """All methods that can run here, on the scenes with depth of a folder that no model has seen, or on simulated streets.
+def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: Path | None) -> Report:
+    """Table 1 of 002 on the scenes with depth of a folder that no model has seen, or on simulated streets.
 
-    Raises UnreadableInput where the folder holds no such scene, InputError where none can be used.
+    Raises UnreadableInput where the folder holds no such scene, InputError where none can be used, UsageError for several.
     """
-    protocol = protocol or protocol_with({}, data)
-    tell = progress or (lambda line: None)
+    if len(sources) > 1:
+        raise UsageError("one folder of scenes is needed", where="--data", hint="run the command once for each")
+    return report("table1", haze, measure(haze, sources[0].path if sources else None, options))
+
+
+def report(name: str, haze: Haze, found: Measured) -> Report:
+    """Tables of an evaluation."""
+    return Report(
+        name=name,
+        title="Haze removal and synthesis",
+        about=f"{haze.name}, weights {haze.model_id[:12]}. {found.setting()}",
+        blocks=found.tables(),
+        facts={"model": haze.name, "model_id": haze.model_id, **found.facts()},
+        rows=[row._asdict() for row in found.rows],
+        failures=found.failures,
+    )
+
+
+def measure(haze: Haze, data: Path | None, protocol: Protocol) -> Measured:
+    """All methods that can run here, on the scenes of a folder or on simulated streets."""
+    if data is None and not protocol.reach:
+        protocol = replace(protocol, reach=REACH)
     learned = [kind for kind in LEARNED if haze.has(kind)]
     rows: list[Row] = []
     failures: list[str] = []
     for index, found in enumerate(_scenes(data, protocol)):
         if isinstance(found, str):
+            logger.warning("left out: %s", found)
             failures.append(found)
             continue
         for draw in range(protocol.draws):
@@ -177,23 +180,12 @@ def evaluate(
                 Row(task, method, found.name, draw, psnr(made, wanted), ssim(made, wanted))
                 for task, method, made, wanted in _results(haze, learned, shown)
             ]
-        tell(f"{index + 1}: {found.name}")
+        logger.info("%d: %s", index + 1, found.name)
     if not rows:
         raise InputError("none of the scenes can be used", where=str(data), hint=failures[0] if failures else None)
     source = "simulated streets" if data is None else data.name
     missing = tuple(kind for kind in LEARNED if kind not in learned)
-    report = EvaluationReport(haze.name, haze.model_id, protocol, source, tuple(rows), missing, tuple(failures))
-    if out is not None:
-        report.save(out)
-    return report
-
-
-def protocol_with(settings: dict[str, str], data: Path | None) -> Protocol:
-    """The usual protocol for these scenes with `settings` changed. Raises UsageError for a setting that is not known."""
-    protocol = override(Protocol(reach=0.0 if data else REACH), settings)
-    if protocol.draws < 1 or any(value < 0 for value in asdict(protocol).values()):
-        raise UsageError("a setting is too small", where="--set", hint="draws is 1 or more, the others 0 or more")
-    return protocol
+    return Measured(source, protocol, tuple(rows), missing, tuple(failures))
 
 
 def _scenes(data: Path | None, protocol: Protocol) -> Iterator[Scene | str]:
@@ -215,35 +207,37 @@ def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:
     """The scene under its weather of that draw, rounded to 8 bits."""
     weather = draw_weather(np.random.default_rng([DRAW_SEED, index, draw]), 1)
     depth = torch.from_numpy(relative_depth(scene.depth, protocol.reach or None))[None, None]
-    clear = pictures([scene.image])
+    clear = to_tensor(scene.image)
     hazy = add_haze(clear, transmission(depth, weather.beta), weather.airlight).mul(255).round().div(255)
     return Shown(hazy, clear, depth, weather)
 
 
 @torch.no_grad()
 def _results(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Task, method, what it made and what was wanted."""
-    wanted = {DEHAZE: to_pixels(shown.clear), SYNTHESIS: to_pixels(shown.hazy)}
-    for task, rows in ((DEHAZE, removal_rows(haze, learned, shown)), (SYNTHESIS, synthesis_rows(haze, learned, shown))):
-        for method, made in rows:
-            yield task, method, to_pixels(made), wanted[task]
+    """Yields (task, method, output, target)."""
+    wanted = {DEHAZE: to_pixels(shown.clear[0]), SYNTHESIS: to_pixels(shown.hazy[0])}
+    for method, made in removal_rows(haze, learned, shown):
+        yield DEHAZE, method, made, wanted[DEHAZE]
+    for method, tensor in synthesis_rows(haze, learned, shown):
+        yield SYNTHESIS, method, to_pixels(tensor[0]), wanted[SYNTHESIS]
 
 
-def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:
-    """Floor, methods, ceilings."""
-    hazy = shown.hazy
-    yield "do nothing", hazy
-    yield "dcp", dark_channel_prior(hazy, DarkChannelConfig()).clear(hazy)
-    yield "dcp, gentle", dark_channel_prior(hazy, GENTLE).clear(hazy)
-    yield "bccr", haze.clear(hazy, "bccr")
-    for kind in learned:
-        yield kind, haze.clear(hazy.to(haze.device), kind).cpu()
+def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Pixels]]:
+    """Floor, methods as `latens dehaze` runs them, published forms of the dark channel prior, ceilings."""
+    hazy, pixels = shown.hazy, to_pixels(shown.hazy[0])
+    yield "do nothing", pixels
+    yield "dcp", haze.dehaze_pixels(pixels, "dcp")
+    for name, config in (("dcp, full size", DarkChannelConfig()), ("dcp, gentle", GENTLE)):
+        coarse = methods.dark_channel(blocks_of(hazy, config.shrink), config)
+        yield name, to_pixels(methods.refine(coarse, hazy).clear(hazy)[0])
+    for method in ("bccr", *learned):
+        yield method, haze.dehaze_pixels(pixels, method)
     mean = torch.full((1, 3), MEAN_AIRLIGHT)
     mean_t = transmission(shown.depth, torch.full((1,), MEAN_BETA))
     true_t = transmission(shown.depth, shown.weather.beta)
-    yield "true depth, mean haze", remove_haze(hazy, mean_t, mean)
-    yield "true depth and airlight, mean beta", remove_haze(hazy, mean_t, shown.weather.airlight)
-    yield "true transmission and airlight", remove_haze(hazy, true_t, shown.weather.airlight, floor=0.01)
+    yield "true depth, mean haze", to_pixels(remove_haze(hazy, mean_t, mean)[0])
+    yield "true depth and airlight, mean beta", to_pixels(remove_haze(hazy, mean_t, shown.weather.airlight)[0])
+    yield "true transmission and airlight", to_pixels(remove_haze(hazy, true_t, shown.weather.airlight, floor=0.01)[0])
 
 
 def synthesis_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:

@@ -118,3 +118,15 @@ def encode_srgb(light: Tensor) -> Tensor:
     """SRGB values of linear light in [0, 1]."""
     held = light.clamp(0, 1)
     return torch.where(held <= 0.0031308, held * 12.92, 1.055 * held.clamp_min(1e-12) ** (1 / 2.4) - 0.055)
+
+
+class HazeEstimate(NamedTuple):
+    """Haze of a batch of pictures."""
+
+    transmission: Float[Tensor, "B 1 H W"]  # in (0, 1]
+    airlight: Float[Tensor, "B 3"]
+    floor: float = FLOOR  # of the transmission, where haze is divided out
+
+    def clear(self, hazy: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """The picture without its haze, in [0, 1]."""
+        return remove_haze(hazy, self.transmission, self.airlight, floor=self.floor).clamp_(0, 1)

@@ -19,9 +19,8 @@ from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
 from latens.systems.haze.baselines.dark_channel import Blocks, DarkChannelConfig, coarse_transmission
 from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
-from latens.systems.haze.estimate import HazeEstimate
 from latens.systems.haze.filters import block_mean, fit_guide, luminance
-from latens.systems.haze.formation import transmission
+from latens.systems.haze.formation import HazeEstimate, transmission
 from latens.systems.haze.physical import STRIDE, PhysicalHaze, padded
 
 T = TypeVar("T")
@@ -71,7 +70,7 @@ def dehazenet(hazy: Float[Tensor, "B 3 H W"], net: DehazeNet) -> Coarse:
 
 
 def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
-    factor = shrinkage(hazy, model.config.work)
+    factor = shrinkage(hazy, model.config.short_side)
     small = block_mean(hazy, factor)
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +85,7 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
 
 def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Float[Tensor, "B 1 H W"]:
     """Relative distance in [0, 1] of clear pictures, at full size."""
-    factor = shrinkage(clear, model.config.work)
+    factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
     seen = views(small, lambda view: (model.depth(model.encode(padded(view, STRIDE), "clear")), None))
     depth = torch.stack([depth for depth, _ in seen]).mean(0)

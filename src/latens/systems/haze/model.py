@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.shapes import Float
-from latens.systems.haze.config import HazeConfig, JudgeConfig
+from latens.systems.haze.config import DiscriminatorConfig, TranslatorConfig
 from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
 
 Domain = Literal["hazy", "clear"]
@@ -44,7 +44,7 @@ class Translation(NamedTuple):
 class HazeTranslator(nn.Module):
     """E_I, E_J, G_I, G_J, D_I and D_J of Fig. 1."""
 
-    def __init__(self, config: HazeConfig, crop: int = 0) -> None:
+    def __init__(self, config: TranslatorConfig, crop: int = 0) -> None:
         super().__init__()
         self.config = config
         self.variational = config.kind != "cyclegan"
@@ -53,8 +53,8 @@ class HazeTranslator(nn.Module):
         wide = 4 * config.channels
         self.shared_encoder = nn.Sequential(*(NormResidual(wide) for _ in range(config.shared_blocks)))
         self.shared_decoder = nn.Sequential(*(NormResidual(wide) for _ in range(config.shared_blocks)))
-        self.judges = PerDomain(Judge(config.judge), Judge(config.judge))
-        kept = config.judge.pool if crop else 0
+        self.judges = PerDomain(Discriminator(config.discriminator), Discriminator(config.discriminator))
+        kept = config.discriminator.pool if crop else 0
         self.pools = PerDomain(ImagePool(kept, crop), ImagePool(kept, crop)) if kept else None
         if config.code_channels:
             self.squeeze: nn.Module = nn.Conv2d(wide, config.code_channels, 1)
@@ -106,7 +106,7 @@ class HazeTranslator(nn.Module):
         return self.decode(self.sample(self.encode(2 * image - 1, source)), to).float().add(1).div(2).clamp(0, 1)
 
 
-def encoder(config: HazeConfig) -> nn.Sequential:
+def encoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
         conv(3, n, 7), PictureNorm(n), nn.ReLU(),
@@ -116,7 +116,7 @@ def encoder(config: HazeConfig) -> nn.Sequential:
     )  # fmt: skip
 
 
-def decoder(config: HazeConfig) -> nn.Sequential:
+def decoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
         *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
@@ -126,7 +126,7 @@ def decoder(config: HazeConfig) -> nn.Sequential:
     )  # fmt: skip
 
 
-def reach(config: HazeConfig) -> int:
+def reach(config: TranslatorConfig) -> int:
     """How far a translated pixel looks, in picture pixels to a side, rounded up to the stride.
 
     First layer 3, two strided ones 1 + 2, a residual block two positions of 4 pixels in each network, the two layers after
@@ -136,12 +136,12 @@ def reach(config: HazeConfig) -> int:
     return -(-pixels // STRIDE) * STRIDE
 
 
-class Judge(nn.Module):
+class Discriminator(nn.Module):
     """Discriminators of one domain on the picture and its halves."""
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(judge_layers(config) for _ in range(config.scales))
+        self.scales = nn.ModuleList(discriminator_layers(config) for _ in range(config.scales))
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
         """A map of scores for every scale; above one half (or above 0 as logits) says real."""
@@ -152,7 +152,7 @@ class Judge(nn.Module):
         return scores
 
 
-def judge_layers(config: JudgeConfig) -> nn.Sequential:
+def discriminator_layers(config: DiscriminatorConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for index in range(config.layers):

@@ -13,7 +13,7 @@ Letters: B batch, H W size of the reduced picture (multiples of 32).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,10 @@ from torch import Tensor, nn
 from latens.nn.conv import Residual
 from latens.nn.init import small
 from latens.shapes import Float
-from latens.systems.haze.config import HazeConfig
+from latens.systems.haze.config import PhysicalConfig
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA
 from latens.systems.haze.layers import PerDomain
-
-if TYPE_CHECKING:
-    from latens.systems.haze.model import Domain
+from latens.systems.haze.model import Domain
 
 STRIDE = 32  # picture samples per sample of the code and side
 FOLD = 4  # the picture is folded so many times into channels: no layer works at full size
@@ -51,7 +49,7 @@ class SceneCode(NamedTuple):
 class PhysicalHaze(nn.Module):
     """Encoders of both domains, the trunk they share, and the heads."""
 
-    def __init__(self, config: HazeConfig) -> None:
+    def __init__(self, config: PhysicalConfig) -> None:
         super().__init__()
         self.config = config
         n = config.channels
@@ -69,11 +67,11 @@ class PhysicalHaze(nn.Module):
         self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, WEATHER))
         start_at_means(self.weather_head)
 
-    def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> Reading:
+    def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> HazePrediction:
         """Everything there is to learn from a pair of the same scene; pictures in [0, 1]."""
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
         airlight, beta = self.weather(code_hazy)
-        return Reading(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
+        return HazePrediction(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
 
     def encode(self, image: Float[Tensor, "B 3 H W"], domain: Domain) -> SceneCode:
         fine = self.encoders[domain](image - 0.5)
@@ -104,7 +102,7 @@ class PhysicalHaze(nn.Module):
         return low + (high - low) * found[:, :3], torch.exp(log_low + (log_high - log_low) * found[:, 3])
 
 
-class Reading(NamedTuple):
+class HazePrediction(NamedTuple):
     code_hazy: SceneCode
     code_clear: SceneCode
     depth_hazy: Float[Tensor, "B 1 H W"]

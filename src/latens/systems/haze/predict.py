@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,27 +15,33 @@ from torch import Tensor, nn
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
+from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
+from latens.settings import decode
 from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
-from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS, HazeConfig, JudgeConfig
-from latens.systems.haze.estimate import HazeEstimate
+from latens.systems.haze.config import (
+    CLASSICAL,
+    LEARNED,
+    TRANSLATORS,
+    DehazeNetConfig,
+    HazeModel,
+    PhysicalConfig,
+    TranslatorConfig,
+)
 from latens.systems.haze.filters import block_mean, guided_filter, luminance
-from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, beta_of_visibility, transmission
+from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
 from latens.systems.haze.layers import held_statistics
-from latens.systems.haze.model import STRIDE, HazeTranslator, reach
+from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, reach
 from latens.systems.haze.physical import PhysicalHaze, padded
 from latens.systems.haze.strips import dark_channel_pixels
 from latens.systems.haze.temporal import TemporalFilter
-
-if TYPE_CHECKING:
-    from latens.systems.haze.model import Domain
 
 REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said
 WHOLE_PIXELS = 2**19  # larger pictures are translated in pieces
@@ -54,7 +60,7 @@ class Haze:
     def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
         self.learned = {kind: ready(model, device) for kind, model in loaded.items()}
         self.name = name
-        self.model_id = sha256[:16]
+        self.model_id = sha256
         self.device = device
         self.precision = "float32"
         self.default_method = next(iter(loaded), "physical" if "haze_physical" in MODELS else "dcp")
@@ -70,11 +76,13 @@ class Haze:
         """The picture without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         chosen = method or self.default_method
-        if chosen == "dcp":
-            pixels = dark_channel_pixels(torch.from_numpy(np.array(picture.pixels)).to(self.device)).cpu().numpy()
-        else:
-            pixels = to_pixels(self.clear(self.tensor(picture.pixels), chosen))
-        return to_pil(pixels, picture.alpha, picture.grey)
+        return to_pil(self.dehaze_pixels(picture.pixels, chosen), picture.alpha, picture.grey)
+
+    def dehaze_pixels(self, pixels: Pixels, method: str) -> Pixels:
+        """Pixels (H, W, 3) uint8 without their haze: what `dehaze` does, and what an evaluation measures."""
+        if method == "dcp":
+            return dark_channel_pixels(torch.from_numpy(np.array(pixels)).to(self.device)).cpu().numpy()
+        return to_pixels(self.clear(self.tensor(pixels), method)[0])
 
     @torch.no_grad()
     def clear(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> Float[Tensor, "B 3 H W"]:
@@ -113,7 +121,7 @@ class Haze:
                 coarse = self.coarse(hazy, chosen)
                 coarse = steady.estimate(coarse, luminance(block_mean(hazy, coarse.factor)))
                 found = methods.refine(coarse, hazy)
-                yield to_pixels(found.clear(steady.quieten(hazy, found.transmission)))
+                yield to_pixels(found.clear(steady.denoise(hazy, found.transmission))[0])
 
     def haze(
         self,
@@ -155,7 +163,7 @@ class Haze:
                 t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
             colour = torch.tensor([airlight], dtype=torch.float32, device=self.device)
             hazy = add_haze(clear, t, colour, linear_light=linear_light)
-        return to_pil(to_pixels(hazy), picture.alpha, picture.grey)
+        return to_pil(to_pixels(hazy[0]), picture.alpha, picture.grey)
 
     def depth(self, image: ImageLike | Picture, *, reach_metres: float = REACH) -> Depth:
         """Predicted distance (H, W) in metres, the farthest point at `reach_metres`. Raises ModelMissing."""
@@ -210,8 +218,7 @@ class Haze:
 
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
-        moved = torch.from_numpy(np.array(pixels)).to(self.device)
-        return moved.permute(2, 0, 1)[None].contiguous().float().div_(255)
+        return to_tensor(pixels).to(self.device)
 
 
 def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: int | None = None) -> Haze:
@@ -233,21 +240,19 @@ def read_folder(folder: Path) -> tuple[str, nn.Module]:
         what = f"this is a model of {found.config['system']}, not of haze"
         raise ModelError(what, where=str(folder), hint="train one with `latens train haze`")
     try:
-        sizes = dict(found.config["model"])
-        config = HazeConfig(**{**sizes, "judge": JudgeConfig(**sizes["judge"])})
-        model = network(config)
+        model = network(decode(HazeModel, found.config["model"], where=str(folder)))
         model.load_state_dict({name: tensor.float() for name, tensor in found.weights.items()})
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, RuntimeError) as error:
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None
     return found.sha256, model
 
 
-def network(config: HazeConfig) -> nn.Module:
+def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.Module:
     """An untrained network of that kind."""
-    if config.kind == "physical":
+    if isinstance(config, PhysicalConfig):
         return PhysicalHaze(config)
-    return DehazeNet() if config.kind == "dehazenet" else HazeTranslator(config)
+    return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
 
 
 def ready(model: nn.Module, device: torch.device) -> nn.Module:
@@ -255,7 +260,7 @@ def ready(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def recipe_for(kind: str) -> str:
-    return "desk" if kind == "physical" else f"desk_{kind}"
+    return "cpu" if kind == "physical" else f"cpu_{kind}"
 
 
 def scattering(visibility: float | None, beta: float | None, reach_metres: float) -> float:
@@ -268,8 +273,3 @@ def scattering(visibility: float | None, beta: float | None, reach_metres: float
     if visibility is not None:
         return beta_of_visibility(visibility)
     return beta if beta is not None else MEAN_BETA / reach_metres
-
-
-def to_pixels(image: Float[Tensor, "1 3 H W"]) -> Pixels:
-    """Bytes (H, W, 3) of a picture in [0, 1]."""
-    return image[0].clamp(0, 1).mul(255).round_().byte().permute(1, 2, 0).contiguous().cpu().numpy()

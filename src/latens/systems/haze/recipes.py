@@ -9,25 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeAlias
 
 from latens.systems.haze.config import (
-    HazeConfig,
+    DehazeNetConfig,
+    DiscriminatorConfig,
     HazeDataConfig,
-    JudgeConfig,
     PatchLossConfig,
+    PhysicalConfig,
     PhysicalLossConfig,
     PriorConfig,
     TranslationLossConfig,
+    TranslatorConfig,
 )
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
+AnyModel: TypeAlias = TranslatorConfig | PhysicalConfig | DehazeNetConfig
+AnyLoss: TypeAlias = TranslationLossConfig | PhysicalLossConfig | PatchLossConfig
+HazeTraining: TypeAlias = TrainConfig[AnyModel, HazeDataConfig, AnyLoss]
 
-def tiny() -> TrainConfig:
+
+def tiny() -> HazeTraining:
     """Seconds on a CPU; for tests: the physical head."""
     return TrainConfig(
         system="haze",
         recipe="tiny",
-        model=HazeConfig(kind="physical", channels=8, work=64),
+        model=PhysicalConfig(channels=8, short_side=64),
         data=HazeDataConfig(side=64, crop=64, batch=4, scenes=6),
         objective=PhysicalLossConfig(),
         optim=Adam(lr=2e-3, warmup=5, ema=0.9),
@@ -35,12 +42,12 @@ def tiny() -> TrainConfig:
     )
 
 
-def tiny_mmd() -> TrainConfig:
+def tiny_mmd() -> HazeTraining:
     """Seconds on a CPU; for tests: the paper's model."""
     return replace(
         tiny(),
         recipe="tiny_mmd",
-        model=HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4, scales=2, layers=3)),
+        model=TranslatorConfig(channels=4, blocks=1, discriminator=DiscriminatorConfig(channels=4, scales=2, layers=3)),
         data=HazeDataConfig(side=64, crop=64, batch=1, scenes=6),
         objective=TranslationLossConfig(prior=PriorConfig(positions=64)),
         optim=Adam(lr=1e-3, warmup=5, ema=0.9, beta1=0.5),
@@ -48,24 +55,24 @@ def tiny_mmd() -> TrainConfig:
     )
 
 
-def cpu() -> TrainConfig:
+def cpu() -> HazeTraining:
     """One CPU core, forty minutes: the physical head on simulated streets, and on RGB-D folders where they are given."""
     return replace(
         tiny(),
         recipe="cpu",
-        model=HazeConfig(kind="physical", channels=24),
+        model=PhysicalConfig(channels=24),
         data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, tones=1.0),
         optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
         run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500, log_every=50),
     )
 
 
-def cpu_mmd() -> TrainConfig:
+def cpu_mmd() -> HazeTraining:
     """One CPU core, a quarter of an hour: the paper's model, small. The other rows of Table 1 have the same budget."""
     return replace(
         cpu(),
         recipe="cpu_mmd",
-        model=HazeConfig(channels=16, blocks=3, judge=JudgeConfig(channels=16)),
+        model=TranslatorConfig(channels=16, blocks=3, discriminator=DiscriminatorConfig(channels=16)),
         data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400, tones=1.0),
         objective=TranslationLossConfig(prior=PriorConfig(positions=256)),
         optim=Adam(lr=2e-4, warmup=100, ema=0.999, decay_share=0.5, beta1=0.5),
@@ -73,29 +80,34 @@ def cpu_mmd() -> TrainConfig:
     )
 
 
-def cpu_unit() -> TrainConfig:
+def cpu_unit() -> HazeTraining:
     """UNIT: the same but for the divergence in place of the discrepancy."""
     objective = TranslationLossConfig(prior=PriorConfig(kind="kl"))
-    return replace(cpu_mmd(), recipe="cpu_unit", model=replace(cpu_mmd().model, kind="unit"), objective=objective)
+    return replace(
+        cpu_mmd(),
+        recipe="cpu_unit",
+        model=TranslatorConfig(kind="unit", channels=16, blocks=3, discriminator=DiscriminatorConfig(channels=16)),
+        objective=objective,
+    )
 
 
-def cpu_cyclegan() -> TrainConfig:
+def cpu_cyclegan() -> HazeTraining:
     """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of judges with norms."""
-    judge = JudgeConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
+    discriminator = DiscriminatorConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
     return replace(
         cpu_mmd(),
         recipe="cpu_cyclegan",
-        model=replace(cpu_mmd().model, kind="cyclegan", judge=judge),
+        model=TranslatorConfig(kind="cyclegan", channels=16, blocks=3, discriminator=discriminator),
         objective=TranslationLossConfig(identity_weight=5.0, prior=PriorConfig(kind="none")),
     )
 
 
-def cpu_dehazenet() -> TrainConfig:
+def cpu_dehazenet() -> HazeTraining:
     """DehazeNet on patches: minutes."""
     return replace(
         cpu(),
         recipe="cpu_dehazenet",
-        model=HazeConfig(kind="dehazenet"),
+        model=DehazeNetConfig(),
         data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400, tones=1.0),
         objective=PatchLossConfig(),
         optim=Adam(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
@@ -103,7 +115,7 @@ def cpu_dehazenet() -> TrainConfig:
     )
 
 
-def gpu() -> TrainConfig:
+def gpu() -> HazeTraining:
     """One data-centre GPU, under an hour: the paper's sizes on larger batches."""
     return replace(
         paper(),
@@ -114,7 +126,7 @@ def gpu() -> TrainConfig:
     )
 
 
-def paper() -> TrainConfig:
+def paper() -> HazeTraining:
     """002, section 4.1: Adam at 1e-4 with momentum 0.5, one picture of each domain a step, 250,000 steps, one haze a picture.
 
     Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The model
@@ -123,7 +135,7 @@ def paper() -> TrainConfig:
     return TrainConfig(
         system="haze",
         recipe="paper",
-        model=HazeConfig(),
+        model=TranslatorConfig(),
         data=HazeDataConfig(side=256, crop=256, batch=1, scenes=1500, draws=1),
         objective=TranslationLossConfig(),
         optim=Adam(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5),
@@ -131,7 +143,7 @@ def paper() -> TrainConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], HazeTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "tiny_mmd": tiny_mmd,

@@ -10,7 +10,6 @@ A folder is recognised by what is in it, for every picture by itself:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,9 @@ from PIL import Image
 
 from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.inputs import natural_key
 from latens.errors import InputError, UnreadableInput
-from latens.systems.haze.simulate import street
+from latens.systems.haze.simulator.streets import street
 
 STORED = DepthFormat(relative=True)  # of files whose unit is not known; 0 is a hole
 SUFFIXES = ("_leftImg8bit", "_left", "")
@@ -54,7 +54,7 @@ def find_scenes(folder: Path) -> list[ScenePath]:
     """Pictures under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of pictures and depth maps")
-    paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural(str(p)))
+    paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
     found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
     if not found:
         hint = "names that are understood: photo.jpg with photo_depth.png, Cityscapes, ApolloScape; see the README of haze"
@@ -112,6 +112,12 @@ def simulated(seeds: Sequence[int], size: tuple[int, int] = SIMULATED_SIZE) -> I
         yield Scene(f"street{seed}", made.image, made.depth)
 
 
+def street_size(side: int) -> tuple[int, int]:
+    """Height and width of streets that are not smaller than a short side."""
+    height = max(side, SIMULATED_SIZE[0])
+    return height, height * SIMULATED_SIZE[1] // SIMULATED_SIZE[0]
+
+
 def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
     """Training and held-out scenes: the last `share` of them, so that neighbouring frames are not on both sides.
 
@@ -122,8 +128,3 @@ def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], li
         return list(paths), list(paths)
     train = paths[: len(paths) - held]
     return list(train[: max(len(train) - GAP, 1)]), list(paths[len(paths) - held :])
-
-
-def natural(text: str) -> list[str | int]:
-    """Sorts frame2 before frame10."""
-    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", text))]

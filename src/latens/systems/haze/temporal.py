@@ -44,7 +44,7 @@ class TemporalFilter:
         self.grey, self.past = now, coarse
         return coarse
 
-    def quieten(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The hazy picture (1, 3, H, W), averaged along the motion by a share of 1 - t where the past agrees.
 
         Dividing by t multiplies noise by 1 / t; the average takes about as much away, and leaves what is near alone.

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.shapes import Float
-from latens.systems.haze.estimate import HazeEstimate
-from latens.systems.haze.filters import block_mean, box_max, box_min, fit_guide, luminance
+from latens.systems.haze.filters import box_max, box_min
 
 SMALLEST_AIRLIGHT = 0.05
 
@@ -31,26 +30,12 @@ class BoundaryConfig:
     sigma: float = 0.5  # of the weights: how different neighbours count as an edge
     strength: float = 2.0  # lambda: of the bound against smoothness
     exponent: float = 0.85  # delta: t^delta leaves a little haze
-    shrink: int = 1  # above 1: solved on a picture so many times smaller, then brought to full size by a guided filter
 
 
 ROUNDS = 6  # beta = 1, 2 sqrt 2, 8, ... while below 256
 GROWTH = 2 * math.sqrt(2)
-REFINE_RADIUS, REFINE_EPSILON = 8, 1e-4  # of the guided filter, in samples of the reduced picture
 SMALLEST = 1e-4
 FLOOR = 0.02  # the bound itself keeps pictures in range; this only keeps the division finite
-
-
-def boundary_constraint(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig | None = None) -> HazeEstimate:
-    """Transmission and airlight of hazy pictures in [0, 1], of any size."""
-    config = config or BoundaryConfig()
-    if config.shrink == 1:
-        t, airlight = solve(hazy, config)
-        return HazeEstimate(t, airlight, FLOOR)
-    small = block_mean(hazy, config.shrink)
-    t, airlight = solve(small, config)
-    fitted = fit_guide(luminance(small), t, REFINE_RADIUS, REFINE_EPSILON)
-    return HazeEstimate(fitted.apply(luminance(hazy), config.shrink).clamp(SMALLEST, 1), airlight, FLOOR)
 
 
 def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from latens.shapes import Float
-from latens.systems.haze.estimate import HazeEstimate
-from latens.systems.haze.filters import block_mean, block_min, box_min, fit_guide, luminance
+from latens.systems.haze.filters import block_mean, block_min, box_min
 from latens.systems.haze.formation import FLOOR
 
 SMALLEST_AIRLIGHT = 0.05  # a black picture has no airlight to divide by
@@ -34,7 +33,6 @@ class DarkChannelConfig:
     radius: int = 30  # of the guided filter, in pixels
     epsilon: float = 1e-4
     brightest: float = 0.001  # share of the pixels, those of the largest dark channel, that tell the airlight
-    colour_guide: bool = False
     floor: float = FLOOR
     shrink: int = 1
 
@@ -42,17 +40,6 @@ class DarkChannelConfig:
 # omega, patch and epsilon chosen on public scenes with the haze of 002, section 4.1.1: less is removed, more is right.
 GENTLE = DarkChannelConfig(patch=7, omega=0.6, epsilon=1e-3)
 FAST = DarkChannelConfig(shrink=4)
-
-
-def dark_channel_prior(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig | None = None) -> HazeEstimate:
-    """Transmission and airlight of hazy pictures in [0, 1], of any size."""
-    config = config or DarkChannelConfig()
-    coarse, airlight = coarse_transmission(blocks_of(hazy, config.shrink), config)
-    guide = hazy if config.colour_guide else luminance(hazy)
-    radius = max(config.radius // config.shrink, 1)
-    fitted = fit_guide(block_mean(guide, config.shrink), coarse, radius, config.epsilon)
-    t = fitted.apply(guide, config.shrink)
-    return HazeEstimate(t.clamp_(config.floor, 1), airlight, config.floor)
 
 
 def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:

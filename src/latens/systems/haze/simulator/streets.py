@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latens.systems.haze.render import (
+from latens.systems.haze.simulator.render import (
     FAR,
     GROUND,
     Array,
