@@ -1,4 +1,4 @@
-"""The frozen, all-integer part of a trained codec: what encoder and decoder must agree on to the last bit.
+"""The frozen, all-integer entropy model of a mean-scale hyperprior: encoder and decoder agree on it to the last bit.
 
 It holds the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
 coder, and the medians that z is rounded from. All of it is integers, stored with the weights and hashed with them, so a file
@@ -17,11 +17,9 @@ from torch import Tensor
 from latens.codes import coder
 from latens.codes.entropy import SCALE_MIN
 from latens.codes.integer import IntegerNetwork
-from latens.codes.quantize import quantize_network
-from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
+from latens.codes.tables import SymbolTables
 from latens.errors import Corrupt, ModelError
 from latens.shapes import Float, Int
-from latens.systems.image_codec.model import MeanScaleHyperprior
 
 LEVELS = 64  # Gaussian tables, log-spaced in scale
 SCALE_MAX = 256.0
@@ -64,7 +62,7 @@ class FrozenCoding:
         return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
 
     def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Standard deviation of the Gaussian tables of these levels, in quantisation steps."""
+        """Standard deviation of the Gaussian tables of these levels, in quantization steps."""
         return torch.from_numpy(scales()).float().to(level.device)[level]
 
     def _fixed_point(self, symbols: Tensor) -> Tensor:
@@ -133,7 +131,7 @@ def _flat(symbols: Tensor) -> np.ndarray:
 
 
 def scales() -> np.ndarray:
-    """The standard deviations of the Gaussian tables, from 0.11 to 256 quantisation steps."""
+    """The standard deviations of the Gaussian tables, from 0.11 to 256 quantization steps."""
     return np.geomspace(SCALE_MIN, SCALE_MAX, LEVELS)
 
 
@@ -141,39 +139,3 @@ def scale_thresholds() -> Int[Tensor, "63"]:
     """Upper ends of all levels but the last, in 1/1024: the geometric means of neighbouring scales."""
     table = scales()
     return torch.from_numpy(np.round(np.sqrt(table[1:] * table[:-1]) * (1 << OUTPUT_BITS)).astype(np.int64))
-
-
-@torch.no_grad()
-def freeze(
-    model: MeanScaleHyperprior,
-    pictures: Sequence[Float[Tensor, "B 3 H W"]],
-    *,
-    activation_bits: int = ACTIVATION_BITS,
-) -> FrozenCoding:
-    """The frozen coding of a trained model; `pictures` (any real photographs) set the ranges of the integer network.
-
-    More than 11 `activation_bits` are finer and need float64 to carry the sums, which takes twice as long.
-    """
-    medians = (model.prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
-    masses, lows = model.prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
-    network = quantize_network(
-        model.hyper_synthesis,
-        calibration(model, pictures),
-        input_frac_bits=INPUT_BITS,
-        input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
-        output_frac_bits=OUTPUT_BITS,
-        activation_bits=activation_bits,
-        float32=activation_bits <= ACTIVATION_BITS,
-    )
-    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))
-
-
-def calibration(model: MeanScaleHyperprior, pictures: Sequence[Float[Tensor, "B 3 H W"]]) -> Float[Tensor, "n N h w"]:
-    """Hyper-latents of the pictures at every rate the model serves, cut to the size of the smallest."""
-    found = []
-    for picture in pictures:
-        for level in range(1, len(model.config.lambdas) + 1):
-            quality = torch.full((len(picture),), float(level), device=picture.device)
-            found.append(model.hyper_analysis(model.scaled_latent(picture, quality)).float().cpu())
-    height, width = (min(z.shape[side] for z in found) for side in (2, 3))
-    return torch.cat([z[:, :, :height, :width] for z in found])

@@ -1,4 +1,4 @@
-"""Aiming: the quality at which a picture meets a rate or a PSNR."""
+"""Rate targets: the quality at which an image reaches a number of bits per pixel or a PSNR."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TRIALS = 12
 
 
 @dataclass(frozen=True)
-class Aim:
-    """What is asked for: a quality, bits per pixel (whole file), or PSNR in dB."""
+class RateTarget:
+    """The request: a quality, bits per pixel (whole file), or PSNR in dB."""
 
     kind: Literal["quality", "bpp", "psnr"]
     value: float
 
     @classmethod
-    def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> Aim:
+    def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> RateTarget:
         """Raises UsageError when two are given, or a value is out of range."""
         given = [(kind, value) for kind, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None]
         if len(given) > 1:
@@ -34,32 +34,32 @@ class Aim:
         return cls(kind, float(value))  # type: ignore[arg-type]
 
 
-def search(aim: Aim, measure: Callable[[int], float], low: int, high: int) -> int:
-    """The integer in [low, high] at which the growing function `measure` comes nearest to the aim.
+def search(target: RateTarget, measure: Callable[[int], float], low: int, high: int) -> int:
+    """The integer in [low, high] at which the growing function `measure` comes nearest to the target.
 
-    Regula falsi in the logarithm, with bisection where that stalls. Raises UsageError when the aim lies outside the range
+    Regula falsi in the logarithm, with bisection where that stalls. Raises UsageError when the target lies outside the range
     of the function by more than 2 %.
     """
     values = {low: measure(low), high: measure(high)}
-    _check_reach(aim, values[low], values[high])
-    target = math.log(aim.value)
+    _check_reach(target, values[low], values[high])
+    wanted = math.log(target.value)
     for trial in range(TRIALS):
-        if min(abs(value / aim.value - 1) for value in values.values()) <= TOLERANCE[aim.kind] or high - low <= 1:
+        if min(abs(value / target.value - 1) for value in values.values()) <= TOLERANCE[target.kind] or high - low <= 1:
             break
         below, above = math.log(values[low]), math.log(values[high])
-        share = (target - below) / max(above - below, 1e-9)
+        share = (wanted - below) / max(above - below, 1e-9)
         share = 0.5 if trial % 4 == 3 else min(max(share, 0.02), 0.98)
         middle = min(max(round(low + share * (high - low)), low + 1), high - 1)
         values[middle] = measure(middle)
-        low, high = (middle, high) if values[middle] < aim.value else (low, middle)
-    return min(values, key=lambda steps: abs(values[steps] / aim.value - 1))
+        low, high = (middle, high) if values[middle] < target.value else (low, middle)
+    return min(values, key=lambda steps: abs(values[steps] / target.value - 1))
 
 
-def _check_reach(aim: Aim, lowest: float, highest: float) -> None:
-    if lowest <= aim.value * 1.02 and highest >= aim.value / 1.02:
+def _check_reach(target: RateTarget, lowest: float, highest: float) -> None:
+    if lowest <= target.value * 1.02 and highest >= target.value / 1.02:
         return
-    unit = "bits per pixel" if aim.kind == "bpp" else "dB"
+    unit = "bits per pixel" if target.kind == "bpp" else "dB"
     raise UsageError(
-        f"{aim.value:g} {unit} is out of reach: this model gives {lowest:.3g} to {highest:.3g} on this picture",
+        f"{target.value:g} {unit} is out of reach: this model gives {lowest:.3g} to {highest:.3g} on this image",
         hint="choose a target in that range",
     )

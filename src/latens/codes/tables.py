@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import constriction
 import numpy as np
 
 from latens.errors import ModelError
@@ -106,6 +105,8 @@ def exact_model(counts: np.ndarray) -> Any:
     mode, and the left edge is the exact sum of the counts before k.
     """
     weights = counts.astype(np.float64) - 1.0
+    import constriction
+
     return constriction.stream.model.Categorical(weights, lazy=False, perfect=False)
 
 

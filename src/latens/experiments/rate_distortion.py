@@ -1,34 +1,82 @@
-"""What an evaluation found: means, BD-rates, the check of rates against probabilities; as table, plot, page and JSON.
+"""Rows of a rate-distortion evaluation, and what follows from them: means, BD-rates, the check of rates against probabilities.
 
-Conventions: means over pictures are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual
+Conventions: means over images are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual
 on Kodak. MS-SSIM is compared and drawn on the scale -10 log10(1 - mean).
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from latens.data.files import write_atomic
 from latens.errors import InputError
-from latens.inference.page import Block, Figure, Page, Part, Section, Table
+from latens.experiments.journal import Journal
+from latens.experiments.report import Report
+from latens.inference.page import Figure, Part, Table
 from latens.metrics.image import mean_db, similarity_db
 from latens.metrics.plot import Panel, rate_distortion_plot
 from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
-from latens.systems.image_codec.measure import OURS, Row
 
+OURS = "latens"
 Measure = Literal["psnr", "ms_ssim"]
 TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
 ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # a file may be this far from the code length of its symbols
 
 
+class Row(NamedTuple):
+    """One measurement. Rates come from the bytes of the file; seconds are wall-clock."""
+
+    image: str
+    digest: str
+    codec: str
+    version: str  # of the weights, or the library and how it is set
+    setting: float  # quality on the codec's own scale
+    bytes: int
+    bpp: float
+    psnr: float  # dB
+    ms_ssim: float | None  # None: the image is too small for five scales
+    encode_seconds: float
+    decode_seconds: float
+    estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
+
+    @property
+    def key(self) -> tuple[str, str, str, float]:
+        return (self.digest, self.codec, self.version, self.setting)
+
+
+class RowLog:
+    """The rows of an evaluation, kept as they come; those of an earlier run are found again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.journal = Journal(path)
+        self._rows = {row.key: row for row in _rows(self.journal)}
+
+    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
+        """The rows there are for one image and codec, by setting."""
+        found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
+        return {setting: row for setting, row in found.items() if row is not None}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keeps new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
+        rows = list(rows)
+        self._rows.update((row.key, row) for row in rows)
+        self.journal.append(row._asdict() for row in rows)
+
+
+def _rows(journal: Journal) -> Iterator[Row]:
+    for record in journal.read():
+        try:
+            yield Row(**record)
+        except TypeError:  # of another version of latens
+            continue
+
+
 class Means(NamedTuple):
-    """One codec at one setting, over all pictures."""
+    """One codec at one setting, over all images."""
 
     codec: str
     setting: float
@@ -55,35 +103,31 @@ class SizeCheck(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
-    """Rows of every picture, codec and setting, and everything that follows from them."""
+class RateDistortionResults:
+    """Rows of every image, codec and setting, and everything that follows from them."""
 
     model: str
     model_id: str
     rows: tuple[Row, ...]
     settings: dict[str, str]  # of the other codecs, for captions
-    failures: tuple[str, ...] = ()  # pictures that could not be read, and why
+    failures: tuple[str, ...] = ()  # images that could not be read, and why
 
     @cached_property
-    def pictures(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.picture for row in self.rows))
+    def images(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.image for row in self.rows))
 
     @cached_property
     def codecs(self) -> tuple[str, ...]:
         """Ours first."""
         return tuple(dict.fromkeys((OURS, *(row.codec for row in self.rows))))
 
-    @property
-    def exit_status(self) -> int:
-        return InputError.exit_status if self.failures else 0
-
     def means(self, codec: str) -> list[Means]:
-        """Means over pictures at every setting of a codec."""
+        """Means over images at every setting of a codec."""
         groups = _by_setting([row for row in self.rows if row.codec == codec])
         return [_means(codec, setting, group) for setting, group in groups.items()]
 
     def curve(self, codec: str, measure: Measure) -> Curve:
-        """Mean rate against mean quality; pictures that are too small for MS-SSIM do not count in its curve."""
+        """Mean rate against mean quality; images that are too small for MS-SSIM do not count in its curve."""
         rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
         return _curve(codec, rows, measure)
 
@@ -101,7 +145,7 @@ class EvaluationReport:
     # ------------------------------------------------------------------------------------------------------ tables
 
     def rate_table(self) -> Table:
-        """Ours at every setting, beside the rate that the others need for the same PSNR."""
+        """Ours at every setting, next to the rate that the others need for the same PSNR."""
         others = [self.curve(codec, "psnr") for codec in self.codecs[1:]]
         columns: dict[str, Callable[[Means], str]] = {
             "quality": lambda mean: f"{mean.setting:g}",
@@ -113,7 +157,7 @@ class EvaluationReport:
             **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
         }
         rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
-        caption = f"Means over {_count(len(self.pictures), 'picture')} at each quality; bits from bytes of real files."
+        caption = f"Means over {_count(len(self.images), 'image')} at each quality; bits from bytes of real files."
         if others:
             caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
         return _without_empty(Table(list(columns), rows, caption))
@@ -129,19 +173,19 @@ class EvaluationReport:
             caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
         return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
 
-    def picture_table(self) -> Table:
-        """Every picture: ours at its middle setting, and BD-rates (PSNR) on the picture alone."""
+    def image_table(self) -> Table:
+        """Every image: ours at its middle setting, and BD-rates (PSNR) on the image alone."""
         settings = [mean.setting for mean in self.means(OURS)]
         middle = settings[(len(settings) - 1) // 2]
         rows = []
-        for name in self.pictures:
-            own = [row for row in self.rows if row.picture == name]
+        for name in self.images:
+            own = [row for row in self.rows if row.image == name]
             curves = {codec: _curve(codec, [row for row in own if row.codec == codec], "psnr") for codec in self.codecs}
             row = next(row for row in own if row.codec == OURS and row.setting == middle)
             deltas = [_cells(_compare(curves[codec], curves[OURS]))[0] for codec in self.codecs[1:]]
             rows.append([name, f"{row.bpp:.4f}", f"{row.psnr:.2f}", *deltas])
-        heads = ["picture", f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
-        return Table(heads, rows, "BD-rates (PSNR) of every picture by itself; pictures on which we lose are positive.")
+        heads = ["image", f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
+        return Table(heads, rows, "BD-rates (PSNR) of every image by itself; images on which we lose are positive.")
 
     def size_line(self) -> str:
         """The check of sizes, in a sentence."""
@@ -149,34 +193,39 @@ class EvaluationReport:
         relative = 100 * check.difference / (check.worst.estimated_bytes or 1)
         return (
             f"File against code length by the model's probabilities: {check.within} of {check.files} files within 1 % + "
-            f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.picture} at quality "
+            f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.image} at quality "
             f"{check.worst.setting:g}."
         )
 
-    def heading(self) -> str:
-        return f"{self.model}, weights {self.model_id[:12]}, {_count(len(self.pictures), 'picture')}"
+    # ------------------------------------------------------------------------------------------------------ report
 
-    def table(self) -> str:
-        """Everything for a terminal."""
-        parts = [self.heading(), self.rate_table().text()]
-        if len(self.codecs) > 1:
-            parts.append(self.bd_table().text())
-        parts.append(self.size_line())
-        parts += [f"left out: {failure}" for failure in self.failures]
-        return "\n\n".join(parts)
+    def report(self, title: str) -> Report:
+        """Tables, curves and rows."""
+        plot = Figure(self.plot(), caption="Rate against quality, means over images.", alt="rate-distortion curves")
+        tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
+        return Report(
+            name="evaluation",
+            title=title,
+            about=f"{self.model}, weights {self.model_id[:12]}, {_count(len(self.images), 'image')}. {self.size_line()}",
+            blocks=[plot, *tables],
+            parts=[Part("Image by image", [self.image_table()])],
+            facts=self.facts(),
+            rows=[row._asdict() for row in self.rows],
+            failures=self.failures,
+        )
 
-    # ------------------------------------------------------------------------------------------------------- files
-
-    def to_dict(self) -> dict[str, Any]:
-        """Means, BD-rates and checks; the rows themselves are in rows.jsonl."""
+    def facts(self) -> dict[str, Any]:
+        """Means, BD-rates and checks, without times."""
         check = self.size_check()
+        means = [mean._asdict() for codec in self.codecs for mean in self.means(codec)]
+        for mean in means:
+            del mean["encode_seconds"], mean["decode_seconds"]
         return {
             "model": self.model,
             "model_id": self.model_id,
-            "pictures": list(self.pictures),
-            "left_out": list(self.failures),
+            "images": list(self.images),
             "settings": self.settings,
-            "means": [mean._asdict() for codec in self.codecs for mean in self.means(codec)],
+            "means": means,
             "bd_rate": {
                 measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()} for measure in TITLES
             },
@@ -184,7 +233,7 @@ class EvaluationReport:
                 "files": check.files,
                 "within_1_percent_and_200_bytes": check.within,
                 "worst": {
-                    "picture": check.worst.picture,
+                    "image": check.worst.image,
                     "quality": check.worst.setting,
                     "bytes": check.worst.bytes,
                     "estimated_bytes": check.worst.estimated_bytes,
@@ -193,7 +242,7 @@ class EvaluationReport:
         }
 
     def plot(self) -> bytes:
-        """A PNG of the curves: PSNR and, where pictures are large enough, MS-SSIM."""
+        """A PNG of the curves: PSNR and, where images are large enough, MS-SSIM."""
         return rate_distortion_plot(
             [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
         )
@@ -201,23 +250,6 @@ class EvaluationReport:
     def _curves(self, measure: Measure) -> Sequence[Curve]:
         ours = self.curve(OURS, measure)
         return [ours, *(self.curve(codec, measure) for codec in self.codecs[1:])] if ours.points else []
-
-    def page(self) -> Page:
-        """The report to look at."""
-        plot = Figure(self.plot(), caption="Rate against quality, means over pictures.", alt="rate-distortion curves")
-        tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
-        blocks: list[Block] = [plot, *tables, self.size_line(), *(f"Left out: {failure}" for failure in self.failures)]
-        parts = [Part("Picture by picture", [self.picture_table()])]
-        return Page("Evaluation of the image codec", [Section("Rate and quality", blocks, parts)], self.heading())
-
-    def save(self, folder: Path) -> None:
-        """Writes evaluation.json, table.txt, rd.png and index.html."""
-        folder.mkdir(parents=True, exist_ok=True)
-        record = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomic(folder / "evaluation.json", (record + "\n").encode())
-        write_atomic(folder / "table.txt", (self.table() + "\n").encode())
-        write_atomic(folder / "rd.png", self.plot())
-        self.page().save(folder / "index.html")
 
 
 def _by_setting(rows: Sequence[Row]) -> dict[float, list[Row]]:

@@ -36,7 +36,7 @@ def frozen() -> ImageCodec:
 
 def latents(codec: ImageCodec, blob: bytes) -> dict[str, Tensor]:
     """The decoded integers: symbols of z, symbols of y, and means of y in 1/1024."""
-    symbols, lost = codec._decode_symbols(read_picture_file(blob), partial=False)
+    symbols, lost = codec.decode_symbols(read_picture_file(blob), partial=False)
     assert not lost
     return {"z": symbols.z, "y": symbols.y, "mean": symbols.parameters.mean.double() * 1024}
 

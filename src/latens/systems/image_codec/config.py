@@ -1,8 +1,12 @@
-"""Sizes and rates of the image codec (003, section 5.4.1). Nothing here imports torch, so `--help` stays instant."""
+"""Settings of the image codec (003, section 5.4.1): sizes, rates, loss, crops. No torch here."""
 
 from __future__ import annotations
 
-from latens.settings import settings
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen, MultipleOf
+
+from latens.settings import Count, NonNegative, Positive, Share, settings, validator
 
 LAMBDAS = (
     0.001,
@@ -15,6 +19,10 @@ LAMBDAS = (
 )  # 003, section 5.4.1: weight of 255^2 * MSE against bits per pixel
 
 
+Lambdas = Annotated[tuple[Positive, ...], MinLen(1)]
+CropSide = Annotated[int, Ge(64), MultipleOf(64)]
+
+
 @settings
 class ImageCodecConfig:
     """Sizes of the transforms and the rates one model serves.
@@ -23,11 +31,18 @@ class ImageCodecConfig:
     any real-valued quality between them (1 is the first entry) selects a rate.
     """
 
-    hidden: int = 192  # N: channels of every hidden layer and of the hyper-latent z
-    latent: int = 192  # M: channels of the latent y
-    hyper: int = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
-    lambdas: tuple[float, ...] = (0.01,)
-    transforms: str = "paper"  # "paper": four strided 5 x 5 layers; "compact": work starts at 1/4 of the size, see model.py
+    hidden: Count = 192  # N: channels of every hidden layer and of the hyper-latent z
+    latent: Count = 192  # M: channels of the latent y
+    hyper: Count = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
+    lambdas: Lambdas = (0.01,)  # weights of 255^2 * MSE against bits per pixel, rising
+    # "paper": four strided 5 x 5 layers; "compact": work starts at 1/4 of the size, see model.py
+    transforms: Literal["paper", "compact"] = "paper"
+
+    @validator
+    def rates_rise(self) -> ImageCodecConfig:
+        if any(low >= high for low, high in zip(self.lambdas, self.lambdas[1:], strict=False)):
+            raise ValueError(f"lambdas {list(self.lambdas)} do not rise")
+        return self
 
     @property
     def variable_rate(self) -> bool:
@@ -47,25 +62,26 @@ ROUNDING_WEIGHT = 20.0  # of squared error against bits when the encoder rounds:
 
 @settings
 class RateDistortionConfig:
-    """What stands in for rounding in training.
+    """The rate-distortion loss, and the substitute for rounding in training.
 
     "mixed": rates of noisy latents, pictures of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
     003. "hard", a second phase: the symbols that the encoder writes, from an encoder that is held still, so that the
     decoder and the entropy model learn what they will meet (as Guo et al. 2021, "Soft then hard").
     """
 
-    rounding: str = "mixed"
-    # Loss grows with lambda; dividing by lambda^balance keeps the low rates from being drowned by the high ones.
-    balance: float = 0.5
+    rounding: Literal["mixed", "noise", "hard"] = "mixed"  # see above
+    balance: NonNegative = 0.5  # the loss is divided by lambda^balance, or the high rates would drown the low ones
 
 
 @settings
 class CropConfig:
-    """How training crops are drawn. A share `validation_share` of the photographs is held out, chosen by file name."""
+    """Training crops."""
 
-    crop: int = 128
-    batch: int = 8
-    shrink: float = 2.0  # crops are drawn from up to this many times their side and reduced, which hides JPEG artefacts
-    shrink_share: float = 0.5  # part of the crops that are reduced
-    validation_share: float = 0.05
-    validation_crop: int = 256
+    crop: CropSide = 128  # side in pixels, a multiple of 64
+    batch: Count = 8  # crops
+    shrink: Annotated[float, Ge(1)] = (
+        2.0  # crops are drawn from up to this many times their side and reduced: no JPEG artifacts
+    )
+    shrink_share: Share = 0.5  # part of the crops that are reduced
+    validation_share: Share = 0.05  # of the photographs is held out, chosen by file name
+    validation_crop: CropSide = 256  # largest side of a held-out crop

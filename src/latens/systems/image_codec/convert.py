@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -25,13 +24,14 @@ from torch import Tensor
 from latens.codes.entropy import FactorizedPrior
 from latens.data.files import read_bytes
 from latens.data.images import read_picture
+from latens.data.samples import photographs
+from latens.data.tensors import to_tensor
 from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
 from latens.hub import CONFIG, save_model
-from latens.inference.demo import photographs
 from latens.nn.gdn import BETA_MIN, PEDESTAL
 from latens.shapes import Float
-from latens.systems.image_codec.coding import freeze
 from latens.systems.image_codec.config import HYPER_STRIDE, ImageCodecConfig
+from latens.systems.image_codec.freeze import freeze
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
@@ -89,8 +89,7 @@ def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
     """A photograph in [0, 1], cut to the multiple of 64 that the transforms need."""
     pixels = read_picture(path).pixels
     height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
-    whole = np.array(pixels[:height, :width])  # torch wants memory of its own
-    return torch.from_numpy(whole).permute(2, 0, 1)[None].float() / 255
+    return to_tensor(pixels[:height, :width])
 
 
 def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict[str, Tensor]]:

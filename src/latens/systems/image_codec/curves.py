@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from latens.codes.annealing import Method, Refine
+from latens.codes.gains import quality_at
 from latens.data.images import read_picture
+from latens.data.tensors import png_bytes
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.image import psnr
 from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.metrics.rate import bd_rate
-from latens.systems.image_codec.experiments import History, Laboratory, Subject
-from latens.systems.image_codec.refinement import quality_at
+from latens.systems.image_codec.published import EARLY, TARGETS
+from latens.systems.image_codec.runs import History, Refinements, Subject
 from latens.systems.image_codec.tables import base_of, interpolation_runs
-from latens.systems.image_codec.thesis import EARLY, TARGETS
 
 Points = Sequence[tuple[float, float]]  # bpp, dB
 BASELINES: tuple[Method, ...] = ("ste", "uniform", "atanh", "ssl")
@@ -27,13 +26,13 @@ FULL_RATE_STEPS = 2000
 DETAIL = 224  # pixels a side
 
 
-def overall(lab: Laboratory) -> list[Block]:
+def overall(lab: Refinements) -> list[Block]:
     """Figure 5.4.1: STE, uniform noise, atanh and SSL along the steps."""
     runs: dict[str, History] = {method: lab.run(base_of(lab), lab.thesis(method)) for method in BASELINES}
     return [Figure(along_the_steps(runs, robust=False), "Figure 5.4.1: true loss, its gap to the relaxed loss, PSNR and rate")]
 
 
-def interpolation(lab: Laboratory) -> list[Block]:
+def interpolation(lab: Refinements) -> list[Block]:
     """Figure C.1: SSL with shapes a from 0.01 to 5."""
     runs = {f"a = {a:.3g}": history for a, history in interpolation_runs(lab).items()}
     title = "Figure C.1: SSL with other shapes; the axes leave out what diverges"
@@ -65,23 +64,23 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
 # -------------------------------------------------------------------------------------------------- rate, distortion
 
 
-def rate_early(lab: Laboratory) -> list[Block]:
+def rate_early(lab: Refinements) -> list[Block]:
     """Figure 5.4.2, on the folder that is given: the plain code, atanh and SSL after 500 steps."""
     return _rate(lab, ("atanh", "ssl"), EARLY, "Figure 5.4.2")
 
 
-def rate_late(lab: Laboratory) -> list[Block]:
+def rate_late(lab: Refinements) -> list[Block]:
     """Figure C.3, on the folder that is given: the plain code, atanh and SSL after all steps."""
     return _rate(lab, ("atanh", "ssl"), lab.scale.rate_steps, "Figure C.3")
 
 
-def rate(lab: Laboratory) -> list[Block]:
+def rate(lab: Refinements) -> list[Block]:
     """Figure C.2: all baselines after 500 and after all steps."""
     steps = sorted({min(EARLY, lab.scale.rate_steps), lab.scale.rate_steps})
     return [block for count in steps for block in _rate(lab, BASELINES, count, "Figure C.2")]
 
 
-def _rate(lab: Laboratory, methods: Sequence[Method], step: int, name: str) -> list[Block]:
+def _rate(lab: Refinements, methods: Sequence[Method], step: int, name: str) -> list[Block]:
     found: dict[str, Points] = {}
     for method in methods:
         histories = [lab.run(base, lab.thesis(method, steps=lab.scale.rate_steps)) for base in lab.lambdas]
@@ -113,17 +112,17 @@ def _bd(plain: Points, points: Points) -> str:
     return f"{bd_rate(*zip(*plain, strict=True), *zip(*points, strict=True)):+.2f} %"
 
 
-def semi_multi_rate(lab: Laboratory) -> list[Block]:
+def semi_multi_rate(lab: Refinements) -> list[Block]:
     """Figure C.4: latents of few models refined towards other lambdas, every point."""
     return _semi(lab, "Figure C.4", pruned=False)
 
 
-def semi_multi_rate_pruned(lab: Laboratory) -> list[Block]:
+def semi_multi_rate_pruned(lab: Refinements) -> list[Block]:
     """Figure 5.4.3: the same without the points that fall below the plain curve."""
     return _semi(lab, "Figure 5.4.3", pruned=True)
 
 
-def _semi(lab: Laboratory, name: str, *, pruned: bool) -> list[Block]:
+def _semi(lab: Refinements, name: str, *, pruned: bool) -> list[Block]:
     starts = lab.lambdas if lab.scale.rate_steps >= FULL_RATE_STEPS else [w for w in lab.lambdas if w in STARTS] or lab.lambdas
     settings = lab.thesis("ssl", steps=lab.scale.rate_steps)
     plain = [_point(lab.run(base, settings), 0) for base in lab.lambdas]
@@ -158,15 +157,15 @@ def _height(curve: Points, bpp: float) -> float:
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
-def qualitative(lab: Laboratory) -> list[Block]:
+def qualitative(lab: Refinements) -> list[Block]:
     """Figure 5.4.4: from real files, the plain code at 0.001 and that of 0.0025 refined towards the same rate."""
     subject = next((subject for subject in lab.subjects if subject.path.stem == SHOWN), lab.subjects[0])
     codec, picture = lab.codec, read_picture(subject.path)
     low, high = lab.lambdas[0], lab.lambdas[min(1, len(lab.lambdas) - 1)]
-    plain = codec.compress(picture, quality=quality_at(codec, low))
+    plain = codec.compress(picture, quality=quality_at(codec.lambdas, low))
     target = 8 * len(plain) / picture.pixels[..., 0].size
     refined = codec.compress(
-        picture, quality=quality_at(codec, high), refine=Refine(steps=lab.scale.rate_steps, rate_weight=low / 2)
+        picture, quality=quality_at(codec.lambdas, high), refine=Refine(steps=lab.scale.rate_steps, rate_weight=low / 2)
     )
     shown: list[Figure] = []
     for title, blob in (
@@ -189,6 +188,4 @@ def _detail(pixels: np.ndarray, subject: Subject) -> bytes:
     height, width = pixels.shape[:2]
     side = min(DETAIL, height, width)
     top, left = min(int(height * 0.55), height - side), (width - side) // 2
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[top : top + side, left : left + side]).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png_bytes(pixels[top : top + side, left : left + side])

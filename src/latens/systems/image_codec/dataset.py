@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.splits import place_of
+from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 from latens.systems.image_codec.config import CropConfig
 from latens.training.data import generator
+
+logger = logging.getLogger(__name__)
 
 
 class CropData:
@@ -28,7 +30,7 @@ class CropData:
         self.config = config
         self.seed = seed
         paths = [path for folder in folders for path in photographs(folder)]
-        held_out = [path for path in paths if fraction_of_name(path) < config.validation_share]
+        held_out = [path for path in paths if place_of(path.name) < config.validation_share]
         chosen = set(held_out) if len(held_out) < len(paths) else set(paths[:1])
         self.train = self._load([path for path in paths if path not in chosen] or paths, config.crop)
         self.held_out = self._load([path for path in paths if path in chosen] or paths, config.crop)
@@ -46,7 +48,7 @@ class CropData:
                 pixels = read_picture(path).pixels
             except (InputError, LimitExceeded) as error:
                 # A stray damaged file does not stop a training run.
-                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
                 continue
             if min(pixels.shape[:2]) >= smallest:
                 pictures.append(pixels)
@@ -55,7 +57,7 @@ class CropData:
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
         crops = [self._crop(rng) for _ in range(self.config.batch)]
-        return {"image": to_tensor(np.stack(crops))}
+        return {"image": to_tensor(np.stack(crops), channels_last=True)}
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray:
         picture = self.train[rng.integers(len(self.train))]
@@ -71,8 +73,10 @@ class CropData:
         return patch.transpose(1, 0, 2) if rng.random() < 0.5 else patch
 
     def validation(self) -> list[dict[str, Tensor]]:
-        """One centred crop of every held-out photograph, its sides the largest multiples of 64 that fit."""
-        return [{"image": to_tensor(centre(picture, self.config.validation_crop)[None])} for picture in self.held_out]
+        """One centered crop of every held-out photograph, its sides the largest multiples of 64 that fit."""
+        return [
+            {"image": to_tensor(center(picture, self.config.validation_crop), channels_last=True)} for picture in self.held_out
+        ]
 
 
 def photographs(folder: Path) -> list[Path]:
@@ -82,18 +86,7 @@ def photographs(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
 
 
-def fraction_of_name(path: Path) -> float:
-    """A number in [0, 1) that depends on the file name only, so that a split does not move when files are added."""
-    return int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big") / 2**32
-
-
-def centre(picture: np.ndarray, largest: int) -> np.ndarray:
+def center(picture: np.ndarray, largest: int) -> np.ndarray:
     height, width = (max(64, min(side, largest) // 64 * 64) for side in picture.shape[:2])
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     return picture[top : top + height, left : left + width]
-
-
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """(B, H, W, 3) bytes -> (B, 3, H, W) float in [0, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    return tensor.float().div(255).contiguous(memory_format=torch.channels_last)

@@ -1,61 +1,57 @@
-"""Rate and quality of the image codec on real pictures, beside JPEG, WebP and AVIF.
+"""Rate and quality of the image codec on real images, compared with JPEG, WebP and AVIF.
 
-Every rate comes from the bytes of a real file that was decoded again. What is measured is kept picture by picture in
-rows.jsonl, so that an evaluation that was stopped goes on where it was.
+Every rate comes from the bytes of a real file that was decoded again. Rows are kept image by image in rows.jsonl, so that a
+stopped evaluation continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from latens.data.images import PICTURE_ENDINGS
 from latens.data.inputs import find_inputs
+from latens.data.samples import photographs
+from latens.data.source import Source
 from latens.errors import InputError, LatensError
-from latens.inference.demo import photographs
+from latens.experiments.rate_distortion import OURS, RateDistortionResults, Row, RowLog
+from latens.experiments.report import Report
+from latens.settings import Positive, settings
 from latens.systems.image_codec.baselines import Encoder, available
-from latens.systems.image_codec.measure import (
-    OURS,
-    Codec,
-    Row,
-    RowLog,
-    Subject,
-    load_subject,
-    measure,
-    try_codec,
-    try_encoder,
-)
-from latens.systems.image_codec.results import EvaluationReport
+from latens.systems.image_codec.trials import Codec, Subject, load_subject, measure, try_codec, try_encoder
 
-BASELINES = ("JPEG", "WebP", "AVIF")
+logger = logging.getLogger(__name__)
+
 ROWS = "rows.jsonl"
 
 
-def evaluate(
-    codec: Codec,
-    data: Path | Sequence[Path] | None = None,
-    out: Path | None = None,
-    *,
-    qualities: Sequence[float] | None = None,
-    baselines: Sequence[str] = BASELINES,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """Measures `codec` and the baselines on pictures, and writes the report into the folder `out` if there is one.
+@settings
+class CodecEvaluation:
+    """Codecs and rates of an evaluation."""
 
-    `data` is a folder, pictures, or None for a few photographs that are installed with latens. A second run with the
-    same weights and `out` measures only what is missing. `qualities` are those of our codec, by default all whole ones.
-    `progress` is told a line for every picture. Pictures that cannot be read are named in the report; raises InputError
-    when none can.
+    qualities: tuple[Positive, ...] = ()  # of our codec; empty: all whole ones
+    baselines: tuple[Literal["JPEG", "WebP", "AVIF"], ...] = ("JPEG", "WebP", "AVIF")  # that ours is compared with
+
+
+def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None) -> Report:
+    """Measures `codec` and the baselines on folders or images; without any, on photographs that come with latens.
+
+    A second run with the same weights and folder measures only what is missing. Images that cannot be read are named in the
+    report; raises InputError when none can.
     """
-    tell = progress or (lambda line: None)
-    encoders = available(tuple(baselines))
-    if qualities is None:
-        qualities = [float(step) for step in range(1, int(codec.best_quality) + 1)]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    log = RowLog(out / ROWS if out is not None else None)
+    return measure_all(codec, [source.path for source in sources], options, folder).report("Image codec")
+
+
+def measure_all(codec: Codec, data: Sequence[Path], options: CodecEvaluation, folder: Path | None) -> RateDistortionResults:
+    """The rows of an evaluation."""
+    encoders = available(options.baselines)
+    qualities = options.qualities or [float(step) for step in range(1, int(codec.best_quality) + 1)]
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    log = RowLog(folder / ROWS if folder is not None else None)
     files = list(_find(data))
     rows: list[Row] = []
     failures: list[str] = []
@@ -64,27 +60,25 @@ def evaluate(
             subject = load_subject(path, name)
         except LatensError as error:
             failures.append(f"{name}: {error.what}")
-            tell(f"{number} of {len(files)}: {failures[-1]}")
+            logger.warning("left out: %s", failures[-1])
             continue
         measured = _measure(codec, encoders, subject, qualities, log)
         rows += measured.rows
-        tell(f"{number} of {len(files)}: {name}{', measured by an earlier run' if measured.fresh == 0 else ''}")
+        logger.info("%d of %d: %s%s", number, len(files), name, "" if measured.fresh else ", measured by an earlier run")
     if not rows:
-        raise InputError("none of the pictures can be read", where=str(data), hint=failures[0] if failures else None)
-    settings = {encoder.name: encoder.version for encoder in encoders}
-    report = EvaluationReport(codec.name, codec.model_id, tuple(rows), settings, tuple(failures))
-    if out is not None:
-        report.save(out)
-    return report
+        raise InputError(
+            "none of the images can be read", where=", ".join(map(str, data)), hint=failures[0] if failures else None
+        )
+    versions = {encoder.name: encoder.version for encoder in encoders}
+    return RateDistortionResults(codec.name, codec.model_id, tuple(rows), versions, tuple(failures))
 
 
-def _find(data: Path | Sequence[Path] | None) -> Iterator[tuple[Path, str]]:
-    """Pictures and the names they have in the report."""
-    if data is None:
+def _find(data: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Images and the names they have in the report."""
+    if not data:
         yield from ((photograph.path, photograph.name) for photograph in photographs())
         return
-    inputs = [data] if isinstance(data, Path) else list(data)
-    for file in find_inputs([str(path) for path in inputs], PICTURE_ENDINGS):
+    for file in find_inputs([str(path) for path in data], PICTURE_ENDINGS):
         yield file.path, file.relative.as_posix()
 
 
@@ -97,13 +91,13 @@ def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualit
     """All rows of one picture, in the order of codecs and settings; only what the log lacks is measured."""
     picture, fresh = subject.picture, 0
     rows: list[Row] = []
-    for name, version, settings, attempt in (
+    for name, version, qualities_of, attempt in (
         (OURS, codec.model_id, qualities, partial(try_codec, codec)),
         *((each.name, each.version, each.qualities, partial(try_encoder, each)) for each in encoders),
     ):
-        known = log.find(subject.digest, name, version, settings)
-        new = {setting: measure(attempt(picture, setting), subject) for setting in settings if setting not in known}
+        known = log.find(subject.digest, name, version, qualities_of)
+        new = {setting: measure(attempt(picture, setting), subject) for setting in qualities_of if setting not in known}
         log.add(new.values())
-        rows += [row._replace(picture=subject.name) for row in (known | new).values()]
+        rows += [row._replace(image=subject.name) for row in (known | new).values()]
         fresh += len(new)
     return _Measured(rows, fresh)

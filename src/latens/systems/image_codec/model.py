@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
+from latens.codes.gains import RateGains
 from latens.codes.rounding import add_noise, round_straight_through
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, down, up
@@ -49,7 +50,7 @@ class MeanScaleHyperprior(nn.Module):
         self.hyper_analysis = hyper_analysis_transform(config)
         self.hyper_synthesis = hyper_synthesis_transform(config)
         self.prior = FactorizedPrior(config.hidden)
-        self.gains = RateGains(config) if config.variable_rate else None
+        self.gains = RateGains(config.latent, config.lambdas) if config.variable_rate else None
 
     def forward(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rounding: str = "mixed"
@@ -122,35 +123,6 @@ class MeanScaleHyperprior(nn.Module):
         """Picture of a scaled latent."""
         scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
         return self.synthesis(scaled).float()
-
-
-class RateGains(nn.Module):
-    """A gain per latent channel and rate, interpolated geometrically between neighbouring rates (Cui et al. 2021).
-
-    Quality 1 selects the first entry of `lambdas`, quality len(lambdas) the last; values outside are held to the ends.
-    """
-
-    def __init__(self, config: ImageCodecConfig) -> None:
-        super().__init__()
-        # A uniform quantiser's slope dD/dR is proportional to the squared step, so the gain starts at sqrt(lambda).
-        lambdas = torch.tensor(config.lambdas, dtype=torch.float32)
-        start = 0.5 * (lambdas.log() - lambdas.log().mean())
-        self.log_gain = nn.Parameter(start[:, None].repeat(1, config.latent))
-        self.log_inverse = nn.Parameter(-start[:, None].repeat(1, config.latent))
-
-    def forward_gain(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B M 1 1"]:
-        return interpolate(self.log_gain, quality).exp()[:, :, None, None]
-
-    def inverse_gain(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B M 1 1"]:
-        return interpolate(self.log_inverse, quality).exp()[:, :, None, None]
-
-
-def interpolate(table: Float[Tensor, "Q *d"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B *d"]:
-    """Rows of `table` at real positions quality - 1, linearly between neighbours."""
-    position = (quality - 1).clamp(0, len(table) - 1)
-    low = position.floor().long().clamp(max=len(table) - 2)
-    share = (position - low)[(...,) + (None,) * (table.dim() - 1)]
-    return table[low] * (1 - share) + table[low + 1] * share
 
 
 def analysis_transform(config: ImageCodecConfig) -> nn.Module:

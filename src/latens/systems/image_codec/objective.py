@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from latens.codes.gains import lambda_of
 from latens.hub import load_model, save_model
+from latens.settings import decode
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig, RateDistortionConfig
-from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
-from latens.training.objective import Export, Step
+from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
+from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
 PEAK = 255.0**2  # distortion is the squared error of 8-bit values
+
+logger = logging.getLogger(__name__)
 
 
 class RateDistortion:
     """bits per pixel + lambda * 255^2 * MSE, lambda drawn per picture between the ends that the model serves."""
 
-    optimizers: Mapping[str, tuple[str, ...]] = MappingProxyType({"codec": ("",)})
+    optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
 
     def __init__(self, config: RateDistortionConfig, lambdas: Sequence[float]) -> None:
         self.config = config
         self.lambdas = tuple(lambdas)
 
     def weight(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Lambda at a real-valued quality, geometrically interpolated."""
-        if len(self.lambdas) == 1:
-            return torch.full_like(quality, self.lambdas[0])
-        table = torch.tensor(self.lambdas, device=quality.device).log()
-        return interpolate(table, quality).exp()
+        """Lambda at real-valued qualities."""
+        return lambda_of(self.lambdas, quality)
 
     def __call__(self, model: torch.nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image = batch["image"]
@@ -46,7 +46,7 @@ class RateDistortion:
         middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
         loss = ((bpp + weight * PEAK * mse) * (weight / middle) ** -self.config.balance).mean()
         pixels = image.shape[2] * image.shape[3]
-        yield Step("codec", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
+        yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
 
     def validate(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         """Mean over rates of log(true loss), so that every rate counts by its relative change; bpp and PSNR of each."""
@@ -66,7 +66,7 @@ class RateDistortion:
             logs.append(math.log(loss_mean))
         return {"loss": sum(logs) / len(logs), **results}
 
-    def pictures(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    def images(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """The first held-out picture beside its reconstructions at the lowest, middle and highest rate, (H, W, 3) bytes."""
         image = batches[0]["image"][:1]
         levels = sorted({1, (len(self.lambdas) + 1) // 2, len(self.lambdas)})
@@ -88,9 +88,9 @@ def export_codec(model: MeanScaleHyperprior, pictures: Sequence[Tensor]) -> Expo
     """
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     try:
-        from latens.systems.image_codec.coding import freeze
+        from latens.systems.image_codec.freeze import freeze
     except ModuleNotFoundError as error:
-        print(f"latens: no {error.name} here, so RUN/best is saved without its frozen coding", file=sys.stderr)
+        logger.warning("no %s here: the model is saved without its frozen coding (`latens freeze` adds it)", error.name)
         return Export(weights, {}, {})
     shipped = MeanScaleHyperprior(model.config)
     shipped.load_state_dict(weights)
@@ -101,8 +101,7 @@ def export_codec(model: MeanScaleHyperprior, pictures: Sequence[Tensor]) -> Expo
 def finish_folder(folder: Path, pictures: Sequence[Tensor]) -> None:
     """Adds the frozen coding to a model folder that was saved without it; `pictures` are (B, 3, H, W) in [0, 1]."""
     found = load_model(folder)
-    sizes = found.config["model"]
-    model = MeanScaleHyperprior(ImageCodecConfig(**{**sizes, "lambdas": tuple(sizes["lambdas"])}))
+    model = MeanScaleHyperprior(decode(ImageCodecConfig, found.config["model"], where=str(folder)))
     model.load_state_dict(found.weights)
     export = export_codec(model.eval(), pictures)
     save_model(folder, {**found.config, **export.config}, export.weights, export.coding)

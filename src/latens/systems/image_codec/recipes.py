@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeAlias
 
 from latens.systems.image_codec.config import LAMBDAS, CropConfig, ImageCodecConfig, RateDistortionConfig
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
@@ -12,8 +13,10 @@ from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
 
+CodecTraining: TypeAlias = TrainConfig[ImageCodecConfig, CropConfig, RateDistortionConfig]
 
-def tiny() -> TrainConfig:
+
+def tiny() -> CodecTraining:
     """Seconds on a CPU; for tests."""
     return TrainConfig(
         system="image_codec",
@@ -26,7 +29,7 @@ def tiny() -> TrainConfig:
     )
 
 
-def cpu() -> TrainConfig:
+def cpu() -> CodecTraining:
     """Two CPU cores with bfloat16, about an hour at four steps a second: the bundled model, all rates in one."""
     return replace(
         tiny(),
@@ -38,7 +41,7 @@ def cpu() -> TrainConfig:
     )
 
 
-def cpu_hard() -> TrainConfig:
+def cpu_hard() -> CodecTraining:
     """After `cpu`, with `--init RUN/best`: ten minutes in which decoder and entropy model see the real symbols."""
     return replace(
         cpu(),
@@ -49,7 +52,7 @@ def cpu_hard() -> TrainConfig:
     )
 
 
-def gpu() -> TrainConfig:
+def gpu() -> CodecTraining:
     """One data-centre GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
 
     No averaged weights and one checkpoint kept: about 50 MB travel between the runs.
@@ -63,7 +66,7 @@ def gpu() -> TrainConfig:
     )
 
 
-def paper() -> TrainConfig:
+def paper() -> CodecTraining:
     """003, sections 5.4.1 and C.1, for lambda = 0.01; the other rates by `--set model.lambdas=[...]` and `model.hidden`.
 
     Hidden channels are 128 for lambda 0.001, 192 up to 0.02 and 256 from 0.04 on; 2 million steps (1 for 0.001, 3 for 0.08).
@@ -79,7 +82,7 @@ def paper() -> TrainConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], CodecTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "cpu": cpu,

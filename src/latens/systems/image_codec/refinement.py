@@ -6,36 +6,34 @@ of the integer network, code lengths by the coder's tables, the picture as the d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latens.codes.annealing import Refine
+from latens.codes.coding import INPUT_BITS
 from latens.codes.entropy import FactorizedPrior
+from latens.codes.gains import lambda_at
+from latens.codes.rate_control import RateControl
+from latens.codes.rate_target import RateTarget, search
 from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
 from latens.codes.tables import PRECISION, SymbolTables
+from latens.data.images import Picture
+from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
 from latens.shapes import Float, Int
-from latens.systems.image_codec.aim import Aim, search
-from latens.systems.image_codec.coding import INPUT_BITS
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HALO
 from latens.systems.image_codec.format import QUALITY_STEPS
-from latens.systems.image_codec.steering import Target
-
-if TYPE_CHECKING:
-    from latens.data.images import Picture
-    from latens.systems.image_codec.predict import ImageCodec, Symbols
+from latens.systems.image_codec.stages import Stages, Symbols
 
 STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
-PILOT = 6  # of so many steps one is spent to learn what refinement gains,
+PILOT = 6  # one step in so many is spent on a pilot run that estimates the gain,
 PILOT_STEPS = 20  # or this many when they are few
 # When six times as many steps are taken, ln(bpp), or dB, change about 1 + GROWTH / n times as much as in a pilot of n.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
@@ -43,14 +41,14 @@ REACH = 0.02  # a target missed by more is out of reach
 
 
 class RefinedPicture(NamedTuple):
-    """What `ImageCodec.write` takes, and how it was found."""
+    """What `Stages.write` takes, and how it was found."""
 
     symbols: Symbols
     refined: Refined
 
 
 def refine_picture(
-    codec: ImageCodec, picture: Picture, aim: Aim, settings: Refine, on_step: Progress | None = None
+    codec: Stages, picture: Picture, target: RateTarget, settings: Refine, on_step: Progress | None = None
 ) -> RefinedPicture:
     """Symbols of a picture, refined: never worse than the plain ones.
 
@@ -60,36 +58,36 @@ def refine_picture(
     """
     pixels = picture.pixels
     latent = codec.latent(pixels)
-    if aim.kind == "quality":
-        trial = Trial(codec, latent, pixels, round(aim.value * QUALITY_STEPS))
-        weight = settings.rate_weight or lambda_at(codec, trial.quality)
+    if target.kind == "quality":
+        trial = Trial(codec, latent, pixels, round(target.value * QUALITY_STEPS))
+        weight = settings.rate_weight or trial.weight
         goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
         refined = trial.refine(settings, goal, on_step=on_step)
         return RefinedPicture(trial.symbols(refined.best), refined)
-    return _aimed(_Trials(codec, picture, latent, aim), settings, on_step)
+    return _aimed(_Trials(codec, picture, latent, target), settings, on_step)
 
 
 def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
     """Some steps at the quality of the plain picture tell what refinement gains, so at which quality to go on from there."""
     if settings.rate_weight is not None:
         raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
-    aim = trials.aim
-    first = trials.at(trials.nearest(aim.value))
+    target = trials.target
+    first = trials.at(trials.nearest(target.value))
     steps = max(settings.steps // PILOT, min(PILOT_STEPS, settings.steps // 2), 1)
-    weight = torch.tensor([lambda_at(trials.codec, first.quality)], device=trials.codec.device)
+    weight = torch.tensor([first.weight], device=first.device)
     pilot = first.refine(replace(settings, steps=steps), Lagrangian(weight, first.pixels), on_step=on_step)
-    trial = trials.at(trials.nearest(aim.value * _headroom(trials, first.start, pilot.best, steps)))
+    trial = trials.at(trials.nearest(target.value * _headroom(trials, first.start, pilot.best, steps)))
 
     settings = replace(settings, steps=max(settings.steps - steps, 1))
-    goal = Target(aim, lambda_at(trials.codec, trial.quality), trial.pixels, trials.overhead, settings, trial.device)
+    goal = RateControl(target, trial.weight, trial.pixels, trials.overhead, settings, trial.device)
     later = None if on_step is None else _shifted(on_step, steps)
-    refined = trial.refine(goal.settings, goal, start=trial.taken_over(first, pilot.end), on_step=later)
+    refined = trial.refine(goal.settings, goal, start=trial.transfer_latents(first, pilot.end), on_step=later)
     if float(goal.score(first.start)) < float(goal.score(refined.best)):
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
-    if abs(reached / aim.value - 1) > REACH:
-        unit = "bits per pixel" if aim.kind == "bpp" else "dB"
-        what = f"{aim.value:g} {unit} is out of reach: refinement came to {reached:.3g} on this picture"
+    if abs(reached / target.value - 1) > REACH:
+        unit = "bits per pixel" if target.kind == "bpp" else "dB"
+        what = f"{target.value:g} {unit} is out of reach: refinement came to {reached:.3g} on this picture"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedPicture(trial.symbols(refined.best), refined)
 
@@ -97,9 +95,9 @@ def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> Refin
 def _headroom(trials: _Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
     """By what factor the plain picture should exceed the target, for the refined one to meet it at the quality's lambda."""
     ratio = trials.value(plain) / trials.value(pilot)
-    if trials.aim.kind == "bpp":
+    if trials.target.kind == "bpp":
         ratio = max(ratio, 1.0)  # too few steps may not show the gain that comes with more
-    return min(max(ratio ** max(1 + GROWTH[trials.aim.kind] / steps, 0.0), 0.7), 1.4)
+    return min(max(ratio ** max(1 + GROWTH[trials.target.kind] / steps, 0.0), 0.7), 1.4)
 
 
 def _shifted(on_step: Progress, steps: int) -> Progress:
@@ -109,8 +107,8 @@ def _shifted(on_step: Progress, steps: int) -> Progress:
 class _Trials:
     """The plain picture at qualities of the model, each computed once."""
 
-    def __init__(self, codec: ImageCodec, picture: Picture, latent: Tensor, aim: Aim) -> None:
-        self.codec, self.picture, self.latent, self.aim = codec, picture, latent, aim
+    def __init__(self, codec: Stages, picture: Picture, latent: Tensor, target: RateTarget) -> None:
+        self.codec, self.picture, self.latent, self.target = codec, picture, latent, target
         self.found: dict[int, Trial] = {}
 
     def at(self, quality: int) -> Trial:
@@ -119,20 +117,20 @@ class _Trials:
         return self.found[quality]
 
     def nearest(self, value: float) -> int:
-        """The quality in 1/256 whose plain picture comes nearest to a value of the aim's kind."""
+        """The quality in 1/256 whose plain picture comes nearest to a value of the target's kind."""
         low, high = QUALITY_STEPS, round(self.codec.best_quality * QUALITY_STEPS)
         if value <= self.measure(low):
             return low
         if value >= self.measure(high):
             return high
-        return search(Aim(self.aim.kind, value), self.measure, low, high)
+        return search(RateTarget(self.target.kind, value), self.measure, low, high)
 
     def measure(self, quality: int) -> float:
         return self.value(self.at(quality).start)
 
     def value(self, found: Measurement) -> float:
         """What is aimed at, as it was found."""
-        if self.aim.kind == "psnr":
+        if self.target.kind == "psnr":
             return float(found.psnr())
         return (float(found.bits_y + found.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
 
@@ -147,7 +145,7 @@ class _Trials:
 class Trial:
     """One picture at one quality: a `Hyperprior` for `refine`, and what its latents become in a file."""
 
-    def __init__(self, codec: ImageCodec, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
+    def __init__(self, codec: Stages, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
         self.codec, self.quality = codec, quality
         self.size = (pixels.shape[0], pixels.shape[1])
         self.pixels = pixels.shape[0] * pixels.shape[1]
@@ -164,12 +162,17 @@ class Trial:
     def device(self) -> torch.device:
         return self.codec.device
 
+    @property
+    def weight(self) -> float:
+        """Lambda of the trial's quality."""
+        return lambda_at(self.codec.lambdas, self.quality / QUALITY_STEPS)
+
     def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
         """From the plain picture, or from latents that are refined already."""
         precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
         return refine(
             self,
-            padded(self.original).to(self.codec.device),
+            pad_to_multiple(to_tensor(self.original), HYPER_STRIDE).to(self.codec.device),
             1.0,  # the goal's is used
             settings=settings,
             size=self.size,
@@ -195,7 +198,7 @@ class Trial:
         core = max(STRIP_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
         return in_strips(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
 
-    def taken_over(self, other: Trial, latents: Latents) -> Latents:
+    def transfer_latents(self, other: Trial, latents: Latents) -> Latents:
         """Latents of a trial at another quality in the steps of this one."""
         gains = self.model.gains
         if gains is None:
@@ -242,22 +245,6 @@ class CodedPrior(NamedTuple):
         return self.centre
 
 
-def lambda_at(codec: ImageCodec, quality: int) -> float:
-    """The lambda that a quality (in 1/256) stands for, geometrically between the model's."""
-    lambdas = codec.model.config.lambdas
-    place = min(max(quality / QUALITY_STEPS - 1, 0.0), len(lambdas) - 1.0)
-    below = min(int(place), max(len(lambdas) - 2, 0))
-    above = min(below + 1, len(lambdas) - 1)
-    return math.exp(math.log(lambdas[below]) + (place - below) * math.log(lambdas[above] / lambdas[below]))
-
-
-def quality_at(codec: ImageCodec, weight: float) -> float:
-    """The quality, from 1 to that of the model's last lambda, that stands for a lambda: the inverse of `lambda_at`."""
-    lambdas = codec.model.config.lambdas
-    places = np.arange(1, len(lambdas) + 1)
-    return float(np.interp(math.log(weight), np.log(lambdas), places))
-
-
 def code_length(symbols: Int[Tensor, "..."], levels: Int[Tensor, "..."], tables: SymbolTables) -> float:
     """Bits that the entropy coder spends: -log2 of the tables' probabilities, and the escape code's own bits.
 
@@ -272,13 +259,6 @@ def code_length(symbols: Int[Tensor, "..."], levels: Int[Tensor, "..."], tables:
     steps = np.where(above, values - highs - 1, lows - values - 1)[escaped]
     classes = np.floor(np.log2(2 * steps + (~above[escaped]) + 1))
     return bits + float((2 * classes + 1).sum())
-
-
-def padded(pixels: np.ndarray) -> Float[Tensor, "1 3 H W"]:
-    """Pixels (H, W, 3) uint8 as intensities, sides padded to multiples of 64 by replication."""
-    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-    height, width = pixels.shape[:2]
-    return F.pad(x, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE), mode="replicate")
 
 
 def in_strips(

@@ -1,57 +1,57 @@
-"""Refinement runs for the tables and figures of 003, chapter 5: pictures, scale, and a journal of what has been run.
+"""Refinement runs for the tables and figures of 003, chapter 5.
 
-A run refines all pictures at one lambda under one setting and yields its history: loss, rate and PSNR along the steps, means
-over the pictures. Runs are kept in runs.jsonl and found again by pictures, weights and settings, so that tables share
-them, a stopped command goes on, and two commands side by side do not repeat each other's work.
+A run refines all images at one lambda under one setting and yields its history: loss, rate and PSNR along the steps, means
+over the images. The laboratory keeps runs and finds them again by images, weights and settings.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latens.codes.annealing import Method, Refine
+from latens.codes.gains import quality_at
 from latens.codes.refine import Trace, refine
 from latens.data.images import PICTURE_ENDINGS, read_picture
 from latens.data.inputs import find_inputs
-from latens.errors import InputError
-from latens.experiments.journal import Journal
+from latens.errors import InputError, UsageError
+from latens.experiments.lab import Lab
+from latens.settings import Count, Natural, settings, to_dict
 from latens.shapes import Float
 from latens.systems.image_codec.config import HYPER_STRIDE, LAMBDAS
 from latens.systems.image_codec.predict import ImageCodec
-from latens.systems.image_codec.refinement import quality_at
+
+logger = logging.getLogger(__name__)
 
 GROUP_PIXELS = 2**19  # pictures of one size are refined together up to about so many pixels
-RUNS = "runs.jsonl"
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Scale:
-    """How large an experiment is."""
+    """Size of an experiment."""
 
-    pictures: int = 6  # the first of the folder, by name; 0: all
-    crop: int = 256  # side of the centred square that is used; 0: whole pictures, sides cut to multiples of 64
-    steps: int = 2000  # of the tables and the loss curves
-    rate_steps: int = 500  # of the rate-distortion figures
-    measure_every: int = 50  # steps between measurements of the true loss
-    seed: int = 0
+    images: Natural = 6  # the first of the folder, by name; 0: all
+    crop: Natural = 256  # side of the centred square that is used; 0: whole images, sides cut to multiples of 64
+    steps: Count = 2000  # of the tables and the loss curves
+    rate_steps: Count = 500  # of the rate-distortion figures
+    measure_every: Count = 50  # steps between measurements of the true loss
+    seed: Natural = 0  # of the noise
 
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
-        "tiny": Scale(pictures=2, crop=64, steps=20, rate_steps=10, measure_every=5),
-        "desk": Scale(),
-        "paper": Scale(pictures=0, crop=0, rate_steps=2000),
+        "tiny": Scale(images=2, crop=64, steps=20, rate_steps=10, measure_every=5),
+        "cpu": Scale(),
+        "paper": Scale(images=0, crop=0, rate_steps=2000),
     }
 )
 
@@ -78,22 +78,24 @@ class Subject(NamedTuple):
     image: Float[Tensor, "3 H W"]  # in [0, 1]
 
 
-class Laboratory:
-    """A codec, pictures, a scale, and the journal of runs in the folder `out`.
+CodecLab: TypeAlias = Lab[ImageCodec, Scale]
 
-    Raises InputError when there are no pictures as large as the scale asks for.
-    """
 
-    def __init__(self, codec: ImageCodec, data: Path, scale: Scale, out: Path, tell: Callable[[str], None]) -> None:
-        self.codec, self.scale, self.tell = codec, scale, tell
-        self.subjects = subjects(data, scale)
-        self.journal = Journal(out / RUNS)
-        self.groups = [_Group(codec, images) for images in grouped([subject.image for subject in self.subjects])]
+class Refinements:
+    """A codec, images and a scale. Raises InputError when there are no images as large as the scale asks for."""
+
+    def __init__(self, lab: CodecLab) -> None:
+        self.lab, self.scale, self.codec = lab, lab.scale, lab.loaded
+        source = lab.one_source()
+        if source is None:
+            raise UsageError("this is measured on images", where="--data", hint="give their folder; the thesis used Kodak")
+        self.subjects = subjects(source.path, lab.scale)
+        self.groups = [_Group(self.codec, images) for images in grouped([subject.image for subject in self.subjects])]
 
     @property
     def lambdas(self) -> list[float]:
         """The thesis' lambdas that the model serves; its own if it serves none of them."""
-        low, high = min(self.codec.model.config.lambdas), max(self.codec.model.config.lambdas)
+        low, high = min(self.codec.lambdas), max(self.codec.lambdas)
         served = [weight for weight in LAMBDAS if low * 0.999 <= weight <= high * 1.001]
         return served or [low]
 
@@ -108,21 +110,39 @@ class Laboratory:
         return Refine(steps=steps, measure_every=self.scale.measure_every, seed=self.scale.seed)
 
     def run(self, base: float, settings: Refine, *, target: float | None = None) -> History:
-        """The pictures at the quality of lambda `base`, refined for lambda `target` (by default the same)."""
+        """The images at the quality of lambda `base`, refined for lambda `target` (by default the same)."""
         weight = base if target is None else target
         histories = [self._history(group, base, weight, settings) for group in self.groups]
         return mean_history(histories, [len(group.images) for group in self.groups])
 
     def _history(self, group: _Group, base: float, weight: float, settings: Refine) -> list[list[float]]:
-        key = group.key(base, weight, settings)
-        for record in self.journal.read():  # read anew: another process may have done this run meanwhile
-            if record.get("key") == key:
-                return list(record["history"])
-        law = settings.rounding()
-        self.tell(f"{law.method}, {law.classes} classes, {settings.steps} steps, lambda {base:g} to {weight:g}")
-        history = [list(trace) for trace in group.refine(base, weight, settings)]
-        self.journal.append([{"key": key, "settings": dataclasses.asdict(settings), "history": history}])
-        return history
+        def work() -> list[list[float]]:
+            law = settings.rounding()
+            what = f"{law.method}, {law.classes} classes, {settings.steps} steps, lambda {base:g} to {weight:g}"
+            logger.info("%s", what)
+            return [list(trace) for trace in group.refine(base, weight, settings)]
+
+        found: list[list[float]] = self.lab.once(group.key(base, weight, settings), work)
+        return found
+
+    def setting(self) -> str:
+        """Images and model in a sentence."""
+        scale, names = self.scale, [subject.path.stem for subject in self.subjects]
+        part = f"their middle {scale.crop} x {scale.crop}" if scale.crop else "whole"
+        return (
+            f"{len(names)} images ({names[0]} to {names[-1]}), {part}; seed {scale.seed}; "
+            f"transforms in {self.codec.precision}; model {self.codec.name}, weights {self.codec.model_id[:12]}."
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            "model": self.codec.name,
+            "model_id": self.codec.model_id,
+            "recipe": self.lab.recipe,
+            "scale": to_dict(self.scale),
+            "images": [subject.path.name for subject in self.subjects],
+        }
 
 
 class _Group:
@@ -132,14 +152,20 @@ class _Group:
         self.codec, self.images = codec, images
         self.digest = hashlib.sha256(images.mul(255).round().byte().numpy().tobytes() + repr(images.shape).encode()).hexdigest()
 
-    def key(self, base: float, weight: float, settings: Refine) -> str:
-        parts = [self.digest, self.codec.model_id, base, weight, dataclasses.asdict(settings), self.codec.precision]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    def key(self, base: float, weight: float, settings: Refine) -> dict[str, Any]:
+        """All that decides a run."""
+        return {
+            "images": self.digest,
+            "model": self.codec.model_id,
+            "lambdas": [base, weight],
+            "settings": dataclasses.asdict(settings),
+            "precision": self.codec.precision,
+        }
 
     def refine(self, base: float, weight: float, settings: Refine) -> Iterable[Trace]:
         """Seconds are divided by the number of pictures."""
         precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
-        images, quality = self.images.to(self.codec.device), quality_at(self.codec, base)
+        images, quality = self.images.to(self.codec.device), quality_at(self.codec.lambdas, base)
         found = refine(self.codec.model, images, weight, quality=quality, settings=settings, precision=precision)
         return [trace._replace(seconds=trace.seconds / len(images)) for trace in found.history]
 
@@ -147,7 +173,7 @@ class _Group:
 def subjects(data: Path, scale: Scale) -> list[Subject]:
     """The pictures of a folder that an experiment uses. Raises InputError when one is smaller than the crop."""
     files = find_inputs([data], PICTURE_ENDINGS)
-    files = sorted(files, key=lambda file: file.relative)[: scale.pictures or None]
+    files = sorted(files, key=lambda file: file.relative)[: scale.images or None]
     return [Subject(file.path, centred(read_picture(file.path).pixels, scale.crop, file.path)) for file in files]
 
 

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from latens.codes.annealing import METHODS, THREE_CLASS_METHODS, RoundingLaw
 from latens.inference.page import Block, Table
-from latens.systems.image_codec.experiments import History, Laboratory, first_step_at, share_saved
-from latens.systems.image_codec.thesis import EARLY, LAMBDA, TABLE_5_4_1, TABLE_5_4_2, TABLE_5_4_3, TAUS
+from latens.systems.image_codec.published import EARLY, LAMBDA, TABLE_5_4_1, TABLE_5_4_2, TABLE_5_4_3, TAUS
+from latens.systems.image_codec.runs import History, Refinements, first_step_at, share_saved
 
 OUR_STEPS = (60, 200, 600)  # of our schedule, in `methods`
 
 
-def base_of(lab: Laboratory) -> float:
+def base_of(lab: Refinements) -> float:
     """The lambda of the tables, or the served one that is nearest to it."""
     return min(lab.lambdas, key=lambda served: abs(math.log(served / LAMBDA)))
 
 
-def methods(lab: Laboratory) -> list[Block]:
+def methods(lab: Refinements) -> list[Block]:
     """Every method: the loss early and at the end, and what it takes our schedule to get as far as atanh."""
     base = base_of(lab)
     runs = {method: lab.run(base, lab.thesis(method)) for method in METHODS}
@@ -43,7 +43,7 @@ def methods(lab: Laboratory) -> list[Block]:
     return [Table(["method", "loss", f"saved at {EARLY}", "saved at the end", "seconds"], rows, caption)]
 
 
-def temperature(lab: Laboratory) -> list[Block]:
+def temperature(lab: Refinements) -> list[Block]:
     """Table 5.4.1: true loss over the highest temperature, and how far two methods are from the best of each column."""
     base = base_of(lab)
     ours = {method: [_end(lab.run(base, lab.thesis(method, tau_max=tau))) for tau in TAUS] for method in TABLE_5_4_1}  # type: ignore[arg-type]
@@ -67,13 +67,13 @@ def _temperature_rows(found: Mapping[str, Sequence[float]]) -> list[list[str]]:
     return rows
 
 
-def interpolation_runs(lab: Laboratory) -> dict[float, History]:
+def interpolation_runs(lab: Refinements) -> dict[float, History]:
     """SSL with the shapes a of Table 5.4.2."""
     laws = {a: RoundingLaw(method="ssl", a=a) for a in TABLE_5_4_2}
     return {a: lab.run(base_of(lab), lab.thesis("ssl", law=law)) for a, law in laws.items()}
 
 
-def interpolation(lab: Laboratory) -> list[Block]:
+def interpolation(lab: Refinements) -> list[Block]:
     """Table 5.4.2: true loss over the shape a of SSL."""
     names = {0.65: " (about atanh)", 1.0: " (linear)", 1.6: " (about cosine)"}
     ours = {a: _end(history) for a, history in interpolation_runs(lab).items()}
@@ -85,7 +85,7 @@ def interpolation(lab: Laboratory) -> list[Block]:
     return [Table(["a", "ours", "thesis (Table 5.4.2)"], rows, caption)]
 
 
-def three_classes(lab: Laboratory) -> list[Block]:
+def three_classes(lab: Refinements) -> list[Block]:
     """Table 5.4.3: two against three classes, early and at the end."""
     rows = []
     for method in ("linear", "cosine", "ssl"):

@@ -1,10 +1,9 @@
-"""One picture, one codec, one setting, one row; and the file of rows that lets an evaluation be continued."""
+"""One image through one codec at one setting, to bytes and back, as a row of an evaluation."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,12 +11,10 @@ import numpy as np
 from PIL import Image
 
 from latens.data.images import Picture, Pixels, read_picture, to_pil
-from latens.experiments.journal import Journal
+from latens.experiments.rate_distortion import OURS, Row
 from latens.metrics.image import ms_ssim, psnr
 from latens.metrics.rate import bits_per_pixel
 from latens.systems.image_codec.baselines import Encoder, decode
-
-OURS = "latens"
 
 
 class EstimatedRate(Protocol):
@@ -45,27 +42,6 @@ class Subject(NamedTuple):
     name: str
     picture: Picture
     digest: str
-
-
-class Row(NamedTuple):
-    """One measurement. Rates come from the bytes of the file; seconds are wall-clock."""
-
-    picture: str
-    digest: str
-    codec: str
-    version: str  # of the weights, or the library and how it is set
-    setting: float  # quality on the codec's own scale
-    bytes: int
-    bpp: float
-    psnr: float  # dB
-    ms_ssim: float | None  # None: the picture is too small for five scales
-    encode_seconds: float
-    decode_seconds: float
-    estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
-
-    @property
-    def key(self) -> tuple[str, str, str, float]:
-        return (self.digest, self.codec, self.version, self.setting)
 
 
 def load_subject(path: Path, name: str) -> Subject:
@@ -116,7 +92,7 @@ def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
     original = subject.picture.pixels
     height, width = original.shape[:2]
     return Row(
-        picture=subject.name,
+        image=subject.name,
         digest=subject.digest,
         codec=trial.codec,
         version=trial.version,
@@ -129,30 +105,3 @@ def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
         decode_seconds=round(trial.decode_seconds, 5),
         estimated_bytes=trial.estimated_bytes,
     )
-
-
-class RowLog:
-    """The rows of an evaluation, kept as they come; those of an earlier run are found again."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.journal = Journal(path)
-        self._rows = {row.key: row for row in _rows(self.journal)}
-
-    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
-        """The rows there are for one picture and codec, by setting."""
-        found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
-        return {setting: row for setting, row in found.items() if row is not None}
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Keeps new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
-        rows = list(rows)
-        self._rows.update((row.key, row) for row in rows)
-        self.journal.append(row._asdict() for row in rows)
-
-
-def _rows(journal: Journal) -> Iterator[Row]:
-    for record in journal.read():
-        try:
-            yield Row(**record)
-        except TypeError:  # of another version of latens
-            continue
