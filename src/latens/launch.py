@@ -162,7 +162,8 @@ def reproduce(
 ) -> Iterator[Report]:
     """Yields tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
 
-    `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues. `settings` change the scale.
+    `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues.
+    `settings` change the scale.
     """
     from latens.contract import open_system
 

@@ -112,5 +112,9 @@ CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
         "amodal": (renamed("data.turns", "data.rotate"),),
         "haze": _HAZE,
+        "parts": (
+            renamed("objective.agreement", "objective.contrastive_weight"),
+            renamed("objective.constancy", "objective.iic_weight"),
+        ),
     }
 )

@@ -85,14 +85,15 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     """The map of one picture into one file; the record of what was found, and what the summary needs."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
-    from latens.systems.parts.drawing import occurrence_sheet, png
+    from latens.data.tensors import png_bytes
+    from latens.systems.parts.drawing import occurrence_sheet
 
     started = time.perf_counter()
     picture = read_picture(job.input)
     measured = finder.measure(picture)
     code = measured.code
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(job.output, png(occurrence_sheet(picture.pixels, code)))
+    write_atomic(job.output, png_bytes(occurrence_sheet(picture.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
     said = "".join(f"; {note}" for note in picture.notes)
     record = {

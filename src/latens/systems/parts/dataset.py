@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from latens.data.images import Pixels
-from latens.errors import InputError, LatensError, UnreadableInput
-from latens.systems.parts.config import PicturesConfig
-from latens.systems.parts.sources import PictureSet, fraction_of, open_set
+from latens.data.labeled import open_set
+from latens.data.splits import place_of
+from latens.data.squares import MEGABYTE, Store, center_square, first_few
+from latens.data.tensors import to_tensor
+from latens.errors import InputError, UnreadableInput
+from latens.systems.parts.config import ImagesConfig
 from latens.training.data import generator
 
-MEGABYTE = 10**6
 VALIDATION_BATCH = 64
 
 
-class PictureData:
+class ImageData:
     """Batches {"image": (B, 3, S, S) float in [0, 1], "label": (B,) int64}; labels are -1 where there are none.
 
     Training pictures are drawn with replacement. With `smallest_crop` below 1 a random square of at least that share of the
     shorter side is cut out; with 1 it is the middle. Raises UnreadableInput when no picture can be read.
     """
 
-    def __init__(self, sources: Sequence[Path], config: PicturesConfig, size: int, seed: int) -> None:
+    def __init__(self, sources: Sequence[str], config: ImagesConfig, size: int, seed: int) -> None:
         self.config, self.size, self.seed = config, size, seed
         sets = [open_set(source, "train") for source in sources]
         if config.limit:
@@ -37,7 +36,7 @@ class PictureData:
         budget = config.memory * MEGABYTE // len(sets)
         self.stores = [Store(found, wide, budget) for found in sets]
         places = [(s, i) for s, found in enumerate(sets) for i in range(len(found))]
-        chance = [fraction_of(sets[s].keys[i]) for s, i in places]
+        chance = [place_of(sets[s].keys[i]) for s, i in places]
         held_out = sorted(
             (share, place) for place, share in zip(places, chance, strict=True) if share < config.validation_share
         )
@@ -73,7 +72,7 @@ class PictureData:
         for s, i in self.held_out:
             pixels = self.stores[s].get(i)
             if pixels is not None:
-                pictures.append(centre_square(pixels, self.size))
+                pictures.append(center_square(pixels, self.size))
                 labels.append(int(self.stores[s].found.labels[i]))
         if not pictures:
             raise UnreadableInput("none of the held-out pictures can be read", where=self.stores[0].found.name)
@@ -96,116 +95,9 @@ class PictureData:
             side = round(min(height, width) * rng.uniform(self.config.smallest_crop, 1))
             top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
             pixels = pixels[top : top + side, left : left + side]
-        pixels = centre_square(pixels, self.size)
+        pixels = center_square(pixels, self.size)
         return pixels[:, ::-1] if flip else pixels
 
 
-class Store:
-    """Pictures of a set with their shorter side reduced to `side`, kept in memory up to a number of bytes."""
-
-    def __init__(self, found: PictureSet, side: int, budget: int) -> None:
-        self.found, self.side, self.room = found, side, budget
-        self.kept: dict[int, Pixels | None] = {}
-
-    def get(self, i: int) -> Pixels | None:
-        """The picture, or None (said once on stderr) where it cannot be read."""
-        if i in self.kept:
-            return self.kept[i]
-        pixels: Pixels | None
-        try:
-            pixels = shrunk(self.found.read(i), self.side)
-        except LatensError as error:
-            print(f"latens: left out: {error}".splitlines()[0], file=sys.stderr)
-            pixels = None
-        size = 0 if pixels is None else pixels.nbytes
-        if size <= self.room:
-            self.room -= size
-            self.kept[i] = pixels
-        return pixels
-
-
-class Squares:
-    """A set as squares of one size, for evaluation: read in order, kept when they fit into `memory` bytes."""
-
-    def __init__(self, found: PictureSet, size: int, memory: int = 2048 * MEGABYTE) -> None:
-        self.found, self.size = found, size
-        self.kept = np.zeros((len(found), size, size, 3), np.uint8) if len(found) * size * size * 3 <= memory else None
-        self.filled = np.zeros(len(found), bool)
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def pixels(self, places: np.ndarray) -> Pixels:
-        """Squares (n, S, S, 3). A picture that cannot be read raises its LatensError."""
-        if self.kept is None:
-            return np.stack([centre_square(self.found.read(int(i)), self.size) for i in places])
-        for i in places[~self.filled[places]]:
-            self.kept[i] = centre_square(self.found.read(int(i)), self.size)
-            self.filled[i] = True
-        return self.kept[places]
-
-    def subset(self, places: np.ndarray) -> Squares:
-        """The squares at some places, with what is kept of them."""
-        chosen = Squares(self.found.subset(places), self.size, 0)
-        if self.kept is not None:
-            chosen.kept, chosen.filled = self.kept[places], self.filled[places]
-        return chosen
-
-    def batches(self, count: int) -> Iterator[Tensor]:
-        """All pictures in order, (count, 3, S, S) floats in [0, 1]."""
-        for start in range(0, len(self), count):
-            yield to_tensor(self.pixels(np.arange(start, min(start + count, len(self)))))
-
-
-def readable(found: PictureSet, size: int, tell: Callable[[str], None]) -> Squares:
-    """Squares of the pictures that can be read; the others are told. Raises the error of the first where none can."""
-    squares, good, first = Squares(found, size), [], None
-    for i in range(len(found)):
-        try:
-            squares.pixels(np.array([i]))
-            good.append(i)
-        except LatensError as error:
-            first = first or error
-            tell(f"left out: {error}".splitlines()[0])
-    if first is None:
-        return squares
-    if not good:
-        raise first
-    return squares.subset(np.array(good))
-
-
-def first_few(found: PictureSet, count: int) -> np.ndarray:
-    """Places of `count` pictures chosen by name, in order."""
-    order = np.argsort([fraction_of(f"limit {key}") for key in found.keys], kind="stable")
-    return np.sort(order[:count])
-
-
-def shrunk(pixels: Pixels, side: int) -> Pixels:
-    """The picture with its shorter side reduced to `side`; a smaller one is left as it is."""
-    height, width = pixels.shape[:2]
-    factor = side / min(height, width)
-    if factor >= 1:
-        return pixels
-    size = (max(round(width * factor), side), max(round(height * factor), side))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
-
-
-def centre_square(pixels: Pixels, size: int) -> Pixels:
-    """The middle square of the picture at size x size pixels; small pictures are enlarged."""
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[top : top + side, left : left + side]
-    if side == size:
-        return square
-    return np.asarray(Image.fromarray(np.ascontiguousarray(square)).resize((size, size), Image.Resampling.LANCZOS))
-
-
 def as_batch(pictures: Sequence[Pixels], labels: Sequence[int]) -> dict[str, Tensor]:
-    return {"image": to_tensor(np.stack(pictures)), "label": torch.tensor(labels, dtype=torch.int64)}
-
-
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """(B, H, W, 3) bytes -> (B, 3, H, W) float in [0, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.array(pixels, order="C")).permute(0, 3, 1, 2)
-    return tensor.float().div(255).contiguous(memory_format=torch.channels_last)
+    return {"image": to_tensor(np.stack(pictures), channels_last=True), "label": torch.tensor(labels, dtype=torch.int64)}

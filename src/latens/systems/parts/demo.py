@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from latens.data.files import write_atomic
 from latens.data.images import read_picture, write_image
-from latens.inference.demo import Photograph, photographs
+from latens.data.samples import Photograph, photographs
+from latens.data.tensors import png_bytes
 from latens.inference.page import Block, Figure, Links, Part, Section, Table
-from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, png
-from latens.systems.parts.gallery import PRESENT, PartGallery
-from latens.systems.parts.predict import PartCode, Parts, load
+from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet
+from latens.systems.parts.gallery import PRESENT, PartCode, PartGallery
+from latens.systems.parts.predict import Parts
 
 FINER = 2  # photographs are reduced to so many times the side the model was trained at; its crops were as large
 SHOWN = 8  # parts with patches
@@ -27,25 +28,11 @@ INTRO = (
 )
 
 
-def section(folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section:
-    """Section of the bundled model; see `latens.inference.demo.DemoSection`."""
-    return show(load(device=device, threads=threads), folder, progress=progress)
-
-
-def show(
-    parts: Parts,
-    folder: Path,
-    *,
-    photos: Sequence[Photograph] | None = None,
-    progress: Callable[[str], None] = lambda line: None,
-) -> Section:
+def section(parts: Parts, folder: Path, *, photos: Sequence[Photograph] | None = None) -> Section:
     """Maps and galleries of photographs (by default the bundled ones), written into `folder` as well."""
     folder.mkdir(parents=True, exist_ok=True)
     finder = parts.at(FINER * parts.config.size)
-    shown = []
-    for photo in photographs() if photos is None else photos:
-        shown.append(_photograph(finder, photo, folder))
-        progress(f"parts: {photo.name}")
+    shown = [_photograph(finder, photo, folder) for photo in (photographs() if photos is None else photos)]
     return Section("Parts that repeat, found without labels", [INTRO], shown)
 
 
@@ -56,9 +43,9 @@ def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
     maps = occurrence_sheet(pixels, code)
     names = [f"{photo.name}_maps.png"]
     write_image(folder / names[0], Image.fromarray(maps))
-    blocks: list[Block] = [Figure(png(maps), "Where the parts are", _caption(code), alt="occurrence maps")]
+    blocks: list[Block] = [Figure(png_bytes(maps), "Where the parts are", _caption(code), alt="occurrence maps")]
     if galleries:
-        sheet = png(gallery_sheet(galleries))
+        sheet = png_bytes(gallery_sheet(galleries))
         names.append(f"{photo.name}_parts.png")
         write_atomic(folder / names[1], sheet)
         blocks += [
@@ -70,7 +57,7 @@ def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
             ),
             occurrences(code, galleries),
         ]
-    blocks.append(Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{name}" for name in names]))
+    blocks.append(Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{name}" for name in names]))
     return Part(f"{photo.title} ({photo.credit})", blocks)
 
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.data.tensors import to_tensor
 from latens.shapes import Float
-from latens.systems.parts.dataset import to_tensor
-from latens.systems.parts.measure import Match, mean_iou, part_iou
+from latens.systems.parts.baselines import Member
 from latens.systems.parts.model import PatchVAE
-from latens.systems.parts.rivals import Member
-from latens.systems.parts.simulate import Scenes
+from latens.systems.parts.simulator.motifs import Scenes
+from latens.systems.parts.statistics import Match, mean_iou, part_iou
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BATCH = 64
@@ -110,4 +110,4 @@ def best_thresholds(maps: Float[np.ndarray, "P N S S"], masks: np.ndarray) -> Fl
 
 def _batches(model: Member, images: np.ndarray) -> list[torch.Tensor]:
     device = next(model.parameters()).device
-    return [to_tensor(images[start : start + BATCH]).to(device) for start in range(0, len(images), BATCH)]
+    return [to_tensor(images[start : start + BATCH], channels_last=True).to(device) for start in range(0, len(images), BATCH)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from latens.data.images import Pixels
 from latens.shapes import Float
-from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch
-from latens.systems.parts.objective import part_colours
-from latens.systems.parts.predict import PartCode, Parts, up_to
+from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartCode, PartGallery, Patch
+from latens.systems.parts.palette import part_colors
+from latens.systems.parts.predict import Parts, up_to
 
 DIM = 0.3  # brightness of the grey that is left where a part is not
 TINT = 0.35  # share of a part's colour where it is
@@ -37,7 +36,7 @@ def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], colour: Float[np.nda
 
 def painted(pixels: Pixels, code: PartCode) -> Pixels:
     """The picture in grey with every cell in the colour of its likeliest part, where one is likelier there than not."""
-    colours = part_colours(len(code.occurrence))
+    colours = part_colors(len(code.occurrence))
     strongest, surest = code.occurrence.argmax(0), code.occurrence.max(0)
     cells = np.where((surest > PRESENT)[..., None], colours[strongest], 0.0)
     size = (pixels.shape[1], pixels.shape[0])
@@ -52,7 +51,7 @@ def occurrence_sheet(pixels: Pixels, code: PartCode, *, most: int = 6, height: i
     """The picture, all its parts in colours, and the maps of those that cover most of it."""
     reduced = resized(pixels, height)
     tiles = [titled(reduced, "picture"), titled(painted(reduced, code), "all parts")]
-    colours = part_colours(len(code.occurrence))
+    colours = part_colors(len(code.occurrence))
     covered = (code.occurrence > PRESENT).sum((1, 2))
     for part in sorted(code.present(), key=lambda part: -covered[part])[:most]:
         shown = overlay(reduced, code.occurrence[part], colours[part])
@@ -110,7 +109,7 @@ def swap_sheet(
         if not swapped:
             continue
         part = max(swapped, key=lambda part: int(np.abs(swapped[part] - before).sum()))
-        colour, change = part_colours(len(code.occurrence))[part], np.abs(swapped[part] - before) * STRONGER
+        colour, change = part_colors(len(code.occurrence))[part], np.abs(swapped[part] - before) * STRONGER
         tiles = {
             f"source, part {part}": source,
             "where it is": overlay(source, code.occurrence[part], colour),
@@ -183,9 +182,3 @@ def column_of(rows: Sequence[Pixels]) -> Pixels:
     width = max(row.shape[1] for row in rows)
     filled = [np.pad(r, ((0, GAP), (0, width - r.shape[1]), (0, 0)), constant_values=PAPER) for r in rows]
     return np.concatenate(filled)
-
-
-def png(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -32,7 +32,11 @@ class Encoder(nn.Module):
         self.head_kernel = head_kernel  # side of the layers that should follow: 1 keeps a local encoder local
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        return self.run((image - MIDDLE) / SPREAD, 0)
+        return self.run(self.normalized(image), 0)
+
+    def normalized(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """What stage 0 takes for an image in [0, 1]."""
+        return (image - MIDDLE) / SPREAD
 
     def run(self, x: Tensor, first: int, last: int | None = None) -> Tensor:
         """Stages `first` to before `last` on what the stage before gave; stage 0 takes the shifted picture."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from latens.data.images import Pixels
+from latens.data.tensors import png_bytes
 from latens.errors import InputError
 from latens.inference.page import Block, Figure
 from latens.systems.parts.drawing import (
@@ -15,14 +16,13 @@ from latens.systems.parts.drawing import (
     label,
     marked,
     overlay,
-    png,
     row_of,
     swap_sheet,
     titled,
 )
-from latens.systems.parts.gallery import PRESENT, PartGallery
-from latens.systems.parts.objective import part_colours
-from latens.systems.parts.predict import PartCode, Parts
+from latens.systems.parts.gallery import PRESENT, PartCode, PartGallery
+from latens.systems.parts.palette import part_colors
+from latens.systems.parts.predict import Parts
 
 SHOWN_PARTS = 6
 HEIGHT, WIDTH = 96, 144
@@ -37,14 +37,14 @@ def figure1(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
     codes = parts.encode(pictures)
     rows = []
     for gallery in clearest(parts, pictures, codes):
-        first, colour = fullest(codes, gallery.part)[0], part_colours(parts.config.parts)[gallery.part]
+        first, colour = fullest(codes, gallery.part)[0], part_colors(parts.config.parts)[gallery.part]
         others = [marked(patch, HEIGHT) for patch in gallery.patches if patch.picture != first][:EXAMPLES]
         shown = [pictures[first], overlay(pictures[first], codes[first].occurrence[gallery.part], colour)]
         rows.append(
             row_of([*(boxed(tile, WIDTH, HEIGHT) for tile in shown), label(f"part {gallery.part}", 56, HEIGHT), *others])
         )
     caption = f"Picture, where a part occurs in it, and the cells of the same part elsewhere. {CHOICE}"
-    return [Figure(png(column_of(rows)), "Figure 1", caption, alt="figure 1")]
+    return [Figure(png_bytes(column_of(rows)), "Figure 1", caption, alt="figure 1")]
 
 
 def figure3(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
@@ -52,13 +52,13 @@ def figure3(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
     codes = parts.encode(pictures)
     rows = []
     for gallery in clearest(parts, pictures, codes):
-        tiles, colour = [], part_colours(parts.config.parts)[gallery.part]
+        tiles, colour = [], part_colors(parts.config.parts)[gallery.part]
         for number in fullest(codes, gallery.part)[:EXAMPLES]:
             shown = pictures[number]
             tiles += [shown, overlay(shown, codes[number].occurrence[gallery.part], colour)]
         rows.append(row_of([label(f"part {gallery.part}", 56, HEIGHT), *(boxed(tile, WIDTH, HEIGHT) for tile in tiles)]))
     caption = f"Encoded part occurrences: each row is one part, in the pictures with most of it. {CHOICE}"
-    return [Figure(png(column_of(rows)), "Figure 3", caption, alt="figure 3")]
+    return [Figure(png_bytes(column_of(rows)), "Figure 3", caption, alt="figure 3")]
 
 
 def figure4(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
@@ -71,14 +71,14 @@ def figure4(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
         tiles = [titled(marked(patch, SIDE), shortened(names[patch.picture])) for patch in gallery.patches]
         rows.append(row_of([label(f"part {gallery.part}", 56, SIDE), titled(average(gallery, SIDE), "average"), *tiles]))
     whole = Figure(
-        png(gallery_sheet(galleries)),
+        png_bytes(gallery_sheet(galleries)),
         "All parts",
         "One row a part that occurs: its average, then its surest patches.",
         alt="all parts",
     )
     return [
         Figure(
-            png(column_of(rows)),
+            png_bytes(column_of(rows)),
             "Figure 4",
             "Patches sorted by probability, one a picture, the cell outlined; the average is of up to 256 cells.",
             alt="figure 4",
@@ -99,7 +99,7 @@ def figure5(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> l
     if not sheets:
         raise _nothing(parts)
     caption = "Source and its part, target and its part, the target's picture before and after the swap, and their difference."
-    return [Figure(png(column_of(sheets)), "Figure 5", caption, alt="figure 5")]
+    return [Figure(png_bytes(column_of(sheets)), "Figure 5", caption, alt="figure 5")]
 
 
 def shortened(name: str) -> str:

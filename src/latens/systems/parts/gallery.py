@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from latens.data.images import Pixels
 from latens.shapes import Float
-
-if TYPE_CHECKING:
-    from latens.systems.parts.predict import PartCode
 
 PRESENT = 0.5  # probability from which a part counts as there
 PATCH_CELLS = 5  # side of a patch, in cells: the cell and enough around it to see what it belongs to
@@ -21,6 +19,20 @@ MEAN_CELLS = 3  # side of what is averaged: what a local encoder sees of a cell
 MEAN_SIDE = 24  # pixels of the average
 MEAN_OVER = 256  # occurrences, the surest ones
 MEAN_PLACES = 8  # of one picture in an average
+
+
+@dataclass(frozen=True)
+class PartCode:
+    """The code of one picture. `size` is the picture's height and width; a cell stands for an equal share of it."""
+
+    occurrence: Float[np.ndarray, "N h w"]  # probability that a part is at a cell
+    appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
+    size: tuple[int, int]
+
+    def present(self) -> list[int]:
+        """Parts that are likelier there than not somewhere, the surest first."""
+        surest = self.occurrence.max(axis=(1, 2))
+        return [int(n) for n in np.argsort(-surest, kind="stable") if surest[n] > PRESENT]
 
 
 class Patch(NamedTuple):
@@ -43,7 +55,7 @@ class PartGallery(NamedTuple):
     alike: float  # share of what varies among all the surroundings of all parts that this average explains of its own
 
 
-class Found(NamedTuple):
+class Occurrence(NamedTuple):
     """An occurrence that is not cut out yet."""
 
     picture: int
@@ -51,27 +63,27 @@ class Found(NamedTuple):
     score: float
 
 
-class Places(NamedTuple):
+class Occurrences(NamedTuple):
     """Occurrences of one part, the surest first: those to show, and those to average."""
 
     part: int
-    shown: list[Found]
-    averaged: list[Found]
+    shown: list[Occurrence]
+    averaged: list[Occurrence]
 
 
-def one_a_picture(codes: Sequence[PartCode], part: int) -> Places:
+def one_a_picture(codes: Sequence[PartCode], part: int) -> Occurrences:
     """To show, the surest cell of every picture in which a part is likelier there than not; to average, a few of each."""
-    found = [Found(i, *peak) for i, code in enumerate(codes) for peak in peaks(code.occurrence[part], MEAN_PLACES)]
+    found = [Occurrence(i, *peak) for i, code in enumerate(codes) for peak in peaks(code.occurrence[part], MEAN_PLACES)]
     found.sort(key=lambda place: (-place.score, place.picture))
     surest = {place.picture: place for place in reversed(found)}
     shown = sorted(surest.values(), key=lambda place: (-place.score, place.picture))
-    return Places(part, shown, found[:MEAN_OVER])
+    return Occurrences(part, shown, found[:MEAN_OVER])
 
 
-def within_picture(code: PartCode, part: int) -> Places:
+def within_picture(code: PartCode, part: int) -> Occurrences:
     """The cells of one picture where a part is, no two of which touch."""
-    found = [Found(0, *peak) for peak in peaks(code.occurrence[part], code.occurrence[part].size)]
-    return Places(part, found, found[:MEAN_OVER])
+    found = [Occurrence(0, *peak) for peak in peaks(code.occurrence[part], code.occurrence[part].size)]
+    return Occurrences(part, found, found[:MEAN_OVER])
 
 
 def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[tuple[int, int], float]]:
@@ -86,12 +98,12 @@ def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[tuple[i
 
 
 def cut_galleries(
-    places: Sequence[Places], codes: Sequence[PartCode], read: Callable[[int], Pixels], most: int
+    places: Sequence[Occurrences], codes: Sequence[PartCode], read: Callable[[int], Pixels], most: int
 ) -> list[PartGallery]:
     """A gallery of at most so many patches for each. Every picture is read once."""
     if not places:
         return []
-    patches: list[dict[Found, Patch]] = [{} for _ in places]
+    patches: list[dict[Occurrence, Patch]] = [{} for _ in places]
     windows: list[list[Float[np.ndarray, "S S 3"]]] = [[] for _ in places]
     for picture in sorted({found.picture for place in places for found in (*place.shown[:most], *place.averaged)}):
         pixels, grid = read(picture), codes[picture].occurrence.shape[1:]
@@ -115,7 +127,7 @@ def explained(windows: Sequence[Float[np.ndarray, "S S 3"]], mean: np.ndarray, m
     return float(np.square(mean - middle).mean()) / around if around > 0 else 0.0
 
 
-def cut(pixels: Pixels, grid: tuple[int, ...], place: Found) -> Patch:
+def cut(pixels: Pixels, grid: tuple[int, ...], place: Occurrence) -> Patch:
     """A square of five cells around a cell, as far as it lies within the picture; a large one is reduced."""
     (row, column), (rows, columns), (height, width) = place.cell, grid, pixels.shape[:2]
     tall, wide = height / rows, width / columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,34 +16,22 @@ from torch import Tensor
 
 from latens.catalogue import MODELS
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
+from latens.data.squares import center_square
+from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
+from latens.settings import decode
 from latens.shapes import Float
+from latens.systems.parts.baselines import Member, build_model
 from latens.systems.parts.config import PartsConfig
-from latens.systems.parts.dataset import centre_square, to_tensor
-from latens.systems.parts.gallery import PRESENT, PartGallery, cut_galleries, one_a_picture, within_picture
-from latens.systems.parts.measure import PartStatistics, Tally
+from latens.systems.parts.gallery import PRESENT, PartCode, PartGallery, cut_galleries, one_a_picture, within_picture
 from latens.systems.parts.model import PatchVAE, most_likely
-from latens.systems.parts.rivals import Member, build_model
+from latens.systems.parts.statistics import PartStatistics, Tally
 
 NAME = "parts"
 EMBED_BATCH = 64
 LONGEST = 64  # times the shorter side: a line of pixels would be raised to a picture of gigabytes
-
-
-@dataclass(frozen=True)
-class PartCode:
-    """The code of one picture. `size` is the picture's height and width; a cell stands for an equal share of it."""
-
-    occurrence: Float[np.ndarray, "N h w"]  # probability that a part is at a cell
-    appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
-    size: tuple[int, int]
-
-    def present(self) -> list[int]:
-        """Parts that are likelier there than not somewhere, the surest first."""
-        surest = self.occurrence.max(axis=(1, 2))
-        return [int(n) for n in np.argsort(-surest, kind="stable") if surest[n] > PRESENT]
 
 
 class Measured(NamedTuple):
@@ -64,7 +52,7 @@ class Parts:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.name = name
         self.device = device
-        self.model_id = sha256[:16]
+        self.model_id = sha256
         self.precision = "float32"
         self.resolution = resolution or model.config.size
 
@@ -113,7 +101,7 @@ class Parts:
         chosen = most_likely(q[None] - PRESENT, categorical=model.config.categorical)
         appearance = torch.from_numpy(code.appearance.astype(np.float32)).to(self.device)
         picture = model.decode(appearance[None], chosen)[0]
-        return to_pil(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy())
+        return to_pil(to_pixels(picture))
 
     def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
         """`target` with the appearance of `part` taken from `source` (004, Fig. 5), there from `source_part` if it is given."""
@@ -159,10 +147,12 @@ class Parts:
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
         """Features for a classifier: phi of the middle square, averaged over cells."""
-        squares = (centre_square(pixels, self.resolution) for pixels in pictures(images))
+        squares = (center_square(pixels, self.resolution) for pixels in pictures(images))
         found = []
         while batch := list(islice(squares, EMBED_BATCH)):
-            found.append(self.model.encoder(to_tensor(np.stack(batch)).to(self.device)).mean((2, 3)).cpu().numpy())
+            found.append(
+                self.model.encoder(to_tensor(np.stack(batch), channels_last=True).to(self.device)).mean((2, 3)).cpu().numpy()
+            )
         return np.concatenate(found) if found else np.zeros((0, self.model.encoder.channels), np.float32)
 
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
@@ -179,7 +169,7 @@ class Parts:
         size = [max(round(side * factor / stride), self.resolution // stride) * stride for side in (width, height)]
         if size != [width, height]:
             pixels = np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.LANCZOS))
-        return to_tensor(pixels[None]).to(self.device)
+        return to_tensor(pixels, channels_last=True).to(self.device)
 
     def _patchvae(self) -> PatchVAE:
         if not isinstance(self.model, PatchVAE):
@@ -250,9 +240,9 @@ def load(name_or_path: str | Path = NAME, *, device: str = "auto", threads: int 
     if found.config["system"] != NAME:
         raise ModelError(f"this is a model of {found.config['system']}, not of parts", where=str(folder))
     try:
-        model = build_model(PartsConfig(**found.config["model"]))
+        model = build_model(decode(PartsConfig, found.config["model"], where=str(folder)))
         model.load_state_dict(found.weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, RuntimeError) as error:
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None
     return Parts(model, name=folder.name, sha256=found.sha256, device=place)

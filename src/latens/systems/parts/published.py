@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from latens.systems.parts.variants import Member
+
 PROBED = ("conv1", "conv1-3", "conv1-5")
 
 Row = tuple[float, float, float]
@@ -51,7 +53,7 @@ TABLE_1: Mapping[str, Mapping[str, Row]] = MappingProxyType(
 )
 """Data set -> model -> Conv1, Conv[1-3], Conv[1-5]. "supervised" was trained on ImageNet."""
 
-TABLE_2: Mapping[str, tuple[float, float]] = MappingProxyType(
+TABLE_2: Mapping[Member, tuple[float, float]] = MappingProxyType(
     {
         "beta-VAE": (44.45, 69.67),
         "PatchVAE": (47.01, 71.71),
@@ -72,7 +74,7 @@ TABLE_5: Ablation = MappingProxyType({0.01: (28.86, 14.33), 0.05: (28.67, 14.25)
 TABLE_6: Ablation = MappingProxyType({0.06: (30.11, 14.10), 0.3: (30.37, 15.67), 0.6: (28.90, 13.51)})
 """Value of N, d_p, the prior and beta_occ -> accuracy on CIFAR-100 and Indoor-67, Conv[1-5]."""
 
-TABLE_7: Mapping[str, tuple[float, float, float]] = MappingProxyType(
+TABLE_7: Mapping[Member, tuple[float, float, float]] = MappingProxyType(
     {"beta-VAE": (4.857, 108.741, 0.289), "PatchVAE": (4.342, 113.692, 0.235)}
 )
 """PSNR (of pixels divided by ImageNet's deviation: add 12.9 dB for [0, 1]), FID and SSIM on ImageNet."""

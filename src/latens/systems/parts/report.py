@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
 from latens.data.images import read_picture
+from latens.data.squares import shrunk
+from latens.data.tensors import png_bytes
 from latens.errors import OutputExists, UsageError
 from latens.inference.page import Block, Figure, Page, Section, Table
-from latens.systems.parts.dataset import shrunk
-from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
-from latens.systems.parts.gallery import PartGallery
-from latens.systems.parts.measure import PartStatistics
-from latens.systems.parts.predict import Measured, PartCode, Parts, statistics_of
+from latens.systems.parts.drawing import gallery_sheet, swap_sheet
+from latens.systems.parts.gallery import PartCode, PartGallery
+from latens.systems.parts.predict import Measured, Parts, statistics_of
+from latens.systems.parts.statistics import PartStatistics
 
 GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
 SUMMARY = (RECORD, GALLERY, SWAPS, PAGE)
@@ -104,7 +105,7 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
     written = [out / RECORD]  # first: by it the next run knows the others, also where this one is stopped
     write_atomic(written[-1], json.dumps(report.to_dict(), indent=1).encode())
     if report.galleries:
-        sheet = png(gallery_sheet(report.galleries))
+        sheet = png_bytes(gallery_sheet(report.galleries))
         written.append(out / GALLERY)
         write_atomic(written[-1], sheet)
         blocks.append(Figure(sheet, "Where every part occurs", GALLERY_CAPTION, alt="gallery"))
@@ -132,4 +133,4 @@ def _swaps(parts: Parts, paths: Sequence[Path], codes: Sequence[PartCode]) -> by
     count = 1 + MOST_TARGETS
     source, *targets = (shrunk(read_picture(path).pixels, SWAP_HEIGHT) for path in paths[:count])
     sheet = swap_sheet(parts, source, targets, height=SWAP_HEIGHT, codes=codes[:count])
-    return None if sheet is None else png(sheet)
+    return None if sheet is None else png_bytes(sheet)

@@ -1,49 +1,132 @@
-"""The rows of Table 1 as settings of one recipe: each name is what `--set` would be given. Standard library only."""
+"""The rows of Table 1 as functions of one recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
-Settings = Mapping[str, str]
+from latens.systems.parts.config import Kind
+from latens.systems.parts.recipes import PartsTraining
+from latens.training.config import Adam
 
-VAE = {"model.kind": "betavae"}
-WEIGHTED = {"objective.weighted": "true"}
-GAN = {"objective.adversarial": "100.0", "optim.beta1": "0.5"}
-LOCAL = {"model.encoder": "local"}
-AGREEMENT = {"objective.agreement": "1.0", "optim.lr": "0.003"}
+Variant: TypeAlias = Callable[[PartsTraining], PartsTraining]
+Member = Literal[
+    "beta-VAE",
+    "beta-VAE + L_w",
+    "beta-VAE-GAN",
+    "beta-VAE-GAN + L_w",
+    "PatchVAE",
+    "PatchVAE + L_w",
+    "PatchVAE-GAN",
+    "PatchVAE-GAN + L_w",
+    "BiGAN",
+    "random",
+    "supervised",
+    "local PatchVAE + L_w",
+    "local PatchVAE-GAN + L_w",
+    "PatchVAE + L_w + agreement",
+    "local PatchVAE + L_w + agreement",
+    "beta-VAE + L_w + agreement",
+    "masked autoencoder",
+    "local masked autoencoder",
+]
 
-FAMILY: Mapping[str, Settings] = MappingProxyType(
+
+def plain(config: PartsTraining) -> PartsTraining:
+    return config
+
+
+def chain(*changes: Variant) -> Variant:
+    """Several changes, one after the other."""
+
+    def changed(config: PartsTraining) -> PartsTraining:
+        for change in changes:
+            config = change(config)
+        return config
+
+    return changed
+
+
+def kind(name: Kind) -> Variant:
+    """Another member of the family."""
+    return lambda config: replace(config, model=replace(config.model, kind=name))
+
+
+def weighted(config: PartsTraining) -> PartsTraining:
+    """The weighted error L_w."""
+    return replace(config, objective=replace(config.objective, weighted=True))
+
+
+def gan(config: PartsTraining) -> PartsTraining:
+    """A discriminator, and the momentum that is usual against one."""
+    return slow_start(replace(config, objective=replace(config.objective, adversarial=100.0)))
+
+
+def slow_start(config: PartsTraining) -> PartsTraining:
+    """Adam with beta1 = 0.5."""
+    optim = config.optim
+    return replace(config, optim=replace(optim, beta1=0.5)) if isinstance(optim, Adam) else config
+
+
+def local(config: PartsTraining) -> PartsTraining:
+    """An encoder that sees 24 pixels."""
+    return replace(config, model=replace(config.model, encoder="local"))
+
+
+def one_a_cell(config: PartsTraining) -> PartsTraining:
+    """One part per cell instead of independent ones."""
+    return replace(config, model=replace(config.model, categorical=True))
+
+
+def views(contrastive: float, iic: float = 0.0, lr: float | None = None) -> Variant:
+    """A second view of every image."""
+
+    def changed(config: PartsTraining) -> PartsTraining:
+        objective = replace(config.objective, contrastive_weight=contrastive, iic_weight=iic)
+        optim = config.optim if lr is None else replace(config.optim, lr=lr)
+        return replace(config, objective=objective, optim=optim)
+
+    return changed
+
+
+def untrained(config: PartsTraining) -> PartsTraining:
+    return replace(config, run=replace(config.run, steps=0))
+
+
+VAE = kind("betavae")
+AGREEMENT = views(1.0, lr=0.003)
+
+FAMILY: Mapping[Member, Variant] = MappingProxyType(
     {
         "beta-VAE": VAE,
-        "beta-VAE + L_w": {**VAE, **WEIGHTED},
-        "beta-VAE-GAN": {**VAE, **GAN},
-        "beta-VAE-GAN + L_w": {**VAE, **GAN, **WEIGHTED},
-        "PatchVAE": {},
-        "PatchVAE + L_w": WEIGHTED,
-        "PatchVAE-GAN": GAN,
-        "PatchVAE-GAN + L_w": {**GAN, **WEIGHTED},
-        "BiGAN": {"model.kind": "bigan", "optim.beta1": "0.5", "objective.penalty": "1.0"},
+        "beta-VAE + L_w": chain(VAE, weighted),
+        "beta-VAE-GAN": chain(VAE, gan),
+        "beta-VAE-GAN + L_w": chain(VAE, gan, weighted),
+        "PatchVAE": plain,
+        "PatchVAE + L_w": weighted,
+        "PatchVAE-GAN": gan,
+        "PatchVAE-GAN + L_w": chain(gan, weighted),
+        "BiGAN": chain(kind("bigan"), slow_start),
     }
 )
 """Rows of the paper's Table 1 that train without labels."""
 
-REFERENCES: Mapping[str, Settings] = MappingProxyType(
-    {"random": {"run.steps": "0"}, "supervised": {"model.kind": "supervised"}},
-)
-"""No training, and training on the labels of the same pictures (the paper's last row was trained on ImageNet instead)."""
+REFERENCES: Mapping[Member, Variant] = MappingProxyType({"random": untrained, "supervised": kind("supervised")})
+"""No training, and training on the labels of the same images (the paper's last row was trained on ImageNet instead)."""
 
-OURS: Mapping[str, Settings] = MappingProxyType(
+OURS: Mapping[Member, Variant] = MappingProxyType(
     {
-        "local PatchVAE + L_w": {**LOCAL, **WEIGHTED},
-        "local PatchVAE-GAN + L_w": {**LOCAL, **WEIGHTED, **GAN},
-        "PatchVAE + L_w + agreement": {**WEIGHTED, **AGREEMENT},
-        "local PatchVAE + L_w + agreement": {**LOCAL, **WEIGHTED, **AGREEMENT},
-        "beta-VAE + L_w + agreement": {**VAE, **WEIGHTED, **AGREEMENT},
-        "masked autoencoder": {"model.kind": "mae"},
-        "local masked autoencoder": {"model.kind": "mae", **LOCAL},
+        "local PatchVAE + L_w": chain(local, weighted),
+        "local PatchVAE-GAN + L_w": chain(local, weighted, gan),
+        "PatchVAE + L_w + agreement": chain(weighted, AGREEMENT),
+        "local PatchVAE + L_w + agreement": chain(local, weighted, AGREEMENT),
+        "beta-VAE + L_w + agreement": chain(VAE, weighted, AGREEMENT),
+        "masked autoencoder": kind("mae"),
+        "local masked autoencoder": chain(kind("mae"), local),
     }
 )
-"""Beyond the paper: parts that cannot see the whole picture, views that agree, and a present-day yardstick."""
+"""Beyond the paper: parts that cannot see the whole image, contrastive views, and a present-day yardstick."""
 
-EVERY: Mapping[str, Settings] = MappingProxyType({**FAMILY, **REFERENCES, **OURS})
+EVERY: Mapping[Member, Variant] = MappingProxyType({**FAMILY, **REFERENCES, **OURS})

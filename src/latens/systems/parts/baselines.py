@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.classifier import classifier
 from latens.shapes import Float
 from latens.systems.parts.config import PartsConfig
 from latens.systems.parts.model import (
@@ -24,8 +25,6 @@ from latens.systems.parts.model import (
     vector_to_map,
 )
 
-HIDDEN = 512  # units of the classifier's hidden layer (004, section 4)
-MOST_CELLS = 8  # a side of the map a classifier sees; larger maps are averaged down to it
 PATCH = 8  # side of the cells that a masked autoencoder hides, in pixels
 CRITIC = 512
 
@@ -127,19 +126,6 @@ class Supervised(nn.Module):
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         logits: Tensor = self.head(self.encoder(image))
         return logits.float()
-
-
-def classifier(channels: int, side: int, classes: int) -> nn.Sequential:
-    """The classifier of the probes, (B, C, side, side) to (B, classes): dropout, a hidden layer of 512 (004, section 4)."""
-    cells = min(side, MOST_CELLS)
-    return nn.Sequential(
-        nn.AdaptiveAvgPool2d(cells) if side > cells else nn.Identity(),
-        nn.Flatten(),
-        nn.Dropout(0.5),
-        nn.Linear(channels * cells**2, HIDDEN),
-        nn.ReLU(inplace=True),
-        nn.Linear(HIDDEN, classes),
-    )
 
 
 Member: TypeAlias = PatchVAE | BetaVAE | BiGAN | MaskedAutoencoder | Supervised

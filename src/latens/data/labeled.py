@@ -7,7 +7,6 @@ downloaded.
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
+from latens.data.splits import place_of
 from latens.errors import InputError, LatensError, UnreadableInput
-from latens.systems.parts.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
 
 Split = Literal["train", "test"]
 
@@ -32,7 +32,7 @@ PLACES_ROOTS = ("", "images256", "data/vision/torralba/deeplearning/images256")
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class LabeledSet:
     """Pictures that are read when asked for. `labels` are places in `classes`, or -1 where there are none."""
 
     name: str
@@ -44,13 +44,13 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, chosen: Sequence[int] | np.ndarray) -> PictureSet:
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> LabeledSet:
         places = np.asarray(chosen, dtype=np.int64)
         keys = tuple(self.keys[i] for i in places)
-        return PictureSet(self.name, self.classes, self.labels[places], lambda i: self.read(int(places[i])), keys)
+        return LabeledSet(self.name, self.classes, self.labels[places], lambda i: self.read(int(places[i])), keys)
 
 
-def open_set(source: str | Path, split: Split = "train", *, hold_out: bool = True) -> PictureSet:
+def open_set(source: str | Path, split: Split = "train", *, hold_out: bool = True) -> LabeledSet:
     """The pictures of one split. Raises InputError where there are none, with what was looked for.
 
     Of a labelled set that brings no test split a fifth is held out as one; without `hold_out` the set is given whole.
@@ -71,22 +71,17 @@ def open_set(source: str | Path, split: Split = "train", *, hold_out: bool = Tru
     raise UnreadableInput("no such data set", where=text, hint=hint)
 
 
-def fraction_of(key: str) -> float:
-    """A number in [0, 1) that depends on a picture's name alone, so that a split does not move when others are added."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
-
-
-def _some(found: PictureSet, where: str) -> PictureSet:
+def _some(found: LabeledSet, where: str) -> LabeledSet:
     if not len(found):
         raise UnreadableInput("the data set has no pictures", where=where, hint="see the README of the parts system")
     return found
 
 
-def _own_split(found: PictureSet, split: Split, where: Path) -> PictureSet:
+def _own_split(found: LabeledSet, split: Split, where: Path) -> LabeledSet:
     """Of a labelled set without a test split: a fifth, by name. Without labels both splits are the whole set."""
     if not found.classes or not len(found):
         return found
-    test = np.array([fraction_of(key) < OWN_TEST_SHARE for key in found.keys])
+    test = np.array([place_of(key) < OWN_TEST_SHARE for key in found.keys])
     chosen = np.flatnonzero(test if split == "test" else ~test)
     if not len(chosen):
         what = f"none of the {len(found)} pictures falls into the {split} split, for which a fifth is held out by name"
@@ -105,7 +100,7 @@ def _place(name: str, known: Sequence[str], where: Path) -> int:
 # -------------------------------------------------------------------------------------------------- packs and CIFAR
 
 
-def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> PictureSet:
+def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> LabeledSet:
     """A pack: keys jpeg, offsets, labels, classes (encoded pictures end to end), or x_train, y_train, x_test, y_test.
 
     `known` are the classes of the training split where that is another pack.
@@ -121,7 +116,7 @@ def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = (
     raise UnreadableInput(f"a pack with the keys {', '.join(sorted(arrays)) or 'none'}", where=str(path), hint=hint)
 
 
-def _encoded(path: Path, arrays: dict[str, np.ndarray], known: tuple[str, ...]) -> PictureSet:
+def _encoded(path: Path, arrays: dict[str, np.ndarray], known: tuple[str, ...]) -> LabeledSet:
     blob, offsets, name = arrays["jpeg"], arrays["offsets"], path.stem
     check_offsets(blob, offsets, str(path))
     labels = class_numbers(arrays["labels"], len(offsets) - 1, str(path))
@@ -136,18 +131,18 @@ def _encoded(path: Path, arrays: dict[str, np.ndarray], known: tuple[str, ...]) 
         except LatensError as error:
             raise error.at(f"{path}, picture {i}") from error
 
-    return PictureSet(name, classes, labels, read, tuple(f"{name}-{i}" for i in range(len(labels))))
+    return LabeledSet(name, classes, labels, read, tuple(f"{name}-{i}" for i in range(len(labels))))
 
 
-def _arrays(name: str, pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], where: str) -> PictureSet:
+def _arrays(name: str, pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], where: str) -> LabeledSet:
     check_pixels(pixels, where)
     labels = class_numbers(labels, len(pixels), where)
     keys = tuple(f"{name}-{i}" for i in range(len(labels)))
-    return PictureSet(name, class_names(labels, classes, where), labels, lambda i: read_picture(pixels[i]).pixels, keys)
+    return LabeledSet(name, class_names(labels, classes, where), labels, lambda i: read_picture(pixels[i]).pixels, keys)
 
 
-def _cifar(count: str) -> Callable[[Path, Split], PictureSet]:
-    def read(root: Path, split: Split) -> PictureSet:
+def _cifar(count: str) -> Callable[[Path, Split], LabeledSet]:
+    def read(root: Path, split: Split) -> LabeledSet:
         from torchvision import datasets
 
         kind: Any = datasets.CIFAR100 if count == "100" else datasets.CIFAR10
@@ -164,7 +159,7 @@ def _cifar(count: str) -> Callable[[Path, Split], PictureSet]:
 # --------------------------------------------------------------------------------------------------------- folders
 
 
-def _folder(root: Path, split: Split, *, hold_out: bool) -> PictureSet:
+def _folder(root: Path, split: Split, *, hold_out: bool) -> LabeledSet:
     """A pack, or one *train*.npz and one *test*.npz; train/ and test/ (or val/); class folders; pictures."""
     packs = sorted(root.glob("*.npz"))
     if len(packs) == 1:
@@ -194,7 +189,7 @@ def _pack_of(split: Split, packs: Sequence[Path], root: Path) -> Path:
     raise UnreadableInput(f"{len(packs)} packs, and not one that is the {split} split", where=str(root), hint=hint)
 
 
-def _split_folders(train: Path, test: Path, name: str, split: Split) -> PictureSet:
+def _split_folders(train: Path, test: Path, name: str, split: Split) -> LabeledSet:
     if split == "train":
         return _class_folders(train, name)
     return _class_folders(test, name, _classes(train) if train.is_dir() else ())
@@ -206,7 +201,7 @@ def _classes(root: Path) -> tuple[str, ...]:
     return () if len(full) < 2 or any(_find(root, deep=False)) else full
 
 
-def _class_folders(root: Path, name: str, known: tuple[str, ...] = ()) -> PictureSet:
+def _class_folders(root: Path, name: str, known: tuple[str, ...] = ()) -> LabeledSet:
     """One folder a class; `known` are the classes of the training split where that is another folder."""
     loose = _pictures(root, deep=False)
     inside = {folder: _pictures(folder) for folder in _subfolders(root)}
@@ -232,12 +227,12 @@ def _pictures(folder: Path, *, deep: bool = True) -> list[Path]:
     return sorted(_find(folder, deep=deep))
 
 
-def _of_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> PictureSet:
+def _of_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> LabeledSet:
     keys = tuple(path.relative_to(root).as_posix() for path in paths)
-    return PictureSet(name, classes, labels.astype(np.int64), lambda i: read_picture(paths[i]).pixels, keys)
+    return LabeledSet(name, classes, labels.astype(np.int64), lambda i: read_picture(paths[i]).pixels, keys)
 
 
-def _imagenet(root: Path, split: Split) -> PictureSet:
+def _imagenet(root: Path, split: Split) -> LabeledSet:
     folder = root / ("train" if split == "train" else "val")
     if not folder.is_dir():
         hint = "ImageNet has train/ and val/, each with one folder a class; sort the validation pictures into theirs"
@@ -245,7 +240,7 @@ def _imagenet(root: Path, split: Split) -> PictureSet:
     return _split_folders(root / "train", folder, "ImageNet", split)
 
 
-def _indoor67(root: Path, split: Split) -> PictureSet:
+def _indoor67(root: Path, split: Split) -> LabeledSet:
     """Images/CLASS/FILE with the lists TrainImages.txt and TestImages.txt of the authors."""
     listing, images = root / ("TrainImages.txt" if split == "train" else "TestImages.txt"), root / "Images"
     if not (listing.is_file() and images.is_dir()):
@@ -259,7 +254,7 @@ def _indoor67(root: Path, split: Split) -> PictureSet:
     return _of_files("Indoor-67", images, [images / line for line in kept], labels, classes)
 
 
-def _places205(root: Path, split: Split) -> PictureSet:
+def _places205(root: Path, split: Split) -> LabeledSet:
     """Lists train_places205.csv and val_places205.csv ("path label" or "path,label") beside the folder of pictures."""
     name = f"{'train' if split == 'train' else 'val'}_places205.csv"
     listing = next((root / part / name for part in PLACES_LISTS if (root / part / name).is_file()), None)
@@ -287,7 +282,7 @@ def _names_of_places(paths: Sequence[str], labels: np.ndarray) -> tuple[str, ...
     return tuple(names.get(k, str(k)) for k in range(int(labels.max()) + 1))
 
 
-NAMED: dict[str, Callable[[Path, Split], PictureSet]] = {
+NAMED: dict[str, Callable[[Path, Split], LabeledSet]] = {
     "cifar10": _cifar("10"),
     "cifar100": _cifar("100"),
     "imagenet": _imagenet,

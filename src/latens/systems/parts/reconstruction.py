@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.data.squares import Squares
 from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
 from latens.shapes import Float
-from latens.systems.parts.dataset import Squares
 from latens.systems.parts.model import BetaVAE, PatchVAE
 
 Features = Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] -> (B, F)
