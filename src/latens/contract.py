@@ -64,6 +64,7 @@ class Example:
     sources: Sequence[Source]  # to train on
     inputs: Sequence[Path]  # to apply a model to
     test_sources: Sequence[Source] = ()  # to evaluate and reproduce on; empty: what comes with latens
+    bare: Sequence[Source] | None = None  # to train on where few packages are installed; None: `sources`
     light: Mapping[str, str] = field(default_factory=dict)  # settings with which any recipe is built on it in seconds
 
 

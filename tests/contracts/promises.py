@@ -129,7 +129,8 @@ NOT_NEEDED = (
 
 def training_needs_few_packages(workshop: Workshop, folder: Path) -> None:
     """A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors; pydantic is carried along."""
-    data = " ".join(map(str, workshop.example.sources))
+    example = workshop.example
+    data = " ".join(map(str, example.sources if example.bare is None else example.bare))
     package = catalogue.package_of(workshop.system.name)
     paths = " ".join(path for path in sys.path if "contracts" in path)
     words = [workshop.system.name, data, str(folder / "run"), " ".join(NOT_NEEDED), paths, package]

@@ -10,6 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from latens.systems.parts.experiments import SCALES, Laboratory, Score, spread
+from latens.systems.parts.probes import ProbeConfig
+from latens.systems.parts.quality import frechet_distance, reconstruction_quality
+from latens.systems.parts.reproduce import FIGURES, NAMES, TABLES, reproduce, train_and_reproduce
+from latens.systems.parts.sources import open_set
 from PIL import Image
 
 from latens.errors import InputError, UnreadableInput, UsageError
@@ -18,13 +23,8 @@ from latens.inference.page import Figure, Table
 from latens.systems.parts import bench, tables
 from latens.systems.parts.dataset import Squares, readable
 from latens.systems.parts.evaluate import evaluate
-from latens.systems.parts.experiments import SCALES, Laboratory, Score, spread
 from latens.systems.parts.predict import Parts
-from latens.systems.parts.probes import ProbeConfig
 from latens.systems.parts.published import TABLE_1, TABLE_2
-from latens.systems.parts.quality import frechet_distance, reconstruction_quality
-from latens.systems.parts.reproduce import FIGURES, NAMES, TABLES, reproduce, train_and_reproduce
-from latens.systems.parts.sources import open_set
 from latens.systems.parts.variants import EVERY, FAMILY
 from latens.training.config import override
 

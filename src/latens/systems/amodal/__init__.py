@@ -1,0 +1,1 @@
+"""Amodal instance segmentation with vector-quantized shape codes (000)."""

@@ -1,4 +1,4 @@
-"""The amodal segmenter's part of `latens demo`: simulated embryos, whose whole truth is known."""
+"""The amodal segmenter's section of `latens demo`: simulated embryos, whose hidden parts are known."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from latens.data.instances import Sample
 from latens.data.tensors import png_bytes
 from latens.inference.page import Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.instances import diameter, mask_iou, match
+from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import hidden_parts, overlay
 from latens.systems.amodal.outputs import Frame, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
-from latens.systems.amodal.sources import Simulated
 
 NUMBERS = (0, 1)  # of the frozen test images that are shown
 SIZE = 500  # pixels
@@ -26,18 +26,18 @@ INTRO = (
 )
 
 
-def section(segmenter: AmodalSegmenter, folder: Path, *, size: int = SIZE) -> Section:
-    """Segments embryos of `size` pixels and writes them, and all that `latens segment` writes, into `folder`."""
+def section(segmenter: AmodalSegmenter, folder: Path) -> Section:
+    """Segments embryos and writes their images, and all files of `latens segment`, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = Simulated("embryo").held_out("test", max(NUMBERS) + 1, size)
-    parts = [_embryo(segmenter, images[number], f"embryo-{number}", folder) for number in NUMBERS]
+    samples = Simulated("embryo").held_out("test", max(NUMBERS) + 1, SIZE)
+    parts = [_embryo(segmenter, samples[number], f"embryo-{number}", folder) for number in NUMBERS]
     return Section("Whole outlines of overlapping cells", [INTRO], parts)
 
 
 def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path) -> Part:
     found = segmenter.segment_pixels(sample.image)
     write_image(folder / f"{name}.png", Image.fromarray(sample.image))
-    written, _ = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
+    written = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
     hidden = int(found.layers.occlusion.sum())
     figures = [
         Figure(png_bytes(sample.image), "Image", f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels"),
@@ -45,14 +45,14 @@ def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path)
         Figure(png_bytes(hidden_parts(sample.image, found.layers)), "Found: hidden parts", f"{hidden:,} pixels behind a cell"),
         Figure(png_bytes(overlay(sample.image, sample.layers)), "Truth", _counted(len(sample.layers.layer), "cell")),
     ]
-    names = [f"{name}.png", *(path.name for path in written)]
-    links = Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{each}" for each in names])
+    names = [f"{name}.png", *(path.name for path in written.files)]
+    links = Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{each}" for each in names])
     heading = f"Embryo of {_counted(len(sample.layers.layer), 'cell')}"
     return Part(heading, [Gallery(figures, columns=4, narrowest=200), cells(found, sample), links])
 
 
 def cells(found: Segmentation, sample: Sample) -> Table:
-    """What is measured of every cell that was found, beside the true cell it stands for."""
+    """Measurements of every detected cell next to those of the true cell that it matches."""
     iou = mask_iou(found.layers.amodal, sample.layers.amodal)
     partner = dict(match(iou))
     share, true_share = found.layers.hidden_fraction(), sample.layers.hidden_fraction()

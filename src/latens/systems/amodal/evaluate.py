@@ -1,7 +1,7 @@
-"""Evaluation of a segmenter on test images.
+"""The paper's measure and more, on test images: AP of whole and visible masks, by degree of occlusion, order, counts, areas.
 
-`--data` takes the words of `sources`: simulated (500 embryos that no training run sees), simulated:opaque, nuclei:FOLDER,
-kins:FILE.json,IMAGES ... Simulated test images are named by the hash of their pixels in the report.
+`--data` takes one word of `dataset`; without one, 500 simulated embryos that no training run sees. Simulated test images are
+named by the hash of their pixels in the report.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,11 +23,11 @@ from latens.errors import UsageError
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
-from latens.settings import Count, settings, to_dict
+from latens.settings import Count, settings
+from latens.systems.amodal.dataset import Annotated, HeldOut, SampleSource, open_source
 from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.layering import SCORE_THRESHOLD
+from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
-from latens.systems.amodal.sources import Annotated, HeldOut, ImageSource, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,57 +37,58 @@ SHOWN = 8  # test images that are drawn
 
 @settings
 class AmodalEvaluation:
-    """Test images of an evaluation."""
+    """Size of the test set."""
 
-    images: Count = 500  # at most
-    size: Count = 500  # their longer side in pixels
+    images: Count = 500  # largest number of test images
+    size: Count = 500  # longer side of test images, pixels
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """All numbers of one model on one test set. Averages are over objects unless said; NaN where there is nothing to count."""
+class Measured(NamedTuple):
+    """Numbers of one evaluation. Averages are over objects unless stated otherwise; NaN where there is nothing to count."""
 
-    data: str
+    numbers: Mapping[str, float]
     images: int
     objects: int
     digest: str  # of the test images and their truth
-    numbers: dict[str, float]
 
 
-def evaluate(segmenter: AmodalSegmenter, sources: Sequence[Source], options: AmodalEvaluation, folder: Path | None) -> Report:
-    """Measures the segmenter on test images: AP of whole and visible masks, by degree of occlusion, order, counts, areas.
+def evaluate(
+    segmenter: AmodalSegmenter, sources: Sequence[Source], options: AmodalEvaluation, folder: Path | None = None
+) -> Report:
+    """Measures the segmenter on the test images of a source; the first images with their objects go into `folder`.
 
-    The first images go into `folder`. Raises UsageError for a word that names no data or for several, InputError for classes
-    that are not the model's.
+    Raises UsageError for several sources or a word that names no data, InputError for classes that are not the model's.
     """
     if len(sources) > 1:
         raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
-    word = str(sources[0]) if sources else "simulated"
-    source = source_of(word)
-    if len(source.classes) > 1 or len(segmenter.classes) > 1:
-        check_classes(segmenter.classes, source.classes, word)
-    elif segmenter.classes != source.classes:
-        logger.warning(
-            "the model finds %s, the truth is of %s: they are taken for the same", segmenter.classes[0], source.classes[0]
-        )
-    found = measure(segmenter, word, frozen_images(source, options.images, options.size), folder)
+    word = sources[0] if sources else Source("", "simulated")
+    source = open_source(word)
+    one_class = len(source.classes) == len(segmenter.classes) == 1
+    taken_for_same = one_class and segmenter.classes != source.classes
+    if taken_for_same:
+        logger.warning("the model's class '%s' is compared with '%s' of the truth", segmenter.classes[0], source.classes[0])
+    elif not one_class:
+        check_classes(segmenter.classes, source.classes, str(word))
+    found = measure(segmenter, frozen_images(source, options.images, options.size), folder)
+    classes = {"model": list(segmenter.classes), "truth": list(source.classes)}
+    facts = {"model": segmenter.name, "model_id": segmenter.model_id, "data": str(word), **found._asdict()}
     rows = [[name, "-" if math.isnan(value) else f"{value:.4f}"] for name, value in found.numbers.items()]
     return Report(
-        name="evaluation",
+        name="report",
         title="Amodal segmentation",
         about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {found.images} images, {found.objects} objects, {word}",
         blocks=[Table(["measure", "value"], rows, f"Test set {found.digest[:12]}.")],
-        facts={"model": segmenter.name, "model_id": segmenter.model_id, "options": to_dict(options), **asdict(found)},
+        facts={**facts, **({"compared_classes": classes} if taken_for_same else {})},
     )
 
 
-def frozen_images(source: ImageSource, count: int, size: int) -> HeldOut:
+def frozen_images(source: SampleSource, count: int, size: int) -> HeldOut:
     """The frozen test images of a source; an annotation file is used whole."""
     return source.held_out("all" if isinstance(source, Annotated) else "test", count, size)
 
 
-def measure(segmenter: AmodalSegmenter, word: str, samples: HeldOut, folder: Path | None = None) -> Measurement:
-    """Segments test images and measures the objects found; the first images go into `folder`."""
+def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = None) -> Measured:
+    """Segments test images and compares the objects with the truth; the first images go into `folder`."""
 
     def results() -> Iterator[tuple[Sample, Segmentation]]:
         for number, sample in enumerate(samples, start=1):
@@ -99,10 +99,10 @@ def measure(segmenter: AmodalSegmenter, word: str, samples: HeldOut, folder: Pat
                 logger.info("%d of %d images", number, len(samples))
             yield sample, found
 
-    return measured(len(segmenter.classes), word, results())
+    return measured(len(segmenter.classes), results())
 
 
-def measured(classes: int, word: str, results: Iterable[tuple[Sample, Segmentation]]) -> Measurement:
+def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Measured:
     """The numbers of given results; no dense mask is kept, so that any number of images fits."""
     truth: list[Scene] = []
     found: list[Scene] = []
@@ -119,11 +119,11 @@ def measured(classes: int, word: str, results: Iterable[tuple[Sample, Segmentati
         numbers[f"AP, {name}"] = average_precision(truth, found, classes, degree=bounds).ap
     numbers["AP of visible parts"] = average_precision(truth, found, classes, part="visible").ap
     objects = sum(len(scene.instances) for scene in truth)
-    return Measurement(word, len(truth), objects, total.hexdigest(), numbers | summarise(scores))
+    return Measured(numbers | summarise(scores), len(truth), objects, total.hexdigest())
 
 
 def confident(result: Segmentation) -> Segmentation:
-    """Detections above SCORE_THRESHOLD."""
+    """The detections above SCORE_THRESHOLD."""
     kept = result.scores >= SCORE_THRESHOLD
     amodal, visible, layer, category = result.layers
     layers = result.layers._replace(amodal=amodal[kept], visible=visible[kept], layer=layer[kept], category=category[kept])
@@ -131,7 +131,7 @@ def confident(result: Segmentation) -> Segmentation:
 
 
 def digest(samples: Iterable[Sample]) -> str:
-    """SHA-256 over pixels and masks, in order: two machines that agree on it have tested on the same."""
+    """SHA-256 over pixels and masks, in order: machines with the same digest have tested on the same images."""
     total = hashlib.sha256()
     for sample in samples:
         _add_to_digest(total, sample)

@@ -1,6 +1,6 @@
-"""Heads of the pipeline (000, Figs. 3 and 4): the occlusion branch, the shape-code module, and the baselines' mask heads.
+"""Heads of the pipeline (000, Figs. 3 and 4): region features, occlusion branch, shape-code module, the baselines' mask heads.
 
-Letters: B pictures, R regions of interest, F feature channels, C classes, K codewords, M code grid, S side of a decoded mask,
+Letters: B images, R regions of interest, F feature channels, C classes, K codewords, M code grid, S side of a decoded mask,
 N side of a refined mask. Region features are 14 x 14 for masks and 7 x 7 for boxes.
 """
 
@@ -17,11 +17,13 @@ from torchvision.ops import roi_align
 
 from latens.nn.init import small
 from latens.shapes import Float
-from latens.systems.amodal.config import HeadConfig, MaskCodeConfig
+from latens.systems.amodal.config import REGION, HeadConfig, MaskCodeConfig
 from latens.systems.amodal.model import MaskAutoencoder
 
-REGION = 14  # side of the region features of masks
-BOX_REGION = 7  # and of boxes
+BOX_REGION = 7  # side of the region features of boxes; those of masks are REGION x REGION
+SAMPLES = 2  # sampling points per cell and direction
+CANONICAL = 224  # side of a box that belongs to the map of stride 16 (Lin et al. 2017, Eq. 1)
+LARGEST_DENSE = 128  # sides of a map up to which matrix products win on a processor
 
 
 class MaskPrediction(NamedTuple):
@@ -44,11 +46,8 @@ def enlarge(channels_in: int, channels: int) -> nn.Sequential:
 
 
 def enlargements(channels: int, resolution: int) -> nn.Sequential:
-    """From 14 x 14 to N x N. Raises ValueError when N is not 14 times a power of two."""
-    ratio = resolution // REGION
-    if ratio < 1 or resolution != REGION * ratio or ratio & (ratio - 1):
-        raise ValueError(f"a mask of {resolution} is no power of two times {REGION}")
-    return nn.Sequential(*(enlarge(channels, channels) for _ in range(ratio.bit_length() - 1)))
+    """From 14 x 14 to N x N; N is 14 times a power of two."""
+    return nn.Sequential(*(enlarge(channels, channels) for _ in range((resolution // REGION).bit_length() - 1)))
 
 
 class OcclusionBranch(nn.Module):
@@ -203,19 +202,16 @@ class MultiLevelCoding(nn.Module):
         return joined
 
 
-# ------------------------------------------------------------------------------------- features of regions (RoIAlign)
-
-SAMPLES = 2  # per cell and direction
-CANONICAL = 224  # side of a box that belongs to the map of stride 16 (Lin et al. 2017, Eq. 1)
-LARGEST_DENSE = 128  # sides of a map up to which matrix products win on a processor
+# --------------------------------------------------------------------------------------------------- region features
 
 
 def pool_regions(
     pyramid: Sequence[Float[Tensor, "B F h w"]], strides: Sequence[int], boxes: Sequence[Float[Tensor, "n 4"]], size: int
 ) -> Float[Tensor, "R F S S"]:
-    """Region features from the map that fits the size of each box, without the half-pixel shift of older implementations.
+    """Features of regions by bilinear sampling (RoIAlign, He et al. 2017), from the map that fits the size of each box.
 
-    `strides` are 4, 8, 16, 32; `boxes` are (x0, y0, x1, y1) in pixels of the picture, one tensor per picture.
+    There is no half-pixel shift as in older implementations.
+    `strides` are 4, 8, 16, 32; `boxes` are (x0, y0, x1, y1) in pixels of the image, one tensor per image.
     """
     flat = torch.cat([F.pad(part, (1, 0), value=float(index)) for index, part in enumerate(boxes)])
     extent = (flat[:, 3:] - flat[:, 1:3]).clamp(min=1e-3).prod(dim=1).sqrt()
@@ -232,7 +228,7 @@ def pool_regions(
 
 
 def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size: int, scale: float) -> Float[Tensor, "R F S S"]:
-    """`torchvision.ops.roi_align(..., sampling_ratio=2, aligned=True)`; boxes are (picture, x0, y0, x1, y1), sorted by picture.
+    """`torchvision.ops.roi_align(..., sampling_ratio=2, aligned=True)`; boxes are (image, x0, y0, x1, y1), sorted by image.
 
     Sampling is separable, so small maps on a processor go through two matrix products, whose backward pass is many times
     faster than the scattered sums of torchvision's.
@@ -245,9 +241,9 @@ def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size:
     columns = _weights(boxes[:, 1], boxes[:, 3], size, scale, width)
     counts = torch.bincount(boxes[:, 0].long(), minlength=len(features)).tolist()
     parts = []
-    for picture, row, column in zip(features, torch.split(rows, counts), torch.split(columns, counts), strict=True):
-        image = picture.permute(1, 2, 0)  # (h, w, F)
-        tall = (row.flatten(0, 1) @ image.reshape(height, -1)).view(-1, size, width, image.shape[2])
+    for maps, row, column in zip(features, torch.split(rows, counts), torch.split(columns, counts), strict=True):
+        flat = maps.permute(1, 2, 0)  # (h, w, F)
+        tall = (row.flatten(0, 1) @ flat.reshape(height, -1)).view(-1, size, width, flat.shape[2])
         parts.append(column[:, None] @ tall)
     return torch.cat(parts).permute(0, 3, 1, 2)
 

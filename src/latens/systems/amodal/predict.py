@@ -1,4 +1,4 @@
-"""The segmenter a user holds: pictures in, whole objects out, hidden parts included."""
+"""The amodal segmenter: an image in, whole objects out, hidden parts included."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from latens.data.images import ImageLike, Picture, read_picture
 from latens.data.instances import Layers, Scene, scene_of
 from latens.data.stacks import read_frame, read_frames, stretch
 from latens.data.tensors import to_tensor
-from latens.errors import ModelError, ModelMissing
+from latens.errors import ModelError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device, transform_precision
-from latens.settings import decode
+from latens.settings import SettingsError, decode
 from latens.shapes import Float, Int, UInt8
 from latens.systems.amodal.config import STRIDE, AmodalConfig
-from latens.systems.amodal.layering import SCORE_THRESHOLD, ordered, paste_each
+from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections
 
 NAME = "amodal"
@@ -30,7 +30,7 @@ NAME = "amodal"
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """The objects of one picture, the surest first. `layers` has dense masks in the size of the picture, 0 in front."""
+    """The objects of one image, by falling score. `layers` has dense masks in the size of the image, layer 0 in front."""
 
     layers: Layers
     scores: Float[np.ndarray, "N"]
@@ -46,7 +46,7 @@ class Segmentation:
 
 
 class AmodalSegmenter:
-    """Finds objects, completes what is hidden of them, and says who is in front. Pictures have any size."""
+    """Finds objects, completes their hidden parts, and gives their depth order. Images have any size."""
 
     def __init__(self, model: AmodalRCNN, *, name: str, sha256: str, device: torch.device) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
@@ -54,25 +54,27 @@ class AmodalSegmenter:
         self.device = device
         self.model_id = sha256
         self.precision = transform_precision(device)
-        self.trained_on = next((known.trained_on for known in MODELS.values() if known.sha256 == sha256), None)  # in the box
+        self.trained_on = next(
+            (known.trained_on for known in MODELS.values() if known.sha256 == sha256), None
+        )  # a bundled model
         self.classes = model.config.classes
 
     def segment(self, image: ImageLike | Picture, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """The objects of one picture with a score of at least `least_score`; of a TIFF stack, those of its first page.
+        """The objects of one image with a score of at least `least_score`; of a TIFF stack, those of its first page.
 
-        Grey files and arrays of 16 bits are stretched to their own range, as `latens segment` does.
-        Raises InputError for what is no picture, LimitExceeded for one that is too large.
+        Gray files and arrays of 16 bits are stretched to their own range, as `latens segment` does.
+        Raises InputError for what is no image, LimitExceeded for one that is too large.
         """
         return self.segment_pixels(pixels_of(image), least_score=least_score)
 
     def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, Segmentation]]:
-        """Every frame of a TIFF stack, or the one picture of another file, as (H, W, 3) bytes with its objects."""
+        """Every frame of a TIFF stack, or the one image of another file, as (H, W, 3) bytes with its objects."""
         for pixels in read_frames(path):
             yield pixels, self.segment_pixels(pixels, least_score=least_score)
 
     @torch.no_grad()
     def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """The objects of a picture given as bytes."""
+        """The objects of an image given as bytes."""
         height, width = pixels.shape[:2]
         small, scale = network_image(pixels, self.model.config.size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -94,7 +96,7 @@ class AmodalSegmenter:
 
 
 def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture from anywhere as bytes."""
+    """An image of any accepted kind as bytes."""
     if isinstance(image, Picture):
         return image.pixels
     if isinstance(image, str | Path):
@@ -105,7 +107,7 @@ def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
-    """The picture with its longer side at `size`, padded to multiples of 32, and the scales of columns and rows."""
+    """The image with its longer side at `size`, padded to multiples of 32, and the scales of columns and rows."""
     height, width = pixels.shape[:2]
     factor = size / max(height, width)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -114,20 +116,17 @@ def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w
     return to_tensor(np.pad(small, room), channels_last=True), (target[0] / width, target[1] / height)
 
 
-def load(name_or_path: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
+def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
     """A segmenter by name, or from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
-    place = choose_device(device, threads)
-    if str(name_or_path) == NAME and NAME not in MODELS:
-        hint = "train one with `latens train amodal -o runs/amodal`, then name runs/amodal/best (--model)"
-        raise ModelMissing("no weights of this system are in the box", where=NAME, hint=hint)
-    folder = locate(name_or_path)
+    chosen = choose_device(device, threads)
+    folder = locate(place)
     found = load_model(folder)
     if found.config["system"] != NAME:
         raise ModelError("this folder holds no amodal segmenter", where=str(folder), hint="train one: `latens train amodal`")
     try:
-        model = AmodalRCNN(decode(AmodalConfig, found.config["model"], where=str(folder)))
+        model = AmodalRCNN(decode(AmodalConfig, found.config["model"], where="config.json", path="model"))
         model.load_state_dict(found.weights)
-    except (KeyError, RuntimeError) as error:
+    except (SettingsError, KeyError, TypeError, ValueError, RuntimeError) as error:
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None
-    return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=place)
+    return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen)

@@ -27,7 +27,7 @@ AmodalTraining: TypeAlias = TrainConfig[AmodalConfig, SceneConfig, LossConfig]
 
 def tiny() -> AmodalTraining:
     """Seconds on a CPU; for tests."""
-    return TrainConfig(
+    return AmodalTraining(
         system="amodal",
         recipe="tiny",
         model=AmodalConfig(
@@ -47,7 +47,7 @@ def tiny() -> AmodalTraining:
 
 
 def cpu() -> AmodalTraining:
-    """Two CPU cores, under two hours: the bundled model, pictures of 256 pixels, ResNet-18 of half width."""
+    """Two CPU cores, under two hours: the bundled model, images of 256 pixels, ResNet-18 of half width."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -71,7 +71,7 @@ def cpu_code() -> AmodalTraining:
 
 
 def cpu_fcn() -> AmodalTraining:
-    """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path makes parameters equal (-3 %)."""
+    """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path equals the parameters (-3 %)."""
     base = cpu()
     head = HeadConfig(mask="fcn", occlusion=False, dense=88)
     # The stage of the mask code is left out, so the steps of the pipeline are those of `cpu`.
@@ -84,7 +84,7 @@ def cpu_fcn() -> AmodalTraining:
 
 
 def gpu() -> AmodalTraining:
-    """One data-centre GPU, an hour or so: pictures of 512 pixels, the full ResNet-18."""
+    """One data-center GPU, an hour or so: images of 512 pixels, the full ResNet-18."""
     base = cpu()
     return replace(
         base,
@@ -96,7 +96,7 @@ def gpu() -> AmodalTraining:
 
 
 def paper() -> AmodalTraining:
-    """000, sections 3 and 4, with ResNet-50 and pyramid of 256 channels. What it leaves open is as in the README."""
+    """000, sections 3 and 4, with ResNet-50 and a pyramid of 256 channels; the README lists what the paper leaves open."""
     base = cpu()
     detector = DetectorConfig(
         proposals=1000, rpn_samples=256, roi_samples=512, box_hidden=1024, detections=100, anchors=(32, 64, 128, 256, 512)

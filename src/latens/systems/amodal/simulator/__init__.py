@@ -1,1 +1,1 @@
-"""Procedural images with whole truth: embryos, generic shapes, composites of real nuclei."""
+"""Simulators of images whose hidden parts are known: embryos, generic shapes, real nuclei laid over each other."""

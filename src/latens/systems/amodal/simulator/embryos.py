@@ -4,7 +4,7 @@ Physics in one paragraph. Cells are soft spheres of a given total volume, pushed
 chosen share of their contact distance. A cell adds phase in proportion to its thickness, so that where cells overlap both
 outlines show. The modulator makes the slope of the phase along one direction bright or dark, so rims that run along that
 direction vanish. Cells away from the focal plane are blurred. All of this is linear in the phase, so one multiplication in the
-Fourier domain does it. Sizes are shares of the side of the picture, so every size of picture shows the same thing.
+Fourier domain does it. Sizes are shares of the side of the image, so every size of image shows the same scene.
 
 NumPy and Pillow alone; the same generator state gives the same bytes.
 """
@@ -27,32 +27,32 @@ RELAXATION_STEPS = 60
 
 
 class Cells(NamedTuple):
-    """Spheres in units of the side of the picture; z grows towards the objective."""
+    """Spheres in units of the side of the image; z grows towards the objective."""
 
-    centre: Float[np.ndarray, "N 3"]
+    center: Float[np.ndarray, "N 3"]
     radius: Float[np.ndarray, "N"]
     zona: float  # inner radius of the zona pellucida
 
 
 class Body(NamedTuple):
-    """One object on a window of the picture."""
+    """One object on a window of the image."""
 
     rows: slice
     columns: slice
-    inside: Float[np.ndarray, "h w"]  # distance from the centre over that of the outline: below 1 is inside
+    inside: Float[np.ndarray, "h w"]  # distance from the center over that of the outline: below 1 is inside
     radius: float  # pixels
 
 
 def embryo(rng: np.random.Generator, config: EmbryoConfig) -> Sample:
-    """One simulated picture with between `cells[0]` and `cells[1]` blastomeres."""
+    """One simulated image with between `cells[0]` and `cells[1]` blastomeres."""
     size = config.size
     cells = pack(rng, config)
     middle = size * (0.5 + rng.uniform(-0.04, 0.04, 2))
-    bodies = [_body(rng, middle + size * cells.centre[i, :2], size * cells.radius[i], size) for i in range(len(cells.radius))]
+    bodies = [_body(rng, middle + size * cells.center[i, :2], size * cells.radius[i], size) for i in range(len(cells.radius))]
     amodal = np.zeros((len(bodies), size, size), dtype=bool)
     for mask, body in zip(amodal, bodies, strict=True):
         mask[body.rows, body.columns] = body.inside < 1
-    layers = paint(amodal, -cells.centre[:, 2])
+    layers = paint(amodal, -cells.center[:, 2])
     phase = _cell_phase(rng, cells, bodies, layers, config)
     phase[0] += _zona(rng, middle, cells.zona, size) + _distractors(rng, middle, cells.zona, size)
     return Sample(_camera(rng, _modulation_contrast(rng, phase, config), size), layers)
@@ -67,27 +67,27 @@ def pack(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
     zona = rng.uniform(0.33, 0.39)
     share = rng.dirichlet(np.full(count, rng.choice([12.0, 40.0, 200.0])))  # from uneven to even cleavage
     radius = zona * rng.uniform(0.78, 0.9) * share ** (1 / 3)
-    centre = rng.normal(size=(count, 3)) * zona * np.array([0.35, 0.35, 0.2])
+    center = rng.normal(size=(count, 3)) * zona * np.array([0.35, 0.35, 0.2])
     wanted = (radius[:, None] + radius[None]) * (1 - config.overlap * rng.uniform(0.6, 1.4))
     for _ in range(RELAXATION_STEPS):
-        apart = centre[:, None] - centre[None]
+        apart = center[:, None] - center[None]
         distance = np.sqrt((apart**2).sum(2)) + np.eye(count)
         push = np.clip(wanted - distance, 0, None) * (1 - np.eye(count))
-        centre = centre + 0.25 * (apart / distance[..., None] * push[..., None]).sum(1)
-        centre *= 0.985  # membranes hold the cells together
-        centre[:, 2] *= 0.9  # and gravity spreads them over the floor of the zona
-        out = np.sqrt((centre**2).sum(1))
-        centre *= np.minimum(1, np.clip(zona - radius, 1e-3, None) / np.maximum(out, 1e-6))[:, None]
-    return Cells(centre, radius, zona)
+        center = center + 0.25 * (apart / distance[..., None] * push[..., None]).sum(1)
+        center *= 0.985  # membranes hold the cells together
+        center[:, 2] *= 0.9  # and gravity spreads them over the floor of the zona
+        out = np.sqrt((center**2).sum(1))
+        center *= np.minimum(1, np.clip(zona - radius, 1e-3, None) / np.maximum(out, 1e-6))[:, None]
+    return Cells(center, radius, zona)
 
 
-def _body(rng: np.random.Generator, centre: np.ndarray, radius: float, size: int, wave: float = 0.035) -> Body:
-    """A disc with a low-order Fourier outline on its window; `centre` is (row, column) in pixels."""
-    reach = radius * 1.3 + 3
-    top, left = (int(max(0, min(size - 2, value - reach))) for value in centre)
-    bottom, right = (int(max(start + 2, min(size, value + reach))) for start, value in zip((top, left), centre, strict=True))
-    y = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5 - centre[0])
-    x = np.arange(left, right, dtype=np.float32)[None] + np.float32(0.5 - centre[1])
+def _body(rng: np.random.Generator, center: np.ndarray, radius: float, size: int, wave: float = 0.035) -> Body:
+    """A disc with a low-order Fourier outline on its window; `center` is (row, column) in pixels."""
+    half = radius * 1.3 + 3
+    top, left = (int(max(0, min(size - 2, value - half))) for value in center)
+    bottom, right = (int(max(start + 2, min(size, value + half))) for start, value in zip((top, left), center, strict=True))
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5 - center[0])
+    x = np.arange(left, right, dtype=np.float32)[None] + np.float32(0.5 - center[1])
     distance = np.sqrt(y * y + x * x)
     cosine, sine = x / np.maximum(distance, 1e-3), y / np.maximum(distance, 1e-3)
     outline = np.ones_like(distance)
@@ -109,7 +109,7 @@ def _cell_phase(
     size = config.size
     phase = np.zeros((FOCAL_PLANES, size, size), dtype=np.float32)
     focus = rng.uniform(-0.5, 0.5) * cells.zona
-    away = np.abs(cells.centre[:, 2] - focus) / cells.zona
+    away = np.abs(cells.center[:, 2] - focus) / cells.zona
     granules = _granules(rng, size)
     grain, rim = rng.uniform(0.015, 0.06), rng.uniform(0.01, 0.04)
     for index, body in enumerate(bodies):
@@ -166,17 +166,17 @@ def _zona(rng: np.random.Generator, middle: np.ndarray, inner: float, size: int)
 
 
 def _distractors(rng: np.random.Generator, middle: np.ndarray, zona: float, size: int) -> Float[np.ndarray, "H W"]:
-    """Phase of what is no cell: fragments inside the zona, debris anywhere."""
+    """Phase of distractors: fragments inside the zona, debris anywhere."""
     phase = np.zeros((size, size), dtype=np.float32)
     fragments = int(rng.integers(0, 9)) if rng.random() < 0.5 else 0
     for number in range(fragments + int(rng.integers(0, 4))):
         inside = number < fragments
         small = rng.uniform(0.012, 0.04) if inside else rng.uniform(0.004, 0.015)
         turn, out = rng.uniform(0, 2 * math.pi), (zona - small) * math.sqrt(rng.random()) if inside else rng.uniform(0.45, 0.68)
-        centre = middle + size * out * np.array([math.sin(turn), math.cos(turn)])
-        if not (0 < centre[0] < size and 0 < centre[1] < size):
+        center = middle + size * out * np.array([math.sin(turn), math.cos(turn)])
+        if not (0 < center[0] < size and 0 < center[1] < size):
             continue
-        body = _body(rng, centre, small * size, size, wave=0.1)
+        body = _body(rng, center, small * size, size, wave=0.1)
         profile = np.sqrt(np.clip(1 - body.inside**2, 0, None)) * np.float32(small * rng.uniform(0.6, 1.2))
         phase[body.rows, body.columns] += profile
     return phase

@@ -1,6 +1,6 @@
 """Generic occluded shapes with whole truth: ellipses, polygons, superquadrics, stars, letters, cars; opaque or translucent.
 
-Every picture is seeded; single objects occur, so that a model does not learn to complete what is not hidden.
+Every image is seeded. Single objects occur, so that a model does not learn to complete objects that are not hidden.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SMALLEST = 40  # pixels of a mask worth keeping
 
 
 def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
-    """One simulated picture; layer 0 is in front. All objects are of one class."""
+    """One simulated image; layer 0 is in front. All objects are of one class."""
     size = config.size
     count = int(rng.integers(config.shapes[0], config.shapes[1] + 1))
     masks = [mask for mask in (_mask(rng, size) for _ in range(count)) if mask.sum() >= SMALLEST]
@@ -31,9 +31,9 @@ def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
         alpha = np.float32(1.0 if config.opaque else rng.uniform(0.2, 1.0))
         rows, columns = _window(mask)
         inside = mask[rows, columns, None]
-        colour = _paintwork(rng, inside.shape[:2])
+        color = _paintwork(rng, inside.shape[:2])
         under = picture[rows, columns]
-        picture[rows, columns] = np.where(inside, under + alpha * (colour - under), under)
+        picture[rows, columns] = np.where(inside, under + alpha * (color - under), under)
         if rng.random() < 0.5:
             edge = mask[rows, columns] & ~_eroded(mask[rows, columns])
             picture[rows, columns][edge] *= np.float32(rng.uniform(0.3, 0.8))
@@ -117,7 +117,7 @@ def _letter(rng: np.random.Generator, size: int, reach: float) -> np.ndarray:
     return np.asarray(turned) > 127
 
 
-# ------------------------------------------------------------------------------------------------------------ colours
+# ------------------------------------------------------------------------------------------------------------ colors
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:
@@ -133,9 +133,9 @@ def _eroded(mask: np.ndarray) -> np.ndarray:
 
 
 def _paintwork(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) float32: one colour, shaded along a direction, with stripes or blotches in some."""
+    """(h, w, 3) float32: one color, shaded along a direction, with stripes or blotches in some."""
     height, width = shape
-    colour = rng.uniform(20, 235, 3).astype(np.float32)
+    color = rng.uniform(20, 235, 3).astype(np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     a, b = rng.normal(0, 0.12, 2).astype(np.float32)
@@ -146,7 +146,7 @@ def _paintwork(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         shade = shade + np.float32(0.2) * np.sin(pitch * (x * math.cos(turn) + y * math.sin(turn))).astype(np.float32)
     elif kind < 0.5:
         shade = shade + np.float32(0.2) * _blotches(rng, height, width, 6)
-    return np.asarray(colour * shade[..., None])
+    return np.asarray(color * shade[..., None])
 
 
 def _blotches(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
@@ -156,7 +156,7 @@ def _blotches(rng: np.random.Generator, height: int, width: int, cells: int) -> 
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float32 background of two colours that run into each other."""
+    """(size, size, 3) float32 background of two colors that run into each other."""
     first, second = rng.uniform(20, 235, (2, 3)).astype(np.float32)
     share = 0.5 + 0.25 * _blotches(rng, size, size, int(rng.integers(2, 12)))
     return np.asarray(first + (second - first) * share[..., None].astype(np.float32))

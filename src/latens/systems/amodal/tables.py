@@ -1,46 +1,47 @@
-"""Tables 1 to 3 of 000 next to the paper's own numbers, and the usage of the codebook, which it has no table of."""
+"""Tables 1 to 3 of 000 next to the paper's own numbers, and the usage of the codebook, which the paper has no table of."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latens.codes.vq import usage
-from latens.contract import Artifact
+from latens.data.source import Source
 from latens.errors import InputError
 from latens.experiments.report import Report, spread
-from latens.inference.page import Block, Table
-from latens.settings import to_dict
+from latens.inference.page import Table
 from latens.shapes import Float
-from latens.systems.amodal.dataset import mask_crops
+from latens.systems.amodal.config import STRIDE
+from latens.systems.amodal.dataset import HeldOut, mask_crops
+from latens.systems.amodal.experiments import AmodalLab, Comparison, Result, Variant
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.objective import binary_iou
-from latens.systems.amodal.predict import AmodalSegmenter
-from latens.systems.amodal.rows import DIVERSE, SCALES, AmodalLab, Experiment, Result, Scale, multiple_of_stride
-from latens.systems.amodal.sources import HeldOut
-from latens.systems.amodal.variants import Variant
 
 logger = logging.getLogger(__name__)
 
-Pairs: TypeAlias = Sequence[tuple[Variant, Variant]]
+EMBRYOS, KINS = "embryo cells, private", "KINS"
+SIMULATED, DIVERSE = (Source("", "simulated"),), (Source("", "simulated"), Source("simulated", "opaque"))
+GROUP = 8  # images whose masks are cropped together
+CROPS = 32  # masks of one group
+SEED = 20_112  # of the crops
 
 
 class Row(NamedTuple):
+    """A row of a table of 000: the name it prints, its variant here, its mAP in percent (one run)."""
+
     name: str
-    variant: Variant  # of `variants.VARIANTS`
-    printed: float  # not a number where the paper has no such row
+    variant: Variant
+    printed: float  # NaN where the paper has no such row
 
-
-EMBRYO_CELLS, KINS = "embryo cells, private", "KINS"
 
 TABLE_1 = (
     Row("Mask R-CNN, FCN", "fcn-plain", 66.5),
@@ -60,7 +61,6 @@ TABLE_3 = (
     Row("VQ-VAE + refinement + occlusion map", "vq", 30.3),
 )
 
-
 MEASURES: Mapping[str, str] = {
     "AP": "AP",
     "AP50": "AP50",
@@ -76,57 +76,49 @@ COMPARED = ("AP", "AP, mostly hidden", "AP of visible parts", "mean IoU of hidde
 WANTED_USED, WANTED_IOU = 0.9, 0.99
 LEGEND = (
     "In percent but the last two; mean ± deviation over seeds. AP: 0.50:0.95 of whole masks; hidden: of objects hidden by more "
-    "than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: of overlapping pairs; count: pictures "
+    "than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: of overlapping pairs; count: images "
     "with the right number; parameters in millions; minutes of training, without the mask code, which is trained once for all."
 )
 
 
 def table1(lab: AmodalLab) -> Report:
     """Table 1: the head of Mask R-CNN, as it is and with as many parameters, against the shape code."""
-    pairs: Pairs = [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")]
-    return comparison("table1", lab, TABLE_1, EMBRYO_CELLS, pairs)
+    pairs: list[tuple[Variant, Variant]] = [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")]
+    return comparison(lab, "table1", "Shape code against direct regression", TABLE_1, EMBRYOS, pairs)
 
 
 def table2(lab: AmodalLab) -> Report:
     """Table 2: the same on Mask R-CNN and on Mask R-CNN with ASN."""
-    pairs: Pairs = [("vq", "fcn"), ("asn-vq", "asn-fcn"), ("asn-fcn", "fcn"), ("asn-vq", "vq")]
-    return comparison("table2", lab, TABLE_2, KINS, pairs)
+    pairs: list[tuple[Variant, Variant]] = [("vq", "fcn"), ("asn-vq", "asn-fcn"), ("asn-fcn", "fcn"), ("asn-vq", "vq")]
+    return comparison(lab, "table2", "Shape code with and without ASN", TABLE_2, KINS, pairs)
 
 
 def table3(lab: AmodalLab) -> Report:
     """Table 3: refinement and occlusion map, added one by one."""
-    pairs: Pairs = [("vq-refined", "vq-alone"), ("vq", "vq-refined"), ("vq", "vq-alone")]
-    return comparison("table3", lab, TABLE_3, KINS, pairs)
+    pairs: list[tuple[Variant, Variant]] = [("vq-refined", "vq-alone"), ("vq", "vq-refined"), ("vq", "vq-alone")]
+    return comparison(lab, "table3", "Refinement and occlusion map", TABLE_3, KINS, pairs)
 
 
-def comparison(name: str, lab: AmodalLab, rows: Sequence[Row], printed_on: str, pairs: Pairs) -> Report:
-    """Rows of a table with the paper's numbers, and differences of pairs (this one, against that one), seed by seed."""
-    experiment = Experiment(lab)
-    results = experiment.results([row.variant for row in rows])
+def comparison(
+    lab: AmodalLab,
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    printed_on: str,
+    pairs: Sequence[tuple[Variant, Variant]],
+) -> Report:
+    """Rows of a table with the paper's numbers, and differences of pairs (first minus second), seed by seed."""
+    runs = Comparison(lab, SIMULATED)
+    results = runs.results([row.variant for row in rows])
     of = {row.variant: [result for result in results if result.variant == row.variant] for row in rows}
     columns = ["model", "seeds", *MEASURES.values(), "parameters", "minutes", f"paper mAP ({printed_on})"]
     table = Table(columns, [[*measured(row, of[row.variant]), paper(row.printed)] for row in rows], LEGEND)
     by_variant = {row.variant: row for row in rows}
     differences = [difference(by_variant[one], by_variant[other], of[one], of[other]) for one, other in pairs]
-    columns = ["difference", "seeds", *(MEASURES[name] for name in COMPARED), f"paper mAP ({printed_on})"]
+    columns = ["difference", "seeds", *(MEASURES[key] for key in COMPARED), f"paper mAP ({printed_on})"]
     paired = Table(columns, differences, "In points, paired by seed: the same data in the same order.")
-    return report(name, experiment, [table, paired], results)
-
-
-def report(name: str, experiment: Experiment, blocks: Sequence[Block], results: Sequence[Result] = ()) -> Report:
-    """Tables with data and scale."""
-    scale = experiment.scale
-    digests = {result.digest[:12] for result in results}
-    named = f" (test set {', '.join(sorted(digests))})" if digests else ""
-    about = (
-        f"Trained on {' and '.join(experiment.words)} by recipe {scale.recipe}, images of "
-        f"{scale.size or experiment.base.model.size} pixels; tested on {len(experiment.test)} images of {scale.side} pixels "
-        f"of {experiment.test_name}{named}."
-    )
-    facts = {"data": experiment.words, "recipe": experiment.lab.recipe, "scale": to_dict(scale)}
-    return Report(
-        name=name, title=f"amodal {name}", about=about, blocks=blocks, facts=facts, rows=[each._asdict() for each in results]
-    )
+    facts = runs.facts(results)
+    return Report(name=name, title=title, about=runs.about(results), blocks=[table, paired], facts=facts)
 
 
 def measured(row: Row, results: Sequence[Result]) -> list[str]:
@@ -153,21 +145,23 @@ def paper(value: float, form: str = ".1f") -> str:
 
 
 def percents(results: Sequence[Result], name: str) -> list[float]:
-    """One number of several runs; runs whose test pictures have nothing to count are left out."""
+    """One number of several runs; runs whose test images have nothing to count are left out."""
     return [100 * result.numbers[name] for result in results if not math.isnan(result.numbers[name])]
 
 
 def codebook(lab: AmodalLab) -> Report:
     """The mask code from several seeds: codewords in use, perplexity, reconstruction of held-out shapes."""
-    lab.scale = replace(lab.scale, size=multiple_of_stride(lab.scale.side))  # shapes are learned in the size they are tested in
-    experiment = Experiment(lab, DIVERSE)
-    code = experiment.base.model.code
-    crops = held_out_crops(experiment.test, code.size)
+    scale = replace(
+        lab.scale, size=lab.scale.side - lab.scale.side % STRIDE
+    )  # shapes are learned in the size they are tested in
+    runs = Comparison(lab, DIVERSE, scale)
+    sizes = runs.base.model.code
+    crops = held_out_crops(runs.test, sizes.size)
     found = []
-    for seed in range(lab.scale.code_seeds):
-        trained = lab.open_model(experiment.code(seed)).model.code
-        assert trained is not None
-        found.append(code_quality(trained, crops))
+    for seed in range(scale.code_seeds):
+        code = lab.open_model(runs.code(seed)).model.code
+        assert code is not None
+        found.append(code_quality(code, crops))
         logger.info("mask code, seed %d: %.1f %% used, IoU %.4f", seed, 100 * found[-1].used, found[-1].iou)
     rows = [
         [str(s), f"{100 * q.used:.1f}", f"{q.perplexity:.1f}", f"{q.iou:.4f}", f"{q.worst:.4f}"] for s, q in enumerate(found)
@@ -178,30 +172,25 @@ def codebook(lab: AmodalLab) -> Report:
     ])  # fmt: skip
     alive = sum(quality.used >= WANTED_USED and quality.iou >= WANTED_IOU for quality in found)
     caption = (
-        f"{found[0].masks} held-out masks on {code.size} x {code.size}; {code.codewords} codewords on a grid of {code.grid}. "
-        f"Wanted: {100 * WANTED_USED:.0f} % used and IoU {WANTED_IOU}, reached by {alive} of {len(found)} seeds "
+        f"{found[0].masks} held-out masks on {sizes.size} x {sizes.size}; {sizes.codewords} codewords on a grid of "
+        f"{sizes.grid}. Wanted: {100 * WANTED_USED:.0f} % used and IoU {WANTED_IOU}, met by {alive} of {len(found)} seeds "
         f"(mean IoU {mean(q.iou for q in found):.4f})."
     )
-    return report(
-        "codebook", experiment, [Table(["seed", "used %", "perplexity", "IoU", "IoU of the worst 1 %"], rows, caption)]
-    )
-
-
-GROUP = 8  # images whose masks are cropped together
-CROPS = 32  # of one group
-SEED = 20_112
+    table = Table(["seed", "used %", "perplexity", "IoU", "IoU of the worst 1 %"], rows, caption)
+    facts = {**runs.facts(), "seeds": [quality._asdict() for quality in found]}
+    return Report(name="codebook", title="Usage of the codebook", about=runs.about(), blocks=[table], facts=facts)
 
 
 class CodeQuality(NamedTuple):
     used: float  # share of the codewords that are chosen at least once, in [0, 1]
     perplexity: float  # in [1, K]
-    iou: float  # mean intersection over union of masks and what their codes decode to, on the grid of the code
-    worst: float  # the IoU that one mask in a hundred stays below
+    iou: float  # mean intersection over union of masks and their reconstructions, on S x S
+    worst: float  # first percentile of that IoU
     masks: int
 
 
 def held_out_crops(samples: HeldOut, size: int) -> Float[Tensor, "N 1 S S"]:
-    """Masks of images as the code meets them: in boxes that are off as proposals are, turned and mirrored.
+    """Masks of held-out images as mirrored and rotated crops with jittered boxes.
 
     Raises InputError when the images hold no object.
     """
@@ -230,11 +219,6 @@ def code_quality(code: MaskAutoencoder, crops: Float[Tensor, "N 1 S S"]) -> Code
     return CodeQuality(used.share, used.perplexity, float(iou.mean()), float(iou.quantile(0.01)), len(iou))
 
 
-ARTIFACTS: Mapping[str, Artifact[AmodalSegmenter, Scale]] = MappingProxyType(
-    {
-        "table1": Artifact(table1, SCALES),
-        "table2": Artifact(table2, SCALES),
-        "table3": Artifact(table3, SCALES),
-        "codebook": Artifact(codebook, SCALES),
-    }
+TABLES: Mapping[str, Callable[[AmodalLab], Report]] = MappingProxyType(
+    {"table1": table1, "table2": table2, "table3": table3, "codebook": codebook}
 )

@@ -1,32 +1,27 @@
-"""The segmenter's section of the demo: its files, its numbers, and that it appears once weights are in the catalogue."""
+"""The segmenter's section of the demo: its files, images and numbers."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from latens.inference.demo import write_demo
 from PIL import Image
 
-from latens import catalogue
 from latens.data.annotations import read_annotations
-from latens.data.instances import Layers, paint
-from latens.hub import load_model
+from latens.data.instances import Layers, Sample, paint
 from latens.inference.page import Gallery, Links, Table
 from latens.systems.amodal import demo
+from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import DIM, hidden_parts
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
-from latens.data.instances import Sample
-from latens.systems.amodal.sources import Simulated
 
 
-def test_pictures_files_and_links(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
-    said: list[str] = []
-    section = demo.show(segmenter, tmp_path / "amodal", size=64, progress=said.append)
-    assert len(section.parts) == len(said) == len(demo.NUMBERS)
+def test_pictures_files_and_links(segmenter: AmodalSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "SIZE", 64)
+    section = demo.section(segmenter, tmp_path / "amodal")
+    assert len(section.parts) == len(demo.NUMBERS)
     for number, part in zip(demo.NUMBERS, section.parts, strict=True):
         sample = Simulated("embryo").held_out("test", number + 1, 64)[number]
         gallery, table, links = part.blocks
@@ -61,24 +56,8 @@ def test_table_is_what_was_found_beside_the_truth() -> None:
     assert demo.cells(nothing, truth).rows[0][-3:] == ["-", "-", "-"]
 
 
-def test_hidden_parts_alone_are_coloured() -> None:
+def test_only_hidden_parts_are_colored() -> None:
     truth = sample()
     drawn = hidden_parts(truth.image, truth.layers)
     plain = (drawn == round(100 * DIM)).all(2)
     assert np.array_equal(~plain, truth.layers.occlusion)
-
-
-def test_the_section_appears_with_weights_in_the_catalogue(
-    amodal_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = replace(
-        catalogue.MODELS["image_codec"], name="amodal", system="amodal", folder=amodal_folder,
-        sha256=load_model(amodal_folder).sha256,
-    )  # fmt: skip
-    for module in ("latens.catalogue", "latens.systems.amodal.predict"):
-        monkeypatch.setattr(f"{module}.MODELS", {"amodal": entry})
-    report = write_demo(tmp_path, device="cpu")
-    assert set(report.seconds) == {"amodal"}
-    html = report.page.read_text(encoding="utf-8")
-    assert "Whole outlines of overlapping cells" in html
-    assert html.count("<img") == 4 * len(demo.NUMBERS)

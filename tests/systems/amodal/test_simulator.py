@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.data.annotations import to_document
+from latens.data.instances import Collection, Sample, paint, scene_of
+from latens.data.source import parse_source
 from latens.errors import InputError
-from latens.systems.amodal.simulator.nuclei import Source, composite, read_sources, split_of
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
-from latens.systems.amodal.simulator.shapes import shapes
-from latens.data.instances import Sample
+from latens.systems.amodal.dataset import Annotated, HeldOut, SampleSource, concatenate, rotated
+from latens.systems.amodal.dataset import open_source as open_parsed
 from latens.systems.amodal.simulator.embryos import Cells, embryo, pack
-from latens.systems.amodal.sources import Annotated, HeldOut, source_of, together, turned
+from latens.systems.amodal.simulator.nuclei import NucleiImage, composite, read_nuclei, split_of
+from latens.systems.amodal.simulator.shapes import shapes
+
+
+def open_source(word: str) -> SampleSource:
+    return open_parsed(parse_source(word))
 
 
 def drawn(seed: int, kind: str, size: int = 128) -> Sample:
@@ -49,7 +56,7 @@ def test_embryos_have_two_to_eight_cells_of_one_volume_inside_the_zona() -> None
     for seed in range(60):
         cells = pack(np.random.default_rng(seed), EmbryoConfig())
         counts.add(len(cells.radius))
-        out = np.sqrt((cells.centre**2).sum(1)) + cells.radius
+        out = np.sqrt((cells.center**2).sum(1)) + cells.radius
         assert (out <= cells.zona + 1e-6).all()
         share = (cells.radius**3).sum() ** (1 / 3) / cells.zona  # cleavage keeps the volume
         assert 0.78 <= share <= 0.9
@@ -73,9 +80,9 @@ def test_a_picture_of_translucent_cells_does_not_tell_which_is_in_front(monkeypa
 
             def upside_down(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
                 cells = pack(rng, config)
-                return cells._replace(centre=cells.centre * [1, 1, -1])
+                return cells._replace(center=cells.center * [1, 1, -1])
 
-            patched.setattr("latens.systems.amodal.simulate.pack", upside_down)
+            patched.setattr("latens.systems.amodal.simulator.embryos.pack", upside_down)
             other = embryo(Mirrored(np.random.PCG64(seed)), config)
         assert np.array_equal(one.image, other.image)
         assert np.array_equal(one.layers.amodal, other.layers.amodal)
@@ -120,15 +127,15 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sources_are_split_by_picture(nuclei: Path) -> None:
-    names = {split: {source.name for source in read_sources(nuclei, split)} for split in ("train", "validation", "test")}
+    names = {split: {source.name for source in read_nuclei(nuclei, split)} for split in ("train", "validation", "test")}
     assert sum(map(len, names.values())) == 16 == len(set().union(*names.values()))
     assert all(split_of(name) == split for split, group in names.items() for name in group)
     with pytest.raises(InputError):
-        read_sources(nuclei / "nothing", "train")
+        read_nuclei(nuclei / "nothing", "train")
 
 
-def by_ground(nuclei: Path, *, dark: bool) -> list[Source]:
-    return [source for source in read_sources(nuclei, "train") if source.dark == dark]
+def by_ground(nuclei: Path, *, dark: bool) -> list[NucleiImage]:
+    return [source for source in read_nuclei(nuclei, "train") if source.dark == dark]
 
 
 def test_light_adds_up_or_is_absorbed_where_nuclei_overlap(nuclei: Path) -> None:
@@ -154,9 +161,6 @@ def test_opaque_nuclei_hide_what_is_behind(nuclei: Path) -> None:
 
 def annotated(tmp_path: Path, count: int) -> Path:
     """An annotation file of `count` pictures of 40 x 60 with one square each."""
-    from latens.data.annotations import to_document
-    from latens.data.instances import Collection, paint, scene_of
-
     masks = np.zeros((1, 40, 60), dtype=bool)
     masks[0, 10:30, 10:30] = True
     scenes = []
@@ -170,7 +174,7 @@ def annotated(tmp_path: Path, count: int) -> Path:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 40])
 def test_annotated_pictures_are_split_resized_and_turned_with_their_truth(count: int, tmp_path: Path) -> None:
-    source = source_of(f"kins:{annotated(tmp_path, count)}")
+    source = open_source(f"kins:{annotated(tmp_path, count)}")
     assert isinstance(source, Annotated)
     train, held = ({scene.file for scene in source.splits[split]} for split in ("train", "validation"))
     assert train
@@ -181,7 +185,7 @@ def test_annotated_pictures_are_split_resized_and_turned_with_their_truth(count:
         assert sample.image.shape == (20, 30, 3)
         assert sample.layers.amodal.sum() == 100
         assert sample.image[sample.layers.amodal[0]].mean() > 150  # the mask lies on the square
-    turned_sample = turned(source.held_out("all", 1, 30)[0], 1, mirror=True)
+    turned_sample = rotated(source.held_out("all", 1, 30)[0], 1, mirror=True)
     assert turned_sample.image.shape == (30, 20, 3)
     assert turned_sample.image[turned_sample.layers.amodal[0]].mean() > 150
 
@@ -193,12 +197,12 @@ def test_held_out_pictures_are_made_one_by_one_and_always_the_same() -> None:
         made.append(number)
         return drawn(number, "embryo", 64)
 
-    both = together([HeldOut(make, 2), source_of("simulated:opaque").held_out("test", 3, 64)])
+    both = concatenate([HeldOut(make, 2), open_source("simulated:opaque").held_out("test", 3, 64)])
     assert len(both) == 5
     assert made == []
     assert np.array_equal(both[1].image, drawn(1, "embryo", 64).image)
     assert made == [1]
-    shapes_alone = source_of("simulated:opaque").held_out("test", 3, 64)
+    shapes_alone = open_source("simulated:opaque").held_out("test", 3, 64)
     assert all(np.array_equal(a.image, b.image) for a, b in zip(list(both)[2:], shapes_alone, strict=True))
     for wrong in (5, -1):
         with pytest.raises(IndexError):
@@ -208,7 +212,7 @@ def test_held_out_pictures_are_made_one_by_one_and_always_the_same() -> None:
 def test_another_dialect_or_size_than_said_is_refused(tmp_path: Path) -> None:
     path = annotated(tmp_path, 2)
     with pytest.raises(InputError, match="kins2020, not cocoa"):
-        source_of(f"cocoa:{path}")
+        open_source(f"cocoa:{path}")
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "0.png")
     with pytest.raises(InputError, match="8 x 8"):
-        source_of(f"kins:{path},{tmp_path}").held_out("all", 1, 30)[0]
+        open_source(f"kins:{path},{tmp_path}").held_out("all", 1, 30)[0]
