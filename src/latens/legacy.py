@@ -106,6 +106,8 @@ _HAZE = (
     renamed("model.work", "model.short_side"),
     renamed("model.judge", "model.discriminator"),
     renamed("objective.prior.twice", "objective.prior.double_first_prior_term"),
+    renamed("objective.weather_weight", "objective.parameters_weight"),
+    renamed("data.tones", "data.color_jitter"),
 )
 
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
 
-from annotated_types import MinLen
+from annotated_types import Ge, MinLen
 from pydantic import Field
 
 from latens.settings import Count, Natural, NonNegative, Positive, Share, settings, validator
-
-Kind = Literal["mmd", "unit", "cyclegan", "physical", "dehazenet"]
 
 CLASSICAL = ("dcp", "bccr")  # methods that need no weights
 LEARNED = ("physical", "mmd", "unit", "cyclegan", "dehazenet")  # what a model folder may hold
@@ -73,7 +71,7 @@ class PriorConfig:
     weight: NonNegative = 0.01  # lambda_m
     bandwidth: NonNegative = 0.0  # sigma of the Gaussian kernel; 0: the square root of the code's channels
     kernels: Annotated[tuple[Positive, ...], MinLen(1)] = (1.0,)  # factors on sigma, whose kernels are averaged
-    positions: Count = 512  # of the code, drawn at random for each term
+    positions: Annotated[int, Ge(2)] = 512  # of the code, drawn at random for each term; Eq. 8 needs two
     sampled: bool = False  # match the noisy code instead of its mean
     double_first_prior_term: bool = (
         False  # count the first term in Eqs. 9 and 10 and again in 11 and 12, as printed; UNIT counts it once
@@ -95,11 +93,11 @@ class TranslationLossConfig:
 
 @settings
 class PhysicalLossConfig:
-    """Weights of the physical head's terms: mean absolute differences, of the weather squares in units of its spread."""
+    """Weights of the physical head's terms: mean absolute differences; of haze parameters, squares over their spread."""
 
     clear_weight: NonNegative = 1.0  # of the dehazed image
     transmission_weight: NonNegative = 1.0  # of t
-    weather_weight: NonNegative = 0.1  # of airlight and beta
+    parameters_weight: NonNegative = 0.1  # of airlight and beta
     depth_weight: NonNegative = 0.5  # of the depth that is read in both domains
     synthesis_weight: NonNegative = 1.0  # of the hazed image
     code_weight: NonNegative = 0.05  # agreement of the codes of a scene in both domains
@@ -121,13 +119,19 @@ class HazeDataConfig:
     crop's own.
     """
 
-    side: Count = 192  # images are reduced to this short side
-    crop: Count = 128  # side of a training crop in pixels
+    side: Annotated[int, Ge(32)] = 192  # images are reduced to this short side
+    crop: Annotated[int, Ge(16)] = 128  # side of a training crop in pixels; DehazeNet takes patches of 16 from scenes as large
     batch: Count = 4  # crops
     scenes: Natural = 240  # simulated streets
     reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the own farthest point of each crop
     draws: Natural = 0  # above 0: so many draws of airlight and beta for every image, fixed; 0: a new one each time
-    validation_share: Share = 0.1  # the last images of every folder, so that neighbouring frames stay together
+    validation_share: Share = 0.1  # the last images of every folder, so that neighboring frames stay together
     disjoint: bool = False  # hazy and clear images of translators come from different halves of the scenes
-    tones: NonNegative = 0.0  # strength of the color jitter (gamma, gain, tint); 1 is the spread between consumer cameras
+    color_jitter: NonNegative = 0.0  # strength of jitter in gamma, gain and tint; 1 is the spread between consumer cameras
     border: Natural = 0  # pixels cut off every side of images from folders (12 removes the white frame of NYU)
+
+    @validator
+    def crops_fit(self) -> HazeDataConfig:
+        if self.crop > self.side:
+            raise ValueError(f"crops of {self.crop} pixels do not fit into images reduced to {self.side} (data.side)")
+        return self

@@ -30,9 +30,9 @@ from latens.systems.haze.config import LEARNED, TRANSLATORS
 from latens.systems.haze.formation import (
     MEAN_AIRLIGHT,
     MEAN_BETA,
-    Weather,
+    HazeParameters,
     add_haze,
-    draw_weather,
+    draw_haze_parameters,
     remove_haze,
     transmission,
 )
@@ -43,7 +43,7 @@ from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, find_scenes, load_s
 logger = logging.getLogger(__name__)
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
-DRAW_SEED = 4110  # stream of the weathers that scenes are shown in
+DRAW_SEED = 4110  # random stream of the haze parameters that scenes are shown in
 PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; ApolloScape, resolution and depth scale not stated
     "unit": (0.8524, 24.5181, 0.8255, 21.1384),
     "cyclegan": (0.8858, 25.1917, 0.8432, 22.6649),
@@ -76,12 +76,12 @@ class Row(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A scene under one weather, as tensors of a batch of one."""
+    """A scene in haze of one draw, as tensors of a batch of one."""
 
     hazy: Tensor
     clear: Tensor
     depth: Tensor
-    weather: Weather
+    parameters: HazeParameters
 
 
 class Measured(NamedTuple):
@@ -204,12 +204,12 @@ def _scenes(data: Path | None, protocol: Protocol) -> Iterator[Scene | str]:
 
 
 def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:
-    """The scene under its weather of that draw, rounded to 8 bits."""
-    weather = draw_weather(np.random.default_rng([DRAW_SEED, index, draw]), 1)
+    """The scene in haze of the parameters of that draw, rounded to 8 bits."""
+    parameters = draw_haze_parameters(np.random.default_rng([DRAW_SEED, index, draw]), 1)
     depth = torch.from_numpy(relative_depth(scene.depth, protocol.reach or None))[None, None]
     clear = to_tensor(scene.image)
-    hazy = add_haze(clear, transmission(depth, weather.beta), weather.airlight).mul(255).round().div(255)
-    return Shown(hazy, clear, depth, weather)
+    hazy = add_haze(clear, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
+    return Shown(hazy, clear, depth, parameters)
 
 
 @torch.no_grad()
@@ -234,10 +234,10 @@ def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[t
         yield method, haze.dehaze_pixels(pixels, method)
     mean = torch.full((1, 3), MEAN_AIRLIGHT)
     mean_t = transmission(shown.depth, torch.full((1,), MEAN_BETA))
-    true_t = transmission(shown.depth, shown.weather.beta)
+    true_t = transmission(shown.depth, shown.parameters.beta)
     yield "true depth, mean haze", to_pixels(remove_haze(hazy, mean_t, mean)[0])
-    yield "true depth and airlight, mean beta", to_pixels(remove_haze(hazy, mean_t, shown.weather.airlight)[0])
-    yield "true transmission and airlight", to_pixels(remove_haze(hazy, true_t, shown.weather.airlight, floor=0.01)[0])
+    yield "true depth and airlight, mean beta", to_pixels(remove_haze(hazy, mean_t, shown.parameters.airlight)[0])
+    yield "true transmission and airlight", to_pixels(remove_haze(hazy, true_t, shown.parameters.airlight, floor=0.01)[0])
 
 
 def synthesis_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:

@@ -25,7 +25,7 @@ MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # of those uniform ranges
 FLOOR = 0.1  # smallest transmission that haze is divided by (He et al. 2009)
 
 
-class Weather(NamedTuple):
+class HazeParameters(NamedTuple):
     """Haze of a batch of pictures."""
 
     airlight: Float[Tensor, "B 3"]
@@ -73,17 +73,17 @@ def visibility_of_beta(beta: float) -> float:
     return -math.log(CONTRAST) / beta
 
 
-def draw_weather(
+def draw_haze_parameters(
     rng: np.random.Generator,
     count: int,
     *,
     airlight: tuple[float, float] = AIRLIGHT,
     beta: tuple[float, float] = BETA,
-) -> Weather:
-    """Independent uniform weather for `count` pictures: a value per colour and one coefficient each (002, section 4.1.1)."""
+) -> HazeParameters:
+    """Independent uniform draws for `count` images: an airlight per color and one coefficient each (002, section 4.1.1)."""
     colours = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
     coefficients = rng.uniform(*beta, size=count).astype(np.float32)
-    return Weather(torch.from_numpy(colours), torch.from_numpy(coefficients))
+    return HazeParameters(torch.from_numpy(colours), torch.from_numpy(coefficients))
 
 
 def measure_beta(

@@ -60,7 +60,7 @@ def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 
 
 @contextmanager
-def held_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_norm_stats(model: nn.Module) -> Iterator[None]:
     """Inside, the first pass through a normalisation fixes its statistics for all later ones."""
     norms = [part for part in model.modules() if isinstance(part, PictureNorm)]
     hooks = [norm.register_forward_hook(_stop_recording) for norm in norms]

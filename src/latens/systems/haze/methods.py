@@ -75,7 +75,7 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
         code = model.encode(padded(view, STRIDE), "hazy")
-        airlight, beta = model.weather(code)
+        airlight, beta = model.haze_parameters(code)
         return transmission(model.depth(code), beta), airlight
 
     seen = views(small, read)

@@ -1,7 +1,7 @@
 """Two VAE-GANs with a shared latent space (002, Fig. 1), and with other settings UNIT and CycleGAN.
 
-    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I judges hazy pictures
-    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J judges clear ones
+    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I tells hazy images
+    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J tells clear ones
 
 The "D_J(x_j)" inside F_JI of section 3 is a misprint for E_J(x_j). Sizes follow UNIT's code, which the weights of the paper
 come from: the code is a map of H/4 x W/4 positions. Pictures are in [0, 1] outside, in [-1, 1] inside.
@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.errors import UsageError
 from latens.shapes import Float
 from latens.systems.haze.config import DiscriminatorConfig, TranslatorConfig
 from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
 
 Domain = Literal["hazy", "clear"]
 STRIDE = 4  # picture samples per code sample and side
-SLOPE = 0.2  # of the judges' leaky rectifiers
+SLOPE = 0.2  # of the discriminators' leaky rectifiers
 
 
 class Translation(NamedTuple):
@@ -46,6 +47,8 @@ class HazeTranslator(nn.Module):
 
     def __init__(self, config: TranslatorConfig, crop: int = 0) -> None:
         super().__init__()
+        if crop:
+            check_crop(config, crop)
         self.config = config
         self.variational = config.kind != "cyclegan"
         self.encoders = PerDomain(encoder(config), encoder(config))
@@ -106,6 +109,26 @@ class HazeTranslator(nn.Module):
         return self.decode(self.sample(self.encode(2 * image - 1, source)), to).float().add(1).div(2).clamp(0, 1)
 
 
+def check_crop(config: TranslatorConfig, crop: int) -> None:
+    """Raises UsageError for crops that do not survive every layer of stride 2."""
+    smallest = 2 * STRIDE  # a normalization needs more than one sample
+    if crop % STRIDE or crop < smallest:
+        what = f"translators take crops of a multiple of {STRIDE} pixels, at least {smallest}, not {crop}"
+        raise UsageError(what, where="--set data.crop", hint=f"set data.crop={max(crop // STRIDE * STRIDE, smallest)}")
+    discriminator, side = config.discriminator, crop
+    for _ in range(discriminator.scales - 1):
+        side = -(-side // 2)
+    for _ in range(discriminator.layers - 1):
+        side //= 2
+    if side < (4 if discriminator.norm else 2):  # the last layer halves once more
+        what = f"a crop of {crop} pixels is too small for a discriminator of {discriminator.scales} scales"
+        raise UsageError(
+            f"{what} and {discriminator.layers} layers",
+            where="--set model.discriminator",
+            hint="set fewer scales or layers, or a larger data.crop",
+        )
+
+
 def encoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
@@ -126,7 +149,7 @@ def decoder(config: TranslatorConfig) -> nn.Sequential:
     )  # fmt: skip
 
 
-def reach(config: TranslatorConfig) -> int:
+def receptive_radius(config: TranslatorConfig) -> int:
     """How far a translated pixel looks, in picture pixels to a side, rounded up to the stride.
 
     First layer 3, two strided ones 1 + 2, a residual block two positions of 4 pixels in each network, the two layers after
@@ -146,8 +169,8 @@ class Discriminator(nn.Module):
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
         """A map of scores for every scale; above one half (or above 0 as logits) says real."""
         scores: list[Tensor] = []
-        for judge in self.scales:
-            scores.append(judge(image))
+        for scale in self.scales:
+            scores.append(scale(image))
             image = F.avg_pool2d(image, 3, 2, padding=1, count_include_pad=False)
         return scores
 
@@ -166,7 +189,7 @@ def discriminator_layers(config: DiscriminatorConfig) -> nn.Sequential:
 
 
 def initialise(model: HazeTranslator) -> None:
-    """Kaiming for the generators, a Gaussian of 0.02 for the judges, as UNIT starts."""
+    """Kaiming for the generators, a Gaussian of 0.02 for the discriminators, as UNIT starts."""
     for name, part in model.named_modules():
         if isinstance(part, nn.Conv2d):
             if name.startswith("judges"):

@@ -44,23 +44,23 @@ class TranslationObjective:
         hazy, clear = 2 * batch["hazy"] - 1, 2 * batch["clear"] - 1
         made = translator(hazy, clear)
         fakes = {"hazy": made.hazed, "clear": made.dehazed}
-        judged = sum(
+        realness = sum(
             (
-                self.judge_loss(translator, domain, real, fakes[domain].detach())
+                self.discriminator_terms(translator, domain, real, fakes[domain].detach())
                 for domain, real in (("hazy", hazy), ("clear", clear))
             ),
             torch.zeros((), device=hazy.device),
         )
-        yield Step("discriminators", self.config.adversarial_weight * judged, {})
+        yield Step("discriminators", self.config.adversarial_weight * realness, {})
         terms = self.generator_terms(translator, made, hazy, clear)
         total = torch.stack(list(terms.values())).sum()
         yield Step("generators", total, {**terms, "code_snr_db": signal_to_noise(made.code_hazy)})
 
-    def judge_loss(self, model: HazeTranslator, domain: str, real: Tensor, fake: Tensor) -> Tensor:
-        judge = cast(Discriminator, model.judges[domain])
+    def discriminator_terms(self, model: HazeTranslator, domain: str, real: Tensor, fake: Tensor) -> Tensor:
+        discriminator = cast(Discriminator, model.judges[domain])
         if model.pools is not None:
             fake = cast(ImagePool, model.pools[domain]).exchange(fake)
-        scores = [score.split((len(real), len(fake))) for score in judge(torch.cat([real, fake]))]
+        scores = [score.split((len(real), len(fake))) for score in discriminator(torch.cat([real, fake]))]
         return discriminator_loss([yes for yes, _ in scores], [no for _, no in scores], self.config.adversarial)
 
     def generator_terms(self, model: HazeTranslator, made: Translation, hazy: Tensor, clear: Tensor) -> dict[str, Tensor]:
@@ -175,13 +175,13 @@ def half_weights(model: nn.Module, leave_out: str = " ") -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------------------ physical head
 
 TRAINING_FLOOR = 0.05
-# Deviations of airlight and log beta in 002, section 4.1.1: squares in their units find the weather in half as many steps as
+# Deviations of airlight and log beta in 002, section 4.1.1: squares in these units find them in half as many steps as
 # absolute differences, whose gradient at the start is all noise.
 AIRLIGHT_SPREAD, BETA_SPREAD = 0.058, 0.2
 
 
 class Composed(NamedTuple):
-    """Pictures that follow from a reading by Eq. 1."""
+    """Images that follow from a prediction by Eq. 1."""
 
     t: Float[Tensor, "B 1 H W"]
     clear: Float[Tensor, "B 3 H W"]
@@ -197,32 +197,32 @@ class PhysicalObjective:
         self.config = config
 
     def __call__(self, model: nn.Module, batch: Batch, step: int) -> Iterator[Step]:
-        reading = model(batch["hazy"], batch["truth"])
-        terms = self.terms(reading, batch)
+        prediction = model(batch["hazy"], batch["truth"])
+        terms = self.terms(prediction, batch)
         total = torch.stack(list(terms.values())).sum()
-        yield Step("model", total, {**terms, "code_snr_db": signal_to_noise(reading.code_hazy.whole)})
+        yield Step("model", total, {**terms, "code_snr_db": signal_to_noise(prediction.code_hazy.whole)})
 
-    def terms(self, reading: HazePrediction, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, prediction: HazePrediction, batch: Batch) -> dict[str, Tensor]:
         """All terms, weighted, by name."""
         weight = self.config
         t = transmission(batch["depth"], batch["beta"])
-        made = compose(reading, batch["hazy"], batch["truth"], batch["airlight"], batch["beta"])
+        made = compose(prediction, batch["hazy"], batch["truth"], batch["airlight"], batch["beta"])
         terms = {
             "clear": weight.clear_weight * (made.clear - batch["truth"]).abs().mean(),
             "transmission": weight.transmission_weight * (made.t - t).abs().mean(),
             "synthesis": weight.synthesis_weight * (made.hazy - batch["hazy"]).abs().mean(),
-            "weather": weight.weather_weight
+            "haze_parameters": weight.parameters_weight
             * (
-                ((reading.airlight - batch["airlight"]) / AIRLIGHT_SPREAD).square().mean()
-                + ((reading.beta / batch["beta"]).log() / BETA_SPREAD).square().mean()
+                ((prediction.airlight - batch["airlight"]) / AIRLIGHT_SPREAD).square().mean()
+                + ((prediction.beta / batch["beta"]).log() / BETA_SPREAD).square().mean()
             ),
             "depth": weight.depth_weight
-            * ((reading.depth_hazy - batch["depth"]).abs().mean() + (reading.depth_clear - batch["depth"]).abs().mean()),
+            * ((prediction.depth_hazy - batch["depth"]).abs().mean() + (prediction.depth_clear - batch["depth"]).abs().mean()),
         }
-        codes = zip(reading.code_hazy[:4], reading.code_clear[:4], strict=True)
+        codes = zip(prediction.code_hazy[:4], prediction.code_clear[:4], strict=True)
         terms["code"] = weight.code_weight * torch.stack([(a.float() - b.float()).abs().mean() for a, b in codes]).mean()
         if weight.prior.kind != "none":
-            whole = torch.cat([reading.code_hazy.whole, reading.code_clear.whole])
+            whole = torch.cat([prediction.code_hazy.whole, prediction.code_clear.whole])
             terms["prior"] = weight.prior.weight * prior_term(whole, weight.prior)
         return terms
 
@@ -230,7 +230,7 @@ class PhysicalObjective:
         """PSNR of both directions; the synthesis knows neither airlight nor beta and takes their means."""
         dehaze, haze = [], []
         for batch in batches:
-            made = compose(model(batch["hazy"], batch["truth"]), batch["hazy"], batch["truth"], *mean_weather(batch))
+            made = compose(model(batch["hazy"], batch["truth"]), batch["hazy"], batch["truth"], *mean_parameters(batch))
             dehaze.append(psnr(made.clear.clamp(0, 1), batch["truth"]))
             haze.append(psnr(made.hazy, batch["hazy"]))
         means = {"dehaze_psnr": sum(dehaze) / len(dehaze), "haze_psnr": sum(haze) / len(haze)}
@@ -238,8 +238,8 @@ class PhysicalObjective:
 
     def images(self, model: PhysicalHaze, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
         one = {name: tensor[:1] for name, tensor in batches[0].items()}
-        reading = model(one["hazy"], one["truth"])
-        made = compose(reading, one["hazy"], one["truth"], *mean_weather(one))
+        prediction = model(one["hazy"], one["truth"])
+        made = compose(prediction, one["hazy"], one["truth"], *mean_parameters(one))
         grey = [values.expand(-1, 3, -1, -1) for values in (made.t, transmission(one["depth"], one["beta"]))]
         return {"hazy_dehazed_clear_hazed_t_truth": side_by_side([one["hazy"], made.clear, one["truth"], made.hazy, *grey])}
 
@@ -247,17 +247,17 @@ class PhysicalObjective:
         return Export(half_weights(model), {}, {})
 
 
-def compose(reading: HazePrediction, hazy: Tensor, clear: Tensor, airlight: Tensor, beta: Tensor) -> Composed:
-    """The clear picture by the weather that was read, and the hazy one by the weather that is given."""
-    t = transmission(reading.depth_hazy, reading.beta)
+def compose(prediction: HazePrediction, hazy: Tensor, clear: Tensor, airlight: Tensor, beta: Tensor) -> Composed:
+    """The clear image by the predicted haze parameters, and the hazy one by the given parameters."""
+    t = transmission(prediction.depth_hazy, prediction.beta)
     return Composed(
         t,
-        remove_haze(hazy, t, reading.airlight, floor=TRAINING_FLOOR),
-        add_haze(clear, transmission(reading.depth_clear, beta), airlight),
+        remove_haze(hazy, t, prediction.airlight, floor=TRAINING_FLOOR),
+        add_haze(clear, transmission(prediction.depth_clear, beta), airlight),
     )
 
 
-def mean_weather(batch: Batch) -> tuple[Tensor, Tensor]:
+def mean_parameters(batch: Batch) -> tuple[Tensor, Tensor]:
     count = len(batch["hazy"])
     return batch["hazy"].new_full((count, 3), MEAN_AIRLIGHT), batch["hazy"].new_full((count,), MEAN_BETA)
 

@@ -23,6 +23,7 @@ from latens.inference.tiling import apply_in_strips
 from latens.settings import decode
 from latens.shapes import Float
 from latens.systems.haze import methods
+from latens.systems.haze.bands import dark_channel_pixels
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
@@ -37,10 +38,9 @@ from latens.systems.haze.config import (
 )
 from latens.systems.haze.filters import block_mean, guided_filter, luminance
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
-from latens.systems.haze.layers import held_statistics
-from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, reach
+from latens.systems.haze.layers import frozen_norm_stats
+from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
 from latens.systems.haze.physical import PhysicalHaze, padded
-from latens.systems.haze.strips import dark_channel_pixels
 from latens.systems.haze.temporal import TemporalFilter
 
 REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said
@@ -195,10 +195,10 @@ class Haze:
             x = padded(image, SMALLEST)
         if height * width <= WHOLE_PIXELS:
             return model.translate(x, to)[:, :, :height, :width]
-        with held_statistics(model):
+        with frozen_norm_stats(model):
             factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
             model.translate(padded(block_mean(x, factor), STRIDE), to)
-            halo = reach(model.config)
+            halo = receptive_radius(model.config)
 
             def piece(part: Tensor) -> Tensor:
                 return model.translate(part, to)

@@ -61,7 +61,7 @@ def cpu() -> HazeTraining:
         tiny(),
         recipe="cpu",
         model=PhysicalConfig(channels=24),
-        data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, tones=1.0),
+        data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, color_jitter=1.0),
         optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
         run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500, log_every=50),
     )
@@ -73,7 +73,7 @@ def cpu_mmd() -> HazeTraining:
         cpu(),
         recipe="cpu_mmd",
         model=TranslatorConfig(channels=16, blocks=3, discriminator=DiscriminatorConfig(channels=16)),
-        data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400, tones=1.0),
+        data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400, color_jitter=1.0),
         objective=TranslationLossConfig(prior=PriorConfig(positions=256)),
         optim=Adam(lr=2e-4, warmup=100, ema=0.999, decay_share=0.5, beta1=0.5),
         run=RunConfig(steps=3500, validate_every=700, checkpoint_every=350, log_every=50),
@@ -92,7 +92,7 @@ def cpu_unit() -> HazeTraining:
 
 
 def cpu_cyclegan() -> HazeTraining:
-    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of judges with norms."""
+    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of discriminators with norms."""
     discriminator = DiscriminatorConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
     return replace(
         cpu_mmd(),
@@ -108,7 +108,7 @@ def cpu_dehazenet() -> HazeTraining:
         cpu(),
         recipe="cpu_dehazenet",
         model=DehazeNetConfig(),
-        data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400, tones=1.0),
+        data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400, color_jitter=1.0),
         objective=PatchLossConfig(),
         optim=Adam(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
         run=RunConfig(steps=20_000, precision="no", validate_every=4000, checkpoint_every=2000),

@@ -10,6 +10,7 @@ A folder is recognised by what is in it, for every picture by itself:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from latens.data.inputs import natural_key
 from latens.errors import InputError, UnreadableInput
 from latens.systems.haze.simulator.streets import street
 
+logger = logging.getLogger(__name__)
+
 STORED = DepthFormat(relative=True)  # of files whose unit is not known; 0 is a hole
 SUFFIXES = ("_leftImg8bit", "_left", "")
 DEPTHS = (
@@ -32,6 +35,7 @@ DEPTHS = (
 )
 SIMULATED_SIZE = (240, 360)  # height and width
 HELD_OUT_SEED = 1_000_000  # seeds from here on are never trained on
+DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # of images that hold depth
 GAP = 2  # pictures between training and held-out ones that are used for neither
 
 
@@ -56,9 +60,13 @@ def find_scenes(folder: Path) -> list[ScenePath]:
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of pictures and depth maps")
     paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
     found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
+    used = {file for scene in found for file in (scene.image, scene.depth)}
+    left = [path for path in paths if path not in used and not path.stem.endswith(DEPTH_STEMS)]
     if not found:
         hint = "names that are understood: photo.jpg with photo_depth.png, Cityscapes, ApolloScape; see the README of haze"
-        raise UnreadableInput("no picture in this folder has a depth map", where=str(folder), hint=hint)
+        raise UnreadableInput("no image in this folder has a depth map", where=str(folder), hint=hint)
+    if left:
+        logger.warning("%s: left out %d images without a depth map, %s first", folder, len(left), left[0].name)
     return found
 
 

@@ -20,6 +20,7 @@ from latens.systems.haze.baselines.dehazenet import DehazeNet
 from latens.systems.haze.config import (
     CLASSICAL,
     LEARNED,
+    DehazeNetConfig,
     PatchLossConfig,
     PhysicalConfig,
     PhysicalLossConfig,
@@ -31,7 +32,7 @@ from latens.systems.haze.demo import section
 from latens.systems.haze.evaluate import Protocol, evaluate
 from latens.systems.haze.model import HazeTranslator
 from latens.systems.haze.objective import PatchObjective, PhysicalObjective, TranslationObjective
-from latens.systems.haze.physical import PhysicalHaze
+from latens.systems.haze.physical import STRIDE, PhysicalHaze
 from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.recipes import RECIPES, HazeTraining
 from latens.systems.haze.simulator.streets import street
@@ -46,15 +47,15 @@ DOMAINS = ("hazy", "clear")
 def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
     """The parts of a run: on folders of scenes with depth, or of real images (see `is_unpaired`); none: simulated streets.
 
-    Raises UsageError for unpaired data where depth is needed, and for an adversarial pair in several processes.
+    Raises UsageError for losses of another model, for crops that the model cannot take, for unpaired data where depth is
+    needed, and for an adversarial pair in several processes.
     """
-    loss = config.objective
     for source in sources:
         if source.kind not in (*DEPTH_KINDS, *DOMAINS):
             hint = "give a folder, rgbd:FOLDER, apollo:FOLDER, or hazy:FOLDER and clear:FOLDER"
             raise UsageError(f"'{source}' names no data", where="--data", hint=hint)
-    if isinstance(config.model, TranslatorConfig):
-        assert isinstance(loss, TranslationLossConfig)
+    loss = config.objective
+    if isinstance(config.model, TranslatorConfig) and isinstance(loss, TranslationLossConfig):
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise UsageError("translators are trained by one process", hint="start it without torchrun or accelerate launch")
         model = HazeTranslator(config.model, config.data.crop)
@@ -62,23 +63,31 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
     if any(is_unpaired(source) for source in sources):
         what = f"{config.model.kind} is trained on scenes with depth"
         raise UsageError(what, where="--data", hint="give RGB-D folders or none")
-    scenes = SceneData([source.path for source in sources], config.data, config.run.seed)
-    if isinstance(config.model, PhysicalConfig):
-        assert isinstance(loss, PhysicalLossConfig)
-        return Trainable(PhysicalHaze(config.model), PhysicalObjective(loss), scenes)
-    assert isinstance(loss, PatchLossConfig)
-    return Trainable(DehazeNet(), PatchObjective(loss), PatchData(scenes, config.data.batch))
+    if isinstance(config.model, PhysicalConfig) and isinstance(loss, PhysicalLossConfig):
+        if config.data.crop % STRIDE:
+            what = f"the physical head takes crops of a multiple of {STRIDE} pixels, not {config.data.crop}"
+            nearest = max(config.data.crop // STRIDE, 1) * STRIDE
+            raise UsageError(what, where="--set data.crop", hint=f"set data.crop={nearest}")
+        return Trainable(PhysicalHaze(config.model), PhysicalObjective(loss), _scenes(config, sources))
+    if isinstance(config.model, DehazeNetConfig) and isinstance(loss, PatchLossConfig):
+        return Trainable(DehazeNet(), PatchObjective(loss), PatchData(_scenes(config, sources), config.data.batch))
+    what = f"{type(loss).__name__} holds no losses of the model '{config.model.kind}'"
+    raise UsageError(what, where="objective", hint="start from a recipe of that model: `latens recipes haze`")
+
+
+def _scenes(config: HazeTraining, sources: Sequence[Source]) -> SceneData:
+    return SceneData([source.path for source in sources], config.data, config.run.seed)
 
 
 def is_unpaired(source: Source) -> bool:
     """Whether it names real images: hazy:FOLDER, clear:FOLDER, or a folder that holds hazy/ and clear/."""
-    return source.kind in DOMAINS or all((source.path / domain).is_dir() for domain in DOMAINS)
+    return source.kind in DOMAINS or (not source.kind and all((source.path / domain).is_dir() for domain in DOMAINS))
 
 
 def _images(config: HazeTraining, sources: Sequence[Source]) -> StepData:
     unpaired = [source for source in sources if is_unpaired(source)]
     if not unpaired:
-        return SceneData([source.path for source in sources], config.data, config.run.seed)
+        return _scenes(config, sources)
     if len(unpaired) < len(sources):
         raise UsageError("unpaired folders and folders with depth are not mixed", where="--data", hint="give one kind")
     folders: dict[str, list[Path]] = {domain: [] for domain in DOMAINS}

@@ -20,10 +20,10 @@ from latens.systems.haze.baselines.dark_channel import FAST, Blocks, DarkChannel
 from latens.systems.haze.filters import LUMA, LinearGuide, fit_guide, luminance
 from latens.systems.haze.methods import SMALLEST, Coarse, dark_channel
 
-STRIP = 2**16  # pixels, about: three colours of them in float32 are 0.8 MB
+BAND_PIXELS = 2**16  # pixels, about: three colours of them in float32 are 0.8 MB
 
 
-class Strip(NamedTuple):
+class Band(NamedTuple):
     """Rows first to last of a picture; colours in 0..255."""
 
     first: int
@@ -31,13 +31,13 @@ class Strip(NamedTuple):
     colours: Float[Tensor, "1 3 R W"]
 
 
-def strips(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Iterator[Strip]:
+def bands(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Iterator[Band]:
     """The picture from top to bottom, each part a whole number of blocks of `factor` rows but for the last."""
     height, width = pixels.shape[:2]
-    rows = max(STRIP // width // factor, 1) * factor
+    rows = max(BAND_PIXELS // width // factor, 1) * factor
     for first in range(0, height, rows):
         part = pixels[first : first + rows]
-        yield Strip(first, first + len(part), part.permute(2, 0, 1)[None].contiguous().float())
+        yield Band(first, first + len(part), part.permute(2, 0, 1)[None].contiguous().float())
 
 
 def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
@@ -47,7 +47,7 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
     """
     height, width = pixels.shape[:2]
     whole = height // factor * factor
-    rows = max(STRIP // width // factor, 1) * factor
+    rows = max(BAND_PIXELS // width // factor, 1) * factor
     bounds = [*range(0, whole, rows), whole] if whole else [0]
     if whole < height:
         bounds.append(height)  # the last blocks have fewer rows
@@ -73,14 +73,14 @@ def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Te
     fitted = fit_guide(luminance(small), coarse.t, coarse.radius, coarse.epsilon)
     result = torch.empty_like(pixels)
     airlight = 255 * coarse.airlight[:, :, None, None]
-    for strip in strips(pixels, coarse.factor):
-        red, green, blue = strip.colours.unbind(1)
+    for band in bands(pixels, coarse.factor):
+        red, green, blue = band.colours.unbind(1)
         guide = (red * (LUMA[0] / 255)).add_(green, alpha=LUMA[1] / 255).add_(blue, alpha=LUMA[2] / 255)[:, None]
-        t = guide_rows(fitted, strip, coarse.factor, guide).clamp_(max(SMALLEST, coarse.floor), 1)
+        t = guide_rows(fitted, band, coarse.factor, guide).clamp_(max(SMALLEST, coarse.floor), 1)
         gain = t.reciprocal_()
         # J = A + (I - A) / t, and one half because bytes are cut off, not rounded.
-        clear = torch.addcmul(airlight + 0.5, strip.colours.sub_(airlight), gain).clamp_(0, 255)
-        result[strip.first : strip.last] = clear[0].byte().permute(1, 2, 0)
+        clear = torch.addcmul(airlight + 0.5, band.colours.sub_(airlight), gain).clamp_(0, 255)
+        result[band.first : band.last] = clear[0].byte().permute(1, 2, 0)
     return result
 
 
@@ -91,10 +91,10 @@ def dark_channel_pixels(pixels: UInt8[Tensor, "H W 3"], config: DarkChannelConfi
     return clear_pixels(pixels, dark_channel(blocks, config), blocks.mean)
 
 
-def guide_rows(fitted: LinearGuide, strip: Strip, factor: int, guide: Float[Tensor, "1 1 R W"]) -> Float[Tensor, "1 1 R W"]:
-    """What the guided filter says in the rows of a strip: slope and offset are interpolated from the blocks around them."""
-    above = min(strip.first // factor, 1)
-    first, last = strip.first // factor - above, -(-strip.last // factor) + 1
+def guide_rows(fitted: LinearGuide, band: Band, factor: int, guide: Float[Tensor, "1 1 R W"]) -> Float[Tensor, "1 1 R W"]:
+    """What the guided filter says in the rows of a band: slope and offset are interpolated from the blocks around them."""
+    above = min(band.first // factor, 1)
+    first, last = band.first // factor - above, -(-band.last // factor) + 1
     part = LinearGuide(*(values[:, :, first:last] for values in fitted))
     rows = slice(above * factor, above * factor + guide.shape[2])
     width = guide.shape[3]
