@@ -18,8 +18,8 @@ from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.haze.config import TRANSLATORS, DiscriminatorConfig, PriorConfig, TranslationLossConfig, TranslatorConfig
-from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, Measured, Protocol, measure, report
-from latens.systems.haze.predict import Haze, read_folder, ready, recipe_for
+from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, Measured, Protocol, folder_of_scenes, measure, report
+from latens.systems.haze.predict import Haze, recipe_for
 from latens.systems.haze.recipes import HazeTraining
 
 ROWS = ("unit", "cyclegan", "dehazenet", "mmd", "physical")
@@ -64,8 +64,8 @@ def table1(lab: HazeLab) -> Report:
     haze = lab.loaded
     for kind in ROWS:
         if not haze.has(kind):
-            haze.learned[kind] = ready(read_folder(trained(lab, row_config(lab.scale, kind), kind))[1], haze.device)
-    return described(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab))))
+            haze.add(trained(lab, row_config(lab.scale, kind), kind))
+    return described(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab), lab.folder)))
 
 
 def ablation(lab: HazeLab) -> Report:
@@ -78,7 +78,7 @@ def ablation(lab: HazeLab) -> Report:
         positions = config.objective.prior.positions
         config = replace(config, objective=replace(config.objective, prior=replace(prior, positions=positions)))
         best = trained(lab, config, f"prior-{name.replace(' ', '-').replace(',', '')}")
-        found = measure(lab.open_model(best), test_folder(lab), protocol_of(lab))
+        found = measure(lab.open_model(best), test_folder(lab), protocol_of(lab), lab.folder)
         means = found.means()
         cells = [means[task, "mmd"] for task in (DEHAZE, SYNTHESIS)]
         numbers = [text for psnr, ssim, _ in cells for text in (f"{psnr:.2f}", "-" if ssim is None else f"{ssim:.4f}")]
@@ -96,8 +96,7 @@ def described(lab: HazeLab, made: Report) -> Report:
 
 
 def test_folder(lab: HazeLab) -> Path | None:
-    source = lab.one_source()
-    return None if source is None else source.path
+    return folder_of_scenes(lab.one_source())
 
 
 def protocol_of(lab: HazeLab) -> Protocol:

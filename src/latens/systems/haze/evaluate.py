@@ -6,8 +6,9 @@ Haze is made by 002, section 4.1.1, with d in [0, 1] of each scene's own reach. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,6 +21,8 @@ from latens.data.images import Pixels
 from latens.data.source import Source
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError, UsageError
+from latens.experiments.journal import Journal
+from latens.experiments.lab import JOURNAL, digest
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
@@ -38,7 +41,7 @@ from latens.systems.haze.formation import (
 )
 from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.predict import REACH, Haze
-from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, find_scenes, load_scene, simulated
+from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, find_scenes, load_scene, simulated
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +149,16 @@ def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: P
     """
     if len(sources) > 1:
         raise UsageError("one folder of scenes is needed", where="--data", hint="run the command once for each")
-    return report("table1", haze, measure(haze, sources[0].path if sources else None, options))
+    found = measure(haze, folder_of_scenes(sources[0] if sources else None), options, folder)
+    return report("table1", haze, found)
+
+
+def folder_of_scenes(source: Source | None) -> Path | None:
+    """The folder of a source, None for simulated streets. Raises UsageError for a source of images without depth."""
+    if source is not None and source.kind not in DEPTH_KINDS:
+        hint = "give a folder, rgbd:FOLDER or apollo:FOLDER"
+        raise UsageError(f"'{source}' names no scenes with depth", where="--data", hint=hint)
+    return None if source is None else source.path
 
 
 def report(name: str, haze: Haze, found: Measured) -> Report:
@@ -162,25 +174,34 @@ def report(name: str, haze: Haze, found: Measured) -> Report:
     )
 
 
-def measure(haze: Haze, data: Path | None, protocol: Protocol) -> Measured:
-    """All methods that can run here, on the scenes of a folder or on simulated streets."""
+def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | None = None) -> Measured:
+    """All methods that can run here, on the scenes of a folder or on simulated streets.
+
+    `folder` keeps the rows of finished scenes: a second call with the same weights, protocol and files measures the others.
+    """
     if data is None and not protocol.reach:
         protocol = replace(protocol, reach=REACH)
     learned = [kind for kind in LEARNED if haze.has(kind)]
+    weights = {kind: haze.hash_of(kind) for kind in learned}
+    journal = Journal(None if folder is None else folder / JOURNAL)
+    known = {record["key"]: record["rows"] for record in journal.read() if record.keys() == {"key", "rows"}}
     rows: list[Row] = []
     failures: list[str] = []
-    for index, found in enumerate(_scenes(data, protocol)):
-        if isinstance(found, str):
-            logger.warning("left out: %s", found)
-            failures.append(found)
-            continue
-        for draw in range(protocol.draws):
-            shown = show(found, index, draw, protocol)
-            rows += [
-                Row(task, method, found.name, draw, psnr(made, wanted), ssim(made, wanted))
-                for task, method, made, wanted in _results(haze, learned, shown)
-            ]
-        logger.info("%d: %s", index + 1, found.name)
+    for index, candidate in enumerate(_candidates(data, protocol)):
+        key = digest({"scene": candidate.identity, "index": index, "protocol": protocol, "weights": weights})
+        if key not in known:
+            try:
+                scene = candidate.load()
+            except LatensError as error:
+                failures.append(f"{candidate.name}: {error.what}")
+                logger.warning("left out: %s", failures[-1])
+                continue
+            known[key] = [list(row) for row in rows_of(haze, learned, scene, index, protocol)]
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                journal.append([{"key": key, "rows": known[key]}])
+        rows += [Row(*row) for row in known[key]]
+        logger.info("%d: %s", index + 1, candidate.name)
     if not rows:
         raise InputError("none of the scenes can be used", where=str(data), hint=failures[0] if failures else None)
     source = "simulated streets" if data is None else data.name
@@ -188,19 +209,47 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol) -> Measured:
     return Measured(source, protocol, tuple(rows), missing, tuple(failures))
 
 
-def _scenes(data: Path | None, protocol: Protocol) -> Iterator[Scene | str]:
-    """Scenes, or why one is left out."""
+class Candidate(NamedTuple):
+    """A scene to be shown: what identifies it in a journal, and a function that reads or makes it."""
+
+    name: str
+    identity: list[Any]
+    load: Callable[[], Scene]
+
+
+def _candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
     if data is None:
-        yield from simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + protocol.simulated))
+        for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + protocol.simulated):
+            yield Candidate(f"street{seed}", ["street", seed], partial(_street, seed))
         return
     paths = find_scenes(data)
     if protocol.scenes and len(paths) > protocol.scenes:
         paths = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, protocol.scenes)]
     for path in paths:
-        try:
-            yield load_scene(path, side=protocol.side, border=protocol.border)
-        except LatensError as error:
-            yield f"{path.name}: {error.what}"
+        load = partial(load_scene, path, side=protocol.side, border=protocol.border)
+        yield Candidate(path.name, [path.name, *_state(path.image), *_state(path.depth)], load)
+
+
+def _street(seed: int) -> Scene:
+    return next(simulated([seed]))
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """Path, size and time of change, by which an edited file is told from the one that was measured."""
+    try:
+        status = path.stat()
+    except OSError:  # reading it will say what is wrong
+        return str(path), 0, 0
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protocol: Protocol) -> list[Row]:
+    """Every method on every draw of a scene."""
+    return [
+        Row(task, method, scene.name, draw, psnr(made, wanted), ssim(made, wanted))
+        for draw in range(protocol.draws)
+        for task, method, made, wanted in _results(haze, learned, show(scene, index, draw, protocol))
+    ]
 
 
 def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:

@@ -1,4 +1,4 @@
-"""What a user holds: haze taken out of pictures and clips, and put into them."""
+"""The object a user holds: removes haze from images and clips, and adds haze to images."""
 
 from __future__ import annotations
 
@@ -51,14 +51,16 @@ SMALLEST = 16  # sides of a translated picture are padded to at least this
 
 
 class Haze:
-    """Dehazes and hazes pictures of any size and kind; grey and alpha are kept.
+    """Dehazes and hazes images of any size and kind; gray and alpha are kept.
 
-    Methods are "dcp" and "bccr", which need no weights, and those of the model folder it was loaded from or of the models in
-    the box. Without a method the loaded model is used, or the best there is.
+    Methods are "dcp" and "bccr", which need no weights, that of the model folder it was loaded from, and those of the bundled
+    models. The default method is that of the loaded model, or the best one available. `hashes` are those of the weights in
+    `learned`.
     """
 
     def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
-        self.learned = {kind: ready(model, device) for kind, model in loaded.items()}
+        self.learned = {kind: model.to(device).eval().requires_grad_(False) for kind, model in loaded.items()}
+        self.hashes = dict.fromkeys(loaded, sha256)
         self.name = name
         self.model_id = sha256
         self.device = device
@@ -213,8 +215,19 @@ class Haze:
                 what = f"there are no weights for the method {kind}"
                 hint = f"use --method dcp or bccr, or train it: latens train haze --recipe {recipe_for(kind)}, then --model"
                 raise ModelMissing(what, where=self.name, hint=hint)
-            self.learned[kind] = ready(read_folder(MODELS[f"haze_{kind}"].folder)[1], self.device)
+            self.add(MODELS[f"haze_{kind}"].folder)
         return self.learned[kind]
+
+    def add(self, folder: Path) -> None:
+        """Makes the model of a folder available, in place of another of its kind. Raises ModelMissing or ModelError."""
+        digest, model = read_folder(folder)
+        kind = kind_of(model)
+        self.learned[kind] = model.to(self.device).eval().requires_grad_(False)
+        self.hashes[kind] = digest
+
+    def hash_of(self, kind: str) -> str:
+        """Hash of the weights of a learned method that can be used here."""
+        return self.hashes[kind] if kind in self.hashes else MODELS[f"haze_{kind}"].sha256
 
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
@@ -229,8 +242,7 @@ def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: in
         return Haze({}, name="haze", sha256=digest, device=place)
     folder = locate(name_or_path)
     digest, model = read_folder(folder)
-    kind = model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
-    return Haze({kind: model}, name=folder.name, sha256=digest, device=place)
+    return Haze({kind_of(model): model}, name=folder.name, sha256=digest, device=place)
 
 
 def read_folder(folder: Path) -> tuple[str, nn.Module]:
@@ -255,11 +267,13 @@ def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.M
     return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
 
 
-def ready(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.to(device).eval().requires_grad_(False)
+def kind_of(model: nn.Module) -> str:
+    """The method of a network."""
+    return model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
 
 
 def recipe_for(kind: str) -> str:
+    """The recipe that trains a learned method on a CPU."""
     return "cpu" if kind == "physical" else f"cpu_{kind}"
 
 

@@ -36,6 +36,7 @@ DEPTHS = (
 SIMULATED_SIZE = (240, 360)  # height and width
 HELD_OUT_SEED = 1_000_000  # seeds from here on are never trained on
 DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # of images that hold depth
+DEPTH_KINDS = ("", "rgbd", "apollo")  # sources whose place is a folder of images with depth
 GAP = 2  # pictures between training and held-out ones that are used for neither
 
 

@@ -35,12 +35,12 @@ from latens.systems.haze.objective import PatchObjective, PhysicalObjective, Tra
 from latens.systems.haze.physical import STRIDE, PhysicalHaze
 from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.recipes import RECIPES, HazeTraining
+from latens.systems.haze.scenes import DEPTH_KINDS
 from latens.systems.haze.simulator.streets import street
 from latens.training.data import StepData
 from latens.training.objective import Trainable
 
 BENCH_SIZES = ((640, 480), (1920, 1080))  # width and height
-DEPTH_KINDS = ("", "rgbd", "apollo")  # sources of images with depth
 DOMAINS = ("hazy", "clear")
 
 
