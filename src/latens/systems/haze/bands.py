@@ -1,7 +1,7 @@
-"""Haze taken out of the bytes of a picture, some rows at a time: what is touched stays in the processor's cache.
+"""Haze taken out of the bytes of an image, some rows at a time: what is touched stays in the processor's cache.
 
-Pictures of megapixels are bound by memory, not by arithmetic; a pass over floats of the whole picture costs as much as all the
-work on a few rows. Letters: H W size of the picture, h w of it in blocks.
+Images of megapixels are bound by memory, not by arithmetic; a pass over floats of the whole image costs as much as all the
+work on a few rows. Letters: H W size of the image, h w of it in blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BAND_PIXELS = 2**16  # pixels, about: three colours of them in float32 are 0.8 M
 
 
 class Band(NamedTuple):
-    """Rows first to last of a picture; colours in 0..255."""
+    """Rows first to last of an image; colours in 0..255."""
 
     first: int
     last: int
@@ -32,7 +32,7 @@ class Band(NamedTuple):
 
 
 def bands(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Iterator[Band]:
-    """The picture from top to bottom, each part a whole number of blocks of `factor` rows but for the last."""
+    """The image from top to bottom, each part a whole number of blocks of `factor` rows but for the last."""
     height, width = pixels.shape[:2]
     rows = max(BAND_PIXELS // width // factor, 1) * factor
     for first in range(0, height, rows):
@@ -69,7 +69,7 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
 
 
 def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Tensor, "1 3 h w"]) -> UInt8[Tensor, "H W 3"]:
-    """The picture without its haze, the estimate refined by it; `small` are the means of its blocks."""
+    """The image without its haze, the estimate refined by it; `small` are the means of its blocks."""
     fitted = fit_guide(luminance(small), coarse.t, coarse.radius, coarse.epsilon)
     result = torch.empty_like(pixels)
     airlight = 255 * coarse.airlight[:, :, None, None]
@@ -86,7 +86,7 @@ def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Te
 
 @torch.no_grad()
 def dark_channel_pixels(pixels: UInt8[Tensor, "H W 3"], config: DarkChannelConfig = FAST) -> UInt8[Tensor, "H W 3"]:
-    """The picture without its haze by the dark channel prior; `config.shrink` is above 1, its guide grey."""
+    """The image without its haze by the dark channel prior; `config.shrink` is above 1, its guide grey."""
     blocks = block_statistics(pixels, config.shrink)
     return clear_pixels(pixels, dark_channel(blocks, config), blocks.mean)
 

@@ -1,4 +1,4 @@
-"""Hazy and clear crops: from scenes with depth, hazed by Eq. 1, or from folders of real hazy and real clear pictures."""
+"""Hazy and clear crops: from scenes with depth, hazed by Eq. 1, or from folders of real hazy and real clear images."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-MULTIPLE = 32  # sides of held-out pictures are cut to multiples of it
+MULTIPLE = 32  # sides of held-out images are cut to multiples of it
 STREET_REACH = (60.0, 260.0)  # metres
 FIXED = 77  # random stream of the haze parameters that belong to an image
-ASPECT = (0.9, 1.4)  # width over height of the part of a picture that becomes a square crop
+ASPECT = (0.9, 1.4)  # width over height of the part of an image that becomes a square crop
 SPARSE = 3  # of the pixels of a crop that tell its reach, one in so many along both sides
 GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the color_jitter: log of the gamma, exposure, colours
 
@@ -55,7 +55,7 @@ class Ready(NamedTuple):
 class SceneData:
     """Batches of scenes with depth, from folders and simulated streets.
 
-    {"hazy", "truth", "depth", "airlight", "beta"} describe hazed scenes, "clear" are pictures of other ones; all (B, ., crop,
+    {"hazy", "truth", "depth", "airlight", "beta"} describe hazed scenes, "clear" are images of other ones; all (B, ., crop,
     crop). Raises UsageError when nothing is large enough.
     """
 
@@ -168,7 +168,7 @@ def _large_enough(scenes: list[Ready], least: int, purpose: str) -> list[Ready]:
 
 
 class UnpairedData:
-    """{"hazy", "clear"} crops of real pictures: a folder of each, with nothing in common but the kind of scene."""
+    """{"hazy", "clear"} crops of real images: a folder of each, with nothing in common but the kind of scene."""
 
     def __init__(self, hazy: Sequence[Path], clear: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
         self.config = config
@@ -225,7 +225,7 @@ class UnpairedData:
 
 
 class PatchData:
-    """{"patches": (B, 3, 16, 16)} of clear pictures, for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
+    """{"patches": (B, 3, 16, 16)} of clear images, for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
 
     def __init__(self, scenes: SceneData, batch: int) -> None:
         self.scenes = scenes
@@ -245,7 +245,7 @@ class PatchData:
 
 
 def jitter_camera(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """The picture as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
+    """The image as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
     gamma = math.exp(amount * rng.uniform(-GAMMA, GAMMA))
     gains = (1 + amount * (rng.uniform(*GAIN) - 1)) * (1 + amount * rng.uniform(-TINT, TINT, 3))
     curve = (np.arange(256) / 255) ** gamma

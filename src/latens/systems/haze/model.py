@@ -4,7 +4,7 @@
     clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J tells clear ones
 
 The "D_J(x_j)" inside F_JI of section 3 is a misprint for E_J(x_j). Sizes follow UNIT's code, which the weights of the paper
-come from: the code is a map of H/4 x W/4 positions. Pictures are in [0, 1] outside, in [-1, 1] inside.
+come from: the code is a map of H/4 x W/4 positions. Images are in [0, 1] outside, in [-1, 1] inside.
 
 Letters: B batch, C channels of the code, h w = H/4 W/4.
 """
@@ -23,12 +23,12 @@ from latens.systems.haze.config import DiscriminatorConfig, TranslatorConfig
 from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
 
 Domain = Literal["hazy", "clear"]
-STRIDE = 4  # picture samples per code sample and side
+STRIDE = 4  # image pixels per code sample and side
 SLOPE = 0.2  # of the discriminators' leaky rectifiers
 
 
 class Translation(NamedTuple):
-    """Everything the generators make of one picture of each domain; pictures are in [-1, 1]."""
+    """Everything the generators make of one image of each domain; images are in [-1, 1]."""
 
     code_hazy: Float[Tensor, "B C h w"]  # means
     code_clear: Float[Tensor, "B C h w"]
@@ -104,7 +104,7 @@ class HazeTranslator(nn.Module):
         return image
 
     def translate(self, image: Float[Tensor, "B 3 H W"], to: Domain) -> Float[Tensor, "B 3 H W"]:
-        """F_IJ (to "clear") or F_JI (to "hazy") of pictures in [0, 1] with sides that are multiples of 4."""
+        """F_IJ (to "clear") or F_JI (to "hazy") of images in [0, 1] with sides that are multiples of 4."""
         source: Domain = "clear" if to == "hazy" else "hazy"
         return self.decode(self.sample(self.encode(2 * image - 1, source)), to).float().add(1).div(2).clamp(0, 1)
 
@@ -150,7 +150,7 @@ def decoder(config: TranslatorConfig) -> nn.Sequential:
 
 
 def receptive_radius(config: TranslatorConfig) -> int:
-    """How far a translated pixel looks, in picture pixels to a side, rounded up to the stride.
+    """How far a translated pixel looks, in image pixels to a side, rounded up to the stride.
 
     First layer 3, two strided ones 1 + 2, a residual block two positions of 4 pixels in each network, the two layers after
     enlarging 2 positions of 4 / 2 and of 1 pixel with the rounding of each enlargement, the last 3.
@@ -160,7 +160,7 @@ def receptive_radius(config: TranslatorConfig) -> int:
 
 
 class Discriminator(nn.Module):
-    """Discriminators of one domain on the picture and its halves."""
+    """Discriminators of one domain on the image and its halves."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 
 class TranslationObjective:
-    """Batches hold "hazy" and "clear", unpaired, in [0, 1]; held-out ones also "truth", the clear picture of "hazy"."""
+    """Batches hold "hazy" and "clear", unpaired, in [0, 1]; held-out ones also "truth", the clear image of "hazy"."""
 
     optimizers: Mapping[str, Sequence[Group]] = MappingProxyType(
         {
@@ -156,7 +156,7 @@ def frozen(part: nn.Module) -> Iterator[None]:
 
 
 def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
-    """Mean over pictures, in dB, RGB with peak 1."""
+    """Mean over images, in dB, RGB with peak 1."""
     error = (a.detach().float() - b.detach().float()).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean())
 
@@ -266,7 +266,7 @@ def mean_parameters(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class PatchObjective:
-    """Squared error of t on "patches" (B, 3, 16, 16) of clear pictures, hazed with one t ~ U(0, 1) each and white airlight."""
+    """Squared error of t on "patches" (B, 3, 16, 16) of clear images, hazed with one t ~ U(0, 1) each and white airlight."""
 
     optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
 

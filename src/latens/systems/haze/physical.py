@@ -4,10 +4,10 @@
                   >-- trunk --> code --<                                  clear = (hazy - A) / t + A
     clear --E_J--'                     '--> (hazy only) airlight A, beta   hazy = clear t + A (1 - t)
 
-The pixels themselves go through Eq. 1, so texture is kept and the network may work on a small picture. Nothing is normalised
-over the picture and what is global comes from the whole of it, so large pictures have no seams.
+The pixels themselves go through Eq. 1, so texture is kept and the network may work on a small image. Nothing is normalised
+over the image and what is global comes from the whole of it, so large images have no seams.
 
-Letters: B batch, H W size of the reduced picture (multiples of 32).
+Letters: B batch, H W size of the reduced image (multiples of 32).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA
 from latens.systems.haze.layers import PerDomain
 from latens.systems.haze.model import Domain
 
-STRIDE = 32  # picture samples per sample of the code and side
-FOLD = 4  # the picture is folded so many times into channels: no layer works at full size
+STRIDE = 32  # image pixels per sample of the code and side
+FOLD = 4  # the image is folded so many times into channels: no layer works at full size
 AIRLIGHT_RANGE = (0.3, 1.05)
 BETA_RANGE = (0.1, 6.0)
-BLOCK = 16  # picture samples per sample of the coarse code and side
+BLOCK = 16  # image pixels per sample of the coarse code and side
 PARAMETERS = 4  # haze parameters: airlight in three colors, beta
 START_DEPTH = -1.0  # logit of the distance that training starts from
 
 
 class SceneCode(NamedTuple):
-    """What a picture says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size; and its plain colours."""
+    """What an image says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size; and its plain colours."""
 
     fine: Float[Tensor, "B c1 h1 w1"]
     middle: Float[Tensor, "B c2 h2 w2"]
@@ -68,7 +68,7 @@ class PhysicalHaze(nn.Module):
         start_at_means(self.weather_head)
 
     def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> HazePrediction:
-        """Everything there is to learn from a pair of the same scene; pictures in [0, 1]."""
+        """Everything there is to learn from a pair of the same scene; images in [0, 1]."""
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
         airlight, beta = self.haze_parameters(code_hazy)
         return HazePrediction(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
@@ -159,7 +159,7 @@ def block_colours(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 9 h w"]:
 
 
 def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:
-    """Mean and maximum over the picture."""
+    """Mean and maximum over the image."""
     return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
 
 

@@ -44,10 +44,10 @@ from latens.systems.haze.physical import PhysicalHaze, padded
 from latens.systems.haze.temporal import TemporalFilter
 
 REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said
-WHOLE_PIXELS = 2**19  # larger pictures are translated in pieces
+WHOLE_PIXELS = 2**19  # larger images are translated in pieces
 PIECE = 512  # rows and columns of a piece, without what it sees around itself
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
-SMALLEST = 16  # sides of a translated picture are padded to at least this
+SMALLEST = 16  # sides of a translated image are padded to at least this
 
 
 class Haze:
@@ -75,7 +75,7 @@ class Haze:
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(self, image: ImageLike | Picture, *, method: str | None = None) -> Image.Image:
-        """The picture without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
+        """The image without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         chosen = method or self.default_method
         return to_pil(self.dehaze_pixels(picture.pixels, chosen), picture.alpha, picture.grey)
@@ -88,7 +88,7 @@ class Haze:
 
     @torch.no_grad()
     def clear(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> Float[Tensor, "B 3 H W"]:
-        """Pictures in [0, 1] without their haze."""
+        """Images in [0, 1] without their haze."""
         if self.has(method) and method in TRANSLATORS:
             return self.translate(hazy, method, "clear")
         return self.estimate(hazy, method).clear(hazy)
@@ -102,7 +102,7 @@ class Haze:
     def coarse(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> methods.Coarse:
         """The estimate before refinement."""
         if self.has(method) and method in TRANSLATORS:
-            raise UsageError(f"{method} translates pictures without estimating their haze", hint="use dcp, bccr or physical")
+            raise UsageError(f"{method} translates images without estimating their haze", hint="use dcp, bccr or physical")
         if method == "dcp":
             return methods.dark_channel(blocks_of(hazy, FAST.shrink), FAST)
         if method == "bccr":
@@ -139,11 +139,11 @@ class Haze:
         refine_depth: bool = False,
         linear_light: bool = False,
     ) -> Image.Image:
-        """The picture in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
+        """The image in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
 
         Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) of `depth_format`, or
         of what is usual for it (`usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
-        moves its edges to those of the picture, as measured depth needs. Without `depth` it is predicted by the physical model.
+        moves its edges to those of the image, as measured depth needs. Without `depth` it is predicted by the physical model.
         With a translator as `method` the haze is what the model has learned, and nothing of it can be set.
 
         Raises InputError for depth that does not fit, UsageError for settings that do not, ModelMissing.
@@ -189,7 +189,7 @@ class Haze:
 
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
-        """By a translator. Large pictures go through in pieces, normalised by the statistics of the picture reduced."""
+        """By a translator. Large images go through in pieces, normalised by the statistics of the image reduced."""
         model = cast(HazeTranslator, self.model(method))
         height, width = image.shape[2:]
         x = padded(image, STRIDE)

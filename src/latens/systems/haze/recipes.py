@@ -127,7 +127,7 @@ def gpu() -> HazeTraining:
 
 
 def paper() -> HazeTraining:
-    """002, section 4.1: Adam at 1e-4 with momentum 0.5, one picture of each domain a step, 250,000 steps, one haze a picture.
+    """002, section 4.1: Adam at 1e-4 with momentum 0.5, one image of each domain a step, 250,000 steps, one draw per image.
 
     Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The model
     that is kept is chosen on held-out scenes, not on the test set.

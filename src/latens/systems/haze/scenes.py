@@ -1,6 +1,6 @@
-"""Clear pictures with depth: simulated streets, and folders of the data sets that haze is made from.
+"""Clear images with depth: simulated streets, and folders of the data sets that haze is made from.
 
-A folder is recognised by what is in it, for every picture by itself:
+A folder is recognised by what is in it, for every image by itself:
 
     NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is a hole
     NAME[_left].jpg + NAME_depth256.png                metres * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
@@ -37,7 +37,7 @@ SIMULATED_SIZE = (240, 360)  # height and width
 HELD_OUT_SEED = 1_000_000  # seeds from here on are never trained on
 DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # of images that hold depth
 DEPTH_KINDS = ("", "rgbd", "apollo")  # sources whose place is a folder of images with depth
-GAP = 2  # pictures between training and held-out ones that are used for neither
+GAP = 2  # images between training and held-out ones that are used for neither
 
 
 class ScenePath(NamedTuple):
@@ -48,7 +48,7 @@ class ScenePath(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A clear picture and its depth, in metres or in a unit that is not known; the sky is infinite."""
+    """A clear image and its depth, in metres or in a unit that is not known; the sky is infinite."""
 
     name: str
     image: Pixels
@@ -56,9 +56,9 @@ class Scene(NamedTuple):
 
 
 def find_scenes(folder: Path) -> list[ScenePath]:
-    """Pictures under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
+    """Images under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
     if not folder.is_dir():
-        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of pictures and depth maps")
+        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of images and depth maps")
     paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
     found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
     used = {file for scene in found for file in (scene.image, scene.depth)}
@@ -89,7 +89,7 @@ def _with_depth(path: Path, folder: Path) -> ScenePath | None:
 
 
 def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
-    """The picture and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
+    """The image and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
 
     Raises InputError for a depth map of another size, without measurements or with NaN, and where the border is all there is.
     """
@@ -103,7 +103,7 @@ def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
 
 
 def reduced(scene: Scene, side: int) -> Scene:
-    """The scene with a short side of `side` pixels where it was larger: the picture averaged, the depth picked."""
+    """The scene with a short side of `side` pixels where it was larger: the image averaged, the depth picked."""
     height, width = scene.image.shape[:2]
     if not side or min(height, width) <= side:
         return scene

@@ -1,6 +1,6 @@
 """Dark channel prior (He, Sun, Tang 2009; row "He's" of Table 1 of 002), refined by a guided filter.
 
-Of a clear outdoor picture nearly every window holds something dark in some colour; haze lifts it to A (1 - t).
+Of a clear outdoor image nearly every window holds something dark in some colour; haze lifts it to A (1 - t).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from latens.shapes import Float
 from latens.systems.haze.filters import block_mean, block_min, box_min
 from latens.systems.haze.formation import FLOOR
 
-SMALLEST_AIRLIGHT = 0.05  # a black picture has no airlight to divide by
+SMALLEST_AIRLIGHT = 0.05  # a black image has no airlight to divide by
 
 
 class Blocks(NamedTuple):
@@ -26,7 +26,7 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DarkChannelConfig:
-    """The paper's numbers; `shrink` above 1 works on a picture so many times smaller and applies at full size."""
+    """The paper's numbers; `shrink` above 1 works on an image so many times smaller and applies at full size."""
 
     patch: int = 15  # side of the window in pixels, odd
     omega: float = 0.95  # share of the haze that is removed
@@ -43,7 +43,7 @@ FAST = DarkChannelConfig(shrink=4)
 
 
 def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:
-    """What the estimate needs to know of a picture: mean and smallest value of every colour in blocks."""
+    """What the estimate needs to know of an image: mean and smallest value of every colour in blocks."""
     return Blocks(block_mean(hazy, factor), block_min(hazy, factor))
 
 

@@ -1,6 +1,6 @@
 """DehazeNet (Cai et al. 2016; row "DehazeNet" of Table 1 of 002): a small network that reads t off a patch.
 
-Trained on 16 x 16 patches of constant transmission, it is slid over the picture; a guided filter refines what it finds.
+Trained on 16 x 16 patches of constant transmission, it is slid over the image; a guided filter refines what it finds.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DehazeNet(nn.Module):
         return result
 
     def windows(self, hazy: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-        """Transmission in [0, 1] of the window around every pixel, before refinement; pictures of any size in [0, 1]."""
+        """Transmission in [0, 1] of the window around every pixel, before refinement; images of any size in [0, 1]."""
         before, after = (PATCH - 1) // 2, PATCH - 1 - (PATCH - 1) // 2
         mode = "reflect" if min(hazy.shape[2:]) > after else "replicate"
         t: Tensor = self(F.pad(hazy, (before, after, before, after), mode=mode))

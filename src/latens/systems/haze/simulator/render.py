@@ -50,7 +50,7 @@ class Ground(NamedTuple):
 
 
 def trace(rays: Array, eye: Array, boxes: list[Box]) -> tuple[Array, np.ndarray[Any, np.dtype[np.int32]]]:
-    """Distance along every ray to the nearest surface, and whose it is. A box is tested inside its rectangle of the picture."""
+    """Distance along every ray to the nearest surface, and whose it is. A box is tested inside its rectangle of the image."""
     with np.errstate(divide="ignore"):
         inverse = 1 / np.where(np.abs(rays) < 1e-7, np.float32(1e-7), rays)
     down = np.where(rays[..., 1] < 0, -eye[1] * inverse[..., 1], np.inf).astype(np.float32)
