@@ -1,8 +1,10 @@
-"""The frozen, all-integer entropy model of a mean-scale hyperprior: encoder and decoder agree on it to the last bit.
+"""Frozen integer coding of a mean-scale hyperprior: what encoder and decoder must agree on to the last bit.
 
 It holds the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
 coder, and the medians that z is rounded from. All of it is integers, stored with the weights and hashed with them, so a file
 decodes to the same latents on any machine.
+
+Letters: B batch, M channels of the latent y, N channels of the hyper-latent z, h w their sizes.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latens.codes import coder
-from latens.codes.entropy import SCALE_MIN
+from latens.codes.entropy import SCALE_MIN, FactorizedPrior
 from latens.codes.integer import IntegerNetwork
-from latens.codes.tables import SymbolTables
+from latens.codes.quantize import quantize_network
+from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
 from latens.errors import Corrupt, ModelError
 from latens.shapes import Float, Int
 
@@ -30,7 +33,7 @@ Z_REACH = 255  # largest |z symbol|
 
 
 class LatentParameters(NamedTuple):
-    """What the hyper-latent says of y; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
+    """Parameters of y, computed from z; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
 
     mean: Float[Tensor, "B M h w"]
     level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table
@@ -52,7 +55,7 @@ class FrozenCoding:
         return (z.float() - offset).round().clamp(-Z_REACH, Z_REACH).to(torch.int64)
 
     def z_hat(self, symbols: Int[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
-        """The real hyper-latent that symbols stand for; exact in float32."""
+        """The hyper-latent of given symbols; exact in float32."""
         return self._fixed_point(symbols).float() / (1 << INPUT_BITS)
 
     def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
@@ -136,6 +139,33 @@ def scales() -> np.ndarray:
 
 
 def scale_thresholds() -> Int[Tensor, "63"]:
-    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighbouring scales."""
+    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales."""
     table = scales()
     return torch.from_numpy(np.round(np.sqrt(table[1:] * table[:-1]) * (1 << OUTPUT_BITS)).astype(np.int64))
+
+
+@torch.no_grad()
+def freeze(
+    hyper_synthesis: nn.Sequential,
+    prior: FactorizedPrior,
+    hyper_latents: Float[Tensor, "n N h w"],
+    *,
+    activation_bits: int = ACTIVATION_BITS,
+) -> FrozenCoding:
+    """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
+
+    `hyper_latents`, of any real images, set the ranges of the integer network. More than 11 `activation_bits` are finer and
+    need float64 to carry the sums, which takes twice as long. Raises ValueError for layers that cannot be made exact.
+    """
+    medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
+    masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
+    network = quantize_network(
+        hyper_synthesis,
+        hyper_latents,
+        input_frac_bits=INPUT_BITS,
+        input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
+        output_frac_bits=OUTPUT_BITS,
+        activation_bits=activation_bits,
+        float32=activation_bits <= ACTIVATION_BITS,
+    )
+    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))

@@ -31,8 +31,8 @@ from latens.hub import CONFIG, save_model
 from latens.nn.gdn import BETA_MIN, PEDESTAL
 from latens.shapes import Float
 from latens.systems.image_codec.config import HYPER_STRIDE, ImageCodecConfig
-from latens.systems.image_codec.freeze import freeze
 from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.objective import frozen_coding
 
 MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
 MAX_CHANNELS = 1024
@@ -70,7 +70,7 @@ def import_checkpoint(path: Path, out_folder: Path) -> ImageCodecConfig:
         model.load_state_dict(weights)
         calibration = [_whole_blocks(photo.path) for photo in photographs()]
         # Nobody has measured what coarser integers cost these weights, so they get the finest.
-        coding = freeze(model.eval(), calibration, activation_bits=16)
+        coding = frozen_coding(model.eval(), calibration, activation_bits=16)
     except LatensError as error:
         raise error.at(str(path)) from None
     except ValueError as error:
