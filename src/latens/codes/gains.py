@@ -1,4 +1,4 @@
-"""Several rates in one model: gains on the latent, and the lambda that a real-valued quality stands for.
+"""Several rates in one model: gains on the latent, and the lambda of a real-valued quality.
 
 Quality 1 is the first entry of a model's `lambdas`, quality len(lambdas) the last; in between both gains and lambda are
 interpolated geometrically.

@@ -9,8 +9,8 @@ from typing import Literal
 
 from latens.errors import UsageError
 
-TOLERANCE = {"bpp": 0.005, "psnr": 0.0005}  # relative; the search stops when it is this near
-TRIALS = 12
+TOLERANCE = {"bpp": 0.005, "psnr": 0.0005}  # relative error at which the search stops
+MAX_TRIALS = 12
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,16 @@ class RateTarget:
     kind: Literal["quality", "bpp", "psnr"]
     value: float
 
+    @property
+    def unit(self) -> str:
+        return {"quality": "", "bpp": "bits per pixel", "psnr": "dB"}[self.kind]
+
     @classmethod
     def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> RateTarget:
-        """Raises UsageError when two are given, or a value is out of range."""
+        """The target among three options, or quality `default` without any; `highest` is the model's best quality.
+
+        Raises UsageError when two are given, or a value is out of range.
+        """
         given = [(kind, value) for kind, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None]
         if len(given) > 1:
             raise UsageError(f"{given[0][0]} and {given[1][0]} exclude each other", hint="give one of them")
@@ -35,7 +42,7 @@ class RateTarget:
 
 
 def search(target: RateTarget, measure: Callable[[int], float], low: int, high: int) -> int:
-    """The integer in [low, high] at which the growing function `measure` comes nearest to the target.
+    """The integer in [low, high] at which the increasing function `measure` comes nearest to the target.
 
     Regula falsi in the logarithm, with bisection where that stalls. Raises UsageError when the target lies outside the range
     of the function by more than 2 %.
@@ -43,7 +50,7 @@ def search(target: RateTarget, measure: Callable[[int], float], low: int, high: 
     values = {low: measure(low), high: measure(high)}
     _check_reach(target, values[low], values[high])
     wanted = math.log(target.value)
-    for trial in range(TRIALS):
+    for trial in range(MAX_TRIALS):
         if min(abs(value / target.value - 1) for value in values.values()) <= TOLERANCE[target.kind] or high - low <= 1:
             break
         below, above = math.log(values[low]), math.log(values[high])
@@ -58,8 +65,7 @@ def search(target: RateTarget, measure: Callable[[int], float], low: int, high: 
 def _check_reach(target: RateTarget, lowest: float, highest: float) -> None:
     if lowest <= target.value * 1.02 and highest >= target.value / 1.02:
         return
-    unit = "bits per pixel" if target.kind == "bpp" else "dB"
     raise UsageError(
-        f"{target.value:g} {unit} is out of reach: this model gives {lowest:.3g} to {highest:.3g} on this image",
+        f"{target.value:g} {target.unit} is out of reach: this model gives {lowest:.3g} to {highest:.3g} on this image",
         hint="choose a target in that range",
     )

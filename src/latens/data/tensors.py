@@ -22,7 +22,7 @@ def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = F
 
 def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
     """An image with values in [0, 1] (held to it) as uint8, rounded to the nearest."""
-    rounded = image.detach().float().clamp(0, 1).mul(255).round().byte()
+    rounded = image.detach().float().clamp(0, 1).mul_(255).round_().byte()
     pixels: np.ndarray = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 

@@ -30,7 +30,7 @@ from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, 
 from latens.hub import CONFIG, save_model
 from latens.nn.gdn import BETA_MIN, PEDESTAL
 from latens.shapes import Float
-from latens.systems.image_codec.config import HYPER_STRIDE, ImageCodecConfig
+from latens.systems.image_codec.config import HYPER_STRIDE, HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.objective import frozen_coding
 
@@ -52,7 +52,7 @@ _DERIVED = re.compile(  # tables and settings that follow from the rest
 _HINT = "only mbt2018_mean checkpoints can be imported"
 
 
-def import_checkpoint(path: Path, out_folder: Path) -> ImageCodecConfig:
+def import_checkpoint(path: Path, out_folder: Path) -> HyperpriorConfig:
     """Writes the model folder of a CompressAI `mbt2018_mean` checkpoint; `latens.load(out_folder)` opens it.
 
     The weights keep all their digits. The integer hyper-synthesis takes its ranges from the photographs of the demo.
@@ -92,7 +92,7 @@ def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
     return to_tensor(pixels[:height, :width])
 
 
-def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict[str, Tensor]]:
+def convert_compressai(state: Mapping[str, Any]) -> tuple[HyperpriorConfig, dict[str, Tensor]]:
     """Sizes and float32 weights of our `MeanScaleHyperprior` from a CompressAI `mbt2018_mean` state dict.
 
     `state` may be the dict itself or a training checkpoint that holds it under "state_dict"; "module." prefixes and the
@@ -104,7 +104,7 @@ def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict
     refuse_other_architectures(source)
     latent = _channels(source, "g_a.6.weight")
     hidden = _channels(source, "g_a.0.weight")
-    config = ImageCodecConfig(hidden=hidden, latent=latent, hyper=latent, transforms="paper")
+    config = HyperpriorConfig(hidden=hidden, latent=latent, hyper=latent, transforms="paper")
     wanted = _expected_shapes(config)
     origins = {name: origin_of(name) for name in wanted}
     _refuse_leftovers(source, set(origins.values()))
@@ -234,7 +234,7 @@ def tilted(weights: Mapping[str, Tensor], centres: Float[Tensor, "C"]) -> dict[s
     return {f"prior.{name}": changed.float()}
 
 
-def _expected_shapes(config: ImageCodecConfig) -> dict[str, torch.Size]:
+def _expected_shapes(config: HyperpriorConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         model = MeanScaleHyperprior(config)
     return {name: tensor.shape for name, tensor in model.state_dict().items()}

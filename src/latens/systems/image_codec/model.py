@@ -28,7 +28,7 @@ from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
 from latens.nn.init import small
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig
 
 BLOCK_GAIN = 10.0  # quantisation steps per unit of intensity at the middle rate, when training starts
 
@@ -42,7 +42,7 @@ class Reconstruction(NamedTuple):
 class MeanScaleHyperprior(nn.Module):
     """Transforms, prior and, for a model of several rates, the gains between them."""
 
-    def __init__(self, config: ImageCodecConfig) -> None:
+    def __init__(self, config: HyperpriorConfig) -> None:
         super().__init__()
         self.config = config
         self.analysis = analysis_transform(config)
@@ -125,7 +125,7 @@ class MeanScaleHyperprior(nn.Module):
         return self.synthesis(scaled).float()
 
 
-def analysis_transform(config: ImageCodecConfig) -> nn.Module:
+def analysis_transform(config: HyperpriorConfig) -> nn.Module:
     n, m = config.hidden, config.latent
     if config.transforms == "compact":
         wide = n * 4 // 3
@@ -137,7 +137,7 @@ def analysis_transform(config: ImageCodecConfig) -> nn.Module:
     return nn.Sequential(down(3, n), GDN(n), down(n, n), GDN(n), down(n, n), GDN(n), down(n, m))
 
 
-def synthesis_transform(config: ImageCodecConfig) -> nn.Module:
+def synthesis_transform(config: HyperpriorConfig) -> nn.Module:
     n, m = config.hidden, config.latent
     if config.transforms == "compact":
         wide = n * 4 // 3
@@ -151,12 +151,12 @@ def synthesis_transform(config: ImageCodecConfig) -> nn.Module:
     )
 
 
-def hyper_analysis_transform(config: ImageCodecConfig) -> nn.Sequential:
+def hyper_analysis_transform(config: HyperpriorConfig) -> nn.Sequential:
     n, m = config.hidden, config.latent
     return nn.Sequential(nn.Conv2d(m, n, 3, padding=1), nn.LeakyReLU(), down(n, n), nn.LeakyReLU(), down(n, n))
 
 
-def hyper_synthesis_transform(config: ImageCodecConfig) -> nn.Sequential:
+def hyper_synthesis_transform(config: HyperpriorConfig) -> nn.Sequential:
     n, m, k = config.hidden, config.latent, config.hyper
     wide = k * 3 // 2
     return nn.Sequential(up(n, k), nn.LeakyReLU(), up(k, wide), nn.LeakyReLU(), nn.Conv2d(wide, m * 2, 3, padding=1))

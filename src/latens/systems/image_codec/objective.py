@@ -17,7 +17,7 @@ from latens.data.tensors import to_pixels
 from latens.hub import load_model, save_model
 from latens.settings import decode
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig, RateDistortionConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
@@ -106,7 +106,7 @@ def hyper_latents(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 
 def finish_folder(folder: Path, images: Sequence[Float[Tensor, "B 3 H W"]]) -> None:
     """Adds the frozen coding to a model folder without one, as earlier versions saved it where constriction was missing."""
     found = load_model(folder)
-    config = decode(ImageCodecConfig, found.config["model"], where=str(folder), path="model")
+    config = decode(HyperpriorConfig, found.config["model"], where=str(folder), path="model")
     model = MeanScaleHyperprior(config)
     model.load_state_dict(found.weights)
     export = export_codec(model.eval(), images)

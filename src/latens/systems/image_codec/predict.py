@@ -21,7 +21,7 @@ from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
 from latens.settings import decode
-from latens.systems.image_codec.config import ImageCodecConfig
+from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.format import QUALITY_STEPS, CodedPicture, StreamInfo, inspect_stream, read_picture_file
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.refinement import refine_picture
@@ -173,7 +173,7 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
             "this folder holds no image codec ready for coding", where=str(folder), hint="train it with `latens train`"
         )
     try:
-        model = MeanScaleHyperprior(decode(ImageCodecConfig, found.config["model"], where=str(folder)))
+        model = MeanScaleHyperprior(decode(HyperpriorConfig, found.config["model"], where=str(folder)))
         model.load_state_dict(found.weights)
         coding = FrozenCoding.from_tensors(found.config["coding"], found.coding, place)
     except (KeyError, RuntimeError) as error:

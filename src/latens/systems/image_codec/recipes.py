@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from latens.systems.image_codec.config import LAMBDAS, CropConfig, ImageCodecConfig, RateDistortionConfig
+from latens.systems.image_codec.config import LAMBDAS, CropConfig, HyperpriorConfig, ImageCodecConfig, RateDistortionConfig
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
@@ -21,7 +21,7 @@ def tiny() -> CodecTraining:
     return TrainConfig(
         system="image_codec",
         recipe="tiny",
-        model=ImageCodecConfig(hidden=16, latent=24, hyper=24, lambdas=(0.005, 0.02), transforms="compact"),
+        model=HyperpriorConfig(hidden=16, latent=24, hyper=24, lambdas=(0.005, 0.02), transforms="compact"),
         data=CropConfig(crop=64, batch=4, validation_crop=64),
         objective=RateDistortionConfig(),
         optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=10, ema=0.9),
@@ -34,7 +34,7 @@ def cpu() -> CodecTraining:
     return replace(
         tiny(),
         recipe="cpu",
-        model=ImageCodecConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
+        model=HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
         data=CropConfig(batch=16),
         optim=Muon(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
         run=RunConfig(steps=14_000, validate_every=3500, checkpoint_every=500),
@@ -53,7 +53,7 @@ def cpu_hard() -> CodecTraining:
 
 
 def gpu() -> CodecTraining:
-    """One data-centre GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
+    """One data-center GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
 
     No averaged weights and one checkpoint kept: about 50 MB travel between the runs.
     """
@@ -74,7 +74,7 @@ def paper() -> CodecTraining:
     return TrainConfig(
         system="image_codec",
         recipe="paper",
-        model=ImageCodecConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
+        model=HyperpriorConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
         data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
         objective=RateDistortionConfig(rounding="noise", balance=0.0),
         optim=Adam(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),

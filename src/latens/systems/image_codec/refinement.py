@@ -1,7 +1,7 @@
-"""Refined latents for real files: `codes.refine` on a picture and a codec, at a quality or aimed at a rate or a PSNR.
+"""Refined latents for real files: `codes.refine` on an image and a codec, at a quality, a rate or a PSNR.
 
-Steps are taken with the real-valued model; what they lead to is measured as the file will have it: symbols about the means
-of the integer network, code lengths by the coder's tables, the picture as the decoder rounds it to 8 bits.
+Steps use the real-valued model. Their results are measured as the file will have them: symbols relative to the means of the
+integer network, code lengths by the coder's tables, the image as the decoder rounds it to 8 bits.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ from latens.codes.gains import lambda_at
 from latens.codes.rate_control import RateControl
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
-from latens.codes.tables import PRECISION, SymbolTables
 from latens.data.images import Picture
 from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
-from latens.shapes import Float, Int
+from latens.shapes import Float
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HALO
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.stages import Stages, Symbols
 
-STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
-PILOT = 6  # one step in so many is spent on a pilot run that estimates the gain,
-PILOT_STEPS = 20  # or this many when they are few
+STRIP_PIXELS = 2**21  # larger images are reconstructed in strips, whose activations are computed twice instead of kept
+PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of refinement,
+PILOT_STEPS = 20  # but at least this many, or half of the steps
 # When six times as many steps are taken, ln(bpp), or dB, change about 1 + GROWTH / n times as much as in a pilot of n.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
-REACH = 0.02  # a target missed by more is out of reach
+MAX_ERROR = 0.02  # a target missed by a larger relative error is out of reach
 
 
 class RefinedPicture(NamedTuple):
-    """What `Stages.write` takes, and how it was found."""
+    """Symbols for `Stages.write`, and the run that found them."""
 
     symbols: Symbols
     refined: Refined
@@ -50,11 +49,11 @@ class RefinedPicture(NamedTuple):
 def refine_picture(
     codec: Stages, picture: Picture, target: RateTarget, settings: Refine, on_step: Progress | None = None
 ) -> RefinedPicture:
-    """Symbols of a picture, refined: never worse than the plain ones.
+    """Refined symbols of an image, never worse than the plain ones.
 
     At a quality, by bpp + lambda * 255^2 * MSE with `settings.rate_weight` or the lambda of the quality (003, section
-    5.4.5). At a target, by the other of rate and PSNR: lambda is steered on the way so that the target is met. Raises
-    UsageError when the target is missed by more than 2 %.
+    5.4.5). At a rate or a PSNR, by the other of the two: lambda is controlled during the run so that the target is met.
+    Raises UsageError when the target is missed by more than 2 %.
     """
     pixels = picture.pixels
     latent = codec.latent(pixels)
@@ -64,17 +63,20 @@ def refine_picture(
         goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
         refined = trial.refine(settings, goal, on_step=on_step)
         return RefinedPicture(trial.symbols(refined.best), refined)
-    return _aimed(_Trials(codec, picture, latent, target), settings, on_step)
+    return meet_target(Trials(codec, picture, latent, target), settings, on_step)
 
 
-def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
-    """Some steps at the quality of the plain picture tell what refinement gains, so at which quality to go on from there."""
+def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
+    """Refine towards a rate or a PSNR. A pilot run at the quality of the plain image estimates the gain of refinement.
+
+    The gain decides the quality from which the remaining steps start.
+    """
     if settings.rate_weight is not None:
         raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
     target = trials.target
     first = trials.at(trials.nearest(target.value))
-    steps = max(settings.steps // PILOT, min(PILOT_STEPS, settings.steps // 2), 1)
-    weight = torch.tensor([first.weight], device=first.device)
+    steps = max(settings.steps // PILOT_DIVISOR, min(PILOT_STEPS, settings.steps // 2), 1)
+    weight = torch.tensor([first.weight], device=trials.codec.device)
     pilot = first.refine(replace(settings, steps=steps), Lagrangian(weight, first.pixels), on_step=on_step)
     trial = trials.at(trials.nearest(target.value * _headroom(trials, first.start, pilot.best, steps)))
 
@@ -85,15 +87,14 @@ def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> Refin
     if float(goal.score(first.start)) < float(goal.score(refined.best)):
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
-    if abs(reached / target.value - 1) > REACH:
-        unit = "bits per pixel" if target.kind == "bpp" else "dB"
-        what = f"{target.value:g} {unit} is out of reach: refinement came to {reached:.3g} on this picture"
+    if abs(reached / target.value - 1) > MAX_ERROR:
+        what = f"{target.value:g} {target.unit} is out of reach: refinement came to {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedPicture(trial.symbols(refined.best), refined)
 
 
-def _headroom(trials: _Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
-    """By what factor the plain picture should exceed the target, for the refined one to meet it at the quality's lambda."""
+def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
+    """Factor by which the plain image should exceed the target, so that the refined image meets it."""
     ratio = trials.value(plain) / trials.value(pilot)
     if trials.target.kind == "bpp":
         ratio = max(ratio, 1.0)  # too few steps may not show the gain that comes with more
@@ -104,8 +105,8 @@ def _shifted(on_step: Progress, steps: int) -> Progress:
     return lambda step, loss, true_loss: on_step(step + steps, loss, true_loss)
 
 
-class _Trials:
-    """The plain picture at qualities of the model, each computed once."""
+class Trials:
+    """The plain image at qualities of the model, each computed once."""
 
     def __init__(self, codec: Stages, picture: Picture, latent: Tensor, target: RateTarget) -> None:
         self.codec, self.picture, self.latent, self.target = codec, picture, latent, target
@@ -117,7 +118,7 @@ class _Trials:
         return self.found[quality]
 
     def nearest(self, value: float) -> int:
-        """The quality in 1/256 whose plain picture comes nearest to a value of the target's kind."""
+        """The quality in 1/256 whose plain image comes nearest to a value of the kind of the target."""
         low, high = QUALITY_STEPS, round(self.codec.best_quality * QUALITY_STEPS)
         if value <= self.measure(low):
             return low
@@ -129,7 +130,7 @@ class _Trials:
         return self.value(self.at(quality).start)
 
     def value(self, found: Measurement) -> float:
-        """What is aimed at, as it was found."""
+        """The measured value of the kind of the target."""
         if self.target.kind == "psnr":
             return float(found.psnr())
         return (float(found.bits_y + found.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
@@ -143,7 +144,7 @@ class _Trials:
 
 
 class Trial:
-    """One picture at one quality: a `Hyperprior` for `refine`, and what its latents become in a file."""
+    """One image at one quality: a `Hyperprior` for `refine`, and the file that its latents make."""
 
     def __init__(self, codec: Stages, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
         self.codec, self.quality = codec, quality
@@ -164,23 +165,22 @@ class Trial:
 
     @property
     def weight(self) -> float:
-        """Lambda of the trial's quality."""
+        """Lambda of the quality."""
         return lambda_at(self.codec.lambdas, self.quality / QUALITY_STEPS)
 
     def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
-        """From the plain picture, or from latents that are refined already."""
-        precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
+        """Refine the plain image, or latents that are refined already."""
         return refine(
             self,
-            pad_to_multiple(to_tensor(self.original), HYPER_STRIDE).to(self.codec.device),
-            1.0,  # the goal's is used
+            pad_to_multiple(to_tensor(self.original, channels_last=True), HYPER_STRIDE).to(self.codec.device),
+            1.0,  # not used: the goal has a weight
             settings=settings,
             size=self.size,
             start=start,
             plain=self.start if start is None else None,
             measure=self.measure,
             goal=goal,
-            precision=precision,
+            precision=self.codec.dtype,
             on_step=on_step,
         )
 
@@ -211,21 +211,19 @@ class Trial:
 
     @torch.no_grad()
     def measure(self, y: Float[Tensor, "1 M h w"], z: Float[Tensor, "1 N h w"]) -> Measurement:
-        """Of the file: exact code lengths and the 8-bit picture. z is relative to the medians."""
+        """Of the file: exact code lengths and the 8-bit image. z is relative to the medians."""
         symbols_z = self.codec.coding.z_symbols(z + self.medians[:, None, None])
         parameters = self.codec.coding.parameters(symbols_z)
         symbols_y = (y - parameters.mean).round().to(torch.int64)
         return self._measured(self.plain._replace(z=symbols_z, y=symbols_y, parameters=parameters))
 
     def symbols(self, found: Measurement) -> Symbols:
-        """What is written for a measurement."""
+        """Symbols to write for a measurement."""
         return self.plain._replace(z=found.z, y=found.y, parameters=self.codec.coding.parameters(found.z))
 
     def _measured(self, symbols: Symbols) -> Measurement:
         coding = self.codec.coding
-        channels = torch.arange(symbols.z.shape[1], device=symbols.z.device)[None, :, None, None]
-        bits_y = code_length(symbols.y, symbols.parameters.level, coding.y_tables)
-        bits_z = code_length(symbols.z, channels.expand_as(symbols.z), coding.z_tables)
+        bits_y, bits_z = coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
         decoded = self.codec.reconstruct(symbols, self.original.shape)
         error = np.square(decoded.astype(np.float32) - self.original.astype(np.float32)).mean(dtype=np.float64)
         values = (torch.tensor([value], device=symbols.y.device) for value in (bits_y, bits_z, float(error) / PEAK))
@@ -233,40 +231,24 @@ class Trial:
 
 
 class CodedPrior(NamedTuple):
-    """The density of z with the medians that the coder rounds from."""
+    """The density of z, and the medians from which the coder rounds."""
 
     density: FactorizedPrior
-    centre: Float[Tensor, "N"]
+    center: Float[Tensor, "N"]
 
     def bits(self, z: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
         return self.density.bits(z)
 
     def medians(self) -> Float[Tensor, "N"]:
-        return self.centre
-
-
-def code_length(symbols: Int[Tensor, "..."], levels: Int[Tensor, "..."], tables: SymbolTables) -> float:
-    """Bits that the entropy coder spends: -log2 of the tables' probabilities, and the escape code's own bits.
-
-    Of symbols and levels of any shape; the coder adds at most some words of 4 bytes.
-    """
-    values, rows = (t.reshape(-1).cpu().numpy().astype(np.int64) for t in (symbols, levels))
-    highs, lows = tables.highs[rows], tables.lows[rows].astype(np.int64)
-    escaped = (values < lows) | (values > highs)
-    places = tables.starts[rows] + np.where(escaped, tables.sizes[rows] - 1, values - lows)
-    bits = float((PRECISION - np.log2(tables.counts)).take(places).sum())
-    above = values > highs
-    steps = np.where(above, values - highs - 1, lows - values - 1)[escaped]
-    classes = np.floor(np.log2(2 * steps + (~above[escaped]) + 1))
-    return bits + float((2 * classes + 1).sum())
+        return self.center
 
 
 def in_strips(
     f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
 ) -> Float[Tensor, "B D H W"]:
-    """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory is that of one strip.
+    """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory for one strip.
 
-    `f` enlarges by `scale`. Each strip's activations are computed again on the way back; one strip is computed plainly.
+    `f` enlarges by `scale`. Each strip's activations are computed again on the way back; a single strip needs no recomputation.
     """
     height = x.shape[2]
     if height <= core:

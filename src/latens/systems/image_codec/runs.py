@@ -164,9 +164,8 @@ class _Group:
 
     def refine(self, base: float, weight: float, settings: Refine) -> Iterable[Trace]:
         """Seconds are divided by the number of pictures."""
-        precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
         images, quality = self.images.to(self.codec.device), quality_at(self.codec.lambdas, base)
-        found = refine(self.codec.model, images, weight, quality=quality, settings=settings, precision=precision)
+        found = refine(self.codec.model, images, weight, quality=quality, settings=settings, precision=self.codec.dtype)
         return [trace._replace(seconds=trace.seconds / len(images)) for trace in found.history]
 
 

@@ -51,9 +51,14 @@ class Stages:
         self.lambdas = model.config.lambdas
         self.best_quality = float(len(self.lambdas))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the transforms."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
-        """The latent y of a picture (H, W, 3) uint8, before the gain; sides are padded by replication to multiples of 64."""
+        """The latent y of an image (H, W, 3) uint8, before the gain; sides are padded by replication to multiples of 64."""
         x = pad_to_multiple(to_tensor(pixels).to(self.device), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
         core = _strip_rows(x.shape[3], HYPER_STRIDE)
         with self._arithmetic():
@@ -71,7 +76,7 @@ class Stages:
         return Symbols(z, y.to(torch.int64), parameters, quality)
 
     def write(self, picture: Picture, symbols: Symbols) -> bytes:
-        """The file of a quantised picture."""
+        """The file of a quantized image."""
         height, width = picture.pixels.shape[:2]
         header = PictureHeader(width, height, symbols.quality, picture.grey, picture.alpha is not None)
         bands = []
@@ -96,6 +101,10 @@ class Stages:
         return to_pixels(x[0, :, : size[0], : size[1]])
 
     def decode_symbols(self, coded: CodedPicture, *, partial: bool) -> tuple[Symbols, list[str]]:
+        """Symbols of a file, and with `partial` the names of lost rows, whose symbols are zero.
+
+        Raises Corrupt for damaged bands without `partial`, DeviceMismatch where this machine computes another prior.
+        """
         header = coded.header
         rows, columns = header.latent_size
         ratio = HYPER_STRIDE // STRIDE
