@@ -1,7 +1,7 @@
-"""Rows of a rate-distortion evaluation, and what follows from them: means, BD-rates, the check of rates against probabilities.
+"""Rate and distortion of codecs on images or clips: rows and their journal, means, curves, BD-rates, the check of sizes.
 
-Conventions: means over images are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual
-on Kodak. MS-SSIM is compared and drawn on the scale -10 log10(1 - mean).
+Conventions: means over inputs are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual on
+Kodak. MS-SSIM is compared and drawn on the scale -10 log10(1 - mean).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # a file may be this far from the co
 
 
 class Row(NamedTuple):
-    """One measurement. Rates come from the bytes of the file; seconds are wall-clock."""
+    """One input, one codec, one setting. Rates come from the bytes of the file; seconds are wall-clock."""
 
-    image: str
-    digest: str
+    name: str  # of the input
+    digest: str  # of its pixels, so that a changed input is measured again
     codec: str
-    version: str  # of the weights, or the library and how it is set
+    version: str  # of the weights, or the library and its options
     setting: float  # quality on the codec's own scale
     bytes: int
     bpp: float
     psnr: float  # dB
-    ms_ssim: float | None  # None: the image is too small for five scales
+    ms_ssim: float | None  # None: too small for five scales, or not measured
     encode_seconds: float
     decode_seconds: float
     estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
@@ -49,14 +49,14 @@ class Row(NamedTuple):
 
 
 class RowLog:
-    """The rows of an evaluation, kept as they come; those of an earlier run are found again."""
+    """The rows of an evaluation, written as they are measured; those of an earlier run are found again."""
 
     def __init__(self, path: Path | None) -> None:
         self.journal = Journal(path)
         self._rows = {row.key: row for row in _rows(self.journal)}
 
     def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
-        """The rows there are for one image and codec, by setting."""
+        """The known rows of one input and codec, by setting."""
         found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
         return {setting: row for setting, row in found.items() if row is not None}
 
@@ -71,12 +71,12 @@ def _rows(journal: Journal) -> Iterator[Row]:
     for record in journal.read():
         try:
             yield Row(**record)
-        except TypeError:  # of another version of latens
+        except TypeError:  # of another version of latens: it is measured again
             continue
 
 
 class Means(NamedTuple):
-    """One codec at one setting, over all images."""
+    """One codec at one setting, over all inputs."""
 
     codec: str
     setting: float
@@ -104,17 +104,19 @@ class SizeCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class RateDistortionResults:
-    """Rows of every image, codec and setting, and everything that follows from them."""
+    """Rows of every input, codec and setting, with curves and BD-rates of the codec named OURS against the others."""
 
     model: str
     model_id: str
     rows: tuple[Row, ...]
     settings: dict[str, str]  # of the other codecs, for captions
-    failures: tuple[str, ...] = ()  # images that could not be read, and why
+    failures: tuple[str, ...] = ()  # inputs that could not be read, and why
+    noun: str = "image"  # what an input is called in captions
 
     @cached_property
-    def images(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.image for row in self.rows))
+    def names(self) -> tuple[str, ...]:
+        """The inputs."""
+        return tuple(dict.fromkeys(row.name for row in self.rows))
 
     @cached_property
     def codecs(self) -> tuple[str, ...]:
@@ -122,12 +124,12 @@ class RateDistortionResults:
         return tuple(dict.fromkeys((OURS, *(row.codec for row in self.rows))))
 
     def means(self, codec: str) -> list[Means]:
-        """Means over images at every setting of a codec."""
+        """Means over inputs at every setting of a codec."""
         groups = _by_setting([row for row in self.rows if row.codec == codec])
         return [_means(codec, setting, group) for setting, group in groups.items()]
 
     def curve(self, codec: str, measure: Measure) -> Curve:
-        """Mean rate against mean quality; images that are too small for MS-SSIM do not count in its curve."""
+        """Mean rate against mean quality; inputs that are too small for MS-SSIM do not count in its curve."""
         rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
         return _curve(codec, rows, measure)
 
@@ -136,11 +138,11 @@ class RateDistortionResults:
         ours = self.curve(OURS, measure)
         return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
 
-    def size_check(self) -> SizeCheck:
-        """How far files of ours are from their code lengths."""
+    def size_check(self) -> SizeCheck | None:
+        """Sizes of our files against their code lengths; None where no code length is known."""
         files = [row for row in self.rows if row.estimated_bytes is not None]
         within = sum(_share_of_allowed(row) <= 1 for row in files)
-        return SizeCheck(len(files), within, max(files, key=_share_of_allowed))
+        return SizeCheck(len(files), within, max(files, key=_share_of_allowed)) if files else None
 
     # ------------------------------------------------------------------------------------------------------ tables
 
@@ -157,7 +159,7 @@ class RateDistortionResults:
             **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
         }
         rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
-        caption = f"Means over {_count(len(self.images), 'image')} at each quality; bits from bytes of real files."
+        caption = f"Means over {_count(len(self.names), self.noun)} at each quality; bits from bytes of real files."
         if others:
             caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
         return _without_empty(Table(list(columns), rows, caption))
@@ -173,27 +175,29 @@ class RateDistortionResults:
             caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
         return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
 
-    def image_table(self) -> Table:
-        """Every image: ours at its middle setting, and BD-rates (PSNR) on the image alone."""
+    def input_table(self) -> Table:
+        """Every input: ours at its middle setting, and BD-rates (PSNR) on the input alone."""
         settings = [mean.setting for mean in self.means(OURS)]
         middle = settings[(len(settings) - 1) // 2]
         rows = []
-        for name in self.images:
-            own = [row for row in self.rows if row.image == name]
+        for name in self.names:
+            own = [row for row in self.rows if row.name == name]
             curves = {codec: _curve(codec, [row for row in own if row.codec == codec], "psnr") for codec in self.codecs}
             row = next(row for row in own if row.codec == OURS and row.setting == middle)
             deltas = [_cells(_compare(curves[codec], curves[OURS]))[0] for codec in self.codecs[1:]]
             rows.append([name, f"{row.bpp:.4f}", f"{row.psnr:.2f}", *deltas])
-        heads = ["image", f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
-        return Table(heads, rows, "BD-rates (PSNR) of every image by itself; images on which we lose are positive.")
+        heads = [self.noun, f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
+        return Table(heads, rows, f"BD-rates (PSNR) of every {self.noun} by itself; positive where ours needs more bits.")
 
     def size_line(self) -> str:
-        """The check of sizes, in a sentence."""
+        """The check of sizes in a sentence; empty where no code length is known."""
         check = self.size_check()
+        if check is None:
+            return ""
         relative = 100 * check.difference / (check.worst.estimated_bytes or 1)
         return (
             f"File against code length by the model's probabilities: {check.within} of {check.files} files within 1 % + "
-            f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.image} at quality "
+            f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.name} at quality "
             f"{check.worst.setting:g}."
         )
 
@@ -201,51 +205,50 @@ class RateDistortionResults:
 
     def report(self, title: str) -> Report:
         """Tables, curves and rows."""
-        plot = Figure(self.plot(), caption="Rate against quality, means over images.", alt="rate-distortion curves")
+        count = _count(len(self.names), self.noun)
         tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
         return Report(
             name="evaluation",
             title=title,
-            about=f"{self.model}, weights {self.model_id[:12]}, {_count(len(self.images), 'image')}. {self.size_line()}",
-            blocks=[plot, *tables],
-            parts=[Part("Image by image", [self.image_table()])],
+            about=f"{self.model}, weights {self.model_id[:12]}, {count}. {self.size_line()}".rstrip(),
+            blocks=[self.figure(), *tables],
+            parts=[Part(f"{self.noun.capitalize()} by {self.noun}", [self.input_table()])],
             facts=self.facts(),
             rows=[row._asdict() for row in self.rows],
             failures=self.failures,
         )
 
     def facts(self) -> dict[str, Any]:
-        """Means, BD-rates and checks, without times."""
-        check = self.size_check()
+        """Means, BD-rates and the check of sizes, without times."""
         means = [mean._asdict() for codec in self.codecs for mean in self.means(codec)]
         for mean in means:
             del mean["encode_seconds"], mean["decode_seconds"]
         return {
             "model": self.model,
             "model_id": self.model_id,
-            "images": list(self.images),
+            f"{self.noun}s": list(self.names),
             "settings": self.settings,
             "means": means,
             "bd_rate": {
                 measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()} for measure in TITLES
             },
-            "size_check": {
-                "files": check.files,
-                "within_1_percent_and_200_bytes": check.within,
-                "worst": {
-                    "image": check.worst.image,
-                    "quality": check.worst.setting,
-                    "bytes": check.worst.bytes,
-                    "estimated_bytes": check.worst.estimated_bytes,
-                },
-            },
+            "size_check": self._size_facts(),
         }
 
-    def plot(self) -> bytes:
-        """A PNG of the curves: PSNR and, where images are large enough, MS-SSIM."""
-        return rate_distortion_plot(
-            [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
-        )
+    def _size_facts(self) -> dict[str, Any] | None:
+        check = self.size_check()
+        if check is None:
+            return None
+        worst = check.worst
+        numbers = {"quality": worst.setting, "bytes": worst.bytes, "estimated_bytes": worst.estimated_bytes}
+        within = {"within_1_percent_and_200_bytes": check.within}
+        return {"files": check.files, **within, "worst": {"name": worst.name, **numbers}}
+
+    def figure(self) -> Figure:
+        """The curves: PSNR and, where inputs are large enough, MS-SSIM."""
+        panels = [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
+        caption = f"Rate against quality, means over {_count(len(self.names), self.noun)}."
+        return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves")
 
     def _curves(self, measure: Measure) -> Sequence[Curve]:
         ours = self.curve(OURS, measure)
@@ -289,7 +292,7 @@ def _compare(anchor: Curve, tested: Curve) -> BdRate | None:
 
 
 def _without_empty(table: Table) -> Table:
-    """The table without columns that say nothing in any row."""
+    """The table without columns that are empty in every row."""
     kept = [i for i in range(len(table.columns)) if any(row[i] != "-" for row in table.rows)]
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.caption)
 

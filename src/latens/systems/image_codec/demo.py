@@ -17,18 +17,18 @@ from latens.experiments.rate_distortion import OURS, RateDistortionResults
 from latens.inference.page import Block, Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
-from latens.systems.image_codec.trials import Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
+from latens.systems.image_codec.evaluate import Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
 
 SHOWN = (1.0, 3.0, 5.0)  # qualities with images, of eight; the middle one is also shown whole
 CURVE = (1.0, 3.0, 5.0, 7.0, 8.0)  # qualities of the plot
 CROP = (128, 96)  # width and height of the details
 CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType({"coffee": (318, 222), "chelsea": (150, 60), "astronaut": (168, 70)})
-"""Upper left corners of the details (x, y): where the eye goes first."""
+"""Upper left corners of the details (x, y)."""
 
 INTRO = (
     "Each photograph was compressed to a .ltn file by the bundled neural codec (a mean-scale hyperprior that serves all "
-    "rates) and decompressed again. Sizes are those of the files. The JPEG beside it is the one of lowest quality that is "
-    "not smaller than our file (at most 95), so JPEG has at least as many bytes (4:2:0, optimised Huffman tables)."
+    "rates) and decompressed again. Sizes are those of the files. The JPEG next to it is the one of lowest quality that is "
+    "not smaller than our file (at most 95), so JPEG has at least as many bytes (4:2:0, optimized Huffman tables)."
 )
 
 
@@ -61,13 +61,13 @@ def _study(codec: Codec, photo: Photograph, folder: Path) -> _Study:
     subject = load_subject(photo.path, photo.name)
     encoders = {encoder.name: encoder for encoder in available()}
     shown = served(codec, SHOWN)
-    ours = [try_codec(codec, subject.picture, quality) for quality in served(codec, CURVE)]
+    ours = [try_codec(codec, subject.image, quality) for quality in served(codec, CURVE)]
     pairs = [_pair(encoders["JPEG"], subject, trial) for trial in ours if trial.setting in shown]
     written = [name for pair in pairs for name in _write(pair, photo.name, folder)]
-    others = [try_encoder(each, subject.picture, quality) for each in encoders.values() for quality in each.qualities[::2]]
-    height, width = subject.picture.pixels.shape[:2]
+    others = [try_encoder(each, subject.image, quality) for each in encoders.values() for quality in each.qualities[::2]]
+    height, width = subject.image.pixels.shape[:2]
     blocks: list[Block] = [
-        Gallery(_whole(subject.picture.pixels, pairs[len(pairs) // 2]), columns=3, narrowest=200),
+        Gallery(_whole(subject.image.pixels, pairs[len(pairs) // 2]), columns=3, narrowest=200),
         Gallery(_details(subject, pairs), columns=1 + len(pairs), narrowest=170),
         Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{name}" for name in written]),
     ]
@@ -81,7 +81,7 @@ def served(codec: Codec, qualities: Sequence[float]) -> list[float]:
 
 
 def _pair(jpeg: Encoder, subject: Subject, ours: Trial) -> _Pair:
-    match = match_size(jpeg, subject.picture, len(ours.data))
+    match = match_size(jpeg, subject.image, len(ours.data))
     return _Pair(ours, match, decode(match.data))
 
 
@@ -105,7 +105,7 @@ def _whole(original: Pixels, pair: _Pair) -> list[Figure]:
 
 def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
     """Details, enlarged: the original and ours from small to fine in one row, the JPEGs below."""
-    original = subject.picture.pixels
+    original = subject.image.pixels
 
     def detail(pixels: Pixels, title: str, caption: str) -> Figure:
         return Figure(webp_bytes(_crop(pixels, subject.name)), title, caption, pixelated=True)
@@ -148,16 +148,17 @@ def _numbers(original: Pixels, decoded: Pixels, data: bytes) -> str:
 def _summary(codec: Codec, studies: Sequence[_Study]) -> list[Part]:
     """Plot and tables over all photographs."""
     rows = tuple(measure(trial, study.subject, similarity=False) for study in studies for trial in study.trials)
-    report = RateDistortionResults(codec.name, codec.model_id, rows, {each.name: each.version for each in available()})
-    plot = Figure(report.plot(), caption="Rate against quality, means over these photographs.", alt="R-D curves")
-    rates = Part("Rate against quality, beside JPEG, WebP and AVIF", [plot, report.rate_table(), report.bd_table()])
+    versions = {each.name: each.version for each in available()}
+    found = RateDistortionResults(codec.name, codec.model_id, rows, versions, noun="photograph")
+    blocks: list[Block] = [found.figure(), found.rate_table(), found.bd_table()]
+    rates = Part("Rate against quality, compared with JPEG, WebP and AVIF", blocks)
     return [rates, Part("Time", [_timings(studies, served(codec, SHOWN)[1])])]
 
 
 def _timings(studies: Sequence[_Study], middle: float) -> Table:
     rows = []
     for study in studies:
-        height, width = study.subject.picture.pixels.shape[:2]
+        height, width = study.subject.image.pixels.shape[:2]
         trial = next(trial for trial in study.trials if trial.codec == OURS and trial.setting == middle)
         speeds = [f"{width * height / 1e6 / taken:.2f}" for taken in (trial.encode_seconds, trial.decode_seconds)]
         times = [f"{trial.encode_seconds:.3f}", f"{trial.decode_seconds:.3f}"]

@@ -20,7 +20,7 @@ from latens.errors import Corrupt, ModelError, ModelMismatch
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
-from latens.settings import decode
+from latens.settings import SettingsError, decode
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.format import QUALITY_STEPS, CodedPicture, StreamInfo, inspect_stream, read_picture_file
 from latens.systems.image_codec.model import MeanScaleHyperprior
@@ -44,7 +44,7 @@ class Encoded(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Rate by the model's probabilities, without a file, and the quality of the decoded 8-bit picture."""
+    """Rate by the model's probabilities, without a file, and the quality of the decoded 8-bit image."""
 
     bits_y: float
     bits_z: float
@@ -57,6 +57,9 @@ class ImageCodec(Stages):
 
     `quality` runs from 1 to the number of rates of the model, in steps of 1/256. Files name the model that wrote them.
     """
+
+    def __repr__(self) -> str:
+        return f"ImageCodec({self.name}, weights {self.model_id[:12]}, {self.device}, quality 1 to {self.best_quality:g})"
 
     def compress(
         self,
@@ -119,9 +122,9 @@ class ImageCodec(Stages):
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
     def decompress(self, blob: bytes | str | Path, *, partial: bool = False) -> Image.Image:
-        """The picture of a file's bytes or path (PIL mode L, LA, RGB or RGBA).
+        """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA).
 
-        With `partial`, lost bands of a damaged file are filled with what the hyper-latent expects there, and
+        With `partial`, lost bands of a damaged file are filled with the means that the hyper-latent predicts there, and
         `.info["latens_damaged"]` names the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
         """
         data = blob if isinstance(blob, bytes) else read_bytes(Path(blob), limit=StreamLimits().file_bytes)
@@ -173,10 +176,10 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
             "this folder holds no image codec ready for coding", where=str(folder), hint="train it with `latens train`"
         )
     try:
-        model = MeanScaleHyperprior(decode(HyperpriorConfig, found.config["model"], where=str(folder)))
+        model = MeanScaleHyperprior(decode(HyperpriorConfig, found.config["model"], where="config.json", path="model"))
         model.load_state_dict(found.weights)
         coding = FrozenCoding.from_tensors(found.config["coding"], found.coding, place)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, SettingsError) as error:
         what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
         raise ModelError(what, where=str(folder), hint="save or train the model again") from None
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
@@ -189,7 +192,7 @@ def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if (image.height, image.width) != size or image.mode != "L":
-                raise Corrupt("the alpha channel does not fit the picture", section="alpha channel")
+                raise Corrupt("the alpha channel does not fit the image", section="alpha channel")
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         if partial:

@@ -1,20 +1,25 @@
-"""The image codec as a system: what everything else knows of it."""
+"""The image codec as a system: training, application, evaluation, timing, tables, figures and demo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
-from latens.contract import Evaluation, Example, System
+from latens.contract import Artifact, Evaluation, Example, System
 from latens.data.images import Pixels, read_picture, write_image
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.bench import Case
-from latens.systems.image_codec.artifacts import ARTIFACTS
+from latens.experiments.report import Report
+from latens.inference.page import Block, Figure
+from latens.systems.image_codec import figures, tables
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.demo import section
 from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
@@ -23,6 +28,7 @@ from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.objective import RateDistortion
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.recipes import RECIPES, CodecTraining
+from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
 LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the rest decides which symbols are sent
@@ -35,13 +41,15 @@ def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
     model = MeanScaleHyperprior(config.model)
     if config.objective.rounding == "hard":
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(LEARN_HARD))
-    return Trainable(
-        model,
-        RateDistortion(config.objective, config.model.lambdas),
-        CropData([source.path for source in sources], config.data, config.run.seed),
-    )
+        freeze_encoder(model)
+    objective = RateDistortion(config.objective, config.model.lambdas)
+    return Trainable(model, objective, CropData(sources, config.data, config.run.seed))
+
+
+def freeze_encoder(model: nn.Module) -> None:
+    """Leaves only the decoder and the entropy model to be trained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(LEARN_HARD))
 
 
 def example(folder: Path) -> Example:
@@ -98,6 +106,52 @@ def bench_photograph(size: tuple[int, int]) -> Pixels:
     """The bundled photograph of a cup of coffee at width x height, uint8 (H, W, 3)."""
     image = Image.fromarray(read_picture(photographs()[0].path).pixels)
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+
+
+# ---------------------------------------------------------------------------------------------------------- artifacts
+
+DRAWN: Mapping[str, Callable[[], bytes]] = MappingProxyType(
+    {"figure5.3.1": figures.two_class_figure, "figure5.3.2": figures.three_class_figure}
+)
+MEASURED: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
+    {
+        "methods": tables.methods,
+        "table5.4.1": tables.temperature,
+        "table5.4.2": tables.interpolation,
+        "table5.4.3": tables.three_classes,
+        "figure5.4.1": figures.overall,
+        "figure5.4.2": figures.rate_early,
+        "figure5.4.3": figures.semi_multi_rate_pruned,
+        "figure5.4.4": figures.qualitative,
+        "figureC.1": figures.interpolation,
+        "figureC.2": figures.rate,
+        "figureC.3": figures.rate_late,
+        "figureC.4": figures.semi_multi_rate,
+    }
+)
+
+
+def drawn(name: str, lab: CodecLab) -> Report:
+    """A figure that needs no model and no images."""
+    figure = Figure(DRAWN[name](), artifact_title(name))
+    return Report(name=name, title=artifact_title(name), about="probabilities of the rounding laws", blocks=[figure])
+
+
+def measured(name: str, lab: CodecLab) -> Report:
+    """A table or figure of refinement runs. Raises UsageError without data, InputError for images below the crop."""
+    study = Study(lab)
+    return study.report(name, artifact_title(name), MEASURED[name](study))
+
+
+def artifact_title(name: str) -> str:
+    """The name in words: table5.4.1 is "Table 5.4.1"."""
+    return name.replace("figure", "Figure ").replace("table", "Table ").replace("methods", "Methods of refinement")
+
+
+ARTIFACTS: Mapping[str, Artifact[ImageCodec, CodecScale]] = MappingProxyType(
+    {name: Artifact(make=partial(drawn, name), scales=SCALES) for name in DRAWN}
+    | {name: Artifact(make=partial(measured, name), scales=SCALES) for name in MEASURED}
+)
 
 
 SYSTEM = System[CodecTraining, ImageCodec](
