@@ -88,7 +88,7 @@ def train(target: Path, scratch: Path) -> None:
 
 def latent_hashes(codec: ImageCodec, blob: bytes) -> dict[str, str]:
     """SHA-256 of the decoded integers."""
-    symbols, _ = codec._decode_symbols(read_picture_file(blob), partial=False)
+    symbols, _ = codec.decode_symbols(read_picture_file(blob), partial=False)
     means = symbols.parameters.mean.double() * 1024
     assert torch.equal(means, means.round())
     parts = {"z": symbols.z, "y": symbols.y, "mean": means}

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class CropData:
     """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and turned.
 
-    Photographs that cannot be read or are smaller than `crop` are left out with a warning. Raises UsageError for a source
-    that is no path, UnreadableInput for a path that is no folder and when no photograph is left.
+    Photographs that cannot be read or are smaller than `crop` are left out with a warning. Where none is held out,
+    the training photographs validate, with a warning. Raises UsageError for a source that is no path, UnreadableInput for a
+    path that is no folder and when no photograph is left.
     """
 
     def __init__(self, sources: Sequence[Source], config: CropConfig, seed: int) -> None:
@@ -35,15 +36,15 @@ class CropData:
         held_out = [path for path in paths if place_of(path.name) < config.validation_share]
         chosen = set(held_out) if len(held_out) < len(paths) else set(paths[:1])
         self.train = load_photographs([path for path in paths if path not in chosen] or paths, config.crop)
-        self.held_out = load_photographs([path for path in paths if path in chosen] or paths, config.crop)
+        self.held_out = load_photographs([path for path in paths if path in chosen], config.crop)
         if not self.train:
             raise UnreadableInput(
                 f"no photograph of at least {config.crop} x {config.crop} pixels",
                 where=", ".join(map(str, sources)),
                 hint=f"give a folder with files ending in {', '.join(sorted(PICTURE_ENDINGS))}",
             )
-        if not self.held_out:
-            logger.warning("every held-out photograph was left out: validation uses the training photographs")
+        if not self.held_out or len(paths) == 1:
+            logger.warning("no photograph is held out: validation uses the training photographs")
             self.held_out = self.train
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The image codec's section of the demo, on a small photograph and a codec that is known."""
+"""The image codec's section of the demo, on a small photograph and a codec with known results."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latens.inference.demo import Photograph
 from PIL import Image
 
+from latens.data.samples import Photograph
 from latens.inference.page import Figure, Gallery, Links, Page, Section
 from latens.metrics.image import psnr
-from latens.systems.image_codec.demo import CROP, CURVE, SHOWN, show
+from latens.systems.image_codec.demo import CROP, CURVE, SHOWN
+from latens.systems.image_codec.demo import section as show
 
 
 def make(disguise: Any, album: Path, out: Path) -> Section:
