@@ -1,7 +1,7 @@
 """Import of CompressAI `mbt2018_mean` checkpoints: the architecture of `model.py` under other names.
 
 Besides names, three things differ. CompressAI's hyper-synthesis gives the scale before the mean. The settings of its
-GDN reparametrisation travel as buffers. And it rounds z from a trained entry of `quantiles`, where we round from the
+GDN reparametrization are buffers. And it rounds z from a trained entry of `quantiles`, where we round from the
 median of the prior; the prior is tilted until the two agree (`tilted`).
 """
 
@@ -86,7 +86,7 @@ def import_checkpoint(path: Path, out_folder: Path) -> HyperpriorConfig:
 
 
 def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
-    """A photograph in [0, 1], cut to the multiple of 64 that the transforms need."""
+    """A photograph in [0, 1], its sides cut to multiples of 64, as the transforms need."""
     pixels = read_picture(path).pixels
     height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
     return to_tensor(pixels[:height, :width])
@@ -120,7 +120,7 @@ def convert_compressai(state: Mapping[str, Any]) -> tuple[HyperpriorConfig, dict
 
 
 def parse_checkpoint(blob: bytes, *, safetensors: bool) -> Mapping[str, Any]:
-    """What a safetensors file, or one of `torch.save`, holds; no code in it is run.
+    """Contents of a safetensors file, or one of `torch.save`; no code in it is run.
 
     Raises UnreadableInput for bytes that are damaged or hold more than tensors and plain values, and LimitExceeded for
     an archive that unpacks to more than 1 GiB.
@@ -211,24 +211,24 @@ def gdn_root(raw: Tensor, source: Mapping[str, Tensor], origin: str) -> Tensor:
     floor = ours**2 - PEDESTAL
     value = raw.double().clamp_min(bound).square() - pedestal
     if bool((value < floor * (1 - 1e-6) - 1e-12).any()):
-        raise ModelError(f"'{origin}' goes below {floor:g}, which our normalisation does not allow", hint=_HINT)
+        raise ModelError(f"'{origin}' goes below {floor:g}, which our normalization does not allow", hint=_HINT)
     same = abs(pedestal - PEDESTAL) <= 1e-6 * PEDESTAL and abs(bound - ours) <= 1e-6 * ours
     return raw if same else (value + PEDESTAL).sqrt().float()
 
 
-def tilted(weights: Mapping[str, Tensor], centres: Float[Tensor, "C"]) -> dict[str, Tensor]:
+def tilted(weights: Mapping[str, Tensor], centers: Float[Tensor, "C"]) -> dict[str, Tensor]:
     """Last bias of the prior, changed so that each channel's median is the point CompressAI rounds from.
 
-    `centres` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
+    `centers` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
     would be rounded differently. Channels beyond both `MAX_TILT` and `MAX_WAY` come from a training without the
     auxiliary loss: they keep the prior and are rounded from its true median, which costs no rate.
     """
-    prior = FactorizedPrior(len(centres))
+    prior = FactorizedPrior(len(centers))
     prior.load_state_dict({name.removeprefix("prior."): x for name, x in weights.items() if name.startswith("prior.")})
     name = f"biases.{len(prior.biases) - 1}"
     with torch.no_grad():
-        way = (centres - prior.medians())[:, None, None]
-        tilt = prior.double().logits(centres.double()[:, None, None])
+        way = (centers - prior.medians())[:, None, None]
+        tilt = prior.double().logits(centers.double()[:, None, None])
         near = (tilt.abs() <= MAX_TILT) | (way.abs() <= MAX_WAY)
         changed = prior.get_parameter(name) - tilt.where(near, torch.zeros_like(tilt))
     return {f"prior.{name}": changed.float()}

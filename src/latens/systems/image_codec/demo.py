@@ -1,4 +1,4 @@
-"""The image codec's part of `latens demo`: photographs compressed and decompressed, beside JPEG of the same size."""
+"""The image codec's part of `latens demo`: photographs compressed and decompressed, and JPEG of the same size."""
 
 from __future__ import annotations
 

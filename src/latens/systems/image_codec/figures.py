@@ -235,7 +235,7 @@ def three_class_curves() -> list[ProbabilityCurve]:
 
 
 def two_class_figure() -> bytes:
-    """Figure 5.3.1 as a PNG: solid lines for the floor, dotted ones for the ceiling, one colour a law."""
+    """Figure 5.3.1 as a PNG: solid lines for the floor, dotted ones for the ceiling, one color a law."""
     names = list(NAMES.values())
     lines = [
         Line("" if curve.integer else curve.name, curve.v, curve.probability, names.index(curve.name), "-:"[curve.integer])
@@ -245,7 +245,7 @@ def two_class_figure() -> bytes:
 
 
 def three_class_figure() -> bytes:
-    """Figure 5.3.2 as a PNG: one colour an integer, solid, dashed and dotted lines for the settings of (r, n)."""
+    """Figure 5.3.2 as a PNG: one color an integer, solid, dashed and dotted lines for the settings of (r, n)."""
     curves = three_class_curves()
     names = list(dict.fromkeys(curve.name for curve in curves))
     lines = []

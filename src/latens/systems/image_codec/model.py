@@ -5,10 +5,10 @@
                     |                  z_hat --hyper_synthesis--> mean, scale of y
                     `-- round(y - mean) + mean = y_hat --synthesis--> x_hat
 
-The `compact` transforms are ours, for CPUs: the picture is folded 4 x 4 into channels, so that no layer works at half the
-size, and a linear path that starts at the cosine transform of 16 x 16 blocks runs beside the deep one (as the shortcuts of
-Li et al. 2025, "On disentangled training for nonlinear transform in learned image compression"). A training run starts as
-a block-transform codec and improves on it.
+The `compact` transforms are ours, for CPUs: the image is folded 4 x 4 into channels, so that no layer works at half the
+size, and a linear path that starts at the cosine transform of 16 x 16 blocks runs in parallel with the deep one (as the
+shortcuts of Li et al. 2025, "On disentangled training for nonlinear transform in learned image compression"). A training
+run starts as a block-transform codec and improves on it.
 
 Letters: B batch, N hidden channels, M latent channels, H W image size (multiples of 64), h w = H/16 W/16.
 """
@@ -30,7 +30,7 @@ from latens.nn.init import small
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig
 
-BLOCK_GAIN = 10.0  # quantisation steps per unit of intensity at the middle rate, when training starts
+BLOCK_GAIN = 10.0  # quantization steps per unit of intensity at the middle rate, when training starts
 
 
 class Reconstruction(NamedTuple):
@@ -90,7 +90,7 @@ class MeanScaleHyperprior(nn.Module):
     def rounded(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
     ) -> Reconstruction:
-        """Test-time pass: rates and picture of latents rounded to integers from the prior's median and y's mean.
+        """Test-time pass: rates and image of latents rounded to integers from the prior's median and y's mean.
 
         With `rate_weight` y is rounded by `codes.entropy.round_for_rate`, as the encoder of files does.
         """
@@ -110,7 +110,7 @@ class MeanScaleHyperprior(nn.Module):
         return (self.hyper_analysis(y).float() - medians).round() + medians
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-        """Y in units of the quantisation step that `quality` asks for."""
+        """Y in units of the quantization step that `quality` asks for."""
         y = self.analysis(image)
         return y if self.gains is None else y * self.gains.forward_gain(quality)
 
