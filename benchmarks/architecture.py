@@ -1,6 +1,6 @@
 """Counts of the code: files and lines by package, imports, upward imports and import circles (TYPE_CHECKING included).
 
-    python benchmarks/architecture.py src/latens
+python benchmarks/architecture.py src/latens
 """
 
 from __future__ import annotations

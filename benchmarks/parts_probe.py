@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from latens.systems.parts.probes import FROZEN, ProbeConfig, run_probe, split_sets
+from latens.systems.parts.sources import open_set
 
 from latens.inference.page import Table
 from latens.systems.parts.encoder import resnet_encoder
-from latens.systems.parts.probes import FROZEN, ProbeConfig, run_probe, split_sets
-from latens.systems.parts.sources import open_set
 
 SIZE, BLOCKS = 32, 2
 

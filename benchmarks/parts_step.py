@@ -20,12 +20,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from latens.systems.parts.bench import BATCH, CIFAR_STEPS
 from torch import Tensor, nn
 
 from latens.codes.gaussian import gaussian_kl, sample_gaussian
 from latens.codes.parts import place_parts
 from latens.inference.page import Table
-from latens.systems.parts.bench import BATCH, CIFAR_STEPS
 from latens.systems.parts.config import LossConfig, PartsConfig
 from latens.systems.parts.model import BetaVAE, PatchVAE, Reconstruction
 from latens.systems.parts.objective import Elbo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +11,23 @@ import torch
 from PIL import Image
 
 from latens.hub import save_model
-from latens.systems.parts.config import PartsConfig
+from latens.settings import to_dict
+from latens.systems.parts.baselines import build_model
+from latens.systems.parts.config import Kind, PartsConfig
 from latens.systems.parts.model import PatchVAE
 from latens.systems.parts.predict import Parts, load
-from latens.systems.parts.rivals import build_model
 
 SIZES = PartsConfig(size=16, encoder="local", parts=4, appearance=3)
 
 
-def save_untrained(folder: Path, kind: str) -> Path:
+def save_untrained(folder: Path, kind: Kind) -> Path:
     """A model with seeded weights; the occurrence head of a PatchVAE is scaled up so that parts do occur."""
     torch.manual_seed(0)
     model = build_model(replace(SIZES, kind=kind))
     if isinstance(model, PatchVAE):
         with torch.no_grad():
             model.occurrence.weight.mul_(4)
-    save_model(folder, {"system": "parts", "model": asdict(model.config)}, dict(model.state_dict()))
+    save_model(folder, {"system": "parts", "model": to_dict(model.config)}, dict(model.state_dict()))
     return folder
 
 

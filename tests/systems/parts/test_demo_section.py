@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from latens.inference.demo import Photograph, write_demo
 from PIL import Image
 
-from latens import catalogue
-from latens.hub import load_model
+from latens.data.samples import Photograph
+from latens.experiments.demo import write_demo
 from latens.inference.page import Figure, Links, Table
 from latens.systems.parts import demo
 from latens.systems.parts.gallery import PRESENT, peaks
@@ -30,10 +28,8 @@ def photos(tmp_path: Path) -> list[Photograph]:
 
 
 def test_maps_patches_and_links(parts: Parts, photos: list[Photograph], tmp_path: Path) -> None:
-    said: list[str] = []
-    section = demo.show(parts, tmp_path / "parts", photos=photos, progress=said.append)
+    section = demo.section(parts, tmp_path / "parts", photos=photos)
     assert [part.heading for part in section.parts] == ["Plain (made here)", "Other (made here)"]
-    assert len(said) == 2
     for photo, part in zip(photos, section.parts, strict=True):
         maps, patches, table, links = part.blocks
         assert isinstance(maps, Figure)
@@ -67,15 +63,7 @@ def test_a_gallery_of_one_picture_agrees_with_its_map(parts: Parts, photos: list
         assert all(code.occurrence[gallery.part][patch.cell] == patch.score for patch in gallery.patches)
 
 
-def test_the_section_appears_with_weights_in_the_catalogue(
-    parts_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = replace(
-        catalogue.MODELS["image_codec"], name="parts", system="parts", folder=parts_folder,
-        sha256=load_model(parts_folder).sha256,
-    )  # fmt: skip
-    for module in ("latens.catalogue", "latens.systems.parts.predict"):
-        monkeypatch.setattr(f"{module}.MODELS", {"parts": entry})
-    report = write_demo(tmp_path, device="cpu")
+def test_the_section_is_on_the_page(parts: Parts, photos: list[Photograph], tmp_path: Path) -> None:
+    report = write_demo(tmp_path, [("parts", lambda folder: demo.section(parts, folder, photos=photos))])
     assert set(report.seconds) == {"parts"}
     assert "Parts that repeat, found without labels" in report.page.read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ import torch
 
 from latens.errors import UsageError
 from latens.systems.parts.discovery import Discovery, best_thresholds, discover, finely
-from latens.systems.parts.measure import Tally, best_assignment, mean_iou, part_iou
 from latens.systems.parts.predict import Parts
-from latens.systems.parts.simulate import COLOURS, KINDS, simulate_scenes
+from latens.systems.parts.simulator.motifs import COLOURS, KINDS, simulate_scenes
+from latens.systems.parts.statistics import Tally, best_assignment, mean_iou, part_iou
 
 
 def test_scenes_are_a_function_of_seed_and_number() -> None:

@@ -9,8 +9,17 @@ import pytest
 from PIL import Image
 
 from latens.systems.parts.drawing import BEYOND, MARK, average, boxed, marked
-from latens.systems.parts.gallery import Found, PartGallery, cut, cut_galleries, one_a_picture, surroundings, within_picture
-from latens.systems.parts.predict import PartCode, Parts, pictures
+from latens.systems.parts.gallery import (
+    Occurrence,
+    PartCode,
+    PartGallery,
+    cut,
+    cut_galleries,
+    one_a_picture,
+    surroundings,
+    within_picture,
+)
+from latens.systems.parts.predict import Parts, pictures
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +72,23 @@ def test_the_box_is_the_cell() -> None:
         for column in range(12):
             pixels[10 * row : 10 * row + 10, 10 * column : 10 * column + 10] = (row, column, 0)
     for cell in ((4, 5), (0, 0), (7, 11), (0, 6)):
-        patch = cut(pixels, (8, 12), Found(0, cell, 1.0))
+        patch = cut(pixels, (8, 12), Occurrence(0, cell, 1.0))
         left, top, right, bottom = patch.box
         assert (right - left, bottom - top) == (10, 10)
         assert (patch.pixels[top:bottom, left:right] == (*cell, 0)).all()
-    assert cut(pixels, (8, 12), Found(0, (4, 5), 1.0)).pixels.shape == (50, 50, 3)
-    assert cut(pixels, (8, 12), Found(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # what is beyond the corner is missing
-    assert cut(pixels[:1, :1], (2, 2), Found(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
+    assert cut(pixels, (8, 12), Occurrence(0, (4, 5), 1.0)).pixels.shape == (50, 50, 3)
+    assert cut(pixels, (8, 12), Occurrence(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # what is beyond the corner is missing
+    assert cut(pixels[:1, :1], (2, 2), Occurrence(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
 
 
 def test_patches_of_large_pictures_are_small() -> None:
     pixels = np.zeros((800, 1200, 3), np.uint8)
     pixels[400:500, 500:600] = 200
     for cell, shape, box in (((4, 5), (160, 160), (64, 64, 96, 96)), ((0, 0), (96, 96), (0, 0, 32, 32))):
-        patch = cut(pixels, (8, 12), Found(0, cell, 1.0))
+        patch = cut(pixels, (8, 12), Occurrence(0, cell, 1.0))
         assert patch.pixels.shape == (*shape, 3)
         assert patch.box == box
-    inside = cut(pixels, (8, 12), Found(0, (4, 5), 1.0)).pixels.copy()
+    inside = cut(pixels, (8, 12), Occurrence(0, (4, 5), 1.0)).pixels.copy()
     assert inside[67:93, 67:93].min() > 190
     inside[61:99, 61:99] = 0
     assert inside.max() < 10
@@ -88,7 +97,7 @@ def test_patches_of_large_pictures_are_small() -> None:
 def test_a_drawn_patch_has_its_cell_in_the_middle_also_at_the_border() -> None:
     pixels = np.full((80, 80, 3), 90, np.uint8)
     pixels[:10, :10] = 200
-    tile = marked(cut(pixels, (8, 8), Found(0, (0, 0), 1.0)), 100)
+    tile = marked(cut(pixels, (8, 8), Occurrence(0, (0, 0), 1.0)), 100)
     assert tile.shape == (100, 100, 3)
     assert (tile[43:57, 43:57] == 200).all()
     assert (tile[40, 40:60] == MARK).all()

@@ -11,27 +11,29 @@ import pytest
 import torch
 from torch import nn
 
-from latens.errors import InputError, UsageError
-from latens.systems.parts import probes
-from latens.systems.parts.dataset import Squares
-from latens.systems.parts.encoder import local_encoder, resnet_encoder
-from latens.systems.parts.probes import (
+from latens.data.labeled import open_set
+from latens.data.squares import Squares
+from latens.errors import InputError
+from latens.experiments import probes
+from latens.experiments.probes import (
     FROZEN,
     PROBES,
+    Probe,
     ProbeConfig,
     Splits,
-    decisive,
+    cache_key,
     embed,
     fingerprint,
     linear,
     logistic_regression,
     nearest,
     partly_frozen,
-    right_among,
     run_probe,
     split_sets,
+    top_k_correct,
 )
-from latens.systems.parts.sources import open_set
+from latens.settings import SettingsError
+from latens.systems.parts.encoder import local_encoder, resnet_encoder
 
 QUICK = ProbeConfig(epochs=2, batch=8, validation_share=0.3)
 
@@ -42,7 +44,7 @@ def splits(labelled: Path) -> Splits:
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_every_probe_leaves_the_encoder_as_it_is_and_can_be_repeated(name: str, splits: Splits) -> None:
+def test_every_probe_leaves_the_encoder_as_it_is_and_can_be_repeated(name: Probe, splits: Splits) -> None:
     torch.manual_seed(0)
     encoder = local_encoder()
     before = copy.deepcopy(encoder.state_dict())
@@ -125,7 +127,7 @@ def test_linear_and_nearest_choose_on_validation() -> None:
         assert (turned.chosen, turned.validation) == (kept.chosen, kept.validation)
         assert turned.test == pytest.approx(100 - kept.test)
         repeated = probe([sets[0], sets[0], sets[2]], [noisy, noisy, labels[2]], 2)
-        assert (repeated.chosen, repeated.validation) == ({linear: "penalty 0.001", nearest: "1 neighbours"}[probe], 100)
+        assert (repeated.chosen, repeated.validation) == ({linear: "penalty 0.001", nearest: "1 neighbors"}[probe], 100)
         assert repeated.chosen != kept.chosen
 
 
@@ -155,13 +157,13 @@ def test_fingerprints_tell_sets_apart(labelled: Path) -> None:
     assert fingerprint(found) == fingerprint(open_set(labelled))
     assert fingerprint(replace(found, name="moved")) == fingerprint(found)
     assert len({fingerprint(one) for one in [found, *other]}) == 5
-    assert decisive("conv1", QUICK) != decisive("conv1", replace(QUICK, precision="no"))
-    assert decisive("knn", QUICK) == decisive("knn", replace(QUICK, epochs=7))
+    assert cache_key("conv1", QUICK) != cache_key("conv1", replace(QUICK, precision="no"))
+    assert cache_key("knn", QUICK) == cache_key("knn", replace(QUICK, epochs=7))
 
 
-def test_right_among_counts_the_first_few() -> None:
+def test_top_k_correct_counts_the_first_few() -> None:
     scores = torch.tensor([[0.1, 0.5, 0.4], [0.9, 0.0, 0.1]])
-    assert [right_among(scores, torch.tensor([2, 1]), k) for k in (1, 2, 3)] == [0, 1, 2]
+    assert [top_k_correct(scores, torch.tensor([2, 1]), k) for k in (1, 2, 3)] == [0, 1, 2]
 
 
 def test_features_are_pooled_to_at_most_so_many_cells(labelled: Path) -> None:
@@ -173,10 +175,8 @@ def test_features_are_pooled_to_at_most_so_many_cells(labelled: Path) -> None:
 
 def test_bad_requests_are_refused(labelled: Path, splits: Splits) -> None:
     plain = open_set(labelled / "a")
-    with pytest.raises(InputError, match="labelled"):
+    with pytest.raises(InputError, match="labeled"):
         split_sets(plain, plain, 16, 0.1)
-    with pytest.raises(UsageError, match="no probe"):
-        run_probe("conv9", local_encoder(), splits, QUICK)
-    with pytest.raises(UsageError, match="0 epochs"):
-        run_probe("conv1", local_encoder(), splits, replace(QUICK, epochs=0))
+    with pytest.raises(SettingsError, match="epochs"):
+        replace(QUICK, epochs=0)
     assert set(FROZEN) < set(PROBES)

@@ -10,21 +10,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from latens.data.source import Source
 from latens.errors import UsageError
-from latens.systems.parts.agreement import (
-    Agreeing,
-    cut_out,
-    mutual_information,
-    parts_alike,
-    random_view,
-    recoloured,
-    views_apart,
-)
+from latens.systems.parts.build import build
 from latens.systems.parts.config import LossConfig, PartsConfig
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo
 from latens.systems.parts.recipes import tiny
-from latens.systems.parts.trainable import build
+from latens.systems.parts.two_views import (
+    TwoViews,
+    cut_out,
+    iic_loss,
+    mutual_information,
+    nt_xent_loss,
+    random_view,
+    recolored,
+)
 
 SIZES = PartsConfig(size=16, encoder="local", parts=4, appearance=3)
 
@@ -57,14 +58,14 @@ def test_some_views_are_grey_and_none_moves_its_pixels() -> None:
     torch.manual_seed(2)
     image = torch.zeros(200, 3, 8, 8)
     image[:, :, 2:5, 3:6] = torch.tensor([0.6, 0.4, 0.3])[None, :, None, None]
-    found = recoloured(image)
+    found = recolored(image)
     grey = (found.amax(1) - found.amin(1)).amax((1, 2)) < 1e-6
     assert 0.1 < float(grey.float().mean()) < 0.3
     inside = found[:, :, 2:5, 3:6]
     assert torch.allclose(inside, inside.mean((2, 3), keepdim=True).expand_as(inside), atol=1e-6)
 
 
-def test_views_apart_is_the_formula() -> None:
+def test_nt_xent_loss_is_the_formula() -> None:
     torch.manual_seed(3)
     a, b = torch.randn(3, 5), torch.randn(3, 5)
     both = [*a, *b]
@@ -72,25 +73,25 @@ def test_views_apart_is_the_formula() -> None:
     for i in range(6):
         scores = [math.exp(float(F.cosine_similarity(both[i], both[j], dim=0)) / 0.3) for j in range(6)]
         expected -= math.log(scores[(i + 3) % 6] / (sum(scores) - scores[i]))
-    assert float(views_apart(a, b, 0.3)) == pytest.approx(expected / 6, rel=1e-5)
-    assert float(views_apart(a[:1], b[:1], 0.3)) == pytest.approx(0, abs=1e-6)
+    assert float(nt_xent_loss(a, b, 0.3)) == pytest.approx(expected / 6, rel=1e-5)
+    assert float(nt_xent_loss(a[:1], b[:1], 0.3)) == pytest.approx(0, abs=1e-6)
 
 
 def test_both_are_exact_under_autocast() -> None:
     torch.manual_seed(5)
     maps = [(torch.randn(2, 4, 6, 6) / 4).softmax(1) for _ in range(2)]
     vectors = [torch.randn(6, 8) for _ in range(2)]
-    exact = mutual_information(maps[0], maps[1]), views_apart(vectors[0], vectors[1], 0.2)
+    exact = mutual_information(maps[0], maps[1]), nt_xent_loss(vectors[0], vectors[1], 0.2)
     with torch.autocast("cpu", torch.bfloat16):
-        found = mutual_information(maps[0], maps[1]), views_apart(vectors[0], vectors[1], 0.2)
+        found = mutual_information(maps[0], maps[1]), nt_xent_loss(vectors[0], vectors[1], 0.2)
     assert found == exact
 
 
 def test_views_that_agree_alone_are_told_apart_best() -> None:
     eye = torch.eye(8)
-    assert float(views_apart(eye, eye, 0.1)) < 0.01
+    assert float(nt_xent_loss(eye, eye, 0.1)) < 0.01
     same = torch.ones(8, 8)
-    assert float(views_apart(same, same, 0.1)) == pytest.approx(math.log(15), rel=1e-5)
+    assert float(nt_xent_loss(same, same, 0.1)) == pytest.approx(math.log(15), rel=1e-5)
 
 
 def test_mutual_information_is_the_formula() -> None:
@@ -119,7 +120,7 @@ def test_parts_that_say_most_are_sure_even_and_compact() -> None:
     assert told[3] == pytest.approx(0, abs=1e-5)
 
 
-def test_constancy_trains_where_parts_are() -> None:
+def test_iic_trains_where_parts_are() -> None:
     torch.manual_seed(8)
     model = PatchVAE(replace(SIZES, categorical=True))
     image = torch.rand(8, 3, 32, 32)
@@ -132,16 +133,16 @@ def test_constancy_trains_where_parts_are() -> None:
         assert model.occurrence.weight.grad is not None
         return model.occurrence.weight.grad.clone()
 
-    assert not torch.allclose(slope(LossConfig(constancy=0.5)), slope(LossConfig()))
-    validated = Elbo(LossConfig(constancy=0.5)).validate(model.eval(), [{"image": image}])
+    assert not torch.allclose(slope(LossConfig(iic_weight=0.5)), slope(LossConfig()))
+    validated = Elbo(LossConfig(iic_weight=0.5)).validate(model.eval(), [{"image": image}])
     plain = Elbo(LossConfig()).validate(model, [{"image": image}])
-    assert validated["loss"] == pytest.approx(plain["loss"] - 0.5 * validated["parts_alike"], rel=1e-4)
+    assert validated["loss"] == pytest.approx(plain["loss"] - 0.5 * validated["iic"], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [PatchVAE, BetaVAE])
-def test_agreement_trains_the_encoder_and_is_not_shipped(kind: type[PatchVAE] | type[BetaVAE]) -> None:
+def test_contrastive_loss_trains_the_encoder_and_is_not_shipped(kind: type[PatchVAE] | type[BetaVAE]) -> None:
     torch.manual_seed(4)
-    model = Agreeing(kind(SIZES))
+    model = TwoViews(kind(SIZES))
     image = torch.rand(8, 3, 16, 16)
     weight = next(model.generator.encoder.parameters())
 
@@ -153,24 +154,24 @@ def test_agreement_trains_the_encoder_and_is_not_shipped(kind: type[PatchVAE] | 
         assert weight.grad is not None
         return weight.grad.clone()
 
-    config = LossConfig(agreement=0.5)
-    assert not torch.allclose(slope(config), slope(replace(config, agreement=0.0)))
-    assert "views_apart" in Elbo(config).validate(model.eval(), [{"image": image}])
+    config = LossConfig(contrastive_weight=0.5)
+    assert not torch.allclose(slope(config), slope(replace(config, contrastive_weight=0.0)))
+    assert "nt_xent" in Elbo(config).validate(model.eval(), [{"image": image}])
     assert set(Elbo(config).export(model, []).weights) == set(model.generator.state_dict())
 
 
 def test_validation_of_views_can_be_repeated() -> None:
     torch.manual_seed(6)
-    model = Agreeing(PatchVAE(SIZES)).eval()
+    model = TwoViews(PatchVAE(SIZES)).eval()
     batches = [{"image": torch.rand(8, 3, 16, 16)}, {"image": torch.rand(3, 3, 16, 16)}]
-    objective = Elbo(LossConfig(agreement=0.5))
+    objective = Elbo(LossConfig(contrastive_weight=0.5))
     assert objective.validate(model, batches) == objective.validate(model, batches)
 
 
 def test_a_discriminator_and_a_second_view_are_refused(labelled: Path) -> None:
-    config = replace(tiny(), objective=LossConfig(adversarial=1.0, agreement=1.0))
-    with pytest.raises(UsageError, match="cannot be had together"):
-        build(config, [labelled])
+    config = replace(tiny(), objective=LossConfig(adversarial=1.0, contrastive_weight=1.0))
+    with pytest.raises(UsageError, match="exclude each other"):
+        build(config, [Source("", str(labelled))])
 
 
 @pytest.mark.parametrize(
@@ -181,10 +182,10 @@ def test_a_discriminator_and_a_second_view_are_refused(labelled: Path) -> None:
         (replace(SIZES, categorical=True), "no cell"),
     ],
 )
-def test_constancy_needs_one_part_a_cell_and_cells_inside(model: PartsConfig, said: str, labelled: Path) -> None:
-    config = replace(tiny(), model=model, objective=LossConfig(constancy=1.0))
+def test_iic_needs_one_part_a_cell_and_cells_inside(model: PartsConfig, said: str, labelled: Path) -> None:
+    config = replace(tiny(), model=model, objective=LossConfig(iic_weight=1.0))
     with pytest.raises(UsageError, match=said):
-        build(config, [labelled])
+        build(config, [Source("", str(labelled))])
 
 
 def test_parts_are_not_compared_at_the_border() -> None:
@@ -199,7 +200,7 @@ def test_parts_are_not_compared_at_the_border() -> None:
     assert float(mutual_information(known, known)) > 0.05
     model.encoder = Fixed(features)  # type: ignore[assignment]
     with torch.no_grad():
-        assert float(parts_alike(model, features, torch.rand(4, 3, 64, 64))) == pytest.approx(0, abs=1e-5)
+        assert float(iic_loss(model, features, torch.rand(4, 3, 64, 64))) == pytest.approx(0, abs=1e-5)
 
 
 class Fixed(torch.nn.Module):
@@ -214,6 +215,6 @@ class Fixed(torch.nn.Module):
 
 
 def test_losses_that_a_kind_does_not_have_are_refused(labelled: Path) -> None:
-    config = replace(tiny(), model=replace(SIZES, kind="mae"), objective=LossConfig(agreement=1.0))
+    config = replace(tiny(), model=replace(SIZES, kind="mae"), objective=LossConfig(contrastive_weight=1.0))
     with pytest.raises(UsageError, match="kind mae"):
-        build(config, [labelled])
+        build(config, [Source("", str(labelled))])
