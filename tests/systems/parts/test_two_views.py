@@ -136,7 +136,7 @@ def test_iic_trains_where_parts_are() -> None:
     assert not torch.allclose(slope(LossConfig(iic_weight=0.5)), slope(LossConfig()))
     validated = Elbo(LossConfig(iic_weight=0.5)).validate(model.eval(), [{"image": image}])
     plain = Elbo(LossConfig()).validate(model, [{"image": image}])
-    assert validated["loss"] == pytest.approx(plain["loss"] - 0.5 * validated["iic"], rel=1e-4)
+    assert validated["loss"] == pytest.approx(plain["loss"] + 0.5 * validated["iic"], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [PatchVAE, BetaVAE])
