@@ -216,9 +216,15 @@ def _silence(library: str) -> None:
 
 @contextlib.contextmanager
 def open_writer(
-    path: Path, info: ClipInfo, coding: Coding, *, sound: Path | None = None, threads: int = 0
+    path: Path,
+    info: ClipInfo,
+    coding: Coding,
+    *,
+    sound: Path | None = None,
+    threads: int = 0,
+    rename_to: Path | None = None,
 ) -> Iterator[ClipWriter]:
-    """A clip that takes the place of `path` when the block ends, and is gone if that raises.
+    """A clip that takes the place of `path` (or `rename_to`) when the block ends, and is gone if that raises.
 
     `sound` names the file whose sound is copied where the container takes it, which is tried first; else a note says which
     codec was dropped. Raises UsageError for a wrong ending, encoder or no frames, StorageFull.
@@ -227,8 +233,8 @@ def open_writer(
 
     kind = check_container(path, coding.library)
     indices, refused = fitting_streams(sound, kind) if sound is not None and kind != "gif" else ([], [])
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    target = Path(os.path.realpath(rename_to or path))
+    temporary = temporary_beside(Path(os.path.realpath(path)))
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -253,6 +259,11 @@ def open_writer(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder that `latens.data.files.sweep_stale` clears up after a killed process."""
+    return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def info_of_frames(width: int, height: int, rate: Fraction) -> ClipInfo:
