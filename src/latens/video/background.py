@@ -11,7 +11,7 @@ from latens.shapes import Float
 
 REFERENCE_HEIGHT = 480  # sigma is meant for frames of this height and grows with them
 DILATION, FEATHER = 10, 13  # pixels at that height: radius of the dilation, side of the box that feathers
-DARK = 0  # planes: luma
+BOXED = 2.0  # pixels: from this sigma on
 
 
 class LowPass:
@@ -19,7 +19,7 @@ class LowPass:
 
     def __init__(self, sigma: float, height: int) -> None:
         scale = height / REFERENCE_HEIGHT
-        self.side = odd(np.sqrt(6 * (sigma * scale) ** 2 + 1))  # of a box; two passes have that sigma
+        self.sigma = sigma * scale
         self.radius = max(1, round(DILATION * scale))
         self.feather = odd(FEATHER * scale)
 
@@ -32,11 +32,11 @@ class LowPass:
         planes = frame.to_ndarray()
         height, width = frame.height, frame.width
         keep = self.kept(weights, height, width)
-        _blend(planes[:height], keep, self.side)
+        _blend(planes[:height], keep, self.sigma)
         half = np.ascontiguousarray(keep[::2, ::2])
         chroma = planes[height:].reshape(2, height // 2, width // 2)
         for plane in chroma:
-            _blend(plane, half, odd(self.side / 2))
+            _blend(plane, half, self.sigma / 2)
         return tag(av.VideoFrame.from_ndarray(planes, format=frame.format.name), color_of(frame))
 
     def kept(self, weights: Weights, height: int, width: int) -> Float[np.ndarray, "H W"]:
@@ -52,16 +52,26 @@ class LowPass:
         return cast("Float[np.ndarray, 'H W']", soft.astype(np.float32) / 255)
 
 
+def _low_passed(plane: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian for a small sigma; for others two boxes, which take the same time for any."""
+    import cv2
+
+    if sigma < BOXED:
+        return cast(np.ndarray, cv2.GaussianBlur(plane, (odd(6 * sigma), odd(6 * sigma)), sigma))
+    side = odd(np.sqrt(6 * sigma**2 + 1))
+    return cast(np.ndarray, cv2.blur(cv2.blur(plane, (side, side)), (side, side)))
+
+
 def odd(length: float) -> int:
     """The nearest odd number from 1."""
     return 2 * round((max(1.0, length) - 1) / 2) + 1
 
 
-def _blend(plane: np.ndarray, keep: Float[np.ndarray, "H W"], side: int) -> None:
+def _blend(plane: np.ndarray, keep: Float[np.ndarray, "H W"], sigma: float) -> None:
     """Replaces the plane by its low-passed self where it is not kept, in place."""
     import cv2
 
-    smooth = cv2.blur(cv2.blur(plane, (side, side)), (side, side))
+    smooth = _low_passed(plane, sigma)
     if plane.dtype == np.uint8:
         plane[:] = cv2.blendLinear(np.ascontiguousarray(plane), smooth, keep, 1 - keep)
     else:

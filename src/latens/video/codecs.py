@@ -51,7 +51,7 @@ class Codec(NamedTuple):
 CODECS: Mapping[CodecName, Codec] = MappingProxyType(
     {
         "h264": Codec("libx264", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.6, 0.0, {"preset": "medium"}),
-        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.5, 0.0, {"preset": "fast", "x265-params": "log-level=none"}),
+        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.4, 1.4, {"preset": "fast", "x265-params": "log-level=none"}),
         "av1": Codec("libsvtav1", 58.0, 23.0, (8.0, 63.0), 0.25, 9.0, 0.0, 6.0, {"preset": "9"}),
     }
 )

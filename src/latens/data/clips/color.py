@@ -6,6 +6,7 @@ Range 1 is limited ("MPEG"), 2 full ("JPEG"), 0 unknown. PyAV has its own number
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
@@ -67,7 +68,7 @@ def tag(frame: Any, color: Color) -> Any:
 
 
 def is_rgb(frame: Any) -> bool:
-    return bool(frame.format.is_rgb) or frame.format.name == "pal8"
+    return frame.format.name == "pal8" or bool(frame.format.is_rgb)
 
 
 def bits_of(frame: Any) -> int:
@@ -85,7 +86,10 @@ def has_alpha(frame: Any) -> bool:
 
 
 def to_rgb(frame: Any) -> Pixels:
-    """The frame as 8-bit RGB (H, W, 3). PQ, HLG and BT.2020 are tone mapped to BT.709; untagged frames are guessed by height."""
+    """The frame as 8-bit RGB (H, W, 3).
+
+    PQ, HLG and BT.2020 are tone mapped to BT.709; the matrix of untagged frames is guessed by height.
+    """
     if is_rgb(frame):
         return cast(Pixels, frame.to_ndarray(format="rgb24"))
     color = guessed(color_of(frame), frame.height)
@@ -128,8 +132,13 @@ def tone_map(frame: Any) -> Any:
     color = guessed(color_of(frame), frame.height)
     if color.primaries == UNKNOWN:
         color = color._replace(primaries=BT2020)
-    chain = Chain((TONE_MAP, ("format", "pix_fmts=yuv420p")), reads_tags=True)
-    return tag(chain(tag(frame, color)), REC709)
+    return tag(_tone_mapper()(tag(frame, color)), REC709)
+
+
+@functools.cache
+def _tone_mapper() -> Chain:
+    """One for the process: FFmpeg takes seconds to compute its table for a kind of frames."""
+    return Chain((TONE_MAP, ("format", "pix_fmts=yuv420p")), reads_tags=True)
 
 
 def _sws_range(value: int) -> str:
