@@ -17,7 +17,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,7 +192,14 @@ def sizes(folder: Path, arguments: argparse.Namespace) -> list[dict[str, object]
                 done = compress_clip(source, out, roi=masks, codec=codec, size=wanted, fps=RATE, threads=1)
                 short = 1 - done.bytes / wanted
                 rows.append(
-                    {"clip": folder.name, "codec": codec, "wanted": wanted, "below": short, "trials": done.trials, "notes": done.notes}
+                    {
+                        "clip": folder.name,
+                        "codec": codec,
+                        "wanted": wanted,
+                        "below": short,
+                        "trials": done.trials,
+                        "notes": done.notes,
+                    }
                 )
     return rows
 

@@ -32,7 +32,9 @@ def run_measured(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return ended, sum(after[2:4]) - sum(before[2:4])
 
 
-@pytest.mark.parametrize("words", [(), ("video",), *(tuple(verb.name.split()) for verb in VERBS)], ids=lambda words: " ".join(words) or "latens")
+@pytest.mark.parametrize(
+    "words", [(), ("video",), *(tuple(verb.name.split()) for verb in VERBS)], ids=lambda words: " ".join(words) or "latens"
+)
 def test_help_is_instant(words: tuple[str, ...]) -> None:
     seconds = []
     for _ in range(TRIES):

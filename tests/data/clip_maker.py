@@ -48,7 +48,12 @@ def make_clip(
         if rotation:
             stream.set_display_rotation(rotation)
         voice = container.add_stream(sound, rate=48000) if sound else None
-        tags: dict[str, Any] = {"colorspace": matrix, "color_primaries": matrix, "color_trc": transfer or matrix, "color_range": 1}
+        tags: dict[str, Any] = {
+            "colorspace": matrix,
+            "color_primaries": matrix,
+            "color_trc": transfer or matrix,
+            "color_range": 1,
+        }
         if matrix is not None:
             for name, value in tags.items():
                 setattr(stream.codec_context, name, value)

@@ -36,9 +36,7 @@ VERBS = (
     Verb("demo", "latens.cli.demo:demo", "See it work: an HTML report made from bundled pictures."),
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
-    Verb(
-        "video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."
-    ),
+    Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
     Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
     Verb(

@@ -30,12 +30,14 @@ def compress(
     roi: Annotated[
         str | None,
         Parameter(
-            help="The region to keep sharp: box:x0,y0,x1,y1 or ellipse:x0,y0,x1,y1 in pixels of the upright frame, a mask image, "
-            "a folder of masks, or a mask video. For several clips: a folder with a mask folder or file named like each."
+            help="The region to keep sharp: box:x0,y0,x1,y1 or ellipse:x0,y0,x1,y1 in pixels of the upright frame, a mask "
+            "image, a folder of masks, or a mask video. For several clips: a folder with a mask folder or file named like each."
         ),
     ] = None,
     roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
-    track: Annotated[bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")] = False,
+    track: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")
+    ] = False,
     save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
     codec: Annotated[
         Literal["h264", "h265", "av1"] | None,
@@ -49,9 +51,7 @@ def compress(
     kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Of the file, in kbit/s: likewise.")] = None,
     strength: Annotated[
         float | None,
-        Parameter(
-            validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"
-        ),
+        Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
     ] = None,
     fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
     threads: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPU threads.  [default: all cores]")] = None,
@@ -76,18 +76,7 @@ def compress(
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
     if any(str(job.output) == "-" for job in jobs):
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
-    settings = {
-        "roi_ids": parse_ids(roi_id),
-        "track": track,
-        "save_masks": save_masks,
-        "codec": codec,
-        "quality": quality,
-        "size": None if size is None else parse_size(size),
-        "kbps": kbps,
-        "strength": strength,
-        "fps": fps,
-        "threads": threads or 0,
-    }
+    ids, wanted_bytes = parse_ids(roi_id), None if size is None else parse_size(size)
     incomplete: list[Path] = []
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
@@ -97,7 +86,22 @@ def compress(
         # The batch has asked about existing outputs already; masks are asked about here.
         if save_masks is not None and not force:
             refuse_filled(save_masks)
-        done = compress_clip(job.input, job.output, roi=region, force=True, **settings)
+        done = compress_clip(
+            job.input,
+            job.output,
+            roi=region,
+            roi_ids=ids,
+            track=track,
+            save_masks=save_masks,
+            codec=codec,
+            quality=quality,
+            size=wanted_bytes,
+            kbps=kbps,
+            strength=strength,
+            fps=fps,
+            threads=threads or 0,
+            force=True,
+        )
         if done.damaged or done.missing:
             incomplete.append(job.input)
         return record(done)
@@ -159,6 +163,6 @@ def record(done: Compressed) -> dict[str, Any]:
     del found["path"]
     return found | {
         "notes": list(done.notes),
-        "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, {done.frames} frames, "
-        f"{done.codec}{region}, {done.seconds:.1f} s{said}",
+        "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
+        f"{done.frames} frames, {done.codec}{region}, {done.seconds:.1f} s{said}",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -34,7 +35,8 @@ def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]
         weights = np.pad(weights, ((0, -height % block), (0, -width % block)))
     rows = weights.reshape(-1, block, weights.shape[1]).max(axis=1)
     heaviest = rows.reshape(len(rows), -1, block).max(axis=2)
-    return (heaviest.astype(np.int32) * LEVELS + 254) // 255
+    levels: np.ndarray = (heaviest.astype(np.int32) * LEVELS + 254) // 255
+    return levels
 
 
 def rectangles(weights: Weights) -> tuple[Rectangle, ...]:
@@ -64,7 +66,7 @@ def _rectangles(levels: Int[np.ndarray, "h w"], block: int) -> list[Rectangle]:
 def _runs(row: Int[np.ndarray, "w"]) -> list[tuple[int, int, int]]:
     """(start, end, level) of the runs of one level other than 0."""
     edges = np.flatnonzero(np.diff(row, prepend=-1, append=-1))
-    return [(int(a), int(b), int(row[a])) for a, b in zip(edges[:-1], edges[1:], strict=True) if row[a]]
+    return [(int(a), int(b), int(row[a])) for a, b in itertools.pairwise(edges) if row[a]]
 
 
 class RegionSideData:

@@ -14,7 +14,8 @@ class Codec(NamedTuple):
     """One encoder. Rate factors (CRF) fall linearly with quality from 1 to 8.
 
     `outside` is the quantizer offset of the background at full strength, in shares of the quantizer range; 0 for encoders that
-    ignore regions. `sigma` is that of the low-pass of the background at full strength, in pixels at a height of 480; 0 for none.
+    ignore regions. `sigma` is that of the low-pass of the background at full strength, in pixels at a height of
+    480; 0 for none.
     """
 
     library: str
@@ -47,11 +48,12 @@ class Codec(NamedTuple):
         return options | dict(extra)
 
 
+_X265 = MappingProxyType({"preset": "fast", "x265-params": "log-level=none"})
 # The offsets are measured in docs/notes/video.md. Adaptive quantization stays on: without it the encoders ignore regions.
 CODECS: Mapping[CodecName, Codec] = MappingProxyType(
     {
         "h264": Codec("libx264", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.6, 0.0, {"preset": "medium"}),
-        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.4, 1.4, {"preset": "fast", "x265-params": "log-level=none"}),
+        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.4, 1.4, _X265),
         "av1": Codec("libsvtav1", 58.0, 23.0, (8.0, 63.0), 0.25, 9.0, 0.0, 6.0, {"preset": "9"}),
     }
 )

@@ -107,8 +107,8 @@ def compress_clip(
     """Writes `source` (a file, or a folder of images with `fps`) as H.264, H.265 or AV1 into `out`.
 
     `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask image, a folder of masks, a mask video, or an array of masks (T, H, W)
-    or (H, W), bool or uint8 weights. `quality`, 1 to 8, is that of the region, or of the whole without one; `strength`, 0 to
-    1, says how much cheaper the rest is. `size` in bytes or `kbps` search for the quality: the file ends up to 3 % below.
+    or (H, W), bool or uint8 weights. `quality`, 1 to 8, is about that of the region, or of the whole without one; `strength`, 0
+    to 1, says how much cheaper the rest is. `size` in bytes or `kbps` search for the quality: the file ends up to 3 % below.
     `encoder_options` are FFmpeg's. Nothing is overwritten without `force`, and `out` appears whole or not at all.
 
     Raises UsageError, InputError, UnreadableInput, LimitExceeded or StorageFull.
@@ -179,9 +179,7 @@ def _encode(request: Request, factor: float, place: Path, masks: MaskFiles | Non
     coding = Coding(codec.library, options)
     with open_clip(request.source, fps=request.fps) as clip, _regions(request, clip, recorded) as regions:
         sound = request.source if clip.info.sound else None
-        with open_writer(
-            request.out, clip.info, coding, sound=sound, threads=request.threads, rename_to=place
-        ) as writer:
+        with open_writer(request.out, clip.info, coding, sound=sound, threads=request.threads, rename_to=place) as writer:
             cheapen = Cheapen(request, writer, options) if regions is not None else None
             count, duration = 0, Fraction(0)
             for frame in clip.frames():

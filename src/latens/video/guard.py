@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def _encoded(library: str, options: dict[str, str], format: str, outside: float)
     pixels = rng.integers(60, 190, (SIDE, SIDE, 3), dtype=np.uint8)
     weights = np.zeros((SIDE, SIDE), dtype=np.uint8)
     weights[:, : SIDE // 2] = 255
-    context = av.CodecContext.create(library, "w")
+    context: Any = av.CodecContext.create(library, "w")
     context.width, context.height, context.pix_fmt = SIDE, SIDE, format
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
     context.options = options

@@ -68,7 +68,8 @@ def tag(frame: Any, color: Color) -> Any:
 
 
 def is_rgb(frame: Any) -> bool:
-    return frame.format.name == "pal8" or bool(frame.format.is_rgb)
+    name: str = frame.format.name
+    return name == "pal8" or bool(frame.format.is_rgb)
 
 
 def bits_of(frame: Any) -> int:

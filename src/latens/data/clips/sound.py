@@ -18,7 +18,8 @@ def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
     """
     import av
 
-    kept, refused = [], []
+    kept: list[tuple[int, str]] = []
+    refused: list[tuple[int, str]] = []
     with av.open(str(path)) as source:
         for stream in source.streams.audio:
             codec = stream.codec_context.name if stream.codec_context is not None else "unknown codec"

@@ -33,6 +33,7 @@ from latens.errors import UsageError
 logger = logging.getLogger(__name__)
 
 GIF_BASE = Fraction(1, 100)
+MOST_DELAY = 60  # seconds between decoding and showing a frame that is believed
 FASTEST = 1000  # frames a second: what a damaged header says beyond it is not believed
 
 
@@ -96,9 +97,11 @@ class ClipWriter:
         self.notes: list[str] = list(self.fit.notes)
         self.frames = self.video_bytes = 0
         self.time_base = _time_base(kind, info)
-        self._container, self._sound = container, None
+        self._container = container
+        self._sound: SoundCopy | None = None
         self._durations: dict[int, int] = {}
         self._last = -1
+        self._most_delay = int(MOST_DELAY / self.time_base)
         self._constant = 1 / info.rate if kind == "avi" else None
         self._stream = self._add_stream(info, coding, threads)
 
@@ -142,6 +145,8 @@ class ClipWriter:
     def _mux(self, packets: Any) -> None:
         for packet in packets:
             self.video_bytes += packet.size
+            if packet.pts is not None and packet.dts is not None and packet.pts - packet.dts > self._most_delay:
+                packet.dts = packet.pts  # x265 leaves it undefined in clips shorter than its delay
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # else the last frame's length is lost
             self._container.mux(packet)
 

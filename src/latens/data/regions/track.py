@@ -44,7 +44,7 @@ class Tracker:
         self.size = weights.shape
         self.first, self.is_box = weights, is_box
         self.scale = min(1.0, LONG_SIDE / max(self.size))
-        self._mask: Map | None = None
+        self._mask: Any = None  # (h, w) float in [0, 1]
         self._gray: Any = None
         self._flow: Any = None
 
@@ -53,7 +53,7 @@ class Tracker:
         import cv2
 
         shape = (max(16, round(self.size[1] * self.scale)), max(16, round(self.size[0] * self.scale)))
-        small = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
+        small: Any = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
         gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         if self._mask is None:
             self._start(small)
@@ -89,7 +89,6 @@ class Tracker:
 
     def _mask_box(self) -> tuple[float, float, float, float] | None:
         """Box of the mask at full size, without the outermost parts in a hundred."""
-        assert self._mask is not None
         sides = []
         for axis in (0, 1):
             profile = np.cumsum((self._mask > 0.5).sum(axis=axis))
@@ -114,11 +113,10 @@ class Tracker:
         error = np.linalg.norm(backward + there, axis=2)
         limit = CONSISTENT + 0.05 * np.linalg.norm(backward, axis=2)
         self._mask = cv2.remap(self._mask, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return cast(Map, np.exp(-((error / limit) ** 2)).astype(np.float32))
+        return cast("Map", np.exp(-((error / limit) ** 2)).astype(np.float32))
 
     def _refine(self, small: Pixels, consistency: Map) -> str:
         """Corrects the carried mask by color and image edges; says why the region is lost, or nothing."""
-        assert self._mask is not None
         carried = self._mask
         area = float(carried.sum())
         if area < LEAST_AREA * self._area:
@@ -134,7 +132,6 @@ class Tracker:
         return self._judge(small)
 
     def _judge(self, small: Pixels) -> str:
-        assert self._mask is not None
         area = float(self._mask.sum())
         if not LEAST_AREA * self._area <= area <= MOST_GROWTH * self._area:
             return "its size changed beyond belief"
@@ -158,7 +155,7 @@ class Tracker:
         height, width = self.size
         if not self.is_box:
             large = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_LINEAR)
-            return cast(Weights, np.where(large > 0.5, np.uint8(255), np.uint8(0)))
+            return np.where(large > 0.5, np.uint8(255), np.uint8(0))
         held = self._mask_box()
         weights = np.zeros((height, width), dtype=np.uint8)
         if held is not None:
@@ -176,11 +173,11 @@ def object_in(small: Pixels, box_mask: Map) -> Map:
     assert box is not None
     x0, y0, x1, y1 = box
     inside = box_mask > 0.5
-    labels = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_BGD))
+    labels: Any = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_BGD))
     if inside.all():
         return _ellipse(box_mask.shape, box)
     cv2.setRNGSeed(0)
-    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(small, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     share = float(mask.sum()) / max(1, (x1 - x0) * (y1 - y0))
     return mask if FILLED[0] <= share <= FILLED[1] else _ellipse(box_mask.shape, box)
@@ -190,7 +187,7 @@ def _ellipse(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Map:
     x0, y0, x1, y1 = box
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) + 0.5
     inside = ((x - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((y - (y0 + y1) / 2) / (y1 - y0)) ** 2 <= 0.25
-    return cast(Map, inside.astype(np.float32))
+    return inside.astype(np.float32)
 
 
 def cell_of(small: Pixels) -> Any:
@@ -217,7 +214,7 @@ def _spread(mask: Map, radius: int = 3) -> Map:
 def _surroundings(mask: Map) -> Map:
     """Weights of what is around a region: near it more."""
     side = 2 * int(np.sqrt(mask.sum()) / 2) + 3
-    return cast(Map, (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02))
+    return (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02)
 
 
 def guided(small: Pixels, values: Map) -> Map:

@@ -20,9 +20,7 @@ class Shape(NamedTuple):
 
     def inside(self, width: int, height: int) -> Shape:
         """The part of the box inside a frame. Raises UsageError where nothing is left."""
-        held = Shape(
-            self.kind, max(0.0, self.x0), max(0.0, self.y0), min(float(width), self.x1), min(float(height), self.y1)
-        )
+        held = Shape(self.kind, max(0.0, self.x0), max(0.0, self.y0), min(float(width), self.x1), min(float(height), self.y1))
         if held.x0 >= held.x1 or held.y0 >= held.y1:
             raise UsageError(f"the {self.kind} lies outside the frames of {width} x {height}", where=f"--roi {self}")
         return held
