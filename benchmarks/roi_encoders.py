@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -245,6 +246,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     logging.getLogger("latens").setLevel(logging.ERROR)
+    os.environ["SVT_LOG"] = "1"
     rows = []
     for clip in arguments.clips.split(","):
         for row in TESTS[arguments.test](arguments.davis / clip, arguments):

@@ -69,7 +69,8 @@ def tag(frame: Any, color: Color) -> Any:
 
 def is_rgb(frame: Any) -> bool:
     name: str = frame.format.name
-    return name == "pal8" or bool(frame.format.is_rgb)
+    rgb: bool = frame.format.is_rgb
+    return rgb or name == "pal8"
 
 
 def bits_of(frame: Any) -> int:
@@ -80,7 +81,7 @@ def has_alpha(frame: Any) -> bool:
     """Whether some pixel of the frame is not opaque. Looks at the pixels of RGBA formats only."""
     if frame.format.name in ("rgba", "bgra", "argb", "abgr", "pal8"):
         return bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
-    return frame.format.name.startswith("yuva")
+    return str(frame.format.name).startswith("yuva")
 
 
 # ----------------------------------------------------------------------------------------------------------------- RGB

@@ -2,8 +2,8 @@
 
 DIS flow (Kroeger et al. 2016) is computed forward and backward at a small size. The mask of the last frame is carried over by
 the backward flow; where the two flows contradict each other (occlusions), and along the outline, color histograms of
-region and surroundings decide. A box is first turned into a mask of what it holds (GrabCut, Rother et al. 2004), followed as
-such, and given back as a box that keeps its margins.
+region and surroundings decide. Inside a box, GrabCut (Rother et al. 2004) finds what is followed; the box moves by the similarity
+that fits the flow there, and is pulled towards the mask.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from latens.shapes import Float
 
 LONG_SIDE = 432  # pixels; flow at this size
 CONSISTENT = 1.0  # pixels at that size by which forward and backward flow may contradict each other
-LEAST_CONSISTENT = 0.3  # share of the region: below it the flow has lost hold
-LEAST_AREA, MOST_GROWTH = 0.15, 6.0  # of the area of the first frame
+LEAST_CONSISTENT = 0.5  # share of the region: below it the flow has lost hold
+LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # of the area of the first frame
 LEAST_MATCH = 0.25  # overlap of the color histograms of the region now and in the first frame
 BINS = 12  # per color channel
 MEMORY = 0.02  # rate at which the histograms follow the clip
-COLOR_POWER = 0.5  # of the color likelihood, against the mask that is carried over
+POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # of the similarity: number, pixels, change of size in a frame
+PULL = 0.1  # of the box towards that of the mask, per frame
+REACH = 0.15  # of the sides of the box: how far the mask may stand out
+COLOR_POWER = 1.0  # of the color likelihood, against the mask that is carried over
 SMOOTH, EPSILON = 4, 1e-3  # radius in pixels and regularization of the guided filter
 FILLED = (0.1, 0.97)  # share of its box that a mask of GrabCut may fill
 
@@ -78,6 +81,7 @@ class Tracker:
         inside, outside = histogram(small, mask), histogram(small, _surroundings(mask))
         self._inside, self._outside, self._first_inside = inside, outside, inside
         self._margins = self._box_margins()
+        self._box = np.array(box_of(self.first) or (0, 0, 1, 1)) * self.scale
 
     def _box_margins(self) -> tuple[float, ...]:
         """Distances of the sides of the user's box from those of the mask, in shares of its width and height."""
@@ -112,8 +116,34 @@ class Tracker:
         there = cv2.remap(forward, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         error = np.linalg.norm(backward + there, axis=2)
         limit = CONSISTENT + 0.05 * np.linalg.norm(backward, axis=2)
+        agreement: Map = np.exp(-((error / limit) ** 2)).astype(np.float32)
+        self._move_box(forward, x, y)
         self._mask = cv2.remap(self._mask, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return cast("Map", np.exp(-((error / limit) ** 2)).astype(np.float32))
+        return agreement
+
+    def _move_box(self, forward: Any, x: Map, y: Map) -> None:
+        """Moves the box by the similarity that fits the flow of the pixels of the mask."""
+        import cv2
+
+        inside = self._mask > 0.5
+        if not inside.any():
+            return
+        step = max(1, int(np.sqrt(inside.sum() / POINTS)))
+        inside[np.arange(inside.shape[0]) % step != 0] = False
+        inside[:, np.arange(inside.shape[1]) % step != 0] = False
+        before = np.stack([x[inside], y[inside]], axis=1)
+        if len(before) < 8:
+            return
+        after = before + forward[inside]
+        cv2.setRNGSeed(0)
+        matrix, _ = cv2.estimateAffinePartial2D(before, after, ransacReprojThreshold=REPROJECTION)
+        if matrix is None:
+            return
+        scale = float(np.clip(np.hypot(matrix[0, 0], matrix[1, 0]), 1 - MOST_ZOOM, 1 + MOST_ZOOM))
+        x0, y0, x1, y1 = self._box
+        center = matrix @ np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1])
+        half = np.array([x1 - x0, y1 - y0]) / 2 * scale
+        self._box = np.concatenate([center - half, center + half])
 
     def _refine(self, small: Pixels, consistency: Map) -> str:
         """Corrects the carried mask by color and image edges; says why the region is lost, or nothing."""
@@ -127,9 +157,26 @@ class Tracker:
         prior = np.clip(consistency * carried + (1 - consistency) * _spread(carried), 0.02, 0.98)
         odds = np.log(prior / (1 - prior)) + COLOR_POWER * self._color_odds(small)
         near = _spread(carried, 9) > 0.02  # nothing appears far from where the region was
+        near &= self._reach(near.shape)
         refined = guided(small, np.where(near, 1 / (1 + np.exp(-odds)), 0).astype(np.float32))
         self._mask = np.clip(sharpen(refined), 0, 1)
+        wanted = self._box_of_mask()
+        if wanted is not None:
+            self._box += PULL * (wanted - self._box)
         return self._judge(small)
+
+    def _reach(self, shape: tuple[int, ...]) -> Any:
+        x0, y0, x1, y1 = self._box
+        reach_x, reach_y = REACH * (x1 - x0) + 2, REACH * (y1 - y0) + 2
+        y, x = np.ogrid[0 : shape[0], 0 : shape[1]]
+        return (x >= x0 - reach_x) & (x <= x1 + reach_x) & (y >= y0 - reach_y) & (y <= y1 + reach_y)
+
+    def _box_of_mask(self) -> Any:
+        held = self._mask_box()
+        if held is None:
+            return None
+        sides = (held[2] - held[0], held[3] - held[1]) * 2
+        return np.array([h + m * side for h, m, side in zip(held, self._margins, sides, strict=True)]) * self.scale
 
     def _judge(self, small: Pixels) -> str:
         area = float(self._mask.sum())
@@ -156,12 +203,9 @@ class Tracker:
         if not self.is_box:
             large = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_LINEAR)
             return np.where(large > 0.5, np.uint8(255), np.uint8(0))
-        held = self._mask_box()
         weights = np.zeros((height, width), dtype=np.uint8)
-        if held is not None:
-            sides = (held[2] - held[0], held[3] - held[1]) * 2
-            x0, y0, x1, y1 = (round(h + m * side) for h, m, side in zip(held, self._margins, sides, strict=True))
-            weights[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)] = 255
+        x0, y0, x1, y1 = (round(value / self.scale) for value in self._box)
+        weights[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)] = 255
         return weights
 
 
@@ -180,7 +224,10 @@ def object_in(small: Pixels, box_mask: Map) -> Map:
     cv2.grabCut(small, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     share = float(mask.sum()) / max(1, (x1 - x0) * (y1 - y0))
-    return mask if FILLED[0] <= share <= FILLED[1] else _ellipse(box_mask.shape, box)
+    if not FILLED[0] <= share <= FILLED[1]:
+        return _ellipse(box_mask.shape, box)
+    found: Map = mask
+    return found
 
 
 def _ellipse(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Map:
@@ -214,7 +261,8 @@ def _spread(mask: Map, radius: int = 3) -> Map:
 def _surroundings(mask: Map) -> Map:
     """Weights of what is around a region: near it more."""
     side = 2 * int(np.sqrt(mask.sum()) / 2) + 3
-    return (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02)
+    weights: Map = (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02)
+    return weights
 
 
 def guided(small: Pixels, values: Map) -> Map:
