@@ -2,8 +2,8 @@
 
 DIS flow (Kroeger et al. 2016) is computed forward and backward at a small size. The mask of the last frame is carried over by
 the backward flow; where the two flows contradict each other (occlusions), and along the outline, color histograms of
-region and surroundings decide. Inside a box, GrabCut (Rother et al. 2004) finds what is followed; the box moves by the similarity
-that fits the flow there, and is pulled towards the mask.
+region and surroundings decide. Inside a box, GrabCut (Rother et al. 2004) finds what is followed; the box moves by the
+similarity that fits the flow there, and is pulled towards the mask.
 """
 
 from __future__ import annotations
@@ -234,7 +234,8 @@ def _ellipse(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Map:
     x0, y0, x1, y1 = box
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) + 0.5
     inside = ((x - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((y - (y0 + y1) / 2) / (y1 - y0)) ** 2 <= 0.25
-    return inside.astype(np.float32)
+    mask: Map = inside.astype(np.float32)
+    return mask
 
 
 def cell_of(small: Pixels) -> Any:
