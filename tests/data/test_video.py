@@ -32,10 +32,10 @@ def test_what_is_written_comes_back(ending: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # nothing temporary is left
 
 
-def test_odd_sizes_are_kept(tmp_path: Path) -> None:
+def test_odd_sides_are_padded_by_a_line(tmp_path: Path) -> None:
     path = tmp_path / "odd.mp4"
     write_clip(path, frames(3, (33, 47)), Fraction(30000, 1001))
-    assert next(read_clip(path)).shape == (33, 47, 3)
+    assert next(read_clip(path)).shape == (34, 48, 3)
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
