@@ -62,13 +62,13 @@ def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan | None:
     from latens.legacy import upgrade_run
     from latens.settings import decode_like
 
+    if not (folder / "config.json").is_file():
+        return None
     try:
         plain = upgrade_run(json.loads((folder / "config.json").read_text()))
         environment = json.loads((folder / "environment.json").read_text())
         was, started_with = str(plain["system"]), str(plain["recipe"])
         data = tuple(map(str, environment["data"]))
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"its settings cannot be read ({error})", where=str(folder), hint="start a new run") from error
     if was != system:
