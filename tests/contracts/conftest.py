@@ -10,6 +10,7 @@ from latens.contract import AnySystem, open_system
 from .workshop import Workshop
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All promises of one system run in one worker, which trains it once."""
     for item in items:

@@ -240,6 +240,12 @@ def artifacts_are_found_again(workshop: Workshop, folder: Path, monkeypatch: pyt
         assert (lab.journal.path.read_bytes() if lab.journal.path and lab.journal.path.is_file() else b"") == before, name
 
 
+def artifacts_are_made_and_found_again(workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both in one test: workers do not share a folder."""
+    artifacts_are_made_at_tiny_scale(workshop, folder)
+    artifacts_are_found_again(workshop, folder, monkeypatch)
+
+
 def the_demo_has_a_section(workshop: Workshop, folder: Path) -> None:
     make = workshop.system.demo
     if make is None:
@@ -271,8 +277,7 @@ PROMISES = (
     odd_images_are_handled_or_refused,
     an_evaluation_is_deterministic,
     cases_can_be_timed,
-    artifacts_are_made_at_tiny_scale,
-    artifacts_are_found_again,
+    artifacts_are_made_and_found_again,
     the_demo_has_a_section,
     what_is_loaded_says_what_it_is,
 )
