@@ -244,7 +244,8 @@ def _explained(
 ) -> SettingsError:
     """The first thing that is wrong: which setting, its value, what it may be."""
     first = error.errors(include_url=False)[0]
-    names, value = _place(first["loc"], plain)
+    absent = first["type"] in ("missing", "missing_argument", "unexpected_keyword_argument")
+    names, value = _place(first["loc"], plain, absent)
     path = ".".join(filter(None, [group, *names]))
     if first["type"] == "unexpected_keyword_argument":
         return _unknown(path, names[-1], _class_at(kind, plain, names[:-1]), where)
@@ -257,13 +258,16 @@ def _explained(
         hint = f"did you mean '{close[0]}'?" if close else "choose one of those"
         return SettingsError(f"{_shown(value)} is none of {known}", where=place, hint=hint)
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if first["type"] == "value_error" and not first["loc"]:
+    if first["type"] == "value_error":  # of a rule between fields
         return SettingsError(message, where=place)
     return SettingsError(f"{_shown(value)} does not fit: {message[:1].lower()}{message[1:]}", where=place)
 
 
-def _place(loc: Sequence[int | str], plain: Any) -> tuple[list[str], Any]:
-    """The names of an error's place that are ours (pydantic adds those of classes in a union), and the value there."""
+def _place(loc: Sequence[int | str], plain: Any, absent: bool) -> tuple[list[str], Any]:
+    """The names of an error's place that are ours (pydantic adds those of classes in a union), and the value there.
+
+    `absent` tells that the last name is ours although there is no value.
+    """
     path: list[str] = []
     value: Any = plain
     for number, name in enumerate(loc):
@@ -272,7 +276,7 @@ def _place(loc: Sequence[int | str], plain: Any) -> tuple[list[str], Any]:
             value = value[name]
         elif isinstance(value, list | tuple) and isinstance(name, int) and name < len(value):
             value = value[name]
-        elif number < len(loc) - 1 or not isinstance(value, Mapping):
+        elif number < len(loc) - 1 or not (absent and isinstance(value, Mapping)):
             continue
         else:
             value = None
