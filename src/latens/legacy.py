@@ -110,6 +110,38 @@ _HAZE = (
     renamed("data.tones", "data.color_jitter"),
 )
 
+
+def _parts_of_each_kind(plain: Plain) -> None:
+    """One class of model settings and one of losses became one for each kind; settings without effect are gone."""
+    kept = {
+        "model": {
+            "betavae": ("parts", "appearance"),
+            "bigan": ("parts", "appearance"),
+            "mae": (),
+            "patchvae": ("parts", "appearance", "categorical"),
+            "supervised": ("classes",),
+        },
+        "objective": {
+            "betavae": ("beta_app", "weighted", "adversarial", "contrastive_weight"),
+            "bigan": ("penalty",),
+            "mae": ("masked",),
+            "patchvae": (
+                *("beta_app", "weighted", "adversarial", "contrastive_weight"),
+                *("beta_occ", "prior", "iic_weight", "annealing"),
+            ),
+            "supervised": (),
+        },
+    }
+    kind = plain["model"].get("kind")
+    for group, names in kept.items():
+        saved = plain.get(group)
+        if isinstance(saved, dict) and kind in names and (group == "model" or "kind" not in saved):
+            shared = ("size", "encoder", "blocks") if group == "model" else ()
+            plain[group] = {"kind": kind} | {name: saved[name] for name in (*shared, *names[kind]) if name in saved}
+    dropped("model.blocks", when=lambda plain: plain["model"].get("encoder") == "local")(plain)
+    dropped("objective.prior", when=lambda plain: plain["model"].get("categorical") is True)(plain)
+
+
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
         "amodal": (renamed("data.turns", "data.rotate"),),
@@ -117,6 +149,8 @@ CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
         "parts": (
             renamed("objective.agreement", "objective.contrastive_weight"),
             renamed("objective.constancy", "objective.iic_weight"),
+            renamed("data.validation_most", "data.validation_limit"),
+            _parts_of_each_kind,
         ),
     }
 )

@@ -1,4 +1,4 @@
-"""Packs of pictures (.npz): their arrays, checked before anything is learned from them."""
+"""Image packs (.npz): reading and validating their arrays."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from latens.data.images import FLOAT_SLACK
 from latens.errors import InputError, UnreadableInput
 
-MOST_CLASSES = 10**6  # a larger label is no class, and would have a million names made for it
+MAX_CLASSES = 10**6  # a larger label is no class number; a name is made for every number below it
 
 
 def read_pack(path: Path, only: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a pack, or `only` those of some keys. Raises UnreadableInput for a file that is no pack or damaged."""
+    """The arrays of a pack, or `only` those with some keys. Raises UnreadableInput for a file that is no pack or damaged."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as pack:
             return {key: pack[key] for key in pack.files if not only or key in only}
@@ -24,17 +24,17 @@ def read_pack(path: Path, only: Collection[str] = ()) -> dict[str, np.ndarray]:
 
 
 def class_numbers(labels: np.ndarray, count: int, where: str) -> np.ndarray:
-    """Labels (count,) int64. Raises InputError where they are not one whole number a picture, from 0 (or -1: unknown)."""
+    """Labels (count,) int64. Raises InputError unless they are one whole number per image, from 0 (-1: unknown)."""
     if labels.shape not in ((count,), (count, 1)):
-        hint = "give one class number a picture; of one-hot labels take .argmax(1)"
-        raise InputError(f"{count} pictures but labels of shape {labels.shape}", where=where, hint=hint)
+        hint = "give one class number per image; of one-hot labels take .argmax(1)"
+        raise InputError(f"{count} images but labels of shape {labels.shape}", where=where, hint=hint)
     if labels.dtype.kind not in "iuf":
         hint = "number the classes from 0; their names belong under the key classes"
-        raise InputError(f"labels of type {labels.dtype} are no numbers", where=where, hint=hint)
-    wrong = labels[~((labels >= -1) & (labels < MOST_CLASSES) & (labels == np.floor(labels)))]
+        raise InputError(f"labels of type {labels.dtype} are not numbers", where=where, hint=hint)
+    wrong = labels[~((labels >= -1) & (labels < MAX_CLASSES) & (labels == np.floor(labels)))]
     if len(wrong):
-        hint = "number the classes from 0, and give -1 where the class is not known"
-        raise InputError(f"the label {wrong.flat[0]:g} is no class number", where=where, hint=hint)
+        hint = "number the classes from 0, and give -1 where the class is unknown"
+        raise InputError(f"the label {wrong.flat[0]:g} is not a class number", where=where, hint=hint)
     return labels.astype(np.int64).ravel()
 
 
@@ -50,7 +50,7 @@ def class_names(labels: np.ndarray, names: np.ndarray | tuple[str, ...], where: 
 
 
 def check_offsets(blob: np.ndarray, offsets: np.ndarray, where: str) -> None:
-    """Raises UnreadableInput where `offsets` (n + 1,) do not cut the bytes of `blob` into n pictures."""
+    """Raises UnreadableInput where `offsets` (n + 1,) do not cut the bytes of `blob` into n images."""
     if (
         blob.dtype != np.uint8
         or offsets.dtype.kind not in "iu"
@@ -60,22 +60,22 @@ def check_offsets(blob: np.ndarray, offsets: np.ndarray, where: str) -> None:
         or int(offsets.min()) < 0
         or np.any(offsets[1:] < offsets[:-1])
     ):
-        raise UnreadableInput("the offsets of this pack do not fit its pictures", where=where, hint="pack it again")
+        raise UnreadableInput("the offsets of this pack do not fit its images", where=where, hint="pack it again")
 
 
 def check_pixels(pixels: np.ndarray, where: str) -> None:
-    """Raises InputError, with what to do, unless these are pictures (n, H, W) or (n, H, W, C), uint8 or float in [0, 1]."""
+    """Raises InputError unless these are images (n, H, W) or (n, H, W, C), uint8 or float in [0, 1]."""
     shape = pixels.shape
     if not pixels.size or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and shape[3] not in (1, 3, 4)):
         first = pixels.ndim == 4 and shape[1] in (1, 3, 4)
         hint = "the channels come last: .transpose(0, 2, 3, 1)" if first else "arrays are (n, H, W), or (n, H, W, 3)"
-        raise InputError(f"an array of shape {shape} holds no pictures", where=where, hint=hint)
+        raise InputError(f"an array of shape {shape} holds no images", where=where, hint=hint)
     if pixels.dtype.kind == "f":
         low, high = float(pixels.min()), float(pixels.max())
         if not np.isfinite([low, high]).all():
-            raise InputError("there are pixels that are not finite", where=where, hint="numpy.nan_to_num them first")
+            raise InputError("some pixels are not finite", where=where, hint="numpy.nan_to_num them first")
         if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
-            hint = "divide by 255 if they are 0..255; undo a normalisation by mean and deviation"
+            hint = "divide by 255 if they are 0..255; undo a normalization by mean and deviation"
             raise InputError(f"float pixels from {low:g} to {high:g} are not in [0, 1]", where=where, hint=hint)
     elif pixels.dtype != np.uint8:
         raise InputError(f"pixels of type {pixels.dtype}", where=where, hint="use .astype(numpy.uint8) for values 0..255")

@@ -1,4 +1,4 @@
-"""What stands beside PatchVAE in Table 1, on the same encoder: discriminators, BiGAN, supervision, a masked autoencoder.
+"""Baselines of Table 1 with the encoder of PatchVAE: discriminators, BiGAN, supervised, and a masked autoencoder.
 
 Letters: B batch, C channels of the encoder, H W image size, h w = H/8 W/8, Z dimensions of a vector code.
 """
@@ -11,9 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.nn.classifier import classifier
+from latens.nn.stages import classifier_head
 from latens.shapes import Float
-from latens.systems.parts.config import PartsConfig
+from latens.systems.parts.config import (
+    BetaVAEConfig,
+    BiGANConfig,
+    MaskedConfig,
+    PartsConfig,
+    SupervisedConfig,
+)
 from latens.systems.parts.model import (
     CODE_CHANNELS,
     SLOPE,
@@ -26,7 +32,7 @@ from latens.systems.parts.model import (
 )
 
 PATCH = 8  # side of the cells that a masked autoencoder hides, in pixels
-CRITIC = 512
+CRITIC = 512  # units of the hidden layers of the critic of pairs
 
 
 class Adversarial(nn.Module):
@@ -39,7 +45,7 @@ class Adversarial(nn.Module):
 
 
 def discriminator() -> nn.Sequential:
-    """Pictures of any size to (B, 1): how real, before the sigmoid, averaged over overlapping patches."""
+    """Images of any size to (B, 1): logit of being real, averaged over overlapping patches."""
     return nn.Sequential(
         nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
         nn.Conv2d(64, 128, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(SLOPE, inplace=True),
@@ -51,10 +57,10 @@ def discriminator() -> nn.Sequential:
 class BiGAN(nn.Module):
     """Adversarial feature learning (Donahue et al. 2017): a critic tells pairs (x, E(x)) from pairs (G(z), z).
 
-    The critic has no normalisation layers; its gradient is penalised instead (see objective), which is what makes it train.
+    The critic has no normalization layers; training needs the penalty on its gradient (R1).
     """
 
-    def __init__(self, config: PartsConfig) -> None:
+    def __init__(self, config: BiGANConfig) -> None:
         super().__init__()
         self.config = config
         self.code = config.parts * config.appearance
@@ -72,7 +78,7 @@ class BiGAN(nn.Module):
 
 
 class PairCritic(nn.Module):
-    """How real a picture and its code are together: (B,)."""
+    """Score of an image and its code as a real pair: (B,)."""
 
     def __init__(self, code: int, size: int) -> None:
         super().__init__()
@@ -86,20 +92,20 @@ class PairCritic(nn.Module):
         self.pair = nn.Sequential(nn.Linear(2 * CRITIC, CRITIC), nn.LeakyReLU(SLOPE), nn.Linear(CRITIC, 1))
 
     def forward(self, image: Float[Tensor, "B 3 H W"], vector: Float[Tensor, "B Z"]) -> Float[Tensor, "B"]:
-        together = torch.cat([F.leaky_relu(self.picture(image), SLOPE), self.code(vector)], dim=1)
-        score: Tensor = self.pair(together)
+        pair = torch.cat([F.leaky_relu(self.picture(image), SLOPE), self.code(vector)], dim=1)
+        score: Tensor = self.pair(pair)
         return score.float()[:, 0]
 
 
 class Restored(NamedTuple):
     image: Float[Tensor, "B 3 H W"]
-    hidden: Float[Tensor, "B 1 H W"]  # 1 where the picture was hidden
+    hidden: Float[Tensor, "B 1 H W"]  # 1 where the image was hidden
 
 
 class MaskedAutoencoder(nn.Module):
-    """Hidden cells of the picture predicted from the others by one linear layer (Xie et al. 2022, SimMIM), for convolutions."""
+    """Predicts hidden cells of the image from the others by one linear layer (Xie et al. 2022, SimMIM), for convolutions."""
 
-    def __init__(self, config: PartsConfig) -> None:
+    def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
@@ -107,7 +113,7 @@ class MaskedAutoencoder(nn.Module):
         self.restore = nn.Conv2d(self.encoder.channels, 3 * self.encoder.stride**2, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "B 3 H W"], share: float) -> Restored:
-        """`share` of the 8 x 8 cells are hidden, chosen at random for every picture."""
+        """`share` of the 8 x 8 cells are hidden, chosen at random for every image."""
         cells = image[:, :1, ::PATCH, ::PATCH]
         hidden = F.interpolate((torch.rand_like(cells) < share).to(image.dtype), scale_factor=PATCH, mode="nearest")
         features = self.encoder(image * (1 - hidden) + self.token * hidden)
@@ -115,13 +121,13 @@ class MaskedAutoencoder(nn.Module):
 
 
 class Supervised(nn.Module):
-    """Encoder and classifier trained together on labels: what representations without labels are held against."""
+    """Encoder and classifier trained together on labels."""
 
-    def __init__(self, config: PartsConfig) -> None:
+    def __init__(self, config: SupervisedConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
-        self.head = classifier(self.encoder.channels, config.size // self.encoder.stride, config.classes)
+        self.head = classifier_head(self.encoder.channels, config.size // self.encoder.stride, config.classes)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         logits: Tensor = self.head(self.encoder(image))
@@ -132,14 +138,14 @@ Member: TypeAlias = PatchVAE | BetaVAE | BiGAN | MaskedAutoencoder | Supervised
 
 
 def build_model(config: PartsConfig) -> Member:
-    """The model a configuration describes, with fresh weights."""
-    match config.kind:
-        case "betavae":
+    """The model that a configuration describes, with fresh weights."""
+    match config:
+        case BetaVAEConfig():
             return BetaVAE(config)
-        case "bigan":
+        case BiGANConfig():
             return BiGAN(config)
-        case "mae":
+        case MaskedConfig():
             return MaskedAutoencoder(config)
-        case "supervised":
+        case SupervisedConfig():
             return Supervised(config)
     return PatchVAE(config)

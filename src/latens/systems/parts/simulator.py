@@ -1,7 +1,7 @@
-"""Scenes with known parts: a few kinds of motif, repeated on textured ground, with the mask of every kind.
+"""Simulated scenes with known parts: a few kinds of motif on textured ground, and the mask of every kind.
 
-Every motif of one kind has the same form; place, size, colour and shade change a little. The ground is smooth coloured noise,
-so that it holds energy but nothing that repeats. A scene is a function of (seed, number).
+All motifs of one kind have the same form; position, size, color and shade vary. The ground is smooth colored noise: it has
+gradient energy but no repeated parts. A scene is a function of (seed, number).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from latens.errors import UsageError
 from latens.shapes import Bool, Float, UInt8
 
 KINDS = ("disc", "cross", "stripes", "ring", "triangle", "checks")
-COLOURS = ((0.9, 0.25, 0.2), (0.2, 0.75, 0.95), (0.98, 0.88, 0.25), (0.95, 0.55, 0.9), (0.35, 0.9, 0.35), (0.97, 0.97, 0.97))
-MOTIFS = (1, 4)  # in a scene, at least and at most
+COLORS = ((0.9, 0.25, 0.2), (0.2, 0.75, 0.95), (0.98, 0.88, 0.25), (0.95, 0.55, 0.9), (0.35, 0.9, 0.35), (0.97, 0.97, 0.97))
+MOTIFS = (1, 4)  # fewest and most in a scene
 SIDES = (0.30, 0.40)  # of a motif, as a share of the scene's
 DARK = 0.12
 
@@ -42,7 +42,7 @@ def simulate_scenes(count: int, *, size: int = 64, kinds: int = 4, seed: int = 0
 
 
 def ground(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
-    """Smooth noise in two shades of one dull colour."""
+    """Smooth noise in two shades of one dull color."""
     grain = sum(_noise(rng, size, cells) / 2**octave for octave, cells in enumerate((3, 6, 12)))
     base = rng.uniform(0.25, 0.55, 3)
     tint = rng.uniform(-0.18, 0.18, 3)
@@ -61,7 +61,7 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray,
 
 
 def _put(scene: Float[np.ndarray, "S S 3"], masks: Bool[np.ndarray, "K S S"], rng: np.random.Generator) -> None:
-    """One motif of a random kind at a random place that is still free; nothing when none is found."""
+    """One motif of a random kind at a random free position; nothing when none is found."""
     size, kind = len(scene), int(rng.integers(len(masks)))
     side = round(size * rng.uniform(*SIDES))
     for _ in range(10):
@@ -73,16 +73,16 @@ def _put(scene: Float[np.ndarray, "S S 3"], masks: Bool[np.ndarray, "K S S"], rn
         return
     middle = (np.arange(side) + 0.5) / side * 2 - 1
     form = FORMS[KINDS[kind]](middle[:, None], middle[None])
-    colour = np.clip(np.array(COLOURS[kind]) * rng.uniform(0.85, 1.1) + rng.normal(0, 0.03, 3), 0, 1)
+    color = np.clip(np.array(COLORS[kind]) * rng.uniform(0.85, 1.1) + rng.normal(0, 0.03, 3), 0, 1)
     shade = 1 + 0.15 * (middle[:, None] + middle[None]) * rng.uniform(-1, 1)
-    inked = form.ink[..., None] * (colour * shade[..., None]) + (1 - form.ink[..., None]) * DARK
+    inked = form.ink[..., None] * (color * shade[..., None]) + (1 - form.ink[..., None]) * DARK
     scene[window][form.inside] = inked[form.inside]
     masks[kind][window] |= form.inside
 
 
 class Form(NamedTuple):
     inside: Bool[np.ndarray, "s s"]  # pixels that belong to the motif
-    ink: Float[np.ndarray, "s s"]  # 1 where it has its colour, 0 where it is dark
+    ink: Float[np.ndarray, "s s"]  # 1 in the color of the kind, 0 dark
 
 
 def _disc(y: np.ndarray, x: np.ndarray) -> Form:

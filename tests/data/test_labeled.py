@@ -1,4 +1,4 @@
-"""Data sets of every layout, made here in miniature, and what is said of those that cannot be used."""
+"""Data sets of every layout, made here in miniature, and errors for those that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import io
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from latens.data.labeled import open_set
-from latens.data.source import Source
-from latens.data.squares import Squares, center_square, shrunk
-from latens.errors import InputError, LatensError, UnreadableInput
-from latens.settings import SettingsError, decode, override
-from latens.systems.parts.build import build
-from latens.systems.parts.config import ImagesConfig, PartsConfig
-from latens.systems.parts.dataset import ImageData
-from latens.systems.parts.recipes import tiny
+from latens.data.labeled import LabeledImages, Split, open_labeled
+from latens.data.source import parse_source
+from latens.data.squares import Squares, center_square, readable, shrink
+from latens.errors import InputError, UnreadableInput
 
 
 def pixels(seed: int, height: int = 20, width: int = 24) -> np.ndarray:
@@ -31,6 +26,10 @@ def pixels(seed: int, height: int = 20, width: int = 24) -> np.ndarray:
 def save(path: Path, seed: int, height: int = 20, width: int = 24) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels(seed, height, width)).save(path)
+
+
+def open_set(word: str | Path, split: Split = "train", *, hold_out: bool = True) -> LabeledImages:
+    return open_labeled(parse_source(word), split, hold_out=hold_out)
 
 
 def pack(path: Path, count: int = 6, **changes: object) -> Path:
@@ -117,16 +116,16 @@ def test_cut_and_flipped_packs_are_refused(save: Callable[..., None], tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"labels": ["cat", "dog", "elk"] * 2}, "no numbers"),
-        ({"labels": [0, 1, 2, 0, 1, np.nan]}, "nan is no class number"),
-        ({"labels": [0, 1, 2, 0, 1, 0.5]}, r"0\.5 is no class number"),
-        ({"labels": [0, 1, 2, 0, 1, -2]}, "-2 is no class number"),
-        ({"labels": [0, 1, 2, 0, 1, 10**9]}, "is no class number"),
+        ({"labels": ["cat", "dog", "elk"] * 2}, "not numbers"),
+        ({"labels": [0, 1, 2, 0, 1, np.nan]}, "nan is not a class number"),
+        ({"labels": [0, 1, 2, 0, 1, 0.5]}, r"0\.5 is not a class number"),
+        ({"labels": [0, 1, 2, 0, 1, -2]}, "-2 is not a class number"),
+        ({"labels": [0, 1, 2, 0, 1, 10**9]}, "is not a class number"),
         ({"labels": [0, 1, 2, 0, 1, 3]}, "highest label is 3, the number of class names 3"),
         ({"classes": "cat"}, "highest label is 2, the number of class names 1"),
-        ({"labels": np.eye(6)}, r"6 pictures but labels of shape \(6, 6\)"),
-        ({"labels": np.zeros(5)}, r"6 pictures but labels of shape \(5,\)"),
-        ({"offsets": [0], "labels": np.zeros(0)}, "has no pictures"),
+        ({"labels": np.eye(6)}, r"6 images but labels of shape \(6, 6\)"),
+        ({"labels": np.zeros(5)}, r"6 images but labels of shape \(5,\)"),
+        ({"offsets": [0], "labels": np.zeros(0)}, "has no images"),
         ({"offsets": [], "labels": np.zeros(0)}, "offsets"),
         ({"offsets": 3}, "offsets"),
         ({"offsets": ["a"] * 7}, "offsets"),
@@ -149,10 +148,10 @@ def test_packs_that_do_not_fit_together_are_refused(changes: dict[str, object], 
         (np.full((2, 8, 8, 3), np.nan), "not finite"),
         (np.r_[np.zeros((80, 8, 8, 3)), np.full((1, 8, 8, 3), 9.0)], "from 0 to 9"),
         (np.zeros((2, 8, 8, 3), np.int64), "int64"),
-        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) holds no pictures\n.*transpose\(0, 2, 3, 1\)"),
-        (np.zeros((2, 192), np.uint8), "holds no pictures"),
-        (np.zeros((0, 8, 8, 3)), "holds no pictures"),
-        (np.zeros(()), "holds no pictures"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) holds no images\n.*transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 192), np.uint8), "holds no images"),
+        (np.zeros((0, 8, 8, 3)), "holds no images"),
+        (np.zeros(()), "holds no images"),
     ],
 )
 def test_wrong_values_are_said(values: np.ndarray, said: str, tmp_path: Path) -> None:
@@ -197,7 +196,7 @@ def test_classes_of_a_test_folder_are_those_of_the_training_folder(name: str, tm
     shutil.rmtree(tmp_path / "val" / "elm")
     assert open_set(f"{name}{tmp_path}", "test").labels.tolist() == [2]
     shutil.rmtree(tmp_path / "val" / "oak")
-    with pytest.raises(UnreadableInput, match="no pictures"):
+    with pytest.raises(UnreadableInput, match="no images"):
         open_set(f"{name}{tmp_path}", "test")
     save(tmp_path / "val" / "yew" / "0.png", 0)
     with pytest.raises(InputError, match="no class 'yew'") as raised:
@@ -227,7 +226,7 @@ def test_a_training_folder_alone_holds_the_classes(tmp_path: Path) -> None:
 def test_too_few_pictures_to_hold_some_out_are_said(tmp_path: Path) -> None:
     for name in ("ash", "elm"):
         save(tmp_path / name / "0.png", 0)
-    with pytest.raises(InputError, match="none of the 2 pictures falls into the test split") as raised:
+    with pytest.raises(InputError, match="none of the 2 images falls into the test split") as raised:
         open_set(tmp_path, "test")
     assert "train/ and test/" in (raised.value.hint or "")
     assert len(open_set(tmp_path, "test", hold_out=False)) == 2
@@ -267,9 +266,9 @@ def test_indoor67_and_places205(tmp_path: Path) -> None:
         (b"a/abbey/x.jpg zero\n", "'zero'"),
         (b"path,label\na/abbey/x.jpg,0\n", "'label'"),
         (b"a/abb\xe9/x.jpg 0\n", "utf-8"),
-        (b"a/abbey/x.jpg -7\n", "-7 is no class number"),
-        (b"a/abbey/x.jpg 99999999999999999999999\n", "no numbers"),
-        (b"a/abbey/x.jpg\n", "no pictures"),
+        (b"a/abbey/x.jpg -7\n", "-7 is not a class number"),
+        (b"a/abbey/x.jpg 99999999999999999999999\n", "not numbers"),
+        (b"a/abbey/x.jpg\n", "no images"),
     ],
 )
 def test_damaged_lists_of_places205_are_refused(lines: bytes, said: str, tmp_path: Path) -> None:
@@ -298,59 +297,8 @@ def test_missing_data_sets_say_what_was_looked_for(source: str) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableInput, match="no pictures"):
+    with pytest.raises(UnreadableInput, match="no images"):
         open_set(tmp_path)
-
-
-# ----------------------------------------------------------------------------------------------------------- batches
-
-
-def test_batches_are_a_function_of_the_step(tmp_path: Path) -> None:
-    for i in range(12):
-        save(tmp_path / f"{i}.png", i, 30 + i, 41)
-    config = ImagesConfig(batch=5, smallest_crop=0.5, validation_share=0.3)
-    one, two = (ImageData([str(tmp_path)], config, 16, 7) for _ in range(2))
-    first = one.batch(3, 0)
-    one.batch(9, 0)
-    assert torch.equal(first["image"], two.batch(3, 0)["image"])
-    assert not torch.equal(first["image"], two.batch(4, 0)["image"])
-    assert first["image"].shape == (5, 3, 16, 16)
-    assert 0 <= float(first["image"].min()) < float(first["image"].max()) <= 1
-    assert not {one.stores[s].found.keys[i] for s, i in one.held_out} & {one.stores[s].found.keys[i] for s, i in one.train}
-    assert torch.equal(one.validation()[0]["image"], two.validation()[0]["image"])
-
-
-def test_one_picture_and_damaged_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save(tmp_path / "a" / "one.png", 0, 9, 300)  # smaller than the squares, and long
-    data = ImageData([str(tmp_path / "a")], ImagesConfig(batch=2), 16, 0)
-    assert data.batch(0, 0)["image"].shape == (2, 3, 16, 16)
-    assert len(data.validation()[0]["image"]) == 1
-    (tmp_path / "a" / "two.png").write_text("no picture")
-    data = ImageData([str(tmp_path / "a")], ImagesConfig(batch=8, validation_share=0.0), 16, 0)
-    assert data.batch(0, 0)["image"].shape == (8, 3, 16, 16)
-    assert caplog.text.count("left out") == 1
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "x.png").write_text("no picture")
-    with pytest.raises(LatensError, match="none of the"):
-        ImageData([str(tmp_path / "b")], ImagesConfig(batch=2), 16, 0).batch(0, 0)
-
-
-def test_labels_of_several_data_sets_have_one_meaning(tmp_path: Path) -> None:
-    for i in range(20):
-        for folder in ("one/ash", "one/elm", "more/ash", "more/elm", "more/yew", "plain"):
-            save(tmp_path / folder / f"{i}.png", i)
-    one, config = tmp_path / "one", tiny()
-    assert ImageData([str(one), str(one)], config.data, 16, 0).classes == ("ash", "elm")
-    assert ImageData([str(tmp_path / "plain")], config.data, 16, 0).classes == ()
-    for other in ("more", "plain"):
-        sources = [Source("", str(one)), Source("", str(tmp_path / other))]
-        build(config, sources)  # nothing is learned from labels
-        with pytest.raises(InputError, match=f"one and {other} have different classes") as raised:
-            build(override(config, {"model.kind": "supervised"}), sources)
-        assert raised.value.hint
-    path = pack(tmp_path / "x.npz", 30, labels=np.r_[np.zeros(15), np.full(15, -1)])
-    with pytest.raises(InputError, match="some have none"):
-        build(override(config, {"model.kind": "supervised"}), [Source("", str(path))])
 
 
 def test_squares_keep_what_fits(tmp_path: Path) -> None:
@@ -365,14 +313,37 @@ def test_squares_keep_what_fits(tmp_path: Path) -> None:
 def test_middles_and_reduced_pictures() -> None:
     wide = pixels(0, 10, 30)
     assert np.array_equal(center_square(wide, 10), wide[:, 10:20])
-    assert shrunk(wide, 5).shape == (5, 15, 3)
-    assert shrunk(wide, 11) is wide
+    assert shrink(wide, 5).shape == (5, 15, 3)
+    assert shrink(wide, 11) is wide
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [{"kind": "vae"}, {"encoder": "vit"}, {"size": 30}, {"size": 48, "blocks": 4}, {"blocks": 5}, {"parts": 1}],
-)
-def test_models_that_cannot_be_built_are_refused(sizes: dict[str, object]) -> None:
-    with pytest.raises(SettingsError):
-        decode(PartsConfig, sizes)
+def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", i)
+    (tmp_path / "1.png").write_text("no image")
+    found = readable(open_set(tmp_path), 16)
+    assert [key for key in found.squares.found.keys] == ["0.png", "2.png"]
+    assert len(found.left_out) == 1
+    assert "1.png" in found.left_out[0]
+    with pytest.raises(UnreadableInput, match=r"1\.png"):
+        readable(open_set(tmp_path).subset([1]), 16)
+
+
+def test_images_of_classes_without_a_folder_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "Images" / "attic" / "0.jpg", 0)
+    (tmp_path / "TrainImages.txt").write_text("attic/0.jpg\nbar/0.jpg\n")
+    assert len(open_set(f"indoor67:{tmp_path}")) == 1
+    assert "1 of 2 images" in caplog.text
+
+
+def test_fingerprints_tell_sets_apart(tmp_path: Path) -> None:
+    found = open_set(pack(tmp_path / "p.npz", 10))
+    other = [
+        found.subset(range(len(found) - 1)),
+        replace(found, labels=found.labels[::-1].copy()),
+        replace(found, classes=found.classes[::-1]),
+        replace(found, read=lambda i: 255 - found.read(i)),
+    ]
+    assert found.fingerprint() == open_set(tmp_path / "p.npz").fingerprint()
+    assert replace(found, name="moved").fingerprint() == found.fingerprint()
+    assert len({one.fingerprint() for one in [found, *other]}) == 5

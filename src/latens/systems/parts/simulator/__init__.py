@@ -1,1 +1,0 @@
-"""Procedural scenes of known parts."""
