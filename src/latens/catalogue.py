@@ -118,7 +118,7 @@ def system_of(name_or_path: str | Path) -> str:
     if str(name_or_path) in MODELS:
         return MODELS[str(name_or_path)].system
     if str(name_or_path) in SYSTEMS:
-        return str(name_or_path)  # of which nothing is in the box: its `load` says what to do
+        return str(name_or_path)  # no bundled model: its `load` says what to do
     folder = Path(name_or_path)
     config = (folder if folder.is_dir() else folder.parent) / "config.json"
     try:

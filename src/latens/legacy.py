@@ -33,7 +33,7 @@ def upgrade_run(config: Mapping[str, Any]) -> Plain:
 
 
 def _upgrade_optimizer(optim: Plain) -> None:
-    """One class of settings became one for each optimizer, told apart by `kind`."""
+    """One settings class became one per optimizer; `kind` selects it."""
     if "kind" in optim:
         return
     if optim.get("muon_lr"):

@@ -2,7 +2,7 @@
 
 A class decorated with `settings` is a strict pydantic data class: unknown names, values out of range, NaN and wrong types are
 refused wherever an instance is made, be it in Python, by `dataclasses.replace`, from JSON or from `--set key=value`. Choices
-are `Literal`s, ranges `Annotated` types; several classes for one field are a union told apart by their field `kind`. The
+are `Literal`s, ranges `Annotated` types; several classes for one field are a union whose discriminator is `kind`. The
 comment behind a field (or above it) is its meaning, which `latens train --show-config` prints.
 """
 
@@ -77,9 +77,14 @@ def decode(kind: Any, plain: Mapping[str, Any], *, where: str = "settings", path
     `where` names what is read, a file or an option; `path` is the dotted name of the group inside it.
     """
     try:
-        return pydantic.TypeAdapter(kind).validate_json(json.dumps(plain, allow_nan=True))
+        return _adapter(kind).validate_json(json.dumps(plain, allow_nan=True))
     except pydantic.ValidationError as error:
         raise _explained(error, kind, plain, where, path) from None
+
+
+@functools.cache  # building one takes longer than using it
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(kind)
 
 
 def decode_like(template: T, plain: Mapping[str, Any], *, where: str = "settings") -> T:

@@ -38,7 +38,7 @@ def dehaze(
     method: Annotated[
         str | None,
         Parameter(
-            help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or the best in the box]"
+            help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or the best that is bundled]"
         ),
     ] = None,
     model: Model = "haze",

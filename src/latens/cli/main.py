@@ -52,7 +52,7 @@ VERBS = (
     Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
     Verb("compact", "latens.cli.compact:compact", "Store the large weights of a model in eight bits."),
     Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
-    Verb("models", "latens.cli.models:models", "The models in the box."),
+    Verb("models", "latens.cli.models:models", "The bundled models."),
     Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),
 )
 

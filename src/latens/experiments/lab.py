@@ -41,7 +41,7 @@ class Claimed(Exception):
 class Lab(Generic[L, S]):
     """A system, its data, a scale and a folder.
 
-    `open_model` loads a model folder; None stands for the model that the user chose, or the bundled one.
+    `open_model` loads a model folder; None loads the model given by --model, or the bundled one.
     """
 
     def __init__(
@@ -190,16 +190,23 @@ def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a record was written for this key; settings are compared after decoding, with today's defaults and names."""
+    """Whether a record was written for this key.
+
+    Settings are compared after decoding, so records made before a setting was added or renamed still count.
+    """
     if key.keys() != record.keys():
         return False
-    for name, value in key.items():
-        if is_settings(value):
-            try:
-                if decode_like(value, upgrade_run(record[name])) != value:
-                    return False
-            except (SettingsError, TypeError, ValueError, AttributeError):
-                return False
-        elif json.loads(json.dumps(value)) != record[name]:
-            return False
-    return True
+    settings = {name: value for name, value in key.items() if is_settings(value)}
+    plain = {name: value for name, value in key.items() if name not in settings}
+    if json.loads(json.dumps(plain)) != {name: record[name] for name in plain}:
+        return False  # before any decoding: most records differ here
+    return all(_decodes_to(value, record[name]) for name, value in settings.items())
+
+
+def _decodes_to(value: Any, plain: Any) -> bool:
+    if to_dict(value) == plain:
+        return True
+    try:
+        return bool(decode_like(value, upgrade_run(plain)) == value)
+    except (SettingsError, TypeError, ValueError, AttributeError):
+        return False

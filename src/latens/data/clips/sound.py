@@ -41,7 +41,7 @@ def _takes(path: Path, index: int, container: str) -> bool:
                     target.mux(packet)
                 if number >= PROBED:
                     break
-    except (av.FFmpegError, ValueError, TypeError, AttributeError, NotImplementedError):
+    except (av.FFmpegError, ValueError):  # ValueError: the container has no such codec
         return False
     return True
 

@@ -21,7 +21,7 @@ VISIBILITIES = (400.0, 150.0, 60.0)  # metres
 
 INTRO = (
     "Streets that no model was trained on, in haze of a random colour and density (Eq. 1), and without it again by every "
-    "method in the box. Below, the clear street in haze of three visibilities; the depth that it needs is predicted."
+    "bundled method. Below, the clear street in haze of three visibilities; the depth that it needs is predicted."
 )
 
 
@@ -49,7 +49,7 @@ def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
 
 
 def synthesis(haze: Haze, scene: Scene, folder: Path) -> list[Gallery]:
-    """The clear street at falling visibility; nothing where no model in the box predicts depth."""
+    """The clear street at falling visibility; nothing where no bundled model predicts depth."""
     if not haze.has("physical"):
         return []
     figures = []

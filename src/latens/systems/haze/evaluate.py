@@ -235,7 +235,7 @@ def _street(seed: int) -> Scene:
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """Path, size and time of change, by which an edited file is told from the one that was measured."""
+    """Path, size and modification time: an edited file is measured again."""
     try:
         status = path.stat()
     except OSError:  # reading it will say what is wrong

@@ -43,7 +43,7 @@ from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_
 from latens.systems.haze.physical import PhysicalHaze, padded
 from latens.systems.haze.temporal import TemporalFilter
 
-REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said
+REACH = 120.0  # metres at relative depth 1, by default
 WHOLE_PIXELS = 2**19  # larger images are translated in pieces
 PIECE = 512  # rows and columns of a piece, without what it sees around itself
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
@@ -179,7 +179,7 @@ class Haze:
         """Distance of every pixel, given or predicted."""
         if depth is None:
             if not self.has("physical"):
-                what = "depth is predicted by the physical model, which is not in the box"
+                what = "depth is predicted by the physical model, which is not bundled"
                 raise ModelMissing(what, hint="give --depth FILE, or a trained model with --model")
             return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
         form = form or usual_format(depth)

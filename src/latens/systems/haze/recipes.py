@@ -1,6 +1,6 @@
 """Training configurations of the haze system, as functions. Nothing here imports torch.
 
-`cpu` is the model in the box; the rows that Table 1 compares are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and
+`cpu` trains the bundled model; the rows that Table 1 compares are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and
 `cpu_dehazenet`, all on the same scenes. `paper` is 002 as written.
 """
 

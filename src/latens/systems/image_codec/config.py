@@ -49,7 +49,7 @@ class HyperpriorConfig:
 
 
 ImageCodecConfig: TypeAlias = HyperpriorConfig
-"""The model of an image codec; a second architecture makes this a union told apart by `kind`."""
+"""The model of an image codec; a second architecture makes this a union with the discriminator `kind`."""
 
 
 STRIDE = 16  # image samples per latent sample and side
