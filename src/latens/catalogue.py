@@ -135,9 +135,12 @@ def system_of(name_or_path: str | Path) -> str:
 
 
 def folder_of(name_or_path: str | Path) -> Path:
-    """The folder of a model: that of a known name, or the path itself."""
-    entry = MODELS.get(str(name_or_path))
-    return entry.folder if entry is not None else Path(name_or_path)
+    """The folder of a model: that of a known name, or the path itself. Raises ModelMissing for a system without a model."""
+    name = str(name_or_path)
+    if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
+        hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
+        raise ModelMissing("no model of this system is bundled", where=name, hint=hint)
+    return MODELS[name].folder if name in MODELS else Path(name_or_path)
 
 
 def package_of(system: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from latens import catalogue
 from latens.cli.main import main
-from latens.systems.parts import predict, report
+from latens.systems.parts import report
 from latens.systems.parts.model import PatchVAE
 
 Capture = pytest.CaptureFixture[str]
@@ -151,7 +152,7 @@ def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Cap
 )
 def test_without_weights_one_error_says_what_to_do(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "MODELS", {})
+    monkeypatch.setattr(catalogue, "MODELS", {})
     Image.new("RGB", (20, 20)).save("x.png")
     assert main([*words, "--device", "cpu"]) == 6
     said = capsys.readouterr().err.splitlines()

@@ -25,7 +25,7 @@ from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street
 from latens.systems.haze.system import build
 
-SMALL = Protocol(side=64, draws=2, simulated=2, reach=120.0)
+SMALL = Protocol(side=64, draws=2, scenes=2, reach=120.0)
 
 
 @pytest.fixture(scope="module")

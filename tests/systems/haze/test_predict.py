@@ -91,10 +91,6 @@ def test_without_weights_the_classical_methods_work_and_the_others_say_what_is_m
         if f"haze_{method}" not in MODELS:
             with pytest.raises(ModelMissing, match=rf"{method}\nuse --method dcp or bccr.*--recipe cpu"):
                 bare.dehaze(scene[0], method=method)
-    if "haze_physical" not in MODELS:
-        assert bare.default_method == "dcp"
-        with pytest.raises(ModelMissing, match="--depth FILE"):
-            bare.haze(scene[0], visibility=100)
     with pytest.raises(UsageError, match="dcp, bccr"):
         bare.dehaze(scene[0], method="magic")
     assert type(latens.load("haze", device="cpu")) is Haze

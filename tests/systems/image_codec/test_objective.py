@@ -16,7 +16,7 @@ from latens.hub import save_model
 from latens.settings import override, to_dict
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
-from latens.systems.image_codec.objective import RateDistortion, export_codec, finish_folder
+from latens.systems.image_codec.objective import RateDistortion, export_codec
 from latens.systems.image_codec.predict import load
 from latens.systems.image_codec.recipes import cpu_hard
 from latens.systems.image_codec.system import LEARN_HARD, build
@@ -75,16 +75,11 @@ def test_the_loss_is_bits_per_pixel_plus_weighted_error() -> None:
     assert numbers["psnr_1"] == pytest.approx(10 * math.log10(255**2 / error), rel=1e-5)
 
 
-def test_a_folder_saved_without_its_frozen_coding_is_finished_later(tmp_path: Path) -> None:
-    """As earlier versions saved it where constriction was missing."""
+def test_a_folder_without_its_frozen_coding_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = SIZES[1]
     model, image = MeanScaleHyperprior(config).eval(), torch.rand(1, 3, 64, 64)
     export = export_codec(model, [image])
     save_model(tmp_path, {"system": "image_codec", "model": to_dict(config)}, export.weights, {})
-    with pytest.raises(ModelError, match="ready for coding"):
+    with pytest.raises(ModelError, match="not frozen for coding"):
         load(tmp_path, device="cpu")
-    finish_folder(tmp_path, [image])
-    finished = load(tmp_path, device="cpu")
-    assert finished.coding.spec() == export.config["coding"]
-    assert finished.compress(image)

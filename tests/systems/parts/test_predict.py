@@ -210,7 +210,7 @@ def test_models_without_parts_embed_only(vae: Parts, album: list[Path]) -> None:
 def test_loading(parts_folder: Path, parts: Parts, album: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = load(parts_folder, device="cpu")
     assert np.array_equal(again.encode(album)[0].occurrence, parts.encode(album)[0].occurrence)
-    monkeypatch.setattr(predict, "MODELS", {})
+    monkeypatch.setattr(catalogue, "MODELS", {})
     for name in ("parts", Path("parts")):
         with pytest.raises(ModelMissing, match=r"no model of this system(?s:.*)latens train parts"):
             load(name, device="cpu")

@@ -16,10 +16,8 @@ from latens.data.images import ImageLike, Picture, read_picture
 from latens.data.instances import Layers, Scene, scene_of
 from latens.data.stacks import read_frame, read_frames, stretch
 from latens.data.tensors import to_tensor
-from latens.errors import ModelError
-from latens.hub import load_model, locate
+from latens.hub import load_network, locate
 from latens.inference.device import choose_device, transform_precision
-from latens.settings import SettingsError, decode
 from latens.shapes import Float, Int, UInt8
 from latens.systems.amodal.config import STRIDE, AmodalConfig
 from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
@@ -120,13 +118,5 @@ def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None 
     """A segmenter by name, or from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     chosen = choose_device(device, threads)
     folder = locate(place)
-    found = load_model(folder)
-    if found.config["system"] != NAME:
-        raise ModelError("this folder holds no amodal segmenter", where=str(folder), hint="train one: `latens train amodal`")
-    try:
-        model = AmodalRCNN(decode(AmodalConfig, found.config["model"], where="config.json", path="model"))
-        model.load_state_dict(found.weights)
-    except (SettingsError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    found, model = load_network(folder, NAME, AmodalConfig, AmodalRCNN)
     return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen)

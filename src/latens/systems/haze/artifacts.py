@@ -17,10 +17,10 @@ from latens.experiments.lab import Lab
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
-from latens.systems.haze.config import TRANSLATORS, DiscriminatorConfig, PriorConfig, TranslationLossConfig, TranslatorConfig
+from latens.systems.haze.config import TRANSLATORS, PriorConfig, TranslationLossConfig
 from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, Measured, Protocol, folder_of_scenes, measure, report
 from latens.systems.haze.predict import Haze, recipe_for
-from latens.systems.haze.recipes import HazeTraining
+from latens.systems.haze.recipes import HazeTraining, cyclegan, unit
 
 ROWS = ("unit", "cyclegan", "dehazenet", "mmd", "physical")
 PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
@@ -102,8 +102,7 @@ def test_folder(lab: HazeLab) -> Path | None:
 def protocol_of(lab: HazeLab) -> Protocol:
     """How the scale shows scenes."""
     scale = lab.scale
-    streets = scale.scenes or 8
-    return Protocol(side=scale.side, draws=scale.draws, scenes=scale.scenes, border=scale.border, simulated=streets)
+    return Protocol(side=scale.side, draws=scale.draws, scenes=scale.scenes, border=scale.border)
 
 
 def row_config(scale: Scale, kind: str) -> HazeTraining:
@@ -124,25 +123,6 @@ def recipe_name(scale: Scale, kind: str) -> str:
             raise UsageError("there is no tiny recipe of dehazenet", hint=hint)
         return "tiny" if kind == "physical" else "tiny_mmd"
     return "paper" if scale.prefix == "paper" and kind in TRANSLATORS else recipe_for(kind)
-
-
-def unit(config: HazeTraining) -> HazeTraining:
-    """UNIT: the divergence in place of the discrepancy."""
-    assert isinstance(config.model, TranslatorConfig)
-    assert isinstance(config.objective, TranslationLossConfig)
-    objective = replace(config.objective, prior=replace(config.objective.prior, kind="kl"))
-    return replace(config, model=replace(config.model, kind="unit"), objective=objective)
-
-
-def cyclegan(config: HazeTraining) -> HazeTraining:
-    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of discriminators with norms."""
-    assert isinstance(config.model, TranslatorConfig)
-    assert isinstance(config.objective, TranslationLossConfig)
-    channels = config.model.discriminator.channels
-    discriminator = DiscriminatorConfig(channels=channels, scales=1, layers=3, norm=True, pool=50)
-    prior = replace(config.objective.prior, kind="none")
-    objective = replace(config.objective, identity_weight=5.0, prior=prior)
-    return replace(config, model=replace(config.model, kind="cyclegan", discriminator=discriminator), objective=objective)
 
 
 VARIANTS: Mapping[str, Callable[[HazeTraining], HazeTraining]] = MappingProxyType({"unit": unit, "cyclegan": cyclegan})

@@ -49,13 +49,11 @@ def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
 
 
 def synthesis(haze: Haze, scene: Scene, folder: Path) -> list[Gallery]:
-    """The clear street at falling visibility; nothing where no bundled model predicts depth."""
-    if not haze.has("physical"):
-        return []
-    figures = []
+    """The clear street at falling visibility, from its predicted depth."""
+    figures, depth = [], haze.depth(scene.image)
     with torch.no_grad():
         for metres in VISIBILITIES:
-            image = haze.haze(scene.image, visibility=metres)
+            image = haze.haze(scene.image, visibility=metres, depth=depth)
             write_image(folder / f"{scene.name}_{metres:g}m.png", image)
             figures.append(figure(np.asarray(image), f"Visibility {metres:g} m", ""))
     return [Gallery(figures, columns=3, narrowest=200)]

@@ -41,16 +41,17 @@ from latens.systems.haze.formation import (
 )
 from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.predict import REACH, Haze
-from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, find_scenes, load_scene, simulated
+from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, cropped, find_scenes, load_scene, reduced, simulated
 
 logger = logging.getLogger(__name__)
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
+STREETS = 8  # simulated ones, where no folder is given
 DRAW_SEED = 4110  # random stream of the haze parameters that scenes are shown in
 PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; ApolloScape, resolution and depth scale not stated
     "unit": (0.8524, 24.5181, 0.8255, 21.1384),
     "cyclegan": (0.8858, 25.1917, 0.8432, 22.6649),
-    "dcp": (None, None, 0.8338, 18.2011),
+    "dcp, full size": (None, None, 0.8338, 18.2011),
     "bccr": (None, None, 0.8234, 18.4564),
     "dehazenet": (None, None, 0.8832, 20.2258),
     "mmd": (0.9271, 27.3772, 0.8801, 23.6779),
@@ -63,10 +64,9 @@ class Protocol:
 
     side: Count = 240  # scenes are reduced to this short side
     draws: Count = 3  # draws of airlight and beta per scene
-    scenes: Natural = 0  # at most so many, evenly spread; 0: all
+    scenes: Natural = 0  # at most so many, evenly spread; 0: all of a folder, 8 simulated streets
     border: Natural = 0  # pixels cut off every side (12 removes the white frame of NYU)
     reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the own reach of each scene, of simulated streets 120
-    simulated: Count = 8  # streets, where no folder is given
 
 
 class Row(NamedTuple):
@@ -219,8 +219,8 @@ class Candidate(NamedTuple):
 
 def _candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
     if data is None:
-        for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + protocol.simulated):
-            yield Candidate(f"street{seed}", ["street", seed], partial(_street, seed))
+        for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + (protocol.scenes or STREETS)):
+            yield Candidate(f"street{seed}", ["street", seed], partial(_street, seed, protocol))
         return
     paths = find_scenes(data)
     if protocol.scenes and len(paths) > protocol.scenes:
@@ -230,8 +230,8 @@ def _candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
         yield Candidate(path.name, [path.name, *_state(path.image), *_state(path.depth)], load)
 
 
-def _street(seed: int) -> Scene:
-    return next(simulated([seed]))
+def _street(seed: int, protocol: Protocol) -> Scene:
+    return reduced(cropped(next(simulated([seed])), protocol.border), protocol.side)
 
 
 def _state(path: Path) -> tuple[str, int, int]:

@@ -16,11 +16,10 @@ from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import ModelError, ModelMissing, UsageError
-from latens.hub import load_model, locate
+from latens.errors import ModelMissing, UsageError
+from latens.hub import load_network, locate
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
-from latens.settings import decode
 from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.bands import dark_channel_pixels
@@ -43,6 +42,7 @@ from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_
 from latens.systems.haze.physical import PhysicalHaze, padded
 from latens.systems.haze.temporal import TemporalFilter
 
+GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 REACH = 120.0  # metres at relative depth 1, by default
 WHOLE_PIXELS = 2**19  # larger images are translated in pieces
 PIECE = 512  # rows and columns of a piece, without what it sees around itself
@@ -54,7 +54,7 @@ class Haze:
     """Dehazes and hazes images of any size and kind; gray and alpha are kept.
 
     Methods are "dcp" and "bccr", which need no weights, that of the model folder it was loaded from, and those of the bundled
-    models. The default method is that of the loaded model, or the best one available. `hashes` are those of the weights in
+    models. The default method is that of the loaded model, or "physical". `hashes` are those of the weights in
     `learned`.
     """
 
@@ -65,7 +65,7 @@ class Haze:
         self.model_id = sha256
         self.device = device
         self.precision = "float32"
-        self.default_method = next(iter(loaded), "physical" if "haze_physical" in MODELS else "dcp")
+        self.default_method = next(iter(loaded), "physical")
 
     def has(self, method: str) -> bool:
         """Whether the method can be used here. Raises UsageError for an unknown one."""
@@ -133,7 +133,7 @@ class Haze:
         beta: float | None = None,
         depth: str | Path | np.ndarray[Any, Any] | None = None,
         depth_format: DepthFormat | None = None,
-        airlight: tuple[float, float, float] = (MEAN_AIRLIGHT,) * 3,
+        airlight: tuple[float, float, float] = GRAY,
         reach_metres: float = REACH,
         method: str | None = None,
         refine_depth: bool = False,
@@ -151,8 +151,10 @@ class Haze:
         picture = image if isinstance(image, Picture) else read_picture(image)
         clear = self.tensor(picture.pixels)
         if method in TRANSLATORS:
-            if visibility is not None or beta is not None or depth is not None:
-                raise UsageError(f"{method} has no visibility to set", where="--method", hint="leave --method out")
+            unused = (airlight, reach_metres, refine_depth, linear_light) != (GRAY, REACH, False, False)
+            if unused or any(given is not None for given in (visibility, beta, depth, depth_format)):
+                what = f"{method} makes the haze that it has learned: depth, density and color cannot be set"
+                raise UsageError(what, where="--method", hint="leave --method out, or the other options")
             hazy = self.translate(clear, method, "hazy")
         else:
             if method not in (None, "physical"):
@@ -178,9 +180,6 @@ class Haze:
     ) -> Float[Tensor, "1 1 H W"]:
         """Distance of every pixel, given or predicted."""
         if depth is None:
-            if not self.has("physical"):
-                what = "depth is predicted by the physical model, which is not bundled"
-                raise ModelMissing(what, hint="give --depth FILE, or a trained model with --model")
             return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
         form = form or usual_format(depth)
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
@@ -238,8 +237,7 @@ def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: in
     """All methods there are ("haze"), or a model by name, from a folder or a hub id. Raises ModelMissing, ModelError."""
     place = choose_device(device, threads)
     if str(name_or_path) == "haze":
-        digest = MODELS["haze_physical"].sha256 if "haze_physical" in MODELS else "none"
-        return Haze({}, name="haze", sha256=digest, device=place)
+        return Haze({}, name="haze", sha256=MODELS["haze_physical"].sha256, device=place)
     folder = locate(name_or_path)
     digest, model = read_folder(folder)
     return Haze({kind_of(model): model}, name=folder.name, sha256=digest, device=place)
@@ -247,16 +245,7 @@ def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: in
 
 def read_folder(folder: Path) -> tuple[str, nn.Module]:
     """Hash and network of a model folder. Raises ModelMissing or ModelError."""
-    found = load_model(folder)
-    if found.config["system"] != "haze":
-        what = f"this is a model of {found.config['system']}, not of haze"
-        raise ModelError(what, where=str(folder), hint="train one with `latens train haze`")
-    try:
-        model = network(decode(HazeModel, found.config["model"], where=str(folder)))
-        model.load_state_dict({name: tensor.float() for name, tensor in found.weights.items()})
-    except (KeyError, RuntimeError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    found, model = load_network(folder, "haze", HazeModel, network)
     return found.sha256, model
 
 

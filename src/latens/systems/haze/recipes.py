@@ -81,25 +81,32 @@ def cpu_mmd() -> HazeTraining:
 
 
 def cpu_unit() -> HazeTraining:
-    """UNIT: the same but for the divergence in place of the discrepancy."""
-    objective = TranslationLossConfig(prior=PriorConfig(kind="kl"))
-    return replace(
-        cpu_mmd(),
-        recipe="cpu_unit",
-        model=TranslatorConfig(kind="unit", channels=16, blocks=3, discriminator=DiscriminatorConfig(channels=16)),
-        objective=objective,
-    )
+    """UNIT (Liu et al. 2017) at the budget of `cpu_mmd`: the divergence in place of the discrepancy."""
+    return replace(unit(cpu_mmd()), recipe="cpu_unit")
 
 
 def cpu_cyclegan() -> HazeTraining:
+    """CycleGAN (Zhu et al. 2017) at the budget of `cpu_mmd`."""
+    return replace(cyclegan(cpu_mmd()), recipe="cpu_cyclegan")
+
+
+def unit(config: HazeTraining) -> HazeTraining:
+    """UNIT: the divergence in place of the discrepancy."""
+    assert isinstance(config.model, TranslatorConfig)
+    assert isinstance(config.objective, TranslationLossConfig)
+    objective = replace(config.objective, prior=replace(config.objective.prior, kind="kl"))
+    return replace(config, model=replace(config.model, kind="unit"), objective=objective)
+
+
+def cyclegan(config: HazeTraining) -> HazeTraining:
     """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of discriminators with norms."""
-    discriminator = DiscriminatorConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
-    return replace(
-        cpu_mmd(),
-        recipe="cpu_cyclegan",
-        model=TranslatorConfig(kind="cyclegan", channels=16, blocks=3, discriminator=discriminator),
-        objective=TranslationLossConfig(identity_weight=5.0, prior=PriorConfig(kind="none")),
-    )
+    assert isinstance(config.model, TranslatorConfig)
+    assert isinstance(config.objective, TranslationLossConfig)
+    channels = config.model.discriminator.channels
+    discriminator = DiscriminatorConfig(channels=channels, scales=1, layers=3, norm=True, pool=50)
+    prior = replace(config.objective.prior, kind="none")
+    objective = replace(config.objective, identity_weight=5.0, prior=prior)
+    return replace(config, model=replace(config.model, kind="cyclegan", discriminator=discriminator), objective=objective)
 
 
 def cpu_dehazenet() -> HazeTraining:
@@ -108,7 +115,7 @@ def cpu_dehazenet() -> HazeTraining:
         cpu(),
         recipe="cpu_dehazenet",
         model=DehazeNetConfig(),
-        data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400, color_jitter=1.0),
+        data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400),
         objective=PatchLossConfig(),
         optim=Adam(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
         run=RunConfig(steps=20_000, precision="no", validate_every=4000, checkpoint_every=2000),

@@ -95,11 +95,19 @@ def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
     """
     picture = read_picture(found.image)
     depth = read_depth(found.depth, found.form, size=picture.pixels.shape[:2])
-    if 2 * border >= min(depth.shape):
-        what = f"nothing is left of {depth.shape[1]} x {depth.shape[0]} pixels without a border of {border}"
-        raise InputError(what, where=str(found.image))
-    inner = (slice(border, -border or None), slice(border, -border or None))
-    return reduced(Scene(found.name, picture.pixels[inner], depth[inner]), side)
+    try:
+        return reduced(cropped(Scene(found.name, picture.pixels, depth), border), side)
+    except InputError as error:
+        raise error.at(str(found.image)) from None
+
+
+def cropped(scene: Scene, border: int) -> Scene:
+    """The scene without `border` pixels of every side. Raises InputError where nothing else is there."""
+    height, width = scene.depth.shape
+    if 2 * border >= min(height, width):
+        raise InputError(f"nothing is left of {width} x {height} pixels without a border of {border}", where=scene.name)
+    inner = (slice(border, height - border), slice(border, width - border))
+    return Scene(scene.name, scene.image[inner], scene.depth[inner])
 
 
 def reduced(scene: Scene, side: int) -> Scene:

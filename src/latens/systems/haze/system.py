@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from latens.systems.haze.config import (
     CLASSICAL,
     LEARNED,
     DehazeNetConfig,
+    HazeDataConfig,
     PatchLossConfig,
     PhysicalConfig,
     PhysicalLossConfig,
@@ -39,6 +41,8 @@ from latens.systems.haze.scenes import DEPTH_KINDS
 from latens.systems.haze.simulator.streets import street
 from latens.training.data import StepData
 from latens.training.objective import Trainable
+
+logger = logging.getLogger(__name__)
 
 BENCH_SIZES = ((640, 480), (1920, 1080))  # width and height
 DOMAINS = ("hazy", "clear")
@@ -70,6 +74,7 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
             raise UsageError(what, where="--set data.crop", hint=f"set data.crop={nearest}")
         return Trainable(PhysicalHaze(config.model), PhysicalObjective(loss), _scenes(config, sources))
     if isinstance(config.model, DehazeNetConfig) and isinstance(loss, PatchLossConfig):
+        _warn_unused(config.data, ("color_jitter", "draws", "disjoint"), "patches of DehazeNet")
         return Trainable(DehazeNet(), PatchObjective(loss), PatchData(_scenes(config, sources), config.data.batch))
     what = f"{type(loss).__name__} holds no losses of the model '{config.model.kind}'"
     raise UsageError(what, where="objective", hint="start from a recipe of that model: `latens recipes haze`")
@@ -77,6 +82,13 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
 
 def _scenes(config: HazeTraining, sources: Sequence[Source]) -> SceneData:
     return SceneData([source.path for source in sources], config.data, config.run.seed)
+
+
+def _warn_unused(data: HazeDataConfig, names: Sequence[str], what: str) -> None:
+    """Says which changed settings have no effect on this kind of data."""
+    changed = [f"data.{name}" for name in names if getattr(data, name) != getattr(HazeDataConfig(), name)]
+    if changed:
+        logger.warning("no effect on %s: %s", what, ", ".join(changed))
 
 
 def is_unpaired(source: Source) -> bool:
@@ -100,6 +112,7 @@ def _images(config: HazeTraining, sources: Sequence[Source]) -> StepData:
         for folder in found:
             if not folder.is_dir():
                 raise UnreadableInput("not a folder", where=str(folder), hint=f"give the folder of {domain} images")
+    _warn_unused(config.data, ("color_jitter", "draws", "disjoint", "reach", "border"), "unpaired images")
     return UnpairedData(folders["hazy"], folders["clear"], config.data, config.run.seed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen, MultipleOf
 
@@ -46,10 +46,6 @@ class HyperpriorConfig:
     @property
     def variable_rate(self) -> bool:
         return len(self.lambdas) > 1
-
-
-ImageCodecConfig: TypeAlias = HyperpriorConfig
-"""The model of an image codec; a second architecture makes this a union with the discriminator `kind`."""
 
 
 STRIDE = 16  # image samples per latent sample and side

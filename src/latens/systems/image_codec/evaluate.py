@@ -125,13 +125,6 @@ def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualit
 # -------------------------------------------------------------------------------------------------------- measurements
 
 
-class EstimatedRate(Protocol):
-    @property
-    def bits_y(self) -> float: ...
-    @property
-    def bits_z(self) -> float: ...
-
-
 class Codec(Protocol):
     """The codec under test: the part of `predict.ImageCodec` that an evaluation uses."""
 
@@ -141,7 +134,7 @@ class Codec(Protocol):
 
     def compress(self, image: Any, *, quality: float | None = None) -> bytes: ...
     def decompress(self, blob: bytes) -> Image.Image: ...
-    def estimate(self, image: Any, *, quality: float) -> EstimatedRate: ...
+    def code_length(self, image: Any, *, quality: float) -> float: ...
 
 
 class Subject(NamedTuple):
@@ -180,8 +173,7 @@ def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
     packed = time.perf_counter()
     decoded = np.asarray(codec.decompress(data).convert("RGB"))
     done = time.perf_counter()
-    estimate = codec.estimate(image, quality=quality)
-    estimated = (estimate.bits_y + estimate.bits_z) / 8
+    estimated = codec.code_length(image, quality=quality) / 8
     return Trial(OURS, codec.model_id, quality, data, decoded, packed - started, done - packed, estimated)
 
 

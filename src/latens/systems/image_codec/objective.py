@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +13,8 @@ from latens.codes.coding import ACTIVATION_BITS, FrozenCoding, freeze
 from latens.codes.gains import lambda_of
 from latens.codes.refine import PEAK
 from latens.data.tensors import to_pixels
-from latens.hub import load_model, save_model
-from latens.settings import decode
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig, RateDistortionConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
@@ -101,16 +98,6 @@ def hyper_latents(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 
             found.append(model.hyper_analysis(model.scaled_latent(image, quality)).float().cpu())
     height, width = (min(z.shape[side] for z in found) for side in (2, 3))
     return torch.cat([z[:, :, :height, :width] for z in found])
-
-
-def finish_folder(folder: Path, images: Sequence[Float[Tensor, "B 3 H W"]]) -> None:
-    """Adds the frozen coding to a model folder without one, as earlier versions saved it where constriction was missing."""
-    found = load_model(folder)
-    config = decode(HyperpriorConfig, found.config["model"], where=str(folder), path="model")
-    model = MeanScaleHyperprior(config)
-    model.load_state_dict(found.weights)
-    export = export_codec(model.eval(), images)
-    save_model(folder, {**found.config, **export.config}, export.weights, export.coding)
 
 
 def rate_and_distortion(coded: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:

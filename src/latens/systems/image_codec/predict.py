@@ -17,10 +17,9 @@ from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.images import ImageLike, Picture, read_picture, to_pil
 from latens.errors import Corrupt, ModelError, ModelMismatch
-from latens.hub import load_model, locate
+from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
-from latens.settings import SettingsError, decode
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.format import QUALITY_STEPS, CodedPicture, StreamInfo, inspect_stream, read_picture_file
 from latens.systems.image_codec.model import MeanScaleHyperprior
@@ -145,12 +144,20 @@ class ImageCodec(Stages):
     def estimate(self, image: ImageLike | Picture, *, quality: float | None = None) -> Estimate:
         """Rate and quality at a setting, from the code lengths of the model's probabilities."""
         picture = image if isinstance(image, Picture) else read_picture(image)
-        target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
-        symbols = self.quantize(self.latent(picture.pixels), round(target.value * QUALITY_STEPS))
+        symbols = self._symbols(picture, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
         pixels = self.reconstruct(symbols, picture.pixels.shape)
         bpp = (bits_y + bits_z) / picture.pixels[..., 0].size
         return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, picture.pixels))
+
+    def code_length(self, image: ImageLike | Picture, *, quality: float | None = None) -> float:
+        """Bits of latents and hyper-latents at a setting, by the model's probabilities; nothing is decoded."""
+        symbols = self._symbols(image if isinstance(image, Picture) else read_picture(image), quality)
+        return sum(self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
+
+    def _symbols(self, picture: Picture, quality: float | None) -> Symbols:
+        target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
+        return self.quantize(self.latent(picture.pixels), round(target.value * QUALITY_STEPS))
 
     @property
     def default_quality(self) -> float:
@@ -170,18 +177,13 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)
-    found = load_model(folder)
-    if found.config["system"] != "image_codec" or not found.coding:
-        raise ModelError(
-            "this folder holds no image codec ready for coding", where=str(folder), hint="train it with `latens train`"
-        )
+    found, model = load_network(folder, "image_codec", HyperpriorConfig, MeanScaleHyperprior)
+    if not found.coding:
+        raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
     try:
-        model = MeanScaleHyperprior(decode(HyperpriorConfig, found.config["model"], where="config.json", path="model"))
-        model.load_state_dict(found.weights)
         coding = FrozenCoding.from_tensors(found.config["coding"], found.coding, place)
-    except (KeyError, TypeError, RuntimeError, SettingsError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise unusable(folder, error) from None
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
 
 

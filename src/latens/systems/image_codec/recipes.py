@@ -7,13 +7,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from latens.systems.image_codec.config import LAMBDAS, CropConfig, HyperpriorConfig, ImageCodecConfig, RateDistortionConfig
+from latens.systems.image_codec.config import LAMBDAS, CropConfig, HyperpriorConfig, RateDistortionConfig
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
 
-CodecTraining: TypeAlias = TrainConfig[ImageCodecConfig, CropConfig, RateDistortionConfig]
+CodecTraining: TypeAlias = TrainConfig[HyperpriorConfig, CropConfig, RateDistortionConfig]
 
 
 def tiny() -> CodecTraining:

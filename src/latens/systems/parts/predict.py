@@ -13,15 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latens.catalogue import MODELS
 from latens.codes.gaussian import gaussian_kl
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
 from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import InputError, ModelError, ModelMissing, UsageError
-from latens.hub import load_model, locate
+from latens.errors import InputError, ModelError, UsageError
+from latens.hub import load_network, locate
 from latens.inference.device import choose_device
-from latens.settings import SettingsError, decode
 from latens.shapes import Float
 from latens.systems.parts.baselines import Member, build_model
 from latens.systems.parts.config import PartsConfig
@@ -238,17 +236,6 @@ def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None 
     Raises ModelMissing, ModelError or DeviceUnavailable.
     """
     chosen = choose_device(device, threads)
-    if str(place) == NAME and NAME not in MODELS:
-        hint = "train one with `latens train parts --data IMAGES -o runs/parts`, then name runs/parts/best (--model)"
-        raise ModelMissing("no model of this system is bundled", where=NAME, hint=hint)
     folder = locate(place)
-    found = load_model(folder)
-    if found.config["system"] != NAME:
-        raise ModelError(f"this is a model of {found.config['system']}, not of parts", where=str(folder))
-    try:
-        model = build_model(decode(PartsConfig, found.config["model"], where=str(folder / "config.json"), path="model"))
-        model.load_state_dict(found.weights)
-    except (KeyError, TypeError, RuntimeError, SettingsError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    found, model = load_network(folder, NAME, PartsConfig, build_model)
     return Parts(model, name=folder.name, sha256=found.sha256, device=chosen)
