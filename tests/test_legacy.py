@@ -9,7 +9,7 @@ import pytest
 from latens import legacy
 from latens.catalogue import MODELS, ModelEntry
 from latens.hub import load_model
-from latens.legacy import dropped, renamed, upgrade_model, upgrade_run, value_renamed
+from latens.legacy import dropped, renamed, upgrade_model, upgrade_run
 
 
 def changed(plain: dict[str, Any], *changes: Any) -> dict[str, Any]:
@@ -26,13 +26,12 @@ def test_a_setting_is_renamed_moved_dropped_or_reworded() -> None:
     assert "scales" not in moved["model"]["judge"]
     assert "judge" not in changed(old, dropped("model.judge"))["model"]
     assert "judge" in changed(old, dropped("model.judge", when=lambda plain: plain["model"]["kind"] == "new"))["model"]
-    assert changed(old, value_renamed("model.kind", "old", "new"))["model"]["kind"] == "new"
     assert old["model"]["work"] == 240  # the original is left alone
 
 
 def test_absent_settings_stay_absent() -> None:
     plain = {"model": {}, "flat": 3}
-    changes = [renamed("a.b", "a.c"), dropped("flat.x"), value_renamed("model.kind", "x", "y"), renamed("model.x", "model.y")]
+    changes = [renamed("a.b", "a.c"), dropped("flat.x"), renamed("model.x", "model.y")]
     assert changed(plain, *changes) == {"system": "toy", **plain}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from latens.errors import ModelMissing, UsageError
+from latens.errors import ModelMissing, UsageError, did_you_mean
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -146,8 +145,7 @@ def folder_of(name_or_path: str | Path) -> Path:
 def package_of(system: str) -> str:
     """The package of a system. Raises UsageError for an unknown name."""
     if system not in SYSTEMS:
-        close = difflib.get_close_matches(system, SYSTEMS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"systems: {', '.join(SYSTEMS)}"
+        hint = did_you_mean(system, SYSTEMS, f"systems: {', '.join(SYSTEMS)}")
         raise UsageError(f"there is no system '{system}'", hint=hint)
     return SYSTEMS[system]
 
@@ -162,7 +160,6 @@ def recipe_of(system: str, recipe: str) -> Any:
     """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name."""
     known = recipes(system)
     if recipe not in known:
-        close = difflib.get_close_matches(recipe, known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        hint = did_you_mean(recipe, known, f"known: {', '.join(known)}")
         raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=hint)
     return known[recipe]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latens.catalogue import package_of, recipe_of
-from latens.errors import UsageError
+from latens.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from latens.contract import AnySystem, Artifact, Loaded
@@ -141,7 +140,8 @@ def evaluate(
 
     opened = open_system(system)
     options = override(opened.evaluation.options, settings)
-    loaded = _announced(opened.load(model or system, device=device, threads=threads))
+    loaded = opened.load(model or system, device=device, threads=threads)
+    announce(loaded)
     folder = None if out is None else Path(out)
     report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
     if folder is not None:
@@ -178,19 +178,17 @@ def reproduce(
         yield report
 
 
-def _announced(loaded: Loaded) -> Loaded:
-    """Logs device, precision, model and weight hash."""
+def announce(loaded: Loaded) -> None:
+    """Logs the first line of a verb: device, precision, model and weight hash."""
     from latens.inference.device import describe
 
     logger.info(describe(loaded.device, loaded.name, loaded.model_id, loaded.precision))
-    return loaded
 
 
 def _artifact_of(system: AnySystem, name: str) -> Artifact[Any, Any]:
     if name in system.artifacts:
         return system.artifacts[name]
-    close = difflib.get_close_matches(name, system.artifacts, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(system.artifacts) or 'none'}"
+    hint = did_you_mean(name, system.artifacts, f"there are {', '.join(system.artifacts) or 'none'}")
     raise UsageError(f"{system.name} has no '{name}'", hint=hint)
 
 
@@ -216,7 +214,9 @@ def _lab_of(
 
     def open_model(place: Path | None) -> Loaded:
         loaded: Loaded = system.load(place or model or system.name, device=device, threads=threads)
-        return loaded if place is not None else _announced(loaded)
+        if place is None:
+            announce(loaded)
+        return loaded
 
     return Lab(
         build=system.build,

@@ -68,19 +68,6 @@ def dropped(path: str, *, when: Callable[[Plain], bool] = lambda plain: True) ->
     return change
 
 
-def value_renamed(path: str, old: Any, new: Any) -> Callable[[Plain], None]:
-    """A value of a setting has another name."""
-
-    def change(plain: Plain) -> None:
-        *groups, name = path.split(".")
-        for group in groups:
-            plain = plain.get(group, {})
-        if plain.get(name) == old:
-            plain[name] = new
-
-    return change
-
-
 def _take(plain: Plain, path: str) -> Any:
     """Removes a setting and returns its value, or None."""
     *groups, name = path.split(".")

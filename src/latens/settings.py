@@ -9,7 +9,6 @@ comment behind a field (or above it) is its meaning, which `latens train --show-
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -22,7 +21,7 @@ import annotated_types
 import pydantic
 import pydantic.dataclasses
 
-from latens.errors import UsageError
+from latens.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
 
@@ -239,8 +238,7 @@ def _field_types(cls: Any) -> Mapping[str, Any]:
 
 def _unknown(path: str, name: str, cls: type, where: str) -> SettingsError:
     names = list(field_types(cls))
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(names)}"
+    hint = did_you_mean(name, names, f"known here: {', '.join(names)}")
     return SettingsError(f"no setting '{path}'", where=where, hint=hint)
 
 
@@ -259,8 +257,8 @@ def _explained(
         known = first.get("ctx", {}).get("expected") or first["ctx"]["expected_tags"]
         if first["type"] == "union_tag_invalid":
             place, value = f"{place}.kind", value.get("kind") if isinstance(value, Mapping) else value
-        close = difflib.get_close_matches(str(value), [word.strip(" '") for word in known.replace(" or ", ",").split(",")], n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "choose one of those"
+        words = [word.strip(" '") for word in known.replace(" or ", ",").split(",")]
+        hint = did_you_mean(str(value), words, "choose one of those")
         return SettingsError(f"{_shown(value)} is none of {known}", where=place, hint=hint)
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if first["type"] == "value_error":  # of a rule between fields

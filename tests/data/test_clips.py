@@ -47,6 +47,23 @@ def test_uneven_time_stamps_and_the_last_duration_survive(ending: str, tmp_path:
     assert frames[-1].duration == pytest.approx(original[-1].duration, abs=0.002)
 
 
+def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.mkv", times=range(4))
+
+    def failing(frames):  # type: ignore[no-untyped-def]
+        yield next(frames)
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        rewrite_clip(source, tmp_path / "b.mp4", failing)
+    with pytest.raises(UsageError, match=r"\.txt"):
+        rewrite_clip(source, tmp_path / "b.txt", lambda frames: frames)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        rewrite_clip(source, tmp_path / "file" / "b.mp4", lambda frames: frames)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mkv", "file"}
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotated_clips_are_read_and_written_upright(rotation: int, tmp_path: Path) -> None:
     source = make_clip(tmp_path / "phone.mp4", rotation=rotation, times=range(2))

@@ -115,7 +115,7 @@ def moving(number: int) -> np.ndarray:
 
 def regions_of(clip_path: Path, region: Path | Shape, **options: object) -> tuple[list[np.ndarray], list[str]]:
     with open_clip(clip_path) as clip, open_regions(region, clip, **options) as regions:  # type: ignore[arg-type]
-        found = [regions.of(frame, number).copy() for number, frame in enumerate(clip.frames())]
+        found = [regions.of(frame).copy() for frame in clip.frames()]
         regions.finish(len(found))
     return found, regions.notes
 
@@ -165,6 +165,20 @@ def test_folders_pair_by_name_or_order_and_counts_must_agree(tmp_path: Path) -> 
         Image.fromarray(moving(number)).save(tmp_path / "f" / f"{number}.jpg")
     found, _ = regions_of(tmp_path / "f", tmp_path / "m")
     assert np.array_equal(found[1], moving(2)[..., 0])
+
+
+def test_an_unreadable_frame_keeps_the_masks_of_the_others_in_place(tmp_path: Path) -> None:
+    for folder in ("frames", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(4):
+        Image.fromarray(moving(number)).save(tmp_path / "frames" / f"f{number}.png")
+        mask_file(tmp_path / "masks" / f"m{number}.png", moving(number)[..., 0])
+    (tmp_path / "frames" / "f1.png").write_text("no image")
+    with open_clip(tmp_path / "frames", fps=25) as clip, open_regions(tmp_path / "masks", clip) as regions:
+        found = {frame.number: regions.of(frame) for frame in clip.frames()}
+    assert sorted(found) == [0, 2, 3]
+    assert all(np.array_equal(mask, moving(number)[..., 0]) for number, mask in found.items())
+    assert "f1.png cannot be read and is left out" in clip.notes
 
 
 def test_empty_masks_and_wrong_ids_are_refused(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.data.images import png_bytes, webp_bytes
 from latens.data.splits import place_of
-from latens.data.tensors import pad_to_multiple, png_bytes, to_pixels, to_tensor, webp_bytes
+from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 
 PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from latens.cli.common import Force, OutputOptions, Reporter, human_size
+from latens.cli.common import Force, Model, OutputOptions, Reporter, human_size
 from latens.errors import OutputExists
 
 
 def compact(
-    model: Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")],
+    model: Model,
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the smaller model.")],

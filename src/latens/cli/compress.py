@@ -15,12 +15,12 @@ from latens.cli.common import (
     OnProgress,
     Output,
     Reporter,
-    announce,
     human_size,
     refuse_to_overwrite,
     run_files,
 )
 from latens.errors import UsageError
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.codes.annealing import Refine

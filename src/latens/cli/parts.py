@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, announce, run_files
+from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, run_files
 from latens.errors import InputError, LimitExceeded
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -84,8 +85,7 @@ def ours(path: Path) -> bool:
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     """The map of one picture into one file; the record of what was found, and what the summary needs."""
     from latens.data.files import write_atomic
-    from latens.data.images import read_picture
-    from latens.data.tensors import png_bytes
+    from latens.data.images import png_bytes, read_picture
     from latens.systems.parts.drawing import occurrence_sheet
 
     started = time.perf_counter()

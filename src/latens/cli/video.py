@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Force, OnProgress, Output, OutputOptions, Reporter, human_size, refuse_to_overwrite, run_files
+from latens.cli.common import (
+    PARTIAL,
+    Force,
+    OnProgress,
+    Output,
+    OutputOptions,
+    Reporter,
+    human_size,
+    refuse_to_overwrite,
+    run_files,
+)
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENDING = ".small.mp4"
-PARTIAL = 4  # exit status where a damaged clip was compressed as far as it goes
 
 
 def compress(
@@ -47,8 +56,8 @@ def compress(
         float | None,
         Parameter(validator=Number(gte=1, lte=8), help="Of the region, 1 (small) to 8 (fine), in any steps.  [default: 5]"),
     ] = None,
-    size: Annotated[str | None, Parameter(help="Of the file, such as 8MB or 500kB: reached to 3 %, never exceeded.")] = None,
-    kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Of the file, in kbit/s: likewise.")] = None,
+    size: Annotated[str | None, Parameter(help="File size such as 8MB: at most 3 % below, never above.")] = None,
+    kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Bit rate of the file in kbit/s: likewise.")] = None,
     strength: Annotated[
         float | None,
         Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
@@ -83,9 +92,6 @@ def compress(
         from latens.video.compress import compress_clip
 
         region = roi if roi is None or len(jobs) == 1 else region_for(roi, job.input)
-        # The batch has asked about existing outputs already; masks are asked about here.
-        if save_masks is not None and not force:
-            refuse_filled(save_masks)
         done = compress_clip(
             job.input,
             job.output,
@@ -100,7 +106,7 @@ def compress(
             strength=strength,
             fps=fps,
             threads=threads or 0,
-            force=True,
+            force=force,
         )
         if done.damaged or done.missing:
             incomplete.append(job.input)
@@ -118,7 +124,7 @@ def clip_inputs(words: list[str]) -> list[Any]:
 
     folders = [Path(word) for word in words if is_frame_folder(Path(word))]
     rest = [word for word in words if Path(word) not in folders]
-    found = [InputFile(folder, Path(folder.resolve().name)) for folder in folders]
+    found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
     return found + (find_inputs(rest, CLIP_ENDINGS) if rest or not found else [])
 
 
@@ -136,13 +142,6 @@ def region_for(roi: str, clip: Path) -> str | Path:
                 return found
     hint = f"put its masks there as {clip.stem}/ or {clip.stem}.mp4"
     raise InputError(f"there are no masks for {clip.name}", where=str(region), hint=hint)
-
-
-def refuse_filled(folder: Path) -> None:
-    from latens.errors import OutputExists
-
-    if folder.is_dir() and any(folder.iterdir()):
-        raise OutputExists("this folder holds files already", where=str(folder), hint="name another one, or add --force")
 
 
 def parse_size(text: str) -> int:

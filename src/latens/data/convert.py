@@ -29,11 +29,11 @@ import numpy as np
 
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
+from latens.data.images import png_bytes
 from latens.data.instances import Collection, Scene
 from latens.data.labelme import read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
 from latens.data.stacks import frame_place, read_frame
-from latens.data.tensors import png_bytes
 from latens.errors import InputError, LatensError, OutputExists, UsageError
 
 logger = logging.getLogger(__name__)

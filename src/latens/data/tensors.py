@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from latens.shapes import Float, UInt8
@@ -31,20 +28,3 @@ def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int) -> Float[Ten
     """The image with its last row and column repeated, up to sides that are multiples of `multiple`."""
     height, width = image.shape[2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:
-    """A PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` takes longer for fewer bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=optimize)
-    return buffer.getvalue()
-
-
-def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = None) -> bytes:
-    """A WebP file: lossless, or with a quality from 0 to 100."""
-    buffer = io.BytesIO()
-    if quality is None:
-        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=1, quality=30)
-    else:
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=quality)
-    return buffer.getvalue()

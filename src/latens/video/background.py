@@ -1,4 +1,4 @@
-"""Background made cheap for any encoder: low-passed outside the region, which is dilated and feathered."""
+"""Low-pass of the background, for any encoder; the region is dilated and feathered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from latens.data.clips.color import color_of, tag
 from latens.data.regions.masks import Weights
 from latens.shapes import Float
 
@@ -22,16 +23,17 @@ class LowPass:
         self.sigma = sigma * scale
         self.radius = max(1, round(DILATION * scale))
         self.feather = odd(FEATHER * scale)
+        self._last: tuple[Weights, Float[np.ndarray, "H W"]] | None = None
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
         """A new frame with the same tags."""
         import av
 
-        from latens.data.clips.color import color_of, tag
-
         planes = frame.to_ndarray()
         height, width = frame.height, frame.width
-        keep = self.kept(weights, height, width)
+        if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
+            self._last = weights, self.kept(weights, height, width)
+        keep = self._last[1]
         _blend(planes[:height], keep, self.sigma)
         half = np.ascontiguousarray(keep[::2, ::2])
         chroma = planes[height:].reshape(2, height // 2, width // 2)

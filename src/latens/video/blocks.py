@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latens.data.clips.color import color_of, tag
 from latens.data.regions.masks import Weights
 from latens.shapes import Int
 
@@ -74,14 +75,14 @@ class RegionSideData:
 
     def __init__(self, inside: float, outside: float) -> None:
         self.inside, self.outside = inside, outside
+        self._last: tuple[Weights, tuple[Rectangle, ...]] | None = None
         self._graphs: OrderedDict[tuple[Rectangle, ...], tuple[Any, Any, Any]] = OrderedDict()
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
         """The frame with its regions; pixels and tags stay."""
-        from latens.data.clips.color import color_of, tag
-
-        found = rectangles(weights)
-        _, source, sink = self._graph(frame, found)
+        if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
+            self._last = weights, rectangles(weights)
+        _, source, sink = self._graph(frame, self._last[1])
         color = color_of(frame)
         source.push(frame)
         return tag(sink.pull(), color)

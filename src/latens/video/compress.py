@@ -1,4 +1,4 @@
-"""A clip into a small clip that any player shows, a region of interest kept sharp and the rest made cheap."""
+"""Compress a clip with higher quality in a region of interest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +15,8 @@ import numpy as np
 
 from latens.data.clips.formats import check_container, container_of
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
-from latens.data.clips.writer import ClipWriter, Coding, open_writer, temporary_beside
+from latens.data.clips.writer import ClipWriter, Coding, open_writer
+from latens.data.files import temporary_beside
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
 from latens.data.regions.words import Shape, parse_region
@@ -31,11 +32,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_QUALITY, DEFAULT_STRENGTH = 5.0, 0.5
 Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
-OnFrame = Callable[[int], None]
 
 
 class Compressed(NamedTuple):
-    """What became of a clip."""
+    """Result for one clip."""
 
     path: Path
     bytes: int  # of the file, sound included
@@ -69,7 +69,6 @@ class Request(NamedTuple):
     fps: Fraction | float | None
     encoder_options: Mapping[str, str]
     threads: int
-    on_frame: OnFrame
 
 
 class Pass(NamedTuple):
@@ -102,7 +101,6 @@ def compress_clip(
     encoder_options: Mapping[str, str] | None = None,
     threads: int = 0,
     force: bool = False,
-    on_frame: OnFrame = lambda count: None,
 ) -> Compressed:
     """Writes `source` (a file, or a folder of images with `fps`) as H.264, H.265 or AV1 into `out`.
 
@@ -115,9 +113,7 @@ def compress_clip(
     """
     started = time.perf_counter()
     targets = {"quality": quality, "size": size, "kbps": kbps}
-    request = _request(
-        Path(source), Path(out), roi, roi_ids, track, codec, targets, strength, fps, encoder_options, threads, on_frame
-    )
+    request = _request(Path(source), Path(out), roi, roi_ids, track, codec, targets, strength, fps, encoder_options, threads)
     if request.out.exists() and not force:
         raise OutputExists("the file is there already", where=str(out), hint="choose another place, or force it")
     masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
@@ -145,7 +141,6 @@ def _request(
     fps: Fraction | float | None,
     options: Mapping[str, str] | None,
     threads: int,
-    on_frame: OnFrame,
 ) -> Request:
     given = [name for name, value in targets.items() if value is not None]
     if len(given) > 1:
@@ -166,7 +161,7 @@ def _request(
         raise UsageError("the result would replace its input", where=str(source), hint="choose another place with -o")
     region = parse_region(roi) if isinstance(roi, str | Path) else roi
     strength = DEFAULT_STRENGTH if strength is None else strength
-    return Request(source, out, region, ids, track, CODECS[name], strength, fps, options or {}, threads, on_frame)
+    return Request(source, out, region, ids, track, CODECS[name], strength, fps, options or {}, threads)
 
 
 # ------------------------------------------------------------------------------------------------------------ encoding
@@ -181,22 +176,21 @@ def _encode(request: Request, factor: float, place: Path, masks: MaskFiles | Non
         sound = request.source if clip.info.sound else None
         with open_writer(request.out, clip.info, coding, sound=sound, threads=request.threads, rename_to=place) as writer:
             cheapen = Cheapen(request, writer, options) if regions is not None else None
-            count, duration = 0, Fraction(0)
+            last, duration = -1, Fraction(0)
             for frame in clip.frames():
                 image = writer.fit(frame.image)
                 if regions is not None and cheapen is not None:
-                    image = cheapen(image, _region_of(regions, frame, count, clip, masks))
+                    image = cheapen(image, _region_of(regions, frame, clip, masks))
                 writer.write(image, frame.time, frame.duration)
-                count, duration = count + 1, duration + frame.duration
-                request.on_frame(count)
+                last, duration = frame.number, duration + frame.duration
             if regions is not None:
-                regions.finish(count)
+                regions.finish(last + 1)
     return Pass(
         place.stat().st_size,
         writer,
         clip,
         float(duration),
-        cheapen.region / max(count, 1) if cheapen is not None else None,
+        cheapen.region / max(writer.frames, 1) if cheapen is not None else None,
         cheapen.empty if cheapen is not None else 0,
         regions.lost_at if regions is not None else None,
         tuple(regions.notes) if regions is not None else (),
@@ -219,15 +213,15 @@ def _regions(request: Request, clip: Clip, recorded: Recorded | None) -> Iterato
             yield regions if recorded is None else recorded.around(regions)
 
 
-def _region_of(regions: Regions, frame: ClipFrame, number: int, clip: Clip, masks: MaskFiles | None) -> Weights:
-    weights = regions.of(frame, number)
+def _region_of(regions: Regions, frame: ClipFrame, clip: Clip, masks: MaskFiles | None) -> Weights:
+    weights = regions.of(frame)
     if masks is not None:
-        masks.write(weights, clip.stems[number] if clip.stems else f"{number:05d}")
+        masks.write(weights, clip.stems[frame.number] if clip.stems else f"{frame.number:05d}")
     return weights
 
 
 class Cheapen:
-    """Makes what is outside the region cost less, in the way that the encoder allows."""
+    """Reduces background bits by quantizer offsets or a low-pass."""
 
     def __init__(self, request: Request, writer: ClipWriter, options: dict[str, str]) -> None:
         codec, strength = request.codec, request.strength
@@ -254,18 +248,14 @@ def _to_size(
     request: Request, size: int | None, kbps: float | None, masks: MaskFiles | None
 ) -> tuple[Pass, float, int, str | None]:
     """Searches the rate factor; trials are files beside the output, the best one takes its place."""
-    trial = best = temporary_beside(request.out)
+    trial, best = temporary_beside(request.out), temporary_beside(request.out)
     passes: dict[float, Pass] = {}
     recorded = Recorded() if request.track else None
 
-    def encode(factor: float) -> Pass:
+    def encode(factor: float) -> int:
         passes[factor] = _encode(request, factor, trial, None if passes else masks, recorded)
-        return passes[factor]
+        return passes[factor].bytes
 
-    def keep(factor: float) -> None:
-        os.replace(trial, best)
-
-    best = temporary_beside(request.out)
     try:
         with open_clip(request.source, fps=request.fps) as clip:
             info = clip.info
@@ -275,7 +265,9 @@ def _to_size(
                 length = float(sum(frame.duration for frame in clip.frames()))
         wanted = float(size) if size is not None else 125.0 * (kbps or 0) * length
         pixels = info.width * info.height * max(1.0, length * float(info.rate))
-        found = search(encode, request.codec, wanted, guess(request.codec, 8 * wanted / pixels), keep)
+        found = search(
+            encode, request.codec, wanted, guess(request.codec, 8 * wanted / pixels), lambda: os.replace(trial, best)
+        )
         os.replace(best, request.out)
     finally:
         for path in (trial, best):

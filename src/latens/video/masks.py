@@ -1,4 +1,4 @@
-"""Masks on their way: given as arrays, saved as files, remembered between passes."""
+"""Masks from arrays, written to files, cached between passes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from latens.data.clips.reader import Clip, ClipFrame
 from latens.data.files import write_atomic
+from latens.data.images import png_bytes
 from latens.data.regions.masks import MaskReader, Weights
-from latens.data.regions.pairing import Regions
-from latens.data.tensors import png_bytes
+from latens.data.regions.pairing import Notes, Regions
 from latens.errors import InputError, OutputExists
 
 
-class GivenMasks:
+class GivenMasks(Notes):
     """Masks as an array: (T, H, W), one for every frame, or (H, W) for all; bool, or uint8 weights from 0 to 255."""
 
     def __init__(self, masks: np.ndarray[Any, Any], clip: Clip) -> None:
@@ -27,20 +27,16 @@ class GivenMasks:
             raise InputError(f"{len(masks)} masks for {clip.info.frames} frames", where=str(clip.path))
         if not masks.any():
             raise InputError("the masks are empty in every frame")
+        super().__init__("masks")
         self.masks = masks
-        self.notes: list[str] = []
-        self.lost_at: float | None = None
-        self._reader = MaskReader((clip.info.height, clip.info.width), None, self.notes.append)
+        self._reader = MaskReader((clip.info.height, clip.info.width), None, self.note)
 
-    def of(self, frame: ClipFrame, number: int) -> Weights:
-        if self.masks.ndim == 3 and number >= len(self.masks):
+    def of(self, frame: ClipFrame) -> Weights:
+        if self.masks.ndim == 3 and frame.number >= len(self.masks):
             raise InputError(f"there are {len(self.masks)} masks, and the clip has more frames")
-        mask = self.masks if self.masks.ndim == 2 else self.masks[number]
+        mask = self.masks if self.masks.ndim == 2 else self.masks[frame.number]
         weights = mask.view(np.uint8) * np.uint8(255) if mask.dtype == np.bool_ else mask
         return self._reader.fit(weights, "masks")
-
-    def finish(self, frames: int) -> None:
-        """Nothing is left to check."""
 
 
 class MaskFiles:
@@ -62,21 +58,21 @@ class Recorded:
         self.notes: list[str] = []
         self.lost_at: float | None = None
         self.complete = False
-        self._packed: list[bytes] = []
+        self._packed: dict[int, bytes] = {}
         self._inner: Regions | None = None
 
     def around(self, regions: Regions) -> Regions:
         """Records what `regions` give."""
-        self._inner, self._packed = regions, []
+        self._inner, self._packed = regions, {}
         return self
 
-    def of(self, frame: ClipFrame, number: int) -> Weights:
+    def of(self, frame: ClipFrame) -> Weights:
         if self.complete:
-            flat = np.frombuffer(zlib.decompress(self._packed[number]), dtype=np.uint8)
+            flat = np.frombuffer(zlib.decompress(self._packed[frame.number]), dtype=np.uint8)
             return flat.reshape(frame.image.height, frame.image.width)
         assert self._inner is not None
-        weights = self._inner.of(frame, number)
-        self._packed.append(zlib.compress(weights.tobytes(), 1))
+        weights = self._inner.of(frame)
+        self._packed[frame.number] = zlib.compress(weights.tobytes(), 1)
         return weights
 
     def finish(self, frames: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from latens.errors import UsageError
 from latens.video.codecs import Codec
@@ -17,13 +17,6 @@ AIM = 0.987
 MOST_TRIALS = 12
 
 
-class Trial(Protocol):
-    """One encoding of the whole clip."""
-
-    @property
-    def bytes(self) -> int: ...
-
-
 class Found(NamedTuple):
     """The accepted trial, the number of encodings it took, and a note where the wanted size was not reached."""
 
@@ -32,10 +25,10 @@ class Found(NamedTuple):
     note: str | None = None
 
 
-def search(encode: Callable[[float], Trial], codec: Codec, wanted: float, start: float, keep: Callable[[float], None]) -> Found:
-    """Encodes with varied rate factors until the size lies within 3 % below `wanted` bytes.
+def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: float, keep: Callable[[], object]) -> Found:
+    """Varies the rate factor until `encode`, which returns a size in bytes, ends within 3 % below `wanted`.
 
-    `keep` is called with the rate factor of the best trial so far, right after it. Where steps are too coarse or the finest
+    `keep` is called right after each trial that is the best so far. Where steps are too coarse or the finest
     setting is smaller, the largest file below `wanted` is taken. Raises UsageError where even the coarsest is larger.
     """
     finest, coarsest = codec.limits
@@ -43,11 +36,11 @@ def search(encode: Callable[[float], Trial], codec: Codec, wanted: float, start:
     factor = codec.rounded(min(max(start, finest), coarsest))
     best: float | None = None
     while len(sizes) < MOST_TRIALS and factor not in sizes:
-        size = sizes[factor] = encode(factor).bytes
+        size = sizes[factor] = encode(factor)
         logger.info(f"rate factor {factor:g}: {size:,} bytes of {wanted:,.0f}")
         if size <= wanted and (best is None or size > sizes[best]):
             best = factor
-            keep(factor)
+            keep()
         if WINDOW * wanted <= size <= wanted:
             return Found(factor, len(sizes))
         factor = _next(sizes, codec, wanted)

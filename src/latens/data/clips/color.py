@@ -10,8 +10,6 @@ import functools
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from latens.data.images import Pixels
 
 UNKNOWN, BT709, BT601, BT2020 = 2, 1, 6, 9
@@ -103,14 +101,6 @@ def to_rgb(frame: Any) -> Pixels:
     return cast(
         Pixels, frame.reformat(format="rgb24", src_colorspace=source, src_color_range=_sws_range(color.range)).to_ndarray()
     )
-
-
-def from_rgb(pixels: Pixels, format: str = "yuv420p") -> Any:
-    """A frame of BT.709, limited range, tagged, of 8-bit RGB (H, W, 3)."""
-    import av
-
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-    return rgb_to_yuv(frame, format)
 
 
 def rgb_to_yuv(frame: Any, format: str) -> Any:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latens.data.clips.color import Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
+from PIL import Image
+
+from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.files import reading
 from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels
 from latens.data.inputs import natural_key
+from latens.data.notes import note_once
 from latens.errors import InputError, LimitExceeded, UnreadableInput
-
-logger = logging.getLogger(__name__)
 
 FOLDER_RATE = Fraction(25)  # of a folder of images for which nobody names one
 SILENT = 100  # packets in a row without a frame, at the beginning, before the clip counts as unreadable
@@ -47,6 +47,7 @@ class ClipFrame(NamedTuple):
     image: Any  # av.VideoFrame in the pixel format of the clip, tagged
     time: Fraction
     duration: Fraction
+    number: int  # in the clip, from 0; of a folder: of its image, unreadable ones included
 
     def rgb(self) -> Pixels:
         """As 8-bit RGB (H, W, 3)."""
@@ -63,22 +64,22 @@ class Clip:
     damaged: int = 0  # packets and images that could not be decoded
     missing: int = 0  # frames that the file promises beyond its end
     stems: tuple[str, ...] = ()  # of a folder: names of its images without endings
-    source: Iterator[tuple[Any, Fraction, Fraction]] = field(default=iter(()), repr=False)  # image, time, duration or 0
+    source: Iterator[ClipFrame] = field(default=iter(()), repr=False)  # as stored: durations may be 0
 
     def frames(self) -> Iterator[ClipFrame]:
         """The frames in order of time, each once. Raises UnreadableInput, LimitExceeded."""
-        held: tuple[Any, Fraction, Fraction] | None = None
+        held: ClipFrame | None = None
         usual = 1 / self.info.rate
-        for image, time, duration in self.source:
+        for frame in self.source:
             if held is not None:
-                if time <= held[1]:
-                    time = held[1] + (held[2] or self.info.time_base)
+                if frame.time <= held.time:
+                    frame = frame._replace(time=held.time + (held.duration or self.info.time_base))
                     self.note("time stamps out of order were moved up")
-                usual = time - held[1]
-                yield ClipFrame(held[0], held[1], usual)
-            held = image, time, duration
+                usual = frame.time - held.time
+                yield held._replace(duration=usual)
+            held = frame
         if held is not None:
-            yield ClipFrame(held[0], held[1], held[2] or usual)
+            yield held._replace(duration=held.duration or usual)
         if self.damaged:
             self.note(f"{self.damaged} damaged packets skipped")
         if self.missing:
@@ -86,9 +87,7 @@ class Clip:
 
     def note(self, text: str) -> None:
         """Keeps and logs a warning, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-            logger.warning(f"{self.path}: {text}")
+        note_once(self.notes, self.path, text)
 
 
 @contextlib.contextmanager
@@ -213,11 +212,11 @@ class _FileReader:
             if not any_frame and self.damaged > SILENT:
                 return
 
-    def frames(self, first: Any) -> Iterator[tuple[Any, Fraction, Fraction]]:
+    def frames(self, first: Any) -> Iterator[ClipFrame]:
         """Upright frames with times and durations, which may be 0."""
         clip = self.clip
         assert clip is not None
-        turn, last = upright(clip.info.rotation), Fraction(-1) / self.rate
+        turn, last, number = upright(clip.info.rotation), Fraction(-1) / self.rate, 0
         frame = first
         while frame is not None:
             base = Fraction(frame.time_base or clip.info.time_base)
@@ -227,8 +226,8 @@ class _FileReader:
             else:
                 time = frame.pts * base
             self.damaged += frame.is_corrupt
-            yield self._fit(turn(frame) if turn else frame, clip), time, (frame.duration or 0) * base
-            last = time
+            yield ClipFrame(self._fit(turn(frame) if turn else frame, clip), time, (frame.duration or 0) * base, number)
+            last, number = time, number + 1
             frame = next(self.decoded, None)
         clip.damaged = self.damaged
         clip.missing = max(0, self.stream.frames - self.packets)
@@ -252,11 +251,24 @@ def images_in(folder: Path) -> list[Path]:
     return [folder / name for name in names if Path(name).suffix.lower() in PICTURE_ENDINGS]
 
 
+def is_clip(path: Path) -> bool:
+    """Whether a file is a clip, by its ending; a GIF with a single frame is an image."""
+    ending = path.suffix.lower()
+    if ending not in CLIP_ENDINGS or ending not in PICTURE_ENDINGS:
+        return ending in CLIP_ENDINGS
+    try:
+        with Image.open(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, SyntaxError, ValueError):
+        return False  # reading it as an image says what is wrong
+
+
 def is_frame_folder(path: Path) -> bool:
     """Whether a folder is a clip: it holds images and no clips (a folder of GIF files holds clips)."""
     if not path.is_dir():
         return False
-    endings = {entry.suffix.lower() for entry in path.iterdir() if not entry.name.startswith(".")}
+    with reading(path):
+        endings = {entry.suffix.lower() for entry in path.iterdir() if not entry.name.startswith(".")}
     return bool(endings & (PICTURE_ENDINGS - CLIP_ENDINGS)) and not endings & CLIP_ENDINGS
 
 
@@ -269,9 +281,8 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
     first = read_picture(paths[0])
     height, width = first.pixels.shape[:2]
     rate = fps or FOLDER_RATE
-    color = Color(1, 1, 1, 1)
     info = ClipInfo(
-        width, height, rate, len(paths), float(len(paths) / rate), 1 / rate, 0, 8, color, True, first.alpha is not None, False,
+        width, height, rate, len(paths), float(len(paths) / rate), 1 / rate, 0, 8, REC709, True, first.alpha is not None, False,
         Fraction(1),
     )  # fmt: skip
     clip = Clip(folder, info, stems=tuple(path.stem for path in paths))
@@ -281,7 +292,7 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
     return clip
 
 
-def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[tuple[Any, Fraction, Fraction]]:
+def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
     import av
 
     from latens.data.images import read_picture
@@ -291,6 +302,7 @@ def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[tuple[Any, Fractio
             image = read_picture(path)
         except UnreadableInput:
             clip.damaged += 1
+            clip.note(f"{path.name} cannot be read and is left out")
             continue
         if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
             size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
@@ -301,4 +313,4 @@ def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[tuple[Any, Fractio
         if image.alpha is not None:
             clip.note("transparency is not read")
         frame = av.VideoFrame.from_ndarray(image.pixels, format="rgb24")
-        yield frame, number / clip.info.rate, 1 / clip.info.rate
+        yield ClipFrame(frame, number / clip.info.rate, 1 / clip.info.rate, number)

@@ -25,7 +25,7 @@ Change = Callable[[Iterator[Pixels]], Iterable[Pixels]]
 
 
 class Rewritten(NamedTuple):
-    """What became of a clip."""
+    """Result for one clip."""
 
     width: int
     height: int
@@ -35,7 +35,7 @@ class Rewritten(NamedTuple):
 
 
 def fine_coding(path: Path) -> Coding:
-    """The encoder for results that are to be looked at: H.264, VP9 for .webm, GIF for .gif. Raises UsageError."""
+    """Encoder for visually lossless output: H.264, VP9 for .webm, GIF for .gif. Raises UsageError."""
     import av
 
     kind = container_of(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,9 @@ def _is_timed(packet: Any) -> bool:
 
 
 class SoundCopy:
-    """Feeds the sound packets of a clip into a container in step with its video. Damaged packets are left out."""
+    """Feeds the sound packets of a clip into a container in step with its video. A read error ends the sound, with a note."""
 
-    def __init__(self, path: Path, indices: list[int], target: Any) -> None:
+    def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
         import av
 
         self._source = av.open(str(path))
@@ -66,7 +67,8 @@ class SoundCopy:
             language = stream.metadata.get("language")
             if language:
                 self._copies[stream.index].metadata["language"] = language
-        self._target = target
+        self._target, self._note = target, note
+        self._copied = Fraction(0)  # seconds
         self._packets = self._source.demux(streams)
         self._held: Any = None
 
@@ -78,7 +80,8 @@ class SoundCopy:
             if self._held is None:
                 try:
                     self._held = next(self._packets, None)
-                except av.FFmpegError:
+                except av.FFmpegError:  # PyAV's demuxer cannot continue after an error
+                    self._note(f"the sound is damaged and ends after {float(self._copied):.1f} s")
                     return
                 if self._held is None:
                     return
@@ -86,6 +89,7 @@ class SoundCopy:
             if _is_timed(packet):
                 if time is not None and packet.dts * packet.time_base > time:
                     return
+                self._copied = packet.dts * packet.time_base
                 packet.stream = self._copies[packet.stream.index]
                 self._target.mux(packet)
             self._held = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -22,19 +21,21 @@ from latens.data.clips.color import (
     pad_filters,
     rgb_to_yuv,
     tag,
+    to_rgb,
     tone_map,
 )
 from latens.data.clips.formats import ENCODERS, UPRIGHT_ENDINGS, Encoder, check_container
 from latens.data.clips.reader import ClipInfo
 from latens.data.clips.sound import SoundCopy, fitting_streams
-from latens.data.files import write_error
+from latens.data.files import replace_durably, temporary_beside, write_error
+from latens.data.notes import note_once
 from latens.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
 GIF_BASE = Fraction(1, 100)
-MOST_DELAY = 60  # seconds between decoding and showing a frame that is believed
-FASTEST = 1000  # frames a second: what a damaged header says beyond it is not believed
+MOST_DELAY = 60  # seconds; a larger pts - dts is invalid
+FASTEST = 1000  # frames per second; higher rates are clamped
 
 
 class Coding(NamedTuple):
@@ -95,7 +96,7 @@ class ClipWriter:
         self.kind, self.path = kind, path
         self.fit: Any = Fit(info, coding) if coding.library != "gif" else _GifFit(info)
         self.notes: list[str] = list(self.fit.notes)
-        self.frames = self.video_bytes = 0
+        self.frames = 0
         self.time_base = _time_base(kind, info)
         self._container = container
         self._sound: SoundCopy | None = None
@@ -122,7 +123,7 @@ class ClipWriter:
         return stream
 
     def copy_sound(self, source: Path, indices: list[int]) -> None:
-        self._sound = SoundCopy(source, indices, self._container)
+        self._sound = SoundCopy(source, indices, self._container, self.note)
 
     def write(self, image: Any, time: Fraction, duration: Fraction) -> None:
         """Encodes a frame made by `fit`; time and duration in seconds."""
@@ -144,7 +145,6 @@ class ClipWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
-            self.video_bytes += packet.size
             if packet.pts is not None and packet.dts is not None and packet.pts - packet.dts > self._most_delay:
                 packet.dts = packet.pts  # x265 leaves it undefined in clips shorter than its delay
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # else the last frame's length is lost
@@ -162,9 +162,7 @@ class ClipWriter:
             self._sound.close()
 
     def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            logger.warning(f"{self.path}: {text}")
+        note_once(self.notes, self.path, text)
 
 
 class _GifFit:
@@ -179,8 +177,6 @@ class _GifFit:
 
     def __call__(self, image: Any) -> Any:
         import av
-
-        from latens.data.clips.color import to_rgb
 
         frame = av.VideoFrame.from_ndarray(to_rgb(image), format="rgb24")
         if self._graph is None:
@@ -256,23 +252,13 @@ def open_writer(
                 writer.finish()
             finally:
                 writer.close_sound()
-        os.replace(temporary, target)
+        replace_durably(temporary, target)
     except av.FFmpegError as error:
         if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 256:
             raise write_error(path, error) from error
         raise UsageError(f"{coding.library} refuses this ({error})", where=str(path), hint="choose another --codec") from error
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-
-
-def temporary_beside(path: Path) -> Path:
-    """A name in the same folder that `latens.data.files.sweep_stale` clears up after a killed process."""
-    return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-
-
-def info_of_frames(width: int, height: int, rate: Fraction) -> ClipInfo:
-    """What a writer needs to know of RGB frames that come from no file."""
-    return ClipInfo(
-        width, height, rate, 0, None, 1 / rate, 0, 8, REC709, True, False, False, Fraction(1)
-    )  # fmt: skip

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from latens.data.files import reading
-from latens.data.images import ImageLimits
+from latens.data.images import ImageLimits, decoding
 from latens.data.regions.words import Shape
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import InputError, LimitExceeded
 from latens.shapes import UInt8
 
 Weights = UInt8[np.ndarray, "H W"]
@@ -115,18 +115,11 @@ def _listed(ids: set[int], most: int = 8) -> str:
 
 def _values(path: Path, note: Callable[[str], None]) -> tuple[np.ndarray[Any, Any], bool]:
     """Values of a mask image (H, W), upright, palettes as indices; and whether it has a palette."""
-    with reading(path):
-        try:
-            with Image.open(path) as opened:
-                limits = ImageLimits()
-                if opened.width * opened.height > limits.pixels:
-                    raise LimitExceeded(f"a mask of {opened.width} x {opened.height} is larger than the limit", where=str(path))
-                image = ImageOps.exif_transpose(opened)
-                return _plane(image, path, note), image.mode == "P"
-        except (LimitExceeded, InputError, FileNotFoundError, PermissionError):
-            raise
-        except Exception as error:  # parsers raise whatever they meet
-            raise UnreadableInput(f"not a mask ({error})", where=str(path), hint="copy the file again") from None
+    with reading(path), open(path, "rb") as stream, decoding(str(path)), Image.open(stream) as opened:
+        if opened.width * opened.height > ImageLimits().pixels:
+            raise LimitExceeded(f"a mask of {opened.width} x {opened.height} is larger than the limit", where=str(path))
+        image = ImageOps.exif_transpose(opened)
+        return _plane(image, path, note), image.mode == "P"
 
 
 def _plane(image: Image.Image, path: Path, note: Callable[[str], None]) -> np.ndarray[Any, Any]:
@@ -164,9 +157,9 @@ def draw(shape: Shape, width: int, height: int) -> Weights:
     return cast(Weights, inside.view(np.uint8) * np.uint8(255))
 
 
-def box_of(weights: Weights, threshold: int = 128) -> tuple[int, int, int, int] | None:
+def box_of(weights: Weights) -> tuple[int, int, int, int] | None:
     """The tight box x0, y0, x1, y1 of a mask; None for an empty one."""
-    filled = weights >= threshold
+    filled = weights >= 128
     rows, columns = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
     if not len(rows):
         return None

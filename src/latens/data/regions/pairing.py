@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +14,11 @@ import numpy as np
 from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.clips.reader import Clip, ClipFrame, images_in, open_clip
 from latens.data.files import reading
+from latens.data.notes import note_once
 from latens.data.regions.masks import MaskReader, Weights, draw
 from latens.data.regions.track import Tracker
 from latens.data.regions.words import Shape
 from latens.errors import InputError, UsageError
-
-logger = logging.getLogger(__name__)
 
 OVERHANG = 0.5  # seconds by which a mask video may end before its clip
 
@@ -30,15 +29,15 @@ class Regions(Protocol):
     notes: list[str]
     lost_at: float | None  # seconds at which tracking lost the region
 
-    def of(self, frame: ClipFrame, number: int) -> Weights: ...
+    def of(self, frame: ClipFrame) -> Weights: ...
 
     def finish(self, frames: int) -> None:
-        """Called after the last frame; raises InputError where the masks cannot have been meant for this clip."""
+        """Called after the last frame. `frames` counts unreadable ones too. Raises InputError for masks of another clip."""
         ...
 
 
-class _Notes:
-    """Warnings, kept and logged once each."""
+class Notes:
+    """What all regions share: notes, and where tracking lost the region."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -46,9 +45,7 @@ class _Notes:
         self.lost_at: float | None = None
 
     def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            logger.warning(f"{self.where}: {text}")
+        note_once(self.notes, self.where, text)
 
     def finish(self, frames: int) -> None:
         """Nothing to check."""
@@ -72,15 +69,13 @@ def open_regions(
     if region.suffix.lower() in CLIP_ENDINGS and not region.is_dir():
         _refuse_track(track, region)
         with open_clip(region) as masks:
-            found = ByTime(region, masks, reader)
-            yield found
-            found.check()
+            yield ByTime(region, masks, reader)
         return
     if region.is_dir():
         _refuse_track(track, region)
         yield ByOrder(region, images_in(region), reader, clip)
         return
-    notes = _Notes(str(region))
+    notes = Notes(str(region))
     reader.note = notes.note
     weights = reader.read(region)
     if not weights.any():
@@ -104,18 +99,18 @@ def _ids_found(reader: MaskReader) -> str:
     return f" for the ids {sorted(reader.ids)}; those in the masks are {sorted(reader.seen)}"
 
 
-class Fixed(_Notes):
+class Fixed(Notes):
     """One region for all frames."""
 
     def __init__(self, where: str, weights: Weights) -> None:
         super().__init__(where)
         self.weights = weights
 
-    def of(self, frame: ClipFrame, number: int) -> Weights:
+    def of(self, frame: ClipFrame) -> Weights:
         return self.weights
 
 
-class ByOrder(_Notes):
+class ByOrder(Notes):
     """Mask images of a folder: by name where the clip is a folder of images with the same names, else by order."""
 
     def __init__(self, folder: Path, paths: list[Path], reader: MaskReader, clip: Clip) -> None:
@@ -132,11 +127,11 @@ class ByOrder(_Notes):
             raise InputError("there are no masks in this folder", where=str(folder))
         self.paths = paths
 
-    def of(self, frame: ClipFrame, number: int) -> Weights:
-        if number >= len(self.paths):
+    def of(self, frame: ClipFrame) -> Weights:
+        if frame.number >= len(self.paths):
             what = f"there are {len(self.paths)} masks, and the clip has more frames"
             raise InputError(what, where=self.where, hint="give one mask per frame, or a mask video: those pair by time")
-        weights = self.reader.read(self.paths[number])
+        weights = self.reader.read(self.paths[frame.number])
         self.any = self.any or bool(weights.any())
         return weights
 
@@ -152,7 +147,7 @@ def _refuse_empty(any_mask: bool, where: str, reader: MaskReader) -> None:
         raise InputError(f"the masks are empty in every frame{_ids_found(reader)}", where=where, hint=hint)
 
 
-class ByTime(_Notes):
+class ByTime(Notes):
     """A mask video: a frame takes the mask nearest to it in time, both counted from their first frame."""
 
     def __init__(self, path: Path, masks: Clip, reader: MaskReader) -> None:
@@ -174,10 +169,9 @@ class ByTime(_Notes):
         frame = next(self._frames, None)
         if frame is None:
             return None
-        self._end = frame.time + frame.duration - self._mask_start
         return frame.time - self._mask_start, self._read(frame)
 
-    def of(self, frame: ClipFrame, number: int) -> Weights:
+    def of(self, frame: ClipFrame) -> Weights:
         self._start = frame.time if self._start is None else self._start
         time = frame.time - self._start
         while self._next is not None and abs(self._next[0] - time) <= abs(self._near[0] - time):
@@ -192,29 +186,26 @@ class ByTime(_Notes):
 
     def finish(self, frames: int) -> None:
         if self._next is not None and self._start is not None:
-            left = sum(1 for _ in self._frames) + 1
-            if left > OVERHANG * self.masks.info.rate:
+            few = int(OVERHANG * self.masks.info.rate)
+            if sum(1 for _ in itertools.islice(self._frames, few)) == few:
                 self.note("the mask video is longer than the clip")
+        self.notes += [f"masks: {text}" for text in self.masks.notes if "not tagged" not in text]
         _refuse_empty(self.any, self.where, self.reader)
 
-    def check(self) -> None:
-        """Passes on what the reader of the mask video noted."""
-        self.notes += [f"masks: {text}" for text in self.masks.notes if "not tagged" not in text]
 
-
-class Tracked(_Notes):
+class Tracked(Notes):
     """A box or mask of the first frame, followed. After the region is lost, the whole frame counts as region."""
 
     def __init__(self, where: str, weights: Weights, *, is_box: bool) -> None:
         super().__init__(where)
         self.tracker = Tracker(weights, is_box=is_box)
 
-    def of(self, frame: ClipFrame, number: int) -> Weights:
+    def of(self, frame: ClipFrame) -> Weights:
         if self.lost_at is not None:
             return np.full((frame.image.height, frame.image.width), 255, dtype=np.uint8)
         found = self.tracker.next(frame.rgb())
         if found.weights is None:
             self.lost_at = float(frame.time)
             self.note(f"the region is lost at {self.lost_at:.2f} s ({found.reason}): from there all of the frame is region")
-            return self.of(frame, number)
+            return self.of(frame)
         return found.weights

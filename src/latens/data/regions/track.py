@@ -18,7 +18,7 @@ from latens.shapes import Float
 
 LONG_SIDE = 432  # pixels; flow at this size
 CONSISTENT = 1.0  # pixels at that size by which forward and backward flow may contradict each other
-LEAST_CONSISTENT = 0.5  # share of the region: below it the flow has lost hold
+LEAST_CONSISTENT = 0.5  # share of the region: below it tracking has failed
 LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # of the area of the first frame
 LEAST_MATCH = 0.25  # overlap of the color histograms of the region now and in the first frame
 BINS = 12  # per color channel
@@ -26,7 +26,6 @@ MEMORY = 0.02  # rate at which the histograms follow the clip
 POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # of the similarity: number, pixels, change of size in a frame
 PULL = 0.1  # of the box towards that of the mask, per frame
 REACH = 0.15  # of the sides of the box: how far the mask may stand out
-COLOR_POWER = 1.0  # of the color likelihood, against the mask that is carried over
 SMOOTH, EPSILON = 4, 1e-3  # radius in pixels and regularization of the guided filter
 FILLED = (0.1, 0.97)  # share of its box that a mask of GrabCut may fill
 
@@ -155,7 +154,7 @@ class Tracker:
         if agreed < LEAST_CONSISTENT:
             return "forward and backward motion contradict each other"
         prior = np.clip(consistency * carried + (1 - consistency) * _spread(carried), 0.02, 0.98)
-        odds = np.log(prior / (1 - prior)) + COLOR_POWER * self._color_odds(small)
+        odds = np.log(prior / (1 - prior)) + self._color_odds(small)
         near = _spread(carried, 9) > 0.02  # nothing appears far from where the region was
         near &= self._reach(near.shape)
         refined = guided(small, np.where(near, 1 / (1 + np.exp(-odds)), 0).astype(np.float32))
@@ -181,7 +180,7 @@ class Tracker:
     def _judge(self, small: Pixels) -> str:
         area = float(self._mask.sum())
         if not LEAST_AREA * self._area <= area <= MOST_GROWTH * self._area:
-            return "its size changed beyond belief"
+            return "its area changed too much"
         now = histogram(small, self._mask)
         match = float(np.sqrt(now * self._first_inside).sum())
         if match < LEAST_MATCH:
@@ -277,6 +276,6 @@ def guided(small: Pixels, values: Map) -> Map:
     return cast(Map, _spread(slope, SMOOTH) * guide + _spread(mean_values - slope * mean, SMOOTH))
 
 
-def sharpen(values: Map, gain: float = 2.0) -> Map:
-    """Pushes values away from 1/2, so that a mask carried through many frames does not blur."""
-    return cast(Map, 0.5 + gain * (values - 0.5))
+def sharpen(values: Map) -> Map:
+    """Doubles the distance from 1/2, so that a mask carried through many frames does not blur."""
+    return cast(Map, 2 * values - 0.5)

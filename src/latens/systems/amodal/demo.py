@@ -6,9 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from latens.data.images import write_image
+from latens.data.images import png_bytes, write_image
 from latens.data.instances import Sample
-from latens.data.tensors import png_bytes
 from latens.inference.page import Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.instances import diameter, mask_iou, match
 from latens.systems.amodal.dataset import Simulated

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latens.data.images import Pixels, to_pil, write_image
-from latens.data.tensors import to_pixels, webp_bytes
+from latens.data.images import Pixels, to_pil, webp_bytes, write_image
+from latens.data.tensors import to_pixels
 from latens.inference.page import Figure, Gallery, Part, Section
 from latens.metrics.image import psnr
 from latens.systems.haze.config import CLASSICAL, LEARNED

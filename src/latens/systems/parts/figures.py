@@ -12,13 +12,12 @@ from PIL import Image
 
 from latens.contract import Artifact
 from latens.data.files import write_atomic
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture, write_image
+from latens.data.images import PICTURE_ENDINGS, Pixels, png_bytes, read_picture, write_image
 from latens.data.inputs import find_inputs
 from latens.data.labeled import open_labeled
 from latens.data.samples import Photograph, photographs
 from latens.data.source import Source
 from latens.data.squares import first_line
-from latens.data.tensors import png_bytes
 from latens.errors import InputError, LatensError
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
-from latens.data.images import read_picture
+from latens.data.images import png_bytes, read_picture
 from latens.data.squares import shrink
-from latens.data.tensors import png_bytes
 from latens.errors import OutputExists, UsageError
 from latens.inference.page import Block, Figure, Page, Section, Table
 from latens.systems.parts.drawing import gallery_sheet, swap_sheet
