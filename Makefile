@@ -35,7 +35,7 @@ imports: dev
 	$(BIN)/lint-imports
 
 tests: dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

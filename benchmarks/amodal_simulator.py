@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
-from latens.systems.amodal.sources import Simulated
+from latens.systems.amodal.dataset import Simulated
 
 KINDS = ("embryo", "opaque", "translucent")
 

@@ -56,7 +56,7 @@ def write_embryo(path: Path, size: int) -> None:
     from PIL import Image
 
     from latens.systems.amodal.config import EmbryoConfig
-    from latens.systems.amodal.simulate import embryo
+    from latens.systems.amodal.simulator.embryos import embryo
 
     Image.fromarray(embryo(np.random.default_rng(SEED), EmbryoConfig(size=size)).image).save(path)
 

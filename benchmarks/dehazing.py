@@ -5,7 +5,7 @@
 
 Where opencv-contrib is installed its ximgproc.guidedFilter is the peer; otherwise cv2.erode and cv2.boxFilter are put together
 to the same method. Times are medians of process time over all threads, taken in turns. Quality is PSNR and SSIM against the
-clear picture of the same hazy picture.
+clear image of the same hazy image.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import cv2
 import numpy as np
 import torch
 
+from latens.data.tensors import to_pixels, to_tensor
 from latens.metrics.image import psnr, ssim
-from latens.systems.haze.baselines.boundary import BoundaryConfig, boundary_constraint
-from latens.systems.haze.baselines.dark_channel import DarkChannelConfig, dark_channel_prior
-from latens.systems.haze.formation import add_haze, draw_weather, transmission
-from latens.systems.haze.simulate import street
-from latens.systems.haze.strips import dark_channel_pixels
+from latens.systems.haze import methods
+from latens.systems.haze.bands import dark_channel_pixels
+from latens.systems.haze.baselines.boundary import BoundaryConfig
+from latens.systems.haze.baselines.dark_channel import DarkChannelConfig, blocks_of
+from latens.systems.haze.formation import add_haze, draw_haze_parameters, transmission
+from latens.systems.haze.simulator.streets import street
 
 SIZES = ((640, 480), (1920, 1080), (3840, 2160))
 CONFIG = DarkChannelConfig()
@@ -40,7 +42,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     for width, height in SIZES[: arguments.sizes]:
-        hazy, clear = picture(width, height)
+        hazy, clear = image(width, height)
         rows = {name: method(hazy) for name, method in METHODS.items()}  # also warms up
         times: dict[str, list[float]] = {name: [] for name in METHODS}
         for _ in range(arguments.repeats):
@@ -62,28 +64,22 @@ def main() -> None:
             print(json.dumps(record), flush=True)
 
 
-def picture(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+def image(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Hazy and clear uint8 (H, W, 3) of a simulated street that was drawn small and enlarged."""
     scene = street(7, (480, 640))
     resized = cv2.resize(scene.image, (width, height), interpolation=cv2.INTER_CUBIC)
     depth = cv2.resize(np.minimum(scene.depth, 200) / 200, (width, height), interpolation=cv2.INTER_NEAREST)
-    clear = torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
-    weather = draw_weather(np.random.default_rng(0), 1)
-    t = transmission(torch.from_numpy(depth.astype(np.float32))[None, None], weather.beta)
-    return to_bytes(add_haze(clear, t, weather.airlight)), resized
+    drawn = draw_haze_parameters(np.random.default_rng(0), 1)
+    t = transmission(torch.from_numpy(depth.astype(np.float32))[None, None], drawn.beta)
+    return to_pixels(add_haze(to_tensor(resized), t, drawn.airlight)[0]), resized
 
 
-def to_bytes(image: torch.Tensor) -> np.ndarray:
-    return image[0].permute(1, 2, 0).mul(255).round().clamp(0, 255).byte().numpy()
-
-
-def ours(config: DarkChannelConfig) -> Callable[[np.ndarray], np.ndarray]:
-    @torch.no_grad()
-    def run(hazy: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(hazy).permute(2, 0, 1)[None].contiguous().float().div_(255)
-        return to_bytes(dark_channel_prior(tensor, config).clear(tensor))
-
-    return run
+@torch.no_grad()
+def whole(hazy: np.ndarray) -> np.ndarray:
+    """Every step at full size, as published: the row `dcp, full size` of an evaluation."""
+    tensor = to_tensor(hazy)
+    coarse = methods.dark_channel(blocks_of(tensor, CONFIG.shrink), CONFIG)
+    return to_pixels(methods.refine(coarse, tensor).clear(tensor)[0])
 
 
 def quarter(hazy: np.ndarray) -> np.ndarray:
@@ -93,8 +89,9 @@ def quarter(hazy: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def bccr(hazy: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(hazy).permute(2, 0, 1)[None].contiguous().float().div_(255)
-    return to_bytes(boundary_constraint(tensor, BoundaryConfig(shrink=2)).clear(tensor))
+    """What `latens dehaze --method bccr` runs."""
+    tensor = to_tensor(hazy)
+    return to_pixels(methods.refine(methods.boundary(tensor, BoundaryConfig()), tensor).clear(tensor)[0])
 
 
 def opencv(hazy: np.ndarray) -> np.ndarray:
@@ -124,9 +121,9 @@ def cv_guided(guide: np.ndarray, x: np.ndarray) -> np.ndarray:
 PEER = "opencv ximgproc" if hasattr(cv2, "ximgproc") else "opencv boxFilter"
 METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     PEER: opencv,
-    "ours, whole": ours(DarkChannelConfig()),
+    "ours, whole": whole,
     "ours, quarter size": quarter,
-    "ours, boundary constraint at half size": bccr,
+    "ours, boundary constraint": bccr,
 }
 
 

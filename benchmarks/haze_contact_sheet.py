@@ -1,7 +1,7 @@
-"""One picture of a folder of real hazy photographs by every method that can run here, side by side.
+"""Real hazy photographs of a folder by every method that can run here, side by side.
 
 python benchmarks/haze_contact_sheet.py hazy/ -o sheet.png
-python benchmarks/haze_contact_sheet.py hazy/ -o sheet.png --runs table1/runs     # models that were trained there
+python benchmarks/haze_contact_sheet.py hazy/ -o sheet.png --models runs/mmd/best runs/unit/best     # trained ones besides
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from latens.data.images import PICTURE_ENDINGS, read_picture
 from latens.systems.haze.config import CLASSICAL, LEARNED
-from latens.systems.haze.predict import Haze, load, read_folder, ready
+from latens.systems.haze.predict import Haze, load
 
 HEAD = 16  # rows of a caption
 
@@ -23,14 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("contact_sheet.png"))
-    parser.add_argument("--runs", type=Path, help="folder with a run for every kind of model: KIND/best")
-    parser.add_argument("--width", type=int, default=256, help="of a picture on the sheet, in pixels")
+    parser.add_argument("--models", type=Path, nargs="+", default=[], help="model folders, as runs/mmd/best")
+    parser.add_argument("--width", type=int, default=256, help="of an image on the sheet, in pixels")
     arguments = parser.parse_args()
     haze = load("haze", device="cpu")
-    for kind in LEARNED if arguments.runs else ():
-        best = arguments.runs / kind / "best"
-        if best.is_dir():
-            haze.learned[kind] = ready(read_folder(best)[1], haze.device)
+    for folder in arguments.models:
+        haze.add(folder)
     methods = [method for method in (*CLASSICAL, *LEARNED) if haze.has(method)]
     paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
     rows = [row(haze, path, methods, arguments.width) for path in paths]

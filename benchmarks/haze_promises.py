@@ -1,12 +1,12 @@
-"""Three promises of haze, measured with the models in the box: the knob, clips without flicker, large pictures without seams.
+"""Three promises of haze, measured with the bundled models: visibility, clips without flicker, large images without seams.
 
-    python benchmarks/haze_promises.py visibility SCENES       # clear pictures with depth in metres
+    python benchmarks/haze_promises.py visibility SCENES       # clear images with depth in meters
     python benchmarks/haze_promises.py clips FOGGY             # hazy photographs; simulated streets are added
     python benchmarks/haze_promises.py large PHOTO [--model FOLDER]
 
 visibility: beta regressed from the 8-bit output, its input and the depth, against the request, over 20 steps from 60 to 1500 m;
 for depth that is given and depth that is predicted.
-clips: a window that pans by whole pixels over a picture, with the noise of a camera; the mean difference of neighbouring frames
+clips: a window that pans by whole pixels over an image, with the noise of a camera; the mean difference of neighbouring frames
 along that motion, output over input. Once as it is, and once with each divided by the contrast of its clip.
 large: 3840 x 2160 in strips or pieces against the same in one go, in 8-bit steps; CPU time and peak memory of a fresh process.
 """
@@ -28,12 +28,16 @@ from PIL import Image
 
 from latens.data.depth import FORMATS
 from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.tensors import to_pixels
 from latens.inference.memory import peak_memory
 from latens.systems.haze import predict
-from latens.systems.haze.formation import MEAN_AIRLIGHT, beta_of_visibility, measure_beta
-from latens.systems.haze.predict import Haze, load, to_pixels
+from latens.systems.haze.formation import MEAN_AIRLIGHT, beta_of_visibility
+from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.scenes import HELD_OUT_SEED, find_scenes, load_scene
-from latens.systems.haze.simulate import street
+from latens.systems.haze.simulator.streets import street
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "systems" / "haze"))
+from oracles import measure_beta  # type: ignore[import-not-found]
 
 AIRLIGHT = torch.full((3,), MEAN_AIRLIGHT)
 FRAMES, STEP, NOISE = 12, 3, 2.0  # of a clip; pixels a frame; grey levels of 255
@@ -135,7 +139,7 @@ def in_this_process(haze: Haze, arguments: argparse.Namespace) -> dict[str, obje
     row: dict[str, object] = {"method": arguments.step, "cpu_s": round(time.process_time() - started, 2)}
     row["peak_mib"] = round(peak_memory() / 2**20)
     predict.PIECE = 2 * WIDTH  # translators: one piece, so normalised by the same statistics
-    whole = to_pixels(haze.clear(haze.tensor(pixels), arguments.step))
+    whole = to_pixels(haze.clear(haze.tensor(pixels), arguments.step)[0])
     row["most_steps_apart"] = int(np.abs(whole.astype(int) - made).max())
     return row
 

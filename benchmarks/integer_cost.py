@@ -16,12 +16,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from latens.codes.coding import LatentParameters
 from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.data.images import read_picture
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
-from latens.systems.image_codec.coding import LatentParameters
-from latens.systems.image_codec.predict import QUALITY_STEPS, ROUNDING_WEIGHT, ImageCodec, Symbols, load
+from latens.systems.image_codec.config import ROUNDING_WEIGHT
+from latens.systems.image_codec.format import QUALITY_STEPS
+from latens.systems.image_codec.predict import ImageCodec, load
+from latens.systems.image_codec.stages import Symbols
 
 
 class Point(NamedTuple):

@@ -53,11 +53,11 @@ def enlarge(pixels: np.ndarray) -> Image.Image:
 
 def run_step(arguments: argparse.Namespace, verb: str, strips: str, folder: str) -> dict[str, object]:
     """One verb in this process. Both decoders read the file that was written in strips."""
-    from latens.systems.image_codec import predict
+    from latens.systems.image_codec import predict, stages
 
     codec = predict.load(arguments.model, device="cpu", threads=arguments.threads)
     if strips == "whole":
-        predict.STRIP_PIXELS = 10**9
+        stages.STRIP_PIXELS = 10**9
     place = Path(folder)
     wall, cpu = time.perf_counter(), time.process_time()
     if verb == "compress":

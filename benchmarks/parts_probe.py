@@ -2,29 +2,31 @@
 
     python benchmarks/parts_probe.py PACKS --threads 1
 
-PACKS is a labelled data set as `latens train parts --data` takes it; the encoder is the untrained one of the paper.
+PACKS is a labeled data set as `latens train parts --data` takes it; the encoder is the untrained one of the paper.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from latens.data.labeled import open_labeled
+from latens.data.source import parse_source
+from latens.experiments.probes import FROZEN, PROBES, ProbeConfig, run_probe, split_sets
 from latens.inference.page import Table
-from latens.systems.parts.encoder import resnet_encoder
-from latens.systems.parts.probes import FROZEN, ProbeConfig, run_probe, split_sets
-from latens.systems.parts.sources import open_set
+from latens.systems.parts.model import resnet_encoder
 
 SIZE, BLOCKS = 32, 2
+PRECISIONS: tuple[Literal["no", "bf16"], ...] = ("no", "bf16")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=parse_source)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2)
     given = parser.parse_args()
@@ -32,12 +34,12 @@ def main() -> None:
     torch.manual_seed(0)
     encoder = resnet_encoder(BLOCKS)
     share = ProbeConfig().validation_share
-    splits = split_sets(open_set(given.data, "train"), open_set(given.data, "test"), SIZE, share)
-    for split in splits[:3]:
+    splits = split_sets(open_labeled(given.data, "train"), open_labeled(given.data, "test"), SIZE, share)
+    for split in splits.all:
         split.squares.pixels(np.arange(len(split.labels)))  # decoded once, outside of what is timed
     rows = []
-    for name in FROZEN:
-        for precision in ("no", "bf16"):
+    for name in (probe for probe in PROBES if probe in FROZEN):
+        for precision in PRECISIONS:
             started = time.process_time()
             found = run_probe(name, encoder, splits, ProbeConfig(epochs=given.epochs, precision=precision))
             spent = time.process_time() - started

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from latens.codes.gaussian import gaussian_kl, sample_gaussian
 from latens.codes.parts import place_parts
 from latens.inference.page import Table
-from latens.systems.parts.bench import BATCH, CIFAR_STEPS
-from latens.systems.parts.config import LossConfig, PartsConfig
+from latens.systems.parts.config import BetaVAEConfig, BetaVAELoss, PatchVAEConfig, PatchVAELoss
 from latens.systems.parts.model import BetaVAE, PatchVAE, Reconstruction
 from latens.systems.parts.objective import Elbo
+
+BATCH = 128
+CIFAR_STEPS = 390  # steps of 128 images in an epoch of 50,000
 
 
 class AsReleased(PatchVAE):
@@ -44,7 +46,7 @@ class AsReleased(PatchVAE):
         return Reconstruction(self.decoder(code).tanh(), kl_app, self.occurrence_kl(posterior.logits, prior), features)
 
 
-def update(model: nn.Module, losses: LossConfig, image: Tensor, precision: torch.dtype) -> Callable[[], None]:
+def update(model: nn.Module, losses: PatchVAELoss | BetaVAELoss, image: Tensor, precision: torch.dtype) -> Callable[[], None]:
     objective = Elbo(losses)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
 
@@ -58,7 +60,7 @@ def update(model: nn.Module, losses: LossConfig, image: Tensor, precision: torch
     return act
 
 
-def pythae_update(image: Tensor, sizes: PartsConfig) -> Callable[[], None] | None:
+def pythae_update(image: Tensor, sizes: BetaVAEConfig) -> Callable[[], None] | None:
     """A step of pythae's beta-VAE around our networks, as pythae lays them out; None, and a line that says so, without it."""
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -109,14 +111,15 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    sizes, plain, weighted = PartsConfig(), LossConfig(), LossConfig(weighted=True)
+    sizes, plain, weighted = PatchVAEConfig(), PatchVAELoss(), PatchVAELoss(weighted=True)
+    vae, vae_loss = BetaVAEConfig(), BetaVAELoss()
     image = torch.rand(given.batch, 3, 32, 32)
     last = image.contiguous(memory_format=torch.channels_last)
 
     def fast(model: nn.Module) -> nn.Module:
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    local = PartsConfig(encoder="local")
+    local = PatchVAEConfig(encoder="local")
     acts = {
         "as released": update(AsReleased(sizes), plain, image, torch.float32),
         "PatchVAE": update(fast(PatchVAE(sizes)), plain, last, torch.float32),
@@ -124,10 +127,10 @@ def main() -> None:
         "PatchVAE, bfloat16": update(fast(PatchVAE(sizes)), plain, last, torch.bfloat16),
         "local PatchVAE": update(fast(PatchVAE(local)), plain, last, torch.float32),
         "local PatchVAE, bfloat16": update(fast(PatchVAE(local)), plain, last, torch.bfloat16),
-        "beta-VAE": update(fast(BetaVAE(sizes)), plain, last, torch.float32),
-        "beta-VAE, channels first": update(BetaVAE(sizes), plain, image, torch.float32),
+        "beta-VAE": update(fast(BetaVAE(vae)), vae_loss, last, torch.float32),
+        "beta-VAE, channels first": update(BetaVAE(vae), vae_loss, image, torch.float32),
     }
-    peer = pythae_update(image, sizes)
+    peer = pythae_update(image, vae)
     if peer is not None:
         acts["pythae BetaVAE, our networks"] = peer
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in acts}

@@ -31,9 +31,9 @@ from torch import Tensor
 from latens.codes.annealing import Refine
 from latens.codes.entropy import gaussian_bits
 from latens.codes.refine import PEAK, refine
-from latens.systems.image_codec.config import ImageCodecConfig
+from latens.inference.device import transform_precision
+from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
-from latens.systems.image_codec.predict import transform_precision
 
 WEIGHT = 0.01
 
@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     image = read_image(arguments)
     torch.manual_seed(0)
-    config = ImageCodecConfig(hidden=arguments.hidden, latent=arguments.latent, hyper=arguments.latent)
+    config = HyperpriorConfig(hidden=arguments.hidden, latent=arguments.latent, hyper=arguments.latent)
     ours = MeanScaleHyperprior(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     theirs = MeanScaleHyperprior(config).eval()
     theirs.load_state_dict(ours.state_dict())

@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 
 from latens.codes.annealing import Refine
+from latens.codes.gains import lambda_at
+from latens.codes.rate_target import RateTarget
 from latens.data.images import Picture, read_picture
 from latens.experiments.journal import Journal
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
-from latens.systems.image_codec.aim import Aim
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
-from latens.systems.image_codec.refinement import Trial, lambda_at, refine_picture
+from latens.systems.image_codec.refinement import Trial, refine_picture
 
 PLAIN = 0  # steps
 
@@ -56,14 +57,14 @@ def one_file(codec: ImageCodec, picture: Picture, quality: float, steps: int) ->
         trial = Trial(codec, codec.latent(picture.pixels), picture.pixels, round(quality * QUALITY_STEPS))
         symbols, measured = trial.plain, trial.start
     else:
-        found = refine_picture(codec, picture, Aim("quality", quality), Refine(steps=steps))
+        found = refine_picture(codec, picture, RateTarget("quality", quality), Refine(steps=steps))
         symbols, measured = found.symbols, found.refined.best
     blob = codec.write(picture, symbols)
     seconds = time.perf_counter() - started
     decibels = psnr(np.asarray(codec.decompress(blob)), picture.pixels)
     bpp = 8 * len(blob) / picture.pixels[..., 0].size
     estimate = float(measured.bits_y + measured.bits_z) / 8
-    weight = lambda_at(codec, round(quality * QUALITY_STEPS))
+    weight = lambda_at(codec.lambdas, quality)
     return {
         "bpp": bpp,
         "psnr": decibels,

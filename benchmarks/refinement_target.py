@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from latens.codes.annealing import Refine
+from latens.codes.rate_target import RateTarget
 from latens.data.images import Picture, read_picture
 from latens.errors import UsageError
 from latens.metrics.image import psnr
-from latens.systems.image_codec.aim import Aim
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
-from latens.systems.image_codec.refinement import _aimed, _Trials
+from latens.systems.image_codec.refinement import Trials, meet_target
 
 THREE = (2.0, 4.5, 7.0)
 TARGETS = 6
 
 
-class FixedTrials(_Trials):
+class FixedTrials(Trials):
     """A choice of three qualities only."""
 
     def nearest(self, value: float) -> int:
@@ -47,7 +47,7 @@ def main() -> None:
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
     pictures = [read_picture(path) for path in sorted(arguments.pictures.glob("*.png"))[: arguments.count]]
     for kind in ("bpp", "psnr"):
-        for name, trials in (("one model", _Trials), ("three qualities", FixedTrials)):
+        for name, trials in (("one model", Trials), ("three qualities", FixedTrials)):
             misses = [miss for picture in pictures for miss in misses_of(codec, picture, kind, trials, arguments.steps)]
             known = [miss for miss in misses if miss is not None]
             print(
@@ -66,7 +66,7 @@ def main() -> None:
             )
 
 
-def misses_of(codec: ImageCodec, picture: Picture, kind: str, trials: type[_Trials], steps: int) -> list[float | None]:
+def misses_of(codec: ImageCodec, picture: Picture, kind: str, trials: type[Trials], steps: int) -> list[float | None]:
     """By what share each target is missed; None where the codec says that it is out of reach."""
     pixels = picture.pixels[..., 0].size
     ends = []
@@ -76,9 +76,9 @@ def misses_of(codec: ImageCodec, picture: Picture, kind: str, trials: type[_Tria
         ends.append(8 * len(blob) / pixels if kind == "bpp" else decibels)
     found: list[float | None] = []
     for target in np.geomspace(*ends, TARGETS) if kind == "bpp" else np.linspace(*ends, TARGETS):
-        aim = Aim(kind, float(target))  # type: ignore[arg-type]
+        aim = RateTarget(kind, float(target))  # type: ignore[arg-type]
         try:
-            refined = _aimed(trials(codec, picture, codec.latent(picture.pixels), aim), Refine(steps=steps), None)
+            refined = meet_target(trials(codec, picture, codec.latent(picture.pixels), aim), Refine(steps=steps), None)
         except UsageError:
             found.append(None)
             continue

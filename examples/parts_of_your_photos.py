@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import latens
-from latens.training.run import train
 
 photos, run = Path(sys.argv[1]), Path(sys.argv[2])
 settings = {"run.steps": "60", "run.validate_every": "30", "data.batch": "16"}
-print(train("parts", recipe="desk", data=[photos], run_dir=run, overrides=settings, resume=True))
+print(latens.train("parts", recipe="cpu", data=[photos], out=run, settings=settings, resume=True))
 
 parts = latens.load(run / "best")
 pictures = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".png"))[:20]

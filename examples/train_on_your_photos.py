@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import latens
-from latens.training.run import train
 
 photos, run = Path(sys.argv[1]), Path(sys.argv[2])
 settings = {"run.steps": "40", "run.validate_every": "20"}
-first = train("image_codec", recipe="tiny", data=[photos], run_dir=run, overrides=settings, max_time=3.0)
+first = latens.train("image_codec", recipe="tiny", data=[photos], out=run, settings=settings, max_time=3.0)
 print(first)
-last = train("image_codec", recipe="tiny", data=[photos], run_dir=run, overrides=settings, resume=True)
+last = latens.train("image_codec", out=run, resume=True)
 print(last)
 codec = latens.load(run / "best")
-picture = next(iter(sorted(photos.iterdir())))
-print(f"{picture.name}: {len(codec.compress(picture, quality=1)):,} bytes")
+image = next(iter(sorted(photos.iterdir())))
+print(f"{image.name}: {len(codec.compress(image, quality=1)):,} bytes")

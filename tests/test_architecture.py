@@ -11,7 +11,7 @@ import pytest
 
 import latens
 
-BY_NAME_ONLY = ("latens.cli", "latens.catalogue", "latens.errors", "latens.settings", "latens.legacy")
+BY_NAME_ONLY = ("latens.cli", "latens.catalogue", "latens.errors", "latens.settings", "latens.legacy", "latens.launch")
 LIGHT_FILES = ("config", "recipes")
 HEAVY = (
     "torchvision",

@@ -87,3 +87,13 @@ def test_what_cannot_be_fetched_is_a_missing_model(name: str, monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelMissing, match="hub:"):
         hub.locate(name)
+
+
+def test_saving_removes_files_of_an_earlier_model_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"of the user")
+    monkeypatch.setattr(hub, "SHARD", 4)
+    hub.save_model(tmp_path, {"system": "x"}, {name: torch.ones(1) for name in "abc"})
+    assert (tmp_path / "model-3.safetensors").is_file()
+    monkeypatch.undo()
+    hub.save_model(tmp_path, {"system": "x"}, {"a": torch.ones(1)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "mine.safetensors", "model.safetensors"]

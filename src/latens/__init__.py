@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
+    from latens.launch import evaluate, reproduce, train
     from latens.systems.amodal.predict import AmodalSegmenter
     from latens.systems.haze.predict import Haze
     from latens.systems.image_codec.predict import ImageCodec
     from latens.systems.parts.predict import Parts
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "catalogue", "errors", "load", "models"]
+__all__ = ["__version__", "catalogue", "errors", "evaluate", "load", "models", "reproduce", "train"]
 
 
 @overload
@@ -74,10 +75,12 @@ def models() -> list[ModelEntry]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("catalogue", "errors"):
-        import importlib
+    import importlib
 
+    if name in ("catalogue", "errors"):
         return importlib.import_module(f"{__name__}.{name}")
+    if name in ("train", "evaluate", "reproduce"):
+        return getattr(importlib.import_module(f"{__name__}.launch"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

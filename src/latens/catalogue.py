@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from latens.errors import ModelMissing, UsageError
+from latens.errors import ModelMissing, UsageError, did_you_mean
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -118,7 +117,7 @@ def system_of(name_or_path: str | Path) -> str:
     if str(name_or_path) in MODELS:
         return MODELS[str(name_or_path)].system
     if str(name_or_path) in SYSTEMS:
-        return str(name_or_path)  # of which nothing is in the box: its `load` says what to do
+        return str(name_or_path)  # no bundled model: its `load` says what to do
     folder = Path(name_or_path)
     config = (folder if folder.is_dir() else folder.parent) / "config.json"
     try:
@@ -135,16 +134,18 @@ def system_of(name_or_path: str | Path) -> str:
 
 
 def folder_of(name_or_path: str | Path) -> Path:
-    """The folder of a model: that of a known name, or the path itself."""
-    entry = MODELS.get(str(name_or_path))
-    return entry.folder if entry is not None else Path(name_or_path)
+    """The folder of a model: that of a known name, or the path itself. Raises ModelMissing for a system without a model."""
+    name = str(name_or_path)
+    if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
+        hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
+        raise ModelMissing("no model of this system is bundled", where=name, hint=hint)
+    return MODELS[name].folder if name in MODELS else Path(name_or_path)
 
 
 def package_of(system: str) -> str:
     """The package of a system. Raises UsageError for an unknown name."""
     if system not in SYSTEMS:
-        close = difflib.get_close_matches(system, SYSTEMS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"systems: {', '.join(SYSTEMS)}"
+        hint = did_you_mean(system, SYSTEMS, f"systems: {', '.join(SYSTEMS)}")
         raise UsageError(f"there is no system '{system}'", hint=hint)
     return SYSTEMS[system]
 
@@ -159,7 +160,6 @@ def recipe_of(system: str, recipe: str) -> Any:
     """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name."""
     known = recipes(system)
     if recipe not in known:
-        close = difflib.get_close_matches(recipe, known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        hint = did_you_mean(recipe, known, f"known: {', '.join(known)}")
         raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=hint)
     return known[recipe]()

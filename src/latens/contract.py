@@ -53,7 +53,7 @@ S = TypeVar("S")  # settings of the scale of an artifact
 class Load(Protocol[L_co]):
     """Loads a model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
 
-    def __call__(self, place: str | Path, *, device: str = "auto", threads: int | None = None) -> L_co: ...
+    def __call__(self, place: str | Path, /, *, device: str = "auto", threads: int | None = None) -> L_co: ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Example:
     sources: Sequence[Source]  # to train on
     inputs: Sequence[Path]  # to apply a model to
     test_sources: Sequence[Source] = ()  # to evaluate and reproduce on; empty: what comes with latens
+    bare: Sequence[Source] | None = None  # to train on where few packages are installed; None: `sources`
+    light: Mapping[str, str] = field(default_factory=dict)  # settings with which any recipe is built on it in seconds
 
 
 @dataclass(frozen=True)

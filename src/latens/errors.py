@@ -28,6 +28,9 @@ Anything else that reaches a user is a bug of ours (exit status 70).
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class LatensError(Exception):
     """What happened, where, and what to do next; at most three lines.
@@ -164,3 +167,9 @@ class TrainingError(LatensError):
 
 class Diverged(TrainingError):
     pass
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint that names the known word closest to `word`, or `otherwise` where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else otherwise

@@ -6,23 +6,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from latens.catalogue import folder_of
 from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
 from latens.legacy import upgrade_model
+from latens.settings import SettingsError, decode
 
+N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
 CONFIG, WEIGHTS, CODING = "config.json", "model", "entropy"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
+OURS = re.compile(r"(model|entropy)(-\d+)?\.safetensors")
 SHARD = 4_800_000  # bytes of tensors in one file
 
 
@@ -45,8 +50,10 @@ def save_model(
         for name, shard in zip(files[kind], shards, strict=True):
             write_atomic(folder / name, save(_plain(shard)))
     write_atomic(folder / CONFIG, (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
-    for stale in set(folder.glob("*.safetensors")) - {folder / name for names in files.values() for name in names}:
-        stale.unlink()
+    written = {name for names in files.values() for name in names}
+    for path in list(folder.iterdir()):
+        if OURS.fullmatch(path.name) and path.name not in written:  # of a larger model that was here before
+            path.unlink()
 
 
 def load_model(folder: Path) -> ModelFolder:
@@ -63,6 +70,30 @@ def load_model(folder: Path) -> ModelFolder:
     except ValueError as error:
         raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
     return ModelFolder(upgrade_model(config), weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+
+
+def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]) -> tuple[ModelFolder, N]:
+    """A model folder and its network, which `build` makes from the settings `model` of class (or union) `kind`.
+
+    Raises ModelMissing where a file is absent; ModelError for a model of another system, for settings that are not valid, and
+    for weights that do not fit them.
+    """
+    found = load_model(folder)
+    if found.config["system"] != system:
+        what = f"this is a model of {found.config['system']}, not of {system}"
+        raise ModelError(what, where=str(folder), hint=f"train one with `latens train {system}`")
+    try:
+        network = build(decode(kind, found.config["model"], where=CONFIG, path="model"))
+        network.load_state_dict(found.weights)
+    except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
+        raise unusable(folder, error) from None
+    return found, network
+
+
+def unusable(folder: Path, error: Exception) -> ModelError:
+    """The error of a folder whose config.json and tensors do not fit each other."""
+    what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
+    return ModelError(what, where=str(folder), hint="save or train the model again")
 
 
 def compact_model(source: Path, target: Path) -> None:

@@ -33,7 +33,7 @@ def upgrade_run(config: Mapping[str, Any]) -> Plain:
 
 
 def _upgrade_optimizer(optim: Plain) -> None:
-    """One class of settings became one for each optimizer, told apart by `kind`."""
+    """One settings class became one per optimizer; `kind` selects it."""
     if "kind" in optim:
         return
     if optim.get("muon_lr"):
@@ -68,19 +68,6 @@ def dropped(path: str, *, when: Callable[[Plain], bool] = lambda plain: True) ->
     return change
 
 
-def value_renamed(path: str, old: Any, new: Any) -> Callable[[Plain], None]:
-    """A value of a setting has another name."""
-
-    def change(plain: Plain) -> None:
-        *groups, name = path.split(".")
-        for group in groups:
-            plain = plain.get(group, {})
-        if plain.get(name) == old:
-            plain[name] = new
-
-    return change
-
-
 def _take(plain: Plain, path: str) -> Any:
     """Removes a setting and returns its value, or None."""
     *groups, name = path.split(".")
@@ -91,4 +78,66 @@ def _take(plain: Plain, path: str) -> Any:
     return plain.pop(name, None)
 
 
-CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType({})
+def _of_kinds(*kinds: str) -> Callable[[Plain], bool]:
+    """Whether the saved model is of one of these kinds."""
+    return lambda plain: isinstance(plain.get("model"), dict) and plain["model"].get("kind") in kinds
+
+
+# One class of settings served every model of haze; each folder holds all of its fields.
+_TRANSLATORS = _of_kinds("mmd", "unit", "cyclegan")
+_OTHERS = _of_kinds("physical", "dehazenet")
+_HAZE = (
+    dropped("model.work", when=_TRANSLATORS),
+    *(dropped(f"model.{name}", when=_OTHERS) for name in ("blocks", "shared_blocks", "code_channels", "judge")),
+    *(dropped(f"model.{name}", when=_of_kinds("dehazenet")) for name in ("work", "channels")),
+    renamed("model.work", "model.short_side"),
+    renamed("model.judge", "model.discriminator"),
+    renamed("objective.prior.twice", "objective.prior.double_first_prior_term"),
+    renamed("objective.weather_weight", "objective.parameters_weight"),
+    renamed("data.tones", "data.color_jitter"),
+)
+
+
+def _parts_of_each_kind(plain: Plain) -> None:
+    """One class of model settings and one of losses became one for each kind; settings without effect are gone."""
+    kept = {
+        "model": {
+            "betavae": ("parts", "appearance"),
+            "bigan": ("parts", "appearance"),
+            "mae": (),
+            "patchvae": ("parts", "appearance", "categorical"),
+            "supervised": ("classes",),
+        },
+        "objective": {
+            "betavae": ("beta_app", "weighted", "adversarial", "contrastive_weight"),
+            "bigan": ("penalty",),
+            "mae": ("masked",),
+            "patchvae": (
+                *("beta_app", "weighted", "adversarial", "contrastive_weight"),
+                *("beta_occ", "prior", "iic_weight", "annealing"),
+            ),
+            "supervised": (),
+        },
+    }
+    kind = plain["model"].get("kind")
+    for group, names in kept.items():
+        saved = plain.get(group)
+        if isinstance(saved, dict) and kind in names and (group == "model" or "kind" not in saved):
+            shared = ("size", "encoder", "blocks") if group == "model" else ()
+            plain[group] = {"kind": kind} | {name: saved[name] for name in (*shared, *names[kind]) if name in saved}
+    dropped("model.blocks", when=lambda plain: plain["model"].get("encoder") == "local")(plain)
+    dropped("objective.prior", when=lambda plain: plain["model"].get("categorical") is True)(plain)
+
+
+CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
+    {
+        "amodal": (renamed("data.turns", "data.rotate"),),
+        "haze": _HAZE,
+        "parts": (
+            renamed("objective.agreement", "objective.contrastive_weight"),
+            renamed("objective.constancy", "objective.iic_weight"),
+            renamed("data.validation_most", "data.validation_limit"),
+            _parts_of_each_kind,
+        ),
+    }
+)

@@ -2,14 +2,13 @@
 
 A class decorated with `settings` is a strict pydantic data class: unknown names, values out of range, NaN and wrong types are
 refused wherever an instance is made, be it in Python, by `dataclasses.replace`, from JSON or from `--set key=value`. Choices
-are `Literal`s, ranges `Annotated` types; several classes for one field are a union told apart by their field `kind`. The
+are `Literal`s, ranges `Annotated` types; several classes for one field are a union whose discriminator is `kind`. The
 comment behind a field (or above it) is its meaning, which `latens train --show-config` prints.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -22,7 +21,7 @@ import annotated_types
 import pydantic
 import pydantic.dataclasses
 
-from latens.errors import UsageError
+from latens.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
 
@@ -77,9 +76,14 @@ def decode(kind: Any, plain: Mapping[str, Any], *, where: str = "settings", path
     `where` names what is read, a file or an option; `path` is the dotted name of the group inside it.
     """
     try:
-        return pydantic.TypeAdapter(kind).validate_json(json.dumps(plain, allow_nan=True))
+        return _adapter(kind).validate_json(json.dumps(plain, allow_nan=True))
     except pydantic.ValidationError as error:
         raise _explained(error, kind, plain, where, path) from None
+
+
+@functools.cache  # building one takes longer than using it
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(kind)
 
 
 def decode_like(template: T, plain: Mapping[str, Any], *, where: str = "settings") -> T:
@@ -234,8 +238,7 @@ def _field_types(cls: Any) -> Mapping[str, Any]:
 
 def _unknown(path: str, name: str, cls: type, where: str) -> SettingsError:
     names = list(field_types(cls))
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(names)}"
+    hint = did_you_mean(name, names, f"known here: {', '.join(names)}")
     return SettingsError(f"no setting '{path}'", where=where, hint=hint)
 
 
@@ -244,7 +247,8 @@ def _explained(
 ) -> SettingsError:
     """The first thing that is wrong: which setting, its value, what it may be."""
     first = error.errors(include_url=False)[0]
-    names, value = _place(first["loc"], plain)
+    absent = first["type"] in ("missing", "missing_argument", "unexpected_keyword_argument")
+    names, value = _place(first["loc"], plain, absent)
     path = ".".join(filter(None, [group, *names]))
     if first["type"] == "unexpected_keyword_argument":
         return _unknown(path, names[-1], _class_at(kind, plain, names[:-1]), where)
@@ -253,17 +257,20 @@ def _explained(
         known = first.get("ctx", {}).get("expected") or first["ctx"]["expected_tags"]
         if first["type"] == "union_tag_invalid":
             place, value = f"{place}.kind", value.get("kind") if isinstance(value, Mapping) else value
-        close = difflib.get_close_matches(str(value), [word.strip(" '") for word in known.replace(" or ", ",").split(",")], n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "choose one of those"
+        words = [word.strip(" '") for word in known.replace(" or ", ",").split(",")]
+        hint = did_you_mean(str(value), words, "choose one of those")
         return SettingsError(f"{_shown(value)} is none of {known}", where=place, hint=hint)
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if first["type"] == "value_error" and not first["loc"]:
+    if first["type"] == "value_error":  # of a rule between fields
         return SettingsError(message, where=place)
     return SettingsError(f"{_shown(value)} does not fit: {message[:1].lower()}{message[1:]}", where=place)
 
 
-def _place(loc: Sequence[int | str], plain: Any) -> tuple[list[str], Any]:
-    """The names of an error's place that are ours (pydantic adds those of classes in a union), and the value there."""
+def _place(loc: Sequence[int | str], plain: Any, absent: bool) -> tuple[list[str], Any]:
+    """The names of an error's place that are ours (pydantic adds those of classes in a union), and the value there.
+
+    `absent` tells that the last name is ours although there is no value.
+    """
     path: list[str] = []
     value: Any = plain
     for number, name in enumerate(loc):
@@ -272,7 +279,7 @@ def _place(loc: Sequence[int | str], plain: Any) -> tuple[list[str], Any]:
             value = value[name]
         elif isinstance(value, list | tuple) and isinstance(name, int) and name < len(value):
             value = value[name]
-        elif number < len(loc) - 1 or not isinstance(value, Mapping):
+        elif number < len(loc) - 1 or not (absent and isinstance(value, Mapping)):
             continue
         else:
             value = None

@@ -15,14 +15,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from latens.hub import save_model
-    from latens.systems.image_codec.coding import freeze
-    from latens.systems.image_codec.config import ImageCodecConfig
+    from latens.systems.image_codec.config import HyperpriorConfig
     from latens.systems.image_codec.model import MeanScaleHyperprior
+    from latens.systems.image_codec.objective import frozen_coding
 
     torch.manual_seed(0)
-    config = ImageCodecConfig(hidden=16, latent=24, lambdas=(0.005, 0.02))
+    config = HyperpriorConfig(hidden=16, latent=24, lambdas=(0.005, 0.02))
     model = MeanScaleHyperprior(config).eval()
-    coding = freeze(model, [torch.rand(1, 3, 128, 128)])
+    coding = frozen_coding(model, [torch.rand(1, 3, 128, 128)])
     folder = tmp_path_factory.mktemp("models") / "tiny"
     described = {"system": "image_codec", "model": asdict(config), "coding": coding.spec()}
     save_model(folder, described, model.state_dict(), coding.tensors())

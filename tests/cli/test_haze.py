@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from clip_maker import make_clip
+
 from latens.catalogue import MODELS
 from latens.cli.main import main
-from latens.data.video import read_clip, write_clip
+from latens.data.clips.reader import open_clip
 
 Capture = pytest.CaptureFixture[str]
 
@@ -25,7 +28,9 @@ def folder(tmp_path: Path) -> Path:
     (place / "sub").mkdir(parents=True)
     for name in ("a.png", "sub/b.jpg"):
         Image.fromarray(rng.integers(90, 256, (40, 60, 3), dtype=np.uint8)).save(place / name)
-    write_clip(place / "clip.mp4", [rng.integers(90, 256, (32, 48, 3), dtype=np.uint8)] * 3, Fraction(10))
+    make_clip(
+        place / "clip.mp4", images=[rng.integers(90, 256, (32, 48, 3), dtype=np.uint8)] * 3, times=range(3), size=(48, 32)
+    )
     (place / "broken.png").write_text("no picture")
     (tmp_path / "depth").mkdir()
     np.save(tmp_path / "depth" / "a.npy", np.linspace(5, 300, 40)[:, None].repeat(60, 1))
@@ -44,7 +49,8 @@ def test_dehaze_mirrors_a_folder_with_clips(folder: Path, capsys: Capture) -> No
         "broken.png": "failed",
     }
     assert Image.open(out / "sub" / "b.png").size == (60, 40)
-    assert len(list(read_clip(out / "clip.mp4"))) == 3
+    with open_clip(out / "clip.mp4") as clip:
+        assert len(list(clip.frames())) == 3
     assert main(command) == 3
     assert capsys.readouterr().out.count('"skipped"') == 3
 

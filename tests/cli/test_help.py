@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import latens
-from latens.cli.main import VERBS, main
+from latens.cli.main import GROUPS, VERBS, main
 
 BUDGET = 0.3  # CPU seconds
 TRIES = 4  # the least of these counts: noise on a busy machine only adds
@@ -32,7 +32,9 @@ def run_measured(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return ended, sum(after[2:4]) - sum(before[2:4])
 
 
-@pytest.mark.parametrize("words", [(), *((verb.name,) for verb in VERBS)], ids=lambda words: " ".join(words) or "latens")
+@pytest.mark.parametrize(
+    "words", [(), ("video",), *(tuple(verb.name.split()) for verb in VERBS)], ids=lambda words: " ".join(words) or "latens"
+)
 def test_help_is_instant(words: tuple[str, ...]) -> None:
     seconds = []
     for _ in range(TRIES):
@@ -49,13 +51,14 @@ def test_help_is_instant(words: tuple[str, ...]) -> None:
 def test_root_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f" {verb.name} " in shown and verb.help[:40] in shown for verb in VERBS)
+    assert all(f" {verb.name} " in shown and verb.help[:40] in shown for verb in VERBS if " " not in verb.name)
+    assert all(f" {group} " in shown and text in shown for group, text in GROUPS.items())
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_verb_help_gives_an_example_and_the_global_options(verb: object, capsys: pytest.CaptureFixture[str]) -> None:
     name = verb.name  # type: ignore[attr-defined]
-    assert main([name, "--help"]) == 0
+    assert main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--format" in shown
     assert "--debug" in shown

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from latens import catalogue
 from latens.cli.main import main
-from latens.systems.parts import predict, report
+from latens.systems.parts import report
 from latens.systems.parts.model import PatchVAE
 
 Capture = pytest.CaptureFixture[str]
@@ -21,14 +21,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from latens.hub import save_model
-    from latens.systems.parts.config import PartsConfig
+    from latens.settings import to_dict
+    from latens.systems.parts.config import PatchVAEConfig
 
     torch.manual_seed(0)
-    patchvae = PatchVAE(PartsConfig(size=16, encoder="local", parts=4, appearance=3))
+    patchvae = PatchVAE(PatchVAEConfig(size=16, encoder="local", parts=4, appearance=3))
     with torch.no_grad():
         patchvae.occurrence.weight.mul_(4)
     folder = tmp_path_factory.mktemp("models") / "tiny-parts"
-    save_model(folder, {"system": "parts", "model": asdict(patchvae.config)}, dict(patchvae.state_dict()))
+    save_model(folder, {"system": "parts", "model": to_dict(patchvae.config)}, dict(patchvae.state_dict()))
     return folder
 
 
@@ -41,7 +42,7 @@ def test_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Capture) -> 
     assert (out / "a.parts.png").is_file()
     assert (out / "trip" / "b.parts.png").is_file()
     assert (out / "failures.jsonl").is_file()
-    assert json.loads((out / "parts.json").read_text())["pictures"] == ["a.png", "trip/b.jpg"]
+    assert json.loads((out / "parts.json").read_text())["images"] == ["a.png", "trip/b.jpg"]
     assert {path.name for path in out.iterdir()} >= {"gallery.png", "index.html"}
     assert main(command) == 3
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -82,7 +83,7 @@ def test_a_photo_named_like_a_result_is_a_photo(album: Path, model: Path, capsys
     out = album / "found"
     for _ in range(2):
         assert main([*command, str(out)]) == 0
-        assert json.loads((out / "parts.json").read_text())["pictures"] == ["gallery.png", "trip/b.jpg"]
+        assert json.loads((out / "parts.json").read_text())["images"] == ["gallery.png", "trip/b.jpg"]
 
 
 def test_a_summary_that_was_stopped_is_made_again(
@@ -96,7 +97,7 @@ def test_a_summary_that_was_stopped_is_made_again(
     assert (album / "gallery.png").is_file()
     assert not (album / "index.html").exists()
     assert main(command) == 0
-    assert json.loads((album / "parts.json").read_text())["pictures"] == ["a.png", "trip/b.jpg"]
+    assert json.loads((album / "parts.json").read_text())["images"] == ["a.png", "trip/b.jpg"]
 
 
 def test_every_picture_is_encoded_once(album: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_a_picture_that_broke_after_its_map_was_made_is_left_out(album: Path, mo
     said = capsys.readouterr()
     assert "a.png: this is not a picture" in said.err
     assert "in 1 pictures" in said.out
-    assert json.loads((out / "parts.json").read_text())["pictures"] == ["trip/b.jpg"]
+    assert json.loads((out / "parts.json").read_text())["images"] == ["trip/b.jpg"]
     (album / "trip" / "b.jpg").unlink()
     assert main(command) == 3  # nothing is left to summarise
 
@@ -151,12 +152,12 @@ def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Cap
 )
 def test_without_weights_one_error_says_what_to_do(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "MODELS", {})
+    monkeypatch.setattr(catalogue, "MODELS", {})
     Image.new("RGB", (20, 20)).save("x.png")
     assert main([*words, "--device", "cpu"]) == 6
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "no weights" in said[0]
+    assert "no model of this system is bundled" in said[0]
     assert "latens train parts" in said[1]
 
 

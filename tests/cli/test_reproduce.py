@@ -13,7 +13,7 @@ from latens.cli.main import main
 def test_a_table_of_amodal_on_two_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["reproduce", "amodal/table1", "--recipe", "tiny", "-o", str(tmp_path), "--device", "cpu", "--format", "json"]
     words += ["--data", "simulated", "simulated:opaque"]
-    for setting in ("steps=1", "code_steps=2", "seeds=1", "pictures=2"):
+    for setting in ("steps=1", "code_steps=2", "seeds=1", "images=2"):
         words += ["--set", setting]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)

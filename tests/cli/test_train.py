@@ -10,8 +10,8 @@ from PIL import Image
 
 from latens.catalogue import recipe_of
 from latens.cli.main import main
-from latens.cli.train import earlier_run
 from latens.errors import UsageError
+from latens.launch import earlier_run
 from latens.settings import override, to_dict
 
 Capture = pytest.CaptureFixture[str]

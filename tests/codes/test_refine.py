@@ -11,7 +11,7 @@ from latens.codes.annealing import METHODS, Refine, RoundingLaw
 from latens.codes.entropy import gaussian_bits
 from latens.codes.refine import PEAK, Lagrangian, Measurement, Refined, refine
 from latens.errors import UsageError
-from latens.systems.image_codec.config import ImageCodecConfig
+from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 WEIGHT = 0.01
@@ -21,7 +21,7 @@ FEW = 8
 def small_model(lambdas: tuple[float, ...] = (0.01,)) -> MeanScaleHyperprior:
     """Random weights, but a code of the picture from the start: the block transform beside the deep path."""
     torch.manual_seed(0)
-    config = ImageCodecConfig(hidden=8, latent=12, hyper=8, lambdas=lambdas, transforms="compact")
+    config = HyperpriorConfig(hidden=8, latent=12, hyper=8, lambdas=lambdas, transforms="compact")
     model = MeanScaleHyperprior(config).eval()
     with torch.no_grad():
         model.synthesis.deep[-2].weight.mul_(0.01)  # untrained, it would drown the picture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from latens.catalogue import SYSTEMS
@@ -13,6 +10,7 @@ from latens.contract import AnySystem, open_system
 from .workshop import Workshop
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All promises of one system run in one worker, which trains it once."""
     for item in items:
@@ -32,11 +30,5 @@ def system(system_name: str) -> AnySystem:
 
 
 @pytest.fixture(scope="session")
-def workshops() -> Iterator[dict[str, Workshop]]:
-    yield {}
-
-
-@pytest.fixture(scope="session")
-def workshop(system: AnySystem, workshops: dict[str, Workshop], tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    folder: Path = tmp_path_factory.mktemp(f"contract-{system.name}")
-    return workshops.setdefault(system.name, Workshop(system, folder))
+def workshop(system: AnySystem, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(system, tmp_path_factory.mktemp(f"contract-{system.name}"))

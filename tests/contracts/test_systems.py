@@ -19,8 +19,6 @@ def test_promise(promise: Callable[..., None], workshop: Workshop, monkeypatch: 
 
 
 def keep(promise: Callable[..., None], workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Calls a promise with what it asks for; artifacts share one folder, so that the second look finds them."""
-    folder = workshop.folder / "artifacts" if "artifacts" in promise.__name__ else tmp_path
-    folder.mkdir(exist_ok=True)
-    offered: dict[str, Any] = {"workshop": workshop, "folder": folder, "monkeypatch": monkeypatch}
+    """Calls a promise with what it asks for."""
+    offered: dict[str, Any] = {"workshop": workshop, "folder": tmp_path, "monkeypatch": monkeypatch}
     promise(**{name: offered[name] for name in inspect.signature(promise).parameters})

@@ -1,4 +1,4 @@
-"""An eighth system, added by one folder and one line, keeps all promises: a Gaussian fitted to a table of numbers."""
+"""A toy system, added by one folder and one line, keeps all promises: a Gaussian fitted to a table of numbers."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ class Workshop:
         self.trainable: set[str] = set()
         self.reached: set[str] = set()
         self.broken: set[str] = set()  # received a gradient that was not finite
+        self.exported: dict[str, torch.Tensor] = {}  # weights of the last export, which is that of the best ones
 
     @cached_property
     def example(self) -> Example:
@@ -51,7 +52,18 @@ class Workshop:
             if parameter.requires_grad:
                 self.trainable.add(name)
                 parameter.register_post_accumulate_grad_hook(lambda p, name=name: self._look(name, p))
+        self._watch_export(parts.objective)
         return parts
+
+    def _watch_export(self, objective: Any) -> None:
+        export = objective.export
+
+        def watched(*args: Any) -> Any:
+            made = export(*args)
+            self.exported = {name: weight.detach().clone() for name, weight in made.weights.items()}
+            return made
+
+        objective.export = watched
 
     def _look(self, name: str, parameter: torch.Tensor) -> None:
         if parameter.grad is None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.data.images import png_bytes, webp_bytes
 from latens.data.splits import place_of
-from latens.data.tensors import pad_to_multiple, png_bytes, to_pixels, to_tensor, webp_bytes
+from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 
 PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 
@@ -48,4 +49,4 @@ def test_files_hold_the_pixels() -> None:
 def test_places_are_spread_and_stay() -> None:
     places = [place_of(f"{number}.png") for number in range(2000)]
     assert 0.47 < float(np.mean(places)) < 0.53
-    assert place_of("a.png") == 0x7f071235 / 2**32  # sha256sum: splits of released models depend on it
+    assert place_of("a.png") == 0x7F071235 / 2**32  # sha256sum: splits of released models depend on it

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from latens.experiments.journal import Journal, claim
 from latens.errors import StorageFull, UsageError
+from latens.experiments.journal import Journal, claim
 
 
 def test_records_come_back_in_order_and_from_another_process_too(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latens.data.tensors import png_bytes
+from latens.data.images import png_bytes
 from latens.experiments.report import Report, spread
 from latens.inference.page import Figure, Gallery, Part, Table
 
@@ -17,7 +17,11 @@ def report(**more: object) -> Report:
     import numpy as np
 
     image = png_bytes(np.zeros((4, 4, 3), np.uint8))
-    blocks = [Table(["row", "dB"], [["ours", "30.1"]], "Means."), Figure(image, "Curve", "bits"), Gallery([Figure(image, "One")])]
+    blocks = [
+        Table(["row", "dB"], [["ours", "30.1"]], "Means."),
+        Figure(image, "Curve", "bits"),
+        Gallery([Figure(image, "One")]),
+    ]
     parts = [Part("More", [Table(["x"], [["1"]])])]
     given = {"facts": {"seed": 3, "bad": math.nan}, "rows": [{"dB": 30.1, "ssim": math.inf}], **more}
     return Report(name="table1", title="Table 1", about="toys, seed 3", blocks=blocks, parts=parts, **given)  # type: ignore[arg-type]

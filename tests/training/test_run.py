@@ -140,24 +140,3 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(photos: Path) -> None:
     assert torch.equal(first.batch(7, 0)["image"], second.batch(7, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(8, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(7, 1)["image"])
-
-
-BARE = (
-    """
-import sys
-for name in ("jaxtyping", "constriction", "cyclopts", "rich", "tensorboard", "matplotlib", "jinja2", "cv2", "skimage", "sklearn",
-             "scipy", "av", "bjontegaard"):
-    sys.modules[name] = None
-"""
-    + SCRIPT
-)
-
-
-@pytest.mark.slow
-def test_training_needs_few_packages(photos: Path, tmp_path: Path) -> None:
-    # A GPU machine may have torch, torchvision, accelerate, numpy, pillow and safetensors; pydantic is carried along.
-    settings = ["run.steps=1", "run.validate_every=1", "data.batch=1"]
-    subprocess.run([sys.executable, "-c", BARE, str(photos), str(tmp_path / "run"), *settings], check=True, timeout=200)
-    weights = list((tmp_path / "run" / "best").glob("model*.safetensors"))
-    assert weights
-    assert not list((tmp_path / "run" / "best").glob("entropy*"))

@@ -7,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Model, Reporter, announce
+from latens.cli.common import ComputeOptions, Model, Reporter
+from latens.launch import announce
 
 
 def bench(

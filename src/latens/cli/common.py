@@ -18,7 +18,6 @@ from cyclopts import Group, Parameter
 from latens.errors import OutputExists, UsageError
 
 if TYPE_CHECKING:
-    from latens.contract import Loaded
     from latens.inference.batch import BatchReport, Job, Outcome
 
 logger = logging.getLogger(__name__)
@@ -50,16 +49,10 @@ class ComputeOptions(OutputOptions):
     threads: Annotated[int | None, Parameter(help="CPU threads.  [default: all cores]")] = None
 
 
+PARTIAL = 4  # exit status for results of damaged inputs
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where the result goes.")]
 Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwrite what is there.")]
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
-
-
-def announce(loaded: Loaded) -> None:
-    """Logs the first line of a verb: device, precision, model and weight hash."""
-    from latens.inference.device import describe
-
-    logger.info(describe(loaded.device, loaded.name, loaded.model_id, loaded.precision))
 
 
 class StderrHandler(logging.Handler):
@@ -219,3 +212,18 @@ def _summary(report: BatchReport, reporter: Reporter) -> None:
     logger.info(", ".join(parts) + listed)
     if report.stopped is not None:
         logger.error(str(report.stopped))
+
+
+def save_picture(job: Job, image: Any) -> None:
+    """Writes a PIL image to the job's output, which may be standard output (PNG)."""
+    import io
+
+    from latens.data.files import STANDARD_STREAM, write_atomic
+    from latens.data.images import write_image
+
+    if job.output == STANDARD_STREAM:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        write_atomic(job.output, buffer.getvalue())
+    else:
+        write_image(job.output, image)

@@ -15,12 +15,12 @@ from latens.cli.common import (
     OnProgress,
     Output,
     Reporter,
-    announce,
     human_size,
     refuse_to_overwrite,
     run_files,
 )
 from latens.errors import UsageError
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.codes.annealing import Refine
@@ -109,7 +109,6 @@ def compress_one(
     """One picture into one file; the record of what was done."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
-    from latens.systems.image_codec.format import inspect_stream
 
     started = time.perf_counter()
     picture = read_picture(job.input)
@@ -117,20 +116,19 @@ def compress_one(
     def on_step(step: int, loss: float, true_loss: float) -> None:
         on_progress(step, f"(loss {true_loss:.4f})")
 
-    blob = codec.compress(picture, **targets, refine=settings, on_step=on_step)
-    write_atomic(job.output, blob)
+    made = codec.encode(picture, **targets, refine=settings, on_step=on_step)
+    write_atomic(job.output, made.data)
     seconds = time.perf_counter() - started
-    info = inspect_stream(blob)
-    bpp = 8 * len(blob) / (info.width * info.height)
-    said = "".join(f"; {note}" for note in picture.notes)
+    bpp = made.bits / (made.width * made.height)
+    said = "".join(f"; {note}" for note in made.notes)
     return {
-        "bytes": len(blob),
+        "bytes": len(made.data),
         "bpp": round(bpp, 5),
-        "width": info.width,
-        "height": info.height,
-        "quality": info.quality,
+        "width": made.width,
+        "height": made.height,
+        "quality": made.quality,
         "seconds": round(seconds, 3),
-        "notes": list(picture.notes),
-        "text": f"{job.output}: {human_size(len(blob))}, {bpp:.3f} bpp, {info.width} x {info.height}, "
-        f"quality {info.quality:g}, {seconds:.2f} s{said}",
+        "notes": list(made.notes),
+        "text": f"{job.output}: {human_size(len(made.data))}, {bpp:.3f} bpp, {made.width} x {made.height}, "
+        f"quality {made.quality:g}, {seconds:.2f} s{said}",
     }

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import ComputeOptions, Force, OnProgress, Output, Reporter, announce, refuse_to_overwrite, run_files
+from latens.cli.common import (
+    PARTIAL,
+    ComputeOptions,
+    Force,
+    OnProgress,
+    Output,
+    Reporter,
+    refuse_to_overwrite,
+    run_files,
+    save_picture,
+)
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
     from latens.systems.image_codec.predict import ImageCodec
 
 ENDINGS = frozenset({".ltn"})
-PARTIAL = 4
 
 
 def decompress(
@@ -70,19 +79,13 @@ def decompress(
 def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:
     """One file into one picture; the record of what was done."""
     from latens.codes.stream import StreamLimits
-    from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic
-    from latens.data.images import write_image
+    from latens.data.files import read_bytes
 
     started = time.perf_counter()
     blob = read_bytes(job.input, limit=StreamLimits().file_bytes)
     image = codec.decompress(blob, partial=partial)
     damaged = image.info.pop("latens_damaged", [])
-    if job.output == STANDARD_STREAM:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        write_atomic(job.output, buffer.getvalue())
-    else:
-        write_image(job.output, image)
+    save_picture(job, image)
     seconds = time.perf_counter() - started
     lost = f"; damaged, lost: {', '.join(map(str, damaged))}" if damaged else ""
     return {

@@ -16,11 +16,12 @@ from latens.cli.common import (
     OnProgress,
     Output,
     Reporter,
-    announce,
     refuse_to_overwrite,
     run_files,
+    save_picture,
 )
 from latens.errors import UsageError
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.data.inputs import InputFile
@@ -38,7 +39,7 @@ def dehaze(
     method: Annotated[
         str | None,
         Parameter(
-            help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or the best in the box]"
+            help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or the best that is bundled]"
         ),
     ] = None,
     model: Model = "haze",
@@ -53,15 +54,16 @@ def dehaze(
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
     """
+    from latens.data.clips.formats import CLIP_ENDINGS
+    from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.data.images import PICTURE_ENDINGS, check_ending
     from latens.data.inputs import find_inputs
-    from latens.data.video import CLIP_ENDINGS
 
     files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS)
-    jobs = plan(files, out, CLIP_ENDINGS)
+    jobs = plan(files, out)
     refuse_to_overwrite(jobs, out, force=force)
-    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and jobs[0].input.suffix.lower() not in CLIP_ENDINGS:
+    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and not is_clip(jobs[0].input):
         check_ending(jobs[0].output)
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
@@ -75,21 +77,20 @@ def dehaze(
     logger.info(f"method {chosen}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        clip = job.input.suffix.lower() in CLIP_ENDINGS
-        return (dehaze_clip if clip else dehaze_picture)(haze, job, chosen, on_progress)
+        return (dehaze_clip if is_clip(job.input) else dehaze_picture)(haze, job, chosen)
 
     return run_files(jobs, work, reporter, force=force, what="dehazing").exit_status
 
 
-def plan(files: list[InputFile], out: Path | None, clips: frozenset[str]) -> list[Job]:
+def plan(files: list[InputFile], out: Path | None) -> list[Job]:
     """Jobs for pictures and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
+    from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.inference.batch import plan_jobs
 
-    kinds = {
-        False: [f for f in files if f.path.suffix.lower() not in clips],
-        True: [f for f in files if f.path.suffix.lower() in clips],
-    }
+    kinds: dict[bool, list[InputFile]] = {False: [], True: []}
+    for file in files:
+        kinds[is_clip(file.path)].append(file)
     if all(kinds.values()) and out is not None and out.suffix and not out.is_dir():
         raise UsageError("several results cannot go into one file", where=str(out), hint="name a folder with -o")
     if kinds[True] and out == STANDARD_STREAM:
@@ -103,7 +104,7 @@ def plan(files: list[InputFile], out: Path | None, clips: frozenset[str]) -> lis
     return [planned[file.path] for file in files]
 
 
-def dehaze_picture(haze: Haze, job: Job, method: str, on_progress: OnProgress) -> dict[str, Any]:
+def dehaze_picture(haze: Haze, job: Job, method: str) -> dict[str, Any]:
     """One picture into one file; the record of what was done."""
     from latens.data.images import read_picture
 
@@ -114,30 +115,14 @@ def dehaze_picture(haze: Haze, job: Job, method: str, on_progress: OnProgress) -
     return record(job, image.width, image.height, method, time.perf_counter() - started, picture.notes)
 
 
-def dehaze_clip(haze: Haze, job: Job, method: str, on_progress: OnProgress) -> dict[str, Any]:
-    """One clip into one file; sound is dropped."""
-    from latens.data.video import clip_info, read_clip, write_clip
+def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
+    """One clip into one file, with its time stamps and sound; the record of what was done."""
+    from latens.data.clips.rewrite import rewrite_clip
 
     started = time.perf_counter()
-    info = clip_info(job.input)
-    count = write_clip(job.output, haze.dehaze_clip(read_clip(job.input), method=method), info.rate)
-    found = record(job, info.width, info.height, method, time.perf_counter() - started, ("sound dropped",))
-    return {**found, "frames": count, "text": f"{found['text']}, {count} frames"}
-
-
-def save_picture(job: Job, image: Any) -> None:
-    """Writes a PIL image to the job's output, which may be standard output (PNG)."""
-    import io
-
-    from latens.data.files import STANDARD_STREAM, write_atomic
-    from latens.data.images import write_image
-
-    if job.output == STANDARD_STREAM:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        write_atomic(job.output, buffer.getvalue())
-    else:
-        write_image(job.output, image)
+    done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, method=method))
+    found = record(job, done.width, done.height, method, time.perf_counter() - started, done.notes)
+    return {**found, "frames": done.frames, "damaged": done.damaged, "text": f"{found['text']}, {done.frames} frames"}
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Model, Reporter, announce, parse_settings
+from latens.cli.common import ComputeOptions, Model, Reporter, parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +46,26 @@ def evaluate(
         latens evaluate parts --model runs/parts/best --data cifar100:data/ --set probes=conv1-5,linear
     """
     from latens.cli.train import list_settings
-    from latens.contract import open_system
-    from latens.data.source import parse_sources
-    from latens.settings import override
+    from latens.launch import evaluate as run_evaluation
 
-    opened = open_system(system)
-    chosen = override(opened.evaluation.options, parse_settings(settings or []))
+    changes = parse_settings(settings or [])
     reporter = Reporter(options)
     if show_config:
-        list_settings(chosen, reporter)
+        from latens.contract import open_system
+        from latens.settings import override
+
+        list_settings(override(open_system(system).evaluation.options, changes), reporter)
         return 0
-    loaded = opened.load(model or system, device=options.device, threads=options.threads)
-    announce(loaded)
     folder = out or Path(f"evaluation-{system}")
-    report = opened.evaluation.run(loaded, parse_sources(data or ()), chosen, folder)
-    report.save(folder)
+    report = run_evaluation(
+        system,
+        model=model,
+        data=data or (),
+        out=folder,
+        settings=changes,
+        device=options.device,
+        threads=options.threads,
+    )
     reporter.result(report.to_dict(), report.table())
     logger.info("written to %s", folder / f"{report.name}.html")
     return report.exit_status

@@ -16,11 +16,12 @@ from latens.cli.common import (
     OnProgress,
     Output,
     Reporter,
-    announce,
     refuse_to_overwrite,
     run_files,
+    save_picture,
 )
 from latens.errors import OutputExists, UsageError
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.data.depth import DepthFormat
@@ -105,7 +106,7 @@ def haze(
         check_ending(jobs[0].output)
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
-    from latens.cli.dehaze import record, save_picture
+    from latens.cli.dehaze import record
     from latens.data.depth import format_of, png_of_depth
     from latens.data.files import write_atomic
     from latens.data.images import read_picture

@@ -1,6 +1,6 @@
 """The verbs of the command, and the frame they all run in: parsing, errors, exit statuses.
 
-A verb is one line in VERBS and one module with one function. Its module is imported only when the verb is used, and
+A verb is one line in VERBS and one function of a module. Its module is imported only when the verb is used, and
 that module imports torch only inside the function, so help stays instant.
 """
 
@@ -25,15 +25,18 @@ MOST_LINES = 3  # of one error
 
 
 class Verb(NamedTuple):
-    name: str
+    name: str  # one word, or a group of GROUPS and a word
     target: str  # "module:function", imported when the verb is used
     help: str
 
+
+GROUPS = {"video": "Clips: a region of interest kept sharp."}  # first words of verbs of two words
 
 VERBS = (
     Verb("demo", "latens.cli.demo:demo", "See it work: an HTML report made from bundled pictures."),
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
+    Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
     Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
     Verb(
@@ -47,8 +50,9 @@ VERBS = (
     Verb("recipes", "latens.cli.recipes:recipes", "Training recipes, a line each."),
     Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),
     Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
+    Verb("compact", "latens.cli.compact:compact", "Store the large weights of a model in eight bits."),
     Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
-    Verb("models", "latens.cli.models:models", "The models in the box."),
+    Verb("models", "latens.cli.models:models", "The bundled models."),
     Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),
 )
 
@@ -56,7 +60,7 @@ VERBS = (
 def build_app(asked: str = "") -> App:
     """The command with all verbs by name; none of their modules is imported.
 
-    The verb that is `asked` for shows its own text as help instead of its line in the list.
+    The verb that is `asked` for (two words where it has two) shows its own text as help instead of its line in the list.
     """
     app = App(
         name="latens",
@@ -66,10 +70,20 @@ def build_app(asked: str = "") -> App:
         version=__version__,
         version_flags=["--version"],
     )
+    groups: dict[str, App] = {}
     for order, verb in enumerate(VERBS):
+        group, _, name = verb.name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = App(name=group, help=GROUPS[group], help_epilogue="", sort_key=order)
+            app.command(groups[group])
         line = None if verb.name == asked else verb.help
-        app.command(verb.target, name=verb.name, help=line, help_epilogue="", sort_key=order)
+        (groups[group] if group else app).command(verb.target, name=name, help=line, help_epilogue="", sort_key=order)
     return app
+
+
+def asked_verb(tokens: Sequence[str]) -> str:
+    """The name of the verb that a command line begins with."""
+    return " ".join(tokens[: 2 if tokens and tokens[0] in GROUPS else 1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The parser takes a lone "-" for an option. Path("./-") equals Path("-"), which is what the verbs compare with.
     tokens = ["./-" if token == "-" else token for token in tokens]
     try:
-        command, bound, _ = build_app(tokens[0] if tokens else "").parse_args(tokens, print_error=False, exit_on_error=False)
+        command, bound, _ = build_app(asked_verb(tokens)).parse_args(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         return _usage_error(error)
     return run(command, bound)

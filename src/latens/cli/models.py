@@ -6,7 +6,7 @@ from latens.cli.common import OutputOptions, Reporter, human_size
 
 
 def models(*, options: OutputOptions = OutputOptions()) -> None:  # noqa: B008
-    """The models in the box, with size, licence, hash and what was measured.
+    """The bundled models, with size, licence, hash and what was measured.
 
     `latens train` makes more; give their folder where a NAME is asked for.
     """

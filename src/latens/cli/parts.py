@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, announce, run_files
+from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, run_files
 from latens.errors import InputError, LimitExceeded
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -84,15 +85,15 @@ def ours(path: Path) -> bool:
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     """The map of one picture into one file; the record of what was found, and what the summary needs."""
     from latens.data.files import write_atomic
-    from latens.data.images import read_picture
-    from latens.systems.parts.drawing import occurrence_sheet, png
+    from latens.data.images import png_bytes, read_picture
+    from latens.systems.parts.drawing import occurrence_sheet
 
     started = time.perf_counter()
     picture = read_picture(job.input)
     measured = finder.measure(picture)
     code = measured.code
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(job.output, png(occurrence_sheet(picture.pixels, code)))
+    write_atomic(job.output, png_bytes(occurrence_sheet(picture.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
     said = "".join(f"; {note}" for note in picture.notes)
     record = {

@@ -16,11 +16,11 @@ from latens.cli.common import (
     OnProgress,
     Output,
     Reporter,
-    announce,
     refuse_to_overwrite,
     run_files,
 )
 from latens.errors import UsageError
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job

@@ -22,7 +22,6 @@ import itertools
 from functools import cache
 from typing import Any, NamedTuple
 
-import constriction
 import numpy as np
 
 from latens.codes.tables import MAGNITUDE, PRECISION, TOTAL, SymbolTables, exact_model
@@ -205,6 +204,8 @@ def _class_model() -> Any:
 @cache
 def _uniform_bits(bits: int) -> Any:
     # A power of two divides 2^24, so every outcome has exactly the same probability.
+    import constriction  # in functions: a machine that only trains may lack it
+
     return constriction.stream.model.Uniform(1 << bits)
 
 
@@ -224,6 +225,8 @@ def _open(data: bytes) -> Any:
 
 
 def _coder(words: np.ndarray) -> Any:
+    import constriction
+
     return constriction.stream.stack.AnsCoder(words)
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import constriction
 import numpy as np
 
 from latens.errors import ModelError
@@ -105,6 +104,8 @@ def exact_model(counts: np.ndarray) -> Any:
     one and every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding
     mode, and the left edge is the exact sum of the counts before k.
     """
+    import constriction  # a machine that only trains may lack it
+
     weights = counts.astype(np.float64) - 1.0
     return constriction.stream.model.Categorical(weights, lazy=False, perfect=False)
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from latens.data.files import read_bytes
 from latens.data.instances import Collection, Instance, Scene
-from latens.data.masks import Rle, read_segmentation
+from latens.data.masks import Rle, corner_box, read_segmentation
 from latens.errors import InputError, LatensError, UsageError
 
 FILE_LIMIT = 4 * 2**30  # bytes
@@ -193,8 +193,6 @@ def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]
 
 
 def _annotation(instance: Instance, keys: Dialect, identity: int, image: int) -> dict[str, Any]:
-    from latens.data.masks import corner_box
-
     record: dict[str, Any] = {
         "id": identity,
         "image_id": image,

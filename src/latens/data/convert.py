@@ -15,8 +15,8 @@ that file. Without IMAGES the pictures are beside the file or in a folder below.
 
 from __future__ import annotations
 
-import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -26,15 +26,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image
 
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
+from latens.data.images import png_bytes
 from latens.data.instances import Collection, Scene
 from latens.data.labelme import read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
 from latens.data.stacks import frame_place, read_frame
 from latens.errors import InputError, LatensError, OutputExists, UsageError
+
+logger = logging.getLogger(__name__)
 
 DIALECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -99,12 +101,13 @@ def annotation_file(place: Path) -> Path:
 
 
 def picture_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
-    """Where the pictures of an annotation file are: beside it, or in the first folder below that has the first of them."""
+    """The folder of the images of an annotation file: its own, or the first one below with the first and the last image."""
     top = place if place.is_dir() else file.parent
     if not scenes or (file.parent / scenes[0].file).is_file():
         return file.parent
     for folder in sorted(path for path in top.rglob("*") if path.is_dir()):
         if (folder / scenes[0].file).is_file() and (folder / scenes[-1].file).is_file():
+            logger.warning("%s: its images are taken from %s; FILE.json,IMAGES names another folder", file, folder)
             return folder
     return file.parent
 
@@ -170,7 +173,7 @@ def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, by
         document = to_labelme(scene, collection.categories)
         if frame_place(collection.path(scene)) is not None:
             document["imagePath"] = f"{name}.png"
-            yield Path(f"{name}.png"), _png(collection.path(scene))
+            yield Path(f"{name}.png"), png_bytes(read_frame(collection.path(scene)))
         else:
             document["imagePath"] = Path(os.path.relpath(collection.path(scene), out)).as_posix()
         yield Path(f"{name}.json"), json.dumps(document).encode()
@@ -190,7 +193,7 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
             what = "another picture has this name too" if path.stem in taken else "this name is that of a label map"
             raise InputError(what, where=str(path), hint="rename the picture: label folders go by names")
         taken.add(path.stem)
-        yield Path("images") / path.name, _png(source) if page else read_bytes(source, limit=PICTURE_LIMIT)
+        yield Path("images") / path.name, png_bytes(read_frame(source)) if page else read_bytes(source, limit=PICTURE_LIMIT)
         yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))
 
 
@@ -198,12 +201,6 @@ def _frame_name(scene: Scene) -> Path:
     """The file of a picture; of stack.tif#3, a page of a stack, stack-0003.png."""
     place = frame_place(Path(scene.file))
     return Path(scene.file) if place is None else place[0].with_name(f"{place[0].stem}-{place[1]:04d}.png")
-
-
-def _png(path: Path) -> bytes:
-    target = io.BytesIO()
-    Image.fromarray(read_frame(path)).save(target, "PNG")
-    return target.getvalue()
 
 
 def front_to_back(scene: Scene) -> np.ndarray:

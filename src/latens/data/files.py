@@ -126,7 +126,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     try:
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        temporary = temporary_beside(target)
         stream = open(temporary, "x+b")
     except OSError as error:
         raise write_error(path, error) from error
@@ -143,6 +143,20 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in FULL:
             raise write_error(path, error) from error
         raise
+    _synchronise_folder(target.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the same folder; `sweep_stale` removes what a killed process left under such a name."""
+    return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def replace_durably(temporary: Path, target: Path) -> None:
+    """Renames a finished temporary file over `target`, whose permissions stay, so that it survives a loss of power."""
+    with open(temporary, "rb") as stream:
+        os.fsync(stream.fileno())
+    _keep_mode(target, temporary)
+    os.replace(temporary, target)
     _synchronise_folder(target.parent)
 
 
@@ -187,7 +201,7 @@ def _is_alive(pid: int) -> bool:
 
 def _replace(target: Path, data: bytes) -> None:
     for attempt in range(1, WRITE_ATTEMPTS + 1):
-        temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        temporary = temporary_beside(target)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
             _write_into(descriptor, data, durable=True)

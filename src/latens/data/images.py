@@ -22,6 +22,7 @@ from PIL import Image
 
 from latens.data.files import STANDARD_STREAM, read_bytes, reading, write_atomic
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
+from latens.shapes import UInt8
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Pic
     if isinstance(source, bytes):
         return _from_stream(io.BytesIO(source), None, limits)
     if isinstance(source, Image.Image):
-        with _decoding(None):  # it may not be loaded yet
+        with decoding(None):  # it may not be loaded yet
             return _from_pil(source, None, limits)
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
@@ -100,12 +101,12 @@ def _read_path(path: Path, limits: ImageLimits) -> Picture:
 
 
 def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Picture:
-    with _decoding(where), _identify(stream, where) as image:
+    with decoding(where), _identify(stream, where) as image:
         return _from_pil(image, where, limits)
 
 
 @contextlib.contextmanager
-def _decoding(where: str | None) -> Iterator[None]:
+def decoding(where: str | None) -> Iterator[None]:
     """Turns whatever Pillow's parsers meet in damaged data into our errors."""
     try:
         yield
@@ -358,3 +359,20 @@ def write_image(path: Path, image: Image.Image) -> None:
         what = f"{name} cannot hold this picture ({_one_line(error)})"
         raise UsageError(what, where=str(path), hint="choose the ending .png") from error
     write_atomic(path, buffer.getvalue())
+
+
+def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:
+    """A PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` takes longer for fewer bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=optimize)
+    return buffer.getvalue()
+
+
+def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = None) -> bytes:
+    """A WebP file: lossless, or with a quality from 0 to 100."""
+    buffer = io.BytesIO()
+    if quality is None:
+        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=1, quality=30)
+    else:
+        Image.fromarray(pixels).save(buffer, "WEBP", quality=quality)
+    return buffer.getvalue()

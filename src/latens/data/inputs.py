@@ -74,7 +74,7 @@ def _match(parts: tuple[str, ...], endings: frozenset[str]) -> Iterator[InputFil
     head = parts[: parts.index("**")] if "**" in parts else parts
     rest = parts[len(head) :]
     seen: set[tuple[int, int]] = set()
-    for found in sorted(glob.glob(os.path.join(*head)) if head else ["."], key=_natural):
+    for found in sorted(glob.glob(os.path.join(*head)) if head else ["."], key=natural_key):
         path = Path(found)
         if os.path.isdir(path):
             for file in _walk(path, path.relative_to(fixed), endings, seen):
@@ -99,7 +99,7 @@ def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[i
         if (status.st_dev, status.st_ino) in seen:
             return
         seen.add((status.st_dev, status.st_ino))
-        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
+        entries = sorted(os.scandir(folder), key=lambda entry: natural_key(entry.name))
     for entry in entries:
         path, relative = folder / entry.name, prefix / entry.name
         if entry.name.startswith("."):
@@ -142,7 +142,7 @@ def _listing(endings: frozenset[str]) -> str:
     return ", ".join(sorted(endings))
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | int], str]:
     """`shot2` before `shot10`; text and numbers alternate, so that like is compared with like."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [int(part) if odd % 2 else part for odd, part in enumerate(parts)], name

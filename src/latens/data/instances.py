@@ -17,7 +17,7 @@ import numpy as np
 
 from latens.data.masks import Rle, area, corner_box, decode, encode
 from latens.errors import InputError
-from latens.shapes import Bool, Float, Int
+from latens.shapes import Bool, Float, Int, UInt8
 
 UNKNOWN = -1
 
@@ -41,6 +41,13 @@ class Layers(NamedTuple):
         whole = self.amodal.sum(axis=(1, 2))
         hidden = (self.amodal & ~self.visible).sum(axis=(1, 2))
         return np.asarray(hidden / np.maximum(whole, 1), dtype=np.float64)
+
+
+class Sample(NamedTuple):
+    """An image and its truth."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    layers: Layers
 
 
 def paint(

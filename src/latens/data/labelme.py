@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import read_bytes
+from latens.data.images import png_bytes
 from latens.data.instances import Collection, Instance, Scene
 from latens.data.masks import Rle, corner_box, decode, encode, read_segmentation
 from latens.errors import InputError, LatensError
@@ -154,13 +155,11 @@ def to_labelme(scene: Scene, categories: Sequence[str]) -> dict[str, Any]:
 def _shape(rle: Rle, label: str, group: int, flags: dict[str, bool]) -> dict[str, Any]:
     x, y, width, height = (int(value) for value in corner_box(rle))
     part = decode(rle)[y : y + max(height, 1), x : x + max(width, 1)]
-    target = io.BytesIO()
-    Image.fromarray(part.astype(np.uint8) * 255).convert("1").save(target, "PNG")
     return {
         "label": label,
         "points": [[float(x), float(y)], [float(x + part.shape[1] - 1), float(y + part.shape[0] - 1)]],
         "group_id": group,
         "shape_type": "mask",
         "flags": flags,
-        "mask": base64.b64encode(target.getvalue()).decode("ascii"),
+        "mask": base64.b64encode(png_bytes(part)).decode("ascii"),
     }

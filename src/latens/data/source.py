@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from latens.errors import UsageError
+
 
 class Source(NamedTuple):
     """Data for training or evaluation: `kind` says how to read `place`; "" is a plain path, or a word that a system knows."""
@@ -34,3 +36,14 @@ def parse_source(word: str | Path) -> Source:
 def parse_sources(words: Iterable[str | Path]) -> list[Source]:
     """As `parse_source`, for several words."""
     return [parse_source(word) for word in words]
+
+
+def plain_paths(sources: Iterable[Source], owner: str) -> list[Path]:
+    """The paths of sources, for a system (`owner`) that knows no kinds of data. Raises UsageError for KIND:PATH."""
+    found = []
+    for source in sources:
+        if source.kind:
+            what = f"{owner} knows no data of the kind '{source.kind}'"
+            raise UsageError(what, where=f"--data {source}", hint="give a path")
+        found.append(source.path)
+    return found

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from latens.shapes import Float, UInt8
@@ -22,7 +19,7 @@ def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = F
 
 def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
     """An image with values in [0, 1] (held to it) as uint8, rounded to the nearest."""
-    rounded = image.detach().float().clamp(0, 1).mul(255).round().byte()
+    rounded = image.detach().float().clamp(0, 1).mul_(255).round_().byte()
     pixels: np.ndarray = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 
@@ -31,20 +28,3 @@ def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int) -> Float[Ten
     """The image with its last row and column repeated, up to sides that are multiples of `multiple`."""
     height, width = image.shape[2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:
-    """A PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` takes longer for fewer bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=optimize)
-    return buffer.getvalue()
-
-
-def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = None) -> bytes:
-    """A WebP file: lossless, or with a quality from 0 to 100."""
-    buffer = io.BytesIO()
-    if quality is None:
-        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=1, quality=30)
-    else:
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=quality)
-    return buffer.getvalue()

@@ -1,7 +1,7 @@
 """The laboratory of tables and figures: models trained once, measurements made once, both shared between processes.
 
-Everything lives in one folder: runs/ holds trained models, journal.jsonl measurements. Both are found again by all that
-decides them (configurations are compared decoded, so a new setting with a default orphans nothing). A stopped command
+Everything lives in one folder: runs/ holds trained models, journal.jsonl measurements. Both are looked up by the settings
+that determine them, compared after decoding: a new setting with a default orphans nothing. A stopped command
 continues where it was. Several processes may work in one folder: each claims what it does, and a claim ends with its process.
 """
 
@@ -41,7 +41,7 @@ class Claimed(Exception):
 class Lab(Generic[L, S]):
     """A system, its data, a scale and a folder.
 
-    `open_model` loads a model folder; None stands for the model that the user chose, or the bundled one.
+    `open_model(None)` loads the model given by --model, or the bundled one.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class Lab(Generic[L, S]):
     ) -> Path:
         """The model folder of a finished run of this configuration, which is started or continued where it is missing.
 
-        `identity` tells data of one name apart. A run that `max_time` (seconds) stops is continued by the next call; until it
-        has finished its best weights so far are given. Raises UsageError where there are none yet.
+        `identity` distinguishes data sets of one name. A run that `max_time` (seconds) stops is continued by the next call;
+        until it has finished its best weights so far are given. Raises UsageError where there are none yet.
         """
         sources = self.sources if sources is None else sources
         what = {"config": config, "data": [str(source) for source in sources], "identity": list(identity)}
@@ -173,8 +173,7 @@ class Lab(Generic[L, S]):
         logger.info("training %s", name)
         write_atomic(folder / WHAT, json.dumps(_plain(what), indent=1).encode())
         going_on = (folder / "checkpoints").is_dir()
-        start = None if going_on else init
-        result = train(self.build, config, sources, folder, max_time=max_time, resume=going_on, init=start, device=self.device)
+        result = train(self.build, config, sources, folder, max_time=max_time, resume=going_on, init=init, device=self.device)
         if result.ended == "finished":
             (folder / DONE).touch()
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
@@ -190,16 +189,23 @@ def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a record was written for this key; settings are compared after decoding, with today's defaults and names."""
+    """Whether a record was written for this key.
+
+    Settings are compared after decoding, so records made before a setting was added or renamed still count.
+    """
     if key.keys() != record.keys():
         return False
-    for name, value in key.items():
-        if is_settings(value):
-            try:
-                if decode_like(value, upgrade_run(record[name])) != value:
-                    return False
-            except (SettingsError, TypeError, AttributeError):
-                return False
-        elif json.loads(json.dumps(value)) != record[name]:
-            return False
-    return True
+    settings = {name: value for name, value in key.items() if is_settings(value)}
+    plain = {name: value for name, value in key.items() if name not in settings}
+    if json.loads(json.dumps(plain)) != {name: record[name] for name in plain}:
+        return False  # before any decoding: most records differ here
+    return all(_decodes_to(value, record[name]) for name, value in settings.items())
+
+
+def _decodes_to(value: Any, plain: Any) -> bool:
+    if to_dict(value) == plain:
+        return True
+    try:
+        return bool(decode_like(value, upgrade_run(plain)) == value)
+    except (SettingsError, TypeError, ValueError, AttributeError):
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import time
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from latens.data.files import write_atomic
+from latens.data.images import png_bytes
 from latens.hub import save_model
 from latens.settings import to_dict
 from latens.training.config import AnyTrainConfig
@@ -47,9 +46,7 @@ class RunLog:
     def validation(self, step: int, numbers: dict[str, float], images: dict[str, np.ndarray], *, best: bool) -> None:
         self._write("validation", step, {**numbers, "best": float(best)})
         for name, pixels in images.items():
-            target = io.BytesIO()
-            Image.fromarray(pixels).save(target, "PNG")
-            write_atomic(self.folder / "samples" / f"{name}-{step:08d}.png", target.getvalue())
+            write_atomic(self.folder / "samples" / f"{name}-{step:08d}.png", png_bytes(pixels))
         if self.active:
             logger.info("step %d: %s%s", step, _line(numbers), "  (best)" if best else "")
 

@@ -19,7 +19,6 @@ from latens.data.source import Source
 from latens.errors import ModelError, OutputExists
 from latens.hub import load_model
 from latens.settings import to_dict
-from latens.training.checkpoint import load_latest
 from latens.training.config import AnyTrainConfig
 from latens.training.log import RunLog
 from latens.training.loop import Loop
@@ -56,8 +55,6 @@ def train(
     if not resume and (folder / "checkpoints").exists():
         hint = "--resume continues it; -o names another folder"
         raise OutputExists("this folder already holds a run", where=str(folder), hint=hint)
-    if resume and load_latest(folder / "checkpoints") is None:
-        logger.warning("%s: no checkpoint yet, starting from step 0", folder)
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     AcceleratorState._reset_state()  # a process may train twice, with another precision the second time
@@ -69,8 +66,8 @@ def train(
     if accelerator.is_main_process:
         describe_run(folder, config, sources, init)
     loop = Loop(config, parts, folder, accelerator)
-    if resume:
-        loop.resume()
+    if resume and not loop.resume():
+        logger.warning("%s: no checkpoint yet, starting from step 0", folder)
     log = RunLog(folder, config, loop.step, active=accelerator.is_main_process)
     try:
         ended = loop.run(log, max_seconds=max_time)

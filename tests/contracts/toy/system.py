@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from toy.recipes import RECIPES, ToyConfig, ToyTraining
 from torch import Tensor, nn
+from toy.recipes import RECIPES, ToyConfig, ToyTraining
 
 from latens.contract import Artifact, Evaluation, Example, System
 from latens.data.source import Source

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from latens.hub import save_model
+from latens.settings import to_dict
 from latens.systems.amodal.config import AmodalConfig
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import AmodalSegmenter, load
@@ -27,7 +28,7 @@ def amodal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.box_scores.bias.copy_(torch.tensor([-1.0, 1.0]))
     folder = tmp_path_factory.mktemp("amodal") / "tiny"
-    save_model(folder, {"system": "amodal", "model": dataclasses.asdict(model.config)}, model.state_dict())
+    save_model(folder, {"system": "amodal", "model": to_dict(model.config)}, model.state_dict())
     return folder
 
 

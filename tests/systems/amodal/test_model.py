@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from latens.codes.vq import usage
+from latens.data.instances import Sample, paint
+from latens.data.source import parse_source
 from latens.systems.amodal.config import AmodalConfig, LossConfig, MaskCodeConfig, SceneConfig
-from latens.systems.amodal.dataset import AmodalData
-from latens.systems.amodal.model import MaskAutoencoder, code_loss, levels
+from latens.systems.amodal.dataset import AmodalData, mask_crops, open_source
+from latens.systems.amodal.model import MaskAutoencoder, code_loss
 from latens.systems.amodal.objective import binary_iou
-from latens.systems.amodal.sources import source_of
 
 SMALL = MaskCodeConfig(size=28, codewords=16, width=8, channels=8, delay=0)
 
@@ -44,18 +45,9 @@ def test_every_parameter_receives_a_finite_gradient(decay: float) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_sizes_that_cannot_be_folded_are_refused() -> None:
-    assert levels(MaskCodeConfig(size=56, grid=7)) == 3
-    for size in (7, 21, 30):
-        with pytest.raises(ValueError, match="power of two"):
-            levels(MaskCodeConfig(size=size, grid=7))
-
-
 def test_a_batch_depends_on_seed_step_and_rank_alone() -> None:
-    feeds = [
-        AmodalData([source_of("simulated")], AmodalConfig(size=64), SceneConfig(batch=2), 5, LossConfig(code_batch=6), 3)
-        for _ in range(2)
-    ]
+    sources = [open_source(parse_source("simulated"))]
+    feeds = [AmodalData(sources, AmodalConfig(size=64), SceneConfig(batch=2), 5, LossConfig(code_batch=6), 3) for _ in range(2)]
     for step, key in ((1, "crops"), (7, "image")):
         first, second = (feed.batch(step, 0) for feed in feeds)
         assert all(torch.equal(first[name], second[name]) for name in first)
@@ -72,7 +64,7 @@ def test_a_short_run_learns_shapes_and_keeps_the_codebook_alive() -> None:
     torch.manual_seed(0)
     config = MaskCodeConfig(size=28, codewords=64, width=16, channels=16, delay=40)
     feed = AmodalData(
-        [source_of("simulated:opaque")],
+        [open_source(parse_source("simulated:opaque"))],
         AmodalConfig(size=64, code=config),
         SceneConfig(),
         1000,
@@ -95,13 +87,8 @@ def test_a_short_run_learns_shapes_and_keeps_the_codebook_alive() -> None:
 
 
 def test_jitter_moves_boxes_as_proposals_do() -> None:
-    from latens.systems.amodal.dataset import mask_crops
-    from latens.systems.amodal.simulate import Sample
-
     mask = np.zeros((1, 64, 64), dtype=bool)
     mask[0, 16:48, 16:48] = True
-    from latens.data.instances import paint
-
     sample = Sample(np.zeros((64, 64, 3), dtype=np.uint8), paint(mask, np.zeros(1)))
     crops = mask_crops(np.random.default_rng(0), [sample], 200, 28)
     filled = crops.mean((1, 2, 3))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -19,17 +21,17 @@ from latens.data.annotations import read_annotations
 from latens.data.instances import Layers, paint
 from latens.data.labels import read_labels
 from latens.data.masks import decode, paste
-from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput
+from latens.data.source import parse_sources
+from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import load_model, save_model
-from latens.systems.amodal import evaluate as evaluation
-from latens.systems.amodal.bench import run as bench
 from latens.systems.amodal.config import EmbryoConfig
+from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.order import front_margins, layers_of
+from latens.systems.amodal.evaluate import AmodalEvaluation, digest, evaluate, frozen_images, measured
+from latens.systems.amodal.order import front_margins, layers_of, ordered, paste_each
 from latens.systems.amodal.outputs import Frame, add_rois, contour, eccentricity, write_outputs
-from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load, ordered, paste_each
-from latens.systems.amodal.simulate import embryo
-from latens.systems.amodal.sources import Simulated
+from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
+from latens.systems.amodal.simulator.embryos import embryo
 
 
 def picture(height: int = 70, width: int = 90) -> np.ndarray:
@@ -111,8 +113,9 @@ def result() -> Frame:
 
 def test_files_of_a_picture(tmp_path: Path) -> None:
     frame = result()
-    paths, objects = write_outputs([frame], tmp_path / "a.json", "a.png", info={"model": "m"})
+    paths, objects, left_out = write_outputs([frame], tmp_path / "a.json", "a.png", info={"model": "m"})
     assert objects == [3]
+    assert left_out == ()
     assert [path.name for path in paths] == [
         "a.cells.csv", "a.frames.csv", "a.overlay.png", "a.masks.tif", "a.rois.zip", "a.json",
     ]  # fmt: skip
@@ -144,7 +147,7 @@ def test_files_of_a_stack_and_of_an_empty_picture(tmp_path: Path) -> None:
     with Image.open(tmp_path / "s.overlay.tif") as image:
         assert image.n_frames == 2  # type: ignore[attr-defined]
     empty = Segmentation(layers=paint(np.zeros((0, 8, 9), dtype=bool), np.zeros(0)), scores=np.zeros(0), classes=("cell",))
-    paths, _ = write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), empty)], tmp_path / "e.json", "e.png")
+    paths = write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), empty)], tmp_path / "e.json", "e.png").files
     assert [path.suffix for path in paths] == [".csv", ".csv", ".png", ".json"]
     assert read_annotations(tmp_path / "e.json").scenes[0].instances == ()
 
@@ -220,47 +223,71 @@ def test_overlay_draws_both_outlines_where_objects_overlap() -> None:
     assert changed.mean() < 0.3
 
 
-def test_saved_and_loaded_models_agree_and_damage_is_met(
-    segmenter: AmodalSegmenter, amodal_folder: Path, tmp_path: Path
-) -> None:
-    again = load(amodal_folder, device="cpu")
-    assert again.model_id == segmenter.model_id
-    assert np.array_equal(again.segment(picture()).layers.amodal, segmenter.segment(picture()).layers.amodal)
+def test_damaged_or_foreign_model_folders_are_refused(amodal_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelMissing):
         load(tmp_path)
     found = load_model(amodal_folder)
-    save_model(tmp_path / "other", {**found.config, "model": {**found.config["model"], "classes": ["a", "b"]}}, found.weights)
-    with pytest.raises(ModelError, match="do not fit"):
-        load(tmp_path / "other")
+    for name, changed in (("classes", ["a", "b"]), ("classes", "a"), ("sise", 64)):
+        save_model(tmp_path / "other", {**found.config, "model": {**found.config["model"], name: changed}}, found.weights)
+        with pytest.raises(ModelError, match="do not fit"):
+            load(tmp_path / "other")
     save_model(tmp_path / "codec", {"system": "image_codec"}, {})
     with pytest.raises(ModelError, match="no amodal"):
         load(tmp_path / "codec")
 
 
-def test_evaluation_of_perfect_results_is_perfect(segmenter: AmodalSegmenter) -> None:
-    samples = evaluation.frozen_pictures(Simulated("embryo"), 3, 64)
+def test_evaluation_of_perfect_results_is_perfect() -> None:
+    samples = frozen_images(Simulated("embryo"), 3, 64)
     perfect = [
         Segmentation(layers=sample.layers, scores=np.ones(len(sample.layers.layer)), classes=("cell",)) for sample in samples
     ]
-    report = evaluation.measured(segmenter, "simulated", zip(samples, perfect, strict=True))
+    found = measured(1, zip(samples, perfect, strict=True))
     for name in ("AP", "AP50", "AP of visible parts", "mean IoU", "order accuracy", "count accuracy"):
-        assert report.numbers[name] == pytest.approx(1), name
-    assert report.numbers["mean area error"] == report.numbers["mean symmetry error"] == 0
-    again = evaluation.frozen_pictures(Simulated("embryo"), 3, 64)
-    assert report.digest == evaluation.digest(again)
+        assert found.numbers[name] == pytest.approx(1), name
+    assert found.numbers["mean area error"] == found.numbers["mean symmetry error"] == 0
+    assert found.digest == digest(frozen_images(Simulated("embryo"), 3, 64))
 
 
-def test_evaluation_writes_its_report(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
-    report = evaluation.evaluate(segmenter, Path("simulated:opaque"), tmp_path, count=2, size=64)
-    saved = json.loads((tmp_path / "report.json").read_text())
-    assert saved["pictures"] == 2
-    assert 0 <= report.numbers["AP"] <= 1
-    assert "AP50" in (tmp_path / "table.txt").read_text()
-    assert (tmp_path / "picture-1.png").is_file()
+def test_evaluation_reports_and_tells_that_class_names_differ(
+    segmenter: AmodalSegmenter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = AmodalEvaluation(images=2, size=64)
+    report = evaluate(segmenter, parse_sources(["simulated:opaque"]), options, tmp_path)
+    assert (report.facts["images"], report.facts["data"]) == (2, "simulated:opaque")
+    assert 0 <= report.facts["numbers"]["AP"] <= 1
+    assert "AP50" in report.table()
+    assert (tmp_path / "image-1.png").is_file()
+    assert report.facts["compared_classes"] == {"model": ["cell"], "truth": ["shape"]}
+    assert "'cell' is compared with 'shape'" in caplog.text
+    with pytest.raises(UsageError):
+        evaluate(segmenter, parse_sources(["simulated", "simulated:opaque"]), options, None)
 
 
-def test_bench_times_the_whole_way(segmenter: AmodalSegmenter) -> None:
-    report = bench(segmenter, repeats=1, size=64, beside=False)
-    assert report.seconds["segment"] > 0
-    assert report.peak_memory_beside >= report.peak_memory > 0
-    assert "pictures/s" in report.table()
+def test_missing_roifile_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    written = write_outputs([result()], tmp_path / "a.json", "a.png")
+    assert written.left_out == ("ROIs",)
+    assert not (tmp_path / "a.rois.zip").exists()
+    assert "latens[micro]" in caplog.text
+
+
+IMPORT = "import sys, {module}; print(*sys.modules)"
+
+
+def modules_after(module: str) -> set[str]:
+    """The modules that are loaded after an import in a fresh process."""
+    ended = subprocess.run([sys.executable, "-c", IMPORT.format(module=module)], capture_output=True, text=True, check=True)
+    return set(ended.stdout.split())
+
+
+def test_loading_the_segmenter_loads_no_training_and_no_simulator() -> None:
+    names = modules_after("latens.systems.amodal.predict")
+    assert "latens.systems.amodal.pipeline" in names
+    strange = (
+        "latens.training",
+        "latens.systems.amodal.simulator",
+        "latens.data.convert",
+        "latens.data.annotations",
+        "accelerate",
+    )
+    assert not [name for name in names if name.startswith(strange) or name == "latens.systems.amodal.dataset"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchvision.ops import roi_align
 
-from latens.systems.amodal.regions import align, pool_regions
+from latens.systems.amodal.heads import align, pool_regions
 
 
 def test_dense_pooling_equals_roi_align_and_so_do_its_gradients() -> None:

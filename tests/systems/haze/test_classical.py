@@ -1,32 +1,43 @@
-"""Dark channel prior and boundary constraint against slow versions in NumPy, and on pictures of every size."""
+"""Dark channel prior and boundary constraint: slow versions in NumPy, the published full-size forms, every size."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from latens.systems.haze import strips
+from latens.systems.haze import bands, methods
 from latens.systems.haze.baselines.boundary import (
     GROWTH,
     ROUNDS,
     BoundaryConfig,
     boundary,
-    boundary_constraint,
     kirsch_filters,
     regularise,
 )
 from latens.systems.haze.baselines.dark_channel import (
     FAST,
+    GENTLE,
     DarkChannelConfig,
     airlight_of,
     blocks_of,
     coarse_transmission,
     dark_channel,
-    dark_channel_prior,
 )
-from latens.systems.haze.estimate import HazeEstimate
-from latens.systems.haze.formation import add_haze
+from latens.systems.haze.formation import HazeEstimate, add_haze
+from latens.systems.haze.methods import refine
+
+from .oracles import boundary_constraint, dark_channel_prior
+
+
+def dcp(hazy: torch.Tensor, config: DarkChannelConfig = FAST) -> HazeEstimate:
+    return refine(methods.dark_channel(blocks_of(hazy, config.shrink), config), hazy)
+
+
+def bccr(hazy: torch.Tensor) -> HazeEstimate:
+    return refine(methods.boundary(hazy, BoundaryConfig()), hazy)
 
 
 def scene(height: int = 60, width: int = 80, *, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -65,8 +76,8 @@ def test_coarse_transmission_is_one_minus_omega_dark() -> None:
     torch.testing.assert_close(t, expected)
 
 
-@pytest.mark.parametrize("method", [dark_channel_prior, boundary_constraint])
-def test_haze_is_taken_away(method) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("method", [dark_channel_prior, boundary_constraint, bccr])
+def test_haze_is_removed(method: Callable[[torch.Tensor], HazeEstimate]) -> None:
     hazy, clear, t = scene()
     found = method(hazy)
     below = slice(20, None)  # the tiles
@@ -76,7 +87,7 @@ def test_haze_is_taken_away(method) -> None:  # type: ignore[no-untyped-def]
     assert np.corrcoef(found.transmission[0, 0, below].flatten(), t[0, 0, below].flatten())[0, 1] > 0.7
 
 
-def test_boundary_keeps_the_clear_picture_in_range() -> None:
+def test_boundary_keeps_the_clear_image_in_range() -> None:
     hazy, _, _ = scene()
     config = BoundaryConfig()
     airlight = torch.full((1, 3), 0.95)
@@ -131,47 +142,56 @@ def test_regularisation_against_a_direct_solver() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50)])
 @pytest.mark.parametrize("value", [None, 0.0, 1.0])
-@pytest.mark.parametrize("shrink", [1, 4])
-def test_any_size_and_flat_pictures_stay_finite(size: tuple[int, int], value: float | None, shrink: int) -> None:
+def test_any_size_and_flat_images_stay_finite(
+    size: tuple[int, int], value: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hazy = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     if value is not None:
         hazy[:] = value
-    for found in (
-        dark_channel_prior(hazy, DarkChannelConfig(shrink=shrink)),
-        boundary_constraint(hazy, BoundaryConfig(shrink=shrink)),
-    ):
+    estimates = [dcp(hazy), dcp(hazy, DarkChannelConfig()), bccr(hazy)]
+    monkeypatch.setattr(methods, "FULL_SIDE", 12)  # larger images are solved small
+    for found in (*estimates, bccr(hazy)):
         clear = found.clear(hazy)
         assert clear.shape == hazy.shape
         assert bool(clear.isfinite().all())
         assert 0 <= float(clear.min()) <= float(clear.max()) <= 1
 
 
-def test_pictures_of_a_batch_do_not_meet() -> None:
+def test_images_of_a_batch_do_not_meet() -> None:
     first, _, _ = scene()
     second = scene(beta=0.4)[0].flip(3)
-    for method in (dark_channel_prior, boundary_constraint):
+    for method in (dcp, bccr):
         together, alone = method(torch.cat([first, second])), method(second)
         torch.testing.assert_close(together.transmission[1:], alone.transmission, atol=1e-5, rtol=0)
         torch.testing.assert_close(together.airlight[1:], alone.airlight)
 
 
-def test_working_small_changes_little() -> None:
+def test_the_rows_of_table_1_at_full_size_are_the_published_forms() -> None:
     hazy, _, _ = scene(120, 160)
-    whole, fast = dark_channel_prior(hazy), dark_channel_prior(hazy, DarkChannelConfig(shrink=4))
-    assert float((whole.transmission - fast.transmission).abs().mean()) < 0.12
+    for config in (DarkChannelConfig(), GENTLE):
+        torch.testing.assert_close(dcp(hazy, config).clear(hazy), dark_channel_prior(hazy, config).clear(hazy))
+    torch.testing.assert_close(bccr(hazy).transmission, boundary_constraint(hazy).transmission.clamp_min(methods.SMALLEST))
 
 
-def test_a_perfect_estimate_gives_the_clear_picture() -> None:
+def test_working_small_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    hazy, _, _ = scene(120, 160)
+    assert float((dark_channel_prior(hazy).transmission - dcp(hazy).transmission).abs().mean()) < 0.12
+    whole = bccr(hazy)
+    monkeypatch.setattr(methods, "FULL_SIDE", 80)
+    assert 0 < float((whole.transmission - bccr(hazy).transmission).abs().mean()) < 0.12
+
+
+def test_a_perfect_estimate_gives_the_clear_image() -> None:
     hazy, clear, t = scene()
     found = HazeEstimate(t, torch.full((1, 3), 0.9), floor=0.05).clear(hazy)
     torch.testing.assert_close(found[:, :, 15:], clear[:, :, 15:], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (17, 33), (90, 130), (3, 3000)])
-def test_strips_give_the_bytes_of_the_whole_picture(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strips, "STRIP", 2**10)  # several strips even here
+def test_bands_give_the_bytes_of_the_whole_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bands, "BAND_PIXELS", 2**10)  # several bands even here
     pixels = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     tensor = pixels.permute(2, 0, 1)[None].float() / 255
-    whole = dark_channel_prior(tensor, FAST).clear(tensor)[0].mul(255).round().byte().permute(1, 2, 0)
-    made = strips.dark_channel_pixels(pixels)
+    whole = dcp(tensor).clear(tensor)[0].mul(255).round().byte().permute(1, 2, 0)
+    made = bands.dark_channel_pixels(pixels)
     assert int((made.int() - whole.int()).abs().max()) <= 1  # one rounds, the other adds a half and cuts

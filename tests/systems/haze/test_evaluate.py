@@ -1,8 +1,9 @@
-"""Table 1 on simulated streets and on a folder: floors, ceilings, missing rows, and how it is trained anew."""
+"""Table 1 on simulated streets and on a folder: floors, ceilings, missing rows, the journal, and how rows are trained."""
 
 from __future__ import annotations
 
-import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,46 +12,71 @@ import torch
 from PIL import Image
 
 from latens.catalogue import MODELS
+from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput, UsageError
-from latens.systems.haze import bench
-from latens.systems.haze.config import LEARNED, HazeConfig
-from latens.systems.haze.evaluate import DEHAZE, PAPER, SYNTHESIS, Protocol, evaluate, protocol_with, show
+from latens.experiments.lab import Lab
+from latens.settings import SettingsError, override
+from latens.systems.haze import evaluate as evaluation
+from latens.systems.haze.artifacts import ARTIFACTS, ROWS, SCALES, row_config
+from latens.systems.haze.config import LEARNED, PhysicalConfig
+from latens.systems.haze.evaluate import DEHAZE, PAPER, SYNTHESIS, Protocol, evaluate, measure, show
 from latens.systems.haze.predict import Haze, load, network
-from latens.systems.haze.reproduce import NAMES, ROWS, reproduce
 from latens.systems.haze.scenes import Scene, find_scenes, load_scene
-from latens.systems.haze.simulate import street
+from latens.systems.haze.simulator.streets import street
+from latens.systems.haze.system import build
 
-SMALL = Protocol(side=64, draws=2, simulated=2, reach=120)
+SMALL = Protocol(side=64, draws=2, scenes=2, reach=120.0)
 
 
 @pytest.fixture(scope="module")
 def haze() -> Haze:
     torch.manual_seed(0)
-    config = HazeConfig(kind="physical", channels=8, work=64)
-    return Haze({"physical": network(config)}, name="tiny", sha256="0" * 64, device=torch.device("cpu"))
+    model = network(PhysicalConfig(channels=8, short_side=64))
+    return Haze({"physical": model}, name="tiny", sha256="0" * 64, device=torch.device("cpu"))
 
 
-def test_rows_floors_and_ceilings(haze: Haze, tmp_path: Path) -> None:
-    report = evaluate(haze, None, tmp_path, protocol=SMALL)
-    means = report.means()
-    assert {method for task, method in means if task == DEHAZE} >= {"do nothing", "dcp", "bccr", "physical"}
+def folder_source(folder: Path) -> list[Source]:
+    return [Source("", str(folder))]
+
+
+def save_scene(folder: Path, name: str, depth: np.ndarray, image: np.ndarray | None = None) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (*depth.shape, 3), dtype=np.uint8)
+    Image.fromarray(drawn if image is None else image).save(folder / f"{name}.png")
+    Image.fromarray(depth.astype(np.uint8)).save(folder / f"{name}_depth.png")
+
+
+RAMP = np.linspace(1, 200, 48)[:, None].repeat(64, 1)
+
+
+def test_rows_floors_and_ceilings(haze: Haze) -> None:
+    found = measure(haze, None, SMALL)
+    means = found.means()
+    removal = {method for task, method in means if task == DEHAZE}
+    assert removal >= {"do nothing", "dcp", "dcp, full size", "dcp, gentle", "bccr", "physical"}
     assert {method for task, method in means if task == SYNTHESIS} >= {"do nothing", "ramp for depth, mean haze", "physical"}
     assert means[DEHAZE, "do nothing"][0] == pytest.approx(means[SYNTHESIS, "do nothing"][0])
     assert means[DEHAZE, "true transmission and airlight"][0] > 40  # 8 bits are all that is lost
     assert means[DEHAZE, "true depth, mean haze"][0] > means[DEHAZE, "do nothing"][0]
     assert means[SYNTHESIS, "true depth, mean haze"][0] > means[SYNTHESIS, "ramp for depth, mean haze"][0]
-    assert len(report.rows) == 2 * 2 * len(means)
-    assert set(report.missing) == {kind for kind in LEARNED if not haze.has(kind)} == {"unit", "cyclegan"}
-    text = report.table()
+    assert len(found.rows) == 2 * 2 * len(means)
+    assert set(found.missing) == {kind for kind in LEARNED if not haze.has(kind)} == {"unit", "cyclegan"}
+    text = evaluation.report("table1", haze, found).table()
     assert "d / 120 m" in text
     assert "Without weights here" in text
     assert f"{PAPER['dcp'][3]:g}" in text
-    saved = json.loads((tmp_path / "table1.json").read_text())
-    assert len(saved["means"]) == len(means)
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(report.rows)
 
 
-def test_the_same_scene_has_the_same_weather(haze: Haze) -> None:
+def test_the_rows_are_what_dehaze_gives(haze: Haze) -> None:
+    made = street(0, (48, 64))
+    shown = show(Scene("s", made.image, made.depth), 0, 0, SMALL)
+    pixels = shown.hazy[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+    rows = dict(evaluation.removal_rows(haze, ["physical"], shown))
+    for method in ("dcp", "bccr", "physical"):
+        assert np.array_equal(rows[method], np.asarray(haze.dehaze(pixels, method=method))), method
+    assert not np.array_equal(rows["dcp"], rows["dcp, full size"])
+
+
+def test_the_same_scene_has_the_same_haze(haze: Haze) -> None:
     made = street(0, (48, 64))
     scene = Scene("s", made.image, made.depth)
     first, again, other = (show(scene, 0, draw, SMALL) for draw in (0, 0, 1))
@@ -58,68 +84,97 @@ def test_the_same_scene_has_the_same_weather(haze: Haze) -> None:
     assert not torch.equal(first.hazy, other.hazy)
 
 
-def test_a_folder_with_a_bad_scene(haze: Haze, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("good", "bad"):
-        Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-        depth = np.linspace(1, 200, 48)[:, None].repeat(64, 1) * (name == "good")
-        Image.fromarray(depth.astype(np.uint8)).save(tmp_path / f"{name}_depth.png")
-    report = evaluate(haze, tmp_path, None, protocol=Protocol(side=48, draws=1))
-    assert {row.scene for row in report.rows} == {"good"}
+def test_a_folder_with_a_bad_scene(haze: Haze, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_scene(tmp_path, "good", RAMP)
+    save_scene(tmp_path, "bad", 0 * RAMP)
+    report = evaluate(haze, folder_source(tmp_path), Protocol(side=48, draws=1), None)
+    assert {row["scene"] for row in report.rows} == {"good"}
     assert "empty" in report.failures[0]
+    assert "left out: bad" in caplog.text
     assert report.exit_status == 3
     with pytest.raises(UnreadableInput):
-        evaluate(haze, tmp_path / "nothing", None)
+        evaluate(haze, folder_source(tmp_path / "nothing"), Protocol(), None)
+    for sources in (folder_source(tmp_path) * 2, [Source("hazy", str(tmp_path))]):
+        with pytest.raises(UsageError, match="--data"):
+            evaluate(haze, sources, Protocol(), None)
 
 
 def test_a_white_frame_is_cut_off(haze: Haze, tmp_path: Path) -> None:
     framed = np.full((60, 80, 3), 255, np.uint8)
     framed[6:-6, 6:-6] = 100
-    Image.fromarray(framed).save(tmp_path / "a.png")
-    Image.fromarray(np.linspace(1, 200, 60)[:, None].repeat(80, 1).astype(np.uint8)).save(tmp_path / "a_depth.png")
-    settings = {"border": "6", "draws": "1"}
-    report = evaluate(haze, tmp_path, None, protocol=protocol_with(settings, tmp_path))
-    assert "6 pixels cut off" in report.setting()
-    assert float(show(load_scene(find_scenes(tmp_path)[0], border=6), 0, 0, report.protocol).clear.max()) < 0.5
+    save_scene(tmp_path, "a", np.linspace(1, 200, 60)[:, None].repeat(80, 1), framed)
+    protocol = override(Protocol(draws=1), {"border": "6"})
+    assert "6 pixels cut off" in measure(haze, tmp_path, protocol).setting()
+    assert float(show(load_scene(find_scenes(tmp_path)[0], border=6), 0, 0, protocol).clear.max()) < 0.5
     with pytest.raises(InputError, match="border of 30"):
-        evaluate(haze, tmp_path, None, protocol=protocol_with({"border": "30"}, tmp_path))
+        measure(haze, tmp_path, replace(protocol, border=30))
     for wrong in ({"draws": "0"}, {"border": "-1"}, {"borders": "1"}):
-        with pytest.raises(UsageError):
-            protocol_with(wrong, tmp_path)
+        with pytest.raises(SettingsError):
+            override(Protocol(), wrong)
 
 
-def test_table_1_trains_what_is_missing_and_goes_on(tmp_path: Path) -> None:
-    haze = load("haze", device="cpu")
-    torch.manual_seed(0)
-    haze.learned["dehazenet"] = network(HazeConfig(kind="dehazenet")).eval()
-    lines: list[str] = []
-    settings = {"steps": "2", "side": "48"}
-    found = reproduce("table1", haze, None, tmp_path, recipe="tiny", settings=settings, progress=lines.append)
-    missing = [row for row in ROWS if row != "dehazenet" and f"haze_{row}" not in MODELS]
-    assert sum("training" in line for line in lines) == len(missing) >= 2
-    again = Haze(dict(list(haze.learned.items())[:1]), name="haze", sha256="none", device=haze.device)
-    reproduce("table1", again, None, tmp_path, recipe="tiny", settings=settings, progress=(later := []).append)
-    assert not any("training" in line for line in later)
-    shown = found.table()
+def test_a_stopped_evaluation_continues(haze: Haze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are kept for these files, this protocol and these weights, and for no others."""
+    data, out, protocol = tmp_path / "data", tmp_path / "out", Protocol(side=48, draws=1)
+    data.mkdir()
+    for name in ("a", "b"):
+        save_scene(data, name, RAMP)
+    measured: list[str] = []
+    rows_of = evaluation.rows_of
+
+    def watched(*arguments: object) -> list[evaluation.Row]:
+        scene = arguments[2]
+        assert isinstance(scene, Scene)
+        if scene.name == "b" and not measured[1:]:
+            measured.append("b")
+            raise KeyboardInterrupt
+        measured.append(scene.name)
+        return rows_of(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "rows_of", watched)
+    with pytest.raises(KeyboardInterrupt):
+        measure(haze, data, protocol, out)
+    assert measured == ["a", "b"]
+    found = measure(haze, data, protocol, out)
+    assert measured == ["a", "b", "b"]
+    assert measure(haze, data, protocol, out) == found == measure(haze, data, protocol)
+    measured[3:] = []
+    os.utime(data / "a.png", ns=(0, 0))
+    measure(haze, data, protocol, out)
+    assert measured[3:] == ["a"]
+    measure(haze, data, replace(protocol, side=40), out)
+    other = Haze(haze.learned, name="other", sha256="1" * 64, device=haze.device)
+    measure(other, data, protocol, out)
+    assert measured[4:] == ["a", "b", "a", "b"]
+
+
+def lab(folder: Path, haze: Haze, **scale: int) -> Lab:
+    return Lab(
+        build=build,
+        open_model=lambda place: haze if place is None else load(place, device="cpu"),
+        sources=[],
+        scale=replace(SCALES["tiny"], **scale),
+        recipe="tiny",
+        folder=folder,
+        device="cpu",
+    )
+
+
+def test_table_1_trains_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    report = ARTIFACTS["table1"].make(lab(tmp_path, load("haze", device="cpu"), steps=2, side=48))
+    missing = [row for row in ROWS if f"haze_{row}" not in MODELS]
+    assert sum("training" in record.message for record in caplog.records) == len(missing) >= 2
+    shown = report.table()
     assert all(f"\n{method} " in shown for method in ("unit", "cyclegan", "mmd", "physical", "dehazenet"))
     assert "27.3772" in shown
-    assert json.loads((tmp_path / "table1.json").read_text())["scale"]["steps"] == 2
-    assert (tmp_path / "table1.html").is_file()
+    assert report.facts["scale"]["steps"] == 2
 
 
-def test_unknown_tables_are_refused(haze: Haze, tmp_path: Path) -> None:
-    assert NAMES == ("table1", "ablation")
-    with pytest.raises(UsageError, match="table1, ablation"):
-        reproduce("table2", haze, None, tmp_path)
-    with pytest.raises(UsageError, match="desk"):
-        reproduce("table1", haze, None, tmp_path, recipe="huge")
-
-
-def test_every_method_is_timed(haze: Haze) -> None:
-    report = bench.run(haze, repeats=1, sizes=((64, 48),))
-    assert [timing.method for timing in report.timings] == ["dcp", "bccr", *(kind for kind in LEARNED if haze.has(kind))]
-    assert all(0 < timing.best <= timing.wall for timing in report.timings)
-    assert "64 x 48" in report.table()
-    assert json.loads(json.dumps(report.to_dict()))["repeats"] == 1
-    with pytest.raises(UsageError):
-        bench.run(haze, repeats=0)
+def test_every_row_of_table_1_is_another_model() -> None:
+    for prefix in ("cpu", "paper"):
+        configs = [row_config(replace(SCALES["cpu"], prefix=prefix), kind) for kind in ROWS]
+        assert [config.model.kind for config in configs] == list(ROWS)
+        assert len({repr((config.model, config.objective)) for config in configs}) == len(ROWS)
+    with pytest.raises(UsageError, match="cpu_dehazenet"):
+        row_config(SCALES["tiny"], "dehazenet")

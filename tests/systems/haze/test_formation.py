@@ -10,6 +10,8 @@ import torch
 
 from latens.systems.haze import formation
 
+from .oracles import measure_beta
+
 
 def scene(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -25,7 +27,7 @@ def test_equation_1_pixel_by_pixel() -> None:
     assert float(hazy[1, 2, 4, 5]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_removing_what_was_added_gives_the_picture_back() -> None:
+def test_removing_what_was_added_gives_the_image_back() -> None:
     clear, depth = scene()
     t, airlight = formation.transmission(depth, torch.tensor([0.01, 0.02])), torch.full((2, 3), 0.9)
     back = formation.remove_haze(formation.add_haze(clear, t, airlight), t, airlight, floor=0.01)
@@ -53,7 +55,7 @@ def test_beta_is_measured_back_and_grows_with_the_haze() -> None:
     for beta in np.geomspace(0.005, 0.03, 6):
         t = formation.transmission(depth[:1], torch.tensor([beta], dtype=torch.float32))
         hazy = formation.add_haze(clear[:1], t, airlight[None]).mul(255).round().div(255)
-        found.append(formation.measure_beta(hazy[0], clear[0], depth[0], airlight))
+        found.append(measure_beta(hazy[0], clear[0], depth[0], airlight))
         assert found[-1] == pytest.approx(beta, rel=0.05)
     assert found == sorted(found)
 
@@ -61,18 +63,18 @@ def test_beta_is_measured_back_and_grows_with_the_haze() -> None:
 def test_beta_of_nothing_is_refused() -> None:
     clear, depth = scene()
     with pytest.raises(ValueError, match="no pixel"):
-        formation.measure_beta(clear[0], clear[0], depth[0] * math.inf, torch.ones(3))
+        measure_beta(clear[0], clear[0], depth[0] * math.inf, torch.ones(3))
 
 
-def test_weather_is_that_of_the_paper_and_seeded() -> None:
-    weather = formation.draw_weather(np.random.default_rng(3), 500)
-    assert weather.airlight.shape == (500, 3)
-    assert 0.8 <= float(weather.airlight.min()) < 0.81
-    assert 0.99 < float(weather.airlight.max()) <= 1.0
-    assert 0.8 <= float(weather.beta.min()) < 0.82
-    assert 1.58 < float(weather.beta.max()) <= 1.6
-    again = formation.draw_weather(np.random.default_rng(3), 500)
-    assert torch.equal(weather.airlight, again.airlight)
+def test_haze_parameters_are_those_of_the_paper_and_seeded() -> None:
+    drawn = formation.draw_haze_parameters(np.random.default_rng(3), 500)
+    assert drawn.airlight.shape == (500, 3)
+    assert 0.8 <= float(drawn.airlight.min()) < 0.81
+    assert 0.99 < float(drawn.airlight.max()) <= 1.0
+    assert 0.8 <= float(drawn.beta.min()) < 0.82
+    assert 1.58 < float(drawn.beta.max()) <= 1.6
+    again = formation.draw_haze_parameters(np.random.default_rng(3), 500)
+    assert torch.equal(drawn.airlight, again.airlight)
 
 
 def test_linear_light_mixes_light() -> None:

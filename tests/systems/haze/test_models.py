@@ -1,4 +1,4 @@
-"""Translators, physical head, DehazeNet: gradients, determinism, losses against their formulas, statistics held still."""
+"""Translators, physical head, DehazeNet: the adversarial pair, losses against their formulas, fixed statistics, sizes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
+from latens.errors import UsageError
 from latens.inference.tiling import apply_in_strips
-from latens.systems.haze.baselines.dehazenet import PATCH, DehazeNet, PatchObjective
+from latens.systems.haze.baselines.dehazenet import PATCH, DehazeNet
 from latens.systems.haze.config import (
-    HazeConfig,
-    JudgeConfig,
-    PatchLossConfig,
-    PhysicalLossConfig,
+    DiscriminatorConfig,
+    PhysicalConfig,
     PriorConfig,
     TranslationLossConfig,
+    TranslatorConfig,
 )
-from latens.systems.haze.layers import DoubledConv, ImagePool, PictureNorm, held_statistics
-from latens.systems.haze.model import HazeTranslator, reach
+from latens.systems.haze.layers import DoubledConv, ImagePool, PictureNorm, frozen_norm_stats
+from latens.systems.haze.methods import dehazenet, refine
+from latens.systems.haze.model import HazeTranslator, receptive_radius
 from latens.systems.haze.objective import TranslationObjective, discriminator_loss, generator_loss, prior_term
 from latens.systems.haze.physical import PhysicalHaze
-from latens.systems.haze.physical_objective import PhysicalObjective
+from latens.training.optim import owned_parameters
 
-SMALL = HazeConfig(channels=4, blocks=2, shared_blocks=1, code_channels=3, judge=JudgeConfig(channels=4, scales=2, layers=3))
+SMALL = TranslatorConfig(
+    channels=4, blocks=2, shared_blocks=1, code_channels=3, discriminator=DiscriminatorConfig(channels=4, scales=2, layers=3)
+)
 
 
 def scenes(count: int = 2, size: int = 64) -> dict[str, torch.Tensor]:
@@ -39,19 +41,19 @@ def scenes(count: int = 2, size: int = 64) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("config", "loss"),
     [
-        (SMALL, TranslationLossConfig(prior=PriorConfig(positions=64, twice=True))),
+        (SMALL, TranslationLossConfig(prior=PriorConfig(positions=64, double_first_prior_term=True))),
         (replace(SMALL, kind="unit"), TranslationLossConfig(adversarial="log", prior=PriorConfig(kind="kl", sampled=True))),
-        (replace(SMALL, kind="cyclegan", code_channels=0, judge=replace(SMALL.judge, norm=True, pool=3)),
+        (replace(SMALL, kind="cyclegan", code_channels=0, discriminator=replace(SMALL.discriminator, norm=True, pool=3)),
          TranslationLossConfig(identity_weight=5, distance="l2", prior=PriorConfig(kind="none"))),
     ],
     ids=["mmd", "unit", "cyclegan"],
 )  # fmt: skip
-def test_the_adversarial_pair_reaches_every_parameter_once(config: HazeConfig, loss: TranslationLossConfig) -> None:
+def test_the_adversarial_pair_reaches_every_parameter_once(config: TranslatorConfig, loss: TranslationLossConfig) -> None:
     torch.manual_seed(0)
     model, objective = HazeTranslator(config, 64).train(), TranslationObjective(loss)
     owned = {
-        name: [key for key, _ in model.named_parameters() if key.startswith(prefixes)]
-        for name, prefixes in objective.optimizers.items()
+        name: [key for group in groups for key in owned_parameters(model, group)]
+        for name, groups in objective.optimizers.items()
     }
     assert sorted(owned["discriminators"] + owned["generators"]) == sorted(key for key, _ in model.named_parameters())
     for step in objective(model, scenes(), 0):
@@ -64,24 +66,8 @@ def test_the_adversarial_pair_reaches_every_parameter_once(config: HazeConfig, l
                 # A bias before a normalisation changes nothing.
                 assert parameter.grad.abs().max() > 0 or key.endswith("bias"), key
             elif step.optimizer == "generators":
-                assert parameter.grad is None, key  # of the judges nothing is computed
+                assert parameter.grad is None, key  # nothing is computed for the discriminators
     assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("kind", ["physical", "dehazenet"])
-def test_gradients_of_the_plain_models(kind: str) -> None:
-    torch.manual_seed(0)
-    if kind == "physical":
-        model: nn.Module = PhysicalHaze(HazeConfig(channels=8))
-        (step,) = PhysicalObjective(PhysicalLossConfig(prior=PriorConfig(weight=0.1)))(model, scenes(), 0)
-    else:
-        model = DehazeNet()
-        (step,) = PatchObjective(PatchLossConfig())(model, {"patches": torch.rand(8, 3, PATCH, PATCH)}, 0)
-    step.loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().max() > 0, name
 
 
 def test_translation_in_use_is_deterministic_and_keeps_the_size() -> None:
@@ -96,15 +82,15 @@ def test_translation_in_use_is_deterministic_and_keeps_the_size() -> None:
         assert not torch.equal(model.translate(image, "clear"), model.translate(image, "clear"))  # N(mean, 1)
 
 
-def test_pieces_with_held_statistics_are_the_whole() -> None:
+def test_pieces_with_frozen_norm_stats_are_the_whole() -> None:
     torch.manual_seed(0)
-    config = HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4))
+    config = TranslatorConfig(channels=4, blocks=1, discriminator=DiscriminatorConfig(channels=4))
     model = HazeTranslator(config).eval()
     image = torch.rand(1, 3, 256, 64)
     image[:, :, 128:] *= 0.2  # pieces with other statistics than the whole
-    halo = reach(config)
+    halo = receptive_radius(config)
     with torch.no_grad():
-        with held_statistics(model):
+        with frozen_norm_stats(model):
             model.translate(image[:, :, ::2, ::2], "clear")
             whole = model.translate(image, "clear")
             tiled = apply_in_strips(lambda x: model.translate(x, "clear"), image, scale=Fraction(1), halo=halo, core=64)
@@ -114,19 +100,19 @@ def test_pieces_with_held_statistics_are_the_whole() -> None:
     assert all(part.held is None for part in model.modules() if isinstance(part, PictureNorm))
 
 
-def test_the_reach_is_what_a_pixel_sees() -> None:
+def test_the_receptive_radius_is_what_a_pixel_sees() -> None:
     torch.manual_seed(0)
-    config = HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4))
+    config = TranslatorConfig(channels=4, blocks=1, discriminator=DiscriminatorConfig(channels=4))
     model = HazeTranslator(config).eval()
     image = torch.rand(1, 3, 8, 256)
     changed = image.clone()
     changed[..., 128] = 1 - changed[..., 128]
-    with torch.no_grad(), held_statistics(model):
+    with torch.no_grad(), frozen_norm_stats(model):
         model.translate(image, "hazy")
         moved = (model.translate(image, "hazy") - model.translate(changed, "hazy")).abs().amax((0, 1, 2)) > 0
     columns = moved.nonzero().flatten()
     seen = max(128 - int(columns.min()), int(columns.max()) - 128)
-    assert reach(config) - 8 <= seen <= reach(config)
+    assert receptive_radius(config) - 8 <= seen <= receptive_radius(config)
 
 
 def test_adversarial_losses_by_their_formulas() -> None:
@@ -145,7 +131,9 @@ def test_the_prior_term_counts_the_first_code_once_or_twice() -> None:
     batch = scenes()
     terms = {}
     for twice in (False, True):
-        objective = TranslationObjective(TranslationLossConfig(prior=PriorConfig(kind="kl", weight=1.0, twice=twice)))
+        objective = TranslationObjective(
+            TranslationLossConfig(prior=PriorConfig(kind="kl", weight=1.0, double_first_prior_term=twice))
+        )
         torch.manual_seed(1)
         made = model(2 * batch["hazy"] - 1, 2 * batch["clear"] - 1)
         found = objective.generator_terms(model, made, batch["hazy"], batch["clear"])["prior"].item()
@@ -174,15 +162,16 @@ def test_dehazenet_sees_sixteen_by_sixteen() -> None:
     assert net(torch.rand(2, 3, PATCH, PATCH)).shape == (2, 1, 1, 1)
     weights = 3 * 16 * 25 + 16 + 4 * 16 * (9 + 25 + 49) + 48 + 48 * 36 + 1  # of the layers as the paper lists them
     assert sum(parameter.numel() for parameter in net.parameters()) == weights
-    found = net.estimate(torch.rand(1, 3, 9, 40))
+    hazy = torch.rand(1, 3, 9, 40)
+    found = refine(dehazenet(hazy, net), hazy)
     assert found.transmission.shape == (1, 1, 9, 40)
 
 
-def test_the_physical_head_starts_at_the_mean_weather() -> None:
+def test_the_physical_head_starts_at_the_mean_haze_parameters() -> None:
     torch.manual_seed(0)
-    model = PhysicalHaze(HazeConfig(channels=8)).eval()
+    model = PhysicalHaze(PhysicalConfig(channels=8)).eval()
     with torch.no_grad():
-        airlight, beta = model.weather(model.encode(torch.rand(2, 3, 64, 96), "hazy"))
+        airlight, beta = model.haze_parameters(model.encode(torch.rand(2, 3, 64, 96), "hazy"))
     assert airlight.flatten().tolist() == pytest.approx([0.9] * 6, abs=0.05)
     assert beta.tolist() == pytest.approx([1.2] * 2, abs=0.3)
 
@@ -194,3 +183,27 @@ def test_doubling_convolution_is_enlargement_and_convolution() -> None:
     wanted = F.conv2d(enlarged, layer.conv.weight, layer.conv.bias, padding=2)
     inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # borders differ: the small map is mirrored
     assert torch.allclose(layer(x)[inside], wanted[inside], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("crop", "scales", "layers", "norm", "fits"),
+    [
+        (64, 2, 3, False, True),
+        (16, 1, 4, False, True),  # the last layer sees 2 x 2
+        (16, 1, 5, False, False),
+        (16, 1, 4, True, False),  # a normalization would see one sample
+        (32, 2, 4, False, True),
+        (30, 1, 2, False, False),  # no multiple of the stride
+        (4, 1, 1, False, False),
+    ],
+)
+def test_crops_that_no_layer_survives_are_refused(crop: int, scales: int, layers: int, norm: bool, fits: bool) -> None:
+    sizes = DiscriminatorConfig(channels=2, scales=scales, layers=layers, norm=norm)
+    config = TranslatorConfig(channels=2, blocks=1, discriminator=sizes)
+    if fits:
+        model = HazeTranslator(config, crop).train()
+        made = model(torch.rand(1, 3, crop, crop), torch.rand(1, 3, crop, crop))
+        assert all(score.isfinite().all() for score in model.judges["hazy"](made.hazed))
+    else:
+        with pytest.raises(UsageError, match="crop"):
+            HazeTranslator(config, crop)

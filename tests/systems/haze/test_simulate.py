@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from latens.systems.haze.render import GROUND, SKY, Box, trace
-from latens.systems.haze.simulate import street
+from latens.systems.haze.simulator.render import GROUND, SKY, Box, trace
+from latens.systems.haze.simulator.streets import street
 
 SIZE = (48, 72)
 

@@ -1,4 +1,4 @@
-"""Scenes are found and hazed, every recipe trains and lowers its loss, a stopped run goes on to the same bits."""
+"""Scenes are found and hazed; sources, settings and sizes that do not fit are refused; what is left out is a warning."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.data.source import Source, parse_sources
 from latens.errors import InputError, UnreadableInput, UsageError
-from latens.hub import load_model
+from latens.legacy import upgrade_run
+from latens.settings import SettingsError, decode_like, override, to_dict
 from latens.systems.haze import recipes
-from latens.systems.haze.config import HazeDataConfig
-from latens.systems.haze.dataset import SceneData, UnpairedData, developed
+from latens.systems.haze.config import HazeDataConfig, TranslationLossConfig
+from latens.systems.haze.dataset import SceneData, UnpairedData, jitter_camera
 from latens.systems.haze.formation import add_haze, transmission
 from latens.systems.haze.scenes import find_scenes, load_scene, split
-from latens.systems.haze.trainable import build
+from latens.systems.haze.system import build
 from latens.training.run import train
 
 
@@ -105,59 +107,89 @@ def test_real_folders_are_unpaired(tmp_path: Path) -> None:
         save(tmp_path / "hazy" / f"{index}.png", np.full((70, 80, 3), 200 + index, np.uint8))
         save(tmp_path / "clear" / f"{index}.png", np.full((70, 80, 3), 50 + index, np.uint8))
     config = replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=2))
-    parts = build(config, [tmp_path])
+    parts = build(config, parse_sources([tmp_path]))
     assert isinstance(parts.data, UnpairedData)
     batch = parts.data.batch(0, 0)
     assert float(batch["hazy"].min()) > 0.75
     assert float(batch["clear"].max()) < 0.25
     assert "cycle_psnr" in parts.objective.validate(parts.model.eval(), parts.data.validation()[:1])
     with pytest.raises(UsageError, match="depth"):
-        build(recipes.tiny(), [tmp_path])
+        build(recipes.tiny(), parse_sources([tmp_path]))
+    with pytest.raises(UnreadableInput, match="depth"):  # the word says scenes with depth, and there are none
+        build(config, [Source("rgbd", str(tmp_path))])
+    with pytest.raises(UsageError, match="'hazi:"):
+        build(config, [Source("hazi", str(tmp_path))])
 
 
-def test_real_pictures_may_be_upright_or_wide(tmp_path: Path) -> None:
+def test_real_images_may_be_upright_or_wide(tmp_path: Path) -> None:
     save(tmp_path / "hazy" / "upright.png", np.full((120, 70, 3), 200, np.uint8))
     save(tmp_path / "clear" / "wide.png", np.full((70, 100, 3), 50, np.uint8))
-    parts = build(replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=1)), [tmp_path])
+    parts = build(replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=1)), parse_sources([tmp_path]))
     model, held_out = parts.model.eval(), parts.data.validation()
     assert "cycle_psnr" in parts.objective.validate(model, held_out)
-    for view in parts.objective.pictures(model, held_out).values():
+    for view in parts.objective.images(model, held_out).values():
         assert view.shape[1] > 64 + 64 + 64  # all four, as high as the lower
 
 
-def test_an_unknown_model_and_too_small_scenes_are_refused() -> None:
-    config = recipes.tiny()
-    with pytest.raises(UsageError, match="gan"):
-        build(replace(config, model=replace(config.model, kind="gan")), [])
-    with pytest.raises(UsageError, match="400"):
-        build(replace(config, data=replace(config.data, crop=400, scenes=1)), [])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"objective.prior.kind": "foo"}, "'mmd', 'kl' or 'none'"),
+        ({"objective.adversarial": "wgan"}, "did you mean 'lsgan'"),
+        ({"objective.distance": "l3"}, "'l1' or 'l2'"),
+        ({"model.kind": "unot"}, "did you mean 'unit'"),
+        ({"optim.lr": "-1"}, "greater than 0"),
+        ({"objective.prior.positions": "1"}, "positions"),
+        ({"model.shared_blocks": "9"}, "9 shared blocks of 1"),
+        ({"data.crop": "65"}, "crops of 65 pixels"),
+        ({"data.side": "8"}, "data.side"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        override(recipes.tiny_mmd(), settings)
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "tiny_mmd"])
-def test_training_improves_and_resumes_to_the_same_bits(recipe: str, tmp_path: Path) -> None:
-    settings = {"data.scenes": "3", "run.steps": "30" if recipe == "tiny" else "8"}
-    settings |= {"run.validate_every": "10", "run.checkpoint_every": "4", "run.log_every": "1"}
-    whole = train("haze", recipe=recipe, data=[], run_dir=tmp_path / "a", overrides=settings, device="cpu")
-    assert whole.ended == "finished"
-    if recipe == "tiny":
-        lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
-        losses = [line["loss"] for line in lines if line["kind"] == "train"]
-        assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    cut = train("haze", recipe=recipe, data=[], run_dir=tmp_path / "b", overrides=settings, max_time=0, device="cpu")
-    assert cut.ended == "time"
-    train("haze", recipe=recipe, data=[], run_dir=tmp_path / "b", overrides=settings, resume=True, device="cpu")
-    first, second = load_model(tmp_path / "a" / "best"), load_model(tmp_path / "b" / "best")
-    assert first.config["model"]["kind"] == ("physical" if recipe == "tiny" else "mmd")
-    assert first.sha256 == second.sha256
+@pytest.mark.parametrize(
+    ("recipe", "settings", "said"),
+    [
+        ("tiny", {"data.crop": "50"}, "multiple of 32"),
+        ("tiny_mmd", {"data.crop": "50"}, "multiple of 4"),
+        ("tiny_mmd", {"model.discriminator.layers": "9"}, "too small for a discriminator of 2 scales and 9 layers"),
+        ("tiny", {"data.side": "400", "data.crop": "384", "data.scenes": "0"}, "at least 384"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_before_training(recipe: str, settings: dict[str, str], said: str) -> None:
+    config = override(recipes.RECIPES[recipe](), {"data.scenes": "1", **settings})
+    with pytest.raises(UsageError, match=said):
+        build(config, [])
 
 
-def test_every_recipe_builds() -> None:
-    for recipe in (recipes.desk, recipes.desk_mmd, recipes.desk_unit, recipes.desk_cyclegan, recipes.desk_dehazenet):
-        config = recipe()
-        assert config.recipe == recipe.__name__
-        parts = build(replace(config, data=replace(config.data, scenes=1, side=128, crop=64, batch=1)), [])
-        losses = [float(step.loss.detach()) for step in parts.objective(parts.model, parts.data.batch(0, 0), 0)]
-        assert all(np.isfinite(losses))
+def test_losses_of_another_model_are_refused() -> None:
+    with pytest.raises(UsageError, match="no losses of the model 'physical'"):
+        build(replace(recipes.tiny(), objective=TranslationLossConfig()), [])
+
+
+def test_what_is_left_out_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ramp = np.linspace(4, 60, 80)[:, None].repeat(96, 1).astype(np.uint8)
+    for name in "abcdef":  # d and e lie between training and held-out scenes
+        side = 40 if name == "b" else 80
+        save(tmp_path / f"{name}.png", np.full((side, 96, 3), 90, np.uint8))
+        save(tmp_path / f"{name}_depth.png", ramp[:side] * (name != "a"))
+    save(tmp_path / "plain.png", np.zeros((80, 96, 3), np.uint8))
+    data = SceneData([tmp_path], HazeDataConfig(side=64, crop=64, scenes=0), seed=0)
+    assert (len(data.train), len(data.held_out)) == (1, 1)
+    assert "1 images without a depth map, plain.png first" in caplog.text
+    assert "left out of the training data" in caplog.text  # a: no measurement
+    assert "left out of training: 1 scenes with a side below 64" in caplog.text
+
+
+def test_a_single_scene_serves_both_and_it_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "a.png", np.full((80, 96, 3), 90, np.uint8))
+    save(tmp_path / "a_depth.png", np.linspace(4, 60, 80)[:, None].repeat(96, 1).astype(np.uint8))
+    data = SceneData([tmp_path], HazeDataConfig(side=64, crop=64, scenes=0), seed=0)
+    assert len(data.train) == len(data.held_out) == 1
+    assert "1 scenes serve for training and for validation" in caplog.text
 
 
 def test_the_paper_is_as_written() -> None:
@@ -167,18 +199,18 @@ def test_the_paper_is_as_written() -> None:
     assert (loss.prior.weight, loss.adversarial_weight, loss.reconstruction_weight, loss.cycle_weight) == (0.01, 1, 10, 10)
 
 
-def test_real_pictures_may_lie_in_two_places(tmp_path: Path) -> None:
+def test_real_images_may_lie_in_two_places(tmp_path: Path) -> None:
     for index in range(3):
         save(tmp_path / "fog" / f"{index}.png", np.full((70, 80, 3), 200 + index, np.uint8))
         save(tmp_path / "sun" / f"{index}.png", np.full((70, 80, 3), 50 + index, np.uint8))
     config = replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=1))
-    batch = build(config, [Path(f"hazy:{tmp_path}/fog"), Path(f"clear:{tmp_path}/sun")]).data.batch(0, 0)
+    batch = build(config, parse_sources([f"hazy:{tmp_path}/fog", f"clear:{tmp_path}/sun"])).data.batch(0, 0)
     assert float(batch["hazy"].min()) > 0.75
     assert float(batch["clear"].max()) < 0.25
-    with pytest.raises(UsageError, match="no clear pictures"):
-        build(config, [Path(f"hazy:{tmp_path}/fog")])
+    with pytest.raises(UsageError, match="no clear images"):
+        build(config, parse_sources([f"hazy:{tmp_path}/fog"]))
     with pytest.raises(UnreadableInput, match="not a folder"):
-        build(config, [Path(f"hazy:{tmp_path}/fog"), Path("clear:/missing")])
+        build(config, parse_sources([f"hazy:{tmp_path}/fog", "clear:/missing"]))
 
 
 def test_a_crop_is_a_scene_of_its_own() -> None:
@@ -187,16 +219,31 @@ def test_a_crop_is_a_scene_of_its_own() -> None:
     assert depth.amax((1, 2, 3)).tolist() == pytest.approx([1.0] * 8)  # its farthest point is at 1
 
 
-def test_tones_change_pictures_and_zero_does_not() -> None:
+def test_jitter_changes_images_and_zero_does_not() -> None:
     rng, picture = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert np.array_equal(developed(picture, rng, 0.0), picture)
-    assert not np.array_equal(developed(picture, rng, 1.0), picture)
+    assert np.array_equal(jitter_camera(picture, rng, 0.0), picture)
+    assert not np.array_equal(jitter_camera(picture, rng, 1.0), picture)
 
 
 def test_a_model_with_a_history_of_fakes_is_started_from(tmp_path: Path) -> None:
-    settings = {"data.scenes": "2", "run.steps": "2", "model.kind": "cyclegan", "model.judge.pool": "3"}
-    settings |= {"objective.prior.kind": "none"}
-    first = train("haze", recipe="tiny_mmd", data=[], run_dir=tmp_path / "a", overrides=settings, device="cpu")
-    init = first.folder / "best"
-    again = train("haze", recipe="tiny_mmd", data=[], run_dir=tmp_path / "b", overrides=settings, init=init, device="cpu")
+    settings = {"data.scenes": "2", "run.steps": "2", "model.kind": "cyclegan", "model.discriminator.pool": "3"}
+    config = override(recipes.tiny_mmd(), {**settings, "objective.prior.kind": "none"})
+    first = train(build, config, [], tmp_path / "a", device="cpu")
+    again = train(build, config, [], tmp_path / "b", init=first.folder / "best", device="cpu")
     assert again.ended == "finished"
+
+
+def test_runs_of_earlier_versions_keep_their_meaning() -> None:
+    """A run folder of the one class of settings for all models, in its words."""
+    config = recipes.tiny_mmd()
+    old = to_dict(config)
+    old["model"]["judge"] = old["model"].pop("discriminator")
+    old["model"]["work"] = 240
+    old["objective"]["prior"]["twice"] = old["objective"]["prior"].pop("double_first_prior_term")
+    old["data"]["tones"] = old["data"].pop("color_jitter")
+    assert decode_like(config, upgrade_run(old)) == config
+    physical = recipes.tiny()
+    old = to_dict(physical)
+    old["model"] |= {"work": old["model"].pop("short_side"), "blocks": 4, "shared_blocks": 0, "code_channels": 0, "judge": {}}
+    old["objective"]["weather_weight"] = old["objective"].pop("parameters_weight")
+    assert decode_like(physical, upgrade_run(old)) == physical

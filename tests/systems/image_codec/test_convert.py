@@ -341,7 +341,7 @@ def test_imported_weights_keep_all_digits(folder: Path) -> None:
 @pytest.fixture
 def codec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ImageCodec:
     """The imported codec with the plain rounding of CompressAI; ours weighs distances against bits."""
-    monkeypatch.setattr("latens.systems.image_codec.predict.ROUNDING_WEIGHT", 1e9)
+    monkeypatch.setattr("latens.systems.image_codec.stages.ROUNDING_WEIGHT", 1e9)
     return latens.load(folder, device="cpu")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.errors import ModelMismatch, UsageError
+from latens.errors import ModelError, ModelMismatch, UsageError
+from latens.inference.device import transform_precision
 from latens.metrics.image import psnr
-from latens.systems.image_codec import predict
-from latens.systems.image_codec.predict import ImageCodec, inspect_stream, transform_precision
+from latens.systems.image_codec import stages
+from latens.systems.image_codec.predict import ImageCodec, inspect_stream, load
 
 rows, columns = np.mgrid[0:200, 0:300].astype(np.float64)
 shades = [np.sin((rows * a + columns * b) / 23) for a, b in ((1, 0.3), (0.9, 0.4), (1.1, 0.2))]
@@ -60,7 +63,7 @@ def test_inspect_adds_up(codec: ImageCodec) -> None:
     assert (info.width, info.height, info.quality, info.bytes) == (300, 200, 1.25, len(blob))
     assert sum(info.bits.values()) == 8 * len(blob)
     assert info.bits["header"] <= 8 * 80
-    assert info.model_id == codec.model_id
+    assert info.model_id == codec.model_id[:16] == codec.file_id
 
 
 def test_the_estimate_is_the_files_size(bundled: ImageCodec) -> None:
@@ -111,7 +114,7 @@ def test_strips_change_nothing(bundled: ImageCodec, monkeypatch: pytest.MonkeyPa
     whole = np.asarray(bundled.decompress(blob)).astype(int)
     monkeypatch.setattr(bundled, "precision", "float32")
     latent = bundled.latent(COLOUR)
-    monkeypatch.setattr(predict, "STRIP_PIXELS", 64 * 320)  # four strips
+    monkeypatch.setattr(stages, "STRIP_PIXELS", 64 * 320)  # four strips
     torch.testing.assert_close(bundled.latent(COLOUR), latent, atol=1e-4, rtol=1e-4)
     monkeypatch.setattr(bundled, "precision", transform_precision(bundled.device))
     assert np.abs(np.asarray(bundled.decompress(blob)) - whole).max() <= 1
@@ -122,3 +125,20 @@ def test_a_path_decodes_as_its_bytes(codec: ImageCodec, tmp_path: Path) -> None:
     path = tmp_path / "a.ltn"
     path.write_bytes(blob)
     assert np.array_equal(np.asarray(codec.decompress(path)), np.asarray(codec.decompress(blob)))
+
+
+def test_encode_is_compress_with_a_record(codec: ImageCodec) -> None:
+    deep = Image.fromarray(COLOUR[..., 0].astype(np.uint16) * 257)
+    found = codec.encode(deep, quality=1.5)
+    assert found.data == codec.compress(deep, quality=1.5)
+    assert (found.width, found.height, found.quality, found.bits) == (300, 200, 1.5, 8 * len(found.data))
+    assert any("16" in note for note in found.notes)
+
+
+def test_a_model_folder_with_settings_that_cannot_be_is_a_model_error(codec_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(codec_folder, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["transforms"] = "compcat"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="compcat"):
+        load(folder, device="cpu")

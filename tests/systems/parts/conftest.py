@@ -1,8 +1,7 @@
-"""Small labelled pictures, and untrained models of every kind in folders."""
+"""Small labeled images, and untrained models of every kind in folders."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +9,31 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.data.source import Source
 from latens.hub import save_model
-from latens.systems.parts.config import PartsConfig
+from latens.settings import to_dict
+from latens.systems.parts.baselines import build_model
+from latens.systems.parts.config import BetaVAEConfig, PartsConfig, PatchVAEConfig
 from latens.systems.parts.model import PatchVAE
 from latens.systems.parts.predict import Parts, load
-from latens.systems.parts.rivals import build_model
 
-SIZES = PartsConfig(size=16, encoder="local", parts=4, appearance=3)
+SIZES = PatchVAEConfig(size=16, encoder="local", parts=4, appearance=3)
 
 
-def save_untrained(folder: Path, kind: str) -> Path:
+def save_untrained(folder: Path, config: PartsConfig) -> Path:
     """A model with seeded weights; the occurrence head of a PatchVAE is scaled up so that parts do occur."""
     torch.manual_seed(0)
-    model = build_model(replace(SIZES, kind=kind))
+    model = build_model(config)
     if isinstance(model, PatchVAE):
         with torch.no_grad():
             model.occurrence.weight.mul_(4)
-    save_model(folder, {"system": "parts", "model": asdict(model.config)}, dict(model.state_dict()))
+    save_model(folder, {"system": "parts", "model": to_dict(model.config)}, dict(model.state_dict()))
     return folder
 
 
 @pytest.fixture(scope="session")
 def parts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_untrained(tmp_path_factory.mktemp("models") / "tiny-parts", "patchvae")
+    return save_untrained(tmp_path_factory.mktemp("models") / "tiny-parts", SIZES)
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +43,18 @@ def parts(parts_folder: Path) -> Parts:
 
 @pytest.fixture(scope="session")
 def vae(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    return load(save_untrained(tmp_path_factory.mktemp("models") / "tiny-vae", "betavae"), device="cpu")
+    return load(
+        save_untrained(
+            tmp_path_factory.mktemp("models") / "tiny-vae", BetaVAEConfig(size=16, encoder="local", parts=4, appearance=3)
+        ),
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="session")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of small pictures: squares on dark and discs on bright ground."""
-    folder = tmp_path_factory.mktemp("labelled")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of small images: squares on dark and discs on bright ground."""
+    folder = tmp_path_factory.mktemp("labeled")
     rng = np.random.default_rng(0)
     row, column = np.mgrid[0:16, 0:16]
     for i in range(24):
@@ -64,3 +70,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "ab"[i % 2]).mkdir(exist_ok=True)
         Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def labeled_source(labeled: Path) -> Source:
+    return Source("", str(labeled))

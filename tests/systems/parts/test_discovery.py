@@ -7,10 +7,17 @@ import pytest
 import torch
 
 from latens.errors import UsageError
-from latens.systems.parts.discovery import Discovery, best_thresholds, discover, finely
-from latens.systems.parts.measure import Tally, best_assignment, mean_iou, part_iou
+from latens.systems.parts.discovery import (
+    Discovery,
+    best_thresholds,
+    discover,
+    mean_iou,
+    part_iou,
+    shift_and_interleave,
+)
 from latens.systems.parts.predict import Parts
-from latens.systems.parts.simulate import COLOURS, KINDS, simulate_scenes
+from latens.systems.parts.simulator import COLORS, KINDS, simulate_scenes
+from latens.systems.parts.statistics import Tally
 
 
 def test_scenes_are_a_function_of_seed_and_number() -> None:
@@ -25,7 +32,7 @@ def test_motifs_have_their_colour_and_do_not_overlap() -> None:
     scenes = simulate_scenes(60, size=48, kinds=len(KINDS), seed=0)
     assert scenes.masks.any((1, 2, 3)).all()
     assert scenes.masks.sum(1).max() == 1
-    for kind, colour in enumerate(COLOURS):
+    for kind, colour in enumerate(COLORS):
         inside = scenes.images.transpose(0, 3, 1, 2)[:, :, :, :].swapaxes(0, 1)[:, scenes.masks[:, kind]] / 255
         bright = inside[:, inside.max(0) > 0.5].mean(1)
         assert np.abs(bright - colour).max() < 0.15, KINDS[kind]
@@ -55,19 +62,6 @@ def test_part_iou_is_that_of_areas_with_one_part_a_kind() -> None:
     assert mean_iou(matches, 4) == pytest.approx((4 / 6 + 1 / 2) / 4)
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (9, 4), (2, 5)])
-def test_assignment_is_that_of_scipy(shape: tuple[int, int]) -> None:
-    from scipy.optimize import linear_sum_assignment
-
-    for seed in range(20):
-        score = np.random.default_rng(seed).random(shape)
-        score[score < 0.2] = 0
-        pairs = best_assignment(score)
-        rows, columns = linear_sum_assignment(-score)
-        assert sum(score[pair] for pair in pairs) == pytest.approx(score[rows, columns].sum())
-        assert len(pairs) == min(shape) == len({n for n, _ in pairs}) == len({k for _, k in pairs})
-
-
 def test_thresholds_are_the_best_of_each_part() -> None:
     masks = np.zeros((1, 1, 8, 8), bool)
     masks[0, 0, 2:6, 2:6] = True
@@ -82,7 +76,7 @@ def test_thresholds_are_the_best_of_each_part() -> None:
 def test_finer_cells_lie_where_they_look(stride: int) -> None:
     row, column = torch.meshgrid(torch.arange(32.0), torch.arange(24.0), indexing="ij")
     place = torch.stack([row, column, row + column])[None]
-    found = finely(lambda image: torch.nn.functional.avg_pool2d(image, stride), place, stride)
+    found = shift_and_interleave(lambda image: torch.nn.functional.avg_pool2d(image, stride), place, stride)
     assert found.shape == (1, 3, 64 // stride, 48 // stride)
     middles = torch.arange(32 // (stride // 2)) * stride / 2 + stride / 4 - 0.5
     inner = slice(1, -1)  # at the border the reflection takes part
@@ -92,7 +86,7 @@ def test_finer_cells_lie_where_they_look(stride: int) -> None:
 
 def test_discovery_of_both_kinds_of_model(parts: Parts, vae: Parts) -> None:
     tuning, scored = simulate_scenes(12, size=16, kinds=2, seed=1), simulate_scenes(12, size=16, kinds=2, seed=2)
-    for model in (parts.model, vae.model):
+    for model in (parts, vae):
         found = discover(model, tuning, scored)
         assert len(found.matches) == 2
         assert 0 <= found.iou <= 1
@@ -118,5 +112,5 @@ def test_tally_counts_active_parts() -> None:
     assert found.share == [0.25, 0, 0]
     assert found.occupancy == pytest.approx([0.9 / 16, 0.25, 0])
     assert (found.active, found.kl_app[0], found.kl_occ[2]) == (1, 1, 3)
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no images"):
         Tally().statistics()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,18 @@ import pytest
 from PIL import Image
 
 from latens.systems.parts.drawing import BEYOND, MARK, average, boxed, marked
-from latens.systems.parts.gallery import Found, PartGallery, cut, cut_galleries, one_a_picture, surroundings, within_picture
-from latens.systems.parts.predict import PartCode, Parts, pictures
+from latens.systems.parts.gallery import (
+    PRESENT,
+    Occurrence,
+    PartGallery,
+    cut,
+    cut_galleries,
+    one_per_image,
+    peaks,
+    surroundings,
+    within_image,
+)
+from latens.systems.parts.predict import Parts, read_all
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +33,13 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-def coded(*maps: np.ndarray) -> list[PartCode]:
-    """Codes of one part with these maps."""
-    return [PartCode(one[None].astype(np.float32), np.zeros((1, 1), np.float32), (1, 1)) for one in maps]
+def coded(*maps: np.ndarray) -> list[np.ndarray]:
+    """Occurrences of one part with these maps."""
+    return [one[None].astype(np.float32) for one in maps]
+
+
+def grids(maps: Sequence[np.ndarray]) -> list[tuple[int, ...]]:
+    return [one.shape[1:] for one in maps]
 
 
 def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list[Path]) -> None:
@@ -34,10 +49,10 @@ def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list
         scores = [patch.score for patch in gallery.patches]
         assert scores == sorted(scores, reverse=True)
         assert all(score > 0.5 for score in scores)
-        assert len({patch.picture for patch in gallery.patches}) == len(gallery.patches) <= 2
+        assert len({patch.image for patch in gallery.patches}) == len(gallery.patches) <= 2
         for patch in gallery.patches:
-            assert patch.score == codes[patch.picture].occurrence[gallery.part].max()
-            pixels = next(pictures(album[patch.picture]))
+            assert patch.score == codes[patch.image].occurrence[gallery.part].max()
+            pixels = next(read_all(album[patch.image]))
             assert any(
                 np.array_equal(patch.pixels, pixels[top : top + patch.pixels.shape[0], left : left + patch.pixels.shape[1]])
                 for top in range(pixels.shape[0])
@@ -49,7 +64,7 @@ def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list
 
 
 def test_one_picture_in_every_form_has_a_gallery(parts: Parts, album: list[Path]) -> None:
-    pixels = next(pictures(album[0]))
+    pixels = next(read_all(album[0]))
     (expected, *_) = parts.gallery([album[0]])
     for form in (album[0], str(album[0]), Image.open(album[0]), pixels, pixels[None], [[pixels]]):
         (found, *_) = parts.gallery(form)
@@ -63,23 +78,23 @@ def test_the_box_is_the_cell() -> None:
         for column in range(12):
             pixels[10 * row : 10 * row + 10, 10 * column : 10 * column + 10] = (row, column, 0)
     for cell in ((4, 5), (0, 0), (7, 11), (0, 6)):
-        patch = cut(pixels, (8, 12), Found(0, cell, 1.0))
+        patch = cut(pixels, (8, 12), Occurrence(0, cell, 1.0))
         left, top, right, bottom = patch.box
         assert (right - left, bottom - top) == (10, 10)
         assert (patch.pixels[top:bottom, left:right] == (*cell, 0)).all()
-    assert cut(pixels, (8, 12), Found(0, (4, 5), 1.0)).pixels.shape == (50, 50, 3)
-    assert cut(pixels, (8, 12), Found(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # what is beyond the corner is missing
-    assert cut(pixels[:1, :1], (2, 2), Found(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
+    assert cut(pixels, (8, 12), Occurrence(0, (4, 5), 1.0)).pixels.shape == (50, 50, 3)
+    assert cut(pixels, (8, 12), Occurrence(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # what is beyond the corner is missing
+    assert cut(pixels[:1, :1], (2, 2), Occurrence(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
 
 
 def test_patches_of_large_pictures_are_small() -> None:
     pixels = np.zeros((800, 1200, 3), np.uint8)
     pixels[400:500, 500:600] = 200
     for cell, shape, box in (((4, 5), (160, 160), (64, 64, 96, 96)), ((0, 0), (96, 96), (0, 0, 32, 32))):
-        patch = cut(pixels, (8, 12), Found(0, cell, 1.0))
+        patch = cut(pixels, (8, 12), Occurrence(0, cell, 1.0))
         assert patch.pixels.shape == (*shape, 3)
         assert patch.box == box
-    inside = cut(pixels, (8, 12), Found(0, (4, 5), 1.0)).pixels.copy()
+    inside = cut(pixels, (8, 12), Occurrence(0, (4, 5), 1.0)).pixels.copy()
     assert inside[67:93, 67:93].min() > 190
     inside[61:99, 61:99] = 0
     assert inside.max() < 10
@@ -88,7 +103,7 @@ def test_patches_of_large_pictures_are_small() -> None:
 def test_a_drawn_patch_has_its_cell_in_the_middle_also_at_the_border() -> None:
     pixels = np.full((80, 80, 3), 90, np.uint8)
     pixels[:10, :10] = 200
-    tile = marked(cut(pixels, (8, 8), Found(0, (0, 0), 1.0)), 100)
+    tile = marked(cut(pixels, (8, 8), Occurrence(0, (0, 0), 1.0)), 100)
     assert tile.shape == (100, 100, 3)
     assert (tile[43:57, 43:57] == 200).all()
     assert (tile[40, 40:60] == MARK).all()
@@ -101,7 +116,7 @@ def test_averages_are_of_aligned_cells() -> None:
     dark[20:30, 30:40], bright[70:, :10] = 100, 200
     maps = np.zeros((2, 8, 8))
     maps[0, 2, 3], maps[1, 7, 0] = 0.9, 0.8
-    (gallery,) = cut_galleries([one_a_picture(codes := coded(*maps), 0)], codes, [dark, bright].__getitem__, most=1)
+    (gallery,) = cut_galleries([one_per_image(codes := coded(*maps), 0)], grids(codes), [dark, bright].__getitem__, most=1)
     assert (gallery.occurrences, len(gallery.patches)) == (2, 1)
     assert gallery.mean.shape == (24, 24, 3)
     assert (gallery.mean[8:16, 8:16] == 150).all()
@@ -113,22 +128,24 @@ def test_averages_are_of_aligned_cells() -> None:
 def test_an_average_takes_several_places_of_a_picture_but_shows_one() -> None:
     sure = np.full((6, 6), 0.1)
     sure[0, 0], sure[3, 3] = 0.7, 0.9
-    places = one_a_picture(coded(sure), 0)
+    places = one_per_image(coded(sure), 0)
     assert [found.cell for found in places.shown] == [(3, 3)]
     assert [found.cell for found in places.averaged] == [(3, 3), (0, 0)]
-    assert [found.cell for found in within_picture(coded(sure)[0], 0).shown] == [(3, 3), (0, 0)]
+    assert [found.cell for found in within_image(coded(sure)[0], 0).shown] == [(3, 3), (0, 0)]
 
 
-def test_a_part_is_alike_as_far_as_its_average_explains_its_cells() -> None:
+def test_explained_is_the_share_of_variance_of_the_average() -> None:
     black, white = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
     maps = np.zeros((4, 2, 4, 4), np.float32)
     maps[[0, 1], 0, 1, 1] = maps[[2, 3], 1, 1, 1] = 0.9
-    codes = [PartCode(one, np.zeros((2, 1), np.float32), (16, 16)) for one in maps]
+    codes = list(maps)
     pictures_of = [black, black, black, white]
-    first, second = cut_galleries([one_a_picture(codes, part) for part in (0, 1)], codes, pictures_of.__getitem__, most=1)
+    first, second = cut_galleries(
+        [one_per_image(codes, part) for part in (0, 1)], grids(codes), pictures_of.__getitem__, most=1
+    )
     # Means 0 and 127.5, middle 63.75. Of part 0 every window is its mean; those of part 1 are 63.75 and 191.25 away.
-    assert first.alike == pytest.approx(1)
-    assert second.alike == pytest.approx(63.75**2 / ((63.75**2 + 191.25**2) / 2))
+    assert first.explained == pytest.approx(1)
+    assert second.explained == pytest.approx(63.75**2 / ((63.75**2 + 191.25**2) / 2))
 
 
 def test_a_boxed_picture_fits() -> None:
@@ -148,7 +165,7 @@ def test_pictures_are_read_once_and_only_those_with_parts() -> None:
         read.append(picture)
         return np.zeros((16, 16, 3), np.uint8)
 
-    cut_galleries([one_a_picture(codes, 0)] * 2, codes, reader, most=9)
+    cut_galleries([one_per_image(codes, 0)] * 2, grids(codes), reader, most=9)
     assert read == [0, 2]
 
 
@@ -166,3 +183,11 @@ def test_surroundings_of_tiny_pictures(size: tuple[int, int]) -> None:
     pixels = np.full((*size, 3), 77, np.uint8)
     for cell in ((0, 0), (1, 1)):
         assert (surroundings(pixels, (2, 2), cell) == 77).all()
+
+
+def test_places_of_a_part_do_not_touch() -> None:
+    sure = np.full((5, 6), 0.1)
+    sure[0, 0], sure[0, 1], sure[0, 2], sure[4, 5] = 0.9, 0.8, 0.7, 0.95
+    assert peaks(sure, 9) == [((4, 5), 0.95), ((0, 0), 0.9), ((0, 2), 0.7)]
+    assert peaks(sure, 2) == [((4, 5), 0.95), ((0, 0), 0.9)]
+    assert peaks(np.full((2, 2), PRESENT), 9) == []

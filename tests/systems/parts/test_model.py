@@ -4,66 +4,56 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from latens.systems.parts.config import KINDS, LossConfig, PartsConfig
-from latens.systems.parts.encoder import Encoder, local_encoder, receptive_field, resnet_encoder
-from latens.systems.parts.losses import energy_weight, gradient_penalty, weighted_error
-from latens.systems.parts.model import PatchVAE, most_likely
-from latens.systems.parts.objective import Elbo
-from latens.systems.parts.rival_objectives import BiGanObjective, MaskedObjective, SupervisedObjective
-from latens.systems.parts.rivals import Adversarial, PairCritic, build_model, discriminator
-from latens.training.objective import Step
+from latens.nn.stages import StagedEncoder
+from latens.systems.parts.baseline_objectives import gradient_penalty
+from latens.systems.parts.baselines import Adversarial, PairCritic, build_model, discriminator
+from latens.systems.parts.config import (
+    BetaVAEConfig,
+    BetaVAELoss,
+    MaskedConfig,
+    PatchVAEConfig,
+    PatchVAELoss,
+)
+from latens.systems.parts.model import BasicBlock, BetaVAE, PatchVAE, local_encoder, resnet_encoder
+from latens.systems.parts.objective import Elbo, energy_weight, weighted_error
 
-SMALL = PartsConfig(size=16, encoder="local", parts=4, appearance=3, classes=3)
+SMALL = PatchVAEConfig(size=16, encoder="local", parts=4, appearance=3)
+SMALL_VAE = BetaVAEConfig(size=16, encoder="local", parts=4, appearance=3)
 
 
-def steps_of(kind: str, *, adversarial: float = 0.0, weighted: bool = False) -> tuple[nn.Module, list[Step]]:
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("categorical", [None, False, True])
+def test_an_adversarial_step_moves_each_side_once(categorical: bool | None, weighted: bool) -> None:
     torch.manual_seed(0)
-    model: nn.Module = build_model(replace(SMALL, kind=kind))
-    losses = LossConfig(adversarial=adversarial, weighted=weighted)
-    objectives = {"bigan": BiGanObjective(losses), "mae": MaskedObjective(losses), "supervised": SupervisedObjective()}
-    if adversarial:
-        model = Adversarial(model)  # type: ignore[arg-type]
-    objective = objectives.get(kind, Elbo(losses))
-    batch = {"image": torch.rand(6, 3, 16, 16), "label": torch.arange(6) % 3}
-    steps = []
-    for step in objective(model, batch, 0):  # type: ignore[operator]
-        owned = [p for n, p in model.named_parameters() if n.startswith(objective.optimizers[step.optimizer])]  # type: ignore[attr-defined]
+    if categorical is None:
+        model = Adversarial(BetaVAE(SMALL_VAE))
+        objective = Elbo(BetaVAELoss(adversarial=10.0, weighted=weighted))
+    else:
+        model = Adversarial(PatchVAE(replace(SMALL, categorical=categorical)))
+        objective = Elbo(PatchVAELoss(adversarial=10.0, weighted=weighted))
+    names = []
+    for step in objective(model, {"image": torch.rand(6, 3, 16, 16)}, 0):
+        (group,) = objective.optimizers[step.optimizer]
+        owned = [p for n, p in model.named_parameters() if n.startswith(group.prefixes)]
         for parameter in owned:
             parameter.grad = None
         step.loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in owned)
-        steps.append(step)
-    return model, steps
+        assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in owned)
+        names.append(step.optimizer)
+    assert names == ["judge", "model"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_parameter_receives_a_finite_gradient(kind: str) -> None:
-    model, steps = steps_of(kind)
-    assert all(step.loss.isfinite() for step in steps)
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().max() > 0, name
-
-
-@pytest.mark.parametrize("kind", ["patchvae", "betavae"])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_an_adversarial_step_moves_each_side_once(kind: str, weighted: bool) -> None:
-    _, steps = steps_of(kind, adversarial=10.0, weighted=weighted)
-    assert [step.optimizer for step in steps] == ["judge", "model"]
-
-
-@pytest.mark.parametrize("kind", ["patchvae", "mae"])
 @pytest.mark.parametrize("encoder", ["local", "resnet"])
 @pytest.mark.parametrize("size", [(32, 32), (64, 48)])
-def test_convolutional_members_take_any_multiple_of_eight(kind: str, encoder: str, size: tuple[int, int]) -> None:
-    model = build_model(replace(SMALL, kind=kind, encoder=encoder))
-    assert model(torch.rand(2, 3, *size), 0.5).image.shape == (2, 3, *size)
+def test_convolutional_members_take_any_multiple_of_eight(encoder: Literal["local", "resnet"], size: tuple[int, int]) -> None:
+    for config in (replace(SMALL, encoder=encoder), MaskedConfig(size=16, encoder=encoder)):
+        assert build_model(config)(torch.rand(2, 3, *size), 0.5).image.shape == (2, 3, *size)
 
 
 @pytest.mark.parametrize("size", [16, 32, 72, 224])
@@ -78,8 +68,34 @@ def test_the_encoder_of_imagenet_is_a_whole_resnet18() -> None:
     assert sum(p.numel() for p in resnet_encoder(2).parameters()) == 683_072  # the released encoder
 
 
+class View(NamedTuple):
+    """Receptive field of a cell along one side, in pixels."""
+
+    size: int
+    stride: int
+
+
+def receptive_field(encoder: StagedEncoder, head: int = 1) -> View:
+    """Of a cell behind a head of side `head`, by arithmetic along the deepest path."""
+    view = View(1, 1)
+    for layer in encoder.modules():  # in the order they run; shortcuts see less than the path beside them
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and not _on_shortcut(encoder, layer):
+            side, stride = _whole(layer.kernel_size), _whole(layer.stride)
+            view = View(view.size + (side - 1) * view.stride, view.stride * stride)
+    return View(view.size + (head - 1) * view.stride, view.stride)
+
+
+def _on_shortcut(encoder: StagedEncoder, layer: nn.Module) -> bool:
+    shortcuts = (block.shortcut for block in encoder.modules() if isinstance(block, BasicBlock))
+    return any(layer is part for shortcut in shortcuts for part in shortcut.modules())
+
+
+def _whole(value: object) -> int:
+    return int(value[0]) if isinstance(value, tuple) else int(value)  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize(("encoder", "head", "seen"), [(resnet_encoder(2), 3, 115), (local_encoder(), 1, 24)])
-def test_receptive_fields_are_what_gradients_say(encoder: Encoder, head: int, seen: int) -> None:
+def test_receptive_fields_are_what_gradients_say(encoder: StagedEncoder, head: int, seen: int) -> None:
     assert receptive_field(encoder, head).size == seen
     assert receptive_field(encoder, head).stride == 8
     image = torch.rand(1, 3, 256, 256, requires_grad=True)
@@ -125,7 +141,7 @@ def test_categorical_parts_share_a_cell() -> None:
     logits = model.posterior(torch.rand(2, 3, 16, 16)).logits
     torch.testing.assert_close(model.probability(logits).sum(1), torch.ones(2, 2, 2))
     torch.testing.assert_close(model.sample_occurrence(logits, 0.3, hard=True).sum(1), torch.ones(2, 2, 2))
-    assert torch.equal(most_likely(logits, categorical=True).sum(1), torch.ones(2, 2, 2))
+    assert torch.equal(model.chosen(logits).sum(1), torch.ones(2, 2, 2))
     found = model(torch.rand(2, 3, 16, 16), 0.5)
     assert found.kl_occ.sum(1).max() <= 4 * torch.tensor(4.0).log()  # four cells, at most log N each
     sure = torch.zeros(1, 4, 2, 2)
@@ -179,7 +195,7 @@ def test_constant_patches_and_pictures_are_safe() -> None:
 def test_constant_batches_train_without_nan(value: float, weighted: bool) -> None:
     torch.manual_seed(0)
     model = PatchVAE(SMALL)
-    (step,) = Elbo(LossConfig(weighted=weighted))(model, {"image": torch.full((4, 3, 16, 16), value)}, 10**9)
+    (step,) = Elbo(PatchVAELoss(weighted=weighted))(model, {"image": torch.full((4, 3, 16, 16), value)}, 10**9)
     step.loss.backward()
     assert step.loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -187,7 +203,7 @@ def test_constant_batches_train_without_nan(value: float, weighted: bool) -> Non
 
 def test_the_objective_adds_up_as_in_eq_11() -> None:
     torch.manual_seed(0)
-    losses = LossConfig(beta_app=0.7, beta_occ=1.9)
+    losses = PatchVAELoss(beta_app=0.7, beta_occ=1.9)
     model = PatchVAE(SMALL)
     (step,) = Elbo(losses)(model, {"image": torch.rand(4, 3, 16, 16)}, 0)
     logs = {name: float(torch.as_tensor(value).detach()) for name, value in step.logs.items()}

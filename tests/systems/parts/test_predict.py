@@ -10,14 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-import latens
 from latens.data.images import Picture, read_picture
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import save_model
 from latens.systems.parts import drawing, predict
 from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, overlay, swap_sheet, titled
 from latens.systems.parts.gallery import PartGallery, Patch
-from latens.systems.parts.predict import PartCode, Parts, load, pictures
+from latens.systems.parts.predict import PartCode, Parts, load, read_all
 from latens.systems.parts.report import describe, write_report
 
 
@@ -112,9 +111,9 @@ def test_requests_that_mean_nothing_are_said(parts: Parts, album: list[Path]) ->
     for verb in (lambda: parts.gallery(album, most=0), lambda: parts.places(album[0], most=0)):
         with pytest.raises(UsageError, match="0 patches"):
             verb()
-    with pytest.raises(UsageError, match="3 pictures where one"):
+    with pytest.raises(UsageError, match="3 images instead of one"):
         parts.places(album)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         parts.statistics([])
     assert parts.gallery([]) == []
 
@@ -149,7 +148,7 @@ def test_the_report_of_an_album(parts: Parts, album: list[Path], tmp_path: Path)
 
 
 def test_drawings_have_the_right_sizes_and_dark_places(parts: Parts, album: list[Path]) -> None:
-    pixels = next(pictures(album[0]))
+    pixels = next(read_all(album[0]))
     (code,) = parts.encode(pixels)
     assert occurrence_sheet(pixels, code, height=40).shape[0] >= 40
     nowhere, everywhere = (overlay(pixels, np.full((2, 3), value, np.float32)) for value in (0, 1))
@@ -180,7 +179,7 @@ def test_text_above_a_narrow_tile_is_not_cut() -> None:
 
 
 def test_the_swap_that_shows_most_is_drawn(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = next(pictures(album[0]))
+    pixels = next(read_all(album[0]))
     (code,) = parts.encode(pixels)
     assert len(code.present()) > 1
     drawn: list[str] = []
@@ -209,14 +208,14 @@ def test_models_without_parts_embed_only(vae: Parts, album: list[Path]) -> None:
 
 
 def test_loading(parts_folder: Path, parts: Parts, album: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    again = latens.load(parts_folder, device="cpu")
+    again = load(parts_folder, device="cpu")
     assert np.array_equal(again.encode(album)[0].occurrence, parts.encode(album)[0].occurrence)
-    monkeypatch.setattr(predict, "MODELS", {})
+    monkeypatch.setattr(catalogue, "MODELS", {})
     for name in ("parts", Path("parts")):
-        with pytest.raises(ModelMissing, match=r"no weights(?s:.*)latens train parts"):
+        with pytest.raises(ModelMissing, match=r"no model of this system(?s:.*)latens train parts"):
             load(name, device="cpu")
     save_model(tmp_path / "other", {"system": "image_codec", "model": {}}, {"a": torch.zeros(1)})
-    save_model(tmp_path / "broken", {"system": "parts", "model": {"size": 16}}, {"a": torch.zeros(1)})
+    save_model(tmp_path / "broken", {"system": "parts", "model": {"kind": "patchvae", "size": 16}}, {"a": torch.zeros(1)})
     for name, said in (("other", "image_codec"), ("broken", "do not fit")):
         with pytest.raises(ModelError, match=said):
             load(tmp_path / name, device="cpu")

@@ -1,78 +1,121 @@
-"""Training through the one loop: every member learns, resumes to the same bits and leaves a model folder."""
+"""Every row of Table 1 trains; the example teaches `tiny`; settings that do not fit are refused; old run folders load."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 
+from latens.data.source import Source
 from latens.errors import UsageError
 from latens.hub import load_model
-from latens.systems.parts.variants import EVERY
+from latens.legacy import upgrade_run
+from latens.settings import SettingsError, decode_like, override
+from latens.systems.parts.recipes import RECIPES, TABLE_1_ROWS, PartsTraining, Row, cpu, tiny
+from latens.systems.parts.system import build, example
 from latens.training.run import train
 
-SHORT = {"run.steps": "4", "run.validate_every": "2", "run.checkpoint_every": "2", "run.log_every": "1", "data.batch": "4"}
+
+def short(config: PartsTraining) -> PartsTraining:
+    run = replace(config.run, steps=2, validate_every=2, checkpoint_every=2, log_every=1, precision="bf16")
+    return replace(config, run=run, data=replace(config.data, batch=4))
 
 
-def test_tiny_training_lowers_its_loss_and_reports_parts(labelled: Path, tmp_path: Path) -> None:
-    found = train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "run", overrides={}, device="cpu")
-    assert (found.ended, found.step) == ("finished", 40)
+def test_the_example_teaches_the_tiny_recipe(tmp_path: Path) -> None:
+    sources = example(tmp_path / "data").sources
+    config = tiny()
+    torch.manual_seed(config.run.seed)
+    fresh = build(config, sources)
+    model = fresh.model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    before = fresh.objective.validate(model, fresh.data.validation())["loss"]
+    found = train(build, config, sources, tmp_path / "run", device="cpu")
     lines = [json.loads(line) for line in (found.folder / "metrics.jsonl").read_text().splitlines()]
     scores = [line for line in lines if line["kind"] == "validation"]
-    assert scores[1]["loss"] < scores[0]["loss"]
+    assert scores[-1]["loss"] < 0.9 * before
     assert {"psnr", "active_parts", "parts_per_cell", "kl_occ", "kl_app"} <= set(scores[0])
     assert list((found.folder / "samples").glob("reconstructions-*.png"))
-    saved = load_model(found.folder / "best")
-    assert (saved.config["system"], saved.config["model"]["kind"]) == ("parts", "patchvae")
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "random"])
-def test_every_variant_trains_by_settings_alone(name: str, labelled: Path, tmp_path: Path) -> None:
-    overrides = {**SHORT, **EVERY[name], "run.steps": "2", "run.precision": "bf16"}
-    found = train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "run", overrides=overrides, device="cpu")
+@pytest.mark.parametrize("name", [name for name in TABLE_1_ROWS if name != "random"])
+def test_every_row_trains(name: Row, labeled_source: Source, tmp_path: Path) -> None:
+    found = train(build, TABLE_1_ROWS[name](short(tiny())), [labeled_source], tmp_path / "run", device="cpu")
     saved = load_model(found.folder / "best")
-    assert not any(key.startswith(("judge", "generator")) for key in saved.weights)
-    assert saved.config["model"]["classes"] == (2 if name == "supervised" else 0)
+    assert not any(key.startswith(("judge", "generator", "projector")) for key in saved.weights)
+    assert saved.config["model"].get("classes") == (2 if name == "supervised" else None)
     assert all(np.isfinite(value) for value in saved.config["scores"].values())
 
 
-@pytest.mark.parametrize("extra", [{}, {"objective.adversarial": "10.0"}], ids=["plain", "adversarial"])
-def test_resuming_gives_the_same_weights(extra: dict[str, str], labelled: Path, tmp_path: Path) -> None:
-    settings = {**SHORT, **extra}
-    whole = train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "whole", overrides=settings, device="cpu")
-    parts = tmp_path / "parts"
-    ended = train("parts", recipe="tiny", data=[labelled], run_dir=parts, overrides=settings, device="cpu", max_time=0.0)
-    assert ended.ended == "time"
-    train("parts", recipe="tiny", data=[labelled], run_dir=parts, overrides=settings, device="cpu", resume=True)
-    assert newest(parts) == newest(whole.folder)
+def test_rows_have_one_name() -> None:
+    assert get_args(Row) == tuple(TABLE_1_ROWS)
 
 
-def newest(run: Path) -> str:
-    last = sorted(run.glob("checkpoints/step-*"))[-1]
-    return hashlib.sha256((last / "model.safetensors").read_bytes()).hexdigest()
-
-
-def test_bad_requests_are_refused(labelled: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="learned from pictures"):
-        train("parts", recipe="tiny", data=[], run_dir=tmp_path / "a", overrides={}, device="cpu")
-    settings = {"model.kind": "supervised"}
+def test_data_that_cannot_be_trained_on_are_refused(labeled: Path, labeled_source: Source) -> None:
+    with pytest.raises(UsageError, match="learned from images"):
+        build(tiny(), [])
+    supervised = TABLE_1_ROWS["supervised"](tiny())
     with pytest.raises(UsageError, match="needs labels"):
-        train("parts", recipe="tiny", data=[labelled / "a"], run_dir=tmp_path / "b", overrides=settings, device="cpu")
-    for settings in ({"data.batch": "1"}, {"data.smallest_crop": "0"}, {"model.size": "20"}):
-        with pytest.raises(UsageError):
-            train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "c", overrides=settings, device="cpu")
-    odd = (
-        ("prior", "1.5"),
-        ("prior", "-0.5"),
-        ("masked", "1.0"),
-        ("annealing.floor", "0.0"),
-        ("beta_occ", "-1.0"),
-        ("beta_app", "NaN"),
-    )
-    for name, value in odd:
-        settings = {f"objective.{name}": value}
-        with pytest.raises(UsageError, match=f"objective.{name}"):
-            train("parts", recipe="tiny", data=[labelled], run_dir=tmp_path / "c", overrides=settings, device="cpu")
+        build(supervised, [Source("", str(labeled / "a"))])
+    with pytest.raises(UsageError, match="the data have 2 classes"):
+        build(override(supervised, {"model.classes": "3"}), [labeled_source])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.kind": "patchvea"}, "did you mean 'patchvae'"),
+        ({"model.kind": "bigan"}, "objective.kind"),
+        ({"model.encoder": "vit"}, "none of 'resnet' or 'local'"),
+        ({"model.size": "20"}, "--set model: size 20 is not a multiple of 8"),
+        ({"model.encoder": "resnet", "model.blocks": "4", "model.size": "48"}, "multiple of 32"),
+        ({"model.encoder": "resnet", "model.blocks": "5"}, "model.blocks"),
+        ({"model.blocks": "3"}, "blocks 3 has no effect with the local encoder"),
+        ({"model.parts": "1"}, "model.parts"),
+        ({"model.kind": "mae", "objective.kind": "mae", "model.parts": "5"}, "no setting 'model.parts'"),
+        ({"objective.masked": "0.5"}, "no setting 'objective.masked'"),
+        ({"objective.prior": "1.5"}, "objective.prior"),
+        ({"objective.beta_occ": "-1"}, "objective.beta_occ"),
+        ({"objective.beta_app": "NaN"}, "objective.beta_app"),
+        ({"objective.annealing.floor": "2"}, "floor 2 is above start 1"),
+        ({"model.categorical": "true", "objective.prior": "0.1"}, "objective.prior has no effect"),
+        ({"objective.iic_weight": "1"}, "one part per cell"),
+        ({"objective.iic_weight": "1", "model.categorical": "true"}, "no cell to compare"),
+        ({"objective.adversarial": "1", "objective.contrastive_weight": "1"}, "cannot be used together"),
+        ({"data.batch": "1"}, "data.batch"),
+        ({"data.smallest_crop": "0"}, "data.smallest_crop"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        override(tiny(), changes)
+
+
+def test_a_kind_keeps_the_settings_that_it_has() -> None:
+    found = override(tiny(), {"model.kind": "betavae", "objective.kind": "betavae", "model.appearance": "5"})
+    assert (found.model.kind, found.model.size, getattr(found.model, "appearance", None)) == ("betavae", 16, 5)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_settings_of_earlier_runs_load(name: str) -> None:
+    """One class of model settings and one of losses served all kinds; names were others."""
+    everything = {"adversarial": 0.0, "agreement": 0.2, "constancy": 0.1, "penalty": 1.0, "masked": 0.6, "prior": 0.0}
+    old = {
+        "system": "parts",
+        "recipe": "desk",
+        "model": {"kind": "patchvae", "size": 64, "encoder": "local", "blocks": 2, "parts": 8, "appearance": 3}
+        | {"categorical": True, "classes": 0},
+        "data": {"batch": 8, "validation_most": 9},
+        "objective": {"beta_app": 0.1, "beta_occ": 0.2, "weighted": True, **everything, "annealing": {"rate": 0.5}},
+        "optim": {"lr": 1e-3},
+        "run": {"steps": 7},
+    }
+    found = decode_like(RECIPES[name](), upgrade_run(old))
+    assert (found.recipe, found.data.validation_limit) == ("cpu", 9)
+    assert found.model.kind == found.objective.kind == "patchvae"
+    assert (found.objective.contrastive_weight, found.objective.iic_weight) == (0.2, 0.1)  # type: ignore[union-attr]
+    old["model"]["kind"] = "mae"  # type: ignore[index]
+    assert decode_like(cpu(), upgrade_run(old)).objective.masked == 0.6  # type: ignore[union-attr]

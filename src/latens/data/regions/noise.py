@@ -10,6 +10,8 @@ import numpy as np
 from latens.settings import Count, Positive, settings
 from latens.shapes import Bool, Float
 
+HASH_PRIMES = (73856093, 19349663, 83492791)  # Teschner et al. 2003
+
 
 @settings
 class PerlinMasks:
@@ -58,7 +60,7 @@ def perlin_noise(
     fades = [part**3 * (part * (6 * part - 15) + 10) for part in parts]
     total: np.ndarray = np.zeros(np.broadcast_shapes(z.shape, y.shape, x.shape), dtype=np.float32)
     for corner in np.ndindex(2, 2, 2):
-        mixed = sum((whole + bit) * prime for whole, bit, prime in zip(cells, corner, (73856093, 19349663, 83492791), strict=True))
+        mixed = sum((whole + bit) * prime for whole, bit, prime in zip(cells, corner, HASH_PRIMES, strict=True))
         gradient = gradients[(mixed ^ (mixed >> 13)) & 4095]
         value = sum(gradient[..., i] * (part - bit) for i, (part, bit) in enumerate(zip(parts, corner, strict=True)))
         for fade, bit in zip(fades, corner, strict=True):

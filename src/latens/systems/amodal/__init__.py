@@ -1,1 +1,1 @@
-"""Amodal instance segmentation with vector-quantised shape codes (000)."""
+"""Amodal instance segmentation with vector-quantized shape codes (000)."""

@@ -1,4 +1,4 @@
-"""Sizes of the mask code, the detector and the heads (000, sections 3 and 4), and of the data they are trained on.
+"""Settings of the mask code, the detector and the heads (000, sections 3 and 4), and of the data they are trained on.
 
 Nothing here imports torch, so `--help` stays instant.
 """
@@ -6,111 +6,170 @@ Nothing here imports torch, so `--help` stays instant.
 from __future__ import annotations
 
 from dataclasses import field
+from typing import Annotated, Literal, TypeVar
 
-from latens.settings import settings
+from annotated_types import Ge, Len, Lt, MultipleOf
+
+from latens.settings import Count, Natural, NonNegative, Positive, Share, settings, validator
+
+STRIDE = 32  # both sides of an image that enters the network are multiples of this
+REGION = 14  # side of the region features that mask heads read
+Decay = Annotated[float, Ge(0), Lt(1)]
 
 
 @settings
 class MaskCodeConfig:
-    """The vector-quantised autoencoder of masks (000, Fig. 2)."""
+    """The vector-quantized autoencoder of masks (000, Fig. 2)."""
 
-    size: int = 56  # S: masks are resampled to S x S, area coverage in [0, 1]
-    grid: int = 7  # M: the code is an M x M grid; S / M is a power of two
-    codewords: int = 128  # K
-    width: int = 32  # D: dimension of one codeword
-    channels: int = 32  # of the finest convolutions, doubled where the size is halved
-    commitment: float = 0.25  # beta of Eq. 1
-    decay: float = 0.99  # of the moving averages that the codebook follows; 0: it is learned by gradients, as in Eq. 1
-    delay: int = 50  # steps before k-means places the codebook
+    size: Count = 56  # S: masks are resampled to S x S, area coverage in [0, 1]
+    grid: Count = 7  # M: the code is an M x M grid; S / M is a power of two
+    codewords: Annotated[int, Ge(2)] = 128  # K
+    width: Count = 32  # D: dimension of one codeword
+    channels: Count = 32  # of the finest convolutions, doubled where the size is halved
+    commitment: NonNegative = 0.25  # beta of Eq. 1
+    decay: Decay = 0.99  # of the moving averages that the codebook follows; 0: it is learned by gradients, as in Eq. 1
+    delay: Natural = 50  # steps before k-means places the codebook
+
+    @validator
+    def _fold(self) -> MaskCodeConfig:
+        ratio = self.size // self.grid
+        if self.size != self.grid * ratio or ratio < 2 or ratio & (ratio - 1):
+            raise ValueError(f"a mask of {self.size} is no power of two (2, 4, 8, ...) times a grid of {self.grid}")
+        return self
+
+    @property
+    def halvings(self) -> int:
+        """Number of halvings from the mask to the grid, at least 1."""
+        return (self.size // self.grid).bit_length() - 1
 
 
 @settings
 class BackboneConfig:
-    """What turns a picture into a pyramid of features."""
+    """The network that turns an image into a pyramid of features."""
 
-    kind: str = "slim"  # "slim": ResNet-18 of any width with group norm; "resnet50": that of torchvision
-    width: int = 32  # channels of the first stage of the slim one; the paper's ResNet-18 has 64
-    pyramid: int = 96  # channels of every level of the feature pyramid
+    kind: Literal["slim", "resnet50"] = "slim"  # slim: ResNet-18 of any width with group norm; resnet50: that of torchvision
+    width: Count = 32  # channels of the first stage of the slim one; the paper's ResNet-18 has 64
+    pyramid: Count = 96  # channels of every level of the feature pyramid
 
 
 @settings
 class DetectorConfig:
     """Proposals and boxes (torchvision's names and meanings)."""
 
-    proposals: int = 200  # kept after non-maximum suppression
-    rpn_samples: int = 128  # anchors that enter the loss, a picture
-    roi_samples: int = 64  # proposals that enter the loss, a picture; at most a quarter are objects
-    box_hidden: int = 256  # units of the two fully connected layers of the box head
-    nms: float = 0.5  # boxes that overlap more than this are one
-    detections: int = 30  # most objects of a picture
-    smallest_score: float = 0.05
-    anchors: tuple[int, ...] = (16, 32, 64, 128, 256)  # side of the anchors of every pyramid level, pixels
+    proposals: Count = 200  # kept after non-maximum suppression
+    rpn_samples: Count = 128  # anchors of one image that enter the loss
+    roi_samples: Count = 64  # proposals of one image that enter the loss; at most a quarter are objects
+    box_hidden: Count = 256  # units of the two fully connected layers of the box head
+    nms: Share = 0.5  # intersection over union above which the box with the lower score is dropped
+    detections: Count = 30  # largest number of objects in one image
+    smallest_score: Share = 0.05  # detections below it are dropped
+    anchors: Annotated[tuple[Count, ...], Len(5, 5)] = (
+        16,
+        32,
+        64,
+        128,
+        256,
+    )  # side of the anchors of each pyramid level, pixels
 
 
 @settings
 class HeadConfig:
-    """Which parts of the paper are in: every row of its tables is a choice of these."""
+    """The parts of the paper that are switched on: every row of its tables is a choice of these."""
 
-    mask: str = "vq"  # "vq": shape code (section 4.2); "fcn": direct regression, the baseline
+    mask: Literal["vq", "fcn"] = "vq"  # vq: shape code (section 4.2); fcn: direct regression, the baseline
     refine: bool = True  # the refinement decoder, Eq. 4
     occlusion: bool = True  # the occlusion branch, Eq. 2
     asn: bool = False  # occlusion classification and multi-level coding of Qi et al. 2019
-    resolution: int = 28  # N: the refined (or regressed) mask is N x N
-    channels: int = 64  # of the convolutions of the mask heads
-    dense: int = 8  # channels of the 7 x 7 map that the fully connected layer reads; with "fcn", 0 leaves that layer out
-    occlusion_channels: int = 32  # that the occlusion branch adds to every level of the pyramid
+    resolution: Annotated[int, Ge(REGION)] = 28  # N: the refined (or regressed) mask is N x N
+    channels: Count = 64  # of the convolutions of the mask heads
+    dense: Natural = 8  # channels of the 7 x 7 map that the fully connected layer reads; with fcn, 0 leaves that layer out
+    occlusion_channels: Count = 32  # that the occlusion branch adds to every level of the pyramid
+
+    @validator
+    def _sizes(self) -> HeadConfig:
+        ratio = self.resolution // REGION
+        if self.resolution != REGION * ratio or ratio & (ratio - 1):
+            raise ValueError(f"a resolution of {self.resolution} is no power of two (1, 2, 4, ...) times {REGION}")
+        if self.mask == "vq" and not self.dense:
+            raise ValueError("dense is 0, and the head of the shape code needs its fully connected layer")
+        return self
 
 
 @settings
 class AmodalConfig:
-    """The whole pipeline (000, Fig. 3). Without `classes` those of the training data are taken."""
+    """The whole pipeline (000, Fig. 3)."""
 
-    classes: tuple[str, ...] = ()
-    size: int = 256  # the longer side of a picture is resampled to this
-    code: MaskCodeConfig = field(default_factory=MaskCodeConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
+    classes: tuple[str, ...] = ()  # names of the classes; none: those of the training data
+    size: Annotated[int, Ge(2 * STRIDE), MultipleOf(STRIDE)] = 256  # longer side of the resampled image, pixels
+    code: MaskCodeConfig = field(default_factory=MaskCodeConfig)  # the mask code
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)  # the features
+    detector: DetectorConfig = field(default_factory=DetectorConfig)  # the boxes
+    head: HeadConfig = field(default_factory=HeadConfig)  # the masks
+
+    @validator
+    def _fit(self) -> AmodalConfig:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"two of the classes {', '.join(self.classes)} have one name")
+        if self.head.mask == "vq" and self.head.refine and self.code.size % REGION:
+            raise ValueError(f"refinement needs a code.size that is a multiple of {REGION}, not {self.code.size}")
+        return self
 
 
 @settings
 class LossConfig:
     """Weights of the losses (000, section 4.3), and the first stage, in which the mask code is learned."""
 
-    detection: float = 1.0  # alpha
-    occlusion: float = 0.01  # beta
-    code: float = 1.0  # gamma
-    refinement: float = 1.0  # delta; of the regressed mask for the baseline
-    visible: float = 1.0  # of the visible mask, which all variants predict alike; not in the paper
-    code_steps: int = 2000  # first steps of the run, in which only the mask code is trained; later it is frozen
-    code_batch: int = 64  # masks of one such step
+    detection: NonNegative = 1.0  # alpha
+    occlusion: NonNegative = 0.01  # beta
+    code: NonNegative = 1.0  # gamma
+    refinement: NonNegative = 1.0  # delta; with the baseline, weight of the regressed mask
+    visible: NonNegative = 1.0  # weight of the visible mask, which all variants predict; not in the paper
+    code_steps: Natural = 2000  # first steps of the run, in which only the mask code is trained; later it is frozen
+    code_batch: Count = 64  # masks of one such step
     code_from: str = ""  # a model folder to take the mask code from instead; code_steps is then not used
 
 
 @settings
 class SceneConfig:
-    """What a training batch is made of."""
+    """Contents of a training batch."""
 
-    batch: int = 4
-    validation: int = 32  # pictures
-    turns: bool = False  # annotated pictures are not only mirrored but turned by quarters too
+    batch: Count = 4  # images
+    validation: Count = 32  # held-out images
+    rotate: bool = False  # annotated images are mirrored, and also rotated by multiples of 90 degrees
 
 
 @settings
 class EmbryoConfig:
     """The simulator of embryos."""
 
-    size: int = 500  # pixels
-    cells: tuple[int, int] = (2, 8)
-    overlap: float = 0.12  # of the contact distance of two cells
-    translucency: float = 1.0  # of what lies in front: 1 hides nothing, 0 everything
-    contrast: float = 1.0
+    size: Annotated[int, Ge(16)] = 500  # side of the image, pixels
+    cells: tuple[Count, Count] = (2, 8)  # smallest and largest number of cells
+    overlap: Share = 0.12  # of the contact distance of two cells
+    translucency: Share = 1.0  # of a cell in front: 1 hides nothing behind it, 0 everything
+    contrast: Positive = 1.0  # gain of the modulation contrast
+
+    @validator
+    def _range(self) -> EmbryoConfig:
+        return _ordered(self, "cells", self.cells)
 
 
 @settings
 class ShapesConfig:
     """The simulator of generic occluded shapes."""
 
-    size: int = 500
-    shapes: tuple[int, int] = (1, 8)
+    size: Annotated[int, Ge(16)] = 500  # side of the image, pixels
+    shapes: tuple[Count, Count] = (1, 8)  # smallest and largest number of shapes
     opaque: bool = True  # False: opacities from 0.2 to 1
+
+    @validator
+    def _range(self) -> ShapesConfig:
+        return _ordered(self, "shapes", self.shapes)
+
+
+C = TypeVar("C")
+
+
+def _ordered(config: C, name: str, bounds: tuple[int, int]) -> C:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name} goes from {bounds[0]} down to {bounds[1]}")
+    return config

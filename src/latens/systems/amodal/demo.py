@@ -1,24 +1,21 @@
-"""The amodal segmenter's part of `latens demo`: simulated embryos, whose whole truth is known."""
+"""The amodal segmenter's section of `latens demo`: simulated embryos, whose hidden parts are known."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from latens.data.images import write_image
+from latens.data.images import png_bytes, write_image
+from latens.data.instances import Sample
 from latens.inference.page import Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.instances import diameter, mask_iou, match
+from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import hidden_parts, overlay
 from latens.systems.amodal.outputs import Frame, write_outputs
-from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
-from latens.systems.amodal.simulate import Sample
-from latens.systems.amodal.sources import Simulated
+from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
-NUMBERS = (0, 1)  # of the frozen test pictures that are shown
+NUMBERS = (0, 1)  # of the frozen test images that are shown
 SIZE = 500  # pixels
 
 INTRO = (
@@ -28,43 +25,33 @@ INTRO = (
 )
 
 
-def section(folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section:
-    """Section of the bundled segmenter; see `latens.inference.demo.DemoSection`."""
-    return show(load(device=device, threads=threads), folder, progress=progress)
-
-
-def show(
-    segmenter: AmodalSegmenter, folder: Path, *, size: int = SIZE, progress: Callable[[str], None] = lambda line: None
-) -> Section:
-    """Segments embryos of `size` pixels and writes them, and all that `latens segment` writes, into `folder`."""
+def section(segmenter: AmodalSegmenter, folder: Path) -> Section:
+    """Segments embryos and writes their images, and all files of `latens segment`, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = Simulated("embryo").held_out("test", max(NUMBERS) + 1, size)
-    parts = []
-    for number in NUMBERS:
-        parts.append(_embryo(segmenter, pictures[number], f"embryo-{number}", folder))
-        progress(f"amodal: embryo {number}")
+    samples = Simulated("embryo").held_out("test", max(NUMBERS) + 1, SIZE)
+    parts = [_embryo(segmenter, samples[number], f"embryo-{number}", folder) for number in NUMBERS]
     return Section("Whole outlines of overlapping cells", [INTRO], parts)
 
 
 def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path) -> Part:
     found = segmenter.segment_pixels(sample.image)
     write_image(folder / f"{name}.png", Image.fromarray(sample.image))
-    written, _ = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
+    written = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
     hidden = int(found.layers.occlusion.sum())
     figures = [
-        Figure(_png(sample.image), "Picture", f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels"),
-        Figure(_png(overlay(sample.image, found.layers)), "Found: whole outlines", _counted(len(found), "cell")),
-        Figure(_png(hidden_parts(sample.image, found.layers)), "Found: hidden parts", f"{hidden:,} pixels behind a cell"),
-        Figure(_png(overlay(sample.image, sample.layers)), "Truth", _counted(len(sample.layers.layer), "cell")),
+        Figure(png_bytes(sample.image), "Image", f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels"),
+        Figure(png_bytes(overlay(sample.image, found.layers)), "Found: whole outlines", _counted(len(found), "cell")),
+        Figure(png_bytes(hidden_parts(sample.image, found.layers)), "Found: hidden parts", f"{hidden:,} pixels behind a cell"),
+        Figure(png_bytes(overlay(sample.image, sample.layers)), "Truth", _counted(len(sample.layers.layer), "cell")),
     ]
-    names = [f"{name}.png", *(path.name for path in written)]
+    names = [f"{name}.png", *(path.name for path in written.files)]
     links = Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{each}" for each in names])
     heading = f"Embryo of {_counted(len(sample.layers.layer), 'cell')}"
     return Part(heading, [Gallery(figures, columns=4, narrowest=200), cells(found, sample), links])
 
 
 def cells(found: Segmentation, sample: Sample) -> Table:
-    """What is measured of every cell that was found, beside the true cell it stands for."""
+    """Measurements of every detected cell next to those of the true cell that it matches."""
     iou = mask_iou(found.layers.amodal, sample.layers.amodal)
     partner = dict(match(iou))
     share, true_share = found.layers.hidden_fraction(), sample.layers.hidden_fraction()
@@ -87,9 +74,3 @@ def cells(found: Segmentation, sample: Sample) -> Table:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count != 1 else ''}"
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    target = io.BytesIO()
-    Image.fromarray(pixels).save(target, "PNG")
-    return target.getvalue()

@@ -1,4 +1,4 @@
-"""Outlines over pictures: full colour where an object is in front, dashed where it goes on behind another; hidden parts."""
+"""Overlays: outlines, solid where an object is in front and dashed where it is hidden; hidden parts in color."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from latens.data.instances import Layers
 from latens.shapes import Bool, UInt8
 
-GOLDEN = 0.61803398875  # turns of the colour circle between two objects
-DIM, TINT = 0.6, 0.5  # brightness of the ground, and share of the colour, where hidden parts are shown
+GOLDEN = 0.61803398875  # turns of the color circle between two objects
+DIM, TINT = 0.6, 0.5  # brightness of the ground, and share of the color, where hidden parts are shown
 DASH = 5  # pixels of a dash at a side of 500
 
 
 def overlay(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture with the outlines of all objects, those in front drawn last."""
+    """The image with the outlines of all objects, those in front drawn last."""
     drawn = pixels.copy()
     side = max(pixels.shape[:2])
     rows, columns = np.indices(pixels.shape[:2])
@@ -24,16 +24,16 @@ def overlay(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndar
     for index in np.argsort(-layers.layer, kind="stable"):
         line = outline(layers.amodal[index], max(1, round(side / 400)))
         behind = line & ~layers.visible[index]
-        drawn[(line & ~behind) | (behind & gaps)] = colour(int(index))
+        drawn[(line & ~behind) | (behind & gaps)] = color(int(index))
     return drawn
 
 
 def hidden_parts(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture, darkened, with what is hidden of every object in the colour of its outline."""
+    """The image, darkened, with the hidden part of every object in the color of its outline."""
     drawn = pixels * DIM
     for index, (amodal, visible) in enumerate(zip(layers.amodal, layers.visible, strict=True)):
         hidden = amodal & ~visible
-        drawn[hidden] = (1 - TINT) * drawn[hidden] + TINT * np.array(colour(index))
+        drawn[hidden] = (1 - TINT) * drawn[hidden] + TINT * np.array(color(index))
     return np.asarray(drawn.round(), dtype=np.uint8)
 
 
@@ -48,7 +48,7 @@ def outline(mask: Bool[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"
     return np.asarray(mask & ~inner[1:-1, 1:-1])
 
 
-def colour(index: int) -> tuple[int, int, int]:
-    """A bright colour, far from that of the neighbouring numbers."""
+def color(index: int) -> tuple[int, int, int]:
+    """A bright color, far from that of the neighbouring numbers."""
     red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN % 1, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,120 +1,109 @@
-"""The paper's measure and more, on test pictures: AP of whole and visible masks, by degree of occlusion, order, counts, areas.
+"""The paper's measure and more, on test images: AP of whole and visible masks, by degree of occlusion, order, counts, areas.
 
-`--data` takes the words of `sources`: simulated (500 embryos that no training run sees), simulated:opaque, nuclei:FOLDER,
-kins:FILE.json,IMAGES ... Simulated test pictures are named by the hash of their pixels in the report.
+`--data` takes one word of `dataset`; without one, 500 simulated embryos that no training run sees. Simulated test images are
+named by the hash of their pixels in the report.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from latens.data.files import write_atomic
-from latens.data.instances import Scene, check_classes, scene_of
+from latens.data.images import write_image
+from latens.data.instances import Sample, Scene, check_classes, scene_of
+from latens.data.source import Source
+from latens.errors import UsageError
+from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
+from latens.settings import Count, settings
+from latens.systems.amodal.dataset import Annotated, HeldOut, SampleSource, open_source
 from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.predict import SURE, AmodalSegmenter, Segmentation
-from latens.systems.amodal.simulate import Sample
-from latens.systems.amodal.sources import Annotated, HeldOut, Source, source_of
+from latens.systems.amodal.order import SCORE_THRESHOLD
+from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
-TEST_PICTURES = 500
-TEST_SIZE = 500  # longer side of test pictures, pixels
+logger = logging.getLogger(__name__)
+
 LEAST_SCORE = 0.05  # of objects that enter average precision
-SHOWN = 8  # test pictures that are drawn
+SHOWN = 8  # test images that are drawn
 
 
-@dataclass(frozen=True)
-class EvaluationReport:
-    """All numbers of one evaluation. Averages are over objects unless said; NaN where there is nothing to count."""
+@settings
+class AmodalEvaluation:
+    """Size of the test set."""
 
-    model: str
-    model_id: str
-    data: str
-    pictures: int
+    images: Count = 500  # largest number of test images
+    size: Count = 500  # longer side of test images, pixels
+
+
+class Measured(NamedTuple):
+    """Numbers of one evaluation. Averages are over objects unless stated otherwise; NaN where there is nothing to count."""
+
+    numbers: Mapping[str, float]
+    images: int
     objects: int
-    digest: str  # of the test pictures and their truth
-    numbers: dict[str, float]
-
-    exit_status = 0
-
-    def table(self) -> str:
-        """Everything for a terminal."""
-        rows = [[name, "-" if math.isnan(value) else f"{value:.4f}"] for name, value in self.numbers.items()]
-        heading = f"{self.model}, weights {self.model_id[:12]}: {self.pictures} pictures, {self.objects} objects, {self.data}"
-        return f"{heading}\n\n{Table(['measure', 'value'], rows, f'Test set {self.digest[:12]}.').text()}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "numbers": {k: None if math.isnan(v) else v for k, v in self.numbers.items()}}
-
-    def save(self, folder: Path) -> None:
-        """Writes report.json and table.txt."""
-        write_atomic(folder / "report.json", json.dumps(self.to_dict(), indent=2).encode())
-        write_atomic(folder / "table.txt", (self.table() + "\n").encode())
+    digest: str  # of the test images and their truth
 
 
 def evaluate(
-    segmenter: AmodalSegmenter,
-    data: Path | str | None = None,
-    out: Path | None = None,
-    *,
-    count: int = TEST_PICTURES,
-    size: int = TEST_SIZE,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """Measures the segmenter on at most `count` test pictures whose longer side is `size`; the report goes into `out`.
+    segmenter: AmodalSegmenter, sources: Sequence[Source], options: AmodalEvaluation, folder: Path | None = None
+) -> Report:
+    """Measures the segmenter on the test images of a source; the first images with their objects go into `folder`.
 
-    Raises UsageError for a word that names no data, InputError for classes that are not the model's.
+    Raises UsageError for several sources or a word that names no data, InputError for classes that are not the model's.
     """
-    word = str(data or "simulated")
-    source = source_of(word)
-    if len(source.classes) > 1 or len(segmenter.classes) > 1:
-        check_classes(segmenter.classes, source.classes, word)
-    elif segmenter.classes != source.classes and progress is not None:
-        progress(f"the model finds {segmenter.classes[0]}, the truth is of {source.classes[0]}: they are taken for the same")
-    return measure(segmenter, word, frozen_pictures(source, count, size), out, progress=progress)
+    if len(sources) > 1:
+        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
+    word = sources[0] if sources else Source("", "simulated")
+    source = open_source(word)
+    one_class = len(source.classes) == len(segmenter.classes) == 1
+    taken_for_same = one_class and segmenter.classes != source.classes
+    if taken_for_same:
+        logger.warning("the model's class '%s' is compared with '%s' of the truth", segmenter.classes[0], source.classes[0])
+    elif not one_class:
+        check_classes(segmenter.classes, source.classes, str(word))
+    found = measure(segmenter, frozen_images(source, options.images, options.size), folder)
+    classes = {"model": list(segmenter.classes), "truth": list(source.classes)}
+    facts = {"model": segmenter.name, "model_id": segmenter.model_id, "data": str(word), **found._asdict()}
+    rows = [[name, "-" if math.isnan(value) else f"{value:.4f}"] for name, value in found.numbers.items()]
+    return Report(
+        name="report",
+        title="Amodal segmentation",
+        about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {found.images} images, {found.objects} objects, {word}",
+        blocks=[Table(["measure", "value"], rows, f"Test set {found.digest[:12]}.")],
+        facts={**facts, **({"compared_classes": classes} if taken_for_same else {})},
+    )
 
 
-def frozen_pictures(source: Source, count: int, size: int) -> HeldOut:
-    """The frozen test pictures of a source; an annotation file is used whole."""
+def frozen_images(source: SampleSource, count: int, size: int) -> HeldOut:
+    """The frozen test images of a source; an annotation file is used whole."""
     return source.held_out("all" if isinstance(source, Annotated) else "test", count, size)
 
 
-def measure(
-    segmenter: AmodalSegmenter,
-    word: str,
-    samples: HeldOut,
-    out: Path | None = None,
-    *,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """Segments test pictures and measures what is found; the report and the first pictures go into `out`."""
-    tell = progress or (lambda line: None)
+def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = None) -> Measured:
+    """Segments test images and compares the objects with the truth; the first images go into `folder`."""
 
     def results() -> Iterator[tuple[Sample, Segmentation]]:
         for number, sample in enumerate(samples, start=1):
             found = segmenter.segment_pixels(sample.image, least_score=LEAST_SCORE)
-            if out is not None and number <= SHOWN:
-                _save_picture(out / f"picture-{number}.png", sample, found)
+            if folder is not None and number <= SHOWN:
+                _save_image(folder / f"image-{number}.png", sample, found)
             if number % 50 == 0 or number == len(samples):
-                tell(f"{number} of {len(samples)} pictures")
+                logger.info("%d of %d images", number, len(samples))
             yield sample, found
 
-    report = measured(segmenter, word, results())
-    if out is not None:
-        report.save(out)
-    return report
+    return measured(len(segmenter.classes), results())
 
 
-def measured(segmenter: AmodalSegmenter, word: str, results: Iterable[tuple[Sample, Segmentation]]) -> EvaluationReport:
-    """The numbers of given results; no dense mask is kept, so that any number of pictures fits."""
+def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Measured:
+    """The numbers of given results; no dense mask is kept, so that any number of images fits."""
     truth: list[Scene] = []
     found: list[Scene] = []
     scores: list[PictureScores] = []
@@ -122,35 +111,27 @@ def measured(segmenter: AmodalSegmenter, word: str, results: Iterable[tuple[Samp
     for sample, result in results:
         truth.append(scene_of(sample.layers))
         found.append(result.scene())
-        scores.append(score_picture(sample.layers, sure(result).layers))
+        scores.append(score_picture(sample.layers, confident(result).layers))
         _add_to_digest(total, sample)
-    classes = len(segmenter.classes)
     whole = average_precision(truth, found, classes)
     numbers = {"AP": whole.ap, "AP50": whole.ap50, "AP75": whole.ap75}
     for name, bounds in DEGREES.items():
         numbers[f"AP, {name}"] = average_precision(truth, found, classes, degree=bounds).ap
     numbers["AP of visible parts"] = average_precision(truth, found, classes, part="visible").ap
-    return EvaluationReport(
-        model=segmenter.name,
-        model_id=segmenter.model_id,
-        data=word,
-        pictures=len(truth),
-        objects=sum(len(scene.instances) for scene in truth),
-        digest=total.hexdigest(),
-        numbers=numbers | summarise(scores),
-    )
+    objects = sum(len(scene.instances) for scene in truth)
+    return Measured(numbers | summarise(scores), len(truth), objects, total.hexdigest())
 
 
-def sure(result: Segmentation) -> Segmentation:
-    """The objects that a user would be shown."""
-    kept = result.scores >= SURE
+def confident(result: Segmentation) -> Segmentation:
+    """The detections above SCORE_THRESHOLD."""
+    kept = result.scores >= SCORE_THRESHOLD
     amodal, visible, layer, category = result.layers
     layers = result.layers._replace(amodal=amodal[kept], visible=visible[kept], layer=layer[kept], category=category[kept])
     return Segmentation(layers=layers, scores=result.scores[kept], classes=result.classes)
 
 
 def digest(samples: Iterable[Sample]) -> str:
-    """SHA-256 over pixels and masks, in order: two machines that agree on it have tested on the same."""
+    """SHA-256 over pixels and masks, in order: machines with the same digest have tested on the same images."""
     total = hashlib.sha256()
     for sample in samples:
         _add_to_digest(total, sample)
@@ -162,10 +143,6 @@ def _add_to_digest(total: Any, sample: Sample) -> None:
     total.update(np.packbits(sample.layers.amodal).tobytes())
 
 
-def _save_picture(path: Path, sample: Sample, found: Segmentation) -> None:
-    from PIL import Image
-
-    from latens.data.images import write_image
-
-    row = (sample.image, overlay(sample.image, sure(found).layers), overlay(sample.image, sample.layers))
+def _save_image(path: Path, sample: Sample, found: Segmentation) -> None:
+    row = (sample.image, overlay(sample.image, confident(found).layers), overlay(sample.image, sample.layers))
     write_image(path, Image.fromarray(np.concatenate(row, axis=1)))

@@ -1,276 +1,312 @@
-"""Models trained and measured for the tables of 000: data, a scale, and a journal of what has been done.
+"""Models that the tables of 000 compare: variants of a recipe, trained from several seeds and measured on one test set.
 
-A run is a variant trained from one seed, in a folder of its own; it resumes where it was stopped. What was measured is
-journalled. Both are found again by all that decides them, so tables share them and a stopped command goes on. Several
-processes may work on one folder: each claims what it does, and a claim ends with its process.
+All variants with a shape code share one mask code. Runs and measurements are kept by `latens.experiments.lab`, so tables
+share them and a stopped command continues.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import shutil
+import logging
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from latens.catalogue import recipe_of
 from latens.data.instances import check_classes
-from latens.errors import UsageError
-from latens.experiments.journal import Journal, claim
+from latens.data.source import Source, parse_source
+from latens.experiments.lab import Lab, digest
 from latens.hub import load_model
-from latens.systems.amodal.evaluate import digest, frozen_pictures, measure
-from latens.systems.amodal.predict import AmodalSegmenter, load
-from latens.systems.amodal.sources import Annotated, HeldOut, Nuclei, Source, source_of, together
-from latens.systems.amodal.trainable import common_classes
-from latens.systems.amodal.variants import VARIANTS, coded, configured, parameters, settings_of
-from latens.training.config import TrainConfig, override
-from latens.training.run import recipe_of, train
+from latens.settings import Count, Natural, settings, to_dict
+from latens.systems.amodal.config import AmodalConfig, HeadConfig
+from latens.systems.amodal.dataset import (
+    Annotated,
+    HeldOut,
+    Nuclei,
+    SampleSource,
+    common_classes,
+    concatenate,
+    open_source,
+)
+from latens.systems.amodal.evaluate import digest as image_digest
+from latens.systems.amodal.evaluate import frozen_images, measure
+from latens.systems.amodal.pipeline import AmodalRCNN
+from latens.systems.amodal.predict import NAME, AmodalSegmenter
+from latens.systems.amodal.recipes import AmodalTraining
 
-RESULTS, RUNS = "results.jsonl", "runs"
+logger = logging.getLogger(__name__)
+
 CODE_SEED = 0
 VALIDATIONS = 4  # of a run of the pipeline; the best weights are kept
-FINGERPRINT_SIZE = 96  # pixels of the held-out picture that tells data sets, and versions of a simulator, apart
+FINGERPRINT_SIZE = 96  # side of the held-out image that identifies data sets and versions of a simulator, pixels
+WIDEST = 1024
+
+Recipe = Literal["tiny", "cpu", "cpu_code", "cpu_fcn", "gpu", "paper"]
+Variant = Literal["fcn", "fcn-plain", "fcn-wide", "vq", "asn-fcn", "asn-vq", "vq-alone", "vq-refined"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How large an experiment is. 0 and "" leave a value to the recipe or the data."""
+@settings
+class AmodalScale:
+    """Size of an experiment. 0 and "" leave a value to the recipe or the data."""
 
-    recipe: str = "desk"  # of training; variants are put on top of it
-    code_recipe: str = "desk_code"  # of the mask code, which is trained beforehand, once for all rows
-    steps: int = 1500  # of the pipeline
-    code_steps: int = 0  # of the mask code
+    recipe: Recipe = "cpu"  # of training, which variants change
+    code_recipe: Recipe = "cpu_code"  # of the mask code, which is trained first, once for all rows
+    steps: Natural = 1500  # of the pipeline
+    code_steps: Natural = 0  # of the mask code
     code_from: str = ""  # a model folder whose mask code is taken instead
-    size: int = 128  # longer side of training pictures, pixels
-    batch: int = 8
-    seeds: int = 3
-    code_seeds: int = 5  # for `codebook`
-    pictures: int = 500  # test pictures, at most
-    side: int = 256  # their longer side, pixels
-    test: str = ""  # another data set that is tested on, whole; a word as for --data
-    rows: tuple[str, ...] = ()  # train and measure these variants only; the others are shown as far as they are done
+    size: Natural = 128  # longer side of training images, pixels
+    batch: Natural = 8  # images of a training step
+    seeds: Count = 3  # of every row
+    code_seeds: Count = 5  # of the mask code, for `codebook`
+    images: Count = 500  # largest number of test images
+    side: Count = 256  # their longer side, pixels
+    test: str = ""  # another data set to test on, whole; a word as for --data
+    rows: tuple[Variant, ...] = ()  # train and measure these variants only; others are shown where they are done
 
 
-SCALES: Mapping[str, Scale] = MappingProxyType(
+AmodalLab: TypeAlias = Lab[AmodalSegmenter, AmodalScale]
+
+SCALES: Mapping[str, AmodalScale] = MappingProxyType(
     {
-        "tiny": Scale(
+        "tiny": AmodalScale(
             recipe="tiny",
             code_recipe="tiny",
             steps=3,
             code_steps=6,
             size=64,
             batch=2,
-            seeds=2,
-            code_seeds=2,
-            pictures=3,
+            seeds=1,
+            code_seeds=1,
+            images=3,
             side=64,
         ),
-        "desk": Scale(),
-        "paper": Scale(recipe="paper", code_recipe="paper", steps=0, size=0, batch=0, pictures=10_000, side=500),
+        "cpu": AmodalScale(),
+        "paper": AmodalScale(recipe="paper", code_recipe="paper", steps=0, size=0, batch=0, images=10_000, side=500),
     }
 )
 
+# ----------------------------------------------------------------------------------------------------------- variants
+
+VARIANTS: Mapping[Variant, Callable[[HeadConfig], HeadConfig]] = MappingProxyType(
+    {
+        "fcn": partial(replace, mask="fcn", occlusion=False),
+        "fcn-plain": partial(replace, mask="fcn", occlusion=False, dense=0),
+        "fcn-wide": partial(replace, mask="fcn", occlusion=False, dense=0),
+        "vq": replace,
+        "asn-fcn": partial(replace, mask="fcn", occlusion=False, asn=True),
+        "asn-vq": partial(replace, asn=True),
+        "vq-alone": partial(replace, refine=False, occlusion=False),
+        "vq-refined": partial(replace, occlusion=False),
+    }
+)
+BASELINES: Mapping[Variant, tuple[Variant, Literal["dense", "channels"]]] = MappingProxyType(
+    {"fcn": ("vq", "dense"), "fcn-wide": ("vq", "channels"), "asn-fcn": ("asn-vq", "dense")}
+)
+"""Baselines, the variant that each equals in parameters, and the setting of its head that is widened for that."""
+
+
+def with_variant(config: AmodalTraining, variant: Variant) -> AmodalTraining:
+    """A training configuration as this variant. Baselines get as many parameters as the variant they are compared with."""
+    base = replace(config.model, classes=config.model.classes or ("object",))
+    model = _with_head(base, VARIANTS[variant])
+    if variant in BASELINES:
+        other, name = BASELINES[variant]
+        wanted = parameters(_with_head(base, VARIANTS[other]))
+        width = equal_width(model, name, wanted)
+        model = replace(model, head=_widened(model.head, name, width))
+    return replace(config, model=replace(model, classes=config.model.classes))
+
+
+def has_code(variant: Variant) -> bool:
+    """Whether a variant reads a mask code."""
+    return VARIANTS[variant](HeadConfig()).mask == "vq"
+
+
+def equal_width(baseline: AmodalConfig, name: Literal["dense", "channels"], wanted: int) -> int:
+    """The width of a part of the baseline's head that brings its parameters nearest to `wanted`; at most `WIDEST`."""
+
+    def size(width: int) -> int:
+        return parameters(replace(baseline, head=_widened(baseline.head, name, width)))
+
+    above = bisect_left(range(1, WIDEST), wanted, key=size) + 1
+    return min((max(above - 1, 1), above), key=lambda width: abs(size(width) - wanted))
+
+
+def _widened(head: HeadConfig, name: Literal["dense", "channels"], width: int) -> HeadConfig:
+    return replace(head, dense=width) if name == "dense" else replace(head, channels=width)
+
+
+def _with_head(model: AmodalConfig, change: Callable[[HeadConfig], HeadConfig]) -> AmodalConfig:
+    return replace(model, head=change(model.head))
+
+
+@lru_cache(maxsize=256)
+def parameters(config: AmodalConfig) -> int:
+    """All parameters of a model, those of its frozen mask code included; a model without classes counts as one of one class."""
+    sizes = replace(config, classes=config.classes or ("object",))
+    return sum(parameter.numel() for parameter in AmodalRCNN(sizes).parameters())
+
+
+# --------------------------------------------------------------------------------------------------------------- runs
+
 
 class Result(NamedTuple):
-    """One variant trained from one seed. `numbers` are those of an `EvaluationReport`; `seconds` is the time of training."""
+    """One variant trained from one seed."""
 
     variant: str
     seed: int
-    numbers: Mapping[str, float]
+    numbers: Mapping[str, float]  # of its evaluation
     parameters: int
-    seconds: float
-    digest: str  # of the test pictures
+    seconds: float  # of training
+    digest: str  # of the test images
 
 
-class Laboratory:
-    """Raises UsageError or InputError when the data cannot be used, or a row is not known."""
+class Comparison:
+    """Runs and measurements of variants on the data and at the scale of a laboratory.
 
-    def __init__(
-        self, words: Sequence[str], scale: Scale, out: Path, tell: Callable[[str], None], device: str = "auto"
-    ) -> None:
-        strange = sorted(set(scale.rows) - set(VARIANTS))
-        if strange:
-            raise UsageError(f"no row '{strange[0]}'", where="--set rows", hint=f"known: {', '.join(VARIANTS)}")
-        if scale.seeds < 1 or scale.code_seeds < 1 or scale.pictures < 1:
-            raise UsageError("seeds, code_seeds and pictures are at least 1", where="--set")
-        self.words, self.scale, self.out, self.tell, self.device = list(words), scale, out, tell, device
-        self.sources: list[Source] = [source_of(word) for word in words]
-        self.journal = Journal(out / RESULTS)
-        self.done: list[Result] = []  # what `results` has given
-        self.base, self.code_base = self._of_these_classes(scale.recipe), self._of_these_classes(scale.code_recipe)
-        self.test = together(self._test_sets())
-        self.fingerprint = [*self.words, *map(identity, self.sources)]
+    `default` are the sources without `--data`. Raises UsageError or InputError when the data cannot be used.
+    """
 
-    def _of_these_classes(self, recipe: str) -> TrainConfig:
-        config = recipe_of("amodal", recipe)
+    def __init__(self, lab: AmodalLab, default: Sequence[Source], scale: AmodalScale | None = None) -> None:
+        self.lab, self.scale = lab, scale or lab.scale
+        self.words = list(lab.sources or default)
+        self.sources = [open_source(word) for word in self.words]
+        self.base, self.code_base = self._of_these_classes(self.scale.recipe), self._of_these_classes(self.scale.code_recipe)
+        self.test = concatenate(self._test_sets())
+        self.identity = [identity(source) for source in self.sources]
+
+    def _of_these_classes(self, recipe: str) -> AmodalTraining:
+        config: AmodalTraining = recipe_of(NAME, recipe)
         return replace(config, model=replace(config.model, classes=common_classes(self.sources, config.model.classes)))
 
     def _test_sets(self) -> list[HeldOut]:
-        """The pictures that are tested on; a data set that was also trained on gives those that were not."""
+        """The test images; of a data set that was also trained on, those that were not."""
         scale = self.scale
         if not scale.test:
-            share = -(-scale.pictures // len(self.sources))
+            share = -(-scale.images // len(self.sources))
             return [source.held_out("test", share, scale.side) for source in self.sources]
-        source = source_of(scale.test)
+        source = open_source(parse_source(scale.test))
         if len(self.base.model.classes) > 1 or len(source.classes) > 1:
             check_classes(self.base.model.classes, source.classes, scale.test)
-        return [frozen_pictures(source, scale.pictures, scale.side)]
+        return [frozen_images(source, scale.images, scale.side)]
 
-    # ------------------------------------------------------------------------------------------------------- results
+    @property
+    def test_name(self) -> str:
+        """The words of the test images."""
+        return self.scale.test or " ".join(map(str, self.words))
 
-    def results(self, variants: Sequence[str]) -> list[Result]:
-        """What the scale asks for of these variants, trained and measured where it is missing; by variant and seed.
+    def results(self, variants: Sequence[Variant]) -> list[Result]:
+        """Results of these variants, by variant and seed, trained and measured where they are missing.
 
-        Work that another process has claimed is waited for at the end; if that process dies, it is done here.
+        Variants that `scale.rows` leaves out are given where they were made before.
         """
         wanted = [variant for variant in variants if not self.scale.rows or variant in self.scale.rows]
-        jobs = [(variant, seed) for seed in range(self.scale.seeds) for variant in wanted]
-        for wait in (False, True):
-            for variant, seed in jobs:
-                self._complete(variant, seed, wait=wait)
-        every = [self._recorded(self.key(variant, seed)) for variant in variants for seed in range(self.scale.seeds)]
-        self.done = [result for result in every if result is not None]
-        return self.done
+        seeds = range(self.scale.seeds)
+        self.lab.complete([partial(self._result, variant, seed) for seed in seeds for variant in wanted])
+        recorded = [self.lab.recorded(self.key(variant, seed)) for variant in variants for seed in seeds]
+        return [Result(**found[0]) for found in recorded if found is not None]
 
-    def _complete(self, variant: str, seed: int, *, wait: bool) -> None:
-        key = self.key(variant, seed)
-        if self._recorded(key) is not None:
-            return
-        folder = self.run_folder(variant, seed)
-        with claim(folder, wait=wait) as ours:
-            if not ours or self._recorded(key) is not None:
-                return
-            self._train(folder, self.scale.recipe, self.settings(variant, seed), f"{variant}, seed {seed}")
-            self.tell(f"{variant}, seed {seed}: measuring on {len(self.test)} pictures")
-            report = measure(self.model(folder), self.test_name, self.test, folder / "report", progress=self.tell)
-            found = Result(variant, seed, report.numbers, self.parameters(variant), seconds_of(folder), report.digest)
-            self.tell(f"{variant}, seed {seed}: AP {100 * report.numbers['AP']:.2f} %")
-            self.journal.append([{"key": key, **found._asdict()}])
-
-    def _recorded(self, key: str) -> Result | None:
-        for record in self.journal.read():  # read anew: another process may have done this meanwhile
-            if record.get("key") == key:
-                return Result(*(record[name] for name in Result._fields))
-        return None
-
-    # ---------------------------------------------------------------------------------------------------------- runs
+    def key(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """All that decides a result: the run and the test images."""
+        return {
+            "config": self.config(variant, seed),
+            "variant": variant,
+            "seed": seed,
+            "data": [*map(str, self.words), *self.identity],
+            "code": self.code_identity if has_code(variant) else "",
+            "test": [self.test_name, len(self.test), self.scale.side, self._first_digest],
+        }
 
     @cached_property
+    def _first_digest(self) -> str:
+        """Tells test sets of one name apart by their first image."""
+        return image_digest([self.test[0]])
+
+    def _result(self, variant: Variant, seed: int) -> Any:
+        return self.lab.once(self.key(variant, seed), partial(self._measure, variant, seed))
+
+    def _measure(self, variant: Variant, seed: int) -> dict[str, Any]:
+        config = self.config(variant, seed)
+        if has_code(variant):
+            config = replace(config, objective=replace(config.objective, code_from=str(self.shared_code())))
+        folder = self._train(config, f"{variant}-{seed}", [self.code_identity] if has_code(variant) else [])
+        logger.info("%s, seed %d: measuring on %d images", variant, seed, len(self.test))
+        found = measure(self.lab.open_model(folder), self.test, folder.parent / "report")
+        logger.info("%s, seed %d: AP %.2f %%", variant, seed, 100 * found.numbers["AP"])
+        size = parameters(config.model)
+        return Result(variant, seed, dict(found.numbers), size, seconds_of(folder.parent), found.digest)._asdict()
+
+    def config(self, variant: Variant, seed: int) -> AmodalTraining:
+        """The run of a row, but for the folder of the shared mask code."""
+        steps = self.scale.steps or self.base.run.steps - self.base.objective.code_steps
+        return with_variant(self._scaled(self.base, steps, seed, max(1, steps // VALIDATIONS)), variant)
+
+    def code_config(self, seed: int) -> AmodalTraining:
+        """The run that trains a mask code alone."""
+        steps = self.scale.code_steps or self.code_base.objective.code_steps
+        config = self._scaled(self.code_base, steps, seed, min(self.code_base.run.validate_every, steps))
+        return replace(config, objective=replace(config.objective, code_steps=steps))
+
+    def _scaled(self, base: AmodalTraining, steps: int, seed: int, every: int) -> AmodalTraining:
+        """A recipe with the length, seed, sizes and steps between validations of the scale."""
+        checkpoint = min(base.run.checkpoint_every, every)
+        return replace(
+            base,
+            model=replace(base.model, size=self.scale.size or base.model.size),
+            data=replace(base.data, batch=self.scale.batch or base.data.batch),
+            optim=replace(base.optim, warmup=min(base.optim.warmup, steps // 5)),
+            run=replace(base.run, steps=steps, seed=seed, validate_every=every, checkpoint_every=checkpoint, keep=1),
+        )
+
+    # ---------------------------------------------------------------------------------------------------- mask codes
+
     def shared_code(self) -> Path:
-        """The folder whose mask code all rows take: that of the setting, or one that is trained now or was before."""
+        """The model folder whose mask code all rows take: that of the scale, or one that is trained here."""
         return Path(self.scale.code_from) if self.scale.code_from else self.code(CODE_SEED)
 
     @cached_property
     def code_identity(self) -> str:
-        """Names the shared mask code without training it."""
-        return load_model(self.shared_code).sha256 if self.scale.code_from else _hash(self._code_parts(CODE_SEED))
+        """Identifies the shared mask code without training it."""
+        if self.scale.code_from:
+            return load_model(Path(self.scale.code_from)).sha256
+        return digest({"config": self.code_config(CODE_SEED), "data": [*map(str, self.words), *self.identity]})
 
     def code(self, seed: int) -> Path:
-        """The folder of a mask code trained on the data of this laboratory from a seed."""
-        folder = self.out / RUNS / f"code-{seed}-{_hash(self._code_parts(seed))[:8]}"
-        with claim(folder, wait=True):
-            self._train(folder, self.scale.code_recipe, self.code_settings(seed), f"mask code, seed {seed}")
-        return folder / "best"
+        """The model folder of a mask code trained from a seed."""
+        return self._train(self.code_config(seed), f"code-{seed}", [])
 
-    def model(self, folder: Path) -> AmodalSegmenter:
-        """The trained model of a run's folder."""
-        return load(folder / "best", device=self.device)
+    def _train(self, config: AmodalTraining, name: str, identity: Sequence[str]) -> Path:
+        return self.lab.trained(config, name=name, sources=self.words, identity=[*self.identity, *identity])
 
-    def _train(self, folder: Path, recipe: str, settings: Mapping[str, str], name: str) -> None:
-        """Starts or continues a run; what is finished stays as it is."""
-        if (folder / "done").is_file():
-            return
-        self.tell(f"training {name}")
-        train(
-            "amodal",
-            recipe=recipe,
-            data=[Path(word) for word in self.words],
-            run_dir=folder,
-            overrides=dict(settings),
-            resume=(folder / "checkpoints").is_dir(),
-            device=self.device,
+    def facts(self, results: Sequence[Result] = ()) -> dict[str, Any]:
+        """Data, scale and results, for machines."""
+        runs = [result._asdict() for result in results]
+        return {"data": [*map(str, self.words)], "recipe": self.lab.recipe, "scale": to_dict(self.scale), "runs": runs}
+
+    def about(self, results: Sequence[Result] = ()) -> str:
+        """Data and scale in a sentence."""
+        size = self.scale.size or self.base.model.size
+        digests = {result.digest[:12] for result in results}
+        named = f" (test set {', '.join(sorted(digests))})" if digests else ""
+        return (
+            f"Trained on {' and '.join(map(str, self.words))} by recipe {self.scale.recipe}, images of {size} pixels; "
+            f"tested on {len(self.test)} images of {self.scale.side} pixels of {self.test_name}{named}."
         )
-        (folder / "done").touch()
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
-
-    def settings(self, variant: str, seed: int) -> dict[str, str]:
-        """All that makes the recipe of the scale the run of a row. Trains the shared mask code if the row needs it."""
-        code = {"objective.code_from": str(self.shared_code)} if coded(variant) else {}
-        return self._row_settings(variant, seed) | code
-
-    def _row_settings(self, variant: str, seed: int) -> dict[str, str]:
-        steps = self.scale.steps or self.base.run.steps - self.base.objective.code_steps
-        return self._common(self.base, steps, seed, max(1, steps // VALIDATIONS)) | self.head(variant)
-
-    def code_settings(self, seed: int) -> dict[str, str]:
-        """Of a run that trains a mask code alone."""
-        steps = self.scale.code_steps or self.code_base.objective.code_steps
-        every = min(self.code_base.run.validate_every, steps)
-        return self._common(self.code_base, steps, seed, every) | {"objective.code_steps": str(steps)}
-
-    def _common(self, base: TrainConfig, steps: int, seed: int, every: int) -> dict[str, str]:
-        """What the scale changes of a recipe: length, seed, steps between validations, sizes."""
-        settings = {
-            "run.steps": str(steps),
-            "run.seed": str(seed),
-            "run.validate_every": str(every),
-            "run.checkpoint_every": str(min(base.run.checkpoint_every, every)),
-            "run.keep": "1",
-            "optim.warmup": str(min(base.optim.warmup, steps // 5)),
-        }
-        for name, value in (("model.size", self.scale.size), ("data.batch", self.scale.batch)):
-            settings |= {name: str(value)} if value else {}
-        return settings
-
-    def head(self, variant: str) -> dict[str, str]:
-        """The settings of a variant at this scale."""
-        return settings_of(variant, self.base.model)
-
-    def parameters(self, variant: str) -> int:
-        """Parameters of a variant, those of its mask code included."""
-        return parameters(configured(self.head(variant), self.base.model))
-
-    def run_folder(self, variant: str, seed: int) -> Path:
-        return self.out / RUNS / f"{variant}-{seed}-{_hash(self._run_parts(variant, seed))[:8]}"
-
-    # ---------------------------------------------------------------------------------------------------------- names
-
-    @property
-    def test_name(self) -> str:
-        """The words of the test pictures."""
-        return self.scale.test or " ".join(self.words)
-
-    @cached_property
-    def test_digest(self) -> str:
-        """Tells test sets of one name apart by their first picture."""
-        return digest([self.test[0]])
-
-    def key(self, variant: str, seed: int) -> str:
-        """Names a result by all that decides it: the run, and the test pictures."""
-        test = [self.test_name, len(self.test), self.scale.side, self.test_digest]
-        return _hash([self._run_parts(variant, seed), *test])
-
-    def _run_parts(self, variant: str, seed: int) -> list[object]:
-        config = dataclasses.asdict(override(self.base, self._row_settings(variant, seed)))
-        return [config, self.fingerprint, self.code_identity if coded(variant) else ""]
-
-    def _code_parts(self, seed: int) -> list[object]:
-        return [dataclasses.asdict(override(self.code_base, self.code_settings(seed))), self.fingerprint]
 
 
-def identity(source: Source) -> str:
-    """Tells data sets of one name apart, before and after pictures were added, say, and versions of a simulator."""
-    example = source.held_out("validation", 1, FINGERPRINT_SIZE)
-    parts = [digest(example)]
+def identity(source: SampleSource) -> str:
+    """Tells data sets of one name apart (before and after images were added), and versions of a simulator."""
+    parts = [image_digest(source.held_out("validation", 1, FINGERPRINT_SIZE))]
     if isinstance(source, Annotated):
         parts.append(hashlib.sha256(repr(source.collection.scenes).encode()).hexdigest())
     if isinstance(source, Nuclei):
         parts += [each.name for each in source.train]
-    return _hash(parts)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
 def seconds_of(run: Path) -> float:
@@ -278,7 +314,3 @@ def seconds_of(run: Path) -> float:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [record for record in records if record["kind"] == "train"][-1]
     return float(last["step"] / last["steps_per_second"])
-
-
-def _hash(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]

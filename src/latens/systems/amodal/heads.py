@@ -1,25 +1,29 @@
-"""Heads of the pipeline (000, Figs. 3 and 4): the occlusion branch, the shape-code module, and the baselines' mask heads.
+"""Heads of the pipeline (000, Figs. 3 and 4): region features, occlusion branch, shape-code module, the baselines' mask heads.
 
-Letters: B pictures, R regions of interest, F feature channels, C classes, K codewords, M code grid, S side of a decoded mask,
+Letters: B images, R regions of interest, F feature channels, C classes, K codewords, M code grid, S side of a decoded mask,
 N side of a refined mask. Region features are 14 x 14 for masks and 7 x 7 for boxes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from latens.nn.init import small
 from latens.shapes import Float
-from latens.systems.amodal.config import HeadConfig, MaskCodeConfig
+from latens.systems.amodal.config import REGION, HeadConfig, MaskCodeConfig
 from latens.systems.amodal.model import MaskAutoencoder
 
-REGION = 14  # side of the region features of masks
-BOX_REGION = 7  # and of boxes
+BOX_REGION = 7  # side of the region features of boxes; those of masks are REGION x REGION
+SAMPLES = 2  # sampling points per cell and direction
+CANONICAL = 224  # side of a box that belongs to the map of stride 16 (Lin et al. 2017, Eq. 1)
+LARGEST_DENSE = 128  # sides of a map up to which matrix products win on a processor
 
 
 class MaskPrediction(NamedTuple):
@@ -42,11 +46,8 @@ def enlarge(channels_in: int, channels: int) -> nn.Sequential:
 
 
 def enlargements(channels: int, resolution: int) -> nn.Sequential:
-    """From 14 x 14 to N x N. Raises ValueError when N is not 14 times a power of two."""
-    ratio = resolution // REGION
-    if ratio < 1 or resolution != REGION * ratio or ratio & (ratio - 1):
-        raise ValueError(f"a mask of {resolution} is no power of two times {REGION}")
-    return nn.Sequential(*(enlarge(channels, channels) for _ in range(ratio.bit_length() - 1)))
+    """From 14 x 14 to N x N; N is 14 times a power of two."""
+    return nn.Sequential(*(enlarge(channels, channels) for _ in range((resolution // REGION).bit_length() - 1)))
 
 
 class OcclusionBranch(nn.Module):
@@ -199,3 +200,59 @@ class MultiLevelCoding(nn.Module):
         coded = self.enlarge(torch.cat((self.box(box_region), occlusion), dim=1))
         joined: Tensor = self.join(torch.cat((region, coded), dim=1))
         return joined
+
+
+# --------------------------------------------------------------------------------------------------- region features
+
+
+def pool_regions(
+    pyramid: Sequence[Float[Tensor, "B F h w"]], strides: Sequence[int], boxes: Sequence[Float[Tensor, "n 4"]], size: int
+) -> Float[Tensor, "R F S S"]:
+    """Features of regions by bilinear sampling (RoIAlign, He et al. 2017), from the map that fits the size of each box.
+
+    There is no half-pixel shift as in older implementations.
+    `strides` are 4, 8, 16, 32; `boxes` are (x0, y0, x1, y1) in pixels of the image, one tensor per image.
+    """
+    flat = torch.cat([F.pad(part, (1, 0), value=float(index)) for index, part in enumerate(boxes)])
+    extent = (flat[:, 3:] - flat[:, 1:3]).clamp(min=1e-3).prod(dim=1).sqrt()
+    level = (4 + torch.log2(extent / CANONICAL + 1e-6)).floor().clamp(2, 5).long() - 2
+    parts, places = [], []
+    for index, stride in enumerate(strides):
+        chosen = (level == index).nonzero()[:, 0]
+        if len(chosen):
+            parts.append(align(pyramid[index], flat[chosen], size, 1 / stride))
+            places.append(chosen)
+    if not parts:
+        return pyramid[0].new_zeros(0, pyramid[0].shape[1], size, size)
+    return torch.cat(parts)[torch.cat(places).argsort()]
+
+
+def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size: int, scale: float) -> Float[Tensor, "R F S S"]:
+    """`torchvision.ops.roi_align(..., sampling_ratio=2, aligned=True)`; boxes are (image, x0, y0, x1, y1), sorted by image.
+
+    Sampling is separable, so small maps on a processor go through two matrix products, whose backward pass is many times
+    faster than the scattered sums of torchvision's.
+    """
+    height, width = features.shape[2:]
+    if features.device.type != "cpu" or max(height, width) > LARGEST_DENSE:
+        pooled: Tensor = roi_align(features.float(), boxes, size, scale, SAMPLES, aligned=True)
+        return pooled
+    rows = _weights(boxes[:, 2], boxes[:, 4], size, scale, height)
+    columns = _weights(boxes[:, 1], boxes[:, 3], size, scale, width)
+    counts = torch.bincount(boxes[:, 0].long(), minlength=len(features)).tolist()
+    parts = []
+    for maps, row, column in zip(features, torch.split(rows, counts), torch.split(columns, counts), strict=True):
+        flat = maps.permute(1, 2, 0)  # (h, w, F)
+        tall = (row.flatten(0, 1) @ flat.reshape(height, -1)).view(-1, size, width, flat.shape[2])
+        parts.append(column[:, None] @ tall)
+    return torch.cat(parts).permute(0, 3, 1, 2)
+
+
+def _weights(start: Tensor, end: Tensor, size: int, scale: float, length: int) -> Float[Tensor, "R S length"]:
+    """How much of every pixel along one direction enters every cell of a region."""
+    step = (torch.arange(size * SAMPLES, device=start.device) + 0.5) / (size * SAMPLES)
+    place = start[:, None] * scale - 0.5 + step * ((end - start)[:, None] * scale)
+    inside = (place >= -1) & (place <= length)
+    pixels = torch.arange(length, device=start.device, dtype=place.dtype)
+    near = (1 - (place.clamp(0, length - 1)[:, :, None] - pixels).abs()).clamp(min=0) * inside[:, :, None]
+    return near.view(-1, size, SAMPLES, length).mean(dim=2)

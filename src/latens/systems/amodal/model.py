@@ -1,4 +1,4 @@
-"""Vector-quantised autoencoder of object masks (000, section 3, Fig. 2).
+"""Vector-quantized autoencoder of object masks (000, section 3, Fig. 2).
 
     mask --encoder--> e --quantizer--> e_hat --decoder--> mask
                           |
@@ -59,19 +59,11 @@ class MaskAutoencoder(nn.Module):
         return logits
 
 
-def levels(config: MaskCodeConfig) -> int:
-    """Number of halvings from the mask to the grid. Raises ValueError when S is not M times a power of two above 1."""
-    ratio = config.size // config.grid
-    if config.size != config.grid * ratio or ratio < 2 or ratio & (ratio - 1):
-        raise ValueError(f"a mask of {config.size} is no power of two times a grid of {config.grid}")
-    return ratio.bit_length() - 1
-
-
 def mask_encoder(config: MaskCodeConfig) -> nn.Sequential:
     """Every halving folds 2 x 2 pixels into channels and convolves them."""
     c = config.channels
     layers: list[nn.Module] = [fold(1, c), Residual(c)]
-    for _ in range(levels(config) - 1):
+    for _ in range(config.halvings - 1):
         layers += [nn.LeakyReLU(), fold(c, 2 * config.channels), Residual(2 * config.channels)]
         c = 2 * config.channels
     return nn.Sequential(*layers, nn.LeakyReLU(), nn.Conv2d(c, config.width, 1))
@@ -79,7 +71,7 @@ def mask_encoder(config: MaskCodeConfig) -> nn.Sequential:
 
 def mask_decoder(config: MaskCodeConfig) -> nn.Sequential:
     """The encoder, mirrored."""
-    steps = levels(config) - 1
+    steps = config.halvings - 1
     c = 2 * config.channels if steps else config.channels
     layers: list[nn.Module] = [nn.Conv2d(config.width, c, 1), Residual(c)]
     for step in range(steps):

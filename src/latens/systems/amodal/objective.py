@@ -1,8 +1,7 @@
-"""What is minimised: Eq. 1 for the mask code in the first steps, then the sum of section 4.3 with the code frozen."""
+"""Training losses: Eq. 1 for the mask code in the first steps, then the sum of section 4.3 with the code frozen."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,14 +12,16 @@ from torch import Tensor, nn
 from latens.codes.vq import usage
 from latens.data.instances import Layers
 from latens.data.masks import boxes_of, crop
+from latens.data.tensors import to_pixels
 from latens.metrics.instances import Quality
+from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.amodal.config import LossConfig
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode, code_loss
+from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Regions, Training, Truth
-from latens.systems.amodal.predict import SURE, ordered, paste_each
-from latens.training.objective import Export, Step
+from latens.training.objective import Export, Group, Step
 
 HIDDEN = 0.05  # hidden fraction from which ASN calls an object occluded
 ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
@@ -29,22 +30,26 @@ ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
 class AmodalObjective:
     """Two stages in one run: up to `code_steps` the mask code, then the pipeline that reads and decodes it."""
 
-    optimizers: Mapping[str, tuple[str, ...]]
+    optimizers: Mapping[str, Sequence[Group]]
 
     def __init__(self, config: LossConfig, model: AmodalRCNN, code_steps: int) -> None:
         self.config = config
         self.code_steps = code_steps
         parts = [name for name, _ in model.named_children() if name != "code"]
-        self.optimizers = {"model": tuple(f"{name}." for name in parts)}
+        self.optimizers = {"model": [Group(tuple(f"{name}." for name in parts))]}
         if code_steps:
-            self.optimizers = {"code": ("code.",), **self.optimizers}
+            self.optimizers = {"code": [Group(("code.",))], **self.optimizers}
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         code: MaskAutoencoder | None = getattr(getattr(model, "module", model), "code", None)
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if code is not None and not together:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if code is not None and not distributed:
             code.requires_grad_(step < self.code_steps)
-        rest = idle(model) if together else torch.zeros((), device=batch["image" if "image" in batch else "crops"].device)
+        rest = (
+            zero_from_all_parameters(model)
+            if distributed
+            else torch.zeros((), device=batch["image" if "image" in batch else "crops"].device)
+        )
         if code is not None and step < self.code_steps:
             found_code: MaskCode = model(batch["crops"], None)
             update = self.code_step(found_code, batch["crops"], code)
@@ -82,9 +87,9 @@ class AmodalObjective:
         return terms
 
     def validate(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """1 - panoptic quality of the sure objects, and how well the code reconstructs the true masks.
+        """1 - panoptic quality of objects above SCORE_THRESHOLD, and IoU of true masks with their reconstruction by the code.
 
-        While nothing is found yet the loss is 1 plus what the code loses, so that the best weights of its stage are kept.
+        While no object is found the loss is 1 plus 1 - that IoU, so that the best weights of the first stage are kept.
         """
         quality, ious, indices = Quality(), [], []
         for batch in batches:
@@ -106,13 +111,13 @@ class AmodalObjective:
                 numbers["loss"] += 1 - numbers["code_iou"]
         return numbers
 
-    def pictures(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Up to four held-out pictures with what is found now, above those with the truth."""
+    def images(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+        """Up to four held-out images with the objects found, above the same images with the truth."""
         batch = {name: tensor.cpu() for name, tensor in batches[0].items()}
         found = model.detect(batches[0]["image"])
         columns = []
         for index in range(min(4, len(found))):
-            pixels = batch["image"][index].permute(1, 2, 0).mul(255).round().byte().numpy()
+            pixels = to_pixels(batch["image"][index])
             own = (batch["owner"] == index).numpy()
             amodal, visible = batch["amodal"].numpy()[own] > 0, batch["visible"].numpy()[own] > 0
             label = batch["label"].numpy()[own]
@@ -124,11 +129,11 @@ class AmodalObjective:
     def export(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the sizes with the classes of the data filled in."""
         weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
-        return Export(weights, {}, {"model": dataclasses.asdict(model.config)})
+        return Export(weights, {}, {"model": to_dict(model.config)})
 
 
-def idle(model: nn.Module) -> Float[Tensor, ""]:
-    """Zero, by way of every parameter: processes that train together wait for a gradient of each, in either stage."""
+def zero_from_all_parameters(model: nn.Module) -> Float[Tensor, ""]:
+    """Zero as a function of every parameter: distributed training waits for a gradient of each, in both stages."""
     return 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
 
 
@@ -137,18 +142,18 @@ def truth_of(batch: dict[str, Tensor]) -> Truth:
 
 
 def found_layers(found: Detections, size: tuple[int, int]) -> Layers:
-    """Dense masks of the sure objects at a size (H, W), as `AmodalSegmenter` makes them."""
-    kept = found.scores >= SURE
-    amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SURE
+    """Dense masks of the objects above SCORE_THRESHOLD at a size (H, W), as `AmodalSegmenter` makes them."""
+    kept = found.scores >= SCORE_THRESHOLD
+    amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SCORE_THRESHOLD
     visible = paste_each(found.visible[kept], found.boxes[kept], size)
     return ordered(amodal, visible, found.scores[kept].cpu().numpy(), found.label[kept].cpu().numpy())
 
 
-def occlusion_loss(logits: Sequence[Float[Tensor, "B h w"]], truth: Truth, pictures: int) -> Float[Tensor, ""]:
+def occlusion_loss(logits: Sequence[Float[Tensor, "B h w"]], truth: Truth, images: int) -> Float[Tensor, ""]:
     """L_o of Eq. 2 as a mean over pixels and levels; the label of a pixel of a level is the occluded share of its area."""
     hidden = truth.amodal * (1 - truth.visible)
     height, width = truth.amodal.shape[1:]
-    target = hidden.new_zeros(pictures, height, width).index_add_(0, truth.owner, hidden).clamp(max=1)
+    target = hidden.new_zeros(images, height, width).index_add_(0, truth.owner, hidden).clamp(max=1)
     losses = []
     for level in logits:
         share = F.interpolate(target[:, None], level.shape[1:], mode="area")[:, 0]

@@ -1,10 +1,41 @@
-"""Who lies in front: an order of all objects from predictions of what is visible of each."""
+"""From the grids that the network predicts to ordered objects: masks at full size, depth order, visible parts."""
 
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
+from latens.data.instances import Layers, paint
+from latens.data.masks import paste
 from latens.shapes import Bool, Float, Int
+
+SCORE_THRESHOLD = 0.5  # score from which an object counts, and probability from which a pixel belongs to a mask
+
+
+def paste_each(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> np.ndarray:
+    """As `latens.data.masks.paste`, computed on the window of each box; (N, H, W) float32."""
+    height, width = size
+    whole = np.zeros((len(grids), height, width), dtype=np.float32)
+    for index, (grid, box) in enumerate(zip(grids.float(), boxes, strict=True)):
+        x0, y0 = (max(0, int(value) - 1) for value in box[:2].tolist())
+        x1, y1 = min(width, int(box[2]) + 2), min(height, int(box[3]) + 2)
+        if x1 > x0 and y1 > y0:
+            shifted = box - box.new_tensor([x0, y0, x0, y0])
+            whole[index, y0:y1, x0:x1] = paste(grid[None], shifted[None], (y1 - y0, x1 - x0))[0].cpu().numpy()
+    return whole
+
+
+def ordered(amodal: np.ndarray, visible: np.ndarray, scores: np.ndarray, label: np.ndarray) -> Layers:
+    """Order and visible masks: the painter's rule among confident objects; the others hide nothing and go behind."""
+    confident = np.flatnonzero(scores >= SCORE_THRESHOLD)
+    rest = np.flatnonzero(scores < SCORE_THRESHOLD)
+    layer = np.empty(len(scores), dtype=np.int64)
+    layer[confident] = layers_of(front_margins(amodal[confident], visible[confident]))
+    layer[rest] = len(confident) + np.arange(len(rest))
+    seen = amodal & (visible > SCORE_THRESHOLD)
+    if len(confident):
+        seen[confident] = paint(amodal[confident], layer[confident]).visible
+    return Layers(amodal, seen, layer, label)
 
 
 def front_margins(amodal: Bool[np.ndarray, "N H W"], visible: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N N"]:

@@ -1,10 +1,10 @@
-"""What is written for a segmented file: COCO JSON, overlay, tables, a stack of masks, and ROIs for Fiji.
+"""Output files of a segmented file: COCO JSON, overlay, tables, a stack of masks, and ROIs for Fiji.
 
 For out/embryo.json, which is finished last and marks the file as done:
 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
     embryo.cells.csv     one line a cell
-    embryo.frames.csv    one line a picture: count, symmetry
+    embryo.frames.csv    one line an image: count, symmetry
     embryo.masks.tif     one page a cell, frame after frame, in the order of the table
     embryo.rois.zip      ImageJ ROIs, where the extra `micro` is installed
 
@@ -17,6 +17,7 @@ import csv
 import importlib.util
 import io
 import json
+import logging
 import math
 import shutil
 import tempfile
@@ -38,6 +39,8 @@ from latens.metrics.instances import diameter, symmetry
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import Segmentation
 
+logger = logging.getLogger(__name__)
+
 CELL_COLUMNS = (
     "picture", "frame", "cell", "class", "score", "layer", "area_px", "diameter_px", "centroid_x", "centroid_y", "eccentricity",
     "hidden",
@@ -48,7 +51,7 @@ BIG = 2**32 - 2**28  # bytes of pixels from which overlays need 64-bit offsets
 
 
 class Frame(NamedTuple):
-    """A picture and what was found in it."""
+    """An image and its objects."""
 
     pixels: np.ndarray  # (H, W, 3) uint8
     found: Segmentation
@@ -59,6 +62,7 @@ class Written(NamedTuple):
 
     files: list[Path]
     objects: list[int]
+    left_out: tuple[str, ...] = ()  # kinds of files that need a package that is not installed
 
 
 def write_outputs(
@@ -78,7 +82,7 @@ def write_outputs(
             objects.append(len(frame.found))
         if not objects:
             raise ValueError("there is no frame to write")
-    return Written([*files.paths[1:], files.paths[0]], objects)
+    return Written([*files.paths[1:], files.paths[0]], objects, files.left_out)
 
 
 class _Files:
@@ -93,6 +97,7 @@ class _Files:
         self._overlays: StackWriter | None = None
         self._archive: zipfile.ZipFile | None = None
         self.paths: list[Path] = []
+        self.left_out: tuple[str, ...] = ()
         self._json = self._open(output)
         self._cells, self._frames = self._open_beside("cells.csv"), self._open_beside("frames.csv")
         self._drawn = self._open_beside("overlay.png" if count == 1 else "overlay.tif")
@@ -134,6 +139,9 @@ class _Files:
             if importlib.util.find_spec("roifile") is not None:
                 file = self._open_beside("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
+            else:
+                self.left_out = ("ROIs",)
+                logger.warning("%s: no ROIs for Fiji were written; pip install 'latens[micro]'", self._source)
         for mask in frame.found.layers.amodal:
             self._masks.write(mask.astype(np.uint8) * 255)
         if self._archive is not None:

@@ -4,9 +4,9 @@
                                                               |                          |
                                                               `--> region features <-----' -> amodal and visible mask
 
-Everything that a table of the paper varies is a setting of `HeadConfig`. All pictures of a batch have one size.
+Everything that a table of the paper varies is a setting of `HeadConfig`. All images of a batch have one size.
 
-Letters: B pictures, H W picture (multiples of 32), T objects of the batch, R regions, C classes, N side of a mask.
+Letters: B images, H W image (multiples of 32), T objects of the batch, R regions, C classes, N side of a mask.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from latens.data.masks import boxes_of, crop
 from latens.nn.resnet import SlimResNet, Staged, norm
 from latens.shapes import Float, Int
-from latens.systems.amodal.config import AmodalConfig, BackboneConfig
+from latens.systems.amodal.config import REGION, AmodalConfig, BackboneConfig
 from latens.systems.amodal.heads import (
     BOX_REGION,
-    REGION,
     FcnHead,
     MaskPrediction,
     MultiLevelCoding,
@@ -39,27 +38,26 @@ from latens.systems.amodal.heads import (
     OcclusionClassifier,
     ShapeCodeModule,
     VisibleHead,
+    pool_regions,
 )
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode
-from latens.systems.amodal.regions import pool_regions
 
 STRIDES = (4, 8, 16, 32)  # of the maps that regions are pooled from
-STRIDE = 32  # sides of a picture are multiples of this
 VISIBLE_GRID = 28
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
 class Truth(NamedTuple):
-    """Objects of a batch of pictures, one after the other."""
+    """Objects of a batch of images, one after the other."""
 
-    owner: Int[Tensor, "T"]  # picture, 0..B-1
+    owner: Int[Tensor, "T"]  # image, 0..B-1
     label: Int[Tensor, "T"]  # 0..C-1
     amodal: Float[Tensor, "T H W"]
     visible: Float[Tensor, "T H W"]
 
 
 class Regions(NamedTuple):
-    """What the mask losses compare: predictions for sampled proposals, and the object each belongs to."""
+    """Inputs of the mask losses: predictions for sampled proposals, and targets from the object each belongs to."""
 
     boxes: Float[Tensor, "R 4"]
     label: Int[Tensor, "R"]
@@ -73,7 +71,7 @@ class Regions(NamedTuple):
 
 
 class Training(NamedTuple):
-    """All that the objective needs of one batch."""
+    """Outputs of the model on one training batch, from which the objective takes its losses."""
 
     proposal_loss: Float[Tensor, ""]  # L_p
     detection_loss: Float[Tensor, ""]  # L_d
@@ -82,9 +80,9 @@ class Training(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Objects found in one picture, the surest first. Masks are probabilities on the grid of their box."""
+    """Objects found in one image, by falling score. Masks are probabilities on the grid of their box."""
 
-    boxes: Float[Tensor, "R 4"]  # x0, y0, x1, y1 in pixels of the network's picture
+    boxes: Float[Tensor, "R 4"]  # x0, y0, x1, y1 in pixels of the network's image
     scores: Float[Tensor, "R"]
     label: Int[Tensor, "R"]  # 0..C-1
     mask: Float[Tensor, "R N N"]
@@ -124,7 +122,7 @@ class AmodalRCNN(nn.Module):
         self.std: Tensor
 
     def forward(self, image: Float[Tensor, "B 3 H W"], truth: Truth | None) -> Training | MaskCode:
-        """One training pass over pictures in [0, 1]; without truth, `image` is masks (B, 1, S, S) for the mask code."""
+        """One training pass over images in [0, 1]; without truth, `image` is masks (B, 1, S, S) for the mask code."""
         if truth is None:
             assert self.code is not None
             return self.code(image)
@@ -141,7 +139,7 @@ class AmodalRCNN(nn.Module):
 
     @torch.no_grad()
     def detect(self, image: Float[Tensor, "B 3 H W"]) -> list[Detections]:
-        """Objects of pictures in [0, 1]."""
+        """Objects of images in [0, 1]."""
         pyramid, _ = self.pyramid(image)
         proposals, _ = self.rpn(*self._for_torchvision(image, pyramid))
         hidden = self.box_head(pool_regions(pyramid, STRIDES, proposals, BOX_REGION))
@@ -163,7 +161,7 @@ class AmodalRCNN(nn.Module):
         return joined, [level.float() for level in logits]
 
     def segment(self, pyramid: Sequence[Tensor], boxes: list[Tensor]) -> tuple[MaskPrediction, Tensor, Tensor | None]:
-        """Logits of amodal and visible masks for boxes of every picture, and ASN's logit of "hidden in part"."""
+        """Logits of amodal and visible masks for boxes of every image, and ASN's logit of "hidden in part"."""
         region = pool_regions(pyramid, STRIDES, boxes, REGION)
         hidden = None
         if self.classifier is not None and self.coding is not None:
@@ -231,11 +229,9 @@ class Backbone(nn.Module):
         if config.kind == "slim":
             self.body: nn.Module = SlimResNet(config.width)
             channels = [config.width, 2 * config.width, 4 * config.width, 8 * config.width]
-        elif config.kind == "resnet50":
+        else:
             self.body = ResNet50()
             channels = [256, 512, 1024, 2048]
-        else:
-            raise ValueError(f"no backbone '{config.kind}'")
         self.fpn = FeaturePyramidNetwork(channels, config.pyramid, LastLevelMaxPool())
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
@@ -244,7 +240,7 @@ class Backbone(nn.Module):
 
 
 class ResNet50(Staged):
-    """The stages of torchvision's ResNet-50, from scratch, with group normalisation."""
+    """The stages of torchvision's ResNet-50, from scratch, with group normalization."""
 
     def __init__(self) -> None:
         super().__init__()

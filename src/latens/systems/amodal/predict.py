@@ -1,11 +1,10 @@
-"""The segmenter a user holds: pictures in, whole objects out, hidden parts included."""
+"""The amodal segmenter: an image in, whole objects out, hidden parts included."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,31 +13,22 @@ from torch import Tensor
 
 from latens.catalogue import MODELS
 from latens.data.images import ImageLike, Picture, read_picture
-from latens.data.instances import Layers, Scene, paint, scene_of
-from latens.data.masks import paste
+from latens.data.instances import Layers, Scene, scene_of
 from latens.data.stacks import read_frame, read_frames, stretch
-from latens.errors import ModelError, ModelMissing
-from latens.hub import load_model, locate
+from latens.data.tensors import to_tensor
+from latens.hub import load_network, locate
 from latens.inference.device import choose_device, transform_precision
 from latens.shapes import Float, Int, UInt8
-from latens.systems.amodal.config import (
-    AmodalConfig,
-    BackboneConfig,
-    DetectorConfig,
-    HeadConfig,
-    MaskCodeConfig,
-)
-from latens.systems.amodal.dataset import to_tensor
-from latens.systems.amodal.order import front_margins, layers_of
-from latens.systems.amodal.pipeline import STRIDE, AmodalRCNN, Detections
+from latens.systems.amodal.config import STRIDE, AmodalConfig
+from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
+from latens.systems.amodal.pipeline import AmodalRCNN, Detections
 
 NAME = "amodal"
-SURE = 0.5  # score from which an object counts, and probability from which a pixel does
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """The objects of one picture, the surest first. `layers` has dense masks in the size of the picture, 0 in front."""
+    """The objects of one image, by falling score. `layers` has dense masks in the size of the image, layer 0 in front."""
 
     layers: Layers
     scores: Float[np.ndarray, "N"]
@@ -54,35 +44,37 @@ class Segmentation:
 
 
 class AmodalSegmenter:
-    """Finds objects, completes what is hidden of them, and says who is in front. Pictures have any size."""
+    """Finds objects, completes their hidden parts, and gives their depth order. Images have any size."""
 
     def __init__(self, model: AmodalRCNN, *, name: str, sha256: str, device: torch.device) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.name = name
         self.device = device
-        self.model_id = sha256[:16]
+        self.model_id = sha256
         self.precision = transform_precision(device)
-        self.trained_on = next((known.trained_on for known in MODELS.values() if known.sha256 == sha256), None)  # in the box
+        self.trained_on = next(
+            (known.trained_on for known in MODELS.values() if known.sha256 == sha256), None
+        )  # a bundled model
         self.classes = model.config.classes
 
-    def segment(self, image: ImageLike | Picture, *, least_score: float = SURE) -> Segmentation:
-        """The objects of one picture with a score of at least `least_score`; of a TIFF stack, those of its first page.
+    def segment(self, image: ImageLike | Picture, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
+        """The objects of one image with a score of at least `least_score`; of a TIFF stack, those of its first page.
 
-        Grey files and arrays of 16 bits are stretched to their own range, as `latens segment` does.
-        Raises InputError for what is no picture, LimitExceeded for one that is too large.
+        Gray files and arrays of 16 bits are stretched to their own range, as `latens segment` does.
+        Raises InputError for what is no image, LimitExceeded for one that is too large.
         """
         return self.segment_pixels(pixels_of(image), least_score=least_score)
 
-    def segment_frames(self, path: Path, *, least_score: float = SURE) -> Iterator[tuple[np.ndarray, Segmentation]]:
-        """Every frame of a TIFF stack, or the one picture of another file, as (H, W, 3) bytes with its objects."""
+    def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, Segmentation]]:
+        """Every frame of a TIFF stack, or the one image of another file, as (H, W, 3) bytes with its objects."""
         for pixels in read_frames(path):
             yield pixels, self.segment_pixels(pixels, least_score=least_score)
 
     @torch.no_grad()
-    def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SURE) -> Segmentation:
-        """The objects of a picture given as bytes."""
+    def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
+        """The objects of an image given as bytes."""
         height, width = pixels.shape[:2]
-        small, scale = network_picture(pixels, self.model.config.size)
+        small, scale = network_image(pixels, self.model.config.size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             (found,) = self.model.detect(small.to(self.device))
         return self._finish(found, scale, (height, width), least_score)
@@ -90,7 +82,7 @@ class AmodalSegmenter:
     def _finish(self, found: Detections, scale: tuple[float, float], size: tuple[int, int], least_score: float) -> Segmentation:
         kept = found.scores >= least_score
         boxes = found.boxes[kept].float() / torch.tensor([*scale, *scale], device=found.boxes.device)
-        amodal = paste_each(found.mask[kept], boxes, size) > SURE
+        amodal = paste_each(found.mask[kept], boxes, size) > SCORE_THRESHOLD
         visible = paste_each(found.visible[kept], boxes, size)
         scores = found.scores[kept].float().cpu().numpy()
         label = found.label[kept].cpu().numpy()
@@ -102,7 +94,7 @@ class AmodalSegmenter:
 
 
 def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture from anywhere as bytes."""
+    """An image of any accepted kind as bytes."""
     if isinstance(image, Picture):
         return image.pixels
     if isinstance(image, str | Path):
@@ -112,69 +104,19 @@ def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
     return read_picture(image).pixels
 
 
-def ordered(amodal: np.ndarray, visible: np.ndarray, scores: np.ndarray, label: np.ndarray) -> Layers:
-    """Order and visible masks: the painter's rule among sure objects; what is unsure hides nothing, and goes behind."""
-    sure = np.flatnonzero(scores >= SURE)
-    rest = np.flatnonzero(scores < SURE)
-    layer = np.empty(len(scores), dtype=np.int64)
-    layer[sure] = layers_of(front_margins(amodal[sure], visible[sure]))
-    layer[rest] = len(sure) + np.arange(len(rest))
-    seen = amodal & (visible > SURE)
-    if len(sure):
-        seen[sure] = paint(amodal[sure], layer[sure]).visible
-    return Layers(amodal, seen, layer, label)
-
-
-def network_picture(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
-    """The picture with its longer side at `size`, padded to multiples of 32, and the scales of columns and rows."""
+def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
+    """The image with its longer side at `size`, padded to multiples of 32, and the scales of columns and rows."""
     height, width = pixels.shape[:2]
     factor = size / max(height, width)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR))
     room = ((0, -target[1] % STRIDE), (0, -target[0] % STRIDE), (0, 0))
-    return to_tensor(np.pad(small, room)[None]), (target[0] / width, target[1] / height)
+    return to_tensor(np.pad(small, room), channels_last=True), (target[0] / width, target[1] / height)
 
 
-def paste_each(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> np.ndarray:
-    """Like `latens.data.masks.paste`, computed on the window of every box alone; (N, H, W) float32."""
-    height, width = size
-    whole = np.zeros((len(grids), height, width), dtype=np.float32)
-    for index, (grid, box) in enumerate(zip(grids.float(), boxes, strict=True)):
-        x0, y0 = (max(0, int(value) - 1) for value in box[:2].tolist())
-        x1, y1 = min(width, int(box[2]) + 2), min(height, int(box[3]) + 2)
-        if x1 > x0 and y1 > y0:
-            shifted = box - box.new_tensor([x0, y0, x0, y0])
-            whole[index, y0:y1, x0:x1] = paste(grid[None], shifted[None], (y1 - y0, x1 - x0))[0].cpu().numpy()
-    return whole
-
-
-def config_of(sizes: dict[str, Any]) -> AmodalConfig:
-    """The configuration that config.json holds as plain values."""
-    detector = {**sizes["detector"], "anchors": tuple(sizes["detector"]["anchors"])}
-    return AmodalConfig(
-        classes=tuple(sizes["classes"]),
-        size=sizes["size"],
-        code=MaskCodeConfig(**sizes["code"]),
-        backbone=BackboneConfig(**sizes["backbone"]),
-        detector=DetectorConfig(**detector),
-        head=HeadConfig(**sizes["head"]),
-    )
-
-
-def load(name_or_path: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
+def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
     """A segmenter by name, or from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
-    place = choose_device(device, threads)
-    if str(name_or_path) == NAME and NAME not in MODELS:
-        hint = "train one with `latens train amodal -o runs/amodal`, then name runs/amodal/best (--model)"
-        raise ModelMissing("no weights of this system are in the box", where=NAME, hint=hint)
-    folder = locate(name_or_path)
-    found = load_model(folder)
-    if found.config["system"] != NAME:
-        raise ModelError("this folder holds no amodal segmenter", where=str(folder), hint="train one: `latens train amodal`")
-    try:
-        model = AmodalRCNN(config_of(found.config["model"]))
-        model.load_state_dict(found.weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
-    return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=place)
+    chosen = choose_device(device, threads)
+    folder = locate(place)
+    found, model = load_network(folder, NAME, AmodalConfig, AmodalRCNN)
+    return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen)

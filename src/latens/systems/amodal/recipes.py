@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeAlias
 
 from latens.systems.amodal.config import (
     AmodalConfig,
@@ -21,10 +22,12 @@ from latens.systems.amodal.config import (
 )
 from latens.training.config import Adam, RunConfig, TrainConfig
 
+AmodalTraining: TypeAlias = TrainConfig[AmodalConfig, SceneConfig, LossConfig]
 
-def tiny() -> TrainConfig:
+
+def tiny() -> AmodalTraining:
     """Seconds on a CPU; for tests."""
-    return TrainConfig(
+    return AmodalTraining(
         system="amodal",
         recipe="tiny",
         model=AmodalConfig(
@@ -43,8 +46,8 @@ def tiny() -> TrainConfig:
     )
 
 
-def cpu() -> TrainConfig:
-    """Two CPU cores, under two hours: the bundled model, pictures of 256 pixels, ResNet-18 of half width."""
+def cpu() -> AmodalTraining:
+    """Two CPU cores, under two hours: the bundled model, images of 256 pixels, ResNet-18 of half width."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -56,7 +59,7 @@ def cpu() -> TrainConfig:
     )
 
 
-def cpu_code() -> TrainConfig:
+def cpu_code() -> AmodalTraining:
     """The mask code of `cpu` alone, at the rate that suits it, for runs that share it through `objective.code_from`."""
     base = cpu()
     return replace(
@@ -67,8 +70,8 @@ def cpu_code() -> TrainConfig:
     )
 
 
-def cpu_fcn() -> TrainConfig:
-    """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path makes parameters equal (-3 %)."""
+def cpu_fcn() -> AmodalTraining:
+    """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path equals the parameters (-3 %)."""
     base = cpu()
     head = HeadConfig(mask="fcn", occlusion=False, dense=88)
     # The stage of the mask code is left out, so the steps of the pipeline are those of `cpu`.
@@ -80,8 +83,8 @@ def cpu_fcn() -> TrainConfig:
     )
 
 
-def gpu() -> TrainConfig:
-    """One data-centre GPU, an hour or so: pictures of 512 pixels, the full ResNet-18."""
+def gpu() -> AmodalTraining:
+    """One data-center GPU, an hour or so: images of 512 pixels, the full ResNet-18."""
     base = cpu()
     return replace(
         base,
@@ -92,8 +95,8 @@ def gpu() -> TrainConfig:
     )
 
 
-def paper() -> TrainConfig:
-    """000, sections 3 and 4, with ResNet-50 and pyramid of 256 channels. What it leaves open is as in the README."""
+def paper() -> AmodalTraining:
+    """000, sections 3 and 4, with ResNet-50 and a pyramid of 256 channels; the README lists what the paper leaves open."""
     base = cpu()
     detector = DetectorConfig(
         proposals=1000, rpn_samples=256, roi_samples=512, box_hidden=1024, detections=100, anchors=(32, 64, 128, 256, 512)
@@ -114,7 +117,7 @@ def paper() -> TrainConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], AmodalTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "cpu": cpu,

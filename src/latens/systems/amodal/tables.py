@@ -1,16 +1,65 @@
-"""Tables 1 to 3 of 000 beside the paper's own numbers, and the state of the codebook, which it has no table of."""
+"""Tables 1 to 3 of 000 next to the paper's own numbers, and the usage of the codebook, which the paper has no table of."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean
+from types import MappingProxyType
+from typing import NamedTuple
 
-from latens.inference.page import Block, Table
-from latens.inference.reproduction import spread
-from latens.systems.amodal.codebook import code_quality, held_out_crops
-from latens.systems.amodal.experiments import Laboratory, Result
-from latens.systems.amodal.published import EMBRYOS, KINS, TABLE_1, TABLE_2, TABLE_3, Row
+import numpy as np
+import torch
+from torch import Tensor
+
+from latens.codes.vq import usage
+from latens.data.source import Source
+from latens.errors import InputError
+from latens.experiments.report import Report, spread
+from latens.inference.page import Table
+from latens.shapes import Float
+from latens.systems.amodal.config import STRIDE
+from latens.systems.amodal.dataset import HeldOut, mask_crops
+from latens.systems.amodal.experiments import AmodalLab, Comparison, Result, Variant
+from latens.systems.amodal.model import MaskAutoencoder
+from latens.systems.amodal.objective import binary_iou
+
+logger = logging.getLogger(__name__)
+
+EMBRYOS, KINS = "embryo cells, private", "KINS"
+SIMULATED, DIVERSE = (Source("", "simulated"),), (Source("", "simulated"), Source("simulated", "opaque"))
+GROUP = 8  # images whose masks are cropped together
+CROPS = 32  # masks of one group
+SEED = 20_112  # of the crops
+
+
+class Row(NamedTuple):
+    """A row of a table of 000: the name it prints, its variant here, its mAP in percent (one run)."""
+
+    name: str
+    variant: Variant
+    printed: float  # NaN where the paper has no such row
+
+
+TABLE_1 = (
+    Row("Mask R-CNN, FCN", "fcn-plain", 66.5),
+    Row("Mask R-CNN, FCN, wider", "fcn-wide", math.nan),
+    Row("Mask R-CNN, FCN and dense path", "fcn", math.nan),
+    Row("Mask R-CNN, VQ-VAE (ours)", "vq", 68.2),
+)
+TABLE_2 = (
+    Row("Mask R-CNN, FCN", "fcn", 29.3),
+    Row("Mask R-CNN, VQ-VAE (ours)", "vq", 30.3),
+    Row("Mask R-CNN + ASN, FCN", "asn-fcn", 31.1),
+    Row("Mask R-CNN + ASN, VQ-VAE (ours)", "asn-vq", 31.5),
+)
+TABLE_3 = (
+    Row("VQ-VAE", "vq-alone", 28.1),
+    Row("VQ-VAE + refinement", "vq-refined", 29.8),
+    Row("VQ-VAE + refinement + occlusion map", "vq", 30.3),
+)
 
 MEASURES: Mapping[str, str] = {
     "AP": "AP",
@@ -27,36 +76,49 @@ COMPARED = ("AP", "AP, mostly hidden", "AP of visible parts", "mean IoU of hidde
 WANTED_USED, WANTED_IOU = 0.9, 0.99
 LEGEND = (
     "In percent but the last two; mean ± deviation over seeds. AP: 0.50:0.95 of whole masks; hidden: of objects hidden by more "
-    "than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: of overlapping pairs; count: pictures "
+    "than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: of overlapping pairs; count: images "
     "with the right number; parameters in millions; minutes of training, without the mask code, which is trained once for all."
 )
 
 
-def table1(lab: Laboratory) -> list[Block]:
+def table1(lab: AmodalLab) -> Report:
     """Table 1: the head of Mask R-CNN, as it is and with as many parameters, against the shape code."""
-    return comparison(lab, TABLE_1, EMBRYOS, [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")])
+    pairs: list[tuple[Variant, Variant]] = [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")]
+    return comparison(lab, "table1", "Shape code against direct regression", TABLE_1, EMBRYOS, pairs)
 
 
-def table2(lab: Laboratory) -> list[Block]:
+def table2(lab: AmodalLab) -> Report:
     """Table 2: the same on Mask R-CNN and on Mask R-CNN with ASN."""
-    return comparison(lab, TABLE_2, KINS, [("vq", "fcn"), ("asn-vq", "asn-fcn"), ("asn-fcn", "fcn"), ("asn-vq", "vq")])
+    pairs: list[tuple[Variant, Variant]] = [("vq", "fcn"), ("asn-vq", "asn-fcn"), ("asn-fcn", "fcn"), ("asn-vq", "vq")]
+    return comparison(lab, "table2", "Shape code with and without ASN", TABLE_2, KINS, pairs)
 
 
-def table3(lab: Laboratory) -> list[Block]:
+def table3(lab: AmodalLab) -> Report:
     """Table 3: refinement and occlusion map, added one by one."""
-    return comparison(lab, TABLE_3, KINS, [("vq-refined", "vq-alone"), ("vq", "vq-refined"), ("vq", "vq-alone")])
+    pairs: list[tuple[Variant, Variant]] = [("vq-refined", "vq-alone"), ("vq", "vq-refined"), ("vq", "vq-alone")]
+    return comparison(lab, "table3", "Refinement and occlusion map", TABLE_3, KINS, pairs)
 
 
-def comparison(lab: Laboratory, rows: Sequence[Row], printed_on: str, pairs: Sequence[tuple[str, str]]) -> list[Block]:
-    """Rows of a table with the paper's numbers, and differences of pairs (this one, against that one), seed by seed."""
-    results = lab.results([row.variant for row in rows])
+def comparison(
+    lab: AmodalLab,
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    printed_on: str,
+    pairs: Sequence[tuple[Variant, Variant]],
+) -> Report:
+    """Rows of a table with the paper's numbers, and differences of pairs (first minus second), seed by seed."""
+    runs = Comparison(lab, SIMULATED)
+    results = runs.results([row.variant for row in rows])
     of = {row.variant: [result for result in results if result.variant == row.variant] for row in rows}
     columns = ["model", "seeds", *MEASURES.values(), "parameters", "minutes", f"paper mAP ({printed_on})"]
     table = Table(columns, [[*measured(row, of[row.variant]), paper(row.printed)] for row in rows], LEGEND)
     by_variant = {row.variant: row for row in rows}
     differences = [difference(by_variant[one], by_variant[other], of[one], of[other]) for one, other in pairs]
-    columns = ["difference", "seeds", *(MEASURES[name] for name in COMPARED), f"paper mAP ({printed_on})"]
-    return [table, Table(columns, differences, "In points, paired by seed: the same data in the same order.")]
+    columns = ["difference", "seeds", *(MEASURES[key] for key in COMPARED), f"paper mAP ({printed_on})"]
+    paired = Table(columns, differences, "In points, paired by seed: the same data in the same order.")
+    facts = runs.facts(results)
+    return Report(name=name, title=title, about=runs.about(results), blocks=[table, paired], facts=facts)
 
 
 def measured(row: Row, results: Sequence[Result]) -> list[str]:
@@ -83,19 +145,24 @@ def paper(value: float, form: str = ".1f") -> str:
 
 
 def percents(results: Sequence[Result], name: str) -> list[float]:
-    """One number of several runs; runs whose test pictures have nothing to count are left out."""
+    """One number of several runs; runs whose test images have nothing to count are left out."""
     return [100 * result.numbers[name] for result in results if not math.isnan(result.numbers[name])]
 
 
-def codebook(lab: Laboratory) -> list[Block]:
+def codebook(lab: AmodalLab) -> Report:
     """The mask code from several seeds: codewords in use, perplexity, reconstruction of held-out shapes."""
-    crops = held_out_crops(lab.test, lab.base.model.code.size)
+    scale = replace(
+        lab.scale, size=lab.scale.side - lab.scale.side % STRIDE
+    )  # shapes are learned in the size they are tested in
+    runs = Comparison(lab, DIVERSE, scale)
+    sizes = runs.base.model.code
+    crops = held_out_crops(runs.test, sizes.size)
     found = []
-    for seed in range(lab.scale.code_seeds):
-        code = lab.model(lab.code(seed).parent).model.code
+    for seed in range(scale.code_seeds):
+        code = lab.open_model(runs.code(seed)).model.code
         assert code is not None
         found.append(code_quality(code, crops))
-        lab.tell(f"mask code, seed {seed}: {100 * found[-1].used:.1f} % used, IoU {found[-1].iou:.4f}")
+        logger.info("mask code, seed %d: %.1f %% used, IoU %.4f", seed, 100 * found[-1].used, found[-1].iou)
     rows = [
         [str(s), f"{100 * q.used:.1f}", f"{q.perplexity:.1f}", f"{q.iou:.4f}", f"{q.worst:.4f}"] for s, q in enumerate(found)
     ]
@@ -105,13 +172,53 @@ def codebook(lab: Laboratory) -> list[Block]:
     ])  # fmt: skip
     alive = sum(quality.used >= WANTED_USED and quality.iou >= WANTED_IOU for quality in found)
     caption = (
-        f"{found[0].masks} held-out masks on {lab.base.model.code.size} x {lab.base.model.code.size}; "
-        f"{lab.base.model.code.codewords} codewords on a grid of {lab.base.model.code.grid}. Wanted: {100 * WANTED_USED:.0f} % "
-        f"used and IoU {WANTED_IOU}, met by {alive} of {len(found)} seeds (mean IoU {mean(q.iou for q in found):.4f})."
+        f"{found[0].masks} held-out masks on {sizes.size} x {sizes.size}; {sizes.codewords} codewords on a grid of "
+        f"{sizes.grid}. Wanted: {100 * WANTED_USED:.0f} % used and IoU {WANTED_IOU}, met by {alive} of {len(found)} seeds "
+        f"(mean IoU {mean(q.iou for q in found):.4f})."
     )
-    return [Table(["seed", "used %", "perplexity", "IoU", "IoU of the worst 1 %"], rows, caption)]
+    table = Table(["seed", "used %", "perplexity", "IoU", "IoU of the worst 1 %"], rows, caption)
+    facts = {**runs.facts(), "seeds": [quality._asdict() for quality in found]}
+    return Report(name="codebook", title="Usage of the codebook", about=runs.about(), blocks=[table], facts=facts)
 
 
-TABLES: Mapping[str, Callable[[Laboratory], list[Block]]] = {
-    "table1": table1, "table2": table2, "table3": table3, "codebook": codebook,
-}  # fmt: skip
+class CodeQuality(NamedTuple):
+    used: float  # share of the codewords that are chosen at least once, in [0, 1]
+    perplexity: float  # in [1, K]
+    iou: float  # mean intersection over union of masks and their reconstructions, on S x S
+    worst: float  # first percentile of that IoU
+    masks: int
+
+
+def held_out_crops(samples: HeldOut, size: int) -> Float[Tensor, "N 1 S S"]:
+    """Masks of held-out images as mirrored and rotated crops with jittered boxes.
+
+    Raises InputError when the images hold no object.
+    """
+    rng = np.random.default_rng(SEED)
+    found = []
+    for start in range(0, len(samples), GROUP):
+        group = [samples[number] for number in range(start, min(start + GROUP, len(samples)))]
+        if any(len(sample.layers.layer) for sample in group):
+            found.append(mask_crops(rng, group, CROPS, size))
+    if not found:
+        raise InputError("the held-out images hold no object")
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def code_quality(code: MaskAutoencoder, crops: Float[Tensor, "N 1 S S"]) -> CodeQuality:
+    """Usage and reconstruction over all masks."""
+    device = next(code.parameters()).device
+    indices, ious = [], []
+    for part in crops.split(256):
+        target = part.to(device)
+        found = code.encode(target)
+        indices.append(found.cpu())
+        ious.append(binary_iou(code.decode(found), target).cpu())
+    used, iou = usage(torch.cat(indices), code.config.codewords), torch.cat(ious)
+    return CodeQuality(used.share, used.perplexity, float(iou.mean()), float(iou.quantile(0.01)), len(iou))
+
+
+TABLES: Mapping[str, Callable[[AmodalLab], Report]] = MappingProxyType(
+    {"table1": table1, "table2": table2, "table3": table3, "codebook": codebook}
+)

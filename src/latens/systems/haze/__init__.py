@@ -1,1 +1,0 @@
-"""Joint haze synthesis and dehazing (002)."""

@@ -1,9 +1,9 @@
-"""Hazy and clear crops: from scenes with depth, hazed by Eq. 1, or from folders of real hazy and real clear pictures."""
+"""Hazy and clear crops: from scenes with depth, hazed by Eq. 1, or from folders of real hazy and real clear images."""
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,29 +15,33 @@ from torch import Tensor
 
 from latens.data.depth import QUANTILE, relative_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.inputs import natural_key
+from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
 from latens.systems.haze.config import HazeDataConfig
-from latens.systems.haze.formation import Weather, add_haze, draw_weather, transmission
+from latens.systems.haze.formation import HazeParameters, add_haze, draw_haze_parameters, transmission
 from latens.systems.haze.scenes import (
     HELD_OUT_SEED,
     Scene,
     ScenePath,
     find_scenes,
     load_scene,
-    natural,
     reduced,
     simulated,
     split,
+    street_size,
 )
 from latens.training.data import generator
 
-MULTIPLE = 32  # sides of held-out pictures are cut to multiples of it
+logger = logging.getLogger(__name__)
+
+MULTIPLE = 32  # sides of held-out images are cut to multiples of it
 STREET_REACH = (60.0, 260.0)  # metres
-FIXED = 77  # stream of the weathers that belong to a picture
-ASPECT = (0.9, 1.4)  # width over height of the part of a picture that becomes a square crop
+FIXED = 77  # random stream of the haze parameters that belong to an image
+ASPECT = (0.9, 1.4)  # width over height of the part of an image that becomes a square crop
 SPARSE = 3  # of the pixels of a crop that tell its reach, one in so many along both sides
-GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the tones: log of the gamma, exposure, colours
+GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the color_jitter: log of the gamma, exposure, colours
 
 
 class Ready(NamedTuple):
@@ -51,7 +55,7 @@ class Ready(NamedTuple):
 class SceneData:
     """Batches of scenes with depth, from folders and simulated streets.
 
-    {"hazy", "truth", "depth", "airlight", "beta"} describe hazed scenes, "clear" are pictures of other ones; all (B, ., crop,
+    {"hazy", "truth", "depth", "airlight", "beta"} describe hazed scenes, "clear" are images of other ones; all (B, ., crop,
     crop). Raises UsageError when nothing is large enough.
     """
 
@@ -59,16 +63,22 @@ class SceneData:
         self.config = config
         self.seed = seed
         parts = [split(find_scenes(folder), config.validation_share) for folder in folders]
+        for folder, (train, held) in zip(folders, parts, strict=True):
+            if train == held:
+                logger.warning("%s: %d scenes serve for training and for validation", folder, len(train))
         self.train = self._load([path for train, _ in parts for path in train])
         self.held_out = self._load([path for _, held in parts for path in held])
         few = max(round(config.scenes * config.validation_share), 2)
-        self.train += [self._street(scene) for scene in simulated(range(config.scenes))]
+        size = street_size(config.side)
+        self.train += [self._street(scene) for scene in simulated(range(config.scenes), size)]
         if config.scenes:
-            self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few))]
-        self.train = [scene for scene in self.train if min(scene.image.shape[:2]) >= config.crop]
-        if not self.train:
-            what = f"no scene has both sides of at least {config.crop} pixels"
-            raise UsageError(what, hint="give folders with larger pictures, or --set data.crop=... or data.scenes=...")
+            self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few), size)]
+        self.train = _large_enough(self.train, config.crop, "training")
+        self.held_out = _large_enough(self.held_out, MULTIPLE, "validation")
+        if not self.train or not self.held_out:
+            least = MULTIPLE if self.train else config.crop
+            what = f"no {'held-out ' if self.train else ''}scene has both sides of at least {least} pixels"
+            raise UsageError(what, hint="give folders with larger images, or --set data.crop=... or data.scenes=...")
 
     def _load(self, paths: Sequence[ScenePath]) -> list[Ready]:
         ready = []
@@ -76,7 +86,7 @@ class SceneData:
             try:
                 ready.append(self._ready(load_scene(path, border=self.config.border)))
             except (InputError, LimitExceeded) as error:
-                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
         return ready
 
     def _ready(self, scene: Scene) -> Ready:
@@ -105,20 +115,20 @@ class SceneData:
         rng = generator(self.seed, step, rank)
         count, half = len(self.train), len(self.train) // 2
         apart = self.config.disjoint and half > 0
-        hazed, weathers, clear = [], [], []
+        hazed, drawn, clear = [], [], []
         for _ in range(self.config.batch):
             index = int(rng.integers(half if apart else count))
             hazed.append(self._crop(self.train[index], rng))
-            weathers.append(self._weather(index, rng))
+            drawn.append(self._parameters(index, rng))
             other = int(rng.integers(half, count)) if apart else int(rng.integers(count))
             clear.append(self._crop(self.train[other], rng))
-        weather = Weather(torch.cat([w.airlight for w in weathers]), torch.cat([w.beta for w in weathers]))
-        return {**hazy_batch(hazed, weather), "clear": pictures([crop.image for crop in clear])}
+        parameters = HazeParameters(torch.cat([w.airlight for w in drawn]), torch.cat([w.beta for w in drawn]))
+        return {**hazy_batch(hazed, parameters), "clear": batched([crop.image for crop in clear])}
 
-    def _weather(self, index: int, rng: np.random.Generator) -> Weather:
+    def _parameters(self, index: int, rng: np.random.Generator) -> HazeParameters:
         if self.config.draws:
             rng = np.random.default_rng([self.seed, FIXED, index, int(rng.integers(self.config.draws))])
-        return draw_weather(rng, 1)
+        return draw_haze_parameters(rng, 1)
 
     def _crop(self, scene: Ready, rng: np.random.Generator) -> Ready:
         """A part of the scene made a square, enlarged up to half again, sometimes mirrored, with relative depth."""
@@ -134,23 +144,31 @@ class SceneData:
             depth = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.NEAREST))
         if rng.random() < 0.5:
             image, depth = image[:, ::-1], depth[:, ::-1]
-        if self.config.tones:
-            image = developed(image, rng, self.config.tones)
+        if self.config.color_jitter:
+            image = jitter_camera(image, rng, self.config.color_jitter)
         return self._relative(Ready(image, depth, scene.reach), SPARSE)
 
     def validation(self) -> list[dict[str, Tensor]]:
-        """Every held-out scene whole, cut to multiples of 32, with one weather each."""
+        """Every held-out scene whole, cut to multiples of 32, with one draw of haze parameters each."""
         batches = []
         for index, scene in enumerate(self.held_out):
             height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in scene.image.shape[:2])
             whole = self._relative(Ready(scene.image[:height, :width], scene.depth[:height, :width], scene.reach))
-            batch = hazy_batch([whole], draw_weather(np.random.default_rng([FIXED, index]), 1))
+            batch = hazy_batch([whole], draw_haze_parameters(np.random.default_rng([FIXED, index]), 1))
             batches.append({**batch, "clear": batch["truth"]})
         return batches
 
 
+def _large_enough(scenes: list[Ready], least: int, purpose: str) -> list[Ready]:
+    """The scenes with both sides of at least `least` pixels; how many there are besides is a warning."""
+    kept = [scene for scene in scenes if min(scene.image.shape[:2]) >= least]
+    if len(kept) < len(scenes):
+        logger.warning("left out of %s: %d scenes with a side below %d pixels", purpose, len(scenes) - len(kept), least)
+    return kept
+
+
 class UnpairedData:
-    """{"hazy", "clear"} crops of real pictures: a folder of each, with nothing in common but the kind of scene."""
+    """{"hazy", "clear"} crops of real images: a folder of each, with nothing in common but the kind of scene."""
 
     def __init__(self, hazy: Sequence[Path], clear: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
         self.config = config
@@ -159,31 +177,39 @@ class UnpairedData:
         for domain, folders in (("hazy", hazy), ("clear", clear)):
             found = [picture for folder in folders for picture in self._load(folder)]
             if not found:
-                what = f"no picture of at least {config.crop} x {config.crop} pixels"
+                least = max(config.crop, MULTIPLE)
+                what = f"no image of at least {least} x {least} pixels"
                 raise UnreadableInput(what, where=", ".join(map(str, folders)))
             held = max(round(len(found) * config.validation_share), 1)
+            if held >= len(found):
+                logger.warning("%d %s images serve for training and for validation", len(found), domain)
             self.train[domain] = found[:-held] or found
             self.held_out[domain] = found[-held:]
 
     def _load(self, folder: Path) -> list[Pixels]:
-        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural(str(p)))
-        found = []
+        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
+        found, small_ones = [], 0
         for path in paths:
             try:
                 pixels = read_picture(path).pixels
             except (InputError, LimitExceeded) as error:
-                print(f"latens: left out of the training data: {error}".splitlines()[0], file=sys.stderr)
+                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
                 continue
             flat = np.zeros(pixels.shape[:2], np.float32)
             small = reduced(Scene(path.name, pixels, flat), self.config.side).image
-            if min(small.shape[:2]) >= self.config.crop:
+            if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):
                 found.append(small)
+            else:
+                small_ones += 1
+        if small_ones:
+            least = max(self.config.crop, MULTIPLE)
+            logger.warning("%s: left out %d images with a side below %d pixels", folder, small_ones, least)
         return found
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
         return {
-            domain: pictures([self._crop(self.train[domain], rng) for _ in range(self.config.batch)]) for domain in self.train
+            domain: batched([self._crop(self.train[domain], rng) for _ in range(self.config.batch)]) for domain in self.train
         }
 
     def _crop(self, found: list[Pixels], rng: np.random.Generator) -> Pixels:
@@ -195,11 +221,11 @@ class UnpairedData:
 
     def validation(self) -> list[dict[str, Tensor]]:
         pairs = zip(self.held_out["hazy"], self.held_out["clear"], strict=False)
-        return [{"hazy": pictures([_whole(hazy)]), "clear": pictures([_whole(clear)])} for hazy, clear in pairs]
+        return [{"hazy": batched([_whole(hazy)]), "clear": batched([_whole(clear)])} for hazy, clear in pairs]
 
 
 class PatchData:
-    """{"patches": (B, 3, 16, 16)} of clear pictures, for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
+    """{"patches": (B, 3, 16, 16)} of clear images, for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
 
     def __init__(self, scenes: SceneData, batch: int) -> None:
         self.scenes = scenes
@@ -212,14 +238,14 @@ class PatchData:
             image = self.scenes.train[int(rng.integers(len(self.scenes.train)))].image
             top, left = (int(rng.integers(side - PATCH + 1)) for side in image.shape[:2])
             patches.append(image[top : top + PATCH, left : left + PATCH])
-        return {"patches": pictures(patches)}
+        return {"patches": batched(patches)}
 
     def validation(self) -> list[dict[str, Tensor]]:
         return self.scenes.validation()
 
 
-def developed(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """The picture as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
+def jitter_camera(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
+    """The image as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
     gamma = math.exp(amount * rng.uniform(-GAMMA, GAMMA))
     gains = (1 + amount * (rng.uniform(*GAIN) - 1)) * (1 + amount * rng.uniform(-TINT, TINT, 3))
     curve = (np.arange(256) / 255) ** gamma
@@ -227,18 +253,17 @@ def developed(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
     return np.stack([tables[image[..., colour], colour] for colour in range(3)], -1)
 
 
-def hazy_batch(scenes: Sequence[Ready], weather: Weather) -> dict[str, Tensor]:
-    """Scenes of one size under their weather, rounded to 8 bits as a camera stores them."""
-    truth = pictures([scene.image for scene in scenes])
+def hazy_batch(scenes: Sequence[Ready], parameters: HazeParameters) -> dict[str, Tensor]:
+    """Scenes of one size in haze of their parameters, rounded to 8 bits as a camera stores them."""
+    truth = batched([scene.image for scene in scenes])
     depth = torch.from_numpy(np.stack([scene.depth for scene in scenes]))[:, None]
-    hazy = add_haze(truth, transmission(depth, weather.beta), weather.airlight).mul(255).round().div(255)
-    return {"hazy": hazy, "truth": truth, "depth": depth, "airlight": weather.airlight, "beta": weather.beta}
+    hazy = add_haze(truth, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
+    return {"hazy": hazy, "truth": truth, "depth": depth, "airlight": parameters.airlight, "beta": parameters.beta}
 
 
-def pictures(pixels: Sequence[Pixels]) -> Tensor:
-    """(H, W, 3) bytes -> (B, 3, H, W) float in [0, 1]."""
-    stacked = torch.from_numpy(np.ascontiguousarray(np.stack(pixels)))
-    return stacked.permute(0, 3, 1, 2).float().div(255).contiguous()
+def batched(images: Sequence[Pixels]) -> Tensor:
+    """Images of one size (H, W, 3) as (B, 3, H, W) in [0, 1]."""
+    return to_tensor(np.stack(images))
 
 
 def _whole(picture: Pixels) -> Pixels:

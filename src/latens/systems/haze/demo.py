@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from latens.data.images import Pixels, to_pil, write_image
+from latens.data.images import Pixels, to_pil, webp_bytes, write_image
+from latens.data.tensors import to_pixels
 from latens.inference.page import Figure, Gallery, Part, Section
 from latens.metrics.image import psnr
 from latens.systems.haze.config import CLASSICAL, LEARNED
 from latens.systems.haze.evaluate import Protocol, show
-from latens.systems.haze.predict import REACH, Haze, load, to_pixels
+from latens.systems.haze.predict import REACH, Haze
 from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, simulated
 
 STREETS = 2
@@ -23,24 +21,22 @@ VISIBILITIES = (400.0, 150.0, 60.0)  # metres
 
 INTRO = (
     "Streets that no model was trained on, in haze of a random colour and density (Eq. 1), and without it again by every "
-    "method in the box. Below, the clear street in haze of three visibilities; the depth that it needs is predicted."
+    "bundled method. Below, the clear street in haze of three visibilities; the depth that it needs is predicted."
 )
 
 
-def section(folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section:
-    """Section of the haze models in the box; see `latens.inference.demo.DemoSection`."""
-    haze = load("haze", device=device, threads=threads)
+def section(haze: Haze, folder: Path) -> Section:
+    """Simulated streets through every bundled method, in both directions; all images are written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for index, scene in enumerate(simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + STREETS))):
         parts.append(Part(f"Street {index + 1}", [removal(haze, scene, index, folder), *synthesis(haze, scene, folder)]))
-        progress(f"haze: {scene.name}")
     return Section("Haze", [INTRO], parts)
 
 
 def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
     """The hazy street, what every method makes of it with its PSNR, and the truth."""
-    hazy = to_pixels(show(scene, index, 0, Protocol(reach=REACH)).hazy)
+    hazy = to_pixels(show(scene, index, 0, Protocol(reach=REACH)).hazy[0])
     write_image(folder / f"{scene.name}_hazy.png", to_pil(hazy))
     figures = [figure(hazy, "In haze", f"{psnr(hazy, scene.image):.2f} dB")]
     for method in (*CLASSICAL, *LEARNED):
@@ -53,19 +49,15 @@ def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
 
 
 def synthesis(haze: Haze, scene: Scene, folder: Path) -> list[Gallery]:
-    """The clear street at falling visibility; nothing where no model in the box predicts depth."""
-    if not haze.has("physical"):
-        return []
-    figures = []
+    """The clear street at falling visibility, from its predicted depth."""
+    figures, depth = [], haze.depth(scene.image)
     with torch.no_grad():
         for metres in VISIBILITIES:
-            image = haze.haze(scene.image, visibility=metres)
+            image = haze.haze(scene.image, visibility=metres, depth=depth)
             write_image(folder / f"{scene.name}_{metres:g}m.png", image)
             figures.append(figure(np.asarray(image), f"Visibility {metres:g} m", ""))
     return [Gallery(figures, columns=3, narrowest=200)]
 
 
 def figure(pixels: Pixels, title: str, caption: str) -> Figure:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="WEBP", quality=90)
-    return Figure(buffer.getvalue(), title, caption)
+    return Figure(webp_bytes(pixels, quality=90), title, caption)

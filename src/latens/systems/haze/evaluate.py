@@ -1,13 +1,14 @@
-"""Table 1 of 002 on any scenes with depth: every method both ways, between what doing nothing gives and what the truth gives.
+"""Table 1 of 002 on scenes with depth: every method in both directions, with trivial baselines and ceilings.
 
-Haze is made by 002, section 4.1.1, with d in [0, 1] of each scene's own reach. PSNR and SSIM are of 8-bit RGB pictures.
+Haze is made by 002, section 4.1.1, with d in [0, 1] of each scene's own reach. PSNR and SSIM are of 8-bit RGB images.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,50 +17,56 @@ import torch
 from torch import Tensor
 
 from latens.data.depth import relative_depth
-from latens.data.files import write_atomic
+from latens.data.images import Pixels
+from latens.data.source import Source
+from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError, UsageError
-from latens.inference.page import Page, Section, Table
+from latens.experiments.journal import Journal
+from latens.experiments.lab import JOURNAL, digest
+from latens.experiments.report import Report
+from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
+from latens.settings import Count, Natural, NonNegative, settings, to_dict
 from latens.systems.haze import methods
-from latens.systems.haze.baselines.dark_channel import GENTLE, DarkChannelConfig, dark_channel_prior
+from latens.systems.haze.baselines.dark_channel import GENTLE, DarkChannelConfig, blocks_of
 from latens.systems.haze.config import LEARNED, TRANSLATORS
-from latens.systems.haze.dataset import pictures
 from latens.systems.haze.formation import (
     MEAN_AIRLIGHT,
     MEAN_BETA,
-    Weather,
+    HazeParameters,
     add_haze,
-    draw_weather,
+    draw_haze_parameters,
     remove_haze,
     transmission,
 )
 from latens.systems.haze.physical import PhysicalHaze
-from latens.systems.haze.predict import REACH, Haze, to_pixels
-from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, find_scenes, load_scene, simulated
-from latens.training.config import override
+from latens.systems.haze.predict import REACH, Haze
+from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, cropped, find_scenes, load_scene, reduced, simulated
+
+logger = logging.getLogger(__name__)
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
-DRAW_SEED = 4110  # stream of the weathers that scenes are shown in
+STREETS = 8  # simulated ones, where no folder is given
+DRAW_SEED = 4110  # random stream of the haze parameters that scenes are shown in
 PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; ApolloScape, resolution and depth scale not stated
     "unit": (0.8524, 24.5181, 0.8255, 21.1384),
     "cyclegan": (0.8858, 25.1917, 0.8432, 22.6649),
-    "dcp": (None, None, 0.8338, 18.2011),
+    "dcp, full size": (None, None, 0.8338, 18.2011),
     "bccr": (None, None, 0.8234, 18.4564),
     "dehazenet": (None, None, 0.8832, 20.2258),
     "mmd": (0.9271, 27.3772, 0.8801, 23.6779),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Protocol:
-    """How scenes are shown. `reach` 0: relative depth by each scene's own reach."""
+    """How scenes are shown."""
 
-    side: int = 240  # scenes are reduced to this short side
-    draws: int = 3  # weathers per scene
-    scenes: int = 0  # at most so many, evenly spread; 0: all
-    border: int = 0  # pixels cut off every side (12 removes the white frame of NYU)
-    reach: float = 0.0
-    simulated: int = 8  # streets, where no folder is given
+    side: Count = 240  # scenes are reduced to this short side
+    draws: Count = 3  # draws of airlight and beta per scene
+    scenes: Natural = 0  # at most so many, evenly spread; 0: all of a folder, 8 simulated streets
+    border: Natural = 0  # pixels cut off every side (12 removes the white frame of NYU)
+    reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the own reach of each scene, of simulated streets 120
 
 
 class Row(NamedTuple):
@@ -72,27 +79,22 @@ class Row(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A scene under one weather, as tensors of a batch of one."""
+    """A scene in haze of one draw, as tensors of a batch of one."""
 
     hazy: Tensor
     clear: Tensor
     depth: Tensor
-    weather: Weather
+    parameters: HazeParameters
 
 
-@dataclass(frozen=True)
-class EvaluationReport:
-    model: str
-    model_id: str
-    protocol: Protocol
+class Measured(NamedTuple):
+    """All rows of an evaluation, and how they came about."""
+
     source: str
+    protocol: Protocol
     rows: tuple[Row, ...]
     missing: tuple[str, ...]  # methods without weights here
-    failures: tuple[str, ...] = ()
-
-    @property
-    def exit_status(self) -> int:
-        return InputError.exit_status if self.failures else 0
+    failures: tuple[str, ...]
 
     def means(self) -> dict[tuple[str, str], tuple[float, float | None, float]]:
         """Of every task and method: PSNR in dB, SSIM, and the standard deviation of PSNR over scenes and draws."""
@@ -105,7 +107,7 @@ class EvaluationReport:
         return found
 
     def tables(self) -> list[Table]:
-        """One for removal and one for synthesis, the paper's number beside ours."""
+        """One for removal and one for synthesis, the paper's number next to ours."""
         tables = []
         for task, offset in ((DEHAZE, 2), (SYNTHESIS, 0)):
             rows = []
@@ -114,136 +116,177 @@ class EvaluationReport:
                     printed = PAPER.get(method, (None,) * 4)[offset : offset + 2]
                     ours = [f"{decibel:.2f}", f"{spread:.2f}", "-" if similarity is None else f"{similarity:.4f}"]
                     rows.append([method, *ours, *(("-" if v is None else f"{v:g}") for v in (printed[1], printed[0]))])
-            columns = [task, "PSNR dB", "± over pictures", "SSIM", "paper's PSNR", "paper's SSIM"]
-            tables.append(Table(columns, rows, self.setting() if task == SYNTHESIS else ""))
+            columns = [task, "PSNR dB", "± over images", "SSIM", "paper's PSNR", "paper's SSIM"]
+            tables.append(Table(columns, rows))
         return tables
 
     def setting(self) -> str:
+        """Data and protocol in a sentence."""
         scenes = len({row.scene for row in self.rows})
         depth = f"d / {self.protocol.reach:g} m" if self.protocol.reach else "d / its own 99.9 % quantile"
         without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
         border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
-            f"{scenes} scenes of {self.source}, {self.protocol.draws} weathers each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
+            f"{scenes} scenes of {self.source}, {self.protocol.draws} draws each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
             f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
             f"scale that it does not state.{without}"
         )
 
-    def table(self) -> str:
-        """Everything for a terminal."""
-        parts = [f"{self.model}, weights {self.model_id[:12]}", *(table.text() for table in self.tables())]
-        return "\n\n".join([*parts, *(f"left out: {failure}" for failure in self.failures)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Means and how they came about; the rows themselves are in rows.jsonl."""
+    def facts(self) -> dict[str, Any]:
+        """Means and protocol, for machines."""
         means = [
             {"task": task, "method": method, "psnr": decibel, "ssim": similarity, "psnr_deviation": spread}
             for (task, method), (decibel, similarity, spread) in self.means().items()
         ]
-        facts = {"model": self.model, "model_id": self.model_id, "source": self.source, "protocol": asdict(self.protocol)}
-        return {**facts, "means": means, "without_weights": list(self.missing), "left_out": list(self.failures)}
-
-    def save(self, out: Path) -> None:
-        """Writes the page, the means and the rows into a folder."""
-        Page("Haze: Table 1", [Section("Table 1", self.tables())], self.setting()).save(out / "table1.html")
-        write_atomic(out / "table1.json", json.dumps(self.to_dict(), indent=2).encode())
-        write_atomic(out / "rows.jsonl", "".join(json.dumps(row._asdict()) + "\n" for row in self.rows).encode())
+        protocol = to_dict(self.protocol)
+        return {"source": self.source, "protocol": protocol, "means": means, "without_weights": list(self.missing)}
 
 
-def evaluate(
-    haze: Haze,
-    data: Path | None = None,
-    out: Path | None = None,
-    *,
-    protocol: Protocol | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """All methods that can run here, on the scenes with depth of a folder that no model has seen, or on simulated streets.
+def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: Path | None) -> Report:
+    """Table 1 of 002 on the scenes with depth of a folder that no model has seen, or on simulated streets.
 
-    Raises UnreadableInput where the folder holds no such scene, InputError where none can be used.
+    Raises UnreadableInput where the folder holds no such scene, InputError where none can be used, UsageError for several.
     """
-    protocol = protocol or protocol_with({}, data)
-    tell = progress or (lambda line: None)
+    if len(sources) > 1:
+        raise UsageError("one folder of scenes is needed", where="--data", hint="run the command once for each")
+    found = measure(haze, folder_of_scenes(sources[0] if sources else None), options, folder)
+    return report("table1", haze, found)
+
+
+def folder_of_scenes(source: Source | None) -> Path | None:
+    """The folder of a source, None for simulated streets. Raises UsageError for a source of images without depth."""
+    if source is not None and source.kind not in DEPTH_KINDS:
+        hint = "give a folder, rgbd:FOLDER or apollo:FOLDER"
+        raise UsageError(f"'{source}' names no scenes with depth", where="--data", hint=hint)
+    return None if source is None else source.path
+
+
+def report(name: str, haze: Haze, found: Measured) -> Report:
+    """Tables of an evaluation."""
+    return Report(
+        name=name,
+        title="Haze removal and synthesis",
+        about=f"{haze.name}, weights {haze.model_id[:12]}. {found.setting()}",
+        blocks=found.tables(),
+        facts={"model": haze.name, "model_id": haze.model_id, **found.facts()},
+        rows=[row._asdict() for row in found.rows],
+        failures=found.failures,
+    )
+
+
+def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | None = None) -> Measured:
+    """All methods that can run here, on the scenes of a folder or on simulated streets.
+
+    `folder` keeps the rows of finished scenes: a second call with the same weights, protocol and files measures the others.
+    """
+    if data is None and not protocol.reach:
+        protocol = replace(protocol, reach=REACH)
     learned = [kind for kind in LEARNED if haze.has(kind)]
+    weights = {kind: haze.hash_of(kind) for kind in learned}
+    journal = Journal(None if folder is None else folder / JOURNAL)
+    known = {record["key"]: record["rows"] for record in journal.read() if record.keys() == {"key", "rows"}}
     rows: list[Row] = []
     failures: list[str] = []
-    for index, found in enumerate(_scenes(data, protocol)):
-        if isinstance(found, str):
-            failures.append(found)
-            continue
-        for draw in range(protocol.draws):
-            shown = show(found, index, draw, protocol)
-            rows += [
-                Row(task, method, found.name, draw, psnr(made, wanted), ssim(made, wanted))
-                for task, method, made, wanted in _results(haze, learned, shown)
-            ]
-        tell(f"{index + 1}: {found.name}")
+    for index, candidate in enumerate(_candidates(data, protocol)):
+        key = digest({"scene": candidate.identity, "index": index, "protocol": protocol, "weights": weights})
+        if key not in known:
+            try:
+                scene = candidate.load()
+            except LatensError as error:
+                failures.append(f"{candidate.name}: {error.what}")
+                logger.warning("left out: %s", failures[-1])
+                continue
+            known[key] = [list(row) for row in rows_of(haze, learned, scene, index, protocol)]
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                journal.append([{"key": key, "rows": known[key]}])
+        rows += [Row(*row) for row in known[key]]
+        logger.info("%d: %s", index + 1, candidate.name)
     if not rows:
         raise InputError("none of the scenes can be used", where=str(data), hint=failures[0] if failures else None)
     source = "simulated streets" if data is None else data.name
     missing = tuple(kind for kind in LEARNED if kind not in learned)
-    report = EvaluationReport(haze.name, haze.model_id, protocol, source, tuple(rows), missing, tuple(failures))
-    if out is not None:
-        report.save(out)
-    return report
+    return Measured(source, protocol, tuple(rows), missing, tuple(failures))
 
 
-def protocol_with(settings: dict[str, str], data: Path | None) -> Protocol:
-    """The usual protocol for these scenes with `settings` changed. Raises UsageError for a setting that is not known."""
-    protocol = override(Protocol(reach=0.0 if data else REACH), settings)
-    if protocol.draws < 1 or any(value < 0 for value in asdict(protocol).values()):
-        raise UsageError("a setting is too small", where="--set", hint="draws is 1 or more, the others 0 or more")
-    return protocol
+class Candidate(NamedTuple):
+    """A scene to be shown: what identifies it in a journal, and a function that reads or makes it."""
+
+    name: str
+    identity: list[Any]
+    load: Callable[[], Scene]
 
 
-def _scenes(data: Path | None, protocol: Protocol) -> Iterator[Scene | str]:
-    """Scenes, or why one is left out."""
+def _candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
     if data is None:
-        yield from simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + protocol.simulated))
+        for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + (protocol.scenes or STREETS)):
+            yield Candidate(f"street{seed}", ["street", seed], partial(_street, seed, protocol))
         return
     paths = find_scenes(data)
     if protocol.scenes and len(paths) > protocol.scenes:
         paths = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, protocol.scenes)]
     for path in paths:
-        try:
-            yield load_scene(path, side=protocol.side, border=protocol.border)
-        except LatensError as error:
-            yield f"{path.name}: {error.what}"
+        load = partial(load_scene, path, side=protocol.side, border=protocol.border)
+        yield Candidate(path.name, [path.name, *_state(path.image), *_state(path.depth)], load)
+
+
+def _street(seed: int, protocol: Protocol) -> Scene:
+    return reduced(cropped(next(simulated([seed])), protocol.border), protocol.side)
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """Path, size and modification time: an edited file is measured again."""
+    try:
+        status = path.stat()
+    except OSError:  # reading it will say what is wrong
+        return str(path), 0, 0
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protocol: Protocol) -> list[Row]:
+    """Every method on every draw of a scene."""
+    return [
+        Row(task, method, scene.name, draw, psnr(made, wanted), ssim(made, wanted))
+        for draw in range(protocol.draws)
+        for task, method, made, wanted in _results(haze, learned, show(scene, index, draw, protocol))
+    ]
 
 
 def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:
-    """The scene under its weather of that draw, rounded to 8 bits."""
-    weather = draw_weather(np.random.default_rng([DRAW_SEED, index, draw]), 1)
+    """The scene in haze of the parameters of that draw, rounded to 8 bits."""
+    parameters = draw_haze_parameters(np.random.default_rng([DRAW_SEED, index, draw]), 1)
     depth = torch.from_numpy(relative_depth(scene.depth, protocol.reach or None))[None, None]
-    clear = pictures([scene.image])
-    hazy = add_haze(clear, transmission(depth, weather.beta), weather.airlight).mul(255).round().div(255)
-    return Shown(hazy, clear, depth, weather)
+    clear = to_tensor(scene.image)
+    hazy = add_haze(clear, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
+    return Shown(hazy, clear, depth, parameters)
 
 
 @torch.no_grad()
 def _results(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Task, method, what it made and what was wanted."""
-    wanted = {DEHAZE: to_pixels(shown.clear), SYNTHESIS: to_pixels(shown.hazy)}
-    for task, rows in ((DEHAZE, removal_rows(haze, learned, shown)), (SYNTHESIS, synthesis_rows(haze, learned, shown))):
-        for method, made in rows:
-            yield task, method, to_pixels(made), wanted[task]
+    """Yields (task, method, output, target)."""
+    wanted = {DEHAZE: to_pixels(shown.clear[0]), SYNTHESIS: to_pixels(shown.hazy[0])}
+    for method, made in removal_rows(haze, learned, shown):
+        yield DEHAZE, method, made, wanted[DEHAZE]
+    for method, tensor in synthesis_rows(haze, learned, shown):
+        yield SYNTHESIS, method, to_pixels(tensor[0]), wanted[SYNTHESIS]
 
 
-def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:
-    """Floor, methods, ceilings."""
-    hazy = shown.hazy
-    yield "do nothing", hazy
-    yield "dcp", dark_channel_prior(hazy, DarkChannelConfig()).clear(hazy)
-    yield "dcp, gentle", dark_channel_prior(hazy, GENTLE).clear(hazy)
-    yield "bccr", haze.clear(hazy, "bccr")
-    for kind in learned:
-        yield kind, haze.clear(hazy.to(haze.device), kind).cpu()
+def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Pixels]]:
+    """Floor, methods as `latens dehaze` runs them, published forms of the dark channel prior, ceilings."""
+    hazy, pixels = shown.hazy, to_pixels(shown.hazy[0])
+    yield "do nothing", pixels
+    yield "dcp", haze.dehaze_pixels(pixels, "dcp")
+    for name, config in (("dcp, full size", DarkChannelConfig()), ("dcp, gentle", GENTLE)):
+        coarse = methods.dark_channel(blocks_of(hazy, config.shrink), config)
+        yield name, to_pixels(methods.refine(coarse, hazy).clear(hazy)[0])
+    for method in ("bccr", *learned):
+        yield method, haze.dehaze_pixels(pixels, method)
     mean = torch.full((1, 3), MEAN_AIRLIGHT)
     mean_t = transmission(shown.depth, torch.full((1,), MEAN_BETA))
-    true_t = transmission(shown.depth, shown.weather.beta)
-    yield "true depth, mean haze", remove_haze(hazy, mean_t, mean)
-    yield "true depth and airlight, mean beta", remove_haze(hazy, mean_t, shown.weather.airlight)
-    yield "true transmission and airlight", remove_haze(hazy, true_t, shown.weather.airlight, floor=0.01)
+    true_t = transmission(shown.depth, shown.parameters.beta)
+    yield "true depth, mean haze", to_pixels(remove_haze(hazy, mean_t, mean)[0])
+    yield "true depth and airlight, mean beta", to_pixels(remove_haze(hazy, mean_t, shown.parameters.airlight)[0])
+    yield "true transmission and airlight", to_pixels(remove_haze(hazy, true_t, shown.parameters.airlight, floor=0.01)[0])
 
 
 def synthesis_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:

@@ -1,7 +1,7 @@
 """Window filters of whole batches in time that does not grow with the window: means, minima, guided filter.
 
 Letters: B batch, C channels, r radius; a window has 2 r + 1 samples a side. Borders mirror without repeating the edge sample,
-and where a picture is smaller than the radius its edge sample is repeated.
+and where an image is smaller than the radius its edge sample is repeated.
 """
 
 from __future__ import annotations
@@ -73,67 +73,30 @@ def luminance(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
 class LinearGuide(NamedTuple):
     """What a guided filter found: output = slope . guide + offset in every pixel."""
 
-    slope: Float[Tensor, "B G H W"]
+    slope: Float[Tensor, "B 1 H W"]
     offset: Float[Tensor, "B 1 H W"]
 
-    def apply(self, guide: Float[Tensor, "B G h w"], factor: int = 1) -> Float[Tensor, "B 1 h w"]:
+    def apply(self, guide: Float[Tensor, "B 1 h w"], factor: int = 1) -> Float[Tensor, "B 1 h w"]:
         """The output for a guide `factor` times as large, to which slope and offset are interpolated."""
         size = (guide.shape[2], guide.shape[3])
         slope, offset = enlarge(self.slope, factor, size), enlarge(self.offset, factor, size)
-        if guide.shape[1] == 1:
-            return torch.addcmul(offset, slope, guide)
-        return (slope * guide).sum(1, keepdim=True) + offset
+        return torch.addcmul(offset, slope, guide)
 
 
 def guided_filter(
-    guide: Float[Tensor, "B G H W"],
-    x: Float[Tensor, "B 1 H W"],
-    radius: int,
-    epsilon: float,
-    *,
-    shrink: int = 1,
+    guide: Float[Tensor, "B 1 H W"], x: Float[Tensor, "B 1 H W"], radius: int, epsilon: float
 ) -> Float[Tensor, "B 1 H W"]:
-    """Guided filter (He et al. 2010) with a grey (G = 1) or colour (G = 3) guide in [0, 1].
-
-    `shrink` above 1 fits on pictures so many times smaller and applies at full size (He and Sun 2015): nearly the same result,
-    as slope and offset are smooth.
-    """
-    if shrink == 1:
-        return fit_guide(guide, x, radius, epsilon).apply(guide)
-    fitted = fit_guide(block_mean(guide, shrink), block_mean(x, shrink), max(radius // shrink, 1), epsilon)
-    return fitted.apply(guide, shrink)
+    """Guided filter (He et al. 2010) with a gray guide in [0, 1]."""
+    return fit_guide(guide, x, radius, epsilon).apply(guide)
 
 
-def fit_guide(guide: Float[Tensor, "B G H W"], x: Float[Tensor, "B 1 H W"], radius: int, epsilon: float) -> LinearGuide:
+def fit_guide(guide: Float[Tensor, "B 1 H W"], x: Float[Tensor, "B 1 H W"], radius: int, epsilon: float) -> LinearGuide:
     """Slope and offset that fit x to the guide in every window, averaged over the windows that hold a pixel."""
-    if guide.shape[1] == 1:
-        mean = box_mean(torch.cat([guide, x, guide * guide, guide * x], 1), radius)
-        mean_guide, mean_x, square, product = mean.split(1, 1)
-        slope = (product - mean_guide * mean_x) / ((square - mean_guide * mean_guide).clamp_min(0) + epsilon)
-        averaged = box_mean(torch.cat([slope, mean_x - slope * mean_guide], 1), radius)
-        return LinearGuide(averaged[:, :1], averaged[:, 1:])
-    r, g, b = guide.split(1, 1)
-    products = torch.cat([r * r, r * g, r * b, g * g, g * b, b * b], 1)
-    mean = box_mean(torch.cat([guide, x, guide * x, products], 1), radius)
-    mean_guide, mean_x = mean[:, :3], mean[:, 3:4]
-    covariance = mean[:, 4:7] - mean_guide * mean_x
-    mr, mg, mb = mean_guide.split(1, 1)
-    squares = mean[:, 7:] - torch.cat([mr * mr, mr * mg, mr * mb, mg * mg, mg * mb, mb * mb], 1)
-    slope = _solve_symmetric(squares, covariance, epsilon)
-    averaged = box_mean(torch.cat([slope, mean_x - (slope * mean_guide).sum(1, keepdim=True)], 1), radius)
-    return LinearGuide(averaged[:, :3], averaged[:, 3:])
-
-
-def _solve_symmetric(s: Float[Tensor, "B 6 H W"], v: Float[Tensor, "B 3 H W"], epsilon: float) -> Float[Tensor, "B 3 H W"]:
-    """(S + epsilon 1)^-1 v for symmetric S with entries rr, rg, rb, gg, gb, bb, by cofactors."""
-    rr, rg, rb, gg, gb, bb = s.split(1, 1)
-    rr, gg, bb = rr + epsilon, gg + epsilon, bb + epsilon
-    c_rr, c_rg, c_rb = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
-    c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    determinant = rr * c_rr + rg * c_rg + rb * c_rb
-    x, y, z = v.split(1, 1)
-    solved = torch.cat([c_rr * x + c_rg * y + c_rb * z, c_rg * x + c_gg * y + c_gb * z, c_rb * x + c_gb * y + c_bb * z], 1)
-    return solved / determinant.clamp_min(epsilon**3)
+    mean = box_mean(torch.cat([guide, x, guide * guide, guide * x], 1), radius)
+    mean_guide, mean_x, square, product = mean.split(1, 1)
+    slope = (product - mean_guide * mean_x) / ((square - mean_guide * mean_guide).clamp_min(0) + epsilon)
+    averaged = box_mean(torch.cat([slope, mean_x - slope * mean_guide], 1), radius)
+    return LinearGuide(averaged[:, :1], averaged[:, 1:])
 
 
 def block_mean(x: Float[Tensor, "B C H W"], factor: int) -> Float[Tensor, "B C h w"]:

@@ -1,7 +1,7 @@
 """How haze forms (002, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
 
-Letters: B batch, H W picture size; I hazy, J clear, t transmission, A airlight, d distance, beta scattering coefficient.
-Pictures and airlight are in [0, 1]; the product beta d has no unit, so beta is per metre where d is in metres, and per
+Letters: B batch, H W image size; I hazy, J clear, t transmission, A airlight, d distance, beta scattering coefficient.
+Images and airlight are in [0, 1]; the product beta d has no unit, so beta is per metre where d is in metres, and per
 reach of the scene where d is relative to it.
 """
 
@@ -25,8 +25,8 @@ MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # of those uniform ranges
 FLOOR = 0.1  # smallest transmission that haze is divided by (He et al. 2009)
 
 
-class Weather(NamedTuple):
-    """Haze of a batch of pictures."""
+class HazeParameters(NamedTuple):
+    """Haze of a batch of images."""
 
     airlight: Float[Tensor, "B 3"]
     beta: Float[Tensor, "B"]
@@ -58,7 +58,7 @@ def remove_haze(
     *,
     floor: float = FLOOR,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Eq. 1 solved for J, not clamped; t is held at or above `floor`, or noise of the far distance would fill the picture."""
+    """Eq. 1 solved for J, not clamped; t is held at or above `floor`, or noise of the far distance would fill the image."""
     a = airlight[:, :, None, None]
     return torch.addcmul(a, hazy - a, t.clamp_min(floor).reciprocal())
 
@@ -73,39 +73,17 @@ def visibility_of_beta(beta: float) -> float:
     return -math.log(CONTRAST) / beta
 
 
-def draw_weather(
+def draw_haze_parameters(
     rng: np.random.Generator,
     count: int,
     *,
     airlight: tuple[float, float] = AIRLIGHT,
     beta: tuple[float, float] = BETA,
-) -> Weather:
-    """Independent uniform weather for `count` pictures: a value per colour and one coefficient each (002, section 4.1.1)."""
+) -> HazeParameters:
+    """Independent uniform draws for `count` images: an airlight per color and one coefficient each (002, section 4.1.1)."""
     colours = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
     coefficients = rng.uniform(*beta, size=count).astype(np.float32)
-    return Weather(torch.from_numpy(colours), torch.from_numpy(coefficients))
-
-
-def measure_beta(
-    hazy: Float[Tensor, "3 H W"], clear: Float[Tensor, "3 H W"], depth: Float[Tensor, "1 H W"], airlight: Float[Tensor, "3"]
-) -> float:
-    """Beta of a picture whose clear version, depth and airlight are known: least squares of -log t over depth.
-
-    Pixels count by (J - A)^2, those nearly of the airlight's colour say nothing. Infinite depth is left out. Raises
-    ValueError when nothing is left.
-    """
-    contrast = (clear - airlight[:, None, None]).double()
-    veiled = (hazy - airlight[:, None, None]).double()
-    energy = contrast.square().sum(0)
-    t = (contrast * veiled).sum(0) / energy.clamp_min(1e-12)
-    distance = depth[0].double()
-    kept = distance.isfinite() & (distance > 0) & (energy > 1e-3) & (t > 0.02) & (t <= 1.05)
-    if not bool(kept.any()):
-        raise ValueError("no pixel tells the scattering coefficient")
-    # The error of log t grows as 1 / t, and that of t as 1 / contrast.
-    weight = energy[kept] * t[kept].square()
-    optical = -t[kept].log()
-    return float((weight * distance[kept] * optical).sum() / (weight * distance[kept].square()).sum())
+    return HazeParameters(torch.from_numpy(colours), torch.from_numpy(coefficients))
 
 
 def decode_srgb(values: Tensor) -> Tensor:
@@ -118,3 +96,15 @@ def encode_srgb(light: Tensor) -> Tensor:
     """SRGB values of linear light in [0, 1]."""
     held = light.clamp(0, 1)
     return torch.where(held <= 0.0031308, held * 12.92, 1.055 * held.clamp_min(1e-12) ** (1 / 2.4) - 0.055)
+
+
+class HazeEstimate(NamedTuple):
+    """Haze of a batch of images."""
+
+    transmission: Float[Tensor, "B 1 H W"]  # in (0, 1]
+    airlight: Float[Tensor, "B 3"]
+    floor: float = FLOOR  # of the transmission, where haze is divided out
+
+    def clear(self, hazy: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """The image without its haze, in [0, 1]."""
+        return remove_haze(hazy, self.transmission, self.airlight, floor=self.floor).clamp_(0, 1)

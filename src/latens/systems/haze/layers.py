@@ -1,7 +1,7 @@
 """Layers of the translators: padded convolutions, and normalisation whose statistics can be held still.
 
-Instance and layer normalisation depend on the whole picture. A picture that is worked on in pieces takes the statistics of
-the picture reduced to a small size, the same for every piece, so that pieces fit together.
+Instance and layer normalisation depend on the whole image. An image that is worked on in pieces takes the statistics of
+the image reduced to a small size, the same for every piece, so that pieces fit together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EPSILON = 1e-5
 
 
 class PictureNorm(nn.Module):
-    """(x - mean) / deviation per picture: of each channel (instance), or of all with learned gain and bias (layer)."""
+    """(x - mean) / deviation per image: of each channel (instance), or of all with learned gain and bias (layer)."""
 
     def __init__(self, channels: int, *, layer: bool = False) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class PictureNorm(nn.Module):
 
 
 def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """(x - mean) / deviation of each channel of each picture.
+    """(x - mean) / deviation of each channel of each image.
 
-    On a CPU the kernel for batches of one picture is eight times as fast as the one for instances in channels-last memory.
+    On a CPU the kernel for batches of one image is eight times as fast as the one for instances in channels-last memory.
     """
     if x.device.type != "cpu":
         return F.instance_norm(x, eps=EPSILON)
@@ -60,7 +60,7 @@ def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 
 
 @contextmanager
-def held_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_norm_stats(model: nn.Module) -> Iterator[None]:
     """Inside, the first pass through a normalisation fixes its statistics for all later ones."""
     norms = [part for part in model.modules() if isinstance(part, PictureNorm)]
     hooks = [norm.register_forward_hook(_stop_recording) for norm in norms]
@@ -153,7 +153,7 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, fakes: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """As many pictures as are given, some of them older."""
+        """As many images as are given, some of them older."""
         result = fakes.detach().clone()
         for index in range(len(fakes)):
             count = int(self.filled)

@@ -1,6 +1,6 @@
-"""Every method that goes through Eq. 1, as one two-step: a coarse estimate on a small picture, refined by the large one.
+"""Every method that goes through Eq. 1, as one two-step: a coarse estimate on a small image, refined by the large one.
 
-The coarse step sees the whole picture, so airlight and statistics are global and large pictures have no seams; a video is made
+The coarse step sees the whole image, so airlight and statistics are global and large images have no seams; a video is made
 stable between the two steps.
 """
 
@@ -19,17 +19,16 @@ from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
 from latens.systems.haze.baselines.dark_channel import Blocks, DarkChannelConfig, coarse_transmission
 from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
-from latens.systems.haze.estimate import HazeEstimate
 from latens.systems.haze.filters import block_mean, fit_guide, luminance
-from latens.systems.haze.formation import transmission
+from latens.systems.haze.formation import HazeEstimate, transmission
 from latens.systems.haze.physical import STRIDE, PhysicalHaze, padded
 
 T = TypeVar("T")
 SMALLEST = 1e-3
-VIEWS = (1.0, 2 / 3)  # sizes at which the physical head sees a picture, of that which it was trained on
+VIEWS = (1.0, 2 / 3)  # sizes at which the physical head sees an image, of that which it was trained on
 PHYSICAL_FLOOR = 0.08
-PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced picture
-FULL_SIDE = 960  # boundary constraint and DehazeNet work on pictures reduced to at most this side
+PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced image
+FULL_SIDE = 960  # boundary constraint and DehazeNet work on images reduced to at most this side
 
 
 class Coarse(NamedTuple):
@@ -44,7 +43,7 @@ class Coarse(NamedTuple):
 
 
 def refine(coarse: Coarse, hazy: Float[Tensor, "B 3 H W"]) -> HazeEstimate:
-    """Transmission at full size, its edges those of the picture."""
+    """Transmission at full size, its edges those of the image."""
     if coarse.radius == 0:
         return HazeEstimate(coarse.t.clamp(SMALLEST, 1), coarse.airlight, coarse.floor)
     guide = luminance(hazy)
@@ -71,12 +70,12 @@ def dehazenet(hazy: Float[Tensor, "B 3 H W"], net: DehazeNet) -> Coarse:
 
 
 def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
-    factor = shrinkage(hazy, model.config.work)
+    factor = shrinkage(hazy, model.config.short_side)
     small = block_mean(hazy, factor)
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
         code = model.encode(padded(view, STRIDE), "hazy")
-        airlight, beta = model.weather(code)
+        airlight, beta = model.haze_parameters(code)
         return transmission(model.depth(code), beta), airlight
 
     seen = views(small, read)
@@ -85,8 +84,8 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
 
 
 def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Float[Tensor, "B 1 H W"]:
-    """Relative distance in [0, 1] of clear pictures, at full size."""
-    factor = shrinkage(clear, model.config.work)
+    """Relative distance in [0, 1] of clear images, at full size."""
+    factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
     seen = views(small, lambda view: (model.depth(model.encode(padded(view, STRIDE), "clear")), None))
     depth = torch.stack([depth for depth, _ in seen]).mean(0)
@@ -99,7 +98,7 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
 def views(
     small: Float[Tensor, "B 3 h w"], read: Callable[[Tensor], tuple[Tensor, T]]
 ) -> list[tuple[Float[Tensor, "B 1 h w"], T]]:
-    """What is read from a picture at two sizes, as it is and mirrored; maps (B, 1, h, w), the rest as it comes.
+    """What is read from an image at two sizes, as it is and mirrored; maps (B, 1, h, w), the rest as it comes.
 
     The mean of the four is better than any of them; how much is in docs/results.md.
     """

@@ -1,10 +1,10 @@
 """Two VAE-GANs with a shared latent space (002, Fig. 1), and with other settings UNIT and CycleGAN.
 
-    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I judges hazy pictures
-    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J judges clear ones
+    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I tells hazy images
+    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J tells clear ones
 
 The "D_J(x_j)" inside F_JI of section 3 is a misprint for E_J(x_j). Sizes follow UNIT's code, which the weights of the paper
-come from: the code is a map of H/4 x W/4 positions. Pictures are in [0, 1] outside, in [-1, 1] inside.
+come from: the code is a map of H/4 x W/4 positions. Images are in [0, 1] outside, in [-1, 1] inside.
 
 Letters: B batch, C channels of the code, h w = H/4 W/4.
 """
@@ -17,17 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.errors import UsageError
 from latens.shapes import Float
-from latens.systems.haze.config import HazeConfig, JudgeConfig
+from latens.systems.haze.config import DiscriminatorConfig, TranslatorConfig
 from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
 
 Domain = Literal["hazy", "clear"]
-STRIDE = 4  # picture samples per code sample and side
-SLOPE = 0.2  # of the judges' leaky rectifiers
+STRIDE = 4  # image pixels per code sample and side
+SLOPE = 0.2  # of the discriminators' leaky rectifiers
 
 
 class Translation(NamedTuple):
-    """Everything the generators make of one picture of each domain; pictures are in [-1, 1]."""
+    """Everything the generators make of one image of each domain; images are in [-1, 1]."""
 
     code_hazy: Float[Tensor, "B C h w"]  # means
     code_clear: Float[Tensor, "B C h w"]
@@ -44,8 +45,10 @@ class Translation(NamedTuple):
 class HazeTranslator(nn.Module):
     """E_I, E_J, G_I, G_J, D_I and D_J of Fig. 1."""
 
-    def __init__(self, config: HazeConfig, crop: int = 0) -> None:
+    def __init__(self, config: TranslatorConfig, crop: int = 0) -> None:
         super().__init__()
+        if crop:
+            check_crop(config, crop)
         self.config = config
         self.variational = config.kind != "cyclegan"
         self.encoders = PerDomain(encoder(config), encoder(config))
@@ -53,8 +56,8 @@ class HazeTranslator(nn.Module):
         wide = 4 * config.channels
         self.shared_encoder = nn.Sequential(*(NormResidual(wide) for _ in range(config.shared_blocks)))
         self.shared_decoder = nn.Sequential(*(NormResidual(wide) for _ in range(config.shared_blocks)))
-        self.judges = PerDomain(Judge(config.judge), Judge(config.judge))
-        kept = config.judge.pool if crop else 0
+        self.judges = PerDomain(Discriminator(config.discriminator), Discriminator(config.discriminator))
+        kept = config.discriminator.pool if crop else 0
         self.pools = PerDomain(ImagePool(kept, crop), ImagePool(kept, crop)) if kept else None
         if config.code_channels:
             self.squeeze: nn.Module = nn.Conv2d(wide, config.code_channels, 1)
@@ -101,12 +104,32 @@ class HazeTranslator(nn.Module):
         return image
 
     def translate(self, image: Float[Tensor, "B 3 H W"], to: Domain) -> Float[Tensor, "B 3 H W"]:
-        """F_IJ (to "clear") or F_JI (to "hazy") of pictures in [0, 1] with sides that are multiples of 4."""
+        """F_IJ (to "clear") or F_JI (to "hazy") of images in [0, 1] with sides that are multiples of 4."""
         source: Domain = "clear" if to == "hazy" else "hazy"
         return self.decode(self.sample(self.encode(2 * image - 1, source)), to).float().add(1).div(2).clamp(0, 1)
 
 
-def encoder(config: HazeConfig) -> nn.Sequential:
+def check_crop(config: TranslatorConfig, crop: int) -> None:
+    """Raises UsageError for crops that do not survive every layer of stride 2."""
+    smallest = 2 * STRIDE  # a normalization needs more than one sample
+    if crop % STRIDE or crop < smallest:
+        what = f"translators take crops of a multiple of {STRIDE} pixels, at least {smallest}, not {crop}"
+        raise UsageError(what, where="--set data.crop", hint=f"set data.crop={max(crop // STRIDE * STRIDE, smallest)}")
+    discriminator, side = config.discriminator, crop
+    for _ in range(discriminator.scales - 1):
+        side = -(-side // 2)
+    for _ in range(discriminator.layers - 1):
+        side //= 2
+    if side < (4 if discriminator.norm else 2):  # the last layer halves once more
+        what = f"a crop of {crop} pixels is too small for a discriminator of {discriminator.scales} scales"
+        raise UsageError(
+            f"{what} and {discriminator.layers} layers",
+            where="--set model.discriminator",
+            hint="set fewer scales or layers, or a larger data.crop",
+        )
+
+
+def encoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
         conv(3, n, 7), PictureNorm(n), nn.ReLU(),
@@ -116,7 +139,7 @@ def encoder(config: HazeConfig) -> nn.Sequential:
     )  # fmt: skip
 
 
-def decoder(config: HazeConfig) -> nn.Sequential:
+def decoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
         *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
@@ -126,8 +149,8 @@ def decoder(config: HazeConfig) -> nn.Sequential:
     )  # fmt: skip
 
 
-def reach(config: HazeConfig) -> int:
-    """How far a translated pixel looks, in picture pixels to a side, rounded up to the stride.
+def receptive_radius(config: TranslatorConfig) -> int:
+    """How far a translated pixel looks, in image pixels to a side, rounded up to the stride.
 
     First layer 3, two strided ones 1 + 2, a residual block two positions of 4 pixels in each network, the two layers after
     enlarging 2 positions of 4 / 2 and of 1 pixel with the rounding of each enlargement, the last 3.
@@ -136,23 +159,23 @@ def reach(config: HazeConfig) -> int:
     return -(-pixels // STRIDE) * STRIDE
 
 
-class Judge(nn.Module):
-    """Discriminators of one domain on the picture and its halves."""
+class Discriminator(nn.Module):
+    """Discriminators of one domain on the image and its halves."""
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(judge_layers(config) for _ in range(config.scales))
+        self.scales = nn.ModuleList(discriminator_layers(config) for _ in range(config.scales))
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
         """A map of scores for every scale; above one half (or above 0 as logits) says real."""
         scores: list[Tensor] = []
-        for judge in self.scales:
-            scores.append(judge(image))
+        for scale in self.scales:
+            scores.append(scale(image))
             image = F.avg_pool2d(image, 3, 2, padding=1, count_include_pad=False)
         return scores
 
 
-def judge_layers(config: JudgeConfig) -> nn.Sequential:
+def discriminator_layers(config: DiscriminatorConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for index in range(config.layers):
@@ -166,7 +189,7 @@ def judge_layers(config: JudgeConfig) -> nn.Sequential:
 
 
 def initialise(model: HazeTranslator) -> None:
-    """Kaiming for the generators, a Gaussian of 0.02 for the judges, as UNIT starts."""
+    """Kaiming for the generators, a Gaussian of 0.02 for the discriminators, as UNIT starts."""
     for name, part in model.named_modules():
         if isinstance(part, nn.Conv2d):
             if name.startswith("judges"):

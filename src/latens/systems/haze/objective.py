@@ -1,11 +1,11 @@
-"""What the translators minimise: 002, Eqs. 2, 3 and 9 to 13, and with other weights UNIT and CycleGAN."""
+"""The losses: of translators (002, Eqs. 2, 3 and 9 to 13; UNIT and CycleGAN), of the physical head, of DehazeNet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,19 +14,26 @@ from torch import Tensor, nn
 
 from latens.codes.mmd import code_kl, code_mmd, default_bandwidth, signal_to_noise
 from latens.shapes import Float
-from latens.systems.haze.config import PriorConfig, TranslationLossConfig
+from latens.systems.haze.baselines.dehazenet import DehazeNet
+from latens.systems.haze.config import PatchLossConfig, PhysicalLossConfig, PriorConfig, TranslationLossConfig
+from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, remove_haze, transmission
 from latens.systems.haze.layers import ImagePool
-from latens.systems.haze.model import HazeTranslator, Judge, Translation
-from latens.training.objective import Export, Step
+from latens.systems.haze.methods import dehazenet, refine
+from latens.systems.haze.model import Discriminator, HazeTranslator, Translation
+from latens.systems.haze.physical import HazePrediction, PhysicalHaze
+from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
 Batch = dict[str, Tensor]
 
 
 class TranslationObjective:
-    """Batches hold "hazy" and "clear", unpaired, in [0, 1]; held-out ones also "truth", the clear picture of "hazy"."""
+    """Batches hold "hazy" and "clear", unpaired, in [0, 1]; held-out ones also "truth", the clear image of "hazy"."""
 
-    optimizers: Mapping[str, tuple[str, ...]] = MappingProxyType(
-        {"discriminators": ("judges",), "generators": ("encoders", "decoders", "shared", "squeeze", "widen")}
+    optimizers: Mapping[str, Sequence[Group]] = MappingProxyType(
+        {
+            "discriminators": (Group(("judges",)),),
+            "generators": (Group(("encoders", "decoders", "shared", "squeeze", "widen")),),
+        }
     )
 
     def __init__(self, config: TranslationLossConfig) -> None:
@@ -37,23 +44,23 @@ class TranslationObjective:
         hazy, clear = 2 * batch["hazy"] - 1, 2 * batch["clear"] - 1
         made = translator(hazy, clear)
         fakes = {"hazy": made.hazed, "clear": made.dehazed}
-        judged = sum(
+        realness = sum(
             (
-                self.judge_loss(translator, domain, real, fakes[domain].detach())
+                self.discriminator_terms(translator, domain, real, fakes[domain].detach())
                 for domain, real in (("hazy", hazy), ("clear", clear))
             ),
             torch.zeros((), device=hazy.device),
         )
-        yield Step("discriminators", self.config.adversarial_weight * judged, {})
+        yield Step("discriminators", self.config.adversarial_weight * realness, {})
         terms = self.generator_terms(translator, made, hazy, clear)
         total = torch.stack(list(terms.values())).sum()
         yield Step("generators", total, {**terms, "code_snr_db": signal_to_noise(made.code_hazy)})
 
-    def judge_loss(self, model: HazeTranslator, domain: str, real: Tensor, fake: Tensor) -> Tensor:
-        judge = cast(Judge, model.judges[domain])
+    def discriminator_terms(self, model: HazeTranslator, domain: str, real: Tensor, fake: Tensor) -> Tensor:
+        discriminator = cast(Discriminator, model.judges[domain])
         if model.pools is not None:
             fake = cast(ImagePool, model.pools[domain]).exchange(fake)
-        scores = [score.split((len(real), len(fake))) for score in judge(torch.cat([real, fake]))]
+        scores = [score.split((len(real), len(fake))) for score in discriminator(torch.cat([real, fake]))]
         return discriminator_loss([yes for yes, _ in scores], [no for _, no in scores], self.config.adversarial)
 
     def generator_terms(self, model: HazeTranslator, made: Translation, hazy: Tensor, clear: Tensor) -> dict[str, Tensor]:
@@ -78,7 +85,7 @@ class TranslationObjective:
         if loss.prior.kind != "none" and model.variational:
             first = prior_term(made.code_hazy, loss.prior) + prior_term(made.code_clear, loss.prior)
             again = prior_term(made.code_dehazed, loss.prior) + prior_term(made.code_hazed, loss.prior)
-            terms["prior"] = loss.prior.weight * ((2 if loss.prior.twice else 1) * first + again)
+            terms["prior"] = loss.prior.weight * ((2 if loss.prior.double_first_prior_term else 1) * first + again)
         return terms
 
     def distance(self, a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
@@ -101,7 +108,7 @@ class TranslationObjective:
         means = {name: sum(values) / len(values) for name, values in scores.items()}
         return {"loss": -sum(means.values()) / len(means), **means}
 
-    def pictures(self, model: HazeTranslator, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+    def images(self, model: HazeTranslator, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
         hazy = batches[0]["hazy"][:1]
         clear = batches[0].get("truth", batches[0]["clear"])[:1]
         views = [hazy, model.translate(hazy, "clear"), clear, model.translate(clear, "hazy")]
@@ -149,7 +156,7 @@ def frozen(part: nn.Module) -> Iterator[None]:
 
 
 def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
-    """Mean over pictures, in dB, RGB with peak 1."""
+    """Mean over images, in dB, RGB with peak 1."""
     error = (a.detach().float() - b.detach().float()).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean())
 
@@ -163,3 +170,129 @@ def side_by_side(views: Sequence[Float[Tensor, "1 3 H W"]]) -> np.ndarray:
 def half_weights(model: nn.Module, leave_out: str = " ") -> dict[str, Tensor]:
     """The weights as they are shipped, in float16."""
     return {name: tensor.half() for name, tensor in model.state_dict().items() if not name.startswith(leave_out)}
+
+
+# ------------------------------------------------------------------------------------------------------ physical head
+
+TRAINING_FLOOR = 0.05
+# Deviations of airlight and log beta in 002, section 4.1.1: squares in these units find them in half as many steps as
+# absolute differences, whose gradient at the start is all noise.
+AIRLIGHT_SPREAD, BETA_SPREAD = 0.058, 0.2
+
+
+class Composed(NamedTuple):
+    """Images that follow from a prediction by Eq. 1."""
+
+    t: Float[Tensor, "B 1 H W"]
+    clear: Float[Tensor, "B 3 H W"]
+    hazy: Float[Tensor, "B 3 H W"]
+
+
+class PhysicalObjective:
+    """Batches hold "hazy", "truth", "depth" (relative, in [0, 1]), "airlight" and "beta"."""
+
+    optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
+
+    def __init__(self, config: PhysicalLossConfig) -> None:
+        self.config = config
+
+    def __call__(self, model: nn.Module, batch: Batch, step: int) -> Iterator[Step]:
+        prediction = model(batch["hazy"], batch["truth"])
+        terms = self.terms(prediction, batch)
+        total = torch.stack(list(terms.values())).sum()
+        yield Step("model", total, {**terms, "code_snr_db": signal_to_noise(prediction.code_hazy.whole)})
+
+    def terms(self, prediction: HazePrediction, batch: Batch) -> dict[str, Tensor]:
+        """All terms, weighted, by name."""
+        weight = self.config
+        t = transmission(batch["depth"], batch["beta"])
+        made = compose(prediction, batch["hazy"], batch["truth"], batch["airlight"], batch["beta"])
+        terms = {
+            "clear": weight.clear_weight * (made.clear - batch["truth"]).abs().mean(),
+            "transmission": weight.transmission_weight * (made.t - t).abs().mean(),
+            "synthesis": weight.synthesis_weight * (made.hazy - batch["hazy"]).abs().mean(),
+            "haze_parameters": weight.parameters_weight
+            * (
+                ((prediction.airlight - batch["airlight"]) / AIRLIGHT_SPREAD).square().mean()
+                + ((prediction.beta / batch["beta"]).log() / BETA_SPREAD).square().mean()
+            ),
+            "depth": weight.depth_weight
+            * ((prediction.depth_hazy - batch["depth"]).abs().mean() + (prediction.depth_clear - batch["depth"]).abs().mean()),
+        }
+        codes = zip(prediction.code_hazy[:4], prediction.code_clear[:4], strict=True)
+        terms["code"] = weight.code_weight * torch.stack([(a.float() - b.float()).abs().mean() for a, b in codes]).mean()
+        if weight.prior.kind != "none":
+            whole = torch.cat([prediction.code_hazy.whole, prediction.code_clear.whole])
+            terms["prior"] = weight.prior.weight * prior_term(whole, weight.prior)
+        return terms
+
+    def validate(self, model: PhysicalHaze, batches: Sequence[Batch]) -> dict[str, float]:
+        """PSNR of both directions; the synthesis knows neither airlight nor beta and takes their means."""
+        dehaze, haze = [], []
+        for batch in batches:
+            made = compose(model(batch["hazy"], batch["truth"]), batch["hazy"], batch["truth"], *mean_parameters(batch))
+            dehaze.append(psnr(made.clear.clamp(0, 1), batch["truth"]))
+            haze.append(psnr(made.hazy, batch["hazy"]))
+        means = {"dehaze_psnr": sum(dehaze) / len(dehaze), "haze_psnr": sum(haze) / len(haze)}
+        return {"loss": -sum(means.values()) / 2, **means}
+
+    def images(self, model: PhysicalHaze, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+        one = {name: tensor[:1] for name, tensor in batches[0].items()}
+        prediction = model(one["hazy"], one["truth"])
+        made = compose(prediction, one["hazy"], one["truth"], *mean_parameters(one))
+        grey = [values.expand(-1, 3, -1, -1) for values in (made.t, transmission(one["depth"], one["beta"]))]
+        return {"hazy_dehazed_clear_hazed_t_truth": side_by_side([one["hazy"], made.clear, one["truth"], made.hazy, *grey])}
+
+    def export(self, model: PhysicalHaze, batches: Sequence[Batch]) -> Export:
+        return Export(half_weights(model), {}, {})
+
+
+def compose(prediction: HazePrediction, hazy: Tensor, clear: Tensor, airlight: Tensor, beta: Tensor) -> Composed:
+    """The clear image by the predicted haze parameters, and the hazy one by the given parameters."""
+    t = transmission(prediction.depth_hazy, prediction.beta)
+    return Composed(
+        t,
+        remove_haze(hazy, t, prediction.airlight, floor=TRAINING_FLOOR),
+        add_haze(clear, transmission(prediction.depth_clear, beta), airlight),
+    )
+
+
+def mean_parameters(batch: Batch) -> tuple[Tensor, Tensor]:
+    count = len(batch["hazy"])
+    return batch["hazy"].new_full((count, 3), MEAN_AIRLIGHT), batch["hazy"].new_full((count,), MEAN_BETA)
+
+
+# ---------------------------------------------------------------------------------------------------------- DehazeNet
+
+
+class PatchObjective:
+    """Squared error of t on "patches" (B, 3, 16, 16) of clear images, hazed with one t ~ U(0, 1) each and white airlight."""
+
+    optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
+
+    def __init__(self, config: PatchLossConfig) -> None:
+        self.config = config
+
+    def __call__(self, model: nn.Module, batch: Batch, step: int) -> Iterator[Step]:
+        patches = batch["patches"]
+        t = torch.rand(len(patches), 1, 1, 1, device=patches.device)
+        airlight = patches.new_full((len(patches), 3), self.config.airlight)
+        found = model(add_haze(patches, t, airlight)).float()
+        # Outside [0, 1] the bounded rectifier has no gradient, so a few patches could die; the plain value is pulled back.
+        yield Step("model", (found - t).square().mean(), {})
+
+    def validate(self, model: DehazeNet, batches: Sequence[Batch]) -> dict[str, float]:
+        values = [
+            psnr(refine(dehazenet(batch["hazy"], model), batch["hazy"]).clear(batch["hazy"]), batch["truth"])
+            for batch in batches
+        ]
+        return {"loss": -sum(values) / len(values), "dehaze_psnr": sum(values) / len(values)}
+
+    def images(self, model: DehazeNet, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+        hazy, truth = batches[0]["hazy"][:1], batches[0]["truth"][:1]
+        found = refine(dehazenet(hazy, model), hazy)
+        views = [hazy, found.clear(hazy), truth, found.transmission.expand(-1, 3, -1, -1)]
+        return {"hazy_dehazed_clear_t": side_by_side(views)}
+
+    def export(self, model: DehazeNet, batches: Sequence[Batch]) -> Export:
+        return Export(half_weights(model), {}, {})

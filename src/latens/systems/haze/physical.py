@@ -1,19 +1,19 @@
-"""The physical head: one scene code for both domains, from it depth and weather, and Eq. 1 does the rest.
+"""The physical head: one scene code for both domains predicts depth and haze parameters; Eq. 1 makes the images.
 
     hazy  --E_I--.                     .--> relative depth d                    t = exp(-beta d)
                   >-- trunk --> code --<                                  clear = (hazy - A) / t + A
     clear --E_J--'                     '--> (hazy only) airlight A, beta   hazy = clear t + A (1 - t)
 
-The pixels themselves go through Eq. 1, so texture is kept and the network may work on a small picture. Nothing is normalised
-over the picture and what is global comes from the whole of it, so large pictures have no seams.
+The pixels themselves go through Eq. 1, so texture is kept and the network may work on a small image. Nothing is normalised
+over the image and what is global comes from the whole of it, so large images have no seams.
 
-Letters: B batch, H W size of the reduced picture (multiples of 32).
+Letters: B batch, H W size of the reduced image (multiples of 32).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,24 +22,22 @@ from torch import Tensor, nn
 from latens.nn.conv import Residual
 from latens.nn.init import small
 from latens.shapes import Float
-from latens.systems.haze.config import HazeConfig
+from latens.systems.haze.config import PhysicalConfig
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA
 from latens.systems.haze.layers import PerDomain
+from latens.systems.haze.model import Domain
 
-if TYPE_CHECKING:
-    from latens.systems.haze.model import Domain
-
-STRIDE = 32  # picture samples per sample of the code and side
-FOLD = 4  # the picture is folded so many times into channels: no layer works at full size
+STRIDE = 32  # image pixels per sample of the code and side
+FOLD = 4  # the image is folded so many times into channels: no layer works at full size
 AIRLIGHT_RANGE = (0.3, 1.05)
 BETA_RANGE = (0.1, 6.0)
-BLOCK = 16  # picture samples per sample of the coarse code and side
-WEATHER = 4  # numbers that tell the weather: airlight in three colours, beta
+BLOCK = 16  # image pixels per sample of the coarse code and side
+PARAMETERS = 4  # haze parameters: airlight in three colors, beta
 START_DEPTH = -1.0  # logit of the distance that training starts from
 
 
 class SceneCode(NamedTuple):
-    """What a picture says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size; and its plain colours."""
+    """What an image says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size; and its plain colours."""
 
     fine: Float[Tensor, "B c1 h1 w1"]
     middle: Float[Tensor, "B c2 h2 w2"]
@@ -51,7 +49,7 @@ class SceneCode(NamedTuple):
 class PhysicalHaze(nn.Module):
     """Encoders of both domains, the trunk they share, and the heads."""
 
-    def __init__(self, config: HazeConfig) -> None:
+    def __init__(self, config: PhysicalConfig) -> None:
         super().__init__()
         self.config = config
         n = config.channels
@@ -65,15 +63,15 @@ class PhysicalHaze(nn.Module):
         self.up_fine = Merge(2 * n, n)
         self.depth_head = nn.Sequential(Residual(n), small(nn.Conv2d(n, FOLD * FOLD, 3, padding=1)), nn.PixelShuffle(FOLD))
         nn.init.constant_(head_bias(self.depth_head), START_DEPTH)
-        self.votes = nn.Sequential(nn.Conv2d(8 * n + 9, 4 * n, 1), nn.LeakyReLU(), small(nn.Conv2d(4 * n, 2 * WEATHER, 1)))
-        self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, WEATHER))
+        self.votes = nn.Sequential(nn.Conv2d(8 * n + 9, 4 * n, 1), nn.LeakyReLU(), small(nn.Conv2d(4 * n, 2 * PARAMETERS, 1)))
+        self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, PARAMETERS))
         start_at_means(self.weather_head)
 
-    def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> Reading:
-        """Everything there is to learn from a pair of the same scene; pictures in [0, 1]."""
+    def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> HazePrediction:
+        """Everything there is to learn from a pair of the same scene; images in [0, 1]."""
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
-        airlight, beta = self.weather(code_hazy)
-        return Reading(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
+        airlight, beta = self.haze_parameters(code_hazy)
+        return HazePrediction(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
 
     def encode(self, image: Float[Tensor, "B 3 H W"], domain: Domain) -> SceneCode:
         fine = self.encoders[domain](image - 0.5)
@@ -88,23 +86,26 @@ class PhysicalHaze(nn.Module):
         features = self.up_fine(self.up_middle(features, code.middle), code.fine)
         return torch.sigmoid(self.depth_head(features).float())
 
-    def weather(self, code: SceneCode) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
+    def haze_parameters(self, code: SceneCode) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
         """Airlight in [0.3, 1.05] and beta in [0.1, 6] per reach of the scene.
 
-        Every position of the coarse code has a vote and a say in each number: far ones know the airlight, contrasts beta.
+        Attention pooling over the coarse code: each position predicts a value and a weight. Distant positions inform the
+        airlight, high-contrast ones beta.
         """
         raised = F.interpolate(code.whole, size=code.coarse.shape[2:], mode="nearest")
         with torch.autocast(raised.device.type, enabled=False):  # a hundredth of the airlight is much where haze is thick
             known = torch.cat([raised.float(), code.coarse.float(), code.colours], 1)
-            vote, say = self.votes(known).flatten(2).chunk(2, 1)
-        elected = (vote * torch.softmax(say, 2)).sum(2)
-        found = torch.sigmoid(self.weather_head(summary(code.whole)).float() + elected)
+            value, attention_logit = self.votes(known).flatten(2).chunk(2, 1)
+        pooled = (value * torch.softmax(attention_logit, 2)).sum(2)
+        found = torch.sigmoid(self.weather_head(summary(code.whole)).float() + pooled)
         low, high = AIRLIGHT_RANGE
         log_low, log_high = math.log(BETA_RANGE[0]), math.log(BETA_RANGE[1])
         return low + (high - low) * found[:, :3], torch.exp(log_low + (log_high - log_low) * found[:, 3])
 
 
-class Reading(NamedTuple):
+class HazePrediction(NamedTuple):
+    """Codes and depth of both images of a scene; haze parameters of the hazy one."""
+
     code_hazy: SceneCode
     code_clear: SceneCode
     depth_hazy: Float[Tensor, "B 1 H W"]
@@ -158,12 +159,12 @@ def block_colours(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 9 h w"]:
 
 
 def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:
-    """Mean and maximum over the picture."""
+    """Mean and maximum over the image."""
     return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
 
 
 def start_at_means(head: nn.Sequential) -> None:
-    """The last layer starts at the mean weather of the paper."""
+    """The last layer starts at the mean haze parameters of the paper."""
     last = head[-1]
     assert isinstance(last, nn.Linear)
     low, high = AIRLIGHT_RANGE

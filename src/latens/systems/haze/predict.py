@@ -1,11 +1,11 @@
-"""What a user holds: haze taken out of pictures and clips, and put into them."""
+"""The object a user holds: removes haze from images and clips, and adds haze to images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,49 +15,57 @@ from torch import Tensor, nn
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
-from latens.errors import ModelError, ModelMissing, UsageError
-from latens.hub import load_model, locate
+from latens.data.tensors import to_pixels, to_tensor
+from latens.errors import ModelMissing, UsageError
+from latens.hub import load_network, locate
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_strips
 from latens.shapes import Float
 from latens.systems.haze import methods
+from latens.systems.haze.bands import dark_channel_pixels
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
-from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS, HazeConfig, JudgeConfig
-from latens.systems.haze.estimate import HazeEstimate
+from latens.systems.haze.config import (
+    CLASSICAL,
+    LEARNED,
+    TRANSLATORS,
+    DehazeNetConfig,
+    HazeModel,
+    PhysicalConfig,
+    TranslatorConfig,
+)
 from latens.systems.haze.filters import block_mean, guided_filter, luminance
-from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, beta_of_visibility, transmission
-from latens.systems.haze.layers import held_statistics
-from latens.systems.haze.model import STRIDE, HazeTranslator, reach
+from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
+from latens.systems.haze.layers import frozen_norm_stats
+from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
 from latens.systems.haze.physical import PhysicalHaze, padded
-from latens.systems.haze.strips import dark_channel_pixels
 from latens.systems.haze.temporal import TemporalFilter
 
-if TYPE_CHECKING:
-    from latens.systems.haze.model import Domain
-
-REACH = 120.0  # metres that relative depth 1 stands for where nothing else is said
-WHOLE_PIXELS = 2**19  # larger pictures are translated in pieces
+GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
+REACH = 120.0  # metres at relative depth 1, by default
+WHOLE_PIXELS = 2**19  # larger images are translated in pieces
 PIECE = 512  # rows and columns of a piece, without what it sees around itself
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
-SMALLEST = 16  # sides of a translated picture are padded to at least this
+SMALLEST = 16  # sides of a translated image are padded to at least this
 
 
 class Haze:
-    """Dehazes and hazes pictures of any size and kind; grey and alpha are kept.
+    """Dehazes and hazes images of any size and kind; gray and alpha are kept.
 
-    Methods are "dcp" and "bccr", which need no weights, and those of the model folder it was loaded from or of the models in
-    the box. Without a method the loaded model is used, or the best there is.
+    Methods are "dcp" and "bccr", which need no weights, that of the model folder it was loaded from, and those of the bundled
+    models. The default method is that of the loaded model, or "physical". `hashes` are those of the weights in
+    `learned`.
     """
 
     def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
-        self.learned = {kind: ready(model, device) for kind, model in loaded.items()}
+        self.learned = {kind: model.to(device).eval().requires_grad_(False) for kind, model in loaded.items()}
+        self.hashes = dict.fromkeys(loaded, sha256)
         self.name = name
-        self.model_id = sha256[:16]
+        self.model_id = sha256
         self.device = device
         self.precision = "float32"
-        self.default_method = next(iter(loaded), "physical" if "haze_physical" in MODELS else "dcp")
+        self.default_method = next(iter(loaded), "physical")
 
     def has(self, method: str) -> bool:
         """Whether the method can be used here. Raises UsageError for an unknown one."""
@@ -67,18 +75,20 @@ class Haze:
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(self, image: ImageLike | Picture, *, method: str | None = None) -> Image.Image:
-        """The picture without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
+        """The image without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         chosen = method or self.default_method
-        if chosen == "dcp":
-            pixels = dark_channel_pixels(torch.from_numpy(np.array(picture.pixels)).to(self.device)).cpu().numpy()
-        else:
-            pixels = to_pixels(self.clear(self.tensor(picture.pixels), chosen))
-        return to_pil(pixels, picture.alpha, picture.grey)
+        return to_pil(self.dehaze_pixels(picture.pixels, chosen), picture.alpha, picture.grey)
+
+    def dehaze_pixels(self, pixels: Pixels, method: str) -> Pixels:
+        """Pixels (H, W, 3) uint8 without their haze: what `dehaze` does, and what an evaluation measures."""
+        if method == "dcp":
+            return dark_channel_pixels(torch.from_numpy(np.array(pixels)).to(self.device)).cpu().numpy()
+        return to_pixels(self.clear(self.tensor(pixels), method)[0])
 
     @torch.no_grad()
     def clear(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> Float[Tensor, "B 3 H W"]:
-        """Pictures in [0, 1] without their haze."""
+        """Images in [0, 1] without their haze."""
         if self.has(method) and method in TRANSLATORS:
             return self.translate(hazy, method, "clear")
         return self.estimate(hazy, method).clear(hazy)
@@ -92,7 +102,7 @@ class Haze:
     def coarse(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> methods.Coarse:
         """The estimate before refinement."""
         if self.has(method) and method in TRANSLATORS:
-            raise UsageError(f"{method} translates pictures without estimating their haze", hint="use dcp, bccr or physical")
+            raise UsageError(f"{method} translates images without estimating their haze", hint="use dcp, bccr or physical")
         if method == "dcp":
             return methods.dark_channel(blocks_of(hazy, FAST.shrink), FAST)
         if method == "bccr":
@@ -113,7 +123,7 @@ class Haze:
                 coarse = self.coarse(hazy, chosen)
                 coarse = steady.estimate(coarse, luminance(block_mean(hazy, coarse.factor)))
                 found = methods.refine(coarse, hazy)
-                yield to_pixels(found.clear(steady.quieten(hazy, found.transmission)))
+                yield to_pixels(found.clear(steady.denoise(hazy, found.transmission))[0])
 
     def haze(
         self,
@@ -123,17 +133,17 @@ class Haze:
         beta: float | None = None,
         depth: str | Path | np.ndarray[Any, Any] | None = None,
         depth_format: DepthFormat | None = None,
-        airlight: tuple[float, float, float] = (MEAN_AIRLIGHT,) * 3,
+        airlight: tuple[float, float, float] = GRAY,
         reach_metres: float = REACH,
         method: str | None = None,
         refine_depth: bool = False,
         linear_light: bool = False,
     ) -> Image.Image:
-        """The picture in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
+        """The image in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
 
         Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) of `depth_format`, or
         of what is usual for it (`usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
-        moves its edges to those of the picture, as measured depth needs. Without `depth` it is predicted by the physical model.
+        moves its edges to those of the image, as measured depth needs. Without `depth` it is predicted by the physical model.
         With a translator as `method` the haze is what the model has learned, and nothing of it can be set.
 
         Raises InputError for depth that does not fit, UsageError for settings that do not, ModelMissing.
@@ -141,8 +151,10 @@ class Haze:
         picture = image if isinstance(image, Picture) else read_picture(image)
         clear = self.tensor(picture.pixels)
         if method in TRANSLATORS:
-            if visibility is not None or beta is not None or depth is not None:
-                raise UsageError(f"{method} has no visibility to set", where="--method", hint="leave --method out")
+            unused = (airlight, reach_metres, refine_depth, linear_light) != (GRAY, REACH, False, False)
+            if unused or any(given is not None for given in (visibility, beta, depth, depth_format)):
+                what = f"{method} makes the haze that it has learned: depth, density and color cannot be set"
+                raise UsageError(what, where="--method", hint="leave --method out, or the other options")
             hazy = self.translate(clear, method, "hazy")
         else:
             if method not in (None, "physical"):
@@ -155,7 +167,7 @@ class Haze:
                 t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
             colour = torch.tensor([airlight], dtype=torch.float32, device=self.device)
             hazy = add_haze(clear, t, colour, linear_light=linear_light)
-        return to_pil(to_pixels(hazy), picture.alpha, picture.grey)
+        return to_pil(to_pixels(hazy[0]), picture.alpha, picture.grey)
 
     def depth(self, image: ImageLike | Picture, *, reach_metres: float = REACH) -> Depth:
         """Predicted distance (H, W) in metres, the farthest point at `reach_metres`. Raises ModelMissing."""
@@ -168,9 +180,6 @@ class Haze:
     ) -> Float[Tensor, "1 1 H W"]:
         """Distance of every pixel, given or predicted."""
         if depth is None:
-            if not self.has("physical"):
-                what = "depth is predicted by the physical model, which is not in the box"
-                raise ModelMissing(what, hint="give --depth FILE, or a trained model with --model")
             return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
         form = form or usual_format(depth)
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
@@ -179,7 +188,7 @@ class Haze:
 
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
-        """By a translator. Large pictures go through in pieces, normalised by the statistics of the picture reduced."""
+        """By a translator. Large images go through in pieces, normalised by the statistics of the image reduced."""
         model = cast(HazeTranslator, self.model(method))
         height, width = image.shape[2:]
         x = padded(image, STRIDE)
@@ -187,10 +196,10 @@ class Haze:
             x = padded(image, SMALLEST)
         if height * width <= WHOLE_PIXELS:
             return model.translate(x, to)[:, :, :height, :width]
-        with held_statistics(model):
+        with frozen_norm_stats(model):
             factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
             model.translate(padded(block_mean(x, factor), STRIDE), to)
-            halo = reach(model.config)
+            halo = receptive_radius(model.config)
 
             def piece(part: Tensor) -> Tensor:
                 return model.translate(part, to)
@@ -205,57 +214,56 @@ class Haze:
                 what = f"there are no weights for the method {kind}"
                 hint = f"use --method dcp or bccr, or train it: latens train haze --recipe {recipe_for(kind)}, then --model"
                 raise ModelMissing(what, where=self.name, hint=hint)
-            self.learned[kind] = ready(read_folder(MODELS[f"haze_{kind}"].folder)[1], self.device)
+            self.add(MODELS[f"haze_{kind}"].folder)
         return self.learned[kind]
+
+    def add(self, folder: Path) -> None:
+        """Makes the model of a folder available, in place of another of its kind. Raises ModelMissing or ModelError."""
+        digest, model = read_folder(folder)
+        kind = kind_of(model)
+        self.learned[kind] = model.to(self.device).eval().requires_grad_(False)
+        self.hashes[kind] = digest
+
+    def hash_of(self, kind: str) -> str:
+        """Hash of the weights of a learned method that can be used here."""
+        return self.hashes[kind] if kind in self.hashes else MODELS[f"haze_{kind}"].sha256
 
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
-        moved = torch.from_numpy(np.array(pixels)).to(self.device)
-        return moved.permute(2, 0, 1)[None].contiguous().float().div_(255)
+        return to_tensor(pixels).to(self.device)
 
 
 def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: int | None = None) -> Haze:
     """All methods there are ("haze"), or a model by name, from a folder or a hub id. Raises ModelMissing, ModelError."""
     place = choose_device(device, threads)
     if str(name_or_path) == "haze":
-        digest = MODELS["haze_physical"].sha256 if "haze_physical" in MODELS else "none"
-        return Haze({}, name="haze", sha256=digest, device=place)
+        return Haze({}, name="haze", sha256=MODELS["haze_physical"].sha256, device=place)
     folder = locate(name_or_path)
     digest, model = read_folder(folder)
-    kind = model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
-    return Haze({kind: model}, name=folder.name, sha256=digest, device=place)
+    return Haze({kind_of(model): model}, name=folder.name, sha256=digest, device=place)
 
 
 def read_folder(folder: Path) -> tuple[str, nn.Module]:
     """Hash and network of a model folder. Raises ModelMissing or ModelError."""
-    found = load_model(folder)
-    if found.config["system"] != "haze":
-        what = f"this is a model of {found.config['system']}, not of haze"
-        raise ModelError(what, where=str(folder), hint="train one with `latens train haze`")
-    try:
-        sizes = dict(found.config["model"])
-        config = HazeConfig(**{**sizes, "judge": JudgeConfig(**sizes["judge"])})
-        model = network(config)
-        model.load_state_dict({name: tensor.float() for name, tensor in found.weights.items()})
-    except (KeyError, TypeError, RuntimeError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
+    found, model = load_network(folder, "haze", HazeModel, network)
     return found.sha256, model
 
 
-def network(config: HazeConfig) -> nn.Module:
+def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.Module:
     """An untrained network of that kind."""
-    if config.kind == "physical":
+    if isinstance(config, PhysicalConfig):
         return PhysicalHaze(config)
-    return DehazeNet() if config.kind == "dehazenet" else HazeTranslator(config)
+    return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
 
 
-def ready(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.to(device).eval().requires_grad_(False)
+def kind_of(model: nn.Module) -> str:
+    """The method of a network."""
+    return model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
 
 
 def recipe_for(kind: str) -> str:
-    return "desk" if kind == "physical" else f"desk_{kind}"
+    """The recipe that trains a learned method on a CPU."""
+    return "cpu" if kind == "physical" else f"cpu_{kind}"
 
 
 def scattering(visibility: float | None, beta: float | None, reach_metres: float) -> float:
@@ -268,8 +276,3 @@ def scattering(visibility: float | None, beta: float | None, reach_metres: float
     if visibility is not None:
         return beta_of_visibility(visibility)
     return beta if beta is not None else MEAN_BETA / reach_metres
-
-
-def to_pixels(image: Float[Tensor, "1 3 H W"]) -> Pixels:
-    """Bytes (H, W, 3) of a picture in [0, 1]."""
-    return image[0].clamp(0, 1).mul(255).round_().byte().permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,6 +1,6 @@
 """Training configurations of the haze system, as functions. Nothing here imports torch.
 
-`cpu` is the model in the box; the rows that Table 1 compares are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and
+`cpu` trains the bundled model; the rows that Table 1 compares are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and
 `cpu_dehazenet`, all on the same scenes. `paper` is 002 as written.
 """
 
@@ -9,25 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeAlias
 
 from latens.systems.haze.config import (
-    HazeConfig,
+    DehazeNetConfig,
+    DiscriminatorConfig,
     HazeDataConfig,
-    JudgeConfig,
     PatchLossConfig,
+    PhysicalConfig,
     PhysicalLossConfig,
     PriorConfig,
     TranslationLossConfig,
+    TranslatorConfig,
 )
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
+AnyModel: TypeAlias = TranslatorConfig | PhysicalConfig | DehazeNetConfig
+AnyLoss: TypeAlias = TranslationLossConfig | PhysicalLossConfig | PatchLossConfig
+HazeTraining: TypeAlias = TrainConfig[AnyModel, HazeDataConfig, AnyLoss]
 
-def tiny() -> TrainConfig:
+
+def tiny() -> HazeTraining:
     """Seconds on a CPU; for tests: the physical head."""
     return TrainConfig(
         system="haze",
         recipe="tiny",
-        model=HazeConfig(kind="physical", channels=8, work=64),
+        model=PhysicalConfig(channels=8, short_side=64),
         data=HazeDataConfig(side=64, crop=64, batch=4, scenes=6),
         objective=PhysicalLossConfig(),
         optim=Adam(lr=2e-3, warmup=5, ema=0.9),
@@ -35,12 +42,12 @@ def tiny() -> TrainConfig:
     )
 
 
-def tiny_mmd() -> TrainConfig:
+def tiny_mmd() -> HazeTraining:
     """Seconds on a CPU; for tests: the paper's model."""
     return replace(
         tiny(),
         recipe="tiny_mmd",
-        model=HazeConfig(channels=4, blocks=1, judge=JudgeConfig(channels=4, scales=2, layers=3)),
+        model=TranslatorConfig(channels=4, blocks=1, discriminator=DiscriminatorConfig(channels=4, scales=2, layers=3)),
         data=HazeDataConfig(side=64, crop=64, batch=1, scenes=6),
         objective=TranslationLossConfig(prior=PriorConfig(positions=64)),
         optim=Adam(lr=1e-3, warmup=5, ema=0.9, beta1=0.5),
@@ -48,62 +55,74 @@ def tiny_mmd() -> TrainConfig:
     )
 
 
-def cpu() -> TrainConfig:
+def cpu() -> HazeTraining:
     """One CPU core, forty minutes: the physical head on simulated streets, and on RGB-D folders where they are given."""
     return replace(
         tiny(),
         recipe="cpu",
-        model=HazeConfig(kind="physical", channels=24),
-        data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, tones=1.0),
+        model=PhysicalConfig(channels=24),
+        data=HazeDataConfig(side=240, crop=128, batch=8, scenes=400, color_jitter=1.0),
         optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.7),
         run=RunConfig(steps=12_000, validate_every=1500, checkpoint_every=500, log_every=50),
     )
 
 
-def cpu_mmd() -> TrainConfig:
+def cpu_mmd() -> HazeTraining:
     """One CPU core, a quarter of an hour: the paper's model, small. The other rows of Table 1 have the same budget."""
     return replace(
         cpu(),
         recipe="cpu_mmd",
-        model=HazeConfig(channels=16, blocks=3, judge=JudgeConfig(channels=16)),
-        data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400, tones=1.0),
+        model=TranslatorConfig(channels=16, blocks=3, discriminator=DiscriminatorConfig(channels=16)),
+        data=HazeDataConfig(side=160, crop=128, batch=1, scenes=400, color_jitter=1.0),
         objective=TranslationLossConfig(prior=PriorConfig(positions=256)),
         optim=Adam(lr=2e-4, warmup=100, ema=0.999, decay_share=0.5, beta1=0.5),
         run=RunConfig(steps=3500, validate_every=700, checkpoint_every=350, log_every=50),
     )
 
 
-def cpu_unit() -> TrainConfig:
-    """UNIT: the same but for the divergence in place of the discrepancy."""
-    objective = TranslationLossConfig(prior=PriorConfig(kind="kl"))
-    return replace(cpu_mmd(), recipe="cpu_unit", model=replace(cpu_mmd().model, kind="unit"), objective=objective)
+def cpu_unit() -> HazeTraining:
+    """UNIT (Liu et al. 2017) at the budget of `cpu_mmd`: the divergence in place of the discrepancy."""
+    return replace(unit(cpu_mmd()), recipe="cpu_unit")
 
 
-def cpu_cyclegan() -> TrainConfig:
-    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of judges with norms."""
-    judge = JudgeConfig(channels=16, scales=1, layers=3, norm=True, pool=50)
-    return replace(
-        cpu_mmd(),
-        recipe="cpu_cyclegan",
-        model=replace(cpu_mmd().model, kind="cyclegan", judge=judge),
-        objective=TranslationLossConfig(identity_weight=5.0, prior=PriorConfig(kind="none")),
-    )
+def cpu_cyclegan() -> HazeTraining:
+    """CycleGAN (Zhu et al. 2017) at the budget of `cpu_mmd`."""
+    return replace(cyclegan(cpu_mmd()), recipe="cpu_cyclegan")
 
 
-def cpu_dehazenet() -> TrainConfig:
+def unit(config: HazeTraining) -> HazeTraining:
+    """UNIT: the divergence in place of the discrepancy."""
+    assert isinstance(config.model, TranslatorConfig)
+    assert isinstance(config.objective, TranslationLossConfig)
+    objective = replace(config.objective, prior=replace(config.objective.prior, kind="kl"))
+    return replace(config, model=replace(config.model, kind="unit"), objective=objective)
+
+
+def cyclegan(config: HazeTraining) -> HazeTraining:
+    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of discriminators with norms."""
+    assert isinstance(config.model, TranslatorConfig)
+    assert isinstance(config.objective, TranslationLossConfig)
+    channels = config.model.discriminator.channels
+    discriminator = DiscriminatorConfig(channels=channels, scales=1, layers=3, norm=True, pool=50)
+    prior = replace(config.objective.prior, kind="none")
+    objective = replace(config.objective, identity_weight=5.0, prior=prior)
+    return replace(config, model=replace(config.model, kind="cyclegan", discriminator=discriminator), objective=objective)
+
+
+def cpu_dehazenet() -> HazeTraining:
     """DehazeNet on patches: minutes."""
     return replace(
         cpu(),
         recipe="cpu_dehazenet",
-        model=HazeConfig(kind="dehazenet"),
-        data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400, tones=1.0),
+        model=DehazeNetConfig(),
+        data=HazeDataConfig(side=240, crop=128, batch=128, scenes=400),
         objective=PatchLossConfig(),
         optim=Adam(lr=1e-3, warmup=100, ema=0.999, decay_share=0.5),
         run=RunConfig(steps=20_000, precision="no", validate_every=4000, checkpoint_every=2000),
     )
 
 
-def gpu() -> TrainConfig:
+def gpu() -> HazeTraining:
     """One data-centre GPU, under an hour: the paper's sizes on larger batches."""
     return replace(
         paper(),
@@ -114,8 +133,8 @@ def gpu() -> TrainConfig:
     )
 
 
-def paper() -> TrainConfig:
-    """002, section 4.1: Adam at 1e-4 with momentum 0.5, one picture of each domain a step, 250,000 steps, one haze a picture.
+def paper() -> HazeTraining:
+    """002, section 4.1: Adam at 1e-4 with momentum 0.5, one image of each domain a step, 250,000 steps, one draw per image.
 
     Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The model
     that is kept is chosen on held-out scenes, not on the test set.
@@ -123,7 +142,7 @@ def paper() -> TrainConfig:
     return TrainConfig(
         system="haze",
         recipe="paper",
-        model=HazeConfig(),
+        model=TranslatorConfig(),
         data=HazeDataConfig(side=256, crop=256, batch=1, scenes=1500, draws=1),
         objective=TranslationLossConfig(),
         optim=Adam(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5),
@@ -131,7 +150,7 @@ def paper() -> TrainConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], HazeTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "tiny_mmd": tiny_mmd,

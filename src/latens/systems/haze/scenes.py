@@ -1,6 +1,6 @@
-"""Clear pictures with depth: simulated streets, and folders of the data sets that haze is made from.
+"""Clear images with depth: simulated streets, and folders of the data sets that haze is made from.
 
-A folder is recognised by what is in it, for every picture by itself:
+A folder is recognised by what is in it, for every image by itself:
 
     NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is a hole
     NAME[_left].jpg + NAME_depth256.png                metres * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
@@ -10,7 +10,7 @@ A folder is recognised by what is in it, for every picture by itself:
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,11 @@ from PIL import Image
 
 from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.inputs import natural_key
 from latens.errors import InputError, UnreadableInput
-from latens.systems.haze.simulate import street
+from latens.systems.haze.simulator.streets import street
+
+logger = logging.getLogger(__name__)
 
 STORED = DepthFormat(relative=True)  # of files whose unit is not known; 0 is a hole
 SUFFIXES = ("_leftImg8bit", "_left", "")
@@ -32,7 +35,9 @@ DEPTHS = (
 )
 SIMULATED_SIZE = (240, 360)  # height and width
 HELD_OUT_SEED = 1_000_000  # seeds from here on are never trained on
-GAP = 2  # pictures between training and held-out ones that are used for neither
+DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # of images that hold depth
+DEPTH_KINDS = ("", "rgbd", "apollo")  # sources whose place is a folder of images with depth
+GAP = 2  # images between training and held-out ones that are used for neither
 
 
 class ScenePath(NamedTuple):
@@ -43,7 +48,7 @@ class ScenePath(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A clear picture and its depth, in metres or in a unit that is not known; the sky is infinite."""
+    """A clear image and its depth, in metres or in a unit that is not known; the sky is infinite."""
 
     name: str
     image: Pixels
@@ -51,14 +56,18 @@ class Scene(NamedTuple):
 
 
 def find_scenes(folder: Path) -> list[ScenePath]:
-    """Pictures under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
+    """Images under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
     if not folder.is_dir():
-        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of pictures and depth maps")
-    paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural(str(p)))
+        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of images and depth maps")
+    paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
     found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
+    used = {file for scene in found for file in (scene.image, scene.depth)}
+    left = [path for path in paths if path not in used and not path.stem.endswith(DEPTH_STEMS)]
     if not found:
         hint = "names that are understood: photo.jpg with photo_depth.png, Cityscapes, ApolloScape; see the README of haze"
-        raise UnreadableInput("no picture in this folder has a depth map", where=str(folder), hint=hint)
+        raise UnreadableInput("no image in this folder has a depth map", where=str(folder), hint=hint)
+    if left:
+        logger.warning("%s: left out %d images without a depth map, %s first", folder, len(left), left[0].name)
     return found
 
 
@@ -80,21 +89,29 @@ def _with_depth(path: Path, folder: Path) -> ScenePath | None:
 
 
 def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
-    """The picture and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
+    """The image and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
 
     Raises InputError for a depth map of another size, without measurements or with NaN, and where the border is all there is.
     """
     picture = read_picture(found.image)
     depth = read_depth(found.depth, found.form, size=picture.pixels.shape[:2])
-    if 2 * border >= min(depth.shape):
-        what = f"nothing is left of {depth.shape[1]} x {depth.shape[0]} pixels without a border of {border}"
-        raise InputError(what, where=str(found.image))
-    inner = (slice(border, -border or None), slice(border, -border or None))
-    return reduced(Scene(found.name, picture.pixels[inner], depth[inner]), side)
+    try:
+        return reduced(cropped(Scene(found.name, picture.pixels, depth), border), side)
+    except InputError as error:
+        raise error.at(str(found.image)) from None
+
+
+def cropped(scene: Scene, border: int) -> Scene:
+    """The scene without `border` pixels of every side. Raises InputError where nothing else is there."""
+    height, width = scene.depth.shape
+    if 2 * border >= min(height, width):
+        raise InputError(f"nothing is left of {width} x {height} pixels without a border of {border}", where=scene.name)
+    inner = (slice(border, height - border), slice(border, width - border))
+    return Scene(scene.name, scene.image[inner], scene.depth[inner])
 
 
 def reduced(scene: Scene, side: int) -> Scene:
-    """The scene with a short side of `side` pixels where it was larger: the picture averaged, the depth picked."""
+    """The scene with a short side of `side` pixels where it was larger: the image averaged, the depth picked."""
     height, width = scene.image.shape[:2]
     if not side or min(height, width) <= side:
         return scene
@@ -112,6 +129,12 @@ def simulated(seeds: Sequence[int], size: tuple[int, int] = SIMULATED_SIZE) -> I
         yield Scene(f"street{seed}", made.image, made.depth)
 
 
+def street_size(side: int) -> tuple[int, int]:
+    """Height and width of streets that are not smaller than a short side."""
+    height = max(side, SIMULATED_SIZE[0])
+    return height, height * SIMULATED_SIZE[1] // SIMULATED_SIZE[0]
+
+
 def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
     """Training and held-out scenes: the last `share` of them, so that neighbouring frames are not on both sides.
 
@@ -122,8 +145,3 @@ def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], li
         return list(paths), list(paths)
     train = paths[: len(paths) - held]
     return list(train[: max(len(train) - GAP, 1)]), list(paths[len(paths) - held :])
-
-
-def natural(text: str) -> list[str | int]:
-    """Sorts frame2 before frame10."""
-    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", text))]

@@ -1,4 +1,4 @@
-"""Haze of a video that does not flicker: transmission follows the motion of the picture, airlight moves slowly."""
+"""Haze of a video that does not flicker: transmission follows the motion of the image, airlight moves slowly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = 1e-3  # squared slope of the grey values below which a place does not te
 
 
 class TemporalFilter:
-    """Give it the frames of one clip in order: first the estimate, then the picture it was made from."""
+    """Give it the frames of one clip in order: first the estimate, then the image it was made from."""
 
     def __init__(self) -> None:
         self.grey: Array | None = None
@@ -44,8 +44,8 @@ class TemporalFilter:
         self.grey, self.past = now, coarse
         return coarse
 
-    def quieten(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The hazy picture (1, 3, H, W), averaged along the motion by a share of 1 - t where the past agrees.
+    def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The hazy image (1, 3, H, W), averaged along the motion by a share of 1 - t where the past agrees.
 
         Dividing by t multiplies noise by 1 / t; the average takes about as much away, and leaves what is near alone.
         """
@@ -85,7 +85,7 @@ class Motion(NamedTuple):
         return agreement.astype(np.float32)
 
     def enlarged(self, height: int, width: int) -> Motion:
-        """The same motion for a larger picture."""
+        """The same motion for a larger image."""
         import cv2
 
         down, across = height / self.rows.shape[0], width / self.rows.shape[1]
@@ -96,7 +96,7 @@ class Motion(NamedTuple):
 
 
 def motion_between(before: Array, now: Array) -> Motion:
-    """Dense flow of grey pictures (h, w) in [0, 1]; none is looked for in tiny ones.
+    """Dense flow of grey images (h, w) in [0, 1]; none is looked for in tiny ones.
 
     Skies and walls of fog show noise only, which has no motion to find: they move as what is around them, or as all.
     """

@@ -1,1 +1,0 @@
-"""Mean-scale hyperprior image codec (003, chapter 5)."""

@@ -1,7 +1,7 @@
-"""The codecs a photograph is saved with today: JPEG, WebP and AVIF, through Pillow.
+"""Baselines: JPEG, WebP and AVIF, through Pillow.
 
-They are set as a careful user sets them, with the effort that takes up to about a second a megapixel. They see the same
-pixels as our codec, and nothing but the compressed picture is in their files (no EXIF, no colour profile).
+Their options are those of a careful user, with an effort of up to about a second a megapixel. They compress the same pixels as
+our codec, and their files hold nothing else (no EXIF, no color profile).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from latens.errors import UsageError
 
 
 class Encoder(NamedTuple):
-    """One way of writing pictures. `version` names the library and how it is set."""
+    """A codec of still images. `version` names the library and its options."""
 
     name: str
     encode: Callable[[Picture, int], bytes]  # at a quality of the codec's own scale
-    qualities: tuple[int, ...]  # from small to fine, to draw a curve
-    scale: tuple[int, int]  # lowest and highest quality there is
+    qualities: tuple[int, ...]  # from small files to fine images, to draw a curve
+    scale: tuple[int, int]  # lowest and highest quality
     version: str
 
 
@@ -36,13 +36,13 @@ def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encode
 
 
 def decode(data: bytes) -> Pixels:
-    """The picture in a file, uint8 (H, W, 3)."""
+    """The image in a file, uint8 (H, W, 3)."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
 
 class Match(NamedTuple):
-    """A file made to stand beside another one of a given size."""
+    """A file to compare with another one of a given size."""
 
     quality: int
     data: bytes
@@ -51,7 +51,7 @@ class Match(NamedTuple):
 def match_size(encoder: Encoder, picture: Picture, size: int) -> Match:
     """The lowest quality whose file is not smaller than `size` bytes, or the highest there is.
 
-    The encoder under comparison so gets at least as many bytes. Sizes rise with quality, which is searched by halving.
+    So the baseline has at least as many bytes. Sizes rise with quality, which is found by bisection.
     """
     low, high = encoder.scale
     files: dict[int, bytes] = {}
@@ -72,7 +72,7 @@ def _jpeg() -> Encoder:
     qualities = (5, 10, 18, 28, 40, 55, 70, 82, 90, 95)
     turbo = features.version("libjpeg_turbo")
     name = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    return Encoder("JPEG", encode, qualities, (1, 95), f"{name}, 4:2:0, optimised Huffman tables")
+    return Encoder("JPEG", encode, qualities, (1, 95), f"{name}, 4:2:0, optimized Huffman tables")
 
 
 def _webp() -> Encoder:
@@ -98,6 +98,6 @@ _FEATURES = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 
 def _save(picture: Picture, kind: str, *, quality: int, **options: bool | int | str) -> bytes:
     buffer = io.BytesIO()
-    # WebP knows no grey pictures, and Pillow turns them into RGB itself.
+    # WebP has no gray images; Pillow converts them to RGB.
     to_pil(picture.pixels, grey=picture.grey).save(buffer, format=kind, quality=quality, **options)
     return buffer.getvalue()

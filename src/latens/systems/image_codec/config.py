@@ -1,33 +1,47 @@
-"""Sizes and rates of the image codec (003, section 5.4.1). Nothing here imports torch, so `--help` stays instant."""
+"""Settings of the image codec (003, section 5.4.1): sizes, rates, loss, crops. No torch here."""
 
 from __future__ import annotations
 
-from latens.settings import settings
+from typing import Annotated, Literal
 
-LAMBDAS = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.02,
-    0.04,
-    0.08,
-)  # 003, section 5.4.1: weight of 255^2 * MSE against bits per pixel
+from annotated_types import Ge, MinLen, MultipleOf
+
+from latens.settings import Count, NonNegative, Positive, Share, settings, validator
+
+# Weights of 255^2 * MSE against bits per pixel (003, section 5.4.1).
+LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
+BLOCK_CHANNELS = 768  # coefficients of a block of 16 x 16 color pixels
+
+Lambdas = Annotated[tuple[Positive, ...], MinLen(1)]
+CropSide = Annotated[int, Ge(64), MultipleOf(64)]
 
 
 @settings
-class ImageCodecConfig:
-    """Sizes of the transforms and the rates one model serves.
+class HyperpriorConfig:
+    """Sizes of a mean-scale hyperprior and the rates that one model serves (003, section 5.4.1).
 
     With one entry in `lambdas` the model is the plain one of the paper; with several it learns a gain vector for each, and
     any real-valued quality between them (1 is the first entry) selects a rate.
     """
 
-    hidden: int = 192  # N: channels of every hidden layer and of the hyper-latent z
-    latent: int = 192  # M: channels of the latent y
-    hyper: int = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
-    lambdas: tuple[float, ...] = (0.01,)
-    transforms: str = "paper"  # "paper": four strided 5 x 5 layers; "compact": work starts at 1/4 of the size, see model.py
+    hidden: Count = 192  # N: channels of every hidden layer and of the hyper-latent z
+    latent: Count = 192  # M: channels of the latent y
+    hyper: Count = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
+    lambdas: Lambdas = (0.01,)  # weights of 255^2 * MSE against bits per pixel, increasing; one for each rate
+    # "paper": four strided 5 x 5 layers; "compact": work starts at 1/4 of the size, see model.py
+    transforms: Literal["paper", "compact"] = "paper"
+
+    @validator
+    def rates_increase(self) -> HyperpriorConfig:
+        if any(low >= high for low, high in zip(self.lambdas, self.lambdas[1:], strict=False)):
+            raise ValueError(f"lambdas {list(self.lambdas)} do not increase")
+        return self
+
+    @validator
+    def blocks_hold_the_latent(self) -> HyperpriorConfig:
+        if self.transforms == "compact" and self.latent > BLOCK_CHANNELS:
+            raise ValueError(f"compact transforms have at most {BLOCK_CHANNELS} latent channels, not {self.latent}")
+        return self
 
     @property
     def variable_rate(self) -> bool:
@@ -36,8 +50,8 @@ class ImageCodecConfig:
 
 STRIDE = 16  # image samples per latent sample and side
 HYPER_STRIDE = 64  # image samples per hyper-latent sample and side
-# How far the wider of the two kinds of transforms looks: picture rows that reach a latent row (52, rounded up to the hyper
-# stride), and latent rows beyond its own that reach a picture row (3.25, rounded up).
+# Receptive field of the wider of the two kinds of transforms: image rows that reach a latent row (52, rounded up to the hyper
+# stride), and latent rows beyond its own that reach an image row (3.25, rounded up).
 ANALYSIS_HALO = 64
 SYNTHESIS_HALO = 4
 
@@ -47,25 +61,24 @@ ROUNDING_WEIGHT = 20.0  # of squared error against bits when the encoder rounds:
 
 @settings
 class RateDistortionConfig:
-    """What stands in for rounding in training.
+    """The rate-distortion loss, and the substitute for rounding in training.
 
-    "mixed": rates of noisy latents, pictures of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
-    003. "hard", a second phase: the symbols that the encoder writes, from an encoder that is held still, so that the
-    decoder and the entropy model learn what they will meet (as Guo et al. 2021, "Soft then hard").
+    "mixed": rates of noisy latents, images of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
+    003. "hard", a second phase: the symbols that the encoder writes, from a frozen encoder, so that the decoder and the
+    entropy model are trained on them (as Guo et al. 2021, "Soft then hard").
     """
 
-    rounding: str = "mixed"
-    # Loss grows with lambda; dividing by lambda^balance keeps the low rates from being drowned by the high ones.
-    balance: float = 0.5
+    rounding: Literal["mixed", "noise", "hard"] = "mixed"  # substitute for rounding: noise and rounded, noise alone, symbols
+    balance: NonNegative = 0.5  # the loss is divided by lambda^balance, or the high rates would drown the low ones
 
 
 @settings
 class CropConfig:
-    """How training crops are drawn. A share `validation_share` of the photographs is held out, chosen by file name."""
+    """Training crops."""
 
-    crop: int = 128
-    batch: int = 8
-    shrink: float = 2.0  # crops are drawn from up to this many times their side and reduced, which hides JPEG artefacts
-    shrink_share: float = 0.5  # part of the crops that are reduced
-    validation_share: float = 0.05
-    validation_crop: int = 256
+    crop: CropSide = 128  # side in pixels, a multiple of 64
+    batch: Count = 8  # crops of a training step
+    shrink: Annotated[float, Ge(1)] = 2.0  # crops are drawn up to this many times larger and reduced: it hides JPEG artifacts
+    shrink_share: Share = 0.5  # part of the crops that are reduced
+    validation_share: Share = 0.05  # of the photographs is held out, chosen by file name
+    validation_crop: CropSide = 256  # largest side of a held-out crop

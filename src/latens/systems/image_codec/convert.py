@@ -1,7 +1,7 @@
 """Import of CompressAI `mbt2018_mean` checkpoints: the architecture of `model.py` under other names.
 
 Besides names, three things differ. CompressAI's hyper-synthesis gives the scale before the mean. The settings of its
-GDN reparametrisation travel as buffers. And it rounds z from a trained entry of `quantiles`, where we round from the
+GDN reparametrization are buffers. And it rounds z from a trained entry of `quantiles`, where we round from the
 median of the prior; the prior is tilted until the two agree (`tilted`).
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -25,14 +24,15 @@ from torch import Tensor
 from latens.codes.entropy import FactorizedPrior
 from latens.data.files import read_bytes
 from latens.data.images import read_picture
+from latens.data.samples import photographs
+from latens.data.tensors import to_tensor
 from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
 from latens.hub import CONFIG, save_model
-from latens.inference.demo import photographs
 from latens.nn.gdn import BETA_MIN, PEDESTAL
 from latens.shapes import Float
-from latens.systems.image_codec.coding import freeze
-from latens.systems.image_codec.config import HYPER_STRIDE, ImageCodecConfig
+from latens.systems.image_codec.config import HYPER_STRIDE, HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.objective import frozen_coding
 
 MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
 MAX_CHANNELS = 1024
@@ -52,7 +52,7 @@ _DERIVED = re.compile(  # tables and settings that follow from the rest
 _HINT = "only mbt2018_mean checkpoints can be imported"
 
 
-def import_checkpoint(path: Path, out_folder: Path) -> ImageCodecConfig:
+def import_checkpoint(path: Path, out_folder: Path) -> HyperpriorConfig:
     """Writes the model folder of a CompressAI `mbt2018_mean` checkpoint; `latens.load(out_folder)` opens it.
 
     The weights keep all their digits. The integer hyper-synthesis takes its ranges from the photographs of the demo.
@@ -70,7 +70,7 @@ def import_checkpoint(path: Path, out_folder: Path) -> ImageCodecConfig:
         model.load_state_dict(weights)
         calibration = [_whole_blocks(photo.path) for photo in photographs()]
         # Nobody has measured what coarser integers cost these weights, so they get the finest.
-        coding = freeze(model.eval(), calibration, activation_bits=16)
+        coding = frozen_coding(model.eval(), calibration, activation_bits=16)
     except LatensError as error:
         raise error.at(str(path)) from None
     except ValueError as error:
@@ -86,14 +86,13 @@ def import_checkpoint(path: Path, out_folder: Path) -> ImageCodecConfig:
 
 
 def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
-    """A photograph in [0, 1], cut to the multiple of 64 that the transforms need."""
+    """A photograph in [0, 1], its sides cut to multiples of 64, as the transforms need."""
     pixels = read_picture(path).pixels
     height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
-    whole = np.array(pixels[:height, :width])  # torch wants memory of its own
-    return torch.from_numpy(whole).permute(2, 0, 1)[None].float() / 255
+    return to_tensor(pixels[:height, :width])
 
 
-def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict[str, Tensor]]:
+def convert_compressai(state: Mapping[str, Any]) -> tuple[HyperpriorConfig, dict[str, Tensor]]:
     """Sizes and float32 weights of our `MeanScaleHyperprior` from a CompressAI `mbt2018_mean` state dict.
 
     `state` may be the dict itself or a training checkpoint that holds it under "state_dict"; "module." prefixes and the
@@ -105,7 +104,7 @@ def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict
     refuse_other_architectures(source)
     latent = _channels(source, "g_a.6.weight")
     hidden = _channels(source, "g_a.0.weight")
-    config = ImageCodecConfig(hidden=hidden, latent=latent, hyper=latent, transforms="paper")
+    config = HyperpriorConfig(hidden=hidden, latent=latent, hyper=latent, transforms="paper")
     wanted = _expected_shapes(config)
     origins = {name: origin_of(name) for name in wanted}
     _refuse_leftovers(source, set(origins.values()))
@@ -121,7 +120,7 @@ def convert_compressai(state: Mapping[str, Any]) -> tuple[ImageCodecConfig, dict
 
 
 def parse_checkpoint(blob: bytes, *, safetensors: bool) -> Mapping[str, Any]:
-    """What a safetensors file, or one of `torch.save`, holds; no code in it is run.
+    """Contents of a safetensors file, or one of `torch.save`; no code in it is run.
 
     Raises UnreadableInput for bytes that are damaged or hold more than tensors and plain values, and LimitExceeded for
     an archive that unpacks to more than 1 GiB.
@@ -212,30 +211,30 @@ def gdn_root(raw: Tensor, source: Mapping[str, Tensor], origin: str) -> Tensor:
     floor = ours**2 - PEDESTAL
     value = raw.double().clamp_min(bound).square() - pedestal
     if bool((value < floor * (1 - 1e-6) - 1e-12).any()):
-        raise ModelError(f"'{origin}' goes below {floor:g}, which our normalisation does not allow", hint=_HINT)
+        raise ModelError(f"'{origin}' goes below {floor:g}, which our normalization does not allow", hint=_HINT)
     same = abs(pedestal - PEDESTAL) <= 1e-6 * PEDESTAL and abs(bound - ours) <= 1e-6 * ours
     return raw if same else (value + PEDESTAL).sqrt().float()
 
 
-def tilted(weights: Mapping[str, Tensor], centres: Float[Tensor, "C"]) -> dict[str, Tensor]:
+def tilted(weights: Mapping[str, Tensor], centers: Float[Tensor, "C"]) -> dict[str, Tensor]:
     """Last bias of the prior, changed so that each channel's median is the point CompressAI rounds from.
 
-    `centres` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
+    `centers` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
     would be rounded differently. Channels beyond both `MAX_TILT` and `MAX_WAY` come from a training without the
     auxiliary loss: they keep the prior and are rounded from its true median, which costs no rate.
     """
-    prior = FactorizedPrior(len(centres))
+    prior = FactorizedPrior(len(centers))
     prior.load_state_dict({name.removeprefix("prior."): x for name, x in weights.items() if name.startswith("prior.")})
     name = f"biases.{len(prior.biases) - 1}"
     with torch.no_grad():
-        way = (centres - prior.medians())[:, None, None]
-        tilt = prior.double().logits(centres.double()[:, None, None])
+        way = (centers - prior.medians())[:, None, None]
+        tilt = prior.double().logits(centers.double()[:, None, None])
         near = (tilt.abs() <= MAX_TILT) | (way.abs() <= MAX_WAY)
         changed = prior.get_parameter(name) - tilt.where(near, torch.zeros_like(tilt))
     return {f"prior.{name}": changed.float()}
 
 
-def _expected_shapes(config: ImageCodecConfig) -> dict[str, torch.Size]:
+def _expected_shapes(config: HyperpriorConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         model = MeanScaleHyperprior(config)
     return {name: tensor.shape for name, tensor in model.state_dict().items()}

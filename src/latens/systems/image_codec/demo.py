@@ -1,9 +1,8 @@
-"""The image codec's part of `latens demo`: photographs compressed and decompressed, beside JPEG of the same size."""
+"""The image codec's part of `latens demo`: photographs compressed and decompressed, and JPEG of the same size."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -11,49 +10,35 @@ from typing import NamedTuple
 from PIL import Image
 
 from latens.data.files import write_atomic
-from latens.data.images import Pixels, to_pil, write_image
-from latens.inference.demo import Photograph, photographs
+from latens.data.images import Pixels, webp_bytes, write_image
+from latens.data.samples import Photograph, photographs
+from latens.experiments.rate_distortion import OURS, RateDistortionResults
 from latens.inference.page import Block, Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
-from latens.systems.image_codec.measure import OURS, Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
-from latens.systems.image_codec.results import EvaluationReport
+from latens.systems.image_codec.evaluate import Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
 
-SHOWN = (1.0, 3.0, 5.0)  # qualities with pictures; the middle one is also shown whole
+SHOWN = (1.0, 3.0, 5.0)  # qualities with images, of eight; the middle one is also shown whole
 CURVE = (1.0, 3.0, 5.0, 7.0, 8.0)  # qualities of the plot
 CROP = (128, 96)  # width and height of the details
 CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType({"coffee": (318, 222), "chelsea": (150, 60), "astronaut": (168, 70)})
-"""Upper left corners of the details (x, y): where the eye goes first."""
+"""Upper left corners of the details (x, y)."""
 
 INTRO = (
     "Each photograph was compressed to a .ltn file by the bundled neural codec (a mean-scale hyperprior that serves all "
-    "rates) and decompressed again. Sizes are those of the files. The JPEG beside it is the one of lowest quality that is "
-    "not smaller than our file (at most 95), so JPEG has at least as many bytes (4:2:0, optimised Huffman tables)."
+    "rates) and decompressed again. Sizes are those of the files. The JPEG next to it is the one of lowest quality that is "
+    "not smaller than our file (at most 95), so JPEG has at least as many bytes (4:2:0, optimized Huffman tables)."
 )
 
 
-def section(folder: Path, *, device: str, threads: int | None, progress: Callable[[str], None]) -> Section:
-    """Section of the bundled image codec; see `latens.inference.demo.DemoSection`."""
-    from latens.systems.image_codec.predict import load
-
-    return show(load("image_codec", device=device, threads=threads), folder, progress=progress)
-
-
-def show(
-    codec: Codec,
-    folder: Path,
-    *,
-    photos: Sequence[Photograph] | None = None,
-    progress: Callable[[str], None] = lambda line: None,
-) -> Section:
+def section(codec: Codec, folder: Path, *, photos: Sequence[Photograph] | None = None) -> Section:
     """Compresses photographs (by default the bundled ones) and writes .ltn, .png and .jpg files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     studies: list[_Study] = []
     for photo in photographs() if photos is None else photos:
         if not studies:
-            codec.compress(photo.path, quality=CURVE[0])  # the first call prepares kernels; it is not what is timed
+            codec.compress(photo.path, quality=1)  # the first call prepares kernels; it is not timed
         studies.append(_study(codec, photo, folder))
-        progress(f"image_codec: {photo.name}")
     return Section("Image compression", [INTRO], [*(study.part for study in studies), *_summary(codec, studies)])
 
 
@@ -74,22 +59,28 @@ class _Pair(NamedTuple):
 def _study(codec: Codec, photo: Photograph, folder: Path) -> _Study:
     subject = load_subject(photo.path, photo.name)
     encoders = {encoder.name: encoder for encoder in available()}
-    ours = [try_codec(codec, subject.picture, quality) for quality in CURVE]
-    pairs = [_pair(encoders["JPEG"], subject, trial) for trial in ours if trial.setting in SHOWN]
+    shown = served(codec, SHOWN)
+    ours = [try_codec(codec, subject.image, quality) for quality in served(codec, CURVE)]
+    pairs = [_pair(encoders["JPEG"], subject, trial) for trial in ours if trial.setting in shown]
     written = [name for pair in pairs for name in _write(pair, photo.name, folder)]
-    others = [try_encoder(each, subject.picture, quality) for each in encoders.values() for quality in each.qualities[::2]]
-    height, width = subject.picture.pixels.shape[:2]
+    others = [try_encoder(each, subject.image, quality) for each in encoders.values() for quality in each.qualities[::2]]
+    height, width = subject.image.pixels.shape[:2]
     blocks: list[Block] = [
-        Gallery(_whole(subject.picture.pixels, pairs[len(pairs) // 2]), columns=3, narrowest=200),
+        Gallery(_whole(subject.image.pixels, pairs[len(pairs) // 2]), columns=3, narrowest=200),
         Gallery(_details(subject, pairs), columns=1 + len(pairs), narrowest=170),
-        Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{name}" for name in written]),
+        Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{name}" for name in written]),
     ]
     heading = f"{photo.title}, {width} × {height} ({photo.credit})"
     return _Study(Part(heading, blocks), subject, ours + others)
 
 
+def served(codec: Codec, qualities: Sequence[float]) -> list[float]:
+    """Qualities of a model of eight rates, spread over the rates that this model has."""
+    return [1 + (quality - 1) * (codec.best_quality - 1) / 7 for quality in qualities]
+
+
 def _pair(jpeg: Encoder, subject: Subject, ours: Trial) -> _Pair:
-    match = match_size(jpeg, subject.picture, len(ours.data))
+    match = match_size(jpeg, subject.image, len(ours.data))
     return _Pair(ours, match, decode(match.data))
 
 
@@ -105,18 +96,18 @@ def _write(pair: _Pair, name: str, folder: Path) -> list[str]:
 def _whole(original: Pixels, pair: _Pair) -> list[Figure]:
     bits = 24
     return [
-        Figure(_lossless(original), "Original", f"{bits} bits per pixel, {original.nbytes:,} bytes of pixels"),
-        Figure(_lossless(pair.ours.decoded), _ours_title(pair.ours), _numbers(original, pair.ours.decoded, pair.ours.data)),
+        Figure(webp_bytes(original), "Original", f"{bits} bits per pixel, {original.nbytes:,} bytes of pixels"),
+        Figure(webp_bytes(pair.ours.decoded), _ours_title(pair.ours), _numbers(original, pair.ours.decoded, pair.ours.data)),
         Figure(pair.jpeg.data, _jpeg_title(pair.jpeg), _numbers(original, pair.jpeg_decoded, pair.jpeg.data)),
     ]
 
 
 def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
     """Details, enlarged: the original and ours from small to fine in one row, the JPEGs below."""
-    original = subject.picture.pixels
+    original = subject.image.pixels
 
     def detail(pixels: Pixels, title: str, caption: str) -> Figure:
-        return Figure(_lossless(_crop(pixels, subject.name)), title, caption, pixelated=True)
+        return Figure(webp_bytes(_crop(pixels, subject.name)), title, caption, pixelated=True)
 
     return [
         detail(original, "Original", "detail, enlarged"),
@@ -153,28 +144,23 @@ def _numbers(original: Pixels, decoded: Pixels, data: bytes) -> str:
     return f"{8 * len(data) / (width * height):.3f} bpp, {len(data):,} bytes, {psnr(original, decoded):.2f} dB"
 
 
-def _lossless(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    to_pil(pixels).save(buffer, format="WEBP", lossless=True, method=1, quality=30)
-    return buffer.getvalue()
-
-
 def _summary(codec: Codec, studies: Sequence[_Study]) -> list[Part]:
     """Plot and tables over all photographs."""
     rows = tuple(measure(trial, study.subject, similarity=False) for study in studies for trial in study.trials)
-    report = EvaluationReport(codec.name, codec.model_id, rows, {each.name: each.version for each in available()})
-    plot = Figure(report.plot(), caption="Rate against quality, means over these photographs.", alt="R-D curves")
-    rates = Part("Rate against quality, beside JPEG, WebP and AVIF", [plot, report.rate_table(), report.bd_table()])
-    return [rates, Part("Time", [_timings(studies)])]
+    versions = {each.name: each.version for each in available()}
+    found = RateDistortionResults(codec.name, codec.model_id, rows, versions, noun="photograph")
+    blocks: list[Block] = [found.figure(), found.rate_table(), found.bd_table()]
+    rates = Part("Rate against quality, compared with JPEG, WebP and AVIF", blocks)
+    return [rates, Part("Time", [_timings(studies, served(codec, SHOWN)[1])])]
 
 
-def _timings(studies: Sequence[_Study]) -> Table:
+def _timings(studies: Sequence[_Study], middle: float) -> Table:
     rows = []
     for study in studies:
-        height, width = study.subject.picture.pixels.shape[:2]
-        trial = next(trial for trial in study.trials if trial.codec == OURS and trial.setting == SHOWN[1])
+        height, width = study.subject.image.pixels.shape[:2]
+        trial = next(trial for trial in study.trials if trial.codec == OURS and trial.setting == middle)
         speeds = [f"{width * height / 1e6 / taken:.2f}" for taken in (trial.encode_seconds, trial.decode_seconds)]
         times = [f"{trial.encode_seconds:.3f}", f"{trial.decode_seconds:.3f}"]
         rows.append([study.subject.name, f"{width} × {height}", *times, *speeds])
     columns = ["photograph", "pixels", "compress s", "decompress s", "compress Mpx/s", "decompress Mpx/s"]
-    return Table(columns, rows, f"Wall-clock time at quality {SHOWN[1]:g}, one run, after one call to warm up.")
+    return Table(columns, rows, f"Wall-clock time at quality {middle:g}, one run, after one call to warm up.")

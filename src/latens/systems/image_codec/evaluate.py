@@ -1,62 +1,69 @@
-"""Rate and quality of the image codec on real pictures, beside JPEG, WebP and AVIF.
+"""Rate and distortion of the image codec on test images, compared with JPEG, WebP and AVIF.
 
-Every rate comes from the bytes of a real file that was decoded again. What is measured is kept picture by picture in
-rows.jsonl, so that an evaluation that was stopped goes on where it was.
+Every rate comes from the bytes of a real file that was decoded again. Measurements are kept in rows.jsonl, so that a stopped
+evaluation continues where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from latens.data.images import PICTURE_ENDINGS
+import numpy as np
+from annotated_types import Ge
+from PIL import Image
+
+from latens.data.images import PICTURE_ENDINGS, Picture, Pixels, read_picture, to_pil
 from latens.data.inputs import find_inputs
-from latens.errors import InputError, LatensError
-from latens.inference.demo import photographs
-from latens.systems.image_codec.baselines import Encoder, available
-from latens.systems.image_codec.measure import (
-    OURS,
-    Codec,
-    Row,
-    RowLog,
-    Subject,
-    load_subject,
-    measure,
-    try_codec,
-    try_encoder,
-)
-from latens.systems.image_codec.results import EvaluationReport
+from latens.data.samples import photographs
+from latens.data.source import Source, plain_paths
+from latens.errors import InputError, LatensError, UsageError
+from latens.experiments.rate_distortion import OURS, RateDistortionResults, Row, RowLog
+from latens.experiments.report import Report
+from latens.metrics.image import ms_ssim, psnr
+from latens.metrics.rate import bits_per_pixel
+from latens.settings import settings
+from latens.systems.image_codec.baselines import Encoder, available, decode
 
-BASELINES = ("JPEG", "WebP", "AVIF")
+logger = logging.getLogger(__name__)
+
 ROWS = "rows.jsonl"
 
 
-def evaluate(
-    codec: Codec,
-    data: Path | Sequence[Path] | None = None,
-    out: Path | None = None,
-    *,
-    qualities: Sequence[float] | None = None,
-    baselines: Sequence[str] = BASELINES,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """Measures `codec` and the baselines on pictures, and writes the report into the folder `out` if there is one.
+@settings
+class CodecEvaluation:
+    """Codecs and rates of an evaluation."""
 
-    `data` is a folder, pictures, or None for a few photographs that are installed with latens. A second run with the
-    same weights and `out` measures only what is missing. `qualities` are those of our codec, by default all whole ones.
-    `progress` is told a line for every picture. Pictures that cannot be read are named in the report; raises InputError
-    when none can.
+    qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of our codec; none: all whole ones of the model
+    baselines: tuple[Literal["JPEG", "WebP", "AVIF"], ...] = ("JPEG", "WebP", "AVIF")  # codecs to compare with
+
+
+def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None) -> Report:
+    """Measures `codec` and the baselines on folders or images; without any, on photographs that come with latens.
+
+    A second run with the same weights and folder measures only what is missing. Images that cannot be read are named in the
+    report. Raises InputError when none can, UsageError for KIND:PATH and for a quality that the model does not have.
     """
-    tell = progress or (lambda line: None)
-    encoders = available(tuple(baselines))
-    if qualities is None:
-        qualities = [float(step) for step in range(1, int(codec.best_quality) + 1)]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    log = RowLog(out / ROWS if out is not None else None)
-    files = list(_find(data))
+    return measure_all(codec, sources, options, folder).report("Image codec")
+
+
+def measure_all(
+    codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None
+) -> RateDistortionResults:
+    """The rows of an evaluation; raises as `evaluate`."""
+    encoders = _encoders(options.baselines)
+    qualities = options.qualities or tuple(float(step) for step in range(1, int(codec.best_quality) + 1))
+    if max(qualities) > codec.best_quality:
+        raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"qualities {max(qualities):g}")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    log = RowLog(folder / ROWS if folder is not None else None)
+    files = list(_find(sources))
     rows: list[Row] = []
     failures: list[str] = []
     for number, (path, name) in enumerate(files, start=1):
@@ -64,46 +71,137 @@ def evaluate(
             subject = load_subject(path, name)
         except LatensError as error:
             failures.append(f"{name}: {error.what}")
-            tell(f"{number} of {len(files)}: {failures[-1]}")
+            logger.warning("left out: %s", failures[-1])
             continue
         measured = _measure(codec, encoders, subject, qualities, log)
         rows += measured.rows
-        tell(f"{number} of {len(files)}: {name}{', measured by an earlier run' if measured.fresh == 0 else ''}")
+        logger.info("%d of %d: %s%s", number, len(files), name, "" if measured.fresh else ", measured by an earlier run")
     if not rows:
-        raise InputError("none of the pictures can be read", where=str(data), hint=failures[0] if failures else None)
-    settings = {encoder.name: encoder.version for encoder in encoders}
-    report = EvaluationReport(codec.name, codec.model_id, tuple(rows), settings, tuple(failures))
-    if out is not None:
-        report.save(out)
-    return report
+        where = ", ".join(map(str, sources))
+        raise InputError("none of the images can be read", where=where, hint=failures[0] if failures else None)
+    versions = {encoder.name: encoder.version for encoder in encoders}
+    return RateDistortionResults(codec.name, codec.model_id, tuple(rows), versions, tuple(failures))
 
 
-def _find(data: Path | Sequence[Path] | None) -> Iterator[tuple[Path, str]]:
-    """Pictures and the names they have in the report."""
-    if data is None:
+def _encoders(names: Sequence[str]) -> Sequence[Encoder]:
+    """The encoders of those names, with a warning for those that this Pillow lacks."""
+    encoders = available(tuple(names))
+    missing = [name for name in names if name not in {encoder.name for encoder in encoders}]
+    if missing:
+        logger.warning("this Pillow was built without %s, which is not compared", ", ".join(missing))
+    return encoders
+
+
+def _find(sources: Sequence[Source]) -> Iterator[tuple[Path, str]]:
+    """Images and their names in the report."""
+    if not sources:
         yield from ((photograph.path, photograph.name) for photograph in photographs())
         return
-    inputs = [data] if isinstance(data, Path) else list(data)
-    for file in find_inputs([str(path) for path in inputs], PICTURE_ENDINGS):
+    for file in find_inputs(plain_paths(sources, "the image codec"), PICTURE_ENDINGS):
         yield file.path, file.relative.as_posix()
 
 
 class _Measured(NamedTuple):
     rows: list[Row]
-    fresh: int  # how many of them were measured now
+    fresh: int  # number of rows that were measured now
 
 
 def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog) -> _Measured:
-    """All rows of one picture, in the order of codecs and settings; only what the log lacks is measured."""
-    picture, fresh = subject.picture, 0
+    """All rows of one image, in the order of codecs and settings; only rows that the log lacks are measured."""
+    fresh = 0
     rows: list[Row] = []
-    for name, version, settings, attempt in (
+    for name, version, chosen, attempt in (
         (OURS, codec.model_id, qualities, partial(try_codec, codec)),
         *((each.name, each.version, each.qualities, partial(try_encoder, each)) for each in encoders),
     ):
-        known = log.find(subject.digest, name, version, settings)
-        new = {setting: measure(attempt(picture, setting), subject) for setting in settings if setting not in known}
+        known = log.find(subject.digest, name, version, chosen)
+        new = {setting: measure(attempt(subject.image, setting), subject) for setting in chosen if setting not in known}
         log.add(new.values())
-        rows += [row._replace(picture=subject.name) for row in (known | new).values()]
+        rows += [row._replace(name=subject.name) for row in (known | new).values()]
         fresh += len(new)
     return _Measured(rows, fresh)
+
+
+# -------------------------------------------------------------------------------------------------------- measurements
+
+
+class Codec(Protocol):
+    """The codec under test: the part of `predict.ImageCodec` that an evaluation uses."""
+
+    name: str
+    model_id: str
+    best_quality: float
+
+    def compress(self, image: Any, *, quality: float | None = None) -> bytes: ...
+    def decompress(self, blob: bytes) -> Image.Image: ...
+    def code_length(self, image: Any, *, quality: float) -> float: ...
+
+
+class Subject(NamedTuple):
+    """A test image without its transparency; `digest` is the hash of its pixels."""
+
+    name: str
+    image: Picture
+    digest: str
+
+
+def load_subject(path: Path, name: str) -> Subject:
+    """Reads a test image. Transparency is left out: the baselines would not store it in the same way."""
+    image = read_picture(path)._replace(alpha=None)
+    digest = hashlib.sha256(repr((image.pixels.shape, image.grey)).encode() + image.pixels.tobytes())
+    return Subject(name, image, digest.hexdigest()[:16])
+
+
+class Trial(NamedTuple):
+    """An image through a codec and back."""
+
+    codec: str
+    version: str
+    setting: float
+    data: bytes
+    decoded: Pixels
+    encode_seconds: float
+    decode_seconds: float
+    estimated_bytes: float | None = None
+
+
+def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
+    """Our codec: to bytes and back, and the number of bytes by its probabilities."""
+    image = to_pil(picture.pixels, grey=picture.grey)
+    started = time.perf_counter()
+    data = codec.compress(image, quality=quality)
+    packed = time.perf_counter()
+    decoded = np.asarray(codec.decompress(data).convert("RGB"))
+    done = time.perf_counter()
+    estimated = codec.code_length(image, quality=quality) / 8
+    return Trial(OURS, codec.model_id, quality, data, decoded, packed - started, done - packed, estimated)
+
+
+def try_encoder(encoder: Encoder, picture: Picture, quality: int) -> Trial:
+    """Another codec: to bytes and back."""
+    started = time.perf_counter()
+    data = encoder.encode(picture, quality)
+    packed = time.perf_counter()
+    decoded = decode(data)
+    done = time.perf_counter()
+    return Trial(encoder.name, encoder.version, quality, data, decoded, packed - started, done - packed)
+
+
+def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
+    """The numbers of a trial; MS-SSIM, the slowest of them, can be left out."""
+    original = subject.image.pixels
+    height, width = original.shape[:2]
+    return Row(
+        name=subject.name,
+        digest=subject.digest,
+        codec=trial.codec,
+        version=trial.version,
+        setting=trial.setting,
+        bytes=len(trial.data),
+        bpp=bits_per_pixel(len(trial.data), width, height),
+        psnr=psnr(original, trial.decoded),
+        ms_ssim=ms_ssim(original, trial.decoded) if similarity else None,
+        encode_seconds=round(trial.encode_seconds, 5),
+        decode_seconds=round(trial.decode_seconds, 5),
+        estimated_bytes=trial.estimated_bytes,
+    )

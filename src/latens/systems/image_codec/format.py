@@ -1,13 +1,13 @@
-"""What a latens image file holds, inside the container of `codes.stream`.
+"""Contents of a latens image file, inside the container of `codes.stream`.
 
-Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), quality u16 (in 1/256), flags u8 (bit 0 grey,
+Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), quality u16 (in 1/256), flags u8 (bit 0 gray,
 bit 1 alpha), latent rows per band u8. Sections, all required, in this order:
 
     kind 1  hyper-latent z, all of it
     kind 2  latent y, one section per band of rows: CRC32 u32 of the band's scale levels, then the coded symbols
-    kind 3  alpha channel as a lossless 8-bit grey PNG, present when bit 1 is set
+    kind 3  alpha channel as a lossless 8-bit gray PNG, present when bit 1 is set
 
-Latent sizes are derived from the picture's, never stored. The CRC of the scale levels tells a machine that computed another
+Latent sizes are derived from the image's, never stored. The CRC of the scale levels tells a machine that computed another
 prior (DeviceMismatch) from damaged bytes (Corrupt).
 """
 
@@ -26,7 +26,7 @@ from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 PROFILE = "IMG1"
 HYPER, BAND, ALPHA = 1, 2, 3
 KINDS: Mapping[int, str] = MappingProxyType({HYPER: "hyper-latent", BAND: "latent band", ALPHA: "alpha channel"})
-BAND_ROWS = 64  # latent rows of one band: 1,024 picture rows
+BAND_ROWS = 64  # latent rows of one band: 1,024 image rows
 QUALITY_STEPS = 256  # a stored quality counts these per unit
 GREY, WITH_ALPHA = 1, 2
 _HEADER = struct.Struct("<IIHBB")
@@ -34,7 +34,7 @@ MAX_PIXELS, MAX_SIDE = 64 * 2**20, 16_384
 
 
 class PictureHeader(NamedTuple):
-    """Size in pixels, quality in 1/256, kind of picture, latent rows of a band."""
+    """Size in pixels, quality in 1/256, kind of image, latent rows of a band."""
 
     width: int
     height: int
@@ -45,7 +45,7 @@ class PictureHeader(NamedTuple):
 
     @property
     def latent_size(self) -> tuple[int, int]:
-        """(h, w) of y: the picture's sides rounded up to multiples of 64, over 16."""
+        """(h, w) of y: the image's sides rounded up to multiples of 64, over 16."""
         height, width = (-(-side // HYPER_STRIDE) * HYPER_STRIDE // STRIDE for side in (self.height, self.width))
         return height, width
 
@@ -68,7 +68,7 @@ class CodedPicture(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What `latens inspect` tells. Bits are those of the sections; the header is everything else."""
+    """The result of `latens inspect`. Bits are those of the sections; the header is everything else."""
 
     width: int
     height: int
@@ -114,7 +114,7 @@ def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
     parts = [None if index in lost else next(present, None) for index in range(len(kinds))]
     found = [kind if part is None else part.kind for kind, part in zip(kinds, parts, strict=True)]
     if found != kinds or len(container.sections) + len(lost) != len(kinds):
-        raise Corrupt("the sections do not fit the picture's size", section="header")
+        raise Corrupt("the sections do not fit the image's size", section="header")
     payloads = [None if part is None else part.payload for part in parts]
     if payloads[0] is None:
         raise Corrupt("the hyper-latent is damaged, nothing can be decoded without it", section=KINDS[HYPER])
@@ -129,14 +129,14 @@ def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
 
 def _read_header(packed: bytes) -> PictureHeader:
     if len(packed) != _HEADER.size:
-        raise Corrupt(f"the picture header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
+        raise Corrupt(f"the image header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
     width, height, quality, flags, band_rows = _HEADER.unpack(packed)
     if flags & ~(GREY | WITH_ALPHA):
-        raise UnsupportedFeature("the picture uses a feature this latens does not know", hint="update latens")
+        raise UnsupportedFeature("the image uses a feature this latens does not know", hint="update latens")
     if min(width, height, band_rows) < 1:
-        raise Corrupt(f"the picture header says {width} x {height} pixels, {band_rows} rows a band", section="header")
+        raise Corrupt(f"the image header says {width} x {height} pixels, {band_rows} rows a band", section="header")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise LimitExceeded(f"a picture of {width} x {height} pixels is over the limit of {MAX_PIXELS >> 20} Mpx")
+        raise LimitExceeded(f"an image of {width} x {height} pixels is over the limit of {MAX_PIXELS >> 20} Mpx")
     return PictureHeader(width, height, quality, bool(flags & GREY), bool(flags & WITH_ALPHA), band_rows)
 
 

@@ -5,10 +5,10 @@
                     |                  z_hat --hyper_synthesis--> mean, scale of y
                     `-- round(y - mean) + mean = y_hat --synthesis--> x_hat
 
-The `compact` transforms are ours, for CPUs: the picture is folded 4 x 4 into channels, so that no layer works at half the
-size, and a linear path that starts at the cosine transform of 16 x 16 blocks runs beside the deep one (as the shortcuts of
-Li et al. 2025, "On disentangled training for nonlinear transform in learned image compression"). A training run starts as
-a block-transform codec and improves on it.
+The `compact` transforms are ours, for CPUs: the image is folded 4 x 4 into channels, so that no layer works at half the
+size, and a linear path that starts at the cosine transform of 16 x 16 blocks runs in parallel with the deep one (as the
+shortcuts of Li et al. 2025, "On disentangled training for nonlinear transform in learned image compression"). A training
+run starts as a block-transform codec and improves on it.
 
 Letters: B batch, N hidden channels, M latent channels, H W image size (multiples of 64), h w = H/16 W/16.
 """
@@ -21,15 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
+from latens.codes.gains import RateGains
 from latens.codes.rounding import add_noise, round_straight_through
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
 from latens.nn.init import small
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig
 
-BLOCK_GAIN = 10.0  # quantisation steps per unit of intensity at the middle rate, when training starts
+BLOCK_GAIN = 10.0  # quantization steps per unit of intensity at the middle rate, when training starts
 
 
 class Reconstruction(NamedTuple):
@@ -41,7 +42,7 @@ class Reconstruction(NamedTuple):
 class MeanScaleHyperprior(nn.Module):
     """Transforms, prior and, for a model of several rates, the gains between them."""
 
-    def __init__(self, config: ImageCodecConfig) -> None:
+    def __init__(self, config: HyperpriorConfig) -> None:
         super().__init__()
         self.config = config
         self.analysis = analysis_transform(config)
@@ -49,7 +50,7 @@ class MeanScaleHyperprior(nn.Module):
         self.hyper_analysis = hyper_analysis_transform(config)
         self.hyper_synthesis = hyper_synthesis_transform(config)
         self.prior = FactorizedPrior(config.hidden)
-        self.gains = RateGains(config) if config.variable_rate else None
+        self.gains = RateGains(config.latent, config.lambdas) if config.variable_rate else None
 
     def forward(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rounding: str = "mixed"
@@ -89,7 +90,7 @@ class MeanScaleHyperprior(nn.Module):
     def rounded(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
     ) -> Reconstruction:
-        """Test-time pass: rates and picture of latents rounded to integers from the prior's median and y's mean.
+        """Test-time pass: rates and image of latents rounded to integers from the prior's median and y's mean.
 
         With `rate_weight` y is rounded by `codes.entropy.round_for_rate`, as the encoder of files does.
         """
@@ -109,7 +110,7 @@ class MeanScaleHyperprior(nn.Module):
         return (self.hyper_analysis(y).float() - medians).round() + medians
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-        """Y in units of the quantisation step that `quality` asks for."""
+        """Y in units of the quantization step that `quality` asks for."""
         y = self.analysis(image)
         return y if self.gains is None else y * self.gains.forward_gain(quality)
 
@@ -124,36 +125,7 @@ class MeanScaleHyperprior(nn.Module):
         return self.synthesis(scaled).float()
 
 
-class RateGains(nn.Module):
-    """A gain per latent channel and rate, interpolated geometrically between neighbouring rates (Cui et al. 2021).
-
-    Quality 1 selects the first entry of `lambdas`, quality len(lambdas) the last; values outside are held to the ends.
-    """
-
-    def __init__(self, config: ImageCodecConfig) -> None:
-        super().__init__()
-        # A uniform quantiser's slope dD/dR is proportional to the squared step, so the gain starts at sqrt(lambda).
-        lambdas = torch.tensor(config.lambdas, dtype=torch.float32)
-        start = 0.5 * (lambdas.log() - lambdas.log().mean())
-        self.log_gain = nn.Parameter(start[:, None].repeat(1, config.latent))
-        self.log_inverse = nn.Parameter(-start[:, None].repeat(1, config.latent))
-
-    def forward_gain(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B M 1 1"]:
-        return interpolate(self.log_gain, quality).exp()[:, :, None, None]
-
-    def inverse_gain(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B M 1 1"]:
-        return interpolate(self.log_inverse, quality).exp()[:, :, None, None]
-
-
-def interpolate(table: Float[Tensor, "Q *d"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B *d"]:
-    """Rows of `table` at real positions quality - 1, linearly between neighbours."""
-    position = (quality - 1).clamp(0, len(table) - 1)
-    low = position.floor().long().clamp(max=len(table) - 2)
-    share = (position - low)[(...,) + (None,) * (table.dim() - 1)]
-    return table[low] * (1 - share) + table[low + 1] * share
-
-
-def analysis_transform(config: ImageCodecConfig) -> nn.Module:
+def analysis_transform(config: HyperpriorConfig) -> nn.Module:
     n, m = config.hidden, config.latent
     if config.transforms == "compact":
         wide = n * 4 // 3
@@ -165,7 +137,7 @@ def analysis_transform(config: ImageCodecConfig) -> nn.Module:
     return nn.Sequential(down(3, n), GDN(n), down(n, n), GDN(n), down(n, n), GDN(n), down(n, m))
 
 
-def synthesis_transform(config: ImageCodecConfig) -> nn.Module:
+def synthesis_transform(config: HyperpriorConfig) -> nn.Module:
     n, m = config.hidden, config.latent
     if config.transforms == "compact":
         wide = n * 4 // 3
@@ -179,12 +151,12 @@ def synthesis_transform(config: ImageCodecConfig) -> nn.Module:
     )
 
 
-def hyper_analysis_transform(config: ImageCodecConfig) -> nn.Sequential:
+def hyper_analysis_transform(config: HyperpriorConfig) -> nn.Sequential:
     n, m = config.hidden, config.latent
     return nn.Sequential(nn.Conv2d(m, n, 3, padding=1), nn.LeakyReLU(), down(n, n), nn.LeakyReLU(), down(n, n))
 
 
-def hyper_synthesis_transform(config: ImageCodecConfig) -> nn.Sequential:
+def hyper_synthesis_transform(config: HyperpriorConfig) -> nn.Sequential:
     n, m, k = config.hidden, config.latent, config.hyper
     wide = k * 3 // 2
     return nn.Sequential(up(n, k), nn.LeakyReLU(), up(k, wide), nn.LeakyReLU(), nn.Conv2d(wide, m * 2, 3, padding=1))

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latens.hub import load_model, save_model
+from latens.codes.coding import ACTIVATION_BITS, FrozenCoding, freeze
+from latens.codes.gains import lambda_of
+from latens.codes.refine import PEAK
+from latens.data.tensors import to_pixels
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, ImageCodecConfig, RateDistortionConfig
-from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction, interpolate
-from latens.training.objective import Export, Step
-
-PEAK = 255.0**2  # distortion is the squared error of 8-bit values
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
+from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
+from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 
 class RateDistortion:
-    """bits per pixel + lambda * 255^2 * MSE, lambda drawn per picture between the ends that the model serves."""
+    """bits per pixel + lambda * 255^2 * MSE, lambda drawn per image between the ends that the model serves."""
 
-    optimizers: Mapping[str, tuple[str, ...]] = MappingProxyType({"codec": ("",)})
+    optimizers = ONE_OPTIMIZER
 
     def __init__(self, config: RateDistortionConfig, lambdas: Sequence[float]) -> None:
         self.config = config
         self.lambdas = tuple(lambdas)
 
-    def weight(self, quality: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Lambda at a real-valued quality, geometrically interpolated."""
-        if len(self.lambdas) == 1:
-            return torch.full_like(quality, self.lambdas[0])
-        table = torch.tensor(self.lambdas, device=quality.device).log()
-        return interpolate(table, quality).exp()
-
     def __call__(self, model: torch.nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image = batch["image"]
         quality = 1 + torch.rand(len(image), device=image.device) * (len(self.lambdas) - 1)
         coded = model(image, quality, rounding=self.config.rounding)
-        weight = self.weight(quality)
+        weight = lambda_of(self.lambdas, quality)
         bpp, mse = rate_and_distortion(coded, image)
         middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
         loss = ((bpp + weight * PEAK * mse) * (weight / middle) ** -self.config.balance).mean()
         pixels = image.shape[2] * image.shape[3]
-        yield Step("codec", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
+        yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
 
     def validate(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         """Mean over rates of log(true loss), so that every rate counts by its relative change; bpp and PSNR of each."""
@@ -59,56 +50,57 @@ class RateDistortion:
                 image = batch["image"]
                 quality = torch.full((len(image),), float(level), device=image.device)
                 bpp, mse = rate_and_distortion(model.rounded(image, quality, rate_weight=rate_weight), image)
-                loss = bpp + self.weight(quality) * PEAK * mse
+                loss = bpp + lambda_of(self.lambdas, quality) * PEAK * mse
                 sums += torch.stack([loss.mean(), bpp.mean(), -10 * mse.log10().mean()]).double().cpu()
             loss_mean, bpp_mean, psnr = (sums / len(batches)).tolist()
             results[f"bpp_{level}"], results[f"psnr_{level}"] = bpp_mean, psnr
             logs.append(math.log(loss_mean))
         return {"loss": sum(logs) / len(logs), **results}
 
-    def pictures(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """The first held-out picture beside its reconstructions at the lowest, middle and highest rate, (H, W, 3) bytes."""
+    def images(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+        """The first held-out image and its reconstructions at the lowest, middle and highest rate, side by side."""
         image = batches[0]["image"][:1]
         levels = sorted({1, (len(self.lambdas) + 1) // 2, len(self.lambdas)})
         views = [image]
         for level in levels:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
-        row = torch.cat(views, dim=3)[0].clamp(0, 1).mul(255).round().byte()
-        return {"reconstructions": row.permute(1, 2, 0).cpu().numpy()}
+        return {"reconstructions": to_pixels(torch.cat(views, dim=3)[0])}
 
     def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16 and the frozen coding made from those very weights."""
         return export_codec(model, [batch["image"] for batch in batches])
 
 
-def export_codec(model: MeanScaleHyperprior, pictures: Sequence[Tensor]) -> Export:
-    """What a codec's model folder holds. The frozen coding is computed from the weights as stored, float16.
-
-    On a machine that trains but has no entropy coder the frozen coding is left out; `finish_folder` adds it elsewhere.
-    """
+def export_codec(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Export:
+    """Contents of a codec's model folder. The frozen coding is computed from the weights as stored, float16."""
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    try:
-        from latens.systems.image_codec.coding import freeze
-    except ModuleNotFoundError as error:
-        print(f"latens: no {error.name} here, so RUN/best is saved without its frozen coding", file=sys.stderr)
-        return Export(weights, {}, {})
     shipped = MeanScaleHyperprior(model.config)
     shipped.load_state_dict(weights)
-    coding = freeze(shipped.eval(), [picture.cpu() for picture in pictures])
+    coding = frozen_coding(shipped.eval(), [image.cpu() for image in images])
     return Export(weights, coding.tensors(), {"coding": coding.spec()})
 
 
-def finish_folder(folder: Path, pictures: Sequence[Tensor]) -> None:
-    """Adds the frozen coding to a model folder that was saved without it; `pictures` are (B, 3, H, W) in [0, 1]."""
-    found = load_model(folder)
-    sizes = found.config["model"]
-    model = MeanScaleHyperprior(ImageCodecConfig(**{**sizes, "lambdas": tuple(sizes["lambdas"])}))
-    model.load_state_dict(found.weights)
-    export = export_codec(model.eval(), pictures)
-    save_model(folder, {**found.config, **export.config}, export.weights, export.coding)
+def frozen_coding(
+    model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]], *, activation_bits: int = ACTIVATION_BITS
+) -> FrozenCoding:
+    """The frozen coding of a trained model; `images`, any real photographs, set the ranges of its integers (see `freeze`)."""
+    calibration = hyper_latents(model, images)
+    return freeze(model.hyper_synthesis, model.prior, calibration, activation_bits=activation_bits)
+
+
+@torch.no_grad()
+def hyper_latents(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Float[Tensor, "n N h w"]:
+    """Hyper-latents of the images at every rate the model serves, cut to the size of the smallest."""
+    found = []
+    for image in images:
+        for level in range(1, len(model.config.lambdas) + 1):
+            quality = torch.full((len(image),), float(level), device=image.device)
+            found.append(model.hyper_analysis(model.scaled_latent(image, quality)).float().cpu())
+    height, width = (min(z.shape[side] for z in found) for side in (2, 3))
+    return torch.cat([z[:, :, :height, :width] for z in found])
 
 
 def rate_and_distortion(coded: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
-    """Bits per pixel and mean squared error (pixels in [0, 1]) of every picture of a batch."""
+    """Bits per pixel and mean squared error (pixels in [0, 1]) of every image of a batch."""
     pixels = image.shape[2] * image.shape[3]
     return (coded.bits_y + coded.bits_z) / pixels, (coded.image - image).square().mean((1, 2, 3))

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeAlias
 
-from latens.systems.image_codec.config import LAMBDAS, CropConfig, ImageCodecConfig, RateDistortionConfig
+from latens.systems.image_codec.config import LAMBDAS, CropConfig, HyperpriorConfig, RateDistortionConfig
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
 
+CodecTraining: TypeAlias = TrainConfig[HyperpriorConfig, CropConfig, RateDistortionConfig]
 
-def tiny() -> TrainConfig:
+
+def tiny() -> CodecTraining:
     """Seconds on a CPU; for tests."""
     return TrainConfig(
         system="image_codec",
         recipe="tiny",
-        model=ImageCodecConfig(hidden=16, latent=24, hyper=24, lambdas=(0.005, 0.02), transforms="compact"),
+        model=HyperpriorConfig(hidden=16, latent=24, hyper=24, lambdas=(0.005, 0.02), transforms="compact"),
         data=CropConfig(crop=64, batch=4, validation_crop=64),
         objective=RateDistortionConfig(),
         optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=10, ema=0.9),
@@ -26,19 +29,19 @@ def tiny() -> TrainConfig:
     )
 
 
-def cpu() -> TrainConfig:
+def cpu() -> CodecTraining:
     """Two CPU cores with bfloat16, about an hour at four steps a second: the bundled model, all rates in one."""
     return replace(
         tiny(),
         recipe="cpu",
-        model=ImageCodecConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
+        model=HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
         data=CropConfig(batch=16),
         optim=Muon(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
         run=RunConfig(steps=14_000, validate_every=3500, checkpoint_every=500),
     )
 
 
-def cpu_hard() -> TrainConfig:
+def cpu_hard() -> CodecTraining:
     """After `cpu`, with `--init RUN/best`: ten minutes in which decoder and entropy model see the real symbols."""
     return replace(
         cpu(),
@@ -49,8 +52,8 @@ def cpu_hard() -> TrainConfig:
     )
 
 
-def gpu() -> TrainConfig:
-    """One data-centre GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
+def gpu() -> CodecTraining:
+    """One data-center GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
 
     No averaged weights and one checkpoint kept: about 50 MB travel between the runs.
     """
@@ -63,7 +66,7 @@ def gpu() -> TrainConfig:
     )
 
 
-def paper() -> TrainConfig:
+def paper() -> CodecTraining:
     """003, sections 5.4.1 and C.1, for lambda = 0.01; the other rates by `--set model.lambdas=[...]` and `model.hidden`.
 
     Hidden channels are 128 for lambda 0.001, 192 up to 0.02 and 256 from 0.04 on; 2 million steps (1 for 0.001, 3 for 0.08).
@@ -71,7 +74,7 @@ def paper() -> TrainConfig:
     return TrainConfig(
         system="image_codec",
         recipe="paper",
-        model=ImageCodecConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
+        model=HyperpriorConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
         data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
         objective=RateDistortionConfig(rounding="noise", balance=0.0),
         optim=Adam(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
@@ -79,7 +82,7 @@ def paper() -> TrainConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], CodecTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "cpu": cpu,

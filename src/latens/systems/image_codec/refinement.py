@@ -1,116 +1,115 @@
-"""Refined latents for real files: `codes.refine` on a picture and a codec, at a quality or aimed at a rate or a PSNR.
+"""Refined latents for real files: `codes.refine` on an image and a codec, at a quality, a rate or a PSNR.
 
-Steps are taken with the real-valued model; what they lead to is measured as the file will have it: symbols about the means
-of the integer network, code lengths by the coder's tables, the picture as the decoder rounds it to 8 bits.
+Steps use the real-valued model. Their results are measured as the file will have them: symbols relative to the means of the
+integer network, code lengths by the coder's tables, the image as the decoder rounds it to 8 bits.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latens.codes.annealing import Refine
+from latens.codes.coding import INPUT_BITS
 from latens.codes.entropy import FactorizedPrior
+from latens.codes.gains import lambda_at
+from latens.codes.rate_control import RateControl
+from latens.codes.rate_target import RateTarget, search
 from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
-from latens.codes.tables import PRECISION, SymbolTables
+from latens.data.images import Picture
+from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
-from latens.shapes import Float, Int
-from latens.systems.image_codec.aim import Aim, search
-from latens.systems.image_codec.coding import INPUT_BITS
+from latens.shapes import Float
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HALO
 from latens.systems.image_codec.format import QUALITY_STEPS
-from latens.systems.image_codec.steering import Target
+from latens.systems.image_codec.stages import Stages, Symbols
 
-if TYPE_CHECKING:
-    from latens.data.images import Picture
-    from latens.systems.image_codec.predict import ImageCodec, Symbols
-
-STRIP_PIXELS = 2**21  # larger pictures are reconstructed in strips, whose activations are computed twice instead of kept
-PILOT = 6  # of so many steps one is spent to learn what refinement gains,
-PILOT_STEPS = 20  # or this many when they are few
+STRIP_PIXELS = 2**21  # larger images are reconstructed in strips, whose activations are computed twice instead of kept
+PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of refinement,
+PILOT_STEPS = 20  # but at least this many, or half of the steps
 # When six times as many steps are taken, ln(bpp), or dB, change about 1 + GROWTH / n times as much as in a pilot of n.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
-REACH = 0.02  # a target missed by more is out of reach
+MAX_ERROR = 0.02  # a target missed by a larger relative error is out of reach
 
 
 class RefinedPicture(NamedTuple):
-    """What `ImageCodec.write` takes, and how it was found."""
+    """Symbols for `Stages.write`, and the run that found them."""
 
     symbols: Symbols
     refined: Refined
 
 
 def refine_picture(
-    codec: ImageCodec, picture: Picture, aim: Aim, settings: Refine, on_step: Progress | None = None
+    codec: Stages, picture: Picture, target: RateTarget, settings: Refine, on_step: Progress | None = None
 ) -> RefinedPicture:
-    """Symbols of a picture, refined: never worse than the plain ones.
+    """Refined symbols of an image, never worse than the plain ones.
 
     At a quality, by bpp + lambda * 255^2 * MSE with `settings.rate_weight` or the lambda of the quality (003, section
-    5.4.5). At a target, by the other of rate and PSNR: lambda is steered on the way so that the target is met. Raises
-    UsageError when the target is missed by more than 2 %.
+    5.4.5). At a rate or a PSNR, by the other of the two: lambda is controlled during the run so that the target is met.
+    Raises UsageError when the target is missed by more than 2 %.
     """
     pixels = picture.pixels
     latent = codec.latent(pixels)
-    if aim.kind == "quality":
-        trial = Trial(codec, latent, pixels, round(aim.value * QUALITY_STEPS))
-        weight = settings.rate_weight or lambda_at(codec, trial.quality)
+    if target.kind == "quality":
+        trial = Trial(codec, latent, pixels, round(target.value * QUALITY_STEPS))
+        weight = settings.rate_weight or trial.weight
         goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
         refined = trial.refine(settings, goal, on_step=on_step)
         return RefinedPicture(trial.symbols(refined.best), refined)
-    return _aimed(_Trials(codec, picture, latent, aim), settings, on_step)
+    return meet_target(Trials(codec, picture, latent, target), settings, on_step)
 
 
-def _aimed(trials: _Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
-    """Some steps at the quality of the plain picture tell what refinement gains, so at which quality to go on from there."""
+def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
+    """Refine towards a rate or a PSNR. A pilot run at the quality of the plain image estimates the gain of refinement.
+
+    The gain decides the quality from which the remaining steps start.
+    """
     if settings.rate_weight is not None:
         raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
-    aim = trials.aim
-    first = trials.at(trials.nearest(aim.value))
-    steps = max(settings.steps // PILOT, min(PILOT_STEPS, settings.steps // 2), 1)
-    weight = torch.tensor([lambda_at(trials.codec, first.quality)], device=trials.codec.device)
+    target = trials.target
+    first = trials.at(trials.nearest(target.value))
+    steps = max(settings.steps // PILOT_DIVISOR, min(PILOT_STEPS, settings.steps // 2), 1)
+    weight = torch.tensor([first.weight], device=trials.codec.device)
     pilot = first.refine(replace(settings, steps=steps), Lagrangian(weight, first.pixels), on_step=on_step)
-    trial = trials.at(trials.nearest(aim.value * _headroom(trials, first.start, pilot.best, steps)))
+    trial = trials.at(trials.nearest(target.value * _headroom(trials, first.start, pilot.best, steps)))
 
     settings = replace(settings, steps=max(settings.steps - steps, 1))
-    goal = Target(aim, lambda_at(trials.codec, trial.quality), trial.pixels, trials.overhead, settings, trial.device)
+    goal = RateControl(target, trial.weight, trial.pixels, trials.overhead, settings, trial.device)
     later = None if on_step is None else _shifted(on_step, steps)
-    refined = trial.refine(goal.settings, goal, start=trial.taken_over(first, pilot.end), on_step=later)
+    refined = trial.refine(goal.settings, goal, start=trial.transfer_latents(first, pilot.end), on_step=later)
     if float(goal.score(first.start)) < float(goal.score(refined.best)):
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
-    if abs(reached / aim.value - 1) > REACH:
-        unit = "bits per pixel" if aim.kind == "bpp" else "dB"
-        what = f"{aim.value:g} {unit} is out of reach: refinement came to {reached:.3g} on this picture"
+    if abs(reached / target.value - 1) > MAX_ERROR:
+        what = f"{target.value:g} {target.unit} is out of reach: refinement came to {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedPicture(trial.symbols(refined.best), refined)
 
 
-def _headroom(trials: _Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
-    """By what factor the plain picture should exceed the target, for the refined one to meet it at the quality's lambda."""
+def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
+    """Factor by which the plain image should exceed the target, so that the refined image meets it."""
     ratio = trials.value(plain) / trials.value(pilot)
-    if trials.aim.kind == "bpp":
+    if trials.target.kind == "bpp":
         ratio = max(ratio, 1.0)  # too few steps may not show the gain that comes with more
-    return min(max(ratio ** max(1 + GROWTH[trials.aim.kind] / steps, 0.0), 0.7), 1.4)
+    return min(max(ratio ** max(1 + GROWTH[trials.target.kind] / steps, 0.0), 0.7), 1.4)
 
 
 def _shifted(on_step: Progress, steps: int) -> Progress:
     return lambda step, loss, true_loss: on_step(step + steps, loss, true_loss)
 
 
-class _Trials:
-    """The plain picture at qualities of the model, each computed once."""
+class Trials:
+    """The plain image at qualities of the model, each computed once."""
 
-    def __init__(self, codec: ImageCodec, picture: Picture, latent: Tensor, aim: Aim) -> None:
-        self.codec, self.picture, self.latent, self.aim = codec, picture, latent, aim
+    def __init__(self, codec: Stages, picture: Picture, latent: Tensor, target: RateTarget) -> None:
+        self.codec, self.picture, self.latent, self.target = codec, picture, latent, target
         self.found: dict[int, Trial] = {}
 
     def at(self, quality: int) -> Trial:
@@ -119,20 +118,20 @@ class _Trials:
         return self.found[quality]
 
     def nearest(self, value: float) -> int:
-        """The quality in 1/256 whose plain picture comes nearest to a value of the aim's kind."""
+        """The quality in 1/256 whose plain image comes nearest to a value of the kind of the target."""
         low, high = QUALITY_STEPS, round(self.codec.best_quality * QUALITY_STEPS)
         if value <= self.measure(low):
             return low
         if value >= self.measure(high):
             return high
-        return search(Aim(self.aim.kind, value), self.measure, low, high)
+        return search(RateTarget(self.target.kind, value), self.measure, low, high)
 
     def measure(self, quality: int) -> float:
         return self.value(self.at(quality).start)
 
     def value(self, found: Measurement) -> float:
-        """What is aimed at, as it was found."""
-        if self.aim.kind == "psnr":
+        """The measured value of the kind of the target."""
+        if self.target.kind == "psnr":
             return float(found.psnr())
         return (float(found.bits_y + found.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
 
@@ -145,9 +144,9 @@ class _Trials:
 
 
 class Trial:
-    """One picture at one quality: a `Hyperprior` for `refine`, and what its latents become in a file."""
+    """One image at one quality: a `Hyperprior` for `refine`, and the file that its latents make."""
 
-    def __init__(self, codec: ImageCodec, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
+    def __init__(self, codec: Stages, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
         self.codec, self.quality = codec, quality
         self.size = (pixels.shape[0], pixels.shape[1])
         self.pixels = pixels.shape[0] * pixels.shape[1]
@@ -164,20 +163,24 @@ class Trial:
     def device(self) -> torch.device:
         return self.codec.device
 
+    @property
+    def weight(self) -> float:
+        """Lambda of the quality."""
+        return lambda_at(self.codec.lambdas, self.quality / QUALITY_STEPS)
+
     def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
-        """From the plain picture, or from latents that are refined already."""
-        precision = torch.bfloat16 if self.codec.precision == "bfloat16" else torch.float32
+        """Refine the plain image, or latents that are refined already."""
         return refine(
             self,
-            padded(self.original).to(self.codec.device),
-            1.0,  # the goal's is used
+            pad_to_multiple(to_tensor(self.original, channels_last=True), HYPER_STRIDE).to(self.codec.device),
+            1.0,  # not used: the goal has a weight
             settings=settings,
             size=self.size,
             start=start,
             plain=self.start if start is None else None,
             measure=self.measure,
             goal=goal,
-            precision=precision,
+            precision=self.codec.dtype,
             on_step=on_step,
         )
 
@@ -195,7 +198,7 @@ class Trial:
         core = max(STRIP_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
         return in_strips(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
 
-    def taken_over(self, other: Trial, latents: Latents) -> Latents:
+    def transfer_latents(self, other: Trial, latents: Latents) -> Latents:
         """Latents of a trial at another quality in the steps of this one."""
         gains = self.model.gains
         if gains is None:
@@ -208,21 +211,19 @@ class Trial:
 
     @torch.no_grad()
     def measure(self, y: Float[Tensor, "1 M h w"], z: Float[Tensor, "1 N h w"]) -> Measurement:
-        """Of the file: exact code lengths and the 8-bit picture. z is relative to the medians."""
+        """Of the file: exact code lengths and the 8-bit image. z is relative to the medians."""
         symbols_z = self.codec.coding.z_symbols(z + self.medians[:, None, None])
         parameters = self.codec.coding.parameters(symbols_z)
         symbols_y = (y - parameters.mean).round().to(torch.int64)
         return self._measured(self.plain._replace(z=symbols_z, y=symbols_y, parameters=parameters))
 
     def symbols(self, found: Measurement) -> Symbols:
-        """What is written for a measurement."""
+        """Symbols to write for a measurement."""
         return self.plain._replace(z=found.z, y=found.y, parameters=self.codec.coding.parameters(found.z))
 
     def _measured(self, symbols: Symbols) -> Measurement:
         coding = self.codec.coding
-        channels = torch.arange(symbols.z.shape[1], device=symbols.z.device)[None, :, None, None]
-        bits_y = code_length(symbols.y, symbols.parameters.level, coding.y_tables)
-        bits_z = code_length(symbols.z, channels.expand_as(symbols.z), coding.z_tables)
+        bits_y, bits_z = coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
         decoded = self.codec.reconstruct(symbols, self.original.shape)
         error = np.square(decoded.astype(np.float32) - self.original.astype(np.float32)).mean(dtype=np.float64)
         values = (torch.tensor([value], device=symbols.y.device) for value in (bits_y, bits_z, float(error) / PEAK))
@@ -230,63 +231,24 @@ class Trial:
 
 
 class CodedPrior(NamedTuple):
-    """The density of z with the medians that the coder rounds from."""
+    """The density of z, and the medians from which the coder rounds."""
 
     density: FactorizedPrior
-    centre: Float[Tensor, "N"]
+    center: Float[Tensor, "N"]
 
     def bits(self, z: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
         return self.density.bits(z)
 
     def medians(self) -> Float[Tensor, "N"]:
-        return self.centre
-
-
-def lambda_at(codec: ImageCodec, quality: int) -> float:
-    """The lambda that a quality (in 1/256) stands for, geometrically between the model's."""
-    lambdas = codec.model.config.lambdas
-    place = min(max(quality / QUALITY_STEPS - 1, 0.0), len(lambdas) - 1.0)
-    below = min(int(place), max(len(lambdas) - 2, 0))
-    above = min(below + 1, len(lambdas) - 1)
-    return math.exp(math.log(lambdas[below]) + (place - below) * math.log(lambdas[above] / lambdas[below]))
-
-
-def quality_at(codec: ImageCodec, weight: float) -> float:
-    """The quality, from 1 to that of the model's last lambda, that stands for a lambda: the inverse of `lambda_at`."""
-    lambdas = codec.model.config.lambdas
-    places = np.arange(1, len(lambdas) + 1)
-    return float(np.interp(math.log(weight), np.log(lambdas), places))
-
-
-def code_length(symbols: Int[Tensor, "..."], levels: Int[Tensor, "..."], tables: SymbolTables) -> float:
-    """Bits that the entropy coder spends: -log2 of the tables' probabilities, and the escape code's own bits.
-
-    Of symbols and levels of any shape; the coder adds at most some words of 4 bytes.
-    """
-    values, rows = (t.reshape(-1).cpu().numpy().astype(np.int64) for t in (symbols, levels))
-    highs, lows = tables.highs[rows], tables.lows[rows].astype(np.int64)
-    escaped = (values < lows) | (values > highs)
-    places = tables.starts[rows] + np.where(escaped, tables.sizes[rows] - 1, values - lows)
-    bits = float((PRECISION - np.log2(tables.counts)).take(places).sum())
-    above = values > highs
-    steps = np.where(above, values - highs - 1, lows - values - 1)[escaped]
-    classes = np.floor(np.log2(2 * steps + (~above[escaped]) + 1))
-    return bits + float((2 * classes + 1).sum())
-
-
-def padded(pixels: np.ndarray) -> Float[Tensor, "1 3 H W"]:
-    """Pixels (H, W, 3) uint8 as intensities, sides padded to multiples of 64 by replication."""
-    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-    height, width = pixels.shape[:2]
-    return F.pad(x, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE), mode="replicate")
+        return self.center
 
 
 def in_strips(
     f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
 ) -> Float[Tensor, "B D H W"]:
-    """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory is that of one strip.
+    """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory for one strip.
 
-    `f` enlarges by `scale`. Each strip's activations are computed again on the way back; one strip is computed plainly.
+    `f` enlarges by `scale`. Each strip's activations are computed again on the way back; a single strip needs no recomputation.
     """
     height = x.shape[2]
     if height <= core:

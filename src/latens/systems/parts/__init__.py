@@ -1,1 +1,1 @@
-"""Parts of pictures discovered without labels, and representations for recognition (004, PatchVAE)."""
+"""Discovery of parts in images without labels, and representations for recognition (Gupta et al. 2020, PatchVAE)."""

@@ -1,75 +1,192 @@
-"""Sizes of the networks and weights of the losses of 004. Nothing here imports torch, so `--help` stays instant."""
+"""Settings of the networks, the losses and the training images of PatchVAE and its baselines (Gupta et al. 2020)."""
 
 from __future__ import annotations
 
 from dataclasses import field
+from typing import Annotated, Literal, TypeAlias
 
-from latens.settings import settings
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import Field
 
-KINDS = ("patchvae", "betavae", "bigan", "mae", "supervised")
-ENCODERS = ("resnet", "local")
+from latens.settings import Count, Natural, NonNegative, Positive, Share, settings, validator
+
+STRIDE = 8  # pixels per cell and side of encoders that end after two residual stages
+EDGE = 1  # cells along every side of an image that the IIC loss excludes
+
+
+# ------------------------------------------------------------------------------------------------------------ models
 
 
 @settings
-class PartsConfig:
-    """One model of the family of Table 1: what is learned (`kind`) on top of which encoder."""
+class NetworkConfig:
+    """What all models share: the encoder and the size of the training images."""
 
-    kind: str = "patchvae"
-    size: int = 32  # side of the pictures it is trained on, a multiple of 8
-    encoder: str = "resnet"  # "resnet": that of the paper, sees 99 pixels; "local": sees 24
-    blocks: int = 2  # residual stages of the resnet encoder: 2 end at 1/8 of the size, 4 (ImageNet) at 1/32
-    parts: int = 16  # N
-    appearance: int = 6  # d_p: dimensions of one part's appearance; the codes of the other kinds have N * d_p
-    categorical: bool = False  # one part per cell instead of independent ones
-    classes: int = 0  # outputs of a supervised model
+    size: Annotated[int, Ge(8)] = 32  # side of the training images, a multiple of the encoder's stride and of 8
+    encoder: Literal["resnet", "local"] = "resnet"  # "resnet" is the paper's, each cell sees 99 pixels; "local": 24 pixels
+    blocks: Annotated[int, Ge(1), Le(4)] = 2  # residual stages of "resnet": 2 end at 1/8 of the size, 4 (ImageNet) at 1/32
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of the encoder's map."""
+        return STRIDE if self.encoder == "local" else 2 ** (self.blocks + 1)
+
+    @validator
+    def _fits(self) -> NetworkConfig:
+        step = max(self.stride, STRIDE)
+        if self.size % step:
+            raise ValueError(f"size {self.size} is not a multiple of {step}; 32, 64 or 224 are usual")
+        if self.encoder == "local" and self.blocks != 2:
+            raise ValueError(f"blocks {self.blocks} has no effect with the local encoder; leave it out")
+        return self
+
+
+@settings
+class CodeConfig(NetworkConfig):
+    """A model with a code of N * d_p dimensions."""
+
+    parts: Annotated[int, Ge(2)] = 16  # N
+    appearance: Count = 6  # d_p: dimensions of the appearance of one part
+
+
+@settings
+class PatchVAEConfig(CodeConfig):
+    """The paper's model."""
+
+    kind: Literal["patchvae"] = "patchvae"  # which model
+    categorical: bool = False  # exactly one part per cell instead of independent parts
+
+
+@settings
+class BetaVAEConfig(CodeConfig):
+    """The paper's baseline (Higgins et al. 2017): one Gaussian for the whole image."""
+
+    kind: Literal["betavae"] = "betavae"  # which model
+
+
+@settings
+class BiGANConfig(CodeConfig):
+    """Adversarial feature learning (Donahue et al. 2017)."""
+
+    kind: Literal["bigan"] = "bigan"  # which model
+
+
+@settings
+class MaskedConfig(NetworkConfig):
+    """A masked autoencoder for convolutions (Xie et al. 2022, SimMIM)."""
+
+    kind: Literal["mae"] = "mae"  # which model
+
+
+@settings
+class SupervisedConfig(NetworkConfig):
+    """Encoder and classifier trained on labels."""
+
+    kind: Literal["supervised"] = "supervised"  # which model
+    classes: Natural = 0  # outputs; 0: as many as the training images have
+
+
+PartsConfig: TypeAlias = Annotated[
+    PatchVAEConfig | BetaVAEConfig | BiGANConfig | MaskedConfig | SupervisedConfig, Field(discriminator="kind")
+]
+
+
+# ------------------------------------------------------------------------------------------------------------ losses
 
 
 @settings
 class AnnealingConfig:
-    """How occurrences are relaxed (004, section 4). `compound` is the released code's faster fall of the temperature.
+    """How occurrences are relaxed (section 4)."""
 
-    With `hard` the decoder sees 0 or 1 and gradients pass straight through.
-    """
+    start: Positive = 1.0  # temperature at the first step
+    floor: Positive = 0.1  # smallest temperature
+    rate: NonNegative = 3e-5  # exponential decay of the temperature, per step
+    compound: bool = True  # the faster decay of the released code
+    hard: bool = False  # the decoder sees 0 or 1, and gradients pass straight through
 
-    start: float = 1.0
-    floor: float = 0.1
-    rate: float = 3e-5
-    compound: bool = True
-    hard: bool = False
+    @validator
+    def _falls(self) -> AnnealingConfig:
+        if self.floor > self.start:
+            raise ValueError(f"floor {self.floor:g} is above start {self.start:g}")
+        return self
 
 
 @settings
-class LossConfig:
-    """Weights of the losses; squared error is summed over pixels in [0, 1], divergences are in nats a picture.
+class ElboConfig:
+    """Terms that PatchVAE and the beta-VAE share. Squared error is summed over pixels in [0, 1]; divergences are in nats.
 
-    `beta_app` weighs the divergence of appearances and `beta_occ` that of occurrences (Eqs. 9 and 11 print them the other
-    way round; section 4.3 and the released code agree with these names). The released weights 1 and 10 apply to pixels
-    divided by a deviation of about 0.226: in units of [0, 1] they are 0.051 and 0.51.
+    Eqs. 9 and 11 swap the names of the two weights; section 4.3 and the released code use the names used here. The released
+    weights 1 and 10 apply to pixels divided by a deviation of about 0.226: in units of [0, 1] they are 0.051 and 0.51.
     """
 
-    beta_app: float = 0.05
-    beta_occ: float = 0.3
-    prior: float = 0.0  # probability that a part is at a cell; 0 stands for 1/N
+    beta_app: NonNegative = 0.05  # weight of the divergence of the appearances (of the whole code for a beta-VAE)
     weighted: bool = False  # L_w: the error is weighted by the gradient energy of its 8 x 8 cell
-    adversarial: float = 0.0  # weight of the discriminator's loss; above 0 for the -GAN variants
-    agreement: float = 0.0  # weight of finding two views of a picture alike (see agreement.py); not together with the former
-    constancy: float = 0.0  # weight of what the parts of two views tell of each other; for one part a cell (`categorical`)
-    penalty: float = 1.0  # BiGAN: weight of the critic's gradient penalty
-    masked: float = 0.6  # masked autoencoder: share of 8 x 8 cells that are hidden
-    annealing: AnnealingConfig = field(default_factory=AnnealingConfig)
+    adversarial: NonNegative = 0.0  # weight of the discriminator's loss; above 0 for the -GAN variants
+    contrastive_weight: NonNegative = 0.0  # weight of the NT-Xent loss between two views of an image (two_views.py)
+
+    @validator
+    def _one_of_two(self) -> ElboConfig:
+        if self.adversarial and self.contrastive_weight:
+            raise ValueError("adversarial and contrastive_weight cannot be used together; set one of them to 0")
+        return self
 
 
 @settings
-class PicturesConfig:
-    """How training pictures are drawn. A share of the pictures is held out for validation, chosen by their place or name."""
+class PatchVAELoss(ElboConfig):
+    """Loss of a PatchVAE (Eq. 11)."""
 
-    batch: int = 128
-    flip: bool = True
-    smallest_crop: float = 1.0  # side of the smallest square that is cut out, as a share of the shorter side
-    limit: int = 0  # use the first so many pictures of the shuffled set; 0: all
-    validation_share: float = 0.05
-    validation_most: int = 1024  # pictures
-    memory: int = 2048  # megabytes of prepared pictures kept; beyond it they are read again
+    kind: Literal["patchvae"] = "patchvae"  # model.kind
+    beta_occ: NonNegative = 0.3  # weight of the divergence of the occurrences
+    prior: Annotated[float, Ge(0), Lt(1)] = 0.0  # probability that a part occurs in a cell; 0: 1/N
+    iic_weight: NonNegative = 0.0  # weight of the IIC loss between the parts of two views; for `categorical` models
+    annealing: AnnealingConfig = field(default_factory=AnnealingConfig)  # of the relaxed occurrences
 
 
-STRIDE = 8  # pixels a cell and side, of encoders that end after two stages
+@settings
+class BetaVAELoss(ElboConfig):
+    """Loss of a beta-VAE (Eq. 3)."""
+
+    kind: Literal["betavae"] = "betavae"  # model.kind
+
+
+@settings
+class BiGANLoss:
+    """Logistic loss of the critic, with a gradient penalty."""
+
+    kind: Literal["bigan"] = "bigan"  # model.kind
+    penalty: NonNegative = 1.0  # weight of the critic's gradient penalty (R1)
+
+
+@settings
+class MaskedLoss:
+    """Squared error of hidden pixels."""
+
+    kind: Literal["mae"] = "mae"  # model.kind
+    masked: Annotated[float, Gt(0), Lt(1)] = 0.6  # share of 8 x 8 cells that are hidden
+
+
+@settings
+class SupervisedLoss:
+    """Cross-entropy of the labels."""
+
+    kind: Literal["supervised"] = "supervised"  # model.kind
+
+
+LossConfig: TypeAlias = Annotated[
+    PatchVAELoss | BetaVAELoss | BiGANLoss | MaskedLoss | SupervisedLoss, Field(discriminator="kind")
+]
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+
+
+@settings
+class ImagesConfig:
+    """How training images are drawn. Names decide which images are held out for validation."""
+
+    batch: Annotated[int, Ge(2)] = 128  # images; batch normalization needs two
+    flip: bool = True  # mirror half of the images
+    smallest_crop: Annotated[float, Gt(0), Le(1)] = 1.0  # side of the smallest random crop, as a share of the shorter side
+    limit: Natural = 0  # use so many images of each data set, chosen by name; 0: all
+    validation_share: Share = 0.05  # share of the images that is held out
+    validation_limit: Natural = 1024  # most images that are held out
+    memory: Natural = 2048  # megabytes of prepared images that are kept; beyond it images are read again

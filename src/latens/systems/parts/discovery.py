@@ -1,7 +1,7 @@
-"""Do parts find what repeats? Part IoU on simulated scenes, for PatchVAE and for clusters of a baseline's features.
+"""Part discovery: IoU of parts with the known parts of simulated scenes, for PatchVAE and for clustered features of baselines.
 
-A map has one cell for 8 pixels. Maps of the picture moved by half a cell are put between its cells, and the result is raised
-to the size of the picture, for both alike. One threshold for each part is chosen on scenes that are not scored.
+A map has one cell for 8 pixels. Maps of the image shifted by half a cell are interleaved with it, and the result is resized to
+the image, for both. The threshold of each part is chosen on scenes that are not scored.
 """
 
 from __future__ import annotations
@@ -14,19 +14,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latens.shapes import Float
-from latens.systems.parts.dataset import to_tensor
-from latens.systems.parts.measure import Match, mean_iou, part_iou
+from latens.data.tensors import to_tensor
+from latens.nn.stages import StagedEncoder
+from latens.shapes import Bool, Float
+from latens.systems.parts.config import CodeConfig
 from latens.systems.parts.model import PatchVAE
-from latens.systems.parts.rivals import Member
-from latens.systems.parts.simulate import Scenes
+from latens.systems.parts.predict import Parts
+from latens.systems.parts.simulator import Scenes
 
+CLUSTERS = 16  # of the features of models without a number of parts
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BATCH = 64
 
 
+class Match(NamedTuple):
+    """A known kind of part and the found part that is assigned to it."""
+
+    kind: int
+    part: int
+    iou: float
+    purity: float  # share of the found part's area that lies on the kind
+
+
 class Discovery(NamedTuple):
-    """How well found parts cover known ones."""
+    """Coverage of known parts by found ones."""
 
     matches: list[Match]
     iou: float  # mean over kinds
@@ -37,34 +48,37 @@ class Discovery(NamedTuple):
         return cls(matches, mean_iou(matches, kinds), sum(match.purity for match in matches) / max(len(matches), 1))
 
 
-def discover(model: Member, tuning: Scenes, scored: Scenes) -> Discovery:
-    """Part IoU of PatchVAE's occurrence probabilities, or of as many clusters of another member's features as it has parts."""
+def discover(parts: Parts, tuning: Scenes, scored: Scenes) -> Discovery:
+    """Part IoU of the occurrences of a PatchVAE, or of as many clusters of another model's features as it has parts."""
+    model, config = parts.model, parts.config
     if isinstance(model, PatchVAE):
         maps = [occurrence_maps(model, scenes.images) for scenes in (tuning, scored)]
     else:
-        maps = cluster_maps(model, tuning.images, scored.images, model.config.parts)
+        clusters = config.parts if isinstance(config, CodeConfig) else CLUSTERS
+        maps = cluster_maps(model.encoder, tuning.images, scored.images, clusters)
     thresholds = best_thresholds(maps[0], tuning.masks)
     return Discovery.of(part_iou(maps[1] > thresholds[:, None, None], scored.masks), scored.masks.shape[1])
 
 
 @torch.no_grad()
 def occurrence_maps(model: PatchVAE, images: np.ndarray) -> Float[np.ndarray, "P N S S"]:
-    """Probability of every part at every pixel: cells, interpolated."""
+    """Probability of every part at every pixel, interpolated between cells."""
     maps = []
-    for batch in _batches(model, images):
-        q = finely(lambda image: model.probability(model.posterior(image).logits), batch, model.encoder.stride)
+    for batch in _batches(model.encoder, images):
+        q = shift_and_interleave(lambda image: model.probability(model.posterior(image).logits), batch, model.encoder.stride)
         maps.append(F.interpolate(q, batch.shape[2:], mode="bilinear", align_corners=False).cpu().numpy())
     return np.concatenate(maps)
 
 
 @torch.no_grad()
-def cluster_maps(model: Member, tuning: np.ndarray, scored: np.ndarray, clusters: int) -> list[Float[np.ndarray, "P N S S"]]:
-    """The features phi of every cell in k-means clusters that are found on the tuning scenes: 1 where a cell belongs to one."""
+def cluster_maps(
+    encoder: StagedEncoder, tuning: np.ndarray, scored: np.ndarray, clusters: int
+) -> list[Float[np.ndarray, "P N S S"]]:
+    """Membership of every cell in k-means clusters of phi, fitted on the tuning scenes."""
     from sklearn.cluster import MiniBatchKMeans
 
-    stride = model.encoder.stride
     maps = [
-        torch.cat([finely(model.encoder, batch, stride).float() for batch in _batches(model, images)]).cpu()
+        torch.cat([shift_and_interleave(encoder, batch, encoder.stride).float() for batch in _batches(encoder, images)]).cpu()
         for images in (tuning, scored)
     ]
     flat = [features.permute(0, 2, 3, 1).flatten(0, 2).numpy() for features in maps]
@@ -78,24 +92,23 @@ def cluster_maps(model: Member, tuning: np.ndarray, scored: np.ndarray, clusters
     return found
 
 
-def finely(
+def shift_and_interleave(
     network: Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B C h w"]], batch: Float[Tensor, "B 3 S S"], stride: int
 ) -> Float[Tensor, "B C 2h 2w"]:
-    """What the network gives, twice as fine: for the picture moved by a quarter of a cell to all four sides, interleaved.
+    """Doubles the resolution of a network: its outputs for four copies shifted by half a stride, interleaved.
 
-    The picture goes on beyond its border as a reflection. A network that is the same everywhere is not asked for more than
-    it was trained for.
+    Cells beyond the border see a reflection of the image. The network itself runs at the resolution it was trained at.
     """
     size, quarter = batch.shape[2:], stride // 4
     padded = F.pad(batch, (quarter,) * 4, mode="reflect")
     shifts = (0, 2 * quarter)
     moved = [[network(padded[:, :, y : y + size[0], x : x + size[1]]) for x in shifts] for y in shifts]
-    rows = [torch.stack(row, dim=4).flatten(3) for row in moved]  # columns of both between one another
+    rows = [torch.stack(row, dim=4).flatten(3) for row in moved]  # interleaves columns
     return torch.stack(rows, dim=3).flatten(2, 3)
 
 
 def best_thresholds(maps: Float[np.ndarray, "P N S S"], masks: np.ndarray) -> Float[np.ndarray, "N"]:
-    """For each part the threshold at which its IoU with the kind it covers best is largest."""
+    """For each part the threshold that maximizes its IoU with its best kind."""
     best, chosen = np.zeros(maps.shape[1]), np.full(maps.shape[1], THRESHOLDS[0])
     known = masks.transpose(1, 0, 2, 3).reshape(masks.shape[1], -1).astype(np.float32)
     flat = maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
@@ -108,6 +121,33 @@ def best_thresholds(maps: Float[np.ndarray, "P N S S"], masks: np.ndarray) -> Fl
     return chosen
 
 
-def _batches(model: Member, images: np.ndarray) -> list[torch.Tensor]:
-    device = next(model.parameters()).device
-    return [to_tensor(images[start : start + BATCH]).to(device) for start in range(0, len(images), BATCH)]
+def _batches(encoder: StagedEncoder, images: np.ndarray) -> list[torch.Tensor]:
+    device = next(encoder.parameters()).device
+    return [to_tensor(images[start : start + BATCH], channels_last=True).to(device) for start in range(0, len(images), BATCH)]
+
+
+# --------------------------------------------------------------------------------------------------------------- IoU
+
+
+def intersections(
+    found: Bool[np.ndarray, "P N H W"], known: Bool[np.ndarray, "P K H W"]
+) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N"], Float[np.ndarray, "K"]]:
+    """Areas over all images P: of overlaps, of found parts, of known parts."""
+    flat = [np.moveaxis(maps, 1, 0).reshape(maps.shape[1], -1).astype(np.float32) for maps in (found, known)]
+    return flat[0] @ flat[1].T, flat[0].sum(1), flat[1].sum(1)
+
+
+def part_iou(found: Bool[np.ndarray, "P N H W"], known: Bool[np.ndarray, "P K H W"]) -> list[Match]:
+    """Intersection over union of areas summed over all images; parts are assigned one to one so that the mean is largest."""
+    from scipy.optimize import linear_sum_assignment
+
+    overlap, found_area, known_area = intersections(found, known)
+    iou = overlap / np.maximum(found_area[:, None] + known_area[None] - overlap, 1)
+    purity = overlap / np.maximum(found_area[:, None], 1)
+    pairs = zip(*linear_sum_assignment(iou, maximize=True), strict=True)
+    return sorted(Match(int(k), int(n), float(iou[n, k]), float(purity[n, k])) for n, k in pairs)
+
+
+def mean_iou(matches: list[Match], kinds: int) -> float:
+    """Mean over all known kinds; one without a partner counts as 0."""
+    return sum(match.iou for match in matches) / kinds

@@ -1,78 +1,84 @@
-"""Pictures of parts: occurrence maps over the picture, galleries of patches, appearance swaps (004, Figs. 1, 3, 4 and 5)."""
+"""Drawings of parts: occurrence maps, galleries of patches and appearance swaps (Gupta et al. 2020, Figs. 1, 3, 4 and 5)."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from latens.data.images import Pixels
 from latens.shapes import Float
-from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch
-from latens.systems.parts.objective import part_colours
-from latens.systems.parts.predict import PartCode, Parts, up_to
+from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch, part_colors
+from latens.systems.parts.predict import PartCode, Parts
 
-DIM = 0.3  # brightness of the grey that is left where a part is not
-TINT = 0.35  # share of a part's colour where it is
-STRONGER = 3  # how much differences of averages and of swaps are raised to be seen
+DIM = 0.3  # brightness of the gray where a part is absent
+TINT = 0.35  # share of a part's color where it is present
+CONTRAST = 3  # factor on the differences of averages and of swaps
 MARK = (255, 255, 0)  # outline of the cell within a patch
 TEXT = 13  # size of the font
 LINE = 18  # height of a line of text, in pixels
-GAP = 4
-PAPER = 255
-BEYOND = 215  # where a patch goes beyond its picture
+GAP = 4  # pixels between tiles
+PAPER = 255  # gray level of the background
+BEYOND = 215  # gray level of a patch beyond the border of its image
 
 
-def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], colour: Float[np.ndarray, "3"] | None = None) -> Pixels:
-    """The picture where the part is likely, dark grey where it is not; with a colour, tinted where it is likely."""
-    heat = up_to(maps[None], *pixels.shape[:2])[0][..., None]
+def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], color: Float[np.ndarray, "3"] | None = None) -> Pixels:
+    """The image where the part is likely, dark gray elsewhere; with a color, tinted where it is likely."""
+    heat = _resized_map(maps, *pixels.shape[:2])[..., None]
     there = pixels.astype(np.float64)
-    if colour is not None:
-        there = there * (1 - TINT) + 255 * TINT * colour
+    if color is not None:
+        there = there * (1 - TINT) + 255 * TINT * color
     shown = heat * there + (1 - heat) * DIM * pixels.mean(axis=2, keepdims=True)
     return np.rint(shown.clip(0, 255)).astype(np.uint8)
 
 
+def _resized_map(cells: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "H W"]:
+    """A map of cells at the size of an image, interpolated linearly."""
+    small = torch.from_numpy(cells)[None, None].float()
+    return F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
 def painted(pixels: Pixels, code: PartCode) -> Pixels:
-    """The picture in grey with every cell in the colour of its likeliest part, where one is likelier there than not."""
-    colours = part_colours(len(code.occurrence))
-    strongest, surest = code.occurrence.argmax(0), code.occurrence.max(0)
-    cells = np.where((surest > PRESENT)[..., None], colours[strongest], 0.0)
+    """The image in gray; every cell with a part of p > 0.5 in the color of its most likely part."""
+    colors = part_colors(len(code.occurrence))
+    strongest, highest = code.occurrence.argmax(0), code.occurrence.max(0)
+    cells = np.where((highest > PRESENT)[..., None], colors[strongest], 0.0)
     size = (pixels.shape[1], pixels.shape[0])
     tint = np.asarray(Image.fromarray(np.rint(cells * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-    there = np.asarray(Image.fromarray((surest > PRESENT).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST))
-    grey = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
-    mixed = np.where((there > 0)[..., None], 0.5 * grey + 0.5 * tint, grey * 0.6)
+    there = np.asarray(Image.fromarray((highest > PRESENT).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST))
+    gray = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+    mixed = np.where((there > 0)[..., None], 0.5 * gray + 0.5 * tint, gray * 0.6)
     return np.rint(mixed).astype(np.uint8)
 
 
 def occurrence_sheet(pixels: Pixels, code: PartCode, *, most: int = 6, height: int = 160) -> Pixels:
-    """The picture, all its parts in colours, and the maps of those that cover most of it."""
+    """The image, all its parts in colors, and the maps of those that cover most of it."""
     reduced = resized(pixels, height)
-    tiles = [titled(reduced, "picture"), titled(painted(reduced, code), "all parts")]
-    colours = part_colours(len(code.occurrence))
+    tiles = [titled(reduced, "image"), titled(painted(reduced, code), "all parts")]
+    colors = part_colors(len(code.occurrence))
     covered = (code.occurrence > PRESENT).sum((1, 2))
     for part in sorted(code.present(), key=lambda part: -covered[part])[:most]:
-        shown = overlay(reduced, code.occurrence[part], colours[part])
-        tiles.append(titled(shown, f"part {part}, {100 * covered[part] / code.occurrence[part].size:.0f} %", colours[part]))
+        shown = overlay(reduced, code.occurrence[part], colors[part])
+        tiles.append(titled(shown, f"part {part}, {100 * covered[part] / code.occurrence[part].size:.0f} %", colors[part]))
     return row_of(tiles)
 
 
 def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 84) -> Pixels:
-    """One row a part: how often it occurs and how alike that looks, the average, then all its patches, the surest first."""
+    """One row per part: number of occurrences, variance explained by the average, the average, and its patches by score."""
     columns, rows = max(len(gallery.patches) for gallery in galleries), []
     for gallery in galleries:
         patches = [marked(patch, side) for patch in gallery.patches]
         blank = np.full((side, side, 3), PAPER, np.uint8)
-        name = label(f"part {gallery.part}\n{gallery.occurrences} times\nalike {100 * gallery.alike:.0f} %", 72, side)
+        name = label(f"part {gallery.part}\n{gallery.occurrences} times\nexpl. {100 * gallery.explained:.0f} %", 72, side)
         rows.append(row_of([name, average(gallery, side), *patches, *[blank] * (columns - len(patches))]))
     return column_of(rows)
 
 
 def marked(patch: Patch, side: int) -> Pixels:
-    """The patch with its cell outlined in the middle; light grey beyond the border of its picture."""
+    """The patch with its cell outlined in the middle; light gray beyond the border of its image."""
     left, top, right, bottom = patch.box
     height, width = patch.pixels.shape[:2]
     scale = side / (PATCH_CELLS * max(1, min(right - left, bottom - top)))
@@ -87,20 +93,20 @@ def marked(patch: Patch, side: int) -> Pixels:
 
 
 def average(gallery: PartGallery, side: int) -> Pixels:
-    """What the occurrences of a part have in common: their average, with up to three times its contrast."""
+    """The average of the occurrences of a part, with up to three times its contrast."""
     mean = gallery.mean.astype(np.float64)
     middle = mean.mean()
-    gain = min(STRONGER, 127 / max(1.0, float(np.abs(mean - middle).max())))
+    gain = min(CONTRAST, 127 / max(1.0, float(np.abs(mean - middle).max())))
     return square(np.rint((middle + gain * (mean - middle)).clip(0, 255)).astype(np.uint8), side)
 
 
 def swap_sheet(
     parts: Parts, source: Pixels, targets: Sequence[Pixels], *, height: int = 112, codes: Sequence[PartCode] | None = None
 ) -> Pixels | None:
-    """Figure 5: source and its part, target and its part, the target's picture of parts before and after the swap.
+    """Figure 5: source and its part, target and its part, the target's reconstruction before and after the swap.
 
-    Of the parts that are likelier there than not in both, the one is swapped that changes the target's picture most; None
-    where no pair shares one. `codes` are those of the source and of the targets, where they are known already.
+    Of the parts present in both, the one that changes the reconstruction most is swapped; None where no pair shares a part.
+    `codes` are those of the source and of the targets, where they are already known.
     """
     code, *others = parts.encode([source, *targets]) if codes is None else codes
     rows = []
@@ -110,22 +116,22 @@ def swap_sheet(
         if not swapped:
             continue
         part = max(swapped, key=lambda part: int(np.abs(swapped[part] - before).sum()))
-        colour, change = part_colours(len(code.occurrence))[part], np.abs(swapped[part] - before) * STRONGER
+        color, change = part_colors(len(code.occurrence))[part], np.abs(swapped[part] - before) * CONTRAST
         tiles = {
             f"source, part {part}": source,
-            "where it is": overlay(source, code.occurrence[part], colour),
+            "where it occurs": overlay(source, code.occurrence[part], color),
             "target": target,
-            f"its part {part}": overlay(target, other.occurrence[part], colour),
+            f"its part {part}": overlay(target, other.occurrence[part], color),
             "decoded": before.astype(np.uint8),
             "swapped": swapped[part],
-            f"change x {STRONGER}": change.clip(0, 255).astype(np.uint8),
+            f"change x {CONTRAST}": change.clip(0, 255).astype(np.uint8),
         }
         rows.append(row_of([titled(boxed(tile, 3 * height // 2, height), text) for text, tile in tiles.items()]))
     return column_of(rows) if rows else None
 
 
 def shared_parts(one: PartCode, other: PartCode) -> list[int]:
-    """Parts that are likelier there than not somewhere in both."""
+    """Parts that are present in both."""
     return sorted(set(one.present()) & set(other.present()))
 
 
@@ -133,14 +139,14 @@ def shared_parts(one: PartCode, other: PartCode) -> list[int]:
 
 
 def resized(pixels: Pixels, height: int) -> Pixels:
-    """The picture at this height."""
+    """The image at this height."""
     width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
     kind = Image.Resampling.NEAREST if pixels.shape[0] < height else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), kind))
 
 
 def boxed(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The picture as large as fits, in the middle of a white tile."""
+    """The image as large as fits, in the middle of a white tile."""
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     fitted = resized(pixels, max(1, min(height, round(pixels.shape[0] * scale))))[:, :width]
     left, top = (width - fitted.shape[1]) // 2, (height - fitted.shape[0]) // 2
@@ -162,18 +168,18 @@ def label(text: str, width: int, height: int) -> Pixels:
     return np.asarray(tile)
 
 
-def titled(pixels: Pixels, text: str, colour: Float[np.ndarray, "3"] | None = None) -> Pixels:
-    """The tile below a line of text, made wide enough for it; with a colour, a stripe of it between them."""
+def titled(pixels: Pixels, text: str, color: Float[np.ndarray, "3"] | None = None) -> Pixels:
+    """A line of text above the tile, which is widened for it; with a color, a stripe of it between them."""
     width = max(pixels.shape[1], round(ImageFont.load_default(TEXT).getlength(text)) + 2)
     lines = [label(text, width, LINE)]
-    if colour is not None:
-        lines.append(np.tile(np.rint(255 * colour).astype(np.uint8), (GAP, width, 1)))
+    if color is not None:
+        lines.append(np.tile(np.rint(255 * color).astype(np.uint8), (GAP, width, 1)))
     filled = np.pad(pixels, ((0, 0), (0, width - pixels.shape[1]), (0, 0)), constant_values=PAPER)
     return np.concatenate([*lines, filled])
 
 
 def row_of(tiles: Sequence[Pixels]) -> Pixels:
-    """Tiles side by side, shorter ones filled up below."""
+    """Tiles side by side, padded below to one height."""
     height = max(tile.shape[0] for tile in tiles)
     filled = [np.pad(t, ((0, height - t.shape[0]), (0, GAP), (0, 0)), constant_values=PAPER) for t in tiles]
     return np.concatenate(filled, axis=1)
@@ -183,9 +189,3 @@ def column_of(rows: Sequence[Pixels]) -> Pixels:
     width = max(row.shape[1] for row in rows)
     filled = [np.pad(r, ((0, GAP), (0, width - r.shape[1]), (0, 0)), constant_values=PAPER) for r in rows]
     return np.concatenate(filled)
-
-
-def png(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -1,227 +1,260 @@
-"""What a model of this system is worth on pictures it has not seen: parts in use, reconstruction, probes, known parts.
-
-Without data it is measured on simulated scenes whose parts are known. A finished probe is kept in probes.jsonl, so that an
-evaluation that was stopped goes on where it was.
-"""
+"""Evaluation on held-out images: parts in use, reconstruction, probes; without data, part IoU on simulated scenes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from latens.data.files import write_atomic
+from latens.data.labeled import LabeledImages, open_labeled
+from latens.data.source import Source
+from latens.data.squares import Squares, readable
 from latens.errors import UsageError
 from latens.experiments.journal import Journal
-from latens.inference.page import Block, Page, Section, Table
-from latens.systems.parts.dataset import first_few, readable
+from latens.experiments.probes import Probe, ProbeConfig, ProbeResult, cache_key, check_labels, run_probe, split_sets
+from latens.experiments.report import Report
+from latens.inference.page import Block, Table
+from latens.metrics.image import mean_db, psnr, ssim
+from latens.settings import Count, settings
+from latens.shapes import Float
 from latens.systems.parts.discovery import Discovery, discover
-from latens.systems.parts.measure import PartStatistics
-from latens.systems.parts.model import BetaVAE, PatchVAE
+from latens.systems.parts.model import VAE, BetaVAE, PatchVAE
 from latens.systems.parts.predict import Parts
-from latens.systems.parts.probes import (
-    PROBES,
-    ProbeConfig,
-    ProbeResult,
-    Splits,
-    check_labels,
-    decisive,
-    fingerprint,
-    run_probe,
-    split_sets,
-)
-from latens.systems.parts.quality import Quality, reconstruction_quality
-from latens.systems.parts.simulate import KINDS, simulate_scenes
-from latens.systems.parts.sources import PictureSet, open_set
+from latens.systems.parts.simulator import KINDS, simulate_scenes
+from latens.systems.parts.statistics import PartStatistics
 
-__all__ = ["PROBES", "EvaluationReport", "evaluate"]
+logger = logging.getLogger(__name__)
 
-QUICK = ("linear", "knn")  # probes that are run when none is named
-MOST_PICTURES = 2000  # for statistics and reconstruction
-SCENES, SCENE_KINDS = 200, 4
-LOG = "probes.jsonl"
+NAME, JOURNAL = "evaluation", "probes.jsonl"
+QUICK: tuple[Probe, ...] = ("linear", "knn")
+SCENE_KINDS = 4
+
+Features = Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] -> (B, F)
+
+
+@settings
+class PartsEvaluation:
+    """What an evaluation measures."""
+
+    probes: tuple[Probe, ...] | None = (
+        None  # probes on labeled images, as "linear,knn"; none: linear and knn if there are labels
+    )
+    schedule: ProbeConfig = field(default_factory=ProbeConfig)  # of the probes
+    images: Count = 2000  # most test images for statistics and reconstruction, chosen by name
+    scenes: Count = 200  # simulated scenes, where no data are given
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
-    """All that was measured; what does not apply is None or empty."""
+class Measured:
+    """All measurements; those that do not apply are None or empty."""
 
-    model: str
-    model_id: str
     data: str
-    pictures: int
-    statistics: PartStatistics | None
-    quality: Quality | None
-    probes: tuple[ProbeResult, ...]
-    chance: float | None  # percent: accuracy of always naming the commonest class
-    discovery: Discovery | None
-
-    exit_status = 0
-
-    def blocks(self) -> list[Block]:
-        found: list[Block] = []
-        if self.quality is not None:
-            found.append(self.quality.table())
-        if self.probes:
-            rows = [[p.probe, f"{p.test:.2f}", f"{p.top5:.2f}", f"{p.validation:.2f}", p.chosen] for p in self.probes]
-            rows.append(["commonest class", f"{self.chance:.2f}", "-", "-", "-"])
-            caption = "Accuracy in percent; what is chosen is chosen on a validation split of the training pictures."
-            found.append(Table(["probe", "test top-1", "test top-5", "validation top-1", "chosen"], rows, caption))
-        if self.statistics is not None:
-            found.append(_statistics_table(self.statistics))
-        if self.discovery is not None:
-            found.append(discovery_table(self.discovery))
-        return found
-
-    def table(self) -> str:
-        """Everything for a terminal."""
-        heading = f"{self.model}, weights {self.model_id[:12]}, {self.pictures} pictures of {self.data}"
-        return "\n\n".join([heading, *(block.text() for block in self.blocks() if isinstance(block, Table))])
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "model_id": self.model_id,
-            "data": self.data,
-            "pictures": self.pictures,
-            "statistics": self.statistics and self.statistics.to_dict(),
-            "quality": self.quality and self.quality._asdict(),
-            "probes": [probe._asdict() for probe in self.probes],
-            "commonest_class": self.chance,
-            "discovery": self.discovery
-            and {
-                "iou": self.discovery.iou,
-                "purity": self.discovery.purity,
-                "matches": [m._asdict() for m in self.discovery.matches],
-            },
-        }
-
-    def save(self, folder: Path) -> None:
-        """Writes evaluation.json, table.txt and index.html."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "evaluation.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
-        write_atomic(folder / "table.txt", (self.table() + "\n").encode())
-        lead = f"{self.model}, weights {self.model_id[:12]}, {self.pictures} pictures of {self.data}"
-        Page("Evaluation of a parts model", [Section("Measured", self.blocks())], lead).save(folder / "index.html")
+    images: int
+    statistics: PartStatistics | None = None
+    quality: ReconstructionQuality | None = None
+    probes: tuple[ProbeResult, ...] = ()
+    chance: float | None = None  # percent: accuracy of always predicting the most frequent class
+    discovery: Discovery | None = None
+    left_out: tuple[str, ...] = ()
 
 
-def evaluate(
-    parts: Parts,
-    data: Path | None = None,
-    out: Path | None = None,
-    *,
-    probes: Sequence[str] | None = None,
-    schedule: ProbeConfig | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> EvaluationReport:
-    """Measures a model on the test split of `data`; probes learn on its training split.
+def evaluate(parts: Parts, sources: Sequence[Source], options: PartsEvaluation, folder: Path | None) -> Report:
+    """Measures a model on the test split of one data set; probes learn on its training split.
 
-    `probes` are names of `PROBES`; by default the quick ones where pictures have labels. Raises UsageError for unknown names
-    and for probes without data, InputError for probes without labels.
+    Finished probes are kept in `folder`/probes.jsonl, so that a stopped evaluation continues. Raises UsageError for several
+    data sets and for probes without data, InputError for probes without labels.
     """
-    tell = _once(progress or (lambda line: None))
-    for name in probes or ():
-        if name not in PROBES:
-            raise UsageError(f"no probe '{name}'", where="--probe", hint=f"known: {', '.join(PROBES)}")
-    if data is None:
-        if probes:
-            raise UsageError("probes need labelled pictures", where="--probe", hint="name a data set with --data")
-        report = _simulated(parts)
-    else:
-        report = _measured(parts, str(data), out, probes, schedule or ProbeConfig(), tell)
-    if out is not None:
-        report.save(out)
-    return report
+    if len(sources) > 1:
+        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
+    if sources:
+        return _report(parts, _measure(parts, sources[0], options, folder))
+    if options.probes:
+        raise UsageError("probes need labeled images", where="--set probes", hint="name a data set with --data")
+    return _report(parts, _simulated(parts, options.scenes))
 
 
-def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Says no line twice: the same pictures are read for several purposes."""
-    said: set[str] = set()
-
-    def new(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            tell(line)
-
-    return new
-
-
-def _simulated(parts: Parts) -> EvaluationReport:
-    tuning, scored = (simulate_scenes(SCENES, size=parts.config.size, kinds=SCENE_KINDS, seed=seed) for seed in (1, 2))
-    found = discover(parts.model, tuning, scored)
+def _simulated(parts: Parts, count: int) -> Measured:
+    tuning, scored = (simulate_scenes(count, size=parts.config.size, kinds=SCENE_KINDS, seed=seed) for seed in (1, 2))
+    found = discover(parts, tuning, scored)
     statistics = parts.statistics(list(scored.images)) if isinstance(parts.model, PatchVAE) else None
-    name = f"simulated scenes ({', '.join(KINDS[:SCENE_KINDS])})"
-    return EvaluationReport(parts.name, parts.model_id, name, SCENES, statistics, None, (), None, found)
+    return Measured(f"simulated scenes ({', '.join(KINDS[:SCENE_KINDS])})", count, statistics, discovery=found)
 
 
-def _measured(
-    parts: Parts, data: str, out: Path | None, probes: Sequence[str] | None, schedule: ProbeConfig, tell: Callable[[str], None]
-) -> EvaluationReport:
-    train, test = open_set(data, "train"), open_set(data, "test")
-    if probes:
+def _measure(parts: Parts, source: Source, options: PartsEvaluation, folder: Path | None) -> Measured:
+    train, test = open_labeled(source, "train"), open_labeled(source, "test")
+    if options.probes:
         check_labels(train, test)
-    shown = test.subset(first_few(test, MOST_PICTURES))
-    squares = readable(shown, parts.config.size, tell)
-    statistics = quality = None
+    squares, left_out = readable(test.first_few(options.images), parts.config.size)
+    warn_left_out(left_out)
+    statistics = quality = chance = None
     if isinstance(parts.model, PatchVAE):
         statistics = parts.statistics(list(squares.pixels(np.arange(len(squares)))))
-        tell(f"{statistics.active} of {parts.config.parts} parts active")
+        logger.info("%d of %d parts active", statistics.active, len(statistics.share))
     if isinstance(parts.model, PatchVAE | BetaVAE):
         quality = reconstruction_quality(parts.model, squares)
-        tell(f"reconstruction: PSNR {quality.psnr:.2f} dB")
-    labelled = len(train.classes) > 1
-    names = probes if probes is not None else (QUICK if labelled else ())
-    results = run_probes(parts, train, test, names, schedule, None if out is None else out / LOG, tell) if names else []
-    chance = None
-    if results:
+        logger.info("reconstruction: PSNR %.2f dB", quality.psnr)
+    probes = options.probes if options.probes is not None else (QUICK if len(train.classes) > 1 else ())
+    results: tuple[ProbeResult, ...] = ()
+    if probes:
+        results, more = _probe(parts, train, test, probes, options.schedule, None if folder is None else folder / JOURNAL)
+        warn_left_out(line for line in more if line not in left_out)
+        left_out = tuple(dict.fromkeys([*left_out, *more]))
         chance = 100 * float((test.labels == np.bincount(train.labels).argmax()).mean())
-    return EvaluationReport(parts.name, parts.model_id, test.name, len(test), statistics, quality, tuple(results), chance, None)
+    return Measured(test.name, len(test), statistics, quality, results, chance, left_out=left_out)
 
 
-def run_probes(
-    parts: Parts,
-    train: PictureSet,
-    test: PictureSet,
-    names: Sequence[str],
-    schedule: ProbeConfig,
-    log: Path | None,
-    tell: Callable[[str], None],
-) -> list[ProbeResult]:
-    """The probes one after the other; those the journal knows for these weights, pictures and schedule are not run again."""
-    splits: Splits | None = None  # made, which reads every picture, when the first probe is run
-    pictures = [fingerprint(train), fingerprint(test)]
-    journal, results = Journal(log), []
-    for name in names:
-        key = [parts.model_id, *pictures, name, decisive(name, schedule)]
-        known = next((record["result"] for record in journal.read() if record.get("key") == key), None)
+def warn_left_out(lines: Iterable[str]) -> None:
+    """Reports images that cannot be read."""
+    for line in lines:
+        logger.warning("left out: %s", line)
+
+
+def _probe(
+    parts: Parts, train: LabeledImages, test: LabeledImages, probes: Sequence[Probe], schedule: ProbeConfig, path: Path | None
+) -> tuple[tuple[ProbeResult, ...], tuple[str, ...]]:
+    """Results, those of the same weights, images and schedule from the journal; and the images that were left out."""
+    images = [train.fingerprint(), test.fingerprint()]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    journal, results, splits = Journal(path), [], None
+    left_out: tuple[str, ...] = ()
+    for probe in probes:
+        key = [parts.model_id, *images, probe, cache_key(probe, schedule)]
+        known = next((record for record in journal.read() if record.get("key") == key), None)
         if known is None:
-            splits = splits or split_sets(train, test, parts.config.size, schedule.validation_share, tell)
-            known = list(run_probe(name, parts.model.encoder, splits, schedule, progress=tell))
-            if log is not None:
-                log.parent.mkdir(parents=True, exist_ok=True)
-            journal.append([{"key": key, "result": known}])
-        results.append(ProbeResult(*known))
-        tell(f"{name}: test {results[-1].test:.2f} %")
-    return results
+            splits = splits or split_sets(train, test, parts.config.size, schedule.validation_share)  # reads every image
+            result = run_probe(probe, parts.model.encoder, splits, schedule)
+            known = {"key": key, "result": list(result), "left_out": list(splits.left_out)}
+            journal.append([known])
+        results.append(ProbeResult(*known["result"]))
+        left_out = (*left_out, *known.get("left_out", ()))
+        logger.info("%s: test %.2f %%", probe, results[-1].test)
+    return tuple(results), tuple(dict.fromkeys(left_out))
 
 
-def _statistics_table(s: PartStatistics) -> Table:
-    rows = [
-        [str(n), f"{100 * s.share[n]:.1f}", f"{100 * s.occupancy[n]:.2f}", f"{s.kl_app[n]:.3f}", f"{s.kl_occ[n]:.3f}"]
-        for n in sorted(range(len(s.share)), key=lambda n: -s.share[n])
-    ]
-    caption = (
-        f"{s.active} of {len(s.share)} parts active; {sum(s.occupancy):.2f} parts expected at a cell; KL in nats a picture."
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def _report(parts: Parts, found: Measured) -> Report:
+    s, q, d = found.statistics, found.quality, found.discovery
+    facts = {
+        "model": parts.name,
+        "model_id": parts.model_id,
+        "data": found.data,
+        "images": found.images,
+        "statistics": s and s.to_dict(),
+        "quality": q and q._asdict(),
+        "probes": [probe._asdict() for probe in found.probes],
+        "most_frequent_class": found.chance,
+        "discovery": d and {"iou": d.iou, "purity": d.purity, "matches": [match._asdict() for match in d.matches]},
+    }
+    rows = [{"measure": "probe", **probe._asdict()} for probe in found.probes]
+    rows += [{"measure": "part", **row} for row in (s.rows() if s else [])]
+    rows += [{"measure": "motif", **match._asdict()} for match in (d.matches if d else [])]
+    return Report(
+        name=NAME,
+        title="Evaluation of a parts model",
+        about=f"{parts.name}, weights {parts.model_id[:12]}, {found.images} images of {found.data}",
+        blocks=_blocks(found),
+        facts=facts,
+        rows=rows,
+        failures=found.left_out,
     )
-    return Table(["part", "% of pictures", "% of cells", "KL appearance", "KL occurrence"], rows, caption)
 
 
-def discovery_table(found: Discovery) -> Table:
-    """Known kinds and the parts that cover them."""
-    rows = [[KINDS[m.kind], str(m.part), f"{m.iou:.3f}", f"{m.purity:.3f}"] for m in found.matches]
-    caption = f"Mean IoU {found.iou:.3f}, mean purity {found.purity:.3f}; thresholds chosen on other scenes."
-    return Table(["motif", "part", "IoU", "purity"], rows, caption)
+def _blocks(found: Measured) -> list[Block]:
+    blocks: list[Block] = []
+    if found.quality is not None:
+        blocks.append(found.quality.table())
+    if found.probes:
+        rows = [[p.probe, f"{p.test:.2f}", f"{p.top5:.2f}", f"{p.validation:.2f}", p.chosen] for p in found.probes]
+        rows.append(["most frequent class", f"{found.chance:.2f}", "-", "-", "-"])
+        caption = "Accuracy in percent; choices are made on a validation split of the training images."
+        blocks.append(Table(["probe", "test top-1", "test top-5", "validation top-1", "chosen"], rows, caption))
+    if found.statistics is not None:
+        s = found.statistics
+        cells = [
+            [
+                f"{r['part']}",
+                f"{100 * r['share']:.1f}",
+                f"{100 * r['occupancy']:.2f}",
+                f"{r['kl_app']:.3f}",
+                f"{r['kl_occ']:.3f}",
+            ]
+            for r in s.rows()
+        ]
+        caption = (
+            f"{s.active} of {len(s.share)} parts active; {sum(s.occupancy):.2f} parts expected per cell; KL in nats per image."
+        )
+        blocks.append(Table(["part", "% of images", "% of cells", "KL appearance", "KL occurrence"], cells, caption))
+    if found.discovery is not None:
+        d = found.discovery
+        matched = [[KINDS[m.kind], str(m.part), f"{m.iou:.3f}", f"{m.purity:.3f}"] for m in d.matches]
+        caption = f"Mean IoU {d.iou:.3f}, mean purity {d.purity:.3f}; thresholds chosen on other scenes."
+        blocks.append(Table(["motif", "part", "IoU", "purity"], matched, caption))
+    return blocks
+
+
+# ----------------------------------------------------------------------------------------------------- reconstruction
+
+
+class ReconstructionQuality(NamedTuple):
+    """Means over images. PSNR is of pixels in [0, 1]: 12.9 dB above that of pixels divided by ImageNet's deviation."""
+
+    psnr: float
+    ssim: float
+    frechet: float | None  # None without a feature network
+    mean_psnr: float  # of the mean color of every image, for comparison
+
+    def table(self) -> Table:
+        distance = "-" if self.frechet is None else f"{self.frechet:.3f}"
+        rows = [["model", f"{self.psnr:.2f}", f"{self.ssim:.3f}", distance], ["mean color", f"{self.mean_psnr:.2f}", "-", "-"]]
+        return Table(["reconstruction", "PSNR dB", "SSIM", "FID"], rows, "Reconstructions without noise in the code.")
+
+
+@torch.no_grad()
+def reconstruction_quality(model: VAE, squares: Squares, features: Features | None = None) -> ReconstructionQuality:
+    """Compares images with their `mean_image`. `features` gives the space of the Frechet distance (Table 7)."""
+    device = next(model.parameters()).device
+    peaks, similarities, flat = [], [], []
+    spaces: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for batch in squares.batches(64):
+        found = model.mean_image(batch.to(device)).image.clamp(0, 1).cpu()
+        for original, made in zip(_bytes(batch), _bytes(found), strict=True):
+            peaks.append(psnr(original, made))
+            similarities.append(ssim(original, made))
+            mean = np.rint(original.mean((0, 1), keepdims=True)).astype(np.uint8)
+            flat.append(psnr(original, np.broadcast_to(mean, original.shape).copy()))
+        if features is not None:
+            for space, images in zip(spaces, (batch, found), strict=True):
+                space.append(features(images.to(device)).float().flatten(1).cpu())
+    distance = None
+    if features is not None:
+        distance = frechet_distance(*(torch.cat(space).double().numpy() for space in spaces))
+    known = [value for value in similarities if value is not None]
+    return ReconstructionQuality(mean_db(peaks), float(np.mean(known)) if known else float("nan"), distance, mean_db(flat))
+
+
+def frechet_distance(a: Float[np.ndarray, "n F"], b: Float[np.ndarray, "m F"]) -> float:
+    """Squared distance of two Gaussians fitted to features (Heusel et al. 2017): |mean|^2 + tr(A + B - 2 (A B)^(1/2)).
+
+    Needs at least two rows of each (ValueError otherwise).
+    """
+    from scipy.linalg import sqrtm
+
+    if min(len(a), len(b)) < 2:
+        raise ValueError("a covariance needs two images")
+    first, second = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
+    root = np.trace(sqrtm(first @ second)).real
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first) + np.trace(second) - 2 * root)
+
+
+def _bytes(images: Tensor) -> np.ndarray:
+    pixels: np.ndarray = images.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels

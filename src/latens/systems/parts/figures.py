@@ -1,12 +1,28 @@
-"""Figures 1, 3, 4 and 5 of 004 from a trained model on any pictures."""
+"""Figures 1, 3, 4 and 5 of Gupta et al. 2020 from a trained model on any images, and the section of the demo page."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
-from latens.data.images import Pixels
-from latens.errors import InputError
-from latens.inference.page import Block, Figure
+from PIL import Image
+
+from latens.contract import Artifact
+from latens.data.files import write_atomic
+from latens.data.images import PICTURE_ENDINGS, Pixels, png_bytes, read_picture, write_image
+from latens.data.inputs import find_inputs
+from latens.data.labeled import open_labeled
+from latens.data.samples import Photograph, photographs
+from latens.data.source import Source
+from latens.data.squares import first_line
+from latens.errors import InputError, LatensError
+from latens.experiments.lab import Lab
+from latens.experiments.report import Report
+from latens.inference.page import Block, Figure, Links, Part, Section, Table
+from latens.settings import Count, settings
 from latens.systems.parts.drawing import (
     average,
     boxed,
@@ -14,119 +30,265 @@ from latens.systems.parts.drawing import (
     gallery_sheet,
     label,
     marked,
+    occurrence_sheet,
     overlay,
-    png,
     row_of,
     swap_sheet,
     titled,
 )
-from latens.systems.parts.gallery import PRESENT, PartGallery
-from latens.systems.parts.objective import part_colours
+from latens.systems.parts.gallery import PRESENT, PartGallery, part_colors
 from latens.systems.parts.predict import PartCode, Parts
 
+logger = logging.getLogger(__name__)
+
 SHOWN_PARTS = 6
-HEIGHT, WIDTH = 96, 144
-SIDE = 96
-LETTERS = 11  # of a picture's name that fit above its patch
-EXAMPLES = 5
-CHOICE = "Shown are the parts whose cells look most alike."
+HEIGHT, WIDTH = 96, 144  # of an image in figures 1 and 3, in pixels
+SIDE = 96  # of a patch in figure 4
+LETTERS = 11  # of the name of an image that fit above its patch
+EXAMPLES = 5  # images of a part
+CHOICE = "Shown are the parts whose average explains most of the variance of their cells."
 
 
-def figure1(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """A picture with much of a part, where it is, and patches of the same part from other pictures."""
-    codes = parts.encode(pictures)
+@settings
+class FigureScale:
+    """Data of a figure."""
+
+    images: Count = 500  # most images, chosen by name from a data set with classes
+
+
+FIGURE_SCALES: Mapping[str, FigureScale] = MappingProxyType(
+    {"tiny": FigureScale(images=48), "cpu": FigureScale(), "paper": FigureScale()}
+)
+
+
+class Album(NamedTuple):
+    """Images, and their names or classes; and one line for each image that cannot be read."""
+
+    images: list[Pixels]
+    names: list[str]
+    left_out: list[str]
+
+
+Draw = Callable[[Parts, Sequence[Pixels], Sequence[str]], list[Block]]
+
+
+def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
+    """A figure of the trained model on the given images, by default photographs that come with latens."""
+
+    def make(lab: Lab[Parts, FigureScale]) -> Report:
+        parts, album = lab.loaded, read_album(lab.one_source(), lab.scale.images)
+        about = (
+            f"{len(album.images)} images; model {parts.name}, weights {parts.model_id[:12]}, "
+            f"shorter side {parts.resolution} pixels."
+        )
+        facts = {"model": parts.name, "model_id": parts.model_id, "recipe": lab.recipe, "images": album.names}
+        blocks = draw(parts, album.images, album.names)
+        return Report(name=name, title=title, about=about, blocks=blocks, facts=facts, failures=album.left_out)
+
+    return Artifact(make=make, scales=FIGURE_SCALES)
+
+
+def read_album(source: Source | None, most: int) -> Album:
+    """Images of a data set with their names, or classes where it has them.
+
+    Of a data set with classes at most `most` of the test split, or of the whole where it has none, chosen by name; of a plain
+    folder the first. Raises the first error where none can be read.
+    """
+    if source is None:
+        photos = photographs()
+        return Album([read_picture(photo.path).pixels for photo in photos], [photo.name for photo in photos], [])
+    found = open_labeled(source, "test", hold_out=False)
+    if not source.kind and source.path.is_dir() and not found.classes and not list(source.path.glob("*.npz")):
+        files = find_inputs([source.path], PICTURE_ENDINGS)[:most]
+        return _album([file.relative.stem for file in files], lambda i: read_picture(files[i].path).pixels)
+    chosen = found.first_few(most)
+    labeled = zip(chosen.labels, chosen.keys, strict=True)
+    return _album([chosen.classes[label] if label >= 0 else key for label, key in labeled], chosen.read)
+
+
+def _album(names: Sequence[str], read: Callable[[int], Pixels]) -> Album:
+    album, errors = Album([], [], []), []
+    for number, name in enumerate(names):
+        try:
+            album.images.append(read(number))
+            album.names.append(name)
+        except LatensError as error:
+            errors.append(error)
+            album.left_out.append(first_line(error))
+            logger.warning("left out: %s", first_line(error))
+    if errors and not album.images:
+        raise errors[0]
+    return album
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def figure1(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
+    """An image with much of a part, its map, and patches of the same part from other images."""
+    codes = parts.encode(images)
     rows = []
-    for gallery in clearest(parts, pictures, codes):
-        first, colour = fullest(codes, gallery.part)[0], part_colours(parts.config.parts)[gallery.part]
-        others = [marked(patch, HEIGHT) for patch in gallery.patches if patch.picture != first][:EXAMPLES]
-        shown = [pictures[first], overlay(pictures[first], codes[first].occurrence[gallery.part], colour)]
+    for gallery in clearest(parts, images, codes):
+        first, color = fullest(codes, gallery.part)[0], part_colors(codes[0].occurrence.shape[0])[gallery.part]
+        others = [marked(patch, HEIGHT) for patch in gallery.patches if patch.image != first][:EXAMPLES]
+        shown = [images[first], overlay(images[first], codes[first].occurrence[gallery.part], color)]
         rows.append(
             row_of([*(boxed(tile, WIDTH, HEIGHT) for tile in shown), label(f"part {gallery.part}", 56, HEIGHT), *others])
         )
-    caption = f"Picture, where a part occurs in it, and the cells of the same part elsewhere. {CHOICE}"
-    return [Figure(png(column_of(rows)), "Figure 1", caption, alt="figure 1")]
+    caption = f"Image, map of a part, and cells of the same part in other images. {CHOICE}"
+    return [Figure(png_bytes(column_of(rows)), "Figure 1", caption, alt="figure 1")]
 
 
-def figure3(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """Occurrence maps: one row a part, the pictures with most of it."""
-    codes = parts.encode(pictures)
+def figure3(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
+    """Occurrence maps: one row per part, the images with most of it."""
+    codes = parts.encode(images)
     rows = []
-    for gallery in clearest(parts, pictures, codes):
-        tiles, colour = [], part_colours(parts.config.parts)[gallery.part]
+    for gallery in clearest(parts, images, codes):
+        tiles, color = [], part_colors(codes[0].occurrence.shape[0])[gallery.part]
         for number in fullest(codes, gallery.part)[:EXAMPLES]:
-            shown = pictures[number]
-            tiles += [shown, overlay(shown, codes[number].occurrence[gallery.part], colour)]
+            shown = images[number]
+            tiles += [shown, overlay(shown, codes[number].occurrence[gallery.part], color)]
         rows.append(row_of([label(f"part {gallery.part}", 56, HEIGHT), *(boxed(tile, WIDTH, HEIGHT) for tile in tiles)]))
-    caption = f"Encoded part occurrences: each row is one part, in the pictures with most of it. {CHOICE}"
-    return [Figure(png(column_of(rows)), "Figure 3", caption, alt="figure 3")]
+    caption = f"Encoded part occurrences: each row is one part, in the images with most of it. {CHOICE}"
+    return [Figure(png_bytes(column_of(rows)), "Figure 3", caption, alt="figure 3")]
 
 
-def figure4(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """Patches around the surest occurrences of every part, and the pictures they come from."""
-    galleries = parts.gallery(pictures, most=9)
+def figure4(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
+    """Patches of every part by probability, and the names of their images."""
+    galleries = parts.gallery(images, most=9)
     if not galleries:
         raise _nothing(parts)
     rows = []
     for gallery in galleries[:12]:
-        tiles = [titled(marked(patch, SIDE), shortened(names[patch.picture])) for patch in gallery.patches]
+        tiles = [titled(marked(patch, SIDE), shortened(names[patch.image])) for patch in gallery.patches]
         rows.append(row_of([label(f"part {gallery.part}", 56, SIDE), titled(average(gallery, SIDE), "average"), *tiles]))
     whole = Figure(
-        png(gallery_sheet(galleries)),
+        png_bytes(gallery_sheet(galleries)),
         "All parts",
-        "One row a part that occurs: its average, then its surest patches.",
+        "One row per part that occurs: its average, then its patches by probability.",
         alt="all parts",
     )
     return [
         Figure(
-            png(column_of(rows)),
+            png_bytes(column_of(rows)),
             "Figure 4",
-            "Patches sorted by probability, one a picture, the cell outlined; the average is of up to 256 cells.",
+            "Patches sorted by probability, one per image, the cell outlined; the average is of up to 256 cells.",
             alt="figure 4",
         ),
         whole,
     ]
 
 
-def figure5(parts: Parts, pictures: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """Appearance of one part moved from source to target pictures."""
-    if len(pictures) < 2:
+def figure5(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
+    """Appearance of one part transferred from a source to target images."""
+    if len(images) < 2:
         hint = "give a folder of two or more with --data"
-        raise InputError("an appearance is moved between two pictures, and there is one", where=parts.name, hint=hint)
+        raise InputError("a swap needs two images, and there is one", where=parts.name, hint=hint)
     sheets = []
-    for start in range(min(2, len(pictures))):
-        sheet = swap_sheet(parts, pictures[start], [p for i, p in enumerate(pictures[:5]) if i != start])
+    for start in range(min(2, len(images))):
+        sheet = swap_sheet(parts, images[start], [p for i, p in enumerate(images[:5]) if i != start])
         sheets += [] if sheet is None else [sheet]
     if not sheets:
         raise _nothing(parts)
-    caption = "Source and its part, target and its part, the target's picture before and after the swap, and their difference."
-    return [Figure(png(column_of(sheets)), "Figure 5", caption, alt="figure 5")]
+    caption = (
+        "Source and its part, target and its part, the target's reconstruction before and after the swap, and their difference."
+    )
+    return [Figure(png_bytes(column_of(sheets)), "Figure 5", caption, alt="figure 5")]
 
 
 def shortened(name: str) -> str:
-    """The end of a long name: what tells pictures of one folder apart mostly stands there."""
+    """The end of a long name, where the names of one folder mostly differ."""
     return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
-def clearest(parts: Parts, pictures: Sequence[Pixels], codes: Sequence[PartCode]) -> list[PartGallery]:
-    """Of the parts in several pictures, those whose cells look most alike. Raises InputError where no part occurs."""
-    galleries = parts.gallery(pictures, most=EXAMPLES + 1, codes=codes)
+def clearest(parts: Parts, images: Sequence[Pixels], codes: Sequence[PartCode]) -> list[PartGallery]:
+    """Of the parts in several images, those whose average explains most. Raises InputError where no part occurs."""
+    galleries = parts.gallery(images, most=EXAMPLES + 1, codes=codes)
     if not galleries:
         raise _nothing(parts)
     several = [gallery for gallery in galleries if gallery.occurrences > EXAMPLES]
-    return sorted(several or galleries, key=lambda gallery: -gallery.alike)[:SHOWN_PARTS]
+    return sorted(several or galleries, key=lambda gallery: -gallery.explained)[:SHOWN_PARTS]
 
 
 def fullest(codes: Sequence[PartCode], part: int) -> list[int]:
-    """The pictures in which a part occurs, that with most of it first."""
+    """The images in which a part occurs, the one with most of it first."""
     share = [float(code.occurrence[part].mean()) for code in codes]
     there = [number for number, code in enumerate(codes) if code.occurrence[part].max() > PRESENT]
     return sorted(there, key=lambda number: -share[number])
 
 
 def _nothing(parts: Parts) -> InputError:
-    return InputError("no part of this model occurs in these pictures", where=parts.name, hint="give more pictures with --data")
+    return InputError("no part of this model occurs in these images", where=parts.name, hint="give more images with --data")
 
 
-FIGURES: Mapping[str, Callable[[Parts, Sequence[Pixels], Sequence[str]], list[Block]]] = {
-    "figure1": figure1, "figure3": figure3, "figure4": figure4, "figure5": figure5
-}  # fmt: skip
+FIGURES: Mapping[str, Artifact[Parts, FigureScale]] = MappingProxyType(
+    {
+        "figure1": artifact("figure1", "Figure 1: parts in images", figure1),
+        "figure3": artifact("figure3", "Figure 3: occurrence maps", figure3),
+        "figure4": artifact("figure4", "Figure 4: patches of parts", figure4),
+        "figure5": artifact("figure5", "Figure 5: appearance swaps", figure5),
+    }
+)
+
+
+# -------------------------------------------------------------------------------------------------------------- demo
+
+FINER = 2  # photographs are resized to this multiple of the training size
+DEMO_PARTS = 8  # with patches
+DEMO_PATCHES = 9  # of a part
+INTRO = (
+    "A part is a pattern that repeats, within an image or across images. The model was trained on photographs without labels: "
+    "for every cell of its map it predicts the probability of each part, and for every part one appearance per image. Patches "
+    "show the cells with the highest probability; the model sees the outlined cell and its neighbors."
+)
+
+
+def section(parts: Parts, folder: Path) -> Section:
+    """Maps and galleries of the bundled photographs, written into `folder` as well."""
+    return show(parts, folder, photographs())
+
+
+def show(parts: Parts, folder: Path, photos: Sequence[Photograph]) -> Section:
+    """As `section`, for any photographs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    finer = parts.at(FINER * parts.config.size)
+    return Section("Parts that repeat, found without labels", [INTRO], [_photograph(finer, photo, folder) for photo in photos])
+
+
+def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
+    pixels = read_picture(photo.path).pixels
+    (code,) = parts.encode(pixels)
+    galleries = parts.places(pixels, most=DEMO_PATCHES, code=code)[:DEMO_PARTS]
+    maps = occurrence_sheet(pixels, code)
+    names = [f"{photo.name}_maps.png"]
+    write_image(folder / names[0], Image.fromarray(maps))
+    blocks: list[Block] = [Figure(png_bytes(maps), "Occurrence maps", _caption(code), alt="occurrence maps")]
+    if galleries:
+        sheet = png_bytes(gallery_sheet(galleries))
+        names.append(f"{photo.name}_parts.png")
+        write_atomic(folder / names[1], sheet)
+        caption = (
+            "One row per part, the most frequent first: the average of its cells, then the cells, outlined, by probability."
+        )
+        blocks += [Figure(sheet, "Patches of the parts", caption, alt="parts"), occurrences(code, galleries)]
+    blocks.append(Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{name}" for name in names]))
+    logger.info("parts: %s", photo.name)
+    return Part(f"{photo.title} ({photo.credit})", blocks)
+
+
+def _caption(code: PartCode) -> str:
+    parts, rows, columns = code.occurrence.shape
+    return (
+        f"{len(code.present())} of {parts} parts occur on a map of {rows} × {columns} cells. All parts: every cell in the "
+        "color of its most likely part. Then single parts, those that cover most first."
+    )
+
+
+def occurrences(code: PartCode, galleries: Sequence[PartGallery]) -> Table:
+    """Share of the image that each part covers, and its highest probability."""
+    rows = []
+    for gallery in galleries:
+        present = code.occurrence[gallery.part] > PRESENT
+        count, share = int(present.sum()), 100 * present.mean()
+        rows.append([str(gallery.part), str(count), f"{share:.1f}", f"{gallery.patches[0].score:.3f}"])
+    return Table(["part", "cells", "% of the image", "highest p"], rows, "Cells with p > 0.5.")

@@ -1,9 +1,10 @@
-"""Patches of parts: where a part occurs, cut from the pictures themselves with what lies around the cell."""
+"""Patches of parts: cut from the images around the cells in which a part occurs; and the color of each part."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,71 +12,68 @@ from PIL import Image
 from latens.data.images import Pixels
 from latens.shapes import Float
 
-if TYPE_CHECKING:
-    from latens.systems.parts.predict import PartCode
-
-PRESENT = 0.5  # probability from which a part counts as there
-PATCH_CELLS = 5  # side of a patch, in cells: the cell and enough around it to see what it belongs to
+PRESENT = 0.5  # probability above which a part is taken as present
+PATCH_CELLS = 5  # side of a patch, in cells: the cell and its context
 PATCH_SIDE = 32 * PATCH_CELLS  # pixels at most: the patches of hundreds of photographs are held together
-MEAN_CELLS = 3  # side of what is averaged: what a local encoder sees of a cell
+MEAN_CELLS = 3  # side of an averaged window: what a local encoder sees of a cell
 MEAN_SIDE = 24  # pixels of the average
-MEAN_OVER = 256  # occurrences, the surest ones
-MEAN_PLACES = 8  # of one picture in an average
+MEAN_LIMIT = 256  # occurrences in an average, those of highest score
+MEAN_PER_IMAGE = 8  # occurrences of one image in an average
 
 
 class Patch(NamedTuple):
-    """A place where a part occurs: which picture of the request, the cell, how sure, and the pixels around it."""
+    """An occurrence of a part and the pixels around it."""
 
-    picture: int
+    image: int  # index among the images of the request
     cell: tuple[int, int]  # row, column
-    score: float
+    score: float  # probability of the part in the cell
     pixels: Pixels
     box: tuple[int, int, int, int]  # left, top, right and bottom of the cell within `pixels`
 
 
 class PartGallery(NamedTuple):
-    """The surest occurrences of one part, the surest first, and the average of up to 256 of them."""
+    """Occurrences of one part, highest score first, and the average of up to 256 of them."""
 
     part: int
     patches: list[Patch]
-    occurrences: int  # pictures, or places of one picture, in which the part is likelier there than not
-    mean: Pixels  # of the surroundings, three cells wide: what the occurrences have in common
-    alike: float  # share of what varies among all the surroundings of all parts that this average explains of its own
+    occurrences: int  # images with the part, or occurrences in one image
+    mean: Pixels  # of windows three cells wide
+    explained: float  # share of the variance of its windows around the mean of all parts that `mean` explains, 0 to 1
 
 
-class Found(NamedTuple):
-    """An occurrence that is not cut out yet."""
+class Occurrence(NamedTuple):
+    """A cell of an image in which a part occurs."""
 
-    picture: int
+    image: int
     cell: tuple[int, int]
     score: float
 
 
-class Places(NamedTuple):
-    """Occurrences of one part, the surest first: those to show, and those to average."""
+class Occurrences(NamedTuple):
+    """Occurrences of one part, highest score first: those to show, and those to average."""
 
     part: int
-    shown: list[Found]
-    averaged: list[Found]
+    shown: list[Occurrence]
+    averaged: list[Occurrence]
 
 
-def one_a_picture(codes: Sequence[PartCode], part: int) -> Places:
-    """To show, the surest cell of every picture in which a part is likelier there than not; to average, a few of each."""
-    found = [Found(i, *peak) for i, code in enumerate(codes) for peak in peaks(code.occurrence[part], MEAN_PLACES)]
-    found.sort(key=lambda place: (-place.score, place.picture))
-    surest = {place.picture: place for place in reversed(found)}
-    shown = sorted(surest.values(), key=lambda place: (-place.score, place.picture))
-    return Places(part, shown, found[:MEAN_OVER])
+def one_per_image(maps: Sequence[Float[np.ndarray, "N h w"]], part: int) -> Occurrences:
+    """To show: the highest-scoring cell with p > 0.5 of every image. To average: a few of each image."""
+    found = [Occurrence(i, *peak) for i, one in enumerate(maps) for peak in peaks(one[part], MEAN_PER_IMAGE)]
+    found.sort(key=lambda occurrence: (-occurrence.score, occurrence.image))
+    best = {occurrence.image: occurrence for occurrence in reversed(found)}
+    shown = sorted(best.values(), key=lambda occurrence: (-occurrence.score, occurrence.image))
+    return Occurrences(part, shown, found[:MEAN_LIMIT])
 
 
-def within_picture(code: PartCode, part: int) -> Places:
-    """The cells of one picture where a part is, no two of which touch."""
-    found = [Found(0, *peak) for peak in peaks(code.occurrence[part], code.occurrence[part].size)]
-    return Places(part, found, found[:MEAN_OVER])
+def within_image(maps: Float[np.ndarray, "N h w"], part: int) -> Occurrences:
+    """The cells of one image with a part, no two of which touch."""
+    found = [Occurrence(0, *peak) for peak in peaks(maps[part], maps[part].size)]
+    return Occurrences(part, found, found[:MEAN_LIMIT])
 
 
 def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[tuple[int, int], float]]:
-    """At most so many cells where a part is likelier there than not, no two of which touch, the surest first."""
+    """At most so many cells with p > 0.5, no two of which touch, highest probability first."""
     left = occurrence.copy()
     found: list[tuple[tuple[int, int], float]] = []
     while len(found) < most and left.max() > PRESENT:
@@ -86,43 +84,43 @@ def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[tuple[i
 
 
 def cut_galleries(
-    places: Sequence[Places], codes: Sequence[PartCode], read: Callable[[int], Pixels], most: int
+    parts: Sequence[Occurrences], grids: Sequence[tuple[int, ...]], read: Callable[[int], Pixels], most: int
 ) -> list[PartGallery]:
-    """A gallery of at most so many patches for each. Every picture is read once."""
-    if not places:
+    """A gallery of at most so many patches for each part. `grids` are the map sizes of the images; each image is read once."""
+    if not parts:
         return []
-    patches: list[dict[Found, Patch]] = [{} for _ in places]
-    windows: list[list[Float[np.ndarray, "S S 3"]]] = [[] for _ in places]
-    for picture in sorted({found.picture for place in places for found in (*place.shown[:most], *place.averaged)}):
-        pixels, grid = read(picture), codes[picture].occurrence.shape[1:]
-        for row, place in enumerate(places):
-            for found in place.shown[:most]:
-                if found.picture == picture:
+    patches: list[dict[Occurrence, Patch]] = [{} for _ in parts]
+    windows: list[list[Float[np.ndarray, "S S 3"]]] = [[] for _ in parts]
+    for image in sorted({found.image for part in parts for found in (*part.shown[:most], *part.averaged)}):
+        pixels, grid = read(image), grids[image]
+        for row, part in enumerate(parts):
+            for found in part.shown[:most]:
+                if found.image == image:
                     patches[row][found] = cut(pixels, grid, found)
-            windows[row] += [surroundings(pixels, grid, found.cell) for found in place.averaged if found.picture == picture]
+            windows[row] += [surroundings(pixels, grid, found.cell) for found in part.averaged if found.image == image]
     means = [np.mean(seen, axis=0) for seen in windows]
     middle = np.mean(means, axis=0)
     return [
-        PartGallery(place.part, [patches[row][found] for found in place.shown[:most]], len(place.shown),
+        PartGallery(part.part, [patches[row][found] for found in part.shown[:most]], len(part.shown),
                     np.rint(means[row]).astype(np.uint8), explained(windows[row], means[row], middle))
-        for row, place in enumerate(places)
+        for row, part in enumerate(parts)
     ]  # fmt: skip
 
 
 def explained(windows: Sequence[Float[np.ndarray, "S S 3"]], mean: np.ndarray, middle: np.ndarray) -> float:
-    """Share of the squared distance of windows from the middle of all parts that goes when the part is known; 0 to 1."""
+    """Share of the squared distance of windows from the mean of all parts that the mean of the part explains; 0 to 1."""
     around = float(np.mean([np.square(window - middle).mean() for window in windows]))
     return float(np.square(mean - middle).mean()) / around if around > 0 else 0.0
 
 
-def cut(pixels: Pixels, grid: tuple[int, ...], place: Found) -> Patch:
-    """A square of five cells around a cell, as far as it lies within the picture; a large one is reduced."""
-    (row, column), (rows, columns), (height, width) = place.cell, grid, pixels.shape[:2]
+def cut(pixels: Pixels, grid: tuple[int, ...], found: Occurrence) -> Patch:
+    """A square of five cells around a cell, cropped at the border of the image; a large one is reduced."""
+    (row, column), (rows, columns), (height, width) = found.cell, grid, pixels.shape[:2]
     tall, wide = height / rows, width / columns
     reach = PATCH_CELLS / 2 * min(tall, wide)
     top, bottom = _within((row + 0.5) * tall, reach, height)
     left, right = _within((column + 0.5) * wide, reach, width)
-    patch = pixels[top:bottom, left:right].copy()  # a view would keep the whole picture
+    patch = pixels[top:bottom, left:right].copy()  # a view would keep the whole image
     scale = min(1.0, PATCH_SIDE / (2 * reach))
     if scale < 1:
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
@@ -130,17 +128,17 @@ def cut(pixels: Pixels, grid: tuple[int, ...], place: Found) -> Patch:
     corners = (column * wide - left, row * tall - top, (column + 1) * wide - left, (row + 1) * tall - top)
     ends = (patch.shape[1], patch.shape[0]) * 2
     box = tuple(min(max(round(edge * scale), 0), end) for edge, end in zip(corners, ends, strict=True))
-    return Patch(place.picture, place.cell, place.score, patch, (box[0], box[1], box[2], box[3]))
+    return Patch(found.image, found.cell, found.score, patch, (box[0], box[1], box[2], box[3]))
 
 
 def _within(middle: float, reach: float, end: int) -> tuple[int, int]:
-    """First and last pixel but one of a stretch, cut at the border of the picture; at least one pixel."""
+    """Start and end of a range of pixels, cropped at the border of the image; at least one pixel."""
     start = min(max(round(middle - reach), 0), end - 1)
     return start, max(min(round(middle + reach), end), start + 1)
 
 
 def surroundings(pixels: Pixels, grid: tuple[int, ...], cell: tuple[int, int]) -> Float[np.ndarray, "S S 3"]:
-    """The cell in the middle of its neighbours, 24 x 24; beyond the picture its border goes on."""
+    """The cell and its neighbors at 24 x 24 pixels; beyond the image its border is repeated."""
     (row, column), (rows, columns), (height, width) = cell, grid, pixels.shape[:2]
     reach, tall, wide = MEAN_CELLS / 2, height / rows, width / columns
     across = _samples((column + 0.5 - reach) * wide, MEAN_CELLS * wide, width)
@@ -152,5 +150,12 @@ def surroundings(pixels: Pixels, grid: tuple[int, ...], cell: tuple[int, int]) -
 
 
 def _samples(start: float, length: float, end: int) -> np.ndarray:
-    """Every pixel of a stretch, those beyond the picture held at its border."""
+    """Indices of a range of pixels, clipped to the image."""
     return np.clip(np.arange(round(start), max(round(start + length), round(start) + 1)), 0, end - 1)
+
+
+def part_colors(parts: int) -> Float[np.ndarray, "N 3"]:
+    """Colors in [0, 1] around the color circle; parts of neighboring numbers differ most in hue."""
+    hue = (np.arange(parts) * (math.sqrt(5) - 1) / 2 % 1)[:, None]
+    wave = np.cos(2 * np.pi * (hue + np.array([0, 1 / 3, 2 / 3])))
+    return 0.5 + 0.5 * wave

@@ -1,4 +1,4 @@
-"""PatchVAE and its baseline, the beta-VAE (004, Fig. 2), with the same encoder and decoder.
+"""PatchVAE and its baseline, the beta-VAE (Gupta et al. 2020, Fig. 2), with the same encoder and decoder.
 
     x --encoder phi--> f --occurrence head--> q_occ -> z_occ (B, N, h, w)
                          --appearance head--> pooled with q_occ -> z_app (B, N, D)
@@ -6,14 +6,17 @@
 
     x --encoder phi--> f --one layer over the whole map--> z (B, ND) --back to a map--> decoder G--> x_hat      (beta-VAE)
 
-The other members of Table 1 (-GAN, BiGAN, supervised) and the masked autoencoder are in rivals.py.
+The encoder `resnet` is the paper's: the first layers of a ResNet-18 (He et al. 2016). A cell of its map sees 99 x 99 pixels, an
+occurrence logit behind its 3 x 3 head 115: more than a whole CIFAR image. `local` has the same widths and strides but sees
+24 x 24 pixels, and its heads are 1 x 1. The other models of Table 1 and the masked autoencoder are in baselines.py.
 
-Letters: B batch, N parts, D dimensions of one appearance (d_p), C channels of f, H W image size, h w = H/8 W/8.
+Letters: B batch, N parts, D dimensions of one appearance (d_p), C channels of f, H W image size, h w = H/8 W/8 (H/32 W/32 for
+four residual stages).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +32,15 @@ from latens.codes.parts import (
     relaxed_bernoulli,
     relaxed_categorical,
 )
+from latens.nn.stages import StagedEncoder
 from latens.shapes import Float
-from latens.systems.parts.config import STRIDE, PartsConfig
-from latens.systems.parts.encoder import Encoder, local_encoder, resnet_encoder
+from latens.systems.parts.config import STRIDE, BetaVAEConfig, NetworkConfig, PatchVAEConfig
 
 CODE_CHANNELS = 64  # of the map between the vector of a beta-VAE and the decoder
-SLOPE = 0.2
-LOWEST_LOGVAR, HIGHEST_LOGVAR = -16.0, 16.0
+SLOPE = 0.2  # of leaky ReLUs
+MIN_LOGVAR, MAX_LOGVAR = -16.0, 16.0
+STEM = 64  # channels after the first stage
+WIDTHS = (64, 128, 256, 512)  # channels after the residual stages
 
 
 class Posterior(NamedTuple):
@@ -46,7 +51,7 @@ class Posterior(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What both models give in training. The divergences are in nats: of every part, or for a beta-VAE of every dimension."""
+    """Output of both models in training. The divergences are in nats: of every part, or for a beta-VAE of every dimension."""
 
     image: Float[Tensor, "B 3 H W"]  # not clamped
     kl_app: Float[Tensor, "B N"]
@@ -55,9 +60,9 @@ class Reconstruction(NamedTuple):
 
 
 class PatchVAE(nn.Module):
-    """Eqs. 4 to 11 of 004. Works on pictures whose sides are multiples of the encoder's stride."""
+    """Eqs. 4 to 11. Works on images whose sides are multiples of the encoder's stride."""
 
-    def __init__(self, config: PartsConfig) -> None:
+    def __init__(self, config: PatchVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
@@ -71,7 +76,7 @@ class PatchVAE(nn.Module):
     def forward(
         self, image: Float[Tensor, "B 3 H W"], temperature: float, *, hard: bool = False, prior: float = 0.0
     ) -> Reconstruction:
-        """One sample of the code and its picture; `prior` 0 stands for 1/N. The decoder runs once."""
+        """One sample of the code, reconstructed; `prior` 0 is 1/N. The decoder runs once."""
         features = self.encoder(image)
         posterior = self.heads(features)
         z_occ = self.sample_occurrence(posterior.logits, temperature, hard=hard)
@@ -83,7 +88,7 @@ class PatchVAE(nn.Module):
         return self.heads(self.encoder(image))
 
     def heads(self, features: Float[Tensor, "B C h w"]) -> Posterior:
-        """`posterior` of a picture whose features are known."""
+        """`posterior` from the features of an image."""
         logits = self.occurrence(features).float()
         weight = self.probability(logits).detach()
         mean, logvar = self.appearance(features).float().unflatten(1, (2, self.config.parts, -1)).unbind(1)
@@ -100,21 +105,27 @@ class PatchVAE(nn.Module):
         return draw(logits, temperature, hard=hard)
 
     def occurrence_kl(self, logits: Float[Tensor, "B N h w"], prior: float = 0.0) -> Float[Tensor, "B N"]:
-        """Summed over cells. Of categorical cells each part has its term of the divergence, which may be below zero."""
+        """Summed over cells. With categorical cells the term of a single part may be negative."""
         if self.config.categorical:
             return categorical_kl(logits).sum((2, 3))
         return bernoulli_kl(logits, prior or 1 / self.config.parts).sum((2, 3))
 
+    def chosen(self, logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
+        """1 where a part is more likely present than absent, else 0; of categorical cells 1 for the most likely part."""
+        if self.config.categorical:
+            return F.one_hot(logits.argmax(1), logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
+        return (logits > 0).to(logits.dtype)
+
     def decode(self, appearance: Float[Tensor, "B N D"], occurrence: Float[Tensor, "B N h w"]) -> Float[Tensor, "B 3 H W"]:
         """G of Eq. 5."""
         code = place_parts(appearance, occurrence).contiguous(memory_format=torch.channels_last)
-        return _picture(self.decoder(code))
+        return _to_image(self.decoder(code))
 
-    def mean_picture(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
-        """No noise: parts where their probability is above one half, with the mean of their appearance."""
+    def mean_image(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
+        """Reconstruction without noise: parts with a probability above one half, with their mean appearance."""
         features = self.encoder(image)
         posterior = self.heads(features)
-        chosen = most_likely(posterior.logits, categorical=self.config.categorical)
+        chosen = self.chosen(posterior.logits)
         return self._reconstruct(features, posterior, posterior.appearance.mean, chosen)
 
     def _reconstruct(
@@ -125,9 +136,9 @@ class PatchVAE(nn.Module):
 
 
 class BetaVAE(nn.Module):
-    """The baseline (Eq. 3): one Gaussian of N * D dimensions for the whole picture, whose size is fixed."""
+    """The baseline (Eq. 3): one Gaussian of N * D dimensions for the whole image, whose size is fixed."""
 
-    def __init__(self, config: PartsConfig) -> None:
+    def __init__(self, config: BetaVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
@@ -136,10 +147,8 @@ class BetaVAE(nn.Module):
         self.from_vector = vector_to_map(code, config.size // self.encoder.stride)
         self.decoder = decoder(CODE_CHANNELS, self.encoder.stride)
 
-    def forward(
-        self, image: Float[Tensor, "B 3 H W"], temperature: float, *, hard: bool = False, prior: float = 0.0
-    ) -> Reconstruction:
-        """One sample of the code and its picture; the arguments of occurrences mean nothing here."""
+    def forward(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
+        """One sample of the code, reconstructed."""
         features = self.encoder(image)
         appearance = self.head(features)
         return self._reconstruct(features, sample_gaussian(*appearance), appearance)
@@ -148,14 +157,14 @@ class BetaVAE(nn.Module):
         return self.head(self.encoder(image))
 
     def head(self, features: Float[Tensor, "B C h w"]) -> Appearance:
-        """`posterior` of a picture whose features are known."""
+        """`posterior` from the features of an image."""
         mean, logvar = self.to_vector(features).float().flatten(1).chunk(2, dim=1)
-        return Appearance(mean, logvar.clamp(LOWEST_LOGVAR, HIGHEST_LOGVAR).exp())
+        return Appearance(mean, logvar.clamp(MIN_LOGVAR, MAX_LOGVAR).exp())
 
     def decode(self, vector: Float[Tensor, "B ND"]) -> Float[Tensor, "B 3 H W"]:
-        return _picture(self.decoder(self.from_vector(vector[:, :, None, None])))
+        return _to_image(self.decoder(self.from_vector(vector[:, :, None, None])))
 
-    def mean_picture(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
+    def mean_image(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
         features = self.encoder(image)
         appearance = self.head(features)
         return self._reconstruct(features, appearance.mean, appearance)
@@ -165,22 +174,71 @@ class BetaVAE(nn.Module):
         return Reconstruction(self.decode(vector), kl, torch.zeros_like(kl), features)
 
 
-def most_likely(logits: Float[Tensor, "B N h w"], *, categorical: bool = False) -> Float[Tensor, "B N h w"]:
-    """1 where a part is likelier present than absent, else 0; with `categorical` 1 for the likeliest part of a cell."""
-    if categorical:
-        return F.one_hot(logits.argmax(1), logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
-    return (logits > 0).to(logits.dtype)
+VAE: TypeAlias = PatchVAE | BetaVAE
 
 
 # ---------------------------------------------------------------------------------------------------------- networks
 
 
-def build_encoder(config: PartsConfig) -> Encoder:
+def build_encoder(config: NetworkConfig) -> StagedEncoder:
+    """Phi: with the stages that a probe freezes one by one (section 4, "Training details")."""
     return local_encoder() if config.encoder == "local" else resnet_encoder(config.blocks)
 
 
+def resnet_encoder(blocks: int) -> StagedEncoder:
+    """The first stages of ResNet-18: a 7 x 7 convolution with pooling, then `blocks` stages of two residual blocks."""
+    stem = nn.Sequential(
+        nn.Conv2d(3, STEM, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(STEM),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    stages: list[nn.Module] = [stem]
+    inputs = STEM
+    for index, width in enumerate(WIDTHS[:blocks]):
+        stages.append(nn.Sequential(BasicBlock(inputs, width, 1 if index == 0 else 2), BasicBlock(width, width, 1)))
+        inputs = width
+    return _initialized(StagedEncoder(stages, inputs, 2 ** (blocks + 1), head_kernel=3))
+
+
+def local_encoder() -> StagedEncoder:
+    """Depth, widths and stride of the paper's encoder with two stages; a cell sees only the 24 x 24 pixels around it."""
+    stem = nn.Sequential(nn.Conv2d(3, STEM, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU(inplace=True))
+    first = nn.Sequential(BasicBlock(STEM, 64, 2, (3, 1)), BasicBlock(64, 64, 1, (3, 1)))
+    second = nn.Sequential(BasicBlock(64, 128, 2, (3, 1)), BasicBlock(128, 128, 1, (1, 1)))
+    return _initialized(StagedEncoder([stem, first, second], 128, 8, head_kernel=1))
+
+
+def _initialized(encoder: StagedEncoder) -> StagedEncoder:
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return encoder
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions of side `kernels` with a shortcut (He et al. 2016, Fig. 5 left)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, kernels: tuple[int, int] = (3, 3)) -> None:
+        super().__init__()
+        first, second = kernels
+        self.conv1 = nn.Conv2d(inputs, outputs, first, stride=stride, padding=first // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, second, padding=second // 2, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and inputs == outputs
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        deep = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+        return F.relu(deep + self.shortcut(x), inplace=True)
+
+
 def decoder(channels: int, stride: int = STRIDE) -> nn.Sequential:
-    """G: 1 x 1 to 256 channels, then transposed 4 x 4 layers that double the side until the picture is full size."""
+    """G: 1 x 1 to 256 channels, then transposed 4 x 4 layers that double the side up to the size of the image."""
     layers: list[nn.Module] = [nn.Conv2d(channels, 256, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(SLOPE, inplace=True)]
     width = 256
     while stride > 2:
@@ -191,7 +249,7 @@ def decoder(channels: int, stride: int = STRIDE) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1))
 
 
-def vector_head(encoder: Encoder, size: int, outputs: int) -> nn.Sequential:
+def vector_head(encoder: StagedEncoder, size: int, outputs: int) -> nn.Sequential:
     """A map of features to a vector (B, outputs, 1, 1), by a convolution as large as the map."""
     return nn.Sequential(
         nn.Conv2d(encoder.channels, CODE_CHANNELS, 1, bias=False),
@@ -207,6 +265,6 @@ def vector_to_map(inputs: int, side: int) -> nn.Sequential:
     )
 
 
-def _picture(output: Tensor) -> Tensor:
-    # Around mid-grey and unbounded: a squashed output could not reach pixels at the ends of their range.
+def _to_image(output: Tensor) -> Tensor:
+    # Centered on mid-gray and unbounded: a squashed output could not reach pixels at the ends of their range.
     return output.float() * 0.5 + 0.5

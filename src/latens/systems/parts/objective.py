@@ -1,152 +1,193 @@
-"""What PatchVAE and the beta-VAE minimise (004, Eqs. 3 and 8 to 11), plain, against a discriminator or with a second view."""
+"""Losses of PatchVAE and the beta-VAE (Gupta et al. 2020, Eqs. 3 and 8 to 11): plain, adversarial, or with two views.
+
+Letters: B batch, N parts, C channels of phi, H W image size, h w cells.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.parts import temperature_at
+from latens.data.tensors import to_pixels
+from latens.settings import to_dict
 from latens.shapes import Float
-from latens.systems.parts.agreement import Agreeing, parts_alike
-from latens.systems.parts.config import LossConfig
-from latens.systems.parts.losses import fooling_loss, judge_loss, squared_error, weighted_error
-from latens.systems.parts.measure import Tally
-from latens.systems.parts.model import BetaVAE, PatchVAE, Reconstruction, most_likely
-from latens.systems.parts.rivals import Adversarial
-from latens.training.objective import Export, Step
+from latens.systems.parts.baselines import Adversarial
+from latens.systems.parts.config import STRIDE, BetaVAELoss, PatchVAELoss
+from latens.systems.parts.gallery import part_colors
+from latens.systems.parts.model import VAE, PatchVAE, Reconstruction
+from latens.systems.parts.statistics import Tally
+from latens.systems.parts.two_views import TwoViews, iic_of_views
+from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
-SHOWN = 8  # held-out pictures in a sample sheet
+SHOWN = 8  # held-out images in a sample sheet
 SEED = 20200607  # of the noise in validation, so that two validations differ by the weights alone
+QUIET = 1e-4  # gradient energy added to every cell: a constant image gets weight 1 throughout
 
 
 class Elbo:
-    """Squared error + beta_app KL(appearance) + beta_occ KL(occurrence) per picture, divided by its number of pixel values.
+    """Squared error + beta_app KL(appearance) + beta_occ KL(occurrence) per image, divided by its number of pixel values.
 
     With `adversarial` above zero the discriminator takes its step first, then the model, once, with the adversarial term. With
-    `agreement` or `constancy` above zero, terms are added for how alike two views of one picture are (see agreement.py).
+    `contrastive_weight` or `iic_weight` above zero, the NT-Xent or the IIC loss of two views is added.
     """
 
-    def __init__(self, config: LossConfig) -> None:
+    def __init__(self, config: PatchVAELoss | BetaVAELoss) -> None:
         self.config = config
-        self.optimizers: Mapping[str, tuple[str, ...]] = MappingProxyType(
-            {"judge": ("judge.",), "model": ("generator.",)} if config.adversarial else {"model": ("",)}
-        )
+        self.beta_occ = config.beta_occ if isinstance(config, PatchVAELoss) else 0.0
+        self.iic_weight = config.iic_weight if isinstance(config, PatchVAELoss) else 0.0
+        self.optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
+        if config.adversarial:
+            self.optimizers = MappingProxyType({"judge": (Group(("judge.",)),), "model": (Group(("generator.",)),)})
 
     def temperature(self, step: int) -> float:
-        law = self.config.annealing
+        """Of the relaxed occurrences of a PatchVAE."""
+        law = cast(PatchVAELoss, self.config).annealing
         return temperature_at(step, start=law.start, floor=law.floor, rate=law.rate, compound=law.compound)
 
+    def sample(self, model: VAE, image: Float[Tensor, "B 3 H W"], step: int | None) -> Reconstruction:
+        """One sample of the code, reconstructed; None is validation, at the lowest temperature."""
+        if not isinstance(model, PatchVAE):
+            return cast(Reconstruction, model(image))
+        loss = cast(PatchVAELoss, self.config)
+        temperature = loss.annealing.floor if step is None else self.temperature(step)
+        return cast(Reconstruction, model(image, temperature, hard=loss.annealing.hard, prior=loss.prior))
+
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
-        image = batch["image"]
-        temperature = self.temperature(step)
-        found: Reconstruction = generator_of(model)(
-            image, temperature, hard=self.config.annealing.hard, prior=self.config.prior
-        )
+        image, generator = batch["image"], generator_of(model)
+        found = self.sample(generator, image, step)
         fooling: Tensor | float = 0.0
         if self.config.adversarial:
             judge = cast(Adversarial, model).judge
-            yield Step("judge", judge_loss(judge(image), judge(found.image.detach())), {})
-            fooling = fooling_loss(judge(found.image))
-        terms = self.terms(found, image)
-        error, kl_app, kl_occ = (term.mean() for term in terms)
+            yield Step("judge", discriminator_loss(judge(image), judge(found.image.detach())), {})
+            fooling = generator_loss(judge(found.image))
+        error, kl_app, kl_occ = (term.mean() for term in self.terms(found, image))
         values = image[0].numel()
-        elbo = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values
-        logs: dict[str, Tensor | float] = {"error": error, "kl_app": kl_app, "kl_occ": kl_occ, "temperature": temperature}
+        elbo = (error + self.config.beta_app * kl_app + self.beta_occ * kl_occ) / values
+        logs: dict[str, Tensor | float] = {"error": error, "kl_app": kl_app, "kl_occ": kl_occ}
+        if isinstance(generator, PatchVAE):
+            logs["temperature"] = self.temperature(step)
         if self.config.adversarial:
             logs["fooling"] = fooling
         views = self.views(model, found, image)
         logs |= views
-        yield Step("model", elbo + self.config.adversarial * fooling / values + self.weighed(views), logs)
+        yield Step("model", elbo + self.config.adversarial * fooling / values + self.weigh(views), logs)
 
     def views(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """How alike other views of the same pictures are to the model, as far as that is trained."""
+        """The losses between two views that this training has: "nt_xent" and "iic"."""
         views, core = {}, generator_of(model)
-        if isinstance(model, Agreeing):
-            views["views_apart"] = model.disagreement(found.features, image)
-        if self.config.constancy and isinstance(core, PatchVAE):
-            views["parts_alike"] = parts_alike(core, found.features, image)
+        if isinstance(model, TwoViews):
+            views["nt_xent"] = model.contrast(found.features, image)
+        if self.iic_weight and isinstance(core, PatchVAE):
+            views["iic"] = iic_of_views(core, found.features, image)
         return views
 
-    def weighed(self, views: Mapping[str, Tensor | float]) -> Tensor | float:
-        """The share of `views` in the loss."""
-        return self.config.agreement * views.get("views_apart", 0.0) - self.config.constancy * views.get("parts_alike", 0.0)
+    def weigh(self, views: Mapping[str, Tensor | float]) -> Tensor | float:
+        """The part of `views` in the loss."""
+        return self.config.contrastive_weight * views.get("nt_xent", 0.0) + self.iic_weight * views.get("iic", 0.0)
 
     def terms(
         self, found: Reconstruction, image: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
-        """Error, KL of appearances and KL of occurrences of every picture."""
+        """Error, KL of appearances and KL of occurrences of every image."""
         error = weighted_error if self.config.weighted else squared_error
         return error(found.image, image), found.kl_app.sum(1), found.kl_occ.sum(1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """The loss at the lowest temperature, PSNR of pictures without noise, divergences, and which parts are in use."""
+        """The loss at the lowest temperature, PSNR without noise, divergences, and which parts are in use."""
         core = generator_of(model)
-        sums, pictures, values = torch.zeros(4, dtype=torch.float64), 0, 1
+        sums, count, values = torch.zeros(4, dtype=torch.float64), 0, 1
         views: Counter[str] = Counter()
         tally = Tally()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             for batch in batches:
                 image = batch["image"]
-                law = self.config.annealing
-                found = core(image, law.floor, hard=law.hard, prior=self.config.prior)
+                found = self.sample(core, image, None)
                 error, kl_app, kl_occ = self.terms(found, image)
-                plain = core.mean_picture(image).image.clamp(0, 1)
+                plain = core.mean_image(image).image.clamp(0, 1)
                 psnr = -10 * (squared_error(plain, image) / image[0].numel()).clamp_min(1e-10).log10()
                 sums += torch.stack([error.sum(), kl_app.sum(), kl_occ.sum(), psnr.sum()]).double().cpu()
                 views.update({name: float(value) * len(image) for name, value in self.views(model, found, image).items()})
-                pictures, values = pictures + len(image), image[0].numel()
+                count, values = count + len(image), image[0].numel()
                 if isinstance(core, PatchVAE):
                     tally.add(core.probability(core.heads(found.features).logits), found.kl_app, found.kl_occ)
-        error, kl_app, kl_occ, psnr = (sums / pictures).tolist()
-        means = {name: value / pictures for name, value in views.items()}
-        loss = (error + self.config.beta_app * kl_app + self.config.beta_occ * kl_occ) / values + float(self.weighed(means))
+        error, kl_app, kl_occ, psnr = (sums / count).tolist()
+        means = {name: value / count for name, value in views.items()}
+        loss = (error + self.config.beta_app * kl_app + self.beta_occ * kl_occ) / values + float(self.weigh(means))
         numbers = {"loss": loss, "psnr": psnr, "error": error, "kl_app": kl_app, "kl_occ": kl_occ, **means}
-        return {**numbers, **tally.statistics().summary()} if tally.pictures else numbers
+        return {**numbers, **tally.statistics().summary()} if tally.images else numbers
 
-    def pictures(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Held-out pictures above their reconstructions and, for PatchVAE, above where which part is (one colour each)."""
+    def images(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+        """Held-out images, their reconstructions and, for PatchVAE, maps of the parts (one color each)."""
         core, image = generator_of(model), batches[0]["image"][:SHOWN]
-        rows = [image, core.mean_picture(image).image]
+        rows = [image, core.mean_image(image).image]
         if isinstance(core, PatchVAE):
             rows.append(_map_of_parts(core, image))
         return {"reconstructions": sheet(rows)}
 
     def export(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """All weights but those of the discriminator and of the comparison of views, in float32."""
+        """All weights but those of the discriminator and of the projector of two views, in float32."""
         core = generator_of(model)
-        return Export(dict(core.state_dict()), {}, {"model": asdict(core.config)})
+        return Export(dict(core.state_dict()), {}, {"model": to_dict(core.config)})
 
 
-def generator_of(model: nn.Module) -> PatchVAE | BetaVAE:
-    return model.generator if isinstance(model, Adversarial | Agreeing) else cast(PatchVAE, model)
+def generator_of(model: nn.Module) -> VAE:
+    """The VAE without what only training needs."""
+    return model.generator if isinstance(model, Adversarial | TwoViews) else cast(VAE, model)
 
 
 def sheet(rows: Sequence[Float[Tensor, "B 3 H W"]]) -> np.ndarray:
-    """Batches of pictures as rows of one picture (H, W, 3) uint8."""
-    joined = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    return joined.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def part_colours(parts: int) -> np.ndarray:
-    """Colours (N, 3) in [0, 1] that go round the colour circle, neighbours in number far apart in hue."""
-    hue = (np.arange(parts) * (math.sqrt(5) - 1) / 2 % 1)[:, None]
-    wave = np.cos(2 * np.pi * (hue + np.array([0, 1 / 3, 2 / 3])))
-    return 0.5 + 0.5 * wave
+    """Batches of images as rows of one image (H, W, 3) uint8."""
+    return to_pixels(torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1))
 
 
 def _map_of_parts(model: PatchVAE, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    posterior = model.posterior(image)
-    chosen = most_likely(posterior.logits, categorical=model.config.categorical)
-    colours = torch.from_numpy(part_colours(chosen.shape[1])).to(chosen)
-    mixed = torch.einsum("bnhw,nc->bchw", chosen, colours) / chosen.sum(1, keepdim=True).clamp_min(1)
-    return nn.functional.interpolate(mixed, image.shape[2:], mode="nearest")
+    chosen = model.chosen(model.posterior(image).logits)
+    colors = torch.from_numpy(part_colors(chosen.shape[1])).to(chosen)
+    mixed = torch.einsum("bnhw,nc->bchw", chosen, colors) / chosen.sum(1, keepdim=True).clamp_min(1)
+    return F.interpolate(mixed, image.shape[2:], mode="nearest")
+
+
+# ------------------------------------------------------------------------------------------------------------- terms
+
+
+def squared_error(image: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:
+    """Summed over pixels and colors."""
+    return (image - target).square().sum((1, 2, 3))
+
+
+def weighted_error(image: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:
+    """L_w: squared error with `energy_weight` of the target."""
+    return (energy_weight(target) * (image - target).square()).sum((1, 2, 3))
+
+
+def energy_weight(target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Mean absolute Laplacian of every 8 x 8 patch and color, with mean 1 over the color of an image (section 3.4).
+
+    The paper's weights sum to one; these keep the scale of the squared error, as the released code does. A color without any
+    gradient has weight 1 everywhere. Sides are multiples of 8.
+    """
+    padded = F.pad(target, (1, 1, 1, 1), mode="replicate")
+    neighbors = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1] + padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]
+    energy = F.avg_pool2d((neighbors - 4 * target).abs(), STRIDE) + QUIET
+    share = energy / energy.mean((2, 3), keepdim=True)
+    return F.interpolate(share, scale_factor=STRIDE, mode="nearest")
+
+
+def discriminator_loss(real: Float[Tensor, "B 1"], fake: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
+    """Cross-entropy of a discriminator: `real` are logits of real images, `fake` of reconstructions."""
+    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
+
+
+def generator_loss(fake: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
+    """Cross-entropy of a generator whose output should be classified as real (non-saturating; Goodfellow et al. 2014)."""
+    return F.softplus(-fake.float()).mean()

@@ -1,4 +1,4 @@
-"""The model a user holds: parts of pictures, pictures of parts, and features for any classifier."""
+"""The loaded model: codes of images, reconstructions, galleries of parts, and features for any classifier."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from latens.catalogue import MODELS
+from latens.codes.gaussian import gaussian_kl
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
-from latens.errors import InputError, ModelError, ModelMissing, UsageError
-from latens.hub import load_model, locate
+from latens.data.squares import center_square
+from latens.data.tensors import to_pixels, to_tensor
+from latens.errors import InputError, ModelError, UsageError
+from latens.hub import load_network, locate
 from latens.inference.device import choose_device
 from latens.shapes import Float
+from latens.systems.parts.baselines import Member, build_model
 from latens.systems.parts.config import PartsConfig
-from latens.systems.parts.dataset import centre_square, to_tensor
-from latens.systems.parts.gallery import PRESENT, PartGallery, cut_galleries, one_a_picture, within_picture
-from latens.systems.parts.measure import PartStatistics, Tally
-from latens.systems.parts.model import PatchVAE, most_likely
-from latens.systems.parts.rivals import Member, build_model
+from latens.systems.parts.gallery import PRESENT, PartGallery, cut_galleries, one_per_image, within_image
+from latens.systems.parts.model import PatchVAE
+from latens.systems.parts.statistics import PartStatistics, Tally
 
 NAME = "parts"
 EMBED_BATCH = 64
-LONGEST = 64  # times the shorter side: a line of pixels would be raised to a picture of gigabytes
+MAX_ASPECT = 64  # of the sides: a line of pixels would be enlarged to an image of gigabytes
 
 
 @dataclass(frozen=True)
 class PartCode:
-    """The code of one picture. `size` is the picture's height and width; a cell stands for an equal share of it."""
+    """The code of one image."""
 
-    occurrence: Float[np.ndarray, "N h w"]  # probability that a part is at a cell
+    occurrence: Float[np.ndarray, "N h w"]  # probability that a part is in a cell
     appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width of the image
 
     def present(self) -> list[int]:
-        """Parts that are likelier there than not somewhere, the surest first."""
-        surest = self.occurrence.max(axis=(1, 2))
-        return [int(n) for n in np.argsort(-surest, kind="stable") if surest[n] > PRESENT]
+        """Parts with p > 0.5 in some cell, the most probable first."""
+        highest = self.occurrence.max(axis=(1, 2))
+        return [int(n) for n in np.argsort(-highest, kind="stable") if highest[n] > PRESENT]
 
 
 class Measured(NamedTuple):
-    """The code of one picture and what it costs, in nats."""
+    """The code of one image and its divergences in nats."""
 
     code: PartCode
     kl_app: Float[Tensor, "N"]
@@ -55,16 +55,16 @@ class Measured(NamedTuple):
 
 
 class Parts:
-    """Discovers parts in pictures of any size and kind; these are reduced to `resolution` pixels on the shorter side.
+    """Finds parts in images of any size and kind, which are resized to `resolution` pixels on the shorter side.
 
-    `encode`, `decode`, `swap`, `gallery` and `statistics` need a PatchVAE; `embed` works with every member of the family.
+    `encode`, `decode`, `swap`, `gallery` and `statistics` need a PatchVAE; `embed` works with every model.
     """
 
     def __init__(self, model: Member, *, name: str, sha256: str, device: torch.device, resolution: int | None = None) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.name = name
         self.device = device
-        self.model_id = sha256[:16]
+        self.model_id = sha256
         self.precision = "float32"
         self.resolution = resolution or model.config.size
 
@@ -73,26 +73,24 @@ class Parts:
         return self.model.config
 
     def at(self, resolution: int) -> Parts:
-        """The same model for pictures reduced to another size, a multiple of 8: finer maps for larger ones."""
+        """The same model for images resized to another shorter side, a multiple of 8: larger ones give finer maps."""
         if resolution < 16 or resolution % self.model.encoder.stride:
             hint = f"a multiple of {self.model.encoder.stride}, e.g. {2 * self.config.size}"
             raise UsageError(f"a resolution of {resolution} pixels", where="resolution", hint=hint)
         return Parts(self.model, name=self.name, sha256=self.model_id, device=self.device, resolution=resolution)
 
     def encode(self, images: ImageLike | Picture | Sequence[Any]) -> list[PartCode]:
-        """One code a picture. Raises InputError for what is no picture, ModelError for a model without parts."""
+        """One code per image. Raises InputError for unreadable images, ModelError for a model without parts."""
         return [self.measure(image).code for image in singles(images)]
 
     @torch.no_grad()
     def measure(self, image: ImageLike | Picture) -> Measured:
-        """The code of one picture and its divergences. Raises as `encode` does."""
-        from latens.codes.gaussian import gaussian_kl
-
+        """The code of one image and its divergences. Raises as `encode` does."""
         model, pixels = self._patchvae(), read_one(image)
         height, width = pixels.shape[:2]
-        if max(height, width) > LONGEST * min(height, width):
-            what = f"of {width} x {height} pixels one side is more than {LONGEST} times the other"
-            raise InputError(what, where=str(image) if isinstance(image, str | Path) else None, hint="crop the picture")
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            what = f"of {width} x {height} pixels one side is more than {MAX_ASPECT} times the other"
+            raise InputError(what, where=str(image) if isinstance(image, str | Path) else None, hint="crop the image")
         posterior = model.posterior(self._prepared(pixels))
         q = model.probability(posterior.logits)[0].cpu().numpy()
         code = PartCode(q, posterior.appearance.mean[0].cpu().numpy(), (height, width))
@@ -100,7 +98,7 @@ class Parts:
 
     @torch.no_grad()
     def decode(self, code: PartCode) -> Image.Image:
-        """The picture of a code: parts where they are likelier there than not, at the resolution of the model."""
+        """Reconstruction of a code: parts where p > 0.5, at the resolution of the model."""
         model = self._patchvae()
         one_code(code)
         if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (
@@ -110,19 +108,18 @@ class Parts:
             what = f"a code of {code.occurrence.shape[0]} parts for a model of {model.config.parts}"
             raise UsageError(what, hint="decode with the model that encoded")
         q = torch.from_numpy(code.occurrence.astype(np.float32)).to(self.device)
-        chosen = most_likely(q[None] - PRESENT, categorical=model.config.categorical)
+        chosen = model.chosen(q[None] - PRESENT)
         appearance = torch.from_numpy(code.appearance.astype(np.float32)).to(self.device)
-        picture = model.decode(appearance[None], chosen)[0]
-        return to_pil(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy())
+        return to_pil(to_pixels(model.decode(appearance[None], chosen)[0]))
 
     def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
-        """`target` with the appearance of `part` taken from `source` (004, Fig. 5), there from `source_part` if it is given."""
+        """`target` with the appearance of `part` from `source` (Gupta et al. 2020, Fig. 5), there of `source_part` if given."""
         one_code(target)
         one_code(source)
-        other = part if source_part is None else source_part
+        other, count = part if source_part is None else source_part, self._patchvae().config.parts
         for number in (part, other):
-            if not 0 <= number < self.config.parts:
-                raise UsageError(f"there is no part {number}", hint=f"parts are 0 to {self.config.parts - 1}")
+            if not 0 <= number < count:
+                raise UsageError(f"there is no part {number}", hint=f"parts are 0 to {count - 1}")
         appearance = target.appearance.copy()
         appearance[part] = source.appearance[other]
         return replace(target, appearance=appearance)
@@ -130,56 +127,59 @@ class Parts:
     def gallery(
         self, images: ImageLike | Picture | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
     ) -> list[PartGallery]:
-        """For every part that occurs, where it does (004, Fig. 4), one place a picture: the part in most pictures first.
+        """Patches of every part that occurs (Gupta et al. 2020, Fig. 4), one per image: the part in most images first.
 
-        `images` must be readable twice; `codes` are theirs, where they are known already. Raises UsageError for `most` below 1.
+        `images` must be readable twice; `codes` are theirs, where already known. Raises UsageError for `most` below 1.
         """
         check_most(most)
-        known = self.encode(images) if codes is None else list(codes)
-        places = [one_a_picture(known, part) for part in range(self.config.parts)]
-        order = sorted((place for place in places if place.shown), key=lambda place: -len(place.shown))
+        maps = [code.occurrence for code in (self.encode(images) if codes is None else codes)]
+        found = [one_per_image(maps, part) for part in range(self._patchvae().config.parts)]
+        order = sorted((part for part in found if part.shown), key=lambda part: -len(part.shown))
         every = singles(images)
-        return cut_galleries(order, known, lambda i: read_one(every[i]), most)
+        return cut_galleries(order, [one.shape[1:] for one in maps], lambda i: read_one(every[i]), most)
 
     def places(self, image: ImageLike | Picture, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
-        """For every part of one picture, where it occurs: the commonest part first, of each the surest cells.
+        """Patches of every part of one image: the part with most cells first, of each the cells with the highest scores.
 
-        Two cells of a part that touch count as one place. `code` is the picture's, where it is known already.
-        Raises UsageError for several pictures and for `most` below 1.
+        Of cells that touch, one is taken. `code` is the image's, where already known. Raises UsageError for several images
+        and for `most` below 1.
         """
         check_most(most)
         several = singles(image)
         if len(several) != 1:
-            raise UsageError(f"{len(several)} pictures where one is looked at", where="places", hint="or use gallery(images)")
+            raise UsageError(f"{len(several)} images instead of one", where="places", hint="or use gallery(images)")
         pixels = read_one(several[0])
         known = self.measure(pixels).code if code is None else code
         order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
-        return cut_galleries([within_picture(known, part) for part in order], [known], lambda _: pixels, most)
+        found = [within_image(known.occurrence, part) for part in order]
+        return cut_galleries(found, [known.occurrence.shape[1:]], lambda _: pixels, most)
 
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
         """Features for a classifier: phi of the middle square, averaged over cells."""
-        squares = (centre_square(pixels, self.resolution) for pixels in pictures(images))
+        squares = (center_square(pixels, self.resolution) for pixels in read_all(images))
         found = []
         while batch := list(islice(squares, EMBED_BATCH)):
-            found.append(self.model.encoder(to_tensor(np.stack(batch)).to(self.device)).mean((2, 3)).cpu().numpy())
+            found.append(
+                self.model.encoder(to_tensor(np.stack(batch), channels_last=True).to(self.device)).mean((2, 3)).cpu().numpy()
+            )
         return np.concatenate(found) if found else np.zeros((0, self.model.encoder.channels), np.float32)
 
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
-        """Which parts are in use, and what they cost. Raises UsageError for no pictures."""
+        """Use and divergences of all parts. Raises UsageError for no images."""
         every = singles(images)
         if not every:
-            raise UsageError("there are no pictures", where="statistics", hint="give at least one")
+            raise UsageError("there are no images", where="statistics", hint="give at least one")
         return statistics_of(self.measure(image) for image in every)
 
     def _prepared(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
-        """The picture with `resolution` pixels on its shorter side and both sides multiples of the stride."""
+        """The image with `resolution` pixels on its shorter side and both sides multiples of the stride."""
         stride, (height, width) = self.model.encoder.stride, pixels.shape[:2]
         factor = self.resolution / min(height, width)
         size = [max(round(side * factor / stride), self.resolution // stride) * stride for side in (width, height)]
         if size != [width, height]:
             pixels = np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.LANCZOS))
-        return to_tensor(pixels[None]).to(self.device)
+        return to_tensor(pixels[None], channels_last=True).to(self.device)
 
     def _patchvae(self) -> PatchVAE:
         if not isinstance(self.model, PatchVAE):
@@ -189,23 +189,23 @@ class Parts:
 
 
 def statistics_of(measured: Iterable[Measured]) -> PartStatistics:
-    """The statistics of pictures that are encoded already, at least one."""
+    """The statistics of encoded images, at least one."""
     tally = Tally()
     for code, kl_app, kl_occ in measured:
         tally.add(torch.from_numpy(code.occurrence)[None], kl_app.cpu()[None], kl_occ.cpu()[None])
     return tally.statistics()
 
 
-def pictures(images: ImageLike | Picture | Sequence[Any]) -> Iterator[Pixels]:
-    """Pixels (H, W, 3) of one picture, a sequence of them, or a batch (B, 3, H, W) of a tensor or (B, H, W, 3) of an array.
+def read_all(images: ImageLike | Picture | Sequence[Any]) -> Iterator[Pixels]:
+    """Pixels (H, W, 3) of one image, a sequence of them, or a batch: a tensor (B, 3, H, W) or an array (B, H, W, 3).
 
-    A picture is read when its turn comes: large ones need not fit into memory together.
+    Images are read one at a time: large ones need not fit into memory together.
     """
     return (read_one(one) for one in singles(images))
 
 
 def singles(images: ImageLike | Picture | Sequence[Any]) -> list[ImageLike | Picture]:
-    """One picture, a sequence of them or a batch as a list of single pictures, not read yet."""
+    """One image, a sequence of them or a batch as a list of single images, unread."""
     if isinstance(images, Picture):
         return [images]
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
@@ -219,10 +219,10 @@ def read_one(image: ImageLike | Picture) -> Pixels:
 
 
 def one_code(code: object) -> None:
-    """Raises UsageError for anything but one code, such as the list that `encode` gives."""
+    """Raises UsageError for anything but one code, such as the list that `encode` returns."""
     if not isinstance(code, PartCode):
-        hint = "encode gives a list, one code a picture: take codes[0]"
-        raise UsageError(f"a {type(code).__name__} is not the code of one picture", hint=hint)
+        hint = "encode returns a list, one code per image: take codes[0]"
+        raise UsageError(f"a {type(code).__name__} is not the code of one image", hint=hint)
 
 
 def check_most(most: int) -> None:
@@ -230,29 +230,12 @@ def check_most(most: int) -> None:
         raise UsageError(f"{most} patches of a part", where="most", hint="1 or more")
 
 
-def up_to(maps: Float[np.ndarray, "N h w"], height: int, width: int) -> Float[np.ndarray, "N H W"]:
-    """Maps of cells at the size of a picture, between neighbours linearly."""
-    raised = F.interpolate(torch.from_numpy(maps)[None].float(), (height, width), mode="bilinear", align_corners=False)
-    return raised[0].numpy()
-
-
-def load(name_or_path: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:
+def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:
     """A model of this system by name, or from a model folder or a hub id.
 
     Raises ModelMissing, ModelError or DeviceUnavailable.
     """
-    place = choose_device(device, threads)
-    if str(name_or_path) == NAME and NAME not in MODELS:
-        hint = "train one with `latens train parts --data PICTURES -o runs/parts`, then name runs/parts/best (--model)"
-        raise ModelMissing("no weights of this system are in the box", where=NAME, hint=hint)
-    folder = locate(name_or_path)
-    found = load_model(folder)
-    if found.config["system"] != NAME:
-        raise ModelError(f"this is a model of {found.config['system']}, not of parts", where=str(folder))
-    try:
-        model = build_model(PartsConfig(**found.config["model"]))
-        model.load_state_dict(found.weights)
-    except (KeyError, TypeError, RuntimeError) as error:
-        what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(folder), hint="save or train the model again") from None
-    return Parts(model, name=folder.name, sha256=found.sha256, device=place)
+    chosen = choose_device(device, threads)
+    folder = locate(place)
+    found, model = load_network(folder, NAME, PartsConfig, build_model)
+    return Parts(model, name=folder.name, sha256=found.sha256, device=chosen)

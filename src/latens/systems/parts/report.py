@@ -1,4 +1,4 @@
-"""What `latens parts` writes about a whole request: galleries, swaps, statistics, one page."""
+"""Summary of `latens parts` over all images of a request: galleries, swaps, statistics, one page."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
-from latens.data.images import read_picture
+from latens.data.images import png_bytes, read_picture
+from latens.data.squares import shrink
 from latens.errors import OutputExists, UsageError
 from latens.inference.page import Block, Figure, Page, Section, Table
-from latens.systems.parts.dataset import shrunk
-from latens.systems.parts.drawing import gallery_sheet, png, swap_sheet
+from latens.systems.parts.drawing import gallery_sheet, swap_sheet
 from latens.systems.parts.gallery import PartGallery
-from latens.systems.parts.measure import PartStatistics
 from latens.systems.parts.predict import Measured, PartCode, Parts, statistics_of
+from latens.systems.parts.statistics import PartStatistics
 
 GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
 SUMMARY = (RECORD, GALLERY, SWAPS, PAGE)
-MOST_TARGETS = 4
-SWAP_HEIGHT = 112  # pixels of a picture in swaps.png
+MAX_TARGETS = 4  # images that swaps are shown on
+SWAP_HEIGHT = 112  # pixels of an image in swaps.png
 GALLERY_CAPTION = (
-    "One row a part: in how many pictures it occurs; how alike its cells look (share of what varies among all parts that its "
-    "average explains); the average of its cells and their neighbours, raised in contrast; its patches, the surest first and "
-    "one a picture, with the cell outlined."
+    "One row per part: the number of images with it; the share of the variance among all parts that its average explains; the "
+    "average of its cells and their neighbors, with more contrast; its patches by probability, one per image, with the cell "
+    "outlined."
 )
 
 
@@ -34,41 +34,45 @@ class PartsReport(NamedTuple):
 
     galleries: list[PartGallery]
     statistics: PartStatistics
-    names: list[str]  # of the pictures
+    names: list[str]  # of the images
     codes: list[PartCode]
 
     def table(self) -> Table:
-        """How often each part occurs and what it costs, the commonest first."""
+        """Frequency and divergences of each part, the most frequent first."""
         s = self.statistics
-        order = sorted(range(len(s.share)), key=lambda n: -s.share[n])
         rows = [
-            [str(n), f"{100 * s.share[n]:.0f} %", f"{100 * s.occupancy[n]:.1f} %", f"{s.kl_app[n]:.2f}", f"{s.kl_occ[n]:.2f}"]
-            for n in order
+            [
+                f"{r['part']}",
+                f"{100 * r['share']:.0f} %",
+                f"{100 * r['occupancy']:.1f} %",
+                f"{r['kl_app']:.2f}",
+                f"{r['kl_occ']:.2f}",
+            ]
+            for r in s.rows()
         ]
         caption = (
-            f"{s.active} of {len(s.share)} parts active (in at least 1 % of pictures); {sum(s.occupancy):.2f} parts expected "
-            f"at a cell; divergences in nats a picture, means over {len(self.names)} pictures."
+            f"{s.active} of {len(s.share)} parts active (in at least 1 % of images); {sum(s.occupancy):.2f} parts expected "
+            f"per cell; divergences in nats per image, means over {len(self.names)} images."
         )
-        return Table(["part", "in pictures", "of cells", "KL appearance", "KL occurrence"], rows, caption)
+        return Table(["part", "of images", "of cells", "KL appearance", "KL occurrence"], rows, caption)
 
     def to_dict(self) -> dict[str, Any]:
         galleries = [
             {
                 "part": gallery.part,
-                "pictures": gallery.occurrences,
-                "alike": round(gallery.alike, 4),
+                "images": gallery.occurrences,
+                "explained": round(gallery.explained, 4),
                 "patches": [
-                    {"picture": self.names[p.picture], "cell": list(p.cell), "score": round(p.score, 5)}
-                    for p in gallery.patches
+                    {"image": self.names[p.image], "cell": list(p.cell), "score": round(p.score, 5)} for p in gallery.patches
                 ],
             }
             for gallery in self.galleries
         ]
-        return {**self.statistics.to_dict(), "pictures": self.names, "galleries": galleries}
+        return {**self.statistics.to_dict(), "images": self.names, "galleries": galleries}
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether `write_report` made the summary in this folder: its parts.json tells."""
+    """Whether an earlier run wrote the summary in this folder: parts.json shows it."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError):
@@ -77,7 +81,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def check_folder(folder: Path, inputs: Sequence[Path], *, force: bool) -> None:
-    """Raises UsageError where the summary would replace an input, and without `force` OutputExists for files of others."""
+    """Raises UsageError where the summary would replace an input, and without `force` OutputExists for foreign files."""
     places = [folder / name for name in SUMMARY]
     replaced = {os.path.realpath(place) for place in places} & {os.path.realpath(path) for path in inputs}
     if replaced:
@@ -86,13 +90,13 @@ def check_folder(folder: Path, inputs: Sequence[Path], *, force: bool) -> None:
     there = [place for place in places if place.exists()]
     if there and not force and not is_ours(folder):
         hint = "choose another -o, or add --force"
-        raise OutputExists("the file is there already and not of an earlier run", where=str(there[0]), hint=hint)
+        raise OutputExists("the file already exists and is not of an earlier run", where=str(there[0]), hint=hint)
 
 
 def describe(
     parts: Parts, paths: Sequence[Path], names: Sequence[str], measured: Sequence[Measured], *, most: int = 9
 ) -> PartsReport:
-    """Collects where every part occurs in the pictures, which are `measured` already."""
+    """Collects the occurrences of every part in the images, which are already `measured`."""
     codes = [one.code for one in measured]
     return PartsReport(parts.gallery(list(paths), most=most, codes=codes), statistics_of(measured), list(names), codes)
 
@@ -101,35 +105,33 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
     """Writes parts.json, gallery.png, swaps.png and index.html into `out`; returns what was written."""
     out.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = []
-    written = [out / RECORD]  # first: by it the next run knows the others, also where this one is stopped
+    written = [out / RECORD]  # first: if this run is stopped, the next one recognizes the other files by it
     write_atomic(written[-1], json.dumps(report.to_dict(), indent=1).encode())
     if report.galleries:
-        sheet = png(gallery_sheet(report.galleries))
+        sheet = png_bytes(gallery_sheet(report.galleries))
         written.append(out / GALLERY)
         write_atomic(written[-1], sheet)
-        blocks.append(Figure(sheet, "Where every part occurs", GALLERY_CAPTION, alt="gallery"))
+        blocks.append(Figure(sheet, "Occurrences of every part", GALLERY_CAPTION, alt="gallery"))
     swaps = _swaps(parts, paths, report.codes)
     if swaps is not None:
         written.append(out / SWAPS)
         write_atomic(written[-1], swaps)
         caption = (
-            "The appearance of one part of the target replaced by that of the source; occurrences stay. Of the parts in both "
-            "pictures, the one that changes most is shown."
+            "The appearance of one part of the target is replaced by that of the source; occurrences stay. Of the parts in "
+            "both images, the one that changes the reconstruction most is shown."
         )
         blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))
     blocks.append(report.table())
-    lead = (
-        f"{len(report.names)} pictures; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
-    )
+    lead = f"{len(report.names)} images; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
     Page("Parts", [Section("Parts found", blocks)], lead).save(out / PAGE)
     return [*written, out / PAGE]
 
 
 def _swaps(parts: Parts, paths: Sequence[Path], codes: Sequence[PartCode]) -> bytes | None:
-    """The first picture as source, the next few as targets."""
+    """The first image as source, the next few as targets."""
     if len(paths) < 2:
         return None
-    count = 1 + MOST_TARGETS
-    source, *targets = (shrunk(read_picture(path).pixels, SWAP_HEIGHT) for path in paths[:count])
+    count = 1 + MAX_TARGETS
+    source, *targets = (shrink(read_picture(path).pixels, SWAP_HEIGHT) for path in paths[:count])
     sheet = swap_sheet(parts, source, targets, height=SWAP_HEIGHT, codes=codes[:count])
-    return None if sheet is None else png(sheet)
+    return None if sheet is None else png_bytes(sheet)

@@ -63,7 +63,7 @@ class ChunkCodec(nn.Module):
         self.hyper_analysis = hyper_analysis(m, k, paper=False)
         self.hyper_synthesis = hyper_synthesis(k, k, m, paper=False)
         self.prior = FactorizedPrior(k, spread=PRIOR_SPREAD)
-        self.gains = RateGains(config.lambdas, m)
+        self.gains = RateGains(m, config.lambdas)
         self.response = nn.Parameter(torch.ones(m, config.frames))  # to a level of the quality map
 
     def forward(

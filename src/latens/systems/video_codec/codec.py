@@ -89,7 +89,7 @@ class HyperpriorCodec(Hyper):
         self.follow = follow
         self.analysis = analysis
         self.synthesis = synthesis
-        self.gains = RateGains(lambdas, size.latent)
+        self.gains = RateGains(size.latent, lambdas)
         self.background = Hyper(size, paper=paper) if split else None
 
     def code(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latens.codes.gains import lambdas_at
+from latens.codes.gains import lambda_of
 from latens.codes.refine import PEAK
 from latens.data.tensors import to_pixels
 from latens.shapes import Float
@@ -61,7 +61,7 @@ class RateDistortion:
         coded: CodedClip = model(frames, draw.quality, mask=mask, amplifier=draw.amplifier)
         bpp = bits_per_pixel(coded)
         distortion = (self.weights(frames, mask, draw.amplifier) * (coded.frames - frames).square()).mean((1, 2, 3, 4))
-        weight = lambdas_at(self.lambdas, draw.quality)
+        weight = lambda_of(self.lambdas, draw.quality)
         middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
         loss = ((bpp + weight * PEAK * distortion) * (weight / middle) ** -self.config.balance).mean()
         pixels = frames.shape[3] * frames.shape[4]
@@ -104,7 +104,7 @@ class RateDistortion:
         bpp = bits_per_pixel(coded)
         errors = (coded.frames.clamp(0, 1) - frames).square()
         weighted = (self.weights(frames, mask, torch.ones_like(quality)) * errors).mean((1, 2, 3, 4))
-        loss = bpp + lambdas_at(self.lambdas, quality) * PEAK * weighted
+        loss = bpp + lambda_of(self.lambdas, quality) * PEAK * weighted
         regions = [torch.ones_like(errors[:, :, :1])] if mask is None else [torch.ones_like(mask), mask, 1 - mask]
         psnr = [region_psnr(errors, region) for region in regions] + [math.nan] * (3 - len(regions))
         return [float(loss.mean()), float(bpp.mean()), *psnr]

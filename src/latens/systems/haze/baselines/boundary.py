@@ -1,7 +1,7 @@
 """Boundary constraint with contextual regularisation (Meng et al. 2013; row "Meng's" of Table 1 of 002).
 
-A clear picture lies between C0 and C1, which bounds the transmission from below; the bound is then smoothed where the hazy
-picture is smooth, by half-quadratic splitting whose quadratic step is solved by Fourier transform (borders are circular).
+A clear image lies between C0 and C1, which bounds the transmission from below; the bound is then smoothed where the hazy
+image is smooth, by half-quadratic splitting whose quadratic step is solved by Fourier transform (borders are circular).
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.shapes import Float
-from latens.systems.haze.estimate import HazeEstimate
-from latens.systems.haze.filters import block_mean, box_max, box_min, fit_guide, luminance
+from latens.systems.haze.filters import box_max, box_min
 
 SMALLEST_AIRLIGHT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryConfig:
-    """The paper's numbers, on the scale of pictures in [0, 1]."""
+    """The paper's numbers, on the scale of images in [0, 1]."""
 
     low: float = 20 / 255  # C0
     high: float = 300 / 255  # C1
@@ -31,30 +30,16 @@ class BoundaryConfig:
     sigma: float = 0.5  # of the weights: how different neighbours count as an edge
     strength: float = 2.0  # lambda: of the bound against smoothness
     exponent: float = 0.85  # delta: t^delta leaves a little haze
-    shrink: int = 1  # above 1: solved on a picture so many times smaller, then brought to full size by a guided filter
 
 
 ROUNDS = 6  # beta = 1, 2 sqrt 2, 8, ... while below 256
 GROWTH = 2 * math.sqrt(2)
-REFINE_RADIUS, REFINE_EPSILON = 8, 1e-4  # of the guided filter, in samples of the reduced picture
 SMALLEST = 1e-4
-FLOOR = 0.02  # the bound itself keeps pictures in range; this only keeps the division finite
-
-
-def boundary_constraint(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig | None = None) -> HazeEstimate:
-    """Transmission and airlight of hazy pictures in [0, 1], of any size."""
-    config = config or BoundaryConfig()
-    if config.shrink == 1:
-        t, airlight = solve(hazy, config)
-        return HazeEstimate(t, airlight, FLOOR)
-    small = block_mean(hazy, config.shrink)
-    t, airlight = solve(small, config)
-    fitted = fit_guide(luminance(small), t, REFINE_RADIUS, REFINE_EPSILON)
-    return HazeEstimate(fitted.apply(luminance(hazy), config.shrink).clamp(SMALLEST, 1), airlight, FLOOR)
+FLOOR = 0.02  # the bound itself keeps images in range; this only keeps the division finite
 
 
 def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tensor, Tensor]:
-    """Transmission (B, 1, H, W) and airlight (B, 3) at the size of the picture."""
+    """Transmission (B, 1, H, W) and airlight (B, 3) at the size of the image."""
     airlight = box_min(hazy, config.window // 2).amax((2, 3)).clamp_min(SMALLEST_AIRLIGHT)
     bound = boundary(hazy, airlight, config)
     radius = config.closing // 2
@@ -66,7 +51,7 @@ def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tenso
 def boundary(
     hazy: Float[Tensor, "B 3 H W"], airlight: Float[Tensor, "B 3"], config: BoundaryConfig
 ) -> Float[Tensor, "B 1 H W"]:
-    """Smallest transmission for which every colour of the clear picture lies in [C0, C1]."""
+    """Smallest transmission for which every colour of the clear image lies in [C0, C1]."""
     a = airlight[:, :, None, None]
     below = (a - hazy) / (a - config.low).clamp_min(SMALLEST)
     above = (hazy - a) / (config.high - a)
@@ -107,7 +92,7 @@ def regularise(
 
 
 def edge_weights(hazy: Float[Tensor, "B 3 H W"], filters: Float[Tensor, "8 1 3 3"], sigma: float) -> Float[Tensor, "B 8 H W"]:
-    """Near 1 where the picture is smooth in a direction, near 0 across an edge."""
+    """Near 1 where the image is smooth in a direction, near 0 across an edge."""
     energy = torch.stack([circular(colour, filters).square() for colour in hazy.split(1, 1)]).sum(0)
     return torch.exp(-energy / (2 * sigma))
 
@@ -120,7 +105,7 @@ def circular(x: Float[Tensor, "B 1 H W"], filters: Float[Tensor, "8 1 3 3"]) -> 
 
 
 def _spectrum(mask: Float[Tensor, "3 3"], size: torch.Size) -> Tensor:
-    """Transform of a mask whose centre stands at the origin; on a picture smaller than it, the mask wraps around."""
+    """Transform of a mask whose centre stands at the origin; on an image smaller than it, the mask wraps around."""
     kernel = mask.new_zeros(tuple(size))
     for row in range(3):
         for column in range(3):

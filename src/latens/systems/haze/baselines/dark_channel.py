@@ -1,6 +1,6 @@
 """Dark channel prior (He, Sun, Tang 2009; row "He's" of Table 1 of 002), refined by a guided filter.
 
-Of a clear outdoor picture nearly every window holds something dark in some colour; haze lifts it to A (1 - t).
+Of a clear outdoor image nearly every window holds something dark in some colour; haze lifts it to A (1 - t).
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from latens.shapes import Float
-from latens.systems.haze.estimate import HazeEstimate
-from latens.systems.haze.filters import block_mean, block_min, box_min, fit_guide, luminance
+from latens.systems.haze.filters import block_mean, block_min, box_min
 from latens.systems.haze.formation import FLOOR
 
-SMALLEST_AIRLIGHT = 0.05  # a black picture has no airlight to divide by
+SMALLEST_AIRLIGHT = 0.05  # a black image has no airlight to divide by
 
 
 class Blocks(NamedTuple):
@@ -27,14 +26,13 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DarkChannelConfig:
-    """The paper's numbers; `shrink` above 1 works on a picture so many times smaller and applies at full size."""
+    """The paper's numbers; `shrink` above 1 works on an image so many times smaller and applies at full size."""
 
     patch: int = 15  # side of the window in pixels, odd
     omega: float = 0.95  # share of the haze that is removed
     radius: int = 30  # of the guided filter, in pixels
     epsilon: float = 1e-4
     brightest: float = 0.001  # share of the pixels, those of the largest dark channel, that tell the airlight
-    colour_guide: bool = False
     floor: float = FLOOR
     shrink: int = 1
 
@@ -44,19 +42,8 @@ GENTLE = DarkChannelConfig(patch=7, omega=0.6, epsilon=1e-3)
 FAST = DarkChannelConfig(shrink=4)
 
 
-def dark_channel_prior(hazy: Float[Tensor, "B 3 H W"], config: DarkChannelConfig | None = None) -> HazeEstimate:
-    """Transmission and airlight of hazy pictures in [0, 1], of any size."""
-    config = config or DarkChannelConfig()
-    coarse, airlight = coarse_transmission(blocks_of(hazy, config.shrink), config)
-    guide = hazy if config.colour_guide else luminance(hazy)
-    radius = max(config.radius // config.shrink, 1)
-    fitted = fit_guide(block_mean(guide, config.shrink), coarse, radius, config.epsilon)
-    t = fitted.apply(guide, config.shrink)
-    return HazeEstimate(t.clamp_(config.floor, 1), airlight, config.floor)
-
-
 def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:
-    """What the estimate needs to know of a picture: mean and smallest value of every colour in blocks."""
+    """What the estimate needs to know of an image: mean and smallest value of every colour in blocks."""
     return Blocks(block_mean(hazy, factor), block_min(hazy, factor))
 
 

@@ -1,0 +1,131 @@
+"""Golden files of the image codec: a tiny frozen model and .ltn files that it wrote, for the test `test_golden.py`.
+
+    python benchmarks/make_codec_golden.py tests/golden/image_codec
+
+The files promise that every later version decodes them, so they are made once. The script refuses to write into a folder that
+exists. A new kind of file goes into a new folder, with a model of its own.
+
+    model/       trained by `latens train image_codec --recipe tiny` on photographs of scikit-image (public domain or CC0)
+    NAME.ltn     written with that model
+    NAME.png     the image decoded from it, with transforms in float32
+    golden.json  for every file: size, mode, and SHA-256 of the latents: the symbols of z and of y, and the means of y in
+                 1/1024, each as little-endian int32 in the order (channel, row, column)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import latens
+from latens.systems.image_codec.format import read_picture_file
+from latens.systems.image_codec.predict import ImageCodec
+
+PHOTOGRAPHS = Path(str(files("skimage"))) / "data"
+TRAINED_ON = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
+SETTINGS = ("model.hidden=16", "model.latent=16", "model.hyper=16", "run.steps=2000", "run.validate_every=500")
+QUALITY, REFINE_STEPS = 1.5, 60
+
+
+def photograph(name: str, top: int, left: int, height: int, width: int) -> Image.Image:
+    """Part of a photograph that the wheel of scikit-image contains."""
+    with Image.open(PHOTOGRAPHS / name) as image:
+        return image.crop((left, top, left + width, top + height))
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    """The image with an alpha channel that rises from left to right and has a hole."""
+    rows, columns = np.mgrid[0 : image.height, 0 : image.width]
+    alpha = np.where(np.hypot(rows - 30, columns - 40) < 15, 0, 255 * columns // image.width)
+    image.putalpha(Image.fromarray(alpha.astype(np.uint8)))
+    return image
+
+
+def images() -> dict[str, Image.Image]:
+    """One image of each kind. `tall` has two bands of latent rows."""
+    color = photograph("coffee.png", 120, 280, 64, 96)
+    return {
+        "color": color,
+        "refined": color,
+        "gray": photograph("camera.png", 100, 200, 80, 64),
+        "alpha": with_alpha(photograph("chelsea.png", 80, 120, 64, 80)),
+        "gray_alpha": with_alpha(photograph("camera.png", 200, 100, 64, 80)),
+        "odd": photograph("astronaut.png", 60, 190, 61, 77),
+        "pixel": Image.new("RGB", (1, 1), (200, 90, 20)),
+        "tall": photograph("retina.jpg", 150, 700, 1090, 16).convert("L"),
+    }
+
+
+def command(*words: object) -> None:
+    """Runs `latens` on one thread. Raises CalledProcessError."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-m", "latens", *map(str, words)], env=environment, check=True)
+
+
+def train(target: Path, scratch: Path) -> None:
+    """Trains the model and copies its best weights to `target`."""
+    photos = scratch / "photos"
+    photos.mkdir()
+    for name in TRAINED_ON:
+        shutil.copy(PHOTOGRAPHS / name, photos)
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    command("train", "image_codec", "--recipe", "tiny", "--data", photos, "-o", scratch / "run", *settings)
+    shutil.copytree(scratch / "run" / "best", target)
+
+
+def latent_hashes(codec: ImageCodec, blob: bytes) -> dict[str, str]:
+    """SHA-256 of the decoded integers."""
+    symbols, _ = codec.decode_symbols(read_picture_file(blob), partial=False)
+    means = symbols.parameters.mean.double() * 1024
+    assert torch.equal(means, means.round())
+    parts = {"z": symbols.z, "y": symbols.y, "mean": means}
+    return {name: hashlib.sha256(value.numpy().astype("<i4").tobytes()).hexdigest() for name, value in parts.items()}
+
+
+def encode(codec: ImageCodec, folder: Path, name: str, image: Image.Image) -> dict[str, Any]:
+    """Writes NAME.ltn and NAME.png; the record for golden.json."""
+    source, stream = folder / f"{name}.png", folder / f"{name}.ltn"
+    image.save(source)
+    refine = ["--refine", REFINE_STEPS] if name == "refined" else []
+    command("compress", source, "-o", stream, "--model", folder / "model", "--quality", QUALITY, *refine)
+    blob = stream.read_bytes()
+    decoded = codec.decompress(blob)
+    decoded.save(source, optimize=True)  # in place of the source, which is not kept
+    return {"size": list(decoded.size), "mode": decoded.mode, "latents": latent_hashes(codec, blob)}
+
+
+def main(folder: Path) -> None:
+    if folder.exists():
+        sys.exit(f"{folder} exists: golden files are never made again; name a new folder for new kinds of files")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "golden"
+        made.mkdir()
+        train(made / "model", Path(scratch))
+        codec = latens.load(made / "model", device="cpu")
+        codec.precision = "float32"  # the reference images do not depend on whether this machine has bfloat16
+        record = {
+            "made_by": "benchmarks/make_codec_golden.py",
+            "with": {"latens": latens.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "latents": "SHA-256 of little-endian int32: symbols of z, symbols of y, means of y times 1024",
+            "files": {name: encode(codec, made, name, image) for name, image in images().items()},
+        }
+        (made / "golden.json").write_text(json.dumps(record, indent=2) + "\n")
+        shutil.copytree(made, folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

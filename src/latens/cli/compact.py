@@ -1,0 +1,37 @@
+"""`latens compact`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from latens.cli.common import Force, Model, OutputOptions, Reporter, human_size
+from latens.errors import OutputExists
+
+
+def compact(
+    model: Model,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the smaller model.")],
+    force: Force = False,
+    options: OutputOptions = OutputOptions(),  # noqa: B008
+) -> None:
+    """Store the large weights of a model in eight bits, which halves its folder or better.
+
+    The result is another model with a hash of its own and slightly different outputs: evaluate it before you use it.
+
+        latens compact runs/embryo/best -o small
+        latens evaluate amodal --model small
+    """
+    from latens.hub import CONFIG, compact_model, locate
+
+    source = locate(model)
+    if (out / CONFIG).exists() and not force:
+        raise OutputExists("this folder already holds a model", where=str(out), hint="choose another -o, or add --force")
+    compact_model(source, out)
+    sizes = [sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in (source, out)]
+    record = {"folder": str(out), "bytes": sizes[1], "bytes_before": sizes[0]}
+    Reporter(options).result(record, f"{out}: {human_size(sizes[1])}, before {human_size(sizes[0])}")

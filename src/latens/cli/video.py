@@ -1,0 +1,167 @@
+"""`latens video compress`"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from latens.cli.common import (
+    PARTIAL,
+    Force,
+    OnProgress,
+    Output,
+    OutputOptions,
+    Reporter,
+    human_size,
+    refuse_to_overwrite,
+    run_files,
+)
+from latens.errors import UsageError
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job
+    from latens.video.compress import Compressed
+
+logger = logging.getLogger(__name__)
+
+ENDING = ".small.mp4"
+
+
+def compress(
+    clips: Annotated[list[str], Parameter(help="Clips, folders of images (each is one clip), folders of clips, patterns.")],
+    /,
+    *,
+    out: Output = None,
+    roi: Annotated[
+        str | None,
+        Parameter(
+            help="The region to keep sharp: box:x0,y0,x1,y1 or ellipse:x0,y0,x1,y1 in pixels of the upright frame, a mask "
+            "image, a folder of masks, or a mask video. For several clips: a folder with a mask folder or file named like each."
+        ),
+    ] = None,
+    roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
+    track: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")
+    ] = False,
+    save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
+    codec: Annotated[
+        Literal["h264", "h265", "av1"] | None,
+        Parameter(help="h264 plays everywhere, h265 and av1 are smaller.  [default: h264; av1 for .webm]"),
+    ] = None,
+    quality: Annotated[
+        float | None,
+        Parameter(validator=Number(gte=1, lte=8), help="Of the region, 1 (small) to 8 (fine), in any steps.  [default: 5]"),
+    ] = None,
+    size: Annotated[str | None, Parameter(help="File size such as 8MB: at most 3 % below, never above.")] = None,
+    kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Bit rate of the file in kbit/s: likewise.")] = None,
+    strength: Annotated[
+        float | None,
+        Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
+    ] = None,
+    fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
+    threads: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPU threads.  [default: all cores]")] = None,
+    force: Force = False,
+    options: OutputOptions = OutputOptions(),  # noqa: B008
+) -> int:
+    """Clips into small clips that any player shows, with a region of interest kept sharp.
+
+    Without -o the result goes beside its input as NAME.small.mp4. Sound is copied. A folder of clips is mirrored into OUT, and
+    files that are finished are skipped.
+
+        latens video compress clip.mp4 --roi masks/ -o small.mp4
+        latens video compress clip.mp4 --roi box:100,80,400,300 --track --size 8MB
+        latens video compress frames/ --fps 25 --roi labels/ --roi-id 2,5 --codec h265
+    """
+    from latens.data.regions.words import parse_ids
+    from latens.inference.batch import plan_jobs
+
+    jobs = plan_jobs(clip_inputs(clips), out, ENDING)
+    refuse_to_overwrite(jobs, out, force=force)
+    if save_masks is not None and len(jobs) > 1:
+        raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
+    if any(str(job.output) == "-" for job in jobs):
+        raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
+    ids, wanted_bytes = parse_ids(roi_id), None if size is None else parse_size(size)
+    incomplete: list[Path] = []
+
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
+        from latens.video.compress import compress_clip
+
+        region = roi if roi is None or len(jobs) == 1 else region_for(roi, job.input)
+        done = compress_clip(
+            job.input,
+            job.output,
+            roi=region,
+            roi_ids=ids,
+            track=track,
+            save_masks=save_masks,
+            codec=codec,
+            quality=quality,
+            size=wanted_bytes,
+            kbps=kbps,
+            strength=strength,
+            fps=fps,
+            threads=threads or 0,
+            force=force,
+        )
+        if done.damaged or done.missing:
+            incomplete.append(job.input)
+        return record(done)
+
+    status = run_files(jobs, work, Reporter(options), force=force, what="compressing").exit_status
+    return PARTIAL if incomplete and not status else status
+
+
+def clip_inputs(words: list[str]) -> list[Any]:
+    """The clips that words mean: files, folders of images (one clip each), and all clips in other folders and patterns."""
+    from latens.data.clips.formats import CLIP_ENDINGS
+    from latens.data.clips.reader import is_frame_folder
+    from latens.data.inputs import InputFile, find_inputs
+
+    folders = [Path(word) for word in words if is_frame_folder(Path(word))]
+    rest = [word for word in words if Path(word) not in folders]
+    found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
+    return found + (find_inputs(rest, CLIP_ENDINGS) if rest or not found else [])
+
+
+def region_for(roi: str, clip: Path) -> str | Path:
+    """The region of one of several clips: shapes are for all, a folder holds masks named like each clip."""
+    from latens.data.regions.words import Shape, parse_region
+    from latens.errors import InputError
+
+    region = parse_region(roi)
+    if isinstance(region, Shape):
+        return roi
+    if region.is_dir():
+        for found in sorted(region.iterdir()):
+            if clip.stem in (found.stem, found.name):
+                return found
+    hint = f"put its masks there as {clip.stem}/ or {clip.stem}.mp4"
+    raise InputError(f"there are no masks for {clip.name}", where=str(region), hint=hint)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError."""
+    import re
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"'{text}' is no size", where="--size", hint="write 8MB, 500kB or a number of bytes")
+    return round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))
+
+
+def record(done: Compressed) -> dict[str, Any]:
+    """What was done, for machines and people."""
+    said = "".join(f"; {note}" for note in done.notes)
+    region = "" if done.region is None else f", region {100 * done.region:.1f} %"
+    found = done._asdict()
+    del found["path"]
+    return found | {
+        "notes": list(done.notes),
+        "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
+        f"{done.frames} frames, {done.codec}{region}, {done.seconds:.1f} s{said}",
+    }

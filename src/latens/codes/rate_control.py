@@ -1,0 +1,69 @@
+"""Rate control of a refinement: a controller moves lambda until the rounded latents reach a rate or a PSNR."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from latens.codes.annealing import Refine
+from latens.codes.rate_target import RateTarget
+from latens.codes.refine import PEAK, Measurement
+from latens.shapes import Float
+
+CHECKS = 50  # measurements during a refinement, each of which moves lambda
+HOLD = 0.1  # share of the steps before lambda is moved
+# Change of ln(bpp), or of dB, per ln(lambda) while latents are refined, measured on photographs: it scales the moves.
+SLOPE = {"bpp": 0.35, "psnr": 1.4}
+PROPORTIONAL = 1.0  # gain of the controller on the present error
+INTEGRAL = 0.35  # gain of the controller on the sum of the errors
+LAMBDA_RANGE = 30.0  # lambda stays within this factor of the first
+# (free, hard) relative tolerances. Below `free` there is no penalty; between the two the loss grows by PENALTY x excess;
+# above `hard` the candidate is rejected.
+TOLERANCES = {"bpp": (0.005, 0.015), "psnr": (0.0005, 0.003)}
+PENALTY = 4.0
+REJECTED = 1e6
+
+
+class RateControl:
+    """A `Goal`: the least distortion at a rate (bits per pixel of the file), or the least rate at a PSNR (dB).
+
+    A proportional-integral controller moves log lambda from that of `weight`. `overhead` is the number of bits of a file that
+    are not symbols.
+    """
+
+    def __init__(
+        self, target: RateTarget, weight: float, pixels: int, overhead: float, settings: Refine, device: torch.device
+    ) -> None:
+        self.target = target
+        self.settings = replace(settings, measure_every=max(min(settings.measure_every, settings.steps // CHECKS), 1))
+        self._first = math.log(weight)
+        self._log_weight = self._first
+        self._sum = 0.0
+        self._pixels, self._overhead, self._device = pixels, overhead, device
+
+    def weight(self) -> Float[Tensor, "1"]:
+        return torch.tensor([math.exp(self._log_weight)], device=self._device)
+
+    def value(self, found: Measurement) -> Float[Tensor, "1"]:
+        """The controlled quantity of a measurement."""
+        return found.bpp(self._pixels) + self._overhead / self._pixels if self.target.kind == "bpp" else found.psnr()
+
+    def score(self, found: Measurement) -> Float[Tensor, "1"]:
+        """Loss at the first lambda, with a penalty up to the hard tolerance; above it, the relative error."""
+        missed = (self.value(found) / self.target.value - 1).abs()
+        loss = found.bpp(self._pixels) + math.exp(self._first) * PEAK * found.mse
+        free, hard = TOLERANCES[self.target.kind]
+        return torch.where(missed <= hard, loss * (1 + PENALTY * (missed - free).clamp_min(0)), REJECTED * (1 + missed))
+
+    def observe(self, found: Measurement, step: int) -> None:
+        if step < HOLD * self.settings.steps:
+            return
+        value = float(self.value(found))
+        short = math.log(self.target.value / value) if self.target.kind == "bpp" else self.target.value - value
+        error = short / SLOPE[self.target.kind]
+        limit = math.log(LAMBDA_RANGE)
+        self._sum = min(max(self._sum + INTEGRAL * error, -limit), limit)
+        self._log_weight = self._first + min(max(self._sum + PROPORTIONAL * error, -limit), limit)

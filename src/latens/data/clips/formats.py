@@ -1,0 +1,66 @@
+"""Containers and encoders of clips: which ending means which container, and what each encoder can hold. Standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from latens.errors import UsageError
+
+CONTAINERS: Mapping[str, str] = {  # ending -> FFmpeg's name of the container
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".gif": "gif",
+}
+CLIP_ENDINGS = frozenset(CONTAINERS)
+UPRIGHT_ENDINGS = frozenset({".mp4", ".m4v", ".mov"})  # players of Apple need the tag hvc1 for HEVC there
+
+
+class Encoder(NamedTuple):
+    """What an encoder of FFmpeg can hold."""
+
+    library: str
+    deepest: int  # bits per sample
+    smallest: int  # pixels per side
+    containers: frozenset[str]
+
+
+_ALL = frozenset({"mp4", "mov", "matroska", "webm", "avi"})
+ENCODERS: Mapping[str, Encoder] = {
+    encoder.library: encoder
+    for encoder in (
+        # High 10 exists for H.264, but no phone, browser or television plays it.
+        Encoder("libx264", 8, 2, _ALL - {"webm"}),
+        Encoder("libx265", 10, 32, _ALL - {"webm", "avi"}),
+        Encoder("libsvtav1", 10, 16, _ALL - {"avi"}),
+        Encoder("libvpx-vp9", 8, 2, _ALL - {"avi", "mov"}),
+        Encoder("mpeg4", 8, 2, _ALL - {"webm"}),
+        Encoder("gif", 8, 1, frozenset({"gif"})),
+    )
+}
+
+
+def container_of(path: Path) -> str:
+    """FFmpeg's name of the container that the ending of `path` means. Raises UsageError for an unknown ending."""
+    kind = CONTAINERS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(
+            f"clips cannot be written as {path.suffix or 'a file without an ending'}",
+            where=str(path),
+            hint=f"use one of {', '.join(sorted(CLIP_ENDINGS))}",
+        )
+    return kind
+
+
+def check_container(path: Path, library: str) -> str:
+    """As `container_of`; raises UsageError also where the container cannot hold what the encoder makes."""
+    kind = container_of(path)
+    if kind not in ENCODERS[library].containers:
+        fitting = sorted(ending for ending, name in CONTAINERS.items() if name in ENCODERS[library].containers)
+        raise UsageError(f"{path.suffix} cannot hold what {library} makes", where=str(path), hint=f"use {', '.join(fitting)}")
+    return kind

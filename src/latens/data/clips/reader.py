@@ -1,0 +1,316 @@
+"""Clips read frame by frame in bounded memory: upright, with true time stamps, damaged packets skipped and counted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
+from latens.data.clips.formats import CLIP_ENDINGS
+from latens.data.files import reading
+from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels
+from latens.data.inputs import natural_key
+from latens.data.notes import note_once
+from latens.errors import InputError, LimitExceeded, UnreadableInput
+
+FOLDER_RATE = Fraction(25)  # of a folder of images for which nobody names one
+SILENT = 100  # packets in a row without a frame, at the beginning, before the clip counts as unreadable
+
+
+class ClipInfo(NamedTuple):
+    """What is known of a clip before it is read. Sizes are those of the upright frames."""
+
+    width: int
+    height: int
+    rate: Fraction  # mean frames a second
+    frames: int  # as the file says, 0 where it does not
+    seconds: float | None  # as the file says
+    time_base: Fraction  # time stamps are multiples of it
+    rotation: int  # degrees by which frames are turned counter-clockwise to be upright
+    bits: int  # of a sample
+    color: Color
+    rgb: bool  # stored as RGB
+    alpha: bool
+    sound: bool
+    aspect: Fraction  # width to height of one pixel
+
+
+class ClipFrame(NamedTuple):
+    """One upright frame; times in seconds. `duration` reaches to the next frame."""
+
+    image: Any  # av.VideoFrame in the pixel format of the clip, tagged
+    time: Fraction
+    duration: Fraction
+    number: int  # in the clip, from 0; of a folder: of its image, unreadable ones included
+
+    def rgb(self) -> Pixels:
+        """As 8-bit RGB (H, W, 3)."""
+        return to_rgb(self.image)
+
+
+@dataclass
+class Clip:
+    """An open clip; its frames can be taken once. `notes` and the counts are complete when all frames were taken."""
+
+    path: Path
+    info: ClipInfo
+    notes: list[str] = field(default_factory=list)  # what was assumed, left out or repaired, for people
+    damaged: int = 0  # packets and images that could not be decoded
+    missing: int = 0  # frames that the file promises beyond its end
+    stems: tuple[str, ...] = ()  # of a folder: names of its images without endings
+    source: Iterator[ClipFrame] = field(default=iter(()), repr=False)  # as stored: durations may be 0
+
+    def frames(self) -> Iterator[ClipFrame]:
+        """The frames in order of time, each once. Raises UnreadableInput, LimitExceeded."""
+        held: ClipFrame | None = None
+        usual = 1 / self.info.rate
+        for frame in self.source:
+            if held is not None:
+                if frame.time <= held.time:
+                    frame = frame._replace(time=held.time + (held.duration or self.info.time_base))
+                    self.note("time stamps out of order were moved up")
+                usual = frame.time - held.time
+                yield held._replace(duration=usual)
+            held = frame
+        if held is not None:
+            yield held._replace(duration=held.duration or usual)
+        if self.damaged:
+            self.note(f"{self.damaged} damaged packets skipped")
+        if self.missing:
+            self.note(f"the file ends early: {self.missing} frames are missing")
+
+    def note(self, text: str) -> None:
+        """Keeps and logs a warning, once."""
+        note_once(self.notes, self.path, text)
+
+
+@contextlib.contextmanager
+def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Clip]:
+    """Opens a clip: a file, or a folder of images of one size in natural order of their names, `fps` of them a second.
+
+    Raises UnreadableInput for what is no clip, LimitExceeded for frames that are too large.
+    """
+    with reading(path), open(path, "rb") if not path.is_dir() else contextlib.nullcontext():
+        pass
+    if path.is_dir():
+        yield _open_folder(path, None if fps is None else Fraction(fps).limit_denominator(1001))
+        return
+    import av
+
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, ValueError) as error:
+        hint = "copy or download the file again"
+        raise UnreadableInput(f"this is not a clip of a known kind ({_short(error)})", where=str(path), hint=hint) from error
+    with container:
+        yield _open_file(path, container)
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def _open_file(path: Path, container: Any) -> Clip:
+    if not container.streams.video:
+        raise UnreadableInput("this file holds no video", where=str(path))
+    stream = container.streams.video[0]
+    if stream.codec_context is None or not stream.codec_context.width:
+        what = "the clip is cut inside its first frame, or its codec is unknown"
+        raise UnreadableInput(what, where=str(path), hint="copy or download the file again")
+    limit_size(path, stream.codec_context.width, stream.codec_context.height)
+    reader = _FileReader(path, container, stream)
+    first = next(reader.decoded, None)
+    if first is None:
+        what = "the clip is cut short or damaged: no frame can be decoded"
+        raise UnreadableInput(what, where=str(path), hint="copy or download the file again")
+    clip = reader.clip = Clip(path, reader.info(first))
+    clip.source = reader.frames(first)
+    _note_properties(clip, container, first)
+    return clip
+
+
+def limit_size(path: Path, width: int, height: int) -> None:
+    """Raises LimitExceeded for frames that are larger than images may be."""
+    if width * height > ImageLimits().pixels:
+        raise LimitExceeded(f"frames of {width} x {height} are larger than the limit", where=str(path))
+
+
+def _note_properties(clip: Clip, container: Any, first: Any) -> None:
+    if clip.info.alpha:
+        clip.note("transparency is not read")
+    if not clip.info.rgb and clip.info.color.matrix == 2:
+        kind = "BT.709" if guessed(clip.info.color, clip.info.height).matrix == 1 else "BT.601"
+        clip.note(f"the colors are not tagged: taken as {kind}")
+    if len(container.streams.video) > 1:
+        clip.note("only the first video stream is read")
+    if first.interlaced_frame:
+        clip.note("the clip is interlaced; its fields are kept as they are")
+
+
+class _FileReader:
+    def __init__(self, path: Path, container: Any, stream: Any) -> None:
+        self.path, self.container, self.stream = path, container, stream
+        self.clip: Clip | None = None
+        self.rate = Fraction(stream.average_rate or stream.base_rate or stream.guessed_rate or FOLDER_RATE)
+        self.damaged = self.packets = 0
+        self.size: tuple[int, int, str] | None = None
+        stream.thread_type = "AUTO"
+        self.decoded = self._decode()
+
+    def info(self, first: Any) -> ClipInfo:
+        stream, rotation = self.stream, first.rotation % 360
+        width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+        aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1) or Fraction(1)
+        length = stream.duration * stream.time_base if stream.duration else None
+        if length is None and self.container.duration:
+            length = Fraction(self.container.duration, 1_000_000)
+        return ClipInfo(
+            width,
+            height,
+            self.rate,
+            stream.frames,
+            None if length is None else float(length),
+            Fraction(stream.time_base),
+            rotation,
+            min(bits_of(first), 16),
+            color_of(first),
+            is_rgb(first),
+            stream.metadata.get("alpha_mode") == "1" or has_alpha(first),
+            bool(self.container.streams.audio),
+            1 / aspect if rotation in (90, 270) else aspect,
+        )
+
+    def _decode(self) -> Iterator[Any]:
+        """All frames that can be decoded; a packet that cannot be is counted and passed over."""
+        import av
+
+        packets, any_frame = self.container.demux(self.stream), False
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                self.damaged += 1
+                packet = None
+            if packet is None:
+                return
+            self.packets += bool(packet.size)
+            try:
+                for frame in packet.decode():
+                    any_frame = True
+                    yield frame
+            except av.FFmpegError:
+                self.damaged += 1
+            if not any_frame and self.damaged > SILENT:
+                return
+
+    def frames(self, first: Any) -> Iterator[ClipFrame]:
+        """Upright frames with times and durations, which may be 0."""
+        clip = self.clip
+        assert clip is not None
+        turn, last, number = upright(clip.info.rotation), Fraction(-1) / self.rate, 0
+        frame = first
+        while frame is not None:
+            base = Fraction(frame.time_base or clip.info.time_base)
+            if frame.pts is None:
+                clip.note("frames without a time stamp follow at the mean rate")
+                time = last + 1 / self.rate
+            else:
+                time = frame.pts * base
+            self.damaged += frame.is_corrupt
+            yield ClipFrame(self._fit(turn(frame) if turn else frame, clip), time, (frame.duration or 0) * base, number)
+            last, number = time, number + 1
+            frame = next(self.decoded, None)
+        clip.damaged = self.damaged
+        clip.missing = max(0, self.stream.frames - self.packets)
+
+    def _fit(self, frame: Any, clip: Clip) -> Any:
+        """Frames that change their size on the way are scaled to the first one's."""
+        if (frame.width, frame.height) == (clip.info.width, clip.info.height):
+            return frame
+        limit_size(self.path, frame.width, frame.height)
+        clip.note("frames of another size were scaled to that of the first")
+        return frame.reformat(width=clip.info.width, height=clip.info.height)
+
+
+# --------------------------------------------------------------------------------------------------------------- folders
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder (not of those in it) in natural order, without hidden ones."""
+    with reading(folder):
+        names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
+    return [folder / name for name in names if Path(name).suffix.lower() in PICTURE_ENDINGS]
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a file is a clip, by its ending; a GIF with a single frame is an image."""
+    ending = path.suffix.lower()
+    if ending not in CLIP_ENDINGS or ending not in PICTURE_ENDINGS:
+        return ending in CLIP_ENDINGS
+    try:
+        with Image.open(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, SyntaxError, ValueError):
+        return False  # reading it as an image says what is wrong
+
+
+def is_frame_folder(path: Path) -> bool:
+    """Whether a folder is a clip: it holds images and no clips (a folder of GIF files holds clips)."""
+    if not path.is_dir():
+        return False
+    with reading(path):
+        endings = {entry.suffix.lower() for entry in path.iterdir() if not entry.name.startswith(".")}
+    return bool(endings & (PICTURE_ENDINGS - CLIP_ENDINGS)) and not endings & CLIP_ENDINGS
+
+
+def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
+    from latens.data.images import read_picture
+
+    paths = images_in(folder)
+    if not paths:
+        raise UnreadableInput("there are no images in this folder", where=str(folder))
+    first = read_picture(paths[0])
+    height, width = first.pixels.shape[:2]
+    rate = fps or FOLDER_RATE
+    info = ClipInfo(
+        width, height, rate, len(paths), float(len(paths) / rate), 1 / rate, 0, 8, REC709, True, first.alpha is not None, False,
+        Fraction(1),
+    )  # fmt: skip
+    clip = Clip(folder, info, stems=tuple(path.stem for path in paths))
+    if fps is None:
+        clip.note(f"{float(rate):g} frames a second are assumed")
+    clip.source = _folder_frames(clip, paths)
+    return clip
+
+
+def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
+    import av
+
+    from latens.data.images import read_picture
+
+    for number, path in enumerate(paths):
+        try:
+            image = read_picture(path)
+        except UnreadableInput:
+            clip.damaged += 1
+            clip.note(f"{path.name} cannot be read and is left out")
+            continue
+        if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
+            size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
+            what = f"this image is {size}, the first of the folder {clip.info.width} x {clip.info.height}"
+            raise InputError(what, where=str(path), hint="all frames of a clip have one size")
+        for text in image.notes:
+            clip.note(text)
+        if image.alpha is not None:
+            clip.note("transparency is not read")
+        frame = av.VideoFrame.from_ndarray(image.pixels, format="rgb24")
+        yield ClipFrame(frame, number / clip.info.rate, 1 / clip.info.rate, number)

@@ -1,0 +1,83 @@
+"""A clip passed through a function of RGB frames: times, orientation and sound stay."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from latens.data.clips.color import REC709
+from latens.data.clips.formats import container_of
+from latens.data.clips.reader import Clip, ClipInfo, open_clip
+from latens.data.clips.writer import Coding, open_writer
+from latens.data.images import Pixels
+
+FINE = {  # hardly visible loss
+    "libx264": {"crf": "16"},
+    "libvpx-vp9": {"crf": "16", "b": "0", "row-mt": "1"},
+    "mpeg4": {"qscale": "2"},
+    "gif": {},
+}
+
+Change = Callable[[Iterator[Pixels]], Iterable[Pixels]]
+
+
+class Rewritten(NamedTuple):
+    """Result for one clip."""
+
+    width: int
+    height: int
+    frames: int
+    damaged: int  # packets that could not be decoded
+    notes: tuple[str, ...]  # what was assumed, dropped or converted
+
+
+def fine_coding(path: Path) -> Coding:
+    """Encoder for visually lossless output: H.264, VP9 for .webm, GIF for .gif. Raises UsageError."""
+    import av
+
+    kind = container_of(path)
+    preferred = {"webm": "libvpx-vp9", "gif": "gif"}.get(kind, "libx264")
+    library = preferred if preferred in av.codecs_available else "mpeg4"
+    return Coding(library, FINE[library])
+
+
+def rewrite_clip(source: Path, out: Path, change: Change, *, fps: Fraction | float | None = None) -> Rewritten:
+    """Writes the frames that `change` makes of those of a clip, one for one and of one size, as 8-bit RGB (H, W, 3).
+
+    `change` may look ahead; a frame takes the time stamp of the one it was made from. Raises what `open_clip` and
+    `open_writer` do.
+    """
+    with open_clip(source, fps=fps) as clip:
+        times: deque[tuple[Fraction, Fraction]] = deque()
+        changed = iter(change(_pixels(clip, times)))
+        first = next(changed, None)
+        info = clip.info
+        size = (info.height, info.width) if first is None else first.shape[:2]
+        rgb = info._replace(height=size[0], width=size[1], bits=8, rgb=True, color=REC709)
+        with open_writer(out, rgb, fine_coding(out), sound=source if info.sound else None) as writer:
+            while first is not None:
+                writer.write(writer.fit(_frame(first)), *times.popleft())
+                first = next(changed, None)
+        return Rewritten(writer.fit.width, writer.fit.height, writer.frames, clip.damaged, (*clip.notes, *writer.notes))
+
+
+def _pixels(clip: Clip, times: deque[tuple[Fraction, Fraction]]) -> Iterator[Pixels]:
+    for frame in clip.frames():
+        times.append((frame.time, frame.duration))
+        yield frame.rgb()
+
+
+def _frame(pixels: Pixels) -> object:
+    import av
+    import numpy as np
+
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+
+
+def clip_info(path: Path) -> ClipInfo:
+    """Size, rate and properties of a clip. Raises UnreadableInput or LimitExceeded."""
+    with open_clip(path) as clip:
+        return clip.info

@@ -1,0 +1,98 @@
+"""Sound of a clip, copied packet by packet without encoding it again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+PROBED = 40  # packets of every sound stream that are written into memory before the work begins
+
+
+def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
+    """Indices of the sound streams that a container takes as they are, and the codecs of those that it does not take.
+
+    Every stream is tried with its first packets: some containers refuse a codec when the stream is added, some when the
+    header is written, some only while packets come.
+    """
+    import av
+
+    kept: list[tuple[int, str]] = []
+    refused: list[tuple[int, str]] = []
+    with av.open(str(path)) as source:
+        for stream in source.streams.audio:
+            codec = stream.codec_context.name if stream.codec_context is not None else "unknown codec"
+            (kept if _takes(path, stream.index, container) else refused).append((stream.index, codec))
+    return [index for index, _ in kept], [codec for _, codec in refused]
+
+
+def _takes(path: Path, index: int, container: str) -> bool:
+    import av
+
+    try:
+        with av.open(str(path)) as source, av.open(io.BytesIO(), "w", format=container) as target:
+            stream = source.streams[index]
+            copy = target.add_stream_from_template(stream)
+            target.start_encoding()
+            for number, packet in enumerate(source.demux(stream)):
+                if _is_timed(packet):
+                    packet.stream = copy
+                    target.mux(packet)
+                if number >= PROBED:
+                    break
+    except (av.FFmpegError, ValueError):  # ValueError: the container has no such codec
+        return False
+    return True
+
+
+def _is_timed(packet: Any) -> bool:
+    """Whether it is a packet of data with a time stamp. Matroska may give presentation times only; sound is not reordered."""
+    if packet.dts is None:
+        packet.dts = packet.pts
+    return bool(packet.size) and packet.dts is not None
+
+
+class SoundCopy:
+    """Feeds the sound packets of a clip into a container in step with its video. A read error ends the sound, with a note."""
+
+    def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
+        import av
+
+        self._source = av.open(str(path))
+        streams = [self._source.streams[index] for index in indices]
+        self._copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
+        for stream in streams:
+            language = stream.metadata.get("language")
+            if language:
+                self._copies[stream.index].metadata["language"] = language
+        self._target, self._note = target, note
+        self._copied = Fraction(0)  # seconds
+        self._packets = self._source.demux(streams)
+        self._held: Any = None
+
+    def until(self, time: Fraction | None) -> None:
+        """Writes all packets up to a time in seconds; None: all that are left."""
+        import av
+
+        while True:
+            if self._held is None:
+                try:
+                    self._held = next(self._packets, None)
+                except av.FFmpegError:  # PyAV's demuxer cannot continue after an error
+                    self._note(f"the sound is damaged and ends after {float(self._copied):.1f} s")
+                    return
+                if self._held is None:
+                    return
+            packet = self._held
+            if _is_timed(packet):
+                if time is not None and packet.dts * packet.time_base > time:
+                    return
+                self._copied = packet.dts * packet.time_base
+                packet.stream = self._copies[packet.stream.index]
+                self._target.mux(packet)
+            self._held = None
+
+    def close(self) -> None:
+        self._source.close()

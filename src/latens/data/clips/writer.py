@@ -1,0 +1,264 @@
+"""Clips written frame by frame, whole or not at all, with time stamps, color tags and copied sound."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from latens.data.clips.color import (
+    REC709,
+    Chain,
+    Color,
+    change_format,
+    color_of,
+    guessed,
+    is_rgb,
+    pad_filters,
+    rgb_to_yuv,
+    tag,
+    to_rgb,
+    tone_map,
+)
+from latens.data.clips.formats import ENCODERS, UPRIGHT_ENDINGS, Encoder, check_container
+from latens.data.clips.reader import ClipInfo
+from latens.data.clips.sound import SoundCopy, fitting_streams
+from latens.data.files import replace_durably, temporary_beside, write_error
+from latens.data.notes import note_once
+from latens.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+GIF_BASE = Fraction(1, 100)
+MOST_DELAY = 60  # seconds; a larger pts - dts is invalid
+FASTEST = 1000  # frames per second; higher rates are clamped
+
+
+class Coding(NamedTuple):
+    """An encoder of FFmpeg and its options; `keep_depth`: 10 bits where clip and encoder have them."""
+
+    library: str
+    options: Mapping[str, str]
+    keep_depth: bool = True
+
+
+class Fit:
+    """Turns upright frames of a clip into frames that an encoder takes: pixel format, color, even sides."""
+
+    def __init__(self, info: ClipInfo, coding: Coding) -> None:
+        encoder = ENCODERS[coding.library]
+        deep = coding.keep_depth and info.bits > 8 and encoder.deepest > 8
+        self.notes: list[str] = []
+        self.format = "yuv420p10le" if deep else "yuv420p"
+        self.tone_maps = not info.rgb and info.color.wide and not deep
+        self.color = self._color(info)
+        self.width, self.height = padded(info.width, encoder), padded(info.height, encoder)
+        self._pad: Chain | None = None
+        if (self.width, self.height) != (info.width, info.height):
+            self.notes.append(f"padded from {info.width} x {info.height} to {self.width} x {self.height}")
+            self._pad = Chain(pad_filters(info.width, info.height, self.width, self.height, self.format))
+        if self.tone_maps:
+            self.notes.append("HDR or BT.2020 color converted to BT.709 with 8 bits")
+        elif info.bits > 8 and not deep:
+            self.notes.append(f"{info.bits} bits reduced to 8")
+        elif info.color.hdr:
+            self.notes.append("HDR kept; the metadata of the mastering display is not")
+
+    def _color(self, info: ClipInfo) -> Color:
+        if info.rgb or self.tone_maps:
+            return REC709
+        return guessed(info.color, info.height)
+
+    def __call__(self, image: Any) -> Any:
+        """The frame as the encoder takes it: `format`, `width` x `height`, tagged."""
+        if is_rgb(image):
+            made = rgb_to_yuv(image, self.format)
+        elif self.tone_maps:
+            made = tone_map(image)
+        else:
+            made = change_format(image, self.format, guessed(color_of(image), image.height))
+        return tag(self._pad(made) if self._pad else made, self.color)
+
+
+def padded(side: int, encoder: Encoder) -> int:
+    """The side of a frame that an encoder of 4:2:0 takes: even, and not below its least."""
+    return max(side + side % 2, encoder.smallest)
+
+
+class ClipWriter:
+    """An open output. Frames come in order of time; `fit` makes them."""
+
+    def __init__(self, container: Any, kind: str, info: ClipInfo, coding: Coding, path: Path, threads: int) -> None:
+        self.kind, self.path = kind, path
+        self.fit: Any = Fit(info, coding) if coding.library != "gif" else _GifFit(info)
+        self.notes: list[str] = list(self.fit.notes)
+        self.frames = 0
+        self.time_base = _time_base(kind, info)
+        self._container = container
+        self._sound: SoundCopy | None = None
+        self._durations: dict[int, int] = {}
+        self._last = -1
+        self._most_delay = int(MOST_DELAY / self.time_base)
+        self._constant = 1 / info.rate if kind == "avi" else None
+        self._stream = self._add_stream(info, coding, threads)
+
+    def _add_stream(self, info: ClipInfo, coding: Coding, threads: int) -> Any:
+        _silence(coding.library)
+        rate = info.rate if info.rate <= FASTEST else Fraction(FASTEST)
+        stream = self._container.add_stream(coding.library, rate=rate.limit_denominator(1 << 16))
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = self.fit.width, self.fit.height, self.fit.format
+        stream.time_base = context.time_base = self.time_base
+        context.thread_count = threads
+        context.options = dict(coding.options)
+        if self.kind != "gif":
+            tag(context, self.fit.color)
+            context.sample_aspect_ratio = info.aspect
+        if coding.library == "libx265" and self.path.suffix.lower() in UPRIGHT_ENDINGS:
+            context.codec_tag = "hvc1"
+        return stream
+
+    def copy_sound(self, source: Path, indices: list[int]) -> None:
+        self._sound = SoundCopy(source, indices, self._container, self.note)
+
+    def write(self, image: Any, time: Fraction, duration: Fraction) -> None:
+        """Encodes a frame made by `fit`; time and duration in seconds."""
+        if self._constant is not None:
+            time, duration = self.frames * self._constant, self._constant
+        pts = round(time / self.time_base)
+        if pts <= self._last:
+            pts = self._last + 1
+            if self.frames:
+                self.note("frames closer in time than the container can tell were moved apart")
+        self._last = pts
+        self._durations[pts] = max(1, round(duration / self.time_base))
+        image.pts, image.time_base = pts, self.time_base
+        image.pict_type = 0  # the encoder chooses
+        self._mux(self._stream.encode(image))
+        self.frames += 1
+        if self._sound is not None:
+            self._sound.until(time)
+
+    def _mux(self, packets: Any) -> None:
+        for packet in packets:
+            if packet.pts is not None and packet.dts is not None and packet.pts - packet.dts > self._most_delay:
+                packet.dts = packet.pts  # x265 leaves it undefined in clips shorter than its delay
+            packet.duration = self._durations.pop(packet.pts, packet.duration)  # else the last frame's length is lost
+            self._container.mux(packet)
+
+    def finish(self) -> None:
+        if not self.frames:
+            raise UsageError("there are no frames to write", where=str(self.path))
+        self._mux(self._stream.encode(None))
+        if self._sound is not None:
+            self._sound.until(None)
+
+    def close_sound(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+
+    def note(self, text: str) -> None:
+        note_once(self.notes, self.path, text)
+
+
+class _GifFit:
+    """Frames for GIF: a palette of its own for every frame, so that nothing has to be read twice."""
+
+    format = "pal8"
+
+    def __init__(self, info: ClipInfo) -> None:
+        self.width, self.height, self.color = info.width, info.height, REC709
+        self.notes: list[str] = ["reduced to 256 colors a frame"]
+        self._graph: Any = None
+
+    def __call__(self, image: Any) -> Any:
+        import av
+
+        frame = av.VideoFrame.from_ndarray(to_rgb(image), format="rgb24")
+        if self._graph is None:
+            self._build(frame)
+        frame.pts, frame.time_base = self._count, GIF_BASE
+        self._count += 1
+        self._source.push(frame)
+        return self._sink.pull()
+
+    def _build(self, frame: Any) -> None:
+        import av.filter
+
+        self._count = 0
+        self._graph = graph = av.filter.Graph()
+        self._source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=GIF_BASE)
+        split, palette, use = graph.add("split"), graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1")
+        self._sink = graph.add("buffersink")
+        self._source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(self._sink)
+        graph.configure()
+
+
+def _time_base(kind: str, info: ClipInfo) -> Fraction:
+    if kind == "gif":
+        return GIF_BASE
+    if kind == "avi":
+        return (1 / info.rate).limit_denominator(1 << 16)
+    return info.time_base if info.time_base <= 1 / info.rate else 1 / info.rate
+
+
+def _silence(library: str) -> None:
+    if library == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to stderr by itself
+
+
+@contextlib.contextmanager
+def open_writer(
+    path: Path,
+    info: ClipInfo,
+    coding: Coding,
+    *,
+    sound: Path | None = None,
+    threads: int = 0,
+    rename_to: Path | None = None,
+) -> Iterator[ClipWriter]:
+    """A clip that takes the place of `path` (or `rename_to`) when the block ends, and is gone if that raises.
+
+    `sound` names the file whose sound is copied where the container takes it, which is tried first; else a note says which
+    codec was dropped. Raises UsageError for a wrong ending, encoder or no frames, StorageFull.
+    """
+    import av
+
+    kind = check_container(path, coding.library)
+    indices, refused = fitting_streams(sound, kind) if sound is not None and kind != "gif" else ([], [])
+    target = Path(os.path.realpath(rename_to or path))
+    temporary = temporary_beside(Path(os.path.realpath(path)))
+    options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(temporary), "w", format=kind, options=options) as container:
+            writer = ClipWriter(container, kind, info, coding, path, threads)
+            if indices and sound is not None:
+                writer.copy_sound(sound, indices)
+            if refused or (kind == "gif" and sound is not None):
+                writer.notes.append(f"sound dropped: {path.suffix} cannot hold it ({', '.join(refused) or 'any'})")
+            for text in writer.notes:
+                logger.warning(f"{path}: {text}")
+            try:
+                yield writer
+                writer.finish()
+            finally:
+                writer.close_sound()
+        replace_durably(temporary, target)
+    except av.FFmpegError as error:
+        if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 256:
+            raise write_error(path, error) from error
+        raise UsageError(f"{coding.library} refuses this ({error})", where=str(path), hint="choose another --codec") from error
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,14 @@
+"""Notes on what was assumed, left out or repaired: kept for the result and logged, each once."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+def note_once(notes: list[str], where: object, text: str) -> None:
+    """Adds `text` to `notes` and logs it as a warning about `where`, unless it is there already."""
+    if text not in notes:
+        notes.append(text)
+        logger.warning("%s: %s", where, text)

@@ -1,0 +1,281 @@
+"""A region of the first frame followed through a clip by dense optical flow.
+
+DIS flow (Kroeger et al. 2016) is computed forward and backward at a small size. The mask of the last frame is carried over by
+the backward flow; where the two flows contradict each other (occlusions), and along the outline, color histograms of
+region and surroundings decide. Inside a box, GrabCut (Rother et al. 2004) finds what is followed; the box moves by the
+similarity that fits the flow there, and is pulled towards the mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from latens.data.images import Pixels
+from latens.data.regions.masks import Weights, box_of
+from latens.shapes import Float
+
+LONG_SIDE = 432  # pixels; flow at this size
+CONSISTENT = 1.0  # pixels at that size by which forward and backward flow may contradict each other
+LEAST_CONSISTENT = 0.5  # share of the region: below it tracking has failed
+LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # of the area of the first frame
+LEAST_MATCH = 0.25  # overlap of the color histograms of the region now and in the first frame
+BINS = 12  # per color channel
+MEMORY = 0.02  # rate at which the histograms follow the clip
+POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # of the similarity: number, pixels, change of size in a frame
+PULL = 0.1  # of the box towards that of the mask, per frame
+REACH = 0.15  # of the sides of the box: how far the mask may stand out
+SMOOTH, EPSILON = 4, 1e-3  # radius in pixels and regularization of the guided filter
+FILLED = (0.1, 0.97)  # share of its box that a mask of GrabCut may fill
+
+Map = Float[np.ndarray, "H W"]
+
+
+class Found(NamedTuple):
+    """The region in a frame at full size, or None and the reason where it is lost."""
+
+    weights: Weights | None
+    reason: str = ""
+
+
+class Tracker:
+    """Follows the region that `weights` mark in the first frame. `next` takes the frames in order, the first one included."""
+
+    def __init__(self, weights: Weights, *, is_box: bool) -> None:
+        self.size = weights.shape
+        self.first, self.is_box = weights, is_box
+        self.scale = min(1.0, LONG_SIDE / max(self.size))
+        self._mask: Any = None  # (h, w) float in [0, 1]
+        self._gray: Any = None
+        self._flow: Any = None
+
+    def next(self, pixels: Pixels) -> Found:
+        """The region in the next frame (H, W, 3)."""
+        import cv2
+
+        shape = (max(16, round(self.size[1] * self.scale)), max(16, round(self.size[0] * self.scale)))
+        small: Any = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        if self._mask is None:
+            self._start(small)
+            self._gray = gray
+            return Found(self.first)
+        consistency = self._carry(gray)
+        self._gray = gray
+        reason = self._refine(small, consistency)
+        return Found(None, reason) if reason else Found(self._full())
+
+    # -------------------------------------------------------------------------------------------------------- first frame
+
+    def _start(self, small: Pixels) -> None:
+        import cv2
+
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        mask = cv2.resize(self.first, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        if self.is_box:
+            mask = object_in(small, mask)
+        self._mask = mask
+        self._area = max(float(mask.sum()), 1.0)
+        inside, outside = histogram(small, mask), histogram(small, _surroundings(mask))
+        self._inside, self._outside, self._first_inside = inside, outside, inside
+        self._margins = self._box_margins()
+        self._box = np.array(box_of(self.first) or (0, 0, 1, 1)) * self.scale
+
+    def _box_margins(self) -> tuple[float, ...]:
+        """Distances of the sides of the user's box from those of the mask, in shares of its width and height."""
+        box, held = box_of(self.first), self._mask_box()
+        if box is None or held is None:
+            return (0.0, 0.0, 0.0, 0.0)
+        width, height = held[2] - held[0], held[3] - held[1]
+        return tuple((b - h) / side for b, h, side in zip(box, held, (width, height) * 2, strict=True))
+
+    def _mask_box(self) -> tuple[float, float, float, float] | None:
+        """Box of the mask at full size, without the outermost parts in a hundred."""
+        sides = []
+        for axis in (0, 1):
+            profile = np.cumsum((self._mask > 0.5).sum(axis=axis))
+            if not profile[-1]:
+                return None
+            low, high = np.searchsorted(profile, (0.01 * profile[-1], 0.99 * profile[-1]))
+            sides.append((low / self.scale, (high + 1) / self.scale))
+        (x0, x1), (y0, y1) = sides
+        return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+    # -------------------------------------------------------------------------------------------------------- later frames
+
+    def _carry(self, gray: Any) -> Map:
+        """Moves the mask along; returns how far the flows agree at every pixel, 0 to 1."""
+        import cv2
+
+        forward = self._flow.calc(self._gray, gray, None)
+        backward = self._flow.calc(gray, self._gray, None)
+        y, x = np.mgrid[0 : gray.shape[0], 0 : gray.shape[1]].astype(np.float32)
+        from_x, from_y = x + backward[..., 0], y + backward[..., 1]
+        there = cv2.remap(forward, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        error = np.linalg.norm(backward + there, axis=2)
+        limit = CONSISTENT + 0.05 * np.linalg.norm(backward, axis=2)
+        agreement: Map = np.exp(-((error / limit) ** 2)).astype(np.float32)
+        self._move_box(forward, x, y)
+        self._mask = cv2.remap(self._mask, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return agreement
+
+    def _move_box(self, forward: Any, x: Map, y: Map) -> None:
+        """Moves the box by the similarity that fits the flow of the pixels of the mask."""
+        import cv2
+
+        inside = self._mask > 0.5
+        if not inside.any():
+            return
+        step = max(1, int(np.sqrt(inside.sum() / POINTS)))
+        inside[np.arange(inside.shape[0]) % step != 0] = False
+        inside[:, np.arange(inside.shape[1]) % step != 0] = False
+        before = np.stack([x[inside], y[inside]], axis=1)
+        if len(before) < 8:
+            return
+        after = before + forward[inside]
+        cv2.setRNGSeed(0)
+        matrix, _ = cv2.estimateAffinePartial2D(before, after, ransacReprojThreshold=REPROJECTION)
+        if matrix is None:
+            return
+        scale = float(np.clip(np.hypot(matrix[0, 0], matrix[1, 0]), 1 - MOST_ZOOM, 1 + MOST_ZOOM))
+        x0, y0, x1, y1 = self._box
+        center = matrix @ np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1])
+        half = np.array([x1 - x0, y1 - y0]) / 2 * scale
+        self._box = np.concatenate([center - half, center + half])
+
+    def _refine(self, small: Pixels, consistency: Map) -> str:
+        """Corrects the carried mask by color and image edges; says why the region is lost, or nothing."""
+        carried = self._mask
+        area = float(carried.sum())
+        if area < LEAST_AREA * self._area:
+            return "it has left the frame or is hidden"
+        agreed = float((carried * consistency).sum()) / max(area, 1e-6)
+        if agreed < LEAST_CONSISTENT:
+            return "forward and backward motion contradict each other"
+        prior = np.clip(consistency * carried + (1 - consistency) * _spread(carried), 0.02, 0.98)
+        odds = np.log(prior / (1 - prior)) + self._color_odds(small)
+        near = _spread(carried, 9) > 0.02  # nothing appears far from where the region was
+        near &= self._reach(near.shape)
+        refined = guided(small, np.where(near, 1 / (1 + np.exp(-odds)), 0).astype(np.float32))
+        self._mask = np.clip(sharpen(refined), 0, 1)
+        wanted = self._box_of_mask()
+        if wanted is not None:
+            self._box += PULL * (wanted - self._box)
+        return self._judge(small)
+
+    def _reach(self, shape: tuple[int, ...]) -> Any:
+        x0, y0, x1, y1 = self._box
+        reach_x, reach_y = REACH * (x1 - x0) + 2, REACH * (y1 - y0) + 2
+        y, x = np.ogrid[0 : shape[0], 0 : shape[1]]
+        return (x >= x0 - reach_x) & (x <= x1 + reach_x) & (y >= y0 - reach_y) & (y <= y1 + reach_y)
+
+    def _box_of_mask(self) -> Any:
+        held = self._mask_box()
+        if held is None:
+            return None
+        sides = (held[2] - held[0], held[3] - held[1]) * 2
+        return np.array([h + m * side for h, m, side in zip(held, self._margins, sides, strict=True)]) * self.scale
+
+    def _judge(self, small: Pixels) -> str:
+        area = float(self._mask.sum())
+        if not LEAST_AREA * self._area <= area <= MOST_GROWTH * self._area:
+            return "its area changed too much"
+        now = histogram(small, self._mask)
+        match = float(np.sqrt(now * self._first_inside).sum())
+        if match < LEAST_MATCH:
+            return "its colors have changed"
+        self._inside = (1 - MEMORY) * self._inside + MEMORY * now
+        self._outside = (1 - 3 * MEMORY) * self._outside + 3 * MEMORY * histogram(small, _surroundings(self._mask))
+        return ""
+
+    def _color_odds(self, small: Pixels) -> Map:
+        cells = cell_of(small)
+        inside, outside = self._inside[cells] + 1e-4, self._outside[cells] + 1e-4
+        return cast(Map, np.clip(np.log(inside / outside), -4, 4).astype(np.float32))
+
+    def _full(self) -> Weights:
+        """The region at full size: a box with the margins of the first one, or the mask."""
+        import cv2
+
+        height, width = self.size
+        if not self.is_box:
+            large = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_LINEAR)
+            return np.where(large > 0.5, np.uint8(255), np.uint8(0))
+        weights = np.zeros((height, width), dtype=np.uint8)
+        x0, y0, x1, y1 = (round(value / self.scale) for value in self._box)
+        weights[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)] = 255
+        return weights
+
+
+def object_in(small: Pixels, box_mask: Map) -> Map:
+    """The object inside a box by GrabCut; an ellipse where that finds next to nothing or everything."""
+    import cv2
+
+    box = box_of((box_mask * 255).astype(np.uint8))
+    assert box is not None
+    x0, y0, x1, y1 = box
+    inside = box_mask > 0.5
+    labels: Any = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_BGD))
+    if inside.all():
+        return _ellipse(box_mask.shape, box)
+    cv2.setRNGSeed(0)
+    cv2.grabCut(small, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    share = float(mask.sum()) / max(1, (x1 - x0) * (y1 - y0))
+    if not FILLED[0] <= share <= FILLED[1]:
+        return _ellipse(box_mask.shape, box)
+    found: Map = mask
+    return found
+
+
+def _ellipse(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Map:
+    x0, y0, x1, y1 = box
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) + 0.5
+    inside = ((x - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((y - (y0 + y1) / 2) / (y1 - y0)) ** 2 <= 0.25
+    mask: Map = inside.astype(np.float32)
+    return mask
+
+
+def cell_of(small: Pixels) -> Any:
+    """Index of the histogram cell of every pixel."""
+    cells = small.astype(np.int32) * BINS // 256
+    return (cells[..., 0] * BINS + cells[..., 1]) * BINS + cells[..., 2]
+
+
+def histogram(small: Pixels, weights: Map) -> Any:
+    """Weighted color histogram, smoothed, of sum 1."""
+    from scipy.ndimage import gaussian_filter
+
+    counts = np.bincount(cell_of(small).ravel(), weights=weights.ravel(), minlength=BINS**3).reshape(BINS, BINS, BINS)
+    smooth = gaussian_filter(counts, 0.7, mode="constant").ravel()
+    return smooth / max(float(smooth.sum()), 1e-9)
+
+
+def _spread(mask: Map, radius: int = 3) -> Map:
+    import cv2
+
+    return cast(Map, cv2.blur(mask, (2 * radius + 1, 2 * radius + 1)))
+
+
+def _surroundings(mask: Map) -> Map:
+    """Weights of what is around a region: near it more."""
+    side = 2 * int(np.sqrt(mask.sum()) / 2) + 3
+    weights: Map = (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02)
+    return weights
+
+
+def guided(small: Pixels, values: Map) -> Map:
+    """Guided filter (He et al. 2013) of values by the gray image."""
+    import cv2
+
+    guide = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    mean = _spread(guide, SMOOTH)
+    mean_values = _spread(values, SMOOTH)
+    slope = (_spread(guide * values, SMOOTH) - mean * mean_values) / (_spread(guide * guide, SMOOTH) - mean**2 + EPSILON)
+    return cast(Map, _spread(slope, SMOOTH) * guide + _spread(mean_values - slope * mean, SMOOTH))
+
+
+def sharpen(values: Map) -> Map:
+    """Doubles the distance from 1/2, so that a mask carried through many frames does not blur."""
+    return cast(Map, 2 * values - 0.5)

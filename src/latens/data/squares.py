@@ -1,0 +1,97 @@
+"""Image sets as squares of one size, for probes and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from latens.data.images import Pixels
+from latens.data.labeled import LabeledImages
+from latens.data.tensors import to_tensor
+from latens.errors import LatensError
+from latens.shapes import Float
+
+MEMORY = 2048 * 10**6  # bytes
+
+
+class Squares:
+    """A set as squares of one size: read in order, kept while all fit into `memory` bytes."""
+
+    def __init__(self, found: LabeledImages, size: int, memory: int = MEMORY) -> None:
+        self.found, self.size = found, size
+        self.kept = np.zeros((len(found), size, size, 3), np.uint8) if len(found) * size * size * 3 <= memory else None
+        self.filled = np.zeros(len(found), bool)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def pixels(self, indices: np.ndarray) -> Pixels:
+        """Squares (n, S, S, 3). An image that cannot be read raises its LatensError."""
+        if self.kept is None:
+            return np.stack([center_square(self.found.read(int(i)), self.size) for i in indices])
+        for i in indices[~self.filled[indices]]:
+            self.kept[i] = center_square(self.found.read(int(i)), self.size)
+            self.filled[i] = True
+        kept: Pixels = self.kept[indices]
+        return kept
+
+    def subset(self, indices: np.ndarray) -> Squares:
+        """The squares at these indices, with what is kept of them."""
+        chosen = Squares(self.found.subset(indices), self.size, 0)
+        if self.kept is not None:
+            chosen.kept, chosen.filled = self.kept[indices], self.filled[indices]
+        return chosen
+
+    def batches(self, count: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
+        """All images in order, at most `count` at a time, in [0, 1], channels last in memory."""
+        for start in range(0, len(self), count):
+            yield to_tensor(self.pixels(np.arange(start, min(start + count, len(self)))), channels_last=True)
+
+
+class Readable(NamedTuple):
+    squares: Squares
+    left_out: tuple[str, ...]  # one line for each image that cannot be read
+
+
+def readable(found: LabeledImages, size: int) -> Readable:
+    """Squares of the images that can be read; the caller reports the others. Raises the first error where none can."""
+    squares, good, errors = Squares(found, size), [], []
+    for i in range(len(found)):
+        try:
+            squares.pixels(np.array([i]))
+            good.append(i)
+        except LatensError as error:
+            errors.append(error)
+    if errors and not good:
+        raise errors[0]
+    return Readable(squares.subset(np.array(good)) if errors else squares, tuple(map(first_line, errors)))
+
+
+def first_line(error: LatensError) -> str:
+    """An error without its hint."""
+    return str(error).splitlines()[0]
+
+
+def shrink(pixels: Pixels, side: int) -> Pixels:
+    """The image with its shorter side reduced to `side`; a smaller one is unchanged."""
+    height, width = pixels.shape[:2]
+    factor = side / min(height, width)
+    if factor >= 1:
+        return pixels
+    size = (max(round(width * factor), side), max(round(height * factor), side))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
+
+
+def center_square(pixels: Pixels, size: int) -> Pixels:
+    """The middle square of the image at size x size pixels; a smaller one is enlarged."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels[top : top + side, left : left + side]
+    if side == size:
+        return square
+    return np.asarray(Image.fromarray(np.ascontiguousarray(square)).resize((size, size), Image.Resampling.LANCZOS))

@@ -1,0 +1,324 @@
+"""Rate and distortion of codecs on images or clips: rows and their journal, means, curves, BD-rates, the check of sizes.
+
+Conventions: means over inputs are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual on
+Kodak. MS-SSIM is compared and drawn on the scale -10 log10(1 - mean).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from latens.errors import InputError
+from latens.experiments.journal import Journal
+from latens.experiments.report import Report
+from latens.inference.page import Figure, Part, Table
+from latens.metrics.image import mean_db, similarity_db
+from latens.metrics.plot import Panel, rate_distortion_plot
+from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
+
+OURS = "latens"
+Measure = Literal["psnr", "ms_ssim"]
+TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
+ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # a file may be this far from the code length of its symbols
+
+
+class Row(NamedTuple):
+    """One input, one codec, one setting. Rates come from the bytes of the file; seconds are wall-clock."""
+
+    name: str  # of the input
+    digest: str  # of its pixels, so that a changed input is measured again
+    codec: str
+    version: str  # of the weights, or the library and its options
+    setting: float  # quality on the codec's own scale
+    bytes: int
+    bpp: float
+    psnr: float  # dB
+    ms_ssim: float | None  # None: too small for five scales, or not measured
+    encode_seconds: float
+    decode_seconds: float
+    estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
+
+    @property
+    def key(self) -> tuple[str, str, str, float]:
+        return (self.digest, self.codec, self.version, self.setting)
+
+
+class RowLog:
+    """The rows of an evaluation, written as they are measured; those of an earlier run are found again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.journal = Journal(path)
+        self._rows = {row.key: row for row in _rows(self.journal)}
+
+    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
+        """The known rows of one input and codec, by setting."""
+        found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
+        return {setting: row for setting, row in found.items() if row is not None}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keeps new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
+        rows = list(rows)
+        self._rows.update((row.key, row) for row in rows)
+        self.journal.append(row._asdict() for row in rows)
+
+
+def _rows(journal: Journal) -> Iterator[Row]:
+    for record in journal.read():
+        try:
+            yield Row(**record)
+        except TypeError:  # of another version of latens: it is measured again
+            continue
+
+
+class Means(NamedTuple):
+    """One codec at one setting, over all inputs."""
+
+    codec: str
+    setting: float
+    bpp: float
+    psnr: float
+    ms_ssim: float | None
+    encode_seconds: float
+    decode_seconds: float
+
+
+class SizeCheck(NamedTuple):
+    """Real bytes against the code length by the model's probabilities, over all files of ours.
+
+    `worst` is the file that is furthest from it in units of what is allowed, 1 % and 200 bytes.
+    """
+
+    files: int
+    within: int
+    worst: Row
+
+    @property
+    def difference(self) -> float:
+        return _difference(self.worst)
+
+
+@dataclass(frozen=True)
+class RateDistortionResults:
+    """Rows of every input, codec and setting, with curves and BD-rates of the codec named OURS against the others."""
+
+    model: str
+    model_id: str
+    rows: tuple[Row, ...]
+    settings: dict[str, str]  # of the other codecs, for captions
+    failures: tuple[str, ...] = ()  # inputs that could not be read, and why
+    noun: str = "image"  # what an input is called in captions
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The inputs."""
+        return tuple(dict.fromkeys(row.name for row in self.rows))
+
+    @cached_property
+    def codecs(self) -> tuple[str, ...]:
+        """Ours first."""
+        return tuple(dict.fromkeys((OURS, *(row.codec for row in self.rows))))
+
+    def means(self, codec: str) -> list[Means]:
+        """Means over inputs at every setting of a codec."""
+        groups = _by_setting([row for row in self.rows if row.codec == codec])
+        return [_means(codec, setting, group) for setting, group in groups.items()]
+
+    def curve(self, codec: str, measure: Measure) -> Curve:
+        """Mean rate against mean quality; inputs that are too small for MS-SSIM do not count in its curve."""
+        rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
+        return _curve(codec, rows, measure)
+
+    def bd_rates(self, measure: Measure) -> dict[str, BdRate | None]:
+        """BD-rate of ours against every other codec; None where the curves share no quality or have none."""
+        ours = self.curve(OURS, measure)
+        return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
+
+    def size_check(self) -> SizeCheck | None:
+        """Sizes of our files against their code lengths; None where no code length is known."""
+        files = [row for row in self.rows if row.estimated_bytes is not None]
+        within = sum(_share_of_allowed(row) <= 1 for row in files)
+        return SizeCheck(len(files), within, max(files, key=_share_of_allowed)) if files else None
+
+    # ------------------------------------------------------------------------------------------------------ tables
+
+    def rate_table(self) -> Table:
+        """Ours at every setting, next to the rate that the others need for the same PSNR."""
+        others = [self.curve(codec, "psnr") for codec in self.codecs[1:]]
+        columns: dict[str, Callable[[Means], str]] = {
+            "quality": lambda mean: f"{mean.setting:g}",
+            "bpp": lambda mean: f"{mean.bpp:.4f}",
+            "PSNR dB": lambda mean: f"{mean.psnr:.2f}",
+            "MS-SSIM": lambda mean: "-" if mean.ms_ssim is None else f"{mean.ms_ssim:.4f}",
+            "compress s": lambda mean: f"{mean.encode_seconds:.3f}",
+            "decompress s": lambda mean: f"{mean.decode_seconds:.3f}",
+            **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
+        }
+        rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
+        caption = f"Means over {_count(len(self.names), self.noun)} at each quality; bits from bytes of real files."
+        if others:
+            caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
+        return _without_empty(Table(list(columns), rows, caption))
+
+    def bd_table(self) -> Table:
+        """BD-rates of ours, with the range of quality each was taken over."""
+        psnr, similarity = self.bd_rates("psnr"), self.bd_rates("ms_ssim")
+        blank = "no overlap" if self.curve(OURS, "ms_ssim").points else "-"
+        rows = [[f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr]
+        settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
+        caption = f"Difference in rate at equal quality (negative: fewer bits), over all quality both reach. {settings}."
+        if blank != "-":
+            caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
+        return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
+
+    def input_table(self) -> Table:
+        """Every input: ours at its middle setting, and BD-rates (PSNR) on the input alone."""
+        settings = [mean.setting for mean in self.means(OURS)]
+        middle = settings[(len(settings) - 1) // 2]
+        rows = []
+        for name in self.names:
+            own = [row for row in self.rows if row.name == name]
+            curves = {codec: _curve(codec, [row for row in own if row.codec == codec], "psnr") for codec in self.codecs}
+            row = next(row for row in own if row.codec == OURS and row.setting == middle)
+            deltas = [_cells(_compare(curves[codec], curves[OURS]))[0] for codec in self.codecs[1:]]
+            rows.append([name, f"{row.bpp:.4f}", f"{row.psnr:.2f}", *deltas])
+        heads = [self.noun, f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
+        return Table(heads, rows, f"BD-rates (PSNR) of every {self.noun} by itself; positive where ours needs more bits.")
+
+    def size_line(self) -> str:
+        """The check of sizes in a sentence; empty where no code length is known."""
+        check = self.size_check()
+        if check is None:
+            return ""
+        relative = 100 * check.difference / (check.worst.estimated_bytes or 1)
+        return (
+            f"File against code length by the model's probabilities: {check.within} of {check.files} files within 1 % + "
+            f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.name} at quality "
+            f"{check.worst.setting:g}."
+        )
+
+    # ------------------------------------------------------------------------------------------------------ report
+
+    def report(self, title: str) -> Report:
+        """Tables, curves and rows."""
+        count = _count(len(self.names), self.noun)
+        tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
+        return Report(
+            name="evaluation",
+            title=title,
+            about=f"{self.model}, weights {self.model_id[:12]}, {count}. {self.size_line()}".rstrip(),
+            blocks=[self.figure(), *tables],
+            parts=[Part(f"{self.noun.capitalize()} by {self.noun}", [self.input_table()])],
+            facts=self.facts(),
+            rows=[row._asdict() for row in self.rows],
+            failures=self.failures,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Means, BD-rates and the check of sizes, without times."""
+        means = [mean._asdict() for codec in self.codecs for mean in self.means(codec)]
+        for mean in means:
+            del mean["encode_seconds"], mean["decode_seconds"]
+        return {
+            "model": self.model,
+            "model_id": self.model_id,
+            f"{self.noun}s": list(self.names),
+            "settings": self.settings,
+            "means": means,
+            "bd_rate": {
+                measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()} for measure in TITLES
+            },
+            "size_check": self._size_facts(),
+        }
+
+    def _size_facts(self) -> dict[str, Any] | None:
+        check = self.size_check()
+        if check is None:
+            return None
+        worst = check.worst
+        numbers = {"quality": worst.setting, "bytes": worst.bytes, "estimated_bytes": worst.estimated_bytes}
+        within = {"within_1_percent_and_200_bytes": check.within}
+        return {"files": check.files, **within, "worst": {"name": worst.name, **numbers}}
+
+    def figure(self) -> Figure:
+        """The curves: PSNR and, where inputs are large enough, MS-SSIM."""
+        panels = [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
+        caption = f"Rate against quality, means over {_count(len(self.names), self.noun)}."
+        return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves")
+
+    def _curves(self, measure: Measure) -> Sequence[Curve]:
+        ours = self.curve(OURS, measure)
+        return [ours, *(self.curve(codec, measure) for codec in self.codecs[1:])] if ours.points else []
+
+
+def _by_setting(rows: Sequence[Row]) -> dict[float, list[Row]]:
+    groups: dict[float, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.setting):
+        groups[row.setting].append(row)
+    return dict(groups)
+
+
+def _means(codec: str, setting: float, rows: Sequence[Row]) -> Means:
+    similarities = [row.ms_ssim for row in rows if row.ms_ssim is not None]
+    return Means(
+        codec=codec,
+        setting=setting,
+        bpp=_mean([row.bpp for row in rows]),
+        psnr=mean_db(row.psnr for row in rows),
+        ms_ssim=_mean(similarities) if similarities else None,
+        encode_seconds=_mean([row.encode_seconds for row in rows]),
+        decode_seconds=_mean([row.decode_seconds for row in rows]),
+    )
+
+
+def _curve(codec: str, rows: Sequence[Row], measure: Measure) -> Curve:
+    points = []
+    for setting, group in _by_setting(rows).items():
+        mean = _means(codec, setting, group)
+        quality = mean.psnr if measure == "psnr" else similarity_db(mean.ms_ssim or 0.0)
+        points.append(Point(setting, mean.bpp, quality))
+    return Curve(codec, tuple(points))
+
+
+def _compare(anchor: Curve, tested: Curve) -> BdRate | None:
+    try:
+        return compare(anchor, tested)
+    except InputError:
+        return None
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without columns that are empty in every row."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] != "-" for row in table.rows)]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.caption)
+
+
+def _needed(curve: Curve, mean: Means) -> str:
+    rate = rate_at(curve, mean.psnr)
+    return "-" if rate is None else f"{rate:.4f}"
+
+
+def _cells(delta: BdRate | None, blank: str = "-") -> tuple[str, str]:
+    if delta is None:
+        return blank, "-"
+    return f"{delta.percent:+.1f} %", f"{delta.lowest:.1f} to {delta.highest:.1f}"
+
+
+def _difference(row: Row) -> float:
+    return row.bytes - (row.estimated_bytes or 0.0)
+
+
+def _share_of_allowed(row: Row) -> float:
+    return abs(_difference(row)) / (ALLOWED_SHARE * (row.estimated_bytes or 0.0) + ALLOWED_BYTES)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,229 @@
+"""Training, evaluation and reproduction by the name of a system: what `latens train`, `evaluate` and `reproduce` call."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latens.catalogue import package_of, recipe_of
+from latens.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from latens.contract import AnySystem, Artifact, Loaded
+    from latens.experiments.lab import Lab
+    from latens.experiments.report import Report
+    from latens.training.run import RunResult
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RECIPE = "cpu"
+NO_CHANGES: Mapping[str, str] = MappingProxyType({})
+
+
+class Plan(NamedTuple):
+    """A training run to start or to continue."""
+
+    config: Any  # the training configuration
+    data: tuple[str, ...]
+
+
+def plan_training(
+    system: str,
+    out: Path,
+    *,
+    recipe: str | None = None,
+    data: Sequence[str | Path] = (),
+    settings: Mapping[str, str] = NO_CHANGES,
+    resume: bool = False,
+) -> Plan:
+    """Settings and data of a run: those of a recipe, or with `resume` those of the run in `out`, with `settings` changed.
+
+    Raises UsageError for unknown names and values, and for a run of another system or recipe.
+    """
+    from latens.settings import override
+
+    package_of(system)  # an unknown name ends here
+    earlier = earlier_run(out, system, recipe) if resume else None
+    config = recipe_of(system, recipe or DEFAULT_RECIPE) if earlier is None else earlier.config
+    words = tuple(map(str, data)) or (earlier.data if earlier else ())
+    return Plan(override(config, settings), words)
+
+
+def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan | None:
+    """Settings and data of the run in this folder; None for a new folder.
+
+    Raises UsageError for a run of another system or recipe, and for settings that cannot be read.
+    """
+    from latens.legacy import upgrade_run
+    from latens.settings import decode_like
+
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        plain = upgrade_run(json.loads((folder / "config.json").read_text()))
+        environment = json.loads((folder / "environment.json").read_text())
+        was, started_with = str(plain["system"]), str(plain["recipe"])
+        data = tuple(map(str, environment["data"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"its settings cannot be read ({error})", where=str(folder), hint="start a new run") from error
+    if was != system:
+        raise UsageError(f"this run trains {was}, not {system}", where=str(folder), hint="name another folder with -o")
+    if recipe is not None and recipe != started_with:
+        hint = "leave --recipe out, or start a new run with -o"
+        raise UsageError(f"this run was started with the recipe {started_with}", where=str(folder), hint=hint)
+    return Plan(decode_like(recipe_of(system, started_with), plain, where=str(folder / "config.json")), data)
+
+
+def train(
+    system: str,
+    *,
+    recipe: str | None = None,
+    data: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    settings: Mapping[str, str] = NO_CHANGES,
+    init: str | Path | None = None,
+    max_time: float = float("inf"),
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+) -> RunResult:
+    """Trains a model of `system` into the folder `out` (default: runs/SYSTEM); its best weights are in out/best.
+
+    `recipe` is a name of `latens recipes` (default "cpu"), `data` are folders or KIND:PATH, `settings` dotted names and text
+    as for `--set`, `init` a model whose weights a new run starts from, `max_time` seconds. With `resume` the run in `out` is
+    continued with its own recipe, settings and data. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
+    """
+    folder = Path(out) if out is not None else Path("runs") / system
+    plan = plan_training(system, folder, recipe=recipe, data=data, settings=settings, resume=resume)
+
+    from latens.contract import open_system
+    from latens.data.source import parse_sources
+    from latens.hub import locate
+    from latens.inference.device import choose_device
+    from latens.training.run import train as run_training
+
+    chosen = choose_device(device, threads)
+    logger.info("device %s; %s, recipe %s; run folder %s", chosen, system, plan.config.recipe, folder)
+    return run_training(
+        open_system(system).build,
+        plan.config,
+        parse_sources(plan.data),
+        folder,
+        max_time=max_time,
+        resume=resume,
+        init=None if init is None else locate(init),
+        device=str(chosen),
+    )
+
+
+def evaluate(
+    system: str,
+    *,
+    model: str | Path | None = None,
+    data: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    settings: Mapping[str, str] = NO_CHANGES,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Report:
+    """Measures a model on `data` (default: what comes with latens) and compares it with its baselines.
+
+    The report is saved into `out`, where a stopped evaluation continues; None keeps nothing. `settings` change the options.
+    """
+    from latens.contract import open_system
+    from latens.data.source import parse_sources
+    from latens.settings import override
+
+    opened = open_system(system)
+    options = override(opened.evaluation.options, settings)
+    loaded = opened.load(model or system, device=device, threads=threads)
+    announce(loaded)
+    folder = None if out is None else Path(out)
+    report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
+    if folder is not None:
+        report.save(folder)
+    return report
+
+
+def reproduce(
+    what: str,
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    model: str | Path | None = None,
+    data: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    settings: Mapping[str, str] = NO_CHANGES,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Iterator[Report]:
+    """Yields tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
+
+    `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues.
+    `settings` change the scale.
+    """
+    from latens.contract import open_system
+
+    system, _, name = what.partition("/")
+    opened = open_system(system)
+    folder = Path(out) if out is not None else Path(f"reproduce-{system}")
+    for each in [name] if name else list(opened.artifacts):
+        artifact = _artifact_of(opened, each)
+        lab = _lab_of(opened, artifact, recipe, settings, model, data, folder, device, threads)
+        report = artifact.make(lab)
+        report.save(folder)
+        yield report
+
+
+def announce(loaded: Loaded) -> None:
+    """Logs the first line of a verb: device, precision, model and weight hash."""
+    from latens.inference.device import describe
+
+    logger.info(describe(loaded.device, loaded.name, loaded.model_id, loaded.precision))
+
+
+def _artifact_of(system: AnySystem, name: str) -> Artifact[Any, Any]:
+    if name in system.artifacts:
+        return system.artifacts[name]
+    hint = did_you_mean(name, system.artifacts, f"there are {', '.join(system.artifacts) or 'none'}")
+    raise UsageError(f"{system.name} has no '{name}'", hint=hint)
+
+
+def _lab_of(
+    system: AnySystem,
+    artifact: Artifact[Any, Any],
+    recipe: str,
+    settings: Mapping[str, str],
+    model: str | Path | None,
+    data: Sequence[str | Path],
+    folder: Path,
+    device: str,
+    threads: int | None,
+) -> Lab[Any, Any]:
+    from latens.data.source import parse_sources
+    from latens.experiments.lab import Lab
+    from latens.inference.device import choose_device
+    from latens.settings import override
+
+    if recipe not in artifact.scales:
+        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(artifact.scales)}")
+    chosen = choose_device(device, threads)
+
+    def open_model(place: Path | None) -> Loaded:
+        loaded: Loaded = system.load(place or model or system.name, device=device, threads=threads)
+        if place is None:
+            announce(loaded)
+        return loaded
+
+    return Lab(
+        build=system.build,
+        open_model=open_model,
+        sources=parse_sources(data),
+        scale=override(artifact.scales[recipe], settings),
+        recipe=recipe,
+        folder=folder,
+        device=str(chosen),
+    )

@@ -1,0 +1,145 @@
+"""The amodal segmenter as a system: training, application, evaluation, timing, tables and demo."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from latens.contract import Artifact, Evaluation, Example, System
+from latens.data.annotations import to_document
+from latens.data.images import write_image
+from latens.data.instances import Collection, scene_of
+from latens.data.source import Source
+from latens.data.tensors import to_tensor
+from latens.errors import ModelError
+from latens.experiments.bench import Case
+from latens.hub import load_model
+from latens.systems.amodal.config import EmbryoConfig
+from latens.systems.amodal.dataset import AmodalData, Annotated, common_classes, open_source
+from latens.systems.amodal.demo import section
+from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
+from latens.systems.amodal.experiments import SCALES
+from latens.systems.amodal.objective import AmodalObjective
+from latens.systems.amodal.pipeline import AmodalRCNN
+from latens.systems.amodal.predict import NAME, AmodalSegmenter, load
+from latens.systems.amodal.recipes import RECIPES, AmodalTraining
+from latens.systems.amodal.simulator.embryos import embryo
+from latens.systems.amodal.tables import TABLES
+from latens.training.objective import Trainable
+
+EXAMPLES, EXAMPLE_SIZE, EXAMPLE_SEED = 12, 96, 20_113
+APPLY_SCORE = 0.05  # of objects that `apply` reports: low, so that a hardly trained model has some
+BENCH_SIZE, BENCH_SEED = 500, 4  # pixels and seed of the embryo that is timed
+
+
+def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
+    """Model, objective and data; without sources, embryos are simulated.
+
+    Raises UsageError for a word that names no data and for data sets of different classes, InputError for unusable files,
+    ModelError when the mask code of `objective.code_from` does not fit.
+    """
+    opened = [open_source(source) for source in sources or [Source("", "simulated")]]
+    for source in opened:
+        if isinstance(source, Annotated):
+            source.rotate = config.data.rotate
+    sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
+    model = AmodalRCNN(sizes)
+    code_steps = config.objective.code_steps
+    if model.code is None:
+        code_steps = 0
+    elif config.objective.code_from:
+        take_code(model, Path(config.objective.code_from))
+        code_steps = 0
+    objective = AmodalObjective(config.objective, model, code_steps)
+    data = AmodalData(opened, sizes, config.data, code_steps, config.objective, config.run.seed)
+    return Trainable(model, objective, data)
+
+
+def take_code(model: AmodalRCNN, folder: Path) -> None:
+    """Loads the mask code of another model of this system, and freezes it. Raises ModelError when its sizes differ."""
+    assert model.code is not None
+    prefix = "code."
+    weights = {
+        name.removeprefix(prefix): tensor for name, tensor in load_model(folder).weights.items() if name.startswith(prefix)
+    }
+    try:
+        model.code.load_state_dict(weights)
+    except RuntimeError as error:
+        what = f"its mask code does not fit ({str(error).splitlines()[-1].strip()})"
+        raise ModelError(what, where=str(folder), hint="use the same sizes under model.code") from None
+    model.code.requires_grad_(False)
+
+
+def example(folder: Path) -> Example:
+    """Simulated embryos as PNG files with one annotation file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = []
+    for number in range(EXAMPLES):
+        sample = embryo(np.random.default_rng([EXAMPLE_SEED, number]), EmbryoConfig(size=EXAMPLE_SIZE, cells=(2, 4)))
+        name = f"embryo-{number}.png"
+        write_image(folder / name, Image.fromarray(sample.image))
+        scenes.append(scene_of(sample.layers, name))
+    document = to_document(Collection(categories=("cell",), scenes=tuple(scenes)))
+    (folder / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
+    sources = [Source("coco", str(folder / "annotations.json"))]
+    inputs = [folder / scene.file for scene in scenes[:3]]
+    return Example("image", sources, inputs, bare=[Source("", "simulated")])
+
+
+def apply(segmenter: AmodalSegmenter, path: Path) -> Mapping[str, np.ndarray]:
+    """Masks, depth order, classes, scores and shape codes of the objects of an image; of a TIFF stack, of its first page."""
+    found = segmenter.segment(path, least_score=APPLY_SCORE)
+    codes = {} if found.codes is None else {"codes": found.codes}
+    return {**found.layers._asdict(), "scores": found.scores, **codes}
+
+
+def cases(segmenter: AmodalSegmenter) -> Sequence[Case]:
+    """A simulated embryo from pixels to masks, order and occlusion; and torchvision's Mask R-CNN on the same image."""
+    pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
+    size = f"{BENCH_SIZE} x {BENCH_SIZE}"
+    return (
+        Case(f"segment, {size}", lambda: segmenter.segment_pixels(pixels)),
+        Case(f"torchvision Mask R-CNN, ResNet-50, {size}", _mask_rcnn(pixels, segmenter.device)),
+    )
+
+
+def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]:
+    """Torchvision's model with random weights, at the image's own size (no resizing to 800); made at the first call."""
+
+    @functools.cache
+    def model() -> torch.nn.Module:
+        from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+        side = max(pixels.shape[:2])
+        made = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2, min_size=side, max_size=side)
+        return made.to(device).eval()
+
+    image = to_tensor(pixels)[0].to(device)
+
+    @torch.no_grad()
+    def act() -> object:
+        return model()([image])
+
+    return act
+
+
+SYSTEM = System[AmodalTraining, AmodalSegmenter](
+    name=NAME,
+    title="Whole outlines of overlapping objects",
+    recipes=RECIPES,
+    example=example,
+    build=build,
+    load=load,
+    apply=apply,
+    evaluation=Evaluation(options=AmodalEvaluation(), run=evaluate, quick=AmodalEvaluation(images=3, size=64)),
+    cases=cases,
+    artifacts={name: Artifact(make=make, scales=SCALES) for name, make in TABLES.items()},
+    demo=section,
+)

@@ -1,0 +1,146 @@
+"""Table 1 of 002 and the ablation of its prior, on any scenes with depth: rows without weights are trained first, all alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from latens.catalogue import recipe_of
+from latens.contract import Artifact
+from latens.data.source import Source, parse_sources
+from latens.errors import UsageError
+from latens.experiments.lab import Lab
+from latens.experiments.report import Report
+from latens.inference.page import Table
+from latens.settings import Count, Natural, Positive, settings, to_dict
+from latens.systems.haze.config import TRANSLATORS, PriorConfig, TranslationLossConfig
+from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, Measured, Protocol, folder_of_scenes, measure, report
+from latens.systems.haze.predict import Haze, recipe_for
+from latens.systems.haze.recipes import HazeTraining, cyclegan, unit
+
+ROWS = ("unit", "cyclegan", "dehazenet", "mmd", "physical")
+PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
+    {
+        "none": PriorConfig(kind="none"),
+        "KL": PriorConfig(kind="kl"),
+        "MMD, lambda 0.01": PriorConfig(weight=0.01),
+        "MMD, lambda 1": PriorConfig(weight=1.0),
+        "MMD, lambda 10": PriorConfig(weight=10.0),
+        "MMD, five kernels": PriorConfig(weight=1.0, kernels=(0.25, 0.5, 1.0, 2.0, 4.0)),
+    }
+)
+
+
+@settings
+class Scale:
+    """Length of the trainings, and the scenes that are shown."""
+
+    minutes: Positive = 60.0  # of training for every row, in one call of the command
+    steps: Natural = 0  # above 0: instead of the recipe's
+    prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # of the recipes
+    train: str = ""  # folders of scenes (A,B) next to simulated streets
+    side: Count = 240  # short side of the scenes in pixels
+    draws: Count = 3  # of airlight and beta per scene
+    scenes: Natural = 0  # at most so many; 0: all
+    border: Natural = 0  # pixels cut off every side
+
+
+SCALES: Mapping[str, Scale] = MappingProxyType(
+    {
+        "tiny": Scale(minutes=1.0, steps=8, prefix="tiny", side=96, draws=1, scenes=2),
+        "cpu": Scale(),
+        "paper": Scale(minutes=6000.0, prefix="paper"),
+    }
+)
+HazeLab: TypeAlias = Lab[Haze, Scale]
+
+
+def table1(lab: HazeLab) -> Report:
+    """Table 1: rows without weights are trained."""
+    haze = lab.loaded
+    for kind in ROWS:
+        if not haze.has(kind):
+            haze.add(trained(lab, row_config(lab.scale, kind), kind))
+    return described(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab), lab.folder)))
+
+
+def ablation(lab: HazeLab) -> Report:
+    """The prior of the code: none, UNIT's, and the paper's with other weights and kernels."""
+    rows: list[list[str]] = []
+    found: Measured | None = None
+    for name, prior in PRIORS.items():
+        config = row_config(lab.scale, "mmd")
+        assert isinstance(config.objective, TranslationLossConfig)
+        positions = config.objective.prior.positions
+        config = replace(config, objective=replace(config.objective, prior=replace(prior, positions=positions)))
+        best = trained(lab, config, f"prior-{name.replace(' ', '-').replace(',', '')}")
+        found = measure(lab.open_model(best), test_folder(lab), protocol_of(lab), lab.folder)
+        means = found.means()
+        cells = [means[task, "mmd"] for task in (DEHAZE, SYNTHESIS)]
+        numbers = [text for psnr, ssim, _ in cells for text in (f"{psnr:.2f}", "-" if ssim is None else f"{ssim:.4f}")]
+        rows.append([name, *numbers, f"{code_snr(best.parent):.1f}"])
+    assert found is not None
+    columns = ["prior", "removal PSNR", "SSIM", "synthesis PSNR", "SSIM ", "code SNR dB"]
+    caption = "Code SNR: variance of the code's mean against the unit noise of its samples, at the end of training."
+    made = Report(name="ablation", title="Prior of the code", about=found.setting(), blocks=[Table(columns, rows, caption)])
+    return described(lab, made)
+
+
+def described(lab: HazeLab, made: Report) -> Report:
+    """The report with recipe and scale among its facts."""
+    return replace(made, facts={**made.facts, "recipe": lab.recipe, "scale": to_dict(lab.scale)})
+
+
+def test_folder(lab: HazeLab) -> Path | None:
+    return folder_of_scenes(lab.one_source())
+
+
+def protocol_of(lab: HazeLab) -> Protocol:
+    """How the scale shows scenes."""
+    scale = lab.scale
+    return Protocol(side=scale.side, draws=scale.draws, scenes=scale.scenes, border=scale.border)
+
+
+def row_config(scale: Scale, kind: str) -> HazeTraining:
+    """The configuration that a row is trained with."""
+    config: HazeTraining = recipe_of("haze", recipe_name(scale, kind))
+    if scale.prefix != "cpu" and kind in VARIANTS:
+        config = VARIANTS[kind](config)
+    run = replace(config.run, steps=scale.steps or config.run.steps)
+    data = replace(config.data, border=scale.border or config.data.border)
+    return replace(config, run=run, data=replace(data, scenes=2) if scale.prefix == "tiny" else data)
+
+
+def recipe_name(scale: Scale, kind: str) -> str:
+    """The recipe of a row. Raises UsageError for one that there is not."""
+    if scale.prefix == "tiny":
+        if kind == "dehazenet":
+            hint = "train it with `latens train haze --recipe cpu_dehazenet`"
+            raise UsageError("there is no tiny recipe of dehazenet", hint=hint)
+        return "tiny" if kind == "physical" else "tiny_mmd"
+    return "paper" if scale.prefix == "paper" and kind in TRANSLATORS else recipe_for(kind)
+
+
+VARIANTS: Mapping[str, Callable[[HazeTraining], HazeTraining]] = MappingProxyType({"unit": unit, "cyclegan": cyclegan})
+
+
+def trained(lab: HazeLab, config: HazeTraining, name: str) -> Path:
+    """The best weights of a row, whose run is started or continued; `minutes` bound each call."""
+    sources: list[Source] = parse_sources(folder for folder in lab.scale.train.split(",") if folder)
+    return lab.trained(config, name=name, sources=sources, max_time=60 * lab.scale.minutes)
+
+
+def code_snr(run: Path) -> float:
+    """The last signal-to-noise ratio of the code that a run has logged, in dB."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    values = [json.loads(line).get("code_snr_db") for line in lines if '"train"' in line]
+    return float(values[-1])
+
+
+ARTIFACTS: Mapping[str, Artifact[Haze, Scale]] = MappingProxyType(
+    {"table1": Artifact(table1, SCALES), "ablation": Artifact(ablation, SCALES)}
+)

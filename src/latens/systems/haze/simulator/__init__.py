@@ -1,0 +1,1 @@
+"""Procedural streets with depth."""

@@ -1,0 +1,151 @@
+"""The steps between an image and its file: latent, symbols, bytes, and back."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latens.codes.coding import FrozenCoding, LatentParameters
+from latens.codes.entropy import round_for_rate
+from latens.data.images import Picture, png_bytes
+from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
+from latens.errors import Corrupt, DeviceMismatch
+from latens.inference.device import transform_precision
+from latens.inference.tiling import apply_in_strips
+from latens.shapes import Float, Int
+from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE, SYNTHESIS_HALO
+from latens.systems.image_codec.format import QUALITY_STEPS, CodedPicture, PictureHeader, write_picture
+from latens.systems.image_codec.model import MeanScaleHyperprior
+
+STRIP_PIXELS = 2**21  # larger images are transformed in strips of about this many pixels
+_LEVEL_CRC = 4  # bytes at the start of a band
+
+
+class Symbols(NamedTuple):
+    """A quantized image: what the entropy coder writes, and the parameters that it needs."""
+
+    z: Int[Tensor, "1 N h w"]
+    y: Int[Tensor, "1 M h w"]
+    parameters: LatentParameters
+    quality: int  # in 1/256
+
+
+class Stages:
+    """A codec's model and frozen coding; its methods are the steps of the figure in model.py, in that order."""
+
+    def __init__(self, model: MeanScaleHyperprior, coding: FrozenCoding, *, name: str, sha256: str, device: torch.device):
+        self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.coding = coding
+        self.name = name
+        self.device = device
+        self.model_id = sha256
+        self.file_id = sha256[:16]  # of the model, in the files it writes
+        self.precision = transform_precision(device)
+        self.lambdas = model.config.lambdas
+        self.best_quality = float(len(self.lambdas))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the transforms."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    @torch.no_grad()
+    def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
+        """The latent y of an image (H, W, 3) uint8, before the gain; sides are padded by replication to multiples of 64."""
+        x = pad_to_multiple(to_tensor(pixels).to(self.device), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
+        core = _strip_rows(x.shape[3], HYPER_STRIDE)
+        with self._arithmetic():
+            return apply_in_strips(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
+
+    @torch.no_grad()
+    def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int) -> Symbols:
+        """Symbols of a latent at a quality in 1/256."""
+        scaled = latent
+        if self.model.gains is not None:
+            scaled = latent * self.model.gains.forward_gain(self._quality(quality))
+        z = self.coding.z_symbols(self.model.hyper_analysis(scaled))
+        parameters = self.coding.parameters(z)
+        y = round_for_rate(scaled - parameters.mean, self.coding.scale_of(parameters.level), ROUNDING_WEIGHT)
+        return Symbols(z, y.to(torch.int64), parameters, quality)
+
+    def write(self, picture: Picture, symbols: Symbols) -> bytes:
+        """The file of a quantized image."""
+        height, width = picture.pixels.shape[:2]
+        header = PictureHeader(width, height, symbols.quality, picture.grey, picture.alpha is not None)
+        bands = []
+        for top, end in header.bands:
+            levels = symbols.parameters.level[:, :, top:end]
+            bands.append(_level_crc(levels) + self.coding.encode_y(symbols.y[:, :, top:end], levels))
+        alpha = None if picture.alpha is None else png_bytes(picture.alpha, optimize=True)
+        return write_picture(
+            CodedPicture(header, bytes.fromhex(self.file_id), self.coding.encode_z(symbols.z), tuple(bands), alpha)
+        )
+
+    @torch.no_grad()
+    def reconstruct(self, symbols: Symbols, size: tuple[int, ...]) -> np.ndarray:
+        """Pixels (H, W, 3) uint8 of symbols, cut to size (H, W, ...)."""
+        y_hat = symbols.y + symbols.parameters.mean
+        if self.model.gains is not None:
+            y_hat = y_hat * self.model.gains.inverse_gain(self._quality(symbols.quality))
+        y_hat = y_hat.contiguous(memory_format=torch.channels_last)
+        core = _strip_rows(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
+        with self._arithmetic():
+            x = apply_in_strips(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=SYNTHESIS_HALO, core=core)
+        return to_pixels(x[0, :, : size[0], : size[1]])
+
+    def decode_symbols(self, coded: CodedPicture, *, partial: bool) -> tuple[Symbols, list[str]]:
+        """Symbols of a file, and with `partial` the names of lost rows, whose symbols are zero.
+
+        Raises Corrupt for damaged bands without `partial`, DeviceMismatch where this machine computes another prior.
+        """
+        header = coded.header
+        rows, columns = header.latent_size
+        ratio = HYPER_STRIDE // STRIDE
+        z = self.coding.decode_z(coded.hyper, rows // ratio, columns // ratio).to(self.device)
+        parameters = self.coding.parameters(z)
+        y = torch.zeros(parameters.level.shape, dtype=torch.int64, device=self.device)
+        lost = []
+        for index, ((top, end), band) in enumerate(zip(header.bands, coded.bands, strict=True)):
+            levels = parameters.level[:, :, top:end]
+            try:
+                y[:, :, top:end] = self._decode_band(band, levels, index)
+            except Corrupt:
+                if not partial:
+                    raise
+                lost.append(f"rows {top * STRIDE}-{min(end * STRIDE, header.height) - 1}")
+        return Symbols(z, y, parameters, header.quality), lost
+
+    def _decode_band(self, band: bytes | None, levels: Tensor, index: int) -> Tensor:
+        name = f"latent band {index + 1}"
+        if band is None or len(band) < _LEVEL_CRC:
+            raise Corrupt(f"{name} is missing or damaged", section=name)
+        if band[:_LEVEL_CRC] != _level_crc(levels):
+            raise DeviceMismatch(
+                f"this machine computes other entropy parameters than the file was written with ({name})",
+                hint="`latens doctor` tests the arithmetic; try --device cpu",
+            )
+        return self.coding.decode_y(band[_LEVEL_CRC:], levels).to(self.device)
+
+    def _quality(self, steps: int) -> Tensor:
+        return torch.tensor([steps / QUALITY_STEPS], device=self.device)
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """bfloat16 transforms where the processor computes it natively; never for what the entropy coder depends on."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            yield
+
+
+def _strip_rows(width: int, multiple: int) -> int:
+    return max(STRIP_PIXELS // width // multiple, 1) * multiple
+
+
+def _level_crc(levels: Tensor) -> bytes:
+    return zlib.crc32(levels.to(torch.uint8).contiguous().cpu().numpy().tobytes()).to_bytes(_LEVEL_CRC, "little")

@@ -1,0 +1,169 @@
+"""The image codec as a system: training, application, evaluation, timing, tables, figures and demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from latens.contract import Artifact, Evaluation, Example, System
+from latens.data.images import Pixels, read_picture, write_image
+from latens.data.samples import photographs
+from latens.data.source import Source
+from latens.errors import UsageError
+from latens.experiments.bench import Case
+from latens.experiments.report import Report
+from latens.inference.page import Block, Figure
+from latens.systems.image_codec import figures, tables
+from latens.systems.image_codec.dataset import CropData
+from latens.systems.image_codec.demo import section
+from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
+from latens.systems.image_codec.format import QUALITY_STEPS
+from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.objective import RateDistortion
+from latens.systems.image_codec.predict import ImageCodec, load
+from latens.systems.image_codec.recipes import RECIPES, CodecTraining
+from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
+from latens.training.objective import Trainable
+
+LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the rest decides which symbols are sent
+BENCH_SIZE = (768, 512)  # width and height in pixels, those of the Kodak photographs
+
+
+def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
+    """The parts of a run. Raises UsageError when no folder of photographs is given."""
+    if not sources:
+        raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
+    model = MeanScaleHyperprior(config.model)
+    if config.objective.rounding == "hard":
+        freeze_encoder(model)
+    objective = RateDistortion(config.objective, config.model.lambdas)
+    return Trainable(model, objective, CropData(sources, config.data, config.run.seed))
+
+
+def freeze_encoder(model: nn.Module) -> None:
+    """Leaves only the decoder and the entropy model to be trained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(LEARN_HARD))
+
+
+def example(folder: Path) -> Example:
+    """Parts of the photographs that come with latens, which are the inputs too."""
+    paths = []
+    for photo in photographs():
+        pixels = read_picture(photo.path).pixels
+        for number, (top, left) in enumerate(((0, 0), (60, 90))):
+            path = folder / f"{photo.name}{number}.png"
+            write_image(path, Image.fromarray(np.ascontiguousarray(pixels[top : top + 192, left : left + 192])))
+            paths.append(path)
+    source = Source("", str(folder))
+    return Example("image", [source], paths, [source], light={"data.crop": "64"})
+
+
+def apply(codec: ImageCodec, path: Path) -> Mapping[str, np.ndarray]:
+    """The file, and the image that is decoded from it."""
+    blob = codec.compress(path, quality=1)
+    return {"file": np.frombuffer(blob, dtype=np.uint8), "decoded": np.asarray(codec.decompress(blob))}
+
+
+def cases(codec: ImageCodec) -> Sequence[Case]:
+    """Compression, decompression and their steps on a photograph; each step works on the results of those before it."""
+    quality = codec.default_quality
+    pixels, coding, steps = bench_photograph(BENCH_SIZE), codec.coding, round(quality * QUALITY_STEPS)
+    blob, latent = codec.compress(pixels, quality=quality), codec.latent(pixels)
+    symbols = codec.quantize(latent, steps)
+    level = symbols.parameters.level
+    coded_y, coded_z = coding.encode_y(symbols.y, level), coding.encode_z(symbols.z)
+    rows, columns = symbols.z.shape[2:]
+    pixels_m = pixels.shape[0] * pixels.shape[1] / 1e6
+    symbols_m = (symbols.y.numel() + symbols.z.numel()) / 1e6
+
+    def encode() -> object:
+        return coding.encode_z(symbols.z), coding.encode_y(symbols.y, level)
+
+    def decode() -> object:
+        return coding.decode_z(coded_z, rows, columns), coding.decode_y(coded_y, level)
+
+    acts: dict[str, tuple[Callable[[], object], float, str]] = {
+        "compress": (lambda: codec.compress(pixels, quality=quality), pixels_m, "Mpx"),
+        "  analysis": (lambda: codec.latent(pixels), pixels_m, "Mpx"),
+        "  hyperprior and rounding": (lambda: codec.quantize(latent, steps), pixels_m, "Mpx"),
+        "    integer hyper-synthesis": (lambda: coding.parameters(symbols.z), pixels_m, "Mpx"),
+        "  entropy encoding": (encode, symbols_m, "Msym"),
+        "decompress": (lambda: codec.decompress(blob), pixels_m, "Mpx"),
+        "  entropy decoding": (decode, symbols_m, "Msym"),
+        "  synthesis": (lambda: codec.reconstruct(symbols, pixels.shape), pixels_m, "Mpx"),
+    }
+    return [Case(name, *rest) for name, rest in acts.items()]
+
+
+def bench_photograph(size: tuple[int, int]) -> Pixels:
+    """The bundled photograph of a cup of coffee at width x height, uint8 (H, W, 3)."""
+    image = Image.fromarray(read_picture(photographs()[0].path).pixels)
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+
+
+# ---------------------------------------------------------------------------------------------------------- artifacts
+
+DRAWN: Mapping[str, Callable[[], bytes]] = MappingProxyType(
+    {"figure5.3.1": figures.two_class_figure, "figure5.3.2": figures.three_class_figure}
+)
+MEASURED: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
+    {
+        "methods": tables.methods,
+        "table5.4.1": tables.temperature,
+        "table5.4.2": tables.interpolation,
+        "table5.4.3": tables.three_classes,
+        "figure5.4.1": figures.overall,
+        "figure5.4.2": figures.rate_early,
+        "figure5.4.3": figures.semi_multi_rate_pruned,
+        "figure5.4.4": figures.qualitative,
+        "figureC.1": figures.interpolation,
+        "figureC.2": figures.rate,
+        "figureC.3": figures.rate_late,
+        "figureC.4": figures.semi_multi_rate,
+    }
+)
+
+
+def drawn(name: str, lab: CodecLab) -> Report:
+    """A figure that needs no model and no images."""
+    figure = Figure(DRAWN[name](), artifact_title(name))
+    return Report(name=name, title=artifact_title(name), about="probabilities of the rounding laws", blocks=[figure])
+
+
+def measured(name: str, lab: CodecLab) -> Report:
+    """A table or figure of refinement runs. Raises UsageError without data, InputError for images below the crop."""
+    study = Study(lab)
+    return study.report(name, artifact_title(name), MEASURED[name](study))
+
+
+def artifact_title(name: str) -> str:
+    """The name in words: table5.4.1 is "Table 5.4.1"."""
+    return name.replace("figure", "Figure ").replace("table", "Table ").replace("methods", "Methods of refinement")
+
+
+ARTIFACTS: Mapping[str, Artifact[ImageCodec, CodecScale]] = MappingProxyType(
+    {name: Artifact(make=partial(drawn, name), scales=SCALES) for name in DRAWN}
+    | {name: Artifact(make=partial(measured, name), scales=SCALES) for name in MEASURED}
+)
+
+
+SYSTEM = System[CodecTraining, ImageCodec](
+    name="image_codec",
+    title="Photographs into small files",
+    recipes=RECIPES,
+    example=example,
+    build=build,
+    load=load,
+    apply=apply,
+    evaluation=Evaluation(options=CodecEvaluation(), run=evaluate, quick=CodecEvaluation(qualities=(1.0, 2.0))),
+    cases=cases,
+    artifacts=ARTIFACTS,
+    demo=section,
+)

@@ -1,0 +1,160 @@
+"""The record of this system, and the short functions of its own that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+
+from latens.contract import Evaluation, Example, System
+from latens.data.images import read_picture
+from latens.data.samples import photographs
+from latens.data.source import Source
+from latens.errors import UsageError
+from latens.experiments.bench import Case
+from latens.systems.parts.baseline_objectives import BiGanObjective, MaskedObjective, SupervisedObjective
+from latens.systems.parts.baselines import Adversarial, build_model
+from latens.systems.parts.config import (
+    BetaVAELoss,
+    BiGANLoss,
+    LossConfig,
+    MaskedLoss,
+    PatchVAELoss,
+    SupervisedConfig,
+)
+from latens.systems.parts.dataset import ImageData
+from latens.systems.parts.evaluate import PartsEvaluation, evaluate
+from latens.systems.parts.figures import FIGURES, section
+from latens.systems.parts.model import VAE, BetaVAE, PatchVAE
+from latens.systems.parts.objective import Elbo
+from latens.systems.parts.predict import Parts, load
+from latens.systems.parts.recipes import RECIPES, PartsTraining
+from latens.systems.parts.tables import TABLES
+from latens.systems.parts.two_views import TwoViews
+from latens.training.objective import Objective, Trainable
+
+EXAMPLE_IMAGES, EXAMPLE_SIZE = 24, (40, 32)  # width and height
+BENCH_BATCH = 128  # random images in a training step
+
+
+def build(config: PartsTraining, sources: Sequence[Source]) -> Trainable:
+    """Raises UsageError without data, where labels are missing, and where several processes cannot train the losses."""
+    if not sources:
+        hint = "give folders of images, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"
+        raise UsageError("parts are learned from images", where="--data", hint=hint)
+    _check_processes(config.objective)
+    data = ImageData(sources, config.data, config.model.size, config.run.seed)
+    sizes = config.model
+    if isinstance(sizes, SupervisedConfig):
+        sizes = replace(sizes, classes=_classes(sizes.classes, data, sources))
+    model = build_model(sizes)
+    if isinstance(model, PatchVAE | BetaVAE):
+        assert isinstance(config.objective, PatchVAELoss | BetaVAELoss)  # a validator of PartsTraining
+        return Trainable(_for_training(model, config.objective), Elbo(config.objective), data)
+    return Trainable(model, _baseline_objective(config.objective), data)
+
+
+def _classes(wanted: int, data: ImageData, sources: Sequence[Source]) -> int:
+    found = len(data.classes)
+    if found < 2:
+        hint = "give one folder of images for every class"
+        raise UsageError("supervised training needs labels", where=", ".join(map(str, sources)), hint=hint)
+    if wanted not in (0, found):
+        raise UsageError(f"the data have {found} classes", where=f"--set model.classes={wanted}", hint="leave it out")
+    return found
+
+
+def _baseline_objective(loss: LossConfig) -> Objective:
+    if isinstance(loss, BiGANLoss):
+        return BiGanObjective(loss)
+    return MaskedObjective(loss) if isinstance(loss, MaskedLoss) else SupervisedObjective()
+
+
+def _for_training(model: VAE, loss: PatchVAELoss | BetaVAELoss) -> torch.nn.Module:
+    """The model with what only its losses need."""
+    if loss.contrastive_weight:
+        return TwoViews(model)
+    return Adversarial(model) if loss.adversarial else model
+
+
+def _check_processes(loss: LossConfig) -> None:
+    """Losses that run parts of a model outside its forward pass do not work with several processes."""
+    alone = isinstance(loss, BiGANLoss)
+    if isinstance(loss, PatchVAELoss | BetaVAELoss):
+        alone = bool(loss.adversarial or loss.contrastive_weight or getattr(loss, "iic_weight", 0.0))
+    if alone and torch.distributed.is_available() and torch.distributed.is_initialized():
+        if torch.distributed.get_world_size() > 1:
+            hint = "start it without torchrun or accelerate launch"
+            raise UsageError("these losses are trained by one process", where="--set objective", hint=hint)
+
+
+def example(folder: Path, seed: int = 0) -> Example:
+    """Blurred random images of two classes, of warm and of cold colors: what 40 steps of `tiny` can learn from 24 images."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number in range(EXAMPLE_IMAGES):
+        kind, tint = ("warm", (1.0, 0.7, 0.4)) if number % 2 else ("cold", (0.4, 0.7, 1.0))
+        noise = Image.fromarray(rng.integers(0, 256, (*EXAMPLE_SIZE[::-1], 3), dtype=np.uint8))
+        blurred = ImageOps.autocontrast(noise.filter(ImageFilter.GaussianBlur(2)))
+        path = folder / kind / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(np.asarray(blurred) * np.array(tint)).astype(np.uint8)).save(path)
+        paths.append(path)
+    sources = [Source("", str(folder))]
+    return Example(kind="image", sources=sources, inputs=paths[:2], test_sources=sources)
+
+
+def apply(parts: Parts, path: Path) -> Mapping[str, np.ndarray]:
+    """Code and reconstruction of one image; features for a model without parts."""
+    if not isinstance(parts.model, PatchVAE):
+        return {"features": parts.embed(path)}
+    (code,) = parts.encode(path)
+    return {"occurrence": code.occurrence, "appearance": code.appearance, "decoded": np.asarray(parts.decode(code))}
+
+
+def cases(parts: Parts) -> list[Case]:
+    """A training step, and what a user waits for."""
+    pixels = read_picture(photographs()[0].path).pixels
+    timed = [Case("embed a photograph", lambda: parts.embed(pixels))]
+    if isinstance(parts.model, PatchVAE):
+        (code,) = parts.encode(pixels)
+        timed += [Case("encode a photograph", lambda: parts.encode(pixels)), Case("decode a code", lambda: parts.decode(code))]
+    if isinstance(parts.model, PatchVAE | BetaVAE):
+        timed.append(Case("training step", training_step(parts), BENCH_BATCH))
+    return timed
+
+
+def training_step(parts: Parts) -> Callable[[], None]:
+    """One whole update, float32 and channels last, of a fresh model of the same sizes on random images."""
+    model = build_model(parts.config).to(parts.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    objective = Elbo(PatchVAELoss() if isinstance(model, PatchVAE) else BetaVAELoss())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    shape = (BENCH_BATCH, 3, parts.config.size, parts.config.size)
+    image = torch.rand(shape, device=parts.device).contiguous(memory_format=torch.channels_last)
+
+    def act() -> None:
+        for step in objective(model, {"image": image}, 0):
+            optimizer.zero_grad(set_to_none=True)
+            step.loss.backward()
+            optimizer.step()
+
+    return act
+
+
+SYSTEM = System[PartsTraining, Parts](
+    name="parts",
+    title="Parts that repeat in images, found without labels",
+    recipes=RECIPES,
+    example=example,
+    build=build,
+    load=load,
+    apply=apply,
+    evaluation=Evaluation(options=PartsEvaluation(), run=evaluate),
+    cases=cases,
+    artifacts={**TABLES, **FIGURES},
+    demo=section,
+)

@@ -1,0 +1,185 @@
+"""Models trained from several seeds on one data set and probed, in the runs and the journal of a `Lab`, which tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+
+from latens.data.labeled import open_labeled
+from latens.data.source import Source
+from latens.data.squares import Squares, readable
+from latens.experiments.lab import Lab, digest
+from latens.experiments.probes import (
+    Probe,
+    ProbeConfig,
+    ProbeResult,
+    Splits,
+    cache_key,
+    check_labels,
+    run_probe,
+    split_sets,
+)
+from latens.inference.device import choose_device
+from latens.settings import Count, Natural, settings
+from latens.systems.parts.baselines import build_model
+from latens.systems.parts.config import PatchVAELoss
+from latens.systems.parts.evaluate import warn_left_out
+from latens.systems.parts.predict import Parts
+from latens.systems.parts.recipes import RECIPES, PartsTraining, Row, Variant
+
+VALIDATIONS = 2  # fewest of a shortened run; the best weights are kept
+
+
+@settings
+class TableScale:
+    """Size of the experiments of a table."""
+
+    recipe: Literal["tiny", "cpu", "small", "gpu", "paper"] = "small"  # of training; the rows change it
+    steps: Natural = 0  # of training; 0: as in the recipe
+    size: Natural = 0  # side of the images; 0: as in the recipe
+    images: Natural = 0  # training images, chosen by name; 0: all
+    epochs: Count = 15  # of the fine-tuning probes
+    seeds: Count = 3  # models per row
+
+
+@settings
+class Table1Scale(TableScale):
+    """Of Table 1, which can be made row by row and probe by probe: results that are missing are shown as "-"."""
+
+    rows: tuple[Row, ...] = ()  # rows to train and probe; empty: all
+    probes: tuple[Probe, ...] = ()  # probes to run; empty: all
+
+
+Table2Row = Literal["beta-VAE", "PatchVAE", "beta-VAE + L_w", "PatchVAE + L_w", "supervised"]
+
+
+@settings
+class Table2Scale(TableScale):
+    """Of Table 2."""
+
+    rows: tuple[Table2Row, ...] = ()  # rows to train and probe; empty: all
+
+
+@settings
+class Table7Scale(TableScale):
+    """Of Table 7."""
+
+    features: str | None = None  # model whose encoder is the space of the FID
+
+
+@settings
+class DiscoveryScale(TableScale):
+    """Of part IoU."""
+
+    scenes: Count = 4000  # simulated for training
+
+
+S = TypeVar("S", bound=TableScale)
+
+
+def scales_of(cls: type[S]) -> Mapping[str, S]:
+    """The scales of a table by recipe name."""
+    tiny = cls(recipe="tiny", steps=4, images=48, epochs=1, seeds=1)
+    return MappingProxyType({"tiny": tiny, "cpu": cls(), "paper": cls(recipe="paper", epochs=90)})
+
+
+class Score(NamedTuple):
+    """Accuracies of one probe over seeds, in percent; empty where none has been measured."""
+
+    top1: list[float]
+    top5: list[float]
+
+
+class Trials:
+    """Models trained from several seeds on one data set, and their probes. Raises InputError for unusable data."""
+
+    def __init__(self, lab: Lab[Parts, Any], source: Source) -> None:
+        self.lab, self.source = lab, source
+        self.scale: TableScale = lab.scale
+        self.base = RECIPES[self.scale.recipe]()
+        self.schedule = ProbeConfig(epochs=self.scale.epochs)
+        self.train, self.test = open_labeled(source, "train"), open_labeled(source, "test")
+        self.identity = self.train.fingerprint(), self.test.fingerprint()
+        self.rows: list[dict[str, Any]] = []  # single measurements, for the report
+        self.left_out: dict[str, None] = {}
+        self._splits: dict[int, Splits] = {}
+
+    @property
+    def size(self) -> int:
+        """Side of the images."""
+        return self.scale.size or self.base.model.size
+
+    def config(self, variant: Variant, seed: int) -> PartsTraining:
+        """The training configuration of a row. A run of other length than the recipe's ends at the same temperature."""
+        base, scale = self.base, self.scale
+        run, optim, objective = replace(base.run, seed=seed), base.optim, base.objective
+        if scale.steps:
+            validate_every = max(1, min(run.validate_every, scale.steps // VALIDATIONS))
+            run = replace(run, steps=scale.steps, validate_every=validate_every)
+            optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
+            # No rate of the compound schedule ends at the same temperature.
+            if isinstance(objective, PatchVAELoss) and not objective.annealing.compound:
+                rate = objective.annealing.rate * base.run.steps / scale.steps
+                objective = replace(objective, annealing=replace(objective.annealing, rate=rate))
+        data = replace(base.data, limit=scale.images or base.data.limit)
+        model = replace(base.model, size=self.size)
+        return variant(replace(base, model=model, data=data, objective=objective, optim=optim, run=run))
+
+    def model(self, variant: Variant, seed: int) -> Parts:
+        """The trained model; from its run where that has finished."""
+        config = self.config(variant, seed)
+        if not config.run.steps:
+            torch.manual_seed(seed)
+            device = choose_device(self.lab.device, None)
+            return Parts(build_model(config.model), name="untrained", sha256=digest({"config": config}), device=device)
+        name = f"{config.model.kind}-seed{seed}"
+        return self.lab.open_model(self.lab.trained(config, name=name, sources=[self.source], identity=self.identity[:1]))
+
+    def probe(self, variant: Variant, seed: int, probe: Probe) -> ProbeResult:
+        """The result of a probe; from the journal where it has been measured."""
+        return ProbeResult(*self.lab.once(self._key(variant, seed, probe), lambda: self._measure(variant, seed, probe)))
+
+    def score(self, row: str, variant: Variant, probe: Probe) -> Score:
+        """The results of a probe that have been measured."""
+        found = [self.lab.recorded(self._key(variant, seed, probe)) for seed in range(self.scale.seeds)]
+        results = {seed: ProbeResult(*record[0]) for seed, record in enumerate(found) if record is not None}
+        self.rows += [{"model": row, "seed": seed, **result._asdict()} for seed, result in results.items()]
+        return Score([result.test for result in results.values()], [result.top5 for result in results.values()])
+
+    def complete(self, variants: Iterable[Variant], probes: Sequence[Probe] = ()) -> None:
+        """Trains and probes what is missing, seed by seed; without probes it only trains."""
+        every = [(variant, seed) for seed in range(self.scale.seeds) for variant in variants]
+        if probes:
+            check_labels(self.train, self.test)
+            self.lab.complete(partial(self.probe, *one, probe) for one in every for probe in probes)
+        else:
+            self.lab.complete(partial(self.model, *one) for one in every)
+
+    def squares(self, size: int) -> Squares:
+        """The readable test images."""
+        found = readable(self.test, size)
+        self._leave_out(found.left_out)
+        return found.squares
+
+    def _measure(self, variant: Variant, seed: int, probe: Probe) -> list[Any]:
+        parts = self.model(variant, seed)
+        size = parts.config.size
+        if size not in self._splits:
+            train = self.train.first_few(self.scale.images) if self.scale.images else self.train
+            self._splits[size] = split_sets(train, self.test, size, self.schedule.validation_share)
+            self._leave_out(self._splits[size].left_out)
+        return list(run_probe(probe, parts.model.encoder, self._splits[size], self.schedule, seed=seed))
+
+    def _key(self, variant: Variant, seed: int, probe: Probe) -> dict[str, Any]:
+        config, schedule = self.config(variant, seed), cache_key(probe, self.schedule)
+        return {"config": config, "images": list(self.identity), "probe": probe, "schedule": schedule}
+
+    def _leave_out(self, lines: Iterable[str]) -> None:
+        fresh = [line for line in lines if line not in self.left_out]
+        warn_left_out(fresh)
+        self.left_out |= dict.fromkeys(fresh)

@@ -1,0 +1,114 @@
+"""Regions for encoders that take them: block rectangles with quantizer offsets, attached by FFmpeg's filter `addroi`."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from latens.data.clips.color import color_of, tag
+from latens.data.regions.masks import Weights
+from latens.shapes import Int
+
+BLOCK = 16  # pixels; the macroblock of H.264
+LEVELS = 4  # steps of a soft mask
+MOST_RECTANGLES = 160  # per frame; more and blocks of twice the side are used
+KEPT_GRAPHS = 4  # built filter graphs: regions often stand still
+
+
+class Rectangle(NamedTuple):
+    """Blocks of one level, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    level: int  # 1 to LEVELS: weight of the region
+
+
+def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]:
+    """The level of every block, 0 to LEVELS: that of its heaviest pixel, rounded up."""
+    height, width = weights.shape
+    if height % block or width % block:
+        weights = np.pad(weights, ((0, -height % block), (0, -width % block)))
+    rows = weights.reshape(-1, block, weights.shape[1]).max(axis=1)
+    heaviest = rows.reshape(len(rows), -1, block).max(axis=2)
+    levels: np.ndarray = (heaviest.astype(np.int32) * LEVELS + 254) // 255
+    return levels
+
+
+def rectangles(weights: Weights) -> tuple[Rectangle, ...]:
+    """Rectangles that cover every block with some region once: runs of a row, joined with equal ones of the rows below."""
+    block = BLOCK
+    while True:
+        found = _rectangles(block_levels(weights, block), block)
+        if len(found) <= MOST_RECTANGLES:
+            return tuple(found)
+        block *= 2
+
+
+def _rectangles(levels: Int[np.ndarray, "h w"], block: int) -> list[Rectangle]:
+    open_runs: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # (start, end, level) -> first row
+    done: list[Rectangle] = []
+    for row in range(len(levels) + 1):
+        runs = _runs(levels[row]) if row < len(levels) else []
+        for run in [run for run in open_runs if run not in runs]:
+            top = open_runs.pop(run)
+            start, end, level = run
+            done.append(Rectangle(start * block, top * block, (end - start) * block, (row - top) * block, level))
+        for run in runs:
+            open_runs.setdefault(run, row)
+    return done
+
+
+def _runs(row: Int[np.ndarray, "w"]) -> list[tuple[int, int, int]]:
+    """(start, end, level) of the runs of one level other than 0."""
+    edges = np.flatnonzero(np.diff(row, prepend=-1, append=-1))
+    return [(int(a), int(b), int(row[a])) for a, b in itertools.pairwise(edges) if row[a]]
+
+
+class RegionSideData:
+    """Attaches regions to frames. Offsets are in shares of the quantizer range, -1 to 1; negative is finer."""
+
+    def __init__(self, inside: float, outside: float) -> None:
+        self.inside, self.outside = inside, outside
+        self._last: tuple[Weights, tuple[Rectangle, ...]] | None = None
+        self._graphs: OrderedDict[tuple[Rectangle, ...], tuple[Any, Any, Any]] = OrderedDict()
+
+    def __call__(self, frame: Any, weights: Weights) -> Any:
+        """The frame with its regions; pixels and tags stay."""
+        if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
+            self._last = weights, rectangles(weights)
+        _, source, sink = self._graph(frame, self._last[1])
+        color = color_of(frame)
+        source.push(frame)
+        return tag(sink.pull(), color)
+
+    def _graph(self, frame: Any, found: tuple[Rectangle, ...]) -> tuple[Any, Any, Any]:
+        if found in self._graphs:
+            self._graphs.move_to_end(found)
+            return self._graphs[found]
+        import av.filter
+
+        graph = av.filter.Graph()
+        last = source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        )
+        for x, y, width, height, level in (*found, Rectangle(0, 0, frame.width, frame.height, 0)):  # the first one wins
+            width, height = min(width, frame.width - x), min(height, frame.height - y)
+            offset = self.outside + (self.inside - self.outside) * level / LEVELS
+            if width <= 0 or height <= 0:  # a block that lies wholly in the padding
+                continue
+            node = graph.add("addroi", f"x={x}:y={y}:w={width}:h={height}:qoffset={Fraction(offset).limit_denominator(1000)}")
+            last.link_to(node)
+            last = node
+        sink = graph.add("buffersink")
+        last.link_to(sink)
+        graph.configure()
+        self._graphs[found] = graph, source, sink
+        if len(self._graphs) > KEPT_GRAPHS:
+            self._graphs.popitem(last=False)
+        return self._graphs[found]

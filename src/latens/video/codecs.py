@@ -1,0 +1,59 @@
+"""Ordinary encoders as the product uses them: quality to rate factor, strength to regions, options of FFmpeg."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+CodecName = Literal["h264", "h265", "av1"]
+BEST_QUALITY = 8.0
+
+
+class Codec(NamedTuple):
+    """One encoder. Rate factors (CRF) fall linearly with quality from 1 to 8.
+
+    `outside` is the quantizer offset of the background at full strength, in shares of the quantizer range; 0 for encoders that
+    ignore regions. `sigma` is that of the low-pass of the background at full strength, in pixels at a height of
+    480; 0 for none.
+    """
+
+    library: str
+    coarsest: float  # rate factor of quality 1
+    finest: float  # of quality 8
+    limits: tuple[float, float]  # least and largest rate factor of the encoder that is used
+    step: float  # rate factors are multiples of it
+    halving: float  # rise of the rate factor that halves the bits, roughly
+    outside: float
+    sigma: float
+    options: Mapping[str, str]
+
+    def rate_factor(self, quality: float) -> float:
+        """The rate factor of a quality from 1 (small) to 8 (fine)."""
+        share = (quality - 1) / (BEST_QUALITY - 1)
+        return self.rounded(self.coarsest + share * (self.finest - self.coarsest))
+
+    def rounded(self, rate_factor: float) -> float:
+        return round(rate_factor / self.step) * self.step
+
+    def encoder_options(self, rate_factor: float, extra: Mapping[str, str], threads: int) -> dict[str, str]:
+        """Options of FFmpeg; `extra` ones win."""
+        options = dict(self.options)
+        if self.library == "libsvtav1":  # takes quarters by its own options only
+            options["svtav1-params"] = f"crf={rate_factor:g}:lp={threads}" if threads else f"crf={rate_factor:g}"
+        else:
+            options["crf"] = f"{rate_factor:g}"
+        if self.library == "libx265" and threads:
+            options["x265-params"] += f":pools={threads}"
+        return options | dict(extra)
+
+
+_X265 = MappingProxyType({"preset": "fast", "x265-params": "log-level=none"})
+# The offsets are measured in docs/notes/video.md. Adaptive quantization stays on: without it the encoders ignore regions.
+CODECS: Mapping[CodecName, Codec] = MappingProxyType(
+    {
+        "h264": Codec("libx264", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.6, 0.0, {"preset": "medium"}),
+        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.4, 1.4, _X265),
+        "av1": Codec("libsvtav1", 58.0, 23.0, (8.0, 63.0), 0.25, 9.0, 0.0, 6.0, {"preset": "9"}),
+    }
+)

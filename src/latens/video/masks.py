@@ -1,0 +1,82 @@
+"""Masks from arrays, written to files, cached between passes."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latens.data.clips.reader import Clip, ClipFrame
+from latens.data.files import write_atomic
+from latens.data.images import png_bytes
+from latens.data.regions.masks import MaskReader, Weights
+from latens.data.regions.pairing import Notes, Regions
+from latens.errors import InputError, OutputExists
+
+
+class GivenMasks(Notes):
+    """Masks as an array: (T, H, W), one for every frame, or (H, W) for all; bool, or uint8 weights from 0 to 255."""
+
+    def __init__(self, masks: np.ndarray[Any, Any], clip: Clip) -> None:
+        if masks.ndim not in (2, 3) or masks.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
+            what = f"masks of shape {masks.shape} and type {masks.dtype}"
+            raise InputError(what, hint="give (T, H, W) or (H, W), bool or uint8")
+        if masks.ndim == 3 and clip.info.frames and clip.info.frames != len(masks):
+            raise InputError(f"{len(masks)} masks for {clip.info.frames} frames", where=str(clip.path))
+        if not masks.any():
+            raise InputError("the masks are empty in every frame")
+        super().__init__("masks")
+        self.masks = masks
+        self._reader = MaskReader((clip.info.height, clip.info.width), None, self.note)
+
+    def of(self, frame: ClipFrame) -> Weights:
+        if self.masks.ndim == 3 and frame.number >= len(self.masks):
+            raise InputError(f"there are {len(self.masks)} masks, and the clip has more frames")
+        mask = self.masks if self.masks.ndim == 2 else self.masks[frame.number]
+        weights = mask.view(np.uint8) * np.uint8(255) if mask.dtype == np.bool_ else mask
+        return self._reader.fit(weights, "masks")
+
+
+class MaskFiles:
+    """A folder of masks as PNG files. Raises OutputExists where it holds something and nothing may be overwritten."""
+
+    def __init__(self, folder: Path, *, force: bool) -> None:
+        if not force and folder.is_dir() and any(folder.iterdir()):
+            raise OutputExists("this folder holds files already", where=str(folder), hint="name another one, or add --force")
+        self.folder = folder
+
+    def write(self, weights: Weights, name: str) -> None:
+        write_atomic(self.folder / f"{name}.png", png_bytes(weights))
+
+
+class Recorded:
+    """The masks of a first pass, packed in memory (about a kilobyte each), so that tracking runs once."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lost_at: float | None = None
+        self.complete = False
+        self._packed: dict[int, bytes] = {}
+        self._inner: Regions | None = None
+
+    def around(self, regions: Regions) -> Regions:
+        """Records what `regions` give."""
+        self._inner, self._packed = regions, {}
+        return self
+
+    def of(self, frame: ClipFrame) -> Weights:
+        if self.complete:
+            flat = np.frombuffer(zlib.decompress(self._packed[frame.number]), dtype=np.uint8)
+            return flat.reshape(frame.image.height, frame.image.width)
+        assert self._inner is not None
+        weights = self._inner.of(frame)
+        self._packed[frame.number] = zlib.compress(weights.tobytes(), 1)
+        return weights
+
+    def finish(self, frames: int) -> None:
+        if self._inner is not None and not self.complete:
+            self._inner.finish(frames)
+            self.notes, self.lost_at = self._inner.notes, self._inner.lost_at
+        self.complete = True

@@ -1,0 +1,191 @@
+"""Probes: what is frozen stays frozen, selection is on validation, and each finds what is there."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from latens.data.labeled import LabeledImages, Split, open_labeled
+from latens.data.source import Source
+from latens.data.squares import Squares
+from latens.errors import InputError, UsageError
+from latens.experiments import probes
+from latens.experiments.probes import (
+    FROZEN,
+    PROBES,
+    Probe,
+    ProbeConfig,
+    Splits,
+    cache_key,
+    embed,
+    linear,
+    nearest,
+    partly_frozen,
+    run_probe,
+    split_sets,
+    top_k_correct,
+)
+from latens.nn.stages import StagedEncoder
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def small_encoder() -> StagedEncoder:
+    """Three stages of one, two and two convolutions; 8 pixels per cell."""
+    stages = [conv(3, 8, 2), nn.Sequential(conv(8, 16, 2), conv(16, 16)), nn.Sequential(conv(16, 32, 2), conv(32, 32))]
+    return StagedEncoder(stages, 32, 8)
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of small images, bright and dark."""
+    folder = tmp_path_factory.mktemp("labeled")
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        low, high = (20, 90) if i % 2 else (140, 240)
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(low, high, (16, 16, 3), dtype=np.uint8)).save(folder / "ab"[i % 2] / f"{i}.png")
+    return folder
+
+
+def open_set(folder: Path, split: Split = "train") -> LabeledImages:
+    return open_labeled(Source("", str(folder)), split)
+
+
+QUICK = ProbeConfig(epochs=2, batch=8, validation_share=0.3)
+
+
+@pytest.fixture(scope="module")
+def splits(labeled: Path) -> Splits:
+    return split_sets(open_set(labeled), open_set(labeled, "test"), 16, QUICK.validation_share)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_every_probe_leaves_the_encoder_as_it_is_and_can_be_repeated(name: Probe, splits: Splits) -> None:
+    torch.manual_seed(0)
+    encoder = small_encoder()
+    before = copy.deepcopy(encoder.state_dict())
+    found = run_probe(name, encoder, splits, QUICK, seed=1)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+    assert found == run_probe(name, encoder, splits, QUICK, seed=1)
+    assert found.probe == name
+    assert 0 <= found.test <= found.top5 == 100  # of two classes the label is always among the first five
+
+
+@pytest.mark.parametrize(("name", "convolutions"), [("conv1", 4), ("conv1-3", 2), ("conv1-5", 0)])
+def test_what_is_trained_is_what_the_paper_trains(name: Probe, convolutions: int) -> None:
+    """Of five convolutions; normalization layers, statistics included, never change."""
+    torch.manual_seed(0)
+    encoder = small_encoder().train()
+    copied = partly_frozen(encoder, FROZEN[name])
+    trained = [p for p in copied.parameters() if p.requires_grad]
+    assert len(trained) == convolutions
+    copied(torch.rand(4, 3, 32, 32)).square().mean().backward() if trained else copied(torch.rand(4, 3, 32, 32))
+    for parameter in trained:
+        parameter.data -= parameter.grad  # type: ignore[operator]
+    before = encoder.state_dict()
+    moved = [key for key, value in copied.state_dict().items() if not torch.equal(value, before[key])]
+    assert len(moved) == convolutions
+    assert all(copied.get_parameter(key).dim() == 4 for key in moved)
+    assert encoder.training
+
+
+def test_caching_changes_nothing_but_time(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder = small_encoder()
+    kept = run_probe("conv1-5", encoder, splits, QUICK)
+    monkeypatch.setattr(probes, "CACHE_BYTES", 0)
+    anew = run_probe("conv1-5", encoder, splits, QUICK)
+    assert kept.test == pytest.approx(anew.test, abs=20)  # half precision may turn one of these few pictures
+    assert kept.chosen.startswith("epoch")
+
+
+def test_validation_and_test_are_apart_from_training(splits: Splits) -> None:
+    keys = [set(split.squares.found.keys) for split in splits.all]
+    assert not keys[0] & keys[1]
+    assert not (keys[0] | keys[1]) & keys[2]
+    assert all(keys)
+
+
+def test_linear_and_nearest_solve_what_is_separable() -> None:
+    torch.manual_seed(0)
+    labels = [torch.arange(n) % 3 for n in (60, 30, 30)]
+    sets = [nn.functional.one_hot(y, 5).float() * 4 + 0.3 * torch.randn(len(y), 5) for y in labels]
+    assert linear(sets, labels, 3)[1:3] == (100, 100)
+    assert nearest(sets, labels, 3)[1:3] == (100, 100)
+    wrong = [sets[0], sets[1], sets[2].roll(1, 0)]  # test features of other pictures
+    assert linear(wrong, labels, 3).test == 0
+
+
+def test_linear_and_nearest_choose_on_validation() -> None:
+    """Other labels of the test pictures change no choice; where validation repeats the training pictures, overfitting wins."""
+    torch.manual_seed(0)
+    labels = [torch.arange(n) % 2 for n in (60, 40, 40)]
+    sets = [nn.functional.one_hot(y, 40).float() * 5 + torch.randn(len(y), 40) for y in labels]
+    noisy = labels[0].clone()
+    noisy[::3] = 1 - noisy[::3]  # a single neighbour is often wrong
+    for probe in (linear, nearest):
+        kept = probe(sets, [noisy, *labels[1:]], 2)
+        turned = probe(sets, [noisy, labels[1], 1 - labels[2]], 2)
+        assert (turned.chosen, turned.validation) == (kept.chosen, kept.validation)
+        assert turned.test == pytest.approx(100 - kept.test)
+        repeated = probe([sets[0], sets[0], sets[2]], [noisy, noisy, labels[2]], 2)
+        assert (repeated.chosen, repeated.validation) == ({linear: "penalty 0.001", nearest: "1 neighbors"}[probe], 100)
+        assert repeated.chosen != kept.chosen
+
+
+def test_fine_tuning_keeps_the_epoch_that_is_best_on_validation(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {1: iter([30.0, 90.0, 60.0]), 2: iter([50.0, 75.0])}
+    asked: list[int] = []
+
+    def accuracy(logits: object, which: int, *rest: object) -> float:
+        asked.append(which)
+        return next(scores[which])
+
+    monkeypatch.setattr(probes, "_accuracy", accuracy)
+    torch.manual_seed(0)
+    found = run_probe("conv1-5", small_encoder(), splits, replace(QUICK, epochs=3))
+    assert (found.chosen, found.validation, found.test, found.top5) == ("epoch 2", 90.0, 50.0, 75.0)
+    assert asked == [1, 1, 1, 2, 2]  # the test split is looked at once, at the end
+
+
+def test_top_k_correct_counts_the_first_few() -> None:
+    scores = torch.tensor([[0.1, 0.5, 0.4], [0.9, 0.0, 0.1]])
+    assert [top_k_correct(scores, torch.tensor([2, 1]), k) for k in (1, 2, 3)] == [0, 1, 2]
+
+
+def test_features_are_pooled_to_at_most_so_many_cells(labeled: Path) -> None:
+    squares = Squares(open_set(labeled), 48)
+    encoder = small_encoder().eval()
+    assert embed(encoder, squares, 4).shape == (len(squares), 32 * 16)
+    assert embed(encoder, squares, 8).shape == (len(squares), 32 * 36)
+
+
+def test_bad_requests_are_refused(labeled: Path, splits: Splits) -> None:
+    plain = open_set(labeled / "a")
+    with pytest.raises(InputError, match="labeled"):
+        split_sets(plain, plain, 16, 0.1)
+    with pytest.raises(UsageError, match="epochs"):
+        replace(QUICK, epochs=0)
+    assert set(FROZEN) < set(PROBES)
+
+
+def test_settings_that_decide_a_result() -> None:
+    assert cache_key("conv1", QUICK) != cache_key("conv1", replace(QUICK, precision="no"))
+    assert cache_key("knn", QUICK) == cache_key("knn", replace(QUICK, epochs=7))
+
+
+def test_a_class_without_a_training_image_is_never_predicted() -> None:
+    torch.manual_seed(0)
+    labels = [torch.arange(20) % 2, torch.arange(20) % 2, torch.full((20,), 2)]
+    sets = [torch.randn(20, 4) + 3 * torch.arange(20)[:, None] % 2 for _ in range(3)]
+    assert linear(sets, labels, 3).test == 0

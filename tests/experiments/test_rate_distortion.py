@@ -1,0 +1,79 @@
+"""Rows of codecs whose curves are known: BD-rates, means, check of sizes, journal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from latens.experiments.rate_distortion import OURS, RateDistortionResults, Row, RowLog
+
+SETTINGS = (1.0, 2.0, 3.0, 4.0)
+
+
+def row(codec: str, setting: float, *, factor: float = 1.0, name: str = "a", estimated: float | None = None) -> Row:
+    """A codec of 10,000 pixels that gains 6 dB for twice the rate; `factor` is on its rate."""
+    size = round(1000 * 2**setting * factor)
+    bpp = 8 * size / 10_000
+    return Row(name, f"digest of {name}", codec, "1", setting, size, bpp, 24 + 6 * setting, None, 0.2, 0.1, estimated)
+
+
+def results(rows: list[Row], **changes: str) -> RateDistortionResults:
+    return RateDistortionResults("model", "ab" * 32, tuple(rows), {"other": "version 2"}, **changes)  # type: ignore[arg-type]
+
+
+def test_a_codec_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent() -> None:
+    found = results([row(OURS, s, factor=0.9) for s in SETTINGS] + [row("other", s) for s in SETTINGS])
+    delta = found.bd_rates("psnr")["other"]
+    assert delta is not None
+    assert delta.percent == pytest.approx(-10, abs=0.05)
+    assert (delta.lowest, delta.highest) == (30, 48)
+    assert "-10.0 %" in found.bd_table().text()
+    assert found.bd_rates("ms_ssim") == {"other": None}
+
+
+def test_curves_without_common_quality_have_no_bd_rate() -> None:
+    found = results([row(OURS, 1.0), row("other", 3.0)])
+    assert found.bd_rates("psnr") == {"other": None}
+    assert "no overlap" in found.bd_table().text()
+
+
+def test_means_are_over_inputs_at_each_setting() -> None:
+    found = results([row(OURS, 2.0, name="a"), row(OURS, 2.0, name="b", factor=3.0)])
+    (mean,) = found.means(OURS)
+    assert (found.names, mean.setting, mean.bpp, mean.psnr) == (("a", "b"), 2.0, pytest.approx(6.4), 36)
+
+
+def test_clips_are_called_clips_and_need_no_code_length() -> None:
+    found = results([row(OURS, s) for s in SETTINGS], noun="clip")
+    assert (found.size_check(), found.size_line()) == (None, "")
+    report = found.report("Video")
+    assert "1 clip" in report.about
+    assert report.parts[0].heading == "Clip by clip"
+    assert report.facts["clips"] == ["a"]
+    assert report.facts["size_check"] is None
+    assert all("seconds" not in name for mean in report.facts["means"] for name in mean)
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("excess", "within"), [(0, 1), (239, 1), (-239, 1), (241, 0), (-241, 0)])
+def test_files_may_differ_from_their_code_length_by_a_hundredth_and_200_bytes(excess: int, within: int) -> None:
+    size = 4000 + excess
+    found = results([row(OURS, 1.0)._replace(bytes=size, estimated_bytes=4000.0)])
+    check = found.size_check()
+    assert check is not None
+    assert (check.files, check.within, check.difference) == (1, within, excess)
+    assert f"{within} of 1 files" in found.size_line()
+
+
+def test_the_log_finds_rows_again_and_passes_over_those_of_other_versions(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    RowLog(path).add([row(OURS, 1.0), row(OURS, 2.0)])
+    with path.open("a") as stream:
+        stream.write('{"picture": "a", "digest": "x"}\n{"cut": ')
+    log = RowLog(path)
+    assert log.find("digest of a", OURS, "1", (1.0, 2.0, 3.0)) == {1.0: row(OURS, 1.0), 2.0: row(OURS, 2.0)}
+    assert log.find("digest of a", OURS, "2", (1.0,)) == {}
+    log.add([row(OURS, 3.0)])
+    assert set(RowLog(path).find("digest of a", OURS, "1", (1.0, 3.0))) == {1.0, 3.0}

@@ -1,0 +1,80 @@
+"""Settings of the amodal system: refused values, rules between fields, old configurations, meanings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from latens.legacy import upgrade_run
+from latens.settings import SettingsError, decode_like, override, to_dict
+from latens.settings_help import meanings
+from latens.systems.amodal import config, evaluate, experiments
+from latens.systems.amodal.recipes import RECIPES, cpu, cpu_fcn
+
+CLASSES = [
+    *(cls for cls in vars(config).values() if isinstance(cls, type) and cls.__module__ == config.__name__),
+    evaluate.AmodalEvaluation,
+    experiments.AmodalScale,
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("model.detector.nms", "7", "less than or equal to 1"),
+        ("model.head.mask", "vqq", "'vq' or 'fcn'"),
+        ("model.backbone.kind", "resnet-50", "'slim' or 'resnet50'"),
+        ("data.batch", "0", "greater than or equal to 1"),
+        ("data.turns", "true", "no setting 'data.turns'"),
+        ("model.size", "100", "multiple of 32"),
+        ("model.size", "32", "greater than or equal to 64"),
+        ("model.code.size", "7", "power of two"),
+        ("model.code.size", "21", "power of two"),
+        ("model.code.size", "30", "power of two"),
+        ("model.head.resolution", "42", "power of two"),
+        ("model.head.dense", "0", "fully connected"),
+        ("model.detector.anchors", "8,16", "at least 5"),
+        ("model.classes", "a,a", "one name"),
+        ("objective.code_steps", "-1", "greater than or equal to 0"),
+    ],
+)
+def test_values_that_cannot_be_built_are_refused(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        override(cpu(), {name: value})
+
+
+def test_the_nearest_value_is_named() -> None:
+    with pytest.raises(SettingsError) as caught:
+        override(cpu(), {"model.head.mask": "vqq"})
+    assert "did you mean 'vq'?" in str(caught.value)
+
+
+def test_rules_hold_for_the_variant_that_they_concern() -> None:
+    assert override(cpu_fcn(), {"model.head.dense": "0"}).model.head.dense == 0
+    small = {"model.code.size": "20", "model.code.grid": "5"}
+    assert override(cpu(), {**small, "model.head.refine": "false"}).model.code.halvings == 2
+    with pytest.raises(SettingsError, match="multiple of 14"):
+        override(cpu(), small)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_setting_has_a_meaning(cls: type) -> None:
+    assert set(meanings(cls)) == {field.name for field in dataclasses.fields(cls)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_runs_saved_before_the_renaming_load(name: str) -> None:
+    recipe = RECIPES[name]()
+    saved = to_dict(recipe)
+    saved["data"]["turns"] = saved["data"].pop("rotate") or True
+    found = decode_like(recipe, upgrade_run(saved))
+    assert found == dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, rotate=True))
+
+
+def test_rows_of_a_scale_are_known_variants() -> None:
+    scale = experiments.SCALES["tiny"]
+    assert override(scale, {"rows": "vq,fcn-plain"}).rows == ("vq", "fcn-plain")
+    for changes in ({"rows": "gan"}, {"seeds": "0"}, {"recipe": "desk"}):
+        with pytest.raises(SettingsError):
+            override(scale, changes)

@@ -1,0 +1,68 @@
+"""The image codec's section of the demo, on a small photograph and a codec with known results."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from latens.data.samples import Photograph
+from latens.inference.page import Figure, Gallery, Links, Page, Section
+from latens.metrics.image import psnr
+from latens.systems.image_codec.demo import CROP, CURVE, SHOWN
+from latens.systems.image_codec.demo import section as show
+
+
+def make(disguise: Any, album: Path, out: Path) -> Section:
+    return show(disguise, out / "image_codec", photos=[Photograph("waves", "Waves", "nobody", album / "waves.png")])
+
+
+def test_files_are_what_the_page_says(disguise: Any, album: Path, tmp_path: Path) -> None:
+    section = make(disguise, album, tmp_path)
+    original = np.asarray(Image.open(album / "waves.png"))
+    folder = tmp_path / "image_codec"
+    captions = [figure.caption for block in section.parts[0].blocks if isinstance(block, Gallery) for figure in block.figures]
+    for quality in SHOWN:
+        blob = (folder / f"waves_q{quality:g}.ltn").read_bytes()
+        assert blob == disguise.compress(Image.open(album / "waves.png"), quality=quality)
+        decoded = np.asarray(Image.open(folder / f"waves_q{quality:g}.png"))
+        assert np.array_equal(decoded, np.asarray(disguise.decompress(blob)))
+        bpp = 8 * len(blob) / (64 * 48)
+        assert f"{bpp:.3f} bpp, {len(blob):,} bytes, {psnr(original, decoded):.2f} dB" in captions
+        jpeg = (folder / f"waves_q{quality:g}_same_size.jpg").read_bytes()
+        assert len(jpeg) >= len(blob)
+        assert any(f"{len(jpeg):,} bytes" in caption for caption in captions)
+
+
+def test_links_lead_to_files(disguise: Any, album: Path, tmp_path: Path) -> None:
+    section = make(disguise, album, tmp_path)
+    links = [link for block in section.parts[0].blocks if isinstance(block, Links) for link in block.links]
+    assert len(links) == 3 * len(SHOWN)
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_originals_are_shown_without_loss_and_details_alike(disguise: Any, album: Path, tmp_path: Path) -> None:
+    section = make(disguise, album, tmp_path)
+    whole, details = (block.figures for block in section.parts[0].blocks if isinstance(block, Gallery))
+    original = np.asarray(Image.open(album / "waves.png"))
+    assert np.array_equal(pixels(whole[0]), original)
+    pictures = [figure for figure in details if figure.image]
+    assert len(pictures) == 1 + 2 * len(SHOWN)
+    assert {pixels(figure).shape for figure in pictures} == {(min(48, CROP[1]), min(64, CROP[0]), 3)}
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figure.image)).convert("RGB"))
+
+
+def test_every_rate_is_in_the_table_and_the_page_holds_it_all(disguise: Any, album: Path, tmp_path: Path) -> None:
+    section = make(disguise, album, tmp_path)
+    html = Page("demo", [section]).html()
+    for quality in CURVE:
+        size = len(disguise.compress(Image.open(album / "waves.png"), quality=quality))
+        assert f"{8 * size / (64 * 48):.4f}" in html
+    assert "against AVIF" in html
+    assert html.count("<img") == 3 + 7 + 1

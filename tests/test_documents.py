@@ -1,0 +1,74 @@
+"""Commands in the documents are commands: they parse, and name systems, recipes, settings, tables and models that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from latens.catalogue import MODELS, SYSTEMS
+from latens.cli.common import parse_settings
+from latens.cli.main import build_app
+from latens.contract import open_system
+from latens.launch import plan_training
+from latens.settings import override
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src/latens").rglob("README.md")],
+    key=lambda path: path.as_posix(),
+)
+FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(latens [a-z]+ [^`]+)`")
+PLACEHOLDER = re.compile(r"[A-Z]{3,}|\.\.\.|\[|<")  # of synopses, as SYSTEM or [-o OUT]
+
+
+class Command(NamedTuple):
+    place: str
+    words: list[str]
+
+
+def commands() -> Iterator[Command]:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        blocks = [line for block in FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+        for line in [*blocks, *INLINE.findall(text)]:
+            if line.startswith("latens ") and not PLACEHOLDER.search(re.sub(r"=\[[^\]]*\]|[A-Z_]+/|:[A-Z]+", "", line)):
+                words = shlex.split(re.split(r"\s#\s|\s&&\s|\s\|\s", line)[0], comments=True)[1:]
+                yield Command(f"{document.relative_to(ROOT)}: {line.strip()}", words)
+
+
+ALL = list(commands())
+
+
+def test_there_are_commands() -> None:
+    assert len(ALL) > 40
+    assert {command.words[0] for command in ALL} >= {"compress", "segment", "dehaze", "parts", "train", "evaluate", "reproduce"}
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.place)
+def test_it_parses(command: Command) -> None:
+    _, bound, _ = build_app(command.words[0]).parse_args(command.words, print_error=False, exit_on_error=False)
+    verb, given = command.words[0], bound.arguments
+    if verb in ("train", "evaluate", "bench"):
+        assert given["system"] in SYSTEMS
+    settings = parse_settings(given.get("settings") or given.get("set_") or [])
+    if verb == "train" and not given.get("resume"):
+        plan_training(given["system"], Path("new"), recipe=given.get("recipe"), settings=settings)
+    if verb == "evaluate":
+        override(open_system(given["system"]).evaluation.options, settings)
+    if verb == "reproduce":
+        system, _, name = given["what"].partition("/")
+        opened = open_system(system)
+        for artifact in [opened.artifacts[name]] if name else opened.artifacts.values():
+            override(artifact.scales[given.get("recipe") or "cpu"], settings)
+    model = given.get("model")
+    if isinstance(model, str) and not re.search(r"[/.]|^hub:|^my", model):
+        assert model in {*MODELS, *SYSTEMS} or model in LOCAL_FOLDERS
+
+
+LOCAL_FOLDERS = {"small"}
