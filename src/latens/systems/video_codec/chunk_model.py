@@ -82,7 +82,7 @@ class ChunkCodec(nn.Module):
         count, size = frames.shape[1], self.config.frames
         amplifier = torch.ones_like(quality) if amplifier is None else amplifier
         mask = torch.ones_like(frames[:, :, :1]) if mask is None else mask
-        clip, region = self._padded(frames), self._padded(mask)
+        clip, region = self.padded(frames), self.padded(mask)
         levels = map_levels(region, amplifier)
         context = torch.full_like(clip[:, 0], GRAY)
         coded: list[CodedChunk] = []
@@ -135,13 +135,19 @@ class ChunkCodec(nn.Module):
 
         The slope dD/dR is proportional to the squared step, so a level starts as a quarter of an octave, shared by the frames.
         """
-        coarse = torch.einsum("btij,mt->bmij", levels.float(), self.response) * (-0.25 * math.log(2) / self.config.frames)
+        coarse = torch.einsum("btij,mt->bmij", levels.float(), self.response) * map_slope(self.config.frames)
         return F.interpolate(coarse, scale_factor=float(MAP_CELL // BLOCK), mode="bilinear", align_corners=False)
 
-    def _padded(self, clip: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T2 C H2 W2"]:
+    def padded(self, clip: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T2 C H2 W2"]:
+        """Filled to whole chunks with the last frame, and to whole cells of the quality map with the last row and column."""
         last = clip[:, -1:].expand(-1, -clip.shape[1] % self.config.frames, -1, -1, -1)
         full = torch.cat([clip, last], dim=1)
         return pad_to_multiple(full.flatten(0, 1), self.config.multiple).unflatten(0, full.shape[:2])
+
+
+def map_slope(frames: int) -> float:
+    """Change of the log-gain for one level of the quality map in one of the frames of a chunk, at a response of 1."""
+    return -0.25 * math.log(2) / frames
 
 
 def spread(bits: Sequence[Float[Tensor, "B"]], size: int, count: int) -> Float[Tensor, "B count"]:

@@ -94,8 +94,8 @@ class ScaleSpaceFlow(nn.Module):
         height, width = frames.shape[3:]
         amplifier = torch.ones_like(quality) if amplifier is None else amplifier
         mask = torch.ones_like(frames[:, :, :1]) if mask is None else mask
-        padded = [self._padded(frame) for frame in frames.unbind(1)]
-        masks = [self._padded(part) for part in mask.unbind(1)]
+        padded = [self.padded(frame) for frame in frames.unbind(1)]
+        masks = [self.padded(part) for part in mask.unbind(1)]
         coded: list[CodedFrame] = []
         for index, (frame, part) in enumerate(zip(padded, masks, strict=True)):
             if index % self.config.group == 0:
@@ -153,7 +153,8 @@ class ScaleSpaceFlow(nn.Module):
         volume = scale_space_volume(reference.float(), self.config.levels, sigma=self.config.sigma)
         return warp_volume(volume, field[:, :2], field[:, 2:])
 
-    def _padded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
+    def padded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
+        """Filled to whole hyper-latent samples with the last row and column."""
         return pad_to_multiple(image, self.config.multiple).contiguous(memory_format=torch.channels_last)
 
     @staticmethod

@@ -17,6 +17,7 @@ from latens.data.tensors import to_pixels
 from latens.shapes import Float
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, LatentScaling, Plain, VideoLoss
+from latens.systems.video_codec.exact import freeze_model
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
@@ -120,8 +121,12 @@ class RateDistortion:
         return {"reconstructions": to_pixels(torch.cat(views, dim=2))}
 
     def export(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """Weights in float16."""
-        return Export({name: tensor.half() for name, tensor in model.state_dict().items()}, {}, {})
+        """Weights in float16, and the frozen coding that is computed from them."""
+        weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
+        shipped = type(model)(model.config)
+        shipped.load_state_dict(weights)
+        exact = freeze_model(shipped.eval(), batches)
+        return Export(weights, exact.tensors(), {"coding": exact.spec()})
 
 
 def bits_per_pixel(coded: CodedClip) -> Float[Tensor, "B"]:
