@@ -61,7 +61,7 @@ def encode_maps(maps: Int[np.ndarray, "T h w"], alphabet: int) -> bytes:
 
 
 def decode_maps(data: bytes, shape: tuple[int, int, int], alphabet: int) -> Int[np.ndarray, "T h w"]:
-    """Undoes `encode_maps` for maps of this shape; any bytes decode to some maps. Raises Corrupt for a shape that is too large."""
+    """Undoes `encode_maps` for maps of this shape; any bytes decode to some maps. Raises Corrupt for too large a shape."""
     count, height, width = shape
     if count * height * width > MAX_SYMBOLS:
         raise Corrupt(f"a map of {count} x {height} x {width} values is too large", section="map")

@@ -164,7 +164,8 @@ def freeze(
     """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
 
     `hyper_latents`, of any real images, set the ranges of the integer network. More than 11 `activation_bits` are finer and
-    need float64 to carry the sums, which takes twice as long. For `below` see `FrozenCoding`. Raises ValueError for layers that cannot be made exact.
+    need float64 to carry the sums, which takes twice as long. For `below` see `FrozenCoding`. Raises ValueError for layers that
+    cannot be made exact.
     """
     medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
     masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+MATROSKA = "matroska"
 PROBED = 40  # packets of every sound stream that are written into memory before the work begins
 
 
@@ -96,3 +97,21 @@ class SoundCopy:
 
     def close(self) -> None:
         self._source.close()
+
+
+def copied_sound(path: Path) -> tuple[bytes, list[str]]:
+    """The sound of a clip as an audio-only Matroska file, and notes on what was left out; no bytes where there is none."""
+    import av
+
+    kept, refused = fitting_streams(path, MATROSKA)
+    notes = [f"sound dropped: it cannot be copied ({', '.join(refused)})"] if refused else []
+    if not kept:
+        return b"", notes
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=MATROSKA) as target:
+        copy = SoundCopy(path, kept, target, notes.append)
+        try:
+            copy.until(None)
+        finally:
+            copy.close()
+    return stream.getvalue(), notes

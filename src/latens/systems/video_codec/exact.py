@@ -71,7 +71,8 @@ class ExactCoding(NamedTuple):
         """Everything that is frozen, as integer tensors."""
         found = {f"{name}|{key}": tensor for name, part in self.parts.items() for key, tensor in part.tensors().items()}
         found |= {f"{name}|gains": table for name, table in self.gains.items()}
-        found |= {f"{name}|decoder.{k}": tensor for name, net in self.decoders.items() for k, tensor in net.state_dict().items()}
+        for name, network in self.decoders.items():
+            found |= {f"{name}|decoder.{key}": tensor for key, tensor in network.state_dict().items()}
         return found | {key: value for key, value in (("response", self.response), ("steps", self.steps)) if value is not None}
 
     def spec(self) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[s
     for name, part in hyper_parts(model):
         follows = isinstance(part, ChunkCodec) or (isinstance(part, HyperpriorCodec) and part.follow)
         owner = name.removesuffix(".background")  # its second hyper-codec shares the gains of a latent
-        follows = follows or (owner != name and model.get_submodule(owner).follow)  # type: ignore[union-attr]
+        follows = follows or (owner != name and bool(model.get_submodule(owner).follow))
         parts[name] = freeze(part.hyper_synthesis, part.prior, calibration.inputs(name), below=BELOW if follows else 0)
         if follows and owner == name:
             assert isinstance(part.gains, RateGains)

@@ -45,7 +45,8 @@ class Setting(NamedTuple):
 class GroupCoder(Protocol):
     """Codes groups of at most `config.group` frames of one size."""
 
-    config: VideoModel
+    @property
+    def config(self) -> VideoModel: ...
 
     def encode(self, frames: Sequence[Frame], masks: Sequence[UInt8[np.ndarray, "H W"]] | None, how: Setting) -> Packer: ...
 
@@ -113,10 +114,7 @@ class ChunkCoder:
             return torch.zeros(count, rows, columns, dtype=torch.int64, device=self.device)
         amplifier = torch.tensor([2.0 ** (how.amplifier / AMPLIFIER_STEPS)])
         levels = torch.cat(
-            [
-                map_levels(self.model.padded(self.arithmetic.masks([mask], 1, size)[None])[:, :1], amplifier)[0]
-                for mask in masks
-            ]
+            [map_levels(self.model.padded(self.arithmetic.masks([mask], 1, size)[None])[:, :1], amplifier)[0] for mask in masks]
         )
         packer.put(encode_maps(levels.cpu().numpy(), MAP_LEVELS), "map")
         return levels

@@ -71,7 +71,13 @@ class Unpacker:
         self._place += length
         return self._data[self._place - length : self._place]
 
+    def rest(self) -> bytes:
+        """All that is left."""
+        place, self._place = self._place, len(self._data)
+        return self._data[place:]
+
     def finish(self) -> None:
+        """Raises Corrupt where something is left."""
         if self._place != len(self._data):
             raise Corrupt(f"{len(self._data) - self._place:,} bytes follow a group of frames", section="frames")
 
@@ -137,9 +143,7 @@ class LatentCoder:
     def read(self, unpacker: Unpacker, size: tuple[int, int], given: Conditions, device: torch.device) -> Quantized:
         """The next latent, of the size h, w. Raises Corrupt, or DeviceMismatch where this machine finds other tables."""
         height, width = (side // self.ratio for side in size)
-        found = [
-            coding.parameters(coding.decode_z(unpacker.take(), height, width).to(device)) for coding in self.codings
-        ]
+        found = [coding.parameters(coding.decode_z(unpacker.take(), height, width).to(device)) for coding in self.codings]
         mean, level = self._merged(found, given)
         data = unpacker.take()
         if data[:CRC_BYTES] != level_crc(level):
@@ -152,7 +156,8 @@ class LatentCoder:
     def _merged(found: Sequence[LatentParameters], given: Conditions) -> LatentParameters:
         mean, level = found[0]
         if given.cells is not None:
-            mean, level = (torch.where(given.cells, *pair) for pair in zip(*found, strict=True))
+            mean = torch.where(given.cells, mean, found[1].mean)
+            level = torch.where(given.cells, level, found[1].level)
         shift = given.shift if given.step_index is None else given.shift - given.step_index
         return LatentParameters(mean, shifted(level, shift))
 
