@@ -47,13 +47,22 @@ class ExactCoding(NamedTuple):
     response: Int[Tensor, "M T"] | None  # of a chunk codec to one level of the quality map, in 2^-12 levels
     decoders: Mapping[str, IntegerNetwork]  # gain decoders
     steps: Int[Tensor, "A K"] | None  # thresholds of a gain decoder's output, in 1/1024, for every gain amplifier
+    drop: Int[Tensor, "1"]  # of the quality for one level of a quality map, half an octave of lambda, in 1/256
 
-    def shift(self, name: str, quality: int, offset: Int[Tensor, "M h w"] | int = 0) -> Int[Tensor, "M _ _"] | int:
-        """Levels by which the gain at a quality in 1/256 moves a latent's tables; `offset` is in 2^-20 levels."""
+    def shift(
+        self, name: str, quality: Int[Tensor, "h w"], offset: Int[Tensor, "M h w"] | int = 0
+    ) -> Int[Tensor, "M h w"] | int:
+        """Levels by which gains at qualities in 1/256 move a latent's tables; `offset` is in 2^-20 levels."""
         table = self.gains.get(name)
-        if table is None:
-            return 0
-        return rounded(gain_at(table, quality)[:, None, None] + offset, SUM_BITS)
+        return 0 if table is None else rounded(at_quality(table, quality) + offset, SUM_BITS)
+
+    def qualities(self, quality: int, levels: Int[Tensor, "a b"], factor: int) -> Int[Tensor, "h w"]:
+        """Qualities in 1/256 of the entries of a latent with `factor` of them per cell of a quality map and side.
+
+        They go on below 1, where gains are extrapolated.
+        """
+        smooth = enlarged(enlarged(levels[None], factor).transpose(1, 2), factor).transpose(1, 2)[0]
+        return quality - rounded(smooth * self.drop, 2 * (2 * factor).bit_length() - 2)
 
     def map_offset(self, levels: Int[Tensor, "T a b"]) -> Int[Tensor, "M h w"]:
         """What a quality map adds to the log-gains of a chunk's latent, in 2^-20 levels."""
@@ -73,7 +82,8 @@ class ExactCoding(NamedTuple):
         found |= {f"{name}|gains": table for name, table in self.gains.items()}
         for name, network in self.decoders.items():
             found |= {f"{name}|decoder.{key}": tensor for key, tensor in network.state_dict().items()}
-        return found | {key: value for key, value in (("response", self.response), ("steps", self.steps)) if value is not None}
+        found |= {key: value for key, value in (("response", self.response), ("steps", self.steps)) if value is not None}
+        return found | {"drop": self.drop}
 
     def spec(self) -> dict[str, Any]:
         """What is not a tensor, for config.json."""
@@ -93,11 +103,12 @@ class ExactCoding(NamedTuple):
                 .verified(str(own["self_test"]))
                 for name, own in spec["decoders"].items()
             }
+            drop = tensors["drop"]
         except KeyError as error:
             raise ModelError(f"the frozen coding of the model lacks {error}", hint="train it again") from None
         gains = {key.removesuffix("|gains"): value.to(device) for key, value in tensors.items() if key.endswith("|gains")}
         response, steps = (tensors[key].to(device) if key in tensors else None for key in ("response", "steps"))
-        return cls(parts, gains, response, decoders, steps)
+        return cls(parts, gains, response, decoders, steps, drop.to(device))
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -112,12 +123,12 @@ def rounded(value: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
     return (value + (1 << (bits - 1))) >> bits
 
 
-def gain_at(table: Int[Tensor, "Q M"], quality: int) -> Int[Tensor, "M"]:
-    """The row of a table at a quality in 1/256, times 256; linear between neighbors."""
-    place = min(max(quality - QUALITY_STEPS, 0), QUALITY_STEPS * (len(table) - 1))
-    low = min(place // QUALITY_STEPS, len(table) - 2)
-    share = place - low * QUALITY_STEPS
-    return table[low] * (QUALITY_STEPS - share) + table[low + 1] * share
+def at_quality(table: Tensor, quality: Int[Tensor, "h w"]) -> Tensor:
+    """Rows (Q, M) of a table at qualities in 1/256, times 256, as (M, h, w); linear between neighbors and below the first."""
+    place = (quality - QUALITY_STEPS).clamp(max=QUALITY_STEPS * (len(table) - 1))
+    low = torch.div(place, QUALITY_STEPS, rounding_mode="floor").clamp(0, len(table) - 2)
+    share = (place - low * QUALITY_STEPS)[..., None]
+    return (table[low] * (QUALITY_STEPS - share) + table[low + 1] * share).permute(2, 0, 1)
 
 
 def enlarged(coarse: Int[Tensor, "M h w"], factor: int) -> Int[Tensor, "M h v"]:
@@ -221,4 +232,7 @@ def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[s
     response = None
     if isinstance(model, ChunkCodec):
         response = fixed_log(model.response * map_slope(model.config.frames))
-    return ExactCoding(parts, gains, response, decoders, step_thresholds() if decoders else None)
+    lambdas = model.config.lambdas
+    drop = 0.5 * math.log(2) / math.log(lambdas[-1] / lambdas[0]) * (len(lambdas) - 1) * QUALITY_STEPS
+    steps = step_thresholds() if decoders else None
+    return ExactCoding(parts, gains, response, decoders, steps, torch.tensor([round(drop)]))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
+from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike, open_frames
 from latens.data.clips.reader import Clip, ClipFrame
 from latens.data.clips.sound import copied_sound
@@ -24,9 +25,19 @@ from latens.data.regions.words import Shape, parse_region
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device, transform_precision
-from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, Implicit, LatentScaling, Obic, VideoModel
+from latens.systems.video_codec.chunk_coder import ChunkCoder
+from latens.systems.video_codec.chunk_model import ChunkCodec
+from latens.systems.video_codec.config import (
+    AMPLIFIER_MAX,
+    Implicit,
+    LatentScaling,
+    Obic,
+    ScaleSpaceFlowConfig,
+    VideoModel,
+)
 from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS, ExactCoding
+from latens.systems.video_codec.flow_coder import FlowCoder
 from latens.systems.video_codec.format import (
     FRAMES,
     PROFILE,
@@ -39,7 +50,7 @@ from latens.systems.video_codec.format import (
     open_stream,
     pack_times,
 )
-from latens.systems.video_codec.groups import Frame, GroupCoder, Setting, group_coder
+from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
 from latens.systems.video_codec.output import WrittenClip, write_decoded
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import GivenMasks
@@ -47,7 +58,7 @@ from latens.video.masks import GivenMasks
 __all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo", "WrittenClip", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
-DEFAULT_GAIN = 32.0  # of the chunk codec, which has no other way to tell region from background
+DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
 Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
 
@@ -94,14 +105,20 @@ class VideoCodec:
         return min(DEFAULT_QUALITY, self.best_quality)
 
     @property
-    def takes_region(self) -> bool:
-        """Whether the model codes a region better than the rest."""
-        return isinstance(self.config, ChunkConfig) or isinstance(self.config.method, Obic | Implicit | LatentScaling)
-
-    @property
     def takes_gain(self) -> bool:
-        """Whether the ratio between region and rest can be chosen."""
-        return isinstance(self.config, ChunkConfig) or isinstance(self.config.method, LatentScaling)
+        """Whether the ratio between region and rest can be chosen; OBIC and the implicit method have learned one."""
+        return not isinstance(self.config, ScaleSpaceFlowConfig) or not isinstance(self.config.method, Obic | Implicit)
+
+    def default_gain(self, quality: float) -> float:
+        """The gain amplifier that is used where none is given.
+
+        Latent scaling has learned a ratio of its own, which 1 keeps. Quality maps reach about as far as the model's rates: at
+        most to errors that weigh `SPARE` times less than at quality 1.
+        """
+        if isinstance(self.config, ScaleSpaceFlowConfig) and isinstance(self.config.method, LatentScaling):
+            return 1.0
+        lambdas = self.config.lambdas
+        return min(DEFAULT_GAIN, SPARE * lambda_at(lambdas, quality) / lambdas[0])
 
     # ----------------------------------------------------------------------------------------------------- compression
 
@@ -185,8 +202,6 @@ class VideoCodec:
         quality = self.default_quality if quality is None else quality
         if not 1 <= quality <= self.best_quality:
             raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")
-        if region and not self.takes_region:
-            raise UsageError("this model knows no region", where=self.name, hint="leave --roi out, or name another --model")
         if gain is not None and not (region and self.takes_gain):
             what = "this model has no gain" if region else "a gain needs a region"
             raise UsageError(what, where="--gain", hint="leave --gain out" if region else "add --roi")
@@ -194,10 +209,12 @@ class VideoCodec:
             raise UsageError(f"gain {gain:g} is not within 1 to {AMPLIFIER_MAX:g}", where="--gain")
         if not region:
             return Setting(round(quality * QUALITY_STEPS), 0, False), []
-        wanted = (DEFAULT_GAIN if isinstance(self.config, ChunkConfig) else 1.0) if gain is None else gain
+        if not self.takes_gain:
+            return Setting(round(quality * QUALITY_STEPS), 0, True), []
+        wanted = self.default_gain(quality) if gain is None else gain
         amplifier = round(AMPLIFIER_STEPS * math.log2(wanted))
         used = 2.0 ** (amplifier / AMPLIFIER_STEPS)
-        notes = [] if abs(used / wanted - 1) < 0.01 else [f"gain {used:.3g} is used: gains are half octaves"]
+        notes = [] if gain is None or abs(used / wanted - 1) < 0.01 else [f"gain {used:.3g} is used: gains are half octaves"]
         return Setting(round(quality * QUALITY_STEPS), amplifier, True), notes
 
     @staticmethod
@@ -304,7 +321,8 @@ def load(name_or_path: str | Path = "video_codec", *, device: str = "auto", thre
     try:
         exact = ExactCoding.from_tensors(found.config["coding"], found.coding, place)
         model = model.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-        coder = group_coder(model, exact, place)
+        chunks = isinstance(model, ChunkCodec)
+        coder: GroupCoder = ChunkCoder(model, exact, place) if chunks else FlowCoder(model, exact, place)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise unusable(folder, error) from None
     return VideoCodec(coder, name=folder.name, sha256=found.sha256, device=place)
