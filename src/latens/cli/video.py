@@ -55,7 +55,7 @@ def compress(
     codec: Annotated[
         Literal["h264", "h265", "av1", "latens"] | None,
         Parameter(
-            help="h264 plays everywhere, h265 and av1 are smaller; latens is the neural codec, whose files latens alone decodes."
+            help="h264 plays everywhere, h265 and av1 are smaller; latens is the neural codec, which only latens decodes."
             "  [default: h264; av1 for .webm, latens for .ltv]"
         ),
     ] = None,
@@ -73,7 +73,7 @@ def compress(
     ] = None,
     gain: Annotated[
         float | None,
-        Parameter(validator=Number(gte=1, lte=64), help=".ltv: errors outside weigh so much less; larger is coarser."),
+        Parameter(validator=Number(gte=1, lte=64), help=".ltv: how much less errors outside weigh; larger is coarser."),
     ] = None,
     fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
     threads: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPU threads.  [default: all cores]")] = None,
@@ -111,7 +111,7 @@ def compress(
     for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
         if given:
             raise UsageError("this option is for .ltv files", where=option, hint="add -o NAME.ltv or --codec latens")
-    ordinary = None if codec == NEURAL else codec
+    ordinary = None if codec == "latens" else codec
     ids, wanted_bytes = parse_ids(roi_id), None if size is None else parse_size(size)
     incomplete: list[Path] = []
 

@@ -27,15 +27,15 @@ class ChunkCoder:
         self.latent = LatentCoder("latent", [model.hyper_analysis], [exact.parts[CHUNK]], HYPER_RATIO)
 
     @torch.no_grad()
-    def encode(self, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> Packer:
-        packer, length, size = Packer(), self.config.frames, frames[0].shape
+    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
+        length, size = self.config.frames, frames[0].shape
         missing = -len(frames) % length
         full = [*frames, *[frames[-1]] * missing]
         given = None if masks is None else [*masks, *[masks[-1]] * missing]
         levels = self.arithmetic.write_map(packer, given, len(full), size, how)
         context = self._gray(size)
         for start in range(0, len(full), length):
-            part = slice(start, start + length)
+            part, packer.now = slice(start, start + length), range(start, min(start + length, len(frames)))
             clip = self.arithmetic.frames(full[part])[None]
             mask = self.arithmetic.masks(None if given is None else given[part], length, size)[None]
             with self.arithmetic():
@@ -44,7 +44,6 @@ class ChunkCoder:
             scaled = y * gain_at(self.model.gains.log_gain, how.steps(self.device)) * offset.exp()
             found = self.latent.write(packer, scaled, self._conditions(levels[part], how))
             context = self._synthesized(found, offset, context, how)[0, -1:].clamp(0, 1)
-        return packer
 
     def _gray(self, size: tuple[int, ...]) -> Float[Tensor, "1 3 H W"]:
         return torch.full((1, 3, *self.arithmetic.padded(size)), GRAY, device=self.device)

@@ -1,7 +1,7 @@
 """Training clips: real ones with masks of objects, photographs in motion, and composites; held in memory as bytes.
 
 A folder of clips holds CLIP/frames/*.jpg and, where there are annotations, CLIP/masks/*.png of the same names (0 background).
-Any other folder is one of photographs.
+Any other folder is one of photographs. `masks:perlin` draws all regions from noise, `masks:DIR` reads them from DIR/CLIP/*.png.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +26,8 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("", "clips", "photographs")
+KINDS = ("", "clips", "davis", "photographs")
+MASKS = "masks"  # kind of the source of regions
 CENTERED_SHARE = 0.5  # of crops of annotated clips that are centered on the object
 
 
@@ -55,19 +55,30 @@ class ClipData:
         self.config, self.seed, self.regions = config, seed, regions
         self.clips: list[Clip] = []
         self.photographs: list[np.ndarray] = []
+        chosen = [source for source in sources if source.kind == MASKS]
+        self.perlin = config.masks == "perlin" or any(source.place == "perlin" for source in chosen)
+        self.mask_folders = [source.path for source in chosen if source.place != "perlin"]
+        for folder in self.mask_folders:
+            if not folder.is_dir():
+                raise UnreadableInput(
+                    "not a folder", where=f"{MASKS}:{folder}", hint="masks:perlin, or a folder with CLIP/*.png"
+                )
         for source in sources:
-            self._read(source)
+            if source.kind != MASKS:
+                self._read(source)
         self.held_out = [clip for clip in self.clips if clip.name in config.held_out]
         self.clips = [clip for clip in self.clips if clip.name not in config.held_out and len(clip.frames) >= config.frames]
         self.objects = [clip for clip in self.clips if clip.masks is not None]
         if not self.clips and not self.photographs:
-            hint = "give a folder with CLIP/frames/*.jpg, or a folder of photographs"
+            hint = f"give CLIP/frames/*.jpg of {config.frames} frames or more, sides {config.crop} or more, or photographs"
             raise UnreadableInput("there is nothing to train on", where=", ".join(map(str, sources)) or "--data", hint=hint)
         logger.info("%d clips, %d photographs, %d held out", len(self.clips), len(self.photographs), len(self.held_out))
 
     def _read(self, source: Source) -> None:
         if source.kind not in KINDS:
-            raise UsageError(f"no data of the kind '{source.kind}'", where=str(source), hint="clips:DIR or photographs:DIR")
+            raise UsageError(
+                f"no data of the kind '{source.kind}'", where=str(source), hint="clips:DIR, photographs:DIR or masks:DIR"
+            )
         if not source.path.is_dir():
             raise UnreadableInput("not a folder", where=str(source), hint="give a folder of clips or photographs")
         folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
@@ -89,7 +100,9 @@ class ClipData:
         if len(kept) < len(paths) or not kept or min(frames[kept[0]].shape[:2]) < self.config.crop:  # type: ignore[union-attr]
             logger.warning("left out of the training data: %s: frames are unreadable, of several sizes or too small", folder)
             return None
-        names = [(folder / "masks" / path.name).with_suffix(".png") for path in paths]
+        places = [place / folder.name for place in self.mask_folders] or [folder / "masks"]
+        place = next((place for place in places if place.is_dir()), places[0])
+        names = [(place / path.name).with_suffix(".png") for path in paths]
         masks = np.stack([self._mask(path) for path in names]) if all(path.exists() for path in names) else None
         return Clip(folder.name, np.stack(frames), masks)  # type: ignore[arg-type]
 
@@ -126,7 +139,7 @@ class ClipData:
             drawn = Drawn(frames, self._noise(rng, frames))
         else:
             drawn = self._real(rng)
-        if self.config.masks == "perlin" and self.regions:
+        if self.perlin and self.regions:
             drawn = Drawn(drawn.frames, self._noise(rng, drawn.frames))
         turns = int(rng.integers(2)), int(rng.integers(2))
         return Drawn(*(part[:: 1 - 2 * turns[0], :, :: 1 - 2 * turns[1]] for part in drawn))
@@ -193,12 +206,20 @@ class ClipData:
 
 def reduced(pixels: UInt8[np.ndarray, "H W ..."], factor: float) -> UInt8[np.ndarray, "h w ..."]:
     """An image reduced by a factor, by areas."""
+    if factor == 1:
+        return pixels
+    import cv2  # in functions: a machine that trains on clips of the right size may lack it
+
     height, width = (round(side / factor) for side in pixels.shape[:2])
-    return pixels if factor == 1 else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def resized(pixels: UInt8[np.ndarray, "H W ..."], side: int) -> UInt8[np.ndarray, "S S ..."]:
-    return pixels if pixels.shape[0] == side else cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    if pixels.shape[0] == side:
+        return pixels
+    import cv2
+
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def center(size: tuple[int, ...], wanted: tuple[int, int]) -> tuple[slice, slice]:

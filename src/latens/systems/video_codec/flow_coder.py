@@ -53,8 +53,8 @@ class FlowCoder:
     # -------------------------------------------------------------------------------------------------------- encoding
 
     @torch.no_grad()
-    def encode(self, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> Packer:
-        packer, size = Packer(), frames[0].shape
+    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
+        size = frames[0].shape
         regions = [self.arithmetic.masks(None if masks is None else [masks[i]], 1, size) for i in range(len(frames))]
         if self.split:
             cells = torch.cat([cells_of(region) for region in regions])
@@ -64,10 +64,10 @@ class FlowCoder:
             mapped = how if self.mapped else how._replace(region=False)
             places = self._places(self.arithmetic.write_map(packer, masks, len(frames), size, mapped), how)
         reference: Tensor | None = None
-        for pixels, region, place in zip(frames, regions, places, strict=True):
+        for index, (pixels, region, place) in enumerate(zip(frames, regions, places, strict=True)):
+            packer.now = range(index, index + 1)
             frame = self.model.padded(self.arithmetic.frames([pixels]))
             reference = self._write_frame(packer, frame, region, place, reference, how)
-        return packer
 
     def _places(self, levels: Int[Tensor, "T a b"], how: Setting) -> list[Places]:
         if not levels.any():

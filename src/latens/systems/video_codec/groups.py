@@ -47,7 +47,9 @@ class GroupCoder(Protocol):
     @property
     def config(self) -> VideoModel: ...
 
-    def encode(self, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> Packer: ...
+    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
+        """Appends a group to an empty packer."""
+        ...
 
     def decode(self, data: bytes, count: int, size: tuple[int, int], how: Setting) -> Iterator[Frame]:
         """Raises Corrupt for bytes that `encode` did not write, DeviceMismatch where this machine finds other tables."""

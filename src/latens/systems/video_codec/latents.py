@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.coding import OUTPUT_BITS, FrozenCoding, LatentParameters
-from latens.codes.entropy import round_for_rate
+from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.errors import Corrupt, DeviceMismatch
 from latens.shapes import Bool, Float, Int
 from latens.systems.video_codec.codec import step_of
@@ -28,11 +28,17 @@ MOST_BYTES = 1 << 28  # of one part
 
 
 class Packer:
-    """Parts of a group of frames, one after the other, each behind its length; `bits` counts them by name."""
+    """Parts of a group of frames, one after the other, each behind its length; `bits` counts them by name.
 
-    def __init__(self) -> None:
+    With `places` it also collects the code length of every place of every latent, with the frames that share it; coders set
+    `now` to the frames that they write.
+    """
+
+    def __init__(self, *, places: bool = False) -> None:
         self._parts: list[bytes] = []
         self.bits: dict[str, int] = {}
+        self.places: list[tuple[range, Float[Tensor, "h w"]]] | None = [] if places else None
+        self.now = range(0)
 
     def put(self, part: bytes, name: str) -> None:
         """Appends bytes of any length."""
@@ -136,7 +142,10 @@ class LatentCoder:
         if given.step_index is not None:
             residual = residual / step_of(given.step_index.float())
         coding = self.codings[0]
-        symbols = round_for_rate(residual, coding.scale_of(level), ROUNDING_WEIGHT).long()
+        scale = coding.scale_of(level)
+        symbols = round_for_rate(residual, scale, ROUNDING_WEIGHT).long()
+        if packer.places is not None:
+            packer.places.append((packer.now, gaussian_bits(symbols.float(), scale).sum((0, 1))))
         packer.put(level_crc(level) + coding.encode_y(symbols, level), self.name)
         return Quantized(symbols, mean, given.step_index)
 

@@ -5,13 +5,13 @@ Letters: T frames, S side of the clip in pixels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
-import cv2
 import numpy as np
 
 from latens.shapes import Float, UInt8
 
+Outside: TypeAlias = Literal["mirror", "repeat", "black"]
 FEATHER = 3  # pixels over which the edge of a cut-out fades
 
 
@@ -53,12 +53,14 @@ def random_path(rng: np.random.Generator, height: int, width: int, side: int, sp
 
 
 def view(
-    source: UInt8[np.ndarray, "H W ..."], path: Path, frame: int, side: int, *, outside: int
+    source: UInt8[np.ndarray, "H W ..."], path: Path, frame: int, side: int, *, outside: Outside
 ) -> UInt8[np.ndarray, "S S ..."]:
-    """A frame of a moving photograph; `outside` is OpenCV's border mode."""
-    return cv2.warpAffine(
-        source, path.matrix(frame, side), (side, side), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=outside
-    )
+    """A frame of a moving photograph, mirrored, repeated or black outside of it."""
+    import cv2  # in functions: a machine that trains on clips alone may lack it
+
+    borders = {"mirror": cv2.BORDER_REFLECT_101, "repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT}
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(source, path.matrix(frame, side), (side, side), flags=flags, borderMode=borders[outside])
 
 
 def moving_photograph(
@@ -67,7 +69,7 @@ def moving_photograph(
     """A photograph that pans, zooms and turns steadily."""
     height, width = photograph.shape[:2]
     path = random_path(rng, height, width, side, speed, zoom)
-    return np.stack([view(photograph, path, frame, side, outside=cv2.BORDER_REFLECT_101) for frame in range(frames)])
+    return np.stack([view(photograph, path, frame, side, outside="mirror") for frame in range(frames)])
 
 
 class Cutout(NamedTuple):
@@ -95,6 +97,8 @@ def composite(
     background: UInt8[np.ndarray, "T S S 3"], objects: list[Cutout], rng: np.random.Generator, speed: float
 ) -> Composite:
     """Objects pasted over a clip, each a third to two thirds of its side, moving on paths of their own."""
+    import cv2
+
     side = background.shape[1]
     frames, ids = background.astype(np.float32), np.zeros(background.shape[:3], np.uint8)
     for number, cutout in enumerate(objects, 1):
@@ -106,9 +110,9 @@ def composite(
             target = place + drift * index
             center = np.array([width, height]) / 2 - zoom * (target - (side - 1) / 2)
             path = Path(center, zoom, 0.0, np.zeros(2), 0.0, 0.0)
-            mask = view(cutout.masks[index], path, 0, side, outside=cv2.BORDER_CONSTANT)
+            mask = view(cutout.masks[index], path, 0, side, outside="black")
             alpha = cv2.GaussianBlur(mask, (FEATHER, FEATHER), 0).astype(np.float32)[..., None] / 255
-            pasted = view(cutout.frames[index], path, 0, side, outside=cv2.BORDER_REPLICATE)
+            pasted = view(cutout.frames[index], path, 0, side, outside="repeat")
             frames[index] += alpha * (pasted - frames[index])
             ids[index][mask > 127] = number
     return Composite(frames.round().clip(0, 255).astype(np.uint8), ids)

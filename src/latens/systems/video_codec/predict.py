@@ -51,6 +51,7 @@ from latens.systems.video_codec.format import (
     pack_times,
 )
 from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
+from latens.systems.video_codec.latents import Packer
 from latens.systems.video_codec.output import WrittenClip, write_decoded
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import GivenMasks
@@ -89,9 +90,9 @@ class VideoCodec:
     `quality` runs from 1 to the number of rates of the model, in steps of 1/256. Files name the model that wrote them.
     """
 
-    def __init__(self, coder: GroupCoder, *, name: str, sha256: str, device: torch.device) -> None:
-        self.coder = coder
-        self.name, self.model_id, self.device = name, sha256, device
+    def __init__(self, coder: GroupCoder, *, folder: Path, sha256: str, device: torch.device) -> None:
+        self.coder, self.folder = coder, folder
+        self.name, self.model_id, self.device = folder.name, sha256, device
         self.file_id = sha256[:16]  # of the model, in the files it writes
         self.precision = transform_precision(device)
         self.config: VideoModel = coder.config
@@ -159,7 +160,7 @@ class VideoCodec:
         Raises UsageError, InputError, UnreadableInput or LimitExceeded.
         """
         started = time.perf_counter()
-        how, notes = self._setting(roi is not None, quality, gain)
+        how, notes = self.setting(roi is not None, quality, gain)
         if roi is None and (roi_ids is not None or track):
             raise UsageError(f"{'--roi-id' if roi_ids is not None else '--track'} needs a region", hint="add --roi")
         with open_frames(frames, fps=fps) as clip, _regions(roi, clip, roi_ids, track) as regions:
@@ -198,7 +199,8 @@ class VideoCodec:
                 (*clip.notes, *region_notes, *notes),
             )
 
-    def _setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
+    def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
+        """What a request means, and notes on it. Raises UsageError."""
         quality = self.default_quality if quality is None else quality
         if not 1 <= quality <= self.best_quality:
             raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")
@@ -289,7 +291,8 @@ class _Groups:
         if not self._held:
             return
         images, masks, starts, ends = zip(*self._held, strict=True)
-        packed = self._coder.encode(images, masks if self._how.region else None, self._how)
+        packed = Packer()
+        self._coder.encode(packed, images, masks if self._how.region else None, self._how)
         times = pack_times([*starts, ends[-1]])
         payload = times + packed.data()
         self._writer.append(ClipSection(FRAMES, payload, self.frames, len(images)))
@@ -325,4 +328,4 @@ def load(name_or_path: str | Path = "video_codec", *, device: str = "auto", thre
         coder: GroupCoder = ChunkCoder(model, exact, place) if chunks else FlowCoder(model, exact, place)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise unusable(folder, error) from None
-    return VideoCodec(coder, name=folder.name, sha256=found.sha256, device=place)
+    return VideoCodec(coder, folder=folder, sha256=found.sha256, device=place)

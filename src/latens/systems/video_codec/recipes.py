@@ -38,7 +38,7 @@ def tiny() -> VideoTraining:
             lambdas=(0.005, 0.02),
             method=LatentScaling(gain=CodecSize(hidden=8, latent=8, hyper=8)),
         ),
-        data=ClipConfig(crop=64, batch=4, shrink=1.0, validation_frames=3, validation_size=(64, 64)),
+        data=ClipConfig(crop=64, batch=2, shrink=1.0, zoom=1.0, validation_frames=3, validation_size=(64, 64)),
         objective=VideoLoss(levels=(1.0, 2.0)),
         optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=10, ema=0.9),
         run=RunConfig(steps=40, precision="no", log_every=10, validate_every=20, checkpoint_every=20),

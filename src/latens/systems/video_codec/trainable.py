@@ -67,11 +67,12 @@ def first_pass(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
         model(frames[:, : model.config.frames], quality, mask=batch.get("mask"), rounding="plain")
         return
     amplifier = torch.ones_like(quality)
-    mask = batch["mask"][:, 0] if "mask" in batch else torch.ones_like(frames[:, 0, :1])
+    before, after = model.padded(frames[:, 0]), model.padded(frames[:, 1])
+    mask = model.padded(batch["mask"][:, 0]) if "mask" in batch else torch.ones_like(before[:, :1])
     first = model.treatment(model.intra_gain, quality, mask, amplifier, "plain")
-    model.code_intra(frames[:, 0], first, "plain")
+    model.code_intra(before, first, "plain")
     second = model.treatment(model.residual_gain, quality, mask, amplifier, "plain")
-    model.code_inter(frames[:, 1], frames[:, 0], second, "plain")
+    model.code_inter(after, before, second, "plain")
 
 
 def _keeper(latents: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
