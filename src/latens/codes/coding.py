@@ -159,6 +159,7 @@ def freeze(
     hyper_latents: Float[Tensor, "n N h w"],
     *,
     activation_bits: int = ACTIVATION_BITS,
+    weight_bits: int = 16,
     below: int = 0,
 ) -> FrozenCoding:
     """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
@@ -176,6 +177,7 @@ def freeze(
         input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
         output_frac_bits=OUTPUT_BITS,
         activation_bits=activation_bits,
+        weight_bits=weight_bits,
         float32=activation_bits <= ACTIVATION_BITS,
     )
     return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows), below=below)

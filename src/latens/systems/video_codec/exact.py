@@ -32,6 +32,7 @@ QUALITY_STEPS = 256  # a stored quality counts these per unit
 FRACTION_BITS = 12  # of stored log-gains, in levels
 SUM_BITS = FRACTION_BITS + 8  # of log-gains at a quality in 1/256, and of quality maps enlarged with weights in 1/256
 BELOW = 24  # levels that are told apart below the first table: gains lift scales by at most 2.1 octaves, 11.5 levels
+WEIGHT_BITS = 8  # of frozen hyper-syntheses: half the file of 16 bits
 GAIN_REACH = 1 << 21  # largest input of a gain decoder, in 1/1024
 GAIN_ACTIVATION_BITS = 11
 AMPLIFIER_STEPS = 2  # stored gain amplifiers are these fractions of an octave
@@ -215,7 +216,9 @@ def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[s
         follows = isinstance(part, ChunkCodec) or (isinstance(part, HyperpriorCodec) and part.follow)
         owner = name.removesuffix(".background")  # its second hyper-codec shares the gains of a latent
         follows = follows or (owner != name and bool(model.get_submodule(owner).follow))
-        parts[name] = freeze(part.hyper_synthesis, part.prior, calibration.inputs(name), below=BELOW if follows else 0)
+        parts[name] = freeze(
+            part.hyper_synthesis, part.prior, calibration.inputs(name), weight_bits=WEIGHT_BITS, below=BELOW if follows else 0
+        )
         if follows and owner == name:
             assert isinstance(part.gains, RateGains)
             gains[name] = fixed_log(part.gains.log_gain)

@@ -67,6 +67,7 @@ class ScaleSpaceFlow(nn.Module):
     def __init__(self, config: ScaleSpaceFlowConfig) -> None:
         super().__init__()
         self.config = config
+        self.coding_only = False  # weights may lack the hyper-syntheses, of which coding uses the frozen ones
         method = config.method
         masked, split = isinstance(method, Implicit | LatentScaling), isinstance(method, Obic)
         self.masked = masked
@@ -178,6 +179,12 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     if any(name.startswith("analysis.") for name in state):
         return {**own, **{f"intra.{name}": tensor for name, tensor in state.items()}}
     missing = own.keys() - state.keys()
+    frozen = {name for name in missing if "hyper_synthesis." in name}
+    if frozen and model.coding_only:
+        return completed(model, {**state, **{name: own[name] for name in frozen}})
+    if frozen and frozen == missing:
+        what = "these weights were stored for coding alone, without hyper-synthesis: train on from the folder of the run"
+        raise ValueError(what)
     parts = (".mask.", ".background.", "_gain.")
     added = {name for name in own if any(part in name for part in parts)}
     if not missing or missing != added:

@@ -17,7 +17,7 @@ from latens.data.tensors import to_pixels
 from latens.shapes import Float
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, LatentScaling, Plain, VideoLoss
-from latens.systems.video_codec.exact import freeze_model
+from latens.systems.video_codec.exact import CHUNK, freeze_model, hyper_parts
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
@@ -126,7 +126,8 @@ class RateDistortion:
         shipped = type(model)(model.config)
         shipped.load_state_dict(weights)
         exact = freeze_model(shipped.eval(), batches)
-        return Export(weights, exact.tensors(), {"coding": exact.spec()})
+        unused = sorted(f"{name}.hyper_synthesis." for name, _ in hyper_parts(model) if name != CHUNK)
+        return Export(weights, exact.tensors(), {"coding": exact.spec(), "training_only": unused})
 
 
 def bits_per_pixel(coded: CodedClip) -> Float[Tensor, "B"]:

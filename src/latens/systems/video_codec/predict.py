@@ -52,6 +52,7 @@ from latens.systems.video_codec.format import (
 )
 from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
 from latens.systems.video_codec.latents import Packer
+from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.output import WrittenClip, write_decoded
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import GivenMasks
@@ -314,11 +315,19 @@ def _regions(roi: Roi | None, clip: Clip, ids: frozenset[int] | None, track: boo
             yield regions
 
 
+def _for_coding(config: VideoModel) -> ScaleSpaceFlow | ChunkCodec:
+    """A model whose weights may lack what the frozen coding replaces."""
+    model = build_model(config)
+    if isinstance(model, ScaleSpaceFlow):
+        model.coding_only = True
+    return model
+
+
 def load(name_or_path: str | Path = "video_codec", *, device: str = "auto", threads: int | None = None) -> VideoCodec:
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)
-    found, model = load_network(folder, "video_codec", VideoModel, build_model)
+    found, model = load_network(folder, "video_codec", VideoModel, _for_coding)
     if not found.coding:
         raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
     try:

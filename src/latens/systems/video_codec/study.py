@@ -6,7 +6,6 @@ scale-space flow: five methods at gamma 30, latent scaling also at gamma 10 and 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from latens.systems.video_codec.measure import RegionClip, Row, measure_ours, re
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.recipes import RECIPES, VideoTraining
 
-logger = logging.getLogger(__name__)
-
 
 @settings
 class VideoScale:
@@ -39,6 +36,7 @@ class VideoScale:
     recipe: Literal["tiny", "cpu_decay", "paper"] = "cpu_decay"  # of every training
     steps: Natural = 0  # above 0: instead of the recipe's
     clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
+    start: str = ""  # folder of a plain model that all methods start from; empty: it is trained as they are
     train: str = ""  # folders of clips and photographs to train on (A,B); empty: the data that is measured
     frames: Natural = 24  # the first of every clip; 0: all
     qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
@@ -100,14 +98,10 @@ class Study:
         return replace(base, model=replace(model, method=method), data=replace(base.data, masks=variant.masks), run=run)
 
     def start(self) -> Path:
-        """The plain model that all methods start from: the user's or the bundled one, else one that is trained here."""
-        wanted = self.config(VARIANTS[SSF])
-        try:
-            if self.lab.loaded.config == wanted.model:
-                return self.lab.loaded.folder
-        except Exception as error:  # no model yet: it is trained
-            logger.info("no model to start from (%s)", str(error).splitlines()[0])
-        return self.lab.trained(wanted, name="start", sources=self.sources())
+        """The plain model that all methods start from: the one of the scale, or one that is trained here as they are."""
+        if self.scale.start:
+            return Path(self.scale.start)
+        return self.lab.trained(self.config(VARIANTS[SSF]), name="start", sources=self.sources())
 
     def sources(self) -> list[Source]:
         """Data to train on."""
