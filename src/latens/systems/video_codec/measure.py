@@ -118,13 +118,13 @@ def read_region_clip(folder: Path, frames: int) -> RegionClip:
 
 
 def sample_clip() -> RegionClip:
-    """A photograph of latens that pans and turns; the region is a disk that stays with the content."""
+    """A photograph of latens that pans and turns; the region is a disk that stays with the content, an eye of the cat."""
     rng = np.random.default_rng(4)
     pixels = read_picture(photographs()[1].path).pixels
     frames = moving_photograph(pixels, rng, SAMPLE_FRAMES, SAMPLE_SIDE, 0.01, 1.2)
     height, width = pixels.shape[:2]
     y, x = np.mgrid[:height, :width]
-    disk = np.repeat((255 * (np.hypot(y - height / 2, x - width / 2) < height / 5)).astype(np.uint8)[..., None], 3, axis=2)
+    disk = np.repeat((255 * (np.hypot(y - height / 2 + 25, x - width / 2 + 45) < height / 7)).astype(np.uint8)[..., None], 3, axis=2)
     masks = moving_photograph(disk, np.random.default_rng(4), SAMPLE_FRAMES, SAMPLE_SIDE, 0.01, 1.2)
     return RegionClip("photograph", frames, masks[..., 0] > 127)
 
