@@ -19,7 +19,7 @@ THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}
 
 STEPS = 500
 THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
-# Ours, for 60 to 500 steps with falling rate and temperature; larger rates harm smooth pictures at low rate.
+# Ours, for 60 to 500 steps with falling rate and temperature; larger rates harm smooth images at low rate.
 LR = 0.04
 HYPER_LR = 2.0
 SHAPE = 2.0

@@ -1,4 +1,4 @@
-"""Probability models of quantised latents and their cost in bits.
+"""Probability models of quantized latents and their cost in bits.
 
 Two models make a hyperprior: a learned density per channel for the hyper-latent z (`FactorizedPrior`, Balle et al. 2018,
 appendix 6.1) and a Gaussian per symbol for the latent y (Minnen et al. 2018). Both integrate the density over a unit bin, so
@@ -30,7 +30,7 @@ def bits(likelihood: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def gaussian_bits(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Bits of `residual` = y - mean under a zero-mean Gaussian integrated over [residual - 1/2, residual + 1/2].
 
-    `scale` is the standard deviation in quantisation steps, held above 0.11. Computed in float32.
+    `scale` is the standard deviation in quantization steps, held above 0.11. Computed in float32.
     """
     spread = lower_bound(scale.float(), SCALE_MIN)
     distance = residual.float().abs()
@@ -41,10 +41,10 @@ def gaussian_bits(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -
 
 
 def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], weight: float) -> Float[Tensor, "..."]:
-    """The integer k nearest to `residual`, or its neighbour towards zero, whichever has less bits(k) + weight (residual - k)^2.
+    """The integer k nearest to `residual`, or its neighbor towards zero, whichever has less bits(k) + weight (residual - k)^2.
 
-    A quantiser that knows what its symbols cost (Sullivan and Wiegand 1998); only the encoder needs it. At high rate one bit
-    is worth 12 / (2 ln 2) = 8.7 squared quantisation steps; a larger weight stays nearer to plain rounding.
+    A quantizer that knows what its symbols cost (Sullivan and Wiegand 1998); only the encoder needs it. At high rate one bit
+    is worth 12 / (2 ln 2) = 8.7 squared quantization steps; a larger weight stays nearer to plain rounding.
     """
     nearest = residual.round()
     lower = nearest - nearest.sign()
@@ -86,7 +86,7 @@ class FactorizedPrior(nn.Module):
         return z
 
     def likelihood(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Probability of the unit bin centred at each entry of z, in float32."""
+        """Probability of the unit bin centered at each entry of z, in float32."""
         batch, channels, height, width = z.shape
         with torch.autocast(z.device.type, enabled=False):
             flat = z.float().permute(1, 0, 2, 3).reshape(channels, 1, -1)

@@ -4,7 +4,7 @@ One layer: acc = bias + sum weight * x, then y = clamp((acc * m + 2^(s-1)) >> s,
 and another for acc < 0, which makes the (leaky) rectifier. The sum runs as a floating-point convolution over integers:
 while every partial sum is below 2^24 (float32) or 2^53 (float64) in magnitude nothing is rounded, so the order of
 summation, and with it the kernel, the thread count and the machine, cannot matter. The bound is proved per layer from
-the weights, when a network is quantised and again whenever one is loaded. (Balle, Johnston, Minnen 2019.)
+the weights, when a network is quantized and again whenever one is loaded. (Balle, Johnston, Minnen 2019.)
 
 `latens.codes.quantize.quantize_network` makes such a network from a float one.
 """
@@ -68,7 +68,7 @@ class _Operands(NamedTuple):
 
 
 class IntegerLayer(nn.Module):
-    """Convolution, rectifier and requantisation of integers.
+    """Convolution, rectifier and requantization of integers.
 
     Buffers: weight int16 (or int8) in torch's layout, bias int64 (O,), positive and negative int32 (O,) multipliers,
     shift int32 (O,), 1..62. `input_bound` is the largest magnitude of an input. ValueError if the proof fails.
@@ -224,7 +224,7 @@ def prove(layer: IntegerLayer) -> LayerBound:
 
 
 def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
-    """Integers within +-bound from a linear congruential generator; the second picture is 64 times smaller."""
+    """Integers within +-bound from a linear congruential generator; the second image is 64 times smaller."""
     count = 2 * channels * 24
     state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
     values = ((state >> np.uint64(33)) % np.uint64(2 * bound + 1)).astype(np.int64) - bound

@@ -2,7 +2,7 @@
 
     features --occurrence head--> logits (B, N, h, w)      q = sigmoid(logits): probability that part n is at a cell
              --appearance head--> mean, log-variance of every cell
-                                  pooled over cells with weights q: one Gaussian per part and picture
+                                  pooled over cells with weights q: one Gaussian per part and image
     code = occurrence * appearance, the same appearance at every cell where the part is (Eqs. 5 to 7 and 10)
 
 Letters: B batch, N parts, D dimensions of one appearance (d_p), h w cells.
@@ -25,7 +25,7 @@ ANNEAL_EVERY = 1000  # steps between two changes of the compound schedule
 
 
 class Appearance(NamedTuple):
-    """One Gaussian per part and picture."""
+    """One Gaussian per part and image."""
 
     mean: Float[Tensor, "B N D"]
     variance: Float[Tensor, "B N D"]

@@ -1,4 +1,4 @@
-"""Refinement of the latents of one picture for a frozen model (003, chapter 5; Yang, Bamler, Mandt 2020).
+"""Refinement of the latents of one image for a frozen model (003, chapter 5; Yang, Bamler, Mandt 2020).
 
     y = analysis(x), z = hyper_analysis(y)              the start
     z_hat ~ round(z - median) + median                  a relaxed rounding, codes/rounding.py
@@ -52,7 +52,7 @@ class Hyperprior(Protocol):
 
 
 class Measurement(NamedTuple):
-    """What truly rounded latents cost and give, per picture."""
+    """What truly rounded latents cost and give, per image."""
 
     y: Int[Tensor, "B M h w"]  # round(y - mean)
     z: Int[Tensor, "B N h w"]  # round(z - median)
@@ -146,13 +146,13 @@ def refine(
     precision: torch.dtype = torch.float32,
     on_step: Progress | None = None,
 ) -> Refined:
-    """The latents of pictures, refined for bpp + rate_weight * 255^2 * MSE.
+    """The latents of images, refined for bpp + rate_weight * 255^2 * MSE.
 
     `image` has intensities in [0, 1] and sides that the model takes; where only `size` rows and columns of it are the
-    picture, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
+    image, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
     `plain` its rounded latents as what is to be beaten, `measure` the rounding by the model's own arithmetic (for
     files that are coded by another), `goal` the Lagrangian with `rate_weight`. `precision`, float32 or bfloat16, is
-    that of the networks on the way; rates and losses are float32, and so is all that is measured but the picture.
+    that of the networks on the way; rates and losses are float32, and so is all that is measured but the image.
     `on_step` is called after every step.
     `settings.rate_weight` is for callers that choose lambda by quality, and not read here.
 
@@ -174,7 +174,7 @@ def refine(
 
 
 class _Objective:
-    """Loss of relaxed latents and cost of rounded ones, for given pictures."""
+    """Loss of relaxed latents and cost of rounded ones, for given images."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class _Objective:
         return Latents(y, self.model.hyper_analysis(y).float() - self.medians)
 
     def loss(self, y: Tensor, z: Tensor, weight: Tensor, tau: float, generator: torch.Generator) -> Tensor:
-        """Per picture; y in steps, z relative to the medians."""
+        """Per image; y in steps, z relative to the medians."""
         z_hat = relax(z, self.law, tau, generator) + self.medians
         with self._arithmetic():
             mean, scale = self.model.parameters_of_y(z_hat)
@@ -207,7 +207,7 @@ class _Objective:
 
     @torch.no_grad()
     def measure(self, y: Tensor, z: Tensor) -> Measurement:
-        """By the model's own arithmetic, the picture neither clamped nor rounded."""
+        """By the model's own arithmetic, the image neither clamped nor rounded."""
         symbols_z = z.round()
         z_hat = symbols_z + self.medians
         mean, scale = self.model.parameters_of_y(z_hat)
@@ -262,7 +262,7 @@ def _descend(
 
 
 class _Keeper:
-    """Holds the best measurement of every picture, by the goal's score."""
+    """Holds the best measurement of every image, by the goal's score."""
 
     def __init__(self, goal: Goal, start: Measurement, pixels: int) -> None:
         self.goal, self.start, self.pixels, self.began = goal, start, pixels, time.perf_counter()

@@ -63,7 +63,7 @@ def log_weight(distance: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor
 
 
 def log_weights(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K ..."]:
-    """Log of the law's weights, not normalised, for the K integers floor(v), floor(v) + 1 or round(v) + (-1, 0, 1)."""
+    """Log of the law's weights, not normalized, for the K integers floor(v), floor(v) + 1 or round(v) + (-1, 0, 1)."""
     if law.classes == 2:
         low = v - v.floor()
         return torch.stack([log_weight(low, law), log_weight(1 - low, law)])
@@ -98,7 +98,7 @@ def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
 def relax(v: Float[Tensor, "B ..."], law: RoundingLaw, tau: float, generator: Generator) -> Float[Tensor, "B ..."]:
     """The law's stand-in for rounding v at temperature tau > 0, with a gradient to v.
 
-    All entries of the batch are given the same noise, so a picture fares the same alone and in a batch.
+    All entries of the batch are given the same noise, so an image fares the same alone and in a batch.
     """
     if law.method == "ste":
         return round_straight_through(v)

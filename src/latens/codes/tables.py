@@ -1,6 +1,6 @@
 """Frozen integer probability tables, one per level, for the entropy coder.
 
-A level is a scale index of the conditional Gaussian or a channel of the factorised prior. Its table covers the integers
+A level is a scale index of the conditional Gaussian or a channel of the factorized prior. Its table covers the integers
 low..high and, last, one escape symbol that stands for every other value. Counts are integers that sum to 2^24.
 
 Encoder and decoder must hold identical tables, so they are computed once, in float64, when a model is exported, stored
@@ -99,7 +99,7 @@ class SymbolTables:
 def exact_model(counts: np.ndarray) -> Any:
     """A constriction model whose probabilities are exactly counts / 2^24. Counts >= 1 must sum to 2^24.
 
-    constriction quantises the weights w it is given: it sets the left edge of symbol k of n to
+    constriction quantizes the weights w it is given: it sets the left edge of symbol k of n to
     floor(scale * (w_0 + ... + w_(k-1))) + k with scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly
     one and every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding
     mode, and the left edge is the exact sum of the counts before k.
@@ -113,7 +113,7 @@ def exact_model(counts: np.ndarray) -> Any:
 def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> SymbolTables:
     """One table per standard deviation of a zero-mean Gaussian integrated over unit bins.
 
-    `scales` is float64 (L,), in quantisation steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with
+    `scales` is float64 (L,), in quantization steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with
     the smallest k >= 1 that leaves at most `tail_mass` outside; the escape symbol has at least that probability.
     """
     scales = np.asarray(scales, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Vector quantisation: every latent vector becomes the nearest of K codewords (van den Oord et al. 2017; 000, section 3).
+"""Vector quantization: every latent vector becomes the nearest of K codewords (van den Oord et al. 2017; 000, section 3).
 
 Codebooks collapse by themselves: started at random, a handful of codewords takes everything and the rest never moves. What
-keeps them alive is a start at the centres of real latents (k-means, after the encoder has had `delay` steps to become
+keeps them alive is a start at the centers of real latents (k-means, after the encoder has had `delay` steps to become
 useful) and the revival of codewords that nothing chooses any more. Both look for vectors far from every codeword, with a
 chance in proportion to the squared distance (Arthur and Vassilvitskii 2007): most positions of a mask are plain inside or
 outside, and codewords put on random vectors would all stand there.
@@ -35,7 +35,7 @@ class VectorQuantizer(nn.Module):
     """Nearest codeword of every vector, learned by gradients (`decay` 0) or by moving averages of the vectors (`decay` > 0).
 
     `commitment` is beta of 000, Eq. 1; the squared norms there are means over all entries here. With a moving average the
-    codebook term is not needed and is left out. In the first `delay` training steps vectors pass unquantised and the
+    codebook term is not needed and is left out. In the first `delay` training steps vectors pass unquantized and the
     codebook is still; then k-means places it. In training, dead codewords are put on vectors of the batch.
     State is kept in float buffers, so that weights, counts and all can be averaged and saved.
     """
@@ -132,7 +132,7 @@ class VectorQuantizer(nn.Module):
 
 
 def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Tensor, "K D"]:
-    """Cluster centres after `steps` rounds of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
+    """Cluster centers after `steps` rounds of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
 
     With fewer vectors than clusters, vectors are repeated. Random numbers come from torch's generator.
     """

@@ -8,7 +8,7 @@
 | aistron | amodal_segm | visible_segm | | aistron's unified files |
 | cocoa | regions[].segmentation | regions[].visible_mask | regions[].order, from 1 | COCOA |
 
-Run-length codes pass through unchanged; polygons are rasterised by COCO's rules once, when they are read. A file whose keys
+Run-length codes pass through unchanged; polygons are rasterized by COCO's rules once, when they are read. A file whose keys
 or classes do not add up raises InputError, because evaluating with the wrong ones gives zeros without a word.
 """
 
@@ -51,9 +51,9 @@ COCOA = Dialect("cocoa", "segmentation", "visible_mask", "order", 1)
 
 
 def read_annotations(path: Path, root: Path | None = None) -> Collection:
-    """Reads a JSON file of any of the dialects; `root` is the folder of the pictures.
+    """Reads a JSON file of any of the dialects; `root` is the folder of the images.
 
-    Raises InputError for keys of no dialect or of two, unknown classes or pictures, and masks that do not fit.
+    Raises InputError for keys of no dialect or of two, unknown classes or images, and masks that do not fit.
     """
     document = _load(path)
     try:

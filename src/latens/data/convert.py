@@ -7,10 +7,10 @@
 | cocoa: | COCOA, with classes | all but scores |
 | aistron: | aistron's unified files | all but order and scores |
 | labelme:FOLDER | labelme's files | all but scores |
-| labels:FOLDER | images/ beside labels/, a stack of masks for every picture, the front one first | one class, order |
+| labels:FOLDER | images/ beside labels/, a stack of masks for every image, the front one first | one class, order |
 
-Run-length codes pass unchanged; polygons are rasterised once, by COCO's rules. A folder that holds one JSON file stands for
-that file. Without IMAGES the pictures are beside the file or in a folder below.
+Run-length codes pass unchanged; polygons are rasterized once, by COCO's rules. A folder that holds one JSON file stands for
+that file. Without IMAGES the images are beside the file or in a folder below.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, bytes]]:
-    """One JSON file a picture, all in one folder, each with the way from there to its picture; pages of stacks become PNGs."""
+    """One JSON file an image, all in one folder, each with the way from there to its image; pages of stacks become PNGs."""
     taken: set[str] = set()
     for scene in collection.scenes:
         stem = name = (
@@ -180,7 +180,7 @@ def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, by
 
 
 def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
-    """images/NAME as it is (a page of a stack as a PNG), and labels/NAME.tif, for every picture."""
+    """images/NAME as it is (a page of a stack as a PNG), and labels/NAME.tif, for every image."""
     if len(collection.categories) > 1:
         what = f"label folders hold one class, and this has {', '.join(collection.categories)}"
         raise InputError(what, where=str(collection.root or ""), hint="convert to coco or labelme")
@@ -198,13 +198,13 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
 
 
 def _frame_name(scene: Scene) -> Path:
-    """The file of a picture; of stack.tif#3, a page of a stack, stack-0003.png."""
+    """The file of an image; of stack.tif#3, a page of a stack, stack-0003.png."""
     place = frame_place(Path(scene.file))
     return Path(scene.file) if place is None else place[0].with_name(f"{place[0].stem}-{place[1]:04d}.png")
 
 
 def front_to_back(scene: Scene) -> np.ndarray:
-    """The whole masks of a picture (N, H, W), the front one first; one empty mask for a picture without objects.
+    """The whole masks of an image (N, H, W), the front one first; one empty mask for an image without objects.
 
     Raises InputError when no order of the objects explains what is visible of them.
     """

@@ -1,6 +1,6 @@
 """Depth maps of the usual data sets and of plain folders, as float32 arrays (H, W).
 
-Metres where the format knows them, otherwise relative numbers; larger is farther. `inf` is sky. Holes, places without a
+Meters where the format knows them, otherwise relative numbers; larger is farther. `inf` is sky. Holes, places without a
 measurement, are filled from their surroundings. Only what is a depth map of the right size gets through.
 """
 
@@ -28,17 +28,17 @@ Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
-PICTURES = ("PNG", "TIFF", "PPM")  # kinds of picture that depth is read from
+PICTURES = ("PNG", "TIFF", "PPM")  # kinds of image that depth is read from
 NEAREST = 1e-6  # a reach below is none
-KITTI_UNITS = 256  # a metre
+KITTI_UNITS = 256  # a meter
 QUANTILE = 0.999  # distance that stands for the reach of a scene: single pixels beyond it are often wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthFormat:
-    """How stored values become depth: metres = value * scale, or for disparities scale / (value - offset)."""
+    """How stored values become depth: meters = value * scale, or for disparities scale / (value - offset)."""
 
-    scale: float = 1.0  # metres per stored unit; of a disparity, focal length * baseline * units per pixel
+    scale: float = 1.0  # meters per stored unit; of a disparity, focal length * baseline * units per pixel
     hole: float | None = 0.0  # stored value without a measurement; NaN: that and 0; None: every value is one
     sky: float | None = None  # stored values from this one on are sky
     disparity: bool = False
@@ -48,11 +48,11 @@ class DepthFormat:
 
 FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
     {
-        # 16-bit PNG rendered from a point cloud: 200 units a metre, the largest value where there was no point, mostly sky.
+        # 16-bit PNG rendered from a point cloud: 200 units a meter, the largest value where there was no point, mostly sky.
         "apolloscape": DepthFormat(scale=1 / 200, sky=65535),
         "kitti": DepthFormat(scale=1 / KITTI_UNITS),
-        "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimetres
-        "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten metres
+        "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimeters
+        "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten meters
         "metres": DepthFormat(),  # NPY and EXR
         "metres_nan": DepthFormat(hole=math.nan),
         "relative": DepthFormat(relative=True),
@@ -64,7 +64,7 @@ class Camera(NamedTuple):
     """What turns a disparity into a distance."""
 
     focal: float  # pixels
-    baseline: float  # metres
+    baseline: float  # meters
 
 
 def format_of(name: str) -> DepthFormat:
@@ -75,8 +75,8 @@ def format_of(name: str) -> DepthFormat:
 
 
 def usual_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
-    """What the numbers usually mean where nobody says: metres in arrays, NPY, EXR and float TIFF; KITTI's units in files that
-    are named ...depth256.png; otherwise whole numbers of a picture are relative.
+    """What the numbers usually mean where nobody says: meters in arrays, NPY, EXR and float TIFF; KITTI's units in files that
+    are named ...depth256.png; otherwise whole numbers of an image are relative.
     """
     if isinstance(source, np.ndarray) or Path(source).suffix.lower() in (".npy", ".exr"):
         return FORMATS["metres"]
@@ -130,7 +130,7 @@ def read_depth(
 
 
 def png_of_depth(metres: Depth) -> bytes:
-    """A 16-bit PNG of depth (H, W) in KITTI's units, metres * 256, for files named ...depth256.png: 1/256 to 255.99 metres."""
+    """A 16-bit PNG of depth (H, W) in KITTI's units, meters * 256, for files named ...depth256.png: 1/256 to 255.99 meters."""
     stored = np.clip(np.rint(metres.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG")

@@ -98,7 +98,7 @@ def _read_stream(stream: BinaryIO, limit: int) -> bytes | None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes the file so that it is there whole or not at all, even through a kill or a loss of power.
 
-    A temporary file in the same folder is written, synchronised and renamed over `path`; missing folders are made.
+    A temporary file in the same folder is written, synchronized and renamed over `path`; missing folders are made.
     A symbolic link keeps leading where it did; devices and pipes are written directly, `-` is standard output.
     Raises StorageFull when the disk or quota is full, UsageError when the place cannot be written; nothing is left.
     """

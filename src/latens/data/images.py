@@ -1,7 +1,7 @@
-"""Pictures of every common kind, as 8-bit RGB arrays, with a note of everything that was done to them.
+"""Images of every common kind, as 8-bit RGB arrays, with a note of everything that was done to them.
 
 Files are not trusted: only the formats below are tried, the size is read from the header and held against the limits
-before memory is taken, and what is damaged raises UnreadableInput instead of giving grey areas.
+before memory is taken, and what is damaged raises UnreadableInput instead of giving gray areas.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FLOAT_SLACK = 1e-5  # rounding of float32 arithmetic around 0 and 1 is no error
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """What a picture may measure: pixels in all, pixels per side, and bytes of its file."""
+    """What an image may measure: pixels in all, pixels per side, and bytes of its file."""
 
     pixels: int = 64 * 2**20
     side: int = 16384
@@ -48,22 +48,22 @@ class ImageLimits:
 
 
 class Picture(NamedTuple):
-    """A picture in RGB order; the arrays may share memory with the source."""
+    """An image in RGB order; the arrays may share memory with the source."""
 
-    pixels: Pixels  # (H, W, 3); a grey picture has three equal channels
+    pixels: Pixels  # (H, W, 3); a gray image has three equal channels
     alpha: Pixels | None  # (H, W), None where everything is opaque
-    grey: bool  # the source had one colour channel
+    grey: bool  # the source had one color channel
     notes: tuple[str, ...]  # what was done to the source, for people
 
 
 def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Picture:
-    """Reads a picture from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
+    """Reads an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16, or float in [0, 1]. Tensors: (C, H, W),
     (1, C, H, W) or (H, W), C of 1, 3 or 4, uint8 or float in [0, 1]. Wider values are reduced to 8 bits by rounding
     v * 255 / 65535. Of an animation the first frame is taken; EXIF orientation is applied.
 
-    Raises UnreadableInput for what is missing or no picture, InputError for arrays of another form, LimitExceeded.
+    Raises UnreadableInput for what is missing or no image, InputError for arrays of another form, LimitExceeded.
     """
     limits = limits or ImageLimits()
     if isinstance(source, (str, Path)):
@@ -122,7 +122,7 @@ def decoding(where: str | None) -> Iterator[None]:
 
 
 def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
-    """The picture as far as its header. Not Image.open: its limit on the size is one for the whole process."""
+    """The image as far as its header. Not Image.open: its limit on the size is one for the whole process."""
     prefix = stream.read(16)
     if not prefix:
         raise UnreadableInput("the file is empty", where=where, hint="copy or download the file again")
@@ -211,7 +211,7 @@ def _turn(array: Pixels, orientation: int) -> Pixels:
 
 
 def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple[Pixels, Pixels | None, bool]:
-    """Pixels (H, W, 3) or (H, W), alpha, and whether the source was grey."""
+    """Pixels (H, W, 3) or (H, W), alpha, and whether the source was gray."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         if "transparency" in image.info:
@@ -231,7 +231,7 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
         values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
     except ValueError as error:
         raise UnreadableInput(f"{mode} colours cannot be turned into RGB", where=where) from error
-    return values[..., :3], values[..., 3], grey  # of grey, three equal channels
+    return values[..., :3], values[..., 3], grey  # of gray, three equal channels
 
 
 _TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
@@ -324,7 +324,7 @@ def _finish(pixels: Pixels, alpha: Pixels | None, grey: bool, notes: list[str]) 
 
 
 def to_pil(pixels: Pixels, alpha: Pixels | None = None, grey: bool = False) -> Image.Image:
-    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; grey takes the first channel."""
+    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; gray takes the first channel."""
     colours = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
     if alpha is not None:
         colours.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
@@ -342,9 +342,9 @@ def check_ending(path: Path) -> str:
 
 
 def write_image(path: Path, image: Image.Image) -> None:
-    """Writes the picture whole or not at all, in the format of the ending, without loss where the format allows it.
+    """Writes the image whole or not at all, in the format of the ending, without loss where the format allows it.
 
-    Raises UsageError for an unknown ending or a format that cannot hold the picture (JPEG has no transparency).
+    Raises UsageError for an unknown ending or a format that cannot hold the image (JPEG has no transparency).
     """
     name = check_ending(path)
     buffer = io.BytesIO()

@@ -1,9 +1,9 @@
-"""Objects of a picture with their hidden parts: amodal mask (the whole outline), visible mask, depth, class.
+"""Objects of an image with their hidden parts: amodal mask (the whole outline), visible mask, depth, class.
 
 Two forms: `Layers`, dense arrays for training and simulation (NumPy alone), and `Instance` / `Scene` / `Collection`,
 run-length coded for files and evaluation.
 
-Letters: N instances, H W picture.
+Letters: N instances, H W image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNKNOWN = -1
 
 
 class Layers(NamedTuple):
-    """Dense masks of one picture. `layer` is 0 in front, 1 behind it, ...; -1 where nobody knows."""
+    """Dense masks of one image. `layer` is 0 in front, 1 behind it, ...; -1 where nobody knows."""
 
     amodal: Bool[np.ndarray, "N H W"]
     visible: Bool[np.ndarray, "N H W"]
@@ -96,7 +96,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One picture: its file (relative to the collection's root, or a name), size and objects."""
+    """One image: its file (relative to the collection's root, or a name), size and objects."""
 
     file: str
     height: int
@@ -135,7 +135,7 @@ def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Annotated pictures of one data set, with the names of its classes; `root` is the folder of the pictures."""
+    """Annotated images of one data set, with the names of its classes; `root` is the folder of the images."""
 
     categories: tuple[str, ...]
     scenes: tuple[Scene, ...]
@@ -143,7 +143,7 @@ class Collection:
     info: dict[str, Any] = field(default_factory=dict)
 
     def path(self, scene: Scene) -> Path:
-        """The file of a picture."""
+        """The file of an image."""
         return Path(scene.file) if self.root is None else self.root / scene.file
 
 

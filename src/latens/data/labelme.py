@@ -1,8 +1,8 @@
-"""labelme files <-> ours: one JSON file a picture, as people draw them.
+"""labelme files <-> ours: one JSON file an image, as people draw them.
 
 An object is one shape for its whole outline; its visible part, where something hides the rest, is a second shape with the
 same `group_id` and the flag "visible" (or a label that ends in "/visible"). Depth is the flag "layer:N", 0 in front.
-Polygons, rectangles and circles are rasterised; shapes of the type "mask" are exact both ways.
+Polygons, rectangles and circles are rasterized; shapes of the type "mask" are exact both ways.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
-    """Pictures of a folder with their label maps, sorted: a_img.png and a_lab.png, or images/a.png and labels/a.png.
+    """Images of a folder with their label maps, sorted: a_img.png and a_lab.png, or images/a.png and labels/a.png.
 
-    Subfolders are kept apart: train/images/a.png goes with train/labels/a.png. A picture without a label map there takes
-    the one of its name, if there is one such picture and one such map in all.
-    Raises UnreadableInput when there is no pair, InputError when a picture has no label map, or two pictures one name.
+    Subfolders are kept apart: train/images/a.png goes with train/labels/a.png. An image without a label map there takes
+    the one of its name, if there is one such image and one such map in all.
+    Raises UnreadableInput when there is no pair, InputError when an image has no label map, or two images one name.
     """
     with reading(folder):
         names = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
@@ -70,7 +70,7 @@ def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
 
 
 def read_label_folder(folder: Path, category: str = "cell") -> Collection:
-    """Pictures with label maps, or with stacks of masks in TIFF, as a collection of one class."""
+    """Images with label maps, or with stacks of masks in TIFF, as a collection of one class."""
     scenes = []
     for picture, labels in pairs_in(folder):
         layers = read_labels(labels)

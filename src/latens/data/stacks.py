@@ -1,6 +1,6 @@
 """TIFF stacks, read and written page by page, so that a file of any size needs the memory of one page.
 
-Pillow reads what it can. What it cannot (64-bit floats, 16-bit colours at full depth, ImageJ stacks above 4 GB, whose pages
+Pillow reads what it can. What it cannot (64-bit floats, 16-bit colors at full depth, ImageJ stacks above 4 GB, whose pages
 are not listed in the file) is read by tifffile, where the extra `micro` is installed.
 """
 
@@ -25,7 +25,7 @@ from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInpu
 
 MOST_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
-GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of grey values of more than 8 bits
+GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values of more than 8 bits
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, and room for the last directory
 FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
@@ -35,7 +35,7 @@ HINT = "copy the file again; more kinds of TIFF are read with the extra `micro`:
 
 
 def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixels]:
-    """The pages of a TIFF stack, or the one picture of any other file, as (H, W, 3) bytes, read one by one.
+    """The pages of a TIFF stack, or the one image of any other file, as (H, W, 3) bytes, read one by one.
 
     What has more than 8 bits is stretched from its 0.1 to its 99.9 percentile, as microscopes fill only part of the range.
     Raises what `read_picture` does, and LimitExceeded for too many pages.
@@ -66,7 +66,7 @@ def count_frames(path: Path) -> int:
 
 
 def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
-    """The picture of a file, the first page of a TIFF, or page N of stack.tif#N, as (H, W, 3) bytes, stretched as in stacks.
+    """The image of a file, the first page of a TIFF, or page N of stack.tif#N, as (H, W, 3) bytes, stretched as in stacks.
 
     Raises what `read_frames` does, and UnreadableInput for a page that is not there.
     """
@@ -216,7 +216,7 @@ def _shown(values: np.ndarray, number: int) -> Pixels:
 
 
 class StackWriter:
-    """A TIFF written page by page into an open file: 8-bit grey (H, W) or colour (H, W, 3), losslessly packed.
+    """A TIFF written page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly packed.
 
     `big` gives 64-bit offsets (BigTIFF), without which LimitExceeded is raised at 4 GB. A page is kept nowhere.
     """

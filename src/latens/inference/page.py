@@ -1,4 +1,4 @@
-"""One-file HTML reports: text, pictures and tables in a page that needs no network, no script and no other file.
+"""One-file HTML reports: text, images and tables in a page that needs no network, no script and no other file.
 
 The same tables are printed on a terminal (`Table.text`).
 """
@@ -26,9 +26,9 @@ SIGNATURES = (
 
 
 class Figure(NamedTuple):
-    """A picture (the bytes of a PNG, JPEG, WebP, GIF or AVIF file) with its title and caption; without one, a note.
+    """An image (the bytes of a PNG, JPEG, WebP, GIF or AVIF file) with its title and caption; without one, a note.
 
-    `pixelated` shows the pixels of an enlarged picture as squares instead of blurring them.
+    `pixelated` shows the pixels of an enlarged image as squares instead of blurring them.
     """
 
     image: bytes
@@ -99,7 +99,7 @@ class Page(NamedTuple):
     footer: str = ""
 
     def html(self) -> str:
-        """The page, pictures included as data URIs. Everything in it is escaped."""
+        """The page, images included as data URIs. Everything in it is escaped."""
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -114,7 +114,7 @@ class Page(NamedTuple):
 
 
 def data_uri(image: bytes) -> str:
-    """The picture as an address that holds it. Raises ValueError for bytes of no kind known to browsers."""
+    """The image as an address that holds it. Raises ValueError for bytes of no kind known to browsers."""
     return f"data:{_media_type(image)};base64,{base64.b64encode(image).decode()}"
 
 
@@ -138,7 +138,7 @@ def _media_type(image: bytes) -> str:
 
 
 def _dimensions(image: bytes) -> str:
-    """Attributes that keep the page from moving while pictures are unpacked."""
+    """Attributes that keep the page from moving while images are unpacked."""
     from markupsafe import Markup
     from PIL import Image
 

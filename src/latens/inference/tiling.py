@@ -1,7 +1,7 @@
-"""Large pictures through convolutions piece by piece, with the result of the whole.
+"""Large images through convolutions piece by piece, with the result of the whole.
 
 A stack of convolutions looks only so far. A piece that is taken with that much real context on every side and cropped
-afterwards is what the whole would have given there. At the borders of the picture no context is added, so that zero
+afterwards is what the whole would have given there. At the borders of the image no context is added, so that zero
 padding acts where it did.
 """
 
@@ -77,7 +77,7 @@ def analysis_halo(layers: Sequence[Layer]) -> int:
     """Rows of context on each side for a stack of strided convolutions, first layer first.
 
     One output row of layer l reaches pad_l rows of its input further than its own stride block does on the far side;
-    in rows of the picture that is pad_l times the strides before it. Summed, and rounded up to the whole stride so
+    in rows of the image that is pad_l times the strides before it. Summed, and rounded up to the whole stride so
     that strips stay aligned: four 5x5 convolutions of stride 2 reach 2 + 4 + 8 + 16 = 30, so 32.
     """
     reach, stride = 0, 1

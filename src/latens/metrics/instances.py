@@ -21,7 +21,7 @@ Part = Literal["amodal", "visible"]
 DEGREES = {"free": (0.0, 0.05), "partly hidden": (0.05, 0.25), "mostly hidden": (0.25, 1.0)}
 """Degrees of occlusion: hidden fraction of the true object, from the first bound up to below the second."""
 
-MOST_DETECTIONS = 100  # of a picture, the surest ones, as in COCO
+MOST_DETECTIONS = 100  # of an image, the surest ones, as in COCO
 MATCHED = 0.5  # intersection over union from which a found object stands for a true one
 
 
@@ -153,7 +153,7 @@ def match(iou: Float[np.ndarray, "L R"], least: float = MATCHED) -> list[tuple[i
 
 
 class Quality(NamedTuple):
-    """Sums over pictures from which panoptic quality (Kirillov et al. 2019) and its factors follow."""
+    """Sums over images from which panoptic quality (Kirillov et al. 2019) and its factors follow."""
 
     iou: float = 0.0  # sum over matched pairs
     matched: int = 0
@@ -161,7 +161,7 @@ class Quality(NamedTuple):
     false: int = 0
 
     def plus(self, truth: Bool[np.ndarray, "T H W"], found: Bool[np.ndarray, "F H W"]) -> Quality:
-        """With one more picture."""
+        """With one more image."""
         iou = mask_iou(truth, found)
         pairs = match(iou)
         return Quality(
@@ -179,7 +179,7 @@ class Quality(NamedTuple):
 
 
 class PictureScores(NamedTuple):
-    """Numbers of one picture. Per object of the truth unless said; an object that is not found has IoU 0."""
+    """Numbers of one image. Per object of the truth unless said; an object that is not found has IoU 0."""
 
     iou_full: list[float]  # amodal masks
     iou_hidden: list[float]  # hidden parts of the objects that have one: found amodal and true hidden outside the true visible
@@ -237,7 +237,7 @@ def symmetry(amodal: Bool[np.ndarray, "N H W"]) -> float | None:
 
 
 def summarise(scores: Sequence[PictureScores]) -> dict[str, float]:
-    """Means over all pictures; NaN where there is nothing to count."""
+    """Means over all images; NaN where there is nothing to count."""
     symmetry_errors = [score.symmetry_error for score in scores if score.symmetry_error is not None]
     pairs = sum(score.order_pairs for score in scores)
     return {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as FigureOfPlot
 
 INK, GRID = "#1f2430", "#d9dde3"
-# Ours first, strong and warm; the others in colours that stay apart in print and for colour-blind eyes (Okabe, Ito).
+# Ours first, strong and warm; the others in colors that stay apart in print and for color-blind eyes (Okabe, Ito).
 COLOURS = ("#d55e00", "#56718a", "#009e73", "#0072b2", "#cc79a7", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LABEL_GAP = 0.045  # of the height of the axes, between labels at the ends of curves

@@ -45,7 +45,7 @@ class BdRate(NamedTuple):
 
 
 def bits_per_pixel(size: int, width: int, height: int) -> float:
-    """Rate of a file of `size` bytes for a picture of width x height pixels."""
+    """Rate of a file of `size` bytes for an image of width x height pixels."""
     return 8 * size / (width * height)
 
 

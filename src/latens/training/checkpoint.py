@@ -3,7 +3,7 @@
     checkpoints/step-00002000/model.safetensors      weights
                               average.safetensors    averaged weights
                               optimizer-NAME.safetensors
-                              state.json             step, best score, optimiser scalars, random states
+                              state.json             step, best score, optimizer scalars, random states
                               MANIFEST.json          sha256 of each, written last
     checkpoints/latest                               name of the newest complete one
 
@@ -82,7 +82,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
+    """An optimizer's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}

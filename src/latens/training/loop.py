@@ -182,7 +182,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
 
     @torch.no_grad()
     def average(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        if not averages[0].is_floating_point():  # counters of batch normalisation
+        if not averages[0].is_floating_point():  # counters of batch normalization
             torch._foreach_copy_(list(averages), list(current))
             return
         # Early averages are short, or the start of training would stay in them for thousands of steps.

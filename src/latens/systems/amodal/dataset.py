@@ -1,9 +1,9 @@
-"""Training and test data: sources of images with truth, held-out sets, and batches.
+"""Training and test data of the amodal segmenter: sources of annotated images, held-out sets, and batches.
 
-Words that `--data` takes:
+Values of `--data`:
 
 simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
-nuclei:FOLDER, nuclei-opaque:FOLDER                   real nuclei laid over each other, from images with label maps
+nuclei:FOLDER, nuclei-opaque:FOLDER                   composites of real nuclei, from images with label maps
 coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; without IMAGES the images are beside the file
 labelme:FOLDER, labels:FOLDER                         labelme's files; images with label maps or stacks of masks
 """
@@ -33,16 +33,16 @@ from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split
 from latens.systems.amodal.simulator.shapes import shapes
 from latens.training.data import generator
 
-VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # streams apart from every training stream, which have three numbers
+VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # distinct from all training streams, whose seeds have three numbers
 KINDS = ("embryo", "opaque", "translucent")
-SMALLEST = 16  # pixels of a mask that is still an object after resizing
-JITTER = 0.1  # standard deviation of the sides of a box, as a share of its extent: proposals are that inexact
+SMALLEST = 16  # pixels; smaller masks are dropped after resizing
+JITTER = 0.1  # standard deviation of the box sides relative to the extent of the box, like that of proposals
 SCENES = 4  # images whose objects fill a batch of masks
-MAX_EMPTY = 100  # images without an object in a row
+MAX_EMPTY = 100  # consecutive images without an object after which an error is raised
 
 
 class HeldOut:
-    """Held-out images, each made on request: the masks of a whole test set need gigabytes."""
+    """Held-out images, made on request because the masks of a whole test set need gigabytes."""
 
     def __init__(self, make: Callable[[int], Sample], count: int) -> None:
         self._make = make
@@ -61,13 +61,13 @@ class HeldOut:
 
 
 def concatenate(sets: Sequence[HeldOut]) -> HeldOut:
-    """Several sets, one after the other."""
+    """The concatenation of several sets."""
     places = [(one, number) for one in sets for number in range(len(one))]
     return HeldOut(lambda place: places[place][0][places[place][1]], len(places))
 
 
 class SampleSource(Protocol):
-    """Images with truth. Held-out images are never drawn in training, and are the same at every call."""
+    """Annotated images. Held-out images are never drawn for training, and are the same at every call."""
 
     classes: tuple[str, ...]
 
@@ -81,7 +81,7 @@ class SampleSource(Protocol):
 
 
 def open_source(source: Source) -> SampleSource:
-    """The images that a word of `--data` names. Raises UsageError for an unknown word, InputError for unusable files."""
+    """The images that a value of `--data` names. Raises UsageError for an unknown value, InputError for unusable files."""
     kind, place = source
     if str(source) == "simulated" or (kind == "simulated" and place in KINDS):
         return Simulated(place if kind else "embryo")
@@ -97,7 +97,7 @@ def open_source(source: Source) -> SampleSource:
 
 
 def common_classes(sources: Sequence[SampleSource], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The classes of the model: those wanted, or those of the data. Simulated and single-class data fit any single class.
+    """The classes of the model: `wanted`, or those of the data. Simulated and single-class data fit any single class.
 
     Raises UsageError when the data sets do not have the same classes in the same order.
     """
@@ -153,9 +153,9 @@ def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: 
 
 
 class Annotated:
-    """The images of a collection. One in seven, by file name, is held out for validation, and as many for test.
+    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing.
 
-    A collection that is only evaluated is used whole: `held_out("all", ...)`.
+    `held_out("all", ...)` gives all images, for collections that are only evaluated.
     """
 
     def __init__(self, collection: Collection, *, rotate: bool = False) -> None:
@@ -188,7 +188,7 @@ class Annotated:
 
 
 def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
-    """Scenes by split. An empty split takes one scene from the largest; a single scene fills every split."""
+    """Scenes by split. An empty split takes one scene of the largest split; a single scene is used in every split."""
     splits: dict[str, list[Scene]] = {"train": [], "validation": [], "test": []}
     for scene in scenes:
         splits[split_of(Path(scene.file).name)].append(scene)
@@ -201,7 +201,7 @@ def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
 
 
 def resized(sample: Sample, size: int) -> Sample:
-    """The longer side brought to `size`; objects of fewer than SMALLEST pixels are dropped."""
+    """The sample resized to a longer side of `size`; objects of fewer than SMALLEST pixels are dropped."""
     height, width = sample.image.shape[:2]
     scale = size / max(height, width)
     target = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -235,7 +235,7 @@ def rotated(sample: Sample, quarters: int, *, mirror: bool) -> Sample:
 class AmodalData:
     """{"crops"} in the first `code_steps` steps, then {"image", "amodal", "visible", "label", "owner"}.
 
-    Sources are drawn from in turn, so that several data sets mix evenly.
+    Batches draw from the sources in turn, so that several data sets mix evenly.
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class AmodalData:
 
 
 def collate(samples: Sequence[Sample], size: int) -> dict[str, Tensor]:
-    """Images (B, 3, size, size) in [0, 1], padded at the right and below, and their objects one after the other."""
+    """Images (B, 3, size, size) in [0, 1], padded at the right and bottom, and their concatenated objects."""
     image = np.zeros((len(samples), size, size, 3), dtype=np.uint8)
     amodal, visible, label, owner = [], [], [], []
     for index, sample in enumerate(samples):

@@ -1,7 +1,7 @@
-"""The paper's measure and more, on test images: AP of whole and visible masks, by degree of occlusion, order, counts, areas.
+"""Evaluation on test images: AP of amodal and visible masks, AP by degree of occlusion, depth order, counts, areas.
 
-`--data` takes one word of `dataset`; without one, 500 simulated embryos that no training run sees. Simulated test images are
-named by the hash of their pixels in the report.
+`--data` takes one value of `dataset`; without it, 500 simulated embryos outside the training streams are used. The report
+identifies the test images by a hash of their pixels.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
 logger = logging.getLogger(__name__)
 
-LEAST_SCORE = 0.05  # of objects that enter average precision
-SHOWN = 8  # test images that are drawn
+LEAST_SCORE = 0.05  # smallest score of objects in average precision
+SHOWN = 8  # number of test images that are drawn
 
 
 @settings
@@ -44,7 +44,7 @@ class AmodalEvaluation:
 
 
 class Measured(NamedTuple):
-    """Numbers of one evaluation. Averages are over objects unless stated otherwise; NaN where there is nothing to count."""
+    """Results of one evaluation. Averages are over objects unless stated otherwise; NaN over an empty set."""
 
     numbers: Mapping[str, float]
     images: int
@@ -103,7 +103,7 @@ def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = 
 
 
 def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Measured:
-    """The numbers of given results; no dense mask is kept, so that any number of images fits."""
+    """The measures of given results. Masks are stored run-length coded, so any number of images fits into memory."""
     truth: list[Scene] = []
     found: list[Scene] = []
     scores: list[PictureScores] = []

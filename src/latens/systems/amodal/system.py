@@ -1,4 +1,4 @@
-"""The amodal segmenter as a system: training, application, evaluation, timing, tables and demo."""
+"""The record of the amodal system: training, application, evaluation, timing, tables and demo."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from latens.systems.amodal.tables import TABLES
 from latens.training.objective import Trainable
 
 EXAMPLES, EXAMPLE_SIZE, EXAMPLE_SEED = 12, 96, 20_113
-APPLY_SCORE = 0.05  # of objects that `apply` reports: low, so that a hardly trained model has some
-BENCH_SIZE, BENCH_SEED = 500, 4  # pixels and seed of the embryo that is timed
+APPLY_SCORE = 0.05  # score threshold of `apply`: low, so that a briefly trained model reports some objects
+BENCH_SIZE, BENCH_SEED = 500, 4  # side in pixels and seed of the timed embryo
 
 
 def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
@@ -94,14 +94,14 @@ def example(folder: Path) -> Example:
 
 
 def apply(segmenter: AmodalSegmenter, path: Path) -> Mapping[str, np.ndarray]:
-    """Masks, depth order, classes, scores and shape codes of the objects of an image; of a TIFF stack, of its first page."""
+    """Masks, depth order, classes, scores and shape codes of the objects of an image, or of the first page of a TIFF stack."""
     found = segmenter.segment(path, least_score=APPLY_SCORE)
     codes = {} if found.codes is None else {"codes": found.codes}
     return {**found.layers._asdict(), "scores": found.scores, **codes}
 
 
 def cases(segmenter: AmodalSegmenter) -> Sequence[Case]:
-    """A simulated embryo from pixels to masks, order and occlusion; and torchvision's Mask R-CNN on the same image."""
+    """Segmentation of a simulated embryo, and torchvision's Mask R-CNN on the same image."""
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
     size = f"{BENCH_SIZE} x {BENCH_SIZE}"
     return (

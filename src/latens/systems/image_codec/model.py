@@ -1,7 +1,7 @@
 """Mean-scale hyperprior without autoregressive context (Minnen et al. 2018; 003, section 5.4.1).
 
     x --analysis--> y --hyper_analysis--> z
-                    |                     | round, factorised prior
+                    |                     | round, factorized prior
                     |                  z_hat --hyper_synthesis--> mean, scale of y
                     `-- round(y - mean) + mean = y_hat --synthesis--> x_hat
 
@@ -120,7 +120,7 @@ class MeanScaleHyperprior(nn.Module):
         return mean, scale
 
     def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-        """Picture of a scaled latent."""
+        """Image of a scaled latent."""
         scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
         return self.synthesis(scaled).float()
 

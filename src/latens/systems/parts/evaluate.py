@@ -40,7 +40,7 @@ Features = Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] -> (B, F)
 
 @settings
 class PartsEvaluation:
-    """What an evaluation measures."""
+    """Options of an evaluation."""
 
     probes: tuple[Probe, ...] | None = (
         None  # probes on labeled images, as "linear,knn"; none: linear and knn if there are labels

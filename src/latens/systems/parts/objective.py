@@ -48,7 +48,7 @@ class Elbo:
             self.optimizers = MappingProxyType({"judge": (Group(("judge.",)),), "model": (Group(("generator.",)),)})
 
     def temperature(self, step: int) -> float:
-        """Of the relaxed occurrences of a PatchVAE."""
+        """Temperature of the relaxed occurrences of a PatchVAE."""
         law = cast(PatchVAELoss, self.config).annealing
         return temperature_at(step, start=law.start, floor=law.floor, rate=law.rate, compound=law.compound)
 
@@ -81,7 +81,7 @@ class Elbo:
         yield Step("model", elbo + self.config.adversarial * fooling / values + self.weigh(views), logs)
 
     def views(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """The losses between two views that this training has: "nt_xent" and "iic"."""
+        """The losses between two views with a weight above 0: "nt_xent" and "iic"."""
         views, core = {}, generator_of(model)
         if isinstance(model, TwoViews):
             views["nt_xent"] = model.contrast(found.features, image)
@@ -90,7 +90,7 @@ class Elbo:
         return views
 
     def weigh(self, views: Mapping[str, Tensor | float]) -> Tensor | float:
-        """The part of `views` in the loss."""
+        """Weighted sum of the losses between two views."""
         return self.config.contrastive_weight * views.get("nt_xent", 0.0) + self.iic_weight * views.get("iic", 0.0)
 
     def terms(
@@ -102,7 +102,7 @@ class Elbo:
 
     @torch.no_grad()
     def validate(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """The loss at the lowest temperature, PSNR without noise, divergences, and which parts are in use."""
+        """The loss at the lowest temperature, PSNR without noise, divergences, and the number of active parts."""
         core = generator_of(model)
         sums, count, values = torch.zeros(4, dtype=torch.float64), 0, 1
         views: Counter[str] = Counter()
@@ -141,7 +141,7 @@ class Elbo:
 
 
 def generator_of(model: nn.Module) -> VAE:
-    """The VAE without what only training needs."""
+    """The VAE without the modules that only its losses need."""
     return model.generator if isinstance(model, Adversarial | TwoViews) else cast(VAE, model)
 
 
