@@ -1,4 +1,4 @@
-"""Settings: frozen, validated data classes, and the one way that text and JSON become them.
+"""Settings: frozen, validated data classes, and their construction from text and JSON.
 
 A class decorated with `settings` is a strict pydantic data class: unknown names, values out of range, NaN and wrong types are
 refused wherever an instance is made, be it in Python, by `dataclasses.replace`, from JSON or from `--set key=value`. Choices

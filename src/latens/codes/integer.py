@@ -48,7 +48,7 @@ class LayerShape:
 
 
 class LayerBound(NamedTuple):
-    """What is proved of one layer, over all its channels and all inputs."""
+    """Proved bounds of one layer, over all its channels and all inputs."""
 
     convolution: int  # largest sum |weight| * |x|, which no partial sum exceeds
     accumulator: int  # the same with |bias|, which is added in int64
@@ -57,7 +57,7 @@ class LayerBound(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """A layer's buffers as the arithmetic wants them, on one device."""
+    """A layer's buffers in the types of the arithmetic, on one device."""
 
     weight: Tensor
     bias: Tensor
@@ -136,7 +136,7 @@ class IntegerNetwork(nn.Module):
         """Outputs, int64, on the device of `z`. ValueError if `z` is not of integers."""
         if self.mode == "reference":
             return self.reference(z)
-        # MPS has no float64, and nobody has proved its float32 kernels.
+        # MPS has no float64, and its float32 kernels are not proved to be exact.
         device = z.device if self.mode == "fast" and z.device.type in ("cpu", "cuda") else torch.device("cpu")
         float32 = self.mode == "fast" and device.type == "cpu" and _float32_is_whole()
         return self._run(z, device, lambda layer: layer.bound.carrier if float32 else torch.float64)

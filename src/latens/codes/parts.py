@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latens.shapes import Float
 
-SMALLEST_WEIGHT = 1e-7  # total probability below which a part is taken as absent: its appearance tends to the prior's mean
+SMALLEST_WEIGHT = 1e-7  # added total probability: the appearance of a part with less tends to the prior
 LOGVAR_LIMIT = math.log(1e7)
 ANNEAL_EVERY = 1000  # steps between two changes of the compound schedule
 

@@ -1,7 +1,7 @@
-"""Folders of label maps, and stacks of masks.
+"""Folders of label maps and stacks of masks.
 
-A label map holds one number per pixel, so it cannot hold overlaps: its objects are wholly visible. A stack of masks, one page
-an object, can.
+A label map has one number per pixel and cannot represent overlaps: its objects are wholly visible. A stack of masks has one
+page per object and can.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     """Images of a folder with their label maps, sorted: a_img.png and a_lab.png, or images/a.png and labels/a.png.
 
-    Subfolders are kept apart: train/images/a.png goes with train/labels/a.png. An image without a label map there takes
-    the one of its name, if there is one such image and one such map in all.
-    Raises UnreadableInput when there is no pair, InputError when an image has no label map, or two images one name.
+    Subfolders are matched: train/images/a.png belongs to train/labels/a.png. An image without such a label map is matched by
+    name alone if the name is unique among images and label maps. Raises UnreadableInput when there is no pair, InputError for
+    an image without a label map and for two images of one name.
     """
     with reading(folder):
         names = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
@@ -56,7 +56,7 @@ def _is_label(path: Path) -> bool:
 
 
 def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
-    """Files by their folders, without images/ and labels/, and their names without marks and endings."""
+    """Files by folder (without images/ and labels/) and name (without marker and ending)."""
     found: dict[tuple[str, ...], Path] = {}
     for path in paths:
         parts = path.relative_to(folder).parent.parts
@@ -79,7 +79,7 @@ def read_label_folder(folder: Path, category: str = "cell") -> Collection:
 
 
 def read_labels(path: Path) -> Layers:
-    """Objects of a label map (any integers, 0 is ground), or of a stack of masks (one page each, the front one first)."""
+    """Objects of a label map (any integers; 0 is background), or of a stack of masks (one page each, front to back)."""
     pages = [np.asarray(page) for page in _pages(path)]
     if any(page.ndim != 2 or page.shape != pages[0].shape for page in pages):
         raise InputError("label maps have one channel, and one size for all pages", where=str(path))

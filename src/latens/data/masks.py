@@ -131,7 +131,7 @@ def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
     """Tight boxes (x0, y0, x1, y1) of masks; zeros for an empty one."""
     filled = masks > 0
     sides = []
-    for axis in (1, 2):  # over rows: columns are left, then the other way round
+    for axis in (1, 2):  # reduce over rows for columns, then over columns for rows
         line = filled.any(dim=axis)
         length = line.shape[1]
         first = line.float().argmax(1)
@@ -157,7 +157,7 @@ def _cover(start: Float[Tensor, "N"], end: Float[Tensor, "N"], size: int, length
     edges = torch.linspace(0, 1, size + 1, device=start.device)
     pixels = torch.arange(length, device=start.device, dtype=torch.float32)
     edge = start[:, None].float() + edges * (end - start)[:, None].float()
-    below = (edge[:, :, None] - pixels).clamp(0, 1)  # of every pixel, what lies before the edge
+    below = (edge[:, :, None] - pixels).clamp(0, 1)  # share of every pixel that lies before the edge
     return below.diff(dim=1) * (size / (end - start).float())[:, None, None]
 
 

@@ -1,4 +1,4 @@
-"""Notes on what was assumed, left out or repaired: kept for the result and logged, each once."""
+"""Notes on assumptions, omissions and repairs, which are part of a result and logged once."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Squares:
         return kept
 
     def subset(self, indices: np.ndarray) -> Squares:
-        """The squares at these indices, with what is kept of them."""
+        """The squares at these indices; squares in memory are shared."""
         chosen = Squares(self.found.subset(indices), self.size, 0)
         if self.kept is not None:
             chosen.kept, chosen.filled = self.kept[indices], self.filled[indices]

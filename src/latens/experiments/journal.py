@@ -1,4 +1,4 @@
-"""A file of records that grows as work is done, so that stopped work continues where it was; claims on shared folders."""
+"""Append-only files of records, from which stopped work continues, and exclusive claims on shared folders."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from latens.data.files import write_error
 
 
 class Journal:
-    """Records as JSON lines. Several processes may append to one file; a line that a kill cut off is passed over.
+    """Records as JSON lines. Several processes may append to one file; truncated lines are ignored.
 
-    Without a path nothing is kept. Raises StorageFull or UnreadableInput where the file cannot be used.
+    Without a path nothing is stored. Raises StorageFull or UnreadableInput if the file cannot be used.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -41,7 +41,7 @@ class Journal:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                # A line break first: it ends a line that an earlier run may have been killed in.
+                # The leading line break ends a line that a killed process may have truncated.
                 os.write(descriptor, ("\n" + lines).encode())
                 os.fsync(descriptor)
             finally:
@@ -52,9 +52,9 @@ class Journal:
 
 @contextmanager
 def claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Yields whether this process alone may work in `folder`, which is made if need be; with `wait`, waits until it may.
+    """Yield whether this process has the exclusive claim on `folder`, which is created; with `wait`, wait for the claim.
 
-    A claim ends with its process, however that ends. Raises StorageFull or UsageError where the folder cannot be used.
+    A claim ends with its process, even if that is killed. Raises StorageFull or UsageError if the folder cannot be used.
     """
     import fcntl
 

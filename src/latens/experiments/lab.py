@@ -1,8 +1,8 @@
 """The laboratory of tables and figures: models trained once, measurements made once, both shared between processes.
 
-Everything lives in one folder: runs/ holds trained models, journal.jsonl measurements. Both are looked up by the settings
-that determine them, compared after decoding: a new setting with a default orphans nothing. A stopped command
-continues where it was. Several processes may work in one folder: each claims what it does, and a claim ends with its process.
+One folder holds everything: trained models in runs/, measurements in journal.jsonl. Both are found by the settings that
+determine them, compared after decoding, so records stay valid when a setting with a default is added. A stopped command
+continues. Several processes may work in one folder: each claims its task, and a claim ends with its process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Claimed(Exception):
 
 
 class Lab(Generic[L, S]):
-    """A system, its data, a scale and a folder.
+    """Data, scale and folder of an experiment with one system.
 
     `open_model(None)` loads the model given by --model, or the bundled one.
     """
@@ -63,7 +63,7 @@ class Lab(Generic[L, S]):
 
     @cached_property
     def loaded(self) -> L:
-        """The user's model, loaded when it is first asked for."""
+        """The user's model, loaded at the first access."""
         return self.open_model(None)
 
     def one_source(self) -> Source | None:
@@ -75,28 +75,28 @@ class Lab(Generic[L, S]):
     # ------------------------------------------------------------------------------------------------------ measurements
 
     def once(self, key: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
-        """The JSON-able value of `measure`, from the journal where it has been made before.
+        """The JSON-able value of `measure`, read from the journal if it was measured before.
 
-        `key` holds all that decides the value: settings instances and JSON-able values.
+        `key` holds everything that determines the value: settings instances and JSON-able values.
         """
         found = self.recorded(key)
         if found is None:
             with self._claimed(self.folder / CLAIMS / digest(key)):
-                found = self.recorded(key)  # another process may have made it before the claim was ours
+                found = self.recorded(key)  # another process may have measured it before this one got the claim
                 if found is None:
                     found = [measure()]
                     self.journal.append([{"key": _plain(key), "value": found[0]}])
         return found[0]
 
     def recorded(self, key: Mapping[str, Any]) -> list[Any] | None:
-        """[value] of a measurement that has been made, or None."""
+        """[value] of a recorded measurement, or None."""
         for record in self.journal.read():  # read anew: another process may have added it
             if isinstance(record.get("key"), dict) and "value" in record and _same(key, record["key"]):
                 return [record["value"]]
         return None
 
     def complete(self, tasks: Iterable[Callable[[], object]]) -> None:
-        """Does every task; those that another process has claimed come last, and are done here if that process dies."""
+        """Run all tasks. Tasks that another process has claimed come last, and are run here if that process dies."""
         later = []
         self.waits = False
         try:
@@ -129,10 +129,10 @@ class Lab(Generic[L, S]):
         init: Path | None = None,
         max_time: float = float("inf"),
     ) -> Path:
-        """The model folder of a finished run of this configuration, which is started or continued where it is missing.
+        """The model folder of a finished run of this configuration; a missing run is started or continued.
 
-        `identity` distinguishes data sets of one name. A run that `max_time` (seconds) stops is continued by the next call;
-        until it has finished its best weights so far are given. Raises UsageError where there are none yet.
+        `identity` distinguishes data sets of one name. If `max_time` (seconds) stops the run, its best weights so far are
+        returned, and the next call continues it. Raises UsageError if there are no weights yet.
         """
         sources = self.sources if sources is None else sources
         what = {"config": config, "data": [str(source) for source in sources], "identity": list(identity)}
@@ -148,7 +148,7 @@ class Lab(Generic[L, S]):
         return folder / "best"
 
     def find_run(self, what: Mapping[str, Any]) -> Path | None:
-        """The folder of a run that all of `what` decides, or None."""
+        """The folder of the run with the key `what`, or None."""
         for record in sorted((self.folder / RUNS).glob(f"*/{WHAT}")):
             try:
                 found = json.loads(record.read_text())
@@ -180,7 +180,7 @@ class Lab(Generic[L, S]):
 
 
 def digest(key: Mapping[str, Any]) -> str:
-    """A name for a key: 20 hexadecimal digits."""
+    """A name for a key: 20 hexadecimal digits of its hash."""
     return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -1,8 +1,7 @@
-"""Large images through convolutions piece by piece, with the result of the whole.
+"""Tiled convolutions on large images, with the result of the whole image.
 
-A stack of convolutions looks only so far. A piece that is taken with that much real context on every side and cropped
-afterwards is what the whole would have given there. At the borders of the image no context is added, so that zero
-padding acts where it did.
+A stack of convolutions has a finite receptive field. A piece that is computed with that much context on every side, and cropped
+afterwards, equals the same part of the whole result. No context is added at the image borders, so zero padding acts as before.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Layer(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One piece of an axis, in input samples: [start, stop) is kept, [low, high) is what the function sees."""
+    """One piece of an axis, in input samples: [low, high) is the input of the function, [start, stop) is kept."""
 
     start: int
     stop: int
@@ -113,7 +112,7 @@ def _spans(size: int, core: int, halo: int) -> Iterator[Span]:
 
 
 def _kept(span: Span, scale: Fraction) -> slice:
-    """The part of a piece's output that is right: its own without the halo's."""
+    """The part of a piece's output without the halo."""
     return slice(int((span.start - span.low) * scale), int((span.stop - span.low) * scale))
 
 

@@ -1,4 +1,4 @@
-"""How close two images are: PSNR, SSIM and MS-SSIM of uint8 RGB images, as the compression literature reports them."""
+"""PSNR, SSIM and MS-SSIM of uint8 RGB images, as reported in the compression literature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # side and width of the Gaussian window of SSIM, in samples
-K1, K2 = 0.01, 0.03  # what keeps the quotients of SSIM finite, as shares of the peak
+K1, K2 = 0.01, 0.03  # constants that stabilize the quotients of SSIM, relative to the peak
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse
 SMALLEST_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # 176: the coarsest scale must still hold one window
 CEILING_DB = 100.0
@@ -26,7 +26,7 @@ Pixels = UInt8[np.ndarray, "H W 3"]
 def psnr(a: Pixels, b: Pixels) -> float:
     """Peak signal-to-noise ratio in dB: peak 255, squared error averaged over all pixels and channels.
 
-    Infinite for identical images; `mean_db` says how that enters a mean. Raises ValueError when the shapes differ.
+    Infinite for identical images (`mean_db` counts it as 100 dB). Raises ValueError when the shapes differ.
     """
     _check(a, b)
     difference = a.astype(np.int32) - b.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Linear block transforms of an image, started at the discrete cosine transform."""
+"""Linear block transforms of an image, initialized as the discrete cosine transform."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latens.shapes import Float
 
 BLOCK = 16
-LUMA_SHARE = 0.7  # part of the coefficients that describe brightness; the rest is split between two color differences
+LUMA_SHARE = 0.7  # share of the coefficients for luma; the rest is split between two color differences
 
 
 class BlockAnalysis(nn.Module):

@@ -1,4 +1,4 @@
-"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON, verified, never a pickle.
+"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON with hashes, no pickle.
 
     checkpoints/step-00002000/model.safetensors      weights
                               average.safetensors    averaged weights
@@ -7,7 +7,7 @@
                               MANIFEST.json          sha256 of each, written last
     checkpoints/latest                               name of the newest complete one
 
-A folder without a manifest that verifies is not a checkpoint. `load_latest` falls back to the newest that does.
+`load_latest` returns the newest checkpoint whose files match its manifest.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Undoes `random_states`; device states are restored where the same number of devices is present."""
+    """Restore the result of `random_states`; device states only if the number of devices is the same."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

@@ -1,4 +1,4 @@
-"""Regions for encoders that take them: block rectangles with quantizer offsets, attached by FFmpeg's filter `addroi`."""
+"""Regions as block rectangles with quantizer offsets, attached to frames by FFmpeg's filter `addroi`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from latens.shapes import Int
 
 BLOCK = 16  # pixels; the macroblock of H.264
 LEVELS = 4  # steps of a soft mask
-MOST_RECTANGLES = 160  # per frame; more and blocks of twice the side are used
-KEPT_GRAPHS = 4  # built filter graphs: regions often stand still
+MOST_RECTANGLES = 160  # per frame; for more, blocks of twice the side are used
+KEPT_GRAPHS = 4  # number of cached filter graphs, since regions often do not move
 
 
 class Rectangle(NamedTuple):
@@ -30,7 +30,7 @@ class Rectangle(NamedTuple):
 
 
 def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]:
-    """The level of every block, 0 to LEVELS: that of its heaviest pixel, rounded up."""
+    """The level of every block, 0 to LEVELS: that of its largest weight, rounded up."""
     height, width = weights.shape
     if height % block or width % block:
         weights = np.pad(weights, ((0, -height % block), (0, -width % block)))
@@ -41,7 +41,7 @@ def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]
 
 
 def rectangles(weights: Weights) -> tuple[Rectangle, ...]:
-    """Rectangles that cover every block with some region once: runs of a row, joined with equal ones of the rows below."""
+    """Disjoint rectangles that cover all blocks of level 1 or more: runs of a row, merged with equal runs of the rows below."""
     block = BLOCK
     while True:
         found = _rectangles(block_levels(weights, block), block)
@@ -71,7 +71,7 @@ def _runs(row: Int[np.ndarray, "w"]) -> list[tuple[int, int, int]]:
 
 
 class RegionSideData:
-    """Attaches regions to frames. Offsets are in shares of the quantizer range, -1 to 1; negative is finer."""
+    """Attaches regions to frames. Offsets are relative to the quantizer range, -1 to 1; negative is finer."""
 
     def __init__(self, inside: float, outside: float) -> None:
         self.inside, self.outside = inside, outside
@@ -79,7 +79,7 @@ class RegionSideData:
         self._graphs: OrderedDict[tuple[Rectangle, ...], tuple[Any, Any, Any]] = OrderedDict()
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
-        """The frame with its regions; pixels and tags stay."""
+        """The frame with its regions; pixels and tags are unchanged."""
         if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
             self._last = weights, rectangles(weights)
         _, source, sink = self._graph(frame, self._last[1])

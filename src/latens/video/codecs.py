@@ -1,4 +1,4 @@
-"""Ordinary encoders as the product uses them: quality to rate factor, strength to regions, options of FFmpeg."""
+"""Settings of the standard encoders: rate factor of a quality, effect of the strength, options of FFmpeg."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ BEST_QUALITY = 8.0
 class Codec(NamedTuple):
     """One encoder. Rate factors (CRF) fall linearly with quality from 1 to 8.
 
-    `outside` is the quantizer offset of the background at full strength, in shares of the quantizer range; 0 for encoders that
-    ignore regions. `sigma` is that of the low-pass of the background at full strength, in pixels at a height of
-    480; 0 for none.
+    `outside` is the quantizer offset of the background at full strength, relative to the quantizer range; 0 for encoders that
+    ignore regions. `sigma` is the width of the background's low-pass at full strength, in pixels at a height of 480; 0: none.
     """
 
     library: str
     coarsest: float  # rate factor of quality 1
     finest: float  # of quality 8
-    limits: tuple[float, float]  # least and largest rate factor of the encoder that is used
-    step: float  # rate factors are multiples of it
-    halving: float  # rise of the rate factor that halves the bits, roughly
+    limits: tuple[float, float]  # smallest and largest rate factor that is used
+    step: float  # rate factors are multiples of this
+    halving: float  # approximate increase of the rate factor that halves the bits
     outside: float
     sigma: float
     options: Mapping[str, str]
@@ -37,9 +36,9 @@ class Codec(NamedTuple):
         return round(rate_factor / self.step) * self.step
 
     def encoder_options(self, rate_factor: float, extra: Mapping[str, str], threads: int) -> dict[str, str]:
-        """Options of FFmpeg; `extra` ones win."""
+        """Options of FFmpeg; `extra` options take precedence."""
         options = dict(self.options)
-        if self.library == "libsvtav1":  # takes quarters by its own options only
+        if self.library == "libsvtav1":  # fractional rate factors need its own options
             options["svtav1-params"] = f"crf={rate_factor:g}:lp={threads}" if threads else f"crf={rate_factor:g}"
         else:
             options["crf"] = f"{rate_factor:g}"

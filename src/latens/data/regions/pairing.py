@@ -1,4 +1,4 @@
-"""The region of every frame of a clip, whatever it comes from: shapes, one mask, folders, mask videos, tracking."""
+"""The region of every frame of a clip, from a shape, a mask, a folder of masks, a mask video, or tracking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVERHANG = 0.5  # seconds by which a mask video may end before its clip
 
 
 class Regions(Protocol):
-    """Gives the region of the frames of a clip, asked for in order."""
+    """Regions of the frames of a clip, requested in order."""
 
     notes: list[str]
     lost_at: float | None  # seconds at which tracking lost the region
@@ -37,7 +37,7 @@ class Regions(Protocol):
 
 
 class Notes:
-    """What all regions share: notes, and where tracking lost the region."""
+    """Base of all regions: notes, and the time at which tracking lost the region."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -48,7 +48,7 @@ class Notes:
         note_once(self.notes, self.where, text)
 
     def finish(self, frames: int) -> None:
-        """Nothing to check."""
+        """Check nothing."""
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def _refuse_empty(any_mask: bool, where: str, reader: MaskReader) -> None:
 
 
 class ByTime(Notes):
-    """A mask video: a frame takes the mask nearest to it in time, both counted from their first frame."""
+    """A mask video. A frame has the mask nearest in time, both times relative to the first frame."""
 
     def __init__(self, path: Path, masks: Clip, reader: MaskReader) -> None:
         super().__init__(str(path))
@@ -194,7 +194,7 @@ class ByTime(Notes):
 
 
 class Tracked(Notes):
-    """A box or mask of the first frame, followed. After the region is lost, the whole frame counts as region."""
+    """A tracked box or mask of the first frame. After the region is lost, the whole frame counts as region."""
 
     def __init__(self, where: str, weights: Weights, *, is_box: bool) -> None:
         super().__init__(where)

@@ -186,7 +186,7 @@ class OcclusionClassifier(nn.Module):
 
 
 class MultiLevelCoding(nn.Module):
-    """ASN's fusion: upsampled feature maps of the box heads are added to the region features of the mask head."""
+    """ASN's fusion: upsampled feature maps of the box heads are concatenated with the region features of the mask head."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()

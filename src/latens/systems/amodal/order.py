@@ -68,7 +68,7 @@ def _common(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple
 
 
 def layers_of(margins: Float[np.ndarray, "N N"]) -> Int[np.ndarray, "N"]:
-    """Ranks (0 in front) by a greedy choice: the object with the least margin against it comes next."""
+    """Ranks (0 in front) by a greedy choice: the object with the smallest sum of margins against it comes next."""
     left = list(range(len(margins)))
     rank = np.zeros(len(margins), dtype=np.int64)
     for position in range(len(margins)):

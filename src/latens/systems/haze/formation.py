@@ -16,9 +16,7 @@ from torch import Tensor
 
 from latens.shapes import Float
 
-CONTRAST = (
-    0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
-)
+CONTRAST = 0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
 AIRLIGHT = (0.8, 1.0)  # range of each color (002, section 4.1.1)
 BETA = (0.8, 1.6)  # range, per reach of the scene (002, section 4.1.1)
 MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # means of those uniform distributions

@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class CropData:
-    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and turned.
+    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and rotated.
 
-    Photographs that cannot be read or are smaller than `crop` are left out with a warning. Where none is held out,
-    the training photographs validate, with a warning. Raises UsageError for a source that is no path, UnreadableInput for a
-    path that is no folder and when no photograph is left.
+    Photographs that cannot be read or are smaller than `crop` are left out with a warning. If none is held out, validation
+    uses the training photographs, with a warning. Raises UsageError for a source that is no path, UnreadableInput for a path
+    that is no folder and when no photograph is left.
     """
 
     def __init__(self, sources: Sequence[Source], config: CropConfig, seed: int) -> None:
@@ -72,7 +72,7 @@ class CropData:
 
 
 def load_photographs(paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
-    """The photographs (H, W, 3) uint8 whose sides have at least `smallest` pixels; warns of those that are left out."""
+    """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. A warning names those that are left out."""
     found = []
     small = 0
     for path in paths:
@@ -98,7 +98,7 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def center(image: np.ndarray, largest: int) -> np.ndarray:
-    """The middle of an image, its sides multiples of 64 up to `largest`."""
+    """The center crop of an image; its sides are multiples of 64 up to `largest`."""
     sides = (min(side, largest) // HYPER_STRIDE * HYPER_STRIDE for side in image.shape[:2])
     height, width = (max(HYPER_STRIDE, side) for side in sides)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
