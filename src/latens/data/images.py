@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union, cast
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import STANDARD_STREAM, read_bytes, reading, write_atomic
+from latens.data.notes import left_out
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
 from latens.shapes import UInt8
 
@@ -103,6 +104,15 @@ def _read_path(path: Path, limits: ImageLimits) -> Picture:
 def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Picture:
     with decoding(where), _identify(stream, where) as image:
         return _from_pil(image, where, limits)
+
+
+def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
+    """Path and pixels of every image that can be read; others are left out with a warning."""
+    for path in paths:
+        try:
+            yield path, read_picture(path).pixels
+        except (InputError, LimitExceeded) as error:
+            left_out(error)
 
 
 @contextlib.contextmanager

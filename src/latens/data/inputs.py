@@ -50,6 +50,15 @@ def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str]) -> list[I
     return _unique_relatives(list(found.values()))
 
 
+def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
+    """Files in a folder and its subfolders whose names end in one of `endings`, in natural order of their paths.
+
+    Hidden files are left out; the list may be empty. Raises UnreadableInput for a folder that is missing or not readable.
+    """
+    found = (file.path for file in _walk(folder, Path(), endings, set()))
+    return sorted(found, key=lambda path: natural_key(str(path)))
+
+
 def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFile]:
     path = Path(text)
     if path == STANDARD_STREAM:

@@ -17,6 +17,7 @@ from PIL import Image, ImageSequence
 
 from latens.data.files import reading
 from latens.data.images import PICTURE_ENDINGS
+from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, paint, scene_of
 from latens.data.stacks import MOST_FRAMES, StackWriter
 from latens.errors import InputError, LimitExceeded, UnreadableInput
@@ -32,8 +33,7 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     name alone if the name is unique among images and label maps. Raises UnreadableInput when there is no pair, InputError for
     an image without a label map and for two images of one name.
     """
-    with reading(folder):
-        names = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    names = sorted(files_under(folder, PICTURE_ENDINGS))
     is_label = {path: _is_label(path.relative_to(folder)) for path in names}
     labels = _by_key([path for path in names if is_label[path]], folder)
     pictures = _by_key([path for path in names if not is_label[path]], folder)

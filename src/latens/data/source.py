@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,13 @@ def parse_source(word: str | Path) -> Source:
 def parse_sources(words: Iterable[str | Path]) -> list[Source]:
     """`parse_source` for several values."""
     return [parse_source(word) for word in words]
+
+
+def one_source(sources: Sequence[Source]) -> Source | None:
+    """The only source, or None for no sources. Raises UsageError for several."""
+    if len(sources) > 1:
+        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
+    return sources[0] if sources else None
 
 
 def plain_paths(sources: Iterable[Source], owner: str) -> list[Path]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latens.data.images import Pixels
 from latens.data.labeled import LabeledImages
+from latens.data.notes import first_line
 from latens.data.tensors import to_tensor
 from latens.errors import LatensError
 from latens.shapes import Float
@@ -69,11 +70,6 @@ def readable(found: LabeledImages, size: int) -> Readable:
     if errors and not good:
         raise errors[0]
     return Readable(squares.subset(np.array(good)) if errors else squares, tuple(map(first_line, errors)))
-
-
-def first_line(error: LatensError) -> str:
-    """An error without its hint."""
-    return str(error).splitlines()[0]
 
 
 def shrink(pixels: Pixels, side: int) -> Pixels:

@@ -66,12 +66,6 @@ class Lab(Generic[L, S]):
         """The user's model, loaded at the first access."""
         return self.open_model(None)
 
-    def one_source(self) -> Source | None:
-        """The single data set, or None. Raises UsageError for several."""
-        if len(self.sources) > 1:
-            raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
-        return self.sources[0] if self.sources else None
-
     # ------------------------------------------------------------------------------------------------------ measurements
 
     def once(self, key: Mapping[str, Any], measure: Callable[[], Any]) -> Any:

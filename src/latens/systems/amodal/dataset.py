@@ -10,6 +10,7 @@ labelme:FOLDER, labels:FOLDER                         labelme's files; images wi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -76,11 +77,15 @@ class SampleSource(Protocol):
         ...
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        """At most `count` images of the split "validation" or "test"."""
+        """At most `count` images of the split "validation", "test", or "all" (all annotated images; else the test split)."""
+        ...
+
+    def contents(self) -> list[str]:
+        """Names or hashes of the training images, which distinguish data sets of one name."""
         ...
 
 
-def open_source(source: Source) -> SampleSource:
+def open_source(source: Source, *, rotate: bool = False) -> SampleSource:
     """The images that a value of `--data` names. Raises UsageError for an unknown value, InputError for unusable files."""
     kind, place = source
     if str(source) == "simulated" or (kind == "simulated" and place in KINDS):
@@ -88,7 +93,7 @@ def open_source(source: Source) -> SampleSource:
     if kind in ("nuclei", "nuclei-opaque") and place:
         return Nuclei(Path(place), opaque=kind == "nuclei-opaque")
     if kind in READABLE and place:
-        return Annotated(read_collection(str(source)))
+        return Annotated(read_collection(str(source)), rotate=rotate)
     raise UsageError(
         f"'{source}' names no data",
         where="--data",
@@ -128,6 +133,9 @@ class Simulated:
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         return _numbered(lambda rng: self.draw(rng, size), split, count)
 
+    def contents(self) -> list[str]:
+        return []
+
 
 class Nuclei:
     """Endless composites of nuclei; training, validation and test use different images."""
@@ -143,20 +151,20 @@ class Nuclei:
         return composite(rng, self.train, size, opaque=self.opaque)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        sources = read_nuclei(self.folder, "test" if split == "test" else "validation")
+        sources = read_nuclei(self.folder, "validation" if split == "validation" else "test")
         return _numbered(lambda rng: composite(rng, sources, size, opaque=self.opaque), split, count)
+
+    def contents(self) -> list[str]:
+        return [image.name for image in self.train]
 
 
 def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: int) -> HeldOut:
-    seed = TEST_SEED if split == "test" else VALIDATION_SEED
+    seed = VALIDATION_SEED if split == "validation" else TEST_SEED
     return HeldOut(lambda number: draw(np.random.default_rng([seed, number])), count)
 
 
 class Annotated:
-    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing.
-
-    `held_out("all", ...)` gives all images, for collections that are only evaluated.
-    """
+    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing."""
 
     def __init__(self, collection: Collection, *, rotate: bool = False) -> None:
         self.collection = collection
@@ -175,6 +183,9 @@ class Annotated:
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]
         return HeldOut(lambda number: self._load(scenes[number], size), min(count, len(scenes)))
+
+    def contents(self) -> list[str]:
+        return [hashlib.sha256(repr(self.collection.scenes).encode()).hexdigest()]
 
     def _load(self, scene: Scene, size: int) -> Sample:
         path = self.collection.path(scene)

@@ -25,16 +25,14 @@ from latens.hub import load_model
 from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.amodal.config import AmodalConfig, HeadConfig
 from latens.systems.amodal.dataset import (
-    Annotated,
     HeldOut,
-    Nuclei,
     SampleSource,
     common_classes,
     concatenate,
     open_source,
 )
 from latens.systems.amodal.evaluate import digest as image_digest
-from latens.systems.amodal.evaluate import frozen_images, measure
+from latens.systems.amodal.evaluate import measure
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter
 from latens.systems.amodal.recipes import AmodalTraining
@@ -193,7 +191,7 @@ class Comparison:
         source = open_source(parse_source(scale.test))
         if len(self.base.model.classes) > 1 or len(source.classes) > 1:
             check_classes(self.base.model.classes, source.classes, scale.test)
-        return [frozen_images(source, scale.images, scale.side)]
+        return [source.held_out("all", scale.images, scale.side)]
 
     @property
     def test_name(self) -> str:
@@ -301,11 +299,7 @@ class Comparison:
 
 def identity(source: SampleSource) -> str:
     """A hash that distinguishes data sets of one name (such as before and after adding images) and simulator versions."""
-    parts = [image_digest(source.held_out("validation", 1, FINGERPRINT_SIZE))]
-    if isinstance(source, Annotated):
-        parts.append(hashlib.sha256(repr(source.collection.scenes).encode()).hexdigest())
-    if isinstance(source, Nuclei):
-        parts += [each.name for each in source.train]
+    parts = [image_digest(source.held_out("validation", 1, FINGERPRINT_SIZE)), *source.contents()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 

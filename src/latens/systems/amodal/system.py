@@ -22,7 +22,7 @@ from latens.errors import ModelError
 from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.config import EmbryoConfig
-from latens.systems.amodal.dataset import AmodalData, Annotated, common_classes, open_source
+from latens.systems.amodal.dataset import AmodalData, common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.experiments import SCALES
@@ -45,10 +45,7 @@ def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     Raises UsageError for a word that names no data and for data sets of different classes, InputError for unusable files,
     ModelError when the mask code of `objective.code_from` does not fit.
     """
-    opened = [open_source(source) for source in sources or [Source("", "simulated")]]
-    for source in opened:
-        if isinstance(source, Annotated):
-            source.rotate = config.data.rotate
+    opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
     model = AmodalRCNN(sizes)
     code_steps = config.objective.code_steps

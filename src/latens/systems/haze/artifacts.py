@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from latens.catalogue import recipe_of
 from latens.contract import Artifact
-from latens.data.source import Source, parse_sources
+from latens.data.source import Source, one_source, parse_sources
 from latens.errors import UsageError
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
@@ -96,7 +96,7 @@ def described(lab: HazeLab, made: Report) -> Report:
 
 
 def test_folder(lab: HazeLab) -> Path | None:
-    return folder_of_scenes(lab.one_source())
+    return folder_of_scenes(one_source(lab.sources))
 
 
 def protocol_of(lab: HazeLab) -> Protocol:

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from latens.data.depth import QUANTILE, relative_depth
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
-from latens.data.inputs import natural_key
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_each
+from latens.data.inputs import files_under
+from latens.data.notes import left_out
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
@@ -86,7 +87,7 @@ class SceneData:
             try:
                 ready.append(self._ready(load_scene(path, border=self.config.border)))
             except (InputError, LimitExceeded) as error:
-                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
+                left_out(error)
         return ready
 
     def _ready(self, scene: Scene) -> Ready:
@@ -187,14 +188,8 @@ class UnpairedData:
             self.held_out[domain] = found[-held:]
 
     def _load(self, folder: Path) -> list[Pixels]:
-        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
         found, small_ones = [], 0
-        for path in paths:
-            try:
-                pixels = read_picture(path).pixels
-            except (InputError, LimitExceeded) as error:
-                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
-                continue
+        for path, pixels in read_each(files_under(folder, PICTURE_ENDINGS)):
             flat = np.zeros(pixels.shape[:2], np.float32)
             small = reduced(Scene(path.name, pixels, flat), self.config.side).image
             if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):

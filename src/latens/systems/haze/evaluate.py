@@ -18,7 +18,8 @@ from torch import Tensor
 
 from latens.data.depth import relative_depth
 from latens.data.images import Pixels
-from latens.data.source import Source
+from latens.data.notes import left_out
+from latens.data.source import Source, one_source
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError, UsageError
 from latens.experiments.journal import Journal
@@ -147,9 +148,7 @@ def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: P
 
     Raises UnreadableInput for a folder without such scenes, InputError when none can be used, UsageError for several folders.
     """
-    if len(sources) > 1:
-        raise UsageError("one folder of scenes is needed", where="--data", hint="run the command once for each")
-    found = measure(haze, folder_of_scenes(sources[0] if sources else None), options, folder)
+    found = measure(haze, folder_of_scenes(one_source(sources)), options, folder)
     return report("table1", haze, found)
 
 
@@ -193,8 +192,7 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
             try:
                 scene = candidate.load()
             except LatensError as error:
-                failures.append(f"{candidate.name}: {error.what}")
-                logger.warning("left out: %s", failures[-1])
+                failures.append(left_out(error, candidate.name))
                 continue
             known[key] = [list(row) for row in rows_of(haze, learned, scene, index, protocol)]
             if folder is not None:

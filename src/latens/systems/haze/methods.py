@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.data.tensors import pad_to_multiple
 from latens.shapes import Float
 from latens.systems.haze.baselines.boundary import FLOOR as BOUNDARY_FLOOR
 from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
@@ -21,7 +22,7 @@ from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
 from latens.systems.haze.filters import block_mean, fit_guide, luminance
 from latens.systems.haze.formation import HazeEstimate, transmission
-from latens.systems.haze.physical import STRIDE, PhysicalHaze, padded
+from latens.systems.haze.physical import STRIDE, PhysicalHaze
 
 T = TypeVar("T")
 SMALLEST = 1e-3
@@ -74,7 +75,7 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
     small = block_mean(hazy, factor)
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
-        code = model.encode(padded(view, STRIDE), "hazy")
+        code = model.encode(pad_to_multiple(view, STRIDE), "hazy")
         airlight, beta = model.haze_parameters(code)
         return transmission(model.depth(code), beta), airlight
 
@@ -87,7 +88,7 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
     """Relative depth in [0, 1] of clear images, at full size."""
     factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
-    seen = views(small, lambda view: (model.depth(model.encode(padded(view, STRIDE), "clear")), None))
+    seen = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, STRIDE), "clear")), None))
     depth = torch.stack([depth for depth, _ in seen]).mean(0)
     if factor == 1:
         return depth

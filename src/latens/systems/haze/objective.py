@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.mmd import code_kl, code_mmd, default_bandwidth, signal_to_noise
+from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.haze.baselines.dehazenet import DehazeNet
 from latens.systems.haze.config import PatchLossConfig, PhysicalLossConfig, PriorConfig, TranslationLossConfig
@@ -112,7 +113,7 @@ class TranslationObjective:
         hazy = batches[0]["hazy"][:1]
         clear = batches[0].get("truth", batches[0]["clear"])[:1]
         views = [hazy, model.translate(hazy, "clear"), clear, model.translate(clear, "hazy")]
-        return {"hazy_dehazed_clear_hazed": side_by_side(views)}
+        return {"hazy_dehazed_clear_hazed": grid([torch.cat(views)])}
 
     def export(self, model: HazeTranslator, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model, leave_out="pools."), {}, {})
@@ -159,12 +160,6 @@ def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
     """Mean over images, in dB, RGB with peak 1."""
     error = (a.detach().float() - b.detach().float()).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean())
-
-
-def side_by_side(views: Sequence[Float[Tensor, "1 3 H W"]]) -> np.ndarray:
-    height = min(view.shape[2] for view in views)
-    row = torch.cat([view[:, :, :height].float().cpu() for view in views], 3)[0].clamp(0, 1).mul(255).round().byte()
-    return row.permute(1, 2, 0).numpy()
 
 
 def half_weights(model: nn.Module, leave_out: str = " ") -> dict[str, Tensor]:
@@ -241,7 +236,8 @@ class PhysicalObjective:
         prediction = model(one["hazy"], one["truth"])
         made = compose(prediction, one["hazy"], one["truth"], *mean_parameters(one))
         gray = [values.expand(-1, 3, -1, -1) for values in (made.t, transmission(one["depth"], one["beta"]))]
-        return {"hazy_dehazed_clear_hazed_t_truth": side_by_side([one["hazy"], made.clear, one["truth"], made.hazy, *gray])}
+        views = [one["hazy"], made.clear, one["truth"], made.hazy, *gray]
+        return {"hazy_dehazed_clear_hazed_t_truth": grid([torch.cat(views)])}
 
     def export(self, model: PhysicalHaze, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model), {}, {})
@@ -292,7 +288,7 @@ class PatchObjective:
         hazy, truth = batches[0]["hazy"][:1], batches[0]["truth"][:1]
         found = refine(dehazenet(hazy, model), hazy)
         views = [hazy, found.clear(hazy), truth, found.transmission.expand(-1, 3, -1, -1)]
-        return {"hazy_dehazed_clear_t": side_by_side(views)}
+        return {"hazy_dehazed_clear_t": grid([torch.cat(views)])}
 
     def export(self, model: DehazeNet, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model), {}, {})

@@ -173,8 +173,3 @@ def start_at_means(head: nn.Sequential) -> None:
     with torch.no_grad():
         last.weight.mul_(0.1)
         last.bias.copy_(torch.logit(torch.tensor([share, share, share, beta])))
-
-
-def padded(image: Float[Tensor, "B 3 H W"], multiple: int) -> Float[Tensor, "B 3 h w"]:
-    """Replicated at the right and lower border to sides that are multiples."""
-    return F.pad(image, (0, -image.shape[3] % multiple, 0, -image.shape[2] % multiple), mode="replicate")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
-from latens.data.tensors import to_pixels, to_tensor
+from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device
@@ -39,7 +39,7 @@ from latens.systems.haze.filters import block_mean, guided_filter, luminance
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
 from latens.systems.haze.layers import frozen_norm_stats
 from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
-from latens.systems.haze.physical import PhysicalHaze, padded
+from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.temporal import TemporalFilter
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
@@ -190,14 +190,14 @@ class Haze:
         """Translation by a network. Large images are translated in pieces, with the statistics of the reduced image."""
         model = cast(HazeTranslator, self.model(method))
         height, width = image.shape[2:]
-        x = padded(image, STRIDE)
+        x = pad_to_multiple(image, STRIDE)
         if min(x.shape[2:]) < SMALLEST:
-            x = padded(image, SMALLEST)
+            x = pad_to_multiple(image, SMALLEST)
         if height * width <= WHOLE_PIXELS:
             return model.translate(x, to)[:, :, :height, :width]
         with frozen_norm_stats(model):
             factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
-            model.translate(padded(block_mean(x, factor), STRIDE), to)
+            model.translate(pad_to_multiple(block_mean(x, factor), STRIDE), to)
             halo = receptive_radius(model.config)
 
             def piece(part: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.images import PICTURE_ENDINGS, read_each
+from latens.data.inputs import files_under
 from latens.data.source import Source, plain_paths
 from latens.data.splits import place_of
 from latens.data.tensors import to_tensor
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import UnreadableInput
 from latens.systems.image_codec.config import HYPER_STRIDE, CropConfig
 from latens.training.data import generator
 
@@ -75,12 +76,7 @@ def load_photographs(paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
     """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. A warning names those that are left out."""
     found = []
     small = 0
-    for path in paths:
-        try:
-            pixels = read_picture(path).pixels
-        except (InputError, LimitExceeded) as error:  # one damaged file does not stop a training run
-            logger.warning("left out of the training data: %s", str(error).splitlines()[0])
-            continue
+    for _, pixels in read_each(paths):
         if min(pixels.shape[:2]) >= smallest:
             found.append(pixels)
         else:
@@ -94,7 +90,7 @@ def photographs(folder: Path) -> list[Path]:
     """Every image file under a folder, sorted by path. Raises UnreadableInput for what is no folder."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    return sorted(files_under(folder, PICTURE_ENDINGS))
 
 
 def center(image: np.ndarray, largest: int) -> np.ndarray:

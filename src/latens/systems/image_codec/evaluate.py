@@ -20,6 +20,7 @@ from PIL import Image
 
 from latens.data.images import PICTURE_ENDINGS, Picture, Pixels, read_picture, to_pil
 from latens.data.inputs import find_inputs
+from latens.data.notes import left_out
 from latens.data.samples import photographs
 from latens.data.source import Source, plain_paths
 from latens.errors import InputError, LatensError, UsageError
@@ -70,8 +71,7 @@ def measure_all(
         try:
             subject = load_subject(path, name)
         except LatensError as error:
-            failures.append(f"{name}: {error.what}")
-            logger.warning("left out: %s", failures[-1])
+            failures.append(left_out(error, name))
             continue
         measured = _measure(codec, encoders, subject, qualities, log)
         rows += measured.rows

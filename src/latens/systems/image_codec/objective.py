@@ -12,7 +12,7 @@ from torch import Tensor
 from latens.codes.coding import ACTIVATION_BITS, FrozenCoding, freeze
 from latens.codes.gains import lambda_of
 from latens.codes.refine import PEAK
-from latens.data.tensors import to_pixels
+from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
@@ -64,7 +64,7 @@ class RateDistortion:
         views = [image]
         for level in levels:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
-        return {"reconstructions": to_pixels(torch.cat(views, dim=3)[0])}
+        return {"reconstructions": grid([torch.cat(views)])}
 
     def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the frozen coding computed from these rounded weights."""

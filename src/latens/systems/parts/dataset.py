@@ -11,9 +11,10 @@ from torch import Tensor
 
 from latens.data.images import Pixels
 from latens.data.labeled import LabeledImages, open_labeled
+from latens.data.notes import left_out
 from latens.data.source import Source
 from latens.data.splits import place_of
-from latens.data.squares import center_square, first_line, shrink
+from latens.data.squares import center_square, shrink
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, LatensError, UnreadableInput
 from latens.systems.parts.config import ImagesConfig
@@ -119,7 +120,7 @@ class Store:
         try:
             pixels = shrink(self.found.read(i), self.side)
         except LatensError as error:
-            logger.warning("left out: %s", first_line(error))
+            left_out(error)
             pixels = None
         size = 0 if pixels is None else pixels.nbytes
         if size <= self.room:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latens.data.labeled import LabeledImages, open_labeled
-from latens.data.source import Source
+from latens.data.source import Source, one_source
 from latens.data.squares import Squares, readable
 from latens.errors import UsageError
 from latens.experiments.journal import Journal
@@ -70,10 +70,9 @@ def evaluate(parts: Parts, sources: Sequence[Source], options: PartsEvaluation, 
     Finished probes are kept in `folder`/probes.jsonl, so that a stopped evaluation continues. Raises UsageError for several
     data sets and for probes without data, InputError for probes without labels.
     """
-    if len(sources) > 1:
-        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
-    if sources:
-        return _report(parts, _measure(parts, sources[0], options, folder))
+    source = one_source(sources)
+    if source is not None:
+        return _report(parts, _measure(parts, source, options, folder))
     if options.probes:
         raise UsageError("probes need labeled images", where="--set probes", hint="name a data set with --data")
     return _report(parts, _simulated(parts, options.scenes))

@@ -15,9 +15,9 @@ from latens.data.files import write_atomic
 from latens.data.images import PICTURE_ENDINGS, Pixels, png_bytes, read_picture, write_image
 from latens.data.inputs import find_inputs
 from latens.data.labeled import open_labeled
+from latens.data.notes import left_out
 from latens.data.samples import Photograph, photographs
-from latens.data.source import Source
-from latens.data.squares import first_line
+from latens.data.source import Source, one_source
 from latens.errors import InputError, LatensError
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
@@ -76,7 +76,7 @@ def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
     """A figure of the trained model on the given images, by default photographs that come with latens."""
 
     def make(lab: Lab[Parts, FigureScale]) -> Report:
-        parts, album = lab.loaded, read_album(lab.one_source(), lab.scale.images)
+        parts, album = lab.loaded, read_album(one_source(lab.sources), lab.scale.images)
         about = (
             f"{len(album.images)} images; model {parts.name}, weights {parts.model_id[:12]}, "
             f"shorter side {parts.resolution} pixels."
@@ -114,8 +114,7 @@ def _album(names: Sequence[str], read: Callable[[int], Pixels]) -> Album:
             album.names.append(name)
         except LatensError as error:
             errors.append(error)
-            album.left_out.append(first_line(error))
-            logger.warning("left out: %s", first_line(error))
+            album.left_out.append(left_out(error))
     if errors and not album.images:
         raise errors[0]
     return album

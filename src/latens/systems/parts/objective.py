@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.parts import temperature_at
-from latens.data.tensors import to_pixels
+from latens.data.tensors import grid
 from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.parts.baselines import Adversarial
@@ -132,7 +132,7 @@ class Elbo:
         rows = [image, core.mean_image(image).image]
         if isinstance(core, PatchVAE):
             rows.append(_map_of_parts(core, image))
-        return {"reconstructions": sheet(rows)}
+        return {"reconstructions": grid(rows)}
 
     def export(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> Export:
         """All weights but those of the discriminator and of the projector of two views, in float32."""
@@ -143,11 +143,6 @@ class Elbo:
 def generator_of(model: nn.Module) -> VAE:
     """The VAE without the modules that only its losses need."""
     return model.generator if isinstance(model, Adversarial | TwoViews) else cast(VAE, model)
-
-
-def sheet(rows: Sequence[Float[Tensor, "B 3 H W"]]) -> np.ndarray:
-    """Batches of images as rows of one image (H, W, 3) uint8."""
-    return to_pixels(torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1))
 
 
 def _map_of_parts(model: PatchVAE, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

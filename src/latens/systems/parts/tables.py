@@ -14,7 +14,7 @@ import numpy as np
 
 from latens.contract import Artifact
 from latens.data.files import write_atomic
-from latens.data.source import Source
+from latens.data.source import Source, one_source
 from latens.errors import UsageError
 from latens.experiments.lab import Lab
 from latens.experiments.probes import PROBES, Probe
@@ -231,7 +231,7 @@ def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], 
         if isinstance(lab.scale, DiscoveryScale):
             source = write_scenes(lab.scale.scenes, lab.folder / f"scenes-{lab.scale.scenes}.npz")
         else:
-            given = lab.one_source()
+            given = one_source(lab.sources)
             if given is None:
                 hint = "the paper used cifar100:PATH, indoor67:PATH, places205:PATH and imagenet:PATH"
                 raise UsageError(f"{name} is measured on labeled images", where="--data", hint=hint)
