@@ -9,7 +9,6 @@ as integers, and never computed again: one table that differs makes the rest of 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,13 +78,6 @@ class SymbolTables:
     def models(self) -> list[Any]:
         """One coder model per level, of exactly these counts."""
         return [exact_model(part) for part in np.split(self.counts, self.starts[1:])]
-
-    def hash(self) -> str:
-        """SHA-256 (hexadecimal) of the integers, the same on every machine."""
-        digest = hashlib.sha256(b"latens symbol tables 1")
-        for part in (np.array([self.levels]), self.sizes, self.lows, self.counts):
-            digest.update(part.astype("<i4").tobytes())
-        return digest.hexdigest()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The three int32 arrays by name; `SymbolTables(**arrays)` is the way back."""

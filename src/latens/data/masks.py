@@ -19,8 +19,6 @@ from torch import Tensor
 from latens.errors import InputError
 from latens.shapes import Bool, Float, Int
 
-Masks = Bool[np.ndarray, "N H W"]
-
 
 class Rle(TypedDict):
     """A run-length coded mask, as COCO writes it in JSON."""

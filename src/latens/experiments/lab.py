@@ -7,7 +7,6 @@ continues. Several processes may work in one folder: each claims its task, and a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -20,10 +19,8 @@ from typing import Any, Generic, TypeVar
 from latens.data.files import write_atomic
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import Journal, claim
+from latens.experiments.journal import Journal, claim, digest, plain_of, same
 from latens.hub import load_model
-from latens.legacy import upgrade_run
-from latens.settings import SettingsError, decode_like, is_settings, to_dict
 from latens.training.config import AnyTrainConfig
 from latens.training.objective import Trainable
 
@@ -76,18 +73,12 @@ class Lab(Generic[L, S]):
         found = self.recorded(key)
         if found is None:
             with self._claimed(self.folder / CLAIMS / digest(key)):
-                found = self.recorded(key)  # another process may have measured it before this one got the claim
-                if found is None:
-                    found = [measure()]
-                    self.journal.append([{"key": _plain(key), "value": found[0]}])
+                return self.journal.once(key, measure)  # another process may have measured it in the meantime
         return found[0]
 
     def recorded(self, key: Mapping[str, Any]) -> list[Any] | None:
         """[value] of a recorded measurement, or None."""
-        for record in self.journal.read():  # read anew: another process may have added it
-            if isinstance(record.get("key"), dict) and "value" in record and _same(key, record["key"]):
-                return [record["value"]]
-        return None
+        return self.journal.recorded(key)
 
     def complete(self, tasks: Iterable[Callable[[], object]]) -> None:
         """Run all tasks. Tasks that another process has claimed come last, and are run here if that process dies."""
@@ -148,7 +139,7 @@ class Lab(Generic[L, S]):
                 found = json.loads(record.read_text())
             except (OSError, ValueError):
                 continue
-            if isinstance(found, dict) and _same(what, found):
+            if isinstance(found, dict) and same(what, found):
                 return record.parent
         return None
 
@@ -165,41 +156,9 @@ class Lab(Generic[L, S]):
         from latens.training.run import train  # accelerate takes a second to import
 
         logger.info("training %s", name)
-        write_atomic(folder / WHAT, json.dumps(_plain(what), indent=1).encode())
+        write_atomic(folder / WHAT, json.dumps(plain_of(what), indent=1).encode())
         going_on = (folder / "checkpoints").is_dir()
         result = train(self.build, config, sources, folder, max_time=max_time, resume=going_on, init=init, device=self.device)
         if result.ended == "finished":
             (folder / DONE).touch()
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
-
-
-def digest(key: Mapping[str, Any]) -> str:
-    """A name for a key: 20 hexadecimal digits of its hash."""
-    return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:20]
-
-
-def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: to_dict(value) if is_settings(value) else value for name, value in key.items()}
-
-
-def _same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a record was written for this key.
-
-    Settings are compared after decoding, so records made before a setting was added or renamed still count.
-    """
-    if key.keys() != record.keys():
-        return False
-    settings = {name: value for name, value in key.items() if is_settings(value)}
-    plain = {name: value for name, value in key.items() if name not in settings}
-    if json.loads(json.dumps(plain)) != {name: record[name] for name in plain}:
-        return False  # before any decoding: most records differ here
-    return all(_decodes_to(value, record[name]) for name, value in settings.items())
-
-
-def _decodes_to(value: Any, plain: Any) -> bool:
-    if to_dict(value) == plain:
-        return True
-    try:
-        return bool(decode_like(value, upgrade_run(plain)) == value)
-    except (SettingsError, TypeError, ValueError, AttributeError):
-        return False

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latens.data.clips.color import color_of, tag
+from latens.data.clips.color import color_of, linear_graph, tag
 from latens.data.regions.masks import Weights
 from latens.shapes import Int
 
@@ -91,24 +91,15 @@ class RegionSideData:
         if found in self._graphs:
             self._graphs.move_to_end(found)
             return self._graphs[found]
-        import av.filter
-
-        graph = av.filter.Graph()
-        last = source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-        )
+        filters = []
         for x, y, width, height, level in (*found, Rectangle(0, 0, frame.width, frame.height, 0)):  # the first one wins
             width, height = min(width, frame.width - x), min(height, frame.height - y)
             offset = self.outside + (self.inside - self.outside) * level / LEVELS
             if width <= 0 or height <= 0:  # a block that lies wholly in the padding
                 continue
-            node = graph.add("addroi", f"x={x}:y={y}:w={width}:h={height}:qoffset={Fraction(offset).limit_denominator(1000)}")
-            last.link_to(node)
-            last = node
-        sink = graph.add("buffersink")
-        last.link_to(sink)
-        graph.configure()
-        self._graphs[found] = graph, source, sink
+            share = Fraction(offset).limit_denominator(1000)
+            filters.append(("addroi", f"x={x}:y={y}:w={width}:h={height}:qoffset={share}"))
+        self._graphs[found] = linear_graph(frame, filters)
         if len(self._graphs) > KEPT_GRAPHS:
             self._graphs.popitem(last=False)
         return self._graphs[found]

@@ -51,8 +51,17 @@ _X265 = MappingProxyType({"preset": "fast", "x265-params": "log-level=none"})
 # The offsets are measured in docs/notes/video.md. Adaptive quantization stays on: without it the encoders ignore regions.
 CODECS: Mapping[CodecName, Codec] = MappingProxyType(
     {
-        "h264": Codec("libx264", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.6, 0.0, {"preset": "medium"}),
-        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.4, 1.4, _X265),
-        "av1": Codec("libsvtav1", 58.0, 23.0, (8.0, 63.0), 0.25, 9.0, 0.0, 6.0, {"preset": "9"}),
+        "h264": Codec(
+            library="libx264", coarsest=42.0, finest=17.5, limits=(8.0, 51.0), step=0.1, halving=6.0,
+            outside=0.6, sigma=0.0, options={"preset": "medium"},
+        ),
+        "h265": Codec(
+            library="libx265", coarsest=42.0, finest=17.5, limits=(8.0, 51.0), step=0.1, halving=6.0,
+            outside=0.4, sigma=1.4, options=_X265,
+        ),
+        "av1": Codec(
+            library="libsvtav1", coarsest=58.0, finest=23.0, limits=(8.0, 63.0), step=0.25, halving=9.0,
+            outside=0.0, sigma=6.0, options={"preset": "9"},
+        ),
     }
-)
+)  # fmt: skip

@@ -22,8 +22,6 @@ from latens.systems.parts.evaluate import PartsEvaluation, evaluate, frechet_dis
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.system import SYSTEM
 
-SCHEDULE = ProbeConfig(epochs=1, batch=8)
-
 
 def measured(
     parts: Parts, data: Path | None, probes: tuple[Probe, ...] | None = None, folder: Path | None = None, epochs: int = 1

@@ -13,8 +13,8 @@ import pytest
 
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import claim
-from latens.experiments.lab import CLAIMS, Lab, digest
+from latens.experiments.journal import claim, digest
+from latens.experiments.lab import CLAIMS, Lab
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import SettingsError, override

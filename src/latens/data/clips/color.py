@@ -7,6 +7,7 @@ Range 1 is limited ("MPEG"), 2 full ("JPEG"), 0 unknown.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
@@ -171,19 +172,23 @@ class Chain:
         return tag(made, color)
 
     def _build(self, frame: Any) -> None:
-        import av.filter
+        self._graph, self._source, self._sink = linear_graph(frame, self.filters)
 
-        self._graph = av.filter.Graph()
-        last = self._source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-        )
-        for name, text in self.filters:
-            node = self._graph.add(name, text)
-            last.link_to(node)
-            last = node
-        self._sink = self._graph.add("buffersink")
-        last.link_to(self._sink)
-        self._graph.configure()
+
+def linear_graph(frame: Any, filters: Iterable[tuple[str, str]]) -> tuple[Any, Any, Any]:
+    """(graph, source, sink) of FFmpeg filters (name, arguments) in a row, for frames like this one."""
+    import av.filter
+
+    graph = av.filter.Graph()
+    last = source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))
+    for name, text in filters:
+        node = graph.add(name, text)
+        last.link_to(node)
+        last = node
+    sink = graph.add("buffersink")
+    last.link_to(sink)
+    graph.configure()
+    return graph, source, sink
 
 
 ROTATIONS: dict[int, tuple[tuple[str, str], ...]] = {

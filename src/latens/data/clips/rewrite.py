@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import container_of
-from latens.data.clips.reader import Clip, ClipInfo, open_clip
+from latens.data.clips.reader import Clip, open_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.images import Pixels
 
@@ -75,9 +75,3 @@ def _frame(pixels: Pixels) -> object:
     import numpy as np
 
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-
-
-def clip_info(path: Path) -> ClipInfo:
-    """Size, rate and properties of a clip. Raises UnreadableInput or LimitExceeded."""
-    with open_clip(path) as clip:
-        return clip.info

@@ -10,6 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
+import av.filter
+
 from latens.data.clips.color import (
     REC709,
     Chain,
@@ -176,8 +179,6 @@ class _GifFit:
         self._graph: Any = None
 
     def __call__(self, image: Any) -> Any:
-        import av
-
         frame = av.VideoFrame.from_ndarray(to_rgb(image), format="rgb24")
         if self._graph is None:
             self._build(frame)
@@ -187,8 +188,6 @@ class _GifFit:
         return self._sink.pull()
 
     def _build(self, frame: Any) -> None:
-        import av.filter
-
         self._count = 0
         self._graph = graph = av.filter.Graph()
         self._source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=GIF_BASE)
@@ -230,8 +229,6 @@ def open_writer(
     The sound of the file `sound` is copied if the container supports its codec; otherwise a note names the dropped codec.
     Raises UsageError for a wrong ending, a wrong encoder or no frames, and StorageFull.
     """
-    import av
-
     kind = check_container(path, coding.library)
     indices, refused = fitting_streams(sound, kind) if sound is not None and kind != "gif" else ([], [])
     target = Path(os.path.realpath(rename_to or path))

@@ -35,8 +35,7 @@ class MaskReader:
 
     def __init__(self, size: tuple[int, int], ids: frozenset[int] | None, note: Callable[[str], None]) -> None:
         self.height, self.width = size
-        self.ids = ids
-        self.note = note
+        self.ids, self.note = ids, note
         self.kind: Kind | None = None
         self.seen: set[int] = set()  # ids
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from latens.data.images import Pixels
-from latens.data.regions.masks import Weights, box_of
+from latens.data.regions.masks import Weights, box_of, draw
+from latens.data.regions.words import Shape
 from latens.shapes import Float
 
 LONG_SIDE = 432  # pixels; longer side of the frames for optical flow
@@ -216,25 +217,19 @@ def object_in(small: Pixels, box_mask: Map) -> Map:
     assert box is not None
     x0, y0, x1, y1 = box
     inside = box_mask > 0.5
+    height, width = box_mask.shape
+    ellipse: Map = (draw(Shape("ellipse", x0, y0, x1, y1), width, height) / 255).astype(np.float32)
     labels: Any = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_BGD))
     if inside.all():
-        return _ellipse(box_mask.shape, box)
+        return ellipse
     cv2.setRNGSeed(0)
     cv2.grabCut(small, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     share = float(mask.sum()) / max(1, (x1 - x0) * (y1 - y0))
     if not FILLED[0] <= share <= FILLED[1]:
-        return _ellipse(box_mask.shape, box)
+        return ellipse
     found: Map = mask
     return found
-
-
-def _ellipse(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Map:
-    x0, y0, x1, y1 = box
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) + 0.5
-    inside = ((x - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((y - (y0 + y1) / 2) / (y1 - y0)) ** 2 <= 0.25
-    mask: Map = inside.astype(np.float32)
-    return mask
 
 
 def cell_of(small: Pixels) -> Any:

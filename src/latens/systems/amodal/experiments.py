@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from latens.catalogue import recipe_of
 from latens.data.instances import check_classes
 from latens.data.source import Source, parse_source
-from latens.experiments.lab import Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
 from latens.hub import load_model
 from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.amodal.config import AmodalConfig, HeadConfig

@@ -22,8 +22,8 @@ from latens.data.notes import left_out
 from latens.data.source import Source, one_source
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError, UsageError
-from latens.experiments.journal import Journal
-from latens.experiments.lab import JOURNAL, digest
+from latens.experiments.journal import Journal, digest
+from latens.experiments.lab import JOURNAL
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
@@ -195,9 +195,7 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
                 failures.append(left_out(error, candidate.name))
                 continue
             known[key] = [list(row) for row in rows_of(haze, learned, scene, index, protocol)]
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                journal.append([{"key": key, "rows": known[key]}])
+            journal.append([{"key": key, "rows": known[key]}])
         rows += [Row(*row) for row in known[key]]
         logger.info("%d: %s", index + 1, candidate.name)
     if not rows:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -119,22 +120,20 @@ def _probe(
 ) -> tuple[tuple[ProbeResult, ...], tuple[str, ...]]:
     """Results, those of the same weights, images and schedule from the journal; and the images that were left out."""
     images = [train.fingerprint(), test.fingerprint()]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    journal, results, splits = Journal(path), [], None
-    left_out: tuple[str, ...] = ()
+    splits = functools.cache(lambda: split_sets(train, test, parts.config.size, schedule.validation_share))  # reads every image
+
+    def measure(probe: Probe) -> list[Any]:
+        return [list(run_probe(probe, parts.model.encoder, splits(), schedule)), list(splits().left_out)]
+
+    journal, results = Journal(path), []
+    left_out: dict[str, None] = {}
     for probe in probes:
-        key = [parts.model_id, *images, probe, cache_key(probe, schedule)]
-        known = next((record for record in journal.read() if record.get("key") == key), None)
-        if known is None:
-            splits = splits or split_sets(train, test, parts.config.size, schedule.validation_share)  # reads every image
-            result = run_probe(probe, parts.model.encoder, splits, schedule)
-            known = {"key": key, "result": list(result), "left_out": list(splits.left_out)}
-            journal.append([known])
-        results.append(ProbeResult(*known["result"]))
-        left_out = (*left_out, *known.get("left_out", ()))
+        key = {"model": parts.model_id, "images": images, "probe": probe, "schedule": cache_key(probe, schedule)}
+        result, lines = journal.once(key, functools.partial(measure, probe))
+        results.append(ProbeResult(*result))
+        left_out |= dict.fromkeys(lines)
         logger.info("%s: test %.2f %%", probe, results[-1].test)
-    return tuple(results), tuple(dict.fromkeys(left_out))
+    return tuple(results), tuple(left_out)
 
 
 # ------------------------------------------------------------------------------------------------------------- report

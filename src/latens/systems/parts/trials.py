@@ -13,7 +13,8 @@ import torch
 from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.data.squares import Squares, readable
-from latens.experiments.lab import Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
 from latens.experiments.probes import (
     Probe,
     ProbeConfig,
