@@ -134,11 +134,6 @@ def test_real_images_may_be_upright_or_wide(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"objective.prior.kind": "foo"}, "'mmd', 'kl' or 'none'"),
-        ({"objective.adversarial": "wgan"}, "did you mean 'lsgan'"),
-        ({"objective.distance": "l3"}, "'l1' or 'l2'"),
-        ({"model.kind": "unot"}, "did you mean 'unit'"),
-        ({"optim.lr": "-1"}, "greater than 0"),
         ({"objective.prior.positions": "1"}, "positions"),
         ({"model.shared_blocks": "9"}, "9 shared blocks of 1"),
         ({"data.crop": "65"}, "crops of 65 pixels"),
