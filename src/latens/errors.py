@@ -11,7 +11,6 @@ LatensError
  |       |- UnsupportedFeature  3   a part that must be understood is not known here
  |       |- Truncated           3   the file ends early
  |       `- Corrupt             3   a checksum or an entropy coder says the bytes are damaged
- |- PartialResult           4   something was produced, but not all of it
  |- LimitExceeded           5   a size, memory or work limit was met before anything was allocated
  |   `- StorageFull         5   the disk (or quota) is full; nothing half-written is left behind
  |- ModelError              6   a model cannot be used
@@ -123,10 +122,6 @@ class Corrupt(StreamError):
         super().__init__(what, where=where, hint=hint)
         self.section = section
         self.offset = offset
-
-
-class PartialResult(LatensError):
-    exit_status = 4
 
 
 class LimitExceeded(LatensError):

@@ -1,4 +1,4 @@
-"""Settings: frozen, validated data classes, and the one way that text and JSON become them.
+"""Settings: frozen, validated data classes, and their construction from text and JSON.
 
 A class decorated with `settings` is a strict pydantic data class: unknown names, values out of range, NaN and wrong types are
 refused wherever an instance is made, be it in Python, by `dataclasses.replace`, from JSON or from `--set key=value`. Choices
@@ -87,23 +87,15 @@ def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def decode_like(template: T, plain: Mapping[str, Any], *, where: str = "settings") -> T:
-    """As `decode`, for the class of `template`; groups whose type is a parameter have the class of the template's group.
+    """`decode` for the class of `template`; groups whose type is a parameter have the class of the template's group.
 
     Names that `plain` lacks take their default, not the template's value. Raises SettingsError.
     """
-    cls = type(template)
-    values: dict[str, Any] = {}
-    for name, value in plain.items():
-        hint = field_types(cls).get(name)
-        if hint is None:
-            raise _unknown(name, name, cls, where)
-        group = type(getattr(template, name)) if isinstance(hint, TypeVar) else hint if _classes(hint) else None
-        values[name] = _tupled(hint, value) if group is None else decode(group, value, where=where, path=name)
-    try:
-        return cls(**values)
-    except SettingsError as error:
-        error.where = (error.where or "").replace(cls.__name__, where, 1)
-        raise
+    cls: Any = type(template)
+    types = field_types(cls)
+    groups = {hint: type(getattr(template, name)) for name, hint in types.items() if isinstance(hint, TypeVar)}
+    kind = cls[tuple(groups[parameter] for parameter in cls.__parameters__)] if groups else cls
+    return cast(T, decode(kind, plain, where=where))
 
 
 def override(config: T, changes: Mapping[str, str], *, where: str = "--set") -> T:
@@ -213,13 +205,6 @@ def _classes(hint: Any) -> list[type]:
     return [option for option in options_of(hint) if isinstance(option, type) and dataclasses.is_dataclass(option)]
 
 
-def _tupled(hint: Any, value: Any) -> Any:
-    """JSON has no tuples."""
-    if isinstance(value, list) and any(typing.get_origin(option) is tuple for option in options_of(hint)):
-        return tuple(tuple(part) if isinstance(part, list) else part for part in value)
-    return value
-
-
 def field_types(cls: type) -> Mapping[str, Any]:
     """The declared type of every field, ranges included."""
     hashable: Any = cls  # mypy takes classes of data classes for unhashable
@@ -293,12 +278,15 @@ def _plain(value: Any) -> Any:
 
 def _class_at(kind: Any, plain: Any, path: Sequence[str]) -> type:
     """The settings class that an error's place belongs to."""
-    classes = _classes(kind)
+    classes = _classes(typing.get_origin(kind) if dataclasses.is_dataclass(typing.get_origin(kind)) else kind)
     fitting = [cls for cls in classes if "kind" in plain and plain["kind"] in typing.get_args(field_types(cls).get("kind"))]
     cls = (fitting or classes)[0]
     if not path:
         return cls
-    return _class_at(field_types(cls)[path[0]], _plain(plain[path[0]]), path[1:])
+    inner = field_types(cls)[path[0]]
+    if isinstance(inner, TypeVar):  # of a generic class, whose arguments `kind` holds
+        inner = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(kind), strict=True))[inner]
+    return _class_at(inner, _plain(plain[path[0]]), path[1:])
 
 
 def _shown(value: Any) -> str:

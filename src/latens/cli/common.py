@@ -160,7 +160,7 @@ def run_files(
     what: str,
     parts: int = 1,
 ) -> BatchReport:
-    """Runs a batch and prints what becomes of each file; the summary goes to stderr.
+    """Run a batch and print the result of each file; the summary goes to stderr.
 
     `work` may call its second argument with how many of the `parts` of a file are done, and a note.
     """

@@ -107,7 +107,7 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
 
 
 def measure_all(finder: Parts, paths: list[Path], reporter: Reporter) -> dict[Path, Measured]:
-    """Pictures whose maps were there already. What cannot be used any more is said and left out."""
+    """Measurements of images whose maps exist already; unreadable images are left out with a warning."""
     measured = {}
     for path in paths:
         try:

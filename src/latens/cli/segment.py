@@ -69,7 +69,7 @@ def segment(
     announce(segmenter)
     if segmenter.trained_on is not None:
         known = segmenter.trained_on.split(";")[0]
-        logger.info(f"it knows {known}; elsewhere it finds cells that are not there: train your own (--model)")
+        logger.info(f"this model was trained on {known}; on other images expect false positives (--model takes your own)")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)

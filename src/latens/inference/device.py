@@ -1,4 +1,4 @@
-"""Which device computes, and the line that says so."""
+"""Choice of the device, and its description."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def choose_device(request: str = "auto", threads: int | None = None) -> torch.de
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`; only `auto` may fall back (to the CPU).
 
     `threads` sets the CPU threads of the whole process. Raises UsageError for another name or threads below 1,
-    DeviceUnavailable for a device that is not here.
+    DeviceUnavailable for a device that this machine lacks.
     """
     match = REQUEST.fullmatch(request)
     if match is None:
@@ -33,13 +33,13 @@ def choose_device(request: str = "auto", threads: int | None = None) -> torch.de
 
 
 def available_devices() -> list[str]:
-    """What `choose_device` can give on this machine, with the names of the accelerators."""
+    """The devices of this machine, with the names of accelerators."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))]
 
 
 def transform_precision(device: torch.device) -> str:
-    """Arithmetic of networks whose output need not be the same to the bit: "bfloat16" where it is native, else "float32"."""
+    """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if natively supported, else "float32"."""
     if device.type == "cpu":
         return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"

@@ -1,13 +1,13 @@
-"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON, verified, never a pickle.
+"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON with hashes, no pickle.
 
     checkpoints/step-00002000/model.safetensors      weights
                               average.safetensors    averaged weights
                               optimizer-NAME.safetensors
-                              state.json             step, best score, optimiser scalars, random states
+                              state.json             step, best score, optimizer scalars, random states
                               MANIFEST.json          sha256 of each, written last
     checkpoints/latest                               name of the newest complete one
 
-A folder without a manifest that verifies is not a checkpoint. `load_latest` falls back to the newest that does.
+`load_latest` returns the newest checkpoint whose files match its manifest.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
+    """An optimizer's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Undoes `random_states`; device states are restored where the same number of devices is present."""
+    """Restore the result of `random_states`; device states only if the number of devices is the same."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

@@ -1,4 +1,4 @@
-"""Starts or continues a training run in a folder: what `latens train` calls."""
+"""Start or continue a training run in a folder, for `latens train`."""
 
 from __future__ import annotations
 

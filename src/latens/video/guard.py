@@ -1,4 +1,4 @@
-"""Checks that an encoder heeds regions at all: some versions and settings take them and ignore them."""
+"""Test that an encoder applies regions of interest: some versions and settings accept and ignore them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from latens.errors import UsageError
 from latens.video.blocks import RegionSideData
 
-SIDE, FRAMES = 128, 3  # of the test: noise, half of it region
+SIDE, FRAMES = 128, 3  # size of the test clip of noise, half of which is region
 
 
 def check_regions(library: str, options: dict[str, str], format: str, outside: float) -> None:
-    """Encodes a few frames with and without a region. Raises UsageError where the bytes are the same."""
+    """Encode a few frames with and without a region. Raises UsageError if the bytes are equal."""
     if not _differ(library, tuple(sorted(options.items())), format, outside):
         raise UsageError(
             f"{library} ignores regions with these settings",

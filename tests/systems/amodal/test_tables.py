@@ -20,7 +20,8 @@ from latens.data.annotations import to_document
 from latens.data.instances import Collection, paint, scene_of
 from latens.data.source import parse_source, parse_sources
 from latens.errors import InputError, UsageError
-from latens.experiments.lab import Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
 from latens.experiments.report import Report, spread
 from latens.hub import load_model
 from latens.inference.page import Table
@@ -29,7 +30,6 @@ from latens.systems.amodal import experiments
 from latens.systems.amodal.config import MaskCodeConfig
 from latens.systems.amodal.dataset import concatenate, open_source
 from latens.systems.amodal.evaluate import digest as image_digest
-from latens.systems.amodal.evaluate import frozen_images
 from latens.systems.amodal.experiments import (
     BASELINES,
     SCALES,
@@ -114,7 +114,7 @@ def test_a_table_is_trained_once_and_shares_its_runs(tmp_path: Path, said: pytes
     written = json.loads((tmp_path / "table1.json").read_text(), parse_constant=refuse)
     runs = [(row.variant, seed) for row in TABLE_1 for seed in (0, 1)]
     assert [(run["variant"], run["seed"]) for run in written["runs"]] == runs
-    test = frozen_images(open_source(parse_source("simulated")), 2, SCALES["tiny"].side)
+    test = open_source(parse_source("simulated")).held_out("all", 2, SCALES["tiny"].side)
     assert written["runs"][0]["digest"] == image_digest(test)
     assert not list((tmp_path / "runs").glob("*/checkpoints"))
 

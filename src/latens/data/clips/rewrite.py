@@ -1,4 +1,4 @@
-"""A clip passed through a function of RGB frames: times, orientation and sound stay."""
+"""Apply a function to the RGB frames of a clip; time stamps, orientation and sound are kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import container_of
-from latens.data.clips.reader import Clip, ClipInfo, open_clip
+from latens.data.clips.reader import Clip, open_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.images import Pixels
 
-FINE = {  # hardly visible loss
+FINE = {  # visually lossless
     "libx264": {"crf": "16"},
     "libvpx-vp9": {"crf": "16", "b": "0", "row-mt": "1"},
     "mpeg4": {"qscale": "2"},
@@ -45,10 +45,10 @@ def fine_coding(path: Path) -> Coding:
 
 
 def rewrite_clip(source: Path, out: Path, change: Change, *, fps: Fraction | float | None = None) -> Rewritten:
-    """Writes the frames that `change` makes of those of a clip, one for one and of one size, as 8-bit RGB (H, W, 3).
+    """Write the frames that `change` yields for the frames of a clip, one for one and of one size, 8-bit RGB (H, W, 3).
 
-    `change` may look ahead; a frame takes the time stamp of the one it was made from. Raises what `open_clip` and
-    `open_writer` do.
+    `change` may look ahead; an output frame has the time stamp of its input frame. Raises the errors of `open_clip` and
+    `open_writer`.
     """
     with open_clip(source, fps=fps) as clip:
         times: deque[tuple[Fraction, Fraction]] = deque()
@@ -75,9 +75,3 @@ def _frame(pixels: Pixels) -> object:
     import numpy as np
 
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-
-
-def clip_info(path: Path) -> ClipInfo:
-    """Size, rate and properties of a clip. Raises UnreadableInput or LimitExceeded."""
-    with open_clip(path) as clip:
-        return clip.info

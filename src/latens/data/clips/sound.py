@@ -8,14 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-PROBED = 40  # packets of every sound stream that are written into memory before the work begins
+PROBED = 40  # packets per sound stream that are written to memory as a test
 
 
 def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
-    """Indices of the sound streams that a container takes as they are, and the codecs of those that it does not take.
+    """Indices of the sound streams that a container supports, and the codecs of the others.
 
-    Every stream is tried with its first packets: some containers refuse a codec when the stream is added, some when the
-    header is written, some only while packets come.
+    Every stream is tested with its first packets: containers reject a codec when the stream is added, when the header is
+    written, or only when packets are written.
     """
     import av
 
@@ -48,14 +48,14 @@ def _takes(path: Path, index: int, container: str) -> bool:
 
 
 def _is_timed(packet: Any) -> bool:
-    """Whether it is a packet of data with a time stamp. Matroska may give presentation times only; sound is not reordered."""
+    """Whether a packet has data and a time stamp. Matroska may give only presentation times; sound is not reordered."""
     if packet.dts is None:
         packet.dts = packet.pts
     return bool(packet.size) and packet.dts is not None
 
 
 class SoundCopy:
-    """Feeds the sound packets of a clip into a container in step with its video. A read error ends the sound, with a note."""
+    """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound, with a note."""
 
     def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
         import av
@@ -73,7 +73,7 @@ class SoundCopy:
         self._held: Any = None
 
     def until(self, time: Fraction | None) -> None:
-        """Writes all packets up to a time in seconds; None: all that are left."""
+        """Write all packets up to a time in seconds; None: all remaining packets."""
         import av
 
         while True:

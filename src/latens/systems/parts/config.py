@@ -95,7 +95,7 @@ PartsConfig: TypeAlias = Annotated[
 
 @settings
 class AnnealingConfig:
-    """How occurrences are relaxed (section 4)."""
+    """Temperature schedule of the relaxed occurrences (section 4)."""
 
     start: Positive = 1.0  # temperature at the first step
     floor: Positive = 0.1  # smallest temperature

@@ -29,12 +29,12 @@ from latens.systems.parts.statistics import PartStatistics, Tally
 
 NAME = "parts"
 EMBED_BATCH = 64
-MAX_ASPECT = 64  # of the sides: a line of pixels would be enlarged to an image of gigabytes
+MAX_ASPECT = 64  # largest ratio of the sides; resizing a longer image by its shorter side could need gigabytes
 
 
 @dataclass(frozen=True)
 class PartCode:
-    """The code of one image."""
+    """The code of one image: occurrence map and appearance of every part."""
 
     occurrence: Float[np.ndarray, "N h w"]  # probability that a part is in a cell
     appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
@@ -127,9 +127,9 @@ class Parts:
     def gallery(
         self, images: ImageLike | Picture | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
     ) -> list[PartGallery]:
-        """Patches of every part that occurs (Gupta et al. 2020, Fig. 4), one per image: the part in most images first.
+        """Patches of every part that occurs, one per image (Gupta et al. 2020, Fig. 4). The part in most images comes first.
 
-        `images` must be readable twice; `codes` are theirs, where already known. Raises UsageError for `most` below 1.
+        `images` must be readable twice; `codes` are their codes if already known. Raises UsageError for `most` below 1.
         """
         check_most(most)
         maps = [code.occurrence for code in (self.encode(images) if codes is None else codes)]
@@ -139,10 +139,9 @@ class Parts:
         return cut_galleries(order, [one.shape[1:] for one in maps], lambda i: read_one(every[i]), most)
 
     def places(self, image: ImageLike | Picture, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
-        """Patches of every part of one image: the part with most cells first, of each the cells with the highest scores.
+        """Patches of every part of one image, without adjacent cells. The part with most cells comes first.
 
-        Of cells that touch, one is taken. `code` is the image's, where already known. Raises UsageError for several images
-        and for `most` below 1.
+        `code` is the code of the image if already known. Raises UsageError for several images and for `most` below 1.
         """
         check_most(most)
         several = singles(image)
@@ -156,7 +155,7 @@ class Parts:
 
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
-        """Features for a classifier: phi of the middle square, averaged over cells."""
+        """Features for a classifier: phi of the center square, averaged over cells."""
         squares = (center_square(pixels, self.resolution) for pixels in read_all(images))
         found = []
         while batch := list(islice(squares, EMBED_BATCH)):

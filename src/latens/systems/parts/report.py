@@ -72,7 +72,7 @@ class PartsReport(NamedTuple):
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether an earlier run wrote the summary in this folder: parts.json shows it."""
+    """Whether an earlier run wrote the summary in this folder, according to parts.json."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError):
