@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +30,7 @@ class Plan(NamedTuple):
 
     config: Any  # the training configuration
     data: tuple[str, ...]
+    init: str | None = None  # folder of the model whose weights the run starts from
 
 
 def plan_training(
@@ -42,32 +44,46 @@ def plan_training(
 ) -> Plan:
     """Settings and data of a run: those of a recipe, or with `resume` those of the run in `out`, with `settings` changed.
 
-    Raises UsageError for unknown names and values, and for a run of another system or recipe.
+    Raises UsageError for unknown names and values, and for a folder without a run or with one of another system, recipe or
+    data.
     """
     from latens.settings import override
 
     package_of(system)  # an unknown name ends here
     earlier = earlier_run(out, system, recipe) if resume else None
     config = recipe_of(system, recipe or DEFAULT_RECIPE) if earlier is None else earlier.config
-    words = tuple(map(str, data)) or (earlier.data if earlier else ())
-    return Plan(override(config, settings), words)
+    changed = override(config, settings)
+    if earlier is None:
+        return Plan(changed, tuple(map(str, data)))
+    if data and _places(data) != _places(earlier.data):
+        hint = f"leave --data out, or start a new run with -o; for data that have moved, change {out / 'environment.json'}"
+        raise UsageError(f"this run trains on {' '.join(earlier.data) or 'no --data'}", where=str(out), hint=hint)
+    return Plan(changed, earlier.data, earlier.init)
 
 
-def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan | None:
-    """Settings and data of the run in this folder; None for a new folder.
+def _places(data: Sequence[str | Path]) -> list[tuple[str, str]]:
+    """What words of `--data` name, however their paths are written."""
+    from latens.data.source import parse_sources
 
-    Raises UsageError for a run of another system or recipe, and for settings that cannot be read.
+    return [(source.kind, os.path.realpath(source.place)) for source in parse_sources(data)]
+
+
+def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan:
+    """Settings and data of the run in this folder.
+
+    Raises UsageError where there is none, for a run of another system or recipe, and for settings that cannot be read.
     """
     from latens.legacy import upgrade_run
     from latens.settings import decode_like
 
     if not (folder / "config.json").is_file():
-        return None
+        what = "there is no run to continue" if folder.is_dir() else "no such folder, so there is no run to continue"
+        raise UsageError(what, where=str(folder), hint="name the folder of the run with -o, or leave --resume out")
     try:
         plain = upgrade_run(json.loads((folder / "config.json").read_text()))
         environment = json.loads((folder / "environment.json").read_text())
         was, started_with = str(plain["system"]), str(plain["recipe"])
-        data = tuple(map(str, environment["data"]))
+        data, init = tuple(map(str, environment["data"])), environment.get("init")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"its settings cannot be read ({error})", where=str(folder), hint="start a new run") from error
     if was != system:
@@ -75,7 +91,8 @@ def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan | None:
     if recipe is not None and recipe != started_with:
         hint = "leave --recipe out, or start a new run with -o"
         raise UsageError(f"this run was started with the recipe {started_with}", where=str(folder), hint=hint)
-    return Plan(decode_like(recipe_of(system, started_with), plain, where=str(folder / "config.json")), data)
+    where = str(folder / "config.json")
+    return Plan(decode_like(recipe_of(system, started_with, where=where), plain, where=where), data, init and str(init))
 
 
 def train(
@@ -95,10 +112,14 @@ def train(
 
     `recipe` is a name of `latens recipes` (default "cpu"), `data` are folders or KIND:PATH, `settings` dotted names and text
     as for `--set`, `init` a model whose weights a new run starts from, `max_time` seconds. With `resume` the run in `out` is
-    continued with its own recipe, settings and data. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
+    continued with its own recipe, settings and data; data that are given must be the same. Raises UsageError, OutputExists,
+    ModelError, InputError or Diverged.
     """
     folder = Path(out) if out is not None else Path("runs") / system
     plan = plan_training(system, folder, recipe=recipe, data=data, settings=settings, resume=resume)
+    if resume and init is not None:
+        what = "weights to start from have no effect on a run that is continued"
+        raise UsageError(what, where=f"--init {init}", hint="leave --init out, or start a new run with -o")
 
     from latens.contract import open_system
     from latens.data.source import parse_sources
@@ -115,7 +136,7 @@ def train(
         folder,
         max_time=max_time,
         resume=resume,
-        init=None if init is None else locate(init),
+        init=Path(plan.init) if plan.init else None if init is None else locate(init),
         device=str(chosen),
     )
 

@@ -1,11 +1,10 @@
-"""A file of records that grows as work is done, so that stopped work continues where it was; claims on shared folders."""
+"""A file of records that grows as work is done, so that stopped work continues where it was."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +47,3 @@ class Journal:
                 os.close(descriptor)
         except OSError as error:
             raise write_error(self.path, error) from error
-
-
-@contextmanager
-def claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Yields whether this process alone may work in `folder`, which is made if need be; with `wait`, waits until it may.
-
-    A claim ends with its process, however that ends. Raises StorageFull or UsageError where the folder cannot be used.
-    """
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / "claim").open("w")
-    except OSError as error:
-        raise write_error(folder, error) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

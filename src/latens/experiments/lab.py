@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from latens.data.files import write_atomic
+from latens.data.folders import claim
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import Journal, claim
+from latens.experiments.journal import Journal
 from latens.hub import load_model
 from latens.legacy import upgrade_run
 from latens.settings import SettingsError, decode_like, is_settings, to_dict
@@ -59,7 +60,6 @@ class Lab(Generic[L, S]):
         self.sources, self.scale, self.recipe, self.folder = list(sources), scale, recipe, folder
         self.journal = Journal(folder / JOURNAL)
         self.waits = True
-        folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def loaded(self) -> L:
@@ -168,11 +168,11 @@ class Lab(Generic[L, S]):
         max_time: float,
         name: str,
     ) -> None:
-        from latens.training.run import train  # accelerate takes a second to import
+        from latens.training.run import holds_run, train  # accelerate takes a second to import
 
         logger.info("training %s", name)
         write_atomic(folder / WHAT, json.dumps(_plain(what), indent=1).encode())
-        going_on = (folder / "checkpoints").is_dir()
+        going_on = holds_run(folder)
         result = train(self.build, config, sources, folder, max_time=max_time, resume=going_on, init=init, device=self.device)
         if result.ended == "finished":
             (folder / DONE).touch()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latens.data.folders import claim
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import claim
 from latens.experiments.lab import CLAIMS, Lab, digest
 from latens.experiments.report import Report
 from latens.inference.page import Table
