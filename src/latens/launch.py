@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -148,24 +148,33 @@ def evaluate(
     data: Sequence[str | Path] = (),
     out: str | Path | None = None,
     settings: Mapping[str, str] = NO_CHANGES,
+    force: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> Report:
     """Measures a model on `data` (default: what comes with latens) and compares it with its baselines.
 
     The report is saved into `out`, where a stopped evaluation continues; None keeps nothing. `settings` change the options.
+    Raises OutputExists where `out` holds the report of another model, other data or options and `force` is not set.
     """
     from latens.contract import open_system
+    from latens.data.folders import check_request, check_writable, note_request
     from latens.data.source import parse_sources
-    from latens.settings import override
+    from latens.settings import override, to_dict
 
     opened = open_system(system)
     options = override(opened.evaluation.options, settings)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_writable(folder)
     loaded = opened.load(model or system, device=device, threads=threads)
     announce(loaded)
-    folder = None if out is None else Path(out)
+    request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
+    if folder is not None:
+        check_request(folder, "evaluation", request, force=force)
     report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
     if folder is not None:
+        note_request(folder, "evaluation", request)
         report.save(folder)
     return report
 
@@ -178,23 +187,41 @@ def reproduce(
     data: Sequence[str | Path] = (),
     out: str | Path | None = None,
     settings: Mapping[str, str] = NO_CHANGES,
+    force: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> Iterator[Report]:
     """Yields tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
 
     `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues.
-    `settings` change the scale.
+    `settings` change the scale. Raises OutputExists where `out` holds the report of another request and `force` is not set.
     """
     from latens.contract import open_system
+    from latens.data.folders import check_request, check_writable, note_request
+    from latens.settings import override, to_dict
 
     system, _, name = what.partition("/")
     opened = open_system(system)
     folder = Path(out) if out is not None else Path(f"reproduce-{system}")
-    for each in [name] if name else list(opened.artifacts):
-        artifact = _artifact_of(opened, each)
-        lab = _lab_of(opened, artifact, recipe, settings, model, data, folder, device, threads)
-        report = artifact.make(lab)
+    check_writable(folder)
+    wanted = {each: _artifact_of(opened, each) for each in ([name] if name else opened.artifacts)}
+    scales: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
+    for each, artifact in wanted.items():
+        if recipe not in artifact.scales:
+            raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(artifact.scales)}")
+        scales[each] = override(artifact.scales[recipe], settings)
+        requests[each] = {
+            "system": system,
+            "model": str(model or system),
+            "data": _places(data),
+            "scale": to_dict(scales[each]),
+        }
+        check_request(folder, each, requests[each], force=force)
+    open_model = _opener(opened, model, device, threads)
+    for each, artifact in wanted.items():
+        report = artifact.make(_lab_of(opened, open_model, recipe, scales[each], data, folder, device, threads))
+        note_request(folder, each, requests[each])
         report.save(folder)
         yield report
 
@@ -213,12 +240,30 @@ def _artifact_of(system: AnySystem, name: str) -> Artifact[Any, Any]:
     raise UsageError(f"{system.name} has no '{name}'", hint=hint)
 
 
+def _opener(system: AnySystem, model: str | Path | None, device: str, threads: int | None) -> Callable[[Path | None], Loaded]:
+    """Loads a model folder; without one the user's model, once for all tables and figures."""
+    from functools import cache
+
+    @cache
+    def users_model() -> Loaded:
+        loaded: Loaded = system.load(model or system.name, device=device, threads=threads)
+        announce(loaded)
+        return loaded
+
+    def open_model(place: Path | None) -> Loaded:
+        if place is None:
+            return users_model()
+        trained: Loaded = system.load(place, device=device, threads=threads)
+        return trained
+
+    return open_model
+
+
 def _lab_of(
     system: AnySystem,
-    artifact: Artifact[Any, Any],
+    open_model: Callable[[Path | None], Loaded],
     recipe: str,
-    settings: Mapping[str, str],
-    model: str | Path | None,
+    scale: Any,
     data: Sequence[str | Path],
     folder: Path,
     device: str,
@@ -227,24 +272,13 @@ def _lab_of(
     from latens.data.source import parse_sources
     from latens.experiments.lab import Lab
     from latens.inference.device import choose_device
-    from latens.settings import override
-
-    if recipe not in artifact.scales:
-        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(artifact.scales)}")
-    chosen = choose_device(device, threads)
-
-    def open_model(place: Path | None) -> Loaded:
-        loaded: Loaded = system.load(place or model or system.name, device=device, threads=threads)
-        if place is None:
-            announce(loaded)
-        return loaded
 
     return Lab(
         build=system.build,
         open_model=open_model,
         sources=parse_sources(data),
-        scale=override(artifact.scales[recipe], settings),
+        scale=scale,
         recipe=recipe,
         folder=folder,
-        device=str(chosen),
+        device=str(choose_device(device, threads)),
     )

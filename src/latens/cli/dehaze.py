@@ -67,6 +67,7 @@ def dehaze(
         check_ending(jobs[0].output)
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
+    from latens.systems.haze.config import CLASSICAL
     from latens.systems.haze.predict import load
 
     haze = load(model, device=options.device, threads=options.threads)
@@ -79,7 +80,8 @@ def dehaze(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return (dehaze_clip if is_clip(job.input) else dehaze_picture)(haze, job, chosen)
 
-    return run_files(jobs, work, reporter, force=force, what="dehazing").exit_status
+    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
+    return run_files(jobs, work, reporter, force=force, what="dehazing", request=request, out=out).exit_status
 
 
 def plan(files: list[InputFile], out: Path | None) -> list[Job]:

@@ -74,7 +74,8 @@ def segment(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    return run_files(jobs, work, reporter, force=force, what="segmenting").exit_status
+    request = {"model": segmenter.model_id, "score": score}
+    return run_files(jobs, work, reporter, force=force, what="segmenting", request=request, out=out).exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:

@@ -112,7 +112,19 @@ def compress(
             incomplete.append(job.input)
         return record(done)
 
-    status = run_files(jobs, work, Reporter(options), force=force, what="compressing").exit_status
+    request = {
+        "roi": roi,
+        "roi_id": roi_id,
+        "track": track,
+        "codec": codec,
+        "quality": quality,
+        "size": size,
+        "kbps": kbps,
+        "strength": strength,
+        "fps": fps,
+    }
+    report = run_files(jobs, work, Reporter(options), force=force, what="compressing clips", request=request, out=out)
+    status = report.exit_status
     return PARTIAL if incomplete and not status else status
 
 

@@ -99,11 +99,14 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], group: str 
         old, new = earlier.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{group}{name}.")
+        elif isinstance(old, list) and isinstance(new, list) and old != new:
+            other = [item for item in [*old, *new] if (item in old) != (item in new)]
+            found.append(f"{group}{name} differ" + (f" by {_shown(other[0])}" if other else " in order"))
         elif old != new:
             found.append(f"{group}{name} was {_shown(old)} and is {_shown(new)}")
     return found[:3]
 
 
 def _shown(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    text = ":".join(map(str, value)).lstrip(":") if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else "..." + text[-57:]
