@@ -20,7 +20,7 @@ from latens.cli.common import (
     run_files,
     save_picture,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -124,7 +124,12 @@ def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
     started = time.perf_counter()
     done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, method=method))
     found = record(job, done.width, done.height, method, time.perf_counter() - started, done.notes)
-    return {**found, "frames": done.frames, "damaged": done.damaged, "text": f"{found['text']}, {done.frames} frames"}
+    return {
+        **found,
+        "frames": done.frames,
+        "damaged": done.damaged,
+        "text": f"{found['text']}, {counted(done.frames, 'frame')}",
+    }
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:

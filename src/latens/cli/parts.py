@@ -106,7 +106,7 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
         "notes": list(picture.notes),
-        "text": f"{job.output}: {len(found)} parts, {seconds:.2f} s{said}",
+        "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{said}",
     }
     return record, measured
 

@@ -19,7 +19,7 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
     total = sum(written.objects)
-    shown = f"{total} object{'s' if total != 1 else ''}" + (f" in {count} frames" if count > 1 else "")
+    shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {
         "frames": len(written.objects),
         "objects": written.objects,
