@@ -156,10 +156,10 @@ def recipes(system: str) -> Mapping[str, Callable[[], Any]]:
     return found
 
 
-def recipe_of(system: str, recipe: str) -> Any:
-    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name."""
+def recipe_of(system: str, recipe: str, *, where: str = "--recipe") -> Any:
+    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name, found at `where`."""
     known = recipes(system)
     if recipe not in known:
         hint = did_you_mean(recipe, known, f"known: {', '.join(known)}")
-        raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=hint)
+        raise UsageError(f"{system} has no recipe '{recipe}'", where=where, hint=hint)
     return known[recipe]()

@@ -164,6 +164,11 @@ class Diverged(TrainingError):
     pass
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 image, 2 images."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """A hint that names the known word closest to `word`, or `otherwise` where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -129,10 +129,19 @@ def _parts_of_each_kind(plain: Plain) -> None:
     dropped("objective.prior", when=lambda plain: plain["model"].get("categorical") is True)(plain)
 
 
+def _one_setting_of_shrinking(plain: Plain) -> None:
+    """Half of the crops are reduced, or none with `shrink` 1; other shares were possible and are refused as unknown."""
+    data = plain.get("data")
+    if isinstance(data, dict) and data.get("shrink_share") in (0, 0.5):
+        if not data.pop("shrink_share"):
+            data["shrink"] = 1.0
+
+
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
         "amodal": (renamed("data.turns", "data.rotate"),),
         "haze": _HAZE,
+        "image_codec": (_one_setting_of_shrinking,),
         "parts": (
             renamed("objective.agreement", "objective.contrastive_weight"),
             renamed("objective.constancy", "objective.iic_weight"),

@@ -102,7 +102,7 @@ def override(config: T, changes: Mapping[str, str], *, where: str = "--set") -> 
     """A configuration with dotted names replaced by text, e.g. {"run.steps": "500"}; all changes apply at once.
 
     A changed `kind` selects another class of a union; the settings that both classes have are kept. Raises SettingsError for
-    an unknown name (naming the closest one) and for values that do not fit, alone or together.
+    an unknown name (naming the closest one), for values that do not fit, alone or together, and for a change without effect.
     """
     if not changes:
         return config
@@ -110,7 +110,28 @@ def override(config: T, changes: Mapping[str, str], *, where: str = "--set") -> 
     ordered = sorted(changes.items(), key=lambda item: not item[0].endswith(".kind"))  # first: it decides the names
     for path, text in ordered:
         _change(config, plain, path.split("."), text, path, where)
-    return decode_like(config, plain, where=where)
+    made = decode_like(config, plain, where=where)
+    for path, reason in without_effect(made).items():
+        idle = next((name for name in changes if f"{name}.".startswith(f"{path}.")), None)
+        if idle is not None:
+            raise SettingsError(f"this setting has no effect: {reason}", where=f"{where} {idle}", hint="leave it out")
+    return made
+
+
+def without_effect(config: Any, group: str = "") -> dict[str, str]:
+    """Dotted names of the settings and groups that have no effect beside the others, with the reason.
+
+    A settings class tells its own in a method `without_effect`; a name that begins with a dot counts from the outermost class.
+    """
+    found: dict[str, str] = {}
+    if hasattr(config, "without_effect"):
+        own: Mapping[str, str] = config.without_effect()
+        found |= {name[1:] if name.startswith(".") else f"{group}{name}": reason for name, reason in own.items()}
+    for name in field_types(type(config)):
+        value = getattr(config, name)
+        if is_settings(value):
+            found |= without_effect(value, f"{group}{name}.")
+    return found
 
 
 def _change(template: Any, plain: dict[str, Any], names: Sequence[str], text: str, path: str, where: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from latens.data.folders import claim
 from latens.data.source import Source
-from latens.experiments.journal import claim, digest
+from latens.experiments.journal import digest
 from latens.experiments.lab import CLAIMS, JOURNAL, RUNS, WHAT, Claimed, Lab
 from latens.settings import Count, settings, to_dict
 from latens.training.config import Adam, RunConfig, TrainConfig
@@ -95,7 +96,7 @@ def test_claimed_tasks_come_last(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from latens.experiments.journal import claim
+from latens.data.folders import claim
 with claim(Path(sys.argv[1]), wait=True):
     print("held", flush=True)
     time.sleep(60)

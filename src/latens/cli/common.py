@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +145,23 @@ def human_size(size: int) -> str:
 # ------------------------------------------------------------------------------------------------------ many files
 
 
+def folder_of_results(jobs: list[Job], out: Path | None) -> Path | None:
+    """The folder that -o names; None where results go beside their inputs, into one named file or to standard output."""
+    return None if out is None or [job.output for job in jobs] == [out] else out
+
+
 def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> None:
-    """One input, one output, both named, and the output is there: an error, not a finished job to be skipped."""
+    """Raises UsageError where the results cannot be written, before long work begins.
+
+    One input, one output, both named, and the output is there: an error, not a finished job to be skipped.
+    """
+    from latens.data.files import STANDARD_STREAM, is_file
+    from latens.data.folders import check_writable
+
+    folder = folder_of_results(jobs, out)
+    places = {job.output.parent for job in jobs if job.output != STANDARD_STREAM} if folder is None else {folder}
+    if len(places) == 1 and not (len(jobs) == 1 and is_file(jobs[0].output)):  # a device, or a file that is refused or replaced
+        check_writable(places.pop())
     if len(jobs) == 1 and jobs[0].named and out == jobs[0].output and jobs[0].output.is_file() and not force:
         raise OutputExists("the file is there already", where=str(out), hint="choose another -o, or add --force")
 
@@ -158,15 +173,23 @@ def run_files(
     *,
     force: bool,
     what: str,
+    request: Mapping[str, Any],
+    out: Path | None,
     parts: int = 1,
 ) -> BatchReport:
     """Run a batch and print the result of each file; the summary goes to stderr.
 
-    `work` may call its second argument with how many of the `parts` of a file are done, and a note.
+    `work` may call its second argument with how many of the `parts` of a file are done, and a note. `request` is what decides
+    the results besides the inputs, the model and options: an output folder `out` holds results of one request for each verb
+    (`what`) only. Raises OutputExists.
     """
+    from latens.data.folders import check_request, note_request
     from latens.inference.batch import run_batch
 
-    finished = 0
+    finished, folder = 0, folder_of_results(jobs, out)
+    noted = folder is None
+    if folder is not None:
+        check_request(folder, what, request, force=force)
     with reporter.progress(len(jobs) * parts, what) as show:
 
         def tell(outcome: Outcome) -> None:
@@ -176,7 +199,12 @@ def run_files(
             show(finished)
 
         def run(job: Job) -> dict[str, Any]:
-            return work(job, lambda done, note: show(finished + done, note))
+            nonlocal noted
+            record = work(job, lambda done, note: show(finished + done, note))
+            if folder is not None and not noted:  # not before there is a result
+                note_request(folder, what, request)
+                noted = True
+            return record
 
         report = run_batch(jobs, run, force=force, on_result=tell)
     if len(jobs) > 1:

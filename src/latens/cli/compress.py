@@ -89,7 +89,9 @@ def compress(
         return compress_one(codec, job, targets, settings, on_progress)
 
     parts = 1 if settings is None else settings.steps
-    return run_files(jobs, work, reporter, force=force, what="compressing", parts=parts).exit_status
+    request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
+    report = run_files(jobs, work, reporter, force=force, what="compressing", request=request, out=out, parts=parts)
+    return report.exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:

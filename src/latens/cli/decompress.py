@@ -72,7 +72,8 @@ def decompress(
             damaged.append(str(job.input))
         return record
 
-    report = run_files(jobs, work, reporter, force=force, what="decompressing")
+    request = {"model": codec.model_id, "partial": partial}
+    report = run_files(jobs, work, reporter, force=force, what="decompressing", request=request, out=out)
     return report.exit_status or (PARTIAL if damaged else 0)
 
 

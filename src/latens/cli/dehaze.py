@@ -20,7 +20,7 @@ from latens.cli.common import (
     run_files,
     save_picture,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def dehaze(
         check_ending(jobs[0].output)
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
+    from latens.systems.haze.config import CLASSICAL
     from latens.systems.haze.predict import load
 
     haze = load(model, device=options.device, threads=options.threads)
@@ -79,7 +80,8 @@ def dehaze(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return (dehaze_clip if is_clip(job.input) else dehaze_picture)(haze, job, chosen)
 
-    return run_files(jobs, work, reporter, force=force, what="dehazing").exit_status
+    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
+    return run_files(jobs, work, reporter, force=force, what="dehazing", request=request, out=out).exit_status
 
 
 def plan(files: list[InputFile], out: Path | None) -> list[Job]:
@@ -122,7 +124,12 @@ def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
     started = time.perf_counter()
     done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, method=method))
     found = record(job, done.width, done.height, method, time.perf_counter() - started, done.notes)
-    return {**found, "frames": done.frames, "damaged": done.damaged, "text": f"{found['text']}, {done.frames} frames"}
+    return {
+        **found,
+        "frames": done.frames,
+        "damaged": done.damaged,
+        "text": f"{found['text']}, {counted(done.frames, 'frame')}",
+    }
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:

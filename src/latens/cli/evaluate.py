@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Model, Reporter, parse_settings
+from latens.cli.common import ComputeOptions, Force, Model, Reporter, parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def evaluate(
         bool, Parameter(negative=(), show_default=False, help="Print the options with type, value and meaning.")
     ] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for page, JSON and journal.")] = None,
+    force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Evaluate a model on held-out images and compare it with its baselines.
@@ -63,6 +64,7 @@ def evaluate(
         data=data or (),
         out=folder,
         settings=changes,
+        force=force,
         device=options.device,
         threads=options.threads,
     )

@@ -145,7 +145,16 @@ def haze(
         save_picture(job, image)
         return record(job, image.width, image.height, how, time.perf_counter() - started, notes)
 
-    return run_files(jobs, work, reporter, force=force, what="hazing").exit_status
+    request = {
+        "model": loaded.model_id,
+        "haze": how,
+        "depth": depth and str(depth.resolve()),
+        "depth_format": depth_format,
+        "reach": reach,
+        "refine_depth": refine_depth,
+        "airlight": list(airlight),
+    }
+    return run_files(jobs, work, reporter, force=force, what="hazing", request=request, out=out).exit_status
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, run_files
-from latens.errors import InputError, LimitExceeded
+from latens.errors import InputError, LimitExceeded, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def parts(
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg --model runs/parts/best --resolution 128
     """
+    from latens.data.folders import check_writable
     from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED, plan_jobs
@@ -53,6 +55,7 @@ def parts(
 
     files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path)]
     jobs = plan_jobs(files, f"{out}/", ENDING)
+    check_writable(out)
     check_folder(out, [file.path for file in files], force=force)
     reporter = Reporter(options)
     loaded = load(model, device=options.device, threads=options.threads)
@@ -65,7 +68,9 @@ def parts(
         record, measured[job.input] = map_one(finder, job)
         return record
 
-    report = run_files(jobs, work, reporter, force=force, what="finding parts")
+    request = {"model": finder.model_id, "resolution": finder.resolution, "most": most}
+    request["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
+    report = run_files(jobs, work, reporter, force=force, what="finding parts", request=request, out=out)
     failed = {failure.input for failure in report.failed}
     names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
     measured |= measure_all(finder, [path for path in names if path not in measured], reporter)
@@ -101,7 +106,7 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
         "notes": list(picture.notes),
-        "text": f"{job.output}: {len(found)} parts, {seconds:.2f} s{said}",
+        "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{said}",
     }
     return record, measured
 
@@ -127,5 +132,6 @@ def summarize(
     report = describe(finder, paths, names, measured, most=most)
     written = write_report(finder, report, paths, out)
     s = report.statistics
-    text = f"{out}: {s.active} of {len(s.share)} parts occur in {len(names)} pictures; {', '.join(p.name for p in written)}"
+    files = ", ".join(path.name for path in written)
+    text = f"{out}: {s.active} of {len(s.share)} parts occur in {counted(len(names), 'picture')}; {files}"
     reporter.result({"output": str(out), "files": [str(path) for path in written], **s.to_dict()}, text)

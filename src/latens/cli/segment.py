@@ -19,7 +19,7 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def segment(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    return run_files(jobs, work, reporter, force=force, what="segmenting").exit_status
+    request = {"model": segmenter.model_id, "score": score}
+    return run_files(jobs, work, reporter, force=force, what="segmenting", request=request, out=out).exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
     total = sum(written.objects)
-    shown = f"{total} object{'s' if total != 1 else ''}" + (f" in {count} frames" if count > 1 else "")
+    shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {
         "frames": len(written.objects),
         "objects": written.objects,

@@ -20,7 +20,7 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -112,7 +112,19 @@ def compress(
             incomplete.append(job.input)
         return record(done)
 
-    status = run_files(jobs, work, Reporter(options), force=force, what="compressing").exit_status
+    request = {
+        "roi": roi,
+        "roi_id": roi_id,
+        "track": track,
+        "codec": codec,
+        "quality": quality,
+        "size": size,
+        "kbps": kbps,
+        "strength": strength,
+        "fps": fps,
+    }
+    report = run_files(jobs, work, Reporter(options), force=force, what="compressing clips", request=request, out=out)
+    status = report.exit_status
     return PARTIAL if incomplete and not status else status
 
 
@@ -163,5 +175,5 @@ def record(done: Compressed) -> dict[str, Any]:
     return found | {
         "notes": list(done.notes),
         "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
-        f"{done.frames} frames, {done.codec}{region}, {done.seconds:.1f} s{said}",
+        f"{counted(done.frames, 'frame')}, {done.codec}{region}, {done.seconds:.1f} s{said}",
     }

@@ -168,7 +168,10 @@ def write_error(path: Path, error: OSError) -> LatensError:
             where=str(path),
             hint="free some space and run again: what is finished is kept, and nothing half-written is left",
         )
-    return UsageError(f"cannot be written: {error.strerror or error}", where=str(path), hint="choose a place with -o")
+    reason = error.strerror or str(error)
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        reason = "there is a file where a folder is needed"
+    return UsageError(f"cannot be written: {reason}", where=str(path), hint="choose another place with -o")
 
 
 def sweep_stale(folder: Path) -> None:

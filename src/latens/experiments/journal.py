@@ -1,4 +1,4 @@
-"""Append-only files of records, from which stopped work continues, and exclusive claims on shared folders."""
+"""A file of records that grows as work is done, so that stopped work continues where it was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +69,6 @@ class Journal:
             found = [measure()]
             self.append([{"key": plain_of(key), "value": found[0]}])
         return found[0]
-
-
-@contextmanager
-def claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Yield whether this process has the exclusive claim on `folder`, which is created; with `wait`, wait for the claim.
-
-    A claim ends with its process, even if that is killed. Raises StorageFull or UsageError if the folder cannot be used.
-    """
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / "claim").open("w")
-    except OSError as error:
-        raise write_error(folder, error) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def digest(key: Mapping[str, Any]) -> str:

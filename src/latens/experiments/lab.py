@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from latens.data.files import write_atomic
+from latens.data.folders import claim
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import Journal, claim, digest, plain_of, same
+from latens.experiments.journal import Journal, digest, plain_of, same
 from latens.hub import load_model
 from latens.training.config import AnyTrainConfig
 from latens.training.objective import Trainable
@@ -56,7 +57,6 @@ class Lab(Generic[L, S]):
         self.sources, self.scale, self.recipe, self.folder = list(sources), scale, recipe, folder
         self.journal = Journal(folder / JOURNAL)
         self.waits = True
-        folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def loaded(self) -> L:
@@ -153,11 +153,11 @@ class Lab(Generic[L, S]):
         max_time: float,
         name: str,
     ) -> None:
-        from latens.training.run import train  # accelerate takes a second to import
+        from latens.training.run import holds_run, train  # accelerate takes a second to import
 
         logger.info("training %s", name)
         write_atomic(folder / WHAT, json.dumps(plain_of(what), indent=1).encode())
-        going_on = (folder / "checkpoints").is_dir()
+        going_on = holds_run(folder)
         result = train(self.build, config, sources, folder, max_time=max_time, resume=going_on, init=init, device=self.device)
         if result.ended == "finished":
             (folder / DONE).touch()

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from latens.errors import InputError
+from latens.errors import InputError, counted
 from latens.experiments.journal import Journal
 from latens.experiments.report import Report
 from latens.inference.page import Figure, Part, Table
@@ -159,7 +159,7 @@ class RateDistortionResults:
             **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
         }
         rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
-        caption = f"Means over {_count(len(self.names), self.noun)} at each quality; bits from bytes of real files."
+        caption = f"Means over {counted(len(self.names), self.noun)} at each quality; bits from bytes of real files."
         if others:
             caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
         return _without_empty(Table(list(columns), rows, caption))
@@ -205,7 +205,7 @@ class RateDistortionResults:
 
     def report(self, title: str) -> Report:
         """Tables, curves and rows."""
-        count = _count(len(self.names), self.noun)
+        count = counted(len(self.names), self.noun)
         tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
         return Report(
             name="evaluation",
@@ -247,7 +247,7 @@ class RateDistortionResults:
     def figure(self) -> Figure:
         """The curves: PSNR and, where inputs are large enough, MS-SSIM."""
         panels = [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
-        caption = f"Rate against quality, means over {_count(len(self.names), self.noun)}."
+        caption = f"Rate against quality, means over {counted(len(self.names), self.noun)}."
         return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves")
 
     def _curves(self, measure: Measure) -> Sequence[Curve]:
@@ -318,7 +318,3 @@ def _share_of_allowed(row: Row) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import shutil
 from pathlib import Path
@@ -25,6 +26,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from latens.data.files import write_atomic
+from latens.errors import counted
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
@@ -37,7 +41,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Writes a complete checkpoint, then moves the pointer, then removes all but the newest `keep` complete ones."""
     target = folder / f"step-{checkpoint.step:08d}"
     if target.exists():
-        shutil.rmtree(target)
+        shutil.rmtree(target)  # damaged, or of the steps that are repeated after a damaged one
     target.mkdir(parents=True)
     blobs = {f"{part}.safetensors": save(_contiguous(tensors)) for part, tensors in checkpoint.tensors.items()}
     blobs["state.json"] = json.dumps({"step": checkpoint.step, **checkpoint.state}).encode()
@@ -46,18 +50,34 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     manifest = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     write_atomic(target / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
     write_atomic(folder / "latest", target.name.encode())
-    for old in _complete(folder)[:-keep] if keep else []:
+    older = [path for path in _complete(folder) if path.name <= target.name]  # a newer one that was passed over does not count
+    for old in older[:-keep] if keep else []:
         shutil.rmtree(old)
     return target
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose every file matches its manifest, or None when there is none."""
-    for target in reversed(_complete(folder)):
+    """The newest checkpoint whose every file matches its manifest, or None when there is none; warns of those passed over."""
+    passed: list[Path] = []
+    checkpoint = None
+    for target in sorted(folder.glob("step-*"), reverse=True):
         checkpoint = _verified(target)
         if checkpoint is not None:
-            return checkpoint
-    return None
+            break
+        passed.append(target)
+    if passed:
+        start = 0 if checkpoint is None else checkpoint.step
+        lost = max(_step_of(passed[0]) - start, 0)
+        logger.warning(
+            "%s: damaged or incomplete: %s; training goes on from step %d and repeats %s",
+            *(folder, ", ".join(path.name for path in passed), start, counted(lost, "step")),
+        )
+    return checkpoint
+
+
+def _step_of(target: Path) -> int:
+    number = target.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else 0
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -68,11 +88,11 @@ def _verified(target: Path) -> Checkpoint | None:
     try:
         manifest = json.loads((target / "MANIFEST.json").read_bytes())
         blobs = {name: (target / name).read_bytes() for name in manifest}
-    except (OSError, ValueError):
+        if any(hashlib.sha256(blob).hexdigest() != manifest[name] for name, blob in blobs.items()):
+            return None
+        state = json.loads(blobs.pop("state.json"))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if any(hashlib.sha256(blob).hexdigest() != manifest[name] for name, blob in blobs.items()):
-        return None
-    state = json.loads(blobs.pop("state.json"))
     tensors = {name.removesuffix(".safetensors"): load(blob) for name, blob in blobs.items()}
     return Checkpoint(state.pop("step"), tensors, state)
 
@@ -89,16 +109,25 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     for index, entries in state["state"].items():
         for name, value in entries.items():
             (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{name}"] = value
-    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+    return tensors, {"kind": type(optimizer).__name__, "groups": state["param_groups"], "scalars": scalars}
 
 
 def join_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Restores what `split_optimizer` took apart."""
+    """Restores the state that `split_optimizer` took apart; learning rates and the like stay those of the optimizer.
+
+    Raises ValueError for the state of another optimizer.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    kind = type(optimizer).__name__
+    if plain.get("kind", kind) != kind:
+        raise ValueError(f"its optimizer is {plain['kind']}, not {kind}")
+    if [len(group["params"]) for group in own] != [len(group["params"]) for group in plain["groups"]]:
+        raise ValueError("its optimizer trains other weights")
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **plain["scalars"]}.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": own})
 
 
 def random_states() -> dict[str, Any]:

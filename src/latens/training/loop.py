@@ -17,11 +17,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from latens.errors import Diverged
+from latens.errors import Diverged, UsageError
+from latens.hub import load_weights
 from latens.training.checkpoint import (
     Checkpoint,
     join_optimizer,
-    load_latest,
     random_states,
     restore_random_states,
     save_checkpoint,
@@ -158,21 +158,22 @@ class Loop:
             tensors[f"optimizer-{name}"], state["optimizers"][name] = split_optimizer(optimizer)
         save_checkpoint(self.folder / "checkpoints", Checkpoint(self.step, tensors, state), self.config.run.keep)
 
-    def resume(self) -> bool:
-        """Restore the newest valid checkpoint; False if there is none."""
-        found = load_latest(self.folder / "checkpoints")
-        if found is None:
-            return False
-        self.step = found.step
-        self.best, self.skipped = found.state["best"], found.state["skipped"]
-        self.plain.load_state_dict(found.tensors["model"])
-        if self.average is not None:
-            self.average.module.load_state_dict(found.tensors["average"])
-            self.average.n_averaged.fill_(max(found.step, 1))
-        for name, optimizer in self.optimizers.items():
-            join_optimizer(optimizer, found.tensors[f"optimizer-{name}"], found.state["optimizers"][name])
+    def restore(self, found: Checkpoint) -> None:
+        """Continues from a checkpoint. Raises UsageError where it does not fit the settings."""
+        try:
+            load_weights(self.plain, found.tensors["model"])
+            if self.average is not None:
+                load_weights(self.average.module, found.tensors["average"])
+                self.average.n_averaged.fill_(max(found.step, 1))
+            for name, optimizer in self.optimizers.items():
+                join_optimizer(optimizer, found.tensors[f"optimizer-{name}"], found.state["optimizers"][name])
+            self.step, self.best, self.skipped = found.step, found.state["best"], found.state["skipped"]
+        except (KeyError, ValueError) as error:
+            reason = f"it holds no {error}" if isinstance(error, KeyError) else str(error)
+            hint = "undo the change of model or optimizer (--set, config.json), or start a new run with -o"
+            what = f"the settings do not fit the checkpoint of step {found.step}: {reason}"
+            raise UsageError(what, where=str(self.folder), hint=hint) from None
         restore_random_states(found.state["random"])
-        return True
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latens.data.folders import claim
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import claim, digest
+from latens.experiments.journal import digest
 from latens.experiments.lab import CLAIMS, Lab
 from latens.experiments.report import Report
 from latens.inference.page import Table

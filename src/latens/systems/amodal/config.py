@@ -51,6 +51,9 @@ class BackboneConfig:
     width: Count = 32  # channels of the first stage of the slim one; the paper's ResNet-18 has 64
     pyramid: Count = 96  # channels of every level of the feature pyramid
 
+    def without_effect(self) -> dict[str, str]:
+        return {"width": "resnet50 has one width"} if self.kind == "resnet50" else {}
+
 
 @settings
 class DetectorConfig:
@@ -94,6 +97,17 @@ class HeadConfig:
             raise ValueError("dense is 0, and the head of the shape code needs its fully connected layer")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        idle: dict[str, str] = {}
+        if self.mask == "fcn":
+            names = ("refine", ".model.code", ".objective.code", ".objective.code_steps", ".objective.code_batch")
+            idle = dict.fromkeys((*names, ".objective.code_from"), "the mask head fcn reads no mask code")
+        elif not self.refine:
+            idle = dict.fromkeys(("resolution", ".objective.refinement"), "model.head.refine is false")
+        if not self.occlusion:
+            idle |= dict.fromkeys(("occlusion_channels", ".objective.occlusion"), "model.head.occlusion is false")
+        return idle
+
 
 @settings
 class AmodalConfig:
@@ -126,7 +140,10 @@ class LossConfig:
     visible: NonNegative = 1.0  # weight of the visible mask, which all variants predict; not in the paper
     code_steps: Natural = 2000  # first steps of the run, in which only the mask code is trained; later it is frozen
     code_batch: Count = 64  # masks of one such step
-    code_from: str = ""  # model folder with a trained mask code; code_steps is then not used
+    code_from: str = ""  # a model folder to take the mask code from instead of training it
+
+    def without_effect(self) -> dict[str, str]:
+        return dict.fromkeys(("code_steps", "code_batch"), "code_from gives the mask code") if self.code_from else {}
 
 
 @settings

@@ -19,6 +19,7 @@ from PIL import Image
 from latens.data.images import write_image
 from latens.data.instances import Sample, Scene, check_classes, scene_of
 from latens.data.source import Source, one_source
+from latens.errors import counted
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
@@ -73,7 +74,8 @@ def evaluate(
     return Report(
         name="report",
         title="Amodal segmentation",
-        about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {found.images} images, {found.objects} objects, {word}",
+        about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {counted(found.images, 'image')}, "
+        f"{counted(found.objects, 'object')}, {word}",
         blocks=[Table(["measure", "value"], rows, f"Test set {found.digest[:12]}.")],
         facts={**facts, **({"compared_classes": classes} if taken_for_same else {})},
     )

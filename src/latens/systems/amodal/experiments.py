@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from latens.catalogue import recipe_of
 from latens.data.instances import check_classes
 from latens.data.source import Source, parse_source
+from latens.errors import counted
 from latens.experiments.journal import digest
 from latens.experiments.lab import Lab
 from latens.hub import load_model
@@ -294,7 +295,7 @@ class Comparison:
         named = f" (test set {', '.join(sorted(digests))})" if digests else ""
         return (
             f"Trained on {' and '.join(map(str, self.words))} by recipe {self.scale.recipe}, images of {size} pixels; "
-            f"tested on {len(self.test)} images of {self.scale.side} pixels of {self.test_name}{named}."
+            f"tested on {counted(len(self.test), 'image')} of {self.scale.side} pixels of {self.test_name}{named}."
         )
 
 

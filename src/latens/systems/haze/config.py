@@ -52,6 +52,9 @@ class PhysicalConfig:
     channels: Count = 64  # after the first layer
     short_side: Count = 240  # pixels; images are reduced to about this shorter side
 
+    def without_effect(self) -> dict[str, str]:
+        return dict.fromkeys((".data.disjoint", ".objective.prior.double_first_prior_term"), "it is for translators")
+
 
 @settings
 class DehazeNetConfig:
@@ -77,6 +80,12 @@ class PriorConfig:
         False  # count the first term in Eqs. 9 and 10 and again in 11 and 12, as printed; UNIT counts it once
     )
 
+    def without_effect(self) -> dict[str, str]:
+        kernel = ("bandwidth", "kernels", "positions")
+        if self.kind == "none":
+            return dict.fromkeys(("weight", "sampled", "double_first_prior_term", *kernel), "the kind of prior is none")
+        return dict.fromkeys(kernel, "the kl divergence has no kernel") if self.kind == "kl" else {}
+
 
 @settings
 class TranslationLossConfig:
@@ -89,6 +98,9 @@ class TranslationLossConfig:
     identity_weight: NonNegative = 0.0  # of CycleGAN's identity loss: an image of the target domain should not change
     distance: Literal["l1", "l2"] = "l1"  # or "l2": -log p of a unit Laplace or Gaussian
     prior: PriorConfig = field(default_factory=PriorConfig)
+
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.adversarial_weight else {"adversarial": "adversarial_weight is 0"}
 
 
 @settings

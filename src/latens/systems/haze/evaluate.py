@@ -21,7 +21,7 @@ from latens.data.images import Pixels
 from latens.data.notes import left_out
 from latens.data.source import Source, one_source
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import InputError, LatensError, UsageError
+from latens.errors import InputError, LatensError, UsageError, counted
 from latens.experiments.journal import Journal, digest
 from latens.experiments.lab import JOURNAL
 from latens.experiments.report import Report
@@ -128,7 +128,8 @@ class Measured(NamedTuple):
         without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
         border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
-            f"{scenes} scenes of {self.source}, {self.protocol.draws} draws each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
+            f"{counted(scenes, 'scene')} of {self.source}, "
+            f"{counted(self.protocol.draws, 'draw')} each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
             f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
             f"scale that it does not state.{without}"
         )

@@ -43,6 +43,9 @@ class HyperpriorConfig:
             raise ValueError(f"compact transforms have at most {BLOCK_CHANNELS} latent channels, not {self.latent}")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.variable_rate else {".objective.balance": "model.lambdas has one rate"}
+
     @property
     def variable_rate(self) -> bool:
         return len(self.lambdas) > 1
@@ -78,7 +81,7 @@ class CropConfig:
 
     crop: CropSide = 128  # side in pixels, a multiple of 64
     batch: Count = 8  # crops of a training step
-    shrink: Annotated[float, Ge(1)] = 2.0  # largest factor by which crops are drawn larger and reduced (removes JPEG artifacts)
-    shrink_share: Share = 0.5  # part of the crops that are reduced
-    validation_share: Share = 0.05  # share of the photographs that is held out, chosen by file name
+    # Half of the crops are drawn up to this many times larger and reduced, which hides JPEG artifacts; 1: none
+    shrink: Annotated[float, Ge(1)] = 2.0
+    validation_share: Share = 0.05  # of the photographs is held out, chosen by file name
     validation_crop: CropSide = 256  # largest side of a held-out crop

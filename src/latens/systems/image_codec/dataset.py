@@ -21,6 +21,8 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
+SHRUNK_SHARE = 0.5  # of the crops are reduced
+
 
 class CropData:
     """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and rotated.
@@ -57,7 +59,8 @@ class CropData:
         image = self.train[rng.integers(len(self.train))]
         height, width = image.shape[:2]
         size = self.config.crop
-        factor = rng.uniform(1, self.config.shrink) if rng.random() < self.config.shrink_share else 1.0
+        reduced = rng.random() < SHRUNK_SHARE and self.config.shrink > 1
+        factor = rng.uniform(1, self.config.shrink) if reduced else 1.0
         side = min(int(size * factor), height, width)
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         patch = image[top : top + side, left : left + side]

@@ -75,7 +75,7 @@ def paper() -> CodecTraining:
         system="image_codec",
         recipe="paper",
         model=HyperpriorConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
-        data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
+        data=CropConfig(crop=256, batch=32, shrink=1.0),
         objective=RateDistortionConfig(rounding="noise", balance=0.0),
         optim=Adam(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
         run=RunConfig(steps=2_000_000, seed=222, precision="no", validate_every=20_000, checkpoint_every=5000),

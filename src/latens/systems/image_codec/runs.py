@@ -26,7 +26,7 @@ from latens.data.images import PICTURE_ENDINGS, read_picture
 from latens.data.inputs import find_inputs
 from latens.data.source import plain_paths
 from latens.data.tensors import to_tensor
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UsageError, counted
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
 from latens.inference.page import Block
@@ -153,7 +153,7 @@ class Study:
         names = [subject.path.stem for subject in self.subjects]
         part = f"their middle {self.scale.crop} x {self.scale.crop}" if self.scale.crop else "whole"
         about = (
-            f"{len(names)} images ({names[0]} to {names[-1]}), {part}; seed {self.scale.seed}; transforms in "
+            f"{counted(len(names), 'image')} ({names[0]} to {names[-1]}), {part}; seed {self.scale.seed}; transforms in "
             f"{self.codec.precision}; model {self.codec.name}, weights {self.codec.model_id[:12]}."
         )
         facts = {

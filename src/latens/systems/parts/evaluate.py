@@ -16,7 +16,7 @@ from torch import Tensor
 from latens.data.labeled import LabeledImages, open_labeled
 from latens.data.source import Source, one_source
 from latens.data.squares import Squares, readable
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.experiments.journal import Journal
 from latens.experiments.probes import Probe, ProbeConfig, ProbeResult, cache_key, check_labels, run_probe, split_sets
 from latens.experiments.report import Report
@@ -158,7 +158,7 @@ def _report(parts: Parts, found: Measured) -> Report:
     return Report(
         name=NAME,
         title="Evaluation of a parts model",
-        about=f"{parts.name}, weights {parts.model_id[:12]}, {found.images} images of {found.data}",
+        about=f"{parts.name}, weights {parts.model_id[:12]}, {counted(found.images, 'image')} of {found.data}",
         blocks=_blocks(found),
         facts=facts,
         rows=rows,

@@ -18,7 +18,7 @@ from latens.data.labeled import open_labeled
 from latens.data.notes import left_out
 from latens.data.samples import Photograph, photographs
 from latens.data.source import Source, one_source
-from latens.errors import InputError, LatensError
+from latens.errors import InputError, LatensError, counted
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Links, Part, Section, Table
@@ -78,7 +78,7 @@ def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
     def make(lab: Lab[Parts, FigureScale]) -> Report:
         parts, album = lab.loaded, read_album(one_source(lab.sources), lab.scale.images)
         about = (
-            f"{len(album.images)} images; model {parts.name}, weights {parts.model_id[:12]}, "
+            f"{counted(len(album.images), 'image')}; model {parts.name}, weights {parts.model_id[:12]}, "
             f"shorter side {parts.resolution} pixels."
         )
         facts = {"model": parts.name, "model_id": parts.model_id, "recipe": lab.recipe, "images": album.names}

@@ -15,7 +15,7 @@ import numpy as np
 from latens.contract import Artifact
 from latens.data.files import write_atomic
 from latens.data.source import Source, one_source
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.experiments.lab import Lab
 from latens.experiments.probes import PROBES, Probe
 from latens.experiments.report import Report, spread
@@ -195,7 +195,8 @@ def discovery(trials: Trials, scale: DiscoveryScale) -> list[Block]:
         found = [discover(trials.model(variant, seed), tuning, scored) for seed in range(scale.seeds)]
         trials.rows += [{"model": name, "seed": seed, "iou": d.iou, "purity": d.purity} for seed, d in enumerate(found)]
         rows.append([name, spread([d.iou for d in found]), spread([d.purity for d in found])])
-    caption = f"{SCENE_KINDS} kinds of motif, {count} scenes; {scale.seeds} seeds; thresholds chosen on other scenes."
+    made_of = f"{counted(count, 'scene')}; {counted(scale.seeds, 'seed')}"
+    caption = f"{SCENE_KINDS} kinds of motif, {made_of}; thresholds chosen on other scenes."
     return [Table(["model", "part IoU", "purity"], rows, caption)]
 
 
