@@ -232,7 +232,7 @@ def test_damaged_or_foreign_model_folders_are_refused(amodal_folder: Path, tmp_p
         with pytest.raises(ModelError, match="do not fit"):
             load(tmp_path / "other")
     save_model(tmp_path / "codec", {"system": "image_codec"}, {})
-    with pytest.raises(ModelError, match="no amodal"):
+    with pytest.raises(ModelError, match="not of amodal"):
         load(tmp_path / "codec")
 
 

@@ -60,7 +60,7 @@ def test_rows_floors_and_ceilings(haze: Haze) -> None:
     text = evaluation.report("table1", haze, found).table()
     assert "d / 120 m" in text
     assert "Without weights here" in text
-    assert f"{PAPER['dcp'][3]:g}" in text
+    assert f"{PAPER['dcp, full size'][3]:g}" in text
 
 
 def test_the_rows_are_what_dehaze_gives(haze: Haze) -> None:
