@@ -1,4 +1,4 @@
-"""What all verbs share: the global options, results, messages and batches of files."""
+"""Code of all verbs: global options, results, messages and batches of files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Model = Annotated[str, Parameter(help="A name from `latens models`, the folder o
 
 
 class StderrHandler(logging.Handler):
-    """Messages of the library and the command on stderr: plain lines; warnings and errors begin with the program's name."""
+    """Handler of log messages: lines on stderr; warnings and errors begin with the name of the program."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "latens: " if record.levelno >= logging.WARNING else ""
@@ -98,7 +98,7 @@ class Reporter:
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[..., None]]:
-        """Gives a function of how much of `total` is done, and a note to show; draws a bar only on a terminal."""
+        """Yield a function that takes the finished amount of `total` and a note; a bar is drawn only on a terminal."""
         if total < 2 or self.format != "human" or not sys.stderr.isatty():
             yield lambda done, note="": None
             return
@@ -151,9 +151,9 @@ def folder_of_results(jobs: list[Job], out: Path | None) -> Path | None:
 
 
 def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> None:
-    """Raises UsageError where the results cannot be written, before long work begins.
+    """Raise UsageError if the results cannot be written, before long work begins.
 
-    One input, one output, both named, and the output is there: an error, not a finished job to be skipped.
+    Raise OutputExists for a single named input whose named output exists; other existing outputs are skipped.
     """
     from latens.data.files import STANDARD_STREAM, is_file
     from latens.data.folders import check_writable

@@ -108,7 +108,7 @@ def refinement(steps: int | None, method: str | None, classes: int | None) -> Re
 def compress_one(
     codec: ImageCodec, job: Job, targets: dict[str, float], settings: Refine | None, on_progress: OnProgress
 ) -> dict[str, Any]:
-    """One picture into one file; the record of what was done."""
+    """Compress one image; return the record of the result."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
 

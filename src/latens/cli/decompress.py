@@ -78,7 +78,7 @@ def decompress(
 
 
 def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:
-    """One file into one picture; the record of what was done."""
+    """Decompress one file; return the record of the result."""
     from latens.codes.stream import StreamLimits
     from latens.data.files import read_bytes
 

@@ -85,7 +85,7 @@ def dehaze(
 
 
 def plan(files: list[InputFile], out: Path | None) -> list[Job]:
-    """Jobs for pictures and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
+    """Jobs for images and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
     from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.inference.batch import plan_jobs
@@ -107,7 +107,7 @@ def plan(files: list[InputFile], out: Path | None) -> list[Job]:
 
 
 def dehaze_picture(haze: Haze, job: Job, method: str) -> dict[str, Any]:
-    """One picture into one file; the record of what was done."""
+    """Dehaze one image; return the record of the result."""
     from latens.data.images import read_picture
 
     started = time.perf_counter()
@@ -118,7 +118,7 @@ def dehaze_picture(haze: Haze, job: Job, method: str) -> dict[str, Any]:
 
 
 def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
-    """One clip into one file, with its time stamps and sound; the record of what was done."""
+    """Dehaze one clip, keeping time stamps and sound; return the record of the result."""
     from latens.data.clips.rewrite import rewrite_clip
 
     started = time.perf_counter()
@@ -133,7 +133,7 @@ def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:
-    """What was done, for people and machines."""
+    """The record of a result, for people and machines."""
     said = "".join(f"; {note}" for note in notes)
     return {
         "width": width,

@@ -64,7 +64,7 @@ def haze(
         0.9,
         0.9,
     ),
-    method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: as the model has learned it, without a knob.")] = None,
+    method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: the learned translation; haze cannot be set.")] = None,
     model: Model = "haze",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -158,7 +158,7 @@ def haze(
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None) -> str:
-    """How distances came about, for people. Raises UsageError for a reach of depth in metres, which has its own."""
+    """A sentence on the source of the depth. Raises UsageError for `reach` with depth in meters."""
     from latens.data.depth import usual_format
     from latens.systems.haze.predict import REACH
 
@@ -173,7 +173,7 @@ def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None
 
 
 def depth_of(picture: Path, depth: Path | None) -> Path | None:
-    """The depth map of a picture: the file itself, or the one of its name in the folder. Raises UsageError."""
+    """The depth map of an image: the file `depth`, or the file of its name in the folder `depth`. Raises UsageError."""
     from latens.data.depth import DEPTH_ENDINGS
 
     if depth is None or not depth.is_dir():

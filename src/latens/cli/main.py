@@ -1,4 +1,4 @@
-"""The verbs of the command, and the frame they all run in: parsing, errors, exit statuses.
+"""The command: its verbs, parsing, errors and exit statuses.
 
 A verb is one line in VERBS and one function of a module. Its module is imported only when the verb is used, and
 that module imports torch only inside the function, so help stays instant.
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(command: Callable[..., Any], bound: BoundArguments) -> int:
-    """Calls a verb; turns what it raises into lines on stderr and an exit status."""
+    """Call a verb; convert exceptions to lines on stderr and an exit status."""
     debug = any(value.debug for value in bound.arguments.values() if isinstance(value, OutputOptions))
     if not debug:
         warnings.simplefilter("ignore")  # what libraries say to programmers

@@ -81,14 +81,14 @@ def parts(
 
 
 def ours(path: Path) -> bool:
-    """Whether an earlier run wrote this picture: results may lie among the pictures they are of."""
+    """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
     from latens.systems.parts.report import SUMMARY, is_ours
 
     return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))
 
 
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
-    """The map of one picture into one file; the record of what was found, and what the summary needs."""
+    """Write the map of one image; return the record of the result, and the measurements for the summary."""
     from latens.data.files import write_atomic
     from latens.data.images import png_bytes, read_picture
     from latens.systems.parts.drawing import occurrence_sheet

@@ -79,7 +79,7 @@ def segment(
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
-    """One file into its outputs; the record of what was found."""
+    """Segment one file; return the record of the result."""
     from latens.data.stacks import count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 

@@ -129,7 +129,7 @@ def compress(
 
 
 def clip_inputs(words: list[str]) -> list[Any]:
-    """The clips that words mean: files, folders of images (one clip each), and all clips in other folders and patterns."""
+    """The clips of the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_frame_folder
     from latens.data.inputs import InputFile, find_inputs
@@ -141,7 +141,7 @@ def clip_inputs(words: list[str]) -> list[Any]:
 
 
 def region_for(roi: str, clip: Path) -> str | Path:
-    """The region of one of several clips: shapes are for all, a folder holds masks named like each clip."""
+    """The region of one of several clips: a shape applies to all clips; a folder holds masks named like the clips."""
     from latens.data.regions.words import Shape, parse_region
     from latens.errors import InputError
 
@@ -167,7 +167,7 @@ def parse_size(text: str) -> int:
 
 
 def record(done: Compressed) -> dict[str, Any]:
-    """What was done, for machines and people."""
+    """The record of a result, for people and machines."""
     said = "".join(f"; {note}" for note in done.notes)
     region = "" if done.region is None else f", region {100 * done.region:.1f} %"
     found = done._asdict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import av
 import numpy as np
 
 from latens.data.clips.color import color_of, tag
@@ -27,8 +28,6 @@ class LowPass:
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
         """A new frame with the same tags."""
-        import av
-
         planes = frame.to_ndarray()
         height, width = frame.height, frame.width
         if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame

@@ -6,6 +6,7 @@ import functools
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 
 from latens.errors import UsageError
@@ -30,8 +31,6 @@ def _differ(library: str, options: tuple[tuple[str, str], ...], format: str, out
 
 
 def _encoded(library: str, options: dict[str, str], format: str, outside: float) -> bytes:
-    import av
-
     rng = np.random.default_rng(0)
     pixels = rng.integers(60, 190, (SIDE, SIDE, 3), dtype=np.uint8)
     weights = np.zeros((SIDE, SIDE), dtype=np.uint8)

@@ -14,7 +14,7 @@ from PIL import Image
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels
+from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_picture
 from latens.data.inputs import natural_key
 from latens.data.notes import note_once
 from latens.errors import InputError, LimitExceeded, UnreadableInput
@@ -273,8 +273,6 @@ def is_frame_folder(path: Path) -> bool:
 
 
 def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
-    from latens.data.images import read_picture
-
     paths = images_in(folder)
     if not paths:
         raise UnreadableInput("there are no images in this folder", where=str(folder))
@@ -294,8 +292,6 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
 
 def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
     import av
-
-    from latens.data.images import read_picture
 
     for number, path in enumerate(paths):
         try:

@@ -8,6 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import av
+import numpy as np
+
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import container_of
 from latens.data.clips.reader import Clip, open_clip
@@ -36,8 +39,6 @@ class Rewritten(NamedTuple):
 
 def fine_coding(path: Path) -> Coding:
     """Encoder for visually lossless output: H.264, VP9 for .webm, GIF for .gif. Raises UsageError."""
-    import av
-
     kind = container_of(path)
     preferred = {"webm": "libvpx-vp9", "gif": "gif"}.get(kind, "libx264")
     library = preferred if preferred in av.codecs_available else "mpeg4"
@@ -71,7 +72,4 @@ def _pixels(clip: Clip, times: deque[tuple[Fraction, Fraction]]) -> Iterator[Pix
 
 
 def _frame(pixels: Pixels) -> object:
-    import av
-    import numpy as np
-
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")

@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+
 PROBED = 40  # packets per sound stream that are written to memory as a test
 
 
@@ -17,8 +19,6 @@ def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
     Every stream is tested with its first packets: containers reject a codec when the stream is added, when the header is
     written, or only when packets are written.
     """
-    import av
-
     kept: list[tuple[int, str]] = []
     refused: list[tuple[int, str]] = []
     with av.open(str(path)) as source:
@@ -29,8 +29,6 @@ def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
 
 
 def _takes(path: Path, index: int, container: str) -> bool:
-    import av
-
     try:
         with av.open(str(path)) as source, av.open(io.BytesIO(), "w", format=container) as target:
             stream = source.streams[index]
@@ -58,8 +56,6 @@ class SoundCopy:
     """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound, with a note."""
 
     def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
-        import av
-
         self._source = av.open(str(path))
         streams = [self._source.streams[index] for index in indices]
         self._copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
@@ -74,8 +70,6 @@ class SoundCopy:
 
     def until(self, time: Fraction | None) -> None:
         """Write all packets up to a time in seconds; None: all remaining packets."""
-        import av
-
         while True:
             if self._held is None:
                 try:

@@ -113,7 +113,7 @@ class TranslationObjective:
         hazy = batches[0]["hazy"][:1]
         clear = batches[0].get("truth", batches[0]["clear"])[:1]
         views = [hazy, model.translate(hazy, "clear"), clear, model.translate(clear, "hazy")]
-        return {"hazy_dehazed_clear_hazed": grid([torch.cat(views)])}
+        return {"hazy_dehazed_clear_hazed": grid([[view[0] for view in views]])}
 
     def export(self, model: HazeTranslator, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model, leave_out="pools."), {}, {})
@@ -237,7 +237,7 @@ class PhysicalObjective:
         made = compose(prediction, one["hazy"], one["truth"], *mean_parameters(one))
         gray = [values.expand(-1, 3, -1, -1) for values in (made.t, transmission(one["depth"], one["beta"]))]
         views = [one["hazy"], made.clear, one["truth"], made.hazy, *gray]
-        return {"hazy_dehazed_clear_hazed_t_truth": grid([torch.cat(views)])}
+        return {"hazy_dehazed_clear_hazed_t_truth": grid([[view[0] for view in views]])}
 
     def export(self, model: PhysicalHaze, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model), {}, {})
@@ -288,7 +288,7 @@ class PatchObjective:
         hazy, truth = batches[0]["hazy"][:1], batches[0]["truth"][:1]
         found = refine(dehazenet(hazy, model), hazy)
         views = [hazy, found.clear(hazy), truth, found.transmission.expand(-1, 3, -1, -1)]
-        return {"hazy_dehazed_clear_t": grid([torch.cat(views)])}
+        return {"hazy_dehazed_clear_t": grid([[view[0] for view in views]])}
 
     def export(self, model: DehazeNet, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model), {}, {})

@@ -64,7 +64,7 @@ class RateDistortion:
         views = [image]
         for level in levels:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
-        return {"reconstructions": grid([torch.cat(views)])}
+        return {"reconstructions": grid([[view[0] for view in views]])}
 
     def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the frozen coding computed from these rounded weights."""

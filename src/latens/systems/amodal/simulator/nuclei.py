@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from latens.data.images import read_picture
 from latens.data.instances import Sample, paint
@@ -142,8 +143,6 @@ def _scale(rng: np.random.Generator, chosen: Sequence[Nucleus], size: int) -> fl
 
 
 def _resize(nucleus: Nucleus, scale: float, dark: bool) -> Nucleus:
-    from PIL import Image
-
     height, width = (max(4, round(side * scale)) for side in nucleus.mask.shape)
     planes = [
         np.asarray(Image.fromarray(nucleus.ratio[..., c]).resize((width, height), Image.Resampling.BILINEAR)) for c in range(3)
