@@ -45,7 +45,7 @@ def compress(
     ] = None,
     roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
     track: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")
+        bool, Parameter(show_default=False, help="Follow the box or mask of the first frame.")
     ] = False,
     save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
     codec: Annotated[

@@ -46,13 +46,17 @@ def transform_precision(device: torch.device) -> str:
 
 
 def describe(device: torch.device, model: str, weights: str, precision: str = "float32") -> str:
-    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits)."""
+    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits).
+
+    A method that is computed without weights has an empty hash.
+    """
     if device.type == "cpu":
         threads = torch.get_num_threads()
         place = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     else:
         place = f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"device {place}; {precision}; model {model}; weights {weights[:12]}"
+    what = f"model {model}; weights {weights[:12]}" if weights else f"{model}, without weights"
+    return f"device {place}; {precision}; {what}"
 
 
 def _set_threads(threads: int) -> None:
