@@ -147,7 +147,9 @@ def folder_of(name_or_path: str | Path) -> Path:
     if name not in MODELS and not Path(name).exists():
         known = f"known names: {', '.join(MODELS)}"
         hint = did_you_mean(name, MODELS, "")
-        raise ModelMissing("no model of this name and no such folder", where=name, hint=f"{hint} {known}".strip())
+        raise ModelMissing(
+            "no model of this name and no such folder", where=name, hint=f"{hint} {known} (`latens models`)".strip()
+        )
     return MODELS[name].folder if name in MODELS else Path(name_or_path)
 
 

@@ -90,3 +90,20 @@ def test_help_has_no_negative_flags(verb: str, capsys: Capture) -> None:
     assert "--force" in shown or "--format" in shown
     assert "--empty-" not in shown
     assert "--no-" not in shown
+
+
+def test_limits_and_options_without_effect(photo: Path, capsys: Capture) -> None:
+    assert main(["dehaze", str(photo), "--threads", "100000"]) == 5
+    assert main(["bench", "parts", "--repeats", "0"]) == 2
+    for option in (["--refine-depth"], ["--depth-format", "kitti"]):
+        assert main(["haze", str(photo), *option]) == 2
+        assert "add --depth" in capsys.readouterr().err
+
+
+def test_frames_a_second_of_a_file_are_refused(tmp_path: Path) -> None:
+    from latens.data.clips.reader import open_clip
+    from latens.errors import UsageError
+
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(UsageError, match="--fps"), open_clip(tmp_path / "a.mp4", fps=10):
+        pass

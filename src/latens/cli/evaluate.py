@@ -30,9 +30,7 @@ def evaluate(
         list[str] | None,
         Parameter(name="--set", help="key=value: change an option of the evaluation, as border=12; repeat it."),
     ] = None,
-    show_config: Annotated[
-        bool, Parameter(show_default=False, help="Print the options with type, value and meaning.")
-    ] = False,
+    show_config: Annotated[bool, Parameter(show_default=False, help="Print the options with type, value and meaning.")] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for page, JSON and journal.")] = None,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:

@@ -87,6 +87,9 @@ def haze(
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     if any(not 0 <= value <= 1 for value in airlight):
         raise UsageError("colours are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
+    if depth is None and (refine_depth or depth_format is not None):
+        what = "--refine-depth and --depth-format are for a depth map of yours"
+        raise UsageError(what, hint="add --depth, or leave them out")
     if save_depth is not None and (depth is not None or method is not None):
         raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
     if save_depth is not None and reach is not None and reach > FARTHEST:
