@@ -195,3 +195,14 @@ def test_a_change_without_effect_is_refused(system: str, recipe: str, changes: d
     assert f"--set {idle}:" in str(caught.value)
     del changes[idle]
     assert override(recipe_of(system, recipe), changes)
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "value"),
+    [(float, ".001", 0.001), (float, "5.", 5.0), (int, "1e3", 1000), (int, "1_000", 1000), (float, "1e-3", 0.001)],
+)
+def test_numbers_as_people_write_them(hint: type, text: str, value: float) -> None:
+    from latens.settings import parse_text
+
+    assert parse_text(hint, text) == value
+    assert parse_text(float, "inf") == "inf"  # for the validator to refuse

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from latens.catalogue import folder_of
+from latens.catalogue import VERBS, folder_of
 from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
@@ -80,8 +80,10 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
     """
     found = load_model(folder)
     if found.config["system"] != system:
-        what = f"this is a model of {found.config['system']}, not of {system}"
-        raise ModelError(what, where=str(folder), hint=f"train one with `latens train {system}`")
+        other = found.config["system"]
+        hint = f"it is for `latens {VERBS[other]}`; " if other in VERBS else ""
+        what = f"this is a model of {other}, not of {system}"
+        raise ModelError(what, where=str(folder), hint=f"{hint}train one of {system} with `latens train {system}`")
     try:
         network = build(decode(kind, found.config["model"], where=CONFIG, path="model"))
         load_weights(network, found.weights)

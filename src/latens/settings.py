@@ -8,6 +8,7 @@ comment behind a field (or above it) is its meaning, which `latens train --show-
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -174,8 +175,8 @@ def _of_kind(classes: Sequence[type], plain: Mapping[str, Any], kind: str) -> di
 def parse_text(hint: Any, text: str) -> Any:
     """What `--set name=text` means for a field of this type: text stays text for strings, otherwise it is JSON.
 
-    A list may be written without brackets, "a,b"; a whole number as 1e3. What cannot be read is given as it is to the
-    validator, which refuses it.
+    A list may be written without brackets, "a,b"; a whole number as 1e3 or 1_000; a fraction as .5. What cannot be read is
+    given as it is to the validator, which refuses it.
     """
     options = options_of(hint)
     if type(None) in options and text.lower() in ("none", "null"):
@@ -185,7 +186,8 @@ def parse_text(hint: Any, text: str) -> Any:
     value = _json(text.lower() if bool in options else text)
     if any(typing.get_origin(option) is tuple for option in options):
         if not isinstance(value, list):
-            value = [_listed(hint, part.strip()) for part in text.split(",") if part.strip()]
+            parts = text.removeprefix("[").removesuffix("]").split(",")
+            value = [_listed(hint, part.strip()) for part in parts if part.strip()]
         return value
     if value is None:
         return text
@@ -206,7 +208,16 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse)
     except ValueError:
-        return None
+        return _number(text)
+
+
+def _number(text: str) -> int | float | None:
+    """A number that Python reads and JSON does not: .5, 5., +1, 1_000. None for anything else, and for what is not finite."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            return value if math.isfinite(value) else None
+    return None
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ class OutputOptions:
     format: Annotated[
         Format, Parameter(help="Results for people, as JSON (one object a line), or none; quiet says errors only.")
     ] = "human"
-    debug: Annotated[bool, Parameter(negative=(), show_default=False, help="Show the traceback of an error.")] = False
+    debug: Annotated[bool, Parameter(show_default=False, help="Show the traceback of an error.")] = False
 
 
 @Parameter(name="*", group=GLOBAL)
@@ -51,16 +51,25 @@ class ComputeOptions(OutputOptions):
 
 PARTIAL = 4  # exit status for results of damaged inputs
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where the result goes.")]
-Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwrite what is there.")]
+Force = Annotated[bool, Parameter(show_default=False, help="Overwrite what is there.")]
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
 
 
 class StderrHandler(logging.Handler):
-    """Handler of log messages: lines on stderr; warnings and errors begin with the name of the program."""
+    """Handler of log messages: lines on stderr. Warnings begin with the name of the program; a repeated warning is shown once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()  # a file may be read in several passes
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "latens: " if record.levelno >= logging.WARNING else ""
-        print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            if text in self._warned:
+                return
+            self._warned.add(text)
+            text = f"latens: {text}"
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -194,7 +203,7 @@ def run_files(
 
         def tell(outcome: Outcome) -> None:
             nonlocal finished
-            _tell(outcome, reporter)
+            _tell(outcome, reporter, alone=len(jobs) == 1)
             finished += parts
             show(finished)
 
@@ -212,7 +221,7 @@ def run_files(
     return report
 
 
-def _tell(outcome: Outcome, reporter: Reporter) -> None:
+def _tell(outcome: Outcome, reporter: Reporter, *, alone: bool) -> None:
     job = outcome.job
     record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
     if outcome.failure is not None:
@@ -224,11 +233,20 @@ def _tell(outcome: Outcome, reporter: Reporter) -> None:
     elif outcome.record is None:
         if reporter.format == "json":
             reporter.result(record, "")
-        logger.info(f"{job.output}: there already, skipped (--force makes it anew)")
+        logger.info(f"{job.output}: there already, skipped: --force makes it anew, -o names another" + _shared(job) * alone)
     else:
         details = dict(outcome.record)
         text = details.pop("text", str(job.output))
         reporter.result(record | details, text)
+
+
+def _shared(job: Job) -> str:
+    """Says which other files beside an input have its name but for the ending, and so the same name for their result."""
+    from latens.data.images import PICTURE_ENDINGS
+
+    names = sorted(path.name for path in job.input.parent.iterdir() if path.stem == job.input.stem and path != job.output)
+    others = [name for name in names if name != job.input.name and Path(name).suffix.lower() in PICTURE_ENDINGS]
+    return f"\n{', '.join(others)} would have the same name for the result of {job.input.name}" if others else ""
 
 
 def _summary(report: BatchReport, reporter: Reporter) -> None:

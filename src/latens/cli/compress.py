@@ -59,8 +59,8 @@ def compress(
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
-        latens compress photo.png --bpp 0.25
-        latens compress photo.png --quality 4 --refine 500
+        latens compress photo.png -o quarter.ltn --bpp 0.25
+        latens compress photo.png -o fine.ltn --quality 4 --refine 500
     """
     targets = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
     if len(targets) > 1:

@@ -72,9 +72,8 @@ def dehaze(
 
     haze = load(model, device=options.device, threads=options.threads)
     chosen = method or haze.default_method
-    if not haze.has(chosen):
-        haze.model(chosen)  # says what is missing, before any work
-    announce(haze)
+    check_method(haze, chosen)
+    announce(haze.used(chosen))
     logger.info(f"method {chosen}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
@@ -82,6 +81,19 @@ def dehaze(
 
     request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
     return run_files(jobs, work, reporter, force=force, what="dehazing", request=request, out=out).exit_status
+
+
+def check_method(haze: Haze, method: str | None) -> None:
+    """Raises ModelMissing for a method without weights, UsageError for one that leaves the model of --model unused.
+
+    None stands for haze of given depth.
+    """
+    if method is not None and not haze.has(method):
+        haze.model(method)  # says what is missing, before any work
+    if haze.learned and method not in haze.learned:
+        own = ", ".join(haze.learned)
+        what = f"this is a model of the method {own}, and {method or 'haze of given depth'} would not use it"
+        raise UsageError(what, where=f"--model {haze.name}", hint=f"leave --model out, or give --method {own}")
 
 
 def plan(files: list[InputFile], out: Path | None) -> list[Job]:

@@ -23,17 +23,14 @@ def evaluate(
         list[str] | None,
         Parameter(
             consume_multiple=True,
-            negative=(),
             help="The folder of test images, or KIND:PATH.  [default: what comes with latens]",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Parameter(name="--set", negative=(), help="key=value: change an option of the evaluation, as border=12; repeat it."),
+        Parameter(name="--set", help="key=value: change an option of the evaluation, as border=12; repeat it."),
     ] = None,
-    show_config: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Print the options with type, value and meaning.")
-    ] = False,
+    show_config: Annotated[bool, Parameter(show_default=False, help="Print the options with type, value and meaning.")] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for page, JSON and journal.")] = None,
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008

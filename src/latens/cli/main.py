@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from inspect import BoundArguments
 from typing import Any, NamedTuple
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
@@ -67,6 +67,7 @@ def build_app(asked: str = "") -> App:
         help="Vision models with learned latent codes, for your own pictures.",
         help_epilogue="`latens VERB --help` says more. Results go to stdout, messages to stderr.",
         help_format="plaintext",
+        default_parameter=Parameter(negative=()),  # no --no-force, no --empty-set
         version=__version__,
         version_flags=["--version"],
     )

@@ -44,7 +44,7 @@ def parts(
     (one part's appearance moved between pictures), parts.json and index.html.
 
         latens parts photos/ -o found/ --model runs/parts/best
-        latens parts photo.jpg --model runs/parts/best --resolution 128
+        latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
     """
     from latens.data.folders import check_writable
     from latens.data.images import PICTURE_ENDINGS
@@ -59,7 +59,10 @@ def parts(
     check_folder(out, [file.path for file in files], force=force)
     reporter = Reporter(options)
     loaded = load(model, device=options.device, threads=options.threads)
-    finder = loaded if resolution is None else loaded.at(resolution)
+    try:
+        finder = loaded if resolution is None else loaded.at(resolution)
+    except LimitExceeded as error:
+        raise error.at(f"--resolution {resolution}") from None
     announce(finder)
 
     measured: dict[Path, Measured] = {}

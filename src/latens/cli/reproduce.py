@@ -22,7 +22,7 @@ def reproduce(
     model: Model | None = None,
     data: Annotated[
         list[str] | None,
-        Parameter(consume_multiple=True, negative=(), help="Folders of images, or KIND:PATH."),
+        Parameter(consume_multiple=True, help="Folders of images, or KIND:PATH."),
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for the page, JSON and figures.")] = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", help="Change a value of the scale: key=value.")] = None,

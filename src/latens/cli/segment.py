@@ -80,7 +80,8 @@ def segment(
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
     """Segment one file; return the record of the result."""
-    from latens.data.stacks import count_frames
+    from latens.data.images import frames_note
+    from latens.data.stacks import TIFF_ENDINGS, count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 
     started = time.perf_counter()
@@ -89,6 +90,7 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
+    note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # of a TIFF every page is segmented
     total = sum(written.objects)
     shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {
@@ -96,5 +98,6 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
         "objects": written.objects,
         "files": [str(path) for path in written.files],
         "seconds": round(seconds, 3),
-        "text": f"{job.output}: {shown}, {seconds:.2f} s",
+        "notes": [note] if note else [],
+        "text": f"{job.output}: {shown}, {seconds:.2f} s" + (f"; {note}" if note else ""),
     }

@@ -44,9 +44,7 @@ def compress(
         ),
     ] = None,
     roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
-    track: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")
-    ] = False,
+    track: Annotated[bool, Parameter(show_default=False, help="Follow the box or mask of the first frame.")] = False,
     save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
     codec: Annotated[
         Literal["h264", "h265", "av1"] | None,
@@ -63,7 +61,9 @@ def compress(
         Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
     ] = None,
     fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
-    threads: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPU threads.  [default: all cores]")] = None,
+    threads: Annotated[
+        int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")
+    ] = None,
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:

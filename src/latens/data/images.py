@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import stat
 import struct
@@ -27,6 +28,8 @@ from latens.shapes import UInt8
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.Tensor"]
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -175,9 +178,11 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Pic
     notes: list[str] = []
     raw = _raw_modes(image)
     tiff = _orientation(image, []) if image.format == "TIFF" else 1  # a TIFF turns itself when it is loaded
+    frames = _frames_note(image)
     image.load()
-    if image.info.get("loop") is not None if image.format == "GIF" else getattr(image, "is_animated", False):
-        notes.append("one frame of several taken")
+    if frames is not None:
+        notes.append(frames)
+        logger.warning("%s: %s", where or "image", frames)
     if not _DEEP.isdisjoint(raw):
         notes.append("16-bit reduced to 8-bit")
     if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
@@ -188,6 +193,23 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Pic
         notes.append(f"EXIF orientation {max(tiff, orientation)} applied")
     pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
     return _finish(pixels, alpha, grey or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
+
+
+def _frames_note(image: Image.Image) -> str | None:
+    """Which frame of an animation or page of a TIFF is taken; None where there is one. Before loading: it seeks."""
+    place = image.tell()
+    try:
+        count = getattr(image, "n_frames", 1)
+    except Exception:  # a later frame is damaged; the pixels of this one may be good
+        image.seek(place)
+        return f"frame {place + 1} of several taken"
+    return f"frame {place + 1} of {count} taken" if count > 1 else None
+
+
+def frames_note(path: Path) -> str | None:
+    """Which frame `read_picture` takes of a file that holds several; None for any other. Raises UnreadableInput."""
+    with reading(path), open(path, "rb") as stream, decoding(str(path)), _identify(stream, str(path)) as image:
+        return _frames_note(image)
 
 
 _DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") for order in "BLN") | {"65535"}

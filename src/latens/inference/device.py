@@ -6,8 +6,9 @@ import re
 
 import torch
 
-from latens.errors import DeviceUnavailable, UsageError
+from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
+MOST_THREADS = 1024  # beyond it the system refuses to start new ones, also for other programs
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
 
 
@@ -46,16 +47,22 @@ def transform_precision(device: torch.device) -> str:
 
 
 def describe(device: torch.device, model: str, weights: str, precision: str = "float32") -> str:
-    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits)."""
+    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits).
+
+    A method that is computed without weights has an empty hash.
+    """
     if device.type == "cpu":
         threads = torch.get_num_threads()
         place = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     else:
         place = f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"device {place}; {precision}; model {model}; weights {weights[:12]}"
+    what = f"model {model}; weights {weights[:12]}" if weights else f"{model}, without weights"
+    return f"device {place}; {precision}; {what}"
 
 
 def _set_threads(threads: int) -> None:
     if threads < 1:
         raise UsageError("at least one thread is needed", where=f"threads {threads}", hint="leave it out for all cores")
+    if threads > MOST_THREADS:
+        raise LimitExceeded(f"more than {MOST_THREADS} threads", where=f"threads {threads}", hint="leave it out for all cores")
     torch.set_num_threads(threads)

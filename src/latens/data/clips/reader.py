@@ -17,7 +17,7 @@ from latens.data.files import reading
 from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_picture
 from latens.data.inputs import natural_key
 from latens.data.notes import note_once
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
 SILENT = 100  # consecutive packets without a frame, at the start, after which a clip counts as unreadable
@@ -94,8 +94,11 @@ class Clip:
 def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Clip]:
     """Open a clip: a file, or a folder of images of one size, in natural order of their names at `fps` frames per second.
 
-    Raises UnreadableInput for input that is no clip, LimitExceeded for frames that are too large.
+    Raises UnreadableInput for input that is no clip, LimitExceeded for too large frames, UsageError for `fps` of a file.
     """
+    if fps is not None and path.is_file():
+        what = "this clip has times of its own: frames a second are for a folder of images"
+        raise UsageError(what, where=str(path), hint="leave --fps out")
     with reading(path), open(path, "rb") if not path.is_dir() else contextlib.nullcontext():
         pass
     if path.is_dir():

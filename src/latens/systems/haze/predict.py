@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,15 @@ WHOLE_PIXELS = 2**19  # larger images are translated in pieces
 PIECE = 512  # rows and columns of a piece, without its margin
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
 SMALLEST = 16  # pixels; smaller sides of an image are padded to this for translation
+
+
+class Used(NamedTuple):
+    """What a method computes with, for `latens.launch.announce`; a method without weights has an empty `model_id`."""
+
+    name: str
+    model_id: str
+    device: torch.device
+    precision: str
 
 
 class Haze:
@@ -226,6 +235,13 @@ class Haze:
     def hash_of(self, kind: str) -> str:
         """Hash of the weights of an available learned method."""
         return self.hashes[kind] if kind in self.hashes else MODELS[f"haze_{kind}"].sha256
+
+    def used(self, method: str | None) -> Used:
+        """Name and hash of what a method computes with. None: the haze of given depth, which needs no weights."""
+        if method is None or method in CLASSICAL:
+            return Used(method or "haze of given depth", "", self.device, self.precision)
+        own = method in self.hashes and self.hashes[method] == self.model_id
+        return Used(self.name if own else f"haze_{method}", self.hash_of(method), self.device, self.precision)
 
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
