@@ -56,7 +56,7 @@ Model = Annotated[str, Parameter(help="A name from `latens models`, the folder o
 
 
 class StderrHandler(logging.Handler):
-    """Handler of log messages: lines on stderr. Warnings begin with the name of the program; a repeated warning is shown once."""
+    """Handler of log messages: lines on stderr. Warnings begin with the name of the program and are shown once."""
 
     def __init__(self) -> None:
         super().__init__()

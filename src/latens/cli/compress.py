@@ -72,7 +72,7 @@ def compress(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)
+    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if any(job.output.suffix.lower() in PICTURE_ENDINGS for job in jobs):
         raise UsageError("the result is no picture", where=str(out), hint=f"choose a name that ends in {ENDING}")

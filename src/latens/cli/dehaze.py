@@ -60,7 +60,7 @@ def dehaze(
     from latens.data.images import PICTURE_ENDINGS, check_ending
     from latens.data.inputs import find_inputs
 
-    files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS)
+    files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS, out)
     jobs = plan(files, out)
     refuse_to_overwrite(jobs, out, force=force)
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and not is_clip(jobs[0].input):

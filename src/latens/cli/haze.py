@@ -94,7 +94,7 @@ def haze(
         raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
     if save_depth is not None and reach is not None and reach > FARTHEST:
         raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--reach {reach:g}")
-    files = find_inputs(inputs, PICTURE_ENDINGS)
+    files = find_inputs(inputs, PICTURE_ENDINGS, out)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)

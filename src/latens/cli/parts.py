@@ -53,7 +53,7 @@ def parts(
     from latens.systems.parts.predict import load
     from latens.systems.parts.report import check_folder
 
-    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path)]
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS, out) if file.named or not ours(file.path)]
     jobs = plan_jobs(files, f"{out}/", ENDING)
     check_writable(out)
     check_folder(out, [file.path for file in files], force=force)

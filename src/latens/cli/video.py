@@ -79,7 +79,7 @@ def compress(
     from latens.data.regions.words import parse_ids
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(clip_inputs(clips), out, ENDING)
+    jobs = plan_jobs(clip_inputs(clips, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if save_masks is not None and len(jobs) > 1:
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
@@ -128,7 +128,7 @@ def compress(
     return PARTIAL if incomplete and not status else status
 
 
-def clip_inputs(words: list[str]) -> list[Any]:
+def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
     """The clips of the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_frame_folder
@@ -137,7 +137,7 @@ def clip_inputs(words: list[str]) -> list[Any]:
     folders = [Path(word) for word in words if is_frame_folder(Path(word))]
     rest = [word for word in words if Path(word) not in folders]
     found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
-    return found + (find_inputs(rest, CLIP_ENDINGS) if rest or not found else [])
+    return found + (find_inputs(rest, CLIP_ENDINGS, out) if rest or not found else [])
 
 
 def region_for(roi: str, clip: Path) -> str | Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, is_file, reading
-from latens.errors import UnreadableInput, UsageError
+from latens.errors import UnreadableInput, UsageError, counted
+
+logger = logging.getLogger(__name__)
 
 
 class InputFile(NamedTuple):
@@ -33,11 +36,12 @@ class InputFile(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
-def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str]) -> list[InputFile]:
+def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path | None = None) -> list[InputFile]:
     """The files of `inputs`, each once: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
 
     Folders are searched recursively in natural order, following symbolic links (each folder once), without hidden files. There
     and in patterns, only names that end in one of `endings` (lower case, with the dot) count; a named file may have any ending.
+    If the results go to a folder `out` below an input folder, files found in `out` are results of earlier runs and left out.
     Raises UnreadableInput for a single input that is missing or not readable, and for a folder or pattern that is not readable
     or has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
     """
@@ -46,8 +50,23 @@ def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str]) -> list[I
     found: dict[str, InputFile] = {}
     for entry in inputs:
         for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
-            found.setdefault(os.path.abspath(file.path), file)
+            name = os.path.abspath(file.path)
+            if file.named or name not in found:
+                found[name] = file
+    results = [name for name, file in found.items() if out is not None and not file.named and _is_below(name, out, inputs)]
+    for name in results:
+        del found[name]
+    if results:
+        logger.warning("%s: left out %s, which earlier runs wrote", out, counted(len(results), "file"))
+        if not found:
+            raise UnreadableInput("the only files are results of earlier runs", where=str(out), hint="name the files")
     return _unique_relatives(list(found.values()))
+
+
+def _is_below(name: str, out: Path, inputs: Sequence[str | Path]) -> bool:
+    """Whether a file lies in the folder `out`, which is no input itself."""
+    folder = os.path.abspath(out)
+    return name.startswith(folder + os.sep) and all(os.path.abspath(entry) != folder for entry in inputs)
 
 
 def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
