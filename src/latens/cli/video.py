@@ -21,12 +21,13 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import LatensError, UsageError
+from latens.errors import LatensError, UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
-    from latens.systems.video_codec.predict import EncodedClip, VideoCodec, WrittenClip
+    from latens.systems.video_codec.output import WrittenClip
+    from latens.systems.video_codec.predict import EncodedClip, VideoCodec
     from latens.video.compress import Compressed
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,7 @@ def compress(
         ),
     ] = None,
     roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
-    track: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")
-    ] = False,
+    track: Annotated[bool, Parameter(show_default=False, help="Follow the box or mask of the first frame.")] = False,
     save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
     codec: Annotated[
         Literal["h264", "h265", "av1", "latens"] | None,
@@ -76,7 +75,9 @@ def compress(
         Parameter(validator=Number(gte=1, lte=64), help=".ltv: how much less errors outside weigh; larger is coarser."),
     ] = None,
     fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
-    threads: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPU threads.  [default: all cores]")] = None,
+    threads: Annotated[
+        int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")
+    ] = None,
     model: Annotated[str, Parameter(help=".ltv: the model, a name from `latens models` or a folder.")] = "video_codec",
     device: Annotated[str, Parameter(help=".ltv: auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     force: Force = False,
@@ -96,7 +97,7 @@ def compress(
     from latens.inference.batch import plan_jobs
 
     neural = codec == NEURAL or (codec is None and out is not None and out.suffix.lower() == NEURAL_ENDING)
-    jobs = plan_jobs(clip_inputs(clips), out, NEURAL_ENDING if neural else ENDING)
+    jobs = plan_jobs(clip_inputs(clips, out), out, NEURAL_ENDING if neural else ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if save_masks is not None and len(jobs) > 1:
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
@@ -107,7 +108,7 @@ def compress(
             if value is not None:
                 raise UsageError("this option is for --codec h264, h265 and av1", where=option, hint="use --quality and --gain")
         choice = Choice(roi, parse_ids(roi_id), track, quality, gain, fps)
-        return compress_neural(jobs, choice, model, device, threads, options, force=force)
+        return compress_neural(jobs, out, choice, model, device, threads, options, force=force)
     for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
         if given:
             raise UsageError("this option is for .ltv files", where=option, hint="add -o NAME.ltv or --codec latens")
@@ -139,7 +140,19 @@ def compress(
             incomplete.append(job.input)
         return record(done)
 
-    status = run_files(jobs, work, Reporter(options), force=force, what="compressing").exit_status
+    request = {
+        "roi": roi,
+        "roi_id": roi_id,
+        "track": track,
+        "codec": codec,
+        "quality": quality,
+        "size": size,
+        "kbps": kbps,
+        "strength": strength,
+        "fps": fps,
+    }
+    report = run_files(jobs, work, Reporter(options), force=force, what="compressing clips", request=request, out=out)
+    status = report.exit_status
     return PARTIAL if incomplete and not status else status
 
 
@@ -155,7 +168,15 @@ class Choice(NamedTuple):
 
 
 def compress_neural(
-    jobs: list[Job], choice: Choice, model: str, device: str, threads: int | None, options: OutputOptions, *, force: bool
+    jobs: list[Job],
+    out: Path | None,
+    choice: Choice,
+    model: str,
+    device: str,
+    threads: int | None,
+    options: OutputOptions,
+    *,
+    force: bool,
 ) -> int:
     """The neural codec on every clip; the exit status."""
     if any(job.output.suffix.lower() != NEURAL_ENDING for job in jobs):
@@ -176,8 +197,10 @@ def compress_neural(
             incomplete.append(job.input)
         return neural_record(done, job)
 
-    status = run_files(jobs, work, Reporter(options), force=force, what="compressing").exit_status
-    return PARTIAL if incomplete and not status else status
+    request = {"model": codec.model_id} | {name: value for name, value in choice._asdict().items() if name != "roi_ids"}
+    request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
+    report = run_files(jobs, work, Reporter(options), force=force, what="compressing to .ltv", request=request, out=out)
+    return report.exit_status or (PARTIAL if incomplete else 0)
 
 
 def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
@@ -213,7 +236,7 @@ def decompress(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import Job, plan_jobs
 
-    found = find_inputs(inputs, frozenset({NEURAL_ENDING}))
+    found = find_inputs(inputs, frozenset({NEURAL_ENDING}), out)
     single = len(found) == 1 and found[0].named
     if single and out is not None and out.suffix.lower() not in CLIP_ENDINGS:
         jobs = [Job(found[0].path, out)]
@@ -236,7 +259,15 @@ def decompress(
         return written_record(done)
 
     # Images go into a folder that may be there: its files are looked at when they are written.
-    report = run_files(jobs, work, Reporter(options), force=force or jobs[0].output.is_dir(), what="decompressing")
+    report = run_files(
+        jobs,
+        work,
+        Reporter(options),
+        force=force or jobs[0].output.is_dir(),
+        what="decompressing clips",
+        request={"model": codec.model_id},
+        out=out,
+    )
     return report.exit_status or (PARTIAL if damaged else 0)
 
 
@@ -258,8 +289,8 @@ def written_record(done: WrittenClip) -> dict[str, Any]:
     return record | {"text": text}
 
 
-def clip_inputs(words: list[str]) -> list[Any]:
-    """The clips that words mean: files, folders of images (one clip each), and all clips in other folders and patterns."""
+def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
+    """The clips of the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_frame_folder
     from latens.data.inputs import InputFile, find_inputs
@@ -267,11 +298,11 @@ def clip_inputs(words: list[str]) -> list[Any]:
     folders = [Path(word) for word in words if is_frame_folder(Path(word))]
     rest = [word for word in words if Path(word) not in folders]
     found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
-    return found + (find_inputs(rest, CLIP_ENDINGS) if rest or not found else [])
+    return found + (find_inputs(rest, CLIP_ENDINGS, out) if rest or not found else [])
 
 
 def region_for(roi: str, clip: Path) -> str | Path:
-    """The region of one of several clips: shapes are for all, a folder holds masks named like each clip."""
+    """The region of one of several clips: a shape applies to all clips; a folder holds masks named like the clips."""
     from latens.data.regions.words import Shape, parse_region
     from latens.errors import InputError
 
@@ -297,7 +328,7 @@ def parse_size(text: str) -> int:
 
 
 def record(done: Compressed) -> dict[str, Any]:
-    """What was done, for machines and people."""
+    """The record of a result, for people and machines."""
     said = "".join(f"; {note}" for note in done.notes)
     region = "" if done.region is None else f", region {100 * done.region:.1f} %"
     found = done._asdict()
@@ -305,5 +336,5 @@ def record(done: Compressed) -> dict[str, Any]:
     return found | {
         "notes": list(done.notes),
         "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
-        f"{done.frames} frames, {done.codec}{region}, {done.seconds:.1f} s{said}",
+        f"{counted(done.frames, 'frame')}, {done.codec}{region}, {done.seconds:.1f} s{said}",
     }

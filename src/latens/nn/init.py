@@ -1,4 +1,4 @@
-"""How layers start."""
+"""Initialization of layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
 
 def small(layer: Conv) -> Conv:
-    """The layer with weights a tenth of their usual start and no bias, so that the path beside it leads at first."""
+    """The layer with its initial weights divided by 10 and zero bias, so that a parallel path dominates at first."""
     with torch.no_grad():
         layer.weight.mul_(0.1)
         layer.bias.zero_()  # type: ignore[union-attr]

@@ -26,7 +26,6 @@ from latens.shapes import Bool, UInt8
 from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
 from latens.systems.video_codec.predict import VideoCodec
 from latens.video.codecs import CODECS, CodecName
-from latens.video.compress import compress_clip
 
 RATE = 25  # frames a second of folders of images
 CAP = 100.0  # dB, of a frame without error
@@ -124,7 +123,9 @@ def sample_clip() -> RegionClip:
     frames = moving_photograph(pixels, rng, SAMPLE_FRAMES, SAMPLE_SIDE, 0.01, 1.2)
     height, width = pixels.shape[:2]
     y, x = np.mgrid[:height, :width]
-    disk = np.repeat((255 * (np.hypot(y - height / 2 + 25, x - width / 2 + 45) < height / 7)).astype(np.uint8)[..., None], 3, axis=2)
+    disk = np.repeat(
+        (255 * (np.hypot(y - height / 2 + 25, x - width / 2 + 45) < height / 7)).astype(np.uint8)[..., None], 3, axis=2
+    )
     masks = moving_photograph(disk, np.random.default_rng(4), SAMPLE_FRAMES, SAMPLE_SIDE, 0.01, 1.2)
     return RegionClip("photograph", frames, masks[..., 0] > 127)
 
@@ -180,6 +181,8 @@ def measure_ours(codec: VideoCodec, clip: RegionClip, setting: float, *, region:
 
 def measure_encoder(name: CodecName, clip: RegionClip, folder: Path, setting: float, *, region: bool, threads: int = 1) -> Row:
     """An ordinary encoder on a clip; `folder` holds its frames (see `as_folder`)."""
+    from latens.video.compress import compress_clip  # here, as training needs no PyAV
+
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "clip.mp4"
         started = time.perf_counter()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike, open_frames
 from latens.data.clips.reader import Clip, ClipFrame
-from latens.data.clips.sound import copied_sound
 from latens.data.files import reading
 from latens.data.regions.pairing import Regions, open_regions
 from latens.data.regions.words import Shape, parse_region
@@ -53,11 +52,13 @@ from latens.systems.video_codec.format import (
 from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
 from latens.systems.video_codec.latents import Packer
 from latens.systems.video_codec.model import ScaleSpaceFlow
-from latens.systems.video_codec.output import WrittenClip, write_decoded
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import GivenMasks
 
-__all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo", "WrittenClip", "inspect_stream", "load"]
+if TYPE_CHECKING:
+    from latens.systems.video_codec.output import WrittenClip
+
+__all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
 DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
@@ -224,6 +225,8 @@ class VideoCodec:
     def _write_sound(writer: ClipWriter, clip: Clip) -> list[str]:
         if not clip.info.sound:
             return []
+        from latens.data.clips.sound import copied_sound
+
         data, notes = copied_sound(clip.path)
         for start in range(0, len(data), SOUND_PIECE):
             writer.append(ClipSection(SOUND, data[start : start + SOUND_PIECE], required=False))
@@ -249,6 +252,8 @@ class VideoCodec:
         self, blob: bytes | str | Path | BinaryIO, out: str | Path, *, force: bool = False, threads: int = 0
     ) -> WrittenClip:
         """Writes the clip of a file as `out`, see `write_decoded`. Raises StreamError, ModelMismatch or DeviceMismatch."""
+        from latens.systems.video_codec.output import write_decoded
+
         with self.frames(blob) as decoded:
             return write_decoded(decoded, Path(out), force=force, threads=threads)
 
