@@ -85,7 +85,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
 def test_a_pan_moves_by_its_velocity() -> None:
     source = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     motion = Motion(np.array([39.5, 29.5]), 1.0, 0.0, np.array([2.0, -1.0]), 0.0, 0.0)
-    frames = [view(source, motion, frame, 20, outside=0) for frame in range(2)]
+    frames = [view(source, motion, frame, 20, outside="black") for frame in range(2)]
     np.testing.assert_array_equal(frames[0], source[20:40, 30:50])
     np.testing.assert_array_equal(frames[1], source[19:39, 32:52])
 
@@ -106,3 +106,22 @@ def test_ids_of_composites_are_exact() -> None:
     assert np.mean((made.frames[..., 0] > 127) == (made.ids == 1)) > 0.98
     assert np.mean((made.frames[..., 1] > 127) == (made.ids == 2)) > 0.98
     assert cut_out(background, np.zeros((3, 64, 64), np.uint8)) is None
+
+
+def test_regions_come_from_noise_or_from_another_folder(clips: Callable[..., Path], tmp_path: Path) -> None:
+    folder = clips()
+    other = tmp_path / "masks"
+    for name in ("one", "two"):
+        (other / name).mkdir(parents=True)
+        for index in range(6):
+            Image.fromarray(np.full((72, 96), 255, np.uint8)).save(other / name / f"{index:05d}.png")
+    config = ClipConfig(crop=64, batch=2, shrink=1.0, photograph_share=0.0, composite_share=0.0)
+    sources = [Source("clips", str(folder))]
+    own = ClipData(sources, config, 0, regions=True).batch(0, 0)["mask"]
+    given = ClipData([*sources, Source("masks", str(other))], config, 0, regions=True).batch(0, 0)["mask"]
+    noise = ClipData([*sources, Source("masks", "perlin")], config, 0, regions=True).batch(0, 0)["mask"]
+    assert given.min() == 1
+    assert not torch.equal(own, noise)
+    assert 0 < noise.mean() < 1
+    with pytest.raises(UnreadableInput):
+        ClipData([*sources, Source("masks", str(tmp_path / "nothing"))], config, 0, regions=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike, open_frames
-from latens.data.clips.reader import Clip, ClipFrame
+from latens.data.clips.reader import Clip
 from latens.data.files import reading
 from latens.data.regions.pairing import Regions, open_regions
 from latens.data.regions.words import Shape, parse_region
@@ -35,22 +35,19 @@ from latens.systems.video_codec.config import (
     VideoModel,
 )
 from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
+from latens.systems.video_codec.encoded import EncodedClip, GroupWriter, header_of, note_depth, record_of
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS, ExactCoding
 from latens.systems.video_codec.flow_coder import FlowCoder
 from latens.systems.video_codec.format import (
-    FRAMES,
     PROFILE,
     SOUND,
     SOUND_PIECE,
     OpenedStream,
-    VideoHeader,
     VideoInfo,
     inspect_stream,
     open_stream,
-    pack_times,
 )
-from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
-from latens.systems.video_codec.latents import Packer
+from latens.systems.video_codec.groups import GroupCoder, Setting
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import GivenMasks
@@ -63,27 +60,6 @@ __all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo
 DEFAULT_QUALITY = 4.0
 DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
 Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
-
-
-class EncodedClip(NamedTuple):
-    """A written file and its numbers."""
-
-    bytes: int
-    width: int
-    height: int
-    frames: int
-    duration: float  # seconds
-    quality: float
-    gain: float | None  # gain amplifier; None: no region
-    kbps: float
-    bits: dict[str, int]  # by part
-    region: float | None  # mean share of the frame that is region, None without one
-    without_region: int  # frames whose region is empty
-    lost_at: float | None  # seconds at which tracking lost the region
-    damaged: int  # packets or images that could not be decoded
-    missing: int  # frames that the source promises beyond its end
-    seconds: float  # of work
-    notes: tuple[str, ...]  # what was assumed, converted, dropped or repaired
 
 
 class VideoCodec:
@@ -166,40 +142,18 @@ class VideoCodec:
         if roi is None and (roi_ids is not None or track):
             raise UsageError(f"{'--roi-id' if roi_ids is not None else '--track'} needs a region", hint="add --roi")
         with open_frames(frames, fps=fps) as clip, _regions(roi, clip, roi_ids, track) as regions:
-            info = clip.info
-            tick = info.time_base
-            header = VideoHeader(info.width, info.height, how, self.config.group, tick, info.rate, info.aspect)
+            note_depth(clip)
+            header = header_of(clip, how, self.config.group)
             writer = ClipWriter(out, ClipHeader(PROFILE, bytes.fromhex(self.file_id), header.pack()))
             notes += self._write_sound(writer, clip)
-            written = _Groups(self.coder, writer, how, header)
-            number = -1
+            written = GroupWriter(self.coder, writer, how, header)
             for frame in clip.frames():
                 written.add(frame, None if regions is None else regions.of(frame))
-                number = frame.number
             written.flush()
             if regions is not None:
-                regions.finish(number + 1)
+                regions.finish(written.last + 1)
             writer.close()
-            region_notes = [] if regions is None else regions.notes
-            duration = float(written.duration)
-            return EncodedClip(
-                writer.offset,
-                info.width,
-                info.height,
-                written.frames,
-                round(duration, 6),
-                how.quality / QUALITY_STEPS,
-                2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
-                round(8e-3 * writer.offset / max(duration, 1e-6), 3),
-                written.bits | {"container": 8 * writer.offset - sum(written.bits.values())},
-                None if regions is None else round(written.region / max(written.frames, 1), 5),
-                written.empty,
-                None if regions is None else regions.lost_at,
-                clip.damaged,
-                clip.missing,
-                round(time.perf_counter() - started, 3),
-                (*clip.notes, *region_notes, *notes),
-            )
+        return record_of(clip, regions, written, writer.offset, how, notes, time.perf_counter() - started)
 
     def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
         """What a request means, and notes on it. Raises UsageError."""
@@ -269,43 +223,6 @@ class VideoCodec:
         if not QUALITY_STEPS <= quality <= self.best_quality * QUALITY_STEPS or opened.header.group > self.config.group:
             raise Corrupt(f"quality {quality / QUALITY_STEPS:g} is not one of this model", section="header")
         return opened
-
-
-class _Groups:
-    """Collects frames, and writes a section for every group of them."""
-
-    def __init__(self, coder: GroupCoder, writer: ClipWriter, how: Setting, header: VideoHeader) -> None:
-        self._coder, self._writer, self._how, self._tick = coder, writer, how, header.time_base
-        self._held: list[tuple[Frame, Any, int, int]] = []
-        self.frames, self.empty, self.region = 0, 0, 0.0
-        self.duration = Fraction(0)
-        self.bits: dict[str, int] = {}
-
-    def add(self, frame: ClipFrame, mask: Any) -> None:
-        if mask is not None:
-            share = float(mask.mean()) / 255
-            self.region += share
-            self.empty += share == 0
-        end = frame.time + frame.duration
-        self._held.append((frame.rgb(), mask, round(frame.time / self._tick), round(end / self._tick)))
-        self.duration += frame.duration
-        if len(self._held) == self._coder.config.group:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is held."""
-        if not self._held:
-            return
-        images, masks, starts, ends = zip(*self._held, strict=True)
-        packed = Packer()
-        self._coder.encode(packed, images, masks if self._how.region else None, self._how)
-        times = pack_times([*starts, ends[-1]])
-        payload = times + packed.data()
-        self._writer.append(ClipSection(FRAMES, payload, self.frames, len(images)))
-        self.frames += len(images)
-        for name, bits in {**packed.bits, "times": 8 * len(times)}.items():
-            self.bits[name] = self.bits.get(name, 0) + bits
-        self._held = []
 
 
 @contextlib.contextmanager
