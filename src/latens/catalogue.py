@@ -20,6 +20,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "amodal": "latens.systems.amodal",
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
+        "video_codec": "latens.systems.video_codec",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
@@ -89,6 +90,16 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             licence="Apache-2.0",
             trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
             metrics=MappingProxyType({"parts in use of 32": 31.0}),
+        ),
+        "video_codec": ModelEntry(
+            name="video_codec",
+            system="video_codec",
+            folder=WEIGHTS / "video_codec",
+            sha256="c6762d40211be8159988c57f6a1141d5cccfd888a69be00204655af78315954b",
+            size=9_589_388,
+            licence="Apache-2.0",
+            trained_on="9 DAVIS clips, 500 photographs in motion; 1,500 steps only; see the model card",
+            metrics=MappingProxyType({"training steps": 1500.0}),
         ),
         "haze_mmd": ModelEntry(
             name="haze_mmd",

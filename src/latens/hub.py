@@ -114,11 +114,13 @@ def compact_model(source: Path, target: Path) -> None:
     """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
 
     The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
+    Parts that its configuration lists as `training_only` (name prefixes) are left out; such a model cannot be trained further.
     Raises ModelMissing or ModelError.
     """
     found = load_model(source)
     try:  # files give tensors in any order; sorted, the same model makes the same files
-        weights = compact(dict(sorted(found.weights.items())))
+        left_out = tuple(found.config.get("training_only", ()))
+        weights = compact({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
     save_model(target, found.config, weights, dict(sorted(found.coding.items())))

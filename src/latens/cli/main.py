@@ -37,7 +37,8 @@ VERBS = (
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
     Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
-    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
+    Verb("video decompress", "latens.cli.video:decompress", ".ltv files of the neural codec back into clips."),
+    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn or .ltv file holds: model, sizes, bits of every part."),
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
     Verb(
         "convert", "latens.cli.convert:convert", "Annotations from labelme, COCO, KINS, COCOA or label maps into another form."
