@@ -93,7 +93,12 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not."""
+    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not.
+
+    A network with a method `complete` fills in what weights of simpler models lack.
+    """
+    complete = getattr(network, "complete", None)
+    weights = weights if complete is None else complete(weights)
     own = network.state_dict()
     shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
     wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]

@@ -46,7 +46,6 @@ from latens.systems.video_codec.study import (
 )
 
 FRAME = 5  # that images show, as in 003; the last one of shorter clips
-AMPLIFIERS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of Figure D.7
 CLAIM = "The thesis claims an ROI BD-rate of -69.3 % for latent scaling against SSF."
 
 
@@ -146,7 +145,7 @@ def amplifiers(study: Study) -> list[Block]:
     rows = study.rows([SCALING])
     best = study.model(SCALING).best_quality
     for quality in (1.0, (1 + best) / 2, best):
-        for gain in AMPLIFIERS:
+        for gain in study.scale.amplifiers:
             found = [study.row(SCALING, clip, quality, gain) for clip in study.clips]
             rows += [row._replace(codec=f"quality {quality:g}, ga 1 to 64", setting=gain) for row in found]
     labels = {row.label: row.label for row in rows}

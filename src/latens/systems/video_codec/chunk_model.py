@@ -33,7 +33,7 @@ from latens.nn.conv import Residual, down, unfold
 from latens.nn.init import small
 from latens.nn.transforms import FOLD, folded_mask, hyper_analysis, hyper_synthesis
 from latens.shapes import Float, Int
-from latens.systems.video_codec.codec import PRIOR_SPREAD, Rounding
+from latens.systems.video_codec.codec import PRIOR_SPREAD, Rounding, medians_of
 from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig
 from latens.systems.video_codec.model import CodedClip
 
@@ -117,7 +117,7 @@ class ChunkCodec(nn.Module):
         if rounding == "mixed":
             z_hat, rated_z = round_straight_through(z), add_noise(z)
         else:
-            medians = self.prior.medians().to(z.device)[:, None, None]
+            medians = medians_of(self.prior).to(z.device)[:, None, None]
             z_hat = rated_z = (z - medians).round() + medians
         mean, scale = self.hyper_synthesis(z_hat).float().chunk(2, dim=1)
         scale = scale * gain

@@ -47,6 +47,16 @@ class Parameters(NamedTuple):
     bits: Float[Tensor, "B"]  # of the hyper-latent
 
 
+def medians_of(prior: FactorizedPrior) -> Float[Tensor, "N"]:
+    """The medians of a prior, found by bisection only where its parameters have changed since the last call."""
+    versions = tuple((id(part), part._version) for part in prior.parameters())
+    cached: tuple[object, Tensor] | None = getattr(prior, "_medians", None)
+    if cached is None or cached[0] != versions:
+        cached = (versions, prior.medians())
+        prior._medians = cached  # type: ignore[assignment]
+    return cached[1]
+
+
 class Hyper(nn.Module):
     """The hyper-codec of a latent with `size.latent` channels."""
 
@@ -62,7 +72,7 @@ class Hyper(nn.Module):
         if rounding == "mixed":
             z_hat, rated = round_straight_through(z), add_noise(z)
         else:
-            medians = self.prior.medians().to(z.device)[:, None, None]
+            medians = medians_of(self.prior).to(z.device)[:, None, None]
             z_hat = rated = (z - medians).round() + medians
         mean, scale = self.hyper_synthesis(z_hat).float().chunk(2, dim=1)
         return Parameters(mean, scale, self.prior.bits(rated).sum((1, 2, 3)))

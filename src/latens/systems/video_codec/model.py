@@ -64,6 +64,8 @@ class Treatment(NamedTuple):
 class ScaleSpaceFlow(nn.Module):
     """The codecs of first frames, motion and residuals; for latent scaling also those of two gains."""
 
+    starts_from = ("image_codec",)  # systems whose weights become the codec of first frames
+
     def __init__(self, config: ScaleSpaceFlowConfig) -> None:
         super().__init__()
         self.config = config
@@ -164,6 +166,10 @@ class ScaleSpaceFlow(nn.Module):
         zero = torch.zeros(len(coded[0].image), device=coded[0].image.device)
         return {name: torch.stack([frame.bits.get(name, zero) for frame in coded], dim=1) for name in names}
 
+    def complete(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of an image codec, or of plain scale-space flow for another method, as weights of this model."""
+        return completed(self, weights)
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As usual; weights of an image codec, or of plain scale-space flow for another method, are completed first."""
         return super().load_state_dict(completed(self, state_dict), strict=strict, assign=assign)
@@ -179,14 +185,14 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     if any(name.startswith("analysis.") for name in state):
         return {**own, **{f"intra.{name}": tensor for name, tensor in state.items()}}
     missing = own.keys() - state.keys()
+    parts = (".mask.", ".background.", "_gain.")
+    added = {name for name in own if any(part in name for part in parts)}
     frozen = {name for name in missing if "hyper_synthesis." in name}
     if frozen and model.coding_only:
         return completed(model, {**state, **{name: own[name] for name in frozen}})
-    if frozen and frozen == missing:
+    if frozen - added:
         what = "these weights were stored for coding alone, without hyper-synthesis: train on from the folder of the run"
         raise ValueError(what)
-    parts = (".mask.", ".background.", "_gain.")
-    added = {name for name in own if any(part in name for part in parts)}
     if not missing or missing != added:
         return state
     copies = {name: state[name.replace(".background.", ".")] for name in added if ".background." in name}

@@ -41,11 +41,14 @@ class VideoScale:
     frames: Natural = 24  # the first of every clip; 0: all
     qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
     shown: Positive = 3.0  # quality of images
+    amplifiers: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # gain amplifiers of Figure D.7
 
 
 SCALES: Mapping[str, VideoScale] = MappingProxyType(
     {
-        "tiny": VideoScale(recipe="tiny", steps=2, frames=3, qualities=(1.0, 2.0), shown=1.0),
+        "tiny": VideoScale(
+            recipe="tiny", steps=2, clips=("one",), frames=2, qualities=(1.0, 2.0), shown=1.0, amplifiers=(1.0, 64.0)
+        ),
         "cpu": VideoScale(),
         "paper": VideoScale(recipe="paper", frames=0, qualities=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
     }
