@@ -85,7 +85,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
 def test_a_pan_moves_by_its_velocity() -> None:
     source = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     motion = Motion(np.array([39.5, 29.5]), 1.0, 0.0, np.array([2.0, -1.0]), 0.0, 0.0)
-    frames = [view(source, motion, frame, 20, outside=0) for frame in range(2)]
+    frames = [view(source, motion, frame, 20, outside="black") for frame in range(2)]
     np.testing.assert_array_equal(frames[0], source[20:40, 30:50])
     np.testing.assert_array_equal(frames[1], source[19:39, 32:52])
 
