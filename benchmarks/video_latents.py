@@ -1,6 +1,6 @@
 """Decoded latents of a `.ltv` file under other threads and instruction sets: one hash a line, all the same.
 
-    python benchmarks/video_latents.py clip.ltv [--model FOLDER]
+python benchmarks/video_latents.py clip.ltv [--model FOLDER]
 """
 
 from __future__ import annotations
