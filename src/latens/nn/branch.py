@@ -1,0 +1,203 @@
+"""The function g of a residual map x + g(x): dense (i-DenseNet), plain (Residual Flow) or widened, from one kind of stage.
+
+All constants (soft normalization, concatenation weights, bounds of activations) are folded into the weights once for each use.
+`linearized` gives g(x) and its products with tangents from one stack; `pull_back` multiplies by the transposed Jacobian at the
+same place without autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from latens.nn.lipschitz import Concatenation, Spectral, certified_norm
+from latens.nn.lipswish import Activation, ActivationName
+
+
+class Folded(NamedTuple):
+    """Weight with all constants, and bias, of one stage."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Linearized(NamedTuple):
+    value: Tensor  # g(x), (B, ...)
+    products: Tensor  # J t for every tangent, (T, B, ...)
+    slopes: list[Tensor]  # of all activations, in order
+
+
+class Stage(nn.Module):
+    """h -> act(W h + b), or with `mix` -> [eta_1 h, eta_2 act(W h + b)]."""
+
+    def __init__(self, linear: Spectral, activation: Activation | None = None, mix: Concatenation | None = None) -> None:
+        super().__init__()
+        self.linear, self.activation, self.mix = linear, activation, mix
+
+    @property
+    def width(self) -> int:
+        return len(self.linear.bias) * (1 if self.activation is None else self.activation.width)
+
+
+class Branch(nn.Module):
+    """Stages behind each other; `first` is an activation before them all (Residual Flow). The last stage is linear.
+
+    `budget` above 0 raises the coefficient of the last layer so that the product of all bounds is `budget`.
+    """
+
+    def __init__(self, stages: Sequence[Stage], first: Activation | None = None, budget: float = 0.0) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.first, self.budget = first, budget
+
+    def folded(self) -> list[Folded]:
+        """Weights of all stages with the constants that belong in front of them; differentiable."""
+        made: list[Folded] = []
+        gain: Tensor | float = 1.0 if self.first is None else 1 / self.first.bound
+        spent: Tensor | float = 1.0
+        for number, stage in enumerate(self.stages):
+            linear: Spectral = stage.linear  # type: ignore[assignment]
+            weight = linear.normalized()
+            if isinstance(gain, Tensor):
+                weight = weight * gain.view(1, -1, *(1,) * (weight.ndim - 2))
+            elif gain != 1.0:
+                weight = weight * gain
+            if self.budget and number == len(self.stages) - 1:
+                weight = weight * (self.budget / (spent * linear.coefficient))
+            made.append(Folded(weight, linear.bias))
+            after = 1.0 if stage.activation is None else 1 / stage.activation.bound  # type: ignore[union-attr,operator]
+            if stage.mix is None:
+                spent, gain = spent * linear.coefficient, after
+                continue
+            eta = stage.mix()  # type: ignore[operator]
+            earlier = gain * eta[0] if isinstance(gain, Tensor) else (gain * eta[0]).expand(weight.shape[1])
+            gain = torch.cat([earlier, (after * eta[1]).expand(stage.width)])  # type: ignore[arg-type,operator]
+            if self.budget:
+                spent = spent * (eta[0] ** 2 + (eta[1] * linear.coefficient) ** 2).sqrt()
+        return made
+
+    def forward(self, x: Tensor, folded: Sequence[Folded] | None = None) -> Tensor:
+        """g(x), from ordinary operations."""
+        h = x if self.first is None else self.first.raw(x)
+        for stage, (weight, bias) in zip(self.stages, folded or self.folded(), strict=True):
+            f = stage.linear.apply_to(h, weight, bias)  # type: ignore[union-attr,operator]
+            f = f if stage.activation is None else stage.activation.raw(f)  # type: ignore[union-attr,operator]
+            h = f if stage.mix is None else torch.cat([h, f], dim=1)
+        return h
+
+    def linearized(self, x: Tensor, tangents: Tensor, folded: Sequence[Folded]) -> Linearized:
+        """g(x) and J(x) t for tangents (T, B, ...); both differentiable once, by weights, x and tangents."""
+        count, slopes = len(x), []
+        h = torch.cat([x, tangents.flatten(0, 1)])
+        if self.first is not None:
+            h, slope = self.first.stacked(h, x.new_zeros(x.shape[1]), count)
+            slopes.append(slope)
+        for stage, (weight, bias) in zip(self.stages, folded, strict=True):
+            f = stage.linear.apply_to(h, weight)  # type: ignore[union-attr,operator]
+            if stage.activation is not None:
+                f, slope = stage.activation.stacked(f, bias, count)  # type: ignore[union-attr,operator]
+                slopes.append(slope)
+            else:
+                shifted = f[:count] + bias.view(-1, *(1,) * (f.ndim - 2))
+                f = torch.cat([shifted, f[count:]]) if stage is not self.stages[-1] else f
+            h = f if stage.mix is None else torch.cat([h, f], dim=1)
+        return Linearized(shifted, h[count:].view(len(tangents), *shifted.shape), slopes)
+
+    @torch.no_grad()
+    def pull_back(self, cotangent: Tensor, slopes: Sequence[Tensor], folded: Sequence[Folded]) -> Tensor:
+        """J^T w at the place where `linearized` took the slopes."""
+        left = list(slopes)
+        w = cotangent
+        for stage, (weight, _) in zip(reversed(self.stages), reversed(list(folded)), strict=True):  # type: ignore[call-overload]
+            kept = None
+            if stage.mix is not None:
+                kept, w = w.split([w.shape[1] - stage.width, stage.width], dim=1)
+            if stage.activation is not None:
+                w = stage.activation.pull_back(w, left.pop())
+            w = stage.linear.pull_back(w, weight)
+            w = w if kept is None else w + kept
+        return w if self.first is None else self.first.pull_back(w, left.pop())
+
+    @torch.no_grad()
+    def lipschitz(self) -> float:
+        """A rigorous upper bound on the Lipschitz constant of g as it is used, from Eq. 4.3.6 and the bounds of its layers."""
+        bound = 1.0
+        last = 1.0
+        spent = 1.0
+        for number, stage in enumerate(self.stages):
+            linear: Spectral = stage.linear  # type: ignore[assignment]
+            norm = certified_norm(linear.normalized(), linear.size)
+            if self.budget and number == len(self.stages) - 1:
+                last = self.budget / (spent * linear.coefficient)
+            if stage.mix is None:
+                bound, spent = bound * norm, spent * linear.coefficient
+            else:
+                eta = [float(value) for value in stage.mix()]  # type: ignore[operator]
+                bound *= (eta[0] ** 2 + (eta[1] * norm) ** 2) ** 0.5
+                spent *= (eta[0] ** 2 + (eta[1] * linear.coefficient) ** 2) ** 0.5
+        return bound * last
+
+
+def dense_branch(
+    channels: int,
+    *,
+    growth: int,
+    depth: int,
+    activation: ActivationName,
+    learned: bool,
+    coefficient: float,
+    mixing: float,
+    size: tuple[int, int] | None,
+    entry: int = 0,
+    budget: float = 0.0,
+    frozen: bool = False,
+) -> Branch:
+    """`depth` dense layers of 3 x 3 convolutions (linear layers without `size`) and a 1 x 1 convolution back to `channels`.
+
+    `growth` counts channels after the activation. `entry` above 0 puts a linear layer to so many features in front.
+    """
+    kernel = 1 if size is None else 3
+
+    def layer(inputs: int, outputs: int, kernel: int) -> Spectral:
+        return Spectral(inputs, outputs, coefficient=coefficient, kernel=kernel, size=size, frozen=frozen)
+
+    stages = [Stage(layer(channels, entry, 1))] if entry else []
+    width = entry or channels
+    for _ in range(depth):
+        phi = Activation(activation)
+        mix = Concatenation(mixing, learned=learned)
+        stages.append(Stage(layer(width, growth // phi.width, kernel), phi, mix))
+        width += growth // phi.width * phi.width
+    stages.append(Stage(layer(width, channels, 1)))
+    return Branch(stages, budget=budget)
+
+
+def plain_branch(
+    channels: int,
+    widths: Sequence[int],
+    kernels: Sequence[int],
+    *,
+    activation: ActivationName,
+    coefficient: float,
+    size: tuple[int, int] | None,
+    activation_first: bool,
+    frozen: bool = False,
+) -> Branch:
+    """Layers of these widths (after the activation) and kernels with activations between them, back to `channels`.
+
+    The residual block of Residual Flows: kernels 3, 1, 3, and an activation in front except in a model's first block.
+    """
+    first = Activation(activation) if activation_first else None
+    inputs = channels * (first.width if first else 1)
+    stages = []
+    for outputs, kernel in zip([*widths, channels], kernels, strict=True):
+        last = len(stages) == len(widths)
+        phi = None if last else Activation(activation)
+        made = outputs if phi is None else outputs // phi.width
+        layer = Spectral(inputs, made, coefficient=coefficient, kernel=kernel, size=size, frozen=frozen)
+        stages.append(Stage(layer, phi))
+        inputs = made if phi is None else made * phi.width
+    return Branch(stages, first)
