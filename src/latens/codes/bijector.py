@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from latens.codes.fixed_point import Solved, solve
 from latens.codes.logdet import Estimate, Exact, estimated, exact_log_det, weights_of
 from latens.nn.branch import Branch, Folded
-from latens.nn.lipschitz import certified_norm
 from latens.shapes import Float
 
 VARIANCE_FLOOR = 0.2  # of the first batch, in the initialization of ActNorm (Chen et al. 2019)
+WHITENING_FLOOR = 1e-4  # of the variance along every direction
 LEVELS = 256
 
 
@@ -117,6 +117,41 @@ class ActNorm(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         over = (-1, *(1,) * (y.ndim - 2))
         return y * (-self.log_scale).exp().view(over) - self.shift.view(over)
+
+
+class Whitening(nn.Module):
+    """y = W (x + shift) over channels, set by the first training batch to zero mean and the identity as covariance.
+
+    W starts symmetric (ZCA), so that channels keep their meaning. As for ActNorm, small variances are held above a floor.
+    """
+
+    seen: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.eye(channels))
+        self.register_buffer("seen", torch.tensor(False))
+
+    def forward(self, x: Tensor, estimate: Estimate) -> Mapped:
+        if self.training and not bool(self.seen):
+            self.initialize(x)
+        log_det = torch.linalg.slogdet(self.weight).logabsdet * x[0, 0].numel()
+        return Mapped(F.conv2d(x, self.weight[:, :, None, None], self.weight @ self.shift), log_det.expand(len(x)))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        rows = x.transpose(0, 1).flatten(1).double()  # (C, B H W)
+        mean = rows.mean(1, keepdim=True)
+        covariance = (rows - mean) @ (rows - mean).T / rows.shape[1]
+        values, vectors = torch.linalg.eigh(covariance)
+        self.shift.copy_(-mean[:, 0])
+        self.weight.copy_(vectors * values.clamp(min=WHITENING_FLOOR).rsqrt() @ vectors.T)
+        self.seen.fill_(True)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        weight = torch.linalg.inv(self.weight.double()).to(y.dtype)
+        return F.conv2d(y, weight[:, :, None, None]) - self.shift.view(-1, 1, 1)
 
 
 class Squeeze(nn.Module):
@@ -218,7 +253,7 @@ class Coupling(nn.Module):
         )
 
     def forward(self, x: Tensor, estimate: Estimate) -> Mapped:
-        given, log_scale, shift, mask = self._parameters(x)
+        given, log_scale, shift, mask = self._scale_and_shift(x)
         if mask is not None:
             value = x * mask + (1 - mask) * (x + shift) * log_scale.exp()
             return Mapped(value, ((1 - mask) * log_scale).flatten(1).sum(1))
@@ -226,12 +261,12 @@ class Coupling(nn.Module):
         return Mapped(self._join(given, changed), log_scale.flatten(1).sum(1))
 
     def inverse(self, y: Tensor) -> Tensor:
-        given, log_scale, shift, mask = self._parameters(y)
+        given, log_scale, shift, mask = self._scale_and_shift(y)
         if mask is not None:
             return y * mask + (1 - mask) * (y * (-log_scale).exp() - shift)
         return self._join(given, self._split(y)[1] * (-log_scale).exp() - shift)
 
-    def _parameters(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         mask = None
         if self.checkerboard:
             rows, columns = (torch.arange(side, device=x.device) for side in x.shape[2:])
@@ -249,7 +284,7 @@ class Coupling(nn.Module):
 
 
 def dequantized(pixels: Tensor, *, noise: Tensor | None = None) -> Tensor:
-    """(v + u) / 256 for gray levels v in 0..255 and noise u uniform in [0, 1): a density with v's probability as its integral."""
+    """(v + u) / 256 for gray levels v in 0..255 and noise u uniform in [0, 1)."""
     noise = torch.rand_like(pixels, dtype=torch.float32) if noise is None else noise
     return (pixels.float() + noise) / LEVELS
 
@@ -257,8 +292,3 @@ def dequantized(pixels: Tensor, *, noise: Tensor | None = None) -> Tensor:
 def bits_per_dim(log_prob: Tensor, dims: int) -> Tensor:
     """Bits per dimension of 8-bit values from the log-density in nats of `dequantized` ones."""
     return (dims * math.log(LEVELS) - log_prob) / (dims * math.log(2))
-
-
-def norms_of(branch: Branch) -> list[float]:
-    """Rigorous upper bounds on the spectral norms of a branch's layers as they are used, without concatenation weights."""
-    return [certified_norm(stage.linear.normalized().detach(), stage.linear.size) for stage in branch.stages]  # type: ignore[union-attr,operator]

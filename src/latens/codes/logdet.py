@@ -9,6 +9,7 @@ form, sum_k (-1)^(k-1) c_k e^T J^(k-1) dJ e, which needs one backward pass and n
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
@@ -19,7 +20,6 @@ from torch import Tensor
 from latens.shapes import Float
 
 Distribution: TypeAlias = Literal["poisson", "geometric"]
-NEGLIGIBLE = 1e-300  # a tail probability below it counts as zero
 
 
 def rademacher(like: Tensor, count: int) -> Float[Tensor, "count ..."]:
@@ -39,6 +39,19 @@ class Series(NamedTuple):
     draw: Callable[[Tensor, int], Tensor] = rademacher  # makes them, (probes, B, ...)
 
 
+def _poisson(rate: float, n: int) -> float:
+    return math.exp(-rate + n * math.log(rate) - math.lgamma(n + 1))
+
+
+@functools.cache
+def _poisson_reached(rate: float, n: int) -> float:
+    """P(N >= n): the sum of the tail itself, since 1 - P(N < n) has no digits left for large n."""
+    terms = [_poisson(rate, n)]
+    while terms[-1] > 1e-18 * max(terms):
+        terms.append(_poisson(rate, n + len(terms)))
+    return math.fsum(terms)
+
+
 class Roulette(NamedTuple):
     """`exact` terms with weight 1 and N more, each divided by the probability that it is reached."""
 
@@ -51,7 +64,7 @@ class Roulette(NamedTuple):
     def probability(self, n: int) -> float:
         """P(N = n)."""
         if self.distribution == "poisson":
-            return math.exp(-self.rate + n * math.log(self.rate) - math.lgamma(n + 1))
+            return _poisson(self.rate, n)
         return self.rate * (1 - self.rate) ** (n - 1) if n >= 1 else 0.0
 
     def reached(self, n: int) -> float:
@@ -60,15 +73,7 @@ class Roulette(NamedTuple):
             return 1.0
         if self.distribution == "geometric":
             return float((1 - self.rate) ** (n - 1))
-        below = math.fsum(self.probability(i) for i in range(n))
-        if below < 0.5:
-            return 1 - below
-        terms: list[float] = []  # of the tail itself: 1 - below has no digits left for large n
-        while not terms or terms[-1] > 1e-17 * terms[0]:
-            terms.append(self.probability(n + len(terms)))
-            if terms[0] < NEGLIGIBLE:
-                break
-        return math.fsum(terms)
+        return _poisson_reached(self.rate, n)
 
     def weights(self, drawn: int) -> list[float]:
         """Weights of the terms for N = `drawn`."""
@@ -134,7 +139,9 @@ def exact_log_det(columns: Float[Tensor, "D B D"]) -> Float[Tensor, "B"]:
         (a, c), (b, d) = columns[0].unbind(1), columns[1].unbind(1)
         return ((1 + a) * (1 + d) - b * c).log()
     jacobian = columns.permute(1, 2, 0)
-    return torch.linalg.slogdet(jacobian + torch.eye(size, dtype=columns.dtype, device=columns.device)).logabsdet
+    identity = torch.eye(size, dtype=columns.dtype, device=columns.device)
+    log_det: Tensor = torch.linalg.slogdet(jacobian + identity).logabsdet
+    return log_det
 
 
 def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -148,7 +155,7 @@ def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "B"]) -> F
 
 
 def reference_log_det(function: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weighted series by plain reverse-mode differentiation, its graph kept: what `estimated` is tested and timed against."""
+    """The weighted series by plain reverse-mode differentiation with its graph: the reference of `estimated` in tests."""
     if not x.requires_grad:
         x = x.detach().requires_grad_()
     with torch.enable_grad():

@@ -124,7 +124,7 @@ def _class_index(name: str, known: Sequence[str], where: Path) -> int:
 
 
 def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> LabeledImages:
-    """A pack: keys jpeg, offsets, labels, classes (encoded images end to end), or x_train, y_train, x_test, y_test.
+    """A pack: keys jpeg, offsets, labels, classes (encoded images end to end); images, labels; or x_train, ...
 
     `known` are the classes of the training split where that is another pack.
     """
@@ -135,7 +135,10 @@ def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = (
     for kind in ("x", "images"):
         if {f"{kind}_{split}", f"y_{split}"} <= set(arrays):
             return _arrays(path.stem, arrays[f"{kind}_{split}"], arrays[f"y_{split}"], (), str(path))
-    hint = "packs hold jpeg, offsets and labels, or x_train, y_train, x_test and y_test"
+    if {"images", "labels"} <= set(arrays):
+        whole = _arrays(path.stem, arrays["images"], arrays["labels"], known, str(path))
+        return _own_split(whole, split, path) if hold_out else whole
+    hint = "packs hold jpeg, offsets and labels; images and labels; or x_train, y_train, x_test and y_test"
     raise UnreadableInput(f"a pack with the keys {', '.join(sorted(arrays)) or 'none'}", where=str(path), hint=hint)
 
 

@@ -8,7 +8,7 @@ same place without autograd.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,10 @@ class Linearized(NamedTuple):
 class Stage(nn.Module):
     """h -> act(W h + b), or with `mix` -> [eta_1 h, eta_2 act(W h + b)]."""
 
+    linear: Spectral
+    activation: Activation | None
+    mix: Concatenation | None
+
     def __init__(self, linear: Spectral, activation: Activation | None = None, mix: Concatenation | None = None) -> None:
         super().__init__()
         self.linear, self.activation, self.mix = linear, activation, mix
@@ -48,18 +52,25 @@ class Branch(nn.Module):
     `budget` above 0 raises the coefficient of the last layer so that the product of all bounds is `budget`.
     """
 
+    first: Activation | None
+
     def __init__(self, stages: Sequence[Stage], first: Activation | None = None, budget: float = 0.0) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.first, self.budget = first, budget
+
+    @property
+    def ordered(self) -> list[Stage]:
+        """The stages, typed."""
+        return [cast(Stage, stage) for stage in self.stages]
 
     def folded(self) -> list[Folded]:
         """Weights of all stages with the constants that belong in front of them; differentiable."""
         made: list[Folded] = []
         gain: Tensor | float = 1.0 if self.first is None else 1 / self.first.bound
         spent: Tensor | float = 1.0
-        for number, stage in enumerate(self.stages):
-            linear: Spectral = stage.linear  # type: ignore[assignment]
+        for number, stage in enumerate(self.ordered):
+            linear = stage.linear
             weight = linear.normalized()
             if isinstance(gain, Tensor):
                 weight = weight * gain.view(1, -1, *(1,) * (weight.ndim - 2))
@@ -68,13 +79,13 @@ class Branch(nn.Module):
             if self.budget and number == len(self.stages) - 1:
                 weight = weight * (self.budget / (spent * linear.coefficient))
             made.append(Folded(weight, linear.bias))
-            after = 1.0 if stage.activation is None else 1 / stage.activation.bound  # type: ignore[union-attr,operator]
+            after = 1.0 if stage.activation is None else 1 / stage.activation.bound
             if stage.mix is None:
                 spent, gain = spent * linear.coefficient, after
                 continue
-            eta = stage.mix()  # type: ignore[operator]
+            eta = stage.mix()
             earlier = gain * eta[0] if isinstance(gain, Tensor) else (gain * eta[0]).expand(weight.shape[1])
-            gain = torch.cat([earlier, (after * eta[1]).expand(stage.width)])  # type: ignore[arg-type,operator]
+            gain = torch.cat([earlier, (after * eta[1]).expand(stage.width)])
             if self.budget:
                 spent = spent * (eta[0] ** 2 + (eta[1] * linear.coefficient) ** 2).sqrt()
         return made
@@ -82,23 +93,24 @@ class Branch(nn.Module):
     def forward(self, x: Tensor, folded: Sequence[Folded] | None = None) -> Tensor:
         """g(x), from ordinary operations."""
         h = x if self.first is None else self.first.raw(x)
-        for stage, (weight, bias) in zip(self.stages, folded or self.folded(), strict=True):
-            f = stage.linear.apply_to(h, weight, bias)  # type: ignore[union-attr,operator]
-            f = f if stage.activation is None else stage.activation.raw(f)  # type: ignore[union-attr,operator]
+        for stage, (weight, bias) in zip(self.ordered, folded or self.folded(), strict=True):
+            f = stage.linear.apply_to(h, weight, bias)
+            f = f if stage.activation is None else stage.activation.raw(f)
             h = f if stage.mix is None else torch.cat([h, f], dim=1)
         return h
 
     def linearized(self, x: Tensor, tangents: Tensor, folded: Sequence[Folded]) -> Linearized:
         """g(x) and J(x) t for tangents (T, B, ...); both differentiable once, by weights, x and tangents."""
         count, slopes = len(x), []
+        shifted = x
         h = torch.cat([x, tangents.flatten(0, 1)])
         if self.first is not None:
             h, slope = self.first.stacked(h, x.new_zeros(x.shape[1]), count)
             slopes.append(slope)
-        for stage, (weight, bias) in zip(self.stages, folded, strict=True):
-            f = stage.linear.apply_to(h, weight)  # type: ignore[union-attr,operator]
+        for stage, (weight, bias) in zip(self.ordered, folded, strict=True):
+            f = stage.linear.apply_to(h, weight)
             if stage.activation is not None:
-                f, slope = stage.activation.stacked(f, bias, count)  # type: ignore[union-attr,operator]
+                f, slope = stage.activation.stacked(f, bias, count)
                 slopes.append(slope)
             else:
                 shifted = f[:count] + bias.view(-1, *(1,) * (f.ndim - 2))
@@ -111,10 +123,10 @@ class Branch(nn.Module):
         """J^T w at the place where `linearized` took the slopes."""
         left = list(slopes)
         w = cotangent
-        for stage, (weight, _) in zip(reversed(self.stages), reversed(list(folded)), strict=True):  # type: ignore[call-overload]
+        for stage, (weight, _) in zip(reversed(self.ordered), reversed(folded), strict=True):
             kept = None
             if stage.mix is not None:
-                kept, w = w.split([w.shape[1] - stage.width, stage.width], dim=1)
+                kept, w = w[:, : -stage.width], w[:, -stage.width :]
             if stage.activation is not None:
                 w = stage.activation.pull_back(w, left.pop())
             w = stage.linear.pull_back(w, weight)
@@ -127,15 +139,15 @@ class Branch(nn.Module):
         bound = 1.0
         last = 1.0
         spent = 1.0
-        for number, stage in enumerate(self.stages):
-            linear: Spectral = stage.linear  # type: ignore[assignment]
+        for number, stage in enumerate(self.ordered):
+            linear = stage.linear
             norm = certified_norm(linear.normalized(), linear.size)
             if self.budget and number == len(self.stages) - 1:
                 last = self.budget / (spent * linear.coefficient)
             if stage.mix is None:
                 bound, spent = bound * norm, spent * linear.coefficient
             else:
-                eta = [float(value) for value in stage.mix()]  # type: ignore[operator]
+                eta = [float(value) for value in stage.mix()]
                 bound *= (eta[0] ** 2 + (eta[1] * norm) ** 2) ** 0.5
                 spent *= (eta[0] ** 2 + (eta[1] * linear.coefficient) ** 2) ** 0.5
         return bound * last
@@ -192,7 +204,7 @@ def plain_branch(
     """
     first = Activation(activation) if activation_first else None
     inputs = channels * (first.width if first else 1)
-    stages = []
+    stages: list[Stage] = []
     for outputs, kernel in zip([*widths, channels], kernels, strict=True):
         last = len(stages) == len(widths)
         phi = None if last else Activation(activation)

@@ -25,8 +25,8 @@ CHUNK = 2**26  # bytes of frequency responses that are decomposed at once
 class Spectral(nn.Module):
     """A linear layer or convolution with spectral norm at most `coefficient`, as far as the power iterations have converged.
 
-    `size` is (height, width) of the input of a convolution with an odd kernel and zero padding that keeps the size; None makes a
-    linear layer. Where `frozen`, the weight is taken as it is, normalized before. The norm is linear in the weight for fixed
+    `size` is (height, width) of the input of a convolution with an odd kernel and zero padding that keeps the size; None makes
+    a linear layer. Where `frozen`, the weight is taken as it is, normalized before. The norm is linear in the weight for fixed
     singular vectors u, v: `direction` is its gradient u v^T, so that sigma = <direction, weight> costs no convolution.
     """
 
@@ -59,7 +59,8 @@ class Spectral(nn.Module):
         if self.frozen:
             return self.weight
         sigma = (self.direction * self.weight).sum()
-        return self.weight / (sigma / self.coefficient).clamp(min=1.0)
+        normalized: Tensor = self.weight / (sigma / self.coefficient).clamp(min=1.0)
+        return normalized
 
     def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The layer with another weight, as that of folded constants."""
@@ -79,7 +80,9 @@ class Spectral(nn.Module):
     @torch.no_grad()
     def certified_weight(self) -> Tensor:
         """The weight divided so that its spectral norm is at most `coefficient` for certain."""
-        weight = self.weight if self.frozen else self.weight / max(1.0, certified_norm(self.weight, self.size) / self.coefficient)
+        weight = (
+            self.weight if self.frozen else self.weight / max(1.0, certified_norm(self.weight, self.size) / self.coefficient)
+        )
         return weight.detach().clone()
 
 
@@ -101,7 +104,8 @@ class Concatenation(nn.Module):
 
     def forward(self) -> Float[Tensor, "2"]:
         raw = F.softplus(self.eta) + ETA_FLOOR
-        return self.factor * raw / raw.norm()
+        weights: Tensor = self.factor * raw / raw.norm()
+        return weights
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -128,13 +132,20 @@ def _iterate(group: list[Spectral], count: int) -> None:
     weights = torch.stack([layer.weight.flatten(1) for layer in group])  # (L, out, in k k)
     v = torch.stack([layer.probe for layer in group])
     for _ in range(count):
-        u = F.normalize(weights @ _unfold(v, first), dim=(1, 2))
-        v = F.normalize(_fold(weights.mT @ u, first), dim=1)
+        u = _unit(weights @ _unfold(v, first))
+        v = _unit(_fold(weights.mT @ u, first))
     columns = _unfold(v, first)
-    u = F.normalize(weights @ columns, dim=(1, 2))
+    u = _unit(weights @ columns)
     directions = (u @ columns.mT).view(len(group), *first.weight.shape)
     torch._foreach_copy_([layer.probe for layer in group], list(v))
     torch._foreach_copy_([layer.direction for layer in group], list(directions))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Each layer's vector divided by its norm."""
+    norms = vectors.flatten(1).norm(dim=1).clamp(min=torch.finfo(vectors.dtype).tiny)
+    scaled: Tensor = vectors / norms.view(-1, *(1,) * (vectors.ndim - 1))
+    return scaled
 
 
 def _unfold(v: Tensor, layer: Spectral) -> Float[Tensor, "L in places"]:

@@ -38,6 +38,8 @@ class Activation(nn.Module):
         self.concatenated = name in ("clipswish", "crelu")
         self.shape: Shape = "swish" if name.endswith("swish") else cast(Shape, name.removeprefix("c"))
         self.bound = {"clipswish": SWISH_BOUND * CLIPSWISH_BOUND, "lipswish": SWISH_BOUND}.get(name, 1.0)
+        self.beta: nn.Parameter
+        self.leak: nn.Parameter
         if self.shape == "swish":
             self.beta = nn.Parameter(torch.tensor(FIRST_BETA))
         if name == "leakylswish":
@@ -55,11 +57,11 @@ class Activation(nn.Module):
         beta = F.softplus(self.beta)
         if self.name != "leakylswish":
             return Curve(None, None, beta)
-        leak = self.leak.sigmoid()
+        leak = torch.sigmoid(self.leak)
         return Curve(leak, (1 - leak) / SWISH_BOUND, beta)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activation with Lipschitz constant at most 1, from ordinary operations that can be differentiated any number of times."""
+        """The activation with Lipschitz constant at most 1, from operations that can be differentiated any number of times."""
         return self.raw(x) / self.bound
 
     def raw(self, x: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class _Stacked(torch.autograd.Function):
     """See `Activation.stacked`. One sigmoid forward and none backward; the second derivative enters the backward pass only."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         stacked: Tensor,
         bias: Tensor,
@@ -156,7 +158,7 @@ class _Stacked(torch.autograd.Function):
         if concatenated:
             before = torch.cat([x, tangents]) if turns else x
             out = torch.cat([out, out - before], dim=1)
-        ctx.save_for_backward(x, s, tangents, slope, leak, gain, beta)
+        ctx.save_for_backward(x, s, tangents, slope, leak, gain, beta)  # type: ignore[arg-type]
         ctx.shape, ctx.concatenated = shape, concatenated  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(slope)
         return out, slope

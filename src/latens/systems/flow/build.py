@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ def of_points(config: FlowTraining, data: SimulatedPoints | TableData) -> Traina
         raise UsageError(f"exact log-determinants of {found} columns take too long", where="objective.log_det", hint=hint)
     sizes = replace(config.model, columns=found)
     model = Flow(sizes, recompute=config.objective.recompute)
-    model.steps[0].mean.copy_(torch.from_numpy(np.asarray(data.mean)))  # type: ignore[union-attr,operator]
-    model.steps[0].deviation.copy_(torch.from_numpy(np.asarray(data.deviation)))  # type: ignore[union-attr,operator]
+    model.steps[0].mean.copy_(torch.from_numpy(np.asarray(data.mean)))  # type: ignore[operator]
+    model.steps[0].deviation.copy_(torch.from_numpy(np.asarray(data.deviation)))  # type: ignore[operator]
     return _trainable(config, sizes, model, data, {"columns": list(data.columns)})
 
 
@@ -87,7 +87,7 @@ def fit(
 
     read = read_table(table)
     chosen = toy() if config is None else config
-    exact = "exact" if read.rows.shape[1] <= MOST_EXACT // 4 else "poisson"
+    exact: Literal["exact", "poisson"] = "exact" if read.rows.shape[1] <= MOST_EXACT // 4 else "poisson"
     run = replace(chosen.run, steps=steps, seed=seed, validate_every=max(steps // 5, 1))
     chosen = replace(chosen, run=run, objective=replace(chosen.objective, log_det=exact)) if config is None else chosen
     assert isinstance(chosen.data, PointsConfig)

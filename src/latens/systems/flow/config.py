@@ -99,6 +99,7 @@ class ImageFlow:
     coefficient: Below1 = 0.98  # largest spectral norm of a layer
     mixing: Below1 = 0.98  # Lipschitz constant of a concatenation
     input: Literal["logit", "standardize"] = "logit"  # first step: logit, or mean and deviation of CIFAR-10 (hybrid models)
+    whiten: bool = False  # start every scale with a learned linear map of the channels that whitens the first batch (ours)
     alpha: Annotated[float, Gt(0), Lt(0.5)] = 0.05  # margin of the logit at black and white
     classes: Natural = 0  # of a classifier on the features of all scales; 0: none
     head_width: Count = 256  # channels of the classifier's convolution at every scale

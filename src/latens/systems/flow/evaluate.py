@@ -21,10 +21,9 @@ from latens.experiments.journal import Journal
 from latens.experiments.report import Report
 from latens.inference.page import Block, Table
 from latens.settings import Count, Natural, settings, to_dict
-from latens.systems.flow.config import ImageFlow, VectorFlow
+from latens.systems.flow.config import ImageFlow, PointsConfig, VectorFlow
 from latens.systems.flow.dataset import TableData, in_channels, open_points, points_name, read_squares
 from latens.systems.flow.gaussian import fit_gaussian
-from latens.systems.flow.config import PointsConfig
 from latens.systems.flow.points import ENTROPY, draw, log_density
 from latens.systems.flow.predict import DensityModel, as_images
 from latens.systems.flow.scoring import mean_and_error
@@ -135,8 +134,12 @@ def _rows(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation
         ours = -flow.log_prob(points)
         truth = -log_density(name, points)
         gaussian = gaussian_nats(draw(name, options.rows, np.random.default_rng([options.seed, 2**21])), points)
-        rows = [("Gaussian, full covariance", gaussian), (flow.name, ours), (f"true density (entropy {ENTROPY[name]:.4f})", truth)]
-        title = name
+        rows = [
+            ("Gaussian, full covariance", gaussian),
+            (flow.name, ours),
+            (f"true density (entropy {ENTROPY[name]:.4f})", truth),
+        ]
+        title = str(name)
     else:
         if sources:
             data = open_points(sources, PointsConfig(), options.seed)

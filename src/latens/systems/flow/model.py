@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.codes.bijector import ActNorm, Affine, Coupling, Flatten, Logit, Mixing, ResidualMap, Squeeze
+from latens.codes.bijector import ActNorm, Affine, Bijector, Coupling, Flatten, Logit, Mixing, ResidualMap, Squeeze, Whitening
 from latens.codes.logdet import Estimate, tail_bound
 from latens.nn.branch import Branch, dense_branch, plain_branch
 from latens.nn.lipschitz import Concatenation, Spectral, power_iterations
@@ -84,10 +84,14 @@ class Flow(nn.Module):
                 self._add(ActNorm(columns))
 
     def _image(self, config: ImageFlow) -> None:
-        channels, size = config.channels, config.size
+        channels: int = config.channels
+        size = config.size
         self._add(input_step(config))
-        self._add(ActNorm(channels))
+        if not config.whiten:
+            self._add(ActNorm(channels))
         for scale, blocks in enumerate(config.scales):
+            if config.whiten:
+                self._add(Whitening(channels))
             for number in range(blocks):
                 for step in image_block(config, channels, size, len(self.steps), self.frozen):
                     self._add(step, f"scale {scale + 1}, block {number + 1}")
@@ -123,7 +127,8 @@ class Flow(nn.Module):
             self.power_iterations(FIRST_ITERATIONS)
             self.started.fill_(True)
         log_det: Tensor | float = 0.0
-        moments, features = [], []
+        moments: list[Tensor] = []
+        features: list[Tensor] = []
         for number, step in enumerate(self.steps):
             mapped = step(x, estimate)
             x, log_det = mapped.value, log_det + mapped.log_det
@@ -137,7 +142,7 @@ class Flow(nn.Module):
         return Coded(z, log_prior + log_det, logits, moments)
 
     def _features(self, number: int, x: Tensor, estimate: Estimate) -> Float[Tensor, "B F"]:
-        convolution, norm = self.heads[number]  # type: ignore[misc]
+        convolution, norm = cast(nn.ModuleList, self.heads[number])
         image = x.view(-1, *self.shape) if x.ndim == 2 else x
         return F.relu(norm(convolution(image), estimate).value).mean((2, 3))
 
@@ -145,8 +150,8 @@ class Flow(nn.Module):
     def inverse(self, z: Float[Tensor, "B D"]) -> Tensor:
         """Rows (B, D), or images (B, C, H, W) with values that may lie outside [0, 1] by little."""
         x = z
-        for step in reversed(self.steps):  # type: ignore[call-overload]
-            x = step.inverse(x)
+        for step in reversed(list(self.steps)):
+            x = cast(Bijector, step).inverse(x)
         return x
 
     # ---------------------------------------------------------------------------------------------------- normalization

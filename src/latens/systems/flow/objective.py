@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from latens.codes.bijector import bits_per_dim, dequantized
 from latens.codes.logdet import Estimate, Exact, Roulette
 from latens.data.tensors import to_pixels
-from latens.systems.flow.drawing import image_grid
 from latens.settings import to_dict
 from latens.systems.flow.config import FlowConfig, ImageFlow, LikelihoodConfig
+from latens.systems.flow.drawing import image_grid
 from latens.systems.flow.model import Flow
 from latens.systems.flow.scoring import mean_and_error, score_images, score_rows
 from latens.systems.flow.unusual import quantiles_of, reference_of, statistics_of
@@ -28,8 +28,8 @@ SAMPLES = 16
 class Likelihood:
     """Bits per dimension of images, or nats of rows. Validation scores the frozen model, whose norms are certified.
 
-    The loss of a hybrid model is lambda log p(x) in nats plus the cross-entropy, both in bits, over lambda D where that is above
-    1: the gradient's direction is that of the thesis, its size that of bits per dimension.
+    The loss of a hybrid model is -lambda log p(x) plus the cross-entropy, both in bits, divided by lambda D where that is
+    above 1: the gradient's direction is that of the thesis, its size that of bits per dimension.
     """
 
     optimizers = ONE_OPTIMIZER

@@ -169,8 +169,8 @@ class DensityModel:
             raise UsageError("a temperature is a finite number from 0", where=f"temperature {temperature}")
         for start in range(0, count, self._batch):
             rows = range(start, min(start + self._batch, count))
-            made = [torch.randn(self.model.dims, generator=torch.Generator().manual_seed((seed << 32) + row)) for row in rows]
-            x = self.inverse(temperature * torch.stack(made))
+            latents = np.stack([np.random.default_rng([seed, row]).standard_normal(self.model.dims) for row in rows])
+            x = self.inverse(torch.from_numpy(temperature * latents))
             yield x.numpy() if isinstance(self.config, VectorFlow) else as_images(x)
 
     # ------------------------------------------------------------------------------------------------ certificate, classes
@@ -183,7 +183,9 @@ class DensityModel:
         """Probabilities of the classes of a hybrid model. Raises ModelMissing for a model without a classifier."""
         config = self._image_config("classify")
         if not config.classes:
-            hint = "train one with `latens train flow --recipe hybrid --data cifar10:PATH -o runs/hybrid`; --model runs/hybrid/best"
+            hint = (
+                "train one: `latens train flow --recipe hybrid --data cifar10:PATH -o runs/hybrid`, then name runs/hybrid/best"
+            )
             raise ModelMissing("this model has no classifier", where=self.name, hint=hint)
         scores = score_images(self.model, self._pixels(images)[0], terms=1)
         assert scores.logits is not None

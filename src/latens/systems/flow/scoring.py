@@ -29,7 +29,9 @@ class Scores(NamedTuple):
     bits: Float[np.ndarray, "n draws"]
     latents: Float[Tensor, "n D"]
     logits: Float[Tensor, "n K"] | None
-    tail: Float[np.ndarray, "n"]  # upper bound on the error of the truncated series, bits per dimension; NaN without certificates
+    tail: Float[
+        np.ndarray, "n"
+    ]  # upper bound on the error of the truncated series, bits per dimension; NaN without certificates
 
     @property
     def mean(self) -> Float[np.ndarray, "n"]:
@@ -49,16 +51,16 @@ class _Noise:
 
     def __init__(self, pixels: Tensor, seed: int, draw: int) -> None:
         keys = [zlib.crc32(one.numpy().tobytes()) for one in pixels.cpu()]
-        self.generators = [torch.Generator().manual_seed((key << 24) ^ (seed * 4099 + draw)) for key in keys]
+        self.generators = [np.random.default_rng([key, seed, draw]) for key in keys]
 
     def uniform(self, like: Tensor) -> Tensor:
-        drawn = torch.stack([torch.rand(like.shape[1:], generator=generator) for generator in self.generators])
-        return drawn.to(like.device)
+        drawn = [generator.random(tuple(like.shape[1:]), dtype=np.float32) for generator in self.generators]
+        return torch.from_numpy(np.stack(drawn)).to(like.device)
 
     def signs(self, like: Tensor, count: int) -> Tensor:
         shape = (count, *like.shape[1:])
-        drawn = torch.stack([torch.randint(0, 2, shape, generator=one) for one in self.generators], dim=1)
-        return drawn.to(device=like.device, dtype=like.dtype).mul_(2).sub_(1)
+        drawn = [generator.integers(0, 2, shape, dtype=np.int8) for generator in self.generators]
+        return torch.from_numpy(np.stack(drawn, axis=1)).to(device=like.device, dtype=like.dtype).mul_(2).sub_(1)
 
 
 @torch.no_grad()

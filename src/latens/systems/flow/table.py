@@ -39,7 +39,9 @@ def read_table(source: Any) -> NumberTable:
     try:
         rows = np.asarray(plain, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"a {type(source).__name__} is no table of numbers ({error})", hint="leave text columns out") from error
+        raise InputError(
+            f"a {type(source).__name__} is no table of numbers ({error})", hint="leave text columns out"
+        ) from error
     return _checked(rows, names, where=None)
 
 
@@ -55,9 +57,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     if not lines:
         raise UnreadableInput("the table is empty", where=str(path), hint="one row a line, numbers separated by commas")
     delimiter = max(DELIMITERS, key=lines[0].count)
-    records = (
-        list(csv.reader(lines, delimiter=delimiter)) if delimiter in lines[0] else [line.split() for line in lines]
-    )
+    records = list(csv.reader(lines, delimiter=delimiter)) if delimiter in lines[0] else [line.split() for line in lines]
     names: tuple[str, ...] = ()
     if not all(_is_number(cell) for cell in records[0]):
         names = tuple(cell.strip() for cell in records[0])

@@ -1,8 +1,8 @@
 """How unusual an image is: typicality, complexity and goodness of fit of its latents, against held-out images.
 
 Likelihood alone ranks smooth images first, whatever they show (Nalisnick et al. 2019, Kirichenko et al. 2020). Here an image is
-unusual where a few statistics of its code together are: their Mahalanobis distance from held-out images. The statistics are bits
-per dimension (typicality), bits per dimension of a lossless WebP file (complexity, Serra et al. 2020), and moments and
+unusual where a few statistics of its code together are: their Mahalanobis distance from held-out images. The statistics are
+bits per dimension (typicality), bits per dimension of a lossless WebP file (complexity, Serra et al. 2020), and moments and
 neighbor correlations of the latents, which are independent standard normal numbers for images from the model.
 """
 
