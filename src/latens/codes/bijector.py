@@ -52,15 +52,15 @@ class ResidualMap(nn.Module):
         super().__init__()
         self.branch, self.recompute = branch, recompute
 
-    def forward(self, x: Tensor, estimate: Estimate) -> Mapped:
-        folded = self.branch.folded()
+    def forward(self, x: Tensor, estimate: Estimate, folded: list[Folded] | None = None) -> Mapped:
+        """`folded` are the branch's folded weights, where already known."""
+        folded = self.branch.folded() if folded is None else folded
         if isinstance(estimate, Exact):
             return Mapped(*self._exact(x, folded))
         probes, weights = estimate.draw(x, estimate.probes), weights_of(estimate)
         if self.recompute and torch.is_grad_enabled():
-            flat = [tensor for fold in folded for tensor in fold]
-            return Mapped(*checkpoint(self._series, x, probes, weights, *flat, use_reentrant=False))
-        return Mapped(*self._series(x, probes, weights, *(tensor for fold in folded for tensor in fold)))
+            return Mapped(*checkpoint(self._series, x, probes, weights, folded, use_reentrant=False))
+        return Mapped(*self._series(x, probes, weights, folded))
 
     def _exact(self, x: Tensor, folded: list[Folded]) -> tuple[Tensor, Tensor]:
         size = x[0].numel()
@@ -68,9 +68,8 @@ class ResidualMap(nn.Module):
         value, products, _ = self.branch.linearized(x, basis, folded)
         return x + value, exact_log_det(products.flatten(2))
 
-    def _series(self, x: Tensor, probes: Tensor, weights: list[float], *flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _series(self, x: Tensor, probes: Tensor, weights: list[float], folded: list[Folded]) -> tuple[Tensor, Tensor, Tensor]:
         """Several probes run one after the other, which keeps the memory of one."""
-        folded = [Folded(*pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
         total, moments = x.new_zeros(len(x)), x.new_zeros(len(x))
         for probe in probes:
             value, products, slopes = self.branch.linearized(x, probe[None], folded)

@@ -13,15 +13,16 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from latens.nn.lipschitz import Concatenation, Spectral, certified_norm
-from latens.nn.lipswish import Activation, ActivationName
+from latens.nn.lipschitz import Concatenation, Spectral, certified_norm, normalized_together, weights_together
+from latens.nn.lipswish import Activation, ActivationName, Curve, curves_together
 
 
 class Folded(NamedTuple):
-    """Weight with all constants, and bias, of one stage."""
+    """Weight with all constants, bias, and the numbers of the activation of one stage."""
 
     weight: Tensor
     bias: Tensor
+    curve: Curve | None = None
 
 
 class Linearized(NamedTuple):
@@ -40,6 +41,11 @@ class Stage(nn.Module):
     def __init__(self, linear: Spectral, activation: Activation | None = None, mix: Concatenation | None = None) -> None:
         super().__init__()
         self.linear, self.activation, self.mix = linear, activation, mix
+
+    @property
+    def name(self) -> str | None:
+        """Of the activation."""
+        return None if self.activation is None else self.activation.name
 
     @property
     def width(self) -> int:
@@ -66,34 +72,21 @@ class Branch(nn.Module):
 
     def folded(self) -> list[Folded]:
         """Weights of all stages with the constants that belong in front of them; differentiable."""
-        made: list[Folded] = []
-        gain: Tensor | float = 1.0 if self.first is None else 1 / self.first.bound
-        spent: Tensor | float = 1.0
-        for number, stage in enumerate(self.ordered):
-            linear = stage.linear
-            weight = linear.normalized()
-            if isinstance(gain, Tensor):
-                weight = weight * gain.view(1, -1, *(1,) * (weight.ndim - 2))
-            elif gain != 1.0:
-                weight = weight * gain
-            if self.budget and number == len(self.stages) - 1:
-                weight = weight * (self.budget / (spent * linear.coefficient))
-            made.append(Folded(weight, linear.bias))
-            after = 1.0 if stage.activation is None else 1 / stage.activation.bound
-            if stage.mix is None:
-                spent, gain = spent * linear.coefficient, after
-                continue
-            eta = stage.mix()
-            earlier = gain * eta[0] if isinstance(gain, Tensor) else (gain * eta[0]).expand(weight.shape[1])
-            gain = torch.cat([earlier, (after * eta[1]).expand(stage.width)])
-            if self.budget:
-                spent = spent * (eta[0] ** 2 + (eta[1] * linear.coefficient) ** 2).sqrt()
-        return made
+        return fold([self])[0]
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """Branches of one form are folded together."""
+        stages = [
+            (stage.linear.weight.shape, stage.linear.coefficient, stage.linear.frozen, stage.name, stage.mix is None)
+            for stage in self.ordered
+        ]
+        return (*stages, None if self.first is None else self.first.name, self.budget)
 
     def forward(self, x: Tensor, folded: Sequence[Folded] | None = None) -> Tensor:
         """g(x), from ordinary operations."""
         h = x if self.first is None else self.first.raw(x)
-        for stage, (weight, bias) in zip(self.ordered, folded or self.folded(), strict=True):
+        for stage, (weight, bias, _) in zip(self.ordered, folded or self.folded(), strict=True):
             f = stage.linear.apply_to(h, weight, bias)
             f = f if stage.activation is None else stage.activation.raw(f)
             h = f if stage.mix is None else torch.cat([h, f], dim=1)
@@ -107,10 +100,10 @@ class Branch(nn.Module):
         if self.first is not None:
             h, slope = self.first.stacked(h, x.new_zeros(x.shape[1]), count)
             slopes.append(slope)
-        for stage, (weight, bias) in zip(self.ordered, folded, strict=True):
+        for stage, (weight, bias, curve) in zip(self.ordered, folded, strict=True):
             f = stage.linear.apply_to(h, weight)
             if stage.activation is not None:
-                f, slope = stage.activation.stacked(f, bias, count)
+                f, slope = stage.activation.stacked(f, bias, count, curve)
                 slopes.append(slope)
             else:
                 shifted = f[:count] + bias.view(-1, *(1,) * (f.ndim - 2))
@@ -123,7 +116,7 @@ class Branch(nn.Module):
         """J^T w at the place where `linearized` took the slopes."""
         left = list(slopes)
         w = cotangent
-        for stage, (weight, _) in zip(reversed(self.ordered), reversed(folded), strict=True):
+        for stage, (weight, _, _) in zip(reversed(self.ordered), reversed(folded), strict=True):
             kept = None
             if stage.mix is not None:
                 kept, w = w[:, : -stage.width], w[:, -stage.width :]
@@ -151,6 +144,40 @@ class Branch(nn.Module):
                 bound *= (eta[0] ** 2 + (eta[1] * norm) ** 2) ** 0.5
                 spent *= (eta[0] ** 2 + (eta[1] * linear.coefficient) ** 2) ** 0.5
         return bound * last
+
+
+def fold(branches: Sequence[Branch]) -> list[list[Folded]]:
+    """Weights of branches of one form (`Branch.form`) with their constants, stage by stage for all branches at once."""
+    lead = branches[0]
+    made: list[list[Folded]] = [[] for _ in branches]
+    gain: Tensor | None = None  # (branches, channels) of the stage's input
+    if lead.first is not None:
+        channels = lead.ordered[0].linear.weight.shape[1]
+        gain = lead.ordered[0].linear.weight.new_full((len(branches), channels), 1 / lead.first.bound)
+    spent: Tensor | float = 1.0
+    for number, stage in enumerate(lead.ordered):
+        alike = [branch.ordered[number] for branch in branches]
+        weights = normalized_together([one.linear for one in alike])
+        if gain is not None:
+            weights = weights * gain.view(*gain.shape[:1], 1, gain.shape[1], *(1,) * (weights.ndim - 3))
+        linear = stage.linear
+        if lead.budget and number == len(lead.ordered) - 1:
+            factor = lead.budget / (spent * linear.coefficient)
+            weights = weights * (factor.view(-1, *(1,) * (weights.ndim - 1)) if isinstance(factor, Tensor) else factor)
+        curves = curves_together([one.activation for one in alike if one.activation is not None])
+        for i, weight in enumerate(weights.unbind(0)):
+            made[i].append(Folded(weight, alike[i].linear.bias, curves[i] if curves else None))
+        after = 1.0 if stage.activation is None else 1 / stage.activation.bound
+        if stage.mix is None:
+            spent = spent * linear.coefficient
+            gain = None if after == 1.0 else weights.new_full((len(branches), stage.width), after)
+            continue
+        eta = weights_together([one.mix for one in alike if one.mix is not None])
+        earlier = eta[:, :1].expand(-1, weights.shape[2]) if gain is None else gain * eta[:, :1]
+        gain = torch.cat([earlier, (after * eta[:, 1:]).expand(-1, stage.width)], dim=1)
+        if lead.budget:
+            spent = spent * (eta[:, 0] ** 2 + (eta[:, 1] * linear.coefficient) ** 2).sqrt()
+    return made
 
 
 def dense_branch(

@@ -8,7 +8,7 @@ bound of the same norm, with which a trained network is normalized before it is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -56,11 +56,7 @@ class Spectral(nn.Module):
 
     def normalized(self) -> Tensor:
         """The weight in use; differentiable, with sigma's gradient."""
-        if self.frozen:
-            return self.weight
-        sigma = (self.direction * self.weight).sum()
-        normalized: Tensor = self.weight / (sigma / self.coefficient).clamp(min=1.0)
-        return normalized
+        return normalized_together([self])[0]
 
     def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The layer with another weight, as that of folded constants."""
@@ -103,14 +99,31 @@ class Concatenation(nn.Module):
             self.register_buffer("eta", torch.ones(2), persistent=False)
 
     def forward(self) -> Float[Tensor, "2"]:
-        raw = F.softplus(self.eta) + ETA_FLOOR
-        weights: Tensor = self.factor * raw / raw.norm()
-        return weights
+        return weights_together([self])[0]
 
     @torch.no_grad()
     def reset(self) -> None:
         """Back to equal weights."""
         self.eta.fill_(1.0)
+
+
+def normalized_together(layers: Sequence[Spectral]) -> Float[Tensor, "L ..."]:
+    """The weights in use of layers of one shape and coefficient."""
+    weights = torch.stack([layer.weight for layer in layers])
+    if layers[0].frozen:
+        return weights
+    directions = torch.stack([layer.direction for layer in layers])
+    sigma = (directions * weights).flatten(1).sum(1)
+    divisor = (sigma / layers[0].coefficient).clamp(min=1.0)
+    normalized: Tensor = weights / divisor.view(-1, *(1,) * (weights.ndim - 1))
+    return normalized
+
+
+def weights_together(mixes: Sequence[Concatenation]) -> Float[Tensor, "L 2"]:
+    """The weights (eta_1, eta_2) of concatenations of one factor."""
+    raw = F.softplus(torch.stack([mix.eta for mix in mixes])) + ETA_FLOOR
+    weights: Tensor = mixes[0].factor * F.normalize(raw, dim=1)
+    return weights
 
 
 # --------------------------------------------------------------------------------------------------- power iterations

@@ -6,6 +6,7 @@ divided by `bound` have Lipschitz constant at most 1; networks fold that divisio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 import torch
@@ -75,13 +76,15 @@ class Activation(nn.Module):
             y = {"relu": F.relu, "elu": F.elu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[self.shape](x)
         return torch.cat([y, y - x], dim=1) if self.concatenated else y
 
-    def stacked(self, stacked: Tensor, bias: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def stacked(self, stacked: Tensor, bias: Tensor, count: int, curve: Curve | None = None) -> tuple[Tensor, Tensor]:
         """Values and tangent products in one pass.
 
         The first `count` rows of `stacked` are inputs without their bias, the others tangents of those inputs, a block of
-        `count` rows each. Returns the raw outputs in the same order and the slope phi'(x) of the inputs.
+        `count` rows each. Returns the raw outputs in the same order and the slope phi'(x) of the inputs. `curve` is that of
+        `curve()`, where already known.
         """
-        out, slope = _Stacked.apply(stacked, bias, *self.curve(), self.shape, self.concatenated, count)
+        curve = self.curve() if curve is None else curve
+        out, slope = _Stacked.apply(stacked, bias, *curve, self.shape, self.concatenated, count)
         return out, slope
 
     def pull_back(self, cotangent: Tensor, slope: Tensor) -> Tensor:
@@ -90,6 +93,16 @@ class Activation(nn.Module):
             return cotangent * slope
         first, second = cotangent.chunk(2, dim=1)
         return torch.addcmul(-second, first + second, slope)
+
+
+def curves_together(activations: Sequence[Activation]) -> list[Curve]:
+    """The curves of activations of one name, computed together; nothing for those without numbers."""
+    if not activations or activations[0].shape != "swish":
+        return []
+    if activations[0].name == "leakylswish":
+        return [one.curve() for one in activations]
+    betas = F.softplus(torch.stack([one.beta for one in activations]))
+    return [Curve(None, None, beta) for beta in betas.unbind(0)]
 
 
 def _value_and_slope(shape: Shape, x: Tensor, curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,13 +164,14 @@ class _Stacked(torch.autograd.Function):
         curve = Curve(leak, gain, beta)
         x = stacked[:count] + bias.view(-1, *(1,) * (stacked.ndim - 2))
         y, slope, s = _value_and_slope(shape, x, curve)
-        tangents = stacked[count:]
-        turns = len(tangents) // count
-        products = (tangents.view(turns, *x.shape) * slope).view(tangents.shape) if turns else tangents
-        out = torch.cat([y, products]) if turns else y
+        tangents, width = stacked[count:], x.shape[1]
+        out = _empty(stacked, width * (2 if concatenated else 1))
+        out[:count, :width] = y
+        if len(tangents):
+            torch.mul(_turns(tangents, count), slope, out=_turns(out[count:, :width], count))
         if concatenated:
-            before = torch.cat([x, tangents]) if turns else x
-            out = torch.cat([out, out - before], dim=1)
+            torch.sub(y, x, out=out[:count, width:])
+            torch.sub(out[count:, :width], tangents, out=out[count:, width:])
         ctx.save_for_backward(x, s, tangents, slope, leak, gain, beta)  # type: ignore[arg-type]
         ctx.shape, ctx.concatenated = shape, concatenated  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(slope)
@@ -167,30 +181,41 @@ class _Stacked(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, s, tangents, slope, leak, gain, beta = ctx.saved_tensors  # type: ignore[attr-defined]
         shape, concatenated = ctx.shape, ctx.concatenated  # type: ignore[attr-defined]
-        count, curve = len(x), Curve(leak, gain, beta)
-        upstream, direct = gradients[0], None
-        if concatenated:
-            first, direct = upstream.chunk(2, dim=1)
-            upstream = first + direct
+        count, width, curve = len(x), x.shape[1], Curve(leak, gain, beta)
+        upstream = gradients[0]
+        direct = upstream[:, width:] if concatenated else None
+        upstream = upstream if direct is None else upstream[:, :width] + direct
         values, products = upstream[:count], upstream[count:]
-        turns = len(products) // count
-        to_x = values * slope
-        bent = None
-        if turns:
-            to_tangents = (products.view(turns, *x.shape) * slope).view(products.shape)
-            bent = (products * tangents).view(turns, *x.shape).sum(0)
+        to_stacked = torch.empty_like(upstream)
+        torch.mul(values, slope, out=to_stacked[:count])
+        bent = u = None
+        if len(products):
+            torch.mul(_turns(products, count), slope, out=_turns(to_stacked[count:], count))
+            bent = _turns(products, count)[0] * tangents[:count]
+            for turn in range(1, len(products) // count):
+                bent.addcmul_(_turns(products, count)[turn], _turns(tangents, count)[turn])
             second, u = _curvature(shape, x, s, curve)
-            to_x = torch.addcmul(to_x, bent, second)
-            to_stacked = torch.cat([to_x, to_tangents])
-        else:
-            to_stacked = to_x
+            to_stacked[:count].addcmul_(bent, second)
         if direct is not None:
-            to_stacked = to_stacked - direct
+            to_stacked.sub_(direct)
         dims = [0, *range(2, x.ndim)]
         to_bias = to_stacked[:count].sum(dims)
         if shape != "swish":
             return to_stacked, to_bias, None, None, None, None, None, None
-        return (to_stacked, to_bias, *_to_curve(x, s, values, bent, u if turns else None, curve), None, None, None)
+        return (to_stacked, to_bias, *_to_curve(x, s, values, bent, u, curve), None, None, None)
+
+
+def _empty(like: Tensor, channels: int) -> Tensor:
+    """Memory for (B, channels, ...), in the layout of `like`."""
+    shape = (len(like), channels, *like.shape[2:])
+    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def _turns(stacked: Tensor, count: int) -> Tensor:
+    """Blocks of `count` rows along a new first dimension, without a copy."""
+    return stacked.unflatten(0, (-1, count))
 
 
 def _to_curve(

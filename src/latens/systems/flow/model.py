@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latens.codes.bijector import ActNorm, Affine, Bijector, Coupling, Flatten, Logit, Mixing, ResidualMap, Squeeze, Whitening
 from latens.codes.logdet import Estimate, tail_bound
-from latens.nn.branch import Branch, dense_branch, plain_branch
+from latens.nn.branch import Branch, Folded, dense_branch, fold, plain_branch
 from latens.nn.lipschitz import Concatenation, Spectral, power_iterations
 from latens.shapes import Float
 from latens.systems.flow.config import (
@@ -129,8 +129,9 @@ class Flow(nn.Module):
         log_det: Tensor | float = 0.0
         moments: list[Tensor] = []
         features: list[Tensor] = []
+        folded = self.folded()
         for number, step in enumerate(self.steps):
-            mapped = step(x, estimate)
+            mapped = step(x, estimate, folded[number]) if isinstance(step, ResidualMap) else step(x, estimate)
             x, log_det = mapped.value, log_det + mapped.log_det
             if mapped.moments is not None:
                 moments.append(mapped.moments)
@@ -159,6 +160,18 @@ class Flow(nn.Module):
     def residual_maps(self) -> Iterator[ResidualMap]:
         """The residual maps in order."""
         return (step for step in self.steps if isinstance(step, ResidualMap))
+
+    def folded(self) -> dict[int, list[Folded]]:
+        """Folded weights of every residual map by the number of its step; those of one form are folded together."""
+        forms: dict[object, list[int]] = {}
+        for number, step in enumerate(self.steps):
+            if isinstance(step, ResidualMap):
+                forms.setdefault(step.branch.form, []).append(number)
+        found: dict[int, list[Folded]] = {}
+        for numbers in forms.values():
+            branches = [cast(ResidualMap, self.steps[number]).branch for number in numbers]
+            found |= dict(zip(numbers, fold(branches), strict=True))
+        return found
 
     def power_iterations(self, count: int) -> None:
         """Brings the norms of all layers up to date with their weights."""
