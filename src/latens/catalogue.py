@@ -25,6 +25,11 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
 
+VERBS: Mapping[str, str] = MappingProxyType(
+    {"image_codec": "compress", "amodal": "segment", "haze": "dehaze", "parts": "parts"}
+)
+"""The verb that applies a model of a system."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
@@ -140,6 +145,12 @@ def folder_of(name_or_path: str | Path) -> Path:
     if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
         hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
         raise ModelMissing("no model of this system is bundled", where=name, hint=hint)
+    if name not in MODELS and not Path(name).exists():
+        known = f"known names: {', '.join(MODELS)}"
+        hint = did_you_mean(name, MODELS, "")
+        raise ModelMissing(
+            "no model of this name and no such folder", where=name, hint=f"{hint} {known} (`latens models`)".strip()
+        )
     return MODELS[name].folder if name in MODELS else Path(name_or_path)
 
 
@@ -157,10 +168,10 @@ def recipes(system: str) -> Mapping[str, Callable[[], Any]]:
     return found
 
 
-def recipe_of(system: str, recipe: str) -> Any:
-    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name."""
+def recipe_of(system: str, recipe: str, *, where: str = "--recipe") -> Any:
+    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name, found at `where`."""
     known = recipes(system)
     if recipe not in known:
         hint = did_you_mean(recipe, known, f"known: {', '.join(known)}")
-        raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=hint)
+        raise UsageError(f"{system} has no recipe '{recipe}'", where=where, hint=hint)
     return known[recipe]()

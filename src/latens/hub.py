@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from latens.catalogue import folder_of
+from latens.catalogue import VERBS, folder_of
 from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
@@ -80,14 +80,28 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
     """
     found = load_model(folder)
     if found.config["system"] != system:
-        what = f"this is a model of {found.config['system']}, not of {system}"
-        raise ModelError(what, where=str(folder), hint=f"train one with `latens train {system}`")
+        other = found.config["system"]
+        hint = f"it is for `latens {VERBS[other]}`; " if other in VERBS else ""
+        what = f"this is a model of {other}, not of {system}"
+        raise ModelError(what, where=str(folder), hint=f"{hint}train one of {system} with `latens train {system}`")
     try:
         network = build(decode(kind, found.config["model"], where=CONFIG, path="model"))
-        network.load_state_dict(found.weights)
+        load_weights(network, found.weights)
     except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
         raise unusable(folder, error) from None
     return found, network
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not."""
+    own = network.state_dict()
+    shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
+    wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
+    wrong += [f"{name} is missing" for name in own if name not in weights]
+    wrong += [f"{name} is not known" for name in weights if name not in own]
+    if wrong:
+        raise ValueError("; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
+    network.load_state_dict(weights)
 
 
 def unusable(folder: Path, error: Exception) -> ModelError:

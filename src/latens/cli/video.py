@@ -20,7 +20,7 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -44,9 +44,7 @@ def compress(
         ),
     ] = None,
     roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
-    track: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Follow the box or mask of the first frame.")
-    ] = False,
+    track: Annotated[bool, Parameter(show_default=False, help="Follow the box or mask of the first frame.")] = False,
     save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
     codec: Annotated[
         Literal["h264", "h265", "av1"] | None,
@@ -63,7 +61,9 @@ def compress(
         Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
     ] = None,
     fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
-    threads: Annotated[int | None, Parameter(validator=Number(gte=1), help="CPU threads.  [default: all cores]")] = None,
+    threads: Annotated[
+        int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")
+    ] = None,
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:
@@ -79,7 +79,7 @@ def compress(
     from latens.data.regions.words import parse_ids
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(clip_inputs(clips), out, ENDING)
+    jobs = plan_jobs(clip_inputs(clips, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if save_masks is not None and len(jobs) > 1:
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
@@ -112,12 +112,24 @@ def compress(
             incomplete.append(job.input)
         return record(done)
 
-    status = run_files(jobs, work, Reporter(options), force=force, what="compressing").exit_status
+    request = {
+        "roi": roi,
+        "roi_id": roi_id,
+        "track": track,
+        "codec": codec,
+        "quality": quality,
+        "size": size,
+        "kbps": kbps,
+        "strength": strength,
+        "fps": fps,
+    }
+    report = run_files(jobs, work, Reporter(options), force=force, what="compressing clips", request=request, out=out)
+    status = report.exit_status
     return PARTIAL if incomplete and not status else status
 
 
-def clip_inputs(words: list[str]) -> list[Any]:
-    """The clips that words mean: files, folders of images (one clip each), and all clips in other folders and patterns."""
+def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
+    """The clips of the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_frame_folder
     from latens.data.inputs import InputFile, find_inputs
@@ -125,11 +137,11 @@ def clip_inputs(words: list[str]) -> list[Any]:
     folders = [Path(word) for word in words if is_frame_folder(Path(word))]
     rest = [word for word in words if Path(word) not in folders]
     found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
-    return found + (find_inputs(rest, CLIP_ENDINGS) if rest or not found else [])
+    return found + (find_inputs(rest, CLIP_ENDINGS, out) if rest or not found else [])
 
 
 def region_for(roi: str, clip: Path) -> str | Path:
-    """The region of one of several clips: shapes are for all, a folder holds masks named like each clip."""
+    """The region of one of several clips: a shape applies to all clips; a folder holds masks named like the clips."""
     from latens.data.regions.words import Shape, parse_region
     from latens.errors import InputError
 
@@ -155,7 +167,7 @@ def parse_size(text: str) -> int:
 
 
 def record(done: Compressed) -> dict[str, Any]:
-    """What was done, for machines and people."""
+    """The record of a result, for people and machines."""
     said = "".join(f"; {note}" for note in done.notes)
     region = "" if done.region is None else f", region {100 * done.region:.1f} %"
     found = done._asdict()
@@ -163,5 +175,5 @@ def record(done: Compressed) -> dict[str, Any]:
     return found | {
         "notes": list(done.notes),
         "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
-        f"{done.frames} frames, {done.codec}{region}, {done.seconds:.1f} s{said}",
+        f"{counted(done.frames, 'frame')}, {done.codec}{region}, {done.seconds:.1f} s{said}",
     }

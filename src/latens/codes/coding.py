@@ -1,8 +1,8 @@
-"""Frozen integer coding of a mean-scale hyperprior: what encoder and decoder must agree on to the last bit.
+"""Frozen integer coding of a mean-scale hyperprior, which must be bit-exact between encoder and decoder.
 
-It holds the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
-coder, and the medians that z is rounded from. All of it is integers, stored with the weights and hashed with them, so a file
-decodes to the same latents on any machine.
+It consists of the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
+coder, and the medians for rounding z. All are integers, stored and hashed with the weights, so a file decodes to the same
+latents on any machine.
 
 Letters: B batch, M channels of the latent y, N channels of the hyper-latent z, h w their sizes.
 """
@@ -28,7 +28,7 @@ LEVELS = 64  # Gaussian tables, log-spaced in scale
 SCALE_MAX = 256.0
 INPUT_BITS = 8  # z and its medians are counted in 1/256
 OUTPUT_BITS = 10  # means and scales are counted in 1/1024
-ACTIVATION_BITS = 11  # of the hyper-synthesis: few enough for float32 to carry the sums, at no measurable cost in rate
+ACTIVATION_BITS = 11  # of the hyper-synthesis: sums are exact in float32, at no measurable cost in rate
 Z_REACH = 255  # largest |z symbol|
 
 
@@ -50,7 +50,7 @@ class FrozenCoding:
         self.thresholds = scale_thresholds()
 
     def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
-        """Integers nearest to z from the medians, held to +-255."""
+        """z minus the medians, rounded to integers and clamped to +-255."""
         offset = self.medians.to(z.device)[:, None, None].float() / (1 << INPUT_BITS)
         return (z.float() - offset).round().clamp(-Z_REACH, Z_REACH).to(torch.int64)
 
@@ -108,14 +108,14 @@ class FrozenCoding:
         return {**parts, "medians": self.medians}
 
     def spec(self) -> dict[str, Any]:
-        """What is not a tensor, for config.json: the network's layers and the result of its self-test."""
+        """Values for config.json: the network's layers and the result of its self-test."""
         return {"network": self.network.spec(), "self_test": self.network.fingerprint()}
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
-        """Undoes `tensors` and `spec`, and runs the self-test on `device`.
+        """The coding from `tensors` and `spec`, after the self-test on `device`.
 
-        Raises ModelError when parts do not fit, DeviceMismatch when the device does not compute the stored result.
+        Raises ModelError for parts that do not fit, DeviceMismatch if the device does not compute the stored result.
         """
         try:
             named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
@@ -154,8 +154,8 @@ def freeze(
 ) -> FrozenCoding:
     """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
 
-    `hyper_latents`, of any real images, set the ranges of the integer network. More than 11 `activation_bits` are finer and
-    need float64 to carry the sums, which takes twice as long. Raises ValueError for layers that cannot be made exact.
+    `hyper_latents` of any real images set the ranges of the integer network. More than 11 `activation_bits` are more precise,
+    but the sums then need float64, which takes twice as long. Raises ValueError for layers that cannot be made exact.
     """
     medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
     masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
