@@ -6,7 +6,7 @@ divided by `bound` have Lipschitz constant at most 1; networks fold that divisio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 import torch
@@ -73,7 +73,13 @@ class Activation(nn.Module):
             y = x * torch.sigmoid(beta * x)
             y = y if gain is None or leak is None else leak * x + gain * y
         else:
-            y = {"relu": F.relu, "elu": F.elu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[self.shape](x)
+            known: dict[str, Callable[[Tensor], Tensor]] = {
+                "relu": F.relu,
+                "elu": F.elu,
+                "tanh": torch.tanh,
+                "sigmoid": torch.sigmoid,
+            }
+            y = known[self.shape](x)
         return torch.cat([y, y - x], dim=1) if self.concatenated else y
 
     def stacked(self, stacked: Tensor, bias: Tensor, count: int, curve: Curve | None = None) -> tuple[Tensor, Tensor]:
@@ -215,7 +221,7 @@ def _empty(like: Tensor, channels: int) -> Tensor:
 
 def _turns(stacked: Tensor, count: int) -> Tensor:
     """Blocks of `count` rows along a new first dimension, without a copy."""
-    return stacked.unflatten(0, (-1, count))
+    return stacked.view(-1, count, *stacked.shape[1:])
 
 
 def _to_curve(

@@ -14,9 +14,8 @@ import torch
 from latens.data.images import read_picture
 from latens.data.labeled import open_labeled
 from latens.data.samples import photographs
-from latens.data.source import Source
+from latens.data.source import Source, one_source
 from latens.data.squares import center_square
-from latens.errors import UsageError
 from latens.experiments.journal import Journal
 from latens.experiments.report import Report
 from latens.inference.page import Block, Table
@@ -53,8 +52,7 @@ def evaluate(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluat
 
     Without data: tiles of the photographs that come with scikit-image, or samples of the model itself for tables.
     """
-    if len(sources) > 1:
-        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
+    one_source(sources)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(None if folder is None else folder / JOURNAL)

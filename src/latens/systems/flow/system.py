@@ -15,8 +15,10 @@ from latens.experiments.bench import Case
 from latens.systems.flow.build import build
 from latens.systems.flow.config import ImageFlow, VectorFlow
 from latens.systems.flow.evaluate import FlowEvaluation, evaluate
+from latens.systems.flow.figures import FIGURES
 from latens.systems.flow.predict import DensityModel, load
 from latens.systems.flow.recipes import RECIPES, FlowTraining
+from latens.systems.flow.tables import TABLES
 
 EXAMPLE_IMAGES, EXAMPLE_SIZE = 24, 12
 BENCH_IMAGES, BENCH_ROWS = 8, 1000
@@ -80,4 +82,5 @@ SYSTEM = System[FlowTraining, DensityModel](
     apply=apply,
     evaluation=Evaluation(options=FlowEvaluation(), run=evaluate, quick=FlowEvaluation(images=6, draws=1)),
     cases=cases,
+    artifacts={**TABLES, **FIGURES},
 )
