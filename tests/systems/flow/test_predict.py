@@ -187,3 +187,12 @@ def test_gray_models_take_the_luma(album: Path) -> None:
     assert data.batch(0, 0)["pixels"].shape == (4, 1, 8, 8)
     assert torch.equal(data.batch(3, 0)["pixels"], data.batch(3, 0)["pixels"])
     assert data.validation()[0]["pixels"].shape[1:] == (1, 8, 8)
+
+
+def test_auroc_is_the_share_of_ordered_pairs() -> None:
+    from latens.systems.flow.outliers import auroc
+
+    rng = np.random.default_rng(0)
+    typical, outliers = rng.integers(0, 6, 40).astype(float), rng.integers(2, 9, 30).astype(float)
+    difference = outliers[:, None] - typical
+    assert auroc(typical, outliers) == pytest.approx(((difference > 0) + 0.5 * (difference == 0)).mean())

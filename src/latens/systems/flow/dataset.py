@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from latens.data.labeled import LabeledImages, open_labeled
+from latens.data.notes import first_line
 from latens.data.source import Source
 from latens.data.splits import place_of
-from latens.data.squares import center_square, first_line
+from latens.data.squares import center_square
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError, did_you_mean
 from latens.shapes import UInt8
 from latens.systems.flow.config import ImagesConfig, PointsConfig

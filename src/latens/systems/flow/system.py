@@ -14,8 +14,10 @@ from latens.data.source import Source
 from latens.experiments.bench import Case
 from latens.systems.flow.build import build
 from latens.systems.flow.config import ImageFlow, VectorFlow
+from latens.systems.flow.demo import section
 from latens.systems.flow.evaluate import FlowEvaluation, evaluate
 from latens.systems.flow.figures import FIGURES
+from latens.systems.flow.outliers import UNUSUAL
 from latens.systems.flow.predict import DensityModel, load
 from latens.systems.flow.recipes import RECIPES, FlowTraining
 from latens.systems.flow.tables import TABLES
@@ -82,5 +84,6 @@ SYSTEM = System[FlowTraining, DensityModel](
     apply=apply,
     evaluation=Evaluation(options=FlowEvaluation(), run=evaluate, quick=FlowEvaluation(images=6, draws=1)),
     cases=cases,
-    artifacts={**TABLES, **FIGURES},
+    artifacts={**TABLES, **FIGURES, **UNUSUAL},
+    demo=section,
 )

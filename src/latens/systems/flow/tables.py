@@ -384,7 +384,7 @@ def time_pair(scale: TimeScale, activation: ActivationChoice) -> list[list[float
     found = []
     for block in (dense(activation), residual(activation)):
         torch.manual_seed(0)
-        flow = Flow(matched(replace(base, block=block), target)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        flow = Flow(matched(replace(base, block=block), target)).to(memory_format=torch.channels_last)
         found.append(time_one(flow, scale))
     return found
 
