@@ -28,7 +28,7 @@ from latens.systems.flow.config import DenseBlocks, ImageFlow, VectorFlow
 from latens.systems.flow.model import Flow
 
 TERMS = 4
-REPEATS = 5
+REPEATS = 3
 
 
 def normalized(layer: Spectral) -> Tensor:

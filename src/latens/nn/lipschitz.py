@@ -14,6 +14,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from latens.shapes import Float
 
@@ -62,12 +63,16 @@ class Spectral(nn.Module):
         """The layer with another weight, as that of folded constants."""
         if self.size is None:
             return F.linear(x, weight, bias)
+        if self.kernel == 1:  # a matrix product of channels last in memory; few outputs would take a slow path of conv2d
+            return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
         return F.conv2d(x, weight, bias, padding=self.kernel // 2)
 
     def pull_back(self, cotangent: Tensor, weight: Tensor) -> Tensor:
         """The transposed operator without bias."""
         if self.size is None:
             return cotangent @ weight
+        if self.kernel == 1:
+            return (cotangent.permute(0, 2, 3, 1) @ weight[:, :, 0, 0]).permute(0, 3, 1, 2)
         return F.conv_transpose2d(cotangent, weight, padding=self.kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,20 +142,34 @@ def power_iterations(layers: Iterable[Spectral], count: int) -> None:
         if not layer.frozen:
             groups.setdefault((layer.weight.shape, layer.size), []).append(layer)
     for group in groups.values():
-        _iterate(group, count)
+        if group[0].kernel > 1:
+            for layer in group:
+                _iterate_convolution(layer, count)
+        else:
+            _iterate(group, count)
+
+
+def _iterate_convolution(layer: Spectral, count: int) -> None:
+    assert layer.size is not None
+    v = layer.probe.view(1, -1, *layer.size)
+    for _ in range(count):
+        v = F.normalize(layer.pull_back(layer.apply_to(v, layer.weight), layer.weight).flatten(), dim=0).view_as(v)
+    u = layer.apply_to(v, layer.weight)
+    u = u / u.norm().clamp(min=torch.finfo(u.dtype).tiny)
+    layer.probe.copy_(v.flatten())
+    layer.direction.copy_(conv2d_weight(v, list(layer.weight.shape), u, padding=layer.kernel // 2))
 
 
 def _iterate(group: list[Spectral], count: int) -> None:
     first = group[0]
-    weights = torch.stack([layer.weight.flatten(1) for layer in group])  # (L, out, in k k)
-    v = torch.stack([layer.probe for layer in group])
+    weights = torch.stack([layer.weight.flatten(1) for layer in group])  # (L, out, in)
+    places = 1 if first.size is None else first.size[0] * first.size[1]
+    v = torch.stack([layer.probe for layer in group]).view(len(group), -1, places)
     for _ in range(count):
-        u = _unit(weights @ _unfold(v, first))
-        v = _unit(_fold(weights.mT @ u, first))
-    columns = _unfold(v, first)
-    u = _unit(weights @ columns)
-    directions = (u @ columns.mT).view(len(group), *first.weight.shape)
-    torch._foreach_copy_([layer.probe for layer in group], list(v))
+        v = _unit(weights.mT @ (weights @ v))
+    u = _unit(weights @ v)
+    directions = (u @ v.mT).view(len(group), *first.weight.shape)
+    torch._foreach_copy_([layer.probe for layer in group], list(v.flatten(1)))
     torch._foreach_copy_([layer.direction for layer in group], list(directions))
 
 
@@ -159,18 +178,6 @@ def _unit(vectors: Tensor) -> Tensor:
     norms = vectors.flatten(1).norm(dim=1).clamp(min=torch.finfo(vectors.dtype).tiny)
     scaled: Tensor = vectors / norms.view(-1, *(1,) * (vectors.ndim - 1))
     return scaled
-
-
-def _unfold(v: Tensor, layer: Spectral) -> Float[Tensor, "L in places"]:
-    if layer.size is None:
-        return v[:, :, None]
-    return F.unfold(v.view(len(v), -1, *layer.size), layer.kernel, padding=layer.kernel // 2)
-
-
-def _fold(columns: Tensor, layer: Spectral) -> Float[Tensor, "L flat"]:
-    if layer.size is None:
-        return columns[:, :, 0]
-    return F.fold(columns, layer.size, layer.kernel, padding=layer.kernel // 2).flatten(1)
 
 
 # ------------------------------------------------------------------------------------------------------- certificates

@@ -98,7 +98,7 @@ class Activation(nn.Module):
         if not self.concatenated:
             return cotangent * slope
         first, second = cotangent.chunk(2, dim=1)
-        return torch.addcmul(-second, first + second, slope)
+        return (first + second).mul_(slope).sub_(second)
 
 
 def curves_together(activations: Sequence[Activation]) -> list[Curve]:

@@ -135,9 +135,7 @@ def _report(
     for score in typical:
         cells = [auroc(typical[score], scores_of(np.array(found[kind]), reference)[score]) for kind in kinds]
         rows.append([score, *(f"{cell:.3f}" for cell in cells)])
-    caption = (
-        "Area under the ROC curve: 1 tells all outliers, 0.5 none; below 0.5 outliers look more typical than typical images."
-    )
+    caption = "Area under the ROC curve: 1 tells all outliers, 0.5 none; below 0.5 outliers have the more typical scores."
     blocks: list[Block] = [Table(["score", *kinds], rows, caption)]
     shown = [one for pixels in sets.values() for one in pixels[:8]]
     sheet = image_grid([np.repeat(one, 3 // len(one), axis=0).transpose(1, 2, 0) for one in shown], columns=8, enlarge=2)
