@@ -157,7 +157,8 @@ def _iterate_convolution(layer: Spectral, count: int) -> None:
     u = layer.apply_to(v, layer.weight)
     u = u / u.norm().clamp(min=torch.finfo(u.dtype).tiny)
     layer.probe.copy_(v.flatten())
-    layer.direction.copy_(conv2d_weight(v, list(layer.weight.shape), u, padding=layer.kernel // 2))
+    shape = list(layer.weight.shape)
+    layer.direction.copy_(conv2d_weight(v, shape, u, padding=layer.kernel // 2))  # type: ignore[no-untyped-call]
 
 
 def _iterate(group: list[Spectral], count: int) -> None:

@@ -17,8 +17,8 @@ from latens.systems.flow.predict import DensityModel
 from latens.systems.flow.unusual import complexity, statistics_of
 
 INTRO = (
-    "A bijection between images of 32 × 32 pixels and independent normal numbers: the likelihood of an image is known up to the "
-    "printed error, samples are drawn by the inverse, and every block carries a proof that it has one."
+    "A bijection between images of 32 × 32 pixels and independent normal numbers: the likelihood of an image is known up to "
+    "the printed error, samples are drawn by the inverse, and every block carries a proof that it has one."
 )
 TILES, EDGE, SAMPLES = 60, 6, 24  # tiles that are scored, shown at both ends, and samples
 

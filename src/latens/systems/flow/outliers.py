@@ -40,7 +40,7 @@ class UnusualScale:
 def auroc(typical: Float[np.ndarray, "n"], outliers: Float[np.ndarray, "m"]) -> float:
     """Probability that an outlier has the higher score, ties counted half."""
     ranks = np.concatenate([typical, outliers]).argsort(kind="stable").argsort(kind="stable").astype(np.float64)
-    values, inverse = np.unique(np.concatenate([typical, outliers]), return_inverse=True)
+    _, inverse = np.unique(np.concatenate([typical, outliers]), return_inverse=True)
     mean_rank = np.bincount(inverse, ranks) / np.bincount(inverse)
     rank_sum = mean_rank[inverse][len(typical) :].sum() - len(outliers) * (len(outliers) - 1) / 2
     return float(rank_sum / (len(typical) * len(outliers)))
@@ -67,8 +67,8 @@ def digit(number: int, size: int, rng: np.random.Generator) -> UInt8[np.ndarray,
     canvas = Image.new("L", (size, size))
     font = ImageFont.load_default(size=float(size) * rng.uniform(0.6, 0.8))
     ImageDraw.Draw(canvas).text((size / 2, size / 2), str(number), fill=255, font=font, anchor="mm")
-    shift = tuple(int(value) for value in rng.integers(-size // 12, size // 12 + 1, 2))
-    turned = canvas.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BILINEAR, translate=shift)
+    right, down = (int(value) for value in rng.integers(-size // 12, size // 12 + 1, 2))
+    turned = canvas.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BILINEAR, translate=(right, down))
     return np.repeat(np.asarray(turned)[..., None], 3, axis=2)
 
 
