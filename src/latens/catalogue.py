@@ -21,12 +21,20 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
         "video_codec": "latens.systems.video_codec",
+        "flow": "latens.systems.flow",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
 
 VERBS: Mapping[str, str] = MappingProxyType(
-    {"image_codec": "compress", "amodal": "segment", "haze": "dehaze", "parts": "parts"}
+    {
+        "image_codec": "compress",
+        "amodal": "segment",
+        "haze": "dehaze",
+        "parts": "parts",
+        "video_codec": "video compress",
+        "flow": "density",
+    }
 )
 """The verb that applies a model of a system."""
 
