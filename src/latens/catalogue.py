@@ -20,6 +20,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "amodal": "latens.systems.amodal",
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
+        "seedlings": "latens.systems.seedlings",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
