@@ -62,13 +62,19 @@ def test_repeated_and_equal_counts() -> None:
 
 def test_what_is_not_defined_is_said() -> None:
     none = indices(Counts((4, 5), (0, 0), 20))
-    assert none.percentage == 0 and none.mgt is None and "no seed" in none.undefined[0]
+    assert none.percentage == 0
+    assert none.mgt is None
+    assert "no seed" in none.undefined[0]
     one = indices(Counts((4, 5), (0, 1), 20))
-    assert one.mgt == 5 and one.mgt_variance is None and one.undefined
+    assert one.mgt == 5
+    assert one.mgt_variance is None
+    assert one.undefined
     same = indices(Counts((4, 5, 6), (0, 9, 0), 20))
-    assert same.uniformity is None and any("one day" in text for text in same.undefined)
+    assert same.uniformity is None
+    assert any("one day" in text for text in same.undefined)
     left = indices(Counts((4, 5), (15, 2), 20))
-    assert left.t50_farooq is None and any("first count" in text for text in left.undefined)
+    assert left.t50_farooq is None
+    assert any("first count" in text for text in left.undefined)
     for bad in (Counts((5, 4), (1, 1), 9), Counts((4, 5), (5, 6), 9), Counts((4,), (1, 1), 9)):
         with pytest.raises(ValueError, match=r"days|seeds|day"):
             indices(bad)
@@ -78,10 +84,11 @@ def test_the_censored_estimate_finds_the_distribution() -> None:
     """Counts of a normal emergence at mean 5.3: the estimate is the mean, the count-day formula is late by half an interval."""
     days = (4.0, 5.0, 6.0, 7.0)
     below = stats.norm.cdf(days, 5.3, 0.8) / stats.norm.cdf(7.0, 5.3, 0.8)
-    new = tuple(int(round(n)) for n in 10_000 * np.diff(below, prepend=0.0))
+    new = tuple(round(n) for n in 10_000 * np.diff(below, prepend=0.0))
     found = indices(Counts(days, new, sum(new)))
     assert found.t50_censored == pytest.approx(5.3, abs=0.02)
-    assert found.mgt is not None and found.mgt > 5.6
+    assert found.mgt is not None
+    assert found.mgt > 5.6
 
 
 @pytest.mark.parametrize(
@@ -107,9 +114,11 @@ def test_tolerance_of_replicates() -> None:
     """Binomial theory for trays of 150 at 90 %: 7.8, 9.8 and 11.3 points."""
     for trays, allowed in ((2, 7.8), (4, 9.8), (8, 11.3)):
         found = tolerance([0.9] * trays, [150] * trays)
-        assert found is not None and found.allowed == pytest.approx(allowed, abs=0.1)
+        assert found is not None
+        assert found.allowed == pytest.approx(allowed, abs=0.1)
     far = tolerance([0.8, 0.95], [150, 150])
-    assert far is not None and not far.agrees
+    assert far is not None
+    assert not far.agrees
 
 
 def test_the_share_is_corrected_for_errors() -> None:
@@ -140,7 +149,8 @@ def test_corrected_intervals_cover() -> None:
 def test_trays_as_replicates_and_verdicts() -> None:
     assert between_trays([0.9], [150]) is None
     found = between_trays([0.90, 0.94, 0.92], [150, 150, 150])
-    assert found is not None and found.low == pytest.approx(0.92 - stats.t.ppf(0.975, 2) * 0.02 / np.sqrt(3), abs=1e-6)
+    assert found is not None
+    assert found.low == pytest.approx(0.92 - stats.t.ppf(0.975, 2) * 0.02 / np.sqrt(3), abs=1e-6)
     assert verdict(Interval(0.91, 0.97), 0.9) == "accept"
     assert verdict(Interval(0.80, 0.89), 0.9) == "reject"
     assert verdict(Interval(0.85, 0.93), 0.9) == "undecided"

@@ -31,20 +31,24 @@ def test_centers_with_missing_border_plants(day: int, tray: int) -> None:
     keep[border & (rng.random((10, 15)) < 0.4)] = False
     made = photograph(8, tray, day, keep=keep)
     found = error_of(read_tray(made.pixels), made)
-    assert found.mean() < 4 and found.max() < 16
+    assert found.mean() < 4
+    assert found.max() < 16
 
 
 def test_color_16_bits_and_dark_plants(tmp_path: Path) -> None:
     made = photograph(8, 3, 6, rows=5, cols=7, color=True)
     reading = read_tray(made.pixels, rows=5, cols=7)
-    assert reading.foreground.kind == "color" and reading.crops.shape == (35, 64, 64, 3)
+    assert reading.foreground.kind == "color"
+    assert reading.crops.shape == (35, 64, 64, 3)
     assert error_of(reading, made).max() < 16
     gray = photograph(8, 3, 6, rows=5, cols=7)
     Image.fromarray(gray.pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     deep = read_tray(tmp_path / "deep.png", rows=5, cols=7)
-    assert error_of(deep, gray).max() < 16 and any("16-bit" in note for note in deep.notes)
+    assert error_of(deep, gray).max() < 16
+    assert any("16-bit" in note for note in deep.notes)
     dark = read_tray(255 - gray.pixels, rows=5, cols=7)
-    assert dark.foreground.kind == "dark" and error_of(dark, gray).max() < 16
+    assert dark.foreground.kind == "dark"
+    assert error_of(dark, gray).max() < 16
 
 
 def test_areas_are_those_of_the_leaves() -> None:
@@ -74,7 +78,7 @@ def test_staggered_rows_are_refused() -> None:
         for col in range(12):
             x, y = 100 + 80 * col + 40 * (row % 2), 100 + 80 * row
             image[y - 9 : y + 10, x - 9 : x + 10] = 180
-    with pytest.raises(InputError, match="grid|shifted"):
+    with pytest.raises(InputError, match=r"grid|shifted"):
         read_tray(image, rows=10, cols=12)
 
 
@@ -124,13 +128,15 @@ def test_an_overlay_marks_cells_by_probability() -> None:
     made = photograph(8, 8, 6, rows=4, cols=6)
     reading = read_tray(made.pixels, rows=4, cols=6)
     plain, graded = draw_overlay(reading), draw_overlay(reading, np.linspace(0, 1, 24), np.zeros(24, bool))
-    assert plain.shape == graded.shape and plain.dtype == np.uint8
+    assert plain.shape == graded.shape
+    assert plain.dtype == np.uint8
     assert not np.array_equal(plain, graded)
 
 
 def test_the_simulator_is_deterministic_and_tells_the_truth() -> None:
     first, again = (photograph(1, 2, 5, rows=3, cols=4) for _ in range(2))
-    assert np.array_equal(first.pixels, again.pixels) and first.pixels.shape == (1024, 1280)
+    assert np.array_equal(first.pixels, again.pixels)
+    assert first.pixels.shape == (1024, 1280)
     later = photograph(1, 2, 7, rows=3, cols=4)
     assert np.array_equal(first.plants.grade, later.plants.grade)  # the same plants
     assert (later.seen >= first.seen).all()  # no plant goes back into the soil
@@ -142,4 +148,5 @@ def test_the_simulator_is_deterministic_and_tells_the_truth() -> None:
 def test_success_shifts_the_grades() -> None:
     good = [photograph(1, tray, 5, success=share).plants.success.mean() for tray in range(3) for share in (0.95,)]
     poor = [photograph(1, tray, 5, success=share).plants.success.mean() for tray in range(3) for share in (0.6,)]
-    assert np.mean(good) > 0.9 and np.mean(poor) < 0.7
+    assert np.mean(good) > 0.9
+    assert np.mean(poor) < 0.7

@@ -34,7 +34,8 @@ def test_dates_need_the_day_of_sowing() -> None:
     assert identify(Path("A_2024-03-07.png")).day is None
     assert "--sown" in identify(Path("A_2024-03-07.png")).note
     before = identify(Path("A_2024-02-07.png"), sown=date(2024, 3, 1))
-    assert before.day is None and "before" in before.note
+    assert before.day is None
+    assert "before" in before.note
     assert identify(Path("A_2024-03-07.png"), day=4) == Shot("A", 4)
     with pytest.raises(UsageError, match="no date"):
         parse_date("1.3.2024", "--sown")
@@ -76,9 +77,15 @@ def test_lots(tmp_path: Path) -> None:
     path = tmp_path / "lots.csv"
     path.write_text("tray,rows,cols,lot,seeds,sown\nA,1-5,,L1,75,2024-03-01\nB,,1-3 7,L1,,2024-03-01\nA,6-10,,L2,,\n")
     first, second = read_lots(path)
-    assert first.name == "L1" and first.sown == date(2024, 3, 1) and first.seeds == {"A": 75, "B": 0}
-    assert first.holds(("A", 5, 15)) and not first.holds(("A", 6, 1)) and first.holds(("B", 9, 7))
-    assert not first.holds(("B", 1, 4)) and second.holds(("A", 6, 1)) and not second.holds(("C", 1, 1))
+    assert first.name == "L1"
+    assert first.sown == date(2024, 3, 1)
+    assert first.seeds == {"A": 75, "B": 0}
+    assert first.holds(("A", 5, 15))
+    assert not first.holds(("A", 6, 1))
+    assert first.holds(("B", 9, 7))
+    assert not first.holds(("B", 1, 4))
+    assert second.holds(("A", 6, 1))
+    assert not second.holds(("C", 1, 1))
     for text, message in (
         ("tray,lot\nA,L\nA,L\n", "twice"),
         ("tray,rows,lot\nA,5-1,L\n", "no range"),
@@ -91,4 +98,5 @@ def test_lots(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises((InputError, UsageError), match=message):
             read_lots(path)
-    assert parse_ranges("", "x") == () and parse_ranges("1-2, 5", "x") == (range(1, 3), range(5, 6))
+    assert parse_ranges("", "x") == ()
+    assert parse_ranges("1-2, 5", "x") == (range(1, 3), range(5, 6))

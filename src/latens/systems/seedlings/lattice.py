@@ -117,8 +117,10 @@ def _quality(found: Lattice) -> float:
 
 def _starts(blobs: np.ndarray, weights: np.ndarray, rows: int, cols: int, shape: tuple[int, int]) -> list[np.ndarray]:
     """Homographies of the most periodic angles and pitches."""
-    largest = 1.25 * min(shape[1] / max(cols - 1, 1), shape[0] / max(rows - 1, 1))
-    pitches = np.geomspace(0.35 * largest, largest, 90)
+    spans = np.array([np.subtract(*_quantiles(blobs[:, axis], weights)) for axis in (0, 1)])
+    likely = spans / np.array([max(cols - 1, 1), max(rows - 1, 1)])
+    largest = min(1.6 * likely.max(), 1.25 * min(shape[1] / max(cols - 1, 1), shape[0] / max(rows - 1, 1)))
+    pitches = np.geomspace(max(min(0.55 * likely.min(), 0.35 * largest), 6.0), max(largest, 8.0), 100)
     scored = []
     for angle in ANGLES:
         cos, sin = np.cos(angle), np.sin(angle)
@@ -136,6 +138,14 @@ def _starts(blobs: np.ndarray, weights: np.ndarray, rows: int, cols: int, shape:
             starts.append((float(joint[peak]), angle, pitch))
     starts.sort(key=lambda item: -item[0])
     return [_start(blobs, weights, angle, pitch) for _, angle, pitch in starts[:6]]
+
+
+def _quantiles(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The weighted 97 % and 3 % points."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order]) / weights.sum()
+    high, low = (float(values[order][min(np.searchsorted(total, q), len(values) - 1)]) for q in (0.97, 0.03))
+    return high, low
 
 
 def _near_max(wave: np.ndarray, reach: int = 6) -> np.ndarray:

@@ -118,7 +118,7 @@ class SeedlingGrader:
         return Opinion(chances, emerged, np.concatenate(strange))
 
     def _tensor(self, crops: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).to(self.device)
+        pixels = torch.from_numpy(np.array(crops, order="C")).permute(0, 3, 1, 2).to(self.device)
         if pixels.shape[1] == 3 and self.settings.channels == 1:  # luma, as `gray_of`
             weights = torch.tensor([0.299, 0.587, 0.114], device=self.device).view(1, 3, 1, 1)
             pixels = (pixels.float() * weights).sum(dim=1, keepdim=True).round()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -253,17 +253,37 @@ def paired_bootstrap(
 ) -> Difference:
     """The difference first - second of a measure; trays are drawn with replacement, the same for both."""
     rng = np.random.default_rng(seed)
-    trays = np.unique(first.tray)
-    members = [np.flatnonzero(first.tray == tray) for tray in trays]
-    value = float(getattr(first, what) - getattr(second, what))
+    _, member = np.unique(first.tray, return_inverse=True)
+    count = int(member.max()) + 1
+    one, two = _weighted(first, what), _weighted(second, what)
     drawn = []
     for _ in range(BOOTSTRAP):
-        chosen = np.concatenate([members[i] for i in rng.integers(len(trays), size=len(trays))])
-        if 0 < first.label[chosen].sum() < len(chosen):
-            one, two = (Measured(*(field[chosen] for field in each)) for each in (first, second))
-            drawn.append(getattr(one, what) - getattr(two, what))
+        weights = np.bincount(rng.integers(count, size=count), minlength=count)[member.ravel()].astype(float)
+        if 0 < weights @ first.label < weights.sum():
+            drawn.append(one(weights) - two(weights))
     low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (float("nan"), float("nan"))
-    return Difference(value, float(low), float(high))
+    even = np.ones(len(member))
+    return Difference(one(even) - two(even), float(low), float(high))
+
+
+def _weighted(found: Measured, what: str) -> Callable[[np.ndarray], float]:
+    """A measure as a function of the weights of the plants; NaN where a class has none."""
+    if what != "auc":
+        chances = found.raw if what == "accuracy" else found.corrected
+        right = ((chances >= 0.5) == found.label).astype(float)
+        return lambda weights: float(weights @ right / weights.sum())
+    order = np.argsort(found.raw, kind="stable")
+    starts = np.flatnonzero(np.diff(found.raw[order], prepend=-1.0))  # ties count half
+    label = found.label[order]
+
+    def measure(weights: np.ndarray) -> float:
+        sorted_weights = weights[order]
+        good = np.add.reduceat(sorted_weights * label, starts)
+        bad = np.add.reduceat(sorted_weights * (1 - label), starts)
+        pairs = good.sum() * bad.sum()
+        return float(good @ (np.cumsum(bad) - bad / 2) / pairs) if pairs else float("nan")
+
+    return measure
 
 
 def about(lab: ChapterLab) -> str:
