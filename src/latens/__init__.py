@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from latens.systems.haze.predict import Haze
     from latens.systems.image_codec.predict import ImageCodec
     from latens.systems.parts.predict import Parts
+    from latens.systems.seedlings.predict import SeedlingGrader
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "catalogue", "errors", "evaluate", "load", "models", "reproduce", "train"]
@@ -43,6 +44,12 @@ def load(name_or_path: Literal["haze"], *, device: str = "auto", threads: int | 
 
 @overload
 def load(name_or_path: Literal["parts"], *, device: str = "auto", threads: int | None = None) -> Parts: ...
+
+
+@overload
+def load(
+    name_or_path: Literal["seedlings", "seedlings_species"], *, device: str = "auto", threads: int | None = None
+) -> SeedlingGrader: ...
 
 
 @overload

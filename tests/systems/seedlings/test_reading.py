@@ -12,13 +12,14 @@ from latens.data.images import read_picture
 from latens.errors import InputError
 from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice, from_corners
-from latens.systems.seedlings.reading import draw_overlay, read_tray
+from latens.systems.seedlings.reading import Reading, draw_overlay, read_tray
 from latens.systems.seedlings.simulator.photograph import Camera, TrayPhotograph, photograph
 from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_lattice
 
 
-def error_of(reading: object, made: TrayPhotograph) -> np.ndarray:
-    return np.linalg.norm(reading.lattice.centers() - made.centers, axis=-1)  # type: ignore[attr-defined]
+def error_of(reading: Reading, made: TrayPhotograph) -> np.ndarray:
+    found: np.ndarray = np.linalg.norm(reading.lattice.centers() - made.centers, axis=-1)
+    return found
 
 
 @pytest.mark.parametrize(("day", "tray"), [(4, 0), (5, 1), (7, 2)])

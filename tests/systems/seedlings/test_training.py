@@ -95,7 +95,7 @@ def test_weights_of_eq_3_4_and_what_the_sum_is_divided_by() -> None:
     logits, label = torch.zeros(4, 2), torch.tensor([0, 1, 1, 1])
     losses = {}
     for divisor in ("count", "weights"):
-        objective = GradingObjective(GradingLossConfig(weighted=True, divisor=divisor), data)  # type: ignore[arg-type]
+        objective = GradingObjective(GradingLossConfig(weighted=True, divisor=divisor), data)
         losses[divisor] = float(objective.grade_loss(logits, label))
     ratio = data.natural.min() / data.natural.max()
     assert losses["weights"] == pytest.approx(np.log(2))
@@ -195,6 +195,7 @@ def test_the_bootstrap_sees_a_difference_and_no_difference() -> None:
     poor = np.clip(0.45 + 0.1 * label + 0.2 * rng.standard_normal(1000), 0, 1)
     first, second = (Measured(label, tray, one, one) for one in (good, poor))
     found = paired_bootstrap(first, second, "auc")
+    assert found.value == pytest.approx(first.auc - second.auc)  # of scikit-learn
     assert 0 < found.low < found.value < found.high
     same = paired_bootstrap(first, first, "auc")
     assert (same.value, same.low, same.high) == (0, 0, 0)

@@ -18,6 +18,7 @@ from latens.systems.seedlings.chapter_figures import (
     figure_a1,
 )
 from latens.systems.seedlings.chapter_tables import table31, table33, table34, table35, table36
+from latens.systems.seedlings.experiments import attention, days, optimizers, species
 from latens.systems.seedlings.trials import SCALES
 
 ARTIFACTS: Mapping[str, Artifact[Any, Any]] = MappingProxyType(
@@ -37,6 +38,10 @@ ARTIFACTS: Mapping[str, Artifact[Any, Any]] = MappingProxyType(
             "figure3.7": figure37,
             "figure3.8": figure38,
             "figureA.1": figure_a1,
+            "days": days,
+            "optimizers": optimizers,
+            "attention": attention,
+            "species": species,
         }.items()
     }
 )

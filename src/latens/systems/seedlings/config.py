@@ -46,6 +46,8 @@ class CropsConfig:
     split: Literal["tray", "plant", "leaky"] = "tray"  # what stays together; `leaky` draws anew each day, as 003 does
     train_share: Share = 0.6  # of trays or plants
     validation_share: Share = 0.2  # of trays or plants
+    split_seed: Natural = 0  # of the order that is cut into parts
+    fold: Natural = 0  # the order starts so many test parts later: folds 0 to 4 test every plant once
     oversample: bool = True  # copy random crops of the smaller class until both are equal
     augment: bool = True  # rotations, flips and affine maps
     rotation: Literal["quarter", "any"] = "quarter"  # "90 degrees random rotations": quarter turns, or any angle up to 90

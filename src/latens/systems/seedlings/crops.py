@@ -95,7 +95,7 @@ def load_pack(path: Path) -> Crops:
 
 
 def split(
-    crops: Crops, by: Literal["tray", "plant", "leaky"], train: float, validation: float, seed: int = 0
+    crops: Crops, by: Literal["tray", "plant", "leaky"], train: float, validation: float, seed: int = 0, fold: int = 0
 ) -> dict[Part, np.ndarray]:
     """Indices of the three parts.
 
@@ -114,6 +114,7 @@ def split(
     for day in np.unique(crops.day) if by == "leaky" else [None]:
         of_day = np.arange(crops.size) if day is None else np.flatnonzero(crops.day == day)
         names = sorted(set(keys[of_day]), key=lambda name: place_of(f"seedlings {seed} {name}"))
+        names = np.roll(names, round(fold * (1 - train - validation) * len(names))).tolist()
         cuts = (round(train * len(names)), round((train + validation) * len(names)))
         groups = (names[: cuts[0]], names[cuts[0] : cuts[1]], names[cuts[1] :])
         for part, group in zip(PARTS, groups, strict=True):

@@ -137,7 +137,9 @@ def read_trays(folder: Path, tables: Sequence[Path], size: int, config: CropsCon
         cells = [(shot.tray, index // config.cols + 1, index % config.cols + 1) for index in range(config.rows * config.cols)]
         label = np.array([int(grades[cell] in SUCCESSES) if cell in grades else UNKNOWN for cell in cells])
         parts.append(
-            _tray(reading.crops, label, np.full(len(cells), UNKNOWN), shot.day, shot.tray, reading.areas, reading.lattice.pitch)
+            tray_crops(
+                reading.crops, label, np.full(len(cells), UNKNOWN), shot.day, shot.tray, reading.areas, reading.lattice.pitch
+            )
         )
     if not parts:
         hint = "photographs are named TRAY_dayN.png, with TRAY as in grades.csv"
@@ -146,7 +148,7 @@ def read_trays(folder: Path, tables: Sequence[Path], size: int, config: CropsCon
     return found.take(found.label != UNKNOWN)
 
 
-def _tray(
+def tray_crops(
     pixels: np.ndarray, label: np.ndarray, seen: np.ndarray, day: float | None, tray: str, areas: np.ndarray, pitch: float
 ) -> Crops:
     count = len(label)
@@ -186,7 +188,7 @@ def _crops_of(made: TrayPhotograph, tray: int, day: int, size: int, config: Crop
     if config.method == "truth":
         pixels, pitch = true_crops(made, config.simulated_seed, tray, size)
         leaves = np.bincount(made.owner[made.owner >= 0], minlength=len(label)).astype(float)
-        return [_tray(pixels, label, seen, day, name, leaves, pitch)]
+        return [tray_crops(pixels, label, seen, day, name, leaves, pitch)]
     from latens.systems.seedlings.reading import read_tray
 
     try:
@@ -194,7 +196,7 @@ def _crops_of(made: TrayPhotograph, tray: int, day: int, size: int, config: Crop
     except LatensError as error:
         logger.warning("left out: %s on day %d: %s", name, day, error.what)
         return []
-    return [_tray(reading.crops, label, seen, day, name, reading.areas, reading.lattice.pitch)]
+    return [tray_crops(reading.crops, label, seen, day, name, reading.areas, reading.lattice.pitch)]
 
 
 def true_crops(made: TrayPhotograph, seed: int, tray: int, size: int) -> tuple[np.ndarray, float]:
@@ -221,7 +223,7 @@ class CropBatches:
 
     def __init__(self, crops: Crops, config: CropsConfig, seed: int) -> None:
         self.config, self.seed = config, seed
-        self.parts = split(crops, config.split, config.train_share, config.validation_share, config.simulated_seed)
+        self.parts = split(crops, config.split, config.train_share, config.validation_share, config.split_seed, config.fold)
         known = crops.label != UNKNOWN
         self.parts = {part: indices[known[indices]] for part, indices in self.parts.items()}
         empty = [part for part, indices in self.parts.items() if not len(indices)]
@@ -255,7 +257,7 @@ class CropBatches:
         order = self.epoch(step // per_epoch)
         start = step % per_epoch * self.config.batch
         chosen = np.take(order, np.arange(start, start + self.config.batch), mode="wrap")
-        made = self._tensors(chosen)
+        made = self.tensors(chosen)
         if self.config.augment:
             made["crops"] = augment(made["crops"], self.config, generator(self.seed, step, rank))
         return made
@@ -266,9 +268,9 @@ class CropBatches:
     def batches(self, part: Part) -> list[dict[str, Tensor]]:
         """All crops of a part, in order."""
         indices = self.parts[part]
-        return [self._tensors(chunk) for chunk in np.split(indices, range(512, len(indices), 512))]
+        return [self.tensors(chunk) for chunk in np.split(indices, range(512, len(indices), 512))]
 
-    def _tensors(self, chosen: np.ndarray) -> dict[str, Tensor]:
+    def tensors(self, chosen: np.ndarray) -> dict[str, Tensor]:
         fields = {
             name: torch.from_numpy(getattr(self.crops, name)[chosen].astype(np.int64)) for name in ("label", "seen", "day")
         }

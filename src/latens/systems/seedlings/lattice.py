@@ -144,7 +144,7 @@ def _quantiles(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """The weighted 97 % and 3 % points."""
     order = np.argsort(values)
     total = np.cumsum(weights[order]) / weights.sum()
-    high, low = (float(values[order][min(np.searchsorted(total, q), len(values) - 1)]) for q in (0.97, 0.03))
+    high, low = (float(values[order][min(int(np.searchsorted(total, q)), len(values) - 1)]) for q in (0.97, 0.03))
     return high, low
 
 

@@ -96,7 +96,7 @@ class GradingObjective:
         """Mean, inverse covariance and limit of the statistics of the training crops."""
         indices = self.data.parts["train"]
         indices = indices[:: max(1, len(indices) // 4000)]
-        found = statistics(self.data._tensors(indices)["crops"]).double()
+        found = statistics(self.data.tensors(indices)["crops"]).double()
         mean = found.mean(dim=0)
         covariance = torch.cov(found.T) + 1e-5 * torch.eye(found.shape[1], dtype=torch.double)
         inverse = torch.linalg.inv(covariance)
