@@ -137,10 +137,6 @@ def _result(
         try:
             made = indices(counts)
             notes += made.undefined
-            if made.left_censored > 0.5:
-                notes.append(
-                    f"{made.left_censored:.0%} of the seen seeds were there at the first count: times are left-censored"
-                )
         except ValueError as error:
             notes.append(f"indices are not defined: {error}")
     usable, interval, spread, said = _usable(grader, {tray: found[tray] for tray in cells}, cells, sown)
@@ -177,7 +173,7 @@ def _counts(
     if left:
         notes.append(f"day {', '.join(map(str, left))} is missing for some trays and left out of the curve")
     if not days:
-        return None, [*notes, "no day with a photograph of every tray: no curve"]
+        return None, [*notes, "no day with a photograph of every tray: no curve"] if found else notes
     totals = []
     for day in days:
         seen = 0

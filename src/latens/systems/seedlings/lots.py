@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 
 class Indices(NamedTuple):
-    """Indices of one lot; None where the counts do not define one, and `undefined` says why."""
+    """Indices of one lot; None where the counts do not define one; `undefined` says why for the main ones."""
 
     percentage: float  # of the seeds sown
     interval: Interval  # of the percentage (Wilson 1927)
@@ -78,17 +78,15 @@ def indices(counts: Counts) -> Indices:
     squares = float(new @ (days - mean) ** 2) if mean is not None else 0.0
     variance = squares / (total - 1) if total > 1 else None
     if mean is not None and total > 1 and squares == 0:
-        missing.append("all seeds were first seen on one day: uniformity is not defined")
+        missing.append("all seeds were first seen on one day: no uniformity")
     farooq, coolbear, of_sown = (median_time(counts, q) for q in (total / 2, (total + 1) / 2, sown / 2))
-    if total and of_sown is None:
-        missing.append(
-            "less than half of the seeds sown were seen, or half were there at the first count: T50 of the sown is not defined"
-        )
     if total and farooq is None:
-        missing.append("half of the seeds were there at the first count: T50 by count days is not defined")
+        missing.append(
+            f"{new[0] / total:.0%} of the seen seeds were there at the first count (left-censored): no T50 by count days"
+        )
+    elif total and of_sown is None and 2 * total < sown:
+        missing.append("fewer than half of the seeds sown were seen: no T50 of the sown")
     censored = censored_times(counts)
-    if total and censored is None:
-        missing.append("the counts do not determine the interval-censored estimate")
     peak = float((100 * counts.cumulative / (sown * days)).max()) if total and days[0] > 0 else None
     daily = float(100 * total / (sown * days[-1])) if days[-1] > 0 else None
     return Indices(

@@ -175,7 +175,7 @@ class SeedlingGrader:
         opinion = self.judge(reading.crops, shot.day)
         area = reading.areas * (64 / reading.lattice.pitch) ** 2
         p_seen = opinion.seen
-        if p_seen is None:  # the model has no such output: leaves larger than the threshold
+        if p_seen is None or is_strange(opinion):  # leaves larger than the threshold
             p_seen = area / (area + max(self.area_threshold, 1e-6))
         warnings = self._warnings(reading, shot, opinion)
         return GradedTray(
@@ -189,10 +189,16 @@ class SeedlingGrader:
         elif self.network.days and not min(self.network.days) <= shot.day <= max(self.network.days):
             low, high = min(self.network.days), max(self.network.days)
             found.append(f"day {shot.day} is outside the days {low} to {high} that the model knows; grades are a guess")
-        strange = float((opinion.strange > 1).mean())
-        if strange > STRANGE_SHARE:
-            found.append(f"{strange:.0%} of the crops are unlike those that the model was trained on; do not trust its grades")
+        if is_strange(opinion):
+            share = float((opinion.strange > 1).mean())
+            text = f"{share:.0%} of the crops are unlike those that the model was trained on: do not trust its grades"
+            found.append(f"{text}; emergence is judged by leaf area")
         return tuple(found)
+
+
+def is_strange(opinion: Opinion) -> bool:
+    """Whether too many crops of a photograph are unlike the training crops."""
+    return float((opinion.strange > 1).mean()) > STRANGE_SHARE
 
 
 def reference_for(shot: Shot, graded: Sequence[GradedTray]) -> Lattice | None:
