@@ -75,7 +75,8 @@ def test_only_the_prefix_reaches_for_the_hub(tmp_path: Path, monkeypatch: pytest
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert hub.locate("owner/name") == Path("owner/name")
+    with pytest.raises(ModelMissing, match="no such folder"):
+        hub.locate("owner/name")
     assert hub.locate(tmp_path) == tmp_path
     assert asked == []
     assert hub.locate("hub:owner/name") == hub.locate("hub:owner/name@v2") == tmp_path

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from latens import legacy
-from latens.catalogue import MODELS, ModelEntry
+from latens.catalogue import MODELS, ModelEntry, recipe_of
 from latens.hub import load_model
 from latens.legacy import dropped, renamed, upgrade_model, upgrade_run
+from latens.settings import to_dict
 
 
 def changed(plain: dict[str, Any], *changes: Any) -> dict[str, Any]:
@@ -50,3 +51,11 @@ def test_one_class_of_optimizer_settings_became_three() -> None:
 def test_upgrading_twice_changes_nothing(entry: ModelEntry) -> None:
     once = load_model(entry.folder).config
     assert upgrade_model(once) == once
+
+
+@pytest.mark.parametrize(("share", "shrink"), [(0.5, 2.0), (0.0, 1.0), (0.7, None)])
+def test_shrinking_has_one_setting(share: float, shrink: float | None) -> None:
+    saved = {**to_dict(recipe_of("image_codec", "cpu")), "system": "image_codec"}
+    saved["data"] |= {"shrink": 2.0, "shrink_share": share}
+    upgraded = upgrade_run(saved)["data"]
+    assert (upgraded.get("shrink_share"), upgraded["shrink"]) == ((None, shrink) if shrink else (share, 2.0))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import pytest
 from pydantic import Field
 
+from latens.catalogue import recipe_of
 from latens.settings import (
     Count,
     Positive,
@@ -170,3 +171,38 @@ def test_meanings_come_from_comments() -> None:
     assert lines["gear.speed"].type == "float > 0"
     assert lines["road"].type == "paved | gravel"
     assert lines["gear.gears"].value == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("system", "recipe", "changes", "idle"),
+    [
+        ("image_codec", "tiny", {"model.lambdas": "0.01", "objective.balance": "1"}, "objective.balance"),
+        ("amodal", "tiny", {"model.head.mask": "fcn", "model.head.refine": "false"}, "model.head.refine"),
+        ("amodal", "tiny", {"model.head.mask": "fcn", "model.code.codewords": "8"}, "model.code.codewords"),
+        ("amodal", "tiny", {"model.head.refine": "false", "objective.refinement": "2"}, "objective.refinement"),
+        ("amodal", "tiny", {"model.head.occlusion": "false", "objective.occlusion": "1"}, "objective.occlusion"),
+        ("amodal", "tiny", {"objective.code_from": "x", "objective.code_steps": "1"}, "objective.code_steps"),
+        ("amodal", "paper", {"model.backbone.width": "8"}, "model.backbone.width"),
+        ("haze", "cpu_unit", {"objective.prior.bandwidth": "2"}, "objective.prior.bandwidth"),
+        ("haze", "cpu_cyclegan", {"objective.prior.weight": "2"}, "objective.prior.weight"),
+        ("haze", "cpu", {"data.disjoint": "true"}, "data.disjoint"),
+        ("parts", "tiny", {"data.validation_share": "0", "data.validation_limit": "3"}, "data.validation_limit"),
+    ],
+)
+def test_a_change_without_effect_is_refused(system: str, recipe: str, changes: dict[str, str], idle: str) -> None:
+    with pytest.raises(SettingsError, match="this setting has no effect") as caught:
+        override(recipe_of(system, recipe), changes)
+    assert f"--set {idle}:" in str(caught.value)
+    del changes[idle]
+    assert override(recipe_of(system, recipe), changes)
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "value"),
+    [(float, ".001", 0.001), (float, "5.", 5.0), (int, "1e3", 1000), (int, "1_000", 1000), (float, "1e-3", 0.001)],
+)
+def test_numbers_as_people_write_them(hint: type, text: str, value: float) -> None:
+    from latens.settings import parse_text
+
+    assert parse_text(hint, text) == value
+    assert parse_text(float, "inf") == "inf"  # for the validator to refuse

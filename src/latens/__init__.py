@@ -1,4 +1,4 @@
-"""Vision models with learned latent codes, for your own pictures.
+"""Vision models with learned latent codes, for your own images.
 
 >>> import latens
 >>> codec = latens.load("image_codec")            # or the folder of a model you trained

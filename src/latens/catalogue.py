@@ -20,10 +20,16 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "amodal": "latens.systems.amodal",
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
+        "video_codec": "latens.systems.video_codec",
         "seedlings": "latens.systems.seedlings",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
+
+VERBS: Mapping[str, str] = MappingProxyType(
+    {"image_codec": "compress", "amodal": "segment", "haze": "dehaze", "parts": "parts"}
+)
+"""The verb that applies a model of a system."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,16 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
             metrics=MappingProxyType({"parts in use of 32": 31.0}),
         ),
+        "video_codec": ModelEntry(
+            name="video_codec",
+            system="video_codec",
+            folder=WEIGHTS / "video_codec",
+            sha256="c6762d40211be8159988c57f6a1141d5cccfd888a69be00204655af78315954b",
+            size=9_589_388,
+            licence="Apache-2.0",
+            trained_on="9 DAVIS clips, 500 photographs in motion; 1,500 steps only; see the model card",
+            metrics=MappingProxyType({"training steps": 1500.0}),
+        ),
         "haze_mmd": ModelEntry(
             name="haze_mmd",
             system="haze",
@@ -140,6 +156,12 @@ def folder_of(name_or_path: str | Path) -> Path:
     if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
         hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
         raise ModelMissing("no model of this system is bundled", where=name, hint=hint)
+    if name not in MODELS and not Path(name).exists():
+        known = f"known names: {', '.join(MODELS)}"
+        hint = did_you_mean(name, MODELS, "")
+        raise ModelMissing(
+            "no model of this name and no such folder", where=name, hint=f"{hint} {known} (`latens models`)".strip()
+        )
     return MODELS[name].folder if name in MODELS else Path(name_or_path)
 
 
@@ -157,10 +179,10 @@ def recipes(system: str) -> Mapping[str, Callable[[], Any]]:
     return found
 
 
-def recipe_of(system: str, recipe: str) -> Any:
-    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name."""
+def recipe_of(system: str, recipe: str, *, where: str = "--recipe") -> Any:
+    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name, found at `where`."""
     known = recipes(system)
     if recipe not in known:
         hint = did_you_mean(recipe, known, f"known: {', '.join(known)}")
-        raise UsageError(f"{system} has no recipe '{recipe}'", where="--recipe", hint=hint)
+        raise UsageError(f"{system} has no recipe '{recipe}'", where=where, hint=hint)
     return known[recipe]()

@@ -1,4 +1,4 @@
-"""Large weights of layers in eight bits: int8 numbers, and one float32 scale for every row, the first dimension.
+"""Eight-bit storage of large weights: int8 numbers, and a float32 scale for every row (the first dimension).
 
 A model folder may hold `NAME#int8` (the shape of NAME) and `NAME#scale` (its rows) in place of NAME. The tensor is their
 product, one float32 multiplication a number, so it is the same on every machine.
@@ -14,7 +14,7 @@ from torch import Tensor
 from latens.shapes import Float, Int8
 
 NUMBERS, SCALE = "#int8", "#scale"
-LEAST = 4096  # numbers in a tensor that is worth it
+LEAST = 4096  # smallest number of elements of a tensor that is stored in eight bits
 LARGEST = 127
 CLIPS = [1 - k / 50 for k in range(26)]  # share of the largest number of a row at which the row is cut: 1, 0.98, ... 0.5
 

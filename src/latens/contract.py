@@ -1,7 +1,7 @@
-"""What a system offers to everything above it: one frozen record of functions, `SYSTEM` in its module `system`.
+"""The interface of a system: a frozen record of functions, the constant `SYSTEM` of its module `system`.
 
-A record instead of a class to derive from: its members are plain functions that a reader jumps to, and a missing one fails at
-import and in the type checker by its name. Members without a default must be there; the others may be left out.
+The members of the record are plain functions. A missing one raises an error at import and in the type checker; members with a
+default are optional.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Loaded(Protocol):
-    """What every loaded model tells of itself."""
+    """Attributes of every loaded model: its name, weights, device and precision."""
 
     @property
     def name(self) -> str: ...
@@ -58,21 +58,21 @@ class Load(Protocol[L_co]):
 
 @dataclass(frozen=True)
 class Example:
-    """A small data set that a system wrote for tests and demonstrations."""
+    """A small data set that a system writes for tests."""
 
     kind: Literal["image", "clip", "table"]  # of its inputs
     sources: Sequence[Source]  # to train on
-    inputs: Sequence[Path]  # to apply a model to
-    test_sources: Sequence[Source] = ()  # to evaluate and reproduce on; empty: what comes with latens
-    bare: Sequence[Source] | None = None  # to train on where few packages are installed; None: `sources`
-    light: Mapping[str, str] = field(default_factory=dict)  # settings with which any recipe is built on it in seconds
+    inputs: Sequence[Path]  # inputs for `apply`
+    test_sources: Sequence[Source] = ()  # data for evaluation and artifacts; empty: the bundled data
+    bare: Sequence[Source] | None = None  # training data that needs few packages; None: `sources`
+    light: Mapping[str, str] = field(default_factory=dict)  # settings with which every recipe is built in seconds
 
 
 @dataclass(frozen=True)
 class Evaluation(Generic[L, O]):
-    """How a model is measured. `options` are the defaults, which `--set` changes; `quick` those of a run of seconds.
+    """Evaluation of a model. `options` are the defaults, which `--set` changes; `quick` are the options of a short run.
 
-    `run` takes the model, the data (none: what comes with latens), the options, and a folder for journals and images or None.
+    `run` takes the model, the data (none: the bundled data), the options, and a folder for journals and images or None.
     """
 
     options: O
@@ -82,14 +82,14 @@ class Evaluation(Generic[L, O]):
 
 @dataclass(frozen=True)
 class Artifact(Generic[L, S]):
-    """A table or figure of a paper: how it is made in a laboratory, and its scales by recipe name."""
+    """A table or figure of a paper: the function that makes it, and its scales by recipe name."""
 
     make: Callable[[Lab[L, S]], Report]
     scales: Mapping[str, S]
 
 
 def no_cases(loaded: Any) -> Sequence[Case]:
-    """For systems that time nothing."""
+    """No cases, the default of `System.cases`."""
     return ()
 
 

@@ -11,7 +11,6 @@ LatensError
  |       |- UnsupportedFeature  3   a part that must be understood is not known here
  |       |- Truncated           3   the file ends early
  |       `- Corrupt             3   a checksum or an entropy coder says the bytes are damaged
- |- PartialResult           4   something was produced, but not all of it
  |- LimitExceeded           5   a size, memory or work limit was met before anything was allocated
  |   `- StorageFull         5   the disk (or quota) is full; nothing half-written is left behind
  |- ModelError              6   a model cannot be used
@@ -125,10 +124,6 @@ class Corrupt(StreamError):
         self.offset = offset
 
 
-class PartialResult(LatensError):
-    exit_status = 4
-
-
 class LimitExceeded(LatensError):
     exit_status = 5
 
@@ -167,6 +162,11 @@ class TrainingError(LatensError):
 
 class Diverged(TrainingError):
     pass
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 image, 2 images."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from latens.catalogue import folder_of
+from latens.catalogue import VERBS, folder_of
 from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
@@ -80,14 +80,33 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
     """
     found = load_model(folder)
     if found.config["system"] != system:
-        what = f"this is a model of {found.config['system']}, not of {system}"
-        raise ModelError(what, where=str(folder), hint=f"train one with `latens train {system}`")
+        other = found.config["system"]
+        hint = f"it is for `latens {VERBS[other]}`; " if other in VERBS else ""
+        what = f"this is a model of {other}, not of {system}"
+        raise ModelError(what, where=str(folder), hint=f"{hint}train one of {system} with `latens train {system}`")
     try:
         network = build(decode(kind, found.config["model"], where=CONFIG, path="model"))
-        network.load_state_dict(found.weights)
+        load_weights(network, found.weights)
     except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
         raise unusable(folder, error) from None
     return found, network
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not.
+
+    A network with a method `complete` fills in what weights of simpler models lack.
+    """
+    complete = getattr(network, "complete", None)
+    weights = weights if complete is None else complete(weights)
+    own = network.state_dict()
+    shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
+    wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
+    wrong += [f"{name} is missing" for name in own if name not in weights]
+    wrong += [f"{name} is not known" for name in weights if name not in own]
+    if wrong:
+        raise ValueError("; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
+    network.load_state_dict(weights)
 
 
 def unusable(folder: Path, error: Exception) -> ModelError:
@@ -100,11 +119,13 @@ def compact_model(source: Path, target: Path) -> None:
     """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
 
     The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
+    Parts that its configuration lists as `training_only` (name prefixes) are left out; such a model cannot be trained further.
     Raises ModelMissing or ModelError.
     """
     found = load_model(source)
     try:  # files give tensors in any order; sorted, the same model makes the same files
-        weights = compact(dict(sorted(found.weights.items())))
+        left_out = tuple(found.config.get("training_only", ()))
+        weights = compact({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
     save_model(target, found.config, weights, dict(sorted(found.coding.items())))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ class Plan(NamedTuple):
 
     config: Any  # the training configuration
     data: tuple[str, ...]
+    init: str | None = None  # folder of the model whose weights the run starts from
 
 
 def plan_training(
@@ -42,32 +44,46 @@ def plan_training(
 ) -> Plan:
     """Settings and data of a run: those of a recipe, or with `resume` those of the run in `out`, with `settings` changed.
 
-    Raises UsageError for unknown names and values, and for a run of another system or recipe.
+    Raises UsageError for unknown names and values, and for a folder without a run or with one of another system, recipe or
+    data.
     """
     from latens.settings import override
 
     package_of(system)  # an unknown name ends here
     earlier = earlier_run(out, system, recipe) if resume else None
     config = recipe_of(system, recipe or DEFAULT_RECIPE) if earlier is None else earlier.config
-    words = tuple(map(str, data)) or (earlier.data if earlier else ())
-    return Plan(override(config, settings), words)
+    changed = override(config, settings)
+    if earlier is None:
+        return Plan(changed, tuple(map(str, data)))
+    if data and _places(data) != _places(earlier.data):
+        hint = f"leave --data out, or start a new run with -o; for data that have moved, change {out / 'environment.json'}"
+        raise UsageError(f"this run trains on {' '.join(earlier.data) or 'no --data'}", where=str(out), hint=hint)
+    return Plan(changed, earlier.data, earlier.init)
 
 
-def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan | None:
-    """Settings and data of the run in this folder; None for a new folder.
+def _places(data: Sequence[str | Path]) -> list[tuple[str, str]]:
+    """What words of `--data` name, however their paths are written."""
+    from latens.data.source import parse_sources
 
-    Raises UsageError for a run of another system or recipe, and for settings that cannot be read.
+    return [(source.kind, os.path.realpath(source.place)) for source in parse_sources(data)]
+
+
+def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan:
+    """Settings and data of the run in this folder.
+
+    Raises UsageError where there is none, for a run of another system or recipe, and for settings that cannot be read.
     """
     from latens.legacy import upgrade_run
     from latens.settings import decode_like
 
     if not (folder / "config.json").is_file():
-        return None
+        what = "there is no run to continue" if folder.is_dir() else "no such folder, so there is no run to continue"
+        raise UsageError(what, where=str(folder), hint="name the folder of the run with -o, or leave --resume out")
     try:
         plain = upgrade_run(json.loads((folder / "config.json").read_text()))
         environment = json.loads((folder / "environment.json").read_text())
         was, started_with = str(plain["system"]), str(plain["recipe"])
-        data = tuple(map(str, environment["data"]))
+        data, init = tuple(map(str, environment["data"])), environment.get("init")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"its settings cannot be read ({error})", where=str(folder), hint="start a new run") from error
     if was != system:
@@ -75,7 +91,8 @@ def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan | None:
     if recipe is not None and recipe != started_with:
         hint = "leave --recipe out, or start a new run with -o"
         raise UsageError(f"this run was started with the recipe {started_with}", where=str(folder), hint=hint)
-    return Plan(decode_like(recipe_of(system, started_with), plain, where=str(folder / "config.json")), data)
+    where = str(folder / "config.json")
+    return Plan(decode_like(recipe_of(system, started_with, where=where), plain, where=where), data, init and str(init))
 
 
 def train(
@@ -95,10 +112,14 @@ def train(
 
     `recipe` is a name of `latens recipes` (default "cpu"), `data` are folders or KIND:PATH, `settings` dotted names and text
     as for `--set`, `init` a model whose weights a new run starts from, `max_time` seconds. With `resume` the run in `out` is
-    continued with its own recipe, settings and data. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
+    continued with its own recipe, settings and data; data that are given must be the same. Raises UsageError, OutputExists,
+    ModelError, InputError or Diverged.
     """
     folder = Path(out) if out is not None else Path("runs") / system
     plan = plan_training(system, folder, recipe=recipe, data=data, settings=settings, resume=resume)
+    if resume and init is not None:
+        what = "weights to start from have no effect on a run that is continued"
+        raise UsageError(what, where=f"--init {init}", hint="leave --init out, or start a new run with -o")
 
     from latens.contract import open_system
     from latens.data.source import parse_sources
@@ -115,7 +136,7 @@ def train(
         folder,
         max_time=max_time,
         resume=resume,
-        init=None if init is None else locate(init),
+        init=Path(plan.init) if plan.init else None if init is None else locate(init),
         device=str(chosen),
     )
 
@@ -127,24 +148,33 @@ def evaluate(
     data: Sequence[str | Path] = (),
     out: str | Path | None = None,
     settings: Mapping[str, str] = NO_CHANGES,
+    force: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> Report:
     """Measures a model on `data` (default: what comes with latens) and compares it with its baselines.
 
     The report is saved into `out`, where a stopped evaluation continues; None keeps nothing. `settings` change the options.
+    Raises OutputExists where `out` holds the report of another model, other data or options and `force` is not set.
     """
     from latens.contract import open_system
+    from latens.data.folders import check_request, check_writable, note_request
     from latens.data.source import parse_sources
-    from latens.settings import override
+    from latens.settings import override, to_dict
 
     opened = open_system(system)
     options = override(opened.evaluation.options, settings)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_writable(folder)
     loaded = opened.load(model or system, device=device, threads=threads)
     announce(loaded)
-    folder = None if out is None else Path(out)
+    request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
+    if folder is not None:
+        check_request(folder, "evaluation", request, force=force)
     report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
     if folder is not None:
+        note_request(folder, "evaluation", request)
         report.save(folder)
     return report
 
@@ -157,23 +187,41 @@ def reproduce(
     data: Sequence[str | Path] = (),
     out: str | Path | None = None,
     settings: Mapping[str, str] = NO_CHANGES,
+    force: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> Iterator[Report]:
     """Yields tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
 
     `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues.
-    `settings` change the scale.
+    `settings` change the scale. Raises OutputExists where `out` holds the report of another request and `force` is not set.
     """
     from latens.contract import open_system
+    from latens.data.folders import check_request, check_writable, note_request
+    from latens.settings import override, to_dict
 
     system, _, name = what.partition("/")
     opened = open_system(system)
     folder = Path(out) if out is not None else Path(f"reproduce-{system}")
-    for each in [name] if name else list(opened.artifacts):
-        artifact = _artifact_of(opened, each)
-        lab = _lab_of(opened, artifact, recipe, settings, model, data, folder, device, threads)
-        report = artifact.make(lab)
+    check_writable(folder)
+    wanted = {each: _artifact_of(opened, each) for each in ([name] if name else opened.artifacts)}
+    scales: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
+    for each, artifact in wanted.items():
+        if recipe not in artifact.scales:
+            raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(artifact.scales)}")
+        scales[each] = override(artifact.scales[recipe], settings)
+        requests[each] = {
+            "system": system,
+            "model": str(model or system),
+            "data": _places(data),
+            "scale": to_dict(scales[each]),
+        }
+        check_request(folder, each, requests[each], force=force)
+    open_model = _opener(opened, model, device, threads)
+    for each, artifact in wanted.items():
+        report = artifact.make(_lab_of(opened, open_model, recipe, scales[each], data, folder, device, threads))
+        note_request(folder, each, requests[each])
         report.save(folder)
         yield report
 
@@ -192,12 +240,30 @@ def _artifact_of(system: AnySystem, name: str) -> Artifact[Any, Any]:
     raise UsageError(f"{system.name} has no '{name}'", hint=hint)
 
 
+def _opener(system: AnySystem, model: str | Path | None, device: str, threads: int | None) -> Callable[[Path | None], Loaded]:
+    """Loads a model folder; without one the user's model, once for all tables and figures."""
+    from functools import cache
+
+    @cache
+    def users_model() -> Loaded:
+        loaded: Loaded = system.load(model or system.name, device=device, threads=threads)
+        announce(loaded)
+        return loaded
+
+    def open_model(place: Path | None) -> Loaded:
+        if place is None:
+            return users_model()
+        trained: Loaded = system.load(place, device=device, threads=threads)
+        return trained
+
+    return open_model
+
+
 def _lab_of(
     system: AnySystem,
-    artifact: Artifact[Any, Any],
+    open_model: Callable[[Path | None], Loaded],
     recipe: str,
-    settings: Mapping[str, str],
-    model: str | Path | None,
+    scale: Any,
     data: Sequence[str | Path],
     folder: Path,
     device: str,
@@ -206,24 +272,13 @@ def _lab_of(
     from latens.data.source import parse_sources
     from latens.experiments.lab import Lab
     from latens.inference.device import choose_device
-    from latens.settings import override
-
-    if recipe not in artifact.scales:
-        raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(artifact.scales)}")
-    chosen = choose_device(device, threads)
-
-    def open_model(place: Path | None) -> Loaded:
-        loaded: Loaded = system.load(place or model or system.name, device=device, threads=threads)
-        if place is None:
-            announce(loaded)
-        return loaded
 
     return Lab(
         build=system.build,
         open_model=open_model,
         sources=parse_sources(data),
-        scale=override(artifact.scales[recipe], settings),
+        scale=scale,
         recipe=recipe,
         folder=folder,
-        device=str(chosen),
+        device=str(choose_device(device, threads)),
     )

@@ -1,7 +1,7 @@
-"""Settings that earlier versions saved in model folders and run folders, in today's words.
+"""Conversion of settings that earlier versions saved in model folders and run folders.
 
-Three verbs: a setting was renamed, dropped, or its value renamed. They apply to saved files only, never to `--set` or Python.
-Names of tensors in weights are a file format and stay.
+Settings were renamed or dropped, or their values renamed. The conversion applies only to saved files, not to `--set` or Python.
+Tensor names are a file format and have not changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Plain = dict[str, Any]
 
 
 def upgrade_model(config: Mapping[str, Any]) -> Plain:
-    """config.json of a model folder with its settings in today's words."""
+    """config.json of a model folder with the current names of settings."""
     plain = copy.deepcopy(dict(config))
     for change in CHANGES.get(str(plain.get("system")), ()):
         change(plain)
@@ -23,7 +23,7 @@ def upgrade_model(config: Mapping[str, Any]) -> Plain:
 
 
 def upgrade_run(config: Mapping[str, Any]) -> Plain:
-    """config.json of a run folder with its settings in today's words."""
+    """config.json of a run folder with the current names of settings."""
     plain = upgrade_model(config)
     if isinstance(plain.get("optim"), dict):
         _upgrade_optimizer(plain["optim"])
@@ -129,10 +129,19 @@ def _parts_of_each_kind(plain: Plain) -> None:
     dropped("objective.prior", when=lambda plain: plain["model"].get("categorical") is True)(plain)
 
 
+def _one_setting_of_shrinking(plain: Plain) -> None:
+    """Half of the crops are reduced, or none with `shrink` 1; other shares were possible and are refused as unknown."""
+    data = plain.get("data")
+    if isinstance(data, dict) and data.get("shrink_share") in (0, 0.5):
+        if not data.pop("shrink_share"):
+            data["shrink"] = 1.0
+
+
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
         "amodal": (renamed("data.turns", "data.rotate"),),
         "haze": _HAZE,
+        "image_codec": (_one_setting_of_shrinking,),
         "parts": (
             renamed("objective.agreement", "objective.contrastive_weight"),
             renamed("objective.constancy", "objective.iic_weight"),

@@ -1,4 +1,4 @@
-"""Settings: frozen, validated data classes, and the one way that text and JSON become them.
+"""Settings: frozen, validated data classes, and their construction from text and JSON.
 
 A class decorated with `settings` is a strict pydantic data class: unknown names, values out of range, NaN and wrong types are
 refused wherever an instance is made, be it in Python, by `dataclasses.replace`, from JSON or from `--set key=value`. Choices
@@ -8,6 +8,7 @@ comment behind a field (or above it) is its meaning, which `latens train --show-
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -87,30 +88,22 @@ def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def decode_like(template: T, plain: Mapping[str, Any], *, where: str = "settings") -> T:
-    """As `decode`, for the class of `template`; groups whose type is a parameter have the class of the template's group.
+    """`decode` for the class of `template`; groups whose type is a parameter have the class of the template's group.
 
     Names that `plain` lacks take their default, not the template's value. Raises SettingsError.
     """
-    cls = type(template)
-    values: dict[str, Any] = {}
-    for name, value in plain.items():
-        hint = field_types(cls).get(name)
-        if hint is None:
-            raise _unknown(name, name, cls, where)
-        group = type(getattr(template, name)) if isinstance(hint, TypeVar) else hint if _classes(hint) else None
-        values[name] = _tupled(hint, value) if group is None else decode(group, value, where=where, path=name)
-    try:
-        return cls(**values)
-    except SettingsError as error:
-        error.where = (error.where or "").replace(cls.__name__, where, 1)
-        raise
+    cls: Any = type(template)
+    types = field_types(cls)
+    groups = {hint: type(getattr(template, name)) for name, hint in types.items() if isinstance(hint, TypeVar)}
+    kind = cls[tuple(groups[parameter] for parameter in cls.__parameters__)] if groups else cls
+    return cast(T, decode(kind, plain, where=where))
 
 
 def override(config: T, changes: Mapping[str, str], *, where: str = "--set") -> T:
     """A configuration with dotted names replaced by text, e.g. {"run.steps": "500"}; all changes apply at once.
 
     A changed `kind` selects another class of a union; the settings that both classes have are kept. Raises SettingsError for
-    an unknown name (naming the closest one) and for values that do not fit, alone or together.
+    an unknown name (naming the closest one), for values that do not fit, alone or together, and for a change without effect.
     """
     if not changes:
         return config
@@ -118,7 +111,28 @@ def override(config: T, changes: Mapping[str, str], *, where: str = "--set") -> 
     ordered = sorted(changes.items(), key=lambda item: not item[0].endswith(".kind"))  # first: it decides the names
     for path, text in ordered:
         _change(config, plain, path.split("."), text, path, where)
-    return decode_like(config, plain, where=where)
+    made = decode_like(config, plain, where=where)
+    for path, reason in without_effect(made).items():
+        idle = next((name for name in changes if f"{name}.".startswith(f"{path}.")), None)
+        if idle is not None:
+            raise SettingsError(f"this setting has no effect: {reason}", where=f"{where} {idle}", hint="leave it out")
+    return made
+
+
+def without_effect(config: Any, group: str = "") -> dict[str, str]:
+    """Dotted names of the settings and groups that have no effect beside the others, with the reason.
+
+    A settings class tells its own in a method `without_effect`; a name that begins with a dot counts from the outermost class.
+    """
+    found: dict[str, str] = {}
+    if hasattr(config, "without_effect"):
+        own: Mapping[str, str] = config.without_effect()
+        found |= {name[1:] if name.startswith(".") else f"{group}{name}": reason for name, reason in own.items()}
+    for name in field_types(type(config)):
+        value = getattr(config, name)
+        if is_settings(value):
+            found |= without_effect(value, f"{group}{name}.")
+    return found
 
 
 def _change(template: Any, plain: dict[str, Any], names: Sequence[str], text: str, path: str, where: str) -> None:
@@ -161,8 +175,8 @@ def _of_kind(classes: Sequence[type], plain: Mapping[str, Any], kind: str) -> di
 def parse_text(hint: Any, text: str) -> Any:
     """What `--set name=text` means for a field of this type: text stays text for strings, otherwise it is JSON.
 
-    A list may be written without brackets, "a,b"; a whole number as 1e3. What cannot be read is given as it is to the
-    validator, which refuses it.
+    A list may be written without brackets, "a,b"; a whole number as 1e3 or 1_000; a fraction as .5. What cannot be read is
+    given as it is to the validator, which refuses it.
     """
     options = options_of(hint)
     if type(None) in options and text.lower() in ("none", "null"):
@@ -172,7 +186,8 @@ def parse_text(hint: Any, text: str) -> Any:
     value = _json(text.lower() if bool in options else text)
     if any(typing.get_origin(option) is tuple for option in options):
         if not isinstance(value, list):
-            value = [_listed(hint, part.strip()) for part in text.split(",") if part.strip()]
+            parts = text.removeprefix("[").removesuffix("]").split(",")
+            value = [_listed(hint, part.strip()) for part in parts if part.strip()]
         return value
     if value is None:
         return text
@@ -193,7 +208,16 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse)
     except ValueError:
-        return None
+        return _number(text)
+
+
+def _number(text: str) -> int | float | None:
+    """A number that Python reads and JSON does not: .5, 5., +1, 1_000. None for anything else, and for what is not finite."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            return value if math.isfinite(value) else None
+    return None
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
@@ -211,13 +235,6 @@ def options_of(hint: Any) -> tuple[Any, ...]:
 def _classes(hint: Any) -> list[type]:
     """The settings classes among the alternatives of a type."""
     return [option for option in options_of(hint) if isinstance(option, type) and dataclasses.is_dataclass(option)]
-
-
-def _tupled(hint: Any, value: Any) -> Any:
-    """JSON has no tuples."""
-    if isinstance(value, list) and any(typing.get_origin(option) is tuple for option in options_of(hint)):
-        return tuple(tuple(part) if isinstance(part, list) else part for part in value)
-    return value
 
 
 def field_types(cls: type) -> Mapping[str, Any]:
@@ -293,12 +310,15 @@ def _plain(value: Any) -> Any:
 
 def _class_at(kind: Any, plain: Any, path: Sequence[str]) -> type:
     """The settings class that an error's place belongs to."""
-    classes = _classes(kind)
+    classes = _classes(typing.get_origin(kind) if dataclasses.is_dataclass(typing.get_origin(kind)) else kind)
     fitting = [cls for cls in classes if "kind" in plain and plain["kind"] in typing.get_args(field_types(cls).get("kind"))]
     cls = (fitting or classes)[0]
     if not path:
         return cls
-    return _class_at(field_types(cls)[path[0]], _plain(plain[path[0]]), path[1:])
+    inner = field_types(cls)[path[0]]
+    if isinstance(inner, TypeVar):  # of a generic class, whose arguments `kind` holds
+        inner = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(kind), strict=True))[inner]
+    return _class_at(inner, _plain(plain[path[0]]), path[1:])
 
 
 def _shown(value: Any) -> str:

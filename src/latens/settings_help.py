@@ -1,4 +1,4 @@
-"""What settings mean, for `latens train --show-config`: name, value, type and the comment of every field."""
+"""Descriptions of settings for `--show-config`: name, value, type and comment of every field."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _range_text(limit: Any) -> str:
 
 
 def meanings(cls: type) -> Mapping[str, str]:
-    """What every field means: the comment behind it, or the comment lines above it."""
+    """The meaning of every field: the comment after it, or the comment lines above it."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         found |= _comments(base) if dataclasses.is_dataclass(base) else {}

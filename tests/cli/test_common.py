@@ -89,7 +89,12 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
         job.output.write_text("b")
         return {"text": "done"}
 
-    assert run_files([job], work, Reporter(OutputOptions()), force=False, what="refining", parts=200).exit_status == 0
+    assert (
+        run_files(
+            [job], work, Reporter(OutputOptions()), force=False, what="refining", request={}, out=None, parts=200
+        ).exit_status
+        == 0
+    )
     shown = capsys.readouterr()
     assert "refining (loss 0.1234)" in shown.err
     assert "25%" in shown.err

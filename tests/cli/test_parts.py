@@ -120,10 +120,12 @@ def test_a_picture_that_broke_after_its_map_was_made_is_left_out(album: Path, mo
     assert main(command) == 3
     said = capsys.readouterr()
     assert "a.png: this is not a picture" in said.err
-    assert "in 1 pictures" in said.out
+    assert "in 1 picture;" in said.out
     assert json.loads((out / "parts.json").read_text())["images"] == ["trip/b.jpg"]
     (album / "trip" / "b.jpg").unlink()
-    assert main(command) == 3  # nothing is left to summarise
+    assert main(command) == 2  # other images: another summary
+    assert "images differ by" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 3  # nothing is left to summarise
 
 
 def test_maps_keep_the_ending_of_their_picture_only_where_two_share_a_stem(album: Path, model: Path, capsys: Capture) -> None:

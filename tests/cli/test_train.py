@@ -11,7 +11,7 @@ from PIL import Image
 from latens.catalogue import recipe_of
 from latens.cli.main import main
 from latens.errors import UsageError
-from latens.launch import earlier_run
+from latens.launch import earlier_run, plan_training
 from latens.settings import override, to_dict
 
 Capture = pytest.CaptureFixture[str]
@@ -26,7 +26,6 @@ def put_run(folder: Path, **changes: object) -> None:
 def test_an_earlier_run_is_read_back(tmp_path: Path) -> None:
     put_run(tmp_path)
     earlier = earlier_run(tmp_path, "image_codec", None)
-    assert earlier is not None
     assert earlier.config == override(recipe_of("image_codec", "tiny"), {"run.steps": "3"})
     assert earlier.data == ("photos", "hazy:fog")
     with pytest.raises(UsageError, match="trains image_codec, not parts"):
@@ -40,17 +39,45 @@ def test_runs_of_earlier_versions_are_read_back(tmp_path: Path) -> None:
     saved = {"lr": 5e-4, "beta1": 0.9, "muon_lr": 1.2e-3, "warmup": 200, "decay_share": 0.75, "clip": 1.0, "ema": 0.9995}
     put_run(tmp_path, recipe="desk", optim=saved)
     earlier = earlier_run(tmp_path, "image_codec", None)
-    assert earlier is not None
     assert earlier.config.recipe == "cpu"
     assert earlier.config.optim == recipe_of("image_codec", "cpu").optim
     put_run(tmp_path, optim={**saved, "muon_lr": 0.0, "beta1": 0.5})
     earlier = earlier_run(tmp_path, "image_codec", "tiny")
-    assert earlier is not None
     assert (earlier.config.optim.kind, earlier.config.optim.beta1) == ("adam", 0.5)
 
 
-def test_a_new_folder_has_no_earlier_run(tmp_path: Path) -> None:
-    assert earlier_run(tmp_path / "new", "image_codec", None) is None
+@pytest.mark.parametrize("made", [True, False])
+def test_there_must_be_a_run_to_continue(made: bool, tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    if made:
+        run.mkdir()
+    assert main(["train", "image_codec", "--recipe", "tiny", "--resume", "-o", str(run)]) == 2
+    shown = capsys.readouterr().err
+    assert "no run to continue" in shown
+    assert "-o" in shown
+    assert run.exists() == made
+    assert not made or not list(run.iterdir())
+
+
+def test_a_run_keeps_its_data_and_its_weights_to_start_from(tmp_path: Path, capsys: Capture) -> None:
+    put_run(tmp_path)
+    words = ["train", "image_codec", "--resume", "-o", str(tmp_path)]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main([*words, "--data", "others"]) == 2
+    assert "this run trains on photos hazy:fog" in capsys.readouterr().err
+    assert main([*words, "--init", "image_codec"]) == 2
+    assert "leave --init out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    plan = plan_training("image_codec", tmp_path, data=[Path("x/../photos"), "hazy:fog"], resume=True)
+    assert plan.data == ("photos", "hazy:fog")
+
+
+def test_an_unknown_recipe_of_a_run_is_that_of_its_file(tmp_path: Path, capsys: Capture) -> None:
+    put_run(tmp_path, recipe="tinny")
+    assert main(["train", "image_codec", "--resume", "-o", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert f"{tmp_path / 'config.json'}: image_codec has no recipe 'tinny'" in shown
+    assert "--recipe" not in shown
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"system": "image_codec"}'])

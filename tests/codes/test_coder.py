@@ -324,10 +324,7 @@ def test_invalid_tables_are_a_model_error(change: dict[str, np.ndarray], message
 def test_tables_survive_storage_copy_and_pickle(tables: SymbolTables) -> None:
     _ = tables.models
     for again in (SymbolTables(**tables.arrays()), copy.deepcopy(tables), pickle.loads(pickle.dumps(tables))):
-        assert again.hash() == tables.hash()
-    changed = tables.arrays()
-    changed["counts"][0] += 1
-    changed["counts"][1] -= 1
-    assert SymbolTables(**changed).hash() != tables.hash()
+        for name, integers in tables.arrays().items():
+            assert np.array_equal(again.arrays()[name], integers), name
     with pytest.raises(ValueError, match="read-only"):
         tables.counts[0] = 3

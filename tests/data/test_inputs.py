@@ -95,6 +95,19 @@ def test_equal_names_take_their_folders_along(tmp_path: Path) -> None:
     assert relatives(*named) == ["a/p/x.jpg", "b/p/x.jpg", "y.jpg"]
 
 
+def test_results_of_earlier_runs_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    album, out = tmp_path / "album", tmp_path / "album" / "out"
+    touch(album, "a.png", "out/a.png", "out/deep/b.png", "output.png")
+    assert [file.path for file in find_inputs([album], ENDINGS, out)] == [album / "a.png", album / "output.png"]
+    assert "left out 2 files" in caplog.text
+    assert len(find_inputs([album, out / "a.png"], ENDINGS, out)) == 3  # named
+    assert len(find_inputs([out], ENDINGS, out)) == 2  # results beside their inputs
+    (album / "a.png").unlink()
+    (album / "output.png").unlink()
+    with pytest.raises(UnreadableInput, match="earlier runs"):
+        find_inputs([album], ENDINGS, out)
+
+
 def test_links_in_circles_end(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)

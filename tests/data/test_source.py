@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from latens.data.source import Source, parse_source
+from latens.data.source import Source, one_source, parse_source
+from latens.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,10 @@ def test_a_path_that_exists_wins_over_a_colon(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "12:30").mkdir()
     assert parse_source("12:30") == Source("", "12:30")
     assert parse_source("12:31") == Source("12", "31")
+
+
+def test_several_data_sets_are_refused_where_one_is_needed() -> None:
+    assert one_source([]) is None
+    assert one_source([Source("", "a")]) == Source("", "a")
+    with pytest.raises(UsageError, match="one data set"):
+        one_source([Source("", "a"), Source("", "b")])

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from latens.data.folders import claim
 from latens.errors import StorageFull, UsageError
-from latens.experiments.journal import Journal, claim
+from latens.experiments.journal import Journal
 
 
 def test_records_come_back_in_order_and_from_another_process_too(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_claim_is_one_process_alone_and_ends_with_it(tmp_path: Path) -> None:
     with claim(tmp_path / "run", wait=False) as ours, claim(tmp_path / "run", wait=False) as other:
         assert ours
         assert not other
-    code = "import sys, time\nfrom pathlib import Path\nfrom latens.experiments.journal import claim\n"
+    code = "import sys, time\nfrom pathlib import Path\nfrom latens.data.folders import claim\n"
     code += "with claim(Path(sys.argv[1]), wait=True):\n    print('mine', flush=True)\n    time.sleep(100)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

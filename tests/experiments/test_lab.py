@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from latens.data.folders import claim
 from latens.data.source import Source
-from latens.errors import UsageError
-from latens.experiments.journal import claim
-from latens.experiments.lab import CLAIMS, JOURNAL, RUNS, WHAT, Claimed, Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import CLAIMS, JOURNAL, RUNS, WHAT, Claimed, Lab
 from latens.settings import Count, settings, to_dict
 from latens.training.config import Adam, RunConfig, TrainConfig
 
@@ -96,7 +96,7 @@ def test_claimed_tasks_come_last(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from latens.experiments.journal import claim
+from latens.data.folders import claim
 with claim(Path(sys.argv[1]), wait=True):
     print("held", flush=True)
     time.sleep(60)
@@ -133,13 +133,6 @@ def test_a_finished_run_is_found_by_all_that_decides_it(tmp_path: Path, monkeypa
     assert lab(tmp_path, "photos").trained(config(), name="row", identity=["more photos"]) != first
     assert lab(tmp_path, "photos").trained(replace(config(), run=RunConfig(seed=2)), name="row") != first
     assert len(trained) == 4
-
-
-def test_several_data_sets_are_refused_where_one_is_needed(tmp_path: Path) -> None:
-    assert lab(tmp_path).one_source() is None
-    assert lab(tmp_path, "a").one_source() == Source("", "a")
-    with pytest.raises(UsageError):
-        lab(tmp_path, "a", "b").one_source()
 
 
 def test_the_users_model_is_loaded_when_it_is_asked_for(tmp_path: Path) -> None:

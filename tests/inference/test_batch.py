@@ -14,7 +14,7 @@ import torch
 
 from latens.data.files import read_bytes, write_atomic
 from latens.data.inputs import find_inputs
-from latens.errors import LimitExceeded, PartialResult, StorageFull, UnreadableInput
+from latens.errors import LimitExceeded, StorageFull, UnreadableInput
 from latens.inference.batch import Job, Outcome, plan_jobs, run_batch
 
 
@@ -128,15 +128,6 @@ def test_a_single_named_file_raises_its_own_error(tmp_path: Path, content: bytes
 def test_a_folder_of_one_is_a_batch(tmp_path: Path) -> None:
     report = run_batch(jobs_of(tmp_path, {"only.txt": b"bad"}), upper)
     assert report.exit_status == 3
-
-
-def test_a_partial_result_counts_as_failed(tmp_path: Path) -> None:
-    def partly(job: Job) -> dict[str, Any]:
-        write_atomic(job.output, b"half")
-        raise PartialResult("half of it")
-
-    report = run_batch(jobs_of(tmp_path, {"a.txt": b"a"}), partly)
-    assert report.failed[0].exit_status == 4
 
 
 def test_an_interrupt_passes_through_and_keeps_what_is_done(tmp_path: Path) -> None:

@@ -5,14 +5,59 @@ Weights and inputs are small integers in float64, so that sums are exact in any 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from latens.inference.tiling import Layer, analysis_halo, apply_in_strips, synthesis_halo
+from latens.inference.tiling import apply_in_strips
+
+
+class Layer(NamedTuple):
+    """A (transposed) convolution along one axis: odd kernel, zero padding of (kernel - 1) / 2.
+
+    PixelUnshuffle(s) and PixelShuffle(s) are Layer(1, s); pointwise layers need not be listed.
+    """
+
+    kernel: int
+    stride: int
+
+
+def analysis_halo(layers: Sequence[Layer]) -> int:
+    """Rows of context on each side for a stack of strided convolutions, first layer first.
+
+    One output row of layer l reaches pad_l rows of its input further than its own stride block does on the far side;
+    in rows of the image that is pad_l times the strides before it. Summed, and rounded up to the whole stride so
+    that strips stay aligned: four 5x5 convolutions of stride 2 reach 2 + 4 + 8 + 16 = 30, so 32.
+    """
+    reach, stride = 0, 1
+    for layer in layers:
+        reach += (layer.kernel - 1) // 2 * stride
+        stride *= layer.stride
+    return -(-reach // stride) * stride
+
+
+def synthesis_halo(layers: Sequence[Layer]) -> int:
+    """Input rows of context on each side for a stack of transposed convolutions, first layer first.
+
+    Output o of a layer of stride s and padding p sums the inputs i with o - p <= s i <= o + p (of a shuffle, that with
+    o - s < s i <= o). The outputs of input row 0, [0, S - 1] with S the product of the strides, are followed back
+    through the layers from the last: each turns [a, b] into [ceil((a - p) / s), floor((b + p) / s)]. Four 5x5 layers
+    of stride 2 end at [-1, 2]: a halo of 2.
+    """
+    first, last = 0, 1
+    for layer in layers:
+        last *= layer.stride
+    last -= 1
+    for layer in reversed(layers):
+        pad = (layer.kernel - 1) // 2
+        first = -((max(pad, layer.stride - 1) - first) // layer.stride)
+        last = (last + pad) // layer.stride
+    return max(-first, last)
+
 
 DOWN = Fraction(1, 16)
 UP = Fraction(16)

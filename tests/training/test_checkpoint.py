@@ -35,7 +35,9 @@ def test_round_trip_and_keep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no manifest"])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     for step in (1, 2):
         save_checkpoint(tmp_path, checkpoint(step), keep=2)
     victim = tmp_path / "step-00000002" / "model.safetensors"
@@ -50,6 +52,17 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     found = load_latest(tmp_path)
     assert found is not None
     assert found.step == 1
+    assert "step-00000002; training goes on from step 1 and repeats 1 step" in caplog.text
+
+
+def test_a_checkpoint_after_a_damaged_one_is_kept(tmp_path: Path) -> None:
+    for step in (1, 4):
+        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+    (tmp_path / "step-00000004" / "state.json").unlink()
+    save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert found.step == 2
 
 
 def test_nothing_to_load(tmp_path: Path) -> None:
@@ -75,8 +88,19 @@ def test_optimizer_state_comes_back() -> None:
     after(3, (first, optimizer))
     tensors, plain = split_optimizer(optimizer)
     second = torch.nn.Parameter(first.detach().clone())
-    other = torch.optim.Adam([second], 0.5)
+    other = torch.optim.Adam([second], 0.1)
     join_optimizer(other, {name: tensor.clone() for name, tensor in tensors.items()}, plain)
     after(2, (first, optimizer))
     after(2, (second, other))
     assert torch.equal(first, second)
+    with pytest.raises(ValueError, match="is Adam, not SGD"):
+        join_optimizer(torch.optim.SGD([second], 0.1), tensors, plain)
+
+
+def test_settings_of_the_optimizer_are_not_those_of_the_checkpoint() -> None:
+    """`--resume --set optim.beta1=...` has an effect."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    tensors, plain = split_optimizer(torch.optim.Adam([parameter], 0.1, betas=(0.9, 0.999)))
+    other = torch.optim.Adam([parameter], 0.1, betas=(0.5, 0.999))
+    join_optimizer(other, tensors, plain)
+    assert other.param_groups[0]["betas"] == (0.5, 0.999)

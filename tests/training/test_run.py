@@ -19,12 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.catalogue import recipe_of
+from latens.catalogue import folder_of, recipe_of
 from latens.contract import open_system
 from latens.data.source import Source, parse_sources
 from latens.errors import Diverged, ModelError, OutputExists, UnreadableInput, UsageError
 from latens.settings import override
-from latens.training.run import RunResult, train
+from latens.training.run import LOCK, RunResult, train
 
 SHORT = {
     "run.steps": "6",
@@ -68,6 +68,39 @@ def test_a_run_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
     start(photos, tmp_path, SHORT, max_time=0)
     with pytest.raises(OutputExists):
         start(photos, tmp_path, SHORT)
+
+
+@pytest.mark.parametrize("name", ["config.json", "best", "samples", "metrics.jsonl"])
+def test_files_of_a_run_or_of_the_user_are_not_replaced(name: str, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputExists, match=name):
+        start(photos, tmp_path, SHORT)
+    assert (tmp_path / name).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_two_processes_do_not_train_in_one_folder(photos: Path, tmp_path: Path) -> None:
+    """The lock ends with its process, however that ends."""
+    start(photos, tmp_path, SHORT, max_time=0)
+    script = "import fcntl, sys; s = open(sys.argv[1], 'w'); fcntl.flock(s, fcntl.LOCK_EX); print(flush=True); input()"
+    words = [sys.executable, "-c", script, str(tmp_path / LOCK)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(OutputExists, match="another process trains"):
+            start(photos, tmp_path, SHORT, resume=True)
+        other.kill()
+    assert start(photos, tmp_path, SHORT, resume=True).ended == "finished"
+
+
+@pytest.mark.parametrize("changes", [{"model.hidden": "8"}, {"optim.kind": "adam"}])
+def test_settings_that_do_not_fit_the_checkpoint_are_not_saved(changes: dict[str, str], photos: Path, tmp_path: Path) -> None:
+    assert start(photos, tmp_path, SHORT, max_time=0).best is None  # no validation yet
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
+    with pytest.raises(UsageError, match="do not fit the checkpoint of step 1") as caught:
+        start(photos, tmp_path, {**SHORT, **changes}, resume=True)
+    assert len(str(caught.value)) < 600
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json")} == before
 
 
 SCRIPT = """
@@ -119,6 +152,10 @@ def test_a_run_can_start_from_weights(photos: Path, tmp_path: Path) -> None:
     assert again.best == pytest.approx(first.best, abs=0.01)
     with pytest.raises(ModelError, match="do not fit"):
         start(photos, tmp_path / "c", {**still, "model.hidden": "8"}, init=first.folder / "best")
+    with pytest.raises(ModelError, match="a model of amodal, and the recipe trains one of image_codec") as caught:
+        start(photos, tmp_path / "c", still, init=folder_of("amodal"))
+    assert "bias" not in str(caught.value)
+    assert not (tmp_path / "c").exists()
 
 
 def test_bad_requests_are_explained(photos: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from latens.catalogue import SYSTEMS
 from latens.cli.common import ComputeOptions, Model, Reporter
@@ -16,7 +17,7 @@ def bench(
     /,
     *,
     model: Model | None = None,
-    repeats: Annotated[int, Parameter(help="Runs of every case.")] = 7,
+    repeats: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000), help="Runs of every case.")] = 7,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
     """Speed and peak memory on this machine, case by case, on images that come with latens.

@@ -1,4 +1,4 @@
-"""What all verbs share: the global options, results, messages and batches of files."""
+"""Code of all verbs: global options, results, messages and batches of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class OutputOptions:
     format: Annotated[
         Format, Parameter(help="Results for people, as JSON (one object a line), or none; quiet says errors only.")
     ] = "human"
-    debug: Annotated[bool, Parameter(negative=(), show_default=False, help="Show the traceback of an error.")] = False
+    debug: Annotated[bool, Parameter(show_default=False, help="Show the traceback of an error.")] = False
 
 
 @Parameter(name="*", group=GLOBAL)
@@ -51,16 +51,25 @@ class ComputeOptions(OutputOptions):
 
 PARTIAL = 4  # exit status for results of damaged inputs
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Where the result goes.")]
-Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwrite what is there.")]
+Force = Annotated[bool, Parameter(show_default=False, help="Overwrite what is there.")]
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
 
 
 class StderrHandler(logging.Handler):
-    """Messages of the library and the command on stderr: plain lines; warnings and errors begin with the program's name."""
+    """Handler of log messages: lines on stderr. Warnings begin with the name of the program and are shown once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()  # a file may be read in several passes
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "latens: " if record.levelno >= logging.WARNING else ""
-        print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            if text in self._warned:
+                return
+            self._warned.add(text)
+            text = f"latens: {text}"
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -98,7 +107,7 @@ class Reporter:
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[..., None]]:
-        """Gives a function of how much of `total` is done, and a note to show; draws a bar only on a terminal."""
+        """Yield a function that takes the finished amount of `total` and a note; a bar is drawn only on a terminal."""
         if total < 2 or self.format != "human" or not sys.stderr.isatty():
             yield lambda done, note="": None
             return
@@ -145,8 +154,23 @@ def human_size(size: int) -> str:
 # ------------------------------------------------------------------------------------------------------ many files
 
 
+def folder_of_results(jobs: list[Job], out: Path | None) -> Path | None:
+    """The folder that -o names; None where results go beside their inputs, into one named file or to standard output."""
+    return None if out is None or [job.output for job in jobs] == [out] else out
+
+
 def refuse_to_overwrite(jobs: list[Job], out: Path | None, *, force: bool) -> None:
-    """One input, one output, both named, and the output is there: an error, not a finished job to be skipped."""
+    """Raise UsageError if the results cannot be written, before long work begins.
+
+    Raise OutputExists for a single named input whose named output exists; other existing outputs are skipped.
+    """
+    from latens.data.files import STANDARD_STREAM, is_file
+    from latens.data.folders import check_writable
+
+    folder = folder_of_results(jobs, out)
+    places = {job.output.parent for job in jobs if job.output != STANDARD_STREAM} if folder is None else {folder}
+    if len(places) == 1 and not (len(jobs) == 1 and is_file(jobs[0].output)):  # a device, or a file that is refused or replaced
+        check_writable(places.pop())
     if len(jobs) == 1 and jobs[0].named and out == jobs[0].output and jobs[0].output.is_file() and not force:
         raise OutputExists("the file is there already", where=str(out), hint="choose another -o, or add --force")
 
@@ -158,25 +182,38 @@ def run_files(
     *,
     force: bool,
     what: str,
+    request: Mapping[str, Any],
+    out: Path | None,
     parts: int = 1,
 ) -> BatchReport:
-    """Runs a batch and prints what becomes of each file; the summary goes to stderr.
+    """Run a batch and print the result of each file; the summary goes to stderr.
 
-    `work` may call its second argument with how many of the `parts` of a file are done, and a note.
+    `work` may call its second argument with how many of the `parts` of a file are done, and a note. `request` is what decides
+    the results besides the inputs, the model and options: an output folder `out` holds results of one request for each verb
+    (`what`) only. Raises OutputExists.
     """
+    from latens.data.folders import check_request, note_request
     from latens.inference.batch import run_batch
 
-    finished = 0
+    finished, folder = 0, folder_of_results(jobs, out)
+    noted = folder is None
+    if folder is not None:
+        check_request(folder, what, request, force=force)
     with reporter.progress(len(jobs) * parts, what) as show:
 
         def tell(outcome: Outcome) -> None:
             nonlocal finished
-            _tell(outcome, reporter)
+            _tell(outcome, reporter, alone=len(jobs) == 1)
             finished += parts
             show(finished)
 
         def run(job: Job) -> dict[str, Any]:
-            return work(job, lambda done, note: show(finished + done, note))
+            nonlocal noted
+            record = work(job, lambda done, note: show(finished + done, note))
+            if folder is not None and not noted:  # not before there is a result
+                note_request(folder, what, request)
+                noted = True
+            return record
 
         report = run_batch(jobs, run, force=force, on_result=tell)
     if len(jobs) > 1:
@@ -184,7 +221,7 @@ def run_files(
     return report
 
 
-def _tell(outcome: Outcome, reporter: Reporter) -> None:
+def _tell(outcome: Outcome, reporter: Reporter, *, alone: bool) -> None:
     job = outcome.job
     record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
     if outcome.failure is not None:
@@ -196,11 +233,20 @@ def _tell(outcome: Outcome, reporter: Reporter) -> None:
     elif outcome.record is None:
         if reporter.format == "json":
             reporter.result(record, "")
-        logger.info(f"{job.output}: there already, skipped (--force makes it anew)")
+        logger.info(f"{job.output}: there already, skipped: --force makes it anew, -o names another" + _shared(job) * alone)
     else:
         details = dict(outcome.record)
         text = details.pop("text", str(job.output))
         reporter.result(record | details, text)
+
+
+def _shared(job: Job) -> str:
+    """Says which other files beside an input have its name but for the ending, and so the same name for their result."""
+    from latens.data.images import PICTURE_ENDINGS
+
+    names = sorted(path.name for path in job.input.parent.iterdir() if path.stem == job.input.stem and path != job.output)
+    others = [name for name in names if name != job.input.name and Path(name).suffix.lower() in PICTURE_ENDINGS]
+    return f"\n{', '.join(others)} would have the same name for the result of {job.input.name}" if others else ""
 
 
 def _summary(report: BatchReport, reporter: Reporter) -> None:

@@ -26,9 +26,11 @@ def compact(
         latens compact runs/embryo/best -o small
         latens evaluate amodal --model small
     """
+    from latens.data.folders import check_writable
     from latens.hub import CONFIG, compact_model, locate
 
     source = locate(model)
+    check_writable(out)
     if (out / CONFIG).exists() and not force:
         raise OutputExists("this folder already holds a model", where=str(out), hint="choose another -o, or add --force")
     compact_model(source, out)

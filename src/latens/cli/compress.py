@@ -59,8 +59,8 @@ def compress(
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
-        latens compress photo.png --bpp 0.25
-        latens compress photo.png --quality 4 --refine 500
+        latens compress photo.png -o quarter.ltn --bpp 0.25
+        latens compress photo.png -o fine.ltn --quality 4 --refine 500
     """
     targets = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
     if len(targets) > 1:
@@ -72,7 +72,7 @@ def compress(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)
+    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if any(job.output.suffix.lower() in PICTURE_ENDINGS for job in jobs):
         raise UsageError("the result is no picture", where=str(out), hint=f"choose a name that ends in {ENDING}")
@@ -89,7 +89,9 @@ def compress(
         return compress_one(codec, job, targets, settings, on_progress)
 
     parts = 1 if settings is None else settings.steps
-    return run_files(jobs, work, reporter, force=force, what="compressing", parts=parts).exit_status
+    request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
+    report = run_files(jobs, work, reporter, force=force, what="compressing", request=request, out=out, parts=parts)
+    return report.exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
@@ -106,7 +108,7 @@ def refinement(steps: int | None, method: str | None, classes: int | None) -> Re
 def compress_one(
     codec: ImageCodec, job: Job, targets: dict[str, float], settings: Refine | None, on_progress: OnProgress
 ) -> dict[str, Any]:
-    """One picture into one file; the record of what was done."""
+    """Compress one image; return the record of the result."""
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
 

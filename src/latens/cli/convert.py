@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from latens.cli.common import Force, OutputOptions, Reporter
+from latens.errors import counted
 
 
 def convert(
@@ -52,6 +53,6 @@ def convert(
         "objects": objects,
         "classes": list(found.categories),
     }
-    counted = [f"{n} {what}{'s' if n != 1 else ''}" for n, what in ((len(found.scenes), "picture"), (objects, "object"))]
-    text = f"{out}: {', '.join(counted)} of {', '.join(found.categories) or 'no class'}"
+    said = f"{counted(len(found.scenes), 'picture')}, {counted(objects, 'object')}"
+    text = f"{out}: {said} of {', '.join(found.categories) or 'no class'}"
     Reporter(options, results_to_stderr=out == STANDARD_STREAM).result(record, text)

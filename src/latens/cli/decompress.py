@@ -18,6 +18,7 @@ from latens.cli.common import (
     run_files,
     save_picture,
 )
+from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def decompress(
     out: Output = None,
     partial: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Of a damaged file, write what is intact; the rest is grey."),
+        Parameter(show_default=False, help="Of a damaged file, write what is intact; the rest is grey."),
     ] = False,
     model: Annotated[
         str, Parameter(help="The folder of the model the file was written with, if it is your own.")
@@ -72,18 +73,23 @@ def decompress(
             damaged.append(str(job.input))
         return record
 
-    report = run_files(jobs, work, reporter, force=force, what="decompressing")
+    request = {"model": codec.model_id, "partial": partial}
+    report = run_files(jobs, work, reporter, force=force, what="decompressing", request=request, out=out)
     return report.exit_status or (PARTIAL if damaged else 0)
 
 
 def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:
-    """One file into one picture; the record of what was done."""
+    """Decompress one file; return the record of the result."""
     from latens.codes.stream import StreamLimits
     from latens.data.files import read_bytes
 
     started = time.perf_counter()
     blob = read_bytes(job.input, limit=StreamLimits().file_bytes)
-    image = codec.decompress(blob, partial=partial)
+    try:
+        image = codec.decompress(blob, partial=partial)
+    except (Corrupt, Truncated) as error:
+        error.hint = error.hint or next_step(blob, partial=partial)
+        raise
     damaged = image.info.pop("latens_damaged", [])
     save_picture(job, image)
     seconds = time.perf_counter() - started
@@ -96,3 +102,17 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, A
         "damaged": list(damaged),
         "text": f"{job.output}: {image.width} x {image.height}, {seconds:.2f} s{lost}",
     }
+
+
+def next_step(blob: bytes, *, partial: bool) -> str:
+    """What to do with a damaged file: recover what is intact, where there is enough of it."""
+    from latens.systems.image_codec.format import read_picture_file
+
+    try:
+        found = read_picture_file(blob, partial=True)
+    except StreamError:
+        return "copy or download the file again: --partial cannot help, its beginning is damaged"
+    if partial:
+        return "copy or download the file again"
+    intact = sum(band is not None for band in found.bands)
+    return f"copy it again, or add --partial: {intact} of {len(found.bands)} bands of rows are intact, the rest becomes grey"

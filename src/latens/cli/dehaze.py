@@ -20,7 +20,7 @@ from latens.cli.common import (
     run_files,
     save_picture,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -60,30 +60,44 @@ def dehaze(
     from latens.data.images import PICTURE_ENDINGS, check_ending
     from latens.data.inputs import find_inputs
 
-    files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS)
+    files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS, out)
     jobs = plan(files, out)
     refuse_to_overwrite(jobs, out, force=force)
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and not is_clip(jobs[0].input):
         check_ending(jobs[0].output)
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
+    from latens.systems.haze.config import CLASSICAL
     from latens.systems.haze.predict import load
 
     haze = load(model, device=options.device, threads=options.threads)
     chosen = method or haze.default_method
-    if not haze.has(chosen):
-        haze.model(chosen)  # says what is missing, before any work
-    announce(haze)
+    check_method(haze, chosen)
+    announce(haze.used(chosen))
     logger.info(f"method {chosen}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return (dehaze_clip if is_clip(job.input) else dehaze_picture)(haze, job, chosen)
 
-    return run_files(jobs, work, reporter, force=force, what="dehazing").exit_status
+    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
+    return run_files(jobs, work, reporter, force=force, what="dehazing", request=request, out=out).exit_status
+
+
+def check_method(haze: Haze, method: str | None) -> None:
+    """Raises ModelMissing for a method without weights, UsageError for one that leaves the model of --model unused.
+
+    None stands for haze of given depth.
+    """
+    if method is not None and not haze.has(method):
+        haze.model(method)  # says what is missing, before any work
+    if haze.learned and method not in haze.learned:
+        own = ", ".join(haze.learned)
+        what = f"this is a model of the method {own}, and {method or 'haze of given depth'} would not use it"
+        raise UsageError(what, where=f"--model {haze.name}", hint=f"leave --model out, or give --method {own}")
 
 
 def plan(files: list[InputFile], out: Path | None) -> list[Job]:
-    """Jobs for pictures and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
+    """Jobs for images and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
     from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.inference.batch import plan_jobs
@@ -105,7 +119,7 @@ def plan(files: list[InputFile], out: Path | None) -> list[Job]:
 
 
 def dehaze_picture(haze: Haze, job: Job, method: str) -> dict[str, Any]:
-    """One picture into one file; the record of what was done."""
+    """Dehaze one image; return the record of the result."""
     from latens.data.images import read_picture
 
     started = time.perf_counter()
@@ -116,17 +130,22 @@ def dehaze_picture(haze: Haze, job: Job, method: str) -> dict[str, Any]:
 
 
 def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
-    """One clip into one file, with its time stamps and sound; the record of what was done."""
+    """Dehaze one clip, keeping time stamps and sound; return the record of the result."""
     from latens.data.clips.rewrite import rewrite_clip
 
     started = time.perf_counter()
     done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, method=method))
     found = record(job, done.width, done.height, method, time.perf_counter() - started, done.notes)
-    return {**found, "frames": done.frames, "damaged": done.damaged, "text": f"{found['text']}, {done.frames} frames"}
+    return {
+        **found,
+        "frames": done.frames,
+        "damaged": done.damaged,
+        "text": f"{found['text']}, {counted(done.frames, 'frame')}",
+    }
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:
-    """What was done, for people and machines."""
+    """The record of a result, for people and machines."""
     said = "".join(f"; {note}" for note in notes)
     return {
         "width": width,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from latens.cli.common import ComputeOptions, Reporter
+from latens.cli.common import ComputeOptions, Force, Reporter
 
 if TYPE_CHECKING:
     from latens.inference.page import Section
@@ -19,15 +19,20 @@ def demo(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the report; it is written anew.")] = Path(
         "demo-report"
     ),
+    force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
     """See it work: bundled photographs through the bundled models, in one HTML page that needs no network.
 
     latens demo -o demo-report
     """
-    from latens.experiments.demo import write_demo
+    from latens.data.folders import check_request, check_writable, note_request
+    from latens.experiments.demo import PAGE, write_demo
 
+    check_writable(out)
+    check_request(out, "demo", {}, results=[PAGE], force=force)
     report = write_demo(out, sections_with_weights(options))
+    note_request(out, "demo", {})
     Reporter(options).result({"report": str(report.page), "seconds": report.seconds}, str(report.page))
 
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Finding(NamedTuple):
-    """One line. `exit_status` is what a failure makes of the command's exit status."""
+    """The result of one check. `exit_status` is that of the command if the check fails."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -55,7 +55,7 @@ def doctor(*, options: ComputeOptions = ComputeOptions()) -> int:  # noqa: B008
 
 
 def examine(options: ComputeOptions) -> Iterator[Finding]:
-    """All checks in order. One that raises is a failure of its own and does not stop the others."""
+    """All checks in order. A check that raises counts as failed and does not stop the others."""
     for name, check in CHECKS:
         try:
             yield from check(options)
@@ -159,7 +159,7 @@ def disk(options: ComputeOptions) -> Iterator[Finding]:
 
 
 def arithmetic(options: ComputeOptions) -> Iterator[Finding]:
-    """The promise of `.ltn` files: the entropy parameters are the same integers however they are computed."""
+    """Test of the exact arithmetic of `.ltn` files: all modes must compute the same integer entropy parameters."""
     import torch
 
     import latens
@@ -189,7 +189,7 @@ def arithmetic(options: ComputeOptions) -> Iterator[Finding]:
 
 
 def round_trip(codec: ImageCodec) -> Iterator[Finding]:
-    """A picture made of waves, compressed and decompressed."""
+    """Compression and decompression of a synthetic image."""
     import numpy as np
 
     rows, columns = np.mgrid[0:96, 0:144]

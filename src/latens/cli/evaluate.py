@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Model, Reporter, parse_settings
+from latens.cli.common import ComputeOptions, Force, Model, Reporter, parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -23,18 +23,16 @@ def evaluate(
         list[str] | None,
         Parameter(
             consume_multiple=True,
-            negative=(),
             help="The folder of test images, or KIND:PATH.  [default: what comes with latens]",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Parameter(name="--set", negative=(), help="key=value: change an option of the evaluation, as border=12; repeat it."),
+        Parameter(name="--set", help="key=value: change an option of the evaluation, as border=12; repeat it."),
     ] = None,
-    show_config: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Print the options with type, value and meaning.")
-    ] = False,
+    show_config: Annotated[bool, Parameter(show_default=False, help="Print the options with type, value and meaning.")] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for page, JSON and journal.")] = None,
+    force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Evaluate a model on held-out images and compare it with its baselines.
@@ -63,6 +61,7 @@ def evaluate(
         data=data or (),
         out=folder,
         settings=changes,
+        force=force,
         device=options.device,
         threads=options.threads,
     )

@@ -57,14 +57,14 @@ def haze(
         Path | None, Parameter(help="Folder for predicted depth: NAME_depth256.png, metres times 256, at most 255 m.")
     ] = None,
     refine_depth: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Move the edges of --depth to those of the picture.")
+        bool, Parameter(show_default=False, help="Move the edges of --depth to those of the picture.")
     ] = False,
     airlight: Annotated[tuple[float, float, float], Parameter(help="Colour of the haze: red, green, blue in 0..1.")] = (
         0.9,
         0.9,
         0.9,
     ),
-    method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: as the model has learned it, without a knob.")] = None,
+    method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: the learned translation; haze cannot be set.")] = None,
     model: Model = "haze",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -87,11 +87,14 @@ def haze(
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     if any(not 0 <= value <= 1 for value in airlight):
         raise UsageError("colours are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
+    if depth is None and (refine_depth or depth_format is not None):
+        what = "--refine-depth and --depth-format are for a depth map of yours"
+        raise UsageError(what, hint="add --depth, or leave them out")
     if save_depth is not None and (depth is not None or method is not None):
         raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
     if save_depth is not None and reach is not None and reach > FARTHEST:
         raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--reach {reach:g}")
-    files = find_inputs(inputs, PICTURE_ENDINGS)
+    files = find_inputs(inputs, PICTURE_ENDINGS, out)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
@@ -106,7 +109,7 @@ def haze(
         check_ending(jobs[0].output)
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
-    from latens.cli.dehaze import record
+    from latens.cli.dehaze import check_method, record
     from latens.data.depth import format_of, png_of_depth
     from latens.data.files import write_atomic
     from latens.data.images import read_picture
@@ -118,9 +121,12 @@ def haze(
     coefficient = scattering(visibility, beta, reach or REACH)
     how = method or f"visibility {visibility_of_beta(coefficient):.4g} m"
     loaded = load(model, device=options.device, threads=options.threads)
-    if (method is not None and not loaded.has(method)) or (method is None and depth is None and not loaded.has("physical")):
-        loaded.model(method or "physical")  # says what is missing, before any work
-    announce(loaded)
+    used = method or ("physical" if depth is None else None)
+    if used is not None and used != "physical" and used not in TRANSLATORS:
+        hint = f"use {', '.join(TRANSLATORS)}, or leave it out"
+        raise UsageError(f"{used} makes no haze", where="--method", hint=hint)
+    check_method(loaded, used)
+    announce(loaded.used(used))
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         started = time.perf_counter()
@@ -145,11 +151,20 @@ def haze(
         save_picture(job, image)
         return record(job, image.width, image.height, how, time.perf_counter() - started, notes)
 
-    return run_files(jobs, work, reporter, force=force, what="hazing").exit_status
+    request = {
+        "model": loaded.model_id,
+        "haze": how,
+        "depth": depth and str(depth.resolve()),
+        "depth_format": depth_format,
+        "reach": reach,
+        "refine_depth": refine_depth,
+        "airlight": list(airlight),
+    }
+    return run_files(jobs, work, reporter, force=force, what="hazing", request=request, out=out).exit_status
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None) -> str:
-    """How distances came about, for people. Raises UsageError for a reach of depth in metres, which has its own."""
+    """A sentence on the source of the depth. Raises UsageError for `reach` with depth in meters."""
     from latens.data.depth import usual_format
     from latens.systems.haze.predict import REACH
 
@@ -164,7 +179,7 @@ def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None
 
 
 def depth_of(picture: Path, depth: Path | None) -> Path | None:
-    """The depth map of a picture: the file itself, or the one of its name in the folder. Raises UsageError."""
+    """The depth map of an image: the file `depth`, or the file of its name in the folder `depth`. Raises UsageError."""
     from latens.data.depth import DEPTH_ENDINGS
 
     if depth is None or not depth.is_dir():

@@ -24,8 +24,10 @@ def import_model(
         latens import mbt2018-mean-4.pth.tar -o my-codec
         latens compress photo.png --model my-codec
     """
+    from latens.data.folders import check_writable
     from latens.systems.image_codec.convert import import_checkpoint
 
+    check_writable(out)
     config = import_checkpoint(checkpoint, out)
     record = {"folder": str(out), "system": "image_codec", "hidden": config.hidden, "latent": config.latent}
     Reporter(options).result(record, f"{out}: image codec of {config.hidden} hidden and {config.latent} latent channels")

@@ -1,4 +1,4 @@
-"""The verbs of the command, and the frame they all run in: parsing, errors, exit statuses.
+"""The command: its verbs, parsing, errors and exit statuses.
 
 A verb is one line in VERBS and one function of a module. Its module is imported only when the verb is used, and
 that module imports torch only inside the function, so help stays instant.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from inspect import BoundArguments
 from typing import Any, NamedTuple
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
@@ -37,7 +37,8 @@ VERBS = (
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
     Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
-    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
+    Verb("video decompress", "latens.cli.video:decompress", ".ltv files of the neural codec back into clips."),
+    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn or .ltv file holds: model, sizes, bits of every part."),
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
     Verb(
         "convert", "latens.cli.convert:convert", "Annotations from labelme, COCO, KINS, COCOA or label maps into another form."
@@ -66,8 +67,9 @@ def build_app(asked: str = "") -> App:
     app = App(
         name="latens",
         help="Vision models with learned latent codes, for your own pictures.",
-        help_epilogue="`latens VERB --help` says more. Results go to stdout, talk to stderr.",
+        help_epilogue="`latens VERB --help` says more. Results go to stdout, messages to stderr.",
         help_format="plaintext",
+        default_parameter=Parameter(negative=()),  # no --no-force, no --empty-set
         version=__version__,
         version_flags=["--version"],
     )
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(command: Callable[..., Any], bound: BoundArguments) -> int:
-    """Calls a verb; turns what it raises into lines on stderr and an exit status."""
+    """Call a verb; convert exceptions to lines on stderr and an exit status."""
     debug = any(value.debug for value in bound.arguments.values() if isinstance(value, OutputOptions))
     if not debug:
         warnings.simplefilter("ignore")  # what libraries say to programmers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, run_files
-from latens.errors import InputError, LimitExceeded
+from latens.errors import InputError, LimitExceeded, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -43,20 +44,25 @@ def parts(
     (one part's appearance moved between pictures), parts.json and index.html.
 
         latens parts photos/ -o found/ --model runs/parts/best
-        latens parts photo.jpg --model runs/parts/best --resolution 128
+        latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
     """
+    from latens.data.folders import check_writable
     from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED, plan_jobs
     from latens.systems.parts.predict import load
     from latens.systems.parts.report import check_folder
 
-    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if file.named or not ours(file.path)]
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS, out) if file.named or not ours(file.path)]
     jobs = plan_jobs(files, f"{out}/", ENDING)
+    check_writable(out)
     check_folder(out, [file.path for file in files], force=force)
     reporter = Reporter(options)
     loaded = load(model, device=options.device, threads=options.threads)
-    finder = loaded if resolution is None else loaded.at(resolution)
+    try:
+        finder = loaded if resolution is None else loaded.at(resolution)
+    except LimitExceeded as error:
+        raise error.at(f"--resolution {resolution}") from None
     announce(finder)
 
     measured: dict[Path, Measured] = {}
@@ -65,7 +71,9 @@ def parts(
         record, measured[job.input] = map_one(finder, job)
         return record
 
-    report = run_files(jobs, work, reporter, force=force, what="finding parts")
+    request = {"model": finder.model_id, "resolution": finder.resolution, "most": most}
+    request["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
+    report = run_files(jobs, work, reporter, force=force, what="finding parts", request=request, out=out)
     failed = {failure.input for failure in report.failed}
     names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
     measured |= measure_all(finder, [path for path in names if path not in measured], reporter)
@@ -76,14 +84,14 @@ def parts(
 
 
 def ours(path: Path) -> bool:
-    """Whether an earlier run wrote this picture: results may lie among the pictures they are of."""
+    """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
     from latens.systems.parts.report import SUMMARY, is_ours
 
     return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))
 
 
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
-    """The map of one picture into one file; the record of what was found, and what the summary needs."""
+    """Write the map of one image; return the record of the result, and the measurements for the summary."""
     from latens.data.files import write_atomic
     from latens.data.images import png_bytes, read_picture
     from latens.systems.parts.drawing import occurrence_sheet
@@ -101,13 +109,13 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
         "notes": list(picture.notes),
-        "text": f"{job.output}: {len(found)} parts, {seconds:.2f} s{said}",
+        "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{said}",
     }
     return record, measured
 
 
 def measure_all(finder: Parts, paths: list[Path], reporter: Reporter) -> dict[Path, Measured]:
-    """Pictures whose maps were there already. What cannot be used any more is said and left out."""
+    """Measurements of images whose maps exist already; unreadable images are left out with a warning."""
     measured = {}
     for path in paths:
         try:
@@ -127,5 +135,6 @@ def summarize(
     report = describe(finder, paths, names, measured, most=most)
     written = write_report(finder, report, paths, out)
     s = report.statistics
-    text = f"{out}: {s.active} of {len(s.share)} parts occur in {len(names)} pictures; {', '.join(p.name for p in written)}"
+    files = ", ".join(path.name for path in written)
+    text = f"{out}: {s.active} of {len(s.share)} parts occur in {counted(len(names), 'picture')}; {files}"
     reporter.result({"output": str(out), "files": [str(path) for path in written], **s.to_dict()}, text)

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Model, Reporter, parse_settings
+from latens.cli.common import ComputeOptions, Force, Model, Reporter, parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +22,11 @@ def reproduce(
     model: Model | None = None,
     data: Annotated[
         list[str] | None,
-        Parameter(consume_multiple=True, negative=(), help="Folders of images, or KIND:PATH."),
+        Parameter(consume_multiple=True, help="Folders of images, or KIND:PATH."),
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for the page, JSON and figures.")] = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", help="Change a value of the scale: key=value.")] = None,
+    force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Reproduce a table or figure of the papers: their numbers beside ours.
@@ -49,6 +50,7 @@ def reproduce(
         data=data or (),
         out=folder,
         settings=parse_settings(set_ or []),
+        force=force,
         device=options.device,
         threads=options.threads,
     ):

@@ -19,7 +19,7 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def segment(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS), out, ENDING)
+    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if any(STANDARD_STREAM in (job.output, job.input) for job in jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
@@ -69,17 +69,19 @@ def segment(
     announce(segmenter)
     if segmenter.trained_on is not None:
         known = segmenter.trained_on.split(";")[0]
-        logger.info(f"it knows {known}; elsewhere it finds cells that are not there: train your own (--model)")
+        logger.info(f"this model was trained on {known}; on other images expect false positives (--model takes your own)")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    return run_files(jobs, work, reporter, force=force, what="segmenting").exit_status
+    request = {"model": segmenter.model_id, "score": score}
+    return run_files(jobs, work, reporter, force=force, what="segmenting", request=request, out=out).exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
-    """One file into its outputs; the record of what was found."""
-    from latens.data.stacks import count_frames
+    """Segment one file; return the record of the result."""
+    from latens.data.images import frames_note
+    from latens.data.stacks import TIFF_ENDINGS, count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 
     started = time.perf_counter()
@@ -88,12 +90,14 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
+    note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # of a TIFF every page is segmented
     total = sum(written.objects)
-    shown = f"{total} object{'s' if total != 1 else ''}" + (f" in {count} frames" if count > 1 else "")
+    shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {
         "frames": len(written.objects),
         "objects": written.objects,
         "files": [str(path) for path in written.files],
         "seconds": round(seconds, 3),
-        "text": f"{job.output}: {shown}, {seconds:.2f} s",
+        "notes": [note] if note else [],
+        "text": f"{job.output}: {shown}, {seconds:.2f} s" + (f"; {note}" if note else ""),
     }

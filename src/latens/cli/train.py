@@ -77,9 +77,10 @@ def train(
         threads=options.threads,
     )
     resumable = "" if result.ended == "finished" else "; --resume continues"
+    best = "no validation yet" if result.best is None else f"best validation loss {result.best:.5g}"
     reporter.result(
         {"run": str(result.folder), "step": result.step, "best": result.best, "ended": result.ended},
-        f"{result.folder}: step {result.step}, best validation loss {result.best:.5g}, {result.ended}{resumable}",
+        f"{result.folder}: step {result.step}, {best}, {result.ended}{resumable}",
     )
 
 

@@ -19,7 +19,7 @@ THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}
 
 STEPS = 500
 THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
-# Ours, for 60 to 500 steps with falling rate and temperature; larger rates harm smooth pictures at low rate.
+# Ours, for 60 to 500 steps with falling rate and temperature; larger rates harm smooth images at low rate.
 LR = 0.04
 HYPER_LR = 2.0
 SHAPE = 2.0
@@ -29,7 +29,7 @@ ATANH_TAU = 0.5  # the atanh law's best highest temperature (003, Table 5.4.1 an
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingLaw:
-    """A way to stand in for rounding.
+    """A differentiable substitute for rounding.
 
     ssl, linear, cosine, atanh: Gumbel-softmax samples of the probabilities of Eqs. 5.3.4, 5.3.2, 5.3.3 and 5.2.3, over
     the two nearest integers, or over three (Eq. 5.3.5) for all but atanh. deterministic: the mean of the atanh law,
@@ -68,7 +68,7 @@ class RoundingLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class Refine:
-    """How to refine. The defaults are ours, for any number of steps; `Refine.thesis` is the schedule of 003.
+    """Settings of a refinement. The defaults are ours, for any number of steps; `Refine.thesis` is the schedule of 003.
 
     The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1), with c = `tau_rate`, or such that it falls to `tau_end` at
     the last step, whatever their number is. The learning rate falls along a cosine to the share `lr_end` of `lr`.
@@ -89,7 +89,7 @@ class Refine:
     tau_rate: float | None = None
     rate_weight: float | None = None
     measure_every: int = 20  # steps between measurements of the true loss
-    patience: int | None = None  # measurements without a better one after which to stop
+    patience: int | None = None  # measurements without improvement after which to stop
     seed: int = 0
 
     def __post_init__(self) -> None:

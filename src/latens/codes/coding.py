@@ -1,8 +1,8 @@
-"""Frozen integer coding of a mean-scale hyperprior: what encoder and decoder must agree on to the last bit.
+"""Frozen integer coding of a mean-scale hyperprior, which must be bit-exact between encoder and decoder.
 
-It holds the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
-coder, and the medians that z is rounded from. All of it is integers, stored with the weights and hashed with them, so a file
-decodes to the same latents on any machine.
+It consists of the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
+coder, and the medians for rounding z. All are integers, stored and hashed with the weights, so a file decodes to the same
+latents on any machine.
 
 Letters: B batch, M channels of the latent y, N channels of the hyper-latent z, h w their sizes.
 """
@@ -28,7 +28,7 @@ LEVELS = 64  # Gaussian tables, log-spaced in scale
 SCALE_MAX = 256.0
 INPUT_BITS = 8  # z and its medians are counted in 1/256
 OUTPUT_BITS = 10  # means and scales are counted in 1/1024
-ACTIVATION_BITS = 11  # of the hyper-synthesis: few enough for float32 to carry the sums, at no measurable cost in rate
+ACTIVATION_BITS = 11  # of the hyper-synthesis: sums are exact in float32, at no measurable cost in rate
 Z_REACH = 255  # largest |z symbol|
 
 
@@ -36,21 +36,24 @@ class LatentParameters(NamedTuple):
     """Parameters of y, computed from z; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
 
     mean: Float[Tensor, "B M h w"]
-    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table
+    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table; negative ones need a shift before they are coded
 
 
 class FrozenCoding:
     """Entropy coding with integers only. `tensors` and `spec` go into the model folder."""
 
-    def __init__(self, network: IntegerNetwork, medians: Int[Tensor, "N"], y: SymbolTables, z: SymbolTables) -> None:
+    def __init__(
+        self, network: IntegerNetwork, medians: Int[Tensor, "N"], y: SymbolTables, z: SymbolTables, *, below: int = 0
+    ) -> None:
         self.network = network
         self.medians = medians.to(torch.int64)
         self.y_tables = y
         self.z_tables = z
-        self.thresholds = scale_thresholds()
+        self.below = below  # levels that are told apart below the first table, for codecs that shift levels by a gain
+        self.thresholds = scale_thresholds(below)
 
     def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
-        """Integers nearest to z from the medians, held to +-255."""
+        """z minus the medians, rounded to integers and clamped to +-255."""
         offset = self.medians.to(z.device)[:, None, None].float() / (1 << INPUT_BITS)
         return (z.float() - offset).round().clamp(-Z_REACH, Z_REACH).to(torch.int64)
 
@@ -61,7 +64,7 @@ class FrozenCoding:
     def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
         """Mean and scale level of every symbol of y, the same on every machine."""
         mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
-        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device))
+        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device)) - self.below
         return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
 
     def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -108,14 +111,15 @@ class FrozenCoding:
         return {**parts, "medians": self.medians}
 
     def spec(self) -> dict[str, Any]:
-        """What is not a tensor, for config.json: the network's layers and the result of its self-test."""
-        return {"network": self.network.spec(), "self_test": self.network.fingerprint()}
+        """Values for config.json: the network's layers and the result of its self-test."""
+        below = {"below": self.below} if self.below else {}
+        return {"network": self.network.spec(), "self_test": self.network.fingerprint(), **below}
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
-        """Undoes `tensors` and `spec`, and runs the self-test on `device`.
+        """The coding from `tensors` and `spec`, after the self-test on `device`.
 
-        Raises ModelError when parts do not fit, DeviceMismatch when the device does not compute the stored result.
+        Raises ModelError for parts that do not fit, DeviceMismatch if the device does not compute the stored result.
         """
         try:
             named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
@@ -124,7 +128,7 @@ class FrozenCoding:
                 SymbolTables(**{part: tensors[f"{which}.{part}"].numpy() for part in ("counts", "lows", "sizes")})
                 for which in ("y", "z")
             ]
-            return cls(network, tensors["medians"], *tables)
+            return cls(network, tensors["medians"], *tables, below=int(spec.get("below", 0)))
         except KeyError as error:
             raise ModelError(f"the frozen coding of the model lacks {error}", hint="train or convert it again") from None
 
@@ -138,9 +142,13 @@ def scales() -> np.ndarray:
     return np.geomspace(SCALE_MIN, SCALE_MAX, LEVELS)
 
 
-def scale_thresholds() -> Int[Tensor, "63"]:
-    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales."""
-    table = scales()
+def scale_thresholds(below: int = 0) -> Int[Tensor, "_"]:
+    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales.
+
+    With `below` the same grid goes on towards smaller scales.
+    """
+    ratio = (SCALE_MAX / SCALE_MIN) ** (1 / (LEVELS - 1))
+    table = np.concatenate([SCALE_MIN * ratio ** np.arange(-below, 0.0), scales()])
     return torch.from_numpy(np.round(np.sqrt(table[1:] * table[:-1]) * (1 << OUTPUT_BITS)).astype(np.int64))
 
 
@@ -151,11 +159,14 @@ def freeze(
     hyper_latents: Float[Tensor, "n N h w"],
     *,
     activation_bits: int = ACTIVATION_BITS,
+    weight_bits: int = 16,
+    below: int = 0,
 ) -> FrozenCoding:
     """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
 
-    `hyper_latents`, of any real images, set the ranges of the integer network. More than 11 `activation_bits` are finer and
-    need float64 to carry the sums, which takes twice as long. Raises ValueError for layers that cannot be made exact.
+    `hyper_latents` of any real images set the ranges of the integer network. More than 11 `activation_bits` are more precise,
+    but the sums then need float64, which takes twice as long. For `below` see `FrozenCoding`. Raises ValueError for layers that
+    cannot be made exact.
     """
     medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
     masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
@@ -166,6 +177,7 @@ def freeze(
         input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
         output_frac_bits=OUTPUT_BITS,
         activation_bits=activation_bits,
+        weight_bits=weight_bits,
         float32=activation_bits <= ACTIVATION_BITS,
     )
-    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))
+    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows), below=below)

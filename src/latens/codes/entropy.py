@@ -1,4 +1,4 @@
-"""Probability models of quantised latents and their cost in bits.
+"""Probability models of quantized latents and their cost in bits.
 
 Two models make a hyperprior: a learned density per channel for the hyper-latent z (`FactorizedPrior`, Balle et al. 2018,
 appendix 6.1) and a Gaussian per symbol for the latent y (Minnen et al. 2018). Both integrate the density over a unit bin, so
@@ -18,33 +18,33 @@ from torch import Tensor, nn
 from latens.nn.bounds import lower_bound
 from latens.shapes import Float
 
-SCALE_MIN = 0.11  # below it a bin of width one holds all the mass that 16 bits can express
+SCALE_MIN = 0.11  # smallest scale; below it all probability that 16 bits can express is in one bin
 LIKELIHOOD_MIN = 1e-9
 
 
 def bits(likelihood: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """-log2 of a probability, which is first held above 1e-9 so that no symbol costs more than 30 bits."""
+    """-log2 of a probability, which is clamped to 1e-9 or more (30 bits)."""
     return -torch.log2(lower_bound(likelihood, LIKELIHOOD_MIN))
 
 
 def gaussian_bits(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Bits of `residual` = y - mean under a zero-mean Gaussian integrated over [residual - 1/2, residual + 1/2].
 
-    `scale` is the standard deviation in quantisation steps, held above 0.11. Computed in float32.
+    `scale` is the standard deviation in quantization steps, held above 0.11. Computed in float32.
     """
     spread = lower_bound(scale.float(), SCALE_MIN)
     distance = residual.float().abs()
-    # Both ends are taken on the lower tail, where the float32 normal distribution function keeps its relative precision.
+    # In the lower tail the float32 normal distribution function keeps its relative precision.
     upper = torch.erfc((distance - 0.5) / spread * math.sqrt(0.5))
     lower = torch.erfc((distance + 0.5) / spread * math.sqrt(0.5))
     return bits(0.5 * (upper - lower))
 
 
 def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], weight: float) -> Float[Tensor, "..."]:
-    """The integer k nearest to `residual`, or its neighbour towards zero, whichever has less bits(k) + weight (residual - k)^2.
+    """The integer k nearest to `residual`, or its neighbor towards zero, whichever has less bits(k) + weight (residual - k)^2.
 
-    A quantiser that knows what its symbols cost (Sullivan and Wiegand 1998); only the encoder needs it. At high rate one bit
-    is worth 12 / (2 ln 2) = 8.7 squared quantisation steps; a larger weight stays nearer to plain rounding.
+    Rate-distortion optimized quantization (Sullivan and Wiegand 1998), used only in the encoder. At high rate the weight of
+    equal slope is 12 / (2 ln 2) = 8.7; larger weights are closer to plain rounding.
     """
     nearest = residual.round()
     lower = nearest - nearest.sign()
@@ -86,7 +86,7 @@ class FactorizedPrior(nn.Module):
         return z
 
     def likelihood(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Probability of the unit bin centred at each entry of z, in float32."""
+        """Probability of the unit bin centered at each entry of z, in float32."""
         batch, channels, height, width = z.shape
         with torch.autocast(z.device.type, enabled=False):
             flat = z.float().permute(1, 0, 2, 3).reshape(channels, 1, -1)

@@ -19,7 +19,7 @@ from latens.shapes import Float
 class RateGains(nn.Module):
     """A gain per latent channel and rate, interpolated geometrically between neighboring rates (Cui et al. 2021).
 
-    Quality 1 selects the first entry of `lambdas`, quality len(lambdas) the last; values outside are held to the ends.
+    Quality 1 selects the first entry of `lambdas`, quality len(lambdas) the last; values outside are clamped.
     """
 
     def __init__(self, channels: int, lambdas: Sequence[float]) -> None:
@@ -53,7 +53,7 @@ def lambda_of(lambdas: Sequence[float], quality: Float[Tensor, "B"]) -> Float[Te
 
 
 def lambda_at(lambdas: Sequence[float], quality: float) -> float:
-    """As `lambda_of`, for one quality, in float64."""
+    """`lambda_of` for one quality, in float64."""
     place = min(max(quality - 1, 0.0), len(lambdas) - 1.0)
     below = min(int(place), max(len(lambdas) - 2, 0))
     above = min(below + 1, len(lambdas) - 1)
@@ -61,6 +61,6 @@ def lambda_at(lambdas: Sequence[float], quality: float) -> float:
 
 
 def quality_at(lambdas: Sequence[float], weight: float) -> float:
-    """The quality whose lambda is `weight`, held to the range of the model: the inverse of `lambda_at`."""
+    """The quality whose lambda is `weight`, clamped to the range of the model; the inverse of `lambda_at`."""
     places = np.arange(1, len(lambdas) + 1)
     return float(np.interp(math.log(weight), np.log(lambdas), places))

@@ -14,5 +14,5 @@ def gaussian_kl(mean: Float[Tensor, "*n"], variance: Float[Tensor, "*n"]) -> Flo
 
 
 def sample_gaussian(mean: Float[Tensor, "*n"], variance: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """A reparameterised sample: gradients reach mean and variance."""
+    """A reparameterized sample: gradients reach mean and variance."""
     return mean + variance.sqrt() * torch.randn_like(mean)

@@ -4,7 +4,7 @@ One layer: acc = bias + sum weight * x, then y = clamp((acc * m + 2^(s-1)) >> s,
 and another for acc < 0, which makes the (leaky) rectifier. The sum runs as a floating-point convolution over integers:
 while every partial sum is below 2^24 (float32) or 2^53 (float64) in magnitude nothing is rounded, so the order of
 summation, and with it the kernel, the thread count and the machine, cannot matter. The bound is proved per layer from
-the weights, when a network is quantised and again whenever one is loaded. (Balle, Johnston, Minnen 2019.)
+the weights, when a network is quantized and again whenever one is loaded. (Balle, Johnston, Minnen 2019.)
 
 `latens.codes.quantize.quantize_network` makes such a network from a float one.
 """
@@ -48,7 +48,7 @@ class LayerShape:
 
 
 class LayerBound(NamedTuple):
-    """What is proved of one layer, over all its channels and all inputs."""
+    """Proved bounds of one layer, over all its channels and all inputs."""
 
     convolution: int  # largest sum |weight| * |x|, which no partial sum exceeds
     accumulator: int  # the same with |bias|, which is added in int64
@@ -57,7 +57,7 @@ class LayerBound(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """A layer's buffers as the arithmetic wants them, on one device."""
+    """A layer's buffers in the types of the arithmetic, on one device."""
 
     weight: Tensor
     bias: Tensor
@@ -68,7 +68,7 @@ class _Operands(NamedTuple):
 
 
 class IntegerLayer(nn.Module):
-    """Convolution, rectifier and requantisation of integers.
+    """Convolution, rectifier and requantization of integers.
 
     Buffers: weight int16 (or int8) in torch's layout, bias int64 (O,), positive and negative int32 (O,) multipliers,
     shift int32 (O,), 1..62. `input_bound` is the largest magnitude of an input. ValueError if the proof fails.
@@ -136,7 +136,7 @@ class IntegerNetwork(nn.Module):
         """Outputs, int64, on the device of `z`. ValueError if `z` is not of integers."""
         if self.mode == "reference":
             return self.reference(z)
-        # MPS has no float64, and nobody has proved its float32 kernels.
+        # MPS has no float64, and its float32 kernels are not proved to be exact.
         device = z.device if self.mode == "fast" and z.device.type in ("cpu", "cuda") else torch.device("cpu")
         float32 = self.mode == "fast" and device.type == "cpu" and _float32_is_whole()
         return self._run(z, device, lambda layer: layer.bound.carrier if float32 else torch.float64)
@@ -224,7 +224,7 @@ def prove(layer: IntegerLayer) -> LayerBound:
 
 
 def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
-    """Integers within +-bound from a linear congruential generator; the second picture is 64 times smaller."""
+    """Integers within +-bound from a linear congruential generator; the second image is 64 times smaller."""
     count = 2 * channels * 24
     state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
     values = ((state >> np.uint64(33)) % np.uint64(2 * bound + 1)).astype(np.int64) - bound

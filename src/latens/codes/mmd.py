@@ -1,4 +1,4 @@
-"""Gaussian codes held to their prior by maximum mean discrepancy (002, section 3.1.1) or by Kullback-Leibler divergence.
+"""Losses that match Gaussian codes to their prior: maximum mean discrepancy (002, section 3.1.1) and KL divergence.
 
 Letters: B batch, C code dimension, h w positions of a spatial code, each of which is a sample of dimension C.
 """
@@ -72,9 +72,9 @@ def code_kl(mean: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
 
 
 def signal_to_noise(mean: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
-    """Variance of the code's mean over positions against the unit noise of its samples, in dB, mean over dimensions.
+    """Variance of the code's mean over positions relative to the unit noise of its samples, in dB, mean over dimensions.
 
-    Far above 0 the noise is drowned, and with it what the prior asks of the code.
+    For values far above 0 the noise, and with it the prior, has little effect on the code.
     """
     variance = mean.detach().float().movedim(1, 0).flatten(1).var(1).mean()
     return 10 * variance.clamp_min(1e-12).log10()

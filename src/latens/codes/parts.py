@@ -2,7 +2,7 @@
 
     features --occurrence head--> logits (B, N, h, w)      q = sigmoid(logits): probability that part n is at a cell
              --appearance head--> mean, log-variance of every cell
-                                  pooled over cells with weights q: one Gaussian per part and picture
+                                  pooled over cells with weights q: one Gaussian per part and image
     code = occurrence * appearance, the same appearance at every cell where the part is (Eqs. 5 to 7 and 10)
 
 Letters: B batch, N parts, D dimensions of one appearance (d_p), h w cells.
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from latens.shapes import Float
 
-SMALLEST_WEIGHT = 1e-7  # total probability below which a part is taken as absent: its appearance tends to the prior's mean
+SMALLEST_WEIGHT = 1e-7  # added total probability: the appearance of a part with less tends to the prior
 LOGVAR_LIMIT = math.log(1e7)
 ANNEAL_EVERY = 1000  # steps between two changes of the compound schedule
 
 
 class Appearance(NamedTuple):
-    """One Gaussian per part and picture."""
+    """One Gaussian per part and image."""
 
     mean: Float[Tensor, "B N D"]
     variance: Float[Tensor, "B N D"]

@@ -38,7 +38,7 @@ def quantize_network(
     activation_bits: int = 16,
     float32: bool = False,
 ) -> IntegerNetwork:
-    """Quantise Conv2d and ConvTranspose2d layers with ReLU, LeakyReLU or nothing behind each.
+    """Quantize Conv2d and ConvTranspose2d layers with ReLU, LeakyReLU or nothing behind each.
 
     `calibration` holds real-valued inputs like those to come; they set the activation scales, one per channel, with
     a factor of two to spare. Weights get one scale per output channel. Inputs of the result are integers, real values

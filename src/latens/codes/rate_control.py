@@ -13,9 +13,9 @@ from latens.codes.rate_target import RateTarget
 from latens.codes.refine import PEAK, Measurement
 from latens.shapes import Float
 
-CHECKS = 50  # measurements during a refinement, each of which moves lambda
-HOLD = 0.1  # share of the steps before lambda is moved
-# Change of ln(bpp), or of dB, per ln(lambda) while latents are refined, measured on photographs: it scales the moves.
+CHECKS = 50  # measurements during a refinement, each followed by an update of lambda
+HOLD = 0.1  # share of the steps before the first update of lambda
+# Change of ln(bpp), or of dB, per ln(lambda) during a refinement, measured on photographs: it scales the updates.
 SLOPE = {"bpp": 0.35, "psnr": 1.4}
 PROPORTIONAL = 1.0  # gain of the controller on the present error
 INTEGRAL = 0.35  # gain of the controller on the sum of the errors
@@ -30,8 +30,8 @@ REJECTED = 1e6
 class RateControl:
     """A `Goal`: the least distortion at a rate (bits per pixel of the file), or the least rate at a PSNR (dB).
 
-    A proportional-integral controller moves log lambda from that of `weight`. `overhead` is the number of bits of a file that
-    are not symbols.
+    A proportional-integral controller changes log lambda, starting from `weight`. `overhead` is the number of bits of a file
+    besides its symbols.
     """
 
     def __init__(

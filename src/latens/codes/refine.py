@@ -1,13 +1,13 @@
-"""Refinement of the latents of one picture for a frozen model (003, chapter 5; Yang, Bamler, Mandt 2020).
+"""Refinement of the latents of one image for a frozen model (003, chapter 5; Yang, Bamler, Mandt 2020).
 
     y = analysis(x), z = hyper_analysis(y)              the start
     z_hat ~ round(z - median) + median                  a relaxed rounding, codes/rounding.py
     mean, scale = hyper_synthesis(z_hat)
     y_hat ~ round(y - mean) + mean                      the same law and temperature
-    L = bits(y_hat) + bits(z_hat) per pixel + lambda * 255^2 * MSE(x, synthesis(y_hat)), descended in y and z
+    L = bits(y_hat) + bits(z_hat) per pixel + lambda * 255^2 * MSE(x, synthesis(y_hat)), minimized over y and z
 
-The decoder stays as it is: what is refined is what it is sent. The loss of truly rounded latents is measured on the
-way, the unrefined start included, and the best of them is the result.
+The decoder does not change. The loss of truly rounded latents, including the unrefined start, is measured during the
+optimization; the best of them are the result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from latens.codes.entropy import gaussian_bits
 from latens.codes.rounding import relax
 from latens.shapes import Float, Int
 
-PEAK = 255.0**2  # distortion is the squared error of 8-bit values, in all of lambda's uses
+PEAK = 255.0**2  # lambda weights the squared error of 8-bit values
 
 
 class Prior(Protocol):
@@ -37,7 +37,7 @@ class Prior(Protocol):
 
 
 class Hyperprior(Protocol):
-    """What can be refined: any codec of a latent y, scaled to unit steps, and a hyper-latent z that describes it.
+    """Interface of a refinable codec with a latent y, scaled to unit quantization steps, and a hyper-latent z.
 
     `systems.image_codec.model.MeanScaleHyperprior` is one. Shapes as there: image (B, 3, H, W), y (B, M, h, w).
     """
@@ -52,7 +52,7 @@ class Hyperprior(Protocol):
 
 
 class Measurement(NamedTuple):
-    """What truly rounded latents cost and give, per picture."""
+    """Rate and distortion of truly rounded latents, per image."""
 
     y: Int[Tensor, "B M h w"]  # round(y - mean)
     z: Int[Tensor, "B N h w"]  # round(z - median)
@@ -69,7 +69,7 @@ class Measurement(NamedTuple):
 
 
 class Goal(Protocol):
-    """What a refinement is after. `observe` is told of every measurement and may change the weight."""
+    """Objective of a refinement. `observe` receives every measurement and may change the weight."""
 
     def weight(self) -> Float[Tensor, "B"]:
         """The lambda of the next steps."""
@@ -78,7 +78,7 @@ class Goal(Protocol):
         """Lower is better; the best is kept."""
 
     def observe(self, found: Measurement, step: int) -> None:
-        """A measurement after `step` steps."""
+        """Called with the measurement after `step` steps."""
 
 
 class Lagrangian:
@@ -99,14 +99,14 @@ class Lagrangian:
 
 
 class Latents(NamedTuple):
-    """What is descended in: y in steps, z in steps from the medians."""
+    """Optimized latents: y in quantization steps, z in quantization steps relative to the medians."""
 
     y: Float[Tensor, "B M h w"]
     z: Float[Tensor, "B N h w"]
 
 
 class Trace(NamedTuple):
-    """One measurement on the way, means over the batch. `loss` is that of the relaxed latents, NaN at the start."""
+    """One measurement, averaged over the batch. `loss` is that of the relaxed latents, NaN at the start."""
 
     step: int
     seconds: float
@@ -118,13 +118,13 @@ class Trace(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """Symbols of the best latents that were measured, and how it went."""
+    """Symbols of the best measured latents, and the course of the optimization."""
 
     best: Measurement
     start: Measurement
     best_step: Int[Tensor, "B"]  # 0: nothing better than the start was found
     history: tuple[Trace, ...]
-    end: Latents  # after the last step, to go on from
+    end: Latents  # after the last step, for a later `start`
 
 
 Measure = Callable[[Tensor, Tensor], Measurement]
@@ -146,18 +146,17 @@ def refine(
     precision: torch.dtype = torch.float32,
     on_step: Progress | None = None,
 ) -> Refined:
-    """The latents of pictures, refined for bpp + rate_weight * 255^2 * MSE.
+    """The latents of images, refined for bpp + rate_weight * 255^2 * MSE.
 
-    `image` has intensities in [0, 1] and sides that the model takes; where only `size` rows and columns of it are the
-    picture, the rest is padding that is neither counted nor looked at. `start` replaces what the encoder says,
-    `plain` its rounded latents as what is to be beaten, `measure` the rounding by the model's own arithmetic (for
-    files that are coded by another), `goal` the Lagrangian with `rate_weight`. `precision`, float32 or bfloat16, is
-    that of the networks on the way; rates and losses are float32, and so is all that is measured but the picture.
-    `on_step` is called after every step.
-    `settings.rate_weight` is for callers that choose lambda by quality, and not read here.
+    `image` has intensities in [0, 1] and sides that the model takes. With `size`, only its first rows and columns are image;
+    the rest is padding, which does not count. `start` replaces the latents of the encoder, `plain` the measurement that the
+    result must improve on, `measure` the model's own measurement (for files with other arithmetic), and `goal` the Lagrangian
+    with `rate_weight`. `precision` (float32 or bfloat16) is that of the networks during the optimization; rates, losses and
+    measurements are float32, except for the measured image. `on_step` is called after every step. `settings.rate_weight` is
+    not used here; it is for callers that choose lambda by quality.
 
-    The model is left as it was; no gradient of its weights is computed. The same seed on the same machine gives the
-    same result. A loss that is not finite ends the descent; what was best until then is returned.
+    The model is not changed, and no gradient of its weights is computed. The same seed on the same machine gives the same
+    result. A non-finite loss ends the optimization; the best result until then is returned.
     """
     shape = size if size is not None else (image.shape[2], image.shape[3])
     image = image.contiguous(memory_format=torch.channels_last)
@@ -174,7 +173,7 @@ def refine(
 
 
 class _Objective:
-    """Loss of relaxed latents and cost of rounded ones, for given pictures."""
+    """Loss of relaxed latents and cost of rounded ones, for given images."""
 
     def __init__(
         self,
@@ -197,7 +196,7 @@ class _Objective:
         return Latents(y, self.model.hyper_analysis(y).float() - self.medians)
 
     def loss(self, y: Tensor, z: Tensor, weight: Tensor, tau: float, generator: torch.Generator) -> Tensor:
-        """Per picture; y in steps, z relative to the medians."""
+        """Loss per image; y in quantization steps, z relative to the medians."""
         z_hat = relax(z, self.law, tau, generator) + self.medians
         with self._arithmetic():
             mean, scale = self.model.parameters_of_y(z_hat)
@@ -207,7 +206,7 @@ class _Objective:
 
     @torch.no_grad()
     def measure(self, y: Tensor, z: Tensor) -> Measurement:
-        """By the model's own arithmetic, the picture neither clamped nor rounded."""
+        """Measurement with the model's own arithmetic; the image is neither clamped nor rounded."""
         symbols_z = z.round()
         z_hat = symbols_z + self.medians
         mean, scale = self.model.parameters_of_y(z_hat)
@@ -262,7 +261,7 @@ def _descend(
 
 
 class _Keeper:
-    """Holds the best measurement of every picture, by the goal's score."""
+    """Holds the best measurement of every image, by the goal's score."""
 
     def __init__(self, goal: Goal, start: Measurement, pixels: int) -> None:
         self.goal, self.start, self.pixels, self.began = goal, start, pixels, time.perf_counter()
@@ -294,7 +293,7 @@ class _Keeper:
 
 @contextmanager
 def frozen(model: object) -> Iterator[None]:
-    """No weight of a module asks for a gradient inside."""
+    """A block in which no weight of a module requires a gradient."""
     weights = [p for p in model.parameters() if p.requires_grad] if isinstance(model, torch.nn.Module) else []
     for weight in weights:
         weight.requires_grad_(False)

@@ -1,7 +1,7 @@
-"""From real numbers to integers: rounding and its differentiable stand-ins (003, chapter 5).
+"""Rounding and its differentiable relaxations (003, chapter 5).
 
-A rounding law gives every integer near v a probability. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture
-of those integers through which gradients reach v; as the temperature falls, the mixture becomes one integer.
+A rounding law assigns a probability to every integer near v. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture
+of those integers with a gradient to v; as the temperature decreases, the mixture approaches a single integer.
 
 Letters: l = v - floor(v), w = v - round(v), d the distance of v to an integer, tau temperature.
 """
@@ -29,7 +29,7 @@ __all__ = [
     "round_straight_through",
 ]
 
-EDGE = 1e-5  # distances are held to [EDGE, 1 - EDGE] where a law's logarithm or slope would be infinite
+EDGE = 1e-5  # distances are clamped to [EDGE, 1 - EDGE] where a law's logarithm or slope would be infinite
 COSINE_FLOOR = 1e-7
 
 
@@ -63,7 +63,7 @@ def log_weight(distance: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor
 
 
 def log_weights(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K ..."]:
-    """Log of the law's weights, not normalised, for the K integers floor(v), floor(v) + 1 or round(v) + (-1, 0, 1)."""
+    """Log of the law's weights, not normalized, for the K integers floor(v), floor(v) + 1 or round(v) + (-1, 0, 1)."""
     if law.classes == 2:
         low = v - v.floor()
         return torch.stack([log_weight(low, law), log_weight(1 - low, law)])
@@ -96,9 +96,9 @@ def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
 
 
 def relax(v: Float[Tensor, "B ..."], law: RoundingLaw, tau: float, generator: Generator) -> Float[Tensor, "B ..."]:
-    """The law's stand-in for rounding v at temperature tau > 0, with a gradient to v.
+    """The law's relaxed rounding of v at temperature tau > 0, with a gradient to v.
 
-    All entries of the batch are given the same noise, so a picture fares the same alone and in a batch.
+    All images of the batch get the same noise, so the result of an image does not depend on its batch.
     """
     if law.method == "ste":
         return round_straight_through(v)

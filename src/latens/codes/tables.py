@@ -1,6 +1,6 @@
 """Frozen integer probability tables, one per level, for the entropy coder.
 
-A level is a scale index of the conditional Gaussian or a channel of the factorised prior. Its table covers the integers
+A level is a scale index of the conditional Gaussian or a channel of the factorized prior. Its table covers the integers
 low..high and, last, one escape symbol that stands for every other value. Counts are integers that sum to 2^24.
 
 Encoder and decoder must hold identical tables, so they are computed once, in float64, when a model is exported, stored
@@ -9,7 +9,6 @@ as integers, and never computed again: one table that differs makes the rest of 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,13 +79,6 @@ class SymbolTables:
         """One coder model per level, of exactly these counts."""
         return [exact_model(part) for part in np.split(self.counts, self.starts[1:])]
 
-    def hash(self) -> str:
-        """SHA-256 (hexadecimal) of the integers, the same on every machine."""
-        digest = hashlib.sha256(b"latens symbol tables 1")
-        for part in (np.array([self.levels]), self.sizes, self.lows, self.counts):
-            digest.update(part.astype("<i4").tobytes())
-        return digest.hexdigest()
-
     def arrays(self) -> dict[str, np.ndarray]:
         """The three int32 arrays by name; `SymbolTables(**arrays)` is the way back."""
         return {"counts": self.counts.copy(), "lows": self.lows.copy(), "sizes": self.sizes.copy()}
@@ -99,7 +91,7 @@ class SymbolTables:
 def exact_model(counts: np.ndarray) -> Any:
     """A constriction model whose probabilities are exactly counts / 2^24. Counts >= 1 must sum to 2^24.
 
-    constriction quantises the weights w it is given: it sets the left edge of symbol k of n to
+    constriction quantizes the weights w it is given: it sets the left edge of symbol k of n to
     floor(scale * (w_0 + ... + w_(k-1))) + k with scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly
     one and every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding
     mode, and the left edge is the exact sum of the counts before k.
@@ -113,7 +105,7 @@ def exact_model(counts: np.ndarray) -> Any:
 def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> SymbolTables:
     """One table per standard deviation of a zero-mean Gaussian integrated over unit bins.
 
-    `scales` is float64 (L,), in quantisation steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with
+    `scales` is float64 (L,), in quantization steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with
     the smallest k >= 1 that leaves at most `tail_mass` outside; the escape symbol has at least that probability.
     """
     scales = np.asarray(scales, dtype=np.float64)

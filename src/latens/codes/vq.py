@@ -1,10 +1,9 @@
-"""Vector quantisation: every latent vector becomes the nearest of K codewords (van den Oord et al. 2017; 000, section 3).
+"""Vector quantization: every latent vector becomes the nearest of K codewords (van den Oord et al. 2017; 000, section 3).
 
-Codebooks collapse by themselves: started at random, a handful of codewords takes everything and the rest never moves. What
-keeps them alive is a start at the centres of real latents (k-means, after the encoder has had `delay` steps to become
-useful) and the revival of codewords that nothing chooses any more. Both look for vectors far from every codeword, with a
-chance in proportion to the squared distance (Arthur and Vassilvitskii 2007): most positions of a mask are plain inside or
-outside, and codewords put on random vectors would all stand there.
+Randomly initialized codebooks collapse: a few codewords are used for all vectors and the others are never updated. Two measures
+prevent this: initialization by k-means on latents after `delay` steps of the encoder, and replacement of codewords that are no
+longer used. Both sample vectors with probability proportional to the squared distance from the nearest codeword (Arthur and
+Vassilvitskii 2007): most positions of a mask are fully inside or outside, and uniformly sampled vectors would all be those.
 
 Letters: B batch, D dimension of a codeword, K codewords, *n positions (any number of axes), P = B * n vectors in all.
 """
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from latens.shapes import Float, Int
 
 KMEANS_STEPS = 10
-SMOOTHING = 1e-5  # keeps the mean of a codeword that nothing chose finite
-ALIVE = 0.05  # a codeword chosen less often than this share of the mean is dead
-PATIENCE = 0.95  # decay of the count that says so
+SMOOTHING = 1e-5  # keeps the mean of an unused codeword finite
+ALIVE = 0.05  # a codeword used less often than this share of the mean is dead
+PATIENCE = 0.95  # decay of the usage counts
 
 
 class Quantized(NamedTuple):
@@ -34,10 +33,10 @@ class Quantized(NamedTuple):
 class VectorQuantizer(nn.Module):
     """Nearest codeword of every vector, learned by gradients (`decay` 0) or by moving averages of the vectors (`decay` > 0).
 
-    `commitment` is beta of 000, Eq. 1; the squared norms there are means over all entries here. With a moving average the
-    codebook term is not needed and is left out. In the first `delay` training steps vectors pass unquantised and the
-    codebook is still; then k-means places it. In training, dead codewords are put on vectors of the batch.
-    State is kept in float buffers, so that weights, counts and all can be averaged and saved.
+    `commitment` is beta of 000, Eq. 1; the squared norms there are means over all entries here. With moving averages there is
+    no codebook term. In the first `delay` training steps vectors pass unquantized and the codebook does not change; then
+    k-means initializes it. In training, dead codewords are replaced by vectors of the batch. All state is in float buffers,
+    which can be averaged and saved.
     """
 
     codebook: Float[Tensor, "K D"]
@@ -132,7 +131,7 @@ class VectorQuantizer(nn.Module):
 
 
 def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Tensor, "K D"]:
-    """Cluster centres after `steps` rounds of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
+    """Cluster centers after `steps` iterations of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
 
     With fewer vectors than clusters, vectors are repeated. Random numbers come from torch's generator.
     """
@@ -154,14 +153,14 @@ def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Te
 
 
 class Usage(NamedTuple):
-    """How much of a codebook is in use."""
+    """Usage of a codebook."""
 
     share: float  # of the codewords, chosen at least once, in [0, 1]
     perplexity: float  # exp of the entropy of the choices, in [1, K]: so many equally frequent codewords
 
 
 def usage(indices: Int[Tensor, "*n"], codewords: int) -> Usage:
-    """Usage of a codebook of `codewords` by these choices. Raises ValueError when there are none."""
+    """Usage of a codebook of `codewords` by these indices. Raises ValueError for no indices."""
     if indices.numel() == 0:
         raise ValueError("the usage of no choices")
     counts = torch.bincount(indices.flatten(), minlength=codewords).double()

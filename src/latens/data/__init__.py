@@ -1,1 +1,1 @@
-"""Reading and writing pictures, and finding the files a user names."""
+"""Reading and writing images, and finding the files a user names."""

@@ -8,8 +8,8 @@
 | aistron | amodal_segm | visible_segm | | aistron's unified files |
 | cocoa | regions[].segmentation | regions[].visible_mask | regions[].order, from 1 | COCOA |
 
-Run-length codes pass through unchanged; polygons are rasterised by COCO's rules once, when they are read. A file whose keys
-or classes do not add up raises InputError, because evaluating with the wrong ones gives zeros without a word.
+Run-length codes are kept unchanged; polygons are rasterized by COCO's rules when they are read. Inconsistent keys or classes
+raise InputError, because evaluation with wrong ones would silently give zeros.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AGNOSTIC = ("object",)  # the class of COCOA, where names are free text
 
 
 class Dialect(NamedTuple):
-    """Which keys of an annotation hold what; `order` is "" where depth is not told, `first` its value in front."""
+    """Keys of an annotation format; `order` is "" if it has no depth order, `first` is the order of the front object."""
 
     name: str
     amodal: str
@@ -51,9 +51,9 @@ COCOA = Dialect("cocoa", "segmentation", "visible_mask", "order", 1)
 
 
 def read_annotations(path: Path, root: Path | None = None) -> Collection:
-    """Reads a JSON file of any of the dialects; `root` is the folder of the pictures.
+    """Reads a JSON file of any of the dialects; `root` is the folder of the images.
 
-    Raises InputError for keys of no dialect or of two, unknown classes or pictures, and masks that do not fit.
+    Raises InputError for keys of no dialect or of two, unknown classes or images, and masks that do not fit.
     """
     document = _load(path)
     try:
@@ -124,7 +124,7 @@ def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root
 
 
 def _completed(annotation: dict[str, Any]) -> dict[str, Any]:
-    """COCOA-cls leaves the visible mask out where its `occlude_rate` says that nothing is hidden."""
+    """The annotation with a visible mask, which COCOA-cls omits for objects with an `occlude_rate` of 0."""
     if annotation.get("occlude_rate") == 0 and "segmentation" in annotation:
         return {"visible_mask": annotation["segmentation"], **annotation}
     return annotation
@@ -145,7 +145,7 @@ def _scene(image: dict[str, Any], instances: list[Instance]) -> Scene:
 
 
 def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None) -> Collection:
-    """Names of regions are free text, so all are of one class unless the file lists classes, as those written here do."""
+    """Region names are free text, so all regions have one class unless the file lists classes (as our files do)."""
     images = {image["id"]: image for image in _list(document, "images")}
     classes = {category["id"]: str(category["name"]) for category in document.get("categories", ())}
     named = bool(classes) and all("category_id" in region for each in annotations for region in each["regions"])
@@ -171,9 +171,9 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
 
 
 def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]:
-    """The collection as what a JSON file of this dialect holds; masks are run-length codes, as they are.
+    """The JSON document of a collection in a dialect; run-length codes are kept unchanged.
 
-    A dialect without a key for depth loses it. Raises UsageError for an unknown dialect.
+    A dialect without depth order loses it. Raises UsageError for an unknown dialect.
     """
     keys = next((known for known in (*DIALECTS, COCOA) if known.name == dialect), None)
     if keys is None:
@@ -214,7 +214,7 @@ def _annotation(instance: Instance, keys: Dialect, identity: int, image: int) ->
 
 
 def _region(instance: Instance, categories: Sequence[str]) -> dict[str, Any]:
-    """An object of COCOA. Its own files keep whole outlines as polygons; they are run-length codes here, to be exact."""
+    """A region of COCOA. Masks are run-length codes, which are exact, instead of COCOA's polygons."""
     record: dict[str, Any] = {
         "name": categories[instance.category],
         "category_id": instance.category + 1,

@@ -1,16 +1,16 @@
-"""Annotated data sets from one form into another: what `latens convert` calls.
+"""Conversion of annotated data sets between formats, for `latens convert`.
 
-| word | what it is | kept |
+| source | format | preserved |
 |---|---|---|
 | coco:FILE.json,IMAGES | ours, D2SA, COCOA-cls | everything |
 | kins: | KINS of 2020 (or, read and as `kins2019`, of 2019) | all but scores; of 2019 all but order and scores |
 | cocoa: | COCOA, with classes | all but scores |
 | aistron: | aistron's unified files | all but order and scores |
 | labelme:FOLDER | labelme's files | all but scores |
-| labels:FOLDER | images/ beside labels/, a stack of masks for every picture, the front one first | one class, order |
+| labels:FOLDER | images/ beside labels/, a stack of masks for every image, the front one first | one class, order |
 
-Run-length codes pass unchanged; polygons are rasterised once, by COCO's rules. A folder that holds one JSON file stands for
-that file. Without IMAGES the pictures are beside the file or in a folder below.
+Run-length codes are kept unchanged; polygons are rasterized once, by COCO's rules. A folder with one JSON file means that file.
+Without IMAGES, the images are next to the file or in a folder below it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MOST_NAMED = 6  # files in a message
 
 
 def read_collection(text: str, classes: Sequence[str] | None = None) -> Collection:
-    """The data set that a word such as coco:FILE.json,IMAGES names; `classes` fixes those of labelme files and their order.
+    """The data set of a source such as coco:FILE.json,IMAGES; `classes` sets the classes of labelme files and their order.
 
     Raises UsageError for an unknown word, InputError when the file is of another dialect than was named.
     """
@@ -88,7 +88,7 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
 
 
 def annotation_file(place: Path) -> Path:
-    """The file itself, or the one JSON file of a folder. Raises InputError where there is none or several."""
+    """The file itself, or the only JSON file of a folder. Raises InputError for none or several."""
     if not place.is_dir():
         return place
     found = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
@@ -101,7 +101,7 @@ def annotation_file(place: Path) -> Path:
 
 
 def picture_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
-    """The folder of the images of an annotation file: its own, or the first one below with the first and the last image."""
+    """The image folder of an annotation file: its own, or the first one below that holds the first and the last image."""
     top = place if place.is_dir() else file.parent
     if not scenes or (file.parent / scenes[0].file).is_file():
         return file.parent
@@ -113,10 +113,10 @@ def picture_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
 
 
 def write_collection(collection: Collection, form: str, out: Path, *, force: bool = False) -> list[Path]:
-    """Writes a data set in a form of `WRITABLE`: one JSON file `out`, or files in the folder `out`; returns their paths.
+    """Write a data set in a format of `WRITABLE`: a JSON file `out`, or files in the folder `out`. Returns their paths.
 
-    Everything is made before the first file takes its place. Raises OutputExists where files are there and `force` is not
-    set, UsageError for an unknown form, InputError for what the form cannot hold.
+    All files are written before the first one is renamed to its path. Raises OutputExists for existing files without `force`,
+    UsageError for an unknown format, InputError for data that the format cannot represent.
     """
     if form not in WRITABLE:
         raise UsageError(f"'{form}' cannot be written", where="--to", hint=f"choose {', '.join(WRITABLE)}")
@@ -130,7 +130,7 @@ def write_collection(collection: Collection, form: str, out: Path, *, force: boo
 
 
 def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bool) -> list[Path]:
-    """Writes files (relative path, content) into a folder beside `out`, and moves them when all are there."""
+    """Write files (relative path, content) into a temporary folder next to `out`, and move them when all are written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:50]}."))
@@ -160,7 +160,7 @@ def _refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, bytes]]:
-    """One JSON file a picture, all in one folder, each with the way from there to its picture; pages of stacks become PNGs."""
+    """One JSON file per image, all in one folder, with relative paths of the images; pages of stacks become PNG files."""
     taken: set[str] = set()
     for scene in collection.scenes:
         stem = name = (
@@ -180,7 +180,7 @@ def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, by
 
 
 def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
-    """images/NAME as it is (a page of a stack as a PNG), and labels/NAME.tif, for every picture."""
+    """For every image, images/NAME (a copy; a PNG for a page of a stack) and labels/NAME.tif."""
     if len(collection.categories) > 1:
         what = f"label folders hold one class, and this has {', '.join(collection.categories)}"
         raise InputError(what, where=str(collection.root or ""), hint="convert to coco or labelme")
@@ -198,15 +198,15 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
 
 
 def _frame_name(scene: Scene) -> Path:
-    """The file of a picture; of stack.tif#3, a page of a stack, stack-0003.png."""
+    """The file of an image; of stack.tif#3, a page of a stack, stack-0003.png."""
     place = frame_place(Path(scene.file))
     return Path(scene.file) if place is None else place[0].with_name(f"{place[0].stem}-{place[1]:04d}.png")
 
 
 def front_to_back(scene: Scene) -> np.ndarray:
-    """The whole masks of a picture (N, H, W), the front one first; one empty mask for a picture without objects.
+    """The amodal masks of an image (N, H, W) from front to back; one empty mask for an image without objects.
 
-    Raises InputError when no order of the objects explains what is visible of them.
+    Raises InputError if no depth order of the objects explains their visible masks.
     """
     layers = scene.layers()
     left = sorted(range(len(layers.layer)), key=lambda index: int(layers.layer[index]))

@@ -1,7 +1,7 @@
-"""Depth maps of the usual data sets and of plain folders, as float32 arrays (H, W).
+"""Depth maps of common data sets and of plain folders, as float32 arrays (H, W).
 
-Metres where the format knows them, otherwise relative numbers; larger is farther. `inf` is sky. Holes, places without a
-measurement, are filled from their surroundings. Only what is a depth map of the right size gets through.
+Depth is in meters if the format defines them, otherwise relative; larger is farther, and `inf` is sky. Holes (pixels without a
+measurement) are filled from their surroundings.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
-PICTURES = ("PNG", "TIFF", "PPM")  # kinds of picture that depth is read from
-NEAREST = 1e-6  # a reach below is none
-KITTI_UNITS = 256  # a metre
-QUANTILE = 0.999  # distance that stands for the reach of a scene: single pixels beyond it are often wrong
+PICTURES = ("PNG", "TIFF", "PPM")  # kinds of image that depth is read from
+NEAREST = 1e-6  # smallest reach
+KITTI_UNITS = 256  # a meter
+QUANTILE = 0.999  # quantile of depth that defines the reach of a scene; larger values are often outliers
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthFormat:
-    """How stored values become depth: metres = value * scale, or for disparities scale / (value - offset)."""
+    """How stored values become depth: meters = value * scale, or for disparities scale / (value - offset)."""
 
-    scale: float = 1.0  # metres per stored unit; of a disparity, focal length * baseline * units per pixel
+    scale: float = 1.0  # meters per stored unit; of a disparity, focal length * baseline * units per pixel
     hole: float | None = 0.0  # stored value without a measurement; NaN: that and 0; None: every value is one
     sky: float | None = None  # stored values from this one on are sky
     disparity: bool = False
     offset: float = 0.0
-    relative: bool = False  # the unit is not known
+    relative: bool = False  # the unit is unknown
 
 
 FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
     {
-        # 16-bit PNG rendered from a point cloud: 200 units a metre, the largest value where there was no point, mostly sky.
+        # 16-bit PNG rendered from a point cloud: 200 units a meter, the largest value where there was no point, mostly sky.
         "apolloscape": DepthFormat(scale=1 / 200, sky=65535),
         "kitti": DepthFormat(scale=1 / KITTI_UNITS),
-        "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimetres
-        "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten metres
+        "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimeters
+        "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten meters
         "metres": DepthFormat(),  # NPY and EXR
         "metres_nan": DepthFormat(hole=math.nan),
         "relative": DepthFormat(relative=True),
@@ -61,10 +61,10 @@ FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
 
 
 class Camera(NamedTuple):
-    """What turns a disparity into a distance."""
+    """Camera parameters that convert disparity to distance."""
 
     focal: float  # pixels
-    baseline: float  # metres
+    baseline: float  # meters
 
 
 def format_of(name: str) -> DepthFormat:
@@ -75,8 +75,8 @@ def format_of(name: str) -> DepthFormat:
 
 
 def usual_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
-    """What the numbers usually mean where nobody says: metres in arrays, NPY, EXR and float TIFF; KITTI's units in files that
-    are named ...depth256.png; otherwise whole numbers of a picture are relative.
+    """The default format: meters for arrays, NPY, EXR and float TIFF; KITTI's units for files named ...depth256.png; otherwise
+    integers are relative.
     """
     if isinstance(source, np.ndarray) or Path(source).suffix.lower() in (".npy", ".exr"):
         return FORMATS["metres"]
@@ -130,7 +130,7 @@ def read_depth(
 
 
 def png_of_depth(metres: Depth) -> bytes:
-    """A 16-bit PNG of depth (H, W) in KITTI's units, metres * 256, for files named ...depth256.png: 1/256 to 255.99 metres."""
+    """A 16-bit PNG of depth (H, W) in KITTI's units, meters * 256, for files named ...depth256.png: 1/256 to 255.99 meters."""
     stored = np.clip(np.rint(metres.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG")
@@ -154,7 +154,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
     with np.errstate(divide="ignore", invalid="ignore"):
         if form.disparity:
             depth = form.scale / (stored - form.offset)
-            sky |= ~hole & (stored <= form.offset)  # no shift at all: infinitely far
+            sky |= ~hole & (stored <= form.offset)  # zero disparity: infinite distance
         else:
             depth = stored * form.scale
     depth[sky & ~hole], depth[hole] = np.inf, np.nan
@@ -168,10 +168,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
 
 
 def fill_holes(depth: Depth) -> Depth:
-    """NaN filled from the surroundings, near ones first: averages of ever larger blocks, sky left alone.
-
-    Where a block holds sky only, its holes become sky.
-    """
+    """Fill NaN with averages over blocks of increasing size, without sky. In a block of sky, holes become sky."""
     hole = np.isnan(depth)
     if not hole.any():
         return depth
@@ -189,9 +186,9 @@ def fill_holes(depth: Depth) -> Depth:
 
 
 def relative_depth(depth: Depth, reach: float | None = None) -> Depth:
-    """Depth divided by `reach` (by default its own 99.9 % quantile, without the sky) and held to [0, 1]; sky is 1.
+    """Depth divided by `reach` (default: its 99.9 % quantile without sky) and clamped to [0, 1]; sky is 1.
 
-    The reading under which the numbers of 002 fit its ranges of beta: d in [0, 1]. Raises InputError when all is sky.
+    The ranges of beta of 002 fit its results for d in [0, 1]. Raises InputError when all is sky.
     """
     relative: Depth = np.clip(depth / (reach_of(depth) if reach is None else max(reach, NEAREST)), 0, 1).astype(np.float32)
     return relative
@@ -247,7 +244,7 @@ def _halve(part: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Weights 1, 2, 1 along both axes; next to the sky nothing is mixed."""
+    """Smoothing with weights 1, 2, 1 along both axes; neighbors of sky are unchanged."""
     blurred = values
     for axis in (0, 1):
         lower, upper = np.roll(blurred, 1, axis), np.roll(blurred, -1, axis)
@@ -259,6 +256,6 @@ def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _mean(total: np.ndarray[Any, Any], count: np.ndarray[Any, Any], sky: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean of what was measured in a block, infinite where it saw sky only, NaN where it saw nothing."""
+    """Mean of the measurements in a block; infinite for only sky, NaN for no value."""
     nothing = np.where(sky > 0, np.inf, np.nan)
     return np.where(count > 0, total / np.maximum(count, 1), nothing)

@@ -1,6 +1,6 @@
 """One channel of an OpenEXR file: single part, scan lines, 16- or 32-bit floats, no compression, RLE, ZIPS or ZIP.
 
-That is what renderers write for depth. The standard library and NumPy are enough for it; files are not trusted.
+Renderers write depth in these formats. Needs only NumPy; files are not trusted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
 TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines in a block, by compression: none, RLE, ZIPS, ZIP
 NAMES = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
-PREFERRED = ("Z", "Y", "depth", "R", "V")  # channels that depth is kept in
+PREFERRED = ("Z", "Y", "depth", "R", "V")  # channel names of depth, in order of preference
 PIXELS = 64 * 2**20
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -111,7 +111,7 @@ def _text(data: bytes, position: int) -> tuple[str, int]:
 
 
 def _unpack(packed: bytes, compression: int, size: int) -> bytes:
-    """A block as stored lines; one that would not shrink is stored as it is."""
+    """The decompressed lines of a block; a block that compression would not shrink is stored uncompressed."""
     if compression == 0 or len(packed) == size:
         raw = packed
     else:

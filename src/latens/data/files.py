@@ -1,4 +1,4 @@
-"""Files, read within limits and written all or nothing; `inputs` finds them.
+"""Reading of files within size limits, and atomic writing.
 
 Standard library only. `-` is standard input where something is read and standard output where something is written.
 """
@@ -26,7 +26,7 @@ TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
 def is_file(path: Path) -> bool:
-    """Whether something is there that is no folder: a pipe and a device count as well."""
+    """Whether the path exists and is no folder; pipes and devices count as files."""
     return os.path.exists(path) and not os.path.isdir(path)
 
 
@@ -35,7 +35,7 @@ def is_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what the system says about a file or folder that cannot be read into UnreadableInput."""
+    """Convert OSError on reading a file or folder to UnreadableInput."""
     try:
         yield
     except OSError as error:
@@ -66,7 +66,7 @@ def _what_then(error: OSError) -> str:
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
-    """The whole file. Raises UnreadableInput, or LimitExceeded beyond `limit` bytes before the memory is taken."""
+    """The contents of a file. Raises UnreadableInput, and LimitExceeded for more than `limit` bytes before allocation."""
     with reading(path):
         if path == STANDARD_STREAM:
             data = _read_stream(sys.stdin.buffer, limit)
@@ -96,11 +96,11 @@ def _read_stream(stream: BinaryIO, limit: int) -> bytes | None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes the file so that it is there whole or not at all, even through a kill or a loss of power.
+    """Write a file atomically, even through a kill or a loss of power.
 
-    A temporary file in the same folder is written, synchronised and renamed over `path`; missing folders are made.
-    A symbolic link keeps leading where it did; devices and pipes are written directly, `-` is standard output.
-    Raises StorageFull when the disk or quota is full, UsageError when the place cannot be written; nothing is left.
+    A temporary file in the same folder is written, synchronized and renamed to `path`; missing folders are created. The target
+    of a symbolic link is replaced; devices and pipes are written directly, `-` is standard output. Raises StorageFull when the
+    disk or quota is full, UsageError when the path cannot be written; no temporary file remains.
     """
     try:
         if path == STANDARD_STREAM:
@@ -119,9 +119,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written piece by piece; it takes the place of `path` when the block ends, and is gone if that raises.
+    """A temporary file that replaces `path` at the end of the block and is deleted if the block raises.
 
-    Raises what `write_atomic` does. For what is too large for memory: everything else goes through `write_atomic`.
+    For files that do not fit into memory; all others use `write_atomic`, which raises the same errors.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -147,12 +147,12 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name in the same folder; `sweep_stale` removes what a killed process left under such a name."""
+    """A new temporary name in the same folder; `sweep_stale` removes such files of killed processes."""
     return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def replace_durably(temporary: Path, target: Path) -> None:
-    """Renames a finished temporary file over `target`, whose permissions stay, so that it survives a loss of power."""
+    """Rename a finished temporary file to `target` and synchronize the folder; permissions of `target` are kept."""
     with open(temporary, "rb") as stream:
         os.fsync(stream.fileno())
     _keep_mode(target, temporary)
@@ -161,18 +161,21 @@ def replace_durably(temporary: Path, target: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> LatensError:
-    """What a failed write of `path` means to the user: StorageFull, or UsageError for a place that cannot be used."""
+    """The error of a failed write of `path`: StorageFull, or UsageError for a path that cannot be written."""
     if error.errno in FULL:
         return StorageFull(
             f"the disk is full or a quota is used up ({error.strerror})",
             where=str(path),
             hint="free some space and run again: what is finished is kept, and nothing half-written is left",
         )
-    return UsageError(f"cannot be written: {error.strerror or error}", where=str(path), hint="choose a place with -o")
+    reason = error.strerror or str(error)
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        reason = "there is a file where a folder is needed"
+    return UsageError(f"cannot be written: {reason}", where=str(path), hint="choose another place with -o")
 
 
 def sweep_stale(folder: Path) -> None:
-    """Removes the temporary files that killed processes of ours left in `folder`.
+    """Remove the temporary files of killed latens processes in `folder`.
 
     A process of another machine that shares the folder may look dead from here: `write_atomic` there writes again.
     """
@@ -189,7 +192,7 @@ def sweep_stale(folder: Path) -> None:
 
 def _is_alive(pid: int) -> bool:
     if os.name != "posix":
-        return True  # signal 0 is no harmless question elsewhere
+        return True  # on other systems signal 0 is not harmless
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -231,14 +234,14 @@ def _write_into(descriptor: int, data: bytes, *, durable: bool) -> None:
 
 
 def _keep_mode(target: Path, temporary: Path) -> None:
-    """A private file that is written again stays private."""
+    """Copy the permissions of `target` to the temporary file."""
     if target.exists():
         with contextlib.suppress(OSError):
             os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
 
 
 def _synchronise_folder(folder: Path) -> None:
-    """Makes the rename durable. Some file systems refuse this on folders: the file itself is whole either way."""
+    """Make a rename durable. Some file systems do not support this for folders, which is ignored."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

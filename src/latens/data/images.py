@@ -1,18 +1,19 @@
-"""Pictures of every common kind, as 8-bit RGB arrays, with a note of everything that was done to them.
+"""Reading and writing of images of all common formats, as 8-bit RGB arrays with notes on every conversion.
 
-Files are not trusted: only the formats below are tried, the size is read from the header and held against the limits
-before memory is taken, and what is damaged raises UnreadableInput instead of giving grey areas.
+Files are not trusted: only the formats below are tried, the size in the header is checked against the limits before memory is
+allocated, and a damaged file raises UnreadableInput instead of giving gray areas.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union, cast
@@ -21,11 +22,14 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import STANDARD_STREAM, read_bytes, reading, write_atomic
+from latens.data.notes import left_out
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
 from latens.shapes import UInt8
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.Tensor"]
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -35,12 +39,12 @@ PICTURE_ENDINGS = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"}
 )
 ORIENTATION_TAG = 0x0112
-FLOAT_SLACK = 1e-5  # rounding of float32 arithmetic around 0 and 1 is no error
+FLOAT_SLACK = 1e-5  # accepted rounding error of float values outside [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """What a picture may measure: pixels in all, pixels per side, and bytes of its file."""
+    """Limits of an image: number of pixels, pixels per side, bytes of its file."""
 
     pixels: int = 64 * 2**20
     side: int = 16384
@@ -48,22 +52,22 @@ class ImageLimits:
 
 
 class Picture(NamedTuple):
-    """A picture in RGB order; the arrays may share memory with the source."""
+    """An image in RGB order; the arrays may share memory with the source."""
 
-    pixels: Pixels  # (H, W, 3); a grey picture has three equal channels
-    alpha: Pixels | None  # (H, W), None where everything is opaque
-    grey: bool  # the source had one colour channel
-    notes: tuple[str, ...]  # what was done to the source, for people
+    pixels: Pixels  # (H, W, 3); a gray image has three equal channels
+    alpha: Pixels | None  # (H, W), None if all pixels are opaque
+    grey: bool  # the source had one color channel
+    notes: tuple[str, ...]  # conversions of the source, for people
 
 
 def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Picture:
-    """Reads a picture from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
+    """Reads an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16, or float in [0, 1]. Tensors: (C, H, W),
     (1, C, H, W) or (H, W), C of 1, 3 or 4, uint8 or float in [0, 1]. Wider values are reduced to 8 bits by rounding
     v * 255 / 65535. Of an animation the first frame is taken; EXIF orientation is applied.
 
-    Raises UnreadableInput for what is missing or no picture, InputError for arrays of another form, LimitExceeded.
+    Raises UnreadableInput for what is missing or no image, InputError for arrays of another form, LimitExceeded.
     """
     limits = limits or ImageLimits()
     if isinstance(source, (str, Path)):
@@ -105,9 +109,18 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Pi
         return _from_pil(image, where, limits)
 
 
+def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
+    """Path and pixels of every image that can be read; others are left out with a warning."""
+    for path in paths:
+        try:
+            yield path, read_picture(path).pixels
+        except (InputError, LimitExceeded) as error:
+            left_out(error)
+
+
 @contextlib.contextmanager
 def decoding(where: str | None) -> Iterator[None]:
-    """Turns whatever Pillow's parsers meet in damaged data into our errors."""
+    """Convert Pillow's exceptions for damaged data to UnreadableInput and LimitExceeded."""
     try:
         yield
     except LatensError:
@@ -122,7 +135,7 @@ def decoding(where: str | None) -> Iterator[None]:
 
 
 def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
-    """The picture as far as its header. Not Image.open: its limit on the size is one for the whole process."""
+    """The image with only its header read. Image.open has a size limit that is global to the process."""
     prefix = stream.read(16)
     if not prefix:
         raise UnreadableInput("the file is empty", where=where, hint="copy or download the file again")
@@ -134,7 +147,7 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
         if factory is None or (accept is not None and accept(prefix) is not True):
             continue
         stream.seek(0)
-        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # so plugins say: not for me
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # raised by plugins for other formats
             return factory(stream, "")
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
     raise UnreadableInput("this is not a picture of a known kind", where=where, hint=f"known kinds: {kinds}")
@@ -165,9 +178,11 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Pic
     notes: list[str] = []
     raw = _raw_modes(image)
     tiff = _orientation(image, []) if image.format == "TIFF" else 1  # a TIFF turns itself when it is loaded
+    frames = _frames_note(image)
     image.load()
-    if image.info.get("loop") is not None if image.format == "GIF" else getattr(image, "is_animated", False):
-        notes.append("one frame of several taken")
+    if frames is not None:
+        notes.append(frames)
+        logger.warning("%s: %s", where or "image", frames)
     if not _DEEP.isdisjoint(raw):
         notes.append("16-bit reduced to 8-bit")
     if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
@@ -180,11 +195,28 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Pic
     return _finish(pixels, alpha, grey or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
 
 
+def _frames_note(image: Image.Image) -> str | None:
+    """Which frame of an animation or page of a TIFF is taken; None where there is one. Before loading: it seeks."""
+    place = image.tell()
+    try:
+        count = getattr(image, "n_frames", 1)
+    except Exception:  # a later frame is damaged; the pixels of this one may be good
+        image.seek(place)
+        return f"frame {place + 1} of several taken"
+    return f"frame {place + 1} of {count} taken" if count > 1 else None
+
+
+def frames_note(path: Path) -> str | None:
+    """Which frame `read_picture` takes of a file that holds several; None for any other. Raises UnreadableInput."""
+    with reading(path), open(path, "rb") as stream, decoding(str(path)), _identify(stream, str(path)) as image:
+        return _frames_note(image)
+
+
 _DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") for order in "BLN") | {"65535"}
 
 
 def _raw_modes(image: Image.Image) -> frozenset[str]:
-    """How the file stores the pixels, in Pillow's words: the modes that it reduces to 8 bits, and PPM's maximum."""
+    """Pillow's raw modes of the stored pixels, and the maximum value of PPM: they show which values have more than 8 bits."""
     tiles = getattr(image, "tile", None) or [(None, None, None, ())]
     arguments = tiles[0][3] if isinstance(tiles[0][3], tuple) else (tiles[0][3],)
     return frozenset(str(argument) for argument in arguments)
@@ -193,14 +225,14 @@ def _raw_modes(image: Image.Image) -> frozenset[str]:
 def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # the parser of the tags raises whatever it meets; the pixels are still good
+    except Exception:  # the EXIF parser raises many kinds; the pixels are still valid
         notes.append("damaged EXIF data ignored")
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
 def _turn(array: Pixels, orientation: int) -> Pixels:
-    """The array as it is meant to be seen, by the EXIF standard: 1 as stored .. 8 to be turned left."""
+    """The array rotated and mirrored according to an EXIF orientation, 1 (as stored) to 8."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -211,7 +243,7 @@ def _turn(array: Pixels, orientation: int) -> Pixels:
 
 
 def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple[Pixels, Pixels | None, bool]:
-    """Pixels (H, W, 3) or (H, W), alpha, and whether the source was grey."""
+    """Pixels (H, W, 3) or (H, W), alpha, and whether the source was gray."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         if "transparency" in image.info:
@@ -231,7 +263,7 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
         values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
     except ValueError as error:
         raise UnreadableInput(f"{mode} colours cannot be turned into RGB", where=where) from error
-    return values[..., :3], values[..., 3], grey  # of grey, three equal channels
+    return values[..., :3], values[..., 3], grey  # of gray, three equal channels
 
 
 _TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
@@ -324,7 +356,7 @@ def _finish(pixels: Pixels, alpha: Pixels | None, grey: bool, notes: list[str]) 
 
 
 def to_pil(pixels: Pixels, alpha: Pixels | None = None, grey: bool = False) -> Image.Image:
-    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; grey takes the first channel."""
+    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; gray takes the first channel."""
     colours = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
     if alpha is not None:
         colours.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
@@ -332,7 +364,7 @@ def to_pil(pixels: Pixels, alpha: Pixels | None = None, grey: bool = False) -> I
 
 
 def check_ending(path: Path) -> str:
-    """Pillow's name of the format that the ending of `path` stands for. Raises UsageError for one that is unknown."""
+    """Pillow's name of the format for the ending of `path`. Raises UsageError for an unknown ending."""
     Image.init()
     name = Image.EXTENSION.get(path.suffix.lower(), "")
     if path.suffix.lower() not in PICTURE_ENDINGS or name not in Image.SAVE:
@@ -342,9 +374,9 @@ def check_ending(path: Path) -> str:
 
 
 def write_image(path: Path, image: Image.Image) -> None:
-    """Writes the picture whole or not at all, in the format of the ending, without loss where the format allows it.
+    """Write the image atomically in the format of the ending, lossless if the format allows it.
 
-    Raises UsageError for an unknown ending or a format that cannot hold the picture (JPEG has no transparency).
+    Raises UsageError for an unknown ending or a format that cannot hold the image (JPEG has no transparency).
     """
     name = check_ending(path)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Files to work on, found by name, folder or pattern, and the places their results go to.
+"""Input files by name, folder or pattern, and the paths of their outputs.
 
 Standard library only. `-` is standard input where something is read and standard output where something is written.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, is_file, reading
-from latens.errors import UnreadableInput, UsageError
+from latens.errors import UnreadableInput, UsageError, counted
+
+logger = logging.getLogger(__name__)
 
 
 class InputFile(NamedTuple):
-    """One file to work on.
+    """One input file.
 
-    `relative` is where it stands under the folder or pattern it came from (its name alone when the user named it),
-    unique among the files of one request: outputs are mirrored by it. `named` tells that the user named this file.
+    `relative` is its path relative to the folder or pattern it was found by (for a named file, its name). It is unique within a
+    request and decides the output path. `named`: the user named this file.
     """
 
     path: Path
@@ -33,22 +36,46 @@ class InputFile(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
-def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str]) -> list[InputFile]:
-    """The files that `inputs` mean, each once: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
+def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path | None = None) -> list[InputFile]:
+    """The files of `inputs`, each once: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
 
-    Folders are read recursively, in natural order, through symbolic links (each folder once, so loops end), without
-    hidden files; only names that end in one of `endings` (lower case, with the dot) count there and in patterns. A
-    file the user names is taken whatever its ending. What is missing or may not be read raises UnreadableInput if it
-    is all the user asked for, or a folder or pattern at the top; anything else is returned, to fail when its turn
-    comes without stopping the others.
+    Folders are searched recursively in natural order, following symbolic links (each folder once), without hidden files. There
+    and in patterns, only names that end in one of `endings` (lower case, with the dot) count; a named file may have any ending.
+    If the results go to a folder `out` below an input folder, files found in `out` are results of earlier runs and left out.
+    Raises UnreadableInput for a single input that is missing or not readable, and for a folder or pattern that is not readable
+    or has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
     """
     if not inputs:
         raise UsageError("no input was given", hint="name files, folders, patterns such as 'album/*.jpg', or -")
     found: dict[str, InputFile] = {}
     for entry in inputs:
         for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
-            found.setdefault(os.path.abspath(file.path), file)
+            name = os.path.abspath(file.path)
+            if file.named or name not in found:
+                found[name] = file
+    results = [name for name, file in found.items() if out is not None and not file.named and _is_below(name, out, inputs)]
+    for name in results:
+        del found[name]
+    if results:
+        logger.warning("%s: left out %s, which earlier runs wrote", out, counted(len(results), "file"))
+        if not found:
+            raise UnreadableInput("the only files are results of earlier runs", where=str(out), hint="name the files")
     return _unique_relatives(list(found.values()))
+
+
+def _is_below(name: str, out: Path, inputs: Sequence[str | Path]) -> bool:
+    """Whether a file lies in the folder `out`, which is no input itself."""
+    folder = os.path.abspath(out)
+    return name.startswith(folder + os.sep) and all(os.path.abspath(entry) != folder for entry in inputs)
+
+
+def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
+    """Files in a folder and its subfolders whose names end in one of `endings`, in natural order of their paths.
+
+    Hidden files are left out; the list may be empty. Raises UnreadableInput for a folder that is missing or not readable.
+    """
+    found = (file.path for file in _walk(folder, Path(), endings, set()))
+    return sorted(found, key=lambda path: natural_key(str(path)))
 
 
 def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFile]:
@@ -69,7 +96,7 @@ def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFil
 
 
 def _match(parts: tuple[str, ...], endings: frozenset[str]) -> Iterator[InputFile]:
-    """Files that match, and all of the folders that do. `**` is walked here: glob would follow links in circles."""
+    """Files that match a pattern, and all files of matching folders. glob's `**` would follow links in cycles."""
     fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
     head = parts[: parts.index("**")] if "**" in parts else parts
     rest = parts[len(head) :]
@@ -114,7 +141,7 @@ def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[i
 
 
 def _unique_relatives(files: list[InputFile]) -> list[InputFile]:
-    """Files of the same relative name take folders of their paths into it until they differ."""
+    """Prepend folders to equal relative paths until they differ."""
     parts = [Path(os.path.abspath(file.path)).parts[1:] for file in files]
     relatives = [file.relative for file in files]
     while True:
@@ -143,7 +170,7 @@ def _listing(endings: frozenset[str]) -> str:
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """`shot2` before `shot10`; text and numbers alternate, so that like is compared with like."""
+    """Sort key of natural order (`shot2` before `shot10`): alternating text and numbers."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [int(part) if odd % 2 else part for odd, part in enumerate(parts)], name
 
@@ -152,9 +179,9 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Path]:
-    """Where the result of every file goes, one path each and no two the same; see `output_path`.
+    """Distinct output paths of all files; see `output_path`.
 
-    Where two inputs would share an output (photo.jpg and photo.png), each of them keeps its ending: photo.jpg.ltn.
+    Inputs that would share an output (photo.jpg and photo.png) keep their endings: photo.jpg.ltn.
     """
     several = len(files) > 1 or not all(file.named for file in files)
     paths = [output_path(file, out, ending, several) for file in files]
@@ -170,11 +197,11 @@ def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str
 
 
 def output_path(file: InputFile, out: str | Path | None, ending: str, several: bool) -> Path:
-    """Where the result of one file goes.
+    """Output path of one file.
 
-    Without `out`: beside the input, with `ending` in place of its own (standard input goes to standard output). One
-    file and an `out` that has an ending and is no folder: exactly there. Otherwise `out` is a folder and the tree of
-    the inputs is mirrored in it. Raises UsageError for several files into one, and where the input would be replaced.
+    Without `out`, it is the input path with another `ending` (for standard input, standard output). For a single file, an `out`
+    with an ending that is no folder is the path itself. Otherwise `out` is a folder that mirrors the tree of the inputs. Raises
+    UsageError for several files and one output, and if the output would replace the input.
     """
     if out is None:
         place = STANDARD_STREAM if file.path == STANDARD_STREAM else file.path.with_suffix(ending)

@@ -1,9 +1,9 @@
-"""Objects of a picture with their hidden parts: amodal mask (the whole outline), visible mask, depth, class.
+"""Objects of an image with their hidden parts: amodal mask (the whole outline), visible mask, depth, class.
 
 Two forms: `Layers`, dense arrays for training and simulation (NumPy alone), and `Instance` / `Scene` / `Collection`,
 run-length coded for files and evaluation.
 
-Letters: N instances, H W picture.
+Letters: N instances, H W image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNKNOWN = -1
 
 
 class Layers(NamedTuple):
-    """Dense masks of one picture. `layer` is 0 in front, 1 behind it, ...; -1 where nobody knows."""
+    """Dense masks of one image. `layer` is 0 in front, 1 behind it, ...; -1 if unknown."""
 
     amodal: Bool[np.ndarray, "N H W"]
     visible: Bool[np.ndarray, "N H W"]
@@ -32,12 +32,12 @@ class Layers(NamedTuple):
 
     @property
     def occlusion(self) -> Bool[np.ndarray, "H W"]:
-        """Pixels where some object goes on behind something (000, Eq. 2: the label l)."""
+        """Pixels where some object is hidden (the label l of 000, Eq. 2)."""
         hidden: np.ndarray = (self.amodal & ~self.visible).any(axis=0)
         return hidden
 
     def hidden_fraction(self) -> Float[np.ndarray, "N"]:
-        """Hidden part of the area of every object, in [0, 1]."""
+        """Hidden share of the area of every object, in [0, 1]."""
         whole = self.amodal.sum(axis=(1, 2))
         hidden = (self.amodal & ~self.visible).sum(axis=(1, 2))
         return np.asarray(hidden / np.maximum(whole, 1), dtype=np.float64)
@@ -70,7 +70,7 @@ def paint(
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One object. `visible` lies inside `amodal`; `layer` is 0 in front, None where nobody knows."""
+    """One object. `visible` lies inside `amodal`; `layer` is 0 in front, None if unknown."""
 
     amodal: Rle
     visible: Rle
@@ -84,7 +84,7 @@ class Instance:
 
     @property
     def hidden_fraction(self) -> float:
-        """Hidden part of the area, in [0, 1]."""
+        """Hidden share of the area, in [0, 1]."""
         whole = self.area
         return (whole - area(self.visible)) / whole if whole else 0.0
 
@@ -96,7 +96,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One picture: its file (relative to the collection's root, or a name), size and objects."""
+    """One image: its file (relative to the collection's root, or a name), size and objects."""
 
     file: str
     height: int
@@ -104,7 +104,7 @@ class Scene:
     instances: tuple[Instance, ...] = ()
 
     def layers(self) -> Layers:
-        """The dense form."""
+        """The objects as dense masks."""
         size = (self.height, self.width)
         amodal = [decode(instance.amodal) for instance in self.instances]
         visible = [decode(instance.visible) for instance in self.instances]
@@ -118,7 +118,7 @@ class Scene:
 
 
 def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = None) -> Scene:
-    """The coded form of dense masks."""
+    """Dense masks as run-length coded objects."""
     height, width = layers.amodal.shape[1:]
     instances = tuple(
         Instance(
@@ -135,7 +135,7 @@ def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Annotated pictures of one data set, with the names of its classes; `root` is the folder of the pictures."""
+    """Annotated images of one data set, with the names of its classes; `root` is the folder of the images."""
 
     categories: tuple[str, ...]
     scenes: tuple[Scene, ...]
@@ -143,12 +143,12 @@ class Collection:
     info: dict[str, Any] = field(default_factory=dict)
 
     def path(self, scene: Scene) -> Path:
-        """The file of a picture."""
+        """The file of an image."""
         return Path(scene.file) if self.root is None else self.root / scene.file
 
 
 def check_classes(expected: Sequence[str], found: Sequence[str], where: str) -> None:
-    """Raises InputError unless both name the same classes in the same order: mixing them up gives silent zeros."""
+    """Raise InputError unless both are the same classes in the same order; otherwise scores would silently be zero."""
     if tuple(expected) != tuple(found):
         raise InputError(
             f"its classes are {', '.join(found)}; expected are {', '.join(expected)}",

@@ -39,7 +39,7 @@ PLACES_ROOTS = ("", "images256", "data/vision/torralba/deeplearning/images256")
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images that are read on request. `labels` are indices into `classes`, or -1 where there are none."""
+    """A set of images that are read on request. `labels` are indices into `classes`, or -1 for no label."""
 
     name: str
     classes: tuple[str, ...]
@@ -57,7 +57,7 @@ class LabeledImages:
         return LabeledImages(self.name, self.classes, self.labels[indices], lambda i: self.read(int(indices[i])), keys)
 
     def first_few(self, count: int) -> LabeledImages:
-        """`count` images chosen by name, in their order; all of a smaller set."""
+        """At most `count` images, chosen by the hashes of their names, in the order of the set."""
         order = np.argsort([place_of(f"limit {key}") for key in self.keys], kind="stable")
         return self.subset(np.sort(order[:count]))
 
@@ -77,7 +77,7 @@ class LabeledImages:
 def open_labeled(source: Source, split: Split = "train", *, hold_out: bool = True) -> LabeledImages:
     """The images of one split. Raises InputError where there are none.
 
-    A labeled set without a test split gives a fifth of its images as one; without `hold_out` it is given whole.
+    For a labeled set without a test split, a fifth of the images is the test split; without `hold_out`, all images are.
     """
     path = source.path
     if source.kind in NAMED:
@@ -101,7 +101,7 @@ def _not_empty(found: LabeledImages, source: Source) -> LabeledImages:
 
 
 def _own_split(found: LabeledImages, split: Split, where: Path) -> LabeledImages:
-    """A split of a labeled set without a test split: a fifth by name, or the rest. Without labels both are the whole set."""
+    """A split of a set without a test split: a fifth by name, or the rest. Without labels both splits are the whole set."""
     if not found.classes or not len(found):
         return found
     test = np.array([place_of(key) < TEST_SHARE for key in found.keys])
@@ -113,7 +113,7 @@ def _own_split(found: LabeledImages, split: Split, where: Path) -> LabeledImages
 
 
 def _class_index(name: str, known: Sequence[str], where: Path) -> int:
-    """The index of a class among those of the training split, some of which another split may lack."""
+    """The index of a class among the classes of the training split."""
     if name not in known:
         hint = "give the classes the same names in both splits, or remove this one"
         raise InputError(f"the training split has no class '{name}'", where=str(where), hint=hint)
@@ -126,7 +126,7 @@ def _class_index(name: str, known: Sequence[str], where: Path) -> int:
 def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> LabeledImages:
     """A pack: keys jpeg, offsets, labels, classes (encoded images end to end), or x_train, y_train, x_test, y_test.
 
-    `known` are the classes of the training split where that is another pack.
+    `known` are the classes of the training split if that is another pack.
     """
     arrays = read_pack(path)
     if {"jpeg", "offsets", "labels"} <= set(arrays):
@@ -203,7 +203,7 @@ def _folder(root: Path, split: Split, *, hold_out: bool) -> LabeledImages:
 
 
 def _pack_of(split: Split, packs: Sequence[Path], root: Path) -> Path:
-    """The pack with the name of a split as a word: `latest.npz` is no test split."""
+    """The pack whose name contains the split as a word (`latest.npz` does not contain `test`)."""
     for name in SPLITS[split]:
         found = [pack for pack in packs if name in re.split(r"[^a-z]+", pack.stem.lower())]
         if len(found) == 1:
@@ -219,7 +219,7 @@ def _split_folders(train: Path, test: Path, name: str, split: Split) -> LabeledI
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    """Names of the folders with images; none where images lie in `root` itself, or in one folder only."""
+    """Names of the folders with images; empty if `root` itself holds images, or if there is only one folder."""
     full = tuple(folder.name for folder in _subfolders(root) if any(_find(folder)))
     return () if len(full) < 2 or any(_find(root, deep=False)) else full
 

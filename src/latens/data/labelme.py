@@ -1,8 +1,8 @@
-"""labelme files <-> ours: one JSON file a picture, as people draw them.
+"""Conversion from and to labelme files, one JSON file per image.
 
-An object is one shape for its whole outline; its visible part, where something hides the rest, is a second shape with the
-same `group_id` and the flag "visible" (or a label that ends in "/visible"). Depth is the flag "layer:N", 0 in front.
-Polygons, rectangles and circles are rasterised; shapes of the type "mask" are exact both ways.
+An object is one shape with its whole outline. The visible part of an occluded object is a second shape with the same `group_id`
+and the flag "visible" (or a label that ends in "/visible"). Depth order is the flag "layer:N", 0 in front. Polygons, rectangles
+and circles are rasterized; shapes of the type "mask" are exact in both directions.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _mask(shape: dict[str, Any], size: tuple[int, int]) -> Rle:
 
 
 def to_labelme(scene: Scene, categories: Sequence[str]) -> dict[str, Any]:
-    """A scene as what a labelme file holds; masks are exact."""
+    """The JSON document of a scene as a labelme file, with exact masks."""
     shapes = []
     for number, instance in enumerate(scene.instances, start=1):
         label = categories[instance.category]

@@ -1,7 +1,7 @@
-"""Folders of label maps, and stacks of masks.
+"""Folders of label maps and stacks of masks.
 
-A label map holds one number per pixel, so it cannot hold overlaps: its objects are wholly visible. A stack of masks, one page
-an object, can.
+A label map has one number per pixel and cannot represent overlaps: its objects are wholly visible. A stack of masks has one
+page per object and can.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image, ImageSequence
 
 from latens.data.files import reading
 from latens.data.images import PICTURE_ENDINGS
+from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, paint, scene_of
 from latens.data.stacks import MOST_FRAMES, StackWriter
 from latens.errors import InputError, LimitExceeded, UnreadableInput
@@ -26,14 +27,13 @@ IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
-    """Pictures of a folder with their label maps, sorted: a_img.png and a_lab.png, or images/a.png and labels/a.png.
+    """Images of a folder with their label maps, sorted: a_img.png and a_lab.png, or images/a.png and labels/a.png.
 
-    Subfolders are kept apart: train/images/a.png goes with train/labels/a.png. A picture without a label map there takes
-    the one of its name, if there is one such picture and one such map in all.
-    Raises UnreadableInput when there is no pair, InputError when a picture has no label map, or two pictures one name.
+    Subfolders are matched: train/images/a.png belongs to train/labels/a.png. An image without such a label map is matched by
+    name alone if the name is unique among images and label maps. Raises UnreadableInput when there is no pair, InputError for
+    an image without a label map and for two images of one name.
     """
-    with reading(folder):
-        names = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    names = sorted(files_under(folder, PICTURE_ENDINGS))
     is_label = {path: _is_label(path.relative_to(folder)) for path in names}
     labels = _by_key([path for path in names if is_label[path]], folder)
     pictures = _by_key([path for path in names if not is_label[path]], folder)
@@ -56,7 +56,7 @@ def _is_label(path: Path) -> bool:
 
 
 def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
-    """Files by their folders, without images/ and labels/, and their names without marks and endings."""
+    """Files by folder (without images/ and labels/) and name (without marker and ending)."""
     found: dict[tuple[str, ...], Path] = {}
     for path in paths:
         parts = path.relative_to(folder).parent.parts
@@ -70,7 +70,7 @@ def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
 
 
 def read_label_folder(folder: Path, category: str = "cell") -> Collection:
-    """Pictures with label maps, or with stacks of masks in TIFF, as a collection of one class."""
+    """Images with label maps, or with stacks of masks in TIFF, as a collection of one class."""
     scenes = []
     for picture, labels in pairs_in(folder):
         layers = read_labels(labels)
@@ -79,7 +79,7 @@ def read_label_folder(folder: Path, category: str = "cell") -> Collection:
 
 
 def read_labels(path: Path) -> Layers:
-    """Objects of a label map (any integers, 0 is ground), or of a stack of masks (one page each, the front one first)."""
+    """Objects of a label map (any integers; 0 is background), or of a stack of masks (one page each, front to back)."""
     pages = [np.asarray(page) for page in _pages(path)]
     if any(page.ndim != 2 or page.shape != pages[0].shape for page in pages):
         raise InputError("label maps have one channel, and one size for all pages", where=str(path))

@@ -3,7 +3,7 @@
 Run-length codes are those of COCO: {"size": [H, W], "counts": text}, columns first. Boxes are (x0, y0, x1, y1) in pixels,
 pixel i covering [i, i + 1), so a mask of one pixel at (row, column) has the box (column, row, column + 1, row + 1).
 
-Letters: N masks, H W picture, S side of a crop.
+Letters: N masks, H W image, S side of a crop.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from torch import Tensor
 
 from latens.errors import InputError
 from latens.shapes import Bool, Float, Int
-
-Masks = Bool[np.ndarray, "N H W"]
 
 
 class Rle(TypedDict):
@@ -131,7 +129,7 @@ def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
     """Tight boxes (x0, y0, x1, y1) of masks; zeros for an empty one."""
     filled = masks > 0
     sides = []
-    for axis in (1, 2):  # over rows: columns are left, then the other way round
+    for axis in (1, 2):  # reduce over rows for columns, then over columns for rows
         line = filled.any(dim=axis)
         length = line.shape[1]
         first = line.float().argmax(1)
@@ -142,7 +140,7 @@ def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
 
 
 def crop(masks: Float[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Float[Tensor, "N S S"]:
-    """Share of every cell of an S x S grid on the box that its mask covers, in [0, 1]; outside the picture is empty.
+    """Share of every cell of an S x S grid on the box that its mask covers, in [0, 1]; outside the image is empty.
 
     Exact for any box: a cell covers a share of every row and of every column. Boxes need a positive extent.
     """
@@ -157,12 +155,12 @@ def _cover(start: Float[Tensor, "N"], end: Float[Tensor, "N"], size: int, length
     edges = torch.linspace(0, 1, size + 1, device=start.device)
     pixels = torch.arange(length, device=start.device, dtype=torch.float32)
     edge = start[:, None].float() + edges * (end - start)[:, None].float()
-    below = (edge[:, :, None] - pixels).clamp(0, 1)  # of every pixel, what lies before the edge
+    below = (edge[:, :, None] - pixels).clamp(0, 1)  # share of every pixel that lies before the edge
     return below.diff(dim=1) * (size / (end - start).float())[:, None, None]
 
 
 def paste(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N H W"]:
-    """Grids of values on their boxes, sampled bilinearly at the pixel centres of a picture of size (H, W); 0 outside.
+    """Grids of values on their boxes, sampled bilinearly at the pixel centers of an image of size (H, W); 0 outside.
 
     With `crop` before it and a threshold of 0.5 after it, masks come back to within a fraction of a pixel.
     """

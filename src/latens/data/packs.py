@@ -10,11 +10,11 @@ import numpy as np
 from latens.data.images import FLOAT_SLACK
 from latens.errors import InputError, UnreadableInput
 
-MAX_CLASSES = 10**6  # a larger label is no class number; a name is made for every number below it
+MAX_CLASSES = 10**6  # larger labels are rejected as class numbers, because every class number gets a name
 
 
 def read_pack(path: Path, only: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a pack, or `only` those with some keys. Raises UnreadableInput for a file that is no pack or damaged."""
+    """The arrays of a pack, optionally `only` some keys. Raises UnreadableInput for a damaged file or another format."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as pack:
             return {key: pack[key] for key in pack.files if not only or key in only}

@@ -1,4 +1,4 @@
-"""Photographs that are installed with scikit-image: free of rights, stored without loss, nothing is downloaded."""
+"""Photographs that are installed with scikit-image: public domain or CC0, losslessly stored; nothing is downloaded."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A word that names data: a path, or KIND:PATH."""
+"""Sources of data as named by `--data`: a path, or KIND:PATH."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from latens.errors import UsageError
 
 
 class Source(NamedTuple):
-    """Data for training or evaluation: `kind` says how to read `place`; "" is a plain path, or a word that a system knows."""
+    """A source of data. `kind` decides how `place` is read; "" is a plain path, or a keyword of a system."""
 
     kind: str
     place: str
@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 
 def parse_source(word: str | Path) -> Source:
-    """The source that a word of `--data` names. A path that exists wins over a colon in its name."""
+    """The source of a value of `--data`. An existing path takes precedence over KIND:PATH."""
     text = str(word)
     kind, colon, place = text.partition(":")
     if not colon or os.path.exists(text) or os.sep in kind:
@@ -34,12 +34,19 @@ def parse_source(word: str | Path) -> Source:
 
 
 def parse_sources(words: Iterable[str | Path]) -> list[Source]:
-    """As `parse_source`, for several words."""
+    """`parse_source` for several values."""
     return [parse_source(word) for word in words]
 
 
+def one_source(sources: Sequence[Source]) -> Source | None:
+    """The only source, or None for no sources. Raises UsageError for several."""
+    if len(sources) > 1:
+        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
+    return sources[0] if sources else None
+
+
 def plain_paths(sources: Iterable[Source], owner: str) -> list[Path]:
-    """The paths of sources, for a system (`owner`) that knows no kinds of data. Raises UsageError for KIND:PATH."""
+    """The paths of sources, for a system (`owner`) without kinds of data. Raises UsageError for KIND:PATH."""
     found = []
     for source in sources:
         if source.kind:

@@ -1,4 +1,4 @@
-"""Splits that depend on names alone, so that an image does not change sides when others are added."""
+"""Splits by hashes of names, so that an image stays in its split when others are added."""
 
 from __future__ import annotations
 

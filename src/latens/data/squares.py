@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latens.data.images import Pixels
 from latens.data.labeled import LabeledImages
+from latens.data.notes import first_line
 from latens.data.tensors import to_tensor
 from latens.errors import LatensError
 from latens.shapes import Float
@@ -40,7 +41,7 @@ class Squares:
         return kept
 
     def subset(self, indices: np.ndarray) -> Squares:
-        """The squares at these indices, with what is kept of them."""
+        """The squares at these indices; squares in memory are shared."""
         chosen = Squares(self.found.subset(indices), self.size, 0)
         if self.kept is not None:
             chosen.kept, chosen.filled = self.kept[indices], self.filled[indices]
@@ -69,11 +70,6 @@ def readable(found: LabeledImages, size: int) -> Readable:
     if errors and not good:
         raise errors[0]
     return Readable(squares.subset(np.array(good)) if errors else squares, tuple(map(first_line, errors)))
-
-
-def first_line(error: LatensError) -> str:
-    """An error without its hint."""
-    return str(error).splitlines()[0]
 
 
 def shrink(pixels: Pixels, side: int) -> Pixels:

@@ -1,7 +1,7 @@
-"""TIFF stacks, read and written page by page, so that a file of any size needs the memory of one page.
+"""Reading and writing of TIFF stacks page by page: a file of any size needs the memory of one page.
 
-Pillow reads what it can. What it cannot (64-bit floats, 16-bit colours at full depth, ImageJ stacks above 4 GB, whose pages
-are not listed in the file) is read by tifffile, where the extra `micro` is installed.
+Formats that Pillow does not support (64-bit floats, 16-bit colors at full depth, ImageJ stacks above 4 GB, whose pages are not
+listed in the file) are read by tifffile, from the extra `micro`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInpu
 
 MOST_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
-GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of grey values of more than 8 bits
+GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values of more than 8 bits
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, and room for the last directory
 FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
@@ -35,7 +35,7 @@ HINT = "copy the file again; more kinds of TIFF are read with the extra `micro`:
 
 
 def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixels]:
-    """The pages of a TIFF stack, or the one picture of any other file, as (H, W, 3) bytes, read one by one.
+    """The pages of a TIFF stack, or the one image of any other file, as (H, W, 3) bytes, read one by one.
 
     What has more than 8 bits is stretched from its 0.1 to its 99.9 percentile, as microscopes fill only part of the range.
     Raises what `read_picture` does, and LimitExceeded for too many pages.
@@ -54,7 +54,7 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
 
 
 def count_frames(path: Path) -> int:
-    """How many frames `read_frames` gives. Raises UnreadableInput for what is no TIFF though its name says so."""
+    """The number of frames of `read_frames`. Raises UnreadableInput for a damaged TIFF."""
     if path.suffix.lower() not in TIFF_ENDINGS:
         return 1
     with reading(path):
@@ -66,7 +66,7 @@ def count_frames(path: Path) -> int:
 
 
 def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
-    """The picture of a file, the first page of a TIFF, or page N of stack.tif#N, as (H, W, 3) bytes, stretched as in stacks.
+    """The image of a file, the first page of a TIFF, or page N of stack.tif#N, as (H, W, 3) bytes, stretched as in stacks.
 
     Raises what `read_frames` does, and UnreadableInput for a page that is not there.
     """
@@ -89,7 +89,7 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
 
 
 def frame_place(path: Path) -> tuple[Path, int] | None:
-    """Stack and page, from 1, of a name such as stack.tif#3, as the files of segmented stacks have it; None for a file."""
+    """Stack and page (from 1) of a name such as stack.tif#3, as in files of segmented stacks; None for other names."""
     found = FRAME.fullmatch(path.name)
     if found is None or path.is_file():
         return None
@@ -97,9 +97,9 @@ def frame_place(path: Path) -> tuple[Path, int] | None:
 
 
 def stretch(values: np.ndarray) -> Pixels:
-    """(H, W) or (H, W, 3) values of any range as (H, W, 3) bytes, from the 0.1 to the 99.9 percentile.
+    """Values (H, W) or (H, W, 3) of any range as uint8 (H, W, 3), stretched from the 0.1 to the 99.9 percentile.
 
-    A flat page becomes black, and so do values that are not finite.
+    Constant pages and non-finite values become black.
     """
     values = np.asarray(values, dtype=np.float64)
     finite = values[np.isfinite(values)]
@@ -146,7 +146,7 @@ def _check_page(width: int, height: int, number: int, limits: ImageLimits) -> No
 
 
 def _needs_tifffile(path: Path) -> bool:
-    """Whether Pillow cannot read this file, reads it at less than its depth, or does not see all its pages.
+    """Whether Pillow cannot read this file at full depth or does not find all pages.
 
     Raises UnreadableInput where pages would be lost and tifffile is missing.
     """
@@ -169,7 +169,7 @@ def _needs_tifffile(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
-    """The open file; its frames as one array on the disk where pages are not listed, else None; its pages."""
+    """The open file; its frames as a memory-mapped array if pages are not listed, else None; its pages."""
     import tifffile
 
     try:
@@ -216,7 +216,7 @@ def _shown(values: np.ndarray, number: int) -> Pixels:
 
 
 class StackWriter:
-    """A TIFF written page by page into an open file: 8-bit grey (H, W) or colour (H, W, 3), losslessly packed.
+    """A TIFF written page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly packed.
 
     `big` gives 64-bit offsets (BigTIFF), without which LimitExceeded is raised at 4 GB. A page is kept nowhere.
     """
@@ -227,7 +227,7 @@ class StackWriter:
         self.pages = 0
         target.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
         self._position = 16 if big else 8
-        self._link = 8 if big else 4  # where the place of the next directory is to be written
+        self._link = 8 if big else 4  # position at which the offset of the next directory is written
 
     def write(self, page: np.ndarray) -> None:
         """Adds a page of bytes."""

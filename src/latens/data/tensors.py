@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,13 +20,23 @@ def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = F
 
 
 def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
-    """An image with values in [0, 1] (held to it) as uint8, rounded to the nearest."""
+    """An image as uint8: values are clamped to [0, 1] and rounded to the nearest."""
     rounded = image.detach().float().clamp(0, 1).mul_(255).round_().byte()
     pixels: np.ndarray = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 
 
+def grid(rows: Iterable[Iterable[Float[Tensor, "C H W"]]]) -> UInt8[np.ndarray, "H2 W2 C"]:
+    """Rows of images in [0, 1] as one uint8 image; the images of a row are cropped to the smallest height."""
+    bands = []
+    for row in rows:
+        images = list(row)
+        height = min(image.shape[1] for image in images)
+        bands.append(torch.cat([image[:, :height] for image in images], 2))
+    return to_pixels(torch.cat(bands, 1))
+
+
 def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int) -> Float[Tensor, "B C H2 W2"]:
-    """The image with its last row and column repeated, up to sides that are multiples of `multiple`."""
+    """The image padded at the right and bottom by replication, to sides that are multiples of `multiple`."""
     height, width = image.shape[2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

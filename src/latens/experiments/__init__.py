@@ -1,1 +1,1 @@
-"""Training, timing and tabulating for the laboratory: what systems share, without knowing any of them."""
+"""Evaluation, benchmarks, reproduction of tables and figures, and demo: code that all systems share."""

@@ -1,4 +1,4 @@
-"""Speed and memory on this machine: cases take turns, so that what else the machine does falls on all of them."""
+"""Speed and memory on this machine. Cases run interleaved, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPEATS = 7
 
 
 class Case(NamedTuple):
-    """One thing to time: `act` is called again and again; `work` in `unit` is what one call does."""
+    """An operation to time: `act` is called repeatedly; one call does `work` units of `unit`."""
 
     name: str
     act: Callable[[], object]
@@ -39,7 +39,7 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """Timings, and the circumstances they were taken in."""
+    """Timings, with model, machine and memory."""
 
     about: str  # model, weights, device, precision
     threads: int
@@ -72,14 +72,14 @@ class BenchReport:
 
 
 def bench(cases: Sequence[Case], about: str, device: torch.device, *, repeats: int = REPEATS) -> BenchReport:
-    """Times every case `repeats` times, after one call that is not counted. Raises UsageError for no repeat."""
+    """Time every case `repeats` times after one warm-up call. Raises UsageError for `repeats` below 1."""
     if repeats < 1:
         raise UsageError("at least one repeat is needed", where=f"repeats {repeats}")
     samples: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
     for turn in range(repeats + 1):
         for case in cases:
             taken = _time(case.act, device)
-            if turn:  # the first call chooses kernels and takes memory
+            if turn:  # the first call selects kernels and allocates memory
                 samples[case.name].append(taken)
     return BenchReport(
         about=about,
@@ -92,7 +92,7 @@ def bench(cases: Sequence[Case], about: str, device: torch.device, *, repeats: i
 
 
 def _time(act: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Wall and CPU seconds of one call, work on the accelerator included."""
+    """Wall and CPU seconds of one call, including work on the accelerator."""
     synchronize(device)
     wall, cpu = time.perf_counter(), time.process_time()
     act()
@@ -101,7 +101,7 @@ def _time(act: Callable[[], object], device: torch.device) -> tuple[float, float
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -15,6 +15,7 @@ from latens.inference.page import Page, Section
 
 logger = logging.getLogger(__name__)
 
+PAGE = "index.html"
 LEAD = (
     "Vision models with learned latent codes. Everything on this page was computed just now, on this machine, by the "
     "bundled models; the page holds all its images and needs no network."
@@ -41,7 +42,7 @@ def write_demo(out: Path, sections: Sequence[tuple[str, Callable[[Path], Section
         logger.info("%s ...", name)
         done.append(make(out / name))
         seconds[name] = round(time.perf_counter() - started, 2)
-    page = out / "index.html"
+    page = out / PAGE
     Page("latens", done, LEAD, _footer(seconds)).save(page)
     return DemoReport(page, seconds)
 

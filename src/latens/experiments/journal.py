@@ -1,21 +1,23 @@
-"""A file of records that grows as work is done, so that stopped work continues where it was; claims on shared folders."""
+"""A file of records that grows as work is done, so that stopped work continues where it was."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from latens.data.files import write_error
+from latens.legacy import upgrade_run
+from latens.settings import SettingsError, decode_like, is_settings, to_dict
 
 
 class Journal:
-    """Records as JSON lines. Several processes may append to one file; a line that a kill cut off is passed over.
+    """Records as JSON lines. Several processes may append to one file; truncated lines are ignored.
 
-    Without a path nothing is kept. Raises StorageFull or UnreadableInput where the file cannot be used.
+    Without a path nothing is stored. Raises StorageFull or UnreadableInput if the file cannot be used.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -39,9 +41,10 @@ class Journal:
         if self.path is None or not lines:
             return
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                # A line break first: it ends a line that an earlier run may have been killed in.
+                # The leading line break ends a line that a killed process may have truncated.
                 os.write(descriptor, ("\n" + lines).encode())
                 os.fsync(descriptor)
             finally:
@@ -49,24 +52,53 @@ class Journal:
         except OSError as error:
             raise write_error(self.path, error) from error
 
+    def recorded(self, key: Mapping[str, Any]) -> list[Any] | None:
+        """[value] of the measurement `once` has recorded for this key, or None."""
+        for record in self.read():  # not cached: another process may have added it
+            if isinstance(record.get("key"), dict) and "value" in record and same(key, record["key"]):
+                return [record["value"]]
+        return None
 
-@contextmanager
-def claim(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Yields whether this process alone may work in `folder`, which is made if need be; with `wait`, waits until it may.
+    def once(self, key: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
+        """The JSON-able value of `measure`, read from the journal if it was measured before.
 
-    A claim ends with its process, however that ends. Raises StorageFull or UsageError where the folder cannot be used.
+        `key` holds everything that determines the value: settings instances and JSON-able values.
+        """
+        found = self.recorded(key)
+        if found is None:
+            found = [measure()]
+            self.append([{"key": plain_of(key), "value": found[0]}])
+        return found[0]
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """A name for a key: 20 hexadecimal digits of its hash."""
+    return hashlib.sha256(json.dumps(plain_of(key), sort_keys=True).encode()).hexdigest()[:20]
+
+
+def plain_of(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key as JSON-able values."""
+    return {name: to_dict(value) if is_settings(value) else value for name, value in key.items()}
+
+
+def same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether a record was written for this key.
+
+    Settings are compared after decoding, so records made before a setting was added or renamed still count.
     """
-    import fcntl
+    if key.keys() != record.keys():
+        return False
+    settings = {name: value for name, value in key.items() if is_settings(value)}
+    plain = {name: value for name, value in key.items() if name not in settings}
+    if json.loads(json.dumps(plain)) != {name: record[name] for name in plain}:
+        return False  # before any decoding: most records differ here
+    return all(_decodes_to(value, record[name]) for name, value in settings.items())
 
+
+def _decodes_to(value: Any, plain: Any) -> bool:
+    if to_dict(value) == plain:
+        return True
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / "claim").open("w")
-    except OSError as error:
-        raise write_error(folder, error) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        return bool(decode_like(value, upgrade_run(plain)) == value)
+    except (SettingsError, TypeError, ValueError, AttributeError):
+        return False

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from latens.errors import InputError
+from latens.errors import InputError, counted
 from latens.experiments.journal import Journal
 from latens.experiments.report import Report
 from latens.inference.page import Figure, Part, Table
@@ -24,7 +24,7 @@ from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
 OURS = "latens"
 Measure = Literal["psnr", "ms_ssim"]
 TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
-ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # a file may be this far from the code length of its symbols
+ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # allowed deviation of a file size from the code length of its symbols
 
 
 class Row(NamedTuple):
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 class RowLog:
-    """The rows of an evaluation, written as they are measured; those of an earlier run are found again."""
+    """The rows of an evaluation, stored as they are measured and reused by later runs."""
 
     def __init__(self, path: Path | None) -> None:
         self.journal = Journal(path)
@@ -61,7 +61,7 @@ class RowLog:
         return {setting: row for setting, row in found.items() if row is not None}
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Keeps new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
+        """Store new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
         rows = list(rows)
         self._rows.update((row.key, row) for row in rows)
         self.journal.append(row._asdict() for row in rows)
@@ -88,9 +88,9 @@ class Means(NamedTuple):
 
 
 class SizeCheck(NamedTuple):
-    """Real bytes against the code length by the model's probabilities, over all files of ours.
+    """File sizes compared with the code length by the model's probabilities, over all files of our codec.
 
-    `worst` is the file that is furthest from it in units of what is allowed, 1 % and 200 bytes.
+    `worst` is the file with the largest deviation relative to the allowed one, 1 % + 200 bytes.
     """
 
     files: int
@@ -111,16 +111,16 @@ class RateDistortionResults:
     rows: tuple[Row, ...]
     settings: dict[str, str]  # of the other codecs, for captions
     failures: tuple[str, ...] = ()  # inputs that could not be read, and why
-    noun: str = "image"  # what an input is called in captions
+    noun: str = "image"  # word for an input in captions
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The inputs."""
+        """Names of the inputs."""
         return tuple(dict.fromkeys(row.name for row in self.rows))
 
     @cached_property
     def codecs(self) -> tuple[str, ...]:
-        """Ours first."""
+        """Names of the codecs, ours first."""
         return tuple(dict.fromkeys((OURS, *(row.codec for row in self.rows))))
 
     def means(self, codec: str) -> list[Means]:
@@ -134,7 +134,7 @@ class RateDistortionResults:
         return _curve(codec, rows, measure)
 
     def bd_rates(self, measure: Measure) -> dict[str, BdRate | None]:
-        """BD-rate of ours against every other codec; None where the curves share no quality or have none."""
+        """BD-rate of our codec against every other; None if the curves share no range of quality."""
         ours = self.curve(OURS, measure)
         return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
 
@@ -147,7 +147,7 @@ class RateDistortionResults:
     # ------------------------------------------------------------------------------------------------------ tables
 
     def rate_table(self) -> Table:
-        """Ours at every setting, next to the rate that the others need for the same PSNR."""
+        """Our codec at every setting, with the rates that the other codecs need for the same PSNR."""
         others = [self.curve(codec, "psnr") for codec in self.codecs[1:]]
         columns: dict[str, Callable[[Means], str]] = {
             "quality": lambda mean: f"{mean.setting:g}",
@@ -159,13 +159,13 @@ class RateDistortionResults:
             **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
         }
         rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
-        caption = f"Means over {_count(len(self.names), self.noun)} at each quality; bits from bytes of real files."
+        caption = f"Means over {counted(len(self.names), self.noun)} at each quality; bits from bytes of real files."
         if others:
             caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
         return _without_empty(Table(list(columns), rows, caption))
 
     def bd_table(self) -> Table:
-        """BD-rates of ours, with the range of quality each was taken over."""
+        """BD-rates of our codec, each with its range of quality."""
         psnr, similarity = self.bd_rates("psnr"), self.bd_rates("ms_ssim")
         blank = "no overlap" if self.curve(OURS, "ms_ssim").points else "-"
         rows = [[f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr]
@@ -176,7 +176,7 @@ class RateDistortionResults:
         return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
 
     def input_table(self) -> Table:
-        """Every input: ours at its middle setting, and BD-rates (PSNR) on the input alone."""
+        """Per input: our codec at its middle setting, and BD-rates (PSNR)."""
         settings = [mean.setting for mean in self.means(OURS)]
         middle = settings[(len(settings) - 1) // 2]
         rows = []
@@ -190,7 +190,7 @@ class RateDistortionResults:
         return Table(heads, rows, f"BD-rates (PSNR) of every {self.noun} by itself; positive where ours needs more bits.")
 
     def size_line(self) -> str:
-        """The check of sizes in a sentence; empty where no code length is known."""
+        """A sentence on the check of sizes; empty if no code length is known."""
         check = self.size_check()
         if check is None:
             return ""
@@ -205,7 +205,7 @@ class RateDistortionResults:
 
     def report(self, title: str) -> Report:
         """Tables, curves and rows."""
-        count = _count(len(self.names), self.noun)
+        count = counted(len(self.names), self.noun)
         tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
         return Report(
             name="evaluation",
@@ -219,7 +219,7 @@ class RateDistortionResults:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Means, BD-rates and the check of sizes, without times."""
+        """Means, BD-rates and check of sizes as JSON-able values, without times."""
         means = [mean._asdict() for codec in self.codecs for mean in self.means(codec)]
         for mean in means:
             del mean["encode_seconds"], mean["decode_seconds"]
@@ -247,7 +247,7 @@ class RateDistortionResults:
     def figure(self) -> Figure:
         """The curves: PSNR and, where inputs are large enough, MS-SSIM."""
         panels = [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
-        caption = f"Rate against quality, means over {_count(len(self.names), self.noun)}."
+        caption = f"Rate against quality, means over {counted(len(self.names), self.noun)}."
         return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves")
 
     def _curves(self, measure: Measure) -> Sequence[Curve]:
@@ -318,7 +318,3 @@ def _share_of_allowed(row: Row) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

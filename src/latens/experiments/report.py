@@ -1,4 +1,4 @@
-"""The result of an evaluation, or of a reproduced table or figure: for a terminal, as JSON, and as one HTML page."""
+"""The report of an evaluation or of a reproduced table or figure, as text, JSON and an HTML page."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, T
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Tables and figures for people, measurements for machines, and how both came about."""
+    """Tables and figures for people, measurements for machines, and the settings of both."""
 
     name: str  # of its files: NAME.html, NAME.json, ...
     title: str
     about: str  # data, model, scale and seeds, in a sentence
     blocks: Sequence[Block] = ()  # tables and figures
-    parts: Sequence[Part] = ()  # more of them, under headings
+    parts: Sequence[Part] = ()  # more blocks, under headings
     facts: Mapping[str, Any] = field(default_factory=dict)  # settings and summary, JSON-able
     rows: Sequence[Mapping[str, Any]] = ()  # single measurements, JSON-able
     failures: Sequence[str] = ()  # inputs that were left out, and why
 
     @property
     def exit_status(self) -> int:
-        """0, or that of an input error where an input was left out."""
+        """0, or the status of InputError if an input was left out."""
         return InputError.exit_status if self.failures else 0
 
     def table(self) -> str:
-        """For a terminal: the tables, and the titles and captions of figures."""
+        """Text for a terminal: the tables, and titles and captions of figures."""
         blocks = [*self.blocks, *(block for part in self.parts for block in part.blocks)]
         shown = [text for block in blocks if (text := _text(block))]
         left_out = [f"left out: {failure}" for failure in self.failures]
@@ -75,7 +75,7 @@ def _text(block: Block) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """The value with NaN and infinities replaced by None, as JSON has neither."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,7 +1,6 @@
-"""Many files, one after the other: a bad one is listed and passed over, finished ones are skipped.
+"""Batches of files: failed inputs are listed and skipped, and inputs with an output are skipped.
 
-There is no state to keep beside the outputs themselves. They are written all or nothing, so a batch that was killed
-is continued by running it again.
+The outputs are the only state. They are written atomically, so running a killed batch again continues it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Record = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """One file in, one file out. `named` tells that the user named this input himself."""
+    """An input and its output. `named`: the user named this input, instead of a folder or pattern."""
 
     input: Path
     output: Path
@@ -40,39 +39,39 @@ class Failure(NamedTuple):
     input: str
     error: str  # class of the error
     message: str
-    exit_status: int  # what this input alone would have ended with
+    exit_status: int  # exit status of a command with this input alone
 
 
 class Outcome(NamedTuple):
-    """What became of one job, for progress and printing as it happens."""
+    """The outcome of one job, for progress and messages."""
 
     job: Job
     status: Literal["done", "skipped", "failed"]
-    record: Record | None = None  # of the work that was done
+    record: Record | None = None  # result of the work
     failure: Failure | None = None
-    error: Exception | None = None  # behind the failure, for a traceback
+    error: Exception | None = None  # cause of the failure, for a traceback
 
 
 class BatchReport(NamedTuple):
-    """What became of all jobs: done + skipped + len(failed) + not_done is their number."""
+    """Outcome of a batch; done + skipped + len(failed) + not_done is the number of jobs."""
 
     done: int
     skipped: int
     failed: tuple[Failure, ...]
     not_done: int = 0
-    stopped: StorageFull | None = None  # why the rest was not done
-    log: Path | None = None  # failures.jsonl, where it could be written
+    stopped: StorageFull | None = None  # reason why the batch stopped
+    log: Path | None = None  # failures.jsonl, if it could be written
 
     @property
     def exit_status(self) -> int:
-        """0, 3 where some failed, or that of the full disk that stopped the batch."""
+        """0; 3 if some jobs failed; the status of StorageFull if a full disk stopped the batch."""
         if self.stopped is not None:
             return self.stopped.exit_status
         return SOME_FAILED if self.failed else 0
 
 
 def plan_jobs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Job]:
-    """A job for every file, its output where `latens.data.files.plan_outputs` puts it."""
+    """A job for every file, with the output path of `latens.data.inputs.plan_outputs`."""
     outputs = plan_outputs(files, out, ending)
     return [Job(file.path, output, file.named) for file, output in zip(files, outputs, strict=True)]
 
@@ -85,12 +84,12 @@ def run_batch(
     folder: Path | None = None,
     on_result: Callable[[Outcome], None] | None = None,
 ) -> BatchReport:
-    """Runs `work` on every job; it reads job.input, writes job.output whole or not at all, and returns its record.
+    """Run `work` on every job. It reads job.input, writes job.output atomically, and returns a record.
 
-    Outputs that exist are skipped unless `force`. A job that raises, or for which memory is not enough, is listed in
-    failures.jsonl in `folder` (by default that of the first output) and the next one is taken; that file describes the
-    last run and is removed when nothing failed. A full disk stops the batch. KeyboardInterrupt passes through.
-    A single input that the user named raises its own error instead; no list is kept for it.
+    Existing outputs are skipped unless `force`. Jobs that raise or run out of memory are listed in failures.jsonl in `folder`
+    (default: the folder of the first output), and the batch continues. That file describes the last run and is removed when
+    nothing failed. A full disk stops the batch; KeyboardInterrupt is not caught. A single named input raises its error instead
+    of being listed.
     """
     single = len(jobs) == 1 and jobs[0].named
     for place in {job.output.parent for job in jobs if job.output != STANDARD_STREAM}:
@@ -125,7 +124,7 @@ def _is_finished(output: Path) -> bool:
 
 
 def _run(work: Callable[[Job], Record], job: Job) -> Record:
-    """The work, with memory and disk errors of any library turned into ours, placed at the input."""
+    """The result of `work`; memory and disk errors of any library become LatensError with the input's path."""
     try:
         return work(job)
     except LatensError as error:
@@ -151,9 +150,9 @@ def _too_large(job: Job) -> LimitExceeded:
 
 
 class _FailureLog:
-    """failures.jsonl: begun anew by the first failure of a run, then one appended line for each.
+    """failures.jsonl: created by the first failure of a run, then one appended line per failure.
 
-    That it cannot be written is no reason to stop: the report carries the failures as well.
+    If it cannot be written, the batch continues: the report has the failures as well.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -172,7 +171,7 @@ class _FailureLog:
         return failure
 
     def close(self) -> None:
-        """Removes the list of an earlier run when nothing failed in this one."""
+        """Remove the list of an earlier run if nothing failed in this one."""
         if self.path is not None and not self.failures:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which device computes, and the line that says so."""
+"""Choice of the device, and its description."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 import torch
 
-from latens.errors import DeviceUnavailable, UsageError
+from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
+MOST_THREADS = 1024  # beyond it the system refuses to start new ones, also for other programs
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
 
 
@@ -15,7 +16,7 @@ def choose_device(request: str = "auto", threads: int | None = None) -> torch.de
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`; only `auto` may fall back (to the CPU).
 
     `threads` sets the CPU threads of the whole process. Raises UsageError for another name or threads below 1,
-    DeviceUnavailable for a device that is not here.
+    DeviceUnavailable for a device that this machine lacks.
     """
     match = REQUEST.fullmatch(request)
     if match is None:
@@ -33,29 +34,35 @@ def choose_device(request: str = "auto", threads: int | None = None) -> torch.de
 
 
 def available_devices() -> list[str]:
-    """What `choose_device` can give on this machine, with the names of the accelerators."""
+    """The devices of this machine, with the names of accelerators."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))]
 
 
 def transform_precision(device: torch.device) -> str:
-    """Arithmetic of networks whose output need not be the same to the bit: "bfloat16" where it is native, else "float32"."""
+    """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if natively supported, else "float32"."""
     if device.type == "cpu":
         return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def describe(device: torch.device, model: str, weights: str, precision: str = "float32") -> str:
-    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits)."""
+    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits).
+
+    A method that is computed without weights has an empty hash.
+    """
     if device.type == "cpu":
         threads = torch.get_num_threads()
         place = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     else:
         place = f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"device {place}; {precision}; model {model}; weights {weights[:12]}"
+    what = f"model {model}; weights {weights[:12]}" if weights else f"{model}, without weights"
+    return f"device {place}; {precision}; {what}"
 
 
 def _set_threads(threads: int) -> None:
     if threads < 1:
         raise UsageError("at least one thread is needed", where=f"threads {threads}", hint="leave it out for all cores")
+    if threads > MOST_THREADS:
+        raise LimitExceeded(f"more than {MOST_THREADS} threads", where=f"threads {threads}", hint="leave it out for all cores")
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""How much memory this process has taken."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def peak_memory() -> int:
-    """Bytes. The kernel's own mark where there is one: what getrusage says includes the parent of a forked process."""
+    """Peak memory in bytes, from the kernel if available: the value of getrusage includes the parent of a forked process."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""One-file HTML reports: text, pictures and tables in a page that needs no network, no script and no other file.
+"""HTML reports in one file: text, images and tables, without scripts, network or other files.
 
 The same tables are printed on a terminal (`Table.text`).
 """
@@ -26,9 +26,9 @@ SIGNATURES = (
 
 
 class Figure(NamedTuple):
-    """A picture (the bytes of a PNG, JPEG, WebP, GIF or AVIF file) with its title and caption; without one, a note.
+    """An image (bytes of a PNG, JPEG, WebP, GIF or AVIF file) with title and caption; without an image, a text tile.
 
-    `pixelated` shows the pixels of an enlarged picture as squares instead of blurring them.
+    `pixelated` enlarges pixels without smoothing.
     """
 
     image: bytes
@@ -68,7 +68,7 @@ class Table(NamedTuple):
 
 
 class Links(NamedTuple):
-    """A sentence and the files beside the page that it speaks of, as paths relative to the page."""
+    """A sentence and links to files, as paths relative to the page."""
 
     text: str
     links: Sequence[str]
@@ -99,7 +99,7 @@ class Page(NamedTuple):
     footer: str = ""
 
     def html(self) -> str:
-        """The page, pictures included as data URIs. Everything in it is escaped."""
+        """The page, images included as data URIs. Everything in it is escaped."""
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -114,7 +114,7 @@ class Page(NamedTuple):
 
 
 def data_uri(image: bytes) -> str:
-    """The picture as an address that holds it. Raises ValueError for bytes of no kind known to browsers."""
+    """The image as a data URI. Raises ValueError for a format that browsers do not support."""
     return f"data:{_media_type(image)};base64,{base64.b64encode(image).decode()}"
 
 
@@ -138,7 +138,7 @@ def _media_type(image: bytes) -> str:
 
 
 def _dimensions(image: bytes) -> str:
-    """Attributes that keep the page from moving while pictures are unpacked."""
+    """Attributes width and height, which keep the layout stable while images load."""
     from markupsafe import Markup
     from PIL import Image
 

@@ -1,1 +1,1 @@
-"""How results are measured: thin adapters, so that every system reports the same way."""
+"""Measures of results, shared by all systems."""

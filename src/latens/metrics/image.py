@@ -1,4 +1,4 @@
-"""How close two pictures are: PSNR, SSIM and MS-SSIM of uint8 RGB pictures, as the compression literature reports them."""
+"""PSNR, SSIM and MS-SSIM of uint8 RGB images, as reported in the compression literature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # side and width of the Gaussian window of SSIM, in samples
-K1, K2 = 0.01, 0.03  # what keeps the quotients of SSIM finite, as shares of the peak
+K1, K2 = 0.01, 0.03  # constants that stabilize the quotients of SSIM, relative to the peak
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse
 SMALLEST_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # 176: the coarsest scale must still hold one window
 CEILING_DB = 100.0
@@ -26,7 +26,7 @@ Pixels = UInt8[np.ndarray, "H W 3"]
 def psnr(a: Pixels, b: Pixels) -> float:
     """Peak signal-to-noise ratio in dB: peak 255, squared error averaged over all pixels and channels.
 
-    Infinite for identical pictures; `mean_db` says how that enters a mean. Raises ValueError when the shapes differ.
+    Infinite for identical images (`mean_db` counts it as 100 dB). Raises ValueError when the shapes differ.
     """
     _check(a, b)
     difference = a.astype(np.int32) - b.astype(np.int32)
@@ -39,7 +39,7 @@ def psnr(a: Pixels, b: Pixels) -> float:
 def ssim(a: Pixels, b: Pixels) -> float | None:
     """Structural similarity (Wang et al. 2004), Gaussian window of 11 samples and sigma 1.5, mean over RGB channels.
 
-    Windows lie wholly inside the picture. At most 1, which means identical. None where a side is below 11 samples.
+    Windows lie wholly inside the image. At most 1, which means identical. None where a side is below 11 samples.
     Raises ValueError when the shapes differ.
     """
     _check(a, b)
@@ -54,7 +54,7 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
     In [0, 1]; 1 means identical. None where a side is below 176 samples: five scales do not fit, and fewer would be
     another measure with higher values. Raises ValueError when the shapes differ.
 
-    Every window lies wholly inside the picture and channels are averaged last, as in the implementation that published
+    Every window lies wholly inside the image and channels are averaged last, as in the implementation that published
     results of learned codecs come from; that of torchmetrics mirrors the borders at the coarsest scale.
     """
     _check(a, b)
@@ -78,7 +78,7 @@ def similarity_db(similarity: float) -> float:
 
 
 def mean_db(values: Iterable[float]) -> float:
-    """Mean of values in dB, as the literature takes it over pictures; an infinite one counts as 100 dB."""
+    """Mean of values in dB, as the literature takes it over images; an infinite one counts as 100 dB."""
     held = [min(CEILING_DB, value) if math.isinf(value) else value for value in values]
     if not held:
         raise ValueError("the mean of nothing")
@@ -111,7 +111,7 @@ def _similarity(x: Float[Tensor, "3 H W"], y: Float[Tensor, "3 H W"]) -> _Simila
 
 
 def _window_means(planes: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 h w"]:
-    """Gaussian means of all windows inside the picture. Shifts and sums take a tenth of the time of a convolution."""
+    """Gaussian means of all windows inside the image. Shifts and sums take a tenth of the time of a convolution."""
     taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     for dim in (2, 3):
         length = planes.shape[dim] - WINDOW + 1

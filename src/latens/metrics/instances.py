@@ -1,7 +1,7 @@
-"""How well objects and their hidden parts are found: COCO's average precision, and what embryologists count and measure.
+"""Measures of amodal instance segmentation: COCO's average precision, depth order, counts, areas and symmetry of cells.
 
-Average precision is COCO's, computed by faster-coco-eval, whose numbers equal those of pycocotools. What is said per degree of
-occlusion is decided by the truth alone: objects of other degrees are ignored, and false alarms count in every degree.
+Average precision is computed by faster-coco-eval, whose results equal those of pycocotools. The degree of occlusion is that of
+the true object: objects of other degrees are ignored, and false positives count in every degree.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Part = Literal["amodal", "visible"]
 DEGREES = {"free": (0.0, 0.05), "partly hidden": (0.05, 0.25), "mostly hidden": (0.25, 1.0)}
 """Degrees of occlusion: hidden fraction of the true object, from the first bound up to below the second."""
 
-MOST_DETECTIONS = 100  # of a picture, the surest ones, as in COCO
-MATCHED = 0.5  # intersection over union from which a found object stands for a true one
+MOST_DETECTIONS = 100  # per image, those with the highest scores, as in COCO
+MATCHED = 0.5  # smallest intersection over union of a match between a detected and a true object
 
 
 class AveragePrecision(NamedTuple):
@@ -52,9 +52,9 @@ def average_precision(
 def coco_tables(
     truth: Sequence[Scene], found: Sequence[Scene], classes: int, part: Part = "amodal"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The data set and the result list that COCO's evaluators read. True objects also carry their hidden fraction.
+    """Data set and result list in the format of COCO's evaluators. True objects also have their hidden fraction.
 
-    Objects without a pixel of the part, such as the visible part of one that is wholly hidden, are left out on both sides.
+    Objects without a pixel of the part (such as visible masks of fully hidden objects) are left out on both sides.
     """
     if len(truth) != len(found):
         raise InputError(f"{len(found)} results for {len(truth)} pictures")
@@ -107,7 +107,7 @@ def _precision(
     evaluation.params.maxDets = [MOST_DETECTIONS]
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0.0, 1e10]], ["all"]
     if degree is not None:
-        # COCO bins by area. The hidden fraction takes its place; found objects are put inside the bin, so all are kept.
+        # The hidden fraction replaces the area by which COCO selects objects; detections get a value inside the bin.
         for annotation in table.anns.values():
             annotation["area"] = annotation["hidden_fraction"]
         for annotation in loaded.anns.values():
@@ -121,7 +121,7 @@ def _precision(
 
 
 def _silent(*_: object) -> None:
-    """The evaluator prints through this."""
+    """Print function of the evaluator, which discards the output."""
 
 
 def _mean(values: Float[np.ndarray, "..."]) -> float:
@@ -142,7 +142,7 @@ def mask_iou(left: Bool[np.ndarray, "L H W"], right: Bool[np.ndarray, "R H W"]) 
 
 
 def match(iou: Float[np.ndarray, "L R"], least: float = MATCHED) -> list[tuple[int, int]]:
-    """Pairs of left and right, each used once, the best overlap first, down to `least`."""
+    """Greedy one-to-one matching by decreasing IoU, down to `least`."""
     pairs = []
     left = iou.copy()
     while left.size and left.max() >= least:
@@ -153,7 +153,7 @@ def match(iou: Float[np.ndarray, "L R"], least: float = MATCHED) -> list[tuple[i
 
 
 class Quality(NamedTuple):
-    """Sums over pictures from which panoptic quality (Kirillov et al. 2019) and its factors follow."""
+    """Sums over images from which panoptic quality (Kirillov et al. 2019) and its factors follow."""
 
     iou: float = 0.0  # sum over matched pairs
     matched: int = 0
@@ -161,7 +161,7 @@ class Quality(NamedTuple):
     false: int = 0
 
     def plus(self, truth: Bool[np.ndarray, "T H W"], found: Bool[np.ndarray, "F H W"]) -> Quality:
-        """With one more picture."""
+        """The sums with one more image."""
         iou = mask_iou(truth, found)
         pairs = match(iou)
         return Quality(
@@ -173,13 +173,13 @@ class Quality(NamedTuple):
 
     @property
     def value(self) -> float:
-        """Sum of IoU over matched pairs + half of what is missed or false, in [0, 1]; 1 where there is nothing at all."""
+        """Panoptic quality in [0, 1]: sum of IoU / (matched + (missed + false) / 2); 1 without any object."""
         count = self.matched + (self.missed + self.false) / 2
         return self.iou / count if count else 1.0
 
 
 class PictureScores(NamedTuple):
-    """Numbers of one picture. Per object of the truth unless said; an object that is not found has IoU 0."""
+    """Measures of one image, per true object unless stated otherwise; an undetected object has IoU 0."""
 
     iou_full: list[float]  # amodal masks
     iou_hidden: list[float]  # hidden parts of the objects that have one: found amodal and true hidden outside the true visible
@@ -191,7 +191,7 @@ class PictureScores(NamedTuple):
 
 
 def score_picture(truth: Layers, found: Layers) -> PictureScores:
-    """Compares what was found (above the threshold of the user) with the truth."""
+    """Compare detected objects (above the user's score threshold) with the truth."""
     iou = mask_iou(truth.amodal, found.amodal)
     partner = dict(match(iou))
     full, hidden, areas = [], [], []
@@ -237,7 +237,7 @@ def symmetry(amodal: Bool[np.ndarray, "N H W"]) -> float | None:
 
 
 def summarise(scores: Sequence[PictureScores]) -> dict[str, float]:
-    """Means over all pictures; NaN where there is nothing to count."""
+    """Means over all images; NaN over an empty set."""
     symmetry_errors = [score.symmetry_error for score in scores if score.symmetry_error is not None]
     pairs = sum(score.order_pairs for score in scores)
     return {

@@ -1,4 +1,4 @@
-"""Plots of rate against distortion and of lines, drawn without pyplot so that no window system or global state is touched."""
+"""Rate-distortion plots and line plots, without pyplot and its global state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as FigureOfPlot
 
 INK, GRID = "#1f2430", "#d9dde3"
-# Ours first, strong and warm; the others in colours that stay apart in print and for colour-blind eyes (Okabe, Ito).
+# Okabe and Ito's palette, distinguishable in print and for color-blind readers; our codec comes first, in a warm color.
 COLOURS = ("#d55e00", "#56718a", "#009e73", "#0072b2", "#cc79a7", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LABEL_GAP = 0.045  # of the height of the axes, between labels at the ends of curves

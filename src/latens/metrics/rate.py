@@ -1,4 +1,4 @@
-"""Rate against quality: bits per pixel, curves, and the Bjontegaard delta rate between two of them."""
+"""Bits per pixel, rate-quality curves, and the Bjontegaard delta rate between two curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEWEST_POINTS = 2
 
 
 class Point(NamedTuple):
-    """Where a codec stands at one setting. `setting` is its own quality number; rate in bits per pixel."""
+    """Rate (bits per pixel) and quality of a codec at one setting. `setting` is its own quality number."""
 
     setting: float
     rate: float
@@ -45,7 +45,7 @@ class BdRate(NamedTuple):
 
 
 def bits_per_pixel(size: int, width: int, height: int) -> float:
-    """Rate of a file of `size` bytes for a picture of width x height pixels."""
+    """Rate of a file of `size` bytes for an image of width x height pixels."""
     return 8 * size / (width * height)
 
 
@@ -70,7 +70,7 @@ def bd_rate(
         )
     import bjontegaard
 
-    # min_overlap only silences a warning: the overlap is reported beside every number instead.
+    # min_overlap only silences a warning: every reported number includes the overlap.
     return float(bjontegaard.bd_rate(*anchor, *tested, method="pchip", require_matching_points=False, min_overlap=0))
 
 
@@ -83,14 +83,14 @@ def compare(anchor: Curve, tested: Curve) -> BdRate:
 
 
 def rate_at(curve: Curve, quality: float) -> float | None:
-    """The rate the curve needs for a quality, between its points as `bd_rate` sees them; None outside its range."""
+    """The rate of the curve at a quality, interpolated as in `bd_rate`; None outside its range."""
     if len(set(curve.qualities)) < FEWEST_POINTS or not min(curve.qualities) <= quality <= max(curve.qualities):
         return None
     return _rates_at(curve, [quality])[0]
 
 
 def trace(curve: Curve, steps: int = 200) -> list[tuple[float, float]]:
-    """(rate, quality) all along the curve as `bd_rate` sees it, in rising quality; its points alone if they are no curve."""
+    """(rate, quality) along the curve, interpolated as in `bd_rate`, by increasing quality; its points if it is no curve."""
     low, high = min(curve.qualities), max(curve.qualities)
     if low == high:
         return [(point.rate, point.quality) for point in curve.points]
@@ -113,7 +113,7 @@ def shared_range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] 
 
 
 def _ascending(rates: Sequence[float], qualities: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The curve in rising quality; of points of equal quality the cheapest is kept."""
+    """The points by increasing quality; of points of equal quality, the one with the lowest rate."""
     if len(rates) != len(qualities):
         raise InputError(f"{len(rates)} rates and {len(qualities)} qualities do not make a curve")
     if not all(math.isfinite(value) for value in (*rates, *qualities)) or not all(rate > 0 for rate in rates):

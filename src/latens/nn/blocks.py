@@ -1,4 +1,4 @@
-"""Linear block transforms of a picture, started at the discrete cosine transform."""
+"""Linear block transforms of an image, initialized as the discrete cosine transform."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from latens.shapes import Float
 
 BLOCK = 16
-LUMA_SHARE = 0.7  # part of the coefficients that describe brightness; the rest is split between two colour differences
+LUMA_SHARE = 0.7  # share of the coefficients for luma; the rest is split between two color differences
 
 
 class BlockAnalysis(nn.Module):
     """A linear code of every 16 x 16 block: (B, 3, 16h, 16w) -> (B, channels, h, w).
 
-    It starts at the lowest frequencies of the cosine transform of the mean-free picture in units of 1/`gain`, and is trained.
+    It starts at the lowest frequencies of the cosine transform of the mean-free image in units of 1/`gain`, and is trained.
     """
 
     def __init__(self, channels: int, gain: float) -> None:
@@ -48,7 +48,7 @@ class BlockSynthesis(nn.Module):
 
 
 def cosine_basis(channels: int) -> Float[Tensor, "C 3 16 16"]:
-    """Orthonormal functions of a colour block: cosine products of lowest frequency on three orthogonal colour axes.
+    """Orthonormal functions of a color block: cosine products of lowest frequency on three orthogonal color axes.
 
     The axes are brightness, red against blue, and green against both. Needs channels <= 768.
     """

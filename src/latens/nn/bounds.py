@@ -1,4 +1,4 @@
-"""Bounds whose gradient lets a parameter come back from the wrong side."""
+"""Bounds with a gradient that lets a parameter return from beyond the bound."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _LowerBound(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         (grad,) = grads
-        # Below the bound only a step that raises x is let through; a plain clamp would be stuck there for ever.
+        # Below the bound only gradients that raise x pass; with a plain clamp x could never return.
         passes = (x >= ctx.bound) | (grad < 0)  # type: ignore[attr-defined]
         return grad * passes, None
 

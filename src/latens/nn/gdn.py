@@ -1,4 +1,4 @@
-"""Generalised divisive normalisation (Balle, Laparra, Simoncelli 2016)."""
+"""Generalized divisive normalization (Balle, Laparra, Simoncelli 2016)."""
 
 from __future__ import annotations
 

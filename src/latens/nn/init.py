@@ -1,13 +1,17 @@
-"""How layers start."""
+"""Initialization of layers."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
-def small(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with weights a tenth of their usual start and no bias, so that the path beside it leads at first."""
+
+def small(layer: Conv) -> Conv:
+    """The layer with its initial weights divided by 10 and zero bias, so that a parallel path dominates at first."""
     with torch.no_grad():
         layer.weight.mul_(0.1)
         layer.bias.zero_()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""A slim ResNet-18 (He et al. 2016) of any width, with group normalisation, which small batches from scratch need."""
+"""A slim ResNet-18 (He et al. 2016) of any width, with group normalization, which small batches from scratch need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from latens.shapes import Float
 
-GROUP = 8  # channels normalised together
+GROUP = 8  # channels normalized together
 
 
 class ResidualStage(nn.Module):
@@ -73,5 +73,5 @@ class SlimResNet(Staged):
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in groups of 8 channels (of all, where they do not divide)."""
+    """Group normalization in groups of 8 channels (of all, where they do not divide)."""
     return nn.GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels)

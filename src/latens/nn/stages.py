@@ -1,4 +1,4 @@
-"""Encoders in stages that a probe freezes from the front, and the classifier of the probes (Gupta et al. 2020, section 4)."""
+"""Encoders of several stages, of which probes freeze the first ones, and their classifier (Gupta et al. 2020, section 4)."""
 
 from __future__ import annotations
 

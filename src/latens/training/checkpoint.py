@@ -1,19 +1,20 @@
-"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON, verified, never a pickle.
+"""Checkpoints that survive `kill -9` and power loss: safetensors and JSON with hashes, no pickle.
 
     checkpoints/step-00002000/model.safetensors      weights
                               average.safetensors    averaged weights
                               optimizer-NAME.safetensors
-                              state.json             step, best score, optimiser scalars, random states
+                              state.json             step, best score, optimizer scalars, random states
                               MANIFEST.json          sha256 of each, written last
     checkpoints/latest                               name of the newest complete one
 
-A folder without a manifest that verifies is not a checkpoint. `load_latest` falls back to the newest that does.
+`load_latest` returns the newest checkpoint whose files match its manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import shutil
 from pathlib import Path
@@ -25,6 +26,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from latens.data.files import write_atomic
+from latens.errors import counted
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
@@ -37,7 +41,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Writes a complete checkpoint, then moves the pointer, then removes all but the newest `keep` complete ones."""
     target = folder / f"step-{checkpoint.step:08d}"
     if target.exists():
-        shutil.rmtree(target)
+        shutil.rmtree(target)  # damaged, or of the steps that are repeated after a damaged one
     target.mkdir(parents=True)
     blobs = {f"{part}.safetensors": save(_contiguous(tensors)) for part, tensors in checkpoint.tensors.items()}
     blobs["state.json"] = json.dumps({"step": checkpoint.step, **checkpoint.state}).encode()
@@ -46,18 +50,34 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     manifest = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     write_atomic(target / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
     write_atomic(folder / "latest", target.name.encode())
-    for old in _complete(folder)[:-keep] if keep else []:
+    older = [path for path in _complete(folder) if path.name <= target.name]  # a newer one that was passed over does not count
+    for old in older[:-keep] if keep else []:
         shutil.rmtree(old)
     return target
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose every file matches its manifest, or None when there is none."""
-    for target in reversed(_complete(folder)):
+    """The newest checkpoint whose every file matches its manifest, or None when there is none; warns of those passed over."""
+    passed: list[Path] = []
+    checkpoint = None
+    for target in sorted(folder.glob("step-*"), reverse=True):
         checkpoint = _verified(target)
         if checkpoint is not None:
-            return checkpoint
-    return None
+            break
+        passed.append(target)
+    if passed:
+        start = 0 if checkpoint is None else checkpoint.step
+        lost = max(_step_of(passed[0]) - start, 0)
+        logger.warning(
+            "%s: damaged or incomplete: %s; training goes on from step %d and repeats %s",
+            *(folder, ", ".join(path.name for path in passed), start, counted(lost, "step")),
+        )
+    return checkpoint
+
+
+def _step_of(target: Path) -> int:
+    number = target.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else 0
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -68,11 +88,11 @@ def _verified(target: Path) -> Checkpoint | None:
     try:
         manifest = json.loads((target / "MANIFEST.json").read_bytes())
         blobs = {name: (target / name).read_bytes() for name in manifest}
-    except (OSError, ValueError):
+        if any(hashlib.sha256(blob).hexdigest() != manifest[name] for name, blob in blobs.items()):
+            return None
+        state = json.loads(blobs.pop("state.json"))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if any(hashlib.sha256(blob).hexdigest() != manifest[name] for name, blob in blobs.items()):
-        return None
-    state = json.loads(blobs.pop("state.json"))
     tensors = {name.removesuffix(".safetensors"): load(blob) for name, blob in blobs.items()}
     return Checkpoint(state.pop("step"), tensors, state)
 
@@ -82,23 +102,32 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
+    """An optimizer's state as (tensors by "index.name", JSON: parameter groups and scalars)."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for index, entries in state["state"].items():
         for name, value in entries.items():
             (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{name}"] = value
-    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+    return tensors, {"kind": type(optimizer).__name__, "groups": state["param_groups"], "scalars": scalars}
 
 
 def join_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Restores what `split_optimizer` took apart."""
+    """Restores the state that `split_optimizer` took apart; learning rates and the like stay those of the optimizer.
+
+    Raises ValueError for the state of another optimizer.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    kind = type(optimizer).__name__
+    if plain.get("kind", kind) != kind:
+        raise ValueError(f"its optimizer is {plain['kind']}, not {kind}")
+    if [len(group["params"]) for group in own] != [len(group["params"]) for group in plain["groups"]]:
+        raise ValueError("its optimizer trains other weights")
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **plain["scalars"]}.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": own})
 
 
 def random_states() -> dict[str, Any]:
@@ -115,7 +144,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Undoes `random_states`; device states are restored where the same number of devices is present."""
+    """Restore the result of `random_states`; device states only if the number of devices is the same."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

@@ -14,11 +14,11 @@ Decay = Annotated[float, Ge(0), Lt(1)]
 
 @settings
 class Schedule:
-    """What all optimizers share: a linear warm-up, a constant rate, and a linear decay to zero at the end."""
+    """Settings of all optimizers: linear warm-up, constant learning rate, linear decay to zero at the end."""
 
     lr: Positive = 1e-4  # learning rate of Adam or SGD
-    warmup: Natural = 1000  # steps over which the rates rise from zero
-    decay_share: Share = 0.25  # last part of the steps, over which the rates fall linearly to zero
+    warmup: Natural = 1000  # steps of the linear increase of the learning rates from zero
+    decay_share: Share = 0.25  # share of the steps, at the end, over which the learning rates fall linearly to zero
     clip: Positive = 1.0  # largest norm of the gradient of one optimizer
     ema: Decay = 0.999  # decay of the averaged weights, which are validated and saved; 0: no averaging
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class StepData(Protocol):
-    """What the loop asks of a data source."""
+    """The interface of a training data source."""
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         """The batch of one step on one rank, on the CPU; the same arguments give the same tensors."""
@@ -28,7 +28,7 @@ def generator(seed: int, step: int, rank: int) -> np.random.Generator:
 
 
 class Prefetch:
-    """Prepares the next step's batch in a thread while the current one trains; order and content do not change."""
+    """Prepares the next batch in a thread during the current step; order and contents do not change."""
 
     def __init__(self, data: StepData, rank: int) -> None:
         self.data = data

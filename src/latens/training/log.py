@@ -1,4 +1,4 @@
-"""What a run writes for people and machines: a progress line, metrics.jsonl, TensorBoard, sample images, best weights."""
+"""Outputs of a training run: progress, metrics.jsonl, TensorBoard, sample images, best weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Writes into the run folder; on ranks other than the first it is silent."""
+    """Writes to the run folder, on the first rank only."""
 
     def __init__(self, folder: Path, config: AnyTrainConfig, start: int, *, active: bool = True) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class RunLog:
             logger.info("step %d: %s%s", step, _line(numbers), "  (best)" if best else "")
 
     def save_best(self, config: AnyTrainConfig, export: Export, scores: dict[str, float]) -> None:
-        """Writes RUN/best, a model folder that `latens.load` and every verb accept."""
+        """Write RUN/best, a model folder for `latens.load` and `--model`."""
         described = {
             "system": config.system,
             "model": to_dict(config.model),
@@ -83,7 +83,7 @@ def _line(numbers: dict[str, float]) -> str:
 
 
 def _tensorboard(folder: Path) -> Any:
-    """A writer where tensorboard is installed; a GPU machine without it still trains and logs JSON lines."""
+    """A TensorBoard writer, or None if tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -92,7 +92,7 @@ def _tensorboard(folder: Path) -> Any:
 
 
 def _progress(steps: int, start: int) -> tuple[Any, Any]:
-    """A bar with the time left, on a terminal only and where rich is installed."""
+    """A progress bar with the remaining time, on a terminal and if rich is installed."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

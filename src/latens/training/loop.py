@@ -1,7 +1,7 @@
-"""The training loop: steps, updates, averaging, validation, checkpoints. It knows nothing of any system.
+"""The training loop of all systems: steps, updates, weight averaging, validation, checkpoints.
 
-All randomness of a step is seeded from (seed, step, rank) before the step starts, and data are a function of the same three,
-so a resumed run continues to the same bits on the same machine.
+Random generators are seeded with (seed, step, rank) before each step, and data are a function of the same three, so a resumed
+run is bit-exact on the same machine.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from latens.errors import Diverged
+from latens.errors import Diverged, UsageError
+from latens.hub import load_weights
 from latens.training.checkpoint import (
     Checkpoint,
     join_optimizer,
-    load_latest,
     random_states,
     restore_random_states,
     save_checkpoint,
@@ -33,11 +33,11 @@ from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
 from latens.training.optim import build_optimizers, rate_factor
 
-PATIENCE = 10  # non-finite steps in a row before the run stops
+PATIENCE = 10  # consecutive non-finite steps after which the run stops
 
 
 class Loop:
-    """One run: `Loop(...).run(...)`; everything that a checkpoint holds is an attribute."""
+    """One training run. Its attributes are the contents of a checkpoint."""
 
     def __init__(self, config: AnyTrainConfig, parts: Trainable, folder: Path, accelerator: Accelerator) -> None:
         self.config = config
@@ -83,7 +83,7 @@ class Loop:
             feed.close()
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """Every update of one step. A gradient that is not finite is never applied; ten such steps in a row stop the run."""
+        """All updates of one step. Non-finite gradients are not applied; ten consecutive such steps stop the run."""
         seed_everything(self.config.run.seed, self.step, self.accelerator.process_index)
         factor = rate_factor(self.step, self.config.run.steps, self.config.optim)
         moved = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
@@ -119,14 +119,14 @@ class Loop:
         for group, rate in zip(optimizer.param_groups, self.rates[update.optimizer], strict=True):
             group["lr"] = rate * factor
         optimizer.step()
-        torch.clear_autocast_cache()  # or a later part of this step would compute with the weights from before
+        torch.clear_autocast_cache()  # otherwise later updates of this step would use cached old weights
         if self.after_update is not None:
             self.after_update(self.plain, self.step)
         return True
 
     @torch.no_grad()
     def validate(self, log: RunLog) -> None:
-        """Scores the averaged weights on held-out data and keeps them when they are the best so far."""
+        """Evaluate the averaged weights on held-out data and save them if they are the best so far."""
         if not self.accelerator.is_main_process:
             return
         model = self.candidate().eval()
@@ -139,7 +139,7 @@ class Loop:
             log.save_best(self.config, self.objective.export(model, batches), {"step": self.step, **numbers})
 
     def candidate(self) -> nn.Module:
-        """The weights to validate and ship: the averaged ones, or the current where averaging is off."""
+        """The model that is validated and saved: the averaged weights, or the current ones without averaging."""
         return self.plain if self.average is None else self.average.module
 
     def save(self) -> None:
@@ -158,21 +158,22 @@ class Loop:
             tensors[f"optimizer-{name}"], state["optimizers"][name] = split_optimizer(optimizer)
         save_checkpoint(self.folder / "checkpoints", Checkpoint(self.step, tensors, state), self.config.run.keep)
 
-    def resume(self) -> bool:
-        """Continues from the newest checkpoint that verifies; False when there is none."""
-        found = load_latest(self.folder / "checkpoints")
-        if found is None:
-            return False
-        self.step = found.step
-        self.best, self.skipped = found.state["best"], found.state["skipped"]
-        self.plain.load_state_dict(found.tensors["model"])
-        if self.average is not None:
-            self.average.module.load_state_dict(found.tensors["average"])
-            self.average.n_averaged.fill_(max(found.step, 1))
-        for name, optimizer in self.optimizers.items():
-            join_optimizer(optimizer, found.tensors[f"optimizer-{name}"], found.state["optimizers"][name])
+    def restore(self, found: Checkpoint) -> None:
+        """Continues from a checkpoint. Raises UsageError where it does not fit the settings."""
+        try:
+            load_weights(self.plain, found.tensors["model"])
+            if self.average is not None:
+                load_weights(self.average.module, found.tensors["average"])
+                self.average.n_averaged.fill_(max(found.step, 1))
+            for name, optimizer in self.optimizers.items():
+                join_optimizer(optimizer, found.tensors[f"optimizer-{name}"], found.state["optimizers"][name])
+            self.step, self.best, self.skipped = found.step, found.state["best"], found.state["skipped"]
+        except (KeyError, ValueError) as error:
+            reason = f"it holds no {error}" if isinstance(error, KeyError) else str(error)
+            hint = "undo the change of model or optimizer (--set, config.json), or start a new run with -o"
+            what = f"the settings do not fit the checkpoint of step {found.step}: {reason}"
+            raise UsageError(what, where=str(self.folder), hint=hint) from None
         restore_random_states(found.state["random"])
-        return True
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
@@ -182,10 +183,10 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
 
     @torch.no_grad()
     def average(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        if not averages[0].is_floating_point():  # counters of batch normalisation
+        if not averages[0].is_floating_point():  # counters of batch normalization
             torch._foreach_copy_(list(averages), list(current))
             return
-        # Early averages are short, or the start of training would stay in them for thousands of steps.
+        # The first averages use a smaller decay; otherwise initial weights would persist for thousands of steps.
         reach = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(list(averages), list(current), 1 - reach)
 

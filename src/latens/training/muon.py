@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024) for convolution weights, Adam for everything else, as one optimizer.
 
-torch.optim.Muon takes matrices only; here a convolution is the matrix (outputs, inputs * kernel). Orthogonalizing the update
-costs little at our widths, and a short training run gets further with it.
+torch.optim.Muon takes only matrices; here a convolution is the matrix (outputs, inputs * kernel). At the widths of our models
+orthogonalization costs little, and short training runs reach a lower loss.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a system gives to the training loop: model, data, and a generator of losses, one per optimizer update."""
+"""The interface between systems and the training loop: model, data, and a generator of losses, one per update."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Step(NamedTuple):
 
 
 class Export(NamedTuple):
-    """Contents of `RUN/best` beside the model's settings: weights to ship, frozen integers, and their description."""
+    """Contents of `RUN/best` besides the model's settings: weights, frozen integers, and their description."""
 
     weights: dict[str, Tensor]
     coding: dict[str, Tensor]
@@ -38,8 +38,8 @@ class Export(NamedTuple):
 class Objective(Protocol):
     """The losses of a model. `optimizers` maps the name of each optimizer to its groups of parameters.
 
-    Calling it yields the `Step`s of one training step in order: the loop runs backward and the named update after each, so
-    that an adversarial pair or an auxiliary loss looks like a plain model. The main optimizer is named "model".
+    A call yields the `Step`s of one training step in order. After each, the loop runs the backward pass and the update of the
+    named optimizer; adversarial training yields two steps. The main optimizer is named "model".
     """
 
     optimizers: Mapping[str, Sequence[Group]]
@@ -73,4 +73,4 @@ class Trainable(NamedTuple):
 
 
 ONE_OPTIMIZER: Mapping[str, Sequence[Group]] = MappingProxyType({"model": (Group(("",)),)})
-"""For objectives that train all parameters with one optimizer."""
+"""One optimizer, "model", for all parameters."""

@@ -1,12 +1,15 @@
-"""Starts or continues a training run in a folder: what `latens train` calls."""
+"""Start or continue a training run in a folder, for `latens train`."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -15,10 +18,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from latens.data.files import write_atomic
+from latens.data.folders import check_writable, claim
 from latens.data.source import Source
 from latens.errors import ModelError, OutputExists
-from latens.hub import load_model
+from latens.hub import load_model, load_weights
 from latens.settings import to_dict
+from latens.training.checkpoint import load_latest
 from latens.training.config import AnyTrainConfig
 from latens.training.log import RunLog
 from latens.training.loop import Loop
@@ -27,12 +32,14 @@ from latens.training.objective import Trainable
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=AnyTrainConfig)
+CONFIG, ENVIRONMENT, CHECKPOINTS, LOCK = "config.json", "environment.json", "checkpoints", "training.lock"
+WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples", "tensorboard")  # what a run would replace
 
 
 class RunResult(NamedTuple):
     folder: Path  # of the run; its best weights are in folder/best
     step: int
-    best: float  # smallest validation loss
+    best: float | None  # smallest validation loss; None: no validation yet
     ended: Literal["finished", "time"]
 
 
@@ -49,50 +56,96 @@ def train(
 ) -> RunResult:
     """Trains what `build` makes of `config` and `sources` into `folder`; `max_time` is in seconds.
 
-    `init` is a model folder whose weights a new run starts from. Raises ModelError when they do not fit, OutputExists when
-    the folder holds a run and `resume` is not set, and what `build` raises.
+    `init` is a model folder whose weights a new run starts from. With `resume` the run continues from its newest checkpoint,
+    or starts where there is none yet. Nothing is written before settings, data and checkpoint fit together. Raises ModelError
+    when `init` does not fit, UsageError when the checkpoint does not or the folder cannot be written, OutputExists when
+    another process trains there, or when files of a run are there and `resume` is not set, and what `build` raises.
     """
-    if not resume and (folder / "checkpoints").exists():
-        hint = "--resume continues it; -o names another folder"
-        raise OutputExists("this folder already holds a run", where=str(folder), hint=hint)
+    check_writable(folder)
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     AcceleratorState._reset_state()  # a process may train twice, with another precision the second time
     accelerator = Accelerator(mixed_precision=config.run.precision, cpu=device == "cpu")
+    main = accelerator.is_main_process
+    if main:  # before the data are read
+        refuse_folder(folder, resume=resume)
     torch.manual_seed(config.run.seed)
     parts = build(config, sources)
-    if init is not None:
-        start_from(parts.model, init)
-    if accelerator.is_main_process:
-        describe_run(folder, config, sources, init)
-    loop = Loop(config, parts, folder, accelerator)
-    if resume and not loop.resume():
+    found = load_latest(folder / CHECKPOINTS) if resume else None
+    if resume and found is None:
         logger.warning("%s: no checkpoint yet, starting from step 0", folder)
-    log = RunLog(folder, config, loop.step, active=accelerator.is_main_process)
-    try:
-        ended = loop.run(log, max_seconds=max_time)
-    finally:
-        log.close()
-    return RunResult(folder, loop.step, loop.best, ended)
+    if init is not None and found is None:
+        start_from(parts.model, init, config)
+    loop = Loop(config, parts, folder, accelerator)
+    if found is not None:
+        loop.restore(found)
+    with alone_in(folder) if main else nullcontext():
+        if main:
+            refuse_folder(folder, resume=resume, locked=True)  # another process may have come first
+            describe_run(folder, config, sources, init)
+        log = RunLog(folder, config, loop.step, active=main)
+        try:
+            ended = loop.run(log, max_seconds=max_time)
+        finally:
+            log.close()
+    return RunResult(folder, loop.step, loop.best if math.isfinite(loop.best) else None, ended)
 
 
-def start_from(model: torch.nn.Module, folder: Path) -> None:
-    """Loads the weights of a model folder into a model of the same sizes. Raises ModelError when they do not fit."""
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started in this folder."""
+    return (folder / CONFIG).is_file()
+
+
+def refuse_folder(folder: Path, *, resume: bool, locked: bool = False) -> None:
+    """Raises OutputExists where another process trains, and for a new run where files are that it would replace."""
+    if not locked and (folder / LOCK).exists():
+        with alone_in(folder):
+            pass
+    there = [name for name in WRITTEN if os.path.lexists(folder / name)]
+    if there and not resume:
+        hint = "--resume continues it; -o names another folder" if holds_run(folder) else "name another folder with -o"
+        what = "this folder already holds a run" if holds_run(folder) else "a new run would replace files"
+        raise OutputExists(f"{what} ({', '.join(there)})", where=str(folder), hint=hint)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other trainings out of a folder, until this process ends. Raises OutputExists where one is running."""
+    with claim(folder, wait=False, name=LOCK) as ours:
+        if not ours:
+            hint = "wait for it, or name another folder with -o"
+            raise OutputExists("another process trains in this folder", where=str(folder), hint=hint)
+        yield
+
+
+def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> None:
+    """Loads the weights of a model folder into the model of `config`. Raises ModelError when they do not fit.
+
+    A model may list systems in `starts_from` whose weights it can begin with.
+    """
     found = load_model(folder)
+    foreign = found.config["system"] in getattr(model, "starts_from", ())
+    have = " ".join(filter(None, (found.config["system"], _kind(found.config.get("model")))))
+    want = " ".join(filter(None, (config.system, _kind(to_dict(config.model)))))
+    hint = "use a model of the same recipe, or the recipe it was trained with"
+    if have != want and not foreign:
+        raise ModelError(f"this is a model of {have}, and the recipe trains one of {want}", where=str(folder), hint=hint)
     kept = dict(model.named_buffers())  # training-only buffers (image pools) are not in the folder
     try:
-        model.load_state_dict({**{name: kept[name] for name in model.state_dict() if name in kept}, **found.weights})
-    except RuntimeError as error:
-        what = f"its weights do not fit the recipe ({str(error).splitlines()[1].strip()})"
-        raise ModelError(what, where=str(folder), hint="use the recipe it was trained with") from None
+        load_weights(model, {**{name: kept[name] for name in model.state_dict() if name in kept}, **found.weights})
+    except ValueError as error:
+        raise ModelError(f"its weights do not fit the recipe: {error}", where=str(folder), hint=hint) from None
+
+
+def _kind(model: object) -> str:
+    """The kind of a model, where its system has several."""
+    return str(model.get("kind", "")) if isinstance(model, dict) else ""
 
 
 def describe_run(folder: Path, config: AnyTrainConfig, sources: Sequence[Source], init: Path | None) -> None:
-    """Writes config.json (all settings) and environment.json (data, command, versions)."""
+    """Writes environment.json (data, command, versions), and last config.json (all settings), which makes it a run."""
     import numpy
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "config.json", json.dumps(to_dict(config), indent=2).encode())
     environment = {
         "command": sys.argv,
         "data": [str(source) for source in sources],
@@ -104,4 +157,5 @@ def describe_run(folder: Path, config: AnyTrainConfig, sources: Sequence[Source]
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    write_atomic(folder / "environment.json", json.dumps(environment, indent=2).encode())
+    write_atomic(folder / ENVIRONMENT, json.dumps(environment, indent=2).encode())
+    write_atomic(folder / CONFIG, json.dumps(to_dict(config), indent=2).encode())

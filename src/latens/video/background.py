@@ -1,18 +1,19 @@
-"""Low-pass of the background, for any encoder; the region is dilated and feathered."""
+"""Low-pass filter of the background, for encoders without regions; the region is dilated and feathered."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import av
 import numpy as np
 
 from latens.data.clips.color import color_of, tag
 from latens.data.regions.masks import Weights
 from latens.shapes import Float
 
-REFERENCE_HEIGHT = 480  # sigma is meant for frames of this height and grows with them
-DILATION, FEATHER = 10, 13  # pixels at that height: radius of the dilation, side of the box that feathers
-BOXED = 2.0  # pixels: from this sigma on
+REFERENCE_HEIGHT = 480  # pixels; sigma is given for this height and scales with it
+DILATION, FEATHER = 10, 13  # pixels at that height: radius of the dilation, side of the box filter that feathers
+BOXED = 2.0  # pixels; from this sigma on, two box filters replace the Gaussian
 
 
 class LowPass:
@@ -27,8 +28,6 @@ class LowPass:
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
         """A new frame with the same tags."""
-        import av
-
         planes = frame.to_ndarray()
         height, width = frame.height, frame.width
         if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
@@ -55,7 +54,7 @@ class LowPass:
 
 
 def _low_passed(plane: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian for a small sigma; for others two boxes, which take the same time for any."""
+    """Gaussian for a small sigma; otherwise two box filters, whose cost does not depend on sigma."""
     import cv2
 
     if sigma < BOXED:
@@ -65,12 +64,12 @@ def _low_passed(plane: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def odd(length: float) -> int:
-    """The nearest odd number from 1."""
+    """The nearest odd integer, at least 1."""
     return 2 * round((max(1.0, length) - 1) / 2) + 1
 
 
 def _blend(plane: np.ndarray, keep: Float[np.ndarray, "H W"], sigma: float) -> None:
-    """Replaces the plane by its low-passed self where it is not kept, in place."""
+    """Blend the plane with its low-passed version, with weight 1 - keep, in place."""
     import cv2
 
     smooth = _low_passed(plane, sigma)

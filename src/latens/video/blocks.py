@@ -1,4 +1,4 @@
-"""Regions for encoders that take them: block rectangles with quantizer offsets, attached by FFmpeg's filter `addroi`."""
+"""Regions as block rectangles with quantizer offsets, attached to frames by FFmpeg's filter `addroi`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latens.data.clips.color import color_of, tag
+from latens.data.clips.color import color_of, linear_graph, tag
 from latens.data.regions.masks import Weights
 from latens.shapes import Int
 
 BLOCK = 16  # pixels; the macroblock of H.264
 LEVELS = 4  # steps of a soft mask
-MOST_RECTANGLES = 160  # per frame; more and blocks of twice the side are used
-KEPT_GRAPHS = 4  # built filter graphs: regions often stand still
+MOST_RECTANGLES = 160  # per frame; for more, blocks of twice the side are used
+KEPT_GRAPHS = 4  # number of cached filter graphs, since regions often do not move
 
 
 class Rectangle(NamedTuple):
@@ -30,7 +30,7 @@ class Rectangle(NamedTuple):
 
 
 def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]:
-    """The level of every block, 0 to LEVELS: that of its heaviest pixel, rounded up."""
+    """The level of every block, 0 to LEVELS: that of its largest weight, rounded up."""
     height, width = weights.shape
     if height % block or width % block:
         weights = np.pad(weights, ((0, -height % block), (0, -width % block)))
@@ -41,7 +41,7 @@ def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]
 
 
 def rectangles(weights: Weights) -> tuple[Rectangle, ...]:
-    """Rectangles that cover every block with some region once: runs of a row, joined with equal ones of the rows below."""
+    """Disjoint rectangles that cover all blocks of level 1 or more: runs of a row, merged with equal runs of the rows below."""
     block = BLOCK
     while True:
         found = _rectangles(block_levels(weights, block), block)
@@ -71,7 +71,7 @@ def _runs(row: Int[np.ndarray, "w"]) -> list[tuple[int, int, int]]:
 
 
 class RegionSideData:
-    """Attaches regions to frames. Offsets are in shares of the quantizer range, -1 to 1; negative is finer."""
+    """Attaches regions to frames. Offsets are relative to the quantizer range, -1 to 1; negative is finer."""
 
     def __init__(self, inside: float, outside: float) -> None:
         self.inside, self.outside = inside, outside
@@ -79,7 +79,7 @@ class RegionSideData:
         self._graphs: OrderedDict[tuple[Rectangle, ...], tuple[Any, Any, Any]] = OrderedDict()
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
-        """The frame with its regions; pixels and tags stay."""
+        """The frame with its regions; pixels and tags are unchanged."""
         if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
             self._last = weights, rectangles(weights)
         _, source, sink = self._graph(frame, self._last[1])
@@ -91,24 +91,15 @@ class RegionSideData:
         if found in self._graphs:
             self._graphs.move_to_end(found)
             return self._graphs[found]
-        import av.filter
-
-        graph = av.filter.Graph()
-        last = source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-        )
+        filters = []
         for x, y, width, height, level in (*found, Rectangle(0, 0, frame.width, frame.height, 0)):  # the first one wins
             width, height = min(width, frame.width - x), min(height, frame.height - y)
             offset = self.outside + (self.inside - self.outside) * level / LEVELS
             if width <= 0 or height <= 0:  # a block that lies wholly in the padding
                 continue
-            node = graph.add("addroi", f"x={x}:y={y}:w={width}:h={height}:qoffset={Fraction(offset).limit_denominator(1000)}")
-            last.link_to(node)
-            last = node
-        sink = graph.add("buffersink")
-        last.link_to(sink)
-        graph.configure()
-        self._graphs[found] = graph, source, sink
+            share = Fraction(offset).limit_denominator(1000)
+            filters.append(("addroi", f"x={x}:y={y}:w={width}:h={height}:qoffset={share}"))
+        self._graphs[found] = linear_graph(frame, filters)
         if len(self._graphs) > KEPT_GRAPHS:
             self._graphs.popitem(last=False)
         return self._graphs[found]

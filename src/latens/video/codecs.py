@@ -1,4 +1,4 @@
-"""Ordinary encoders as the product uses them: quality to rate factor, strength to regions, options of FFmpeg."""
+"""Settings of the standard encoders: rate factor of a quality, effect of the strength, options of FFmpeg."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ BEST_QUALITY = 8.0
 class Codec(NamedTuple):
     """One encoder. Rate factors (CRF) fall linearly with quality from 1 to 8.
 
-    `outside` is the quantizer offset of the background at full strength, in shares of the quantizer range; 0 for encoders that
-    ignore regions. `sigma` is that of the low-pass of the background at full strength, in pixels at a height of
-    480; 0 for none.
+    `outside` is the quantizer offset of the background at full strength, relative to the quantizer range; 0 for encoders that
+    ignore regions. `sigma` is the width of the background's low-pass at full strength, in pixels at a height of 480; 0: none.
     """
 
     library: str
     coarsest: float  # rate factor of quality 1
     finest: float  # of quality 8
-    limits: tuple[float, float]  # least and largest rate factor of the encoder that is used
-    step: float  # rate factors are multiples of it
-    halving: float  # rise of the rate factor that halves the bits, roughly
+    limits: tuple[float, float]  # smallest and largest rate factor that is used
+    step: float  # rate factors are multiples of this
+    halving: float  # approximate increase of the rate factor that halves the bits
     outside: float
     sigma: float
     options: Mapping[str, str]
@@ -37,9 +36,9 @@ class Codec(NamedTuple):
         return round(rate_factor / self.step) * self.step
 
     def encoder_options(self, rate_factor: float, extra: Mapping[str, str], threads: int) -> dict[str, str]:
-        """Options of FFmpeg; `extra` ones win."""
+        """Options of FFmpeg; `extra` options take precedence."""
         options = dict(self.options)
-        if self.library == "libsvtav1":  # takes quarters by its own options only
+        if self.library == "libsvtav1":  # fractional rate factors need its own options
             options["svtav1-params"] = f"crf={rate_factor:g}:lp={threads}" if threads else f"crf={rate_factor:g}"
         else:
             options["crf"] = f"{rate_factor:g}"
@@ -52,8 +51,17 @@ _X265 = MappingProxyType({"preset": "fast", "x265-params": "log-level=none"})
 # The offsets are measured in docs/notes/video.md. Adaptive quantization stays on: without it the encoders ignore regions.
 CODECS: Mapping[CodecName, Codec] = MappingProxyType(
     {
-        "h264": Codec("libx264", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.6, 0.0, {"preset": "medium"}),
-        "h265": Codec("libx265", 42.0, 17.5, (8.0, 51.0), 0.1, 6.0, 0.4, 1.4, _X265),
-        "av1": Codec("libsvtav1", 58.0, 23.0, (8.0, 63.0), 0.25, 9.0, 0.0, 6.0, {"preset": "9"}),
+        "h264": Codec(
+            library="libx264", coarsest=42.0, finest=17.5, limits=(8.0, 51.0), step=0.1, halving=6.0,
+            outside=0.6, sigma=0.0, options={"preset": "medium"},
+        ),
+        "h265": Codec(
+            library="libx265", coarsest=42.0, finest=17.5, limits=(8.0, 51.0), step=0.1, halving=6.0,
+            outside=0.4, sigma=1.4, options=_X265,
+        ),
+        "av1": Codec(
+            library="libsvtav1", coarsest=58.0, finest=23.0, limits=(8.0, 63.0), step=0.25, halving=9.0,
+            outside=0.0, sigma=6.0, options={"preset": "9"},
+        ),
     }
-)
+)  # fmt: skip

@@ -112,8 +112,22 @@ def compress_clip(
     Raises UsageError, InputError, UnreadableInput, LimitExceeded or StorageFull.
     """
     started = time.perf_counter()
-    targets = {"quality": quality, "size": size, "kbps": kbps}
-    request = _request(Path(source), Path(out), roi, roi_ids, track, codec, targets, strength, fps, encoder_options, threads)
+    _check_targets({"quality": quality, "size": size, "kbps": kbps})
+    _check_region_options(roi, roi_ids, track, strength)
+    request = Request(
+        source=Path(source),
+        out=Path(out),
+        roi=parse_region(roi) if isinstance(roi, str | Path) else roi,
+        roi_ids=roi_ids,
+        track=track,
+        codec=_codec(codec, Path(out)),
+        strength=DEFAULT_STRENGTH if strength is None else strength,
+        fps=fps,
+        encoder_options=encoder_options or {},
+        threads=threads,
+    )
+    if os.path.realpath(source) == os.path.realpath(out):
+        raise UsageError("the result would replace its input", where=str(source), hint="choose another place with -o")
     if request.out.exists() and not force:
         raise OutputExists("the file is there already", where=str(out), hint="choose another place, or force it")
     masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
@@ -129,39 +143,29 @@ def compress_clip(
     return _result(request, done, factor, trials, note, time.perf_counter() - started)
 
 
-def _request(
-    source: Path,
-    out: Path,
-    roi: Roi | None,
-    ids: frozenset[int] | None,
-    track: bool,
-    codec: CodecName | None,
-    targets: dict[str, float | None],
-    strength: float | None,
-    fps: Fraction | float | None,
-    options: Mapping[str, str] | None,
-    threads: int,
-) -> Request:
+def _check_targets(targets: Mapping[str, float | None]) -> None:
     given = [name for name, value in targets.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
     for name, value in targets.items():
         if value is not None and (value <= 0 or (name == "quality" and not 1 <= value <= BEST_QUALITY)):
             raise UsageError(f"{name} {value:g} is out of range", hint="quality is 1 to 8; sizes and rates are positive")
+
+
+def _check_region_options(roi: Roi | None, ids: frozenset[int] | None, track: bool, strength: float | None) -> None:
     if roi is None and (ids is not None or track or strength is not None):
         option = "--roi-id" if ids is not None else "--track" if track else "--strength"
         raise UsageError(f"{option} needs a region", hint="add --roi")
     if strength is not None and not 0 < strength <= 1:
         raise UsageError(f"strength {strength:g} is not above 0 and up to 1", where="--strength")
+
+
+def _codec(codec: CodecName | None, out: Path) -> Codec:
     name = codec or ("av1" if container_of(out) == "webm" else "h264")
     if name not in CODECS:
         raise UsageError(f"'{name}' is no codec", where="--codec", hint=f"one of {', '.join(CODECS)}")
     check_container(out, CODECS[name].library)
-    if os.path.realpath(source) == os.path.realpath(out):
-        raise UsageError("the result would replace its input", where=str(source), hint="choose another place with -o")
-    region = parse_region(roi) if isinstance(roi, str | Path) else roi
-    strength = DEFAULT_STRENGTH if strength is None else strength
-    return Request(source, out, region, ids, track, CODECS[name], strength, fps, options or {}, threads)
+    return CODECS[name]
 
 
 # ------------------------------------------------------------------------------------------------------------ encoding

@@ -1,4 +1,4 @@
-"""Checks that an encoder heeds regions at all: some versions and settings take them and ignore them."""
+"""Test that an encoder applies regions of interest: some versions and settings accept and ignore them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import functools
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 
 from latens.errors import UsageError
 from latens.video.blocks import RegionSideData
 
-SIDE, FRAMES = 128, 3  # of the test: noise, half of it region
+SIDE, FRAMES = 128, 3  # size of the test clip of noise, half of which is region
 
 
 def check_regions(library: str, options: dict[str, str], format: str, outside: float) -> None:
-    """Encodes a few frames with and without a region. Raises UsageError where the bytes are the same."""
+    """Encode a few frames with and without a region. Raises UsageError if the bytes are equal."""
     if not _differ(library, tuple(sorted(options.items())), format, outside):
         raise UsageError(
             f"{library} ignores regions with these settings",
@@ -30,8 +31,6 @@ def _differ(library: str, options: tuple[tuple[str, str], ...], format: str, out
 
 
 def _encoded(library: str, options: dict[str, str], format: str, outside: float) -> bytes:
-    import av
-
     rng = np.random.default_rng(0)
     pixels = rng.integers(60, 190, (SIDE, SIDE, 3), dtype=np.uint8)
     weights = np.zeros((SIDE, SIDE), dtype=np.uint8)

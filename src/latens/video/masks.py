@@ -1,4 +1,4 @@
-"""Masks from arrays, written to files, cached between passes."""
+"""Masks given as arrays, masks written to files, and masks cached between encoding passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latens.errors import InputError, OutputExists
 
 
 class GivenMasks(Notes):
-    """Masks as an array: (T, H, W), one for every frame, or (H, W) for all; bool, or uint8 weights from 0 to 255."""
+    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 weights from 0 to 255."""
 
     def __init__(self, masks: np.ndarray[Any, Any], clip: Clip) -> None:
         if masks.ndim not in (2, 3) or masks.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
@@ -40,7 +40,7 @@ class GivenMasks(Notes):
 
 
 class MaskFiles:
-    """A folder of masks as PNG files. Raises OutputExists where it holds something and nothing may be overwritten."""
+    """A folder of masks as PNG files. Raises OutputExists for a folder with files unless overwriting is allowed."""
 
     def __init__(self, folder: Path, *, force: bool) -> None:
         if not force and folder.is_dir() and any(folder.iterdir()):
@@ -52,7 +52,7 @@ class MaskFiles:
 
 
 class Recorded:
-    """The masks of a first pass, packed in memory (about a kilobyte each), so that tracking runs once."""
+    """Masks of the first pass, compressed in memory (about 1 kB each), so that tracking runs only once."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -62,7 +62,7 @@ class Recorded:
         self._inner: Regions | None = None
 
     def around(self, regions: Regions) -> Regions:
-        """Records what `regions` give."""
+        """Regions that return and record the masks of `regions`."""
         self._inner, self._packed = regions, {}
         return self
 

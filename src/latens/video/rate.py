@@ -1,4 +1,4 @@
-"""Search for the rate factor that gives a file of a wanted size."""
+"""Search for the rate factor that gives a file of the requested size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from latens.video.codecs import Codec
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 0.97  # of the wanted size: a file from there to the whole is accepted; larger ones never are
+WINDOW = 0.97  # smallest accepted file relative to the requested size; larger files than requested are never accepted
 AIM = 0.987
 MOST_TRIALS = 12
 
 
 class Found(NamedTuple):
-    """The accepted trial, the number of encodings it took, and a note where the wanted size was not reached."""
+    """The accepted trial, the number of encodings, and a note if the requested size was not reached."""
 
     rate_factor: float
     trials: int
@@ -26,10 +26,10 @@ class Found(NamedTuple):
 
 
 def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: float, keep: Callable[[], object]) -> Found:
-    """Varies the rate factor until `encode`, which returns a size in bytes, ends within 3 % below `wanted`.
+    """Vary the rate factor until `encode`, which returns a size in bytes, gives at most `wanted` and at least 97 % of it.
 
-    `keep` is called right after each trial that is the best so far. Where steps are too coarse or the finest
-    setting is smaller, the largest file below `wanted` is taken. Raises UsageError where even the coarsest is larger.
+    `keep` is called after each trial that is the best so far. If the steps of the encoder are too coarse, or its finest setting
+    is smaller, the largest file below `wanted` is accepted. Raises UsageError if even the coarsest setting is larger.
     """
     finest, coarsest = codec.limits
     sizes: dict[float, int] = {}
@@ -53,7 +53,7 @@ def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: f
 
 
 def _next(sizes: dict[float, int], codec: Codec, wanted: float) -> float:
-    """Where the size is expected to be met: between the two nearest trials, else along the usual slope."""
+    """The next rate factor: interpolated between the two nearest trials, or extrapolated with the usual slope."""
     finest, coarsest = codec.limits
     above = [factor for factor, size in sizes.items() if size > wanted]
     below = [factor for factor, size in sizes.items() if size <= wanted]
@@ -63,7 +63,7 @@ def _next(sizes: dict[float, int], codec: Codec, wanted: float) -> float:
         rise = math.log2(sizes[low]) - math.log2(sizes[high])
         share = (math.log2(sizes[low]) - goal) / rise if rise > 0 else 0.5
         factor = codec.rounded(low + min(max(share, 0.05), 0.95) * (high - low))
-        if factor in sizes:  # rounding met an end: take the next step inwards, if there is one
+        if factor in sizes:  # rounding gave a known end: take the next step inwards, if there is one
             factor = codec.rounded(low + codec.step)
         return factor
     near = max(above) if above else min(below)
@@ -71,6 +71,6 @@ def _next(sizes: dict[float, int], codec: Codec, wanted: float) -> float:
 
 
 def guess(codec: Codec, bits_per_pixel: float) -> float:
-    """A first rate factor for a rate, from the middle of what photographs of motion need."""
+    """An initial rate factor for a rate, from typical camera footage."""
     middle = codec.rate_factor(5)
     return middle - codec.halving * math.log2(bits_per_pixel / 0.1)

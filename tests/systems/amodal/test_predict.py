@@ -27,7 +27,7 @@ from latens.hub import load_model, save_model
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.evaluate import AmodalEvaluation, digest, evaluate, frozen_images, measured
+from latens.systems.amodal.evaluate import AmodalEvaluation, digest, evaluate, measured
 from latens.systems.amodal.order import front_margins, layers_of, ordered, paste_each
 from latens.systems.amodal.outputs import Frame, add_rois, contour, eccentricity, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
@@ -232,12 +232,12 @@ def test_damaged_or_foreign_model_folders_are_refused(amodal_folder: Path, tmp_p
         with pytest.raises(ModelError, match="do not fit"):
             load(tmp_path / "other")
     save_model(tmp_path / "codec", {"system": "image_codec"}, {})
-    with pytest.raises(ModelError, match="no amodal"):
+    with pytest.raises(ModelError, match="not of amodal"):
         load(tmp_path / "codec")
 
 
 def test_evaluation_of_perfect_results_is_perfect() -> None:
-    samples = frozen_images(Simulated("embryo"), 3, 64)
+    samples = Simulated("embryo").held_out("test", 3, 64)
     perfect = [
         Segmentation(layers=sample.layers, scores=np.ones(len(sample.layers.layer)), classes=("cell",)) for sample in samples
     ]
@@ -245,7 +245,7 @@ def test_evaluation_of_perfect_results_is_perfect() -> None:
     for name in ("AP", "AP50", "AP of visible parts", "mean IoU", "order accuracy", "count accuracy"):
         assert found.numbers[name] == pytest.approx(1), name
     assert found.numbers["mean area error"] == found.numbers["mean symmetry error"] == 0
-    assert found.digest == digest(frozen_images(Simulated("embryo"), 3, 64))
+    assert found.digest == digest(Simulated("embryo").held_out("test", 3, 64))
 
 
 def test_evaluation_reports_and_tells_that_class_names_differ(

@@ -15,7 +15,7 @@ from latens.systems.haze.baselines.boundary import (
     BoundaryConfig,
     boundary,
     kirsch_filters,
-    regularise,
+    regularize,
 )
 from latens.systems.haze.baselines.dark_channel import (
     FAST,
@@ -41,7 +41,7 @@ def bccr(hazy: torch.Tensor) -> HazeEstimate:
 
 
 def scene(height: int = 60, width: int = 80, *, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Coloured tiles on a plane that recedes upwards: hazy, clear, transmission."""
+    """Colored tiles on a plane that recedes upwards: hazy, clear, transmission."""
     generator = torch.Generator().manual_seed(0)
     tiles = torch.rand(1, 3, height // 5 + 1, width // 5 + 1, generator=generator)
     clear = tiles.repeat_interleave(5, 2).repeat_interleave(5, 3)[:, :, :height, :width]
@@ -105,7 +105,7 @@ def test_kirsch_masks_are_eight_directions_of_unit_norm() -> None:
     assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 8
 
 
-def slow_regularise(bound: np.ndarray, hazy: np.ndarray, config: BoundaryConfig) -> np.ndarray:
+def slow_regularize(bound: np.ndarray, hazy: np.ndarray, config: BoundaryConfig) -> np.ndarray:
     """The same minimisation by matrices: circular convolutions written out and the quadratic step solved directly."""
     height, width = bound.shape
     masks = kirsch_filters()[:, 0].double().numpy()
@@ -136,8 +136,8 @@ def test_regularisation_against_a_direct_solver() -> None:
     generator = torch.Generator().manual_seed(1)
     bound = torch.rand(1, 1, 9, 8, generator=generator).double()
     hazy = torch.rand(1, 3, 9, 8, generator=generator).double()
-    expected = slow_regularise(bound[0, 0].numpy(), hazy[0].numpy(), BoundaryConfig())
-    assert regularise(bound, hazy, BoundaryConfig())[0, 0].numpy() == pytest.approx(expected, abs=1e-9)
+    expected = slow_regularize(bound[0, 0].numpy(), hazy[0].numpy(), BoundaryConfig())
+    assert regularize(bound, hazy, BoundaryConfig())[0, 0].numpy() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50)])

@@ -145,8 +145,3 @@ def test_curves_of_figure_5_3_2() -> None:
     # weights 1 - 0.9 d at v = -0.951: of -2 (d = 1.049), -1 (0.049) and 0 (0.951)
     weights = [1 - 0.9 * d for d in (1.049, 0.049, 0.951)]
     assert shares == pytest.approx([w / sum(weights) for w in weights], abs=1e-6)
-
-
-@pytest.mark.parametrize("draw", [figures.two_class_figure, figures.three_class_figure])
-def test_figures_are_pictures(draw: object) -> None:
-    assert draw().startswith(b"\x89PNG")  # type: ignore[operator]

@@ -22,8 +22,6 @@ from latens.systems.parts.evaluate import PartsEvaluation, evaluate, frechet_dis
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.system import SYSTEM
 
-SCHEDULE = ProbeConfig(epochs=1, batch=8)
-
 
 def measured(
     parts: Parts, data: Path | None, probes: tuple[Probe, ...] | None = None, folder: Path | None = None, epochs: int = 1
@@ -102,15 +100,13 @@ def test_labels_decide_the_probes(parts: Parts, labeled: Path) -> None:
     assert plain["quality"] is not None
 
 
-def test_bad_requests_are_refused(parts: Parts, labeled_source: Source) -> None:
+def test_bad_requests_are_refused(parts: Parts) -> None:
     options = SYSTEM.evaluation.options
     assert override(options, {"probes": "linear,knn"}).probes == ("linear", "knn")
     with pytest.raises(SettingsError, match="conv7"):
         override(options, {"probes": "conv7"})
     with pytest.raises(UsageError, match="labeled images"):
         measured(parts, None, ("knn",))
-    with pytest.raises(UsageError, match="one data set"):
-        evaluate(parts, [labeled_source] * 2, options, None)
 
 
 def test_unreadable_images_are_left_out_and_named_once(
@@ -142,7 +138,6 @@ def test_results_of_other_images_are_not_taken_for_these(parts: Parts, tmp_path:
     assert found[1] < 100
 
 
-def test_cases_of_the_benchmark(parts: Parts, vae: Parts) -> None:
+def test_a_model_without_parts_has_fewer_cases(parts: Parts, vae: Parts) -> None:
     assert [case.name for case in SYSTEM.cases(parts)][-1] == "training step"
-    for case in [*SYSTEM.cases(parts)[:3], *SYSTEM.cases(vae)[:1]]:
-        case.act()
+    assert {case.name for case in SYSTEM.cases(vae)} < {case.name for case in SYSTEM.cases(parts)}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latens import catalogue
 from latens.data.images import Picture, read_picture
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import save_model

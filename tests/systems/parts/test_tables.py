@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latens.data.folders import claim
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.journal import claim
-from latens.experiments.lab import CLAIMS, Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import CLAIMS, Lab
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import SettingsError, override
@@ -41,20 +41,6 @@ def lab_of(name: str, data: Path | None, folder: Path, **changes: str) -> Lab[Pa
 
 def made(name: str, data: Path | None, folder: Path, **changes: str) -> Report:
     return TABLES[name].make(lab_of(name, data, folder, **changes))
-
-
-@pytest.mark.parametrize("name", ["table3", "table5", "table7"])
-def test_tables_are_made_and_runs_are_shared(
-    name: str, labeled: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    folder = tmp_path_factory.getbasetemp() / "parts-tables"  # as a user runs them: into one folder
-    first = made(name, labeled, folder)
-    trained = caplog.text.count("training ")
-    assert made(name, labeled, folder).to_dict() == first.to_dict()
-    assert caplog.text.count("training ") == trained
-    assert first.rows
-    json.dumps(first.to_dict())
 
 
 class Known(Trials):

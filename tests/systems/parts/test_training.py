@@ -1,15 +1,13 @@
-"""Every row of Table 1 trains; the example teaches `tiny`; settings that do not fit are refused; old run folders load."""
+"""Every row of Table 1 trains; settings that do not fit are refused; old run folders load."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
-import torch
 
 from latens.data.source import Source
 from latens.errors import UsageError
@@ -17,28 +15,13 @@ from latens.hub import load_model
 from latens.legacy import upgrade_run
 from latens.settings import SettingsError, decode_like, override
 from latens.systems.parts.recipes import RECIPES, TABLE_1_ROWS, PartsTraining, Row, cpu, tiny
-from latens.systems.parts.system import build, example
+from latens.systems.parts.system import build
 from latens.training.run import train
 
 
 def short(config: PartsTraining) -> PartsTraining:
     run = replace(config.run, steps=2, validate_every=2, checkpoint_every=2, log_every=1, precision="bf16")
     return replace(config, run=run, data=replace(config.data, batch=4))
-
-
-def test_the_example_teaches_the_tiny_recipe(tmp_path: Path) -> None:
-    sources = example(tmp_path / "data").sources
-    config = tiny()
-    torch.manual_seed(config.run.seed)
-    fresh = build(config, sources)
-    model = fresh.model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    before = fresh.objective.validate(model, fresh.data.validation())["loss"]
-    found = train(build, config, sources, tmp_path / "run", device="cpu")
-    lines = [json.loads(line) for line in (found.folder / "metrics.jsonl").read_text().splitlines()]
-    scores = [line for line in lines if line["kind"] == "validation"]
-    assert scores[-1]["loss"] < 0.9 * before
-    assert {"psnr", "active_parts", "parts_per_cell", "kl_occ", "kl_app"} <= set(scores[0])
-    assert list((found.folder / "samples").glob("reconstructions-*.png"))
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE_1_ROWS if name != "random"])
@@ -48,6 +31,7 @@ def test_every_row_trains(name: Row, labeled_source: Source, tmp_path: Path) -> 
     assert not any(key.startswith(("judge", "generator", "projector")) for key in saved.weights)
     assert saved.config["model"].get("classes") == (2 if name == "supervised" else None)
     assert all(np.isfinite(value) for value in saved.config["scores"].values())
+    assert list((found.folder / "samples").glob("*.png"))
 
 
 def test_rows_have_one_name() -> None:
@@ -67,9 +51,7 @@ def test_data_that_cannot_be_trained_on_are_refused(labeled: Path, labeled_sourc
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.kind": "patchvea"}, "did you mean 'patchvae'"),
         ({"model.kind": "bigan"}, "objective.kind"),
-        ({"model.encoder": "vit"}, "none of 'resnet' or 'local'"),
         ({"model.size": "20"}, "--set model: size 20 is not a multiple of 8"),
         ({"model.encoder": "resnet", "model.blocks": "4", "model.size": "48"}, "multiple of 32"),
         ({"model.encoder": "resnet", "model.blocks": "5"}, "model.blocks"),
@@ -85,7 +67,6 @@ def test_data_that_cannot_be_trained_on_are_refused(labeled: Path, labeled_sourc
         ({"objective.iic_weight": "1"}, "one part per cell"),
         ({"objective.iic_weight": "1", "model.categorical": "true"}, "no cell to compare"),
         ({"objective.adversarial": "1", "objective.contrastive_weight": "1"}, "cannot be used together"),
-        ({"data.batch": "1"}, "data.batch"),
         ({"data.smallest_crop": "0"}, "data.smallest_crop"),
     ],
 )

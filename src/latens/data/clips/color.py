@@ -1,12 +1,13 @@
 """Color of frames: tags, conversion to and from 8-bit RGB, tone mapping, rotation and padding.
 
 Tags are the codes of ITU-T H.273: matrix 1 is BT.709, 5 and 6 BT.601, 9 BT.2020, 2 unknown; transfer 16 is PQ and 18 HLG.
-Range 1 is limited ("MPEG"), 2 full ("JPEG"), 0 unknown. PyAV has its own numbers for nothing of this.
+Range 1 is limited ("MPEG"), 2 full ("JPEG"), 0 unknown.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
@@ -34,7 +35,7 @@ class Color(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """Whether it needs more than a matrix to become ordinary RGB."""
+        """Whether conversion to BT.709 RGB needs tone or gamut mapping."""
         return self.hdr or self.primaries == BT2020
 
 
@@ -52,7 +53,7 @@ def color_of(frame: Any) -> Color:
 
 
 def guessed(color: Color, height: int) -> Color:
-    """The tags with an unknown matrix replaced by what players assume for this height, and unknown range by limited."""
+    """The tags with unknown values replaced: the matrix by that of players for this height, the range by limited."""
     matrix = color.matrix
     if matrix == UNKNOWN:
         matrix = BT709 if height >= HD_HEIGHT else BT601
@@ -60,7 +61,7 @@ def guessed(color: Color, height: int) -> Color:
 
 
 def tag(frame: Any, color: Color) -> Any:
-    """Writes the tags onto the frame (or a codec context) and returns it."""
+    """Set the tags of a frame (or codec context) and return it."""
     frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range = color
     return frame
 
@@ -76,7 +77,7 @@ def bits_of(frame: Any) -> int:
 
 
 def has_alpha(frame: Any) -> bool:
-    """Whether some pixel of the frame is not opaque. Looks at the pixels of RGBA formats only."""
+    """Whether some pixel of the frame is not opaque; only RGBA formats are inspected."""
     if frame.format.name in ("rgba", "bgra", "argb", "abgr", "pal8"):
         return bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
     return str(frame.format.name).startswith("yuva")
@@ -109,7 +110,7 @@ def rgb_to_yuv(frame: Any, format: str) -> Any:
 
 
 def change_format(frame: Any, format: str, color: Color) -> Any:
-    """The frame in another pixel format of YUV, its values otherwise unchanged: same matrix, same range."""
+    """The frame in another YUV pixel format, with the same matrix and range."""
     if frame.format.name == format:
         return frame
     matrix, range_ = _SWS.get(color.matrix, "ITU709"), _sws_range(color.range)
@@ -129,7 +130,7 @@ def tone_map(frame: Any) -> Any:
 
 @functools.cache
 def _tone_mapper() -> Chain:
-    """One for the process: FFmpeg takes seconds to compute its table for a kind of frames."""
+    """The tone mapping filters, shared by the process: FFmpeg takes seconds to compute their table."""
     return Chain((TONE_MAP, ("format", "pix_fmts=yuv420p")), reads_tags=True)
 
 
@@ -141,10 +142,10 @@ def _sws_range(value: int) -> str:
 
 
 class Chain:
-    """A chain of FFmpeg's filters, one frame in, one frame out; it is built again when the frames change in form.
+    """A chain of FFmpeg filters, one frame in, one frame out. It is rebuilt when format or size of the frames changes.
 
-    Filters that convert between formats of YUV also convert colors by the tags; unless the chain is to read them, the tags
-    are taken off before and put back after.
+    Conversions between YUV formats also convert colors according to the tags. Unless the chain should do so, the tags are
+    removed before and restored after it.
     """
 
     def __init__(self, filters: tuple[tuple[str, str], ...], *, reads_tags: bool = False) -> None:
@@ -171,19 +172,23 @@ class Chain:
         return tag(made, color)
 
     def _build(self, frame: Any) -> None:
-        import av.filter
+        self._graph, self._source, self._sink = linear_graph(frame, self.filters)
 
-        self._graph = av.filter.Graph()
-        last = self._source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-        )
-        for name, text in self.filters:
-            node = self._graph.add(name, text)
-            last.link_to(node)
-            last = node
-        self._sink = self._graph.add("buffersink")
-        last.link_to(self._sink)
-        self._graph.configure()
+
+def linear_graph(frame: Any, filters: Iterable[tuple[str, str]]) -> tuple[Any, Any, Any]:
+    """(graph, source, sink) of FFmpeg filters (name, arguments) in a row, for frames like this one."""
+    import av.filter
+
+    graph = av.filter.Graph()
+    last = source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))
+    for name, text in filters:
+        node = graph.add(name, text)
+        last.link_to(node)
+        last = node
+    sink = graph.add("buffersink")
+    last.link_to(sink)
+    graph.configure()
+    return graph, source, sink
 
 
 ROTATIONS: dict[int, tuple[tuple[str, str], ...]] = {

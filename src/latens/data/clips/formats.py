@@ -1,4 +1,4 @@
-"""Containers and encoders of clips: which ending means which container, and what each encoder can hold. Standard library."""
+"""Containers by file ending, and limits of the encoders. Standard library only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UPRIGHT_ENDINGS = frozenset({".mp4", ".m4v", ".mov"})  # players of Apple need t
 
 
 class Encoder(NamedTuple):
-    """What an encoder of FFmpeg can hold."""
+    """Limits of an encoder of FFmpeg."""
 
     library: str
     deepest: int  # bits per sample
@@ -46,7 +46,7 @@ ENCODERS: Mapping[str, Encoder] = {
 
 
 def container_of(path: Path) -> str:
-    """FFmpeg's name of the container that the ending of `path` means. Raises UsageError for an unknown ending."""
+    """FFmpeg's name of the container for the ending of `path`. Raises UsageError for an unknown ending."""
     kind = CONTAINERS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
@@ -58,7 +58,7 @@ def container_of(path: Path) -> str:
 
 
 def check_container(path: Path, library: str) -> str:
-    """As `container_of`; raises UsageError also where the container cannot hold what the encoder makes."""
+    """`container_of`, which also raises UsageError if the container does not support the encoder."""
     kind = container_of(path)
     if kind not in ENCODERS[library].containers:
         fitting = sorted(ending for ending, name in CONTAINERS.items() if name in ENCODERS[library].containers)

@@ -1,4 +1,4 @@
-"""Clips read frame by frame in bounded memory: upright, with true time stamps, damaged packets skipped and counted."""
+"""Reading of clips frame by frame in bounded memory: upright, with time stamps; damaged packets are skipped and counted."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from PIL import Image
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels
+from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_picture
 from latens.data.inputs import natural_key
 from latens.data.notes import note_once
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 
-FOLDER_RATE = Fraction(25)  # of a folder of images for which nobody names one
-SILENT = 100  # packets in a row without a frame, at the beginning, before the clip counts as unreadable
+FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
+SILENT = 100  # consecutive packets without a frame, at the start, after which a clip counts as unreadable
 
 
 class ClipInfo(NamedTuple):
-    """What is known of a clip before it is read. Sizes are those of the upright frames."""
+    """Properties of a clip from its header. Sizes are those of the upright frames."""
 
     width: int
     height: int
-    rate: Fraction  # mean frames a second
-    frames: int  # as the file says, 0 where it does not
-    seconds: float | None  # as the file says
+    rate: Fraction  # mean frames per second
+    frames: int  # according to the file; 0: unknown
+    seconds: float | None  # according to the file
     time_base: Fraction  # time stamps are multiples of it
-    rotation: int  # degrees by which frames are turned counter-clockwise to be upright
-    bits: int  # of a sample
+    rotation: int  # degrees of the counterclockwise rotation that makes stored frames upright
+    bits: int  # per sample
     color: Color
     rgb: bool  # stored as RGB
     alpha: bool
@@ -42,7 +42,7 @@ class ClipInfo(NamedTuple):
 
 
 class ClipFrame(NamedTuple):
-    """One upright frame; times in seconds. `duration` reaches to the next frame."""
+    """One upright frame; times in seconds. `duration` is the time to the next frame."""
 
     image: Any  # av.VideoFrame in the pixel format of the clip, tagged
     time: Fraction
@@ -56,7 +56,7 @@ class ClipFrame(NamedTuple):
 
 @dataclass
 class Clip:
-    """An open clip; its frames can be taken once. `notes` and the counts are complete when all frames were taken."""
+    """An open clip, whose frames can be read once. `notes` and counts are complete after all frames were read."""
 
     path: Path
     info: ClipInfo
@@ -67,7 +67,7 @@ class Clip:
     source: Iterator[ClipFrame] = field(default=iter(()), repr=False)  # as stored: durations may be 0
 
     def frames(self) -> Iterator[ClipFrame]:
-        """The frames in order of time, each once. Raises UnreadableInput, LimitExceeded."""
+        """The frames in temporal order. Raises UnreadableInput, LimitExceeded."""
         held: ClipFrame | None = None
         usual = 1 / self.info.rate
         for frame in self.source:
@@ -86,16 +86,19 @@ class Clip:
             self.note(f"the file ends early: {self.missing} frames are missing")
 
     def note(self, text: str) -> None:
-        """Keeps and logs a warning, once."""
+        """Add a note and log it as a warning, once."""
         note_once(self.notes, self.path, text)
 
 
 @contextlib.contextmanager
 def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Clip]:
-    """Opens a clip: a file, or a folder of images of one size in natural order of their names, `fps` of them a second.
+    """Open a clip: a file, or a folder of images of one size, in natural order of their names at `fps` frames per second.
 
-    Raises UnreadableInput for what is no clip, LimitExceeded for frames that are too large.
+    Raises UnreadableInput for input that is no clip, LimitExceeded for too large frames, UsageError for `fps` of a file.
     """
+    if fps is not None and path.is_file():
+        what = "this clip has times of its own: frames a second are for a folder of images"
+        raise UsageError(what, where=str(path), hint="leave --fps out")
     with reading(path), open(path, "rb") if not path.is_dir() else contextlib.nullcontext():
         pass
     if path.is_dir():
@@ -190,7 +193,7 @@ class _FileReader:
         )
 
     def _decode(self) -> Iterator[Any]:
-        """All frames that can be decoded; a packet that cannot be is counted and passed over."""
+        """All frames that can be decoded; other packets are counted and skipped."""
         import av
 
         packets, any_frame = self.container.demux(self.stream), False
@@ -233,7 +236,7 @@ class _FileReader:
         clip.missing = max(0, self.stream.frames - self.packets)
 
     def _fit(self, frame: Any, clip: Clip) -> Any:
-        """Frames that change their size on the way are scaled to the first one's."""
+        """The frame, scaled to the size of the first one if it differs."""
         if (frame.width, frame.height) == (clip.info.width, clip.info.height):
             return frame
         limit_size(self.path, frame.width, frame.height)
@@ -245,7 +248,7 @@ class _FileReader:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder (not of those in it) in natural order, without hidden ones."""
+    """The images directly in a folder, in natural order, without hidden files."""
     with reading(folder):
         names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
     return [folder / name for name in names if Path(name).suffix.lower() in PICTURE_ENDINGS]
@@ -260,7 +263,7 @@ def is_clip(path: Path) -> bool:
         with Image.open(path) as image:
             return bool(getattr(image, "is_animated", False))
     except (OSError, SyntaxError, ValueError):
-        return False  # reading it as an image says what is wrong
+        return False  # reading it as an image reports the error
 
 
 def is_frame_folder(path: Path) -> bool:
@@ -273,8 +276,6 @@ def is_frame_folder(path: Path) -> bool:
 
 
 def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
-    from latens.data.images import read_picture
-
     paths = images_in(folder)
     if not paths:
         raise UnreadableInput("there are no images in this folder", where=str(folder))
@@ -294,8 +295,6 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
 
 def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
     import av
-
-    from latens.data.images import read_picture
 
     for number, path in enumerate(paths):
         try:

@@ -1,4 +1,4 @@
-"""A clip passed through a function of RGB frames: times, orientation and sound stay."""
+"""Apply a function to the RGB frames of a clip; time stamps, orientation and sound are kept."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import av
+import numpy as np
+
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import container_of
-from latens.data.clips.reader import Clip, ClipInfo, open_clip
+from latens.data.clips.reader import Clip, open_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.images import Pixels
 
-FINE = {  # hardly visible loss
+FINE = {  # visually lossless
     "libx264": {"crf": "16"},
     "libvpx-vp9": {"crf": "16", "b": "0", "row-mt": "1"},
     "mpeg4": {"qscale": "2"},
@@ -36,8 +39,6 @@ class Rewritten(NamedTuple):
 
 def fine_coding(path: Path) -> Coding:
     """Encoder for visually lossless output: H.264, VP9 for .webm, GIF for .gif. Raises UsageError."""
-    import av
-
     kind = container_of(path)
     preferred = {"webm": "libvpx-vp9", "gif": "gif"}.get(kind, "libx264")
     library = preferred if preferred in av.codecs_available else "mpeg4"
@@ -45,10 +46,10 @@ def fine_coding(path: Path) -> Coding:
 
 
 def rewrite_clip(source: Path, out: Path, change: Change, *, fps: Fraction | float | None = None) -> Rewritten:
-    """Writes the frames that `change` makes of those of a clip, one for one and of one size, as 8-bit RGB (H, W, 3).
+    """Write the frames that `change` yields for the frames of a clip, one for one and of one size, 8-bit RGB (H, W, 3).
 
-    `change` may look ahead; a frame takes the time stamp of the one it was made from. Raises what `open_clip` and
-    `open_writer` do.
+    `change` may look ahead; an output frame has the time stamp of its input frame. Raises the errors of `open_clip` and
+    `open_writer`.
     """
     with open_clip(source, fps=fps) as clip:
         times: deque[tuple[Fraction, Fraction]] = deque()
@@ -71,13 +72,4 @@ def _pixels(clip: Clip, times: deque[tuple[Fraction, Fraction]]) -> Iterator[Pix
 
 
 def _frame(pixels: Pixels) -> object:
-    import av
-    import numpy as np
-
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-
-
-def clip_info(path: Path) -> ClipInfo:
-    """Size, rate and properties of a clip. Raises UnreadableInput or LimitExceeded."""
-    with open_clip(path) as clip:
-        return clip.info

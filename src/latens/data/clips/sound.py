@@ -8,17 +8,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-PROBED = 40  # packets of every sound stream that are written into memory before the work begins
+import av
+
+MATROSKA = "matroska"
+PROBED = 40  # packets per sound stream that are written to memory as a test
 
 
 def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
-    """Indices of the sound streams that a container takes as they are, and the codecs of those that it does not take.
+    """Indices of the sound streams that a container supports, and the codecs of the others.
 
-    Every stream is tried with its first packets: some containers refuse a codec when the stream is added, some when the
-    header is written, some only while packets come.
+    Every stream is tested with its first packets: containers reject a codec when the stream is added, when the header is
+    written, or only when packets are written.
     """
-    import av
-
     kept: list[tuple[int, str]] = []
     refused: list[tuple[int, str]] = []
     with av.open(str(path)) as source:
@@ -29,8 +30,6 @@ def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
 
 
 def _takes(path: Path, index: int, container: str) -> bool:
-    import av
-
     try:
         with av.open(str(path)) as source, av.open(io.BytesIO(), "w", format=container) as target:
             stream = source.streams[index]
@@ -48,18 +47,16 @@ def _takes(path: Path, index: int, container: str) -> bool:
 
 
 def _is_timed(packet: Any) -> bool:
-    """Whether it is a packet of data with a time stamp. Matroska may give presentation times only; sound is not reordered."""
+    """Whether a packet has data and a time stamp. Matroska may give only presentation times; sound is not reordered."""
     if packet.dts is None:
         packet.dts = packet.pts
     return bool(packet.size) and packet.dts is not None
 
 
 class SoundCopy:
-    """Feeds the sound packets of a clip into a container in step with its video. A read error ends the sound, with a note."""
+    """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound, with a note."""
 
     def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
-        import av
-
         self._source = av.open(str(path))
         streams = [self._source.streams[index] for index in indices]
         self._copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
@@ -73,9 +70,7 @@ class SoundCopy:
         self._held: Any = None
 
     def until(self, time: Fraction | None) -> None:
-        """Writes all packets up to a time in seconds; None: all that are left."""
-        import av
-
+        """Write all packets up to a time in seconds; None: all remaining packets."""
         while True:
             if self._held is None:
                 try:
@@ -96,3 +91,19 @@ class SoundCopy:
 
     def close(self) -> None:
         self._source.close()
+
+
+def copied_sound(path: Path) -> tuple[bytes, list[str]]:
+    """The sound of a clip as an audio-only Matroska file, and notes on what was left out; no bytes where there is none."""
+    kept, refused = fitting_streams(path, MATROSKA)
+    notes = [f"sound dropped: it cannot be copied ({', '.join(refused)})"] if refused else []
+    if not kept:
+        return b"", notes
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=MATROSKA) as target:
+        copy = SoundCopy(path, kept, target, notes.append)
+        try:
+            copy.until(None)
+        finally:
+            copy.close()
+    return stream.getvalue(), notes

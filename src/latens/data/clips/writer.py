@@ -1,4 +1,4 @@
-"""Clips written frame by frame, whole or not at all, with time stamps, color tags and copied sound."""
+"""Atomic writing of clips frame by frame, with time stamps, color tags and copied sound."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import av
+import av.filter
 
 from latens.data.clips.color import (
     REC709,
@@ -39,7 +42,7 @@ FASTEST = 1000  # frames per second; higher rates are clamped
 
 
 class Coding(NamedTuple):
-    """An encoder of FFmpeg and its options; `keep_depth`: 10 bits where clip and encoder have them."""
+    """An encoder of FFmpeg and its options; `keep_depth`: 10 bits if both clip and encoder have them."""
 
     library: str
     options: Mapping[str, str]
@@ -47,7 +50,7 @@ class Coding(NamedTuple):
 
 
 class Fit:
-    """Turns upright frames of a clip into frames that an encoder takes: pixel format, color, even sides."""
+    """Converts upright frames of a clip for an encoder: pixel format, color, even sides."""
 
     def __init__(self, info: ClipInfo, coding: Coding) -> None:
         encoder = ENCODERS[coding.library]
@@ -74,7 +77,7 @@ class Fit:
         return guessed(info.color, info.height)
 
     def __call__(self, image: Any) -> Any:
-        """The frame as the encoder takes it: `format`, `width` x `height`, tagged."""
+        """The converted frame: `format`, `width` x `height`, tagged."""
         if is_rgb(image):
             made = rgb_to_yuv(image, self.format)
         elif self.tone_maps:
@@ -85,12 +88,12 @@ class Fit:
 
 
 def padded(side: int, encoder: Encoder) -> int:
-    """The side of a frame that an encoder of 4:2:0 takes: even, and not below its least."""
+    """The padded side of a frame for an encoder of 4:2:0: even, and at least the encoder's minimum."""
     return max(side + side % 2, encoder.smallest)
 
 
 class ClipWriter:
-    """An open output. Frames come in order of time; `fit` makes them."""
+    """An open output. Frames are converted by `fit` and written in temporal order."""
 
     def __init__(self, container: Any, kind: str, info: ClipInfo, coding: Coding, path: Path, threads: int) -> None:
         self.kind, self.path = kind, path
@@ -126,7 +129,7 @@ class ClipWriter:
         self._sound = SoundCopy(source, indices, self._container, self.note)
 
     def write(self, image: Any, time: Fraction, duration: Fraction) -> None:
-        """Encodes a frame made by `fit`; time and duration in seconds."""
+        """Encode a frame converted by `fit`; time and duration in seconds."""
         if self._constant is not None:
             time, duration = self.frames * self._constant, self._constant
         pts = round(time / self.time_base)
@@ -166,7 +169,7 @@ class ClipWriter:
 
 
 class _GifFit:
-    """Frames for GIF: a palette of its own for every frame, so that nothing has to be read twice."""
+    """Converts frames for GIF, with one palette per frame, which needs only one pass over the clip."""
 
     format = "pal8"
 
@@ -176,8 +179,6 @@ class _GifFit:
         self._graph: Any = None
 
     def __call__(self, image: Any) -> Any:
-        import av
-
         frame = av.VideoFrame.from_ndarray(to_rgb(image), format="rgb24")
         if self._graph is None:
             self._build(frame)
@@ -187,8 +188,6 @@ class _GifFit:
         return self._sink.pull()
 
     def _build(self, frame: Any) -> None:
-        import av.filter
-
         self._count = 0
         self._graph = graph = av.filter.Graph()
         self._source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=GIF_BASE)
@@ -225,13 +224,11 @@ def open_writer(
     threads: int = 0,
     rename_to: Path | None = None,
 ) -> Iterator[ClipWriter]:
-    """A clip that takes the place of `path` (or `rename_to`) when the block ends, and is gone if that raises.
+    """A writer whose clip replaces `path` (or `rename_to`) at the end of the block; it is deleted if the block raises.
 
-    `sound` names the file whose sound is copied where the container takes it, which is tried first; else a note says which
-    codec was dropped. Raises UsageError for a wrong ending, encoder or no frames, StorageFull.
+    The sound of the file `sound` is copied if the container supports its codec; otherwise a note names the dropped codec.
+    Raises UsageError for a wrong ending, a wrong encoder or no frames, and StorageFull.
     """
-    import av
-
     kind = check_container(path, coding.library)
     indices, refused = fitting_streams(sound, kind) if sound is not None and kind != "gif" else ([], [])
     target = Path(os.path.realpath(rename_to or path))

@@ -1,4 +1,4 @@
-"""Masks of files as weights: binary masks, label maps and palettes by instance id, soft masks."""
+"""Reading of mask files as weights: binary masks, label maps and palettes by instance id, soft masks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Weights = UInt8[np.ndarray, "H W"]
 Kind = Literal["binary", "ids", "soft"]
 
 LARGEST_ID = 31  # gray images of 8 bits whose values all lie below 32 are label maps
-VOID = 255  # of palettes: pixels that belong to nothing, by custom
+VOID = 255  # palette index of void pixels, by convention
 ASPECT_SLACK = 0.02
-CLEAN = 24  # gray levels: what lossy video makes of 0 and 255
+CLEAN = 24  # gray levels; deviations from 0 and 255 up to this are taken as noise of lossy video
 _GRAY = frozenset({"L", "LA"})
 
 
@@ -35,8 +35,7 @@ class MaskReader:
 
     def __init__(self, size: tuple[int, int], ids: frozenset[int] | None, note: Callable[[str], None]) -> None:
         self.height, self.width = size
-        self.ids = ids
-        self.note = note
+        self.ids, self.note = ids, note
         self.kind: Kind | None = None
         self.seen: set[int] = set()  # ids
 

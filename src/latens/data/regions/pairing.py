@@ -1,13 +1,14 @@
-"""The region of every frame of a clip, whatever it comes from: shapes, one mask, folders, mask videos, tracking."""
+"""The region of every frame of a clip, from a shape, a mask, a folder of masks, a mask video, or tracking."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -20,11 +21,12 @@ from latens.data.regions.track import Tracker
 from latens.data.regions.words import Shape
 from latens.errors import InputError, UsageError
 
+OpenReader: TypeAlias = Callable[[Callable[[str], None]], MaskReader]  # takes the function that keeps notes
 OVERHANG = 0.5  # seconds by which a mask video may end before its clip
 
 
 class Regions(Protocol):
-    """Gives the region of the frames of a clip, asked for in order."""
+    """Regions of the frames of a clip, requested in order."""
 
     notes: list[str]
     lost_at: float | None  # seconds at which tracking lost the region
@@ -37,7 +39,7 @@ class Regions(Protocol):
 
 
 class Notes:
-    """What all regions share: notes, and where tracking lost the region."""
+    """Base of all regions: notes, and the time at which tracking lost the region."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -48,7 +50,7 @@ class Notes:
         note_once(self.notes, self.where, text)
 
     def finish(self, frames: int) -> None:
-        """Nothing to check."""
+        """Check nothing."""
 
 
 @contextlib.contextmanager
@@ -65,18 +67,18 @@ def open_regions(
         return
     with reading(region):
         region.stat()
-    reader = MaskReader((height, width), ids, lambda text: None)
+    open_reader = partial(MaskReader, (height, width), ids)
     if region.suffix.lower() in CLIP_ENDINGS and not region.is_dir():
         _refuse_track(track, region)
         with open_clip(region) as masks:
-            yield ByTime(region, masks, reader)
+            yield ByTime(region, masks, open_reader)
         return
     if region.is_dir():
         _refuse_track(track, region)
-        yield ByOrder(region, images_in(region), reader, clip)
+        yield ByOrder(region, images_in(region), open_reader, clip)
         return
     notes = Notes(str(region))
-    reader.note = notes.note
+    reader = open_reader(notes.note)
     weights = reader.read(region)
     if not weights.any():
         raise InputError(f"the mask is empty{_ids_found(reader)}", where=str(region), hint="choose another mask or --roi-id")
@@ -113,10 +115,9 @@ class Fixed(Notes):
 class ByOrder(Notes):
     """Mask images of a folder: by name where the clip is a folder of images with the same names, else by order."""
 
-    def __init__(self, folder: Path, paths: list[Path], reader: MaskReader, clip: Clip) -> None:
+    def __init__(self, folder: Path, paths: list[Path], open_reader: OpenReader, clip: Clip) -> None:
         super().__init__(str(folder))
-        reader.note = self.note
-        self.reader, self.any = reader, False
+        self.reader, self.any = open_reader(self.note), False
         by_stem = {path.stem: path for path in paths}
         if clip.stems and all(stem in by_stem for stem in clip.stems):
             paths = [by_stem[stem] for stem in clip.stems]
@@ -148,12 +149,11 @@ def _refuse_empty(any_mask: bool, where: str, reader: MaskReader) -> None:
 
 
 class ByTime(Notes):
-    """A mask video: a frame takes the mask nearest to it in time, both counted from their first frame."""
+    """A mask video. A frame has the mask nearest in time, both times relative to the first frame."""
 
-    def __init__(self, path: Path, masks: Clip, reader: MaskReader) -> None:
+    def __init__(self, path: Path, masks: Clip, open_reader: OpenReader) -> None:
         super().__init__(str(path))
-        reader.note = self.note
-        self.reader, self.masks = reader, masks
+        self.reader, self.masks = open_reader(self.note), masks
         self._frames = masks.frames()
         self._start: Fraction | None = None  # of the clip
         first = next(self._frames)
@@ -194,7 +194,7 @@ class ByTime(Notes):
 
 
 class Tracked(Notes):
-    """A box or mask of the first frame, followed. After the region is lost, the whole frame counts as region."""
+    """A tracked box or mask of the first frame. After the region is lost, the whole frame counts as region."""
 
     def __init__(self, where: str, weights: Weights, *, is_box: bool) -> None:
         super().__init__(where)

@@ -1,9 +1,9 @@
-"""A region of the first frame followed through a clip by dense optical flow.
+"""Tracking of a region of the first frame through a clip by dense optical flow.
 
-DIS flow (Kroeger et al. 2016) is computed forward and backward at a small size. The mask of the last frame is carried over by
-the backward flow; where the two flows contradict each other (occlusions), and along the outline, color histograms of
-region and surroundings decide. Inside a box, GrabCut (Rother et al. 2004) finds what is followed; the box moves by the
-similarity that fits the flow there, and is pulled towards the mask.
+DIS flow (Kroeger et al. 2016) is computed forward and backward at a reduced size. The backward flow warps the mask of the
+previous frame. Where the two flows are inconsistent (occlusions), and along the outline, color histograms of region and
+surroundings classify the pixels. In a box, GrabCut (Rother et al. 2004) segments the object; the box moves by the similarity
+transform that fits the flow of the object, and is pulled towards the box of the mask.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from latens.data.images import Pixels
-from latens.data.regions.masks import Weights, box_of
+from latens.data.regions.masks import Weights, box_of, draw
+from latens.data.regions.words import Shape
 from latens.shapes import Float
 
-LONG_SIDE = 432  # pixels; flow at this size
-CONSISTENT = 1.0  # pixels at that size by which forward and backward flow may contradict each other
-LEAST_CONSISTENT = 0.5  # share of the region: below it tracking has failed
-LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # of the area of the first frame
-LEAST_MATCH = 0.25  # overlap of the color histograms of the region now and in the first frame
+LONG_SIDE = 432  # pixels; longer side of the frames for optical flow
+CONSISTENT = 1.0  # largest difference between forward and backward flow, in pixels at that size
+LEAST_CONSISTENT = 0.5  # smallest consistent share of the region; below it the region is lost
+LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # smallest and largest area relative to that in the first frame
+LEAST_MATCH = 0.25  # smallest overlap of the color histograms of the region now and in the first frame
 BINS = 12  # per color channel
-MEMORY = 0.02  # rate at which the histograms follow the clip
-POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # of the similarity: number, pixels, change of size in a frame
-PULL = 0.1  # of the box towards that of the mask, per frame
-REACH = 0.15  # of the sides of the box: how far the mask may stand out
+MEMORY = 0.02  # update rate of the histograms
+POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # similarity fit: points, RANSAC threshold in pixels, largest zoom per frame
+PULL = 0.1  # rate per frame at which the box moves towards the box of the mask
+REACH = 0.15  # distance by which the mask may extend beyond the box, relative to its sides
 SMOOTH, EPSILON = 4, 1e-3  # radius in pixels and regularization of the guided filter
 FILLED = (0.1, 0.97)  # share of its box that a mask of GrabCut may fill
 
@@ -40,7 +41,7 @@ class Found(NamedTuple):
 
 
 class Tracker:
-    """Follows the region that `weights` mark in the first frame. `next` takes the frames in order, the first one included."""
+    """Tracks the region given by `weights` in the first frame. `next` takes all frames in order, including the first."""
 
     def __init__(self, weights: Weights, *, is_box: bool) -> None:
         self.size = weights.shape
@@ -83,7 +84,7 @@ class Tracker:
         self._box = np.array(box_of(self.first) or (0, 0, 1, 1)) * self.scale
 
     def _box_margins(self) -> tuple[float, ...]:
-        """Distances of the sides of the user's box from those of the mask, in shares of its width and height."""
+        """Distances between the sides of the user's box and the mask, relative to the width and height of the mask."""
         box, held = box_of(self.first), self._mask_box()
         if box is None or held is None:
             return (0.0, 0.0, 0.0, 0.0)
@@ -91,7 +92,7 @@ class Tracker:
         return tuple((b - h) / side for b, h, side in zip(box, held, (width, height) * 2, strict=True))
 
     def _mask_box(self) -> tuple[float, float, float, float] | None:
-        """Box of the mask at full size, without the outermost parts in a hundred."""
+        """Box of the mask at full size, from the 1st to the 99th percentile of its pixels."""
         sides = []
         for axis in (0, 1):
             profile = np.cumsum((self._mask > 0.5).sum(axis=axis))
@@ -105,7 +106,7 @@ class Tracker:
     # -------------------------------------------------------------------------------------------------------- later frames
 
     def _carry(self, gray: Any) -> Map:
-        """Moves the mask along; returns how far the flows agree at every pixel, 0 to 1."""
+        """Warp the mask to this frame; return the consistency of the flows at every pixel, 0 to 1."""
         import cv2
 
         forward = self._flow.calc(self._gray, gray, None)
@@ -121,7 +122,7 @@ class Tracker:
         return agreement
 
     def _move_box(self, forward: Any, x: Map, y: Map) -> None:
-        """Moves the box by the similarity that fits the flow of the pixels of the mask."""
+        """Move the box by the similarity transform that fits the flow of the pixels of the mask."""
         import cv2
 
         inside = self._mask > 0.5
@@ -145,7 +146,7 @@ class Tracker:
         self._box = np.concatenate([center - half, center + half])
 
     def _refine(self, small: Pixels, consistency: Map) -> str:
-        """Corrects the carried mask by color and image edges; says why the region is lost, or nothing."""
+        """Refine the warped mask by color and image edges; return the reason if the region is lost, else ""."""
         carried = self._mask
         area = float(carried.sum())
         if area < LEAST_AREA * self._area:
@@ -155,7 +156,7 @@ class Tracker:
             return "forward and backward motion contradict each other"
         prior = np.clip(consistency * carried + (1 - consistency) * _spread(carried), 0.02, 0.98)
         odds = np.log(prior / (1 - prior)) + self._color_odds(small)
-        near = _spread(carried, 9) > 0.02  # nothing appears far from where the region was
+        near = _spread(carried, 9) > 0.02  # the region does not appear far from its previous position
         near &= self._reach(near.shape)
         refined = guided(small, np.where(near, 1 / (1 + np.exp(-odds)), 0).astype(np.float32))
         self._mask = np.clip(sharpen(refined), 0, 1)
@@ -209,32 +210,26 @@ class Tracker:
 
 
 def object_in(small: Pixels, box_mask: Map) -> Map:
-    """The object inside a box by GrabCut; an ellipse where that finds next to nothing or everything."""
+    """The object inside a box by GrabCut; the inscribed ellipse if GrabCut marks almost nothing or everything."""
     import cv2
 
     box = box_of((box_mask * 255).astype(np.uint8))
     assert box is not None
     x0, y0, x1, y1 = box
     inside = box_mask > 0.5
+    height, width = box_mask.shape
+    ellipse: Map = (draw(Shape("ellipse", x0, y0, x1, y1), width, height) / 255).astype(np.float32)
     labels: Any = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_BGD))
     if inside.all():
-        return _ellipse(box_mask.shape, box)
+        return ellipse
     cv2.setRNGSeed(0)
     cv2.grabCut(small, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     share = float(mask.sum()) / max(1, (x1 - x0) * (y1 - y0))
     if not FILLED[0] <= share <= FILLED[1]:
-        return _ellipse(box_mask.shape, box)
+        return ellipse
     found: Map = mask
     return found
-
-
-def _ellipse(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Map:
-    x0, y0, x1, y1 = box
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) + 0.5
-    inside = ((x - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((y - (y0 + y1) / 2) / (y1 - y0)) ** 2 <= 0.25
-    mask: Map = inside.astype(np.float32)
-    return mask
 
 
 def cell_of(small: Pixels) -> Any:
@@ -259,7 +254,7 @@ def _spread(mask: Map, radius: int = 3) -> Map:
 
 
 def _surroundings(mask: Map) -> Map:
-    """Weights of what is around a region: near it more."""
+    """Weights of the surroundings of a region, larger near it."""
     side = 2 * int(np.sqrt(mask.sum()) / 2) + 3
     weights: Map = (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02)
     return weights

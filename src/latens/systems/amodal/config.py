@@ -27,8 +27,8 @@ class MaskCodeConfig:
     width: Count = 32  # D: dimension of one codeword
     channels: Count = 32  # of the finest convolutions, doubled where the size is halved
     commitment: NonNegative = 0.25  # beta of Eq. 1
-    decay: Decay = 0.99  # of the moving averages that the codebook follows; 0: it is learned by gradients, as in Eq. 1
-    delay: Natural = 50  # steps before k-means places the codebook
+    decay: Decay = 0.99  # decay of the moving averages that update the codebook; 0: it is learned by gradients, as in Eq. 1
+    delay: Natural = 50  # steps before k-means initializes the codebook
 
     @validator
     def _fold(self) -> MaskCodeConfig:
@@ -45,16 +45,19 @@ class MaskCodeConfig:
 
 @settings
 class BackboneConfig:
-    """The network that turns an image into a pyramid of features."""
+    """The backbone: image to feature pyramid."""
 
     kind: Literal["slim", "resnet50"] = "slim"  # slim: ResNet-18 of any width with group norm; resnet50: that of torchvision
     width: Count = 32  # channels of the first stage of the slim one; the paper's ResNet-18 has 64
     pyramid: Count = 96  # channels of every level of the feature pyramid
 
+    def without_effect(self) -> dict[str, str]:
+        return {"width": "resnet50 has one width"} if self.kind == "resnet50" else {}
+
 
 @settings
 class DetectorConfig:
-    """Proposals and boxes (torchvision's names and meanings)."""
+    """Proposals and boxes, with torchvision's names and meanings."""
 
     proposals: Count = 200  # kept after non-maximum suppression
     rpn_samples: Count = 128  # anchors of one image that enter the loss
@@ -74,7 +77,7 @@ class DetectorConfig:
 
 @settings
 class HeadConfig:
-    """The parts of the paper that are switched on: every row of its tables is a choice of these."""
+    """Choice and sizes of the mask heads; every row of the paper's tables is such a choice."""
 
     mask: Literal["vq", "fcn"] = "vq"  # vq: shape code (section 4.2); fcn: direct regression, the baseline
     refine: bool = True  # the refinement decoder, Eq. 4
@@ -82,8 +85,8 @@ class HeadConfig:
     asn: bool = False  # occlusion classification and multi-level coding of Qi et al. 2019
     resolution: Annotated[int, Ge(REGION)] = 28  # N: the refined (or regressed) mask is N x N
     channels: Count = 64  # of the convolutions of the mask heads
-    dense: Natural = 8  # channels of the 7 x 7 map that the fully connected layer reads; with fcn, 0 leaves that layer out
-    occlusion_channels: Count = 32  # that the occlusion branch adds to every level of the pyramid
+    dense: Natural = 8  # channels of the 7 x 7 map before the fully connected layer; 0 (with fcn): no such layer
+    occlusion_channels: Count = 32  # channels that the occlusion branch adds to every level of the pyramid
 
     @validator
     def _sizes(self) -> HeadConfig:
@@ -93,6 +96,17 @@ class HeadConfig:
         if self.mask == "vq" and not self.dense:
             raise ValueError("dense is 0, and the head of the shape code needs its fully connected layer")
         return self
+
+    def without_effect(self) -> dict[str, str]:
+        idle: dict[str, str] = {}
+        if self.mask == "fcn":
+            names = ("refine", ".model.code", ".objective.code", ".objective.code_steps", ".objective.code_batch")
+            idle = dict.fromkeys((*names, ".objective.code_from"), "the mask head fcn reads no mask code")
+        elif not self.refine:
+            idle = dict.fromkeys(("resolution", ".objective.refinement"), "model.head.refine is false")
+        if not self.occlusion:
+            idle |= dict.fromkeys(("occlusion_channels", ".objective.occlusion"), "model.head.occlusion is false")
+        return idle
 
 
 @settings
@@ -117,7 +131,7 @@ class AmodalConfig:
 
 @settings
 class LossConfig:
-    """Weights of the losses (000, section 4.3), and the first stage, in which the mask code is learned."""
+    """Loss weights (000, section 4.3), and length of the first stage, which trains the mask code."""
 
     detection: NonNegative = 1.0  # alpha
     occlusion: NonNegative = 0.01  # beta
@@ -126,16 +140,19 @@ class LossConfig:
     visible: NonNegative = 1.0  # weight of the visible mask, which all variants predict; not in the paper
     code_steps: Natural = 2000  # first steps of the run, in which only the mask code is trained; later it is frozen
     code_batch: Count = 64  # masks of one such step
-    code_from: str = ""  # a model folder to take the mask code from instead; code_steps is then not used
+    code_from: str = ""  # a model folder to take the mask code from instead of training it
+
+    def without_effect(self) -> dict[str, str]:
+        return dict.fromkeys(("code_steps", "code_batch"), "code_from gives the mask code") if self.code_from else {}
 
 
 @settings
 class SceneConfig:
-    """Contents of a training batch."""
+    """Training batches and validation set."""
 
     batch: Count = 4  # images
     validation: Count = 32  # held-out images
-    rotate: bool = False  # annotated images are mirrored, and also rotated by multiples of 90 degrees
+    rotate: bool = False  # rotate annotated images by multiples of 90 degrees, in addition to mirroring
 
 
 @settings
@@ -144,8 +161,8 @@ class EmbryoConfig:
 
     size: Annotated[int, Ge(16)] = 500  # side of the image, pixels
     cells: tuple[Count, Count] = (2, 8)  # smallest and largest number of cells
-    overlap: Share = 0.12  # of the contact distance of two cells
-    translucency: Share = 1.0  # of a cell in front: 1 hides nothing behind it, 0 everything
+    overlap: Share = 0.12  # overlap of two cells relative to their contact distance
+    translucency: Share = 1.0  # of cells in front; 1: fully transparent, 0: opaque
     contrast: Positive = 1.0  # gain of the modulation contrast
 
     @validator

@@ -1,15 +1,16 @@
-"""Training and test data: sources of images with truth, held-out sets, and batches.
+"""Training and test data of the amodal segmenter: sources of annotated images, held-out sets, and batches.
 
-Words that `--data` takes:
+Values of `--data`:
 
 simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
-nuclei:FOLDER, nuclei-opaque:FOLDER                   real nuclei laid over each other, from images with label maps
+nuclei:FOLDER, nuclei-opaque:FOLDER                   composites of real nuclei, from images with label maps
 coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; without IMAGES the images are beside the file
 labelme:FOLDER, labels:FOLDER                         labelme's files; images with label maps or stacks of masks
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -33,16 +34,16 @@ from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split
 from latens.systems.amodal.simulator.shapes import shapes
 from latens.training.data import generator
 
-VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # streams apart from every training stream, which have three numbers
+VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # distinct from all training streams, whose seeds have three numbers
 KINDS = ("embryo", "opaque", "translucent")
-SMALLEST = 16  # pixels of a mask that is still an object after resizing
-JITTER = 0.1  # standard deviation of the sides of a box, as a share of its extent: proposals are that inexact
+SMALLEST = 16  # pixels; smaller masks are dropped after resizing
+JITTER = 0.1  # standard deviation of the box sides relative to the extent of the box, like that of proposals
 SCENES = 4  # images whose objects fill a batch of masks
-MAX_EMPTY = 100  # images without an object in a row
+MAX_EMPTY = 100  # consecutive images without an object after which an error is raised
 
 
 class HeldOut:
-    """Held-out images, each made on request: the masks of a whole test set need gigabytes."""
+    """Held-out images, made on request because the masks of a whole test set need gigabytes."""
 
     def __init__(self, make: Callable[[int], Sample], count: int) -> None:
         self._make = make
@@ -61,13 +62,13 @@ class HeldOut:
 
 
 def concatenate(sets: Sequence[HeldOut]) -> HeldOut:
-    """Several sets, one after the other."""
+    """The concatenation of several sets."""
     places = [(one, number) for one in sets for number in range(len(one))]
     return HeldOut(lambda place: places[place][0][places[place][1]], len(places))
 
 
 class SampleSource(Protocol):
-    """Images with truth. Held-out images are never drawn in training, and are the same at every call."""
+    """Annotated images. Held-out images are never drawn for training, and are the same at every call."""
 
     classes: tuple[str, ...]
 
@@ -76,19 +77,23 @@ class SampleSource(Protocol):
         ...
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        """At most `count` images of the split "validation" or "test"."""
+        """At most `count` images of the split "validation", "test", or "all" (all annotated images; else the test split)."""
+        ...
+
+    def contents(self) -> list[str]:
+        """Names or hashes of the training images, which distinguish data sets of one name."""
         ...
 
 
-def open_source(source: Source) -> SampleSource:
-    """The images that a word of `--data` names. Raises UsageError for an unknown word, InputError for unusable files."""
+def open_source(source: Source, *, rotate: bool = False) -> SampleSource:
+    """The images that a value of `--data` names. Raises UsageError for an unknown value, InputError for unusable files."""
     kind, place = source
     if str(source) == "simulated" or (kind == "simulated" and place in KINDS):
         return Simulated(place if kind else "embryo")
     if kind in ("nuclei", "nuclei-opaque") and place:
         return Nuclei(Path(place), opaque=kind == "nuclei-opaque")
     if kind in READABLE and place:
-        return Annotated(read_collection(str(source)))
+        return Annotated(read_collection(str(source)), rotate=rotate)
     raise UsageError(
         f"'{source}' names no data",
         where="--data",
@@ -97,7 +102,7 @@ def open_source(source: Source) -> SampleSource:
 
 
 def common_classes(sources: Sequence[SampleSource], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The classes of the model: those wanted, or those of the data. Simulated and single-class data fit any single class.
+    """The classes of the model: `wanted`, or those of the data. Simulated and single-class data fit any single class.
 
     Raises UsageError when the data sets do not have the same classes in the same order.
     """
@@ -128,6 +133,9 @@ class Simulated:
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         return _numbered(lambda rng: self.draw(rng, size), split, count)
 
+    def contents(self) -> list[str]:
+        return []
+
 
 class Nuclei:
     """Endless composites of nuclei; training, validation and test use different images."""
@@ -143,20 +151,20 @@ class Nuclei:
         return composite(rng, self.train, size, opaque=self.opaque)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        sources = read_nuclei(self.folder, "test" if split == "test" else "validation")
+        sources = read_nuclei(self.folder, "validation" if split == "validation" else "test")
         return _numbered(lambda rng: composite(rng, sources, size, opaque=self.opaque), split, count)
+
+    def contents(self) -> list[str]:
+        return [image.name for image in self.train]
 
 
 def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: int) -> HeldOut:
-    seed = TEST_SEED if split == "test" else VALIDATION_SEED
+    seed = VALIDATION_SEED if split == "validation" else TEST_SEED
     return HeldOut(lambda number: draw(np.random.default_rng([seed, number])), count)
 
 
 class Annotated:
-    """The images of a collection. One in seven, by file name, is held out for validation, and as many for test.
-
-    A collection that is only evaluated is used whole: `held_out("all", ...)`.
-    """
+    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing."""
 
     def __init__(self, collection: Collection, *, rotate: bool = False) -> None:
         self.collection = collection
@@ -176,6 +184,9 @@ class Annotated:
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]
         return HeldOut(lambda number: self._load(scenes[number], size), min(count, len(scenes)))
 
+    def contents(self) -> list[str]:
+        return [hashlib.sha256(repr(self.collection.scenes).encode()).hexdigest()]
+
     def _load(self, scene: Scene, size: int) -> Sample:
         path = self.collection.path(scene)
         pixels = read_frame(path)
@@ -188,7 +199,7 @@ class Annotated:
 
 
 def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
-    """Scenes by split. An empty split takes one scene from the largest; a single scene fills every split."""
+    """Scenes by split. An empty split takes one scene of the largest split; a single scene is used in every split."""
     splits: dict[str, list[Scene]] = {"train": [], "validation": [], "test": []}
     for scene in scenes:
         splits[split_of(Path(scene.file).name)].append(scene)
@@ -201,7 +212,7 @@ def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
 
 
 def resized(sample: Sample, size: int) -> Sample:
-    """The longer side brought to `size`; objects of fewer than SMALLEST pixels are dropped."""
+    """The sample resized to a longer side of `size`; objects of fewer than SMALLEST pixels are dropped."""
     height, width = sample.image.shape[:2]
     scale = size / max(height, width)
     target = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -235,7 +246,7 @@ def rotated(sample: Sample, quarters: int, *, mirror: bool) -> Sample:
 class AmodalData:
     """{"crops"} in the first `code_steps` steps, then {"image", "amodal", "visible", "label", "owner"}.
 
-    Sources are drawn from in turn, so that several data sets mix evenly.
+    Batches draw from the sources in turn, so that several data sets mix evenly.
     """
 
     def __init__(
@@ -277,7 +288,7 @@ class AmodalData:
 
 
 def collate(samples: Sequence[Sample], size: int) -> dict[str, Tensor]:
-    """Images (B, 3, size, size) in [0, 1], padded at the right and below, and their objects one after the other."""
+    """Images (B, 3, size, size) in [0, 1], padded at the right and bottom, and their concatenated objects."""
     image = np.zeros((len(samples), size, size, 3), dtype=np.uint8)
     amodal, visible, label, owner = [], [], [], []
     for index, sample in enumerate(samples):

@@ -19,9 +19,9 @@ NUMBERS = (0, 1)  # of the frozen test images that are shown
 SIZE = 500  # pixels
 
 INTRO = (
-    "Cells of an embryo lie over each other, and all of them shine through. The model draws the whole outline of each, also "
-    "where it goes on behind another, and says who is in front. These embryos are simulated (Hoffman modulation contrast, as "
-    "embryologists use it), so the truth is known; no training run has seen them. Dashed: behind something."
+    "Cells of an embryo overlap and are translucent. The model predicts the whole outline of every cell, including the part "
+    "behind other cells, and their depth order. These embryos are simulated (Hoffman modulation contrast, as embryologists use "
+    "it), so the truth is known; no training run has seen them. Dashed outlines are behind another cell."
 )
 
 

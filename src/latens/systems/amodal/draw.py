@@ -1,4 +1,4 @@
-"""Overlays: outlines, solid where an object is in front and dashed where it is hidden; hidden parts in color."""
+"""Overlays: outlines, solid where an object is visible and dashed where it is hidden; hidden parts in color."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from latens.data.instances import Layers
 from latens.shapes import Bool, UInt8
 
 GOLDEN = 0.61803398875  # turns of the color circle between two objects
-DIM, TINT = 0.6, 0.5  # brightness of the ground, and share of the color, where hidden parts are shown
-DASH = 5  # pixels of a dash at a side of 500
+DIM, TINT = 0.6, 0.5  # in images of hidden parts: brightness of the image, and share of the color
+DASH = 5  # length of a dash in pixels, for an image of 500 pixels
 
 
 def overlay(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
@@ -49,6 +49,6 @@ def outline(mask: Bool[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"
 
 
 def color(index: int) -> tuple[int, int, int]:
-    """A bright color, far from that of the neighbouring numbers."""
+    """A bright color; consecutive indices differ strongly in hue."""
     red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN % 1, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)

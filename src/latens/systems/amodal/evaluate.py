@@ -1,7 +1,7 @@
-"""The paper's measure and more, on test images: AP of whole and visible masks, by degree of occlusion, order, counts, areas.
+"""Evaluation on test images: AP of amodal and visible masks, AP by degree of occlusion, depth order, counts, areas.
 
-`--data` takes one word of `dataset`; without one, 500 simulated embryos that no training run sees. Simulated test images are
-named by the hash of their pixels in the report.
+`--data` takes one value of `dataset`; without it, 500 simulated embryos outside the training streams are used. The report
+identifies the test images by a hash of their pixels.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from PIL import Image
 
 from latens.data.images import write_image
 from latens.data.instances import Sample, Scene, check_classes, scene_of
-from latens.data.source import Source
-from latens.errors import UsageError
+from latens.data.source import Source, one_source
+from latens.errors import counted
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
 from latens.settings import Count, settings
-from latens.systems.amodal.dataset import Annotated, HeldOut, SampleSource, open_source
+from latens.systems.amodal.dataset import HeldOut, open_source
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
 logger = logging.getLogger(__name__)
 
-LEAST_SCORE = 0.05  # of objects that enter average precision
-SHOWN = 8  # test images that are drawn
+LEAST_SCORE = 0.05  # smallest score of objects in average precision
+SHOWN = 8  # number of test images that are drawn
 
 
 @settings
@@ -44,7 +44,7 @@ class AmodalEvaluation:
 
 
 class Measured(NamedTuple):
-    """Numbers of one evaluation. Averages are over objects unless stated otherwise; NaN where there is nothing to count."""
+    """Results of one evaluation. Averages are over objects unless stated otherwise; NaN over an empty set."""
 
     numbers: Mapping[str, float]
     images: int
@@ -59,9 +59,7 @@ def evaluate(
 
     Raises UsageError for several sources or a word that names no data, InputError for classes that are not the model's.
     """
-    if len(sources) > 1:
-        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
-    word = sources[0] if sources else Source("", "simulated")
+    word = one_source(sources) or Source("", "simulated")
     source = open_source(word)
     one_class = len(source.classes) == len(segmenter.classes) == 1
     taken_for_same = one_class and segmenter.classes != source.classes
@@ -69,22 +67,18 @@ def evaluate(
         logger.warning("the model's class '%s' is compared with '%s' of the truth", segmenter.classes[0], source.classes[0])
     elif not one_class:
         check_classes(segmenter.classes, source.classes, str(word))
-    found = measure(segmenter, frozen_images(source, options.images, options.size), folder)
+    found = measure(segmenter, source.held_out("all", options.images, options.size), folder)
     classes = {"model": list(segmenter.classes), "truth": list(source.classes)}
     facts = {"model": segmenter.name, "model_id": segmenter.model_id, "data": str(word), **found._asdict()}
     rows = [[name, "-" if math.isnan(value) else f"{value:.4f}"] for name, value in found.numbers.items()]
     return Report(
         name="report",
         title="Amodal segmentation",
-        about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {found.images} images, {found.objects} objects, {word}",
+        about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {counted(found.images, 'image')}, "
+        f"{counted(found.objects, 'object')}, {word}",
         blocks=[Table(["measure", "value"], rows, f"Test set {found.digest[:12]}.")],
         facts={**facts, **({"compared_classes": classes} if taken_for_same else {})},
     )
-
-
-def frozen_images(source: SampleSource, count: int, size: int) -> HeldOut:
-    """The frozen test images of a source; an annotation file is used whole."""
-    return source.held_out("all" if isinstance(source, Annotated) else "test", count, size)
 
 
 def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = None) -> Measured:
@@ -103,7 +97,7 @@ def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = 
 
 
 def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Measured:
-    """The numbers of given results; no dense mask is kept, so that any number of images fits."""
+    """The measures of given results. Masks are stored run-length coded, so any number of images fits into memory."""
     truth: list[Scene] = []
     found: list[Scene] = []
     scores: list[PictureScores] = []

@@ -1,7 +1,7 @@
-"""Models that the tables of 000 compare: variants of a recipe, trained from several seeds and measured on one test set.
+"""Models of the tables of 000: variants of a recipe, trained from several seeds and measured on one test set.
 
-All variants with a shape code share one mask code. Runs and measurements are kept by `latens.experiments.lab`, so tables
-share them and a stopped command continues.
+All variants with a shape code share one mask code. `latens.experiments.lab` keeps runs and measurements, so tables share them
+and a stopped command continues.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from latens.catalogue import recipe_of
 from latens.data.instances import check_classes
 from latens.data.source import Source, parse_source
-from latens.experiments.lab import Lab, digest
+from latens.errors import counted
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
 from latens.hub import load_model
 from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.amodal.config import AmodalConfig, HeadConfig
 from latens.systems.amodal.dataset import (
-    Annotated,
     HeldOut,
-    Nuclei,
     SampleSource,
     common_classes,
     concatenate,
     open_source,
 )
 from latens.systems.amodal.evaluate import digest as image_digest
-from latens.systems.amodal.evaluate import frozen_images, measure
+from latens.systems.amodal.evaluate import measure
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter
 from latens.systems.amodal.recipes import AmodalTraining
@@ -42,8 +42,8 @@ from latens.systems.amodal.recipes import AmodalTraining
 logger = logging.getLogger(__name__)
 
 CODE_SEED = 0
-VALIDATIONS = 4  # of a run of the pipeline; the best weights are kept
-FINGERPRINT_SIZE = 96  # side of the held-out image that identifies data sets and versions of a simulator, pixels
+VALIDATIONS = 4  # number of validations in a pipeline run, which keeps the best weights
+FINGERPRINT_SIZE = 96  # side in pixels of the held-out image whose hash identifies a data set or simulator version
 WIDEST = 1024
 
 Recipe = Literal["tiny", "cpu", "cpu_code", "cpu_fcn", "gpu", "paper"]
@@ -58,15 +58,15 @@ class AmodalScale:
     code_recipe: Recipe = "cpu_code"  # of the mask code, which is trained first, once for all rows
     steps: Natural = 1500  # of the pipeline
     code_steps: Natural = 0  # of the mask code
-    code_from: str = ""  # a model folder whose mask code is taken instead
+    code_from: str = ""  # model folder with a trained mask code
     size: Natural = 128  # longer side of training images, pixels
     batch: Natural = 8  # images of a training step
     seeds: Count = 3  # of every row
     code_seeds: Count = 5  # of the mask code, for `codebook`
     images: Count = 500  # largest number of test images
     side: Count = 256  # their longer side, pixels
-    test: str = ""  # another data set to test on, whole; a word as for --data
-    rows: tuple[Variant, ...] = ()  # train and measure these variants only; others are shown where they are done
+    test: str = ""  # another data set, all of which is used for testing; a value as for --data
+    rows: tuple[Variant, ...] = ()  # train and measure only these variants; finished others are shown too
 
 
 AmodalLab: TypeAlias = Lab[AmodalSegmenter, AmodalScale]
@@ -111,7 +111,7 @@ BASELINES: Mapping[Variant, tuple[Variant, Literal["dense", "channels"]]] = Mapp
 
 
 def with_variant(config: AmodalTraining, variant: Variant) -> AmodalTraining:
-    """A training configuration as this variant. Baselines get as many parameters as the variant they are compared with."""
+    """The training configuration of a variant. Baselines get as many parameters as the variant they are compared with."""
     base = replace(config.model, classes=config.model.classes or ("object",))
     model = _with_head(base, VARIANTS[variant])
     if variant in BASELINES:
@@ -123,12 +123,12 @@ def with_variant(config: AmodalTraining, variant: Variant) -> AmodalTraining:
 
 
 def has_code(variant: Variant) -> bool:
-    """Whether a variant reads a mask code."""
+    """Whether a variant has a mask code."""
     return VARIANTS[variant](HeadConfig()).mask == "vq"
 
 
 def equal_width(baseline: AmodalConfig, name: Literal["dense", "channels"], wanted: int) -> int:
-    """The width of a part of the baseline's head that brings its parameters nearest to `wanted`; at most `WIDEST`."""
+    """The value (up to `WIDEST`) of a width setting of the baseline's head that brings its parameters nearest to `wanted`."""
 
     def size(width: int) -> int:
         return parameters(replace(baseline, head=_widened(baseline.head, name, width)))
@@ -147,7 +147,7 @@ def _with_head(model: AmodalConfig, change: Callable[[HeadConfig], HeadConfig]) 
 
 @lru_cache(maxsize=256)
 def parameters(config: AmodalConfig) -> int:
-    """All parameters of a model, those of its frozen mask code included; a model without classes counts as one of one class."""
+    """Number of parameters of a model, including its frozen mask code; without classes, one class is assumed."""
     sizes = replace(config, classes=config.classes or ("object",))
     return sum(parameter.numel() for parameter in AmodalRCNN(sizes).parameters())
 
@@ -185,7 +185,7 @@ class Comparison:
         return replace(config, model=replace(config.model, classes=common_classes(self.sources, config.model.classes)))
 
     def _test_sets(self) -> list[HeldOut]:
-        """The test images; of a data set that was also trained on, those that were not."""
+        """The test images. For a data set that is also used in training, these are its held-out images."""
         scale = self.scale
         if not scale.test:
             share = -(-scale.images // len(self.sources))
@@ -193,17 +193,17 @@ class Comparison:
         source = open_source(parse_source(scale.test))
         if len(self.base.model.classes) > 1 or len(source.classes) > 1:
             check_classes(self.base.model.classes, source.classes, scale.test)
-        return [frozen_images(source, scale.images, scale.side)]
+        return [source.held_out("all", scale.images, scale.side)]
 
     @property
     def test_name(self) -> str:
-        """The words of the test images."""
+        """The values of `--data` of the test images."""
         return self.scale.test or " ".join(map(str, self.words))
 
     def results(self, variants: Sequence[Variant]) -> list[Result]:
-        """Results of these variants, by variant and seed, trained and measured where they are missing.
+        """Results of these variants by variant and seed; missing ones are trained and measured.
 
-        Variants that `scale.rows` leaves out are given where they were made before.
+        Variants that `scale.rows` excludes are included if they were measured before.
         """
         wanted = [variant for variant in variants if not self.scale.rows or variant in self.scale.rows]
         seeds = range(self.scale.seeds)
@@ -212,7 +212,7 @@ class Comparison:
         return [Result(**found[0]) for found in recorded if found is not None]
 
     def key(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """All that decides a result: the run and the test images."""
+        """The key of a result: its run and its test images."""
         return {
             "config": self.config(variant, seed),
             "variant": variant,
@@ -224,7 +224,7 @@ class Comparison:
 
     @cached_property
     def _first_digest(self) -> str:
-        """Tells test sets of one name apart by their first image."""
+        """Hash of the first test image, which distinguishes test sets of one name."""
         return image_digest([self.test[0]])
 
     def _result(self, variant: Variant, seed: int) -> Any:
@@ -242,18 +242,18 @@ class Comparison:
         return Result(variant, seed, dict(found.numbers), size, seconds_of(folder.parent), found.digest)._asdict()
 
     def config(self, variant: Variant, seed: int) -> AmodalTraining:
-        """The run of a row, but for the folder of the shared mask code."""
+        """The training configuration of a row, without the folder of the shared mask code."""
         steps = self.scale.steps or self.base.run.steps - self.base.objective.code_steps
         return with_variant(self._scaled(self.base, steps, seed, max(1, steps // VALIDATIONS)), variant)
 
     def code_config(self, seed: int) -> AmodalTraining:
-        """The run that trains a mask code alone."""
+        """The configuration of a run that trains only a mask code."""
         steps = self.scale.code_steps or self.code_base.objective.code_steps
         config = self._scaled(self.code_base, steps, seed, min(self.code_base.run.validate_every, steps))
         return replace(config, objective=replace(config.objective, code_steps=steps))
 
     def _scaled(self, base: AmodalTraining, steps: int, seed: int, every: int) -> AmodalTraining:
-        """A recipe with the length, seed, sizes and steps between validations of the scale."""
+        """A configuration with the steps, seed, sizes and validation interval of the scale."""
         checkpoint = min(base.run.checkpoint_every, every)
         return replace(
             base,
@@ -266,7 +266,7 @@ class Comparison:
     # ---------------------------------------------------------------------------------------------------- mask codes
 
     def shared_code(self) -> Path:
-        """The model folder whose mask code all rows take: that of the scale, or one that is trained here."""
+        """The model folder whose mask code all rows use: `scale.code_from`, or one that is trained here."""
         return Path(self.scale.code_from) if self.scale.code_from else self.code(CODE_SEED)
 
     @cached_property
@@ -284,33 +284,29 @@ class Comparison:
         return self.lab.trained(config, name=name, sources=self.words, identity=[*self.identity, *identity])
 
     def facts(self, results: Sequence[Result] = ()) -> dict[str, Any]:
-        """Data, scale and results, for machines."""
+        """Data, scale and results as JSON-able values."""
         runs = [result._asdict() for result in results]
         return {"data": [*map(str, self.words)], "recipe": self.lab.recipe, "scale": to_dict(self.scale), "runs": runs}
 
     def about(self, results: Sequence[Result] = ()) -> str:
-        """Data and scale in a sentence."""
+        """A sentence on data and scale."""
         size = self.scale.size or self.base.model.size
         digests = {result.digest[:12] for result in results}
         named = f" (test set {', '.join(sorted(digests))})" if digests else ""
         return (
             f"Trained on {' and '.join(map(str, self.words))} by recipe {self.scale.recipe}, images of {size} pixels; "
-            f"tested on {len(self.test)} images of {self.scale.side} pixels of {self.test_name}{named}."
+            f"tested on {counted(len(self.test), 'image')} of {self.scale.side} pixels of {self.test_name}{named}."
         )
 
 
 def identity(source: SampleSource) -> str:
-    """Tells data sets of one name apart (before and after images were added), and versions of a simulator."""
-    parts = [image_digest(source.held_out("validation", 1, FINGERPRINT_SIZE))]
-    if isinstance(source, Annotated):
-        parts.append(hashlib.sha256(repr(source.collection.scenes).encode()).hexdigest())
-    if isinstance(source, Nuclei):
-        parts += [each.name for each in source.train]
+    """A hash that distinguishes data sets of one name (such as before and after adding images) and simulator versions."""
+    parts = [image_digest(source.held_out("validation", 1, FINGERPRINT_SIZE)), *source.contents()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
 def seconds_of(run: Path) -> float:
-    """Time of a whole run at the pace of its last session, validations included."""
+    """Seconds of a whole run at the speed of its last session, including validation."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [record for record in records if record["kind"] == "train"][-1]
     return float(last["step"] / last["steps_per_second"])

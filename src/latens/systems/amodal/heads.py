@@ -23,13 +23,13 @@ from latens.systems.amodal.model import MaskAutoencoder
 BOX_REGION = 7  # side of the region features of boxes; those of masks are REGION x REGION
 SAMPLES = 2  # sampling points per cell and direction
 CANONICAL = 224  # side of a box that belongs to the map of stride 16 (Lin et al. 2017, Eq. 1)
-LARGEST_DENSE = 128  # sides of a map up to which matrix products win on a processor
+LARGEST_DENSE = 128  # largest side of a map for which matrix products are faster on a CPU
 
 
 class MaskPrediction(NamedTuple):
     mask: Float[Tensor, "R C N N"]  # logits of the amodal mask for every class; C is 1 where classes share it
     code: Float[Tensor, "R K M M"] | None  # logits of the codewords, Eq. 3
-    direct: bool  # the mask is regressed or refined, and has a loss of its own
+    direct: bool  # whether the mask is regressed or refined, and so has its own loss
 
 
 def conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
@@ -40,18 +40,18 @@ def conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
 def enlarge(channels_in: int, channels: int) -> nn.Sequential:
     """Mask R-CNN's 2 x 2 transposed convolution of stride 2, which doubles the size, and ReLU.
 
-    Without overlap that is a 1 x 1 convolution whose outputs are laid out in space, which processors do several times faster.
+    Its outputs do not overlap, so a 1 x 1 convolution and a pixel shuffle compute it, several times faster on a CPU.
     """
     return nn.Sequential(nn.Conv2d(channels_in, 4 * channels, 1), nn.PixelShuffle(2), nn.ReLU())
 
 
 def enlargements(channels: int, resolution: int) -> nn.Sequential:
-    """From 14 x 14 to N x N; N is 14 times a power of two."""
+    """Upsampling from 14 x 14 to N x N; N is 14 times a power of two."""
     return nn.Sequential(*(enlarge(channels, channels) for _ in range((resolution // REGION).bit_length() - 1)))
 
 
 class OcclusionBranch(nn.Module):
-    """Four convolutions per pyramid level (Eq. 2); the second-to-last activation is what the other parts get to see."""
+    """Four convolutions per pyramid level (Eq. 2); the other heads receive the second-to-last activation."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class OcclusionBranch(nn.Module):
         self.last = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The pyramid with the activations appended to its channels, and the logits of occlusion per level."""
+        """The pyramid with the activations as additional channels, and the occlusion logits of every level."""
         hidden = [self.body(level) for level in pyramid]
         joined = [torch.cat((level, extra), dim=1) for level, extra in zip(pyramid, hidden, strict=True)]
         return joined, [self.last(extra)[:, 0] for extra in hidden]
@@ -87,10 +87,10 @@ class CodeHead(nn.Module):
 
 
 class ShapeCodeModule(nn.Module):
-    """The VQ-VAE segmentation module (Fig. 4): code, mask of the code, and where asked for the refined mask.
+    """The VQ-VAE segmentation module (Fig. 4): code, decoded mask, and optionally the refined mask.
 
-    The decoder is handed over and not owned: it is trained beforehand and frozen here. Codewords are mixed by the softmax of
-    their logits, so that the refinement loss reaches the code head too.
+    The decoder is passed to `forward`: it is trained before and frozen here. Codewords are averaged with softmax weights, so
+    that the refinement loss also trains the code head.
     """
 
     def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:
@@ -107,9 +107,9 @@ class ShapeCodeModule(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Region features and the initial mask -> one mask per class (Eq. 4). The initial mask is folded to 14 x 14.
+    """Region features and initial mask to one mask per class (Eq. 4). The initial mask is folded to 14 x 14.
 
-    The last layer starts small and its output is added to the initial mask, so that training starts from that.
+    The output is added to the initial mask. The weights of the last layer start small, so training starts near that mask.
     """
 
     def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:
@@ -134,8 +134,8 @@ class Refinement(nn.Module):
 class FcnHead(nn.Module):
     """Mask R-CNN's head: four convolutions, enlargement, one mask per class.
 
-    `dense` above zero adds a fully connected path (Liu et al. 2018, PANet), so that the baseline can have as many parameters
-    and as wide a view as the shape-code module.
+    `dense` above zero adds a fully connected path (Liu et al. 2018, PANet), which gives the baseline the parameters and the
+    receptive field of the shape-code module.
     """
 
     def __init__(self, features: int, classes: int, config: HeadConfig) -> None:
@@ -158,7 +158,7 @@ class FcnHead(nn.Module):
 
 
 class VisibleHead(nn.Module):
-    """Visible mask on a 28 x 28 grid, the same in all variants; what lies in front follows from it (as in ASN)."""
+    """Visible mask on a 28 x 28 grid, the same head in all variants; the depth order is derived from it (as in ASN)."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class VisibleHead(nn.Module):
 
 
 class OcclusionClassifier(nn.Module):
-    """ASN's second box head: is the object of this region hidden in part? Also gives its map for multi-level coding."""
+    """ASN's second box head: classifies whether the object of a region is partly hidden; also returns its feature map."""
 
     def __init__(self, features: int, channels: int, hidden: int) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class OcclusionClassifier(nn.Module):
 
 
 class MultiLevelCoding(nn.Module):
-    """ASN's fusion: early maps of the box heads, enlarged, join the region features of the mask head."""
+    """ASN's fusion: upsampled feature maps of the box heads are concatenated with the region features of the mask head."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
@@ -230,8 +230,8 @@ def pool_regions(
 def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size: int, scale: float) -> Float[Tensor, "R F S S"]:
     """`torchvision.ops.roi_align(..., sampling_ratio=2, aligned=True)`; boxes are (image, x0, y0, x1, y1), sorted by image.
 
-    Sampling is separable, so small maps on a processor go through two matrix products, whose backward pass is many times
-    faster than the scattered sums of torchvision's.
+    Bilinear sampling is separable. On a CPU, small maps therefore use two matrix products, whose backward pass is many times
+    faster than torchvision's scatter additions.
     """
     height, width = features.shape[2:]
     if features.device.type != "cpu" or max(height, width) > LARGEST_DENSE:
@@ -249,7 +249,7 @@ def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size:
 
 
 def _weights(start: Tensor, end: Tensor, size: int, scale: float, length: int) -> Float[Tensor, "R S length"]:
-    """How much of every pixel along one direction enters every cell of a region."""
+    """Weight of every pixel along one direction in every cell of a region."""
     step = (torch.arange(size * SAMPLES, device=start.device) + 0.5) / (size * SAMPLES)
     place = start[:, None] * scale - 0.5 + step * ((end - start)[:, None] * scale)
     inside = (place >= -1) & (place <= length)

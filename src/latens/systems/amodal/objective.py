@@ -28,7 +28,7 @@ ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
 
 
 class AmodalObjective:
-    """Two stages in one run: up to `code_steps` the mask code, then the pipeline that reads and decodes it."""
+    """Two stages in one run: the mask code for `code_steps` steps, then the pipeline with the mask code frozen."""
 
     optimizers: Mapping[str, Sequence[Group]]
 
@@ -65,7 +65,7 @@ class AmodalObjective:
         yield Step("model", torch.stack(list(terms.values())).sum() + rest, {**terms})
 
     def code_step(self, found: MaskCode, crops: Tensor, code: MaskAutoencoder) -> Step:
-        """L_v of Eq. 1, with the share of codewords that the batch uses."""
+        """The step of L_v of Eq. 1; logs the share of codewords that the batch uses."""
         used = usage(found.indices, code.config.codewords)
         iou = binary_iou(found.logits, crops).mean()
         return Step("code", code_loss(found, crops), {"code_iou": iou, "used": used.share, "perplexity": used.perplexity})
@@ -89,7 +89,7 @@ class AmodalObjective:
     def validate(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         """1 - panoptic quality of objects above SCORE_THRESHOLD, and IoU of true masks with their reconstruction by the code.
 
-        While no object is found the loss is 1 plus 1 - that IoU, so that the best weights of the first stage are kept.
+        While no object is found, the loss is 2 - that IoU, so that the best weights of the first stage are kept.
         """
         quality, ious, indices = Quality(), [], []
         for batch in batches:
@@ -112,7 +112,7 @@ class AmodalObjective:
         return numbers
 
     def images(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Up to four held-out images with the objects found, above the same images with the truth."""
+        """Up to four held-out images with the detected objects, above the same images with the true objects."""
         batch = {name: tensor.cpu() for name, tensor in batches[0].items()}
         found = model.detect(batches[0]["image"])
         columns = []
@@ -127,7 +127,7 @@ class AmodalObjective:
         return {"found": np.concatenate(columns, axis=1)}
 
     def export(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """Weights in float16, and the sizes with the classes of the data filled in."""
+        """Weights in float16, and the model settings with the classes of the data."""
         weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
         return Export(weights, {}, {"model": to_dict(model.config)})
 

@@ -1,4 +1,4 @@
-"""From the grids that the network predicts to ordered objects: masks at full size, depth order, visible parts."""
+"""Postprocessing of predicted mask grids: masks at full size, depth order, visible parts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from latens.data.instances import Layers, paint
 from latens.data.masks import paste
 from latens.shapes import Bool, Float, Int
 
-SCORE_THRESHOLD = 0.5  # score from which an object counts, and probability from which a pixel belongs to a mask
+SCORE_THRESHOLD = 0.5  # smallest score of a detected object, and smallest probability of a mask pixel
 
 
 def paste_each(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> np.ndarray:
-    """As `latens.data.masks.paste`, computed on the window of each box; (N, H, W) float32."""
+    """The result of `latens.data.masks.paste`, computed only inside each box; (N, H, W) float32."""
     height, width = size
     whole = np.zeros((len(grids), height, width), dtype=np.float32)
     for index, (grid, box) in enumerate(zip(grids.float(), boxes, strict=True)):
@@ -26,7 +26,7 @@ def paste_each(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size:
 
 
 def ordered(amodal: np.ndarray, visible: np.ndarray, scores: np.ndarray, label: np.ndarray) -> Layers:
-    """Order and visible masks: the painter's rule among confident objects; the others hide nothing and go behind."""
+    """Depth order and visible masks by the painter's rule. Objects below the score threshold go behind and hide nothing."""
     confident = np.flatnonzero(scores >= SCORE_THRESHOLD)
     rest = np.flatnonzero(scores < SCORE_THRESHOLD)
     layer = np.empty(len(scores), dtype=np.int64)
@@ -39,7 +39,7 @@ def ordered(amodal: np.ndarray, visible: np.ndarray, scores: np.ndarray, label: 
 
 
 def front_margins(amodal: Bool[np.ndarray, "N H W"], visible: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N N"]:
-    """Where i and j overlap: mean probability that i is visible there, minus that of j; 0 for pairs that do not touch."""
+    """Mean over the overlap of i and j of P(i visible) - P(j visible); 0 for pairs that do not overlap."""
     n = len(amodal)
     margins = np.zeros((n, n))
     extents = [_extent(mask) for mask in amodal]
@@ -62,13 +62,13 @@ def _extent(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
 
 
 def _common(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    """The window that two extents share, empty where they do not meet."""
+    """The intersection of two extents; empty if they do not overlap."""
     top, bottom, left, right = max(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), min(a[3], b[3])
     return slice(top, max(top, bottom)), slice(left, max(left, right))
 
 
 def layers_of(margins: Float[np.ndarray, "N N"]) -> Int[np.ndarray, "N"]:
-    """Ranks, 0 in front, that contradict the margins as little as a greedy choice can: the least covered goes first."""
+    """Ranks (0 in front) by a greedy choice: the object with the smallest sum of margins against it comes next."""
     left = list(range(len(margins)))
     rank = np.zeros(len(margins), dtype=np.int64)
     for position in range(len(margins)):

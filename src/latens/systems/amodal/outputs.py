@@ -1,14 +1,14 @@
 """Output files of a segmented file: COCO JSON, overlay, tables, a stack of masks, and ROIs for Fiji.
 
-For out/embryo.json, which is finished last and marks the file as done:
+For out/embryo.json, which is written last and marks the input as done:
 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
-    embryo.cells.csv     one line a cell
-    embryo.frames.csv    one line an image: count, symmetry
-    embryo.masks.tif     one page a cell, frame after frame, in the order of the table
-    embryo.rois.zip      ImageJ ROIs, where the extra `micro` is installed
+    embryo.cells.csv     one line per cell
+    embryo.frames.csv    one line per image: count, symmetry
+    embryo.masks.tif     one page per cell, in the order of the table
+    embryo.rois.zip      ImageJ ROIs, if the extra `micro` is installed
 
-All are written frame by frame: a stack needs the memory of one frame, however long it is.
+All files are written frame by frame, so a stack of any length needs the memory of one frame.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
 
 class Written(NamedTuple):
-    """The files of one input, the JSON last, and how many objects every frame has."""
+    """The files of one input (the JSON last), and the number of objects of every frame."""
 
     files: list[Path]
     objects: list[int]
@@ -68,9 +68,9 @@ class Written(NamedTuple):
 def write_outputs(
     frames: Iterable[Frame], output: Path, source: str, *, count: int = 1, info: dict[str, Any] | None = None
 ) -> Written:
-    """Writes all files of one input beside `output` (a .json): all of them, or none when a frame raises.
+    """Write all files of one input next to `output` (a .json): all of them, or none if a frame raises.
 
-    `count` is how many frames there are; `info` goes into the JSON. Raises ValueError for no frame.
+    `count` is the number of frames; `info` goes into the JSON. Raises ValueError for no frame.
     """
     objects: list[int] = []
     with ExitStack() as stack:
@@ -86,7 +86,7 @@ def write_outputs(
 
 
 class _Files:
-    """The open files of one input; they take their places when `stack` ends, the last opened first, the JSON last."""
+    """The open files of one input. They are renamed to their names when `stack` closes, the JSON last."""
 
     def __init__(self, stack: ExitStack, output: Path, source: str, count: int) -> None:
         self._stack = stack
@@ -110,13 +110,13 @@ class _Files:
         return self._open(Path(f"{self._stem}.{ending}"))
 
     def begin(self, classes: Sequence[str], info: dict[str, Any]) -> None:
-        """What comes before the first frame."""
+        """Write the headers of all files."""
         self._document = self._stack.enter_context(_document(self._json, classes, info))
         self._cells.write(lines([CELL_COLUMNS]))
         self._frames.write(lines([FRAME_COLUMNS]))
 
     def add(self, frame: Frame, number: int) -> None:
-        """A frame, counted from 1, into every file."""
+        """Write a frame, numbered from 1, to every file."""
         self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
         self._cells.write(lines((self._source, *row) for row in cell_rows(frame, number)))
         self._frames.write(lines([(self._source, *frame_row(frame, number))]))
@@ -133,7 +133,7 @@ class _Files:
         self._overlays.write(picture)
 
     def _add_cells(self, frame: Frame, number: int) -> None:
-        """Masks and ROIs, whose files are opened with the first cell, as neither kind may be empty."""
+        """Write masks and ROIs. Their files are opened at the first cell, because neither format may be empty."""
         if self._masks is None:
             self._masks = StackWriter(self._open_beside("masks.tif"))
             if importlib.util.find_spec("roifile") is not None:
@@ -149,7 +149,7 @@ class _Files:
 
 
 class _Document:
-    """COCO JSON written object by object: annotations into the file at once, frames into a spool that follows them."""
+    """COCO JSON written incrementally: annotations go into the file, frames into a spool that is appended at the end."""
 
     def __init__(self, target: BinaryIO, images: Any) -> None:
         self._target = target
@@ -157,7 +157,7 @@ class _Document:
         self._frames = self._objects = 0
 
     def add(self, frame: Frame, name: str) -> None:
-        """The objects of a frame, and the frame with its occlusion map."""
+        """Write the objects of a frame, and the frame with its occlusion map."""
         written = to_document(Collection(categories=frame.found.classes, scenes=(frame.found.scene(name),)))
         self._frames += 1
         (image,) = written["images"]
@@ -182,7 +182,7 @@ def _document(target: BinaryIO, classes: Sequence[str], info: dict[str, Any]) ->
 
 
 def cell_rows(frame: Frame, number: int) -> list[tuple[Any, ...]]:
-    """The numbers of every cell of a frame: lengths in pixels, areas in square pixels, hidden fraction in [0, 1]."""
+    """Measurements of every cell of a frame: lengths in pixels, areas in square pixels, hidden fraction in [0, 1]."""
     layers = frame.found.layers
     hidden = layers.hidden_fraction()
     rows = []
@@ -197,14 +197,14 @@ def cell_rows(frame: Frame, number: int) -> list[tuple[Any, ...]]:
 
 
 def frame_row(frame: Frame, number: int) -> tuple[Any, ...]:
-    """Count, symmetry (smallest over largest diameter; empty below two cells) and occluded pixels of a frame."""
+    """Number of cells, symmetry (smallest / largest diameter; empty below two cells) and occluded pixels of a frame."""
     layers = frame.found.layers
     ratio = symmetry(layers.amodal)
     return number, len(layers.amodal), "" if ratio is None else round(ratio, 4), int(layers.occlusion.sum())
 
 
 def eccentricity(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the ellipse with the same second moments as these pixels: 0 for a circle, near 1 for a line."""
+    """Eccentricity of the ellipse with the second moments of these pixels: 0 for a circle, near 1 for a line."""
     xx, yy = x.var(), y.var()
     xy = ((x - x.mean()) * (y - y.mean())).mean()
     spread = math.sqrt((xx - yy) ** 2 / 4 + xy**2)
@@ -220,7 +220,7 @@ def lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:
-    """Adds ImageJ ROIs, one polygon a cell, on their frame (from 1). Needs the extra `micro`."""
+    """Add ImageJ ROIs of a frame (numbered from 1), one polygon per cell. Needs the extra `micro`."""
     from roifile import ImagejRoi
 
     for index, mask in enumerate(frame.found.layers.amodal, start=1):

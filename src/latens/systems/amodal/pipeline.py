@@ -4,7 +4,7 @@
                                                               |                          |
                                                               `--> region features <-----' -> amodal and visible mask
 
-Everything that a table of the paper varies is a setting of `HeadConfig`. All images of a batch have one size.
+Every component that the paper's tables vary is a setting of `HeadConfig`. All images of a batch have one size.
 
 Letters: B images, H W image (multiples of 32), T objects of the batch, R regions, C classes, N side of a mask.
 """
@@ -42,13 +42,13 @@ from latens.systems.amodal.heads import (
 )
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode
 
-STRIDES = (4, 8, 16, 32)  # of the maps that regions are pooled from
+STRIDES = (4, 8, 16, 32)  # of the maps from which region features are pooled
 VISIBLE_GRID = 28
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
 class Truth(NamedTuple):
-    """Objects of a batch of images, one after the other."""
+    """Concatenated true objects of a batch of images."""
 
     owner: Int[Tensor, "T"]  # image, 0..B-1
     label: Int[Tensor, "T"]  # 0..C-1
@@ -71,7 +71,7 @@ class Regions(NamedTuple):
 
 
 class Training(NamedTuple):
-    """Outputs of the model on one training batch, from which the objective takes its losses."""
+    """Outputs of the model on one training batch, from which the objective computes its losses."""
 
     proposal_loss: Float[Tensor, ""]  # L_p
     detection_loss: Float[Tensor, ""]  # L_d
@@ -80,7 +80,7 @@ class Training(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Objects found in one image, by falling score. Masks are probabilities on the grid of their box."""
+    """Detected objects of one image by decreasing score. Masks are probabilities on a grid over the box."""
 
     boxes: Float[Tensor, "R 4"]  # x0, y0, x1, y1 in pixels of the network's image
     scores: Float[Tensor, "R"]
@@ -153,7 +153,7 @@ class AmodalRCNN(nn.Module):
         ]
 
     def pyramid(self, image: Float[Tensor, "B 3 H W"]) -> tuple[list[Tensor], list[Tensor]]:
-        """Features that all heads see, and the logits of occlusion per level (empty without the branch)."""
+        """The features for all heads, and the occlusion logits of every level (empty without the branch)."""
         levels = self.backbone((image - self.mean) / self.std)
         if self.occlusion is None:
             return levels, []

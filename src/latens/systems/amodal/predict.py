@@ -1,4 +1,4 @@
-"""The amodal segmenter: an image in, whole objects out, hidden parts included."""
+"""The loaded amodal segmenter: objects of an image with their hidden parts and depth order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = "amodal"
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """The objects of one image, by falling score. `layers` has dense masks in the size of the image, layer 0 in front."""
+    """The objects of one image by decreasing score. `layers` has dense masks at the size of the image; layer 0 is in front."""
 
     layers: Layers
     scores: Float[np.ndarray, "N"]
@@ -39,12 +39,12 @@ class Segmentation:
         return len(self.scores)
 
     def scene(self, file: str = "") -> Scene:
-        """Run-length coded, for files and evaluation."""
+        """The objects with run-length coded masks, for files and evaluation."""
         return scene_of(self.layers, file, self.scores.tolist())
 
 
 class AmodalSegmenter:
-    """Finds objects, completes their hidden parts, and gives their depth order. Images have any size."""
+    """Amodal instance segmentation of images of any size: whole masks, visible masks and depth order."""
 
     def __init__(self, model: AmodalRCNN, *, name: str, sha256: str, device: torch.device) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
@@ -58,21 +58,21 @@ class AmodalSegmenter:
         self.classes = model.config.classes
 
     def segment(self, image: ImageLike | Picture, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """The objects of one image with a score of at least `least_score`; of a TIFF stack, those of its first page.
+        """The objects of an image (for a TIFF stack, of its first page) with a score of at least `least_score`.
 
-        Gray files and arrays of 16 bits are stretched to their own range, as `latens segment` does.
-        Raises InputError for what is no image, LimitExceeded for one that is too large.
+        16-bit gray files and arrays are stretched to their own range, as `latens segment` does. Raises InputError for input
+        that is no image, LimitExceeded for an image that is too large.
         """
         return self.segment_pixels(pixels_of(image), least_score=least_score)
 
     def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, Segmentation]]:
-        """Every frame of a TIFF stack, or the one image of another file, as (H, W, 3) bytes with its objects."""
+        """Yield every frame of a TIFF stack, or the image of any other file, as uint8 (H, W, 3) with its objects."""
         for pixels in read_frames(path):
             yield pixels, self.segment_pixels(pixels, least_score=least_score)
 
     @torch.no_grad()
     def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """The objects of an image given as bytes."""
+        """The objects of an image given as uint8 pixels."""
         height, width = pixels.shape[:2]
         small, scale = network_image(pixels, self.model.config.size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -94,7 +94,7 @@ class AmodalSegmenter:
 
 
 def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
-    """An image of any accepted kind as bytes."""
+    """The uint8 pixels of an image of any accepted kind."""
     if isinstance(image, Picture):
         return image.pixels
     if isinstance(image, str | Path):
@@ -105,7 +105,7 @@ def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
-    """The image with its longer side at `size`, padded to multiples of 32, and the scales of columns and rows."""
+    """The image resized to a longer side of `size` and padded to multiples of 32; the scale factors of columns and rows."""
     height, width = pixels.shape[:2]
     factor = size / max(height, width)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -60,7 +60,7 @@ def cpu() -> AmodalTraining:
 
 
 def cpu_code() -> AmodalTraining:
-    """The mask code of `cpu` alone, at the rate that suits it, for runs that share it through `objective.code_from`."""
+    """The mask code of `cpu` alone, with its own learning rate, for runs that share it through `objective.code_from`."""
     base = cpu()
     return replace(
         base,
@@ -71,10 +71,10 @@ def cpu_code() -> AmodalTraining:
 
 
 def cpu_fcn() -> AmodalTraining:
-    """The baseline of `cpu`: Mask R-CNN's head, without occlusion branch; a dense path equals the parameters (-3 %)."""
+    """The baseline of `cpu`: Mask R-CNN's head without occlusion branch; with a dense path, 3 % fewer parameters than `cpu`."""
     base = cpu()
     head = HeadConfig(mask="fcn", occlusion=False, dense=88)
-    # The stage of the mask code is left out, so the steps of the pipeline are those of `cpu`.
+    # There is no mask code stage; the number of pipeline steps is that of `cpu`.
     return replace(
         base,
         recipe="cpu_fcn",
@@ -84,7 +84,7 @@ def cpu_fcn() -> AmodalTraining:
 
 
 def gpu() -> AmodalTraining:
-    """One data-center GPU, an hour or so: images of 512 pixels, the full ResNet-18."""
+    """One data-center GPU, about an hour: images of 512 pixels, the full ResNet-18."""
     base = cpu()
     return replace(
         base,
@@ -96,7 +96,7 @@ def gpu() -> AmodalTraining:
 
 
 def paper() -> AmodalTraining:
-    """000, sections 3 and 4, with ResNet-50 and a pyramid of 256 channels; the README lists what the paper leaves open."""
+    """000, sections 3 and 4, with ResNet-50 and 256 pyramid channels; the README lists what the paper does not specify."""
     base = cpu()
     detector = DetectorConfig(
         proposals=1000, rpn_samples=256, roi_samples=512, box_hidden=1024, detections=100, anchors=(32, 64, 128, 256, 512)

@@ -1,4 +1,4 @@
-"""The amodal segmenter as a system: training, application, evaluation, timing, tables and demo."""
+"""The record of the amodal system: training, application, evaluation, timing, tables and demo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latens.errors import ModelError
 from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.config import EmbryoConfig
-from latens.systems.amodal.dataset import AmodalData, Annotated, common_classes, open_source
+from latens.systems.amodal.dataset import AmodalData, common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.experiments import SCALES
@@ -35,8 +35,8 @@ from latens.systems.amodal.tables import TABLES
 from latens.training.objective import Trainable
 
 EXAMPLES, EXAMPLE_SIZE, EXAMPLE_SEED = 12, 96, 20_113
-APPLY_SCORE = 0.05  # of objects that `apply` reports: low, so that a hardly trained model has some
-BENCH_SIZE, BENCH_SEED = 500, 4  # pixels and seed of the embryo that is timed
+APPLY_SCORE = 0.05  # score threshold of `apply`: low, so that a briefly trained model reports some objects
+BENCH_SIZE, BENCH_SEED = 500, 4  # side in pixels and seed of the timed embryo
 
 
 def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
@@ -45,10 +45,7 @@ def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     Raises UsageError for a word that names no data and for data sets of different classes, InputError for unusable files,
     ModelError when the mask code of `objective.code_from` does not fit.
     """
-    opened = [open_source(source) for source in sources or [Source("", "simulated")]]
-    for source in opened:
-        if isinstance(source, Annotated):
-            source.rotate = config.data.rotate
+    opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
     model = AmodalRCNN(sizes)
     code_steps = config.objective.code_steps
@@ -94,14 +91,14 @@ def example(folder: Path) -> Example:
 
 
 def apply(segmenter: AmodalSegmenter, path: Path) -> Mapping[str, np.ndarray]:
-    """Masks, depth order, classes, scores and shape codes of the objects of an image; of a TIFF stack, of its first page."""
+    """Masks, depth order, classes, scores and shape codes of the objects of an image, or of the first page of a TIFF stack."""
     found = segmenter.segment(path, least_score=APPLY_SCORE)
     codes = {} if found.codes is None else {"codes": found.codes}
     return {**found.layers._asdict(), "scores": found.scores, **codes}
 
 
 def cases(segmenter: AmodalSegmenter) -> Sequence[Case]:
-    """A simulated embryo from pixels to masks, order and occlusion; and torchvision's Mask R-CNN on the same image."""
+    """Segmentation of a simulated embryo, and torchvision's Mask R-CNN on the same image."""
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
     size = f"{BENCH_SIZE} x {BENCH_SIZE}"
     return (

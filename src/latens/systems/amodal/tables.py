@@ -1,4 +1,4 @@
-"""Tables 1 to 3 of 000 next to the paper's own numbers, and the usage of the codebook, which the paper has no table of."""
+"""Tables 1 to 3 of 000 with the paper's numbers, and a table of codebook usage, which the paper lacks."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 
 EMBRYOS, KINS = "embryo cells, private", "KINS"
 SIMULATED, DIVERSE = (Source("", "simulated"),), (Source("", "simulated"), Source("simulated", "opaque"))
-GROUP = 8  # images whose masks are cropped together
-CROPS = 32  # masks of one group
-SEED = 20_112  # of the crops
+GROUP = 8  # images per batch of mask crops
+CROPS = 32  # mask crops per batch
+SEED = 20_112  # of the mask crops
 
 
 class Row(NamedTuple):
-    """A row of a table of 000: the name it prints, its variant here, its mAP in percent (one run)."""
+    """A row of a table of 000: its printed name, our variant, the paper's mAP in percent (one run)."""
 
     name: str
     variant: Variant
@@ -82,13 +82,13 @@ LEGEND = (
 
 
 def table1(lab: AmodalLab) -> Report:
-    """Table 1: the head of Mask R-CNN, as it is and with as many parameters, against the shape code."""
+    """Table 1: shape code against Mask R-CNN's mask head, the latter also with as many parameters."""
     pairs: list[tuple[Variant, Variant]] = [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")]
     return comparison(lab, "table1", "Shape code against direct regression", TABLE_1, EMBRYOS, pairs)
 
 
 def table2(lab: AmodalLab) -> Report:
-    """Table 2: the same on Mask R-CNN and on Mask R-CNN with ASN."""
+    """Table 2: shape code against direct regression, with and without ASN."""
     pairs: list[tuple[Variant, Variant]] = [("vq", "fcn"), ("asn-vq", "asn-fcn"), ("asn-fcn", "fcn"), ("asn-vq", "vq")]
     return comparison(lab, "table2", "Shape code with and without ASN", TABLE_2, KINS, pairs)
 
@@ -107,7 +107,7 @@ def comparison(
     printed_on: str,
     pairs: Sequence[tuple[Variant, Variant]],
 ) -> Report:
-    """Rows of a table with the paper's numbers, and differences of pairs (first minus second), seed by seed."""
+    """Rows of a table with the paper's numbers, and differences of pairs (first minus second), paired by seed."""
     runs = Comparison(lab, SIMULATED)
     results = runs.results([row.variant for row in rows])
     of = {row.variant: [result for result in results if result.variant == row.variant] for row in rows}
@@ -122,14 +122,14 @@ def comparison(
 
 
 def measured(row: Row, results: Sequence[Result]) -> list[str]:
-    """The cells of a row but for the paper's."""
+    """The cells of a row, without the paper's number."""
     cells = [spread(percents(results, name)) for name in MEASURES]
     size = f"{results[0].parameters / 1e6:.2f}" if results else "-"
     return [row.name, str(len(results)), *cells, size, spread([result.seconds / 60 for result in results], ".1f")]
 
 
 def difference(one: Row, other: Row, ours: Sequence[Result], theirs: Sequence[Result]) -> list[str]:
-    """The cells of a difference; a seed counts where both rows have it."""
+    """The cells of a difference, over the seeds that both rows have."""
     against = {result.seed: result for result in theirs}
     both = [(result, against[result.seed]) for result in ours if result.seed in against]
     cells = []
@@ -140,12 +140,12 @@ def difference(one: Row, other: Row, ours: Sequence[Result], theirs: Sequence[Re
 
 
 def paper(value: float, form: str = ".1f") -> str:
-    """A number of the paper, or a dash where it has none."""
+    """A number of the paper, or a dash if there is none."""
     return "-" if math.isnan(value) else f"{value:{form}}"
 
 
 def percents(results: Sequence[Result], name: str) -> list[float]:
-    """One number of several runs; runs whose test images have nothing to count are left out."""
+    """One measure of several runs in percent, without undefined (NaN) values."""
     return [100 * result.numbers[name] for result in results if not math.isnan(result.numbers[name])]
 
 

@@ -1,4 +1,4 @@
-"""Table 1 of 002 and the ablation of its prior, on any scenes with depth: rows without weights are trained first, all alike."""
+"""Table 1 of 002 and an ablation of its prior on scenes with depth. Rows without weights are trained first, at one budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from latens.catalogue import recipe_of
 from latens.contract import Artifact
-from latens.data.source import Source, parse_sources
+from latens.data.source import Source, one_source, parse_sources
 from latens.errors import UsageError
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
@@ -37,16 +37,16 @@ PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
 
 @settings
 class Scale:
-    """Length of the trainings, and the scenes that are shown."""
+    """Length of the training runs, and the test scenes."""
 
-    minutes: Positive = 60.0  # of training for every row, in one call of the command
-    steps: Natural = 0  # above 0: instead of the recipe's
-    prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # of the recipes
-    train: str = ""  # folders of scenes (A,B) next to simulated streets
-    side: Count = 240  # short side of the scenes in pixels
-    draws: Count = 3  # of airlight and beta per scene
-    scenes: Natural = 0  # at most so many; 0: all
-    border: Natural = 0  # pixels cut off every side
+    minutes: Positive = 60.0  # of training per row and call of the command
+    steps: Natural = 0  # of training; 0: as in the recipe
+    prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # first part of the names of the recipes
+    train: str = ""  # folders of training scenes (A,B) in addition to simulated streets
+    side: Count = 240  # short side of the test scenes in pixels
+    draws: Count = 3  # draws of airlight and beta per scene
+    scenes: Natural = 0  # largest number of test scenes; 0: all
+    border: Natural = 0  # pixels cropped from every side
 
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -60,7 +60,7 @@ HazeLab: TypeAlias = Lab[Haze, Scale]
 
 
 def table1(lab: HazeLab) -> Report:
-    """Table 1: rows without weights are trained."""
+    """Table 1 of 002; rows without weights are trained."""
     haze = lab.loaded
     for kind in ROWS:
         if not haze.has(kind):
@@ -69,7 +69,7 @@ def table1(lab: HazeLab) -> Report:
 
 
 def ablation(lab: HazeLab) -> Report:
-    """The prior of the code: none, UNIT's, and the paper's with other weights and kernels."""
+    """Ablation of the prior of the code: none, UNIT's, and the paper's with several weights and kernels."""
     rows: list[list[str]] = []
     found: Measured | None = None
     for name, prior in PRIORS.items():
@@ -91,22 +91,22 @@ def ablation(lab: HazeLab) -> Report:
 
 
 def described(lab: HazeLab, made: Report) -> Report:
-    """The report with recipe and scale among its facts."""
+    """The report with the scale added to its facts."""
     return replace(made, facts={**made.facts, "recipe": lab.recipe, "scale": to_dict(lab.scale)})
 
 
 def test_folder(lab: HazeLab) -> Path | None:
-    return folder_of_scenes(lab.one_source())
+    return folder_of_scenes(one_source(lab.sources))
 
 
 def protocol_of(lab: HazeLab) -> Protocol:
-    """How the scale shows scenes."""
+    """The evaluation protocol of the scale."""
     scale = lab.scale
     return Protocol(side=scale.side, draws=scale.draws, scenes=scale.scenes, border=scale.border)
 
 
 def row_config(scale: Scale, kind: str) -> HazeTraining:
-    """The configuration that a row is trained with."""
+    """The training configuration of a row."""
     config: HazeTraining = recipe_of("haze", recipe_name(scale, kind))
     if scale.prefix != "cpu" and kind in VARIANTS:
         config = VARIANTS[kind](config)
@@ -116,7 +116,7 @@ def row_config(scale: Scale, kind: str) -> HazeTraining:
 
 
 def recipe_name(scale: Scale, kind: str) -> str:
-    """The recipe of a row. Raises UsageError for one that there is not."""
+    """The recipe of a row. Raises UsageError where there is none."""
     if scale.prefix == "tiny":
         if kind == "dehazenet":
             hint = "train it with `latens train haze --recipe cpu_dehazenet`"
@@ -129,13 +129,13 @@ VARIANTS: Mapping[str, Callable[[HazeTraining], HazeTraining]] = MappingProxyTyp
 
 
 def trained(lab: HazeLab, config: HazeTraining, name: str) -> Path:
-    """The best weights of a row, whose run is started or continued; `minutes` bound each call."""
+    """Model folder with the best weights of a row. Starts or continues its run, for at most `minutes` per call."""
     sources: list[Source] = parse_sources(folder for folder in lab.scale.train.split(",") if folder)
     return lab.trained(config, name=name, sources=sources, max_time=60 * lab.scale.minutes)
 
 
 def code_snr(run: Path) -> float:
-    """The last signal-to-noise ratio of the code that a run has logged, in dB."""
+    """The last logged signal-to-noise ratio of the code of a run, in dB."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     values = [json.loads(line).get("code_snr_db") for line in lines if '"train"' in line]
     return float(values[-1])

@@ -1,7 +1,7 @@
-"""Haze taken out of the bytes of an image, some rows at a time: what is touched stays in the processor's cache.
+"""Haze removal on 8-bit images in bands of rows that fit into the processor's cache.
 
-Images of megapixels are bound by memory, not by arithmetic; a pass over floats of the whole image costs as much as all the
-work on a few rows. Letters: H W size of the image, h w of it in blocks.
+For megapixel images memory bandwidth is the bottleneck: a single pass over the whole image in float32 costs as much as all
+arithmetic on cached bands. Letters: H W image size, h w number of blocks.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from latens.systems.haze.baselines.dark_channel import FAST, Blocks, DarkChannel
 from latens.systems.haze.filters import LUMA, LinearGuide, fit_guide, luminance
 from latens.systems.haze.methods import SMALLEST, Coarse, dark_channel
 
-BAND_PIXELS = 2**16  # pixels, about: three colours of them in float32 are 0.8 MB
+BAND_PIXELS = 2**16  # approximate pixels of a band; their three colors take 0.8 MB in float32
 
 
 class Band(NamedTuple):
-    """Rows first to last of an image; colours in 0..255."""
+    """Rows first to last (exclusive) of an image; colors in 0..255."""
 
     first: int
     last: int
-    colours: Float[Tensor, "1 3 R W"]
+    colors: Float[Tensor, "1 3 R W"]
 
 
 def bands(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Iterator[Band]:
-    """The image from top to bottom, each part a whole number of blocks of `factor` rows but for the last."""
+    """Bands of the image from top to bottom; all but the last have a multiple of `factor` rows."""
     height, width = pixels.shape[:2]
     rows = max(BAND_PIXELS // width // factor, 1) * factor
     for first in range(0, height, rows):
@@ -41,9 +41,9 @@ def bands(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Iterator[Band]:
 
 
 def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
-    """Mean and smallest value of every colour in blocks of `factor` pixels, in [0, 1].
+    """Mean and minimum of every color over blocks of factor x factor pixels, in [0, 1].
 
-    Rows are joined first, as they lie in memory and as bytes where they can be.
+    Rows are reduced first, because they are contiguous, and in 8 bits where possible.
     """
     height, width = pixels.shape[:2]
     whole = height // factor * factor
@@ -57,7 +57,7 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
         means.append(joined.float().mean(1))
         darkest.append(joined.amin(1))
     mean, dark = (torch.cat(p).view(-1, width, 3).permute(2, 0, 1)[None].contiguous().float() for p in (means, darkest))
-    if width % factor == 0:  # the same as pooling, in a third of the time
+    if width % factor == 0:  # equal to pooling, three times faster
         mean_parts, dark_parts = ([part[..., offset::factor] for offset in range(factor)] for part in (mean, dark))
         mean, dark = reduce(torch.add, mean_parts), reduce(torch.minimum, dark_parts)
         return Blocks(mean.div_(255 * factor), dark.div_(255))
@@ -69,30 +69,30 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
 
 
 def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Tensor, "1 3 h w"]) -> UInt8[Tensor, "H W 3"]:
-    """The image without its haze, the estimate refined by it; `small` are the means of its blocks."""
+    """The dehazed image: the estimate is refined with the image as guide; `small` holds its block means."""
     fitted = fit_guide(luminance(small), coarse.t, coarse.radius, coarse.epsilon)
     result = torch.empty_like(pixels)
     airlight = 255 * coarse.airlight[:, :, None, None]
     for band in bands(pixels, coarse.factor):
-        red, green, blue = band.colours.unbind(1)
+        red, green, blue = band.colors.unbind(1)
         guide = (red * (LUMA[0] / 255)).add_(green, alpha=LUMA[1] / 255).add_(blue, alpha=LUMA[2] / 255)[:, None]
         t = guide_rows(fitted, band, coarse.factor, guide).clamp_(max(SMALLEST, coarse.floor), 1)
         gain = t.reciprocal_()
-        # J = A + (I - A) / t, and one half because bytes are cut off, not rounded.
-        clear = torch.addcmul(airlight + 0.5, band.colours.sub_(airlight), gain).clamp_(0, 255)
+        # J = A + (I - A) / t; one half is added because the conversion to bytes truncates.
+        clear = torch.addcmul(airlight + 0.5, band.colors.sub_(airlight), gain).clamp_(0, 255)
         result[band.first : band.last] = clear[0].byte().permute(1, 2, 0)
     return result
 
 
 @torch.no_grad()
 def dark_channel_pixels(pixels: UInt8[Tensor, "H W 3"], config: DarkChannelConfig = FAST) -> UInt8[Tensor, "H W 3"]:
-    """The image without its haze by the dark channel prior; `config.shrink` is above 1, its guide grey."""
+    """The dehazed image by the dark channel prior with a gray guide; `config.shrink` is above 1."""
     blocks = block_statistics(pixels, config.shrink)
     return clear_pixels(pixels, dark_channel(blocks, config), blocks.mean)
 
 
 def guide_rows(fitted: LinearGuide, band: Band, factor: int, guide: Float[Tensor, "1 1 R W"]) -> Float[Tensor, "1 1 R W"]:
-    """What the guided filter says in the rows of a band: slope and offset are interpolated from the blocks around them."""
+    """Output of the guided filter for the rows of a band; slope and offset are interpolated between blocks."""
     above = min(band.first // factor, 1)
     first, last = band.first // factor - above, -(-band.last // factor) + 1
     part = LinearGuide(*(values[:, :, first:last] for values in fitted))

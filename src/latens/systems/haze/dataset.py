@@ -1,4 +1,4 @@
-"""Hazy and clear crops: from scenes with depth, hazed by Eq. 1, or from folders of real hazy and real clear images."""
+"""Training crops: scenes with depth, hazed by Eq. 1; or real hazy and clear images that are not paired."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from latens.data.depth import QUANTILE, relative_depth
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
-from latens.data.inputs import natural_key
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_each
+from latens.data.inputs import files_under
+from latens.data.notes import left_out
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
@@ -36,16 +37,16 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-MULTIPLE = 32  # sides of held-out images are cut to multiples of it
-STREET_REACH = (60.0, 260.0)  # metres
-FIXED = 77  # random stream of the haze parameters that belong to an image
-ASPECT = (0.9, 1.4)  # width over height of the part of an image that becomes a square crop
-SPARSE = 3  # of the pixels of a crop that tell its reach, one in so many along both sides
-GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the color_jitter: log of the gamma, exposure, colours
+MULTIPLE = 32  # sides of held-out images are cropped to multiples of this
+STREET_REACH = (60.0, 260.0)  # meters
+FIXED = 77  # random stream of the fixed haze parameters of every image (`draws` above 0)
+ASPECT = (0.9, 1.4)  # width / height of the region that is resampled to a square crop
+SPARSE = 3  # the reach of a crop is measured on every third pixel of both directions
+GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the color_jitter: log of the gamma, exposure, colors
 
 
 class Ready(NamedTuple):
-    """A scene as it is held: bytes, distance in any unit, and the distance that is 1 at most; in a crop, relative depth."""
+    """A scene in memory: 8-bit image, depth, and reach (the depth that maps to 1). In a crop, depth is in [0, 1]."""
 
     image: Pixels
     depth: np.ndarray
@@ -55,8 +56,8 @@ class Ready(NamedTuple):
 class SceneData:
     """Batches of scenes with depth, from folders and simulated streets.
 
-    {"hazy", "truth", "depth", "airlight", "beta"} describe hazed scenes, "clear" are images of other ones; all (B, ., crop,
-    crop). Raises UsageError when nothing is large enough.
+    {"hazy", "truth", "depth", "airlight", "beta"} belong to the hazed scenes, "clear" to other scenes; all (B, ., crop,
+    crop). Raises UsageError when no scene is large enough.
     """
 
     def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
@@ -86,7 +87,7 @@ class SceneData:
             try:
                 ready.append(self._ready(load_scene(path, border=self.config.border)))
             except (InputError, LimitExceeded) as error:
-                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
+                left_out(error)
         return ready
 
     def _ready(self, scene: Scene) -> Ready:
@@ -94,15 +95,15 @@ class SceneData:
         return Ready(small.image, small.depth)
 
     def _street(self, scene: Scene) -> Ready:
-        """A simulated street; its own reach would be its end far away, so one of a city block or two is drawn."""
+        """A simulated street with a random reach of one or two city blocks; its farthest point would be much too far."""
         small = reduced(scene, self.config.side)
         drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_REACH)
         return Ready(small.image, small.depth, float(drawn))
 
     def _relative(self, scene: Ready, sparse: int = 1) -> Ready:
-        """The scene with depth in [0, 1]: of the configured reach, or of its own up to the one that it is held with.
+        """The scene with depth in [0, 1], relative to the configured reach, or else to its own (at most the stored one).
 
-        A crop counts as a scene of its own, whose farthest point is at 1: otherwise nothing in it would tell its scale.
+        The farthest point of a crop has depth 1: a crop does not show the scale of the scene it was cut from.
         """
         if self.config.reach:
             return scene._replace(depth=relative_depth(scene.depth, self.config.reach))
@@ -131,7 +132,7 @@ class SceneData:
         return draw_haze_parameters(rng, 1)
 
     def _crop(self, scene: Ready, rng: np.random.Generator) -> Ready:
-        """A part of the scene made a square, enlarged up to half again, sometimes mirrored, with relative depth."""
+        """A random region resampled to a square, mirrored half of the time, with relative depth."""
         height, width = scene.image.shape[:2]
         size = self.config.crop
         tall = int(rng.integers(max(size * 2 // 3, 1), min(height, width, size * 3 // 2) + 1))
@@ -149,7 +150,7 @@ class SceneData:
         return self._relative(Ready(image, depth, scene.reach), SPARSE)
 
     def validation(self) -> list[dict[str, Tensor]]:
-        """Every held-out scene whole, cut to multiples of 32, with one draw of haze parameters each."""
+        """All held-out scenes, uncropped but for sides that are multiples of 32, each with one draw of haze parameters."""
         batches = []
         for index, scene in enumerate(self.held_out):
             height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in scene.image.shape[:2])
@@ -160,7 +161,7 @@ class SceneData:
 
 
 def _large_enough(scenes: list[Ready], least: int, purpose: str) -> list[Ready]:
-    """The scenes with both sides of at least `least` pixels; how many there are besides is a warning."""
+    """The scenes with both sides of at least `least` pixels; a warning counts the others."""
     kept = [scene for scene in scenes if min(scene.image.shape[:2]) >= least]
     if len(kept) < len(scenes):
         logger.warning("left out of %s: %d scenes with a side below %d pixels", purpose, len(scenes) - len(kept), least)
@@ -168,7 +169,7 @@ def _large_enough(scenes: list[Ready], least: int, purpose: str) -> list[Ready]:
 
 
 class UnpairedData:
-    """{"hazy", "clear"} crops of real images: a folder of each, with nothing in common but the kind of scene."""
+    """Batches {"hazy", "clear"} of crops from folders of unpaired real images."""
 
     def __init__(self, hazy: Sequence[Path], clear: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
         self.config = config
@@ -187,14 +188,8 @@ class UnpairedData:
             self.held_out[domain] = found[-held:]
 
     def _load(self, folder: Path) -> list[Pixels]:
-        paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
         found, small_ones = [], 0
-        for path in paths:
-            try:
-                pixels = read_picture(path).pixels
-            except (InputError, LimitExceeded) as error:
-                logger.warning("left out of the training data: %s", str(error).splitlines()[0])
-                continue
+        for path, pixels in read_each(files_under(folder, PICTURE_ENDINGS)):
             flat = np.zeros(pixels.shape[:2], np.float32)
             small = reduced(Scene(path.name, pixels, flat), self.config.side).image
             if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):
@@ -225,7 +220,7 @@ class UnpairedData:
 
 
 class PatchData:
-    """{"patches": (B, 3, 16, 16)} of clear images, for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
+    """Batches {"patches": (B, 3, 16, 16)} of clear images, for DehazeNet; held-out scenes are uncropped and hazed by Eq. 1."""
 
     def __init__(self, scenes: SceneData, batch: int) -> None:
         self.scenes = scenes
@@ -245,16 +240,16 @@ class PatchData:
 
 
 def jitter_camera(image: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """The image as a camera of another exposure, gamma and white balance might have made it; `amount` 0 changes nothing."""
+    """Random exposure, gamma and white balance; `amount` is the strength, 0 for none."""
     gamma = math.exp(amount * rng.uniform(-GAMMA, GAMMA))
     gains = (1 + amount * (rng.uniform(*GAIN) - 1)) * (1 + amount * rng.uniform(-TINT, TINT, 3))
     curve = (np.arange(256) / 255) ** gamma
     tables = np.rint(255 * np.clip(curve[:, None] * gains, 0, 1)).astype(np.uint8)
-    return np.stack([tables[image[..., colour], colour] for colour in range(3)], -1)
+    return np.stack([tables[image[..., color], color] for color in range(3)], -1)
 
 
 def hazy_batch(scenes: Sequence[Ready], parameters: HazeParameters) -> dict[str, Tensor]:
-    """Scenes of one size in haze of their parameters, rounded to 8 bits as a camera stores them."""
+    """Haze added to scenes of one size by Eq. 1, rounded to 8 bits."""
     truth = batched([scene.image for scene in scenes])
     depth = torch.from_numpy(np.stack([scene.depth for scene in scenes]))[:, None]
     hazy = add_haze(truth, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)

@@ -1,4 +1,4 @@
-"""The haze system's part of `latens demo`: simulated streets, whose truth is known, taken out of haze and put into it."""
+"""The haze section of `latens demo`: removal and synthesis of haze on simulated streets with known truth."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from latens.systems.haze.predict import REACH, Haze
 from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, simulated
 
 STREETS = 2
-VISIBILITIES = (400.0, 150.0, 60.0)  # metres
+VISIBILITIES = (400.0, 150.0, 60.0)  # meters
 
 INTRO = (
-    "Streets that no model was trained on, in haze of a random colour and density (Eq. 1), and without it again by every "
+    "Streets that no model was trained on, in haze of a random color and density (Eq. 1), and without it again by every "
     "bundled method. Below, the clear street in haze of three visibilities; the depth that it needs is predicted."
 )
 
 
 def section(haze: Haze, folder: Path) -> Section:
-    """Simulated streets through every bundled method, in both directions; all images are written into `folder`."""
+    """Removal by every bundled method, and synthesis, on simulated streets; all images are written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for index, scene in enumerate(simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + STREETS))):
@@ -35,7 +35,7 @@ def section(haze: Haze, folder: Path) -> Section:
 
 
 def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
-    """The hazy street, what every method makes of it with its PSNR, and the truth."""
+    """The hazy street, the result and PSNR of every method, and the truth."""
     hazy = to_pixels(show(scene, index, 0, Protocol(reach=REACH)).hazy[0])
     write_image(folder / f"{scene.name}_hazy.png", to_pil(hazy))
     figures = [figure(hazy, "In haze", f"{psnr(hazy, scene.image):.2f} dB")]
@@ -49,7 +49,7 @@ def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
 
 
 def synthesis(haze: Haze, scene: Scene, folder: Path) -> list[Gallery]:
-    """The clear street at falling visibility, from its predicted depth."""
+    """The clear street in haze of decreasing visibility, with predicted depth."""
     figures, depth = [], haze.depth(scene.image)
     with torch.no_grad():
         for metres in VISIBILITIES:

@@ -1,6 +1,6 @@
-"""Table 1 of 002 on scenes with depth: every method in both directions, with trivial baselines and ceilings.
+"""Evaluation on scenes with depth (Table 1 of 002): removal and synthesis by every method, trivial baselines, upper bounds.
 
-Haze is made by 002, section 4.1.1, with d in [0, 1] of each scene's own reach. PSNR and SSIM are of 8-bit RGB images.
+Haze is added as in 002, section 4.1.1, with depth relative to the reach of each scene. PSNR and SSIM are those of 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from latens.data.depth import relative_depth
 from latens.data.images import Pixels
-from latens.data.source import Source
+from latens.data.notes import left_out
+from latens.data.source import Source, one_source
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import InputError, LatensError, UsageError
-from latens.experiments.journal import Journal
-from latens.experiments.lab import JOURNAL, digest
+from latens.errors import InputError, LatensError, UsageError, counted
+from latens.experiments.journal import Journal, digest
+from latens.experiments.lab import JOURNAL
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.image import mean_db, psnr, ssim
@@ -46,8 +47,8 @@ from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, croppe
 logger = logging.getLogger(__name__)
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
-STREETS = 8  # simulated ones, where no folder is given
-DRAW_SEED = 4110  # random stream of the haze parameters that scenes are shown in
+STREETS = 8  # number of simulated streets when no folder is given
+DRAW_SEED = 4110  # seed of the haze parameters
 PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; ApolloScape, resolution and depth scale not stated
     "unit": (0.8524, 24.5181, 0.8255, 21.1384),
     "cyclegan": (0.8858, 25.1917, 0.8432, 22.6649),
@@ -60,13 +61,13 @@ PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; Apollo
 
 @settings
 class Protocol:
-    """How scenes are shown."""
+    """The evaluation protocol: size, haze and number of the test scenes."""
 
-    side: Count = 240  # scenes are reduced to this short side
+    side: Count = 240  # pixels; scenes are reduced to this short side
     draws: Count = 3  # draws of airlight and beta per scene
-    scenes: Natural = 0  # at most so many, evenly spread; 0: all of a folder, 8 simulated streets
-    border: Natural = 0  # pixels cut off every side (12 removes the white frame of NYU)
-    reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the own reach of each scene, of simulated streets 120
+    scenes: Natural = 0  # largest number of scenes, evenly spread over the folder; 0: all, or 8 simulated streets
+    border: Natural = 0  # pixels cropped from every side (12 removes the white frame of NYU)
+    reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the reach of each scene (120 for simulated streets)
 
 
 class Row(NamedTuple):
@@ -79,7 +80,7 @@ class Row(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A scene in haze of one draw, as tensors of a batch of one."""
+    """A scene with haze of one draw, as tensors of a batch of one."""
 
     hazy: Tensor
     clear: Tensor
@@ -88,16 +89,16 @@ class Shown(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """All rows of an evaluation, and how they came about."""
+    """The rows of an evaluation and its circumstances."""
 
     source: str
     protocol: Protocol
     rows: tuple[Row, ...]
-    missing: tuple[str, ...]  # methods without weights here
+    missing: tuple[str, ...]  # methods without weights on this machine
     failures: tuple[str, ...]
 
     def means(self) -> dict[tuple[str, str], tuple[float, float | None, float]]:
-        """Of every task and method: PSNR in dB, SSIM, and the standard deviation of PSNR over scenes and draws."""
+        """(task, method) -> mean PSNR in dB, mean SSIM, standard deviation of PSNR over scenes and draws."""
         found: dict[tuple[str, str], tuple[float, float | None, float]] = {}
         for key in dict.fromkeys((row.task, row.method) for row in self.rows):
             rows = [row for row in self.rows if (row.task, row.method) == key]
@@ -107,7 +108,7 @@ class Measured(NamedTuple):
         return found
 
     def tables(self) -> list[Table]:
-        """One for removal and one for synthesis, the paper's number next to ours."""
+        """A table for removal and one for synthesis, with the paper's numbers."""
         tables = []
         for task, offset in ((DEHAZE, 2), (SYNTHESIS, 0)):
             rows = []
@@ -121,19 +122,20 @@ class Measured(NamedTuple):
         return tables
 
     def setting(self) -> str:
-        """Data and protocol in a sentence."""
+        """A sentence on data and protocol."""
         scenes = len({row.scene for row in self.rows})
         depth = f"d / {self.protocol.reach:g} m" if self.protocol.reach else "d / its own 99.9 % quantile"
         without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
         border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
-            f"{scenes} scenes of {self.source}, {self.protocol.draws} draws each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
+            f"{counted(scenes, 'scene')} of {self.source}, "
+            f"{counted(self.protocol.draws, 'draw')} each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
             f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
             f"scale that it does not state.{without}"
         )
 
     def facts(self) -> dict[str, Any]:
-        """Means and protocol, for machines."""
+        """Means and protocol as JSON-able values."""
         means = [
             {"task": task, "method": method, "psnr": decibel, "ssim": similarity, "psnr_deviation": spread}
             for (task, method), (decibel, similarity, spread) in self.means().items()
@@ -143,13 +145,11 @@ class Measured(NamedTuple):
 
 
 def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: Path | None) -> Report:
-    """Table 1 of 002 on the scenes with depth of a folder that no model has seen, or on simulated streets.
+    """Evaluate all methods on a folder of held-out scenes with depth, or on simulated streets.
 
-    Raises UnreadableInput where the folder holds no such scene, InputError where none can be used, UsageError for several.
+    Raises UnreadableInput for a folder without such scenes, InputError when none can be used, UsageError for several folders.
     """
-    if len(sources) > 1:
-        raise UsageError("one folder of scenes is needed", where="--data", hint="run the command once for each")
-    found = measure(haze, folder_of_scenes(sources[0] if sources else None), options, folder)
+    found = measure(haze, folder_of_scenes(one_source(sources)), options, folder)
     return report("table1", haze, found)
 
 
@@ -162,7 +162,7 @@ def folder_of_scenes(source: Source | None) -> Path | None:
 
 
 def report(name: str, haze: Haze, found: Measured) -> Report:
-    """Tables of an evaluation."""
+    """The report of an evaluation."""
     return Report(
         name=name,
         title="Haze removal and synthesis",
@@ -175,9 +175,9 @@ def report(name: str, haze: Haze, found: Measured) -> Report:
 
 
 def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | None = None) -> Measured:
-    """All methods that can run here, on the scenes of a folder or on simulated streets.
+    """Rows of all available methods on the scenes of a folder or on simulated streets.
 
-    `folder` keeps the rows of finished scenes: a second call with the same weights, protocol and files measures the others.
+    Rows of finished scenes are kept in `folder`. A later call with the same weights, protocol and files measures only the rest.
     """
     if data is None and not protocol.reach:
         protocol = replace(protocol, reach=REACH)
@@ -193,13 +193,10 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
             try:
                 scene = candidate.load()
             except LatensError as error:
-                failures.append(f"{candidate.name}: {error.what}")
-                logger.warning("left out: %s", failures[-1])
+                failures.append(left_out(error, candidate.name))
                 continue
             known[key] = [list(row) for row in rows_of(haze, learned, scene, index, protocol)]
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                journal.append([{"key": key, "rows": known[key]}])
+            journal.append([{"key": key, "rows": known[key]}])
         rows += [Row(*row) for row in known[key]]
         logger.info("%d: %s", index + 1, candidate.name)
     if not rows:
@@ -210,7 +207,7 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
 
 
 class Candidate(NamedTuple):
-    """A scene to be shown: what identifies it in a journal, and a function that reads or makes it."""
+    """A test scene: its key in the journal, and a function that reads or simulates it."""
 
     name: str
     identity: list[Any]
@@ -235,16 +232,16 @@ def _street(seed: int, protocol: Protocol) -> Scene:
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """Path, size and modification time: an edited file is measured again."""
+    """Path, size and modification time, so that an edited file is measured again."""
     try:
         status = path.stat()
-    except OSError:  # reading it will say what is wrong
+    except OSError:  # reading it reports the error
         return str(path), 0, 0
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
 def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protocol: Protocol) -> list[Row]:
-    """Every method on every draw of a scene."""
+    """Rows of every method for every draw of a scene."""
     return [
         Row(task, method, scene.name, draw, psnr(made, wanted), ssim(made, wanted))
         for draw in range(protocol.draws)
@@ -253,7 +250,7 @@ def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protoc
 
 
 def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:
-    """The scene in haze of the parameters of that draw, rounded to 8 bits."""
+    """The scene with haze of one draw, rounded to 8 bits."""
     parameters = draw_haze_parameters(np.random.default_rng([DRAW_SEED, index, draw]), 1)
     depth = torch.from_numpy(relative_depth(scene.depth, protocol.reach or None))[None, None]
     clear = to_tensor(scene.image)
@@ -272,7 +269,7 @@ def _results(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple
 
 
 def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Pixels]]:
-    """Floor, methods as `latens dehaze` runs them, published forms of the dark channel prior, ceilings."""
+    """Yield (method, dehazed image): the hazy image itself, methods as in `latens dehaze`, baselines, upper bounds."""
     hazy, pixels = shown.hazy, to_pixels(shown.hazy[0])
     yield "do nothing", pixels
     yield "dcp", haze.dehaze_pixels(pixels, "dcp")
@@ -290,7 +287,7 @@ def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[t
 
 
 def synthesis_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:
-    """The same for synthesis; airlight and beta are random, so that true depth with mean haze is as good as it gets."""
+    """Yield (method, hazy image). Airlight and beta are random, so true depth with mean haze is the upper bound."""
     clear = shown.clear
     mean, beta = torch.full((1, 3), MEAN_AIRLIGHT), torch.full((1,), MEAN_BETA)
     yield "do nothing", clear

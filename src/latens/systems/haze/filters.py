@@ -1,7 +1,7 @@
-"""Window filters of whole batches in time that does not grow with the window: means, minima, guided filter.
+"""Window filters of batches: mean, minimum, maximum, guided filter. Their cost grows at most logarithmically with the window.
 
-Letters: B batch, C channels, r radius; a window has 2 r + 1 samples a side. Borders mirror without repeating the edge sample,
-and where an image is smaller than the radius its edge sample is repeated.
+Letters: B batch, C channels, r radius; a window has 2 r + 1 samples a side. Borders are mirrored without repeating the edge
+sample; where an image is smaller than the radius, its edge sample is repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def box_mean(x: Float[Tensor, "B C H W"], radius: int) -> Float[Tensor, "B C H W"]:
-    """Mean of every window, by running sums."""
+    """Mean over every window, by cumulative sums."""
     return _mean_along(_mean_along(x, radius, 3), radius, 2)
 
 
@@ -27,21 +27,21 @@ def _mean_along(x: Tensor, radius: int, dim: int) -> Tensor:
     if radius == 0:
         return x
     padded = pad_mirrored(x, radius, dim)
-    # Sums run over deviations from the mean, in float32: a running sum of the values themselves would lose digits.
-    centre = x.mean(dim, keepdim=True)
-    sums = torch.cumsum(padded - centre, dim)
+    # Sums of deviations from the mean keep more digits in float32 than sums of the values.
+    center = x.mean(dim, keepdim=True)
+    sums = torch.cumsum(padded - center, dim)
     upper = sums.narrow(dim, width - 1, size)
     lower = F.pad(sums.narrow(dim, 0, size - 1), (1, 0) if dim == 3 else (0, 0, 1, 0))
-    return (upper - lower) / width + centre
+    return (upper - lower) / width + center
 
 
 def box_min(x: Float[Tensor, "B C H W"], radius: int) -> Float[Tensor, "B C H W"]:
-    """Minimum of every window (erosion), by doubling: a window of 15 takes four comparisons a side, not fourteen."""
+    """Minimum over every window (erosion), by doubling: a window of 15 takes 4 comparisons per direction instead of 14."""
     return _min_along(_min_along(x, radius, 3), radius, 2)
 
 
 def box_max(x: Float[Tensor, "B C H W"], radius: int) -> Float[Tensor, "B C H W"]:
-    """Maximum of every window (dilation)."""
+    """Maximum over every window (dilation)."""
     return -box_min(-x, radius)
 
 
@@ -58,26 +58,26 @@ def _min_along(x: Tensor, radius: int, dim: int) -> Tensor:
 
 
 def pad_mirrored(x: Float[Tensor, "B C H W"], radius: int, dim: int) -> Tensor:
-    """`radius` samples more on both ends of dimension 2 or 3."""
+    """Mirror padding of `radius` samples at both ends of dimension 2 or 3."""
     mirrored = radius < x.shape[dim]
     amounts = (radius, radius, 0, 0) if dim == 3 else (0, 0, radius, radius)
     return F.pad(x, amounts, mode="reflect" if mirrored else "replicate")
 
 
 def luminance(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Grey by ITU-R BT.601."""
+    """Luminance by the weights of ITU-R BT.601."""
     red, green, blue = image.split(1, 1)
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 class LinearGuide(NamedTuple):
-    """What a guided filter found: output = slope . guide + offset in every pixel."""
+    """Coefficients of a guided filter: output = slope * guide + offset at every pixel."""
 
     slope: Float[Tensor, "B 1 H W"]
     offset: Float[Tensor, "B 1 H W"]
 
     def apply(self, guide: Float[Tensor, "B 1 h w"], factor: int = 1) -> Float[Tensor, "B 1 h w"]:
-        """The output for a guide `factor` times as large, to which slope and offset are interpolated."""
+        """The output for a guide that is `factor` times larger; slope and offset are interpolated to its size."""
         size = (guide.shape[2], guide.shape[3])
         slope, offset = enlarge(self.slope, factor, size), enlarge(self.offset, factor, size)
         return torch.addcmul(offset, slope, guide)
@@ -91,7 +91,7 @@ def guided_filter(
 
 
 def fit_guide(guide: Float[Tensor, "B 1 H W"], x: Float[Tensor, "B 1 H W"], radius: int, epsilon: float) -> LinearGuide:
-    """Slope and offset that fit x to the guide in every window, averaged over the windows that hold a pixel."""
+    """Least-squares slope and offset from the guide to x in every window, averaged over the windows that contain a pixel."""
     mean = box_mean(torch.cat([guide, x, guide * guide, guide * x], 1), radius)
     mean_guide, mean_x, square, product = mean.split(1, 1)
     slope = (product - mean_guide * mean_x) / ((square - mean_guide * mean_guide).clamp_min(0) + epsilon)
@@ -100,17 +100,17 @@ def fit_guide(guide: Float[Tensor, "B 1 H W"], x: Float[Tensor, "B 1 H W"], radi
 
 
 def block_mean(x: Float[Tensor, "B C H W"], factor: int) -> Float[Tensor, "B C h w"]:
-    """Means of blocks of `factor` a side; those at the right and lower border may be smaller."""
+    """Means over blocks of factor x factor samples; blocks at the right and lower border may be smaller."""
     return x if factor == 1 else F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
 
 
 def block_min(x: Float[Tensor, "B C H W"], factor: int) -> Float[Tensor, "B C h w"]:
-    """Minima of the same blocks."""
+    """Minima over the blocks of `block_mean`."""
     return x if factor == 1 else -F.max_pool2d(-x, factor, ceil_mode=True)
 
 
 def enlarge(x: Float[Tensor, "B C h w"], factor: int, size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
-    """Bilinear values between the centres of such blocks, cut to `size`."""
+    """Bilinear upsampling of block values from the block centers, cropped to `size`."""
     if factor == 1:
         return x
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)[:, :, : size[0], : size[1]]

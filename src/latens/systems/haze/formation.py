@@ -1,8 +1,8 @@
-"""How haze forms (002, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
+"""The atmospheric scattering model (002, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
 
 Letters: B batch, H W image size; I hazy, J clear, t transmission, A airlight, d distance, beta scattering coefficient.
-Images and airlight are in [0, 1]; the product beta d has no unit, so beta is per metre where d is in metres, and per
-reach of the scene where d is relative to it.
+Images and airlight are in [0, 1]. The product beta d has no unit: beta is per meter for d in meters, and per reach of the scene
+for relative d.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from torch import Tensor
 
 from latens.shapes import Float
 
-CONTRAST = (
-    0.05  # of a black object against the horizon, at the distance that is called visibility (meteorological optical range)
-)
-AIRLIGHT = (0.8, 1.0)  # range of each colour (002, section 4.1.1)
+CONTRAST = 0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
+AIRLIGHT = (0.8, 1.0)  # range of each color (002, section 4.1.1)
 BETA = (0.8, 1.6)  # range, per reach of the scene (002, section 4.1.1)
-MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # of those uniform ranges
-FLOOR = 0.1  # smallest transmission that haze is divided by (He et al. 2009)
+MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # means of those uniform distributions
+FLOOR = 0.1  # smallest transmission in the division that removes haze (He et al. 2009)
 
 
 class HazeParameters(NamedTuple):
-    """Haze of a batch of images."""
+    """Airlight and scattering coefficient of a batch of images."""
 
     airlight: Float[Tensor, "B 3"]
     beta: Float[Tensor, "B"]
 
 
 def transmission(depth: Float[Tensor, "B 1 H W"], beta: Float[Tensor, "B"]) -> Float[Tensor, "B 1 H W"]:
-    """exp(-beta d): the share of light that reaches the camera, in [0, 1]. Infinite depth (sky) gives 0 where beta > 0."""
+    """exp(-beta d): the share of the light that reaches the camera, in [0, 1]. For infinite depth (sky) it is 0 if beta > 0."""
     return torch.exp(-beta[:, None, None, None] * depth)
 
 
@@ -44,7 +42,7 @@ def add_haze(
     *,
     linear_light: bool = False,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Eq. 1. The literature mixes gamma-encoded values as they are; `linear_light` decodes sRGB first, as light does."""
+    """The hazy image of Eq. 1. The literature mixes gamma-encoded values; `linear_light` mixes linear light instead."""
     a = airlight[:, :, None, None]
     if linear_light:
         return encode_srgb(decode_srgb(clear) * t + decode_srgb(a) * (1 - t))
@@ -58,13 +56,13 @@ def remove_haze(
     *,
     floor: float = FLOOR,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Eq. 1 solved for J, not clamped; t is held at or above `floor`, or noise of the far distance would fill the image."""
+    """Eq. 1 solved for J, not clamped. t is clamped to `floor` or more, which limits the amplification of noise."""
     a = airlight[:, :, None, None]
     return torch.addcmul(a, hazy - a, t.clamp_min(floor).reciprocal())
 
 
 def beta_of_visibility(metres: float) -> float:
-    """Scattering coefficient per metre at which contrast falls to 5 % over the visibility: ln(20) / metres."""
+    """Scattering coefficient per meter at which contrast falls to 5 % over the visibility: ln(20) / `metres`."""
     return -math.log(CONTRAST) / metres
 
 
@@ -80,10 +78,10 @@ def draw_haze_parameters(
     airlight: tuple[float, float] = AIRLIGHT,
     beta: tuple[float, float] = BETA,
 ) -> HazeParameters:
-    """Independent uniform draws for `count` images: an airlight per color and one coefficient each (002, section 4.1.1)."""
-    colours = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
+    """Independent uniform draws for `count` images: three components of airlight and one beta each (002, section 4.1.1)."""
+    colors = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
     coefficients = rng.uniform(*beta, size=count).astype(np.float32)
-    return HazeParameters(torch.from_numpy(colours), torch.from_numpy(coefficients))
+    return HazeParameters(torch.from_numpy(colors), torch.from_numpy(coefficients))
 
 
 def decode_srgb(values: Tensor) -> Tensor:
@@ -99,12 +97,12 @@ def encode_srgb(light: Tensor) -> Tensor:
 
 
 class HazeEstimate(NamedTuple):
-    """Haze of a batch of images."""
+    """Estimated transmission and airlight of a batch of images."""
 
     transmission: Float[Tensor, "B 1 H W"]  # in (0, 1]
     airlight: Float[Tensor, "B 3"]
-    floor: float = FLOOR  # of the transmission, where haze is divided out
+    floor: float = FLOOR  # lower bound of the transmission in `remove_haze`
 
     def clear(self, hazy: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """The image without its haze, in [0, 1]."""
+        """The dehazed image, in [0, 1]."""
         return remove_haze(hazy, self.transmission, self.airlight, floor=self.floor).clamp_(0, 1)

@@ -1,7 +1,7 @@
-"""Layers of the translators: padded convolutions, and normalisation whose statistics can be held still.
+"""Layers of the translators: padded convolutions, and normalization whose statistics can be frozen.
 
-Instance and layer normalisation depend on the whole image. An image that is worked on in pieces takes the statistics of
-the image reduced to a small size, the same for every piece, so that pieces fit together.
+Instance and layer normalization depend on the whole image. When an image is translated in pieces, every piece uses the
+statistics of the reduced whole image, so that the pieces have no seams.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EPSILON = 1e-5
 
 
 class PictureNorm(nn.Module):
-    """(x - mean) / deviation per image: of each channel (instance), or of all with learned gain and bias (layer)."""
+    """Normalization per image: of each channel (instance), or of all channels together with learned gain and bias (layer)."""
 
     def __init__(self, channels: int, *, layer: bool = False) -> None:
         super().__init__()
@@ -49,9 +49,10 @@ class PictureNorm(nn.Module):
 
 
 def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """(x - mean) / deviation of each channel of each image.
+    """Instance normalization: (x - mean) / deviation of each channel of each image.
 
-    On a CPU the kernel for batches of one image is eight times as fast as the one for instances in channels-last memory.
+    On a CPU, batch normalization of one image at a time is eight times as fast as torch's instance normalization in
+    channels-last memory.
     """
     if x.device.type != "cpu":
         return F.instance_norm(x, eps=EPSILON)
@@ -61,7 +62,7 @@ def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 
 @contextmanager
 def frozen_norm_stats(model: nn.Module) -> Iterator[None]:
-    """Inside, the first pass through a normalisation fixes its statistics for all later ones."""
+    """A block in which the first forward pass fixes the statistics of every `PictureNorm` for later passes."""
     norms = [part for part in model.modules() if isinstance(part, PictureNorm)]
     hooks = [norm.register_forward_hook(_stop_recording) for norm in norms]
     for norm in norms:
@@ -81,16 +82,16 @@ def _stop_recording(norm: nn.Module, inputs: object, output: object) -> None:
 
 
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Convolution with mirrored borders: (B, channels_in, stride h, stride w) -> (B, channels_out, h, w)."""
+    """Convolution with reflection padding: (B, channels_in, stride * h, stride * w) -> (B, channels_out, h, w)."""
     padding = (kernel - 1) // 2
     return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, padding_mode="reflect")
 
 
 class DoubledConv(nn.Module):
-    """Nearest enlargement to twice the size, then a 5 x 5 convolution, computed at the small size.
+    """Nearest-neighbor upsampling by 2 and a 5 x 5 convolution, computed at the small size.
 
-    Every phase of the result sees 3 x 3 samples: the taps that fall on one sample are added up first, which leaves 9 products
-    of 25. Borders mirror the small map.
+    Every phase of the output depends on 3 x 3 input samples: taps that fall on the same sample are summed first, which leaves 9
+    of 25 products. Padding reflects the small map.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -113,7 +114,7 @@ class DoubledConv(nn.Module):
 
 
 class NormResidual(nn.Module):
-    """x plus two normalised 3 x 3 convolutions of it."""
+    """x plus two normalized 3 x 3 convolutions of it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class NormResidual(nn.Module):
 
 
 class PerDomain(nn.Module):
-    """The parts of the hazy and of the clear domain."""
+    """One module for the hazy domain and one for the clear domain."""
 
     def __init__(self, hazy: nn.Module, clear: nn.Module) -> None:
         super().__init__()
@@ -139,9 +140,10 @@ class PerDomain(nn.Module):
 
 
 class ImagePool(nn.Module):
-    """The last fakes: half of those asked for come from the history, which the new ones replace (Shrivastava et al. 2017).
+    """History of generated images for a discriminator (Shrivastava et al. 2017).
 
-    The history is part of the checkpoint, so a resumed run sees the same fakes.
+    Each image of `exchange` is replaced with probability 1/2 by one of the history, whose place it takes. The history is part
+    of the checkpoint, so a resumed run sees the same images.
     """
 
     def __init__(self, size: int, crop: int) -> None:
@@ -153,7 +155,7 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, fakes: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """As many images as are given, some of them older."""
+        """The images, some of them exchanged with images of the history."""
         result = fakes.detach().clone()
         for index in range(len(fakes)):
             count = int(self.filled)

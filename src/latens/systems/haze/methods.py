@@ -1,7 +1,7 @@
-"""Every method that goes through Eq. 1, as one two-step: a coarse estimate on a small image, refined by the large one.
+"""Dehazing methods based on the scattering model: estimate transmission at low resolution, refine it with a guided filter.
 
-The coarse step sees the whole image, so airlight and statistics are global and large images have no seams; a video is made
-stable between the two steps.
+The estimate sees the whole image, so airlight and statistics are global and large images have no seams. For clips, a temporal
+filter runs between the two steps.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.data.tensors import pad_to_multiple
 from latens.shapes import Float
 from latens.systems.haze.baselines.boundary import FLOOR as BOUNDARY_FLOOR
 from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
@@ -21,18 +22,18 @@ from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
 from latens.systems.haze.filters import block_mean, fit_guide, luminance
 from latens.systems.haze.formation import HazeEstimate, transmission
-from latens.systems.haze.physical import STRIDE, PhysicalHaze, padded
+from latens.systems.haze.physical import STRIDE, PhysicalHaze
 
 T = TypeVar("T")
 SMALLEST = 1e-3
-VIEWS = (1.0, 2 / 3)  # sizes at which the physical head sees an image, of that which it was trained on
+VIEWS = (1.0, 2 / 3)  # scales of the image at which the physical model is evaluated, relative to the training size
 PHYSICAL_FLOOR = 0.08
 PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced image
 FULL_SIDE = 960  # boundary constraint and DehazeNet work on images reduced to at most this side
 
 
 class Coarse(NamedTuple):
-    """An estimate on blocks of `factor` pixels, and how it is refined; radius 0: as it is."""
+    """An estimate per block of factor x factor pixels, and the guided filter that refines it (radius 0: none)."""
 
     t: Float[Tensor, "B 1 h w"]
     airlight: Float[Tensor, "B 3"]
@@ -43,7 +44,7 @@ class Coarse(NamedTuple):
 
 
 def refine(coarse: Coarse, hazy: Float[Tensor, "B 3 H W"]) -> HazeEstimate:
-    """Transmission at full size, its edges those of the image."""
+    """Transmission at full size, by a guided filter whose guide is the image."""
     if coarse.radius == 0:
         return HazeEstimate(coarse.t.clamp(SMALLEST, 1), coarse.airlight, coarse.floor)
     guide = luminance(hazy)
@@ -74,7 +75,7 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
     small = block_mean(hazy, factor)
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
-        code = model.encode(padded(view, STRIDE), "hazy")
+        code = model.encode(pad_to_multiple(view, STRIDE), "hazy")
         airlight, beta = model.haze_parameters(code)
         return transmission(model.depth(code), beta), airlight
 
@@ -84,10 +85,10 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
 
 
 def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Float[Tensor, "B 1 H W"]:
-    """Relative distance in [0, 1] of clear images, at full size."""
+    """Relative depth in [0, 1] of clear images, at full size."""
     factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
-    seen = views(small, lambda view: (model.depth(model.encode(padded(view, STRIDE), "clear")), None))
+    seen = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, STRIDE), "clear")), None))
     depth = torch.stack([depth for depth, _ in seen]).mean(0)
     if factor == 1:
         return depth
@@ -98,9 +99,9 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
 def views(
     small: Float[Tensor, "B 3 h w"], read: Callable[[Tensor], tuple[Tensor, T]]
 ) -> list[tuple[Float[Tensor, "B 1 h w"], T]]:
-    """What is read from an image at two sizes, as it is and mirrored; maps (B, 1, h, w), the rest as it comes.
+    """Test-time augmentation: results of `read` for the image at two scales, each plain and mirrored.
 
-    The mean of the four is better than any of them; how much is in docs/results.md.
+    Maps are brought back to (B, 1, h, w) of the image. docs/results.md has the gain of the mean over a single view.
     """
     height, width = small.shape[2:]
     seen = []
@@ -118,10 +119,10 @@ def views(
 
 
 def shrinkage(image: Tensor, side: int) -> int:
-    """Blocks of so many pixels make the shorter side about `side`."""
+    """The reduction factor after which the shorter side is about `side`."""
     return max(round(min(image.shape[2:]) / side), 1)
 
 
 def reduction(image: Tensor, side: int) -> int:
-    """Blocks of so many pixels make the longer side at most `side`."""
+    """The smallest reduction factor after which the longer side is at most `side`."""
     return max(-(-max(image.shape[2:]) // side), 1)

@@ -1,10 +1,10 @@
 """Two VAE-GANs with a shared latent space (002, Fig. 1), and with other settings UNIT and CycleGAN.
 
-    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I tells hazy images
-    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J tells clear ones
+    hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I: real or generated hazy images
+    clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J: real or generated clear images
 
 The "D_J(x_j)" inside F_JI of section 3 is a misprint for E_J(x_j). Sizes follow UNIT's code, which the weights of the paper
-come from: the code is a map of H/4 x W/4 positions. Images are in [0, 1] outside, in [-1, 1] inside.
+come from: the code is a map of H/4 x W/4 positions. `translate` takes images in [0, 1]; all other methods take [-1, 1].
 
 Letters: B batch, C channels of the code, h w = H/4 W/4.
 """
@@ -28,7 +28,7 @@ SLOPE = 0.2  # of the discriminators' leaky rectifiers
 
 
 class Translation(NamedTuple):
-    """Everything the generators make of one image of each domain; images are in [-1, 1]."""
+    """Codes, reconstructions and translations of one image of each domain; images are in [-1, 1]."""
 
     code_hazy: Float[Tensor, "B C h w"]  # means
     code_clear: Float[Tensor, "B C h w"]
@@ -64,16 +64,16 @@ class HazeTranslator(nn.Module):
             self.widen: nn.Module = nn.Conv2d(config.code_channels, wide, 1)
         else:
             self.squeeze, self.widen = nn.Identity(), nn.Identity()
-        initialise(self)
+        initialize(self)
 
     def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> Translation:
-        """Both streams of section 3, reconstruction and cycle; sides are multiples of 4, values in [-1, 1]."""
+        """Reconstruction, translation and cycle of both domains (section 3); sides are multiples of 4, values in [-1, 1]."""
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
         z_hazy, z_clear = self.sample(code_hazy), self.sample(code_clear)
         if self.variational:
             hazy_again, hazed = self.decode(torch.cat([z_hazy, z_clear]), "hazy").split((len(hazy), len(clear)))
             dehazed, clear_again = self.decode(torch.cat([z_hazy, z_clear]), "clear").split((len(hazy), len(clear)))
-        else:  # CycleGAN has no stream of reconstruction
+        else:  # CycleGAN has no reconstruction
             dehazed, hazed = self.decode(z_hazy, "clear"), self.decode(z_clear, "hazy")
             hazy_again, clear_again = hazy, clear
         code_dehazed, code_hazed = self.encode(dehazed, "clear"), self.encode(hazed, "hazy")
@@ -96,7 +96,7 @@ class HazeTranslator(nn.Module):
         return code
 
     def sample(self, mean: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """A draw of N(mean, 1) in training; the mean in use, as UNIT does."""
+        """A sample of N(mean, 1) in training, the mean in evaluation (as in UNIT)."""
         return mean + torch.randn_like(mean) if self.training and self.variational else mean
 
     def decode(self, code: Float[Tensor, "B C h w"], domain: Domain) -> Float[Tensor, "B 3 H W"]:
@@ -110,7 +110,7 @@ class HazeTranslator(nn.Module):
 
 
 def check_crop(config: TranslatorConfig, crop: int) -> None:
-    """Raises UsageError for crops that do not survive every layer of stride 2."""
+    """Raise UsageError for crops that are too small for the layers of stride 2, or no multiple of the stride."""
     smallest = 2 * STRIDE  # a normalization needs more than one sample
     if crop % STRIDE or crop < smallest:
         what = f"translators take crops of a multiple of {STRIDE} pixels, at least {smallest}, not {crop}"
@@ -150,24 +150,25 @@ def decoder(config: TranslatorConfig) -> nn.Sequential:
 
 
 def receptive_radius(config: TranslatorConfig) -> int:
-    """How far a translated pixel looks, in image pixels to a side, rounded up to the stride.
+    """Radius of the receptive field of a translated pixel, in image pixels, rounded up to a multiple of the stride.
 
-    First layer 3, two strided ones 1 + 2, a residual block two positions of 4 pixels in each network, the two layers after
-    enlarging 2 positions of 4 / 2 and of 1 pixel with the rounding of each enlargement, the last 3.
+    Terms: 3 for the first layer; 1 and 2 for the two strided layers; two positions of 4 pixels for each residual block of
+    encoder and decoder; two positions of 2 pixels and of 1 pixel for the two layers after upsampling, with the rounding of each
+    upsampling; 3 for the last layer.
     """
     pixels = 3 + 1 + 2 + 2 * config.blocks * 2 * STRIDE + (2 * 2 + 2) + (2 + 1) + 3
     return -(-pixels // STRIDE) * STRIDE
 
 
 class Discriminator(nn.Module):
-    """Discriminators of one domain on the image and its halves."""
+    """Discriminators of one domain, on the image and on reduced copies, each of half the size of the one before."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.scales = nn.ModuleList(discriminator_layers(config) for _ in range(config.scales))
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
-        """A map of scores for every scale; above one half (or above 0 as logits) says real."""
+        """One map of scores per scale; above 1/2 (above 0 for logits) means real."""
         scores: list[Tensor] = []
         for scale in self.scales:
             scores.append(scale(image))
@@ -188,8 +189,8 @@ def discriminator_layers(config: DiscriminatorConfig) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
 
 
-def initialise(model: HazeTranslator) -> None:
-    """Kaiming for the generators, a Gaussian of 0.02 for the discriminators, as UNIT starts."""
+def initialize(model: HazeTranslator) -> None:
+    """Initial weights as in UNIT: Kaiming for the generators, N(0, 0.02^2) for the discriminators."""
     for name, part in model.named_modules():
         if isinstance(part, nn.Conv2d):
             if name.startswith("judges"):

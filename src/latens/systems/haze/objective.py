@@ -1,4 +1,4 @@
-"""The losses: of translators (002, Eqs. 2, 3 and 9 to 13; UNIT and CycleGAN), of the physical head, of DehazeNet."""
+"""Losses of the translators (002, Eqs. 2, 3 and 9 to 13; UNIT; CycleGAN), of the physical model and of DehazeNet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.mmd import code_kl, code_mmd, default_bandwidth, signal_to_noise
+from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.haze.baselines.dehazenet import DehazeNet
 from latens.systems.haze.config import PatchLossConfig, PhysicalLossConfig, PriorConfig, TranslationLossConfig
@@ -27,7 +28,7 @@ Batch = dict[str, Tensor]
 
 
 class TranslationObjective:
-    """Batches hold "hazy" and "clear", unpaired, in [0, 1]; held-out ones also "truth", the clear image of "hazy"."""
+    """Losses of a translator. Batches hold unpaired "hazy" and "clear" in [0, 1]; held-out ones may hold "truth" of "hazy"."""
 
     optimizers: Mapping[str, Sequence[Group]] = MappingProxyType(
         {
@@ -64,7 +65,7 @@ class TranslationObjective:
         return discriminator_loss([yes for yes, _ in scores], [no for _, no in scores], self.config.adversarial)
 
     def generator_terms(self, model: HazeTranslator, made: Translation, hazy: Tensor, clear: Tensor) -> dict[str, Tensor]:
-        """The terms of Eq. 13 that the generators have a hand in, weighted, by name."""
+        """The weighted generator terms of Eq. 13 by name."""
         loss, distance = self.config, self.distance
         terms: dict[str, Tensor] = {}
         with frozen(model.judges):
@@ -94,7 +95,7 @@ class TranslationObjective:
         return difference.abs().mean() if self.config.distance == "l1" else difference.square().mean()
 
     def validate(self, model: HazeTranslator, batches: Sequence[Batch]) -> dict[str, float]:
-        """PSNR in both directions where the truth is known, otherwise the cycle's."""
+        """PSNR in both directions if the truth is known, otherwise of the cycle."""
         scores: dict[str, list[float]] = {}
         for batch in batches:
             dehazed = model.translate(batch["hazy"], "clear")
@@ -112,14 +113,14 @@ class TranslationObjective:
         hazy = batches[0]["hazy"][:1]
         clear = batches[0].get("truth", batches[0]["clear"])[:1]
         views = [hazy, model.translate(hazy, "clear"), clear, model.translate(clear, "hazy")]
-        return {"hazy_dehazed_clear_hazed": side_by_side(views)}
+        return {"hazy_dehazed_clear_hazed": grid([[view[0] for view in views]])}
 
     def export(self, model: HazeTranslator, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model, leave_out="pools."), {}, {})
 
 
 def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str) -> Tensor:
-    """Summed over scales: squares towards 1 and 0 (LSGAN), or Eqs. 2 and 3 with the scores as logits, to be minimised."""
+    """Discriminator loss summed over scales: least squares with targets 1 and 0 (LSGAN), or minus Eqs. 2 and 3 (logits)."""
     total = []
     for yes, no in zip(real, fake, strict=True):
         if kind == "log":
@@ -130,7 +131,7 @@ def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str) -> Ten
 
 
 def generator_loss(fake: list[Tensor], kind: str) -> Tensor:
-    """Scores of fakes towards real; for the log loss the form that does not saturate, -log D."""
+    """Generator loss summed over scales: least squares with target 1, or the non-saturating -log D."""
     if kind == "log":
         return torch.stack([F.softplus(-no.float()).mean() for no in fake]).sum()
     return torch.stack([(no.float() - 1).square().mean() for no in fake]).sum()
@@ -147,7 +148,7 @@ def prior_term(mean: Float[Tensor, "B C h w"], config: PriorConfig) -> Float[Ten
 
 @contextmanager
 def frozen(part: nn.Module) -> Iterator[None]:
-    """Inside, gradients pass through the module but are not computed for its parameters."""
+    """A block in which gradients pass through the module but are not computed for its parameters."""
     part.requires_grad_(False)
     try:
         yield
@@ -161,27 +162,21 @@ def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
     return float((-10 * error.log10()).mean())
 
 
-def side_by_side(views: Sequence[Float[Tensor, "1 3 H W"]]) -> np.ndarray:
-    height = min(view.shape[2] for view in views)
-    row = torch.cat([view[:, :, :height].float().cpu() for view in views], 3)[0].clamp(0, 1).mul(255).round().byte()
-    return row.permute(1, 2, 0).numpy()
-
-
 def half_weights(model: nn.Module, leave_out: str = " ") -> dict[str, Tensor]:
-    """The weights as they are shipped, in float16."""
+    """The weights of a model folder, in float16; names that start with `leave_out` are dropped."""
     return {name: tensor.half() for name, tensor in model.state_dict().items() if not name.startswith(leave_out)}
 
 
 # ------------------------------------------------------------------------------------------------------ physical head
 
 TRAINING_FLOOR = 0.05
-# Deviations of airlight and log beta in 002, section 4.1.1: squares in these units find them in half as many steps as
-# absolute differences, whose gradient at the start is all noise.
+# Standard deviations of airlight and log beta in 002, section 4.1.1. Squared errors in these units converge in half as many
+# steps as absolute errors, whose gradients are noisy at the start.
 AIRLIGHT_SPREAD, BETA_SPREAD = 0.058, 0.2
 
 
 class Composed(NamedTuple):
-    """Images that follow from a prediction by Eq. 1."""
+    """Images computed from a prediction by Eq. 1."""
 
     t: Float[Tensor, "B 1 H W"]
     clear: Float[Tensor, "B 3 H W"]
@@ -189,7 +184,7 @@ class Composed(NamedTuple):
 
 
 class PhysicalObjective:
-    """Batches hold "hazy", "truth", "depth" (relative, in [0, 1]), "airlight" and "beta"."""
+    """Losses of the physical model. Batches hold "hazy", "truth", "depth" (relative, in [0, 1]), "airlight" and "beta"."""
 
     optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
 
@@ -203,7 +198,7 @@ class PhysicalObjective:
         yield Step("model", total, {**terms, "code_snr_db": signal_to_noise(prediction.code_hazy.whole)})
 
     def terms(self, prediction: HazePrediction, batch: Batch) -> dict[str, Tensor]:
-        """All terms, weighted, by name."""
+        """The weighted terms by name."""
         weight = self.config
         t = transmission(batch["depth"], batch["beta"])
         made = compose(prediction, batch["hazy"], batch["truth"], batch["airlight"], batch["beta"])
@@ -227,7 +222,7 @@ class PhysicalObjective:
         return terms
 
     def validate(self, model: PhysicalHaze, batches: Sequence[Batch]) -> dict[str, float]:
-        """PSNR of both directions; the synthesis knows neither airlight nor beta and takes their means."""
+        """PSNR of both directions. Synthesis uses mean airlight and beta, since it cannot know the true ones."""
         dehaze, haze = [], []
         for batch in batches:
             made = compose(model(batch["hazy"], batch["truth"]), batch["hazy"], batch["truth"], *mean_parameters(batch))
@@ -240,15 +235,16 @@ class PhysicalObjective:
         one = {name: tensor[:1] for name, tensor in batches[0].items()}
         prediction = model(one["hazy"], one["truth"])
         made = compose(prediction, one["hazy"], one["truth"], *mean_parameters(one))
-        grey = [values.expand(-1, 3, -1, -1) for values in (made.t, transmission(one["depth"], one["beta"]))]
-        return {"hazy_dehazed_clear_hazed_t_truth": side_by_side([one["hazy"], made.clear, one["truth"], made.hazy, *grey])}
+        gray = [values.expand(-1, 3, -1, -1) for values in (made.t, transmission(one["depth"], one["beta"]))]
+        views = [one["hazy"], made.clear, one["truth"], made.hazy, *gray]
+        return {"hazy_dehazed_clear_hazed_t_truth": grid([[view[0] for view in views]])}
 
     def export(self, model: PhysicalHaze, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model), {}, {})
 
 
 def compose(prediction: HazePrediction, hazy: Tensor, clear: Tensor, airlight: Tensor, beta: Tensor) -> Composed:
-    """The clear image by the predicted haze parameters, and the hazy one by the given parameters."""
+    """The clear image from the predicted haze parameters, and the hazy image from the given ones."""
     t = transmission(prediction.depth_hazy, prediction.beta)
     return Composed(
         t,
@@ -278,7 +274,7 @@ class PatchObjective:
         t = torch.rand(len(patches), 1, 1, 1, device=patches.device)
         airlight = patches.new_full((len(patches), 3), self.config.airlight)
         found = model(add_haze(patches, t, airlight)).float()
-        # Outside [0, 1] the bounded rectifier has no gradient, so a few patches could die; the plain value is pulled back.
+        # The bounded rectifier has no gradient outside [0, 1], so the loss applies to the value before it.
         yield Step("model", (found - t).square().mean(), {})
 
     def validate(self, model: DehazeNet, batches: Sequence[Batch]) -> dict[str, float]:
@@ -292,7 +288,7 @@ class PatchObjective:
         hazy, truth = batches[0]["hazy"][:1], batches[0]["truth"][:1]
         found = refine(dehazenet(hazy, model), hazy)
         views = [hazy, found.clear(hazy), truth, found.transmission.expand(-1, 3, -1, -1)]
-        return {"hazy_dehazed_clear_t": side_by_side(views)}
+        return {"hazy_dehazed_clear_t": grid([[view[0] for view in views]])}
 
     def export(self, model: DehazeNet, batches: Sequence[Batch]) -> Export:
         return Export(half_weights(model), {}, {})

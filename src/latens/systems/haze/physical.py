@@ -1,11 +1,11 @@
-"""The physical head: one scene code for both domains predicts depth and haze parameters; Eq. 1 makes the images.
+"""The physical model: a code shared by both domains predicts depth and haze parameters; Eq. 1 computes the images.
 
     hazy  --E_I--.                     .--> relative depth d                    t = exp(-beta d)
                   >-- trunk --> code --<                                  clear = (hazy - A) / t + A
     clear --E_J--'                     '--> (hazy only) airlight A, beta   hazy = clear t + A (1 - t)
 
-The pixels themselves go through Eq. 1, so texture is kept and the network may work on a small image. Nothing is normalised
-over the image and what is global comes from the whole of it, so large images have no seams.
+Eq. 1 is applied to the pixels at full size, so texture is kept although the network sees a reduced image. No layer normalizes
+over the image.
 
 Letters: B batch, H W size of the reduced image (multiples of 32).
 """
@@ -28,26 +28,26 @@ from latens.systems.haze.layers import PerDomain
 from latens.systems.haze.model import Domain
 
 STRIDE = 32  # image pixels per sample of the code and side
-FOLD = 4  # the image is folded so many times into channels: no layer works at full size
+FOLD = 4  # side of the pixel blocks that are folded into channels: no layer works at full size
 AIRLIGHT_RANGE = (0.3, 1.05)
 BETA_RANGE = (0.1, 6.0)
 BLOCK = 16  # image pixels per sample of the coarse code and side
 PARAMETERS = 4  # haze parameters: airlight in three colors, beta
-START_DEPTH = -1.0  # logit of the distance that training starts from
+START_DEPTH = -1.0  # logit of the predicted depth at the start of training
 
 
 class SceneCode(NamedTuple):
-    """What an image says of its scene, from fine to coarse: 1/4, 1/8, 1/16 and 1/32 of its size; and its plain colours."""
+    """Features of an image at 1/4, 1/8, 1/16 and 1/32 of its size, and color statistics of its blocks."""
 
     fine: Float[Tensor, "B c1 h1 w1"]
     middle: Float[Tensor, "B c2 h2 w2"]
     coarse: Float[Tensor, "B c3 h3 w3"]
     whole: Float[Tensor, "B c4 h4 w4"]
-    colours: Float[Tensor, "B 9 h3 w3"]  # mean, smallest and largest of the blocks
+    colors: Float[Tensor, "B 9 h3 w3"]  # mean, minimum and maximum of each block
 
 
 class PhysicalHaze(nn.Module):
-    """Encoders of both domains, the trunk they share, and the heads."""
+    """Encoders of both domains, a shared trunk, and heads for depth and haze parameters."""
 
     def __init__(self, config: PhysicalConfig) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class PhysicalHaze(nn.Module):
         start_at_means(self.weather_head)
 
     def forward(self, hazy: Float[Tensor, "B 3 H W"], clear: Float[Tensor, "B 3 H W"]) -> HazePrediction:
-        """Everything there is to learn from a pair of the same scene; images in [0, 1]."""
+        """Predictions for the hazy and the clear image of one scene; images in [0, 1]."""
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
         airlight, beta = self.haze_parameters(code_hazy)
         return HazePrediction(code_hazy, code_clear, self.depth(code_hazy), self.depth(code_clear), airlight, beta)
@@ -78,10 +78,10 @@ class PhysicalHaze(nn.Module):
         middle = self.to_middle(fine)
         coarse = self.to_coarse(middle)
         whole = self.to_whole(coarse)
-        return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None], block_colours(image))
+        return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None], block_colors(image))
 
     def depth(self, code: SceneCode) -> Float[Tensor, "B 1 H W"]:
-        """Distance relative to the reach of the scene, in (0, 1)."""
+        """Depth relative to the reach of the scene, in (0, 1)."""
         features = self.up_coarse(code.whole, code.coarse)
         features = self.up_fine(self.up_middle(features, code.middle), code.fine)
         return torch.sigmoid(self.depth_head(features).float())
@@ -93,8 +93,8 @@ class PhysicalHaze(nn.Module):
         airlight, high-contrast ones beta.
         """
         raised = F.interpolate(code.whole, size=code.coarse.shape[2:], mode="nearest")
-        with torch.autocast(raised.device.type, enabled=False):  # a hundredth of the airlight is much where haze is thick
-            known = torch.cat([raised.float(), code.coarse.float(), code.colours], 1)
+        with torch.autocast(raised.device.type, enabled=False):  # in thick haze an error of 1 % in the airlight matters
+            known = torch.cat([raised.float(), code.coarse.float(), code.colors], 1)
             value, attention_logit = self.votes(known).flatten(2).chunk(2, 1)
         pooled = (value * torch.softmax(attention_logit, 2)).sum(2)
         found = torch.sigmoid(self.weather_head(summary(code.whole)).float() + pooled)
@@ -104,7 +104,7 @@ class PhysicalHaze(nn.Module):
 
 
 class HazePrediction(NamedTuple):
-    """Codes and depth of both images of a scene; haze parameters of the hazy one."""
+    """Codes and depth of both images of a scene; haze parameters of the hazy image."""
 
     code_hazy: SceneCode
     code_clear: SceneCode
@@ -115,7 +115,7 @@ class HazePrediction(NamedTuple):
 
 
 class Merge(nn.Module):
-    """Coarse features brought to the size of finer ones and added to them."""
+    """Upsample coarse features to the size of finer ones and add them."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -145,26 +145,26 @@ def level(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def head_bias(head: nn.Sequential) -> Tensor:
-    """The bias of the convolution before the unfolding."""
+    """The bias of the convolution before the pixel shuffle."""
     last = head[1]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
     return last.bias
 
 
-def block_colours(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 9 h w"]:
-    """Mean, smallest and largest value of every colour in blocks of 16 pixels, about zero."""
-    centred = 4 * (image.float() - 0.75)
-    return torch.cat([F.avg_pool2d(centred, BLOCK), -F.max_pool2d(-centred, BLOCK), F.max_pool2d(centred, BLOCK)], 1)
+def block_colors(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 9 h w"]:
+    """Mean, minimum and maximum of every color over blocks of 16 x 16 pixels, roughly centered at zero."""
+    centered = 4 * (image.float() - 0.75)
+    return torch.cat([F.avg_pool2d(centered, BLOCK), -F.max_pool2d(-centered, BLOCK), F.max_pool2d(centered, BLOCK)], 1)
 
 
 def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:
-    """Mean and maximum over the image."""
+    """Mean and maximum over all positions."""
     return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
 
 
 def start_at_means(head: nn.Sequential) -> None:
-    """The last layer starts at the mean haze parameters of the paper."""
+    """Set the biases of the last layer so that the first predictions are the mean haze parameters of the paper."""
     last = head[-1]
     assert isinstance(last, nn.Linear)
     low, high = AIRLIGHT_RANGE
@@ -173,8 +173,3 @@ def start_at_means(head: nn.Sequential) -> None:
     with torch.no_grad():
         last.weight.mul_(0.1)
         last.bias.copy_(torch.logit(torch.tensor([share, share, share, beta])))
-
-
-def padded(image: Float[Tensor, "B 3 H W"], multiple: int) -> Float[Tensor, "B 3 h w"]:
-    """Replicated at the right and lower border to sides that are multiples."""
-    return F.pad(image, (0, -image.shape[3] % multiple, 0, -image.shape[2] % multiple), mode="replicate")

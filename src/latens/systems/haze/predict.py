@@ -1,11 +1,11 @@
-"""The object a user holds: removes haze from images and clips, and adds haze to images."""
+"""The loaded haze model: removes haze from images and clips, and adds haze to images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
-from latens.data.tensors import to_pixels, to_tensor
+from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device
@@ -39,23 +39,31 @@ from latens.systems.haze.filters import block_mean, guided_filter, luminance
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
 from latens.systems.haze.layers import frozen_norm_stats
 from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
-from latens.systems.haze.physical import PhysicalHaze, padded
+from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.temporal import TemporalFilter
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
-REACH = 120.0  # metres at relative depth 1, by default
+REACH = 120.0  # meters at relative depth 1, by default
 WHOLE_PIXELS = 2**19  # larger images are translated in pieces
-PIECE = 512  # rows and columns of a piece, without what it sees around itself
+PIECE = 512  # rows and columns of a piece, without its margin
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
-SMALLEST = 16  # sides of a translated image are padded to at least this
+SMALLEST = 16  # pixels; smaller sides of an image are padded to this for translation
+
+
+class Used(NamedTuple):
+    """What a method computes with, for `latens.launch.announce`; a method without weights has an empty `model_id`."""
+
+    name: str
+    model_id: str
+    device: torch.device
+    precision: str
 
 
 class Haze:
-    """Dehazes and hazes images of any size and kind; gray and alpha are kept.
+    """Removes and adds haze, for images of any size and kind; gray images stay gray, and alpha is kept.
 
-    Methods are "dcp" and "bccr", which need no weights, that of the model folder it was loaded from, and those of the bundled
-    models. The default method is that of the loaded model, or "physical". `hashes` are those of the weights in
-    `learned`.
+    The methods are "dcp" and "bccr", which need no weights, that of the loaded model folder, and those of the bundled models.
+    The default is the method of the loaded model folder, or "physical". `hashes` are the hashes of the weights in `learned`.
     """
 
     def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
@@ -68,34 +76,34 @@ class Haze:
         self.default_method = next(iter(loaded), "physical")
 
     def has(self, method: str) -> bool:
-        """Whether the method can be used here. Raises UsageError for an unknown one."""
+        """Whether the method is available. Raises UsageError for an unknown method."""
         known = (*CLASSICAL, *LEARNED)
         if method not in known:
             raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(self, image: ImageLike | Picture, *, method: str | None = None) -> Image.Image:
-        """The image without its haze (PIL, of the same size and mode). Raises InputError, ModelMissing, UsageError."""
+        """The dehazed image (PIL, same size and mode). Raises InputError, ModelMissing, UsageError."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         chosen = method or self.default_method
         return to_pil(self.dehaze_pixels(picture.pixels, chosen), picture.alpha, picture.grey)
 
     def dehaze_pixels(self, pixels: Pixels, method: str) -> Pixels:
-        """Pixels (H, W, 3) uint8 without their haze: what `dehaze` does, and what an evaluation measures."""
+        """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them."""
         if method == "dcp":
             return dark_channel_pixels(torch.from_numpy(np.array(pixels)).to(self.device)).cpu().numpy()
         return to_pixels(self.clear(self.tensor(pixels), method)[0])
 
     @torch.no_grad()
     def clear(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> Float[Tensor, "B 3 H W"]:
-        """Images in [0, 1] without their haze."""
+        """Dehazed images in [0, 1]."""
         if self.has(method) and method in TRANSLATORS:
             return self.translate(hazy, method, "clear")
         return self.estimate(hazy, method).clear(hazy)
 
     @torch.no_grad()
     def estimate(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> HazeEstimate:
-        """Transmission and airlight. Raises UsageError for a translator, which knows neither."""
+        """Transmission and airlight. Raises UsageError for a translator, which estimates neither."""
         return methods.refine(self.coarse(hazy, method), hazy)
 
     @torch.no_grad()
@@ -112,7 +120,7 @@ class Haze:
         return methods.physical(hazy, cast(PhysicalHaze, self.model(method)))
 
     def dehaze_clip(self, frames: Iterable[Pixels], *, method: str | None = None) -> Iterator[Pixels]:
-        """Frames (H, W, 3) uint8 of one clip without their haze, the estimate filtered over time.
+        """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates.
 
         Raises UsageError for a translator, whose frames would flicker.
         """
@@ -139,14 +147,14 @@ class Haze:
         refine_depth: bool = False,
         linear_light: bool = False,
     ) -> Image.Image:
-        """The image in haze of a visibility in metres, or of a scattering coefficient `beta` per metre.
+        """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
-        Without either, of the mean coefficient of 002 over the reach. `depth` is a file or array (H, W) of `depth_format`, or
-        of what is usual for it (`usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
-        moves its edges to those of the image, as measured depth needs. Without `depth` it is predicted by the physical model.
-        With a translator as `method` the haze is what the model has learned, and nothing of it can be set.
+        By default beta is the mean coefficient of 002 divided by `reach_metres`. `depth` is a file or array (H, W) in
+        `depth_format` (default: `usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
+        aligns its edges with those of the image, which measured depth needs. Without `depth`, the physical model predicts it.
+        A translator as `method` adds the haze that it has learned; visibility, depth and airlight cannot be set then.
 
-        Raises InputError for depth that does not fit, UsageError for settings that do not, ModelMissing.
+        Raises InputError for depth that does not fit the image, UsageError for settings that contradict, ModelMissing.
         """
         picture = image if isinstance(image, Picture) else read_picture(image)
         clear = self.tensor(picture.pixels)
@@ -165,12 +173,12 @@ class Haze:
             t = transmission(metres, torch.tensor([coefficient], device=self.device))
             if refine_depth:
                 t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
-            colour = torch.tensor([airlight], dtype=torch.float32, device=self.device)
-            hazy = add_haze(clear, t, colour, linear_light=linear_light)
+            color = torch.tensor([airlight], dtype=torch.float32, device=self.device)
+            hazy = add_haze(clear, t, color, linear_light=linear_light)
         return to_pil(to_pixels(hazy[0]), picture.alpha, picture.grey)
 
     def depth(self, image: ImageLike | Picture, *, reach_metres: float = REACH) -> Depth:
-        """Predicted distance (H, W) in metres, the farthest point at `reach_metres`. Raises ModelMissing."""
+        """Predicted distance (H, W) in meters, the farthest point at `reach_metres`. Raises ModelMissing."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         return self.metres(self.tensor(picture.pixels), None, None, reach_metres)[0, 0].cpu().numpy()
 
@@ -178,7 +186,7 @@ class Haze:
     def metres(
         self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat | None, reach_metres: float
     ) -> Float[Tensor, "1 1 H W"]:
-        """Distance of every pixel, given or predicted."""
+        """Distance of every pixel in meters, from `depth` or predicted."""
         if depth is None:
             return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
         form = form or usual_format(depth)
@@ -188,17 +196,17 @@ class Haze:
 
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
-        """By a translator. Large images go through in pieces, normalised by the statistics of the image reduced."""
+        """Translation by a network. Large images are translated in pieces, with the statistics of the reduced image."""
         model = cast(HazeTranslator, self.model(method))
         height, width = image.shape[2:]
-        x = padded(image, STRIDE)
+        x = pad_to_multiple(image, STRIDE)
         if min(x.shape[2:]) < SMALLEST:
-            x = padded(image, SMALLEST)
+            x = pad_to_multiple(image, SMALLEST)
         if height * width <= WHOLE_PIXELS:
             return model.translate(x, to)[:, :, :height, :width]
         with frozen_norm_stats(model):
             factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
-            model.translate(padded(block_mean(x, factor), STRIDE), to)
+            model.translate(pad_to_multiple(block_mean(x, factor), STRIDE), to)
             halo = receptive_radius(model.config)
 
             def piece(part: Tensor) -> Tensor:
@@ -218,15 +226,22 @@ class Haze:
         return self.learned[kind]
 
     def add(self, folder: Path) -> None:
-        """Makes the model of a folder available, in place of another of its kind. Raises ModelMissing or ModelError."""
+        """Load the model of a folder; it replaces another model of the same kind. Raises ModelMissing or ModelError."""
         digest, model = read_folder(folder)
         kind = kind_of(model)
         self.learned[kind] = model.to(self.device).eval().requires_grad_(False)
         self.hashes[kind] = digest
 
     def hash_of(self, kind: str) -> str:
-        """Hash of the weights of a learned method that can be used here."""
+        """Hash of the weights of an available learned method."""
         return self.hashes[kind] if kind in self.hashes else MODELS[f"haze_{kind}"].sha256
+
+    def used(self, method: str | None) -> Used:
+        """Name and hash of what a method computes with. None: the haze of given depth, which needs no weights."""
+        if method is None or method in CLASSICAL:
+            return Used(method or "haze of given depth", "", self.device, self.precision)
+        own = method in self.hashes and self.hashes[method] == self.model_id
+        return Used(self.name if own else f"haze_{method}", self.hash_of(method), self.device, self.precision)
 
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
@@ -234,7 +249,10 @@ class Haze:
 
 
 def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: int | None = None) -> Haze:
-    """All methods there are ("haze"), or a model by name, from a folder or a hub id. Raises ModelMissing, ModelError."""
+    """All bundled methods ("haze"), or those and a model by name, from a folder or a hub id.
+
+    Raises ModelMissing or ModelError.
+    """
     place = choose_device(device, threads)
     if str(name_or_path) == "haze":
         return Haze({}, name="haze", sha256=MODELS["haze_physical"].sha256, device=place)
@@ -250,14 +268,14 @@ def read_folder(folder: Path) -> tuple[str, nn.Module]:
 
 
 def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.Module:
-    """An untrained network of that kind."""
+    """An untrained network of these settings."""
     if isinstance(config, PhysicalConfig):
         return PhysicalHaze(config)
     return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
 
 
 def kind_of(model: nn.Module) -> str:
-    """The method of a network."""
+    """The name of the method that a network implements."""
     return model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
 
 
@@ -267,7 +285,7 @@ def recipe_for(kind: str) -> str:
 
 
 def scattering(visibility: float | None, beta: float | None, reach_metres: float) -> float:
-    """The coefficient per metre that the settings ask for. Raises UsageError for both, or for one that is not positive."""
+    """Scattering coefficient per meter. Raises UsageError when both are given, or for a value that is not positive."""
     if visibility is not None and beta is not None:
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     for name, value in (("visibility", visibility), ("beta", beta), ("reach", reach_metres)):

@@ -1,7 +1,7 @@
 """Training configurations of the haze system, as functions. Nothing here imports torch.
 
-`cpu` trains the bundled model; the rows that Table 1 compares are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and
-`cpu_dehazenet`, all on the same scenes. `paper` is 002 as written.
+`cpu` trains the bundled model. The rows of Table 1 are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and `cpu_dehazenet`, all on the
+same scenes. `paper` follows 002 as written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HazeTraining: TypeAlias = TrainConfig[AnyModel, HazeDataConfig, AnyLoss]
 
 
 def tiny() -> HazeTraining:
-    """Seconds on a CPU; for tests: the physical head."""
+    """Seconds on a CPU; for tests: the physical model."""
     return TrainConfig(
         system="haze",
         recipe="tiny",
@@ -56,7 +56,7 @@ def tiny_mmd() -> HazeTraining:
 
 
 def cpu() -> HazeTraining:
-    """One CPU core, forty minutes: the physical head on simulated streets, and on RGB-D folders where they are given."""
+    """One CPU core, forty minutes: the physical model on simulated streets, and on RGB-D folders if given."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -81,7 +81,7 @@ def cpu_mmd() -> HazeTraining:
 
 
 def cpu_unit() -> HazeTraining:
-    """UNIT (Liu et al. 2017) at the budget of `cpu_mmd`: the divergence in place of the discrepancy."""
+    """UNIT (Liu et al. 2017) at the budget of `cpu_mmd`: a KL divergence instead of the MMD."""
     return replace(unit(cpu_mmd()), recipe="cpu_unit")
 
 
@@ -91,7 +91,7 @@ def cpu_cyclegan() -> HazeTraining:
 
 
 def unit(config: HazeTraining) -> HazeTraining:
-    """UNIT: the divergence in place of the discrepancy."""
+    """UNIT: a KL divergence instead of the MMD."""
     assert isinstance(config.model, TranslatorConfig)
     assert isinstance(config.objective, TranslationLossConfig)
     objective = replace(config.objective, prior=replace(config.objective.prior, kind="kl"))
@@ -99,7 +99,7 @@ def unit(config: HazeTraining) -> HazeTraining:
 
 
 def cyclegan(config: HazeTraining) -> HazeTraining:
-    """CycleGAN: no noise, no reconstruction, no prior; identity, history of fakes, one scale of discriminators with norms."""
+    """CycleGAN: no noise, reconstruction or prior; identity loss, image history, one discriminator scale with normalization."""
     assert isinstance(config.model, TranslatorConfig)
     assert isinstance(config.objective, TranslationLossConfig)
     channels = config.model.discriminator.channels
@@ -123,7 +123,7 @@ def cpu_dehazenet() -> HazeTraining:
 
 
 def gpu() -> HazeTraining:
-    """One data-centre GPU, under an hour: the paper's sizes on larger batches."""
+    """One data-center GPU, under an hour: the paper's sizes on larger batches."""
     return replace(
         paper(),
         recipe="gpu",
@@ -136,8 +136,8 @@ def gpu() -> HazeTraining:
 def paper() -> HazeTraining:
     """002, section 4.1: Adam at 1e-4 with momentum 0.5, one image of each domain a step, 250,000 steps, one draw per image.
 
-    Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The model
-    that is kept is chosen on held-out scenes, not on the test set.
+    Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The best
+    weights are selected on held-out training scenes, not on the test set.
     """
     return TrainConfig(
         system="haze",

@@ -1,9 +1,9 @@
-"""Clear images with depth: simulated streets, and folders of the data sets that haze is made from.
+"""Clear images with depth: simulated streets, and folders of RGB-D data sets.
 
-A folder is recognised by what is in it, for every image by itself:
+The names of the files of each image decide the format of its depth:
 
     NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is a hole
-    NAME[_left].jpg + NAME_depth256.png                metres * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
+    NAME[_left].jpg + NAME_depth256.png                meters * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
     NAME_leftImg8bit.png + NAME_disparity.png + NAME_camera.json      Cityscapes
     ColorImage/PLACE/NAME.jpg + Depth/PLACE/NAME.png   ApolloScape
 """
@@ -20,13 +20,13 @@ from PIL import Image
 
 from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
-from latens.data.inputs import natural_key
+from latens.data.inputs import files_under
 from latens.errors import InputError, UnreadableInput
 from latens.systems.haze.simulator.streets import street
 
 logger = logging.getLogger(__name__)
 
-STORED = DepthFormat(relative=True)  # of files whose unit is not known; 0 is a hole
+STORED = DepthFormat(relative=True)  # of files whose unit is unknown; 0 is a hole
 SUFFIXES = ("_leftImg8bit", "_left", "")
 DEPTHS = (
     ("_depth256.png", FORMATS["kitti"]),
@@ -34,8 +34,8 @@ DEPTHS = (
     *((f"_depth{e}", STORED) for e in (".png", ".npy", ".exr")),
 )
 SIMULATED_SIZE = (240, 360)  # height and width
-HELD_OUT_SEED = 1_000_000  # seeds from here on are never trained on
-DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # of images that hold depth
+HELD_OUT_SEED = 1_000_000  # seeds from this one on are never used in training
+DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # ends of the stems of depth files
 DEPTH_KINDS = ("", "rgbd", "apollo")  # sources whose place is a folder of images with depth
 GAP = 2  # images between training and held-out ones that are used for neither
 
@@ -48,7 +48,7 @@ class ScenePath(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A clear image and its depth, in metres or in a unit that is not known; the sky is infinite."""
+    """A clear image and its depth, in meters or in an unknown unit; the depth of the sky is infinite."""
 
     name: str
     image: Pixels
@@ -59,7 +59,7 @@ def find_scenes(folder: Path) -> list[ScenePath]:
     """Images under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of images and depth maps")
-    paths = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS), key=lambda p: natural_key(str(p)))
+    paths = files_under(folder, PICTURE_ENDINGS)
     found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
     used = {file for scene in found for file in (scene.image, scene.depth)}
     left = [path for path in paths if path not in used and not path.stem.endswith(DEPTH_STEMS)]
@@ -89,9 +89,9 @@ def _with_depth(path: Path, folder: Path) -> ScenePath | None:
 
 
 def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
-    """The image and its depth, cut by `border` pixels and reduced to a short side of `side` pixels (0: as it is).
+    """The image and its depth without `border` pixels of every side, reduced to a short side of `side` pixels (0: not reduced).
 
-    Raises InputError for a depth map of another size, without measurements or with NaN, and where the border is all there is.
+    Raises InputError for a depth map of another size, without measurements or with NaN, and when the border covers the image.
     """
     picture = read_picture(found.image)
     depth = read_depth(found.depth, found.form, size=picture.pixels.shape[:2])
@@ -102,7 +102,7 @@ def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
 
 
 def cropped(scene: Scene, border: int) -> Scene:
-    """The scene without `border` pixels of every side. Raises InputError where nothing else is there."""
+    """The scene without `border` pixels of every side. Raises InputError when nothing is left."""
     height, width = scene.depth.shape
     if 2 * border >= min(height, width):
         raise InputError(f"nothing is left of {width} x {height} pixels without a border of {border}", where=scene.name)
@@ -111,7 +111,7 @@ def cropped(scene: Scene, border: int) -> Scene:
 
 
 def reduced(scene: Scene, side: int) -> Scene:
-    """The scene with a short side of `side` pixels where it was larger: the image averaged, the depth picked."""
+    """The scene reduced to a short side of at most `side` pixels: area average of the image, nearest sample of the depth."""
     height, width = scene.image.shape[:2]
     if not side or min(height, width) <= side:
         return scene
@@ -130,15 +130,15 @@ def simulated(seeds: Sequence[int], size: tuple[int, int] = SIMULATED_SIZE) -> I
 
 
 def street_size(side: int) -> tuple[int, int]:
-    """Height and width of streets that are not smaller than a short side."""
+    """Height and width of simulated streets whose short side is at least `side`."""
     height = max(side, SIMULATED_SIZE[0])
     return height, height * SIMULATED_SIZE[1] // SIMULATED_SIZE[0]
 
 
 def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
-    """Training and held-out scenes: the last `share` of them, so that neighbouring frames are not on both sides.
+    """Training scenes and held-out scenes; the latter are the last `share`, so that neighboring frames are on the same side.
 
-    Two in between are left out. With a single scene it is both.
+    `GAP` scenes between the two are used for neither. A single scene is used for both.
     """
     held = max(round(len(paths) * share), 1)
     if len(paths) <= held:

@@ -1,4 +1,4 @@
-"""Haze and its removal as a system: what everything else knows of it."""
+"""The record of the haze system: training, application, evaluation, timing, tables and demo."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ DOMAINS = ("hazy", "clear")
 
 
 def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
-    """The parts of a run: on folders of scenes with depth, or of real images (see `is_unpaired`); none: simulated streets.
+    """Model, objective and data of a run.
 
-    Raises UsageError for losses of another model, for crops that the model cannot take, for unpaired data where depth is
-    needed, and for an adversarial pair in several processes.
+    Sources are folders of scenes with depth, or folders of real images (see `is_unpaired`); without sources, streets are
+    simulated. Raises UsageError for losses of another model, for crops that the model cannot take, for unpaired data where
+    depth is needed, and for adversarial training in several processes.
     """
     for source in sources:
         if source.kind not in (*DEPTH_KINDS, *DOMAINS):
@@ -85,14 +86,14 @@ def _scenes(config: HazeTraining, sources: Sequence[Source]) -> SceneData:
 
 
 def _warn_unused(data: HazeDataConfig, names: Sequence[str], what: str) -> None:
-    """Says which changed settings have no effect on this kind of data."""
+    """Warn of changed settings that have no effect on this kind of data."""
     changed = [f"data.{name}" for name in names if getattr(data, name) != getattr(HazeDataConfig(), name)]
     if changed:
         logger.warning("no effect on %s: %s", what, ", ".join(changed))
 
 
 def is_unpaired(source: Source) -> bool:
-    """Whether it names real images: hazy:FOLDER, clear:FOLDER, or a folder that holds hazy/ and clear/."""
+    """Whether a source names real images: hazy:FOLDER, clear:FOLDER, or a folder that holds hazy/ and clear/."""
     return source.kind in DOMAINS or (not source.kind and all((source.path / domain).is_dir() for domain in DOMAINS))
 
 
@@ -117,7 +118,7 @@ def _images(config: HazeTraining, sources: Sequence[Source]) -> StepData:
 
 
 def example(folder: Path) -> Example:
-    """Two simulated streets with depth, to train and test on, and one of them as an image."""
+    """Two simulated streets with depth for training and testing; the image of one of them is the input."""
     for seed in range(2):
         made = street(seed, (96, 128))
         write_image(folder / f"street{seed}.png", Image.fromarray(made.image))
@@ -127,12 +128,12 @@ def example(folder: Path) -> Example:
 
 
 def apply(haze: Haze, path: Path) -> Mapping[str, np.ndarray]:
-    """The image without its haze."""
+    """The dehazed image."""
     return {"dehazed": np.asarray(haze.dehaze(path))}
 
 
 def cases(haze: Haze) -> Sequence[Case]:
-    """Every method that can run here, on a simulated street of two sizes."""
+    """Every available method on a simulated street of two sizes."""
     made = []
     for width, height in BENCH_SIZES:
         pixels = np.asarray(Image.fromarray(street(0, (240, 320)).image).resize((width, height)))

@@ -1,4 +1,4 @@
-"""Haze of a video that does not flicker: transmission follows the motion of the image, airlight moves slowly."""
+"""Temporal filtering of haze estimates against flicker: transmission follows the optical flow, airlight is smoothed."""
 
 from __future__ import annotations
 
@@ -11,43 +11,46 @@ from latens.systems.haze.methods import Coarse
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-KEEP = 0.8  # of the past, where the past fits
+KEEP = 0.8  # weight of the previous estimate where the frames agree
 KEEP_AIRLIGHT = 0.9
-TOLERANCE = 0.04  # grey difference at which the past counts little; half of it, as noise makes, counts nearly nothing
-CUT = 0.35  # mean agreement below which a new scene has begun
-SMALLEST_SIDE = 16  # below, motion is not looked for
-PLAIN = 1e-3  # squared slope of the grey values below which a place does not tell its own motion
+TOLERANCE = 0.04  # gray difference at which the previous frame gets little weight; noise makes about half of it
+CUT = 0.35  # mean agreement below which a new scene begins
+SMALLEST_SIDE = 16  # pixels; motion of smaller images is taken as zero
+PLAIN = 1e-3  # squared gradient of the gray values; below it motion is undetermined (aperture problem)
 
 
 class TemporalFilter:
-    """Give it the frames of one clip in order: first the estimate, then the image it was made from."""
+    """Filter for the frames of one clip, in order: `estimate` first, then `denoise` of the same frame."""
 
     def __init__(self) -> None:
-        self.grey: Array | None = None
+        self.gray: Array | None = None
         self.past: Coarse | None = None
         self.picture: Array | None = None
         self.motion: Motion | None = None
 
-    def estimate(self, coarse: Coarse, grey: torch.Tensor) -> Coarse:
-        """The estimate of this frame, mixed with the past moved along; `grey` is (1, 1, h, w) in [0, 1], as small as it."""
-        now = grey[0, 0].cpu().numpy().astype(np.float32)
+    def estimate(self, coarse: Coarse, gray: torch.Tensor) -> Coarse:
+        """The estimate of this frame, mixed with the motion-compensated previous one.
+
+        `gray` (1, 1, h, w) in [0, 1] is the frame at the size of the estimate.
+        """
+        now = gray[0, 0].cpu().numpy().astype(np.float32)
         self.motion = None
-        if self.past is not None and self.grey is not None and self.past.t.shape == coarse.t.shape:
-            motion = motion_between(self.grey, now)
-            agreement = motion.agreement(self.grey, now)
+        if self.past is not None and self.gray is not None and self.past.t.shape == coarse.t.shape:
+            motion = motion_between(self.gray, now)
+            agreement = motion.agreement(self.gray, now)
             if float(agreement.mean()) > CUT:
                 self.motion = motion
                 share = torch.from_numpy(KEEP * agreement).to(coarse.t)
                 moved = torch.from_numpy(motion.follow(self.past.t[0, 0].cpu().numpy())).to(coarse.t)
                 airlight = coarse.airlight + KEEP_AIRLIGHT * (self.past.airlight - coarse.airlight)
                 coarse = coarse._replace(t=coarse.t + share * (moved - coarse.t), airlight=airlight)
-        self.grey, self.past = now, coarse
+        self.gray, self.past = now, coarse
         return coarse
 
     def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The hazy image (1, 3, H, W), averaged along the motion by a share of 1 - t where the past agrees.
+        """The hazy image (1, 3, H, W), averaged with the motion-compensated previous ones with weight 1 - t where they agree.
 
-        Dividing by t multiplies noise by 1 / t; the average takes about as much away, and leaves what is near alone.
+        Dividing by t multiplies noise by 1 / t. The average reduces it by about as much, and keeps near objects unchanged.
         """
         now = np.ascontiguousarray(hazy[0].permute(1, 2, 0).cpu().numpy())
         if self.motion is not None and self.picture is not None and self.picture.shape == now.shape:
@@ -61,31 +64,31 @@ class TemporalFilter:
 
 
 class Motion(NamedTuple):
-    """Where every pixel was in the frame before, in pixels."""
+    """Position of every pixel in the previous frame, in pixels."""
 
     columns: Array  # (h, w)
     rows: Array
 
     def follow(self, values: Array) -> Array:
-        """Values (h, w) or (h, w, 3) of the frame before where they are now."""
+        """Values (h, w) or (h, w, 3) of the previous frame, warped to this one."""
         import cv2
 
         source = np.ascontiguousarray(values)
         return np.asarray(cv2.remap(source, self.columns, self.rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
     def inside(self) -> Array:
-        """1 where the pixel was in the frame before, else 0."""
+        """1 where the position lies inside the previous frame, else 0."""
         height, width = self.rows.shape
         within = (self.columns > -0.5) & (self.columns < width - 0.5) & (self.rows > -0.5) & (self.rows < height - 0.5)
         return within.astype(np.float32)
 
     def agreement(self, before: Array, now: Array) -> Array:
-        """How far grey values along the motion are the same, in [0, 1]."""
+        """Agreement of gray values along the motion, in [0, 1]."""
         agreement: Array = alike(now - self.follow(before)) * self.inside()
         return agreement.astype(np.float32)
 
     def enlarged(self, height: int, width: int) -> Motion:
-        """The same motion for a larger image."""
+        """The motion at a larger size."""
         import cv2
 
         down, across = height / self.rows.shape[0], width / self.rows.shape[1]
@@ -96,9 +99,9 @@ class Motion(NamedTuple):
 
 
 def motion_between(before: Array, now: Array) -> Motion:
-    """Dense flow of grey images (h, w) in [0, 1]; none is looked for in tiny ones.
+    """Dense optical flow of gray images (h, w) in [0, 1]; zero for images below `SMALLEST_SIDE`.
 
-    Skies and walls of fog show noise only, which has no motion to find: they move as what is around them, or as all.
+    Sky and dense fog show only noise, without a motion to find. They take the motion of their surroundings, or of the whole.
     """
     import cv2
 
@@ -107,7 +110,7 @@ def motion_between(before: Array, now: Array) -> Motion:
         return Motion(columns, rows)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.zeros((*now.shape, 2), np.float32)
-    flow = np.asarray(search.calc(_bytes(now), _bytes(before), start))  # from here to where it was
+    flow = np.asarray(search.calc(_bytes(now), _bytes(before), start))  # from now to before
     slope = steepness(now)
     weight, spread = slope**2, max(now.shape) / 16
     overall = (flow * weight).sum((0, 1)) / max(float(weight.sum()), 1e-12)
@@ -117,23 +120,23 @@ def motion_between(before: Array, now: Array) -> Motion:
     return Motion(columns + flow[..., 0].astype(np.float32), rows + flow[..., 1].astype(np.float32))
 
 
-def steepness(grey: Array) -> Array:
-    """Squared slope of the grey values (h, w, 1), without that of the noise of single pixels."""
+def steepness(gray: Array) -> Array:
+    """Squared gradient of the gray values (h, w, 1), smoothed against the noise of single pixels."""
     import cv2
 
-    smooth = cv2.GaussianBlur(grey, (0, 0), 2.0)
+    smooth = cv2.GaussianBlur(gray, (0, 0), 2.0)
     down, across = cv2.Sobel(smooth, -1, 0, 1), cv2.Sobel(smooth, -1, 1, 0)
     return np.asarray(down**2 + across**2)[..., None]
 
 
 def alike(difference: Array) -> Array:
-    """How far grey values that differ so much are the same, in [0, 1]."""
+    """Agreement in [0, 1] of gray values with this difference."""
     result: Array = np.exp(-((difference / TOLERANCE) ** 4))
     return result
 
 
 def box_blur(values: Array) -> Array:
-    """Means of 5 x 5 windows: single noisy pixels do not decide."""
+    """Means over 5 x 5 windows, against the noise of single pixels."""
     import cv2
 
     return np.asarray(cv2.blur(values, (5, 5)))
@@ -144,5 +147,5 @@ def _grid(height: int, width: int) -> tuple[Array, Array]:
     return columns, rows
 
 
-def _bytes(grey: Array) -> Array:
-    return np.rint(255 * np.clip(grey, 0, 1)).astype(np.uint8)
+def _bytes(gray: Array) -> Array:
+    return np.rint(255 * np.clip(gray, 0, 1)).astype(np.uint8)

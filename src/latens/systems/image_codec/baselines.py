@@ -1,7 +1,7 @@
 """Baselines: JPEG, WebP and AVIF, through Pillow.
 
-Their options are those of a careful user, with an effort of up to about a second a megapixel. They compress the same pixels as
-our codec, and their files hold nothing else (no EXIF, no color profile).
+Options are chosen for small files at up to about a second per megapixel. Baselines compress the same pixels as our codec, and
+their files have no metadata (EXIF, color profile).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from latens.errors import UsageError
 
 
 class Encoder(NamedTuple):
-    """A codec of still images. `version` names the library and its options."""
+    """An image encoder. `version` names the library and its options."""
 
     name: str
-    encode: Callable[[Picture, int], bytes]  # at a quality of the codec's own scale
-    qualities: tuple[int, ...]  # from small files to fine images, to draw a curve
+    encode: Callable[[Picture, int], bytes]  # at a quality on the scale of the encoder
+    qualities: tuple[int, ...]  # increasing qualities of a rate-distortion curve
     scale: tuple[int, int]  # lowest and highest quality
     version: str
 
 
 def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encoder, ...]:
-    """The encoders of those names that this Pillow was built with. Raises UsageError for a name that is not known."""
+    """The encoders with these names that this Pillow supports. Raises UsageError for an unknown name."""
     unknown = [name for name in names if name not in _MAKERS]
     if unknown:
         raise UsageError(f"there is no baseline {unknown[0]!r}", hint=f"baselines: {', '.join(_MAKERS)}")
@@ -49,10 +49,7 @@ class Match(NamedTuple):
 
 
 def match_size(encoder: Encoder, picture: Picture, size: int) -> Match:
-    """The lowest quality whose file is not smaller than `size` bytes, or the highest there is.
-
-    So the baseline has at least as many bytes. Sizes rise with quality, which is found by bisection.
-    """
+    """The lowest quality whose file has at least `size` bytes, or the highest quality; by bisection."""
     low, high = encoder.scale
     files: dict[int, bytes] = {}
     while low < high:

@@ -18,10 +18,10 @@ CropSide = Annotated[int, Ge(64), MultipleOf(64)]
 
 @settings
 class HyperpriorConfig:
-    """Sizes of a mean-scale hyperprior and the rates that one model serves (003, section 5.4.1).
+    """Sizes and rates of a mean-scale hyperprior (003, section 5.4.1).
 
-    With one entry in `lambdas` the model is the plain one of the paper; with several it learns a gain vector for each, and
-    any real-valued quality between them (1 is the first entry) selects a rate.
+    With one entry in `lambdas` the model is that of the paper. With several it learns a gain vector for each, and real-valued
+    qualities (1 is the first entry) select a rate between them.
     """
 
     hidden: Count = 192  # N: channels of every hidden layer and of the hyper-latent z
@@ -43,6 +43,9 @@ class HyperpriorConfig:
             raise ValueError(f"compact transforms have at most {BLOCK_CHANNELS} latent channels, not {self.latent}")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.variable_rate else {".objective.balance": "model.lambdas has one rate"}
+
     @property
     def variable_rate(self) -> bool:
         return len(self.lambdas) > 1
@@ -56,20 +59,20 @@ ANALYSIS_HALO = 64
 SYNTHESIS_HALO = 4
 
 
-ROUNDING_WEIGHT = 20.0  # of squared error against bits when the encoder rounds: 5 % fewer bits than plain rounding
+ROUNDING_WEIGHT = 20.0  # weight of squared error against bits in the encoder's rounding: 5 % fewer bits than plain rounding
 
 
 @settings
 class RateDistortionConfig:
     """The rate-distortion loss, and the substitute for rounding in training.
 
-    "mixed": rates of noisy latents, images of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
-    003. "hard", a second phase: the symbols that the encoder writes, from a frozen encoder, so that the decoder and the
-    entropy model are trained on them (as Guo et al. 2021, "Soft then hard").
+    "mixed": rate of noisy latents, distortion of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
+    003. "hard": a second phase, in which the encoder is frozen and the decoder and the entropy model are trained on the symbols
+    that the encoder writes (Guo et al. 2021, "Soft then hard").
     """
 
     rounding: Literal["mixed", "noise", "hard"] = "mixed"  # substitute for rounding: noise and rounded, noise alone, symbols
-    balance: NonNegative = 0.5  # the loss is divided by lambda^balance, or the high rates would drown the low ones
+    balance: NonNegative = 0.5  # the loss is divided by lambda^balance; otherwise the high rates dominate the low ones
 
 
 @settings
@@ -78,7 +81,7 @@ class CropConfig:
 
     crop: CropSide = 128  # side in pixels, a multiple of 64
     batch: Count = 8  # crops of a training step
-    shrink: Annotated[float, Ge(1)] = 2.0  # crops are drawn up to this many times larger and reduced: it hides JPEG artifacts
-    shrink_share: Share = 0.5  # part of the crops that are reduced
+    # Half of the crops are drawn up to this many times larger and reduced, which hides JPEG artifacts; 1: none
+    shrink: Annotated[float, Ge(1)] = 2.0
     validation_share: Share = 0.05  # of the photographs is held out, chosen by file name
     validation_crop: CropSide = 256  # largest side of a held-out crop

@@ -34,7 +34,7 @@ from latens.systems.image_codec.config import HYPER_STRIDE, HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.objective import frozen_coding
 
-MAX_BYTES = 2**30  # the largest published checkpoint, with the states of its optimizers, is a quarter of this
+MAX_BYTES = 2**30  # four times the largest published checkpoint with optimizer states
 MAX_CHANNELS = 1024
 # A tilt by t costs about t^2/6 nats per entry of z (Fisher information of the logistic): 0.06 bits at most. Where the
 # density is narrower than a bin the tilt is steep, but a short way moves next to no probability out of the bin.
@@ -269,7 +269,7 @@ def _setting(source: Mapping[str, Tensor], name: str, usual: float) -> float:
 
 
 def _refuse_leftovers(source: Mapping[str, Tensor], used: set[str]) -> None:
-    """A tensor nobody asked for means a model that computes something else."""
+    """Raise ModelError for tensors that a mean-scale hyperprior does not have."""
     used = {*used, "entropy_bottleneck.quantiles"}
     extra = sorted(name for name in source if name not in used and not _DERIVED.fullmatch(name))
     if extra:

@@ -10,23 +10,26 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.images import PICTURE_ENDINGS, read_each
+from latens.data.inputs import files_under
 from latens.data.source import Source, plain_paths
 from latens.data.splits import place_of
 from latens.data.tensors import to_tensor
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import UnreadableInput
 from latens.systems.image_codec.config import HYPER_STRIDE, CropConfig
 from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
+SHRUNK_SHARE = 0.5  # of the crops are reduced
+
 
 class CropData:
-    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and turned.
+    """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and rotated.
 
-    Photographs that cannot be read or are smaller than `crop` are left out with a warning. Where none is held out,
-    the training photographs validate, with a warning. Raises UsageError for a source that is no path, UnreadableInput for a
-    path that is no folder and when no photograph is left.
+    Photographs that cannot be read or are smaller than `crop` are left out with a warning. If none is held out, validation
+    uses the training photographs, with a warning. Raises UsageError for a source that is no path, UnreadableInput for a path
+    that is no folder and when no photograph is left.
     """
 
     def __init__(self, sources: Sequence[Source], config: CropConfig, seed: int) -> None:
@@ -56,7 +59,8 @@ class CropData:
         image = self.train[rng.integers(len(self.train))]
         height, width = image.shape[:2]
         size = self.config.crop
-        factor = rng.uniform(1, self.config.shrink) if rng.random() < self.config.shrink_share else 1.0
+        reduced = rng.random() < SHRUNK_SHARE and self.config.shrink > 1
+        factor = rng.uniform(1, self.config.shrink) if reduced else 1.0
         side = min(int(size * factor), height, width)
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         patch = image[top : top + side, left : left + side]
@@ -72,15 +76,10 @@ class CropData:
 
 
 def load_photographs(paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
-    """The photographs (H, W, 3) uint8 whose sides have at least `smallest` pixels; warns of those that are left out."""
+    """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. A warning names those that are left out."""
     found = []
     small = 0
-    for path in paths:
-        try:
-            pixels = read_picture(path).pixels
-        except (InputError, LimitExceeded) as error:  # one damaged file does not stop a training run
-            logger.warning("left out of the training data: %s", str(error).splitlines()[0])
-            continue
+    for _, pixels in read_each(paths):
         if min(pixels.shape[:2]) >= smallest:
             found.append(pixels)
         else:
@@ -94,11 +93,11 @@ def photographs(folder: Path) -> list[Path]:
     """Every image file under a folder, sorted by path. Raises UnreadableInput for what is no folder."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    return sorted(files_under(folder, PICTURE_ENDINGS))
 
 
 def center(image: np.ndarray, largest: int) -> np.ndarray:
-    """The middle of an image, its sides multiples of 64 up to `largest`."""
+    """The center crop of an image; its sides are multiples of 64 up to `largest`."""
     sides = (min(side, largest) // HYPER_STRIDE * HYPER_STRIDE for side in image.shape[:2])
     height, width = (max(HYPER_STRIDE, side) for side in sides)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

@@ -1,4 +1,4 @@
-"""The image codec's part of `latens demo`: photographs compressed and decompressed, and JPEG of the same size."""
+"""The image codec's section of `latens demo`: compressed and decompressed photographs, compared with JPEG of equal size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
 from latens.systems.image_codec.evaluate import Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
 
-SHOWN = (1.0, 3.0, 5.0)  # qualities with images, of eight; the middle one is also shown whole
+SHOWN = (1.0, 3.0, 5.0)  # qualities (of eight) that are shown; of the middle one also the whole image
 CURVE = (1.0, 3.0, 5.0, 7.0, 8.0)  # qualities of the plot
 CROP = (128, 96)  # width and height of the details
 CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType({"coffee": (318, 222), "chelsea": (150, 60), "astronaut": (168, 70)})
@@ -49,7 +49,7 @@ class _Study(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """Ours, and the JPEG to compare it with."""
+    """A trial of our codec, and a JPEG of at least the same size."""
 
     ours: Trial
     jpeg: Match
@@ -75,7 +75,7 @@ def _study(codec: Codec, photo: Photograph, folder: Path) -> _Study:
 
 
 def served(codec: Codec, qualities: Sequence[float]) -> list[float]:
-    """Qualities of a model of eight rates, spread over the rates that this model has."""
+    """Qualities of an eight-rate model, mapped to the range of this model."""
     return [1 + (quality - 1) * (codec.best_quality - 1) / 7 for quality in qualities]
 
 
@@ -85,7 +85,7 @@ def _pair(jpeg: Encoder, subject: Subject, ours: Trial) -> _Pair:
 
 
 def _write(pair: _Pair, name: str, folder: Path) -> list[str]:
-    """The file, what comes out of it, and the JPEG of its size; returns their names."""
+    """Write the file, the decoded image and the JPEG of equal size; return their names."""
     stem = f"{name}_q{pair.ours.setting:g}"
     write_atomic(folder / f"{stem}.ltn", pair.ours.data)
     write_image(folder / f"{stem}.png", Image.fromarray(pair.ours.decoded))
@@ -103,7 +103,7 @@ def _whole(original: Pixels, pair: _Pair) -> list[Figure]:
 
 
 def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
-    """Details, enlarged: the original and ours from small to fine in one row, the JPEGs below."""
+    """Enlarged details: the original and our results by increasing quality in one row, the JPEGs below."""
     original = subject.image.pixels
 
     def detail(pixels: Pixels, title: str, caption: str) -> Figure:
@@ -124,7 +124,7 @@ def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
 
 
 def _crop(pixels: Pixels, name: str) -> Pixels:
-    """The detail of a photograph, or its middle where none was chosen; all of it where it is smaller."""
+    """The chosen detail of a photograph, or its center; a smaller photograph is returned whole."""
     height, width = pixels.shape[:2]
     left, top = CORNERS.get(name, ((width - CROP[0]) // 2, (height - CROP[1]) // 2))
     left, top = max(0, min(left, width - CROP[0])), max(0, min(top, height - CROP[1]))

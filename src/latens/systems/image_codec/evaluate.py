@@ -1,7 +1,7 @@
 """Rate and distortion of the image codec on test images, compared with JPEG, WebP and AVIF.
 
-Every rate comes from the bytes of a real file that was decoded again. Measurements are kept in rows.jsonl, so that a stopped
-evaluation continues where it was.
+Every rate is the size of a real file that was decoded again. Measurements are kept in rows.jsonl, so a stopped evaluation
+continues.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 
 from latens.data.images import PICTURE_ENDINGS, Picture, Pixels, read_picture, to_pil
 from latens.data.inputs import find_inputs
+from latens.data.notes import left_out
 from latens.data.samples import photographs
 from latens.data.source import Source, plain_paths
 from latens.errors import InputError, LatensError, UsageError
@@ -39,15 +40,15 @@ ROWS = "rows.jsonl"
 class CodecEvaluation:
     """Codecs and rates of an evaluation."""
 
-    qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of our codec; none: all whole ones of the model
+    qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of our codec; empty: all integer qualities of the model
     baselines: tuple[Literal["JPEG", "WebP", "AVIF"], ...] = ("JPEG", "WebP", "AVIF")  # codecs to compare with
 
 
 def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None) -> Report:
-    """Measures `codec` and the baselines on folders or images; without any, on photographs that come with latens.
+    """Measure `codec` and the baselines on folders or images (default: the bundled photographs).
 
-    A second run with the same weights and folder measures only what is missing. Images that cannot be read are named in the
-    report. Raises InputError when none can, UsageError for KIND:PATH and for a quality that the model does not have.
+    A second run with the same weights and folder measures only missing rows. The report names images that cannot be read.
+    Raises InputError when no image can be read, UsageError for KIND:PATH and for a quality that the model lacks.
     """
     return measure_all(codec, sources, options, folder).report("Image codec")
 
@@ -70,8 +71,7 @@ def measure_all(
         try:
             subject = load_subject(path, name)
         except LatensError as error:
-            failures.append(f"{name}: {error.what}")
-            logger.warning("left out: %s", failures[-1])
+            failures.append(left_out(error, name))
             continue
         measured = _measure(codec, encoders, subject, qualities, log)
         rows += measured.rows
@@ -84,7 +84,7 @@ def measure_all(
 
 
 def _encoders(names: Sequence[str]) -> Sequence[Encoder]:
-    """The encoders of those names, with a warning for those that this Pillow lacks."""
+    """The encoders with these names; a warning names those that this Pillow lacks."""
     encoders = available(tuple(names))
     missing = [name for name in names if name not in {encoder.name for encoder in encoders}]
     if missing:
@@ -126,7 +126,7 @@ def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualit
 
 
 class Codec(Protocol):
-    """The codec under test: the part of `predict.ImageCodec` that an evaluation uses."""
+    """The codec under test: the methods of `predict.ImageCodec` that an evaluation uses."""
 
     name: str
     model_id: str
@@ -146,14 +146,14 @@ class Subject(NamedTuple):
 
 
 def load_subject(path: Path, name: str) -> Subject:
-    """Reads a test image. Transparency is left out: the baselines would not store it in the same way."""
+    """A test image without transparency, which the baselines store in different ways."""
     image = read_picture(path)._replace(alpha=None)
     digest = hashlib.sha256(repr((image.pixels.shape, image.grey)).encode() + image.pixels.tobytes())
     return Subject(name, image, digest.hexdigest()[:16])
 
 
 class Trial(NamedTuple):
-    """An image through a codec and back."""
+    """The encoded and decoded image of one codec at one setting."""
 
     codec: str
     version: str
@@ -166,7 +166,7 @@ class Trial(NamedTuple):
 
 
 def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
-    """Our codec: to bytes and back, and the number of bytes by its probabilities."""
+    """Encode and decode with our codec; also estimate the size from its probabilities."""
     image = to_pil(picture.pixels, grey=picture.grey)
     started = time.perf_counter()
     data = codec.compress(image, quality=quality)
@@ -178,7 +178,7 @@ def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
 
 
 def try_encoder(encoder: Encoder, picture: Picture, quality: int) -> Trial:
-    """Another codec: to bytes and back."""
+    """Encode and decode with a baseline."""
     started = time.perf_counter()
     data = encoder.encode(picture, quality)
     packed = time.perf_counter()
@@ -188,7 +188,7 @@ def try_encoder(encoder: Encoder, picture: Picture, quality: int) -> Trial:
 
 
 def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
-    """The numbers of a trial; MS-SSIM, the slowest of them, can be left out."""
+    """The measures of a trial. `similarity=False` skips MS-SSIM, the slowest one."""
     original = subject.image.pixels
     height, width = original.shape[:2]
     return Row(

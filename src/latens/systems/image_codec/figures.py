@@ -23,7 +23,7 @@ TARGETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0
 Points = Sequence[tuple[float, float]]  # bpp, dB
 BASELINES: tuple[Method, ...] = ("ste", "uniform", "atanh", "ssl")
 STARTS = (0.0025, 0.01, 0.04)  # of the semi-multi-rate figures at less than full scale: three models for the whole range
-SHOWN = "kodim19"  # the lighthouse behind the fence of Figure 5.4.4, where the folder has it
+SHOWN = "kodim19"  # image of Figure 5.4.4 (lighthouse behind a fence), if the folder has it
 FULL_RATE_STEPS = 2000
 DETAIL = 224  # pixels a side
 
@@ -42,7 +42,7 @@ def interpolation(study: Study) -> list[Block]:
 
 
 def along_the_steps(runs: Mapping[str, History], *, robust: bool) -> bytes:
-    """Four panels as in Figure 5.4.1; `robust` cuts the axes to three quarters of the runs."""
+    """Four panels as in Figure 5.4.1; `robust` limits the axes to three quarters of the runs."""
     columns = {
         "true loss": lambda h: h.true_loss,
         "relaxed loss − true loss": lambda h: [a - b for a, b in zip(h.loss, h.true_loss, strict=True)],
@@ -67,12 +67,12 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def rate_early(study: Study) -> list[Block]:
-    """Figure 5.4.2, on the folder that is given: the plain code, atanh and SSL after 500 steps."""
+    """Figure 5.4.2 on the given images: unrefined code, atanh and SSL after 500 steps."""
     return _rate(study, ("atanh", "ssl"), EARLY, "Figure 5.4.2")
 
 
 def rate_late(study: Study) -> list[Block]:
-    """Figure C.3, on the folder that is given: the plain code, atanh and SSL after all steps."""
+    """Figure C.3 on the given images: unrefined code, atanh and SSL after all steps."""
     return _rate(study, ("atanh", "ssl"), study.scale.rate_steps, "Figure C.3")
 
 
@@ -115,12 +115,12 @@ def _bd(plain: Points, points: Points) -> str:
 
 
 def semi_multi_rate(study: Study) -> list[Block]:
-    """Figure C.4: latents of few models refined towards other lambdas, every point."""
+    """Figure C.4: latents of a few lambdas refined towards other lambdas, all points."""
     return _semi(study, "Figure C.4", pruned=False)
 
 
 def semi_multi_rate_pruned(study: Study) -> list[Block]:
-    """Figure 5.4.3: the same without the points that fall below the plain curve."""
+    """Figure 5.4.3: Figure C.4 without the points below the curve of unrefined codes."""
     return _semi(study, "Figure 5.4.3", pruned=True)
 
 
@@ -150,7 +150,7 @@ def _semi(study: Study, name: str, *, pruned: bool) -> list[Block]:
 
 
 def _height(curve: Points, bpp: float) -> float:
-    """PSNR of the plain curve at a rate, over the logarithm of the rate; continued straight beyond its ends."""
+    """PSNR of a curve at a rate, linear in the logarithm of the rate and extrapolated beyond its ends."""
     rates, decibels = np.log([point[0] for point in curve]), np.array([point[1] for point in curve])
     x = np.log(bpp)
     if len(rates) == 1:
@@ -164,7 +164,7 @@ def _height(curve: Points, bpp: float) -> float:
 
 
 def qualitative(study: Study) -> list[Block]:
-    """Figure 5.4.4: from real files, the plain code at 0.001 and that of 0.0025 refined towards the same rate."""
+    """Figure 5.4.4, from real files: the unrefined code at 0.001, and that of 0.0025 refined towards the same rate."""
     subject = next((subject for subject in study.subjects if subject.path.stem == SHOWN), study.subjects[0])
     codec, image = study.codec, read_picture(subject.path)
     lambdas = codec.lambdas
@@ -188,7 +188,7 @@ def qualitative(study: Study) -> list[Block]:
 
 
 def _detail(pixels: np.ndarray, subject: Subject) -> bytes:
-    """A part of the lower middle, where the fence is."""
+    """A crop of the lower center, where the fence is."""
     height, width = pixels.shape[:2]
     side = min(DETAIL, height, width)
     top, left = min(int(height * 0.55), height - side), (width - side) // 2
@@ -203,7 +203,7 @@ NAMES = {"atanh": "atanh (not normalised)", "linear": "linear", "cosine": "cosin
 
 
 class ProbabilityCurve(NamedTuple):
-    """How likely an integer is over a range of v. `integer` counts from floor(v), with three classes from round(v)."""
+    """Probability of an integer over a range of v. `integer` is relative to floor(v), with three classes to round(v)."""
 
     name: str
     integer: int
@@ -234,7 +234,7 @@ def three_class_curves() -> list[ProbabilityCurve]:
 
 
 def two_class_figure() -> bytes:
-    """Figure 5.3.1 as a PNG: solid lines for the floor, dotted ones for the ceiling, one color a law."""
+    """Figure 5.3.1 as a PNG: solid lines for the floor, dotted lines for the ceiling, one color per law."""
     names = list(NAMES.values())
     lines = [
         Line("" if curve.integer else curve.name, curve.v, curve.probability, names.index(curve.name), "-:"[curve.integer])
@@ -244,7 +244,7 @@ def two_class_figure() -> bytes:
 
 
 def three_class_figure() -> bytes:
-    """Figure 5.3.2 as a PNG: one color an integer, solid, dashed and dotted lines for the settings of (r, n)."""
+    """Figure 5.3.2 as a PNG: one color per integer; solid, dashed and dotted lines for the settings of (r, n)."""
     curves = three_class_curves()
     names = list(dict.fromkeys(curve.name for curve in curves))
     lines = []
@@ -256,7 +256,7 @@ def three_class_figure() -> bytes:
 
 
 def _pieces(curve: ProbabilityCurve) -> list[tuple[list[float], list[float]]]:
-    """The curve cut where round(v) changes, so that no line is drawn across the step."""
+    """The curve split where round(v) changes, so that no line is drawn across the step."""
     cuts = [i for i in range(1, len(curve.v)) if round(curve.v[i]) != round(curve.v[i - 1])]
     ends = zip([0, *cuts], [*cuts, len(curve.v)], strict=True)
     return [(curve.v[a:b], curve.probability[a:b]) for a, b in ends]

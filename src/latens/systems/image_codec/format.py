@@ -57,7 +57,7 @@ class PictureHeader(NamedTuple):
 
 
 class CodedPicture(NamedTuple):
-    """The parts of a file. A band that was lost (read with `partial`) is None."""
+    """The contents of a file. A lost band (read with `partial`) is None."""
 
     header: PictureHeader
     model_id: bytes
@@ -85,7 +85,7 @@ class StreamInfo:
 
 
 def write_picture(coded: CodedPicture) -> bytes:
-    """The bytes of a file; every band must be there."""
+    """The bytes of a file; no band may be None."""
     header = coded.header
     flags = GREY * header.grey | WITH_ALPHA * header.alpha
     packed = _HEADER.pack(header.width, header.height, header.quality, flags, header.band_rows)
@@ -97,7 +97,7 @@ def write_picture(coded: CodedPicture) -> bytes:
 
 
 def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
-    """Takes a file apart. Raises the errors of `codes.stream.unpack`, and Corrupt for parts that do not belong together.
+    """Parse a file. Raises the errors of `codes.stream.unpack`, and Corrupt for sections that do not fit together.
 
     With `partial`, damaged bands are None and a damaged alpha channel is left out; header and z must be intact.
     """

@@ -1,7 +1,7 @@
 """Mean-scale hyperprior without autoregressive context (Minnen et al. 2018; 003, section 5.4.1).
 
     x --analysis--> y --hyper_analysis--> z
-                    |                     | round, factorised prior
+                    |                     | round, factorized prior
                     |                  z_hat --hyper_synthesis--> mean, scale of y
                     `-- round(y - mean) + mean = y_hat --synthesis--> x_hat
 
@@ -40,7 +40,7 @@ class Reconstruction(NamedTuple):
 
 
 class MeanScaleHyperprior(nn.Module):
-    """Transforms, prior and, for a model of several rates, the gains between them."""
+    """Transforms, prior and, for several rates, gains on the latent."""
 
     def __init__(self, config: HyperpriorConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class MeanScaleHyperprior(nn.Module):
     def forward(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rounding: str = "mixed"
     ) -> Reconstruction:
-        """Train-time pass; `config.RateDistortionConfig` says what `rounding` may be."""
+        """Training pass; `config.RateDistortionConfig` explains `rounding`."""
         if rounding == "hard":
             return self._forward_hard(image, quality)
         straight_through = rounding == "mixed"
@@ -120,7 +120,7 @@ class MeanScaleHyperprior(nn.Module):
         return mean, scale
 
     def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-        """Picture of a scaled latent."""
+        """Image of a scaled latent."""
         scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
         return self.synthesis(scaled).float()
 
@@ -163,7 +163,7 @@ def hyper_synthesis_transform(config: HyperpriorConfig) -> nn.Sequential:
 
 
 class Sum(nn.Module):
-    """Two maps of the same input, added."""
+    """The sum of two modules applied to the same input."""
 
     def __init__(self, deep: nn.Module, linear: nn.Module) -> None:
         super().__init__()

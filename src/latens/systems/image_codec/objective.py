@@ -1,4 +1,4 @@
-"""Rate plus distortion (003, Eq. 5.2.1), for one rate or for all of them at once."""
+"""The rate-distortion loss (003, Eq. 5.2.1), for one rate or for all rates of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from latens.codes.coding import ACTIVATION_BITS, FrozenCoding, freeze
 from latens.codes.gains import lambda_of
 from latens.codes.refine import PEAK
-from latens.data.tensors import to_pixels
+from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
@@ -20,7 +20,7 @@ from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 
 class RateDistortion:
-    """bits per pixel + lambda * 255^2 * MSE, lambda drawn per image between the ends that the model serves."""
+    """bits per pixel + lambda * 255^2 * MSE, with lambda drawn per image from the range of the model."""
 
     optimizers = ONE_OPTIMIZER
 
@@ -40,7 +40,7 @@ class RateDistortion:
         yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
 
     def validate(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean over rates of log(true loss), so that every rate counts by its relative change; bpp and PSNR of each."""
+        """Mean of log(true loss) over rates, which weights relative changes of every rate equally; bpp and PSNR of each."""
         results: dict[str, float] = {}
         logs = []
         rate_weight = ROUNDING_WEIGHT if self.config.rounding == "hard" else None
@@ -64,10 +64,10 @@ class RateDistortion:
         views = [image]
         for level in levels:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
-        return {"reconstructions": to_pixels(torch.cat(views, dim=3)[0])}
+        return {"reconstructions": grid([[view[0] for view in views]])}
 
     def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """Weights in float16 and the frozen coding made from those very weights."""
+        """Weights in float16, and the frozen coding computed from these rounded weights."""
         return export_codec(model, [batch["image"] for batch in batches])
 
 
@@ -90,7 +90,7 @@ def frozen_coding(
 
 @torch.no_grad()
 def hyper_latents(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Float[Tensor, "n N h w"]:
-    """Hyper-latents of the images at every rate the model serves, cut to the size of the smallest."""
+    """Hyper-latents of the images at every rate of the model, cropped to the size of the smallest."""
     found = []
     for image in images:
         for level in range(1, len(model.config.lambdas) + 1):

@@ -1,4 +1,4 @@
-"""The codec a user holds: images to bytes and back."""
+"""The loaded image codec: compresses images to bytes and decompresses them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ DEFAULT_QUALITY = 4.0
 
 
 class Encoded(NamedTuple):
-    """A file and its numbers."""
+    """A compressed file with its size, quality and rate."""
 
     data: bytes
     width: int  # pixels
     height: int
     quality: float
     bits: int  # of the whole file
-    notes: tuple[str, ...]  # on how the image was read, as a conversion from 16 bits
+    notes: tuple[str, ...]  # on reading the image, such as a conversion from 16 bits
 
 
 class Estimate(NamedTuple):
-    """Rate by the model's probabilities, without a file, and the quality of the decoded 8-bit image."""
+    """Estimated rate from the model's probabilities, and quality of the decoded 8-bit image."""
 
     bits_y: float
     bits_z: float
@@ -83,9 +83,9 @@ class ImageCodec(Stages):
         refine: Refine | None = None,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
-        """The image as a .ltn file and its numbers, at a quality (default 4) or at a target in bits per pixel or dB of PSNR.
+        """Compress an image at a quality (default 4), or at a target in bits per pixel or dB of PSNR.
 
-        With `refine` the latents are optimized for this image first (003, chapter 5): a better file for the same decoder;
+        With `refine` the latents are optimized for this image (003, chapter 5), which needs no change of the decoder.
         `on_step` is then called with the step, the loss of relaxed latents and the last true loss.
 
         Raises InputError for input that is no image, UsageError for a quality or target the model cannot reach.
@@ -142,7 +142,7 @@ class ImageCodec(Stages):
         return image
 
     def estimate(self, image: ImageLike | Picture, *, quality: float | None = None) -> Estimate:
-        """Rate and quality at a setting, from the code lengths of the model's probabilities."""
+        """Estimated rate and quality at a setting, from the model's probabilities."""
         picture = image if isinstance(image, Picture) else read_picture(image)
         symbols = self._symbols(picture, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)

@@ -30,7 +30,7 @@ def tiny() -> CodecTraining:
 
 
 def cpu() -> CodecTraining:
-    """Two CPU cores with bfloat16, about an hour at four steps a second: the bundled model, all rates in one."""
+    """Two CPU cores with bfloat16, about an hour at four steps a second: the bundled model, one model for all rates."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -42,7 +42,7 @@ def cpu() -> CodecTraining:
 
 
 def cpu_hard() -> CodecTraining:
-    """After `cpu`, with `--init RUN/best`: ten minutes in which decoder and entropy model see the real symbols."""
+    """After `cpu`, with `--init RUN/best`: ten minutes of training the decoder and entropy model on the real symbols."""
     return replace(
         cpu(),
         recipe="cpu_hard",
@@ -53,9 +53,9 @@ def cpu_hard() -> CodecTraining:
 
 
 def gpu() -> CodecTraining:
-    """One data-center GPU, several runs of ten minutes: the model of `cpu`, whose weights it can start from, on larger crops.
+    """One data-center GPU, several runs of ten minutes: the model of `cpu` on larger crops, optionally from its weights.
 
-    No averaged weights and one checkpoint kept: about 50 MB travel between the runs.
+    It keeps one checkpoint and no averaged weights, so a run folder has about 50 MB.
     """
     return replace(
         cpu(),
@@ -75,7 +75,7 @@ def paper() -> CodecTraining:
         system="image_codec",
         recipe="paper",
         model=HyperpriorConfig(hidden=192, latent=192, lambdas=(LAMBDAS[3],)),
-        data=CropConfig(crop=256, batch=32, shrink=1.0, shrink_share=0.0),
+        data=CropConfig(crop=256, batch=32, shrink=1.0),
         objective=RateDistortionConfig(rounding="noise", balance=0.0),
         optim=Adam(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
         run=RunConfig(steps=2_000_000, seed=222, precision="no", validate_every=20_000, checkpoint_every=5000),

@@ -1,7 +1,7 @@
-"""Refined latents for real files: `codes.refine` on an image and a codec, at a quality, a rate or a PSNR.
+"""Latent refinement for files: `codes.refine` for an image and a codec, at a quality, a rate or a PSNR.
 
-Steps use the real-valued model. Their results are measured as the file will have them: symbols relative to the means of the
-integer network, code lengths by the coder's tables, the image as the decoder rounds it to 8 bits.
+Gradient steps use the real-valued model. Measurements use the arithmetic of the file: symbols relative to the means of the
+integer network, code lengths of the coder's tables, and the decoded 8-bit image.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HA
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.stages import Stages, Symbols
 
-STRIP_PIXELS = 2**21  # larger images are reconstructed in strips, whose activations are computed twice instead of kept
+STRIP_PIXELS = 2**21  # larger images are reconstructed in strips whose activations are recomputed in the backward pass
 PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of refinement,
 PILOT_STEPS = 20  # but at least this many, or half of the steps
 # When six times as many steps are taken, ln(bpp), or dB, change about 1 + GROWTH / n times as much as in a pilot of n.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
-MAX_ERROR = 0.02  # a target missed by a larger relative error is out of reach
+MAX_ERROR = 0.02  # largest relative error of an accepted result; beyond it the target is out of reach
 
 
 class RefinedPicture(NamedTuple):
@@ -49,10 +49,10 @@ class RefinedPicture(NamedTuple):
 def refine_picture(
     codec: Stages, picture: Picture, target: RateTarget, settings: Refine, on_step: Progress | None = None
 ) -> RefinedPicture:
-    """Refined symbols of an image, never worse than the plain ones.
+    """Refined symbols of an image; they are never worse than the unrefined ones.
 
-    At a quality, by bpp + lambda * 255^2 * MSE with `settings.rate_weight` or the lambda of the quality (003, section
-    5.4.5). At a rate or a PSNR, by the other of the two: lambda is controlled during the run so that the target is met.
+    For a quality, the objective is bpp + lambda * 255^2 * MSE with lambda from `settings.rate_weight` or from the quality (003,
+    section 5.4.5). For a rate or a PSNR, the other of the two is optimized, and lambda is controlled so that the target is met.
     Raises UsageError when the target is missed by more than 2 %.
     """
     pixels = picture.pixels
@@ -67,10 +67,7 @@ def refine_picture(
 
 
 def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
-    """Refine towards a rate or a PSNR. A pilot run at the quality of the plain image estimates the gain of refinement.
-
-    The gain decides the quality from which the remaining steps start.
-    """
+    """Refine towards a rate or a PSNR. A pilot run estimates the gain, which decides the quality of the remaining steps."""
     if settings.rate_weight is not None:
         raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
     target = trials.target
@@ -97,7 +94,7 @@ def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int
     """Factor by which the plain image should exceed the target, so that the refined image meets it."""
     ratio = trials.value(plain) / trials.value(pilot)
     if trials.target.kind == "bpp":
-        ratio = max(ratio, 1.0)  # too few steps may not show the gain that comes with more
+        ratio = max(ratio, 1.0)  # a short pilot may underestimate the gain
     return min(max(ratio ** max(1 + GROWTH[trials.target.kind] / steps, 0.0), 0.7), 1.4)
 
 
@@ -106,7 +103,7 @@ def _shifted(on_step: Progress, steps: int) -> Progress:
 
 
 class Trials:
-    """The plain image at qualities of the model, each computed once."""
+    """Unrefined codes of an image at qualities of the model, each computed once."""
 
     def __init__(self, codec: Stages, picture: Picture, latent: Tensor, target: RateTarget) -> None:
         self.codec, self.picture, self.latent, self.target = codec, picture, latent, target
@@ -118,7 +115,7 @@ class Trials:
         return self.found[quality]
 
     def nearest(self, value: float) -> int:
-        """The quality in 1/256 whose plain image comes nearest to a value of the kind of the target."""
+        """The quality in 1/256 whose unrefined rate or PSNR is nearest to `value`."""
         low, high = QUALITY_STEPS, round(self.codec.best_quality * QUALITY_STEPS)
         if value <= self.measure(low):
             return low
@@ -130,21 +127,21 @@ class Trials:
         return self.value(self.at(quality).start)
 
     def value(self, found: Measurement) -> float:
-        """The measured value of the kind of the target."""
+        """The measured rate or PSNR, whichever is the target."""
         if self.target.kind == "psnr":
             return float(found.psnr())
         return (float(found.bits_y + found.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
 
     @cached_property
     def overhead(self) -> float:
-        """Bits of a file that are not symbols."""
+        """Bits of a file besides its symbols."""
         trial = self.at(QUALITY_STEPS)
         size = len(self.codec.write(self.picture, trial.symbols(trial.start)))
         return 8 * size - float(trial.start.bits_y + trial.start.bits_z)
 
 
 class Trial:
-    """One image at one quality: a `Hyperprior` for `refine`, and the file that its latents make."""
+    """One image at one quality: a `Hyperprior` for `refine` that measures with the arithmetic of files."""
 
     def __init__(self, codec: Stages, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
         self.codec, self.quality = codec, quality
@@ -169,7 +166,7 @@ class Trial:
         return lambda_at(self.codec.lambdas, self.quality / QUALITY_STEPS)
 
     def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
-        """Refine the plain image, or latents that are refined already."""
+        """Refine the latents of the encoder, or `start`."""
         return refine(
             self,
             pad_to_multiple(to_tensor(self.original, channels_last=True), HYPER_STRIDE).to(self.codec.device),
@@ -185,7 +182,7 @@ class Trial:
         )
 
     def scaled_latent(self, image: Tensor, quality: Tensor) -> Float[Tensor, "1 M h w"]:
-        """The codec's latent at the quality of the trial, as it was computed."""
+        """The stored latent of the codec at the quality of the trial."""
         gains = self.model.gains
         return self.latent if gains is None else self.latent * gains.forward_gain(self.level)
 
@@ -199,7 +196,7 @@ class Trial:
         return in_strips(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
 
     def transfer_latents(self, other: Trial, latents: Latents) -> Latents:
-        """Latents of a trial at another quality in the steps of this one."""
+        """Latents of a trial at another quality, in quantization steps of this one."""
         gains = self.model.gains
         if gains is None:
             return latents
@@ -211,7 +208,7 @@ class Trial:
 
     @torch.no_grad()
     def measure(self, y: Float[Tensor, "1 M h w"], z: Float[Tensor, "1 N h w"]) -> Measurement:
-        """Of the file: exact code lengths and the 8-bit image. z is relative to the medians."""
+        """Exact code lengths and distortion of the decoded 8-bit image. z is relative to the medians."""
         symbols_z = self.codec.coding.z_symbols(z + self.medians[:, None, None])
         parameters = self.codec.coding.parameters(symbols_z)
         symbols_y = (y - parameters.mean).round().to(torch.int64)
@@ -248,7 +245,7 @@ def in_strips(
 ) -> Float[Tensor, "B D H W"]:
     """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory for one strip.
 
-    `f` enlarges by `scale`. Each strip's activations are computed again on the way back; a single strip needs no recomputation.
+    `f` enlarges by `scale`. Activations of each strip are recomputed in the backward pass, unless there is a single strip.
     """
     height = x.shape[2]
     if height <= core:

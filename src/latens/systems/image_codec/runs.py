@@ -1,7 +1,8 @@
-"""Refinement runs for the tables and figures of 003, chapter 5: images, scale, and runs kept by the laboratory.
+"""Refinement runs for the tables and figures of 003, chapter 5.
 
-A run refines all images at one lambda under one setting and yields its history: loss, rate and PSNR along the steps, means over
-the images. Runs are found again by images, weights and settings, so tables share them and a stopped command continues.
+A run refines all images at one lambda with one setting. Its history holds loss, rate and PSNR at several steps, averaged over
+the images. The laboratory identifies runs by images, weights and settings, so tables share them and a stopped command
+continues.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from latens.data.images import PICTURE_ENDINGS, read_picture
 from latens.data.inputs import find_inputs
 from latens.data.source import plain_paths
 from latens.data.tensors import to_tensor
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UsageError, counted
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
 from latens.inference.page import Block
@@ -36,17 +37,17 @@ from latens.systems.image_codec.predict import ImageCodec
 
 logger = logging.getLogger(__name__)
 
-GROUP_PIXELS = 2**19  # images of one size are refined together up to about so many pixels
+GROUP_PIXELS = 2**19  # approximate number of pixels in a batch of images of one size
 
 
 @settings
 class CodecScale:
     """Size of an experiment."""
 
-    images: Natural = 6  # the first of the folder, by name; 0: all
-    crop: Natural = 256  # side of the centered square that is used; 0: whole images, sides cut to multiples of 64
-    steps: Count = 2000  # of the tables and the loss curves
-    rate_steps: Count = 500  # of the rate-distortion figures
+    images: Natural = 6  # number of images, the first by name; 0: all
+    crop: Natural = 256  # side of the center crop; 0: whole images with sides cropped to multiples of 64
+    steps: Count = 2000  # refinement steps of the tables and the loss curves
+    rate_steps: Count = 500  # refinement steps of the rate-distortion figures
     measure_every: Count = 50  # steps between measurements of the true loss
     seed: Natural = 0  # of the noise
 
@@ -63,17 +64,17 @@ CodecLab: TypeAlias = Lab[ImageCodec, CodecScale]
 
 
 class History(NamedTuple):
-    """One run along its steps, means over images. The first entry is the plain code, before any step."""
+    """Measurements of one run, averaged over images. The first entry is the unrefined code."""
 
     steps: list[int]
     loss: list[float]  # of the relaxed latents; NaN at the start
     true_loss: list[float]  # bpp + lambda * 255^2 * MSE of rounded latents
     bpp: list[float]
     psnr: list[float]  # dB
-    seconds: list[float]  # an image, measuring included
+    seconds: list[float]  # per image, including measurements
 
     def at(self, step: int) -> int:
-        """The place of the last measurement that is not after `step`."""
+        """The index of the last measurement at or before `step`."""
         return max(place for place, known in enumerate(self.steps) if known <= step)
 
     def share_saved(self, step: int) -> float:
@@ -87,7 +88,7 @@ class History(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """An image under experiment."""
+    """An image of an experiment."""
 
     path: Path
     image: Float[Tensor, "3 H W"]  # in [0, 1]
@@ -108,7 +109,7 @@ class Study:
 
     @property
     def lambdas(self) -> list[float]:
-        """The lambdas of the thesis that the model serves; its own smallest if it serves none of them."""
+        """The lambdas of the thesis that the model has; the smallest of the model if it has none of them."""
         low, high = min(self.codec.lambdas), max(self.codec.lambdas)
         served = [weight for weight in LAMBDAS if low * 0.999 <= weight <= high * 1.001]
         return served or [low]
@@ -120,11 +121,11 @@ class Study:
         return Refine.thesis(method, classes, steps=steps, measure_every=every, seed=seed, **changes)
 
     def ours(self, steps: int) -> Refine:
-        """Settings of `latens compress --refine`, with the measurements of an experiment."""
+        """Settings of `latens compress --refine`, with the measurement interval of the experiment."""
         return Refine(steps=steps, measure_every=self.scale.measure_every, seed=self.scale.seed)
 
     def run(self, base: float, refinement: Refine, *, target: float | None = None) -> History:
-        """The images at the quality of lambda `base`, refined for lambda `target` (by default the same)."""
+        """The run from the quality of lambda `base`, refined for lambda `target` (default: `base`)."""
         weight = base if target is None else target
         histories = [self._history(group, base, weight, refinement) for group in self.groups]
         return mean_history(histories, [len(group.images) for group in self.groups])
@@ -152,7 +153,7 @@ class Study:
         names = [subject.path.stem for subject in self.subjects]
         part = f"their middle {self.scale.crop} x {self.scale.crop}" if self.scale.crop else "whole"
         about = (
-            f"{len(names)} images ({names[0]} to {names[-1]}), {part}; seed {self.scale.seed}; transforms in "
+            f"{counted(len(names), 'image')} ({names[0]} to {names[-1]}), {part}; seed {self.scale.seed}; transforms in "
             f"{self.codec.precision}; model {self.codec.name}, weights {self.codec.model_id[:12]}."
         )
         facts = {
@@ -173,7 +174,7 @@ class _Group:
         self.digest = hashlib.sha256(images.mul(255).round().byte().numpy().tobytes() + repr(images.shape).encode()).hexdigest()
 
     def refine(self, base: float, weight: float, refinement: Refine) -> list[Trace]:
-        """Seconds are divided by the number of images."""
+        """Refinement of the batch; seconds are per image."""
         images, quality = self.images.to(self.codec.device), quality_at(self.codec.lambdas, base)
         model, precision = self.codec.model, self.codec.dtype
         found = refine(model, images, weight, quality=quality, settings=refinement, precision=precision)
@@ -181,13 +182,13 @@ class _Group:
 
 
 def subjects(paths: Sequence[Path], scale: CodecScale) -> list[Subject]:
-    """The images that an experiment uses. Raises InputError when one is smaller than the crop."""
+    """The images of an experiment. Raises InputError when one is smaller than the crop."""
     files = sorted(find_inputs(paths, PICTURE_ENDINGS), key=lambda file: file.relative)[: scale.images or None]
     return [Subject(file.path, centered(read_picture(file.path).pixels, scale.crop, file.path)) for file in files]
 
 
 def centered(pixels: np.ndarray, crop: int, path: Path) -> Float[Tensor, "3 H W"]:
-    """The middle of an image (H, W, 3) uint8, in [0, 1]."""
+    """The center crop of an image, uint8 (H, W, 3), as floats in [0, 1]."""
     height, width = (crop or side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     if min(top, left) < 0 or min(height, width) == 0:
@@ -197,7 +198,7 @@ def centered(pixels: np.ndarray, crop: int, path: Path) -> Float[Tensor, "3 H W"
 
 
 def grouped(images: Sequence[Float[Tensor, "3 H W"]]) -> list[Float[Tensor, "B 3 H W"]]:
-    """Images of one size together, in batches of about GROUP_PIXELS."""
+    """Batches of images of one size, of about GROUP_PIXELS pixels."""
     sizes: dict[tuple[int, ...], list[Tensor]] = {}
     for image in images:
         sizes.setdefault(tuple(image.shape), []).append(image)

@@ -1,4 +1,4 @@
-"""The steps between an image and its file: latent, symbols, bytes, and back."""
+"""The stages of coding: image to latent, symbols and bytes, and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LEVEL_CRC = 4  # bytes at the start of a band
 
 
 class Symbols(NamedTuple):
-    """A quantized image: what the entropy coder writes, and the parameters that it needs."""
+    """A quantized image: the symbols that the entropy coder writes, and their coding parameters."""
 
     z: Int[Tensor, "1 N h w"]
     y: Int[Tensor, "1 M h w"]
@@ -38,7 +38,7 @@ class Symbols(NamedTuple):
 
 
 class Stages:
-    """A codec's model and frozen coding; its methods are the steps of the figure in model.py, in that order."""
+    """Model and frozen coding of a codec. The methods are the steps of the figure in model.py, in that order."""
 
     def __init__(self, model: MeanScaleHyperprior, coding: FrozenCoding, *, name: str, sha256: str, device: torch.device):
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
@@ -53,7 +53,7 @@ class Stages:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the transforms."""
+        """Floating-point format of the transforms."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     @torch.no_grad()
@@ -90,7 +90,7 @@ class Stages:
 
     @torch.no_grad()
     def reconstruct(self, symbols: Symbols, size: tuple[int, ...]) -> np.ndarray:
-        """Pixels (H, W, 3) uint8 of symbols, cut to size (H, W, ...)."""
+        """Decoded pixels, uint8 (H, W, 3), of symbols, cropped to size (H, W, ...)."""
         y_hat = symbols.y + symbols.parameters.mean
         if self.model.gains is not None:
             y_hat = y_hat * self.model.gains.inverse_gain(self._quality(symbols.quality))
@@ -101,9 +101,9 @@ class Stages:
         return to_pixels(x[0, :, : size[0], : size[1]])
 
     def decode_symbols(self, coded: CodedPicture, *, partial: bool) -> tuple[Symbols, list[str]]:
-        """Symbols of a file, and with `partial` the names of lost rows, whose symbols are zero.
+        """Symbols of a file; with `partial`, also the names of lost rows, whose symbols are zero.
 
-        Raises Corrupt for damaged bands without `partial`, DeviceMismatch where this machine computes another prior.
+        Raises Corrupt for damaged bands without `partial`, DeviceMismatch if this machine computes another prior.
         """
         header = coded.header
         rows, columns = header.latent_size
@@ -138,7 +138,7 @@ class Stages:
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """bfloat16 transforms where the processor computes it natively; never for what the entropy coder depends on."""
+        """A block with bfloat16 transforms if the processor supports them; never for the parameters of the entropy coder."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             yield
 

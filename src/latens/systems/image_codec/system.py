@@ -1,4 +1,4 @@
-"""The image codec as a system: training, application, evaluation, timing, tables, figures and demo."""
+"""The record of the image codec: training, application, evaluation, timing, tables, figures and demo."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from latens.systems.image_codec.recipes import RECIPES, CodecTraining
 from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
-LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the rest decides which symbols are sent
+LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the other modules decide which symbols are sent
 BENCH_SIZE = (768, 512)  # width and height in pixels, those of the Kodak photographs
 
 
 def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
-    """The parts of a run. Raises UsageError when no folder of photographs is given."""
+    """Model, objective and data of a run. Raises UsageError when no folder of photographs is given."""
     if not sources:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
     model = MeanScaleHyperprior(config.model)
@@ -47,13 +47,13 @@ def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
 
 
 def freeze_encoder(model: nn.Module) -> None:
-    """Leaves only the decoder and the entropy model to be trained."""
+    """Freeze all parameters except those of the decoder and the entropy model."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(LEARN_HARD))
 
 
 def example(folder: Path) -> Example:
-    """Parts of the photographs that come with latens, which are the inputs too."""
+    """Crops of the bundled photographs, for training and as inputs."""
     paths = []
     for photo in photographs():
         pixels = read_picture(photo.path).pixels
@@ -66,13 +66,13 @@ def example(folder: Path) -> Example:
 
 
 def apply(codec: ImageCodec, path: Path) -> Mapping[str, np.ndarray]:
-    """The file, and the image that is decoded from it."""
+    """The bytes of the file, and the decoded image."""
     blob = codec.compress(path, quality=1)
     return {"file": np.frombuffer(blob, dtype=np.uint8), "decoded": np.asarray(codec.decompress(blob))}
 
 
 def cases(codec: ImageCodec) -> Sequence[Case]:
-    """Compression, decompression and their steps on a photograph; each step works on the results of those before it."""
+    """Compression, decompression and their single steps on a photograph."""
     quality = codec.default_quality
     pixels, coding, steps = bench_photograph(BENCH_SIZE), codec.coding, round(quality * QUALITY_STEPS)
     blob, latent = codec.compress(pixels, quality=quality), codec.latent(pixels)
@@ -144,7 +144,7 @@ def measured(name: str, lab: CodecLab) -> Report:
 
 
 def artifact_title(name: str) -> str:
-    """The name in words: table5.4.1 is "Table 5.4.1"."""
+    """The title of an artifact: "Table 5.4.1" for table5.4.1."""
     return name.replace("figure", "Figure ").replace("table", "Table ").replace("methods", "Methods of refinement")
 
 

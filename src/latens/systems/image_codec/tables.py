@@ -1,4 +1,4 @@
-"""Tables 5.4.1 to 5.4.3 of 003 with the published numbers, and a table of all methods with ours.
+"""Tables 5.4.1 to 5.4.3 of 003 with the published numbers, and a table of all rounding methods.
 
 The published numbers are true rate-distortion losses on Kodak at lambda 0.01.
 """
@@ -13,10 +13,10 @@ from latens.codes.annealing import METHODS, THREE_CLASS_METHODS, RoundingLaw
 from latens.inference.page import Block, Table
 from latens.systems.image_codec.runs import History, Study
 
-OUR_STEPS = (60, 200, 600)  # of our schedule, in `methods`
-LAMBDA = 0.01  # of every table
+OUR_STEPS = (60, 200, 600)  # numbers of steps of our schedule in `methods`
+LAMBDA = 0.01  # lambda of every table
 TAUS = (0.2, 0.4, 0.6, 0.8, 1.0)  # highest temperatures of Table 5.4.1
-EARLY = 500  # steps; the first number of every pair in Table 5.4.3
+EARLY = 500  # step of the first number of every pair in Table 5.4.3
 
 PUBLISHED_5_4_1: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
@@ -42,12 +42,12 @@ PUBLISHED_5_4_3: Mapping[tuple[str, int], tuple[float, float]] = MappingProxyTyp
 
 
 def base_of(study: Study) -> float:
-    """The lambda of the tables, or the served one that is nearest to it."""
+    """The lambda of the model that is nearest to that of the tables."""
     return min(study.lambdas, key=lambda served: abs(math.log(served / LAMBDA)))
 
 
 def methods(study: Study) -> list[Block]:
-    """Every method: the loss early and at the end, and what it takes our schedule to get as far as atanh."""
+    """All methods: loss at step EARLY and at the end, and the step at which our schedule reaches the last loss of atanh."""
     base = base_of(study)
     runs = {method: study.run(base, study.thesis(method)) for method in METHODS}
     runs |= {f"{method}, 3 classes": study.run(base, study.thesis(method, 3)) for method in THREE_CLASS_METHODS}  # type: ignore[misc]
@@ -72,7 +72,7 @@ def methods(study: Study) -> list[Block]:
 
 
 def temperature(study: Study) -> list[Block]:
-    """Table 5.4.1: true loss over the highest temperature, and how far two methods are from the best of each column."""
+    """Table 5.4.1: true loss by highest temperature, and the distance of two methods from the lowest loss of each column."""
     base = base_of(study)
     ours = {method: [_end(study.run(base, study.thesis(method, tau_max=tau))) for tau in TAUS] for method in PUBLISHED_5_4_1}  # type: ignore[arg-type]
     plain = study.run(base, study.thesis("ssl")).true_loss[0]
@@ -102,7 +102,7 @@ def interpolation_runs(study: Study) -> dict[float, History]:
 
 
 def interpolation(study: Study) -> list[Block]:
-    """Table 5.4.2: true loss over the shape a of SSL."""
+    """Table 5.4.2: true loss by the shape a of SSL."""
     names = {0.65: " (about atanh)", 1.0: " (linear)", 1.6: " (about cosine)"}
     ours = {a: _end(history) for a, history in interpolation_runs(study).items()}
     rows = [
@@ -114,7 +114,7 @@ def interpolation(study: Study) -> list[Block]:
 
 
 def three_classes(study: Study) -> list[Block]:
-    """Table 5.4.3: two against three classes, early and at the end."""
+    """Table 5.4.3: two against three classes, at step EARLY and at the end."""
     rows = []
     for method in ("linear", "cosine", "ssl"):
         cells = []

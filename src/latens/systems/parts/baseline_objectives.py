@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.data.tensors import grid
 from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.parts.baselines import BiGAN, MaskedAutoencoder, PairCritic, Supervised
 from latens.systems.parts.config import BiGANLoss, MaskedLoss
-from latens.systems.parts.objective import SEED, SHOWN, sheet
+from latens.systems.parts.objective import SEED, SHOWN
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
 
@@ -57,7 +58,7 @@ class BiGanObjective(Whole):
     def images(self, model: BiGAN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         image = batches[0]["image"][:SHOWN]
         drawn = torch.randn(len(image), model.code, generator=torch.Generator().manual_seed(SEED)).to(image.device)
-        return {"reconstructions": sheet([image, model.decode(model.encode(image)), model.decode(drawn)])}
+        return {"reconstructions": grid([image, model.decode(model.encode(image)), model.decode(drawn)])}
 
 
 class MaskedObjective(Whole):
@@ -87,7 +88,7 @@ class MaskedObjective(Whole):
         image = batches[0]["image"][:SHOWN]
         found = model(image, self.config.masked)
         shown = image * (1 - found.hidden)
-        return {"restored": sheet([image, shown, shown + found.image * found.hidden])}
+        return {"restored": grid([image, shown, shown + found.image * found.hidden])}
 
 
 class SupervisedObjective(Whole):
@@ -108,7 +109,7 @@ class SupervisedObjective(Whole):
         return {"loss": float(F.cross_entropy(logits, labels)), "accuracy": accuracy}
 
     def images(self, model: Supervised, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        return {"held-out": sheet([batches[0]["image"][:SHOWN]])}
+        return {"held-out": grid([batches[0]["image"][:SHOWN]])}
 
 
 def gradient_penalty(critic: PairCritic, image: Float[Tensor, "B 3 H W"], vector: Float[Tensor, "B Z"]) -> Float[Tensor, ""]:

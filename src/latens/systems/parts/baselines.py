@@ -55,7 +55,7 @@ def discriminator() -> nn.Sequential:
 
 
 class BiGAN(nn.Module):
-    """Adversarial feature learning (Donahue et al. 2017): a critic tells pairs (x, E(x)) from pairs (G(z), z).
+    """Adversarial feature learning (Donahue et al. 2017): a critic distinguishes pairs (x, E(x)) from pairs (G(z), z).
 
     The critic has no normalization layers; training needs the penalty on its gradient (R1).
     """

@@ -95,7 +95,7 @@ PartsConfig: TypeAlias = Annotated[
 
 @settings
 class AnnealingConfig:
-    """How occurrences are relaxed (section 4)."""
+    """Temperature schedule of the relaxed occurrences (section 4)."""
 
     start: Positive = 1.0  # temperature at the first step
     floor: Positive = 0.1  # smallest temperature
@@ -108,6 +108,9 @@ class AnnealingConfig:
         if self.floor > self.start:
             raise ValueError(f"floor {self.floor:g} is above start {self.start:g}")
         return self
+
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.rate else {"compound": "rate is 0"}
 
 
 @settings
@@ -189,4 +192,8 @@ class ImagesConfig:
     limit: Natural = 0  # use so many images of each data set, chosen by name; 0: all
     validation_share: Share = 0.05  # share of the images that is held out
     validation_limit: Natural = 1024  # most images that are held out
+
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.validation_share else {"validation_limit": "validation_share is 0"}
+
     memory: Natural = 2048  # megabytes of prepared images that are kept; beyond it images are read again

@@ -1,4 +1,4 @@
-"""Training batches of any image set: squares of one size, the same for the same step."""
+"""Training batches of image sets: square crops of one size; a batch is a function of the step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from latens.data.images import Pixels
 from latens.data.labeled import LabeledImages, open_labeled
+from latens.data.notes import left_out
 from latens.data.source import Source
 from latens.data.splits import place_of
-from latens.data.squares import center_square, first_line, shrink
+from latens.data.squares import center_square, shrink
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, LatensError, UnreadableInput
 from latens.systems.parts.config import ImagesConfig
@@ -28,8 +29,8 @@ VALIDATION_BATCH = 64
 class ImageData:
     """Batches {"image": (B, 3, S, S) float in [0, 1], "label": (B,) int64}; labels are -1 where there are none.
 
-    Training images are drawn with replacement. With `smallest_crop` below 1 a random square of at least that share of the
-    shorter side is cut out; with 1 it is the middle. Raises UnreadableInput when no image can be read.
+    Training images are drawn with replacement. With `smallest_crop` below 1 the crop is a random square whose side is at least
+    that share of the shorter side; with 1 it is the center square. Raises UnreadableInput when no image can be read.
     """
 
     def __init__(self, sources: Sequence[Source], config: ImagesConfig, size: int, seed: int) -> None:
@@ -51,7 +52,7 @@ class ImageData:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names of the labels. Raises InputError where data sets have different classes, or some images no label."""
+        """Class names of the labels. Raises InputError for data sets of different classes and for images without a label."""
         sets = [store.found for store in self.stores]
         first = sets[0].classes
         for found in sets:
@@ -72,7 +73,7 @@ class ImageData:
         return as_batch(images, labels)
 
     def validation(self) -> list[dict[str, Tensor]]:
-        """The middles of the held-out images."""
+        """The center squares of the held-out images."""
         images, labels = [], []
         for s, i in self.held_out:
             pixels = self.stores[s].get(i)
@@ -112,14 +113,14 @@ class Store:
         self.kept: dict[int, Pixels | None] = {}
 
     def get(self, i: int) -> Pixels | None:
-        """The image; None, with a warning, where it cannot be read."""
+        """The image; None, with a warning, if it cannot be read."""
         if i in self.kept:
             return self.kept[i]
         pixels: Pixels | None
         try:
             pixels = shrink(self.found.read(i), self.side)
         except LatensError as error:
-            logger.warning("left out: %s", first_line(error))
+            left_out(error)
             pixels = None
         size = 0 if pixels is None else pixels.nbytes
         if size <= self.room:

@@ -1,7 +1,7 @@
 """Part discovery: IoU of parts with the known parts of simulated scenes, for PatchVAE and for clustered features of baselines.
 
-A map has one cell for 8 pixels. Maps of the image shifted by half a cell are interleaved with it, and the result is resized to
-the image, for both. The threshold of each part is chosen on scenes that are not scored.
+A map has one cell per 8 pixels. For both kinds of model, the resolution is doubled by interleaving the maps of the image and of
+copies shifted by half a cell, and the result is resized to the image. Thresholds are chosen on scenes that are not scored.
 """
 
 from __future__ import annotations

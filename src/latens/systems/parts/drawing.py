@@ -26,7 +26,7 @@ BEYOND = 215  # gray level of a patch beyond the border of its image
 
 
 def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], color: Float[np.ndarray, "3"] | None = None) -> Pixels:
-    """The image where the part is likely, dark gray elsewhere; with a color, tinted where it is likely."""
+    """The image, dark gray where the part is unlikely; with a color, tinted where the part is likely."""
     heat = _resized_map(maps, *pixels.shape[:2])[..., None]
     there = pixels.astype(np.float64)
     if color is not None:
@@ -42,7 +42,7 @@ def _resized_map(cells: Float[np.ndarray, "h w"], height: int, width: int) -> Fl
 
 
 def painted(pixels: Pixels, code: PartCode) -> Pixels:
-    """The image in gray; every cell with a part of p > 0.5 in the color of its most likely part."""
+    """The image in gray; every cell in which some part has p > 0.5 is tinted with the color of its most likely part."""
     colors = part_colors(len(code.occurrence))
     strongest, highest = code.occurrence.argmax(0), code.occurrence.max(0)
     cells = np.where((highest > PRESENT)[..., None], colors[strongest], 0.0)
@@ -55,7 +55,7 @@ def painted(pixels: Pixels, code: PartCode) -> Pixels:
 
 
 def occurrence_sheet(pixels: Pixels, code: PartCode, *, most: int = 6, height: int = 160) -> Pixels:
-    """The image, all its parts in colors, and the maps of those that cover most of it."""
+    """The image, all its parts in colors, and the maps of the parts that cover most cells."""
     reduced = resized(pixels, height)
     tiles = [titled(reduced, "image"), titled(painted(reduced, code), "all parts")]
     colors = part_colors(len(code.occurrence))
@@ -78,7 +78,7 @@ def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 84) -> Pixels
 
 
 def marked(patch: Patch, side: int) -> Pixels:
-    """The patch with its cell outlined in the middle; light gray beyond the border of its image."""
+    """The patch with its cell outlined at the center; light gray beyond the image border."""
     left, top, right, bottom = patch.box
     height, width = patch.pixels.shape[:2]
     scale = side / (PATCH_CELLS * max(1, min(right - left, bottom - top)))
@@ -93,7 +93,7 @@ def marked(patch: Patch, side: int) -> Pixels:
 
 
 def average(gallery: PartGallery, side: int) -> Pixels:
-    """The average of the occurrences of a part, with up to three times its contrast."""
+    """The average of the occurrences of a part, with its contrast increased up to threefold."""
     mean = gallery.mean.astype(np.float64)
     middle = mean.mean()
     gain = min(CONTRAST, 127 / max(1.0, float(np.abs(mean - middle).max())))
@@ -146,7 +146,7 @@ def resized(pixels: Pixels, height: int) -> Pixels:
 
 
 def boxed(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The image as large as fits, in the middle of a white tile."""
+    """The image, scaled to fit, at the center of a white tile."""
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     fitted = resized(pixels, max(1, min(height, round(pixels.shape[0] * scale))))[:, :width]
     left, top = (width - fitted.shape[1]) // 2, (height - fitted.shape[0]) // 2
@@ -161,7 +161,7 @@ def square(pixels: Pixels, side: int) -> Pixels:
 
 
 def label(text: str, width: int, height: int) -> Pixels:
-    """Black text in the middle of a white tile."""
+    """Black text at the center of a white tile."""
     tile = Image.new("RGB", (width, height), (PAPER,) * 3)
     font = ImageFont.load_default(TEXT)
     ImageDraw.Draw(tile).text((width / 2, height / 2), text, fill=0, anchor="mm", align="center", font=font)
@@ -169,7 +169,7 @@ def label(text: str, width: int, height: int) -> Pixels:
 
 
 def titled(pixels: Pixels, text: str, color: Float[np.ndarray, "3"] | None = None) -> Pixels:
-    """A line of text above the tile, which is widened for it; with a color, a stripe of it between them."""
+    """The tile under a line of text, widened to the text; with a color, a stripe of that color lies between them."""
     width = max(pixels.shape[1], round(ImageFont.load_default(TEXT).getlength(text)) + 2)
     lines = [label(text, width, LINE)]
     if color is not None:
@@ -179,7 +179,7 @@ def titled(pixels: Pixels, text: str, color: Float[np.ndarray, "3"] | None = Non
 
 
 def row_of(tiles: Sequence[Pixels]) -> Pixels:
-    """Tiles side by side, padded below to one height."""
+    """Tiles side by side, padded at the bottom to one height."""
     height = max(tile.shape[0] for tile in tiles)
     filled = [np.pad(t, ((0, height - t.shape[0]), (0, GAP), (0, 0)), constant_values=PAPER) for t in tiles]
     return np.concatenate(filled, axis=1)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latens.data.labeled import LabeledImages, open_labeled
-from latens.data.source import Source
+from latens.data.source import Source, one_source
 from latens.data.squares import Squares, readable
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.experiments.journal import Journal
 from latens.experiments.probes import Probe, ProbeConfig, ProbeResult, cache_key, check_labels, run_probe, split_sets
 from latens.experiments.report import Report
@@ -40,7 +41,7 @@ Features = Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] -> (B, F)
 
 @settings
 class PartsEvaluation:
-    """What an evaluation measures."""
+    """Options of an evaluation."""
 
     probes: tuple[Probe, ...] | None = (
         None  # probes on labeled images, as "linear,knn"; none: linear and knn if there are labels
@@ -70,10 +71,9 @@ def evaluate(parts: Parts, sources: Sequence[Source], options: PartsEvaluation, 
     Finished probes are kept in `folder`/probes.jsonl, so that a stopped evaluation continues. Raises UsageError for several
     data sets and for probes without data, InputError for probes without labels.
     """
-    if len(sources) > 1:
-        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
-    if sources:
-        return _report(parts, _measure(parts, sources[0], options, folder))
+    source = one_source(sources)
+    if source is not None:
+        return _report(parts, _measure(parts, source, options, folder))
     if options.probes:
         raise UsageError("probes need labeled images", where="--set probes", hint="name a data set with --data")
     return _report(parts, _simulated(parts, options.scenes))
@@ -120,22 +120,20 @@ def _probe(
 ) -> tuple[tuple[ProbeResult, ...], tuple[str, ...]]:
     """Results, those of the same weights, images and schedule from the journal; and the images that were left out."""
     images = [train.fingerprint(), test.fingerprint()]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    journal, results, splits = Journal(path), [], None
-    left_out: tuple[str, ...] = ()
+    splits = functools.cache(lambda: split_sets(train, test, parts.config.size, schedule.validation_share))  # reads every image
+
+    def measure(probe: Probe) -> list[Any]:
+        return [list(run_probe(probe, parts.model.encoder, splits(), schedule)), list(splits().left_out)]
+
+    journal, results = Journal(path), []
+    left_out: dict[str, None] = {}
     for probe in probes:
-        key = [parts.model_id, *images, probe, cache_key(probe, schedule)]
-        known = next((record for record in journal.read() if record.get("key") == key), None)
-        if known is None:
-            splits = splits or split_sets(train, test, parts.config.size, schedule.validation_share)  # reads every image
-            result = run_probe(probe, parts.model.encoder, splits, schedule)
-            known = {"key": key, "result": list(result), "left_out": list(splits.left_out)}
-            journal.append([known])
-        results.append(ProbeResult(*known["result"]))
-        left_out = (*left_out, *known.get("left_out", ()))
+        key = {"model": parts.model_id, "images": images, "probe": probe, "schedule": cache_key(probe, schedule)}
+        result, lines = journal.once(key, functools.partial(measure, probe))
+        results.append(ProbeResult(*result))
+        left_out |= dict.fromkeys(lines)
         logger.info("%s: test %.2f %%", probe, results[-1].test)
-    return tuple(results), tuple(dict.fromkeys(left_out))
+    return tuple(results), tuple(left_out)
 
 
 # ------------------------------------------------------------------------------------------------------------- report
@@ -160,7 +158,7 @@ def _report(parts: Parts, found: Measured) -> Report:
     return Report(
         name=NAME,
         title="Evaluation of a parts model",
-        about=f"{parts.name}, weights {parts.model_id[:12]}, {found.images} images of {found.data}",
+        about=f"{parts.name}, weights {parts.model_id[:12]}, {counted(found.images, 'image')} of {found.data}",
         blocks=_blocks(found),
         facts=facts,
         rows=rows,

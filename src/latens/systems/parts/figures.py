@@ -15,10 +15,10 @@ from latens.data.files import write_atomic
 from latens.data.images import PICTURE_ENDINGS, Pixels, png_bytes, read_picture, write_image
 from latens.data.inputs import find_inputs
 from latens.data.labeled import open_labeled
+from latens.data.notes import left_out
 from latens.data.samples import Photograph, photographs
-from latens.data.source import Source
-from latens.data.squares import first_line
-from latens.errors import InputError, LatensError
+from latens.data.source import Source, one_source
+from latens.errors import InputError, LatensError, counted
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Links, Part, Section, Table
@@ -62,7 +62,7 @@ FIGURE_SCALES: Mapping[str, FigureScale] = MappingProxyType(
 
 
 class Album(NamedTuple):
-    """Images, and their names or classes; and one line for each image that cannot be read."""
+    """Images with their names or classes, and one line for each image that cannot be read."""
 
     images: list[Pixels]
     names: list[str]
@@ -76,9 +76,9 @@ def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
     """A figure of the trained model on the given images, by default photographs that come with latens."""
 
     def make(lab: Lab[Parts, FigureScale]) -> Report:
-        parts, album = lab.loaded, read_album(lab.one_source(), lab.scale.images)
+        parts, album = lab.loaded, read_album(one_source(lab.sources), lab.scale.images)
         about = (
-            f"{len(album.images)} images; model {parts.name}, weights {parts.model_id[:12]}, "
+            f"{counted(len(album.images), 'image')}; model {parts.name}, weights {parts.model_id[:12]}, "
             f"shorter side {parts.resolution} pixels."
         )
         facts = {"model": parts.name, "model_id": parts.model_id, "recipe": lab.recipe, "images": album.names}
@@ -89,10 +89,10 @@ def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
 
 
 def read_album(source: Source | None, most: int) -> Album:
-    """Images of a data set with their names, or classes where it has them.
+    """Images of a data set with their classes, or else their names.
 
-    Of a data set with classes at most `most` of the test split, or of the whole where it has none, chosen by name; of a plain
-    folder the first. Raises the first error where none can be read.
+    A data set with classes gives at most `most` images of its test split (of all images without one), chosen by name. A plain
+    folder gives its first images. Raises the first error if no image can be read.
     """
     if source is None:
         photos = photographs()
@@ -114,8 +114,7 @@ def _album(names: Sequence[str], read: Callable[[int], Pixels]) -> Album:
             album.names.append(name)
         except LatensError as error:
             errors.append(error)
-            album.left_out.append(first_line(error))
-            logger.warning("left out: %s", first_line(error))
+            album.left_out.append(left_out(error))
     if errors and not album.images:
         raise errors[0]
     return album
@@ -125,7 +124,7 @@ def _album(names: Sequence[str], read: Callable[[int], Pixels]) -> Album:
 
 
 def figure1(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """An image with much of a part, its map, and patches of the same part from other images."""
+    """An image in which a part covers many cells, the map of that part, and patches of it from other images."""
     codes = parts.encode(images)
     rows = []
     for gallery in clearest(parts, images, codes):
@@ -140,7 +139,7 @@ def figure1(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
 
 
 def figure3(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """Occurrence maps: one row per part, the images with most of it."""
+    """Occurrence maps: one row per part, with the images in which it covers most cells."""
     codes = parts.encode(images)
     rows = []
     for gallery in clearest(parts, images, codes):
@@ -154,7 +153,7 @@ def figure3(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
 
 
 def figure4(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
-    """Patches of every part by probability, and the names of their images."""
+    """Patches of every part in order of probability, with the names of their images."""
     galleries = parts.gallery(images, most=9)
     if not galleries:
         raise _nothing(parts)
@@ -197,12 +196,12 @@ def figure5(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
 
 
 def shortened(name: str) -> str:
-    """The end of a long name, where the names of one folder mostly differ."""
+    """The end of a long name: file names of one folder mostly differ at the end."""
     return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
 def clearest(parts: Parts, images: Sequence[Pixels], codes: Sequence[PartCode]) -> list[PartGallery]:
-    """Of the parts in several images, those whose average explains most. Raises InputError where no part occurs."""
+    """The parts whose average explains most, among those in several images. Raises InputError if no part occurs."""
     galleries = parts.gallery(images, most=EXAMPLES + 1, codes=codes)
     if not galleries:
         raise _nothing(parts)
@@ -211,7 +210,7 @@ def clearest(parts: Parts, images: Sequence[Pixels], codes: Sequence[PartCode]) 
 
 
 def fullest(codes: Sequence[PartCode], part: int) -> list[int]:
-    """The images in which a part occurs, the one with most of it first."""
+    """The images in which a part occurs, in decreasing order of the cells it covers."""
     share = [float(code.occurrence[part].mean()) for code in codes]
     there = [number for number, code in enumerate(codes) if code.occurrence[part].max() > PRESENT]
     return sorted(there, key=lambda number: -share[number])
@@ -249,7 +248,7 @@ def section(parts: Parts, folder: Path) -> Section:
 
 
 def show(parts: Parts, folder: Path, photos: Sequence[Photograph]) -> Section:
-    """As `section`, for any photographs."""
+    """`section` for given photographs."""
     folder.mkdir(parents=True, exist_ok=True)
     finer = parts.at(FINER * parts.config.size)
     return Section("Parts that repeat, found without labels", [INTRO], [_photograph(finer, photo, folder) for photo in photos])

@@ -1,4 +1,4 @@
-"""Patches of parts: cut from the images around the cells in which a part occurs; and the color of each part."""
+"""Galleries of parts: image patches around the cells in which a part occurs, their average, and a color for each part."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from latens.shapes import Float
 
 PRESENT = 0.5  # probability above which a part is taken as present
 PATCH_CELLS = 5  # side of a patch, in cells: the cell and its context
-PATCH_SIDE = 32 * PATCH_CELLS  # pixels at most: the patches of hundreds of photographs are held together
-MEAN_CELLS = 3  # side of an averaged window: what a local encoder sees of a cell
+PATCH_SIDE = 32 * PATCH_CELLS  # largest side of a patch in pixels; patches of hundreds of images are in memory together
+MEAN_CELLS = 3  # side of an averaged window in cells: the receptive field of the local encoder
 MEAN_SIDE = 24  # pixels of the average
 MEAN_LIMIT = 256  # occurrences in an average, those of highest score
 MEAN_PER_IMAGE = 8  # occurrences of one image in an average
@@ -37,8 +37,8 @@ class PartGallery(NamedTuple):
     part: int
     patches: list[Patch]
     occurrences: int  # images with the part, or occurrences in one image
-    mean: Pixels  # of windows three cells wide
-    explained: float  # share of the variance of its windows around the mean of all parts that `mean` explains, 0 to 1
+    mean: Pixels  # average window of 3 x 3 cells
+    explained: float  # share of the squared distance between windows and the mean of all parts that `mean` explains, 0 to 1
 
 
 class Occurrence(NamedTuple):
@@ -50,7 +50,7 @@ class Occurrence(NamedTuple):
 
 
 class Occurrences(NamedTuple):
-    """Occurrences of one part, highest score first: those to show, and those to average."""
+    """Occurrences of one part, highest score first: `shown` in its gallery, and `averaged`."""
 
     part: int
     shown: list[Occurrence]
@@ -58,7 +58,7 @@ class Occurrences(NamedTuple):
 
 
 def one_per_image(maps: Sequence[Float[np.ndarray, "N h w"]], part: int) -> Occurrences:
-    """To show: the highest-scoring cell with p > 0.5 of every image. To average: a few of each image."""
+    """Shown: the highest-scoring cell with p > 0.5 of every image. Averaged: up to `MEAN_PER_IMAGE` cells per image."""
     found = [Occurrence(i, *peak) for i, one in enumerate(maps) for peak in peaks(one[part], MEAN_PER_IMAGE)]
     found.sort(key=lambda occurrence: (-occurrence.score, occurrence.image))
     best = {occurrence.image: occurrence for occurrence in reversed(found)}
@@ -67,13 +67,13 @@ def one_per_image(maps: Sequence[Float[np.ndarray, "N h w"]], part: int) -> Occu
 
 
 def within_image(maps: Float[np.ndarray, "N h w"], part: int) -> Occurrences:
-    """The cells of one image with a part, no two of which touch."""
+    """The cells of one image in which a part occurs, without adjacent ones."""
     found = [Occurrence(0, *peak) for peak in peaks(maps[part], maps[part].size)]
     return Occurrences(part, found, found[:MEAN_LIMIT])
 
 
 def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[tuple[int, int], float]]:
-    """At most so many cells with p > 0.5, no two of which touch, highest probability first."""
+    """At most `most` non-adjacent cells with p > 0.5, highest probability first."""
     left = occurrence.copy()
     found: list[tuple[tuple[int, int], float]] = []
     while len(found) < most and left.max() > PRESENT:
@@ -86,7 +86,7 @@ def peaks(occurrence: Float[np.ndarray, "h w"], most: int) -> list[tuple[tuple[i
 def cut_galleries(
     parts: Sequence[Occurrences], grids: Sequence[tuple[int, ...]], read: Callable[[int], Pixels], most: int
 ) -> list[PartGallery]:
-    """A gallery of at most so many patches for each part. `grids` are the map sizes of the images; each image is read once."""
+    """A gallery of at most `most` patches per part. `grids` are the map sizes of the images; each image is read once."""
     if not parts:
         return []
     patches: list[dict[Occurrence, Patch]] = [{} for _ in parts]
@@ -108,13 +108,13 @@ def cut_galleries(
 
 
 def explained(windows: Sequence[Float[np.ndarray, "S S 3"]], mean: np.ndarray, middle: np.ndarray) -> float:
-    """Share of the squared distance of windows from the mean of all parts that the mean of the part explains; 0 to 1."""
+    """Share, 0 to 1, of the squared distance between windows and the mean of all parts that the mean of the part explains."""
     around = float(np.mean([np.square(window - middle).mean() for window in windows]))
     return float(np.square(mean - middle).mean()) / around if around > 0 else 0.0
 
 
 def cut(pixels: Pixels, grid: tuple[int, ...], found: Occurrence) -> Patch:
-    """A square of five cells around a cell, cropped at the border of the image; a large one is reduced."""
+    """A square of 5 x 5 cells around a cell, cropped at the image border and reduced to `PATCH_SIDE` pixels if larger."""
     (row, column), (rows, columns), (height, width) = found.cell, grid, pixels.shape[:2]
     tall, wide = height / rows, width / columns
     reach = PATCH_CELLS / 2 * min(tall, wide)
@@ -138,7 +138,7 @@ def _within(middle: float, reach: float, end: int) -> tuple[int, int]:
 
 
 def surroundings(pixels: Pixels, grid: tuple[int, ...], cell: tuple[int, int]) -> Float[np.ndarray, "S S 3"]:
-    """The cell and its neighbors at 24 x 24 pixels; beyond the image its border is repeated."""
+    """The cell and its neighbors, resampled to 24 x 24 pixels; the image border is replicated."""
     (row, column), (rows, columns), (height, width) = cell, grid, pixels.shape[:2]
     reach, tall, wide = MEAN_CELLS / 2, height / rows, width / columns
     across = _samples((column + 0.5 - reach) * wide, MEAN_CELLS * wide, width)
@@ -155,7 +155,7 @@ def _samples(start: float, length: float, end: int) -> np.ndarray:
 
 
 def part_colors(parts: int) -> Float[np.ndarray, "N 3"]:
-    """Colors in [0, 1] around the color circle; parts of neighboring numbers differ most in hue."""
+    """Colors in [0, 1] around the hue circle; consecutive parts differ most in hue."""
     hue = (np.arange(parts) * (math.sqrt(5) - 1) / 2 % 1)[:, None]
     wave = np.cos(2 * np.pi * (hue + np.array([0, 1 / 3, 2 / 3])))
     return 0.5 + 0.5 * wave

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.parts import temperature_at
-from latens.data.tensors import to_pixels
+from latens.data.tensors import grid
 from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.parts.baselines import Adversarial
@@ -48,7 +48,7 @@ class Elbo:
             self.optimizers = MappingProxyType({"judge": (Group(("judge.",)),), "model": (Group(("generator.",)),)})
 
     def temperature(self, step: int) -> float:
-        """Of the relaxed occurrences of a PatchVAE."""
+        """Temperature of the relaxed occurrences of a PatchVAE."""
         law = cast(PatchVAELoss, self.config).annealing
         return temperature_at(step, start=law.start, floor=law.floor, rate=law.rate, compound=law.compound)
 
@@ -81,7 +81,7 @@ class Elbo:
         yield Step("model", elbo + self.config.adversarial * fooling / values + self.weigh(views), logs)
 
     def views(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """The losses between two views that this training has: "nt_xent" and "iic"."""
+        """The losses between two views with a weight above 0: "nt_xent" and "iic"."""
         views, core = {}, generator_of(model)
         if isinstance(model, TwoViews):
             views["nt_xent"] = model.contrast(found.features, image)
@@ -90,7 +90,7 @@ class Elbo:
         return views
 
     def weigh(self, views: Mapping[str, Tensor | float]) -> Tensor | float:
-        """The part of `views` in the loss."""
+        """Weighted sum of the losses between two views."""
         return self.config.contrastive_weight * views.get("nt_xent", 0.0) + self.iic_weight * views.get("iic", 0.0)
 
     def terms(
@@ -102,7 +102,7 @@ class Elbo:
 
     @torch.no_grad()
     def validate(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """The loss at the lowest temperature, PSNR without noise, divergences, and which parts are in use."""
+        """The loss at the lowest temperature, PSNR without noise, divergences, and the number of active parts."""
         core = generator_of(model)
         sums, count, values = torch.zeros(4, dtype=torch.float64), 0, 1
         views: Counter[str] = Counter()
@@ -132,7 +132,7 @@ class Elbo:
         rows = [image, core.mean_image(image).image]
         if isinstance(core, PatchVAE):
             rows.append(_map_of_parts(core, image))
-        return {"reconstructions": sheet(rows)}
+        return {"reconstructions": grid(rows)}
 
     def export(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> Export:
         """All weights but those of the discriminator and of the projector of two views, in float32."""
@@ -141,13 +141,8 @@ class Elbo:
 
 
 def generator_of(model: nn.Module) -> VAE:
-    """The VAE without what only training needs."""
+    """The VAE without the modules that only its losses need."""
     return model.generator if isinstance(model, Adversarial | TwoViews) else cast(VAE, model)
-
-
-def sheet(rows: Sequence[Float[Tensor, "B 3 H W"]]) -> np.ndarray:
-    """Batches of images as rows of one image (H, W, 3) uint8."""
-    return to_pixels(torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1))
 
 
 def _map_of_parts(model: PatchVAE, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

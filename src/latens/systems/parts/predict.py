@@ -17,7 +17,7 @@ from latens.codes.gaussian import gaussian_kl
 from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
 from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import InputError, ModelError, UsageError
+from latens.errors import InputError, LimitExceeded, ModelError, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device
 from latens.shapes import Float
@@ -29,12 +29,13 @@ from latens.systems.parts.statistics import PartStatistics, Tally
 
 NAME = "parts"
 EMBED_BATCH = 64
-MAX_ASPECT = 64  # of the sides: a line of pixels would be enlarged to an image of gigabytes
+MOST_PIXELS = 2**24  # of a resized image: its activations take about 180 bytes a pixel, 3 GB in all
+MAX_ASPECT = 64  # largest ratio of the sides; resizing a longer image by its shorter side could need gigabytes
 
 
 @dataclass(frozen=True)
 class PartCode:
-    """The code of one image."""
+    """The code of one image: occurrence map and appearance of every part."""
 
     occurrence: Float[np.ndarray, "N h w"]  # probability that a part is in a cell
     appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
@@ -73,10 +74,14 @@ class Parts:
         return self.model.config
 
     def at(self, resolution: int) -> Parts:
-        """The same model for images resized to another shorter side, a multiple of 8: larger ones give finer maps."""
+        """The same model for images resized to another shorter side, a multiple of 8: larger ones give finer maps.
+
+        Raises UsageError for another number, LimitExceeded for one that would take more memory than is reasonable.
+        """
         if resolution < 16 or resolution % self.model.encoder.stride:
             hint = f"a multiple of {self.model.encoder.stride}, e.g. {2 * self.config.size}"
             raise UsageError(f"a resolution of {resolution} pixels", where="resolution", hint=hint)
+        check_pixels(resolution, resolution)
         return Parts(self.model, name=self.name, sha256=self.model_id, device=self.device, resolution=resolution)
 
     def encode(self, images: ImageLike | Picture | Sequence[Any]) -> list[PartCode]:
@@ -127,9 +132,9 @@ class Parts:
     def gallery(
         self, images: ImageLike | Picture | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
     ) -> list[PartGallery]:
-        """Patches of every part that occurs (Gupta et al. 2020, Fig. 4), one per image: the part in most images first.
+        """Patches of every part that occurs, one per image (Gupta et al. 2020, Fig. 4). The part in most images comes first.
 
-        `images` must be readable twice; `codes` are theirs, where already known. Raises UsageError for `most` below 1.
+        `images` must be readable twice; `codes` are their codes if already known. Raises UsageError for `most` below 1.
         """
         check_most(most)
         maps = [code.occurrence for code in (self.encode(images) if codes is None else codes)]
@@ -139,10 +144,9 @@ class Parts:
         return cut_galleries(order, [one.shape[1:] for one in maps], lambda i: read_one(every[i]), most)
 
     def places(self, image: ImageLike | Picture, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
-        """Patches of every part of one image: the part with most cells first, of each the cells with the highest scores.
+        """Patches of every part of one image, without adjacent cells. The part with most cells comes first.
 
-        Of cells that touch, one is taken. `code` is the image's, where already known. Raises UsageError for several images
-        and for `most` below 1.
+        `code` is the code of the image if already known. Raises UsageError for several images and for `most` below 1.
         """
         check_most(most)
         several = singles(image)
@@ -156,7 +160,7 @@ class Parts:
 
     @torch.no_grad()
     def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
-        """Features for a classifier: phi of the middle square, averaged over cells."""
+        """Features for a classifier: phi of the center square, averaged over cells."""
         squares = (center_square(pixels, self.resolution) for pixels in read_all(images))
         found = []
         while batch := list(islice(squares, EMBED_BATCH)):
@@ -177,6 +181,7 @@ class Parts:
         stride, (height, width) = self.model.encoder.stride, pixels.shape[:2]
         factor = self.resolution / min(height, width)
         size = [max(round(side * factor / stride), self.resolution // stride) * stride for side in (width, height)]
+        check_pixels(*size)
         if size != [width, height]:
             pixels = np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.LANCZOS))
         return to_tensor(pixels[None], channels_last=True).to(self.device)
@@ -223,6 +228,13 @@ def one_code(code: object) -> None:
     if not isinstance(code, PartCode):
         hint = "encode returns a list, one code per image: take codes[0]"
         raise UsageError(f"a {type(code).__name__} is not the code of one image", hint=hint)
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises LimitExceeded for an image that would be resized to more than `MOST_PIXELS`, before memory is taken."""
+    if width * height > MOST_PIXELS:
+        what = f"it would be resized to {width} x {height} pixels, more than the limit of {MOST_PIXELS:,}"
+        raise LimitExceeded(what, hint="choose a smaller resolution")
 
 
 def check_most(most: int) -> None:

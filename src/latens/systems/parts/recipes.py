@@ -1,4 +1,4 @@
-"""Training configurations, and the rows of Table 1 as changes of one of them."""
+"""Training configurations of the parts system, and the rows of Table 1 as changes of a configuration."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def tiny() -> PartsTraining:
 def cpu() -> PartsTraining:
     """One CPU core, half an hour: 64 x 64 crops of photographs, 32 local parts; recipe of the bundled model.
 
-    One part per cell, and the IIC loss between two views, so that a part covers its object instead of falling into edges and
-    corners. The weight of occurrences is small: a large one makes all parts equally frequent in every cell.
+    One part per cell, with the IIC loss between two views: without it, parts describe edges and corners of objects instead of
+    covering them. The weight of occurrences is small: a large one makes all parts equally frequent in every cell.
     """
     return replace(
         tiny(),
@@ -145,7 +145,7 @@ Variant: TypeAlias = Callable[[PartsTraining], PartsTraining]
 
 
 def in_turn(*variants: Variant) -> Variant:
-    """All changes, the first one first."""
+    """A variant that applies several changes in order."""
 
     def change(config: PartsTraining) -> PartsTraining:
         for variant in variants:
@@ -156,7 +156,7 @@ def in_turn(*variants: Variant) -> Variant:
 
 
 def _as(cls: type[T], old: Any) -> T:
-    """Settings of another kind, with the values that both kinds have."""
+    """Settings of class `cls`; fields that `old` also has keep its values."""
     shared = {item.name for item in fields(cls)} & {item.name for item in fields(old)} - {"kind"}  # type: ignore[arg-type]
     return cls(**{name: getattr(old, name) for name in shared})
 
@@ -267,7 +267,7 @@ TABLE_1_ROWS: Mapping[Row, Variant] = MappingProxyType(
         "BiGAN": bigan,
         "random": untrained,
         "supervised": supervised,
-        # Not in the paper: parts that cannot see the whole image, two views, and a recent yardstick.
+        # Not in the paper: local encoders, losses between two views, and masked autoencoders.
         "local PatchVAE + L_w": in_turn(local, weighted),
         "local PatchVAE-GAN + L_w": in_turn(local, weighted, gan),
         "PatchVAE + L_w + two views": in_turn(weighted, views),

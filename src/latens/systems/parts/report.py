@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from latens.data.files import write_atomic
 from latens.data.images import png_bytes, read_picture
 from latens.data.squares import shrink
-from latens.errors import OutputExists, UsageError
+from latens.errors import OutputExists, UsageError, counted
 from latens.inference.page import Block, Figure, Page, Section, Table
 from latens.systems.parts.drawing import gallery_sheet, swap_sheet
 from latens.systems.parts.gallery import PartGallery
@@ -52,7 +52,7 @@ class PartsReport(NamedTuple):
         ]
         caption = (
             f"{s.active} of {len(s.share)} parts active (in at least 1 % of images); {sum(s.occupancy):.2f} parts expected "
-            f"per cell; divergences in nats per image, means over {len(self.names)} images."
+            f"per cell; divergences in nats per image, means over {counted(len(self.names), 'image')}."
         )
         return Table(["part", "of images", "of cells", "KL appearance", "KL occurrence"], rows, caption)
 
@@ -72,7 +72,7 @@ class PartsReport(NamedTuple):
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether an earlier run wrote the summary in this folder: parts.json shows it."""
+    """Whether an earlier run wrote the summary in this folder, according to parts.json."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError):
@@ -122,7 +122,8 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         )
         blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))
     blocks.append(report.table())
-    lead = f"{len(report.names)} images; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
+    images = counted(len(report.names), "image")
+    lead = f"{images}; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
     Page("Parts", [Section("Parts found", blocks)], lead).save(out / PAGE)
     return [*written, out / PAGE]
 

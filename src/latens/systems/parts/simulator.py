@@ -61,7 +61,7 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray,
 
 
 def _put(scene: Float[np.ndarray, "S S 3"], masks: Bool[np.ndarray, "K S S"], rng: np.random.Generator) -> None:
-    """One motif of a random kind at a random free position; nothing when none is found."""
+    """Draw one motif of a random kind at a random free position; draw nothing if no free position is found."""
     size, kind = len(scene), int(rng.integers(len(masks)))
     side = round(size * rng.uniform(*SIDES))
     for _ in range(10):

@@ -14,7 +14,7 @@ ACTIVE_SHARE = 0.01  # smallest share of images with a part for it to count as a
 
 
 class PartStatistics(NamedTuple):
-    """Of N parts over a set of images."""
+    """Statistics of N parts over a set of images."""
 
     share: list[float]  # of images with a cell in which the part is more likely present than absent
     occupancy: list[float]  # mean probability in a cell

@@ -1,4 +1,4 @@
-"""The record of this system, and the short functions of its own that it names."""
+"""The record of the parts system: training, application, evaluation, timing, tables, figures and demo."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ BENCH_BATCH = 128  # random images in a training step
 
 
 def build(config: PartsTraining, sources: Sequence[Source]) -> Trainable:
-    """Raises UsageError without data, where labels are missing, and where several processes cannot train the losses."""
+    """Model, objective and data of a run.
+
+    Raises UsageError without data, for missing labels, and for losses that several processes cannot train.
+    """
     if not sources:
         hint = "give folders of images, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"
         raise UsageError("parts are learned from images", where="--data", hint=hint)
@@ -75,14 +78,14 @@ def _baseline_objective(loss: LossConfig) -> Objective:
 
 
 def _for_training(model: VAE, loss: PatchVAELoss | BetaVAELoss) -> torch.nn.Module:
-    """The model with what only its losses need."""
+    """The model, wrapped with the modules that only its losses need."""
     if loss.contrastive_weight:
         return TwoViews(model)
     return Adversarial(model) if loss.adversarial else model
 
 
 def _check_processes(loss: LossConfig) -> None:
-    """Losses that run parts of a model outside its forward pass do not work with several processes."""
+    """Raise UsageError for several processes and losses that run modules outside the model's forward pass."""
     alone = isinstance(loss, BiGANLoss)
     if isinstance(loss, PatchVAELoss | BetaVAELoss):
         alone = bool(loss.adversarial or loss.contrastive_weight or getattr(loss, "iic_weight", 0.0))
@@ -93,7 +96,7 @@ def _check_processes(loss: LossConfig) -> None:
 
 
 def example(folder: Path, seed: int = 0) -> Example:
-    """Blurred random images of two classes, of warm and of cold colors: what 40 steps of `tiny` can learn from 24 images."""
+    """Blurred random images of two classes, warm and cold colors: easy enough for 40 steps of `tiny`."""
     rng = np.random.default_rng(seed)
     paths = []
     for number in range(EXAMPLE_IMAGES):
@@ -117,7 +120,7 @@ def apply(parts: Parts, path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(parts: Parts) -> list[Case]:
-    """A training step, and what a user waits for."""
+    """A training step, and the operations of a loaded model on a photograph."""
     pixels = read_picture(photographs()[0].path).pixels
     timed = [Case("embed a photograph", lambda: parts.embed(pixels))]
     if isinstance(parts.model, PatchVAE):
@@ -129,7 +132,7 @@ def cases(parts: Parts) -> list[Case]:
 
 
 def training_step(parts: Parts) -> Callable[[], None]:
-    """One whole update, float32 and channels last, of a fresh model of the same sizes on random images."""
+    """A function that runs one update of a new model of the same sizes on random images, in float32 and channels last."""
     model = build_model(parts.config).to(parts.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     objective = Elbo(PatchVAELoss() if isinstance(model, PatchVAE) else BetaVAELoss())
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)

@@ -1,4 +1,4 @@
-"""Tables 1 to 7 of Gupta et al. 2020 beside the published numbers, and part IoU on simulated scenes."""
+"""Tables 1 to 7 of Gupta et al. 2020 with the published numbers, and part IoU on simulated scenes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from latens.contract import Artifact
 from latens.data.files import write_atomic
-from latens.data.source import Source
-from latens.errors import UsageError
+from latens.data.source import Source, one_source
+from latens.errors import UsageError, counted
 from latens.experiments.lab import Lab
 from latens.experiments.probes import PROBES, Probe
 from latens.experiments.report import Report, spread
@@ -195,7 +195,8 @@ def discovery(trials: Trials, scale: DiscoveryScale) -> list[Block]:
         found = [discover(trials.model(variant, seed), tuning, scored) for seed in range(scale.seeds)]
         trials.rows += [{"model": name, "seed": seed, "iou": d.iou, "purity": d.purity} for seed, d in enumerate(found)]
         rows.append([name, spread([d.iou for d in found]), spread([d.purity for d in found])])
-    caption = f"{SCENE_KINDS} kinds of motif, {count} scenes; {scale.seeds} seeds; thresholds chosen on other scenes."
+    made_of = f"{counted(count, 'scene')}; {counted(scale.seeds, 'seed')}"
+    caption = f"{SCENE_KINDS} kinds of motif, {made_of}; thresholds chosen on other scenes."
     return [Table(["model", "part IoU", "purity"], rows, caption)]
 
 
@@ -204,7 +205,7 @@ def _scene_sized(config: PartsTraining) -> PartsTraining:
 
 
 def write_scenes(count: int, path: Path) -> Source:
-    """Training scenes as a pack; the label of a scene, which no row learns from, is its number of motif kinds."""
+    """Training scenes as a pack. The label of a scene, which no row learns from, is its number of motif kinds."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         pack = io.BytesIO()
@@ -216,7 +217,7 @@ def write_scenes(count: int, path: Path) -> Source:
 
 
 def published_set(name: str) -> str:
-    """The data set of Table 1 that the name of a data set means; CIFAR-100 for all others."""
+    """The data set of Table 1 with this name; CIFAR-100 for all other names."""
     plain = name.lower().replace("-", "").replace("_", "")
     return next((known for known in TABLE_1 if known.lower().replace("-", "") in plain), "CIFAR-100")
 
@@ -225,13 +226,13 @@ def published_set(name: str) -> str:
 
 
 def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], scales: Mapping[str, S]) -> Artifact[Parts, S]:
-    """A table whose models are trained where they are missing."""
+    """A table; models that are missing are trained first."""
 
     def make(lab: Lab[Parts, S]) -> Report:
         if isinstance(lab.scale, DiscoveryScale):
             source = write_scenes(lab.scale.scenes, lab.folder / f"scenes-{lab.scale.scenes}.npz")
         else:
-            given = lab.one_source()
+            given = one_source(lab.sources)
             if given is None:
                 hint = "the paper used cifar100:PATH, indoor67:PATH, places205:PATH and imagenet:PATH"
                 raise UsageError(f"{name} is measured on labeled images", where="--data", hint=hint)

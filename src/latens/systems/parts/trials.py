@@ -1,4 +1,4 @@
-"""Models trained from several seeds on one data set and probed, in the runs and the journal of a `Lab`, which tables share."""
+"""Training and probing of models from several seeds on one data set. Tables share runs and journal of a `Lab`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.data.squares import Squares, readable
-from latens.experiments.lab import Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
 from latens.experiments.probes import (
     Probe,
     ProbeConfig,
@@ -32,7 +33,7 @@ from latens.systems.parts.evaluate import warn_left_out
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.recipes import RECIPES, PartsTraining, Row, Variant
 
-VALIDATIONS = 2  # fewest of a shortened run; the best weights are kept
+VALIDATIONS = 2  # smallest number of validations in a shortened run, which keeps the best weights
 
 
 @settings
@@ -49,7 +50,7 @@ class TableScale:
 
 @settings
 class Table1Scale(TableScale):
-    """Of Table 1, which can be made row by row and probe by probe: results that are missing are shown as "-"."""
+    """Scale of Table 1. Rows and probes can be measured one at a time; missing results are shown as "-"."""
 
     rows: tuple[Row, ...] = ()  # rows to train and probe; empty: all
     probes: tuple[Probe, ...] = ()  # probes to run; empty: all
@@ -60,21 +61,21 @@ Table2Row = Literal["beta-VAE", "PatchVAE", "beta-VAE + L_w", "PatchVAE + L_w", 
 
 @settings
 class Table2Scale(TableScale):
-    """Of Table 2."""
+    """Scale of Table 2."""
 
     rows: tuple[Table2Row, ...] = ()  # rows to train and probe; empty: all
 
 
 @settings
 class Table7Scale(TableScale):
-    """Of Table 7."""
+    """Scale of Table 7."""
 
     features: str | None = None  # model whose encoder is the space of the FID
 
 
 @settings
 class DiscoveryScale(TableScale):
-    """Of part IoU."""
+    """Scale of the part IoU table."""
 
     scenes: Count = 4000  # simulated for training
 
@@ -115,7 +116,7 @@ class Trials:
         return self.scale.size or self.base.model.size
 
     def config(self, variant: Variant, seed: int) -> PartsTraining:
-        """The training configuration of a row. A run of other length than the recipe's ends at the same temperature."""
+        """The training configuration of a row. A run with another number of steps ends at the same temperature."""
         base, scale = self.base, self.scale
         run, optim, objective = replace(base.run, seed=seed), base.optim, base.objective
         if scale.steps:
@@ -131,7 +132,7 @@ class Trials:
         return variant(replace(base, model=model, data=data, objective=objective, optim=optim, run=run))
 
     def model(self, variant: Variant, seed: int) -> Parts:
-        """The trained model; from its run where that has finished."""
+        """The trained model; a finished run is reused."""
         config = self.config(variant, seed)
         if not config.run.steps:
             torch.manual_seed(seed)
@@ -141,7 +142,7 @@ class Trials:
         return self.lab.open_model(self.lab.trained(config, name=name, sources=[self.source], identity=self.identity[:1]))
 
     def probe(self, variant: Variant, seed: int, probe: Probe) -> ProbeResult:
-        """The result of a probe; from the journal where it has been measured."""
+        """The result of a probe, measured now or read from the journal."""
         return ProbeResult(*self.lab.once(self._key(variant, seed, probe), lambda: self._measure(variant, seed, probe)))
 
     def score(self, row: str, variant: Variant, probe: Probe) -> Score:
@@ -152,7 +153,7 @@ class Trials:
         return Score([result.test for result in results.values()], [result.top5 for result in results.values()])
 
     def complete(self, variants: Iterable[Variant], probes: Sequence[Probe] = ()) -> None:
-        """Trains and probes what is missing, seed by seed; without probes it only trains."""
+        """Train missing models and run missing probes, seed by seed; without `probes` only train."""
         every = [(variant, seed) for seed in range(self.scale.seeds) for variant in variants]
         if probes:
             check_labels(self.train, self.test)

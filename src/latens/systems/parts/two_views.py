@@ -90,14 +90,14 @@ def iic_loss(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"]) -> Float[
 
 
 def _moved(maps: Float[Tensor, "B N h w"], y: int, x: int) -> Float[Tensor, "B N i j"]:
-    """The cells that have a neighbor (-y, -x) away, from the first such on."""
+    """The cells whose neighbor at offset (-y, -x) lies inside the map."""
     height, width = maps.shape[2:]
     return maps[:, :, max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
 
 
 def random_view(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Another view of every image in [0, 1]: a crop of half its side or more, mirrored or not, in other colors."""
-    # Not by torchvision's transforms: they draw one change for a whole batch.
+    # torchvision's transforms draw one change for a whole batch.
     return jitter_colors(random_crop(image.float()))
 
 

@@ -1,1 +1,1 @@
-"""Simulators of images whose hidden parts are known: embryos, generic shapes, real nuclei laid over each other."""
+"""Simulators of images with known hidden parts: embryos, generic shapes, composites of real nuclei."""

@@ -1,12 +1,12 @@
-"""Simulated embryos: translucent blastomeres in a zona pellucida under Hoffman modulation contrast, with whole truth.
+"""Simulated embryos: translucent blastomeres in a zona pellucida under Hoffman modulation contrast, with exact amodal masks.
 
-Physics in one paragraph. Cells are soft spheres of a given total volume, pushed apart inside the zona until they overlap by a
-chosen share of their contact distance. A cell adds phase in proportion to its thickness, so that where cells overlap both
-outlines show. The modulator makes the slope of the phase along one direction bright or dark, so rims that run along that
-direction vanish. Cells away from the focal plane are blurred. All of this is linear in the phase, so one multiplication in the
-Fourier domain does it. Sizes are shares of the side of the image, so every size of image shows the same scene.
+Cells are soft spheres of a given total volume, pushed apart inside the zona until they overlap by a chosen share of their
+contact distance. A cell adds phase in proportion to its thickness, so both outlines are visible where cells overlap. Modulation
+contrast renders the phase gradient along one direction as bright or dark; rims parallel to that direction vanish. Cells outside
+the focal plane are blurred. These effects are linear in the phase: one multiplication in the Fourier domain computes them.
+Lengths are relative to the side of the image, so the image size does not change the scene.
 
-NumPy and Pillow alone; the same generator state gives the same bytes.
+Needs only NumPy and Pillow; the same generator state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from latens.data.instances import Layers, Sample, paint
 from latens.shapes import Float, UInt8
 from latens.systems.amodal.config import EmbryoConfig
 
-FOCAL_PLANES = 4  # cells are sorted into so many degrees of defocus
+FOCAL_PLANES = 4  # number of discrete degrees of defocus
 RELAXATION_STEPS = 60
 
 
 class Cells(NamedTuple):
-    """Spheres in units of the side of the image; z grows towards the objective."""
+    """Spheres, in units of the side of the image; z increases towards the objective."""
 
     center: Float[np.ndarray, "N 3"]
     radius: Float[np.ndarray, "N"]
@@ -35,11 +35,11 @@ class Cells(NamedTuple):
 
 
 class Body(NamedTuple):
-    """One object on a window of the image."""
+    """One object in a window of the image."""
 
     rows: slice
     columns: slice
-    inside: Float[np.ndarray, "h w"]  # distance from the center over that of the outline: below 1 is inside
+    inside: Float[np.ndarray, "h w"]  # distance from the center relative to the outline; below 1 is inside
     radius: float  # pixels
 
 
@@ -62,7 +62,7 @@ def embryo(rng: np.random.Generator, config: EmbryoConfig) -> Sample:
 
 
 def pack(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
-    """Spheres at rest inside the zona. Together they keep the volume of the one cell they come from."""
+    """Spheres in equilibrium inside the zona; their total volume is that of the zygote."""
     count = int(rng.integers(config.cells[0], config.cells[1] + 1))
     zona = rng.uniform(0.33, 0.39)
     share = rng.dirichlet(np.full(count, rng.choice([12.0, 40.0, 200.0])))  # from uneven to even cleavage
@@ -74,15 +74,15 @@ def pack(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
         distance = np.sqrt((apart**2).sum(2)) + np.eye(count)
         push = np.clip(wanted - distance, 0, None) * (1 - np.eye(count))
         center = center + 0.25 * (apart / distance[..., None] * push[..., None]).sum(1)
-        center *= 0.985  # membranes hold the cells together
-        center[:, 2] *= 0.9  # and gravity spreads them over the floor of the zona
+        center *= 0.985  # adhesion
+        center[:, 2] *= 0.9  # gravity
         out = np.sqrt((center**2).sum(1))
         center *= np.minimum(1, np.clip(zona - radius, 1e-3, None) / np.maximum(out, 1e-6))[:, None]
     return Cells(center, radius, zona)
 
 
 def _body(rng: np.random.Generator, center: np.ndarray, radius: float, size: int, wave: float = 0.035) -> Body:
-    """A disc with a low-order Fourier outline on its window; `center` is (row, column) in pixels."""
+    """A disc whose outline is modulated by a low-order Fourier series; `center` is (row, column) in pixels."""
     half = radius * 1.3 + 3
     top, left = (int(max(0, min(size - 2, value - half))) for value in center)
     bottom, right = (int(max(start + 2, min(size, value + half))) for start, value in zip((top, left), center, strict=True))
@@ -105,7 +105,7 @@ def _body(rng: np.random.Generator, center: np.ndarray, radius: float, size: int
 def _cell_phase(
     rng: np.random.Generator, cells: Cells, bodies: list[Body], layers: Layers, config: EmbryoConfig
 ) -> Float[np.ndarray, "P H W"]:
-    """Phase of all cells, sorted into planes of growing defocus."""
+    """Phase of all cells, by plane of increasing defocus."""
     size = config.size
     phase = np.zeros((FOCAL_PLANES, size, size), dtype=np.float32)
     focus = rng.uniform(-0.5, 0.5) * cells.zona
@@ -129,7 +129,7 @@ def _cell_phase(
 
 
 def _organelle(rng: np.random.Generator, body: Body, radius: float) -> np.ndarray:
-    """A nucleus or a vacuole: a small sphere of another index somewhere near the middle of the cell."""
+    """Phase of a nucleus or vacuole: a small sphere of another refractive index near the center of the cell."""
     height, width = body.inside.shape
     turn, out = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.45) * body.radius
     y = np.arange(height, dtype=np.float32)[:, None] - np.float32(height / 2 + out * math.sin(turn))
@@ -140,7 +140,7 @@ def _organelle(rng: np.random.Generator, body: Body, radius: float) -> np.ndarra
 
 
 def _granules(rng: np.random.Generator, size: int) -> Float[np.ndarray, "H W"]:
-    """Noise of two degrees of coarseness, of a variance near one."""
+    """Noise at two scales, of about unit variance."""
     total = np.zeros((size, size), dtype=np.float32)
     for step in (max(1, size // 160), max(2, size // 60)):
         cells = -(-size // step) + 1
@@ -152,7 +152,7 @@ def _granules(rng: np.random.Generator, size: int) -> Float[np.ndarray, "H W"]:
 
 
 def _zona(rng: np.random.Generator, middle: np.ndarray, inner: float, size: int) -> Float[np.ndarray, "H W"]:
-    """Phase of the shell: thick glass seen from above, strongest at its rims."""
+    """Phase of the zona pellucida, a transparent shell: strongest at its rims."""
     thick = rng.uniform(0.02, 0.045)
     stretch = 1 + rng.uniform(-0.04, 0.04)
     turn = rng.uniform(0, math.pi)
@@ -185,7 +185,7 @@ def _distractors(rng: np.random.Generator, middle: np.ndarray, zona: float, size
 def _modulation_contrast(
     rng: np.random.Generator, phase: Float[np.ndarray, "P H W"], config: EmbryoConfig
 ) -> Float[np.ndarray, "H W"]:
-    """Intensity around 0: slope along the shear direction, Becke lines, a little absorption; defocus per plane."""
+    """Intensity around 0: phase gradient along the shear direction, Becke lines, weak absorption; defocus per plane."""
     size = config.size
     ky = (np.fft.fftfreq(size) * 2 * np.pi).astype(np.float32)[:, None]
     kx = (np.fft.rfftfreq(size) * 2 * np.pi).astype(np.float32)[None]

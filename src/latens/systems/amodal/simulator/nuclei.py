@@ -1,7 +1,7 @@
-"""Real nuclei pasted over each other: real textures with whole truth.
+"""Composites of real nuclei: real textures with exact amodal masks.
 
-Label maps are modal, so whole nuclei are cut out of images, turned, and laid on an empty ground of the same image with
-overlap. In fluorescence light adds up; in stained tissue transmitted light multiplies; or the nucleus in front hides the rest.
+Label maps are modal. Therefore unoccluded nuclei are cut out of an image, rotated, and pasted with overlap on its background
+color. Light adds in fluorescence and multiplies in stained tissue; with `opaque`, the nucleus in front hides those behind it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from latens.data.images import read_picture
 from latens.data.instances import Sample, paint
@@ -23,7 +24,7 @@ from latens.shapes import Bool, Float
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
-MARGIN = 3  # pixels of ground around a nucleus that are cut with it and fade out
+MARGIN = 3  # pixels of background around a nucleus that are cut out with it and fade out
 LEAST_AREA, LEAST_COUNT = 80, 4
 NUCLEI = (3, 10)
 TRIES = 60
@@ -35,7 +36,7 @@ class Nucleus(NamedTuple):
 
 
 class NucleiImage(NamedTuple):
-    """The whole nuclei of one image, and its ground."""
+    """The unoccluded nuclei of one image, and its background."""
 
     name: str
     dark: bool
@@ -45,7 +46,7 @@ class NucleiImage(NamedTuple):
 
 
 def read_nuclei(folder: Path, split: Split) -> list[NucleiImage]:
-    """Pictures of a label folder that fall into a split (70, 15, 15 % by the hash of their name) and have whole nuclei.
+    """The images of a label folder that belong to a split (70, 15, 15 % by the hash of their name) and have whole nuclei.
 
     No image is in two splits. Raises InputError when none is left.
     """
@@ -86,14 +87,14 @@ def _nuclei_of(image: Path, labels: Path) -> NucleiImage:
 
 
 def _cut(pixels: np.ndarray, mask: np.ndarray, others: np.ndarray, ground: np.ndarray, dark: bool) -> Nucleus | None:
-    """A nucleus that lies wholly inside its image, with a margin that fades to the ground; None for any other."""
+    """A nucleus with a margin that fades to the background; None if it touches the image border or is too small."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0] - MARGIN, rows[-1] + 1 + MARGIN, columns[0] - MARGIN, columns[-1] + 1 + MARGIN
     if mask.sum() < LEAST_AREA or top < 0 or left < 0 or bottom > mask.shape[0] or right > mask.shape[1]:
         return None
     window = (slice(top, bottom), slice(left, right))
     soft = mask[window].astype(np.float32)
-    for _ in range(MARGIN):  # grows outwards by a pixel a round, weaker each time
+    for _ in range(MARGIN):  # grows by one pixel per round, with decreasing weight
         grown = np.maximum.reduce([np.roll(soft, shift, axis) for axis in (0, 1) for shift in (-1, 1)])
         soft = np.maximum(soft, grown * np.float32(0.6))
     soft = np.where(mask[window], 1, np.where(others[window], 0, soft * 0.8))[..., None]
@@ -104,9 +105,9 @@ def _cut(pixels: np.ndarray, mask: np.ndarray, others: np.ndarray, ground: np.nd
 
 
 def composite(rng: np.random.Generator, images: Sequence[NucleiImage], size: int, *, opaque: bool = False) -> Sample:
-    """One composed image of 3 to 10 nuclei of one image, laid so that most overlap another; layer 0 is in front.
+    """A composite of 3 to 10 nuclei of one image, most of which overlap another; layer 0 is in front.
 
-    Translucent by default: light adds up (dark ground) or is absorbed in turn (bright ground). `opaque`: the front hides.
+    Translucent by default: intensities add (dark background) or multiply (bright background). `opaque`: the front one hides.
     """
     donor = images[int(rng.integers(len(images)))]
     chosen = [donor.nuclei[int(rng.integers(len(donor.nuclei)))] for _ in range(rng.integers(*NUCLEI, endpoint=True))]
@@ -136,14 +137,12 @@ def composite(rng: np.random.Generator, images: Sequence[NucleiImage], size: int
 
 
 def _scale(rng: np.random.Generator, chosen: Sequence[Nucleus], size: int) -> float:
-    """Magnification that brings the nuclei to 12 to 25 % of the image's side on average."""
+    """Scale factor after which the mean size of the nuclei is a random 12 to 25 % of the side of the image."""
     side = np.mean([np.sqrt(nucleus.mask.sum()) for nucleus in chosen])
     return float(np.clip(size * rng.uniform(0.12, 0.25) / side, 0.5, 4.0))
 
 
 def _resize(nucleus: Nucleus, scale: float, dark: bool) -> Nucleus:
-    from PIL import Image
-
     height, width = (max(4, round(side * scale)) for side in nucleus.mask.shape)
     planes = [
         np.asarray(Image.fromarray(nucleus.ratio[..., c]).resize((width, height), Image.Resampling.BILINEAR)) for c in range(3)
@@ -159,7 +158,7 @@ def _turn(rng: np.random.Generator, nucleus: Nucleus) -> Nucleus:
 
 
 def _place(rng: np.random.Generator, mask: np.ndarray, amodal: np.ndarray) -> tuple[int, int] | None:
-    """A top left corner where 10 to 60 % of the nucleus overlap others, if it is to overlap and that can be found."""
+    """A random top left corner with an overlap of 10 to 60 % (for some nuclei: below 2 %); None if none is found."""
     size = amodal.shape[1]
     free = (size - mask.shape[0], size - mask.shape[1])
     if min(free) < 1:

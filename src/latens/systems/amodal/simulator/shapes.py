@@ -1,6 +1,6 @@
-"""Generic occluded shapes with whole truth: ellipses, polygons, superquadrics, stars, letters, cars; opaque or translucent.
+"""Simulated occluded shapes with exact amodal masks: ellipses, polygons, superquadrics, stars, letters, cars.
 
-Every image is seeded. Single objects occur, so that a model does not learn to complete objects that are not hidden.
+Shapes are opaque or translucent. Some images hold a single object, so that a model does not learn to extend unoccluded objects.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from latens.data.instances import Sample, paint
 from latens.systems.amodal.config import ShapesConfig
 
 LETTERS = "ABCDEFGHJKLMNPRSTUVXYZ2345679&@"
-SMALLEST = 40  # pixels of a mask worth keeping
+SMALLEST = 40  # pixels; smaller masks are dropped
 
 
 def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
@@ -44,7 +44,7 @@ def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
 
 
 def _mask(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size) bool: one shape, scaled, stretched, turned and placed at random."""
+    """(size, size) bool: one shape at random scale, aspect ratio, rotation and position."""
     reach = size * rng.uniform(0.08, 0.24)
     kind = rng.choice(["ellipse", "polygon", "superquadric", "star", "letter", "car"])
     if kind == "letter":
@@ -90,14 +90,14 @@ def _superquadric(reach: float, power: float) -> np.ndarray:
 
 
 def _polygon(reach: float, corners: int, inner: float) -> np.ndarray:
-    """A regular polygon; with `inner` below 1 every other corner is drawn in, which makes a star."""
+    """A regular polygon; every other corner is at `inner` times the radius, which gives a star for `inner` below 1."""
     turns = _angles(corners)
     radius = np.where(np.arange(corners) % 2, inner, 1.0) * reach
     return radius[:, None] * np.stack((np.cos(turns), np.sin(turns)), axis=1)
 
 
 def _car(rng: np.random.Generator, reach: float) -> list[np.ndarray]:
-    """Body, cabin and wheels seen from the side, as outlines that overlap."""
+    """Overlapping outlines of body, cabin and wheels of a car in side view."""
     long, high = reach, reach * rng.uniform(0.22, 0.35)
     body = np.array([(-long, 0), (-long, high), (long, high), (long, high * 0.3), (long * 0.9, 0)])
     front, back = rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.9)
@@ -133,7 +133,7 @@ def _eroded(mask: np.ndarray) -> np.ndarray:
 
 
 def _paintwork(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) float32: one color, shaded along a direction, with stripes or blotches in some."""
+    """(h, w, 3) float32: one color with a linear gradient, sometimes with stripes or smooth noise."""
     height, width = shape
     color = rng.uniform(20, 235, 3).astype(np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -156,7 +156,7 @@ def _blotches(rng: np.random.Generator, height: int, width: int, cells: int) -> 
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float32 background of two colors that run into each other."""
+    """(size, size, 3) float32 background: a smooth random mixture of two colors."""
     first, second = rng.uniform(20, 235, (2, 3)).astype(np.float32)
     share = 0.5 + 0.25 * _blotches(rng, size, size, int(rng.integers(2, 12)))
     return np.asarray(first + (second - first) * share[..., None].astype(np.float32))

@@ -1,1 +1,1 @@
-"""What the paper compares with: the dark channel prior, the boundary constraint, DehazeNet."""
+"""Baselines of the paper: dark channel prior, boundary constraint, DehazeNet."""

@@ -1,7 +1,7 @@
-"""Boundary constraint with contextual regularisation (Meng et al. 2013; row "Meng's" of Table 1 of 002).
+"""Boundary constraint with contextual regularization (Meng et al. 2013; row "Meng's" of Table 1 of 002).
 
-A clear image lies between C0 and C1, which bounds the transmission from below; the bound is then smoothed where the hazy
-image is smooth, by half-quadratic splitting whose quadratic step is solved by Fourier transform (borders are circular).
+The colors of a clear image lie between C0 and C1, which gives a lower bound of the transmission. The bound is smoothed where
+the hazy image is smooth, by half-quadratic splitting; the quadratic step is solved by Fourier transform (circular borders).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ SMALLEST_AIRLIGHT = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryConfig:
-    """The paper's numbers, on the scale of images in [0, 1]."""
+    """Settings of the paper, for images in [0, 1]."""
 
     low: float = 20 / 255  # C0
     high: float = 300 / 255  # C1
-    window: int = 15  # of the minimum that tells the airlight
-    closing: int = 3  # window of the maximum and the minimum after it that smooth the bound
-    sigma: float = 0.5  # of the weights: how different neighbours count as an edge
-    strength: float = 2.0  # lambda: of the bound against smoothness
-    exponent: float = 0.85  # delta: t^delta leaves a little haze
+    window: int = 15  # side of the minimum filter of the airlight estimate
+    closing: int = 3  # side of the morphological closing of the bound
+    sigma: float = 0.5  # of the edge weights
+    strength: float = 2.0  # lambda: weight of the bound relative to smoothness
+    exponent: float = 0.85  # delta: t^delta keeps a little haze
 
 
 ROUNDS = 6  # beta = 1, 2 sqrt 2, 8, ... while below 256
 GROWTH = 2 * math.sqrt(2)
 SMALLEST = 1e-4
-FLOOR = 0.02  # the bound itself keeps images in range; this only keeps the division finite
+FLOOR = 0.02  # keeps the division finite; the bound already keeps images in range
 
 
 def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tensor, Tensor]:
@@ -44,14 +44,14 @@ def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tenso
     bound = boundary(hazy, airlight, config)
     radius = config.closing // 2
     bound = box_min(box_max(bound, radius), radius)
-    smooth = regularise(bound, hazy, config)
+    smooth = regularize(bound, hazy, config)
     return smooth.clamp(SMALLEST, 1) ** config.exponent, airlight
 
 
 def boundary(
     hazy: Float[Tensor, "B 3 H W"], airlight: Float[Tensor, "B 3"], config: BoundaryConfig
 ) -> Float[Tensor, "B 1 H W"]:
-    """Smallest transmission for which every colour of the clear image lies in [C0, C1]."""
+    """Smallest transmission for which every color of the clear image lies in [C0, C1]."""
     a = airlight[:, :, None, None]
     below = (a - hazy) / (a - config.low).clamp_min(SMALLEST)
     above = (hazy - a) / (config.high - a)
@@ -60,7 +60,7 @@ def boundary(
 
 def kirsch_filters() -> Float[Tensor, "8 1 3 3"]:
     """The eight compass masks of Kirsch, of unit norm."""
-    ring = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]  # around the centre
+    ring = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]  # around the center
     masks = torch.full((8, 1, 3, 3), -3.0)
     masks[:, :, 1, 1] = 0
     for direction in range(8):
@@ -70,10 +70,10 @@ def kirsch_filters() -> Float[Tensor, "8 1 3 3"]:
     return masks / masks.flatten(1).norm(dim=1)[:, None, None, None]
 
 
-def regularise(
+def regularize(
     bound: Float[Tensor, "B 1 H W"], hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig
 ) -> Float[Tensor, "B 1 H W"]:
-    """Minimises strength/2 |t - bound|^2 + sum_k |W_k * D_k t|_1 over t."""
+    """Minimizes strength/2 |t - bound|^2 + sum_k |W_k * D_k t|_1 over t."""
     filters = kirsch_filters().to(hazy)
     weights = edge_weights(hazy, filters, config.sigma)
     size = hazy.shape[2:]
@@ -93,19 +93,19 @@ def regularise(
 
 def edge_weights(hazy: Float[Tensor, "B 3 H W"], filters: Float[Tensor, "8 1 3 3"], sigma: float) -> Float[Tensor, "B 8 H W"]:
     """Near 1 where the image is smooth in a direction, near 0 across an edge."""
-    energy = torch.stack([circular(colour, filters).square() for colour in hazy.split(1, 1)]).sum(0)
+    energy = torch.stack([circular(color, filters).square() for color in hazy.split(1, 1)]).sum(0)
     return torch.exp(-energy / (2 * sigma))
 
 
 def circular(x: Float[Tensor, "B 1 H W"], filters: Float[Tensor, "8 1 3 3"]) -> Float[Tensor, "B 8 H W"]:
-    """Convolution with circular borders (the masks turned, as a convolution does)."""
+    """Convolution with circular borders (masks rotated by 180 degrees)."""
     padded = torch.cat([x[:, :, -1:], x, x[:, :, :1]], 2)
     padded = torch.cat([padded[:, :, :, -1:], padded, padded[:, :, :, :1]], 3)
     return F.conv2d(padded, filters.flip(2, 3))
 
 
 def _spectrum(mask: Float[Tensor, "3 3"], size: torch.Size) -> Tensor:
-    """Transform of a mask whose centre stands at the origin; on an image smaller than it, the mask wraps around."""
+    """Fourier transform of a mask centered at the origin; on a smaller image the mask wraps around."""
     kernel = mask.new_zeros(tuple(size))
     for row in range(3):
         for column in range(3):

@@ -1,6 +1,6 @@
 """Dark channel prior (He, Sun, Tang 2009; row "He's" of Table 1 of 002), refined by a guided filter.
 
-Of a clear outdoor image nearly every window holds something dark in some colour; haze lifts it to A (1 - t).
+In clear outdoor images the minimum over the colors of a window is nearly 0; haze raises it to A (1 - t).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from latens.shapes import Float
 from latens.systems.haze.filters import block_mean, block_min, box_min
 from latens.systems.haze.formation import FLOOR
 
-SMALLEST_AIRLIGHT = 0.05  # a black image has no airlight to divide by
+SMALLEST_AIRLIGHT = 0.05  # keeps the division by the airlight finite for black images
 
 
 class Blocks(NamedTuple):
-    """Statistics of every colour in blocks of pixels, in [0, 1]."""
+    """Mean and minimum of every color over blocks of pixels, in [0, 1]."""
 
     mean: Float[Tensor, "B 3 h w"]
     darkest: Float[Tensor, "B 3 h w"]
@@ -26,31 +26,31 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DarkChannelConfig:
-    """The paper's numbers; `shrink` above 1 works on an image so many times smaller and applies at full size."""
+    """Settings, by default the paper's. With `shrink` above 1 the estimate is made on an image reduced by that factor."""
 
     patch: int = 15  # side of the window in pixels, odd
     omega: float = 0.95  # share of the haze that is removed
     radius: int = 30  # of the guided filter, in pixels
     epsilon: float = 1e-4
-    brightest: float = 0.001  # share of the pixels, those of the largest dark channel, that tell the airlight
+    brightest: float = 0.001  # share of the pixels (of largest dark channel) whose mean gives the airlight
     floor: float = FLOOR
     shrink: int = 1
 
 
-# omega, patch and epsilon chosen on public scenes with the haze of 002, section 4.1.1: less is removed, more is right.
+# omega, patch and epsilon are tuned on public scenes with the haze of 002, section 4.1.1: weaker removal has less error.
 GENTLE = DarkChannelConfig(patch=7, omega=0.6, epsilon=1e-3)
 FAST = DarkChannelConfig(shrink=4)
 
 
 def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:
-    """What the estimate needs to know of an image: mean and smallest value of every colour in blocks."""
+    """Block statistics of an image."""
     return Blocks(block_mean(hazy, factor), block_min(hazy, factor))
 
 
 def coarse_transmission(blocks: Blocks, config: DarkChannelConfig) -> tuple[Tensor, Tensor]:
-    """1 - omega dark(I / A), (B, 1, h, w) for the blocks of `shrink`, and A (B, 3), before refinement.
+    """Transmission 1 - omega dark(I / A), (B, 1, h, w) per block, and airlight (B, 3), before refinement.
 
-    The windows reach as far as at full size, up to a block.
+    The windows have the same size in image pixels for every `shrink`, up to rounding to blocks.
     """
     radius = round((config.patch - 1) / 2 / config.shrink)
     airlight = airlight_of(blocks.mean, dark_channel(blocks.darkest, radius), config.brightest)
@@ -58,13 +58,13 @@ def coarse_transmission(blocks: Blocks, config: DarkChannelConfig) -> tuple[Tens
 
 
 def dark_channel(image: Float[Tensor, "B 3 H W"], radius: int) -> Float[Tensor, "B 1 H W"]:
-    """Smallest value of any colour in the window around every pixel."""
+    """Minimum over all colors in the window around every pixel."""
     return box_min(image.amin(1, keepdim=True), radius)
 
 
 def airlight_of(hazy: Float[Tensor, "B 3 H W"], dark: Float[Tensor, "B 1 H W"], share: float) -> Float[Tensor, "B 3"]:
-    """Mean colour of the pixels of the largest dark channel, at least one of them."""
+    """Mean color of the pixels with the largest dark channel, at least one."""
     count = max(int(dark.shape[2] * dark.shape[3] * share), 1)
     chosen = dark.flatten(1).topk(count, dim=1, sorted=False).indices
-    colours = hazy.flatten(2).gather(2, chosen[:, None].expand(-1, 3, -1))
-    return colours.mean(2).clamp_min(SMALLEST_AIRLIGHT)
+    colors = hazy.flatten(2).gather(2, chosen[:, None].expand(-1, 3, -1))
+    return colors.mean(2).clamp_min(SMALLEST_AIRLIGHT)

@@ -1,6 +1,7 @@
-"""DehazeNet (Cai et al. 2016; row "DehazeNet" of Table 1 of 002): a small network that reads t off a patch.
+"""DehazeNet (Cai et al. 2016; row "DehazeNet" of Table 1 of 002): a small network that estimates t of a patch.
 
-Trained on 16 x 16 patches of constant transmission, it is slid over the image; a guided filter refines what it finds.
+It is trained on 16 x 16 patches of constant transmission and applied to every window of an image; a guided filter refines the
+result.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 from latens.shapes import Float
 from latens.systems.haze.filters import luminance
 
-PATCH = 16  # side of a training patch, and of what one output sees
-GROUPS = 4  # filters whose maximum is one feature
+PATCH = 16  # side of a training patch and of the receptive field
+GROUPS = 4  # filters per maxout feature
 REFINE_RADIUS, REFINE_EPSILON = 50, 1e-3
-HAZIEST = 0.01  # share of the pixels, those of smallest t, among which the brightest is the airlight
-FLOOR = 0.1  # the paper has none, and divides by nearly nothing in the sky
+HAZIEST = 0.01  # share of the pixels (of smallest t) whose brightest one gives the airlight
+FLOOR = 0.1  # lower bound of t; the paper has none, which amplifies noise in the sky
 
 
 class DehazeNet(nn.Module):
-    """Feature maxima, three scales, local maximum, and a rectifier bounded to [0, 1]: about 8,000 parameters."""
+    """Maxout features, multi-scale convolutions, local maximum, bounded rectifier: about 8,000 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class DehazeNet(nn.Module):
         nn.init.constant_(self.head.bias, 0.5)  # type: ignore[arg-type]
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 h w"]:
-        """Transmission before it is bounded, for every 16 x 16 window: h = H - 15, w = W - 15."""
+        """Transmission before the bounded rectifier, for every 16 x 16 window: h = H - 15, w = W - 15."""
         maxima = self.features(image - 0.5).unflatten(1, (4, GROUPS)).amax(2)
         several = torch.cat([scale(maxima) for scale in self.scales], 1)
         result: Tensor = self.head(F.max_pool2d(several, 7, stride=1))
@@ -48,7 +49,7 @@ class DehazeNet(nn.Module):
         return t.float().clamp(0, 1)
 
     def airlight(self, hazy: Float[Tensor, "B 3 H W"], t: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3"]:
-        """Colour of the brightest pixel among the 1 % of smallest transmission."""
+        """Color of the brightest pixel among the 1 % of smallest transmission."""
         count = max(int(t.shape[2] * t.shape[3] * HAZIEST), 1)
         chosen = t.flatten(1).topk(count, dim=1, largest=False).indices
         best = luminance(hazy).flatten(1).gather(1, chosen).argmax(1, keepdim=True)

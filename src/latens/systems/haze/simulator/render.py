@@ -1,6 +1,6 @@
-"""Shapes of a street as a camera sees them: every ray met with flat boxes and ellipsoids, then painted.
+"""Ray casting of street scenes: intersections with boxes and ellipsoids, then shading.
 
-Lengths are metres; x is right, y is up, z is forward; the ground is y = 0.
+Lengths are meters; x is right, y is up, z is forward; the ground is y = 0.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]  # float32 where it is large
 
-FAR = 400.0  # metres: what is farther is sky
-GROUND, SKY = -1, -2  # indices of what is no box
+FAR = 400.0  # meters; beyond it is sky
+GROUND, SKY = -1, -2  # surface indices that are no box
 
 
 class Box(NamedTuple):
-    """An axis-aligned box with a facade: cells of (width, height) metres hold a window that covers a share of the cell."""
+    """An axis-aligned box with a facade: cells of (width, height) meters hold a window that covers a share of the cell."""
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
     windows: tuple[float, float, float] = (0.0, 0.0, 0.0)  # cell width, cell height, share; width 0: none
     glass: tuple[float, float, float] = (0.1, 0.12, 0.15)
     rough: float = 0.12  # contrast of the surface
@@ -28,7 +28,7 @@ class Box(NamedTuple):
 
 
 class Light(NamedTuple):
-    """Sun direction (unit, from the scene towards it), its colour, and that of the sky."""
+    """Sun direction (unit, from the scene towards it), its color, and that of the sky."""
 
     direction: tuple[float, float, float]
     sun: tuple[float, float, float]
@@ -38,7 +38,7 @@ class Light(NamedTuple):
 
 
 class Ground(NamedTuple):
-    half_road: float  # metres from the middle to the kerb
+    half_road: float  # meters from the middle to the curb
     pavement: float  # width of one pavement
     asphalt: float
     markings: float  # brightness of the paint
@@ -50,7 +50,10 @@ class Ground(NamedTuple):
 
 
 def trace(rays: Array, eye: Array, boxes: list[Box]) -> tuple[Array, np.ndarray[Any, np.dtype[np.int32]]]:
-    """Distance along every ray to the nearest surface, and whose it is. A box is tested inside its rectangle of the image."""
+    """Distance along every ray to the nearest surface, and the index of that surface.
+
+    A box is tested only inside its bounding rectangle in the image.
+    """
     with np.errstate(divide="ignore"):
         inverse = 1 / np.where(np.abs(rays) < 1e-7, np.float32(1e-7), rays)
     down = np.where(rays[..., 1] < 0, -eye[1] * inverse[..., 1], np.inf).astype(np.float32)
@@ -68,7 +71,7 @@ def trace(rays: Array, eye: Array, boxes: list[Box]) -> tuple[Array, np.ndarray[
 
 
 def _rectangle(rays: Array, eye: Array, box: Box) -> tuple[slice, slice] | None:
-    """Rows and columns that may see the box; all of them for one beside the camera, None for one behind it."""
+    """Rows and columns that may see the box: all of them for a box beside the camera, None for a box behind it."""
     if box.high[2] <= 0.1:
         return None
     if box.low[2] <= 0.5:
@@ -100,18 +103,18 @@ def _hit_crown(rays: Array, inverse: Array, eye: Array, box: Box) -> Array:
     a, b, c = (step * step).sum(-1), (step * start).sum(-1), (start * start).sum() - 1
     under = b * b - a * c
     hit = (-b - np.sqrt(np.maximum(under, 0))) / a
-    # Leaves: the edge of the crown is ragged, by waves over the direction.
+    # Leaves: waves over the direction make the edge of the crown ragged.
     ragged = 0.5 + 0.5 * np.sin(rays[..., 0] * 900 / radii[0] + 3 * np.sin(rays[..., 1] * 700)) * np.sin(
         rays[..., 1] * 800 / radii[1]
     )
     return np.where((under > 0.25 * a * ragged * 0.6) & (hit > 0), hit, np.inf).astype(np.float32)
 
 
-# ----------------------------------------------------------------------------------------------------------- colours
+# ----------------------------------------------------------------------------------------------------------- colors
 
 
 def _noise(table: Array, u: Array, v: Array, fine: float, seed: int = 0) -> Array:
-    """Roughness of a surface at metres (u, v): three octaves of interpolated noise, standard deviation about 0.6."""
+    """Roughness of a surface at meters (u, v): three octaves of interpolated noise, standard deviation about 0.6."""
     total = np.zeros_like(u)
     for octave in range(3):
         scale = fine * 2.0 ** (2 * octave - 2)
@@ -127,25 +130,23 @@ def _noise(table: Array, u: Array, v: Array, fine: float, seed: int = 0) -> Arra
 
 def sky(rays: Array, light: Light, rng: np.random.Generator) -> Array:
     up = np.clip(rays[..., 1:2] * 2.2, 0, 1)
-    colour = np.array(light.horizon) * (1 - up) + np.array(light.zenith) * up
+    color = np.array(light.horizon) * (1 - up) + np.array(light.zenith) * up
     table = noise_table(rng)
     height = np.maximum(rays[..., 1], 0.03)
     clouds = _noise(table, rays[..., 0] / height, rays[..., 2] / height, rng.uniform(0.3, 1.5))
     cover = np.clip((clouds - rng.uniform(-0.5, 1.5)) * 0.8, 0, 1)[..., None] * np.clip(rays[..., 1:2] * 8, 0, 1)
-    result: Array = (colour * (1 - cover) + np.array([0.95, 0.95, 0.95]) * cover * rng.uniform(0.8, 1)).astype(np.float32)
+    result: Array = (color * (1 - cover) + np.array([0.95, 0.95, 0.95]) * cover * rng.uniform(0.8, 1)).astype(np.float32)
     return result
 
 
-def paint_ground(
-    colour: Array, points: Array, where: Any, ground: Ground, boxes: list[Box], light: Light, table: Array
-) -> None:
+def paint_ground(color: Array, points: Array, where: Any, ground: Ground, boxes: list[Box], light: Light, table: Array) -> None:
     x, z = points[where][:, 0], points[where][:, 2]
     side = np.abs(x)
     base = np.full((x.size, 3), ground.asphalt, np.float32)
     pavement = (side > ground.half_road) & (side < ground.half_road + ground.pavement)
     tiles = 0.06 * (((np.floor(x / 0.6) + np.floor(z / 0.6)) % 2) - 0.5)
     base[pavement] = (ground.asphalt + 0.18 + tiles)[pavement, None]
-    base[(side > ground.half_road) & (side < ground.half_road + 0.2)] = 0.6  # kerb
+    base[(side > ground.half_road) & (side < ground.half_road + 0.2)] = 0.6  # curb
     base[side >= ground.half_road + ground.pavement] = ground.verge
     dashed = (side < 0.08) & (z % (2 * ground.dash) < ground.dash)
     edge = (side > ground.half_road - 0.4) & (side < ground.half_road - 0.28)
@@ -154,11 +155,11 @@ def paint_ground(
     shade = _shadow(x, z, boxes, light)
     base *= np.clip(1 + 0.13 * rough / (1 + 0.02 * z), 0.3, 1.7)[:, None]
     base *= np.array(light.ambient) + shade[:, None] * max(light.direction[1], 0) * np.array(light.sun)
-    colour[where] = base
+    color[where] = base
 
 
 def _shadow(x: Array, z: Array, boxes: list[Box], light: Light) -> Array:
-    """1 in the sun, 0 in the shadow of a box; the blurred dark under a car is part of it."""
+    """1 in the sun, 0 in the shadow of a box; the soft shadow under cars is included."""
     lit = np.ones_like(x)
     sx, sy, sz = light.direction
     for box in boxes:
@@ -170,7 +171,7 @@ def _shadow(x: Array, z: Array, boxes: list[Box], light: Light) -> Array:
         near = (x > low_x) & (x < high_x) & (z > low_z) & (z < high_z)
         if not near.any():
             continue
-        # Along the way to the sun the height s sy must be inside the box while x and z are.
+        # The ray to the sun must be inside the box in height while it is inside in x and z.
         with np.errstate(divide="ignore", invalid="ignore"):
             ax, bx = _sorted_pair((box.low[0] - x[near]) / sx, (box.high[0] - x[near]) / sx)
             az, bz = _sorted_pair((box.low[2] - z[near]) / sz, (box.high[2] - z[near]) / sz)
@@ -186,7 +187,7 @@ def _sorted_pair(a: Array, b: Array) -> tuple[Array, Array]:
     return np.minimum(a, b), np.maximum(a, b)
 
 
-def paint_box(colour: Array, points: Array, where: Any, box: Box, light: Light, table: Array, seed: int) -> None:
+def paint_box(color: Array, points: Array, where: Any, box: Box, light: Light, table: Array, seed: int) -> None:
     p = points[where]
     low, high = np.array(box.low), np.array(box.high)
     if box.crown:
@@ -200,7 +201,7 @@ def paint_box(colour: Array, points: Array, where: Any, box: Box, light: Light, 
         normal[np.arange(len(p)), face % 3] = np.where(face < 3, -1, 1)
         across = np.where(face % 3 == 0, p[:, 2], p[:, 0])
         u, v = across, np.where(face % 3 == 1, p[:, 2], p[:, 1])
-    base = np.tile(np.array(box.colour, np.float32), (len(p), 1))
+    base = np.tile(np.array(box.color, np.float32), (len(p), 1))
     base *= np.clip(1 + box.rough * _noise(table, u, v, 6.0 if box.crown else 3.0, seed), 0.2, 2)[:, None]
     wide, tall, share = box.windows
     if wide:
@@ -210,8 +211,8 @@ def paint_box(colour: Array, points: Array, where: Any, box: Box, light: Light, 
         lights = table[np.floor(v / tall).astype(int) & 255, (np.floor(u / wide).astype(int) + seed) & 255]
         base[window] = np.array(box.glass) * np.clip(1 + 0.5 * lights[window], 0.3, 2.5)[:, None]
     facing = np.clip(normal @ np.array(light.direction), 0, 1)[:, None]
-    above = 0.75 + 0.25 * normal[:, 1:2]  # what faces down sees less sky
-    colour[where] = base * (np.array(light.ambient) * above + facing * np.array(light.sun))
+    above = 0.75 + 0.25 * normal[:, 1:2]  # surfaces that face down receive less light from the sky
+    color[where] = base * (np.array(light.ambient) * above + facing * np.array(light.sun))
 
 
 def noise_table(rng: np.random.Generator) -> Array:

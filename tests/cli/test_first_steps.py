@@ -1,0 +1,109 @@
+"""What a stranger meets at first: names, frames, limits and next steps, said in the words of the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.catalogue import SYSTEMS, VERBS
+from latens.cli.main import VERBS as COMMANDS
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_resolution_beyond_memory_is_refused(photo: Path, capsys: Capture) -> None:
+    assert main(["parts", str(photo), "--resolution", "100000", "-o", str(photo.parent / "out")]) == 5
+    assert "--resolution 100000" in capsys.readouterr().err
+
+
+def test_a_skipped_file_names_the_next_step_and_its_namesake(photo: Path, tiny_model: Path, capsys: Capture) -> None:
+    Image.open(photo).save(photo.with_suffix(".jpg"))
+    assert main(["compress", str(photo.with_suffix(".jpg")), "--model", str(tiny_model)]) == 0
+    assert main(["compress", str(photo), "--model", str(tiny_model)]) == 0
+    said = capsys.readouterr().err
+    assert "--force" in said
+    assert "photo.jpg would have the same name" in said
+
+
+def test_a_damaged_file_names_partial_only_where_it_helps(photo: Path, tiny_model: Path, capsys: Capture) -> None:
+    file = photo.with_suffix(".ltn")
+    assert main(["compress", str(photo), "--model", str(tiny_model)]) == 0
+    good = file.read_bytes()
+    for data, helps in ((good[:-3] + bytes([good[-3] ^ 255]) + good[-2:], True), (good[:20], False)):
+        file.write_bytes(data)
+        assert main(["decompress", str(file), "-o", str(photo.parent / "x.png"), "--model", str(tiny_model)]) == 3
+        assert ("add --partial" in capsys.readouterr().err) is helps
+
+
+def test_the_first_line_names_what_is_used(photo: Path, capsys: Capture) -> None:
+    assert main(["dehaze", str(photo), "--method", "dcp"]) == 0
+    assert "dcp, without weights" in capsys.readouterr().err.splitlines()[0]
+    assert main(["haze", str(photo), "--method", "mmd"]) == 0
+    assert "model haze_mmd" in capsys.readouterr().err.splitlines()[0]
+    for verb, *rest in (["dehaze", "--method", "physical"], ["haze"]):
+        assert main([verb, str(photo), "--model", "haze_mmd", "--force", *rest]) == 2
+        assert "would not use it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
+def test_one_frame_of_several_is_said(ending: str, tmp_path: Path, tiny_model: Path, capsys: Capture) -> None:
+    frames = [Image.fromarray(np.full((32, 32, 3), 40 * i, dtype=np.uint8)) for i in range(3)]
+    path = tmp_path / f"a.{ending}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert main(["compress", str(path), "--model", str(tiny_model), "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert "frame 1 of 3 taken" in json.loads(shown.out)["notes"]
+    assert shown.err.count("frame 1 of 3 taken") == 1
+
+
+def test_models_that_do_not_fit(photo: Path, capsys: Capture) -> None:
+    assert main(["parts", str(photo), "--model", "amodal", "-o", str(photo.parent / "out")]) == 6
+    said = capsys.readouterr().err
+    assert "a model of amodal, not of parts" in said
+    assert "latens segment" in said
+    assert main(["segment", str(photo), "--model", "amodul"]) == 6
+    said = capsys.readouterr().err
+    assert "did you mean 'amodal'?" in said
+    assert "haze_physical" in said
+
+
+def test_every_system_has_a_verb() -> None:
+    assert set(VERBS) == set(SYSTEMS)
+    assert set(VERBS.values()) <= {command.name for command in COMMANDS}
+
+
+@pytest.mark.parametrize("verb", [command.name for command in COMMANDS])
+def test_help_has_no_negative_flags(verb: str, capsys: Capture) -> None:
+    main([*verb.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert "--force" in shown or "--format" in shown
+    assert "--empty-" not in shown
+    assert "--no-" not in shown
+
+
+def test_limits_and_options_without_effect(photo: Path, capsys: Capture) -> None:
+    assert main(["dehaze", str(photo), "--threads", "100000"]) == 5
+    assert main(["bench", "parts", "--repeats", "0"]) == 2
+    for option in (["--refine-depth"], ["--depth-format", "kitti"]):
+        assert main(["haze", str(photo), *option]) == 2
+        assert "add --depth" in capsys.readouterr().err
+
+
+def test_frames_a_second_of_a_file_are_refused(tmp_path: Path) -> None:
+    from latens.data.clips.reader import open_clip
+    from latens.errors import UsageError
+
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(UsageError, match="--fps"), open_clip(tmp_path / "a.mp4", fps=10):
+        pass

@@ -1,0 +1,79 @@
+"""Output folders of the verbs: what cannot be written, and results of another model or other options, are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from latens.catalogue import SYSTEMS
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+VERBS = [
+    *(["train", system, "--recipe", "tiny"] for system in SYSTEMS),
+    *(["evaluate", system] for system in SYSTEMS),
+    *(["reproduce", system] for system in SYSTEMS),
+    ["demo"],
+    ["compact", "haze_dehazenet"],
+    ["import", "x.pth"],
+    ["convert", "labelme:labels", "--to", "coco"],
+    *([verb, "a.png", "a.png"] for verb in ("parts", "segment", "dehaze", "haze", "compress", "decompress")),
+    ["video", "compress", "a.mp4", "a.mp4"],
+]
+
+
+@pytest.mark.parametrize("place", ["file/x/", "/proc/x/"])
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    words: list[str], place: str, album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(album)
+    (album / "file").write_text("no folder")
+    (album / "labels").mkdir()
+    (album / "x.pth").touch()
+    (album / "a.mp4").touch()
+    before = sorted(album.rglob("*"))
+    target = f"{place}a.json" if "convert" in words else place
+    assert main([*words, "-o", target]) in ((2, 3) if "convert" in words else (2,))
+    shown = capsys.readouterr().err
+    assert "internal error" not in shown
+    assert "convert" in words or "cannot be written" in shown
+    assert sorted(album.rglob("*")) == before
+
+
+def test_results_of_two_requests_do_not_mix(album: Path, tiny_model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    out = album.parent / "small"
+    command = ["compress", str(album), "-o", str(out), "--model", str(tiny_model), "--device", "cpu"]
+    assert main([*command, "--quality", "1"]) == 0
+    (out / "a.ltn").unlink()
+    capsys.readouterr()
+    assert main([*command, "--quality", "2"]) == 2
+    assert "quality was 1.0 and is 2.0" in capsys.readouterr().err
+    assert not (out / "a.ltn").exists()
+    assert main([*command, "--quality", "1"]) == 0
+    assert main([*command, "--quality", "2", "--force"]) == 0
+    assert main([*command, "--quality", "2"]) == 0
+
+
+def test_a_report_is_not_replaced_by_that_of_another_request(album: Path, tiny_model: Path, capsys: Capture) -> None:
+    (album / "c.jpg").unlink()
+    out = album.parent / "report"
+    words = ["evaluate", "image_codec", "--model", str(tiny_model), "--data", str(album), "-o", str(out), "--device", "cpu"]
+    fewer = [*words, "--set", "baselines=JPEG"]
+    assert main(words) == 0
+    before = (out / "evaluation.json").read_bytes()
+    assert main(words) == 0
+    assert main(fewer) == 2
+    assert "options.baselines differ by WebP" in capsys.readouterr().err
+    assert (out / "evaluation.json").read_bytes() == before
+    assert main([*fewer, "--force"]) == 0
+    assert (out / "evaluation.json").read_bytes() != before
+
+
+def test_a_failed_reproduction_leaves_nothing(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "tables"
+    assert main(["reproduce", "parts/table1", "-o", str(out)]) == 2
+    assert not out.exists()
