@@ -22,6 +22,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "parts": "latens.systems.parts",
         "video_codec": "latens.systems.video_codec",
         "flow": "latens.systems.flow",
+        "seedlings": "latens.systems.seedlings",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
@@ -34,6 +35,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "parts": "parts",
         "video_codec": "video compress",
         "flow": "density",
+        "seedlings": "grade",
     }
 )
 """The verb that applies a model of a system."""
