@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
     from latens.launch import evaluate, reproduce, train
+    from latens.systems import flow
     from latens.systems.amodal.predict import AmodalSegmenter
+    from latens.systems.flow.predict import DensityModel
     from latens.systems.haze.predict import Haze
     from latens.systems.image_codec.predict import ImageCodec
     from latens.systems.parts.predict import Parts
+    from latens.systems.seedlings.predict import SeedlingGrader
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "catalogue", "errors", "evaluate", "load", "models", "reproduce", "train"]
+__all__ = ["__version__", "catalogue", "errors", "evaluate", "flow", "load", "models", "reproduce", "train"]
 
 
 @overload
@@ -46,12 +49,22 @@ def load(name_or_path: Literal["parts"], *, device: str = "auto", threads: int |
 
 
 @overload
+def load(name_or_path: Literal["flow"], *, device: str = "auto", threads: int | None = None) -> DensityModel: ...
+
+
+@overload
+def load(
+    name_or_path: Literal["seedlings", "seedlings_species"], *, device: str = "auto", threads: int | None = None
+) -> SeedlingGrader: ...
+
+
+@overload
 def load(name_or_path: str | Path, *, device: str = "auto", threads: int | None = None) -> Any: ...
 
 
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> Any:
     """A model ready for use, with the verbs of its system (`compress`, `decompress`; `segment`; `dehaze`, `haze`;
-    `encode`, `gallery`; ...).
+    `encode`, `gallery`; `density`, `sample`; ...).
 
     `name_or_path` is a name of `models()` or of a system, a folder that holds config.json and model.safetensors, or such a
     folder on the Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.
@@ -79,6 +92,8 @@ def __getattr__(name: str) -> Any:
 
     if name in ("catalogue", "errors"):
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "flow":
+        return importlib.import_module(f"{__name__}.systems.flow")
     if name in ("train", "evaluate", "reproduce"):
         return getattr(importlib.import_module(f"{__name__}.launch"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

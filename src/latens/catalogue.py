@@ -21,12 +21,22 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
         "video_codec": "latens.systems.video_codec",
+        "flow": "latens.systems.flow",
+        "seedlings": "latens.systems.seedlings",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
 
 VERBS: Mapping[str, str] = MappingProxyType(
-    {"image_codec": "compress", "amodal": "segment", "haze": "dehaze", "parts": "parts"}
+    {
+        "image_codec": "compress",
+        "amodal": "segment",
+        "haze": "dehaze",
+        "parts": "parts",
+        "video_codec": "video compress",
+        "flow": "density",
+        "seedlings": "grade",
+    }
 )
 """The verb that applies a model of a system."""
 

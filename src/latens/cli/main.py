@@ -46,6 +46,8 @@ VERBS = (
     Verb("dehaze", "latens.cli.dehaze:dehaze", "Pictures and clips without their haze."),
     Verb("haze", "latens.cli.haze:haze", "Pictures in haze of a chosen visibility."),
     Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),
+    Verb("density", "latens.cli.density:density", "How likely and how unusual images are; samples; densities of tables."),
+    Verb("grade", "latens.cli.grade:grade", "Seedling trays: plants that are up, plants that will succeed, lots."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on held-out images, compared with its baselines."),
     Verb("recipes", "latens.cli.recipes:recipes", "Training recipes, a line each."),

@@ -1,7 +1,7 @@
 """Labeled image sets: class folders, packs, CIFAR, Indoor-67, Places205, ImageNet; plain folders are sets without labels.
 
-A set is named by a path or by NAME:PATH with NAME one of cifar10, cifar100, imagenet, indoor67, places205. Nothing is
-downloaded. Class numbers follow the sorted names of the classes.
+A set is named by a path or by NAME:PATH with NAME one of cifar10, cifar100, imagenet, imagenet32, indoor67, mnist, places205.
+Nothing is downloaded. Class numbers follow the sorted names of the classes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
+from latens.data.public import imagenet32_folder, read_imagenet32, read_mnist, say_version
 from latens.data.source import Source
 from latens.data.splits import place_of
 from latens.errors import InputError, LatensError, UnreadableInput
@@ -124,7 +125,7 @@ def _class_index(name: str, known: Sequence[str], where: Path) -> int:
 
 
 def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> LabeledImages:
-    """A pack: keys jpeg, offsets, labels, classes (encoded images end to end), or x_train, y_train, x_test, y_test.
+    """A pack: keys jpeg, offsets, labels, classes (encoded images end to end); images, labels; or x_train, ...
 
     `known` are the classes of the training split if that is another pack.
     """
@@ -135,7 +136,10 @@ def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = (
     for kind in ("x", "images"):
         if {f"{kind}_{split}", f"y_{split}"} <= set(arrays):
             return _arrays(path.stem, arrays[f"{kind}_{split}"], arrays[f"y_{split}"], (), str(path))
-    hint = "packs hold jpeg, offsets and labels, or x_train, y_train, x_test and y_test"
+    if {"images", "labels"} <= set(arrays):
+        whole = _arrays(path.stem, arrays["images"], arrays["labels"], known, str(path))
+        return _own_split(whole, split, path) if hold_out else whole
+    hint = "packs hold jpeg, offsets and labels; images and labels; or x_train, y_train, x_test and y_test"
     raise UnreadableInput(f"a pack with the keys {', '.join(sorted(arrays)) or 'none'}", where=str(path), hint=hint)
 
 
@@ -301,12 +305,34 @@ def _places205(root: Path, split: Split) -> LabeledImages:
     return _of_files("Places205", images, [images / row[0] for row in rows], labels, classes)
 
 
+def _mnist(root: Path, split: Split) -> LabeledImages:
+    if root.suffix == ".npz" or any(root.glob("*.npz")):
+        return _npz(root, split, hold_out=True) if root.is_file() else _folder(root, split, hold_out=True)
+    found = read_mnist(root, split)
+    return _arrays(found.name, found.pixels, found.labels, found.classes, str(root))
+
+
+def _imagenet32(root: Path, split: Split) -> LabeledImages:
+    batches = read_imagenet32(root, split) if root.is_dir() else None
+    if batches is not None:
+        return _arrays(batches.name, batches.pixels, batches.labels, batches.classes, str(root))
+    folder = imagenet32_folder(root, split)
+    if folder is None:
+        hint = "give the folder of train_data_batch_*.npz and val_data.npz, or of train_32x32/ and valid_32x32/"
+        raise UnreadableInput(f"ImageNet32 has no {split} split here", where=str(root), hint=hint)
+    paths = sorted(_find(folder))
+    say_version(len(paths), folder)
+    return _of_files("ImageNet32", folder, paths, np.full(len(paths), NO_LABEL), ())
+
+
 NAMED: Mapping[str, Callable[[Path, Split], LabeledImages]] = MappingProxyType(
     {
         "cifar10": _cifar("10"),
         "cifar100": _cifar("100"),
         "imagenet": _imagenet,
+        "imagenet32": _imagenet32,
         "indoor67": _indoor67,
+        "mnist": _mnist,
         "places205": _places205,
     }
 )

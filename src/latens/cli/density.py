@@ -1,0 +1,244 @@
+"""`latens density`"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.errors import InputError, LimitExceeded, OutputExists, UsageError
+from latens.launch import announce
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from latens.systems.flow.predict import DensityModel
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 32  # images that are scored together
+MOST_IN_GRID = 4096
+SCORE_COLUMNS = ("file", "bits_per_dim", "standard_error", "unusual")
+
+
+def density(
+    inputs: Annotated[list[str] | None, Parameter(help="Images, folders, patterns, or tables for a table's model.")] = None,
+    /,
+    *,
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="Scores as .csv; samples as .png, .npy or a folder, of a table as .csv or .npy."),
+    ] = None,
+    sample: Annotated[int | None, Parameter(validator=Number(gte=1), help="Draw so many samples from the model.")] = None,
+    certify: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Print the proven Lipschitz bound of every block.")
+    ] = False,
+    draws: Annotated[int, Parameter(validator=Number(gte=1), help="Draws of noise for every score.")] = 4,
+    seed: Annotated[int, Parameter(validator=Number(gte=0), help="Of the samples.")] = 0,
+    temperature: Annotated[float, Parameter(validator=Number(gte=0), help="Factor on the latents of samples.")] = 1.0,
+    model: Model = "flow",
+    force: Force = False,
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+) -> int:
+    """Density of images under a model: bits per dimension, and how unusual each image is; or samples from the model.
+
+    A score is the mean over draws of noise with its standard error. "Unusual" is the share of held-out images that are less
+    unusual by typicality, complexity and goodness of fit together: near 1 the image is unlike the images of the training.
+
+        latens density images/ -o scores.csv
+        latens density --sample 64 -o samples.png
+        latens density rows.csv --model runs/flow/best -o scores.csv
+    """
+    asked = [bool(inputs), sample is not None, certify]
+    if sum(asked) != 1:
+        hint = "name images to score, or --sample N, or --certify"
+        raise UsageError("one of three tasks is needed", where="density", hint=hint)
+    if out is not None and out.is_file() and not force:
+        raise OutputExists("the output is already there", where=str(out), hint="--force overwrites it; -o names another")
+    from latens.systems.flow.config import VectorFlow
+    from latens.systems.flow.predict import load
+
+    reporter = Reporter(options)
+    flow = load(model, device=options.device, threads=options.threads)
+    announce(flow)
+    if certify:
+        return certificates(flow, reporter)
+    if sample is not None:
+        draw_samples(flow, sample, out, seed, temperature, reporter)
+        return 0
+    if isinstance(flow.config, VectorFlow):
+        return score_tables(flow, inputs or [], out, reporter)
+    return score_files(flow, inputs or [], out, draws, reporter)
+
+
+def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: int, reporter: Reporter) -> int:
+    """Scores of images, one line each; unreadable ones are logged, and the exit status tells."""
+    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.inputs import find_inputs
+    from latens.inference.batch import SOME_FAILED
+
+    files = find_inputs(inputs, PICTURE_ENDINGS)
+    alone = len(files) == 1 and files[0].named
+    rows: list[tuple[Any, ...]] = []
+    failed = 0
+    with reporter.progress(len(files), "scoring") as tell:
+        for start in range(0, len(files), AT_ONCE):
+            good = []
+            for file in files[start : start + AT_ONCE]:
+                try:
+                    good.append((file.path, readable(flow, file.path)))
+                except (InputError, LimitExceeded) as error:
+                    if alone:
+                        raise error.at(str(file.path)) from None
+                    logger.error(str(error.at(str(file.path))))
+                    failed += 1
+            if not good:
+                continue
+            found = flow.density([picture for _, picture in good], draws=draws)
+            for (path, _), one in zip(good, found, strict=True):
+                rows.append((path, f"{one.bits_per_dim:.5f}", f"{one.standard_error:.5f}", f"{one.unusual:.4f}"))
+                said = "".join(f"; {note}" for note in one.notes)
+                text = f"{path}: {one.bits_per_dim:.3f} ± {one.standard_error:.3f} bits/dim, unusual {one.unusual:.2f}{said}"
+                reporter.result({"input": str(path), **one.to_dict()}, text)
+            tell(min(start + AT_ONCE, len(files)))
+    if not rows:
+        raise InputError("none of the images can be used", where=", ".join(inputs))
+    if out is not None:
+        write_csv(out, SCORE_COLUMNS, rows)
+    return SOME_FAILED if failed else 0
+
+
+def readable(flow: DensityModel, path: Path) -> Any:
+    """The image at a path, checked. Raises InputError or LimitExceeded."""
+    from latens.data.images import read_picture, to_pil
+    from latens.systems.flow.predict import one_square
+
+    picture = read_picture(path)
+    image = to_pil(picture.pixels, picture.alpha, picture.grey)
+    one_square(image, flow.config)  # type: ignore[arg-type]
+    return image
+
+
+def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, reporter: Reporter) -> int:
+    """Log-densities of the rows of tables, in nats and the units of the table."""
+    rows: list[tuple[Any, ...]] = []
+    for name in inputs:
+        nats = flow.log_prob(name)
+        unusual = flow.unusual_rows(nats)
+        rows += [(name, row + 1, f"{n:.6f}", f"{u:.4f}") for row, (n, u) in enumerate(zip(nats, unusual, strict=True))]
+        mean = float(nats.mean())
+        reporter.result(
+            {"input": name, "rows": len(nats), "mean_log_prob": mean},
+            f"{name}: {len(nats)} rows, mean log-density {mean:.4f} nats, lowest {float(nats.min()):.4f}",
+        )
+    if out is not None:
+        write_csv(out, ("file", "row", "log_prob", "unusual"), rows)
+    return 0
+
+
+def draw_samples(flow: DensityModel, count: int, out: Path | None, seed: int, temperature: float, reporter: Reporter) -> None:
+    """Samples in pieces: a grid, an array, a folder of images, or a table."""
+    from latens.systems.flow.config import VectorFlow
+
+    table = isinstance(flow.config, VectorFlow)
+    place = out or Path("samples.csv" if table else "samples.png")
+    if out is None and place.exists():
+        raise OutputExists("the output is already there", where=str(place), hint="name another place with -o")
+    pieces = flow.sampled(count, seed=seed, temperature=temperature)
+    if place.suffix == ".npy":
+        shape = (count, flow.model.dims) if table else (count, flow.config.size, flow.config.size, 3)  # type: ignore[union-attr]
+        write_array(place, shape, "float64" if table else "uint8", pieces)
+    elif table:
+        write_csv(place, flow.columns, [tuple(row) for piece in pieces for row in piece.tolist()])
+    elif place.suffix:
+        if count > MOST_IN_GRID:
+            hint = "name a folder or an .npy file with -o"
+            raise UsageError(f"{count} samples are too many for one image", where=str(place), hint=hint)
+        write_grid(place, list(pieces))
+    else:
+        write_folder(place, pieces)
+    reporter.result({"output": str(place), "samples": count}, f"{place}: {count} samples")
+
+
+def write_grid(place: Path, pieces: list[np.ndarray]) -> None:
+    """One image of all samples."""
+    import math
+
+    import numpy as np
+    from PIL import Image
+
+    from latens.data.images import check_ending, write_image
+    from latens.systems.flow.drawing import image_grid
+
+    check_ending(place)
+    images = np.concatenate(pieces)
+    columns = math.ceil(math.sqrt(len(images)))
+    enlarge = max(1, 512 // (columns * images.shape[1]))
+    write_image(place, Image.fromarray(image_grid(list(images), columns=columns, enlarge=enlarge)))
+
+
+def write_folder(place: Path, pieces: Iterator[np.ndarray]) -> None:
+    """A PNG for every sample, numbered."""
+    from latens.data.files import write_atomic
+    from latens.data.images import png_bytes
+
+    place.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for piece in pieces:
+        for pixels in piece:
+            write_atomic(place / f"{number:06d}.png", png_bytes(pixels))
+            number += 1
+
+
+def write_array(place: Path, shape: tuple[int, ...], dtype: str, pieces: Iterator[np.ndarray]) -> None:
+    """All samples in one .npy file, written piece by piece into a temporary file."""
+    import numpy as np
+
+    from latens.data.files import write_error
+
+    spare = place.with_name(f".{place.name}.part")
+    try:
+        array = np.lib.format.open_memmap(spare, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        start = 0
+        for piece in pieces:
+            array[start : start + len(piece)] = piece
+            start += len(piece)
+        array.flush()
+        del array
+        spare.replace(place)
+    except OSError as error:
+        raise write_error(place, error) from error
+    finally:
+        spare.unlink(missing_ok=True)
+
+
+def write_csv(place: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Rows as text, whole or not at all."""
+    import csv
+    import io
+
+    from latens.data.files import write_atomic
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomic(place, buffer.getvalue().encode())
+
+
+def certificates(flow: DensityModel, reporter: Reporter) -> int:
+    """The proven bound of every block; exit status 6 where one is not below 1."""
+    from latens.errors import ModelError
+
+    found = flow.certify()
+    if not found:
+        raise UsageError("this model has no residual blocks: couplings are invertible without a bound", where=flow.name)
+    for one in found:
+        record = {"block": one.block, "lipschitz": one.lipschitz}
+        reporter.result(record, f"{one.block}: {one.lipschitz:.4f}{'' if one.lipschitz < 1 else '  not below 1'}")
+    return 0 if all(one.lipschitz < 1 for one in found) else ModelError.exit_status

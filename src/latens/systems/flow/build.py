@@ -1,0 +1,99 @@
+"""A training run's parts: model, loss and data of a configuration; and `fit`, for tables at hand."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from latens.data.source import Source
+from latens.errors import UsageError
+from latens.systems.flow.config import FlowConfig, ImageFlow, ImagesConfig, PointsConfig, VectorFlow
+from latens.systems.flow.dataset import ImageData, SimulatedPoints, TableData, open_points
+from latens.systems.flow.model import Flow
+from latens.systems.flow.objective import Likelihood, after_update
+from latens.systems.flow.predict import DensityModel, load
+from latens.systems.flow.recipes import MOST_EXACT, FlowTraining, toy
+from latens.systems.flow.table import read_table
+from latens.training.objective import Trainable
+
+
+def build(config: FlowTraining, sources: Sequence[Source]) -> Trainable:
+    """Raises UsageError without data or for other data than the model's, InputError for data that cannot be used."""
+    if isinstance(config.data, PointsConfig):
+        return of_points(config, open_points(sources, config.data, config.run.seed))
+    assert isinstance(config.model, ImageFlow)
+    return of_images(config, ImageData(sources, config.data, config.model.size, config.model.channels, config.run.seed))
+
+
+def of_points(config: FlowTraining, data: SimulatedPoints | TableData) -> Trainable:
+    """A flow on rows, whose first step standardizes their columns."""
+    assert isinstance(config.model, VectorFlow)
+    found = len(data.columns)
+    if config.model.columns not in (0, found):
+        raise UsageError(f"the data have {found} columns", where=f"--set model.columns={config.model.columns}")
+    if config.objective.log_det == "exact" and found > MOST_EXACT:
+        hint = "use --set objective.log_det=poisson"
+        raise UsageError(f"exact log-determinants of {found} columns take too long", where="objective.log_det", hint=hint)
+    sizes = replace(config.model, columns=found)
+    model = Flow(sizes, recompute=config.objective.recompute)
+    model.steps[0].mean.copy_(torch.from_numpy(np.asarray(data.mean)))  # type: ignore[operator]
+    model.steps[0].deviation.copy_(torch.from_numpy(np.asarray(data.deviation)))  # type: ignore[operator]
+    return _trainable(config, sizes, model, data, {"columns": list(data.columns)})
+
+
+def of_images(config: FlowTraining, data: ImageData) -> Trainable:
+    """A flow on images; a hybrid model takes the classes of the data."""
+    assert isinstance(config.model, ImageFlow)
+    assert isinstance(config.data, ImagesConfig)
+    sizes, classes = config.model, data.classes
+    if sizes.classes:
+        if len(classes) < 2 or int(data.labels.min()) < 0:
+            hint = "give one folder of images for every class, or train with --recipe cpu"
+            raise UsageError("a hybrid model needs labeled images", where="--data", hint=hint)
+        sizes = replace(sizes, classes=len(classes))
+    model = Flow(sizes, recompute=config.objective.recompute)
+    return _trainable(config, sizes, model, data, {"classes": list(classes)} if sizes.classes else {})
+
+
+def _trainable(config: FlowTraining, sizes: FlowConfig, model: Flow, data: Any, described: dict[str, Any]) -> Trainable:
+    objective = Likelihood(config.objective, sizes, described)
+    return Trainable(model, objective, data, after_update(config.objective, config.run.steps))
+
+
+def fit(
+    table: Any,
+    *,
+    steps: int = 3000,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    config: FlowTraining | None = None,
+) -> DensityModel:
+    """A density fitted to a table: an array (n, D), a data frame, a tensor, or the path of one (.csv, .tsv, .npy).
+
+    Columns are standardized inside, in float64; densities are in the units of the table. A tenth of the rows is held out and
+    chooses the weights. `out` keeps the run; `config` replaces the settings of the recipe `toy`. Raises InputError for cells
+    that are not finite, constant columns, and tables of one row.
+    """
+    from latens.inference.device import choose_device
+    from latens.training.run import train
+
+    read = read_table(table)
+    chosen = toy() if config is None else config
+    exact: Literal["exact", "poisson"] = "exact" if read.rows.shape[1] <= MOST_EXACT // 4 else "poisson"
+    run = replace(chosen.run, steps=steps, seed=seed, validate_every=max(steps // 5, 1))
+    chosen = replace(chosen, run=run, objective=replace(chosen.objective, log_det=exact)) if config is None else chosen
+    assert isinstance(chosen.data, PointsConfig)
+    data = TableData(read, chosen.data, chosen.run.seed)
+    place = str(choose_device(device, threads))
+    with tempfile.TemporaryDirectory() as spare:
+        folder = Path(spare) / "fit" if out is None else Path(out)
+        train(lambda config, _: of_points(config, data), chosen, [], folder, device=place)
+        return load(folder / "best", device=device, threads=threads)

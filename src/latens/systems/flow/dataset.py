@@ -1,0 +1,207 @@
+"""Training batches: rows of tables and simulated points, and squares of images as 8-bit values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latens.data.labeled import LabeledImages, open_labeled
+from latens.data.notes import first_line
+from latens.data.source import Source
+from latens.data.splits import place_of
+from latens.data.squares import center_square
+from latens.errors import InputError, LatensError, UnreadableInput, UsageError, did_you_mean
+from latens.shapes import UInt8
+from latens.systems.flow.config import ImagesConfig, PointsConfig
+from latens.systems.flow.points import NAMES, PointsName, draw
+from latens.systems.flow.table import TABLE_ENDINGS, NumberTable, read_table, standardization
+from latens.training.data import generator
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_BATCH = 64
+VALIDATION_SEED = 2**31  # of the fresh points
+MOST_COLORS = 200_000  # pixels of a folder of images
+
+
+def points_name(sources: Sequence[Source]) -> PointsName | None:
+    """The simulated distribution that the data name, if they do."""
+    names = [name for name in NAMES if any(str(source) == name and not source.path.exists() for source in sources)]
+    if names and len(sources) > 1:
+        raise UsageError("simulated points are not mixed with other data", where="--data", hint=f"give {names[0]} alone")
+    return names[0] if names else None
+
+
+class SimulatedPoints:
+    """Batches {"rows": (B, 2) float64}: fresh points of a distribution at every step."""
+
+    columns = ("x", "y")
+
+    def __init__(self, name: PointsName, config: PointsConfig, seed: int) -> None:
+        self.name, self.config, self.seed = name, config, seed
+        self.mean, self.deviation = np.zeros(2), np.ones(2)
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        return {"rows": torch.from_numpy(draw(self.name, self.config.batch, generator(self.seed, step, rank)))}
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        rng = np.random.default_rng(VALIDATION_SEED)
+        return [{"rows": torch.from_numpy(draw(self.name, self.config.validation_limit, rng))}]
+
+
+class TableData:
+    """Batches {"rows": (B, D) float64} of a table's rows, drawn with replacement; some rows are held out, by position."""
+
+    def __init__(self, table: NumberTable, config: PointsConfig, seed: int) -> None:
+        self.table, self.config, self.seed, self.columns = table, config, seed, table.columns
+        self.mean, self.deviation = standardization(table)
+        chance = np.array([place_of(f"row {i}") for i in range(len(table.rows))])
+        held_out = np.flatnonzero(chance < config.validation_share)[: config.validation_limit]
+        kept = np.flatnonzero(chance >= config.validation_share)
+        if len(held_out) < 2 or not len(kept):
+            logger.warning("%d rows are too few to hold some out: validation uses training rows", len(chance))
+            held_out = kept = np.arange(len(chance))
+        self.kept, self.held_out = kept, held_out
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.seed, step, rank)
+        return {"rows": torch.from_numpy(self.table.rows[self.kept[rng.integers(len(self.kept), size=self.config.batch)]])}
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        return [{"rows": torch.from_numpy(self.table.rows[self.held_out])}]
+
+
+def open_points(sources: Sequence[Source], config: PointsConfig, seed: int) -> SimulatedPoints | TableData:
+    """Simulated points by name, the rows of tables, or the colors of images. Raises UsageError or InputError."""
+    if not sources:
+        hint = f"give {', '.join(NAMES)}, tables (.csv, .tsv, .npy) or folders of images"
+        raise UsageError("a density is learned from data", where="--data", hint=hint)
+    name = points_name(sources)
+    if name is not None:
+        return SimulatedPoints(name, config, seed)
+    for source in sources:
+        if not source.kind and not source.path.exists():
+            hint = did_you_mean(str(source), NAMES, f"give {', '.join(NAMES)}, a table or a folder of images")
+            raise UnreadableInput("no such data", where=str(source), hint=hint)
+    tables = [
+        read_table(source.path)
+        if not source.kind and source.path.suffix.lower() in TABLE_ENDINGS
+        else colors_of(open_labeled(source, "train"), seed)
+        for source in sources
+    ]
+    widths = {table.rows.shape[1] for table in tables}
+    if len(widths) > 1:
+        raise InputError(f"tables of {' and '.join(map(str, sorted(widths)))} columns", where="--data", hint="give one kind")
+    return TableData(NumberTable(np.concatenate([table.rows for table in tables]), tables[0].columns), config, seed)
+
+
+def colors_of(found: LabeledImages, seed: int) -> NumberTable:
+    """Colors of random pixels, dequantized: a table with the columns red, green and blue in [0, 1)."""
+    logger.info("%s: learning the distribution of its colors", found.name)
+    rng = np.random.default_rng(seed)
+    share = -(-MOST_COLORS // len(found))
+    rows = []
+    for i in range(len(found)):
+        try:
+            pixels = found.read(i).reshape(-1, 3)
+        except LatensError as error:
+            logger.warning("left out: %s", first_line(error))
+            continue
+        chosen = pixels[rng.permutation(len(pixels))[:share]]
+        rows.append((chosen + rng.random(chosen.shape)) / 256)
+    if not rows:
+        raise UnreadableInput("none of the images can be read", where=found.name)
+    return NumberTable(np.concatenate(rows), ("red", "green", "blue"))
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+class ImageData:
+    """Batches {"pixels": (B, C, S, S) uint8, "label": (B,) int64}; labels are -1 where there are none.
+
+    All images are held in memory as squares; training images are drawn with replacement. Raises UnreadableInput where none
+    can be read.
+    """
+
+    def __init__(self, sources: Sequence[Source], config: ImagesConfig, size: int, channels: int, seed: int) -> None:
+        self.config, self.seed = config, seed
+        if not sources:
+            hint = "give a folder of images, an .npz pack, or cifar10:PATH, mnist:PATH, imagenet32:PATH"
+            raise UsageError("a density of images is learned from images", where="--data", hint=hint)
+        if points_name(sources) is not None:
+            raise UsageError(f"{sources[0]} is no data set of images", where="--data", hint="use --recipe toy")
+        sets = [open_labeled(source, "train") for source in sources]
+        if config.limit:
+            sets = [found.first_few(config.limit) for found in sets]
+        self.classes = sets[0].classes if len({found.classes for found in sets}) == 1 else ()
+        read = [read_squares(found, size, channels) for found in sets]
+        self.pixels = np.concatenate([one for one, _ in read])
+        kept = [found.subset(indices) for found, (_, indices) in zip(sets, read, strict=True)]
+        self.labels = np.concatenate([found.labels for found in kept])
+        chance = np.array([place_of(key) for found in kept for key in found.keys])
+        order = np.argsort(chance, kind="stable")
+        held_out = order[: min(int((chance < config.validation_share).sum()), config.validation_limit)]
+        self.held_out = np.sort(held_out)
+        self.train = np.flatnonzero(chance >= config.validation_share)
+        if not len(self.train) or not len(self.held_out):
+            logger.warning("%d images are too few to hold some out: validation uses training images", len(chance))
+            self.train = np.arange(len(chance))
+            self.held_out = self.held_out if len(self.held_out) else self.train[: config.validation_limit or 1]
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.seed, step, rank)
+        chosen = self.train[rng.integers(len(self.train), size=self.config.batch)]
+        pixels = np.stack([self._varied(self.pixels[i], rng) for i in chosen])
+        return as_batch(pixels, self.labels[chosen])
+
+    def _varied(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A random mirror image and crop, as the settings say."""
+        if self.config.flip and rng.random() < 0.5:
+            pixels = pixels[:, :, ::-1]
+        pad = self.config.pad
+        if pad:
+            wide = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
+            top, left = rng.integers(2 * pad + 1, size=2)
+            pixels = wide[:, top : top + pixels.shape[1], left : left + pixels.shape[2]]
+        return pixels
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        starts = range(0, len(self.held_out), VALIDATION_BATCH)
+        parts = [self.held_out[start : start + VALIDATION_BATCH] for start in starts]
+        return [as_batch(self.pixels[part], self.labels[part]) for part in parts]
+
+
+def read_squares(found: LabeledImages, size: int, channels: int) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
+    """The middle squares of all images that can be read, and their indices; the others are logged."""
+    pixels, good, resized = [], [], 0
+    for i in range(len(found)):
+        try:
+            image = found.read(i)
+        except LatensError as error:
+            logger.warning("left out: %s", first_line(error))
+            continue
+        resized += image.shape[:2] != (size, size)
+        pixels.append(in_channels(center_square(image, size), channels))
+        good.append(i)
+    if not pixels:
+        raise UnreadableInput("none of the images can be read", where=found.name)
+    if resized:
+        logger.info("%s: the middle squares of %d images were resized to %d x %d", found.name, resized, size, size)
+    return np.stack(pixels), np.array(good)
+
+
+def in_channels(pixels: UInt8[np.ndarray, "S S 3"], channels: int) -> UInt8[np.ndarray, "C S S"]:
+    """Channels first; gray by the luma of Rec. 601 for one channel."""
+    if channels == 1:
+        luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114]))
+        return np.clip(luma, 0, 255).astype(np.uint8)[None]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def as_batch(pixels: np.ndarray, labels: np.ndarray) -> dict[str, Tensor]:
+    return {"pixels": torch.from_numpy(np.ascontiguousarray(pixels)), "label": torch.from_numpy(labels.astype(np.int64))}

@@ -1,0 +1,242 @@
+"""Figures 4.3.1, 4.4.1, 4.4.2, 4.5.1 and B.1 to B.4 of 003."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.func import jacrev, vmap
+
+from latens.contract import Artifact
+from latens.data.images import png_bytes
+from latens.data.labeled import open_labeled
+from latens.experiments.lab import Lab
+from latens.experiments.report import Report
+from latens.inference.page import Block, Figure, Gallery, Table
+from latens.metrics.plot import Line, LinePanel, line_plot
+from latens.nn.lipschitz import Concatenation
+from latens.nn.lipswish import Activation
+from latens.systems.flow.config import ImageFlow
+from latens.systems.flow.dataset import read_squares
+from latens.systems.flow.drawing import colored, image_grid
+from latens.systems.flow.model import Flow
+from latens.systems.flow.points import log_density
+from latens.systems.flow.predict import DensityModel
+from latens.systems.flow.tables import (
+    FIXED,
+    IMAGE_SCALES,
+    LAMBDAS,
+    TOY_ROWS,
+    TOY_SCALES,
+    NoScale,
+    image_report,
+    report,
+)
+from latens.systems.flow.trials import (
+    ImageScale,
+    ToyScale,
+    asked,
+    dense,
+    hybrid_training,
+    image_source,
+    image_training,
+    toy_model,
+    trained,
+)
+
+DEPTHS: Mapping[int, int] = MappingProxyType({2: 318, 3: 178, 4: 122, 5: 92})  # depth: growth at 8.7M parameters
+GRID, SPAN = 160, 4.5  # points of a side of a density map, and half its width
+SHOWN = 36  # images of a grid
+
+
+def figure_4_3_1(lab: Lab[DensityModel, NoScale]) -> Report:
+    """The normalized weights of a concatenation."""
+    mix = Concatenation(1.0, learned=True)
+    points = []
+    for raw in np.linspace(-12, 12, 121):
+        mix.eta.data.copy_(torch.tensor([raw, 0.0]))
+        points.append(mix().tolist())
+    first, second = np.array(points).T
+    circle = np.linspace(0, np.pi / 2, 100)
+    lines = [
+        Line("unit circle", np.cos(circle).tolist(), np.sin(circle).tolist(), 1, "--"),
+        Line("reached by one weight", first.tolist(), second.tolist(), 0, "o"),
+        Line("at the start", [0.5**0.5], [0.5**0.5], 3, "s"),
+    ]
+    image = line_plot([LinePanel("eta_1 (input)", "eta_2 (transformed)", lines)], columns=1, title="Figure 4.3.1")
+    caption = "softplus + 0.1 keeps both weights above zero, unlike the interval [0, 1] of the text."
+    return report("figure4.3.1", "Weights of a concatenation", "no training", [Figure(image, "", caption, alt="unit circle")])
+
+
+def figure_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
+    """Norm of the Jacobian of [LipSwish(x), LipSwish(-x)]."""
+    phi = Activation("clipswish")
+    x = torch.linspace(-8, 8, 1601)[:, None]
+    norms = vmap(jacrev(lambda v: phi(v[None])[0]))(x)[..., 0].norm(dim=1).detach() * 1.004
+    top = int(norms.argmax())
+    lines = [
+        Line("norm of the Jacobian", x[:, 0].tolist(), norms.tolist(), 0),
+        Line("1.004", [-8, 8], [1.004, 1.004], 1, "--"),
+        Line("maximum", [float(x[top, 0]), -float(x[top, 0])], [float(norms[top])] * 2, 3, "o"),
+    ]
+    image = line_plot([LinePanel("x", "norm", lines)], columns=1, title="Figure B.1")
+    row = [f"{float(norms.max()):.5f}", f"{abs(float(x[top, 0])):.3f}", f"{float(norms[800]):.3f}"]
+    table = Table(["maximum", "at |x|", "norm at 0"], [row], "beta = softplus(0.5)")
+    return report("figureB.1", "CLipSwish before the division by 1.004", "no training", [Figure(image, alt="norm"), table])
+
+
+# ---------------------------------------------------------------------------------------------------------------- toy
+
+
+def density_map(density: np.ndarray) -> bytes:
+    """Densities on the grid as an image, each scaled by its own 99.5 % quantile."""
+    top = max(float(np.quantile(density, 0.995)), 1e-12)
+    return png_bytes(colored(density[::-1] / top))
+
+
+def grid_points() -> np.ndarray:
+    axis = np.linspace(-SPAN, SPAN, GRID)
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def figure_4_4_1(lab: Lab[DensityModel, ToyScale]) -> Report:
+    """Learned densities of simulated points beside the true ones."""
+    points, figures = grid_points(), []
+    for name in lab.scale.names:
+        truth = np.exp(log_density(name, points)).reshape(GRID, GRID)
+        figures.append(Figure(density_map(truth), f"{name}: true", alt="true density", pixelated=True))
+        for row in asked(TOY_ROWS, lab.scale.rows):
+            flow = toy_model(lab, name, row, TOY_ROWS[row], 0)
+            density = np.exp(flow.log_prob(points)).reshape(GRID, GRID)
+            figures.append(Figure(density_map(density), f"{name}: {row}", alt="learned density", pixelated=True))
+    columns = 1 + len(asked(TOY_ROWS, lab.scale.rows))
+    about = f"{lab.scale.steps} steps, seed 0"
+    return report("figure4.4.1", "Densities of simulated points", about, [Gallery(figures, columns)])
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def real_grid(lab: Lab[DensityModel, ImageScale], sizes: ImageFlow) -> bytes:
+    found = open_labeled(image_source(lab), "test").first_few(SHOWN)
+    pixels, _ = read_squares(found, sizes.size, sizes.channels)
+    images = [np.repeat(one, 3 // sizes.channels, axis=0).transpose(1, 2, 0) for one in pixels]
+    return png_bytes(image_grid(images, columns=6, enlarge=3))
+
+
+def sample_grid(flow: DensityModel) -> bytes:
+    return png_bytes(image_grid(list(flow.sample(SHOWN)), columns=6, enlarge=3))
+
+
+def figure_4_4_2(lab: Lab[DensityModel, ImageScale]) -> Report:
+    """Real images beside samples."""
+    config = image_training(lab.scale, dense())
+    flow = trained(lab, "i-DenseNet+LC", config)
+    assert isinstance(flow.config, ImageFlow)
+    figures = [
+        Figure(real_grid(lab, flow.config), "Real images", alt="real images", pixelated=True),
+        Figure(sample_grid(flow), "Samples", alt="samples", pixelated=True),
+    ]
+    return image_report(lab, "figure4.4.2", "Real images and samples", [Gallery(figures, 2)])
+
+
+def figure_b_2(lab: Lab[DensityModel, ImageScale]) -> Report:
+    """More of Figure 4.4.2: samples at three temperatures."""
+    flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
+    assert isinstance(flow.config, ImageFlow)
+    figures = [Figure(real_grid(lab, flow.config), "Real images", alt="real images", pixelated=True)]
+    for temperature in (1.0, 0.8, 0.6):
+        images = list(flow.sample(SHOWN, temperature=temperature))
+        sheet = png_bytes(image_grid(images, columns=6, enlarge=3))
+        figures.append(Figure(sheet, f"Samples, latents x {temperature:g}", alt="samples", pixelated=True))
+    return image_report(lab, "figureB.2", "Real images and samples", [Gallery(figures, 2)])
+
+
+def figure_b_3(lab: Lab[DensityModel, ImageScale]) -> Report:
+    """Samples of hybrid models."""
+    classes = len(open_labeled(image_source(lab), "train").classes)
+    figures = []
+    for weight in LAMBDAS[1:]:
+        flow = trained(lab, f"Dense Blocks {weight}", hybrid_training(lab.scale, dense(), weight, classes))
+        figures.append(Figure(sample_grid(flow), f"lambda = {weight}", alt="samples", pixelated=True))
+    return image_report(lab, "figureB.3", "Samples of hybrid models", [Gallery(figures, 2)])
+
+
+def figure_4_5_1(lab: Lab[DensityModel, ImageScale]) -> Report:
+    """Validation along training for depths 2 to 5."""
+    lines, rows = [], []
+    for number, (depth, growth) in enumerate(DEPTHS.items()):
+        config = image_training(lab.scale, dense(depth=depth, growth=growth))
+        identity = [open_labeled(image_source(lab), "train").fingerprint()]
+        folder = lab.trained(config, name=f"depth-{depth}", identity=identity).parent
+        steps, bits = curve(folder)
+        lines.append(Line(f"depth {depth}", steps, bits, number, "-o"))
+        assert isinstance(config.model, ImageFlow)
+        rows.append([str(depth), str(getattr(config.model.block, "growth", "-")), f"{min(bits):.4f}"])
+    image = line_plot([LinePanel("step", "bits/dim (validation)", lines)], columns=1, title="Figure 4.5.1")
+    caption = "Published (8.7M parameters, 200 epochs of CIFAR-10): depth 3 best with 3.37, depth 5 last with 3.42."
+    table = Table(["depth", "growth", "best bits/dim"], rows, caption)
+    return image_report(lab, "figure4.5.1", "Depth of the dense blocks", [Figure(image, alt="curves"), table])
+
+
+def curve(folder: Path) -> tuple[list[float], list[float]]:
+    """Steps and bits per dimension of a run's validations."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["kind"] == "validation"]
+    return [record["step"] for record in records], [record["bits_per_dim"] for record in records]
+
+
+def figure_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
+    """Heat maps of the learned concatenation weights."""
+    flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
+    rows = concatenations(flow.model)
+    blocks: list[Block] = [
+        Table(["block", "layer", "eta_1", "eta_2"], rows_of(rows), "Weights on the unit circle, times 0.98.")
+    ]
+    last = [pair[1] > pair[0] for _, layers in rows for pair in layers[-1:]]
+    share = f"{sum(last)} of {len(last)} blocks"
+    claim = Table(["claim of appendix B.4", "found"], [["the last dense layer prefers the transformed signal", share]], "")
+    for index, title in ((0, "eta_1: input"), (1, "eta_2: transformed signal")):
+        values = np.array([[pair[index] for pair in layers] for _, layers in rows])
+        sheet = png_bytes(colored(values.T).repeat(24, axis=0).repeat(24, axis=1))
+        blocks.insert(index, Figure(sheet, title, "Columns are blocks, rows dense layers; dark 0, bright 1.", pixelated=True))
+    return image_report(lab, "figureB.4", "Learned weights of the concatenations", [*blocks, claim])
+
+
+@torch.no_grad()
+def concatenations(flow: Flow) -> list[tuple[str, list[list[float]]]]:
+    """(eta_1, eta_2) of every dense layer of every block, without the factor 0.98."""
+    found = []
+    for name, step in zip(flow.names, flow.steps, strict=True):
+        branch = getattr(step, "branch", None)
+        mixes = [stage.mix for stage in branch.ordered if stage.mix is not None] if branch is not None else []
+        if mixes:
+            found.append((name, [(mix() / mix.factor).tolist() for mix in mixes]))
+    return found
+
+
+def rows_of(found: list[tuple[str, list[list[float]]]]) -> list[list[str]]:
+    return [
+        [name, "abcdefgh"[number], f"{pair[0]:.3f}", f"{pair[1]:.3f}"]
+        for name, layers in found
+        for number, pair in enumerate(layers)
+    ]
+
+
+FIGURES: Mapping[str, Artifact[DensityModel, Any]] = MappingProxyType(
+    {
+        "figure4.3.1": Artifact(make=figure_4_3_1, scales=FIXED),
+        "figure4.4.1": Artifact(make=figure_4_4_1, scales=TOY_SCALES),
+        "figure4.4.2": Artifact(make=figure_4_4_2, scales=IMAGE_SCALES),
+        "figure4.5.1": Artifact(make=figure_4_5_1, scales=IMAGE_SCALES),
+        "figureB.1": Artifact(make=figure_b_1, scales=FIXED),
+        "figureB.2": Artifact(make=figure_b_2, scales=IMAGE_SCALES),
+        "figureB.3": Artifact(make=figure_b_3, scales=IMAGE_SCALES),
+        "figureB.4": Artifact(make=figure_b_4, scales=IMAGE_SCALES),
+    }
+)

@@ -1,0 +1,293 @@
+"""Invertible DenseNets and their relatives (Perugachi-Diaz et al. 2021): rows or images <-> standard normal latents.
+
+Letters: B batch, D dimensions, C channels, H x W pixels. Densities are in nats of the continuous input: a row in the user's
+units, or a dequantized image in [0, 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.codes.bijector import ActNorm, Affine, Bijector, Coupling, Flatten, Logit, Mixing, ResidualMap, Squeeze, Whitening
+from latens.codes.logdet import Estimate, tail_bound
+from latens.nn.branch import Branch, Folded, dense_branch, fold, plain_branch
+from latens.nn.lipschitz import Concatenation, Spectral, power_iterations
+from latens.shapes import Float
+from latens.systems.flow.config import (
+    CouplingBlocks,
+    DenseBlocks,
+    FlowConfig,
+    ImageFlow,
+    ResidualBlocks,
+    VectorFlow,
+    WideBlocks,
+)
+
+FIRST_ITERATIONS = 30  # power iterations before the first step
+CIFAR_MEAN, CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+class Coded(NamedTuple):
+    latent: Float[Tensor, "B D"]
+    log_prob: Float[Tensor, "B"]  # nats of the input
+    logits: Float[Tensor, "B K"] | None  # of a hybrid model
+    moments: list[Tensor]  # |J e|^2 of every residual map, (B,), where its log-determinant was a series
+
+
+class Certificate(NamedTuple):
+    """A rigorous bound on the Lipschitz constant of one residual map's branch; below 1 the map is invertible."""
+
+    block: str
+    lipschitz: float
+
+
+class Flow(nn.Module):
+    """Steps from data to latents. `frozen` models hold normalized weights and no state of the power iterations."""
+
+    started: Tensor
+
+    def __init__(self, config: FlowConfig, *, frozen: bool = False, recompute: bool = False) -> None:
+        super().__init__()
+        self.config, self.frozen = config, frozen
+        self.names: list[str] = []
+        self.reads: list[int] = []  # steps whose outputs the classifier reads
+        self.steps = nn.ModuleList()
+        self.heads = nn.ModuleList()
+        self.register_buffer("started", torch.tensor(False))
+        if isinstance(config, VectorFlow):
+            self._vector(config)
+        else:
+            self._image(config)
+        for step in self.residual_maps():
+            step.recompute = recompute
+
+    # ---------------------------------------------------------------------------------------------------------- building
+
+    def _add(self, step: nn.Module, name: str = "") -> None:
+        self.steps.append(step)
+        self.names.append(name)
+
+    def _vector(self, config: VectorFlow) -> None:
+        columns = config.columns
+        self._add(Affine(torch.zeros(columns).double(), torch.ones(columns).double(), out=torch.float32), "standardize")
+        if config.normalize:
+            self._add(ActNorm(columns))
+        for number in range(config.blocks):
+            self._add(ResidualMap(vector_branch(config, self.frozen)), f"block {number + 1}")
+            if config.normalize:
+                self._add(ActNorm(columns))
+
+    def _image(self, config: ImageFlow) -> None:
+        channels: int = config.channels
+        size = config.size
+        self._add(input_step(config))
+        if not config.whiten:
+            self._add(ActNorm(channels))
+        for scale, blocks in enumerate(config.scales):
+            if config.whiten:
+                self._add(Whitening(channels))
+            for number in range(blocks):
+                for step in image_block(config, channels, size, len(self.steps), self.frozen):
+                    self._add(step, f"scale {scale + 1}, block {number + 1}")
+                self._add(ActNorm(channels))
+            if scale < len(config.scales) - 1:
+                self._add(Squeeze())
+                channels, size = 4 * channels, size // 2
+                self._read(config, channels)
+        self._add(Flatten((channels, size, size)))
+        for number in range(config.tail):
+            self._add(tail_block(config, channels * size * size, number, self.frozen), f"tail, block {number + 1}")
+            self._add(ActNorm(channels * size * size))
+        self._read(config, channels)
+        if config.classes:
+            self.classifier = nn.Linear(len(self.heads) * config.head_width, config.classes)
+        self.shape = (channels, size, size)
+
+    def _read(self, config: ImageFlow, channels: int) -> None:
+        if config.classes:
+            self.reads.append(len(self.steps) - 1)
+            self.heads.append(nn.ModuleList([nn.Conv2d(channels, config.head_width, 3, padding=1), ActNorm(config.head_width)]))
+
+    # ------------------------------------------------------------------------------------------------------------- flow
+
+    @property
+    def dims(self) -> int:
+        """D, the number of dimensions of one row or image."""
+        return self.config.columns if isinstance(self.config, VectorFlow) else self.config.channels * self.config.size**2
+
+    def forward(self, x: Tensor, estimate: Estimate) -> Coded:
+        """Latents and log-density of rows (B, D), or of dequantized images (B, C, H, W) in [0, 1]."""
+        if self.training and not bool(self.started):
+            self.power_iterations(FIRST_ITERATIONS)
+            self.started.fill_(True)
+        log_det: Tensor | float = 0.0
+        moments: list[Tensor] = []
+        features: list[Tensor] = []
+        folded = self.folded()
+        for number, step in enumerate(self.steps):
+            mapped = step(x, estimate, folded[number]) if isinstance(step, ResidualMap) else step(x, estimate)
+            x, log_det = mapped.value, log_det + mapped.log_det
+            if mapped.moments is not None:
+                moments.append(mapped.moments)
+            if number in self.reads:
+                features.append(self._features(len(features), x, estimate))
+        z = x.flatten(1)
+        log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        logits = self.classifier(torch.cat(features, dim=1)) if features else None
+        return Coded(z, log_prior + log_det, logits, moments)
+
+    def _features(self, number: int, x: Tensor, estimate: Estimate) -> Float[Tensor, "B F"]:
+        convolution, norm = cast(nn.ModuleList, self.heads[number])
+        image = x.view(-1, *self.shape) if x.ndim == 2 else x
+        return F.relu(norm(convolution(image), estimate).value).mean((2, 3))
+
+    @torch.no_grad()
+    def inverse(self, z: Float[Tensor, "B D"]) -> Tensor:
+        """Rows (B, D), or images (B, C, H, W) with values that may lie outside [0, 1] by little."""
+        x = z
+        for step in reversed(list(self.steps)):
+            x = cast(Bijector, step).inverse(x)
+        return x
+
+    # ---------------------------------------------------------------------------------------------------- normalization
+
+    def residual_maps(self) -> Iterator[ResidualMap]:
+        """The residual maps in order."""
+        return (step for step in self.steps if isinstance(step, ResidualMap))
+
+    def folded(self) -> dict[int, list[Folded]]:
+        """Folded weights of every residual map by the number of its step; those of one form are folded together."""
+        forms: dict[object, list[int]] = {}
+        for number, step in enumerate(self.steps):
+            if isinstance(step, ResidualMap):
+                forms.setdefault(step.branch.form, []).append(number)
+        found: dict[int, list[Folded]] = {}
+        for numbers in forms.values():
+            branches = [cast(ResidualMap, self.steps[number]).branch for number in numbers]
+            found |= dict(zip(numbers, fold(branches), strict=True))
+        return found
+
+    def power_iterations(self, count: int) -> None:
+        """Brings the norms of all layers up to date with their weights."""
+        power_iterations((part for part in self.modules() if isinstance(part, Spectral)), count)
+
+    def equal_concatenations(self) -> None:
+        """Sets the weights of all concatenations back to equal ones."""
+        for part in self.modules():
+            if isinstance(part, Concatenation) and part.learned:
+                part.reset()
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """Weights of a frozen model that computes the same, its layers within their norms for certain."""
+        weights = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+        for name, part in self.named_modules():
+            if isinstance(part, Spectral) and not part.frozen:
+                weights[f"{name}.weight"] = part.certified_weight()
+                del weights[f"{name}.probe"], weights[f"{name}.direction"]
+        return weights
+
+    def freeze(self) -> Flow:
+        """The model that `frozen_weights` makes, in evaluation mode."""
+        made = Flow(self.config, frozen=True)
+        made.load_state_dict(self.frozen_weights())
+        return made.to(self.started.device).eval()
+
+    def certify(self) -> list[Certificate]:
+        """A bound for every residual map, from rigorous bounds on its layers' norms at their spatial size."""
+        return [
+            Certificate(name, step.branch.lipschitz())
+            for name, step in zip(self.names, self.steps, strict=True)
+            if isinstance(step, ResidualMap)
+        ]
+
+
+def truncation(coded: Coded, terms: int, certificates: list[Certificate]) -> Float[Tensor, "B"]:
+    """Upper bound, in nats, on what a series of `terms` terms leaves out of the log-density, from measured |J|_F^2."""
+    bounds = [tail_bound(terms, c.lipschitz, m) for c, m in zip(certificates, coded.moments, strict=True)]
+    return torch.stack(bounds).sum(0)
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+def input_step(config: ImageFlow) -> nn.Module:
+    """The first step of an image model."""
+    if config.input == "logit":
+        return Logit(config.alpha)
+    mean, deviation = (torch.tensor(values[: config.channels]) for values in (CIFAR_MEAN, CIFAR_DEVIATION))
+    return Affine(mean, deviation)
+
+
+def vector_branch(config: VectorFlow, frozen: bool) -> Branch:
+    """The branch of one residual map of a table's flow."""
+    block, columns = config.block, config.columns
+    if isinstance(block, DenseBlocks):
+        return dense_branch(
+            columns, growth=block.growth, depth=block.depth, activation=block.activation, learned=block.learned,
+            coefficient=config.coefficient, mixing=config.mixing, size=None, budget=block.budget, frozen=frozen,
+        )  # fmt: skip
+    if isinstance(block, ResidualBlocks):
+        widths = [block.width] * block.hidden
+    else:
+        assert isinstance(block, WideBlocks)
+        widths = [columns + block.growth * (i + 1) for i in range(block.depth)]
+    return plain_branch(
+        columns, widths, [1] * (len(widths) + 1), activation=block.activation, coefficient=config.coefficient, size=None,
+        activation_first=isinstance(block, ResidualBlocks), frozen=frozen,
+    )  # fmt: skip
+
+
+def image_block(config: ImageFlow, channels: int, size: int, position: int, frozen: bool) -> list[nn.Module]:
+    """The steps of one block of a scale; `position` is that of its first step in the model."""
+    block, place = config.block, (size, size)
+    if isinstance(block, CouplingBlocks):
+        turned = position % 4 >= 2
+        coupling = Coupling(channels, block.width, checkerboard=channels == config.channels, turned=turned)
+        return [Mixing(channels), coupling] if block.mixing else [coupling]
+    if isinstance(block, DenseBlocks):
+        branch = dense_branch(
+            channels, growth=block.growth, depth=block.depth, activation=block.activation, learned=block.learned,
+            coefficient=config.coefficient, mixing=config.mixing, size=place, budget=block.budget, frozen=frozen,
+        )  # fmt: skip
+    elif isinstance(block, ResidualBlocks):
+        branch = plain_branch(
+            channels, [block.width] * 2, [3, 1, 3], activation=block.activation, coefficient=config.coefficient, size=place,
+            activation_first=position > 2, frozen=frozen,
+        )  # fmt: skip
+    else:
+        widths = [channels + block.growth * (i + 1) for i in range(block.depth)]
+        branch = plain_branch(
+            channels, widths, [3] * block.depth + [1], activation=block.activation, coefficient=config.coefficient, size=place,
+            activation_first=False, frozen=frozen,
+        )  # fmt: skip
+    return [ResidualMap(branch)]
+
+
+def tail_block(config: ImageFlow, dims: int, number: int, frozen: bool) -> nn.Module:
+    """One fully connected block on flattened latents."""
+    block, norm = config.block, config.coefficient
+    if isinstance(block, CouplingBlocks):
+        return Coupling(dims, block.tail_width, checkerboard=False, turned=bool(number % 2), flat=True)
+    if isinstance(block, DenseBlocks):
+        branch = dense_branch(
+            dims, growth=config.tail_growth, depth=block.depth, activation=block.activation, learned=block.learned,
+            coefficient=norm, mixing=config.mixing, size=None, entry=config.tail_width, budget=block.budget, frozen=frozen,
+        )  # fmt: skip
+    elif isinstance(block, ResidualBlocks):
+        branch = plain_branch(
+            dims, [block.tail_width] * 2, [1, 1, 1], activation=block.activation, coefficient=norm, size=None,
+            activation_first=True, frozen=frozen,
+        )  # fmt: skip
+    else:
+        widths = [config.tail_width + config.tail_growth * i for i in range(block.depth + 1)]
+        branch = plain_branch(
+            dims, widths, [1] * (block.depth + 2), activation=block.activation, coefficient=norm, size=None,
+            activation_first=False, frozen=frozen,
+        )  # fmt: skip
+    return ResidualMap(branch)

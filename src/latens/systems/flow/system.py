@@ -1,0 +1,89 @@
+"""The record of this system, and the short functions of its own that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+
+from latens.contract import Evaluation, Example, System
+from latens.data.source import Source
+from latens.experiments.bench import Case
+from latens.systems.flow.build import build
+from latens.systems.flow.config import ImageFlow, VectorFlow
+from latens.systems.flow.demo import section
+from latens.systems.flow.evaluate import FlowEvaluation, evaluate
+from latens.systems.flow.figures import FIGURES
+from latens.systems.flow.outliers import UNUSUAL
+from latens.systems.flow.predict import DensityModel, load
+from latens.systems.flow.recipes import RECIPES, FlowTraining
+from latens.systems.flow.tables import TABLES
+
+EXAMPLE_IMAGES, EXAMPLE_SIZE = 24, 12
+BENCH_IMAGES, BENCH_ROWS = 8, 1000
+
+
+def example(folder: Path, seed: int = 0) -> Example:
+    """Blurred random images of two classes, of warm and of cold colors."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number in range(EXAMPLE_IMAGES):
+        kind, tint = ("warm", (1.0, 0.7, 0.4)) if number % 2 else ("cold", (0.4, 0.7, 1.0))
+        noise = Image.fromarray(rng.integers(0, 256, (EXAMPLE_SIZE, EXAMPLE_SIZE, 3), dtype=np.uint8))
+        blurred = ImageOps.autocontrast(noise.filter(ImageFilter.GaussianBlur(2)))
+        path = folder / kind / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(np.asarray(blurred) * np.array(tint)).astype(np.uint8)).save(path)
+        paths.append(path)
+    sources = [Source("", str(folder))]
+    return Example(kind="image", sources=sources, inputs=paths[:2], test_sources=sources)
+
+
+def apply(flow: DensityModel, path: Path) -> Mapping[str, np.ndarray]:
+    """Density and latents of one image, or of the rows of one table."""
+    if isinstance(flow.config, VectorFlow):
+        return {"log_prob": flow.log_prob(path), "latents": flow(path).numpy()}
+    (density,) = flow.density(path, draws=2)
+    return {"bits_per_dim": np.array(density.bits_per_dim), "latents": flow(path).numpy()}
+
+
+def cases(flow: DensityModel) -> Sequence[Case]:
+    """What a user waits for."""
+    if isinstance(flow.config, VectorFlow):
+        rows = torch.from_numpy(flow.sample(BENCH_ROWS))
+        return [
+            Case("density of 1,000 rows", lambda: flow.log_prob(rows), BENCH_ROWS, "rows"),
+            Case("1,000 samples", lambda: flow.sample(BENCH_ROWS), BENCH_ROWS, "rows"),
+        ]
+    pixels = _random_images(flow.config)
+    latents = flow(pixels)
+    timed: list[tuple[str, Callable[[], object]]] = [
+        ("latents", lambda: flow(pixels)),
+        ("inverse", lambda: flow.inverse(latents)),
+        ("density, one draw", lambda: flow.density(pixels, draws=1)),
+        ("samples", lambda: flow.sample(BENCH_IMAGES)),
+    ]
+    return [Case(f"{name} of {BENCH_IMAGES} images", act, BENCH_IMAGES) for name, act in timed]
+
+
+def _random_images(config: ImageFlow) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (BENCH_IMAGES, config.size, config.size, 3), dtype=np.uint8)
+
+
+SYSTEM = System[FlowTraining, DensityModel](
+    name="flow",
+    title="Densities, samples and latents by invertible DenseNets",
+    recipes=RECIPES,
+    example=example,
+    build=build,
+    load=load,
+    apply=apply,
+    evaluation=Evaluation(options=FlowEvaluation(), run=evaluate, quick=FlowEvaluation(images=6, draws=1)),
+    cases=cases,
+    artifacts={**TABLES, **FIGURES, **UNUSUAL},
+    demo=section,
+)

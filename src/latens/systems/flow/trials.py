@@ -1,0 +1,263 @@
+"""Rows of the tables as training configurations at three scales, and their measurements in a laboratory.
+
+At `paper` scale the models are those of the thesis; at `cpu` scale they have about 0.3 million parameters, matched to each
+other; `tiny` is for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from latens.data.labeled import open_labeled
+from latens.data.source import Source, one_source
+from latens.errors import UsageError
+from latens.experiments.lab import Lab
+from latens.inference.page import Table
+from latens.settings import Count, Natural, settings
+from latens.systems.flow.config import (
+    ActivationChoice,
+    Blocks,
+    CouplingBlocks,
+    DenseBlocks,
+    ImageFlow,
+    ImagesConfig,
+    PointsConfig,
+    ResidualBlocks,
+    VectorFlow,
+    WideBlocks,
+)
+from latens.systems.flow.dataset import read_squares
+from latens.systems.flow.gaussian import fit_gaussian
+from latens.systems.flow.model import Flow
+from latens.systems.flow.points import PointsName, draw, log_density
+from latens.systems.flow.predict import DensityModel
+from latens.systems.flow.recipes import FlowTraining, cpu, gpu, hybrid, tiny, toy
+from latens.systems.flow.scoring import mean_and_error
+
+Size: TypeAlias = Literal["tiny", "cpu", "paper"]
+TARGET: Mapping[Size, int] = {"tiny": 3_000, "cpu": 300_000, "paper": 8_700_000}
+GAUSSIAN = "Gaussian, full covariance"
+
+
+@settings
+class ImageScale:
+    """How image models of a table are trained and tested."""
+
+    size: Size = "cpu"  # of the models
+    steps: Count = 4000  # of training, for every row
+    images: Count = 600  # most test images
+    draws: Count = 1  # of noise for every test image
+    seed: Natural = 0  # of the weights and noise
+    rows: tuple[str, ...] | None = None  # names of the rows to train; none: all
+
+
+@settings
+class ToyScale:
+    """How models of simulated points are trained and tested."""
+
+    steps: Count = 12_000  # of training, for every row
+    points: Count = 1_000_000  # fresh points of the test
+    seeds: Count = 1  # runs of every row
+    blocks: Count = 10  # residual maps
+    names: tuple[PointsName, ...] = ("circles", "checkerboard", "moons")  # distributions
+    rows: tuple[str, ...] | None = None  # names of the rows to train; none: all
+
+
+L: TypeAlias = Lab[DensityModel, ImageScale]
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> FlowTraining:
+    """A training configuration of these blocks; their width is chosen so that the parameters match, except at paper scale."""
+    base = {"tiny": tiny, "cpu": cpu, "paper": gpu}[scale.size]()
+    assert isinstance(base.model, ImageFlow)
+    sizes = replace(base.model, block=block, whiten=False)
+    if scale.size == "cpu":
+        sizes = replace(sizes, scales=(2, 2, 2))
+    if match and scale.size != "paper":
+        sizes = matched(sizes, TARGET[scale.size])
+    run = replace(base.run, steps=scale.steps, seed=scale.seed, validate_every=max(scale.steps // 4, 1))
+    return replace(base, model=sizes, run=run)
+
+
+def parameters(sizes: ImageFlow | VectorFlow) -> int:
+    """Number of trainable parameters."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in Flow(sizes).parameters() if p.requires_grad)
+
+
+def matched(sizes: ImageFlow, target: int) -> ImageFlow:
+    """The width or growth of the blocks for which the number of parameters is nearest to `target`."""
+    low, high = 2, 2048
+    while high - low > 2:
+        middle = (low + high) // 4 * 2  # even: concatenated activations halve it
+        low, high = (middle, high) if parameters(with_width(sizes, middle)) <= target else (low, middle)
+    return min((with_width(sizes, width) for width in (low, high)), key=lambda one: abs(parameters(one) - target))
+
+
+def with_width(sizes: ImageFlow, width: int) -> ImageFlow:
+    block = sizes.block
+    changed: Blocks
+    if isinstance(block, DenseBlocks | WideBlocks):
+        changed = replace(block, growth=width)
+    else:
+        changed = replace(block, width=width, tail_width=max(width // 4, 4))
+    return replace(sizes, block=changed)
+
+
+def test_pixels(lab: L, size: int, channels: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Test images of the data, their labels, and a fingerprint."""
+    found = open_labeled(image_source(lab), "test").first_few(lab.scale.images)
+    pixels, kept = read_squares(found, size, channels)
+    return pixels, found.labels[kept], found.fingerprint()
+
+
+def image_source(lab: L) -> Source:
+    """The one data set of images. Raises UsageError without one."""
+    source = one_source(lab.sources)
+    if source is None:
+        hint = "name a folder, a pack, or cifar10:PATH with --data"
+        raise UsageError("this table is of images", where="--data", hint=hint)
+    return source
+
+
+def asked(rows: Mapping[str, Any], chosen: Sequence[str] | None) -> list[str]:
+    """The rows to train. Raises UsageError for a name that is none of them."""
+    unknown = [name for name in chosen or () if name not in rows]
+    if unknown:
+        raise UsageError(f"no row '{unknown[0]}'", where="--set rows", hint=f"rows: {', '.join(rows)}")
+    return list(chosen or rows)
+
+
+def trained(lab: L, name: str, config: FlowTraining) -> DensityModel:
+    """The finished model of a row."""
+    identity = [open_labeled(image_source(lab), "train").fingerprint()]
+    return lab.open_model(lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity))
+
+
+def measured_bits(lab: L, flow: DensityModel) -> dict[str, Any]:
+    """Bits per dimension of every test image, and accuracy for hybrid models; from the journal where known."""
+    config = flow.config
+    assert isinstance(config, ImageFlow)
+    pixels, labels, data = test_pixels(lab, config.size, config.channels)
+
+    def measure() -> dict[str, Any]:
+        scores = flow.scores(torch.from_numpy(pixels), draws=lab.scale.draws)
+        found: dict[str, Any] = {"bits": scores.mean.round(6).tolist()}
+        if scores.logits is not None:
+            found["accuracy"] = float((scores.logits.argmax(1).numpy() == labels).mean())
+        return found
+
+    measured: dict[str, Any] = lab.once(
+        {"what": "bits", "model": flow.model_id, "data": data, "draws": lab.scale.draws}, measure
+    )
+    return measured
+
+
+def gaussian_bits(lab: L, sizes: ImageFlow) -> np.ndarray:
+    """Bits per dimension of the test images under the Gaussian of the training images and their mirror images."""
+    pixels, _, data = test_pixels(lab, sizes.size, sizes.channels)
+    source = image_source(lab)
+
+    def measure() -> list[float]:
+        train = open_labeled(source, "train")
+        gaussian = fit_gaussian(read_squares(train, sizes.size, sizes.channels)[0])
+        return [float(value) for value in gaussian.bits_per_dim(pixels).round(6)]
+
+    key = {"what": "gaussian", "data": data, "train": str(source), "size": sizes.size, "channels": sizes.channels}
+    return np.array(lab.once(key, measure))
+
+
+def density_table(
+    lab: L, rows: Mapping[str, FlowTraining], published: Mapping[str, str], reference: str, caption: str = ""
+) -> Table:
+    """The Gaussian and every row: parameters, bits per dimension, paired differences from the reference row, published."""
+    first = next(iter(rows.values())).model
+    assert isinstance(first, ImageFlow)
+    bits: dict[str, np.ndarray] = {GAUSSIAN: gaussian_bits(lab, first)}
+    counts = {GAUSSIAN: "-"}
+    for name in asked(rows, lab.scale.rows):
+        flow = trained(lab, name, rows[name])
+        bits[name] = np.array(measured_bits(lab, flow)["bits"])
+        counts[name] = f"{parameters(flow.model.config) / 1e6:.3f}M"
+    table = []
+    for name in [GAUSSIAN, *rows]:
+        if name not in bits:
+            table.append([name, f"{parameters(rows[name].model) / 1e6:.3f}M", "-", "-", "-", "-", published.get(name, "-")])
+            continue
+        mean, error = mean_and_error(bits[name])
+        cells = ["-", "-"]
+        if reference in bits and name != reference:
+            difference, paired = mean_and_error(bits[name] - bits[reference])
+            cells = [f"{difference:+.4f}", f"{paired:.4f}"]
+        table.append([name, counts[name], f"{mean:.4f}", f"{error:.4f}", *cells, published.get(name, "-")])
+    columns = ["model", "parameters", "bits/dim", "±", f"minus {reference}", "±", "published"]
+    count = len(bits[GAUSSIAN])
+    scale = f"{lab.scale.steps} steps a row, {count} test images, differences paired image by image. "
+    return Table(columns, table, scale + caption)
+
+
+def dense(
+    activation: ActivationChoice = "clipswish", *, learned: bool = True, depth: int = 3, growth: int = 178
+) -> DenseBlocks:
+    return DenseBlocks(growth=growth, depth=depth, activation=activation, learned=learned)
+
+
+def residual(activation: ActivationChoice = "lipswish", width: int = 512) -> ResidualBlocks:
+    return ResidualBlocks(width=width, activation=activation)
+
+
+def hybrid_training(scale: ImageScale, block: Blocks, weight: float | Literal["1/D"], classes: int) -> FlowTraining:
+    """A row of Table 4.4.5."""
+    base, labeled = image_training(scale, block), hybrid()
+    assert isinstance(base.model, ImageFlow)
+    assert isinstance(base.data, ImagesConfig)
+    width = {"tiny": 4, "cpu": 64, "paper": 256}[scale.size]
+    sizes = replace(base.model, input="standardize", classes=classes, head_width=width)
+    data = replace(base.data, pad=labeled.data.pad if scale.size != "tiny" and isinstance(labeled.data, ImagesConfig) else 0)
+    return replace(base, model=sizes, data=data, objective=replace(base.objective, generative_weight=weight))
+
+
+COUPLINGS: Mapping[str, CouplingBlocks] = {"coupling": CouplingBlocks(), "coupling + 1x1 conv": CouplingBlocks(mixing=True)}
+
+
+# ---------------------------------------------------------------------------------------------------------------- toy
+
+
+def toy_training(scale: ToyScale, block: Blocks, seed: int) -> FlowTraining:
+    """A training configuration of a toy row."""
+    base = toy()
+    assert isinstance(base.model, VectorFlow)
+    run = replace(base.run, steps=scale.steps, seed=seed, validate_every=max(scale.steps // 4, 1))
+    points = base.data
+    assert isinstance(points, PointsConfig)
+    points = replace(points, validation_limit=min(points.validation_limit, scale.points))
+    return replace(base, model=replace(base.model, block=block, blocks=scale.blocks), data=points, run=run)
+
+
+def toy_model(lab: Lab[DensityModel, ToyScale], name: str, row: str, block: Blocks, seed: int) -> DensityModel:
+    """The finished model of a toy row on one distribution."""
+    config = toy_training(lab.scale, block, seed)
+    made = lab.trained(config, name=f"{name}-{row}-{seed}".replace(" ", "-"), sources=[Source("", name)])
+    return lab.open_model(made)
+
+
+def toy_excess(lab: Lab[DensityModel, ToyScale], flow: DensityModel, name: PointsName, seed: int) -> list[float]:
+    """Mean negative log-likelihood in nats on fresh points, and the mean excess over the true density with its error."""
+
+    def measure() -> list[float]:
+        points = draw(name, lab.scale.points, np.random.default_rng([seed, 10**6]))
+        nats = -flow.log_prob(points)
+        excess = nats + log_density(name, points)
+        return [float(nats.mean()), *mean_and_error(excess)]
+
+    key = {"what": "toy", "model": flow.model_id, "points": [name, lab.scale.points, seed]}
+    found: list[float] = lab.once(key, measure)
+    return found

@@ -1,0 +1,134 @@
+"""`latens density`: scores, samples, certificates, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latens.cli.main import main
+from latens.data.source import Source
+from latens.hub import save_model
+from latens.settings import to_dict
+from latens.systems.flow.config import VectorFlow
+from latens.systems.flow.model import Flow
+from latens.systems.flow.recipes import tiny
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    flow = Flow(tiny().model).freeze()
+    folder = tmp_path_factory.mktemp("models") / "images"
+    save_model(folder, {"system": "flow", "model": to_dict(flow.config), "terms": 2}, dict(flow.state_dict()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    flow = Flow(VectorFlow(columns=2, blocks=2)).freeze()
+    folder = tmp_path_factory.mktemp("models") / "table"
+    described = {"system": "flow", "model": to_dict(flow.config), "columns": ["a", "b"]}
+    save_model(folder, described, dict(flow.state_dict()))
+    return folder
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_scores_of_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Capture, tmp_path: Path) -> None:
+    (album / "bad.png").write_text("no image")
+    out = tmp_path / "scores.csv"
+    command = ["density", str(album), "-o", str(out), "--model", str(model), "--device", "cpu", "--format", "json"]
+    assert main(command) == 3
+    captured = capsys.readouterr()
+    assert "bad.png" in captured.err
+    records = [json.loads(line) for line in captured.out.splitlines()]
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["file", "bits_per_dim", "standard_error", "unusual"]
+    assert [row["file"] for row in rows] == [record["input"] for record in records] == sorted(map(str, album.glob("[0-9].png")))
+    assert [float(row["bits_per_dim"]) for row in rows] == pytest.approx([record["bits_per_dim"] for record in records])
+    assert main(command) == 2  # the output is there
+    assert main([*command, "--force"]) == 3
+
+
+def test_rows_of_a_table(table_model: Path, capsys: Capture, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a,b\n1,2\n3,4\n")
+    out = tmp_path / "scores.csv"
+    assert main(["density", str(rows), "-o", str(out), "--model", str(table_model)]) == 0
+    assert "2 rows, mean log-density" in capsys.readouterr().out
+    assert [row["row"] for row in csv.DictReader(out.open())] == ["1", "2"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("grid.png", 5), ("many.npy", 70), ("folder", 3)])
+def test_samples_of_images(name: str, count: int, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / name
+    assert main(["density", "--sample", str(count), "-o", str(out), "--model", str(model)]) == 0
+    if name.endswith(".npy"):
+        assert np.load(out).shape == (count, 8, 8, 3)
+    elif name.endswith(".png"):
+        assert Image.open(out).width > 200
+    else:
+        assert len(list(out.iterdir())) == count
+
+
+def test_samples_of_a_table(table_model: Path, tmp_path: Path) -> None:
+    for name in ("rows.csv", "rows.npy"):
+        assert main(["density", "--sample", "7", "-o", str(tmp_path / name), "--model", str(table_model)]) == 0
+    written = np.loadtxt(tmp_path / "rows.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(written, np.load(tmp_path / "rows.npy"))
+
+
+def test_certificates(model: Path, capsys: Capture) -> None:
+    assert main(["density", "--certify", "--model", str(model)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(float(line.split(": ")[1]) < 1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["density"], 2, "one of three tasks"),
+        (["density", "--sample", "0"], 2, "sample"),
+        (["density", "--sample", "100000", "-o", "{out}.png"], 2, "too many for one image"),
+        (["density", "--sample", "2", "-o", "{out}.xyz"], 2, "cannot be written"),
+        (["density", "{empty}"], 3, "no file in this folder"),
+        (["density", "{missing}.png"], 3, "missing"),
+    ],
+)
+def test_bad_requests(words: list[str], status: int, said: str, model: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty").mkdir()
+    names = {"out": str(tmp_path / "out"), "empty": str(tmp_path / "empty"), "missing": str(tmp_path / "missing")}
+    assert main([word.format(**names) for word in words] + ["--model", str(model)]) == status
+    assert said in capsys.readouterr().err
+
+
+def test_training_data_are_checked(tmp_path: Path, album: Path, capsys: Capture) -> None:
+    (tmp_path / "text.csv").write_text("a,b\n1,x\n")
+    for data, recipe, status, said in (
+        ("mons", "toy", 3, "did you mean 'moons'"),
+        ("moons", "tiny", 2, "use --recipe toy"),
+        (str(album), "hybrid", 2, "labeled images"),
+        (str(tmp_path / "text.csv"), "toy", 3, "is no number"),
+    ):
+        command = ["train", "flow", "--recipe", recipe, "--data", data, "-o", str(tmp_path / "run"), "--device", "cpu"]
+        assert main(command) == status
+        assert said in capsys.readouterr().err
+    assert Source("", "moons").path.exists() is False
