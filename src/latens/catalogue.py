@@ -20,13 +20,23 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "amodal": "latens.systems.amodal",
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
+        "video_codec": "latens.systems.video_codec",
         "flow": "latens.systems.flow",
+        "seedlings": "latens.systems.seedlings",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
 
 VERBS: Mapping[str, str] = MappingProxyType(
-    {"image_codec": "compress", "amodal": "segment", "haze": "dehaze", "parts": "parts"}
+    {
+        "image_codec": "compress",
+        "amodal": "segment",
+        "haze": "dehaze",
+        "parts": "parts",
+        "video_codec": "video compress",
+        "flow": "density",
+        "seedlings": "grade",
+    }
 )
 """The verb that applies a model of a system."""
 
@@ -90,6 +100,16 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             licence="Apache-2.0",
             trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
             metrics=MappingProxyType({"parts in use of 32": 31.0}),
+        ),
+        "video_codec": ModelEntry(
+            name="video_codec",
+            system="video_codec",
+            folder=WEIGHTS / "video_codec",
+            sha256="071f2183013da44a0eed6286f84208efc59826e1d54e9bfb43a45caf9e4b2147",
+            size=9_588_152,
+            licence="Apache-2.0",
+            trained_on="9 DAVIS clips, 500 photographs in motion; 1,950 steps only; see the model card",
+            metrics=MappingProxyType({"training steps": 1950.0}),
         ),
         "haze_mmd": ModelEntry(
             name="haze_mmd",
