@@ -131,6 +131,26 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="patches of 400 simulated streets, 194 NYU and 2 KITTI scenes; see the model card",
             metrics=MappingProxyType({"haze removal on 3 Cityscapes scenes, dB": 20.4}),
         ),
+        "flow": ModelEntry(
+            name="flow",
+            system="flow",
+            folder=WEIGHTS / "flow",
+            sha256="13edfec00a2b35eb4ddd2c5bb77f98680892364cd1aac3de9a942063cc23ee89",
+            size=1_770_959,
+            licence="Apache-2.0",
+            trained_on="5,085 images of CIFAR-10 (original files) and their mirror images; see the model card",
+            metrics=MappingProxyType({"bits/dim on 600 test images": 3.953, "Gaussian": 4.872, "WebP lossless": 4.567}),
+        ),
+        "flow_moons": ModelEntry(
+            name="flow_moons",
+            system="flow",
+            folder=WEIGHTS / "flow_moons",
+            sha256="ca16da1a4fbda4eadef59ba2418ff1faff68b60dbd529ed05f775d493f5518f5",
+            size=54_609,
+            licence="Apache-2.0",
+            trained_on="simulated points; see the model card",
+            metrics=MappingProxyType({"nats on two moons": 2.422, "entropy": 2.394}),
+        ),
     }
 )
 
