@@ -40,9 +40,15 @@ def available_devices() -> list[str]:
 
 
 def transform_precision(device: torch.device) -> str:
-    """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if natively supported, else "float32"."""
+    """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if it is faster on this device, else "float32".
+
+    Processors with tiles (AMX) and AMD's with AVX-512 gain by it. Intel's without tiles lose up to 1.6 times (docs/results.md);
+    they are told by their AVX-512 for float16, which AMD's lack.
+    """
     if device.type == "cpu":
-        return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+        has = torch.cpu.get_capabilities()
+        gains = has.get("amx_bf16") or (has.get("avx512_bf16") and not has.get("avx512_fp16"))
+        return "bfloat16" if gains else "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
