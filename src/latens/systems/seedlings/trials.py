@@ -13,7 +13,8 @@ import numpy as np
 from annotated_types import MinLen
 
 from latens.data.source import Source
-from latens.experiments.lab import Lab, digest
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
 from latens.settings import Count, Natural, settings
 from latens.systems.seedlings.calibration import Calibration, cross_entropy, probabilities
 from latens.systems.seedlings.config import TORCHVISION, Backbone, CropsConfig, GraderConfig, GradingLossConfig
