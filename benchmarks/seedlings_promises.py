@@ -96,7 +96,8 @@ def shares(trays: int, model: str) -> None:
     """Coverage of the corrected usable share: one tray a lot, at 70, 90 and 95 % and on every day."""
     grader = load(model)
     for true in (0.70, 0.90, 0.95):
-        hits, raw, values = {day: 0 for day in DAYS}, [], {day: [] for day in DAYS}
+        hits, raw = dict.fromkeys(DAYS, 0), []
+        values: dict[int, list[float]] = {day: [] for day in DAYS}
         for tray in range(trays):
             for day in DAYS:
                 made = photograph(SEED + round(1000 * true), tray, day, success=true)

@@ -219,7 +219,7 @@ def _corrected(
     called: Mapping[str, int], sizes: Mapping[str, int], rates: Rates, notes: list[str]
 ) -> tuple[Share | None, Interval | None, Tolerance | None, list[str]]:
     try:
-        share = corrected_share(sum(called.values()), sum(sizes.values()), rates)
+        share = corrected_share(sum(called.values()), sum(sizes.values()), rates, len(called))
         single = [corrected_share(called[tray], sizes[tray], rates).value for tray in called]
     except ValueError as error:
         return None, None, None, [*notes, f"no usable share: {error}"]

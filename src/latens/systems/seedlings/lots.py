@@ -199,6 +199,9 @@ class Rates(NamedTuple):
     successes: int
     rejected: int
     failures: int
+    trays: int = 0  # that these plants came from; 0: not known
+    kept_spread: float = 0.0  # standard deviation of the sensitivity between trays, beyond that of binomial sampling
+    rejected_spread: float = 0.0  # of the specificity
 
 
 class Share(NamedTuple):
@@ -209,10 +212,11 @@ class Share(NamedTuple):
     apparent: float  # before the correction
 
 
-def corrected_share(called: int, total: int, rates: Rates) -> Share:
+def corrected_share(called: int, total: int, rates: Rates, trays: int = 1) -> Share:
     """The true share of successes when `called` of `total` were called so (Rogan and Gladen 1978).
 
-    The interval holds the error of the rates as well (Lang and Reiczigel 2014); value and bounds are held to [0, 1]. Raises
+    The interval holds the error of the rates as well (Lang and Reiczigel 2014), and their spread between trays for a lot of
+    `trays` trays; value and bounds are held to [0, 1]. Raises
     ValueError for a classifier that is no better than chance.
     """
     apparent = called / total
@@ -227,6 +231,9 @@ def corrected_share(called: int, total: int, rates: Rates) -> Share:
     share = (smooth + specificity - 1) / youden
     of_sensitivity = sensitivity * (1 - sensitivity) / (rates.successes + 2)
     of_specificity = specificity * (1 - specificity) / (rates.failures + 2)
+    between = 1 / max(trays, 1) + (1 / rates.trays if rates.trays else 0.0)
+    of_sensitivity += rates.kept_spread**2 * between
+    of_specificity += rates.rejected_spread**2 * between
     shift = 2 * Z**2 * (share * of_sensitivity - (1 - share) * of_specificity)
     error = np.sqrt(smooth * (1 - smooth) / wide + share**2 * of_sensitivity + (1 - share) ** 2 * of_specificity) / youden
     low, high = (float(np.clip(share + shift + side * Z * error, 0, 1)) for side in (-1, 1))

@@ -77,13 +77,14 @@ class GradingObjective:
         weights = {**model.state_dict(), **self.known()}
         logits, seen = predict(model, batches)
         label, day, truth = (_joined(batches, name) for name in ("label", "day", "seen"))
+        tray = self.data.crops.tray[self.data.parts["validation"]]
         config: dict[str, Any] = {"classes": list(self.data.crops.classes), "calibration": {}, "rates": {}}
         for name, chosen in groups_of(day):
             fitted = fit_temperature(logits[chosen], label[chosen], self.shift)
             config["calibration"][name] = {"shift": list(fitted.shift), "temperature": fitted.temperature}
             if self.data.crops.classes == GRADES:
                 called = probabilities(logits[chosen], fitted)[:, 1] >= 0.5
-                config["rates"][name] = rates(called, label[chosen] == 1)
+                config["rates"][name] = rates(called, label[chosen] == 1, tray[chosen])
         known = truth != UNKNOWN
         if seen is not None and known.any():
             fitted = fit_temperature(seen[known], truth[known], (0.0, 0.0))
@@ -143,11 +144,25 @@ def groups_of(day: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return found
 
 
-def rates(called: np.ndarray, success: np.ndarray) -> dict[str, int]:
-    """Counts of a confusion matrix: successes kept, failures rejected."""
+def rates(called: np.ndarray, success: np.ndarray, tray: np.ndarray) -> dict[str, float]:
+    """Counts of a confusion matrix (successes kept, failures rejected), and how the rates differ between trays."""
     return {
         "kept": int((called & success).sum()),
         "successes": int(success.sum()),
         "rejected": int((~called & ~success).sum()),
         "failures": int((~success).sum()),
+        "trays": len(np.unique(tray)),
+        "kept_spread": spread_between(called[success], tray[success]),
+        "rejected_spread": spread_between(~called[~success], tray[~success]),
     }
+
+
+def spread_between(right: np.ndarray, tray: np.ndarray) -> float:
+    """Standard deviation of a share between trays, beyond binomial sampling (method of moments, DerSimonian and Laird 1986)."""
+    _, which = np.unique(tray, return_inverse=True)
+    counts = np.bincount(which.ravel()).astype(float)
+    if len(counts) < 3:
+        return 0.0
+    shares, share = np.bincount(which.ravel(), right) / counts, float(right.mean())
+    excess = (counts * (shares - share) ** 2).sum() - (len(counts) - 1) * share * (1 - share)
+    return float(np.sqrt(max(0.0, excess / (counts.sum() - (counts**2).sum() / counts.sum()))))
