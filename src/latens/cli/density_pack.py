@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -17,6 +17,7 @@ from latens.errors import LatensError, OutputExists, StreamError, UnreadableInpu
 from latens.launch import announce
 
 if TYPE_CHECKING:
+    from latens.data.inputs import InputFile
     from latens.systems.flow.pack.packer import Packed, Restored, Source
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,14 @@ def pack(
     for one in packed:
         report(one, reporter)
     summary = totals(packed, len(data))
-    text = f"{out}: {counted(len(packed), 'file')}, {human_size(len(data))}{said(summary)}, {time.perf_counter() - started:.1f} s"
+    text = (
+        f"{out}: {counted(len(packed), 'file')}, {human_size(len(data))}{said(summary)}, {time.perf_counter() - started:.1f} s"
+    )
     reporter.result({"output": str(out), "files": len(packed), "bytes": len(data), **summary}, text)
     return SOME_FAILED if failed else 0
 
 
-def read_sources(files: list) -> tuple[list[Source], int]:  # type: ignore[type-arg]
+def read_sources(files: list[InputFile]) -> tuple[list[Source], int]:
     """The files that can be read, and the number of those that cannot, which are logged."""
     from latens.data.files import STANDARD_STREAM, read_bytes, reading
     from latens.data.images import ImageLimits
@@ -115,7 +118,7 @@ def report(one: Packed, reporter: Reporter) -> None:
         reporter.result({**record, "webp_bytes": one.webp_bytes}, "")
 
 
-def totals(packed: list[Packed], size: int) -> dict[str, object]:
+def totals(packed: list[Packed], size: int) -> dict[str, Any]:
     """Forms and sizes of all files together."""
     images = [one for one in packed if one.webp_bytes is not None]
     return {
@@ -127,7 +130,7 @@ def totals(packed: list[Packed], size: int) -> dict[str, object]:
     }
 
 
-def said(summary: dict) -> str:  # type: ignore[type-arg]
+def said(summary: dict[str, Any]) -> str:
     """The totals in words."""
     words = f" of {human_size(summary['files_bytes'])}"
     if summary["images"]:
@@ -169,7 +172,9 @@ def unpack(
         raise UsageError("this is a file", where=str(out), hint="name a folder with -o")
     there = next((out / name for name in names if archives.is_safe(name) and (out / name).exists()), None)
     if there is not None and not force:
-        raise OutputExists("a file is there already", where=str(there), hint="--force overwrites files; -o names another folder")
+        raise OutputExists(
+            "a file is there already", where=str(there), hint="--force overwrites files; -o names another folder"
+        )
     check_writable(out)
     packer = load(model, threads=threads)
     announce(packer)

@@ -136,7 +136,7 @@ def hybrid() -> FlowTraining:
 
 
 def pack() -> FlowTraining:
-    """One CPU core, half an hour: the integer flow of `latens density pack`, on crops of images with and without JPEG history."""
+    """One CPU core, half an hour: the integer flow of `latens density pack`, on crops of images of any size."""
     return FlowTraining(
         system="flow",
         recipe="pack",
@@ -144,7 +144,7 @@ def pack() -> FlowTraining:
         data=CropsConfig(),
         objective=LikelihoodConfig(),
         optim=Adam(lr=3e-3, warmup=100, ema=0.99, decay_share=0.5),
-        run=RunConfig(steps=6000, precision="no", log_every=50, validate_every=500, checkpoint_every=250),
+        run=RunConfig(steps=2200, precision="no", log_every=50, validate_every=500, checkpoint_every=250),
     )
 
 

@@ -10,8 +10,8 @@ Profile "LTP1". Header: SHA-256 of the frozen flow, SHA-256 of its tables, numbe
     kind 6  a file, deflated
 
 The sections of files stand in the order of the names, 256 behind every section of names. An image begins with its description:
-flags u8 (bit 0 gray, bit 1 chunks of a PNG follow, bits 2 and 3 format), then width, height, and length and deflated bytes of the
-chunks, lengths as base-128 numbers. Every section is under a CRC of its own: damage loses a file, or names of 256 files.
+flags u8 (bit 0 gray, bit 1 chunks of a PNG follow, bits 2 and 3 format), then width, height, and length and deflated bytes of
+the chunks, lengths as base-128 numbers. Every section is under a CRC of its own: damage loses a file, or names of 256 files.
 """
 
 from __future__ import annotations

@@ -105,4 +105,4 @@ def _rows(values: Tensor) -> np.ndarray:
 
 
 def _planes_of(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())

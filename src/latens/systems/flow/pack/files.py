@@ -1,4 +1,4 @@
-"""Image files as pixels that can be packed and what else they hold, and back. Files that would lose something are no pixels here."""
+"""Image files as pixels and what else they hold, and back. Files that would lose something are no images here."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _from_png(data: bytes) -> PlainImage | None:
 
 def _image(stored: np.ndarray, name: str) -> PlainImage:
     gray = stored.ndim == 2
-    pixels = np.repeat(stored[..., None], 3, axis=2) if gray else stored
+    pixels = np.repeat(stored[..., None], 3, axis=2) if gray else stored.copy()
     return PlainImage(np.ascontiguousarray(pixels), gray, name)
 
 

@@ -170,7 +170,7 @@ def coded_groups(flow: FrozenFlow, pixels: UInt8[Tensor, "B 3 H W"], *, gray: bo
     groups = [Coded((last - base.floor)[:, :channels], base.table[:, :channels].expand(len(pixels), -1, -1, -1))]
     for level, (plane, coarse) in reversed(levels):
         for group, phase, canvas in steps(coarse, plane, level, flow.config):
-            size = phase_size(*plane.shape[2:], phase)
+            size = phase_size(plane.shape[2], plane.shape[3], phase)
             target = plane[:, :, phase.row :: 2, phase.column :: 2]
             seen = Seen.of(canvas, phase, size)
             luma = flow.luma(seen, group, phase, size)
@@ -224,7 +224,7 @@ def _calibration(model: IntegerFlowNet, pixels: Tensor) -> Iterator[tuple[str, A
     found: dict[str, list[Tensor]] = {}
     for level, (plane, coarse) in enumerate(pyramid(to_planes(pixels))):
         for group, phase, canvas in steps(coarse, plane, level, model.config):
-            size = phase_size(*plane.shape[2:], phase)
+            size = phase_size(plane.shape[2], plane.shape[3], phase)
             seen = Seen.of(canvas, phase, size)
             target = plane[:, :, phase.row :: 2, phase.column :: 2]
             luma = luma_inputs(seen, group, phase, size)

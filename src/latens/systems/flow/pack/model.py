@@ -79,7 +79,7 @@ class IntegerFlowNet(nn.Module):
         return bits
 
     def group_bits(self, group: Group, phase: Phase, canvas: Tensor, plane: Tensor) -> Float[Tensor, "B"]:
-        size = phase_size(*plane.shape[2:], phase)
+        size = phase_size(plane.shape[2], plane.shape[3], phase)
         target = plane[:, :, phase.row :: 2, phase.column :: 2].float()
         seen = Seen.of(canvas, phase, size)
         mean, scale = run(self.luma[name_of(group)], luma_inputs(seen, group, phase, size)).chunk(2, dim=1)
@@ -120,7 +120,7 @@ def steps(coarse: Tensor, plane: Tensor, level: int, config: IntegerFlow) -> Ite
     """The phases of a level with what is known before each of them; phases without pixels are left out."""
     canvas = canvas_of(coarse, *plane.shape[2:])
     for number, phase in enumerate(PHASES):
-        if 0 in phase_size(*plane.shape[2:], phase):
+        if 0 in phase_size(plane.shape[2], plane.shape[3], phase):
             continue
         yield Group(min(level, config.levels - 1), number), phase, canvas
         canvas[:, :, phase.row :: 2, phase.column :: 2] = plane[:, :, phase.row :: 2, phase.column :: 2]

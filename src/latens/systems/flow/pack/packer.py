@@ -172,7 +172,9 @@ class Packer:
                         start = stop = len(payload)
                 places[i] = stop
                 streams.append(payload[start:stop])
-            for part, pixels in zip(parts, codec.decode(self.flow, streams, bottom - top, size.width, gray=size.gray), strict=True):
+            for part, pixels in zip(
+                parts, codec.decode(self.flow, streams, bottom - top, size.width, gray=size.gray), strict=True
+            ):
                 part.append(pixels)
         return [None if any(p is None for p in part) else np.concatenate(part) for part in parts]  # type: ignore[arg-type]
 

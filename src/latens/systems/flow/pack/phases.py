@@ -65,7 +65,7 @@ def phase_size(height: int, width: int, phase: Phase) -> tuple[int, int]:
 
 
 def canvas_of(coarse: Int[Tensor, "B 3 h w"], height: int, width: int) -> Int[Tensor, "B 3 H W"]:
-    """A plane whose known pixels are those of the coarser one; each unknown pixel is a copy of one beside it until it is known."""
+    """A plane whose known pixels are those of the coarser one; an unknown pixel is a copy of one beside it."""
     return coarse.repeat_interleave(2, 2)[:, :, :height].repeat_interleave(2, 3)[..., :width].contiguous()
 
 
@@ -96,7 +96,7 @@ def fourfold_mean(wide: Tensor, phase: Phase, size: tuple[int, int]) -> Tensor:
 
 
 def stripes(size: tuple[int, int]) -> Int[Tensor, "6 h w"]:
-    """Where a pixel of a phase lies in its 8 x 8 block, as signs times `STRIPE`: three inputs tell four rows, three the columns."""
+    """Where a pixel of a phase lies in its 8 x 8 block, as signs times `STRIPE`: three inputs for rows, three for columns."""
 
     def signs(length: int) -> Tensor:
         place = torch.arange(length)

@@ -1,8 +1,8 @@
 """One coder stack an image: groups of symbols are put on it from the last to the first, and taken off from the first.
 
 The tables are those of `codes.tables`; rows of tables of one width are coded in one call, each symbol with its own row. The
-probabilities are exactly counts / 2^24, by the argument of `codes.tables.exact_model`. A symbol outside its table is the escape,
-followed (behind all rows of its call) by the value itself as 12 uniform bits.
+probabilities are exactly counts / 2^24, by the argument of `codes.tables.exact_model`. A symbol outside its table is the
+escape, followed (behind all rows of its call) by the value itself as 12 uniform bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REACH = 1 << (ESCAPE_BITS - 1)  # coded values v satisfy -REACH <= v < REACH
 
 
 class RowTables:
-    """Tables sorted by width. `rows[k]` holds counts minus one of the tables of width k, float64, which is what the coder takes."""
+    """Tables sorted by width. `rows[k]` holds counts minus one of the tables of the k-th width, float64, as the coder takes them."""
 
     def __init__(self, tables: SymbolTables) -> None:
         self.tables = tables
@@ -54,7 +54,7 @@ class Writer:
         self.coder = _coder(np.array([START], dtype=np.uint32))
 
     def push(self, symbols: np.ndarray, levels: np.ndarray) -> None:
-        """Put a group (n,) of symbols, each with the table of its level, on the stack. LimitExceeded cannot occur for images."""
+        """Put a group (n,) of symbols, |symbol| < REACH, each with the table of its level, on the stack."""
         tables = self.tables
         indices = symbols - tables.lows[levels]
         for number, places in reversed(tables.parts(levels)):

@@ -19,7 +19,6 @@ from latens.errors import LatensError, UnreadableInput, UsageError
 from latens.settings import to_dict
 from latens.systems.flow.config import CropsConfig, IntegerFlow
 from latens.systems.flow.pack.frozen import freeze
-from latens.systems.flow.pack.model import IntegerFlowNet
 from latens.training.data import generator
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
