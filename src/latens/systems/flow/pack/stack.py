@@ -21,7 +21,7 @@ REACH = 1 << (ESCAPE_BITS - 1)  # coded values v satisfy -REACH <= v < REACH
 
 
 class RowTables:
-    """Tables sorted by width. `rows[k]` holds counts minus one of the tables of the k-th width, float64, as the coder takes them."""
+    """Tables sorted by width. `rows[k]` holds counts minus one of the tables of the k-th width, as the coder takes them."""
 
     def __init__(self, tables: SymbolTables) -> None:
         self.tables = tables
