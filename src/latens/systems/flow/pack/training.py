@@ -75,14 +75,17 @@ def read_crops(source: Source, config: CropsConfig) -> tuple[np.ndarray, np.ndar
         elif len(aside) < config.validation_limit:
             aside += crops[: config.validation_limit // 8 or 1]
     if not kept and not aside:
-        raise UnreadableInput(f"none of the images is at least {config.size} pixels a side", where=str(source))
+        raise UnreadableInput("none of the images can be read", where=str(source))
     empty = np.empty((0, config.size, config.size, 3), np.uint8)
     return np.stack(kept) if kept else empty, np.stack(aside) if aside else empty
 
 
 def crops_of(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random crops of one image, some of them at half its size; none of an image that is too small."""
+    """Random crops of one image, some of them at half its size; a smaller image is continued by mirror images."""
     size = config.size
+    missing = [max(size - side, 0) for side in pixels.shape[:2]]
+    if any(missing):
+        pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
     crops = []
     half = None
     for _ in range(max(1, min(config.crops, pixels.shape[0] * pixels.shape[1] // size**2))):
@@ -90,8 +93,6 @@ def crops_of(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) 
         if min(pixels.shape[:2]) >= 4 * size and rng.random() < HALVED:
             half = halved(pixels) if half is None else half
             image = half
-        if min(image.shape[:2]) < size:
-            return []
         top, left = (BLOCK * int(rng.integers((side - size) // BLOCK + 1)) for side in image.shape[:2])
         crops.append(image[top : top + size, left : left + size].copy())
     return crops
