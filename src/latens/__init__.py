@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from latens.systems.haze.predict import Haze
     from latens.systems.image_codec.predict import ImageCodec
     from latens.systems.parts.predict import Parts
+    from latens.systems.seedlings.predict import SeedlingGrader
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "catalogue", "errors", "evaluate", "flow", "load", "models", "reproduce", "train"]
@@ -49,6 +50,12 @@ def load(name_or_path: Literal["parts"], *, device: str = "auto", threads: int |
 
 @overload
 def load(name_or_path: Literal["flow"], *, device: str = "auto", threads: int | None = None) -> DensityModel: ...
+
+
+@overload
+def load(
+    name_or_path: Literal["seedlings", "seedlings_species"], *, device: str = "auto", threads: int | None = None
+) -> SeedlingGrader: ...
 
 
 @overload

@@ -20,13 +20,23 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "amodal": "latens.systems.amodal",
         "haze": "latens.systems.haze",
         "parts": "latens.systems.parts",
+        "video_codec": "latens.systems.video_codec",
         "flow": "latens.systems.flow",
+        "seedlings": "latens.systems.seedlings",
     }
 )
 """Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
 
 VERBS: Mapping[str, str] = MappingProxyType(
-    {"image_codec": "compress", "amodal": "segment", "haze": "dehaze", "parts": "parts"}
+    {
+        "image_codec": "compress",
+        "amodal": "segment",
+        "haze": "dehaze",
+        "parts": "parts",
+        "video_codec": "video compress",
+        "flow": "density",
+        "seedlings": "grade",
+    }
 )
 """The verb that applies a model of a system."""
 
@@ -91,6 +101,16 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="about 600 photographs (ImageNet sample, BSDS500, Wikimedia Commons); see the model card",
             metrics=MappingProxyType({"parts in use of 32": 31.0}),
         ),
+        "video_codec": ModelEntry(
+            name="video_codec",
+            system="video_codec",
+            folder=WEIGHTS / "video_codec",
+            sha256="071f2183013da44a0eed6286f84208efc59826e1d54e9bfb43a45caf9e4b2147",
+            size=9_588_152,
+            licence="Apache-2.0",
+            trained_on="9 DAVIS clips, 500 photographs in motion; 1,950 steps only; see the model card",
+            metrics=MappingProxyType({"training steps": 1950.0}),
+        ),
         "haze_mmd": ModelEntry(
             name="haze_mmd",
             system="haze",
@@ -119,6 +139,26 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             size=1_089_800,
             licence="Apache-2.0",
             trained_on="crops of CIFAR-10, Tiny-ImageNet and 638 photographs; see the model card",
+        ),
+        "flow": ModelEntry(
+            name="flow",
+            system="flow",
+            folder=WEIGHTS / "flow",
+            sha256="13edfec00a2b35eb4ddd2c5bb77f98680892364cd1aac3de9a942063cc23ee89",
+            size=1_770_959,
+            licence="Apache-2.0",
+            trained_on="5,085 images of CIFAR-10 (original files) and their mirror images; see the model card",
+            metrics=MappingProxyType({"bits/dim on 600 test images": 3.953, "Gaussian": 4.872, "WebP lossless": 4.567}),
+        ),
+        "flow_moons": ModelEntry(
+            name="flow_moons",
+            system="flow",
+            folder=WEIGHTS / "flow_moons",
+            sha256="ca16da1a4fbda4eadef59ba2418ff1faff68b60dbd529ed05f775d493f5518f5",
+            size=54_609,
+            licence="Apache-2.0",
+            trained_on="simulated points; see the model card",
+            metrics=MappingProxyType({"nats on two moons": 2.422, "entropy": 2.394}),
         ),
     }
 )

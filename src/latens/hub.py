@@ -93,7 +93,12 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not."""
+    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not.
+
+    A network with a method `complete` fills in what weights of simpler models lack.
+    """
+    complete = getattr(network, "complete", None)
+    weights = weights if complete is None else complete(weights)
     own = network.state_dict()
     shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
     wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
@@ -114,11 +119,13 @@ def compact_model(source: Path, target: Path) -> None:
     """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
 
     The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
+    Parts that its configuration lists as `training_only` (name prefixes) are left out; such a model cannot be trained further.
     Raises ModelMissing or ModelError.
     """
     found = load_model(source)
     try:  # files give tensors in any order; sorted, the same model makes the same files
-        weights = compact(dict(sorted(found.weights.items())))
+        left_out = tuple(found.config.get("training_only", ()))
+        weights = compact({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
     save_model(target, found.config, weights, dict(sorted(found.coding.items())))

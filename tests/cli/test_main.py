@@ -77,7 +77,7 @@ def test_an_interrupt_is_one_line_and_130(capsys: Capture) -> None:
         (["train", "image_codek"], "image_codec"),
         (["train", "image_codec", "--max-time", "soon"], "30m"),
         (["train", "image_codec", "--set", "lr"], "key=value"),
-        (["bench", "video"], "image_codec"),
+        (["bench", "photographs"], "image_codec"),
     ],
 )
 def test_usage_errors_end_with_2_and_say_what_would_do(words: list[str], expected: str, capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from clip_maker import HEIGHT, WIDTH, make_clip
 
 from latens.cli.main import main
 from latens.cli.video import parse_size
+from latens.data.clips.reader import open_clip
 from latens.errors import UsageError
 
 Capture = pytest.CaptureFixture[str]
@@ -85,3 +87,63 @@ def test_sizes_in_words() -> None:
     for wrong in ("big", "0", "-1", "8TB"):
         with pytest.raises(UsageError):
             parse_size(wrong)
+
+
+# ------------------------------------------------------------------------------------------------------- neural codec
+
+
+def test_a_neural_clip_and_back_with_its_sound(tmp_path: Path, capsys: Capture) -> None:
+    source = make_clip(tmp_path / "clip.mp4", sound="aac")
+    small, again = tmp_path / "clip.ltv", tmp_path / "again.mp4"
+    words = ["video", "compress", str(source), "-o", str(small), "--roi", "box:8,8,40,40", "--quality", "2", "--format", "json"]
+    assert main(words) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["bytes"] == small.stat().st_size
+    assert (done["frames"], done["quality"], done["region"]) == (8, 2.0, pytest.approx(1024 / (WIDTH * HEIGHT), abs=1e-4))
+    assert main(words) == 2  # is there already
+
+    assert main(["inspect", str(small), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["bits"].values()) == 8 * found["bytes"]
+    assert found["bits"]["sound"] > 0
+
+    assert main(["video", "decompress", str(small), "-o", str(again), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 8
+    with open_clip(again) as clip:
+        assert (clip.info.width, clip.info.height, clip.info.sound) == (WIDTH, HEIGHT, True)
+        assert [frame.time for frame in clip.frames()] == [Fraction(number, 25) for number in range(8)]
+
+    frames = tmp_path / "frames"
+    assert main(["video", "decompress", str(small), "-o", str(frames)]) == 0
+    assert sorted(path.name for path in frames.iterdir()) == [f"{number:05d}.png" for number in range(8)]
+    assert main(["video", "decompress", str(small), "-o", str(frames)]) == 2
+    capsys.readouterr()
+
+
+def test_a_cut_neural_clip_gives_what_is_there(tmp_path: Path, capsys: Capture) -> None:
+    source = make_clip(tmp_path / "clip.mp4", times=range(14), size=(64, 64))
+    whole, cut = tmp_path / "clip.ltv", tmp_path / "cut.ltv"
+    assert main(["video", "compress", str(source), "-o", str(whole), "--quality", "1"]) == 0
+    blob = whole.read_bytes()
+    cut.write_bytes(blob[: len(blob) - 200])
+    assert main(["inspect", str(cut), "--format", "json"]) == 4
+    out = tmp_path / "out.mkv"
+    capsys.readouterr()
+    assert main(["video", "decompress", str(cut), "-o", str(out), "--format", "json"]) == 4
+    assert json.loads(capsys.readouterr().out)["frames"] == 12  # the first group
+    cut.write_bytes(blob[:100])
+    assert main(["video", "decompress", str(cut), "-o", str(out), "--force"]) == 3
+    assert "no frame" in capsys.readouterr().err
+
+
+def test_neural_options_are_refused_elsewhere_and_the_other_way_round(tmp_path: Path, capsys: Capture) -> None:
+    source = make_clip(tmp_path / "clip.mp4", times=range(2))
+    neural = ["video", "compress", str(source), "-o", str(tmp_path / "a.ltv")]
+    for words in (["--size", "8MB"], ["--strength", "0.5"], ["--gain", "4"], ["--quality", "4", "--model", "nothing"]):
+        assert main([*neural, *words]) in (2, 6)
+    assert main(["video", "compress", str(source), "-o", str(tmp_path / "a.mp4"), "--codec", "latens"]) == 2
+    assert main(["video", "compress", str(source), "-o", str(tmp_path / "b.mp4"), "--gain", "4"]) == 2
+    (tmp_path / "text.ltv").write_text("no clip")
+    assert main(["video", "decompress", str(tmp_path / "text.ltv")]) == 3
+    assert main(["inspect", str(tmp_path / "text.ltv")]) == 3
+    assert "Traceback" not in capsys.readouterr().err

@@ -7,31 +7,54 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import OutputOptions, Reporter
+from latens.cli.common import PARTIAL, OutputOptions, Reporter
 from latens.errors import LatensError
 
 
 def inspect(
-    file: Annotated[Path, Parameter(help="A .ltn file, or -.")],
+    file: Annotated[Path, Parameter(help="A .ltn or .ltv file, or - for a .ltn file.")],
     /,
     *,
     options: OutputOptions = OutputOptions(),  # noqa: B008
-) -> None:
-    """What a .ltn file holds: model, sizes, bits of every part.
+) -> int:
+    """What a .ltn or .ltv file holds: model, sizes, bits of every part. Status 4 for a clip that is cut or damaged.
 
     latens inspect photo.ltn
+    latens inspect clip.ltv
     """
+    try:
+        found = inspect_clip(file) if is_clip(file) else inspect_image(file)
+    except LatensError as error:
+        raise error.at(str(file)) from error
+    record = {"file": str(file), **found}
+    Reporter(options).result(record, "\n".join(lines(record)))
+    return PARTIAL if record.get("damage") else 0
+
+
+def is_clip(file: Path) -> bool:
+    """Whether a file begins as a clip does."""
+    from latens.codes.clip_stream import SIGNATURE
+    from latens.data.files import STANDARD_STREAM, reading
+
+    if file == STANDARD_STREAM:
+        return False
+    with reading(file), open(file, "rb") as stream:
+        return stream.read(4) == SIGNATURE[:4]
+
+
+def inspect_clip(file: Path) -> dict[str, Any]:
+    from latens.systems.video_codec.format import inspect_stream
+
+    with open(file, "rb") as stream:
+        return inspect_stream(stream).to_dict()
+
+
+def inspect_image(file: Path) -> dict[str, Any]:
     from latens.codes.stream import StreamLimits
     from latens.data.files import read_bytes
     from latens.systems.image_codec.format import inspect_stream
 
-    blob = read_bytes(file, limit=StreamLimits().file_bytes)
-    try:
-        info = inspect_stream(blob)
-    except LatensError as error:
-        raise error.at(str(file)) from error
-    record = {"file": str(file), **info.to_dict()}
-    Reporter(options).result(record, "\n".join(lines(record)))
+    return inspect_stream(read_bytes(file, limit=StreamLimits().file_bytes)).to_dict()
 
 
 def lines(record: dict[str, Any], indent: str = "") -> list[str]:

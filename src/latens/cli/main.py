@@ -38,7 +38,8 @@ VERBS = (
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
     Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
-    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn file holds: model, sizes, bits of every part."),
+    Verb("video decompress", "latens.cli.video:decompress", ".ltv files of the neural codec back into clips."),
+    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn or .ltv file holds: model, sizes, bits of every part."),
     Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
     Verb(
         "convert", "latens.cli.convert:convert", "Annotations from labelme, COCO, KINS, COCOA or label maps into another form."
@@ -49,6 +50,7 @@ VERBS = (
     Verb("density", "latens.cli.density:density", "How likely and how unusual images are; samples; densities of tables."),
     Verb("density pack", "latens.cli.density_pack:pack", "A folder of images into one smaller file, without loss."),
     Verb("density unpack", "latens.cli.density_pack:unpack", "A packed folder back into its files."),
+    Verb("grade", "latens.cli.grade:grade", "Seedling trays: plants that are up, plants that will succeed, lots."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on held-out images, compared with its baselines."),
     Verb("recipes", "latens.cli.recipes:recipes", "Training recipes, a line each."),

@@ -25,7 +25,7 @@ def train(
             consume_multiple=True,
             negative=(),
             help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, moons or mnist:DIR for flow, "
-            "kins:FILE.json,DIR for amodal, hazy:DIR clear:DIR for haze.",
+            "kins:FILE.json,DIR for amodal, hazy:DIR clear:DIR for haze, labels:grades.csv for seedlings.",
         ),
     ] = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,

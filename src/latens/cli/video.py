@@ -1,16 +1,17 @@
-"""`latens video compress`"""
+"""`latens video compress`, `latens video decompress`"""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import (
     PARTIAL,
+    ComputeOptions,
     Force,
     OnProgress,
     Output,
@@ -20,15 +21,19 @@ from latens.cli.common import (
     refuse_to_overwrite,
     run_files,
 )
-from latens.errors import UsageError, counted
+from latens.errors import LatensError, UsageError, counted
+from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
+    from latens.systems.video_codec.output import WrittenClip
+    from latens.systems.video_codec.predict import EncodedClip, VideoCodec
     from latens.video.compress import Compressed
 
 logger = logging.getLogger(__name__)
 
 ENDING = ".small.mp4"
+NEURAL, NEURAL_ENDING = "latens", ".ltv"
 
 
 def compress(
@@ -47,12 +52,17 @@ def compress(
     track: Annotated[bool, Parameter(show_default=False, help="Follow the box or mask of the first frame.")] = False,
     save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
     codec: Annotated[
-        Literal["h264", "h265", "av1"] | None,
-        Parameter(help="h264 plays everywhere, h265 and av1 are smaller.  [default: h264; av1 for .webm]"),
+        Literal["h264", "h265", "av1", "latens"] | None,
+        Parameter(
+            help="h264 plays everywhere, h265 and av1 are smaller; latens is the neural codec, which only latens decodes."
+            "  [default: h264; av1 for .webm, latens for .ltv]"
+        ),
     ] = None,
     quality: Annotated[
         float | None,
-        Parameter(validator=Number(gte=1, lte=8), help="Of the region, 1 (small) to 8 (fine), in any steps.  [default: 5]"),
+        Parameter(
+            validator=Number(gte=1, lte=8), help="Of the region, 1 (small) to 8 (fine), in any steps.  [default: 5; .ltv: 4]"
+        ),
     ] = None,
     size: Annotated[str | None, Parameter(help="File size such as 8MB: at most 3 % below, never above.")] = None,
     kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Bit rate of the file in kbit/s: likewise.")] = None,
@@ -60,14 +70,20 @@ def compress(
         float | None,
         Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
     ] = None,
+    gain: Annotated[
+        float | None,
+        Parameter(validator=Number(gte=1, lte=64), help=".ltv: how much less errors outside weigh; larger is coarser."),
+    ] = None,
     fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
     threads: Annotated[
         int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")
     ] = None,
+    model: Annotated[str, Parameter(help=".ltv: the model, a name from `latens models` or a folder.")] = "video_codec",
+    device: Annotated[str, Parameter(help=".ltv: auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:
-    """Clips into small clips that any player shows, with a region of interest kept sharp.
+    """Clips into small clips that any player shows, or into .ltv files, with a region of interest kept sharp.
 
     Without -o the result goes beside its input as NAME.small.mp4. Sound is copied. A folder of clips is mirrored into OUT, and
     files that are finished are skipped.
@@ -75,16 +91,28 @@ def compress(
         latens video compress clip.mp4 --roi masks/ -o small.mp4
         latens video compress clip.mp4 --roi box:100,80,400,300 --track --size 8MB
         latens video compress frames/ --fps 25 --roi labels/ --roi-id 2,5 --codec h265
+        latens video compress clip.mp4 --roi masks/ --quality 4 --gain 8 -o clip.ltv
     """
     from latens.data.regions.words import parse_ids
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(clip_inputs(clips, out), out, ENDING)
+    neural = codec == NEURAL or (codec is None and out is not None and out.suffix.lower() == NEURAL_ENDING)
+    jobs = plan_jobs(clip_inputs(clips, out), out, NEURAL_ENDING if neural else ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if save_masks is not None and len(jobs) > 1:
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
     if any(str(job.output) == "-" for job in jobs):
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
+    if neural:
+        for option, value in (("--size", size), ("--kbps", kbps), ("--strength", strength), ("--save-masks", save_masks)):
+            if value is not None:
+                raise UsageError("this option is for --codec h264, h265 and av1", where=option, hint="use --quality and --gain")
+        choice = Choice(roi, parse_ids(roi_id), track, quality, gain, fps)
+        return compress_neural(jobs, out, choice, model, device, threads, options, force=force)
+    for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
+        if given:
+            raise UsageError("this option is for .ltv files", where=option, hint="add -o NAME.ltv or --codec latens")
+    ordinary = None if codec == "latens" else codec
     ids, wanted_bytes = parse_ids(roi_id), None if size is None else parse_size(size)
     incomplete: list[Path] = []
 
@@ -99,7 +127,7 @@ def compress(
             roi_ids=ids,
             track=track,
             save_masks=save_masks,
-            codec=codec,
+            codec=ordinary,
             quality=quality,
             size=wanted_bytes,
             kbps=kbps,
@@ -126,6 +154,139 @@ def compress(
     report = run_files(jobs, work, Reporter(options), force=force, what="compressing clips", request=request, out=out)
     status = report.exit_status
     return PARTIAL if incomplete and not status else status
+
+
+class Choice(NamedTuple):
+    """How clips become .ltv files."""
+
+    roi: str | None
+    roi_ids: frozenset[int] | None
+    track: bool
+    quality: float | None
+    gain: float | None
+    fps: float | None
+
+
+def compress_neural(
+    jobs: list[Job],
+    out: Path | None,
+    choice: Choice,
+    model: str,
+    device: str,
+    threads: int | None,
+    options: OutputOptions,
+    *,
+    force: bool,
+) -> int:
+    """The neural codec on every clip; the exit status."""
+    if any(job.output.suffix.lower() != NEURAL_ENDING for job in jobs):
+        raise UsageError("the neural codec writes .ltv files", where=str(jobs[0].output), hint="end the name in .ltv")
+    from latens.systems.video_codec.predict import load
+
+    codec = load(model, device=device, threads=threads)
+    announce(codec)
+    incomplete: list[Path] = []
+
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
+        from latens.data.files import writing
+
+        roi = choice.roi if choice.roi is None or len(jobs) == 1 else region_for(choice.roi, job.input)
+        with writing(job.output) as stream:
+            done = codec.encode(job.input, stream, **(choice._asdict() | {"roi": roi}))
+        if done.damaged or done.missing:
+            incomplete.append(job.input)
+        return neural_record(done, job)
+
+    request = {"model": codec.model_id} | {name: value for name, value in choice._asdict().items() if name != "roi_ids"}
+    request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
+    report = run_files(jobs, work, Reporter(options), force=force, what="compressing to .ltv", request=request, out=out)
+    return report.exit_status or (PARTIAL if incomplete else 0)
+
+
+def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
+    """What was written, for machines and people."""
+    said = "".join(f"; {note}" for note in done.notes)
+    region = "" if done.region is None else f", region {100 * done.region:.1f} %"
+    return done._asdict() | {
+        "notes": list(done.notes),
+        "text": f"{job.output}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
+        f"{done.frames} frames, quality {done.quality:g}{region}, {done.seconds:.1f} s{said}",
+    }
+
+
+def decompress(
+    inputs: Annotated[list[str], Parameter(help="Files, folders, patterns such as 'small/*.ltv'.")],
+    /,
+    *,
+    out: Output = None,
+    model: Annotated[
+        str, Parameter(help="The folder of the model the file was written with, if it is your own.")
+    ] = "video_codec",
+    force: Force = False,
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+) -> int:
+    """.ltv files back into clips, or into folders of PNG images where OUT has no ending of a clip.
+
+    No mask and no setting is needed. A file that is cut or damaged gives what can be read, with exit status 4.
+
+        latens video decompress clip.ltv -o clip.mp4
+        latens video decompress clip.ltv -o frames/
+    """
+    from latens.data.clips.formats import CLIP_ENDINGS
+    from latens.data.inputs import find_inputs
+    from latens.inference.batch import Job, plan_jobs
+
+    found = find_inputs(inputs, frozenset({NEURAL_ENDING}), out)
+    single = len(found) == 1 and found[0].named
+    if single and out is not None and out.suffix.lower() not in CLIP_ENDINGS:
+        jobs = [Job(found[0].path, out)]
+    else:
+        jobs = plan_jobs(found, out, ".mp4")
+        refuse_to_overwrite(jobs, out, force=force)
+    if any(str(job.output) == "-" for job in jobs):
+        raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
+
+    from latens.systems.video_codec.predict import load
+
+    codec = load(model, device=options.device, threads=options.threads)
+    announce(codec)
+    damaged: list[Path] = []
+
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
+        done = decompress_one(codec, job, options.threads, force=force)
+        if done.damage:
+            damaged.append(job.input)
+        return written_record(done)
+
+    # Images go into a folder that may be there: its files are looked at when they are written.
+    report = run_files(
+        jobs,
+        work,
+        Reporter(options),
+        force=force or jobs[0].output.is_dir(),
+        what="decompressing clips",
+        request={"model": codec.model_id},
+        out=out,
+    )
+    return report.exit_status or (PARTIAL if damaged else 0)
+
+
+def decompress_one(codec: VideoCodec, job: Job, threads: int | None, *, force: bool) -> WrittenClip:
+    """One file into one clip; errors name the file."""
+    try:
+        return codec.decompress(job.input, job.output, force=force, threads=threads or 0)
+    except LatensError as error:
+        raise error.at(str(job.input)) from error
+
+
+def written_record(done: WrittenClip) -> dict[str, Any]:
+    """What was decoded, for machines and people."""
+    lost = f"; damaged: {'; '.join(done.damage)}" if done.damage else ""
+    said = "".join(f"; {note}" for note in done.notes)
+    record = done._asdict() | {"damage": list(done.damage), "notes": list(done.notes)}
+    del record["path"]
+    text = f"{done.path}: {done.width} x {done.height}, {done.frames} frames, {done.seconds:.1f} s{lost}{said}"
+    return record | {"text": text}
 
 
 def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:

@@ -78,7 +78,7 @@ class ResidualMap(nn.Module):
         return x + value, total, moments
 
     @torch.no_grad()
-    def inverse(self, y: Tensor, *, tolerance: float = 1e-6, limit: int = 200, memory: int = 5) -> Tensor:
+    def inverse(self, y: Tensor, *, tolerance: float = 5e-7, limit: int = 200, memory: int = 8) -> Tensor:
         folded = self.branch.folded()
         self.last = solve(lambda x: self.branch(x, folded), y, tolerance=tolerance, limit=limit, memory=memory)
         return self.last.x

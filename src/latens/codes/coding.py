@@ -36,18 +36,21 @@ class LatentParameters(NamedTuple):
     """Parameters of y, computed from z; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
 
     mean: Float[Tensor, "B M h w"]
-    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table
+    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table; negative ones need a shift before they are coded
 
 
 class FrozenCoding:
     """Entropy coding with integers only. `tensors` and `spec` go into the model folder."""
 
-    def __init__(self, network: IntegerNetwork, medians: Int[Tensor, "N"], y: SymbolTables, z: SymbolTables) -> None:
+    def __init__(
+        self, network: IntegerNetwork, medians: Int[Tensor, "N"], y: SymbolTables, z: SymbolTables, *, below: int = 0
+    ) -> None:
         self.network = network
         self.medians = medians.to(torch.int64)
         self.y_tables = y
         self.z_tables = z
-        self.thresholds = scale_thresholds()
+        self.below = below  # levels that are told apart below the first table, for codecs that shift levels by a gain
+        self.thresholds = scale_thresholds(below)
 
     def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
         """z minus the medians, rounded to integers and clamped to +-255."""
@@ -61,7 +64,7 @@ class FrozenCoding:
     def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
         """Mean and scale level of every symbol of y, the same on every machine."""
         mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
-        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device))
+        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device)) - self.below
         return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
 
     def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -109,7 +112,8 @@ class FrozenCoding:
 
     def spec(self) -> dict[str, Any]:
         """Values for config.json: the network's layers and the result of its self-test."""
-        return {"network": self.network.spec(), "self_test": self.network.fingerprint()}
+        below = {"below": self.below} if self.below else {}
+        return {"network": self.network.spec(), "self_test": self.network.fingerprint(), **below}
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
@@ -124,7 +128,7 @@ class FrozenCoding:
                 SymbolTables(**{part: tensors[f"{which}.{part}"].numpy() for part in ("counts", "lows", "sizes")})
                 for which in ("y", "z")
             ]
-            return cls(network, tensors["medians"], *tables)
+            return cls(network, tensors["medians"], *tables, below=int(spec.get("below", 0)))
         except KeyError as error:
             raise ModelError(f"the frozen coding of the model lacks {error}", hint="train or convert it again") from None
 
@@ -138,9 +142,13 @@ def scales() -> np.ndarray:
     return np.geomspace(SCALE_MIN, SCALE_MAX, LEVELS)
 
 
-def scale_thresholds() -> Int[Tensor, "63"]:
-    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales."""
-    table = scales()
+def scale_thresholds(below: int = 0) -> Int[Tensor, "_"]:
+    """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales.
+
+    With `below` the same grid goes on towards smaller scales.
+    """
+    ratio = (SCALE_MAX / SCALE_MIN) ** (1 / (LEVELS - 1))
+    table = np.concatenate([SCALE_MIN * ratio ** np.arange(-below, 0.0), scales()])
     return torch.from_numpy(np.round(np.sqrt(table[1:] * table[:-1]) * (1 << OUTPUT_BITS)).astype(np.int64))
 
 
@@ -151,11 +159,14 @@ def freeze(
     hyper_latents: Float[Tensor, "n N h w"],
     *,
     activation_bits: int = ACTIVATION_BITS,
+    weight_bits: int = 16,
+    below: int = 0,
 ) -> FrozenCoding:
     """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
 
     `hyper_latents` of any real images set the ranges of the integer network. More than 11 `activation_bits` are more precise,
-    but the sums then need float64, which takes twice as long. Raises ValueError for layers that cannot be made exact.
+    but the sums then need float64, which takes twice as long. For `below` see `FrozenCoding`. Raises ValueError for layers that
+    cannot be made exact.
     """
     medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
     masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
@@ -166,6 +177,7 @@ def freeze(
         input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
         output_frac_bits=OUTPUT_BITS,
         activation_bits=activation_bits,
+        weight_bits=weight_bits,
         float32=activation_bits <= ACTIVATION_BITS,
     )
-    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows))
+    return FrozenCoding(network, medians, gaussian_tables(scales()), tables_from_pmfs(masses, lows), below=below)

@@ -29,9 +29,9 @@ def solve(
     function: Callable[[Tensor], Tensor],
     y: Tensor,
     *,
-    tolerance: float = 1e-6,
+    tolerance: float = 5e-7,
     limit: int = 200,
-    memory: int = 5,
+    memory: int = 8,
 ) -> Solved:
     """The x with x + function(x) = y for every sample of the batch y.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
+Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
-def small(layer: nn.Conv2d) -> nn.Conv2d:
+
+def small(layer: Conv) -> Conv:
     """The layer with its initial weights divided by 10 and zero bias, so that a parallel path dominates at first."""
     with torch.no_grad():
         layer.weight.mul_(0.1)

@@ -119,12 +119,16 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> None:
-    """Loads the weights of a model folder into the model of `config`. Raises ModelError when they do not fit."""
+    """Loads the weights of a model folder into the model of `config`. Raises ModelError when they do not fit.
+
+    A model may list systems in `starts_from` whose weights it can begin with.
+    """
     found = load_model(folder)
+    foreign = found.config["system"] in getattr(model, "starts_from", ())
     have = " ".join(filter(None, (found.config["system"], _kind(found.config.get("model")))))
     want = " ".join(filter(None, (config.system, _kind(to_dict(config.model)))))
     hint = "use a model of the same recipe, or the recipe it was trained with"
-    if have != want:
+    if have != want and not foreign:
         raise ModelError(f"this is a model of {have}, and the recipe trains one of {want}", where=str(folder), hint=hint)
     kept = dict(model.named_buffers())  # training-only buffers (image pools) are not in the folder
     try:

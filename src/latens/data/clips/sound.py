@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+MATROSKA = "matroska"
 PROBED = 40  # packets per sound stream that are written to memory as a test
 
 
@@ -90,3 +91,19 @@ class SoundCopy:
 
     def close(self) -> None:
         self._source.close()
+
+
+def copied_sound(path: Path) -> tuple[bytes, list[str]]:
+    """The sound of a clip as an audio-only Matroska file, and notes on what was left out; no bytes where there is none."""
+    kept, refused = fitting_streams(path, MATROSKA)
+    notes = [f"sound dropped: it cannot be copied ({', '.join(refused)})"] if refused else []
+    if not kept:
+        return b"", notes
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=MATROSKA) as target:
+        copy = SoundCopy(path, kept, target, notes.append)
+        try:
+            copy.until(None)
+        finally:
+            copy.close()
+    return stream.getvalue(), notes

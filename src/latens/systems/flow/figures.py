@@ -27,16 +27,7 @@ from latens.systems.flow.drawing import colored, image_grid
 from latens.systems.flow.model import Flow
 from latens.systems.flow.points import log_density
 from latens.systems.flow.predict import DensityModel
-from latens.systems.flow.tables import (
-    FIXED,
-    IMAGE_SCALES,
-    LAMBDAS,
-    TOY_ROWS,
-    TOY_SCALES,
-    NoScale,
-    image_report,
-    report,
-)
+from latens.systems.flow.tables import IMAGE_SCALES, LAMBDAS, TOY_ROWS, TOY_SCALES, image_report
 from latens.systems.flow.trials import (
     ImageScale,
     ToyScale,
@@ -48,6 +39,7 @@ from latens.systems.flow.trials import (
     toy_model,
     trained,
 )
+from latens.systems.flow.untrained import FIXED, NoScale, report
 
 DEPTHS: Mapping[int, int] = MappingProxyType({2: 318, 3: 178, 4: 122, 5: 92})  # depth: growth at 8.7M parameters
 GRID, SPAN = 160, 4.5  # points of a side of a density map, and half its width

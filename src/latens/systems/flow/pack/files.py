@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from latens.data.images import Pixels, decoding, png_bytes
+from latens.data.images import Pixels, decoding, png_bytes, webp_bytes
 from latens.errors import Corrupt, LatensError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -107,11 +107,9 @@ def _written(stored: np.ndarray, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def webp_of(image: PlainImage, quality: int = 75, method: int = 4) -> bytes:
+def webp_of(image: PlainImage) -> bytes:
     """The pixels as lossless WebP."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.pixels).save(buffer, "WEBP", lossless=True, quality=quality, method=method)
-    return buffer.getvalue()
+    return webp_bytes(image.pixels)
 
 
 def pixels_of_webp(data: bytes) -> Pixels:

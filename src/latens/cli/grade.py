@@ -1,0 +1,138 @@
+"""`latens grade`"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.errors import OutputExists, UsageError
+from latens.launch import announce
+
+if TYPE_CHECKING:
+    from latens.systems.seedlings.grading import Experiment
+    from latens.systems.seedlings.predict import GradedTray
+
+logger = logging.getLogger(__name__)
+SOME_FAILED = 3
+
+
+def grade(
+    inputs: Annotated[list[str], Parameter(help="Tray photographs, folders, or patterns such as 'trays/*_day6.png'.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for plants.csv, lots.csv, overlays and report.html.")],
+    lots: Annotated[
+        Path | None, Parameter(help="CSV: tray, rows, cols, lot, seeds, sown.  [default: each tray is a lot]")
+    ] = None,
+    sown: Annotated[str | None, Parameter(help="Day of sowing, as 2024-03-01, for photographs with a date.")] = None,
+    day: Annotated[int | None, Parameter(help="Day after sowing, for one photograph.")] = None,
+    limit: Annotated[str, Parameter(help="Share of usable plants from which a lot is accepted.")] = "90%",
+    rows: Annotated[int, Parameter(help="Rows of cells in a tray.")] = 10,
+    cols: Annotated[int, Parameter(help="Columns of cells in a tray.")] = 15,
+    corners: Annotated[
+        str | None, Parameter(help="Centers of the corner cells, x,y,x,y,x,y,x,y clockwise from the top left, in pixels.")
+    ] = None,
+    method: Annotated[
+        Literal["lattice", "thesis"], Parameter(help="Robust grid fit, or Algorithm 1 of the thesis.")
+    ] = "lattice",
+    model: Model = "seedlings",
+    force: Force = False,
+    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+) -> int:
+    """Grade seedling trays: which plants are up, which will succeed, and how each lot germinates.
+
+    A photograph is named TRAY_day6.png, or TRAY_2024-03-07.png together with --sown. Plants keep their ids over days.
+
+        latens grade tray_day6.png -o out/
+        latens grade trays/ -o out/ --sown 2024-03-01 --lots lots.csv
+        latens grade photo.jpg -o out/ --rows 4 --cols 5 --day 6 --corners 240,135,1362,135,1362,1020,240,1020
+    """
+    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.inputs import find_inputs
+    from latens.systems.seedlings.config import GridOptions
+    from latens.systems.seedlings.names import parse_date
+
+    files = [file.path for file in find_inputs(inputs, PICTURE_ENDINGS) if not file.path.name.endswith(".overlay.webp")]
+    share = parse_share(limit)
+    if day is not None and len(files) > 1:
+        raise UsageError(
+            f"one day for {len(files)} photographs", where="--day", hint="name files TRAY_dayN.png, or give --sown"
+        )
+    if day is not None and day < 0:
+        raise UsageError("a day is counted from sowing", where="--day")
+    if corners is not None and len(files) > 1:
+        logger.warning("--corners is used for all %d photographs", len(files))
+    grid = GridOptions(rows=rows, cols=cols, method=method, corners=parse_corners(corners))
+    since = None if sown is None else parse_date(sown, "--sown")
+    if out.exists() and not out.is_dir():
+        raise UsageError("the results are several files", where=str(out), hint="name a folder with -o")
+    if (out / "plants.csv").exists() and not force:
+        raise OutputExists("this folder already holds results", where=str(out), hint="choose another -o, or add --force")
+    reporter = Reporter(options)
+
+    from latens.systems.seedlings.grading import grade_folder
+    from latens.systems.seedlings.predict import load
+
+    grader = load(model, device=options.device, threads=options.threads)
+    announce(grader)
+    done = 0
+    with reporter.progress(len(files), "grading") as show:
+
+        def tell(one: GradedTray) -> None:
+            nonlocal done
+            done += 1
+            show(done)
+            for text in one.warnings:
+                logger.warning("%s: %s", one.path, text)
+
+        result = grade_folder(grader, files, out, day=day, sown=since, lots=lots, limit=share, grid=grid, on_graded=tell)
+    return report(result, out, reporter)
+
+
+def report(result: Experiment, out: Path, reporter: Reporter) -> int:
+    """Prints photographs (for one or few) and lots; the exit status."""
+    if len(result.failures) == 1 and not result.graded:
+        raise result.failures[0][1]
+    for _, error in result.failures:
+        logger.error(str(error))
+    for lot in result.lots:
+        for note in lot.notes:
+            logger.warning("lot %s: %s", lot.name, note)
+        reporter.result(
+            lot.record(), ", ".join(f"{name} {value}" for name, value in zip(lot.COLUMNS, lot.cells(), strict=True))
+        )
+    logger.info(
+        "%d photographs graded, %d failed; written to %s", len(result.graded), len(result.failures), out / "report.html"
+    )
+    return SOME_FAILED if result.failures else 0
+
+
+def parse_share(text: str) -> float:
+    """0.9 of "90%" or "0.9". Raises UsageError."""
+    number = text.strip().removesuffix("%").strip()
+    try:
+        share = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise UsageError(f"'{text}' is no share", where="--limit", hint="write 90% or 0.9")
+    return share
+
+
+def parse_corners(text: str | None) -> tuple[float, ...] | None:
+    """Eight numbers. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.replace(" ", ",").split(",") if part)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 8:
+        raise UsageError(
+            "four corners are eight numbers", where="--corners", hint="write x,y,x,y,x,y,x,y clockwise from the top left"
+        )
+    return numbers

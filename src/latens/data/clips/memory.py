@@ -1,0 +1,67 @@
+"""Frames in memory as a clip: arrays one after the other, or a tensor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from latens.data.clips.color import REC709
+from latens.data.clips.reader import FOLDER_RATE, Clip, ClipFrame, ClipInfo, limit_size, open_clip
+from latens.data.images import read_picture
+from latens.errors import InputError
+
+MEMORY = Path("frames in memory")
+FramesLike: TypeAlias = "str | Path | np.ndarray[Any, Any] | torch.Tensor | Iterable[Any]"
+
+
+def open_frames(frames: FramesLike, *, fps: Fraction | float | None = None) -> AbstractContextManager[Clip]:
+    """A clip of a path, or of frames: uint8 (T, H, W, 3), a float tensor (T, 3, H, W) in [0, 1], or an iterator of images.
+
+    `fps` is for frames without time stamps (default 25). Raises InputError for what are no frames of one size.
+    """
+    if isinstance(frames, str | Path):
+        return open_clip(Path(frames), fps=fps)
+    if isinstance(frames, np.ndarray | torch.Tensor) and frames.ndim != 4:
+        hint = "give (T, H, W, 3) uint8, a tensor (T, 3, H, W) in [0, 1], or an iterator of frames"
+        raise InputError(f"frames of shape {tuple(frames.shape)}", hint=hint)
+    return nullcontext(_in_memory(iter(frames), fps))
+
+
+def _in_memory(frames: Iterator[Any], fps: Fraction | float | None) -> Clip:
+    first = next(frames, None)
+    if first is None:
+        raise InputError("there are no frames")
+    height, width = read_picture(first).pixels.shape[:2]
+    limit_size(MEMORY, width, height)
+    rate = FOLDER_RATE if fps is None else Fraction(fps).limit_denominator(1001)
+    if rate <= 0:
+        raise InputError(f"{fps} frames a second")
+    info = ClipInfo(width, height, rate, 0, None, 1 / rate, 0, 8, REC709, True, False, False, Fraction(1))
+    clip = Clip(MEMORY, info)
+    if fps is None:
+        clip.note(f"{float(rate):g} frames a second are assumed")
+    clip.source = _frames(clip, itertools.chain([first], frames))
+    return clip
+
+
+def _frames(clip: Clip, frames: Iterable[Any]) -> Iterator[ClipFrame]:
+    import av
+
+    for number, frame in enumerate(frames):
+        image = read_picture(frame)
+        if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
+            size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
+            raise InputError(f"frame {number} is {size}, the first is {clip.info.width} x {clip.info.height}")
+        for text in image.notes:
+            clip.note(text)
+        if image.alpha is not None:
+            clip.note("transparency is not read")
+        stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(image.pixels), format="rgb24")
+        yield ClipFrame(stored, number / clip.info.rate, 1 / clip.info.rate, number)

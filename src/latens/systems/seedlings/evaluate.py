@@ -1,0 +1,183 @@
+"""Evaluation of a grader on held-out trays: grades by day against baselines, emergence, and indices of lots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from latens.data.source import Source
+from latens.errors import UsageError
+from latens.experiments.report import Report
+from latens.inference.page import Table
+from latens.settings import Count, Natural, settings
+from latens.systems.seedlings.calibration import calibration_error, cross_entropy
+from latens.systems.seedlings.config import CropsConfig, GraderConfig
+from latens.systems.seedlings.crops import NO_DAY, UNKNOWN, Crops
+from latens.systems.seedlings.dataset import open_crops
+from latens.systems.seedlings.lots import Counts, indices
+from latens.systems.seedlings.model import GRADES
+from latens.systems.seedlings.predict import SeedlingGrader
+
+
+@settings
+class GradingEvaluation:
+    """Held-out trays; these settings count where no data are given."""
+
+    trays: Count = 24  # simulated
+    rows: Count = 10  # of a tray
+    cols: Count = 15  # of a tray
+    days: tuple[Natural, ...] = (4, 5, 6, 7)  # of the photographs
+    preset: Literal["easy", "thesis", "hard"] = "thesis"  # of the simulator
+    method: Literal["lattice", "thesis", "truth"] = "lattice"  # how trays are read
+    seed: Natural = 1000  # of the simulated trays; training uses 0
+
+
+class Scores(NamedTuple):
+    """Of a binary classification; NaN where one class is missing."""
+
+    plants: int
+    loss: float
+    accuracy: float
+    auc: float
+    calibration: float  # expected calibration error
+
+
+def score(chances: np.ndarray, truth: np.ndarray) -> Scores:
+    """Scores of the probability of class 1 against labels of 0 and 1."""
+    both = np.stack([1 - chances, chances], axis=1)
+    return Scores(
+        len(truth),
+        cross_entropy(both, truth),
+        float(((chances >= 0.5) == truth).mean()),
+        auc(chances, truth),
+        calibration_error(chances, truth),
+    )
+
+
+def auc(values: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve; NaN where one class is missing."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, values)) if 0 < truth.sum() < len(truth) else float("nan")
+
+
+def held_out(grader: SeedlingGrader, sources: Sequence[Source], options: GradingEvaluation) -> Crops:
+    """The crops of an evaluation."""
+    config = CropsConfig(
+        trays=options.trays, rows=options.rows, cols=options.cols, days=options.days, preset=options.preset,
+        method=options.method, simulated_seed=options.seed,
+    )  # fmt: skip
+    model = GraderConfig(size=grader.settings.size, channels=grader.settings.channels)
+    return open_crops(sources, model, config)
+
+
+def evaluate(grader: SeedlingGrader, sources: Sequence[Source], options: GradingEvaluation, folder: Path | None) -> Report:
+    """The report on a grader. Raises UsageError for data with other classes than the model's."""
+    crops = held_out(grader, sources, options)
+    if crops.classes != grader.classes:
+        what = f"the data have the classes {', '.join(crops.classes[:4])}, the model {', '.join(grader.classes[:4])}"
+        raise UsageError(what, where="--data", hint="evaluate the model on data of its own classes")
+    crops = crops.take(crops.label != UNKNOWN)
+    data = ", ".join(map(str, sources)) or f"{options.trays} simulated trays ({options.preset}, seed {options.seed})"
+    about = f"{grader.name} ({grader.model_id[:12]}) on {data}"
+    if grader.classes != GRADES:
+        return class_report(grader, crops, about)
+    rows, facts = grade_rows(grader, crops)
+    columns = ["day", "plants", "loss", "accuracy", "AUC", "calibration error", "majority", "AUC of leaf area"]
+    blocks = [
+        Table(columns, rows, "Success (grade 5 or 6); the majority row is the accuracy of calling every plant a success.")
+    ]
+    blocks += emergence_tables(grader, crops, facts)
+    return Report(name="evaluation", title="Seedling grades", about=about, blocks=blocks, facts=facts)
+
+
+def grade_rows(grader: SeedlingGrader, crops: Crops) -> tuple[list[list[str]], dict[str, Any]]:
+    """Rows by day, and the same as numbers."""
+    rows, facts = [], {}
+    for day in np.unique(crops.day):
+        part = crops.take(crops.day == day)
+        found = score(grader.judge(part.pixels, None if day == NO_DAY else int(day)).classes[:, 1], part.label)
+        majority = max(part.label.mean(), 1 - part.label.mean())
+        area = auc(part.area, part.label)
+        name = "-" if day == NO_DAY else str(day)
+        rows.append([name, str(found.plants), *(f"{value:.3f}" for value in (*found[1:], majority, area))])
+        facts[name] = {**found._asdict(), "majority": float(majority), "area_auc": area}
+    return rows, {"days": facts}
+
+
+def emergence_tables(grader: SeedlingGrader, crops: Crops, facts: dict[str, Any]) -> list[Table]:
+    """Accuracy of emergence by day and the times of lots, where the truth is known."""
+    known = crops.take(crops.seen != UNKNOWN)
+    if not known.size:
+        return []
+    rows, called = [], np.zeros(known.size, bool)
+    facts["seen"] = {}
+    for day in np.unique(known.day):
+        chosen = known.day == day
+        chances = grader.judge(known.pixels[chosen], int(day)).seen
+        by_area = known.area[chosen] >= grader.area_threshold
+        called[chosen] = by_area if chances is None else chances >= 0.5
+        right = [float((guess == known.seen[chosen]).mean()) for guess in (called[chosen], by_area)]
+        rows.append([str(day), f"{known.seen[chosen].mean():.3f}", *(f"{value:.4f}" for value in right)])
+        facts["seen"][str(day)] = right[0]
+    found = [Table(["day", "emerged", "accuracy", "by leaf area"], rows, "Emergence against the simulator's truth.")]
+    times = lot_times(known, called)
+    if times:
+        facts["lots"] = times
+        shown = [[name, *(f"{value:.3f}" for value in values)] for name, values in times.items()]
+        columns = ["index", "mean error, days", "mean absolute error", "largest"]
+        found.append(
+            Table(columns, shown, "Each tray as a lot: indices from the model's emergence less those from the true one.")
+        )
+    return found
+
+
+def lot_times(crops: Crops, called: np.ndarray) -> dict[str, list[float]]:
+    """Mean, mean absolute and largest error of T50 and MGT over trays; trays where an index is undefined are left out."""
+    errors: dict[str, list[float]] = {"T50 (Farooq)": [], "MGT": [], "T50, interval-censored": []}
+    for tray in np.unique(crops.tray):
+        mine = crops.tray == tray
+        both = [indices(first_seen(crops.take(mine), seen[mine])) for seen in (called, crops.seen == 1)]
+        for name, field in zip(errors, ("t50_farooq", "mgt", "t50_censored"), strict=True):
+            ours, true = (getattr(one, field) for one in both)
+            if ours is not None and true is not None:
+                errors[name].append(ours - true)
+    return {
+        name: [float(np.mean(values)), float(np.mean(np.abs(values))), float(np.max(np.abs(values)))]
+        for name, values in errors.items()
+        if values
+    }
+
+
+def first_seen(crops: Crops, seen: np.ndarray) -> Counts:
+    """Counts of the plants of one lot by the day on which each was first seen."""
+    days = np.unique(crops.day)
+    plants, which = np.unique(crops.plants(), return_inverse=True)
+    first = np.full(len(plants), np.inf)
+    np.minimum.at(first, which.ravel()[seen], crops.day[seen])
+    return Counts(tuple(map(float, days)), tuple(int((first == day).sum()) for day in days), len(plants))
+
+
+def class_report(grader: SeedlingGrader, crops: Crops, about: str) -> Report:
+    """Accuracy over the user's own classes, with the most frequent class as a baseline."""
+    chances = grader.judge(crops.pixels, None).classes
+    guess = chances.argmax(axis=1)
+    rows = []
+    for index, name in enumerate(grader.classes):
+        mine = crops.label == index
+        if mine.any():
+            rows.append([name, str(int(mine.sum())), f"{(guess[mine] == index).mean():.3f}"])
+    accuracy = float((guess == crops.label).mean())
+    majority = float(np.bincount(crops.label).max() / crops.size)
+    facts = {"accuracy": accuracy, "majority": majority, "loss": cross_entropy(chances, crops.label), "crops": crops.size}
+    caption = f"All crops: {accuracy:.3f}; the most frequent class: {majority:.3f}."
+    return Report(
+        name="evaluation",
+        title="Plant classes",
+        about=about,
+        blocks=[Table(["class", "crops", "accuracy"], rows, caption)],
+        facts=facts,
+    )

@@ -1,0 +1,95 @@
+"""Leaf pixels of a tray photograph: by color where there is color, else by brightness with estimated polarity."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from latens.data.images import Picture
+from latens.shapes import Bool, Float, UInt8
+
+GREEN_SPREAD = 12  # gray values between soil and leaves in excess green, below which color is not used
+MIN_BLOB = 9  # pixels; smaller blobs are specks
+BACKGROUND = 24  # the background is smoothed at this fraction of the width
+WEAK_CONTRAST = 14  # gray values between leaves and soil, below which no leaves are believed
+
+
+class Foreground(NamedTuple):
+    """Leaf pixels, how they were found, and the blobs that they form."""
+
+    mask: Bool[np.ndarray, "H W"]
+    kind: Literal["color", "bright", "dark"]
+    blobs: Float[np.ndarray, "n 2"]  # centroids, x and y in pixels
+    areas: Float[np.ndarray, "n"]  # pixels
+    gray: UInt8[np.ndarray, "H W"]
+
+
+def gray_of(picture: Picture) -> UInt8[np.ndarray, "H W"]:
+    """Luma of a color image (ITU-R BT.601); the plane of a gray one."""
+    if picture.grey:
+        return np.ascontiguousarray(picture.pixels[..., 0])
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.rint(picture.pixels @ weights).astype(np.uint8)
+
+
+def find_leaves(picture: Picture) -> Foreground:
+    """Leaf pixels of a photograph; an empty mask where nothing stands out from the soil.
+
+    Color images are split by excess green (Woebbecke et al. 1995), gray ones by brightness above (or below) the local
+    background; both thresholds are Otsu's (1979), never below what noise reaches.
+    """
+    gray = gray_of(picture)
+    found = _by_color(picture.pixels) if not picture.grey else None
+    if found is not None:
+        return _with_blobs(found, "color", gray)
+    bright, strength = _by_brightness(gray, 1)
+    dark, opposite = _by_brightness(gray, -1)
+    if opposite > 1.5 * strength and 0 < dark.mean() < 0.4:
+        return _with_blobs(dark, "dark", gray)
+    return _with_blobs(bright, "bright", gray)
+
+
+def _by_color(pixels: np.ndarray) -> np.ndarray | None:
+    """Green pixels, or None for an image whose colors do not separate leaves from soil."""
+    import cv2
+
+    red, green, blue = (pixels[..., plane].astype(np.int16) for plane in range(3))
+    excess = np.clip(2 * green - red - blue, 0, 255).astype(np.uint8)
+    excess = cv2.GaussianBlur(excess, (0, 0), 1.0)
+    if np.percentile(excess, 99.5) < GREEN_SPREAD:
+        return None
+    threshold, _ = cv2.threshold(excess, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    above, below = excess[excess > threshold], excess[excess <= threshold]
+    if not above.size or float(above.mean()) - float(below.mean()) < GREEN_SPREAD:
+        return None
+    return excess > threshold
+
+
+def _by_brightness(gray: np.ndarray, sign: int) -> tuple[np.ndarray, float]:
+    """Pixels brighter (sign 1) or darker (-1) than their surroundings, and by how much, in gray values."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(gray, (0, 0), 1.2)
+    small = cv2.resize(smooth, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
+    size = max(3, small.shape[1] // BACKGROUND * 2 + 1)
+    background = cv2.resize(cv2.medianBlur(small, min(size, 255)), gray.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    contrast = np.clip(sign * (smooth.astype(np.int16) - background), 0, 255).astype(np.uint8)
+    noise = 1.4826 * float(np.median(np.abs(smooth.astype(np.int16) - background)))
+    floor = max(WEAK_CONTRAST, 5 * noise)
+    candidates = contrast[contrast > floor]
+    if candidates.size < MIN_BLOB:
+        return np.zeros(gray.shape, bool), 0.0
+    top = float(np.percentile(candidates, 80))  # of the pixels that stand out: the leaves
+    mask = contrast > max(floor, 0.45 * top)
+    return mask, float(np.percentile(contrast, 99.5))
+
+
+def _with_blobs(mask: np.ndarray, kind: Literal["color", "bright", "dark"], gray: np.ndarray) -> Foreground:
+    import cv2
+
+    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA].astype(float)
+    kept = areas >= MIN_BLOB
+    kept[0] = False  # the soil
+    return Foreground(kept[labels], kind, centroids[kept], areas[kept], gray)

@@ -1,0 +1,300 @@
+"""Trainings and measurements that the tables and figures of chapter 3 share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from annotated_types import MinLen
+
+from latens.data.source import Source
+from latens.experiments.journal import digest
+from latens.experiments.lab import Lab
+from latens.settings import Count, Natural, settings
+from latens.systems.seedlings.calibration import Calibration, cross_entropy, probabilities
+from latens.systems.seedlings.config import TORCHVISION, Backbone, CropsConfig, GraderConfig, GradingLossConfig
+from latens.systems.seedlings.crops import Crops, Part, load_pack, save_pack, split
+from latens.systems.seedlings.dataset import open_crops
+from latens.systems.seedlings.evaluate import auc
+from latens.systems.seedlings.predict import SeedlingGrader
+from latens.systems.seedlings.recipes import RECIPES, SeedlingTraining
+from latens.training.config import Adam, Sgd
+
+SplitBy = Literal["", "tray", "plant", "leaky"]
+BOOTSTRAP = 1000  # resamples of the trays
+
+
+@settings
+class Scale:
+    """How much of the chapter is trained."""
+
+    trays: Count = 88  # simulated, where no data are given
+    rows: Count = 10  # of a tray
+    cols: Count = 15  # of a tray
+    days: Annotated[tuple[Natural, ...], MinLen(1)] = (4, 5, 6, 7)  # of the photographs
+    preset: Literal["easy", "thesis", "hard"] = "thesis"  # of the simulator
+    method: Literal["lattice", "thesis", "truth"] = "lattice"  # how trays are read
+    size: Count = 64  # side of the crops
+    split: Literal["tray", "plant", "leaky"] = "tray"  # what stays together in a split; 003: leaky
+    models: tuple[Backbone, ...] = ("logistic", "mlp500", "mlp1000-500", "small")  # of Table 3.5 and Figures 3.3 and 3.6
+    networks: tuple[Backbone, ...] = ("small",)  # of Figures 3.4 and 3.5
+    best: Backbone = "small"  # takes the place of AlexNet in Table 3.6 and Figures 3.7 and 3.8
+    runs: Count = 2  # seeds of each training
+    epochs: Count = 12  # of the balanced training set
+    protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum and He-normal weights, or that of 003
+    width: Count = 16  # of the small network
+    pretrained: str = ""  # file of ImageNet weights for torchvision networks
+
+
+SCALES: Mapping[str, Scale] = MappingProxyType(
+    {
+        "tiny": Scale(
+            trays=5, rows=4, cols=6, days=(5, 6), preset="easy", method="truth", size=32, models=("logistic", "small"),
+            runs=1, epochs=2, width=4,
+        ),
+        "cpu": Scale(),
+        "paper": Scale(
+            split="leaky", models=("logistic", "mlp500", "alexnet"), networks=("alexnet", "densenet121", "resnet101", "vgg16"),
+            best="alexnet", runs=3, epochs=500,
+            protocol="paper",
+        ),
+    }
+)  # fmt: skip
+ChapterLab: TypeAlias = Lab[SeedlingGrader, Scale]
+RATES: Mapping[str, float] = MappingProxyType({"logistic": 3e-3, "mlp500": 1e-2, "mlp1000-500": 1e-2})  # of `cpu`; others 1e-2
+PAPER: Mapping[str, tuple[float, float]] = MappingProxyType(  # Table 3.4: learning rate and weight decay
+    {"logistic": (1e-4, 1e-7), "mlp500": (1e-3, 1e-5), "mlp1000-500": (1e-3, 1e-5)}
+)
+SHOWN: Mapping[str, str] = MappingProxyType(
+    {"logistic": "LR", "mlp500": "500-MLP", "mlp1000-500": "(1000, 500)-MLP", "small": "small CNN", "alexnet": "AlexNet",
+     "densenet121": "DenseNet121", "resnet101": "ResNet101", "vgg16": "VGG16"}
+)  # fmt: skip
+
+
+class Data(NamedTuple):
+    """The crops of a laboratory: as a source to train on, and in memory."""
+
+    source: Source
+    crops: Crops
+    identity: str
+
+
+class Variant(NamedTuple):
+    """What a trial changes of the chapter's protocol."""
+
+    oversample: bool = True
+    augment: bool = True
+    weighted: bool = False
+    split: SplitBy = ""  # "": that of the scale
+    adam: bool = False
+    lr: float = 0.0  # 0: that of the protocol
+    decay: float = -1.0  # below 0: that of the protocol
+    days: tuple[int, ...] = ()  # several: one model of all these days, told the day
+
+
+CHAPTER = Variant()
+"""Oversampling and augmentation, as in most of the chapter."""
+
+
+class Measured(NamedTuple):
+    """A trained model on one day of one part: labels, trays and probabilities of success as trained and after correction."""
+
+    label: np.ndarray
+    tray: np.ndarray
+    raw: np.ndarray
+    corrected: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        return cross_entropy(np.stack([1 - self.raw, self.raw], 1), self.label)
+
+    @property
+    def corrected_loss(self) -> float:
+        return cross_entropy(np.stack([1 - self.corrected, self.corrected], 1), self.label)
+
+    @property
+    def accuracy(self) -> float:
+        return float(((self.raw >= 0.5) == self.label).mean())
+
+    @property
+    def corrected_accuracy(self) -> float:
+        return float(((self.corrected >= 0.5) == self.label).mean())
+
+    @property
+    def auc(self) -> float:
+        return auc(self.raw, self.label)
+
+
+def data_of(lab: ChapterLab) -> Data:
+    """The user's data, or simulated trays that are kept in the laboratory as a pack of crops."""
+    scale = lab.scale
+    config = CropsConfig(
+        trays=scale.trays, rows=scale.rows, cols=scale.cols, days=scale.days, preset=scale.preset, method=scale.method
+    )
+    key = {"crops": config, "size": scale.size, "data": [str(source) for source in lab.sources]}
+    path = lab.folder / f"crops-{digest(key)[:8]}.npz"
+    if not path.is_file():
+        save_pack(open_crops(lab.sources, GraderConfig(size=scale.size), config), path)
+    crops = load_pack(path)
+    return Data(Source("", str(path)), crops, crops.fingerprint())
+
+
+def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Variant, crops: Crops) -> SeedlingTraining:
+    """The training of one model on one day (or on the days of the variant)."""
+    days = variant.days or (day,)
+    data = CropsConfig(
+        days=days,
+        split=variant.split or scale.split,
+        oversample=variant.oversample,
+        augment=variant.augment,
+    )
+    per_epoch = epoch_steps(crops, data)
+    steps = max(2, scale.epochs * per_epoch)
+    paper = scale.protocol == "paper"
+    rate, decay = PAPER.get(backbone, (1e-4, 1e-5)) if paper else (RATES.get(backbone, 1e-2), 1e-5)
+    rate, decay = variant.lr or rate, decay if variant.decay < 0 else variant.decay
+    recipe = RECIPES["paper" if paper else "cpu_day"]()
+    assert isinstance(recipe.optim, Sgd)
+    optim = Adam(lr=variant.lr or 1e-3, warmup=0, decay_share=0.0, ema=0.0) if variant.adam else replace(
+        recipe.optim, lr=rate, weight_decay=decay, warmup=min(recipe.optim.warmup, steps // 10)
+    )  # fmt: skip
+    model = GraderConfig(
+        backbone=backbone, size=scale.size, width=scale.width, init="torch" if paper else "he",
+        days=days if len(days) > 1 else (), pretrained=scale.pretrained if backbone in TORCHVISION else "",
+        dropout=0.0 if paper else 0.1,
+    )  # fmt: skip
+    run = replace(
+        recipe.run, steps=steps, seed=seed, validate_every=per_epoch, log_every=per_epoch, checkpoint_every=10 * per_epoch
+    )
+    return replace(
+        recipe,
+        model=model,
+        data=data,
+        optim=optim,
+        run=run,
+        objective=GradingLossConfig(weighted=variant.weighted, select="raw"),
+    )
+
+
+def epoch_steps(crops: Crops, config: CropsConfig) -> int:
+    """Batches of one epoch."""
+    of_days = crops.of_days(config.days)
+    labels = of_days.label[split(of_days, config.split, config.train_share, config.validation_share)["train"]]
+    counts = np.bincount(labels[labels >= 0], minlength=2)
+    total = 2 * counts.max() if config.oversample else counts.sum()
+    return max(1, -(-int(total) // config.batch))
+
+
+def trained(lab: ChapterLab, backbone: Backbone, day: int, seed: int, variant: Variant = CHAPTER) -> Path:
+    """The folder of a trained model."""
+    data = data_of(lab)
+    config = config_of(lab.scale, backbone, day, seed, variant, data.crops)
+    name = f"{backbone}-{'-'.join(map(str, config.data.days))}-{seed}"
+    return lab.trained(config, name=name, sources=[data.source], identity=[data.identity])
+
+
+def measured(lab: ChapterLab, model: Path, backbone: Backbone, day: int, part: Part, split_by: SplitBy = "") -> Measured:
+    """A model on one day of a part; from the journal where it was measured before."""
+    data = data_of(lab)
+    by = split_by or lab.scale.split
+    of_day = data.crops.of_days([day])
+    defaults = CropsConfig()
+    indices = split(of_day, by, defaults.train_share, defaults.validation_share)[part]
+    chosen = of_day.take(indices)
+    chosen = chosen.take(chosen.label >= 0)
+    grader: list[SeedlingGrader] = []
+
+    def measure() -> dict[str, Any]:
+        grader.append(lab.open_model(model))
+        raw, corrected = both_chances(grader[0], chosen.pixels, day)
+        return {"raw": np.round(raw, 5).tolist(), "corrected": np.round(corrected, 5).tolist()}
+
+    from latens.hub import load_model
+
+    key = {"measured": load_model(model).sha256, "day": day, "part": part, "split": by, "data": data.identity}
+    found = lab.once(key, measure)
+    return Measured(chosen.label, chosen.tray, np.array(found["raw"]), np.array(found["corrected"]))
+
+
+def both_chances(grader: SeedlingGrader, pixels: np.ndarray, day: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of success at the training priors, and after prior correction and temperature."""
+    corrected = grader.judge(pixels, day).classes[:, 1]
+    fitted = grader.calibration(day)
+    logit = np.log(np.maximum(corrected, 1e-12) / np.maximum(1 - corrected, 1e-12)) * fitted.temperature
+    logit -= fitted.shift[1] - fitted.shift[0]
+    raw = probabilities(np.stack([np.zeros_like(logit), logit], 1), Calibration((0.0, 0.0), 1.0))[:, 1]
+    return raw, corrected
+
+
+def curve(model: Path, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a number that was logged at each validation."""
+    lines = (model.parent / "metrics.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["kind"] == "validation" and name in record]
+    return [record["step"] for record in records], [record[name] for record in records]
+
+
+class Difference(NamedTuple):
+    """A paired difference with its 95 % interval over trays."""
+
+    value: float
+    low: float
+    high: float
+
+    def text(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def paired_bootstrap(
+    first: Measured, second: Measured, what: Literal["auc", "accuracy", "corrected_accuracy"], seed: int = 0
+) -> Difference:
+    """The difference first - second of a measure; trays are drawn with replacement, the same for both."""
+    rng = np.random.default_rng(seed)
+    _, member = np.unique(first.tray, return_inverse=True)
+    count = int(member.max()) + 1
+    one, two = _weighted(first, what), _weighted(second, what)
+    drawn = []
+    for _ in range(BOOTSTRAP):
+        weights = np.bincount(rng.integers(count, size=count), minlength=count)[member.ravel()].astype(float)
+        if 0 < weights @ first.label < weights.sum():
+            drawn.append(one(weights) - two(weights))
+    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (float("nan"), float("nan"))
+    even = np.ones(len(member))
+    return Difference(one(even) - two(even), float(low), float(high))
+
+
+def _weighted(found: Measured, what: str) -> Callable[[np.ndarray], float]:
+    """A measure as a function of the weights of the plants; NaN where a class has none."""
+    if what != "auc":
+        chances = found.raw if what == "accuracy" else found.corrected
+        right = ((chances >= 0.5) == found.label).astype(float)
+        return lambda weights: float(weights @ right / weights.sum())
+    order = np.argsort(found.raw, kind="stable")
+    starts = np.flatnonzero(np.diff(found.raw[order], prepend=-1.0))  # ties count half
+    label = found.label[order]
+
+    def measure(weights: np.ndarray) -> float:
+        sorted_weights = weights[order]
+        good = np.add.reduceat(sorted_weights * label, starts)
+        bad = np.add.reduceat(sorted_weights * (1 - label), starts)
+        pairs = good.sum() * bad.sum()
+        return float(good @ (np.cumsum(bad) - bad / 2) / pairs) if pairs else float("nan")
+
+    return measure
+
+
+def about(lab: ChapterLab) -> str:
+    """Data and schedule in a sentence."""
+    scale = lab.scale
+    data = ", ".join(map(str, lab.sources)) or f"{scale.trays} simulated trays ({scale.preset})"
+    schedule = f"{scale.epochs} epochs, {scale.runs} runs, protocol {scale.protocol}"
+    return f"{data}; split by {scale.split}; {schedule}; recipe {lab.recipe}"
+
+
+def each_run(scale: Scale) -> Sequence[int]:
+    """Seeds of the runs."""
+    return range(scale.runs)

@@ -1,0 +1,229 @@
+"""Training clips: real ones with masks of objects, photographs in motion, and composites; held in memory as bytes.
+
+A folder of clips holds CLIP/frames/*.jpg and, where there are annotations, CLIP/masks/*.png of the same names (0 background).
+Any other folder is one of photographs. `masks:perlin` draws all regions from noise, `masks:DIR` reads them from DIR/CLIP/*.png.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.regions.noise import perlin_masks
+from latens.data.source import Source
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+from latens.shapes import Bool, UInt8
+from latens.systems.video_codec.config import ClipConfig
+from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
+from latens.training.data import generator
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("", "clips", "davis", "photographs")
+MASKS = "masks"  # kind of the source of regions
+CENTERED_SHARE = 0.5  # of crops of annotated clips that are centered on the object
+
+
+class Clip(NamedTuple):
+    name: str
+    frames: UInt8[np.ndarray, "T H W 3"]
+    masks: UInt8[np.ndarray, "T H W"] | None  # 0 or 255
+
+
+class Drawn(NamedTuple):
+    """A training clip and its region."""
+
+    frames: UInt8[np.ndarray, "T S S 3"]
+    mask: Bool[np.ndarray, "T S S"]
+
+
+class ClipData:
+    """Batches {"frames": (B, T, 3, S, S), "mask": (B, T, 1, S, S)}, floats in [0, 1], a function of (seed, step, rank).
+
+    Without `regions` there are no masks. Raises UsageError for a source of another kind, UnreadableInput when there is nothing
+    to train on.
+    """
+
+    def __init__(self, sources: Sequence[Source], config: ClipConfig, seed: int, *, regions: bool) -> None:
+        self.config, self.seed, self.regions = config, seed, regions
+        self.clips: list[Clip] = []
+        self.photographs: list[np.ndarray] = []
+        chosen = [source for source in sources if source.kind == MASKS]
+        self.perlin = config.masks == "perlin" or any(source.place == "perlin" for source in chosen)
+        self.mask_folders = [source.path for source in chosen if source.place != "perlin"]
+        for folder in self.mask_folders:
+            if not folder.is_dir():
+                raise UnreadableInput(
+                    "not a folder", where=f"{MASKS}:{folder}", hint="masks:perlin, or a folder with CLIP/*.png"
+                )
+        for source in sources:
+            if source.kind != MASKS:
+                self._read(source)
+        self.held_out = [clip for clip in self.clips if clip.name in config.held_out]
+        self.clips = [clip for clip in self.clips if clip.name not in config.held_out and len(clip.frames) >= config.frames]
+        self.objects = [clip for clip in self.clips if clip.masks is not None]
+        if not self.clips and not self.photographs:
+            hint = f"give CLIP/frames/*.jpg of {config.frames} frames or more, sides {config.crop} or more, or photographs"
+            raise UnreadableInput("there is nothing to train on", where=", ".join(map(str, sources)) or "--data", hint=hint)
+        logger.info("%d clips, %d photographs, %d held out", len(self.clips), len(self.photographs), len(self.held_out))
+
+    def _read(self, source: Source) -> None:
+        if source.kind not in KINDS:
+            raise UsageError(
+                f"no data of the kind '{source.kind}'", where=str(source), hint="clips:DIR, photographs:DIR or masks:DIR"
+            )
+        if not source.path.is_dir():
+            raise UnreadableInput("not a folder", where=str(source), hint="give a folder of clips or photographs")
+        folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
+        if source.kind == "photographs" or (source.kind == "" and not folders):
+            paths = sorted(path for path in source.path.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+            found = [pixels for path in paths if (pixels := self._pixels(path)) is not None]
+            self.photographs += [pixels for pixels in found if min(pixels.shape[:2]) >= self.config.crop]
+            return
+        for folder in folders:
+            if folder.name not in self.config.never:
+                clip = self._read_clip(folder)
+                if clip is not None:
+                    self.clips.append(clip)
+
+    def _read_clip(self, folder: Path) -> Clip | None:
+        paths = sorted(path for path in (folder / "frames").iterdir() if path.suffix.lower() in PICTURE_ENDINGS)
+        frames = [self._pixels(path) for path in paths]
+        kept = [index for index, frame in enumerate(frames) if frame is not None and frame.shape == frames[0].shape]  # type: ignore[union-attr]
+        if len(kept) < len(paths) or not kept or min(frames[kept[0]].shape[:2]) < self.config.crop:  # type: ignore[union-attr]
+            logger.warning("left out of the training data: %s: frames are unreadable, of several sizes or too small", folder)
+            return None
+        places = [place / folder.name for place in self.mask_folders] or [folder / "masks"]
+        place = next((place for place in places if place.is_dir()), places[0])
+        names = [(place / path.name).with_suffix(".png") for path in paths]
+        masks = np.stack([self._mask(path) for path in names]) if all(path.exists() for path in names) else None
+        return Clip(folder.name, np.stack(frames), masks)  # type: ignore[arg-type]
+
+    def _pixels(self, path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
+        try:
+            return reduced(read_picture(path).pixels, self.config.shrink)
+        except (InputError, LimitExceeded) as error:
+            logger.warning("left out of the training data: %s", str(error).splitlines()[0])
+            return None
+
+    def _mask(self, path: Path) -> UInt8[np.ndarray, "H W"]:
+        area = reduced(np.where(read_picture(path).pixels.any(-1), 255, 0).astype(np.uint8), self.config.shrink)
+        return np.where(area > 127, 255, 0).astype(np.uint8)
+
+    # ----------------------------------------------------------------------------------------------------- batches
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        rng = generator(self.seed, step, rank)
+        drawn = [self._draw(rng) for _ in range(self.config.batch)]
+        return self._tensors(drawn)
+
+    def _tensors(self, drawn: Sequence[Drawn]) -> dict[str, Tensor]:
+        frames = torch.from_numpy(np.stack([clip.frames for clip in drawn])).permute(0, 1, 4, 2, 3).float().div(255)
+        if not self.regions:
+            return {"frames": frames}
+        return {"frames": frames, "mask": torch.from_numpy(np.stack([clip.mask for clip in drawn])).float()[:, :, None]}
+
+    def _draw(self, rng: np.random.Generator) -> Drawn:
+        share = rng.random()
+        if self.photographs and self.objects and share < self.config.composite_share:
+            drawn = self._composite(rng)
+        elif self.photographs and (not self.clips or share < self.config.composite_share + self.config.photograph_share):
+            frames = self._moving(rng)
+            drawn = Drawn(frames, self._noise(rng, frames))
+        else:
+            drawn = self._real(rng)
+        if self.perlin and self.regions:
+            drawn = Drawn(drawn.frames, self._noise(rng, drawn.frames))
+        turns = int(rng.integers(2)), int(rng.integers(2))
+        return Drawn(*(part[:: 1 - 2 * turns[0], :, :: 1 - 2 * turns[1]] for part in drawn))
+
+    def _noise(self, rng: np.random.Generator, frames: np.ndarray) -> Bool[np.ndarray, "T S S"]:
+        seed = int(rng.integers(1 << 31))
+        count, height, width = frames.shape[:3]
+        return perlin_masks(count, height, width, seed) if self.regions else np.ones(frames.shape[:3], bool)
+
+    def _moving(self, rng: np.random.Generator) -> UInt8[np.ndarray, "T S S 3"]:
+        config = self.config
+        photograph = self.photographs[rng.integers(len(self.photographs))]
+        return moving_photograph(photograph, rng, config.frames, config.crop, config.speed, config.zoom)
+
+    def _real(self, rng: np.random.Generator) -> Drawn:
+        config = self.config
+        clip = self.clips[rng.integers(len(self.clips))]
+        times = self._times(rng, len(clip.frames))
+        height, width = clip.frames.shape[1:3]
+        side = min(int(config.crop * rng.uniform(1, config.zoom)), height, width)
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        if clip.masks is not None and rng.random() < CENTERED_SHARE:
+            inside = np.argwhere(clip.masks[times[0], ::8, ::8])
+            if len(inside):
+                row, column = 8 * inside[rng.integers(len(inside))] - side // 2
+                top, left = np.clip(row, 0, height - side), np.clip(column, 0, width - side)
+        window = np.s_[top : top + side, left : left + side]
+        frames = np.stack([resized(clip.frames[time][window], config.crop) for time in times])
+        if clip.masks is None:
+            return Drawn(frames, self._noise(rng, frames))
+        return Drawn(frames, np.stack([resized(clip.masks[time][window], config.crop) for time in times]) > 127)
+
+    def _times(self, rng: np.random.Generator, length: int) -> list[int]:
+        count = self.config.frames
+        skip = 2 if rng.random() < self.config.skip_share and length >= 2 * count else 1
+        start = int(rng.integers(length - skip * (count - 1)))
+        return [start + skip * index for index in range(count)]
+
+    def _composite(self, rng: np.random.Generator) -> Drawn:
+        background = self._moving(rng)
+        cutouts = []
+        for _ in range(2):
+            clip = self.objects[rng.integers(len(self.objects))]
+            assert clip.masks is not None
+            times = self._times(rng, len(clip.frames))
+            found = cut_out(clip.frames[times], clip.masks[times])
+            cutouts += [found] if found else []
+        made = composite(background, cutouts, rng, self.config.speed)
+        chosen = ((1,), (2,), (1, 2))[rng.integers(3)]
+        return Drawn(made.frames, np.isin(made.ids, chosen))
+
+    def validation(self) -> Sequence[dict[str, Tensor]]:
+        """Central crops of the held-out clips, from the first frame and from the middle; without such clips, a training one."""
+        found = []
+        for clip in self.held_out or self.clips[:1]:
+            count = min(self.config.validation_frames, len(clip.frames))
+            for start in dict.fromkeys((0, (len(clip.frames) - count) // 2)):
+                window = np.s_[start : start + count, *center(clip.frames.shape[1:3], self.config.validation_size)]
+                frames = clip.frames[window]
+                masks = np.ones(frames.shape[:3], bool) if clip.masks is None else clip.masks[window] > 127
+                found.append(self._tensors([Drawn(frames, masks)]))
+        return found or [self.batch(0, 1)]
+
+
+def reduced(pixels: UInt8[np.ndarray, "H W ..."], factor: float) -> UInt8[np.ndarray, "h w ..."]:
+    """An image reduced by a factor, by areas."""
+    if factor == 1:
+        return pixels
+    import cv2  # in functions: a machine that trains on clips of the right size may lack it
+
+    height, width = (round(side / factor) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def resized(pixels: UInt8[np.ndarray, "H W ..."], side: int) -> UInt8[np.ndarray, "S S ..."]:
+    if pixels.shape[0] == side:
+        return pixels
+    import cv2
+
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def center(size: tuple[int, ...], wanted: tuple[int, int]) -> tuple[slice, slice]:
+    """The central window of at most the wanted size."""
+    sides = [min(have, want) for have, want in zip(size, wanted, strict=True)]
+    starts = [(have - side) // 2 for have, side in zip(size, sides, strict=True)]
+    return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])

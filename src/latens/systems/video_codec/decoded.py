@@ -1,0 +1,83 @@
+"""The frames of a file, one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import BinaryIO, NamedTuple
+
+from latens.codes.clip_stream import ClipDamage, ClipSection
+from latens.systems.video_codec.format import SOUND, OpenedStream, VideoHeader, group_at, read_times, sections
+from latens.systems.video_codec.groups import Frame, GroupCoder
+from latens.systems.video_codec.latents import Unpacker
+
+logger = logging.getLogger(__name__)
+
+
+class ClipPicture(NamedTuple):
+    """One decoded frame; times in seconds."""
+
+    pixels: Frame
+    time: Fraction
+    duration: Fraction
+    number: int  # in the clip, from 0
+
+
+class DecodedClip:
+    """An iterator over the frames of a file, which it closes at the end. `damage` is complete when all frames were taken."""
+
+    def __init__(
+        self, coder: GroupCoder, stream: BinaryIO, opened: OpenedStream, start: int, held: contextlib.ExitStack
+    ) -> None:
+        self.header: VideoHeader = opened.header
+        self.damage: list[ClipDamage] = []
+        self.sound: list[bytes] = []  # pieces of a Matroska file, before the first frame
+        self._coder, self._stream, self._start, self._held = coder, stream, start, held
+        self._frames = self._decode()
+
+    def __enter__(self) -> DecodedClip:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._held.close()
+
+    def __iter__(self) -> Iterator[ClipPicture]:
+        return self._frames
+
+    def __next__(self) -> ClipPicture:
+        return next(self._frames)
+
+    def _decode(self) -> Iterator[ClipPicture]:
+        with self._held:
+            yield from self._parts()
+
+    def _parts(self) -> Iterator[ClipPicture]:
+        header = self.header
+        offset = None
+        if self._start:
+            here = self._stream.tell()
+            entry = group_at(self._stream, self._start)
+            if entry is None:
+                return
+            self._stream.seek(here)
+            offset = entry.offset
+        for part in sections(self._stream, header, offset):
+            if isinstance(part, ClipDamage):
+                self.damage.append(part)
+                logger.warning("byte %s: %s", f"{part.offset:,}", part.reason)
+            elif part.kind == SOUND:
+                self.sound.append(part.payload)
+            else:
+                yield from self._group(part)
+
+    def _group(self, part: ClipSection) -> Iterator[ClipPicture]:
+        unpacker, header = Unpacker(part.payload), self.header
+        ticks = read_times(unpacker, part.frames)
+        size = header.height, header.width
+        images = self._coder.decode(unpacker.rest(), part.frames, size, header.setting)
+        for index, pixels in enumerate(images):
+            if part.first + index >= self._start:
+                length = (ticks[index + 1] - ticks[index]) * header.time_base
+                yield ClipPicture(pixels, ticks[index] * header.time_base, length, part.first + index)

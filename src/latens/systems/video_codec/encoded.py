@@ -1,0 +1,112 @@
+"""Writing a `.ltv` file: groups as they fill up, and the numbers of the result."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from latens.codes.clip_stream import ClipSection, ClipWriter
+from latens.data.clips.reader import Clip, ClipFrame
+from latens.data.regions.pairing import Regions
+from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS
+from latens.systems.video_codec.format import FRAMES, VideoHeader, pack_times
+from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
+from latens.systems.video_codec.latents import Packer
+
+
+class EncodedClip(NamedTuple):
+    """A written file and its numbers."""
+
+    bytes: int
+    width: int
+    height: int
+    frames: int
+    duration: float  # seconds
+    quality: float
+    gain: float | None  # gain amplifier; None: no region
+    kbps: float
+    bits: dict[str, int]  # by part
+    region: float | None  # mean share of the frame that is region, None without one
+    without_region: int  # frames whose region is empty
+    lost_at: float | None  # seconds at which tracking lost the region
+    damaged: int  # packets or images that could not be decoded
+    missing: int  # frames that the source promises beyond its end
+    seconds: float  # of work
+    notes: tuple[str, ...]  # what was assumed, converted, dropped or repaired
+
+
+class GroupWriter:
+    """Collects frames, and writes a section for every group of them."""
+
+    def __init__(self, coder: GroupCoder, writer: ClipWriter, how: Setting, header: VideoHeader) -> None:
+        self._coder, self._writer, self._how, self._tick = coder, writer, how, header.time_base
+        self._held: list[tuple[Frame, Any, int, int]] = []
+        self.frames, self.empty, self.region, self.last = 0, 0, 0.0, -1
+        self.duration = Fraction(0)
+        self.bits: dict[str, int] = {}
+
+    def add(self, frame: ClipFrame, mask: Any) -> None:
+        if mask is not None:
+            share = float(mask.mean()) / 255
+            self.region += share
+            self.empty += share == 0
+        self.last = frame.number
+        end = frame.time + frame.duration
+        self._held.append((frame.rgb(), mask, round(frame.time / self._tick), round(end / self._tick)))
+        self.duration += frame.duration
+        if len(self._held) == self._coder.config.group:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held."""
+        if not self._held:
+            return
+        images, masks, starts, ends = zip(*self._held, strict=True)
+        packed = Packer()
+        self._coder.encode(packed, images, masks if self._how.region else None, self._how)
+        times = pack_times([*starts, ends[-1]])
+        payload = times + packed.data()
+        self._writer.append(ClipSection(FRAMES, payload, self.frames, len(images)))
+        self.frames += len(images)
+        for name, bits in {**packed.bits, "times": 8 * len(times)}.items():
+            self.bits[name] = self.bits.get(name, 0) + bits
+        self._held = []
+
+
+def note_depth(clip: Clip) -> None:
+    """Notes what is lost of more than 8 bits."""
+    if clip.info.color.wide and not clip.info.rgb:
+        clip.note("HDR or BT.2020 color converted to BT.709 with 8 bits")
+    elif clip.info.bits > 8:
+        clip.note(f"{clip.info.bits} bits reduced to 8")
+
+
+def header_of(clip: Clip, how: Setting, group: int) -> VideoHeader:
+    """The header of a clip's file."""
+    info = clip.info
+    return VideoHeader(info.width, info.height, how, group, info.time_base, info.rate, info.aspect)
+
+
+def record_of(
+    clip: Clip, regions: Regions | None, written: GroupWriter, size: int, how: Setting, notes: list[str], seconds: float
+) -> EncodedClip:
+    """The numbers of a file of `size` bytes."""
+    duration = float(written.duration)
+    return EncodedClip(
+        bytes=size,
+        width=clip.info.width,
+        height=clip.info.height,
+        frames=written.frames,
+        duration=round(duration, 6),
+        quality=how.quality / QUALITY_STEPS,
+        gain=2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
+        kbps=round(8e-3 * size / max(duration, 1e-6), 3),
+        bits=written.bits | {"container": 8 * size - sum(written.bits.values())},
+        region=None if regions is None else round(written.region / max(written.frames, 1), 5),
+        without_region=written.empty,
+        lost_at=None if regions is None else regions.lost_at,
+        damaged=clip.damaged,
+        missing=clip.missing,
+        seconds=round(seconds, 3),
+        notes=(*clip.notes, *([] if regions is None else regions.notes), *notes),
+    )

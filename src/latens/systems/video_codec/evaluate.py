@@ -1,0 +1,268 @@
+"""Evaluation of a video codec beside ordinary encoders, with and without the region: `latens evaluate video_codec`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from latens.data.source import Source
+from latens.errors import InputError, UsageError
+from latens.experiments.journal import Journal
+from latens.experiments.report import Report
+from latens.inference.page import Block, Figure, Table
+from latens.metrics.plot import Line, LinePanel, line_plot
+from latens.metrics.rate import bd_rate
+from latens.settings import Natural, Positive, settings
+from latens.systems.video_codec.measure import (
+    RegionClip,
+    Row,
+    as_folder,
+    by_label,
+    mean,
+    means,
+    measure_encoder,
+    measure_ours,
+    region_clips,
+)
+from latens.systems.video_codec.predict import VideoCodec
+
+logger = logging.getLogger(__name__)
+
+OURS = "latens"
+
+
+@settings
+class VideoEvaluation:
+    """What is measured."""
+
+    clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
+    frames: Natural = 24  # the first of every clip; 0: all
+    qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # of our codec
+    gain: Natural = 0  # gain amplifier with a region; 0: the default of the model
+    encoders: tuple[Literal["h264", "h265", "av1"], ...] = ("h264", "h265", "av1")  # ordinary encoders beside it
+    encoder_qualities: tuple[Positive, ...] = (1.0, 3.0, 5.0, 7.0)  # of theirs
+    threads: Natural = 1  # of ordinary encoders; 0: all
+
+
+QUICK = VideoEvaluation(frames=3, qualities=(1.0, 2.0), encoders=("h264",), encoder_qualities=(2.0, 5.0))
+
+
+class RowLog:
+    """Rows that were measured, found again in a journal."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.journal = Journal(None if folder is None else folder / "video.jsonl")
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._rows: dict[tuple[Any, ...], Row] = {}
+        for record in self.journal.read():
+            try:
+                row = Row(**record)
+            except TypeError:  # of another version of latens: it is measured again
+                continue
+            self._rows[row.key] = row
+
+    def once(self, key: tuple[Any, ...], measure: Callable[[], Row]) -> Row:
+        found = self._rows.get(key)
+        if found is None:
+            found = self._rows[key] = measure()
+            self.journal.append([found._asdict()])
+        return found
+
+
+def evaluate(codec: VideoCodec, sources: Sequence[Source], options: VideoEvaluation, folder: Path | None) -> Report:
+    """Rates of real files and PSNR of region and background, of our codec and of ordinary encoders.
+
+    Raises UsageError, InputError or UnreadableInput for the data.
+    """
+    clips = region_clips(sources, options.clips, options.frames)
+    log = RowLog(folder)
+    rows = [row for clip in clips for row in _measure(codec, clip, options, log)]
+    blocks: list[Block] = [rate_table(rows), *delta_tables(rows), Figure(figure(rows), "Region and background")]
+    names = ", ".join(clip.name for clip in clips)
+    about = f"{codec.name}, weights {codec.model_id[:12]}; {names}; first {len(clips[0].frames)} frames; bits of real files"
+    facts = {"model": codec.name, "model_id": codec.model_id, "clips": [clip.name for clip in clips], "bd_rates": summary(rows)}
+    return Report(
+        name="video_codec", title="Video codec", about=about, blocks=blocks, facts=facts, rows=[row._asdict() for row in rows]
+    )
+
+
+def _measure(codec: VideoCodec, clip: RegionClip, options: VideoEvaluation, log: RowLog) -> list[Row]:
+    logger.info("%s: %d frames", clip.name, len(clip.frames))
+    rows = []
+    gain = float(options.gain) or None
+    if any(quality > codec.best_quality for quality in options.qualities):
+        where = f"qualities={','.join(f'{quality:g}' for quality in options.qualities)}"
+        raise UsageError(f"the model's best quality is {codec.best_quality:g}", where=where)
+    for region in (False, True):
+        for quality in options.qualities:
+            used = gain if region and codec.takes_gain else None
+            key = (clip.digest, OURS, codec.model_id[:16], region, quality, used)
+            rows.append(log.once(key, lambda q=quality, r=region, g=used: measure_ours(codec, clip, q, region=r, gain=g)))  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as place:
+        frames = as_folder(clip, Path(place)) if options.encoders else Path(place)
+        for name in options.encoders:
+            for region in (False, True):
+                for quality in options.encoder_qualities:
+                    rows.append(
+                        log.once(
+                            (clip.digest, name, _version(name), region, quality, None),
+                            lambda n=name, q=quality, r=region: measure_encoder(  # type: ignore[misc]
+                                n, clip, frames, q, region=r, threads=options.threads
+                            ),
+                        )
+                    )
+    return rows
+
+
+def _version(name: str) -> str:
+    from latens.video.codecs import CODECS
+
+    return CODECS[name].library  # type: ignore[index]
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+def rate_table(rows: Sequence[Row]) -> Table:
+    """Means over the clips at every setting."""
+    found = []
+    for label, own in by_label(rows):
+        for setting, group in means(own):
+            count = sum(row.frames for row in group)
+            found.append(
+                [
+                    label,
+                    f"{setting:g}",
+                    f"{mean(group, lambda row: row.bpp):.4f}",
+                    _shown(mean(group, lambda row: row.roi)),
+                    _shown(mean(group, lambda row: row.rest)),
+                    _shown(mean(group, lambda row: row.psnr)),
+                    f"{sum(row.encode_seconds for row in group) / count:.3f}",
+                    f"{sum(row.decode_seconds for row in group) / count:.3f}",
+                ]
+            )
+    without = max((row.without_roi for row in rows), default=0)
+    caption = "Means over clips; PSNR in dB of 8-bit RGB, frame by frame."
+    if without:
+        caption += f" Up to {without} frames of a clip have no region and are left out of its mean."
+    return Table(
+        ["codec", "quality", "bpp", "region dB", "rest dB", "all dB", "encode s/frame", "decode s/frame"], found, caption
+    )
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+class Delta(NamedTuple):
+    """How one codec compares with another, means over the clips whose curves overlap."""
+
+    tested: str
+    anchor: str
+    roi: float | None  # BD-rate in the region, %
+    rest: float | None  # background at equal rate, dB
+    whole: float | None  # BD-rate of the whole frame, %
+    clips: int  # in the mean of the region
+
+
+def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [delta._asdict() for delta in deltas(rows)]
+
+
+def deltas(rows: Sequence[Row]) -> list[Delta]:
+    """With region against without, and ours against every other codec."""
+    curves = dict(by_label(rows))
+    pairs = [(f"{name} + region", name) for name in curves if f"{name} + region" in curves]
+    pairs += [(OURS, name) for name in curves if name != OURS and "+" not in name and OURS in curves]
+    ours = f"{OURS} + region"
+    pairs += [(ours, name) for name in curves if name != ours and "+" in name and ours in curves]
+    return [delta(curves[tested], curves[anchor], tested, anchor) for tested, anchor in pairs]
+
+
+def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: str) -> Delta:
+    """Means over clips of BD-rates, and of the background's PSNR at equal rate."""
+    roi, rest, whole = [], [], []
+    for clip in dict.fromkeys(row.clip for row in tested):
+        own, other = ([row for row in rows if row.clip == clip] for rows in (tested, anchor))
+        roi.append(_bd(own, other, lambda row: row.roi))
+        rest.append(_at_equal_rate(own, other, lambda row: row.rest))
+        whole.append(_bd(own, other, lambda row: row.psnr))
+    kept = [value for value in roi if value is not None]
+    return Delta(name, anchor_name, _mean(roi), _mean(rest), _mean(whole), len(kept))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    kept = [value for value in values if value is not None]
+    return float(np.mean(kept)) if kept else None
+
+
+def _bd(tested: Sequence[Row], anchor: Sequence[Row], of: Callable[[Row], float | None]) -> float | None:
+    try:
+        return bd_rate(*_curve(anchor, of), *_curve(tested, of))
+    except InputError:  # no common range
+        return None
+
+
+def _curve(rows: Sequence[Row], of: Callable[[Row], float | None]) -> tuple[list[float], list[float]]:
+    points = [(row.bpp, value) for row in rows if (value := of(row)) is not None]
+    return [rate for rate, _ in points], [value for _, value in points]
+
+
+def _at_equal_rate(tested: Sequence[Row], anchor: Sequence[Row], of: Callable[[Row], float | None]) -> float | None:
+    """Mean difference in dB over the common range of log rates, between points linearly."""
+    curves = []
+    for rows in (tested, anchor):
+        rates, values = _curve(rows, of)
+        order = np.argsort(rates)
+        curves.append((np.log(np.array(rates)[order]), np.array(values)[order]))
+    if min(len(rates) for rates, _ in curves) < 2:
+        return None
+    low, high = max(rates[0] for rates, _ in curves), min(rates[-1] for rates, _ in curves)
+    if low >= high:
+        return None
+    places = np.linspace(low, high, 50)
+    first, second = (np.interp(places, *curve) for curve in curves)
+    return float((first - second).mean())
+
+
+def delta_tables(rows: Sequence[Row]) -> list[Table]:
+    """BD-rates as text."""
+    found = [
+        [
+            each.tested,
+            each.anchor,
+            "-" if each.roi is None else f"{each.roi:+.1f}",
+            "-" if each.rest is None else f"{each.rest:+.2f}",
+            "-" if each.whole is None else f"{each.whole:+.1f}",
+            str(each.clips),
+        ]
+        for each in deltas(rows)
+    ]
+    caption = (
+        "BD-rate: difference in rate at equal PSNR (negative: fewer bits); rest: background PSNR at equal rate. Means over the "
+        "clips whose curves overlap, of which there are so many for the region."
+    )
+    columns = ["tested", "against", "BD-rate region %", "rest dB", "BD-rate all %", "clips"]
+    return [Table(columns, found, caption)] if found else []
+
+
+def figure(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> bytes:
+    """A PNG: PSNR of region and background against the rate, means over clips."""
+    panels = []
+    for title, of in (("region", lambda row: row.roi), ("background", lambda row: row.rest)):
+        lines = []
+        for number, (label, own) in enumerate(by_label(rows)):
+            groups = means(own)
+            x = [mean(group, lambda row: row.bpp) for _, group in groups]
+            y = [mean(group, of) for _, group in groups]
+            style = "-o" if "+" in label else "--o"
+            lines.append(Line((titles or {}).get(label, label), x, y, number // 2 if titles is None else number, style))
+        panels.append(LinePanel("bits per pixel", f"PSNR of the {title} (dB)", lines, title))
+    return line_plot(panels)

@@ -1,0 +1,166 @@
+"""Groups of scale-space flow as bytes, with any of its methods: maps of the group, then frame after frame.
+
+Methods whose encoders are blind to the region (plain, ROI loss) code it by quality maps as the chunk codec does: places outside
+use the gains of a lower quality. Nothing is trained for that; the model has learned all of its rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latens.codes.adaptive import decode_maps, encode_maps
+from latens.data.tensors import to_pixels
+from latens.shapes import Bool, Float, Int
+from latens.systems.video_codec.chunk_model import MAP_CELL
+from latens.systems.video_codec.codec import GainCodec, HyperpriorCodec
+from latens.systems.video_codec.config import STRIDE, Obic
+from latens.systems.video_codec.exact import ExactCoding
+from latens.systems.video_codec.groups import Arithmetic, Frame, Mask, Setting, gain_at
+from latens.systems.video_codec.latents import Conditions, LatentCoder, Packer, Quantized, Unpacker
+from latens.systems.video_codec.model import ScaleSpaceFlow, cells_of
+
+HYPER_RATIO, PAPER_HYPER_RATIO = 4, 8  # samples of a latent per sample of its hyper-latent and side
+
+
+class Places(NamedTuple):
+    """What maps of the group say about one frame."""
+
+    steps: Int[Tensor, "h w"]  # qualities in 1/256
+    cells: Bool[Tensor, "1 1 h w"] | None  # region of OBIC
+
+
+class FlowCoder:
+    """See `groups.GroupCoder`."""
+
+    def __init__(self, model: ScaleSpaceFlow, exact: ExactCoding, device: torch.device) -> None:
+        self.model, self.exact, self.device = model, exact, device
+        self.config = model.config
+        self.arithmetic = Arithmetic(device, self.config.multiple)
+        self.split = isinstance(self.config.method, Obic)
+        self.mapped = not self.split and not model.masked
+        ratio = PAPER_HYPER_RATIO if self.config.transforms == "paper" else HYPER_RATIO
+        self.coders = {name: self._coder(name, ratio) for name in exact.parts if not name.endswith(".background")}
+
+    def _coder(self, name: str, ratio: int) -> LatentCoder:
+        names = [name, f"{name}.background"] if f"{name}.background" in self.exact.parts else [name]
+        analyses = [self.model.get_submodule(f"{each}.hyper_analysis") for each in names]
+        return LatentCoder(name, analyses, [self.exact.parts[each] for each in names], ratio)
+
+    # -------------------------------------------------------------------------------------------------------- encoding
+
+    @torch.no_grad()
+    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
+        size = frames[0].shape
+        regions = [self.arithmetic.masks(None if masks is None else [masks[i]], 1, size) for i in range(len(frames))]
+        if self.split:
+            cells = torch.cat([cells_of(region) for region in regions])
+            packer.put(encode_maps(cells[:, 0].long().cpu().numpy(), 2), "map")
+            places = [Places(how.steps(self.device), part[None]) for part in cells]
+        else:
+            mapped = how if self.mapped else how._replace(region=False)
+            places = self._places(self.arithmetic.write_map(packer, masks, len(frames), size, mapped), how)
+        reference: Tensor | None = None
+        for index, (pixels, region, place) in enumerate(zip(frames, regions, places, strict=True)):
+            packer.now = range(index, index + 1)
+            frame = self.model.padded(self.arithmetic.frames([pixels]))
+            reference = self._write_frame(packer, frame, region, place, reference, how)
+
+    def _places(self, levels: Int[Tensor, "T a b"], how: Setting) -> list[Places]:
+        if not levels.any():
+            return [Places(how.steps(self.device), None)] * len(levels)
+        return [Places(self.exact.qualities(how.quality, each, MAP_CELL // STRIDE), None) for each in levels]
+
+    def _write_frame(
+        self, packer: Packer, frame: Tensor, mask: Tensor, place: Places, reference: Tensor | None, how: Setting
+    ) -> Float[Tensor, "1 3 H W"]:
+        """Codes a frame; returns it as decoded."""
+        seen = mask if self.model.masked else None
+        name, codec, gain = self._parts(reference)
+        steps = None
+        if gain is not None:
+            with self.arithmetic():
+                latent = gain.analysis(mask).float()
+            steps = self._steps(name, self.coders[f"{name}_gain"].write(packer, latent, Conditions()), how)
+        if reference is None:
+            with self.arithmetic():
+                y = codec.analysis(frame, seen).float()
+            return self._image(None, None, self._write(packer, name, codec, y, place, steps), place)
+        reference = reference.clamp(0, 1)
+        with self.arithmetic():
+            y = self.model.motion.analysis(frame, reference, seen).float()
+        found = self._write(packer, "motion", self.model.motion, y, place._replace(cells=None), None)
+        motion = self._values(self.model.motion, found, place)
+        with self.arithmetic():
+            predicted = self.model.predict(reference, motion)
+            y = codec.analysis(frame - predicted, seen).float()
+        return self._image(predicted, motion, self._write(packer, name, codec, y, place, steps), place)
+
+    def _parts(self, reference: Tensor | None) -> tuple[str, HyperpriorCodec, GainCodec | None]:
+        if reference is None:
+            return "intra", self.model.intra, self.model.intra_gain
+        return "residual", self.model.residual, self.model.residual_gain
+
+    def _steps(self, name: str, latent: Quantized, how: Setting) -> Int[Tensor, "1 M h w"]:
+        return self.exact.step_index(f"{name}_gain", latent.fixed_point(), how.amplifier)
+
+    def _write(
+        self, packer: Packer, name: str, codec: HyperpriorCodec, y: Tensor, place: Places, steps: Tensor | None
+    ) -> Quantized:
+        given = Conditions(self.exact.shift(name, place.steps), steps, place.cells)
+        return self.coders[name].write(packer, y * gain_at(codec.gains.log_gain, place.steps), given)
+
+    # ------------------------------------------------------------------------------------------------------ both sides
+
+    @staticmethod
+    def _values(codec: HyperpriorCodec, found: Quantized, place: Places) -> Float[Tensor, "1 M h w"]:
+        return found.values() * gain_at(codec.gains.log_inverse, place.steps)
+
+    def _image(
+        self, predicted: Tensor | None, motion: Tensor | None, found: Quantized, place: Places
+    ) -> Float[Tensor, "1 3 H W"]:
+        """A frame from its latent, and for a predicted one from its prediction and motion latent."""
+        with self.arithmetic():
+            if predicted is None:
+                image: Tensor = self.model.intra.synthesis(self._values(self.model.intra, found, place)).float()
+                return image
+            residual = self.model.residual
+            return predicted + residual.synthesis(self._values(residual, found, place), motion).float()
+
+    # -------------------------------------------------------------------------------------------------------- decoding
+
+    @torch.no_grad()
+    def decode(self, data: bytes, count: int, size: tuple[int, int], how: Setting) -> Iterator[Frame]:
+        unpacker = Unpacker(data)
+        height, width = (side // STRIDE for side in self.arithmetic.padded(size))
+        if self.split:
+            cells = torch.from_numpy(decode_maps(unpacker.take(), (count, height, width), 2)).bool().to(self.device)
+            places = [Places(how.steps(self.device), part[None, None]) for part in cells]
+        else:
+            mapped = how if self.mapped else how._replace(region=False)
+            places = self._places(self.arithmetic.read_map(unpacker, count, size, mapped), how)
+        reference: Tensor | None = None
+        for place in places:
+            reference = self._read_frame(unpacker, (height, width), place, reference, how)
+            yield to_pixels(reference[0, :, : size[0], : size[1]])
+        unpacker.finish()
+
+    def _read_frame(
+        self, unpacker: Unpacker, size: tuple[int, int], place: Places, reference: Tensor | None, how: Setting
+    ) -> Float[Tensor, "1 3 H W"]:
+        name, _, gain = self._parts(reference)
+        steps = None
+        if gain is not None:
+            latent = self.coders[f"{name}_gain"].read(unpacker, size, Conditions(), self.device)
+            steps = self._steps(name, latent, how)
+        predicted = motion = None
+        if reference is not None:
+            found = self.coders["motion"].read(unpacker, size, Conditions(self.exact.shift("motion", place.steps)), self.device)
+            motion = self._values(self.model.motion, found, place)
+            with self.arithmetic():
+                predicted = self.model.predict(reference.clamp(0, 1), motion)
+        given = Conditions(self.exact.shift(name, place.steps), steps, place.cells)
+        return self._image(predicted, motion, self.coders[name].read(unpacker, size, given, self.device), place)

@@ -1,0 +1,198 @@
+"""The `.ltv` profile of the video codecs: header, groups of frames, sound. The container is `latens.codes.clip_stream`.
+
+Profile "VID1". The profile header, little-endian and unsigned:
+
+    width, height          4 + 4   pixels of the upright frames
+    quality                2       in 1/256
+    amplifier              1       gain amplifier in half octaves
+    flags                  1       bit 0: groups hold the map of a region
+    group                  2       most frames of a group
+    time base              4 + 4   seconds, as a fraction
+    rate                   4 + 4   mean frames a second, as a fraction
+    aspect                 4 + 4   width to height of a pixel
+
+A section of kind FRAMES holds one group, a section of kind SOUND a piece of an audio-only Matroska file. The payload of a group
+is the times of its frames (see `pack_times`), then what `groups` writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+from latens.codes.clip_stream import ClipDamage, ClipHeader, ClipSection, IndexEntry, read_header, read_index, read_sections
+from latens.data.images import ImageLimits
+from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
+from latens.systems.video_codec.exact import AMPLIFIER_STEPS, MAX_AMPLIFIER, QUALITY_STEPS
+from latens.systems.video_codec.groups import Setting
+from latens.systems.video_codec.latents import Unpacker, varint
+
+PROFILE = "VID1"
+FRAMES, SOUND = 1, 2
+KINDS: Mapping[int, str] = MappingProxyType({FRAMES: "frames", SOUND: "sound"})
+REGION = 1  # flag
+MAX_GROUP = 1024  # frames
+SOUND_PIECE = 8 << 20  # bytes of a section of sound
+
+_HEADER = struct.Struct("<IIHBBH6I")
+
+
+class VideoHeader(NamedTuple):
+    width: int
+    height: int
+    setting: Setting
+    group: int
+    time_base: Fraction  # seconds
+    rate: Fraction  # frames a second
+    aspect: Fraction
+
+    def pack(self) -> bytes:
+        how = self.setting
+        fractions = [part for value in self[4:] for part in _halves(value)]
+        flags = REGION * how.region
+        return _HEADER.pack(self.width, self.height, how.quality, how.amplifier, flags, self.group, *fractions)
+
+
+def _halves(value: Fraction) -> tuple[int, int]:
+    held = value if max(value.numerator, value.denominator) < 1 << 32 else value.limit_denominator(1 << 16)
+    return held.numerator, held.denominator
+
+
+def read_video_header(packed: bytes) -> VideoHeader:
+    """Raises Corrupt, UnsupportedFeature or LimitExceeded."""
+    if len(packed) != _HEADER.size:
+        raise Corrupt(f"the clip header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
+    width, height, quality, amplifier, flags, group, *parts = _HEADER.unpack(packed)
+    if flags & ~REGION:
+        raise UnsupportedFeature("the clip uses a feature this latens does not know", hint="update latens")
+    if min(width, height, group, *parts) < 1 or group > MAX_GROUP or amplifier > MAX_AMPLIFIER:
+        raise Corrupt("a field of the clip header has an impossible value", section="header")
+    limits = ImageLimits()
+    if width * height > limits.pixels:
+        raise LimitExceeded(f"frames of {width} x {height} are larger than the limit of {limits.pixels:,} pixels")
+    fractions = [Fraction(parts[i], parts[i + 1]) for i in (0, 2, 4)]
+    return VideoHeader(width, height, Setting(quality, amplifier, bool(flags & REGION)), group, *fractions)
+
+
+def pack_times(ticks: Sequence[int]) -> bytes:
+    """Times of the frames of a group, and the end of the last, in units of the time base.
+
+    The first time and the steps from each to the next, as integers of 7 bits a byte; equal steps are stored once.
+    """
+    steps = [after - before for before, after in itertools.pairwise(ticks)]
+    constant = len(set(steps)) == 1
+    head = bytes([constant]) + varint(_zigzag(ticks[0]))
+    return head + b"".join(varint(_zigzag(step)) for step in (steps[:1] if constant else steps))
+
+
+def read_times(unpacker: Unpacker, count: int) -> tuple[int, ...]:
+    """Undoes `pack_times`: `count` + 1 of them. Raises Corrupt."""
+    constant = unpacker.number()
+    found = [_signed(unpacker.number())]
+    steps = [_signed(unpacker.number())] * count if constant else [_signed(unpacker.number()) for _ in range(count)]
+    for step in steps:
+        found.append(found[-1] + step)
+    return tuple(found)
+
+
+def _zigzag(value: int) -> int:
+    return 2 * value if value >= 0 else -2 * value - 1
+
+
+def _signed(value: int) -> int:
+    return value // 2 if value % 2 == 0 else -(value + 1) // 2
+
+
+class OpenedStream(NamedTuple):
+    """The start of a file; its sections follow in the stream."""
+
+    header: VideoHeader
+    model_id: str  # 16 hexadecimal digits
+    version: tuple[int, int]
+
+
+def open_stream(stream: BinaryIO) -> OpenedStream:
+    """Reads the header. Raises StreamError or LimitExceeded."""
+    found: ClipHeader = read_header(stream)
+    if found.profile != PROFILE:
+        what = f"this is no clip of the video codecs (profile {found.profile!r})"
+        raise UnsupportedFeature(what, hint="use the verb of the system that wrote it")
+    return OpenedStream(read_video_header(found.header), found.model_id.hex(), found.version)
+
+
+def sections(stream: BinaryIO, header: VideoHeader, offset: int | None = None) -> Iterator[ClipSection | ClipDamage]:
+    """Sections in order, and damage where it is. Raises Corrupt for a group with more frames than groups may have."""
+    for part in read_sections(stream, known_kinds=KINDS, offset=offset):
+        if isinstance(part, ClipSection) and part.kind == FRAMES and not 1 <= part.frames <= header.group:
+            raise Corrupt(f"a group holds {part.frames} frames, at most {header.group} are possible", section="frames")
+        yield part
+
+
+def group_at(stream: BinaryIO, frame: int) -> IndexEntry | None:
+    """The group that holds a frame, or the next one; None behind the end. The place of the stream is not defined afterwards."""
+    entries = [entry for entry in read_index(stream) if entry.kind == FRAMES and entry.first + entry.frames > frame]
+    return min(entries, key=lambda entry: entry.first, default=None)
+
+
+class VideoInfo(NamedTuple):
+    """Sizes and rates of a file."""
+
+    width: int
+    height: int
+    frames: int  # that can be decoded
+    seconds: float
+    fps: float
+    quality: float
+    gain: float | None  # gain amplifier; None: the clip has no region
+    group: int
+    model_id: str
+    format: str
+    bytes: int
+    bpp: float
+    kbps: float
+    bits: dict[str, int]  # by part
+    damage: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self._asdict(), "damage": list(self.damage)}
+
+
+def inspect_stream(stream: BinaryIO) -> VideoInfo:
+    """What a file holds, without its model. Raises StreamError or LimitExceeded."""
+    opened = open_stream(stream)
+    header, frames, ticks = opened.header, 0, 0
+    bits = {"frames": 0, "sound": 0}
+    damage: list[str] = []
+    for part in sections(stream, header):
+        if isinstance(part, ClipDamage):
+            damage.append(f"at byte {part.offset:,}: {part.reason}")
+            continue
+        bits[KINDS[part.kind]] += 8 * len(part.payload)
+        if part.kind == FRAMES:
+            times = read_times(Unpacker(part.payload), part.frames)
+            frames, ticks = frames + part.frames, ticks + times[-1] - times[0]
+    size = stream.seek(0, 2)
+    bits["container"] = 8 * size - sum(bits.values())
+    seconds = float(ticks * header.time_base)
+    how = header.setting
+    return VideoInfo(
+        header.width,
+        header.height,
+        frames,
+        round(seconds, 6),
+        float(header.rate),
+        how.quality / QUALITY_STEPS,
+        2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
+        header.group,
+        opened.model_id,
+        f"video {opened.version[0]}.{opened.version[1]}",
+        size,
+        8 * size / max(header.width * header.height * frames, 1),
+        8e-3 * size / seconds if seconds else 0.0,
+        bits,
+        tuple(damage),
+    )

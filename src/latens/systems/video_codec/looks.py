@@ -1,0 +1,129 @@
+"""Images of coded clips: frames side by side, and where bits and errors lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from latens.data.images import Pixels, png_bytes
+from latens.inference.page import Figure
+from latens.shapes import Bool, Float, UInt8
+from latens.systems.video_codec.chunk_model import BLOCK
+from latens.systems.video_codec.config import STRIDE, ChunkConfig
+from latens.systems.video_codec.groups import Setting
+from latens.systems.video_codec.latents import Packer
+from latens.systems.video_codec.measure import RATE, RegionClip
+from latens.systems.video_codec.predict import VideoCodec
+
+OUTLINE = (255, 80, 20)
+DARKEST = 0.25  # of a frame under a map
+MOST_BITS, LEAST_BITS = 2.0, 0.001  # per pixel, ends of the color scale of maps of bits
+DECIBELS = (15.0, 45.0)  # ends of the color scale of maps of PSNR
+WINDOW = 16  # pixels over which a map of PSNR is averaged
+
+
+class Coded(NamedTuple):
+    """A clip through a codec."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    bytes: int
+
+
+def coded(codec: VideoCodec, clip: RegionClip, quality: float, *, region: bool, gain: float | None = None) -> Coded:
+    """The clip after a file."""
+    blob = codec.compress(clip.frames, roi=clip.masks if region else None, quality=quality, gain=gain, fps=RATE)
+    return Coded(np.stack([frame.pixels for frame in codec.frames(blob)]), len(blob))
+
+
+def bits_map(codec: VideoCodec, clip: RegionClip, frame: int, how: Setting) -> Float[np.ndarray, "H W"]:
+    """Bits per pixel around every place of a frame, all latents of the frame together. `frame` lies in the first group.
+
+    A latent that several frames share counts evenly for each of them.
+    """
+    height, width = clip.frames.shape[1:3]
+    count = min(codec.config.group, len(clip.frames))
+    masks = [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]] if how.region else None
+    stride = BLOCK if isinstance(codec.config, ChunkConfig) else STRIDE
+    packer = Packer(places=True)
+    codec.coder.encode(packer, list(clip.frames[:count]), masks, how)
+    total = np.zeros((height, width))
+    assert packer.places is not None
+    for frames, bits in packer.places:
+        if frame in frames:
+            total += _spread(bits, stride, (height, width)) / len(frames)
+    return total
+
+
+def _spread(bits: torch.Tensor, stride: int, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
+    """Bits of cells as bits per pixel of the image that they cover."""
+    enlarged = F.interpolate(bits[None, None].float().cpu(), scale_factor=float(stride), mode="nearest")[0, 0]
+    found: np.ndarray = enlarged.numpy()[: size[0], : size[1]] / stride**2
+    return found
+
+
+def psnr_map(decoded: Pixels, original: Pixels) -> Float[np.ndarray, "H W"]:
+    """PSNR in dB over blocks of 16 x 16 pixels around every place."""
+    squared = np.square(decoded.astype(np.float64) - original).mean(-1)
+    tensor = torch.from_numpy(squared)[None, None]
+    mean = F.avg_pool2d(tensor, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)[0, 0, : squared.shape[0]]
+    found: np.ndarray = 10 * np.log10(255**2 / np.maximum(mean.numpy()[:, : squared.shape[1]], 1e-6))
+    return found
+
+
+def bits_image(bits: Float[np.ndarray, "H W"]) -> Pixels:
+    """A map of bits in colors, dark where there are few; logarithmic."""
+    low, high = np.log(LEAST_BITS), np.log(MOST_BITS)
+    return colored((np.log(np.maximum(bits, LEAST_BITS)) - low) / (high - low))
+
+
+def psnr_image(decibels: Float[np.ndarray, "H W"]) -> Pixels:
+    """A map of PSNR in colors, dark where it is low."""
+    return colored((decibels - DECIBELS[0]) / (DECIBELS[1] - DECIBELS[0]))
+
+
+def colored(share: Float[np.ndarray, "H W"]) -> Pixels:
+    """Values from 0 to 1 in colors from black over violet and orange to white."""
+    stops = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], dtype=np.float64)
+    place = np.clip(share, 0, 1) * (len(stops) - 1)
+    low = np.minimum(place.astype(int), len(stops) - 2)
+    part = (place - low)[..., None]
+    return (stops[low] * (1 - part) + stops[low + 1] * part).round().astype(np.uint8)
+
+
+def outlined(pixels: Pixels, mask: Bool[np.ndarray, "H W"]) -> Pixels:
+    """A frame with the edge of its region drawn."""
+    inside = mask.copy()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            inside &= np.roll(mask, step, axis)
+    drawn: np.ndarray = np.where((mask & ~inside)[..., None], OUTLINE, pixels).astype(np.uint8)
+    return drawn
+
+
+def region_numbers(decoded: Pixels, original: Pixels, mask: Bool[np.ndarray, "H W"]) -> str:
+    """PSNR of region and background of one frame, in words."""
+    squared = np.square(decoded.astype(np.float64) - original).mean(-1)
+    shown = []
+    for name, part in (("region", mask), ("rest", ~mask)):
+        if part.any():
+            shown.append(f"{name} {10 * np.log10(255**2 / max(squared[part].mean(), 1e-10)):.1f} dB")
+    return ", ".join(shown)
+
+
+def image(pixels: Pixels, title: str, caption: str = "") -> Figure:
+    return Figure(png_bytes(pixels), title, caption)
+
+
+def gif(frames: Sequence[Pixels], milliseconds: int = 80) -> bytes:
+    """An animated GIF."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(stream, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+    return stream.getvalue()

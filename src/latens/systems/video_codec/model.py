@@ -1,0 +1,249 @@
+"""Scale-space flow with a region of interest (003, section 6.3; Agustsson et al. 2020).
+
+    first frame:  x_0 --intra--> x_hat_0
+    next frames:  x_i, x_hat_(i-1) --motion--> flow, scale --warp of the scale-space volume of x_hat_(i-1)--> prediction
+                  x_i - prediction --residual--> r_hat;  x_hat_i = prediction + r_hat
+
+The five methods of Figure 6.4.1 differ in `Treatment`: a mask for the three encoders, quantization steps for the latents of
+first frames and residuals, or cells that choose one of two hyper-codecs. Frames of any size are padded to whole hyper-latents.
+
+Letters: B batch, T frames, H W frame size, M latent channels, h w = H/16 W/16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.codes.counts import map_bits
+from latens.data.tensors import pad_to_multiple
+from latens.nn.transforms import (
+    DifferenceSynthesis,
+    compact_difference_analysis,
+    compact_image_analysis,
+    compact_image_synthesis,
+    paper_analysis,
+    paper_synthesis,
+)
+from latens.nn.warp import scale_space_volume, warp_volume
+from latens.shapes import Bool, Float
+from latens.systems.video_codec.codec import GainCodec, HyperpriorCodec, Rounding, gain_steps, step_of
+from latens.systems.video_codec.config import STRIDE, Implicit, LatentScaling, Obic, ScaleSpaceFlowConfig
+from latens.systems.video_codec.motion import MotionAnalysis, MotionSynthesis
+
+
+class CodedClip(NamedTuple):
+    """Decoded frames, not clamped, and the bits of every part of the code by frame; the sum of all parts is the rate."""
+
+    frames: Float[Tensor, "B T 3 H W"]
+    bits: dict[str, Float[Tensor, "B T"]]
+
+    def total(self) -> Float[Tensor, "B T"]:
+        return torch.stack(list(self.bits.values())).sum(0)
+
+
+class CodedFrame(NamedTuple):
+    image: Float[Tensor, "B 3 H W"]
+    bits: dict[str, Float[Tensor, "B"]]
+
+
+class Treatment(NamedTuple):
+    """How one frame is coded: its rate, and what the method does with its mask."""
+
+    quality: Float[Tensor, "B"]
+    mask: Float[Tensor, "B 1 H W"] | None = None  # for the encoders
+    cells: Bool[Tensor, "B 1 h w"] | None = None  # region of OBIC
+    step: Float[Tensor, "B M h w"] | None = None  # quantization steps of latent scaling
+    bits: Mapping[str, Float[Tensor, "B"]] = {}  # of what is sent about the mask
+
+
+class ScaleSpaceFlow(nn.Module):
+    """The codecs of first frames, motion and residuals; for latent scaling also those of two gains."""
+
+    starts_from = ("image_codec",)  # systems whose weights become the codec of first frames
+
+    def __init__(self, config: ScaleSpaceFlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.coding_only = False  # weights may lack the hyper-syntheses, of which coding uses the frozen ones
+        method = config.method
+        masked, split = isinstance(method, Implicit | LatentScaling), isinstance(method, Obic)
+        self.masked = masked
+        self.intra = intra_codec(config, mask=masked, split=split)
+        self.motion = motion_codec(config, mask=masked)
+        self.residual = residual_codec(config, mask=masked, split=split)
+        paper = config.transforms == "paper"
+        scaled = method if isinstance(method, LatentScaling) else None
+        self.intra_gain = GainCodec(scaled.gain, config.intra.latent, paper=paper) if scaled else None
+        self.residual_gain = GainCodec(scaled.gain, config.residual.latent, paper=paper) if scaled else None
+
+    def forward(
+        self,
+        frames: Float[Tensor, "B T 3 H W"],
+        quality: Float[Tensor, "B"],
+        *,
+        mask: Float[Tensor, "B T 1 H W"] | None = None,
+        amplifier: Float[Tensor, "B"] | None = None,
+        rounding: Rounding = "mixed",
+    ) -> CodedClip:
+        """Codes a clip. `mask` (default: all region) is in [0, 1]; `amplifier` is ga of Eq. D.1 (default: 1).
+
+        In training the first frame is detached before it predicts the next; later ones keep their gradient.
+        """
+        height, width = frames.shape[3:]
+        amplifier = torch.ones_like(quality) if amplifier is None else amplifier
+        mask = torch.ones_like(frames[:, :, :1]) if mask is None else mask
+        padded = [self.padded(frame) for frame in frames.unbind(1)]
+        masks = [self.padded(part) for part in mask.unbind(1)]
+        coded: list[CodedFrame] = []
+        for index, (frame, part) in enumerate(zip(padded, masks, strict=True)):
+            if index % self.config.group == 0:
+                found = self.code_intra(frame, self.treatment(self.intra_gain, quality, part, amplifier, rounding), rounding)
+                reference = found.image.detach()
+            else:
+                treated = self.treatment(self.residual_gain, quality, part, amplifier, rounding)
+                found = self.code_inter(frame, reference.clamp(0, 1), treated, rounding)
+                reference = found.image
+            coded.append(found)
+        bits = self._by_frame(coded)
+        if isinstance(self.config.method, Obic):
+            bits["map"] = map_cost(torch.stack([cells_of(part) for part in masks], dim=1))
+        return CodedClip(torch.stack([frame.image[:, :, :height, :width] for frame in coded], dim=1), bits)
+
+    def treatment(
+        self, gain: GainCodec | None, quality: Tensor, mask: Tensor, amplifier: Tensor, rounding: Rounding
+    ) -> Treatment:
+        """What the method makes of the mask of a frame."""
+        if isinstance(self.config.method, Obic):
+            return Treatment(quality, cells=cells_of(mask))
+        if gain is None:
+            return Treatment(quality, mask if self.masked else None)
+        coded = gain(mask, rounding)
+        bits = {"gain": coded.bits.sum((1, 2)), "gain_hyper": coded.bits_hyper}
+        return Treatment(quality, mask, step=step_of(gain_steps(coded.raw, amplifier)), bits=bits)
+
+    def code_intra(self, frame: Float[Tensor, "B 3 H W"], how: Treatment, rounding: Rounding) -> CodedFrame:
+        """A frame by itself. Sides are multiples of `config.multiple`."""
+        y = self.intra.analysis(frame, how.mask)
+        coded = self.intra.code(y, how.quality, rounding, step=how.step, cells=how.cells)
+        bits = {"intra": coded.bits.sum((1, 2)), "intra_hyper": coded.bits_hyper, **how.bits}
+        return CodedFrame(self.intra.synthesis(coded.y_hat).float(), bits)
+
+    def code_inter(
+        self, frame: Float[Tensor, "B 3 H W"], reference: Float[Tensor, "B 3 H W"], how: Treatment, rounding: Rounding
+    ) -> CodedFrame:
+        """A frame by its difference from the warped reference, the decoded frame before."""
+        motion = self.motion.code(self.motion.analysis(frame, reference, how.mask), how.quality, rounding)
+        predicted = self.predict(reference, motion.y_hat)
+        y = self.residual.analysis(frame - predicted, how.mask)
+        coded = self.residual.code(y, how.quality, rounding, step=how.step, cells=how.cells)
+        bits = {
+            "motion": motion.bits.sum((1, 2)),
+            "motion_hyper": motion.bits_hyper,
+            "residual": coded.bits.sum((1, 2)),
+            "residual_hyper": coded.bits_hyper,
+            **how.bits,
+        }
+        return CodedFrame(predicted + self.residual.synthesis(coded.y_hat, motion.y_hat).float(), bits)
+
+    def predict(self, reference: Float[Tensor, "B 3 H W"], motion: Float[Tensor, "B M h w"]) -> Float[Tensor, "B 3 H W"]:
+        """The reference, warped and blurred as the decoded motion latent says."""
+        field = self.motion.synthesis(motion).float()
+        volume = scale_space_volume(reference.float(), self.config.levels, sigma=self.config.sigma)
+        return warp_volume(volume, field[:, :2], field[:, 2:])
+
+    def padded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
+        """Filled to whole hyper-latent samples with the last row and column."""
+        return pad_to_multiple(image, self.config.multiple).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def _by_frame(coded: list[CodedFrame]) -> dict[str, Float[Tensor, "B T"]]:
+        names = list(dict.fromkeys(name for frame in coded for name in frame.bits))
+        zero = torch.zeros(len(coded[0].image), device=coded[0].image.device)
+        return {name: torch.stack([frame.bits.get(name, zero) for frame in coded], dim=1) for name in names}
+
+    def complete(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of an image codec, or of plain scale-space flow for another method, as weights of this model."""
+        return completed(self, weights)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As usual; weights of an image codec, or of plain scale-space flow for another method, are completed first."""
+        return super().load_state_dict(completed(self, state_dict), strict=strict, assign=assign)
+
+
+def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Weights to start `model` from, with its own where those of a simpler model have none.
+
+    An image codec becomes the codec of first frames. Plain scale-space flow gets the layers for masks and gains, and the second
+    hyper-codecs of OBIC start as copies of the first. Anything else is returned as it is.
+    """
+    own = model.state_dict()
+    if any(name.startswith("analysis.") for name in state):
+        return {**own, **{f"intra.{name}": tensor for name, tensor in state.items()}}
+    missing = own.keys() - state.keys()
+    parts = (".mask.", ".background.", "_gain.")
+    added = {name for name in own if any(part in name for part in parts)}
+    frozen = {name for name in missing if "hyper_synthesis." in name}
+    if frozen and model.coding_only:
+        return completed(model, {**state, **{name: own[name] for name in frozen}})
+    if frozen - added:
+        what = "these weights were stored for coding alone, without hyper-synthesis: train on from the folder of the run"
+        raise ValueError(what)
+    if not missing or missing != added:
+        return state
+    copies = {name: state[name.replace(".background.", ".")] for name in added if ".background." in name}
+    return {**state, **{name: own[name] for name in added}, **copies}
+
+
+def intra_codec(config: ScaleSpaceFlowConfig, *, mask: bool, split: bool) -> HyperpriorCodec:
+    n, m = config.intra.hidden, config.intra.latent
+    if config.transforms == "paper":
+        transforms: tuple[nn.Module, nn.Module] = (paper_analysis(3, n, m, mask=mask), paper_synthesis(m, n, 3))
+    else:
+        transforms = (compact_image_analysis(n, m, mask=mask), compact_image_synthesis(m, n))
+    paper = config.transforms == "paper"
+    return HyperpriorCodec(*transforms, config.intra, config.lambdas, paper=paper, follow=False, split=split)
+
+
+def motion_codec(config: ScaleSpaceFlowConfig, *, mask: bool) -> HyperpriorCodec:
+    transforms = MotionAnalysis(config, mask=mask), MotionSynthesis(config)
+    return HyperpriorCodec(*transforms, config.motion, config.lambdas, paper=config.transforms == "paper", follow=True)
+
+
+def residual_codec(config: ScaleSpaceFlowConfig, *, mask: bool, split: bool) -> HyperpriorCodec:
+    """The synthesis also sees the motion latent."""
+    n, m, extra = config.residual.hidden, config.residual.latent, config.motion.latent
+    if config.transforms == "paper":
+        transforms: tuple[nn.Module, nn.Module] = (paper_analysis(3, n, m, mask=mask), Joined(paper_synthesis(m + extra, n, 3)))
+    else:
+        transforms = (compact_difference_analysis(n, m, mask=mask), DifferenceSynthesis(m, extra, n))
+    paper = config.transforms == "paper"
+    return HyperpriorCodec(*transforms, config.residual, config.lambdas, paper=paper, follow=True, split=split)
+
+
+class Joined(nn.Module):
+    """A synthesis of two latents of one size, joined along the channels."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, y: Float[Tensor, "B M h w"], extra: Float[Tensor, "B E h w"]) -> Float[Tensor, "B 3 H W"]:
+        image: Tensor = self.layers(torch.cat([y, extra], dim=1))
+        return image
+
+
+def cells_of(mask: Float[Tensor, "B 1 H W"]) -> Bool[Tensor, "B 1 h w"]:
+    """Cells of the latent's size; one is region if any of its pixels is."""
+    return F.max_pool2d(mask.float(), STRIDE) > 0
+
+
+def map_cost(cells: Bool[Tensor, "B T 1 h w"]) -> Float[Tensor, "B T"]:
+    """Bits of the maps of clips when they are sent without loss, spread evenly over the frames."""
+    maps = cells[:, :, 0].long().cpu().numpy()
+    bits = torch.tensor([map_bits(clip, 2) for clip in maps], dtype=torch.float32, device=cells.device)
+    return (bits / maps.shape[1])[:, None].expand(-1, maps.shape[1])

@@ -1,0 +1,131 @@
+"""Decoded clips into files: an ordinary clip of high quality, or a folder of PNG images."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from PIL import Image
+
+from latens.data.clips.color import REC709
+from latens.data.clips.formats import CLIP_ENDINGS, container_of
+from latens.data.clips.reader import ClipInfo
+from latens.data.clips.writer import Coding, open_writer
+from latens.data.files import write_error
+from latens.data.images import write_image
+from latens.errors import OutputExists, Truncated
+from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
+
+# Encoders that lose little: what a player shows should be what the codec decoded.
+CODINGS: Mapping[str, Coding] = MappingProxyType(
+    {
+        "gif": Coding("gif", {}),
+        "webm": Coding("libvpx-vp9", {"crf": "12", "b:v": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"}),
+    }
+)
+USUAL = Coding("libx264", {"preset": "fast", "crf": "8"})
+
+
+class WrittenClip(NamedTuple):
+    """What came out of a file."""
+
+    path: Path
+    width: int
+    height: int
+    frames: int
+    duration: float  # seconds
+    damage: tuple[str, ...]  # what could not be read; not empty: frames are missing
+    seconds: float  # of work
+    notes: tuple[str, ...]
+
+
+def write_decoded(decoded: DecodedClip, out: Path, *, force: bool = False, threads: int = 0) -> WrittenClip:
+    """Writes the frames of a file as a clip, or as PNG images into the folder `out` where its name has no ending of a clip.
+
+    Frames of damaged groups are left out; a clip keeps its times. Raises Truncated where no frame is left, OutputExists,
+    UsageError, StreamError or StorageFull.
+    """
+    started = time.perf_counter()
+    first = next(decoded, None)
+    if first is None:
+        reason = decoded.damage[0].reason if decoded.damage else "it holds no group of frames"
+        raise Truncated(f"no frame can be decoded: {reason}", have=0, need=1, hint="copy or download the file again")
+    header = decoded.header
+    tally = _Tally()
+    if out.suffix.lower() in CLIP_ENDINGS:
+        notes = _write_clip(decoded, first, out, tally, threads)
+    else:
+        notes = _write_images(decoded, first, out, tally, force=force)
+    return WrittenClip(
+        out,
+        header.width,
+        header.height,
+        tally.frames,
+        round(float(tally.duration), 6),
+        tuple(f"at byte {part.offset:,}: {part.reason}" for part in decoded.damage),
+        round(time.perf_counter() - started, 3),
+        tuple(notes),
+    )
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.frames, self.duration = 0, Fraction(0)
+
+    def all(self, first: ClipPicture, rest: DecodedClip) -> Iterator[ClipPicture]:
+        """Every frame, counted."""
+        frame: ClipPicture | None = first
+        while frame is not None:
+            self.frames, self.duration = self.frames + 1, self.duration + frame.duration
+            yield frame
+            frame = next(rest, None)
+
+
+def _write_clip(decoded: DecodedClip, first: ClipPicture, out: Path, tally: _Tally, threads: int) -> list[str]:
+    import av
+
+    header = decoded.header
+    info = ClipInfo(
+        header.width, header.height, header.rate, 0, None, header.time_base, 0, 8, REC709, True, False, bool(decoded.sound),
+        header.aspect,
+    )  # fmt: skip
+    coding = CODINGS.get(container_of(out), USUAL)
+    with _sound_file(decoded) as sound, open_writer(out, info, coding, sound=sound, threads=threads) as writer:
+        for frame in tally.all(first, decoded):
+            image = av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")
+            writer.write(writer.fit(image), frame.time, frame.duration)
+        return writer.notes
+
+
+@contextlib.contextmanager
+def _sound_file(decoded: DecodedClip) -> Iterator[Path | None]:
+    """The sound as a file that FFmpeg reads; None where there is none."""
+    if not decoded.sound:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound.mka"
+        with open(path, "wb") as stream:
+            stream.writelines(decoded.sound)
+        yield path
+
+
+def _write_images(decoded: DecodedClip, first: ClipPicture, out: Path, tally: _Tally, *, force: bool) -> list[str]:
+    if not force and out.is_dir() and any(out.iterdir()):
+        raise OutputExists("this folder holds files already", where=str(out), hint="name another one, or add --force")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(out, error) from error
+    uneven = False
+    for frame in tally.all(first, decoded):
+        write_image(out / f"{frame.number:05d}.png", Image.fromarray(frame.pixels))
+        uneven = uneven or frame.duration != first.duration
+    notes = ["sound is not written into a folder of images"] if decoded.sound else []
+    return [*notes, "the times of the frames are uneven; images do not keep them"] if uneven else notes

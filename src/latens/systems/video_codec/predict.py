@@ -1,0 +1,262 @@
+"""The codec a user holds: clips to bytes and back, frame by frame."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+
+from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
+from latens.codes.gains import lambda_at
+from latens.data.clips.memory import FramesLike, open_frames
+from latens.data.clips.reader import Clip
+from latens.data.files import reading
+from latens.data.regions.pairing import Regions, open_regions
+from latens.data.regions.words import Shape, parse_region
+from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
+from latens.hub import load_network, locate, unusable
+from latens.inference.device import choose_device, transform_precision
+from latens.systems.video_codec.chunk_coder import ChunkCoder
+from latens.systems.video_codec.chunk_model import ChunkCodec
+from latens.systems.video_codec.config import (
+    AMPLIFIER_MAX,
+    Implicit,
+    LatentScaling,
+    Obic,
+    ScaleSpaceFlowConfig,
+    VideoModel,
+)
+from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
+from latens.systems.video_codec.encoded import EncodedClip, GroupWriter, header_of, note_depth, record_of
+from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS, ExactCoding
+from latens.systems.video_codec.flow_coder import FlowCoder
+from latens.systems.video_codec.format import (
+    PROFILE,
+    SOUND,
+    SOUND_PIECE,
+    OpenedStream,
+    VideoInfo,
+    inspect_stream,
+    open_stream,
+)
+from latens.systems.video_codec.groups import GroupCoder, Setting
+from latens.systems.video_codec.model import ScaleSpaceFlow
+from latens.systems.video_codec.trainable import build_model
+from latens.video.masks import GivenMasks
+
+if TYPE_CHECKING:
+    from latens.systems.video_codec.output import WrittenClip
+
+__all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo", "inspect_stream", "load"]
+
+DEFAULT_QUALITY = 4.0
+DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
+Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
+
+
+class VideoCodec:
+    """Compresses clips to `.ltv` bytes and decodes them; one path for all models, chosen by the model's configuration.
+
+    `quality` runs from 1 to the number of rates of the model, in steps of 1/256. Files name the model that wrote them.
+    """
+
+    def __init__(self, coder: GroupCoder, *, folder: Path, sha256: str, device: torch.device) -> None:
+        self.coder, self.folder = coder, folder
+        self.name, self.model_id, self.device = folder.name, sha256, device
+        self.file_id = sha256[:16]  # of the model, in the files it writes
+        self.precision = transform_precision(device)
+        self.config: VideoModel = coder.config
+        self.best_quality = float(len(self.config.lambdas))
+
+    def __repr__(self) -> str:
+        return f"VideoCodec({self.name}, weights {self.model_id[:12]}, {self.device}, quality 1 to {self.best_quality:g})"
+
+    @property
+    def default_quality(self) -> float:
+        return min(DEFAULT_QUALITY, self.best_quality)
+
+    @property
+    def takes_gain(self) -> bool:
+        """Whether the ratio between region and rest can be chosen; OBIC and the implicit method have learned one."""
+        return not isinstance(self.config, ScaleSpaceFlowConfig) or not isinstance(self.config.method, Obic | Implicit)
+
+    def default_gain(self, quality: float) -> float:
+        """The gain amplifier that is used where none is given.
+
+        Latent scaling has learned a ratio of its own, which 1 keeps. Quality maps reach about as far as the model's rates: at
+        most to errors that weigh `SPARE` times less than at quality 1.
+        """
+        if isinstance(self.config, ScaleSpaceFlowConfig) and isinstance(self.config.method, LatentScaling):
+            return 1.0
+        lambdas = self.config.lambdas
+        return min(DEFAULT_GAIN, SPARE * lambda_at(lambdas, quality) / lambdas[0])
+
+    # ----------------------------------------------------------------------------------------------------- compression
+
+    def compress(
+        self,
+        frames: FramesLike,
+        *,
+        roi: Roi | None = None,
+        roi_ids: frozenset[int] | None = None,
+        track: bool = False,
+        quality: float | None = None,
+        gain: float | None = None,
+        fps: Fraction | float | None = None,
+    ) -> bytes:
+        """The clip as the bytes of a .ltv file; for arguments and errors see `encode`."""
+        stream = io.BytesIO()
+        self.encode(frames, stream, roi=roi, roi_ids=roi_ids, track=track, quality=quality, gain=gain, fps=fps)
+        return stream.getvalue()
+
+    def encode(
+        self,
+        frames: FramesLike,
+        out: BinaryIO,
+        *,
+        roi: Roi | None = None,
+        roi_ids: frozenset[int] | None = None,
+        track: bool = False,
+        quality: float | None = None,
+        gain: float | None = None,
+        fps: Fraction | float | None = None,
+    ) -> EncodedClip:
+        """Writes a clip to a stream, group by group, and tells its numbers.
+
+        `frames` is a path, an array or tensor of frames, or an iterator. `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask
+        image, a folder of masks, a mask video, or an array of masks (T, H, W) or (H, W), bool or uint8 weights. `gain` is the
+        gain amplifier, 1 to 64: larger makes the rest coarser.
+
+        Raises UsageError, InputError, UnreadableInput or LimitExceeded.
+        """
+        started = time.perf_counter()
+        how, notes = self.setting(roi is not None, quality, gain)
+        if roi is None and (roi_ids is not None or track):
+            raise UsageError(f"{'--roi-id' if roi_ids is not None else '--track'} needs a region", hint="add --roi")
+        with open_frames(frames, fps=fps) as clip, _regions(roi, clip, roi_ids, track) as regions:
+            note_depth(clip)
+            header = header_of(clip, how, self.config.group)
+            writer = ClipWriter(out, ClipHeader(PROFILE, bytes.fromhex(self.file_id), header.pack()))
+            notes += self._write_sound(writer, clip)
+            written = GroupWriter(self.coder, writer, how, header)
+            for frame in clip.frames():
+                written.add(frame, None if regions is None else regions.of(frame))
+            written.flush()
+            if regions is not None:
+                regions.finish(written.last + 1)
+            writer.close()
+        return record_of(clip, regions, written, writer.offset, how, notes, time.perf_counter() - started)
+
+    def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
+        """What a request means, and notes on it. Raises UsageError."""
+        quality = self.default_quality if quality is None else quality
+        if not 1 <= quality <= self.best_quality:
+            raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")
+        if gain is not None and not (region and self.takes_gain):
+            what = "this model has no gain" if region else "a gain needs a region"
+            raise UsageError(what, where="--gain", hint="leave --gain out" if region else "add --roi")
+        if gain is not None and not 1 <= gain <= AMPLIFIER_MAX:
+            raise UsageError(f"gain {gain:g} is not within 1 to {AMPLIFIER_MAX:g}", where="--gain")
+        if not region:
+            return Setting(round(quality * QUALITY_STEPS), 0, False), []
+        if not self.takes_gain:
+            return Setting(round(quality * QUALITY_STEPS), 0, True), []
+        wanted = self.default_gain(quality) if gain is None else gain
+        amplifier = round(AMPLIFIER_STEPS * math.log2(wanted))
+        used = 2.0 ** (amplifier / AMPLIFIER_STEPS)
+        notes = [] if gain is None or abs(used / wanted - 1) < 0.01 else [f"gain {used:.3g} is used: gains are half octaves"]
+        return Setting(round(quality * QUALITY_STEPS), amplifier, True), notes
+
+    @staticmethod
+    def _write_sound(writer: ClipWriter, clip: Clip) -> list[str]:
+        if not clip.info.sound:
+            return []
+        from latens.data.clips.sound import copied_sound
+
+        data, notes = copied_sound(clip.path)
+        for start in range(0, len(data), SOUND_PIECE):
+            writer.append(ClipSection(SOUND, data[start : start + SOUND_PIECE], required=False))
+        return notes
+
+    # --------------------------------------------------------------------------------------------------- decompression
+
+    def frames(self, blob: bytes | str | Path | BinaryIO, *, start: int = 0) -> DecodedClip:
+        """The frames of a file, decoded one after the other as they are asked for, from frame `start` on.
+
+        Damaged groups are left out; `damage` of the result lists them. Raises StreamError, ModelMismatch or DeviceMismatch.
+        """
+        with contextlib.ExitStack() as held:
+            if isinstance(blob, str | Path):
+                with reading(Path(blob)):
+                    stream: BinaryIO = held.enter_context(open(blob, "rb"))
+            else:
+                stream = io.BytesIO(blob) if isinstance(blob, bytes) else blob
+            opened = self._opened(stream)
+            return DecodedClip(self.coder, stream, opened, start, held.pop_all())
+
+    def decompress(
+        self, blob: bytes | str | Path | BinaryIO, out: str | Path, *, force: bool = False, threads: int = 0
+    ) -> WrittenClip:
+        """Writes the clip of a file as `out`, see `write_decoded`. Raises StreamError, ModelMismatch or DeviceMismatch."""
+        from latens.systems.video_codec.output import write_decoded
+
+        with self.frames(blob) as decoded:
+            return write_decoded(decoded, Path(out), force=force, threads=threads)
+
+    def _opened(self, stream: BinaryIO) -> OpenedStream:
+        """The header of a file, checked against this model."""
+        opened = open_stream(stream)
+        if opened.model_id != self.file_id:
+            raise ModelMismatch(
+                f"the file was written with model {opened.model_id}, this is {self.name} {self.file_id}",
+                hint="give its folder with --model; `latens models` lists the bundled ones",
+            )
+        quality = opened.header.setting.quality
+        if not QUALITY_STEPS <= quality <= self.best_quality * QUALITY_STEPS or opened.header.group > self.config.group:
+            raise Corrupt(f"quality {quality / QUALITY_STEPS:g} is not one of this model", section="header")
+        return opened
+
+
+@contextlib.contextmanager
+def _regions(roi: Roi | None, clip: Clip, ids: frozenset[int] | None, track: bool) -> Iterator[Regions | None]:
+    if roi is None:
+        yield None
+    elif isinstance(roi, np.ndarray):
+        yield GivenMasks(roi, clip)
+    else:
+        region = roi if isinstance(roi, Shape) else parse_region(roi)
+        with open_regions(region, clip, ids=ids, track=track) as regions:
+            yield regions
+
+
+def _for_coding(config: VideoModel) -> ScaleSpaceFlow | ChunkCodec:
+    """A model whose weights may lack what the frozen coding replaces."""
+    model = build_model(config)
+    if isinstance(model, ScaleSpaceFlow):
+        model.coding_only = True
+    return model
+
+
+def load(name_or_path: str | Path = "video_codec", *, device: str = "auto", threads: int | None = None) -> VideoCodec:
+    """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
+    place = choose_device(device, threads)
+    folder = locate(name_or_path)
+    found, model = load_network(folder, "video_codec", VideoModel, _for_coding)
+    if not found.coding:
+        raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
+    try:
+        exact = ExactCoding.from_tensors(found.config["coding"], found.coding, place)
+        model = model.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        chunks = isinstance(model, ChunkCodec)
+        coder: GroupCoder = ChunkCoder(model, exact, place) if chunks else FlowCoder(model, exact, place)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise unusable(folder, error) from None
+    return VideoCodec(coder, folder=folder, sha256=found.sha256, device=place)

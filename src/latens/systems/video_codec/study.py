@@ -1,0 +1,146 @@
+"""The methods of Figure 6.4.1 trained alike from one plain model, and measured on clips: what tables and figures share.
+
+003 trains 80 models, one for every rate. Here a method is trained once for all rates, with equal steps from one model of plain
+scale-space flow: five methods at gamma 30, latent scaling also at gamma 10 and on masks of Perlin noise, seven trainings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple, TypeAlias
+
+from latens.data.source import Source
+from latens.experiments.lab import Lab
+from latens.settings import Natural, Positive, settings, to_dict
+from latens.systems.video_codec.config import (
+    Implicit,
+    LatentScaling,
+    Method,
+    Obic,
+    Plain,
+    RoiLoss,
+    ScaleSpaceFlowConfig,
+)
+from latens.systems.video_codec.measure import RegionClip, Row, measure_ours, region_clips
+from latens.systems.video_codec.predict import VideoCodec
+from latens.systems.video_codec.recipes import RECIPES, VideoTraining
+
+
+@settings
+class VideoScale:
+    """Length of the trainings, and the clips that are measured."""
+
+    recipe: Literal["tiny", "cpu_decay", "paper"] = "cpu_decay"  # of every training
+    steps: Natural = 0  # above 0: instead of the recipe's
+    clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
+    start: str = ""  # folder of a plain model that all methods start from; empty: it is trained as they are
+    train: str = ""  # folders of clips and photographs to train on (A,B); empty: the data that is measured
+    frames: Natural = 24  # the first of every clip; 0: all
+    qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
+    shown: Positive = 3.0  # quality of images
+    amplifiers: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # gain amplifiers of Figure D.7
+
+
+SCALES: Mapping[str, VideoScale] = MappingProxyType(
+    {
+        "tiny": VideoScale(
+            recipe="tiny", steps=2, clips=("one",), frames=2, qualities=(1.0, 2.0), shown=1.0, amplifiers=(1.0, 64.0)
+        ),
+        "cpu": VideoScale(),
+        "paper": VideoScale(recipe="paper", frames=0, qualities=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
+    }
+)
+VideoLab: TypeAlias = Lab[VideoCodec, VideoScale]
+
+
+class Variant(NamedTuple):
+    """One training."""
+
+    method: Method
+    masks: Literal["objects", "perlin"] = "objects"
+
+
+SSF, LOSS, OBIC, IMPLICIT, SCALING = "SSF", "ROI loss", "OBIC", "implicit", "latent scaling"
+SCALING_10, SCALING_PERLIN = "latent scaling, gamma 10", "latent scaling, Perlin masks"
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        SSF: Variant(Plain()),
+        LOSS: Variant(RoiLoss()),
+        OBIC: Variant(Obic()),
+        IMPLICIT: Variant(Implicit()),
+        SCALING: Variant(LatentScaling()),
+        SCALING_10: Variant(LatentScaling(gamma=10.0)),
+        SCALING_PERLIN: Variant(LatentScaling(), "perlin"),
+    }
+)
+
+
+class Study:
+    """Models and clips of a laboratory. Raises UsageError or UnreadableInput for the data."""
+
+    def __init__(self, lab: VideoLab) -> None:
+        self.lab, self.scale = lab, lab.scale
+        self.clips = region_clips(lab.sources, self.scale.clips, self.scale.frames)
+        self._loaded: dict[str, VideoCodec] = {}
+
+    def config(self, variant: Variant) -> VideoTraining:
+        """The training configuration of a variant."""
+        base = RECIPES[self.scale.recipe]()
+        model = base.model
+        assert isinstance(model, ScaleSpaceFlowConfig)
+        method = variant.method
+        if isinstance(method, LatentScaling) and isinstance(model.method, LatentScaling):
+            method = replace(method, gain=model.method.gain)  # sizes of the recipe
+        run = base.run
+        if self.scale.steps:
+            every = min(run.validate_every, self.scale.steps)
+            run = replace(run, steps=self.scale.steps, validate_every=every)
+        return replace(base, model=replace(model, method=method), data=replace(base.data, masks=variant.masks), run=run)
+
+    def start(self) -> Path:
+        """The plain model that all methods start from: the one of the scale, or one that is trained here as they are."""
+        if self.scale.start:
+            return Path(self.scale.start)
+        return self.lab.trained(self.config(VARIANTS[SSF]), name="start", sources=self.sources())
+
+    def sources(self) -> list[Source]:
+        """Data to train on."""
+        return [Source("", place) for place in self.scale.train.split(",") if place] or list(self.lab.sources)
+
+    def model(self, label: str) -> VideoCodec:
+        """The trained codec of a variant."""
+        if label not in self._loaded:
+            name = label.replace(",", "").replace(" ", "_")
+            folder = self.lab.trained(self.config(VARIANTS[label]), name=name, init=self.start(), sources=self.sources())
+            self._loaded[label] = self.lab.open_model(folder)
+        return self._loaded[label]
+
+    def row(self, label: str, clip: RegionClip, quality: float, gain: float | None = None) -> Row:
+        """One clip at one rate; methods that can code a region are given it."""
+        codec = self.model(label)
+        aware = label not in (SSF, LOSS)
+        key = {"clip": clip.digest, "model": codec.model_id, "precision": codec.precision, "quality": quality, "gain": gain}
+        found = self.lab.once(key, lambda: measure_ours(codec, clip, quality, region=aware, gain=gain)._asdict())
+        return Row(**found)._replace(clip=clip.name, codec=label, region=False)
+
+    def rows(self, labels: Sequence[str]) -> list[Row]:
+        """Every clip at every rate of these variants."""
+        tasks = [(label, clip, quality) for label in labels for clip in self.clips for quality in self.scale.qualities]
+        self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
+        return [self.row(*task) for task in tasks]
+
+    def about(self) -> str:
+        """Data and scale in a sentence."""
+        names = ", ".join(clip.name for clip in self.clips)
+        scale = self.scale
+        steps = scale.steps or RECIPES[scale.recipe]().run.steps
+        return (
+            f"{names}; first {len(self.clips[0].frames)} frames; every method trained for {steps:,} steps of the recipe "
+            f"{scale.recipe} from one plain model, once for all rates; bits of real files"
+        )
+
+    def facts(self) -> dict[str, object]:
+        return {"recipe": self.lab.recipe, "scale": to_dict(self.scale), "clips": [clip.name for clip in self.clips]}

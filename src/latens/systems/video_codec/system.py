@@ -1,0 +1,83 @@
+"""The video codec as a system: training, application, evaluation, timing, tables, figures and demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from latens.contract import Evaluation, Example, System
+from latens.data.images import write_image
+from latens.data.source import Source
+from latens.experiments.bench import Case
+from latens.systems.video_codec.artifacts import ARTIFACTS
+from latens.systems.video_codec.demo import section
+from latens.systems.video_codec.evaluate import QUICK, VideoEvaluation, evaluate
+from latens.systems.video_codec.measure import bench_clip
+from latens.systems.video_codec.predict import VideoCodec, load
+from latens.systems.video_codec.recipes import RECIPES, VideoTraining
+from latens.systems.video_codec.trainable import build
+
+EXAMPLE_SIZE = (72, 96)  # height and width in pixels
+EXAMPLE_FRAMES = 8
+
+
+def example(folder: Path) -> Example:
+    """Two clips of a bright disk that moves over a pattern, with masks, and a photograph-like image."""
+    height, width = EXAMPLE_SIZE
+    rows, columns = np.mgrid[:height, :width]
+    rng = np.random.default_rng(0)
+    clips = folder / "clips"
+    for name in ("one", "two"):
+        waves = [90 + 50 * np.sin(rows / rng.uniform(3, 9) + columns / rng.uniform(3, 9)) for _ in range(3)]
+        pattern = np.stack(waves, axis=-1)
+        for index in range(EXAMPLE_FRAMES):
+            disk = (rows - height // 2) ** 2 + (columns - 30 - 3 * index) ** 2 < 15**2
+            pixels = np.where(disk[..., None], (230, 200, 120), np.roll(pattern, index, axis=1)).astype(np.uint8)
+            write_image(clips / name / "frames" / f"{index:05d}.png", Image.fromarray(pixels))
+            write_image(clips / name / "masks" / f"{index:05d}.png", Image.fromarray(255 * disk.astype(np.uint8)))
+    source = Source("clips", str(clips))
+    light = {"data.crop": "64", "data.batch": "1", "data.shrink": "1.0"}
+    return Example("clip", [source], [clips / "one" / "frames"], [source], light=light)
+
+
+def apply(codec: VideoCodec, path: Path) -> Mapping[str, np.ndarray]:
+    """The file, and the frames that are decoded from it."""
+    blob = codec.compress(path, quality=1, fps=25)
+    frames = np.stack([frame.pixels for frame in codec.frames(blob)])
+    return {"file": np.frombuffer(blob, dtype=np.uint8), "decoded": frames}
+
+
+def cases(codec: VideoCodec) -> Sequence[Case]:
+    """Compression and decompression of a clip, with and without a region."""
+    clip = bench_clip()
+    blob = codec.compress(clip.frames, fps=25)
+    with_region = codec.compress(clip.frames, roi=clip.masks, fps=25)
+    count = float(len(clip.frames))
+
+    def decode(data: bytes) -> int:
+        return sum(1 for _ in codec.frames(data))
+
+    return [
+        Case("compress", lambda: codec.compress(clip.frames, fps=25), count, "frames"),
+        Case("compress with a region", lambda: codec.compress(clip.frames, roi=clip.masks, fps=25), count, "frames"),
+        Case("decompress", lambda: decode(blob), count, "frames"),
+        Case("decompress with a region", lambda: decode(with_region), count, "frames"),
+    ]
+
+
+SYSTEM = System[VideoTraining, VideoCodec](
+    name="video_codec",
+    title="Clips with a sharp region into small files",
+    recipes=RECIPES,
+    example=example,
+    build=build,
+    load=load,
+    apply=apply,
+    evaluation=Evaluation(options=VideoEvaluation(), run=evaluate, quick=QUICK),
+    cases=cases,
+    artifacts=ARTIFACTS,
+    demo=section,
+)

@@ -1,0 +1,53 @@
+"""Folds, sequences of days, attention maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from latens.errors import UsageError
+from latens.systems.seedlings.chapter_figures import heat_map, roc
+from latens.systems.seedlings.config import GraderConfig
+from latens.systems.seedlings.crops import split
+from latens.systems.seedlings.experiments import grad_cam, sequence
+from latens.systems.seedlings.networks import grader
+from latens.systems.seedlings.trials import Measured
+
+from .test_training import drawn
+
+
+def test_five_folds_test_every_plant_once() -> None:
+    crops = drawn(4, 25, (4,))
+    tested = np.concatenate([split(crops, "plant", 0.6, 0.2, 0, fold)["test"] for fold in range(5)])
+    assert sorted(tested) == list(range(crops.size))
+    other = split(crops, "plant", 0.6, 0.2, 1)["test"]
+    assert not np.array_equal(other, split(crops, "plant", 0.6, 0.2, 0)["test"])
+
+
+def test_two_noisy_days_are_better_than_one() -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random(4000) < 0.8).astype(np.int64)
+    days = [1 / (1 + np.exp(-(2 * label - 1 + 1.5 * rng.standard_normal(4000)))) for _ in range(2)]
+    half = np.arange(4000) < 2000
+    validation, test = ([Measured(label[side], label[side], one[side], one[side]) for one in days] for side in (half, ~half))
+    joined = sequence(validation, test)
+    assert joined.auc > max(one.auc for one in test) + 0.02
+
+
+def test_attention_maps() -> None:
+    network = grader(GraderConfig(size=32, width=4, dropout=0.0), 2).eval()
+    heat = grad_cam(network, torch.rand(2, 1, 32, 32) - 0.5, torch.tensor([6, 6]), 1)
+    assert heat.shape == (2, 32, 32)
+    assert float(heat.min()) >= 0
+    assert float(heat.max()) <= 1
+    flat = grader(GraderConfig(backbone="logistic"), 2)
+    with pytest.raises(UsageError, match="no attention map"):
+        grad_cam(flat, torch.zeros(1, 1, 64, 64), torch.tensor([6]), 1)
+
+
+def test_plots() -> None:
+    assert heat_map([[0.9, 0.8], [0.7, 0.95]], (5, 6)).startswith(b"\x89PNG")
+    false, true = roc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+    assert np.trapezoid(true, false) == pytest.approx(0.75)  # the example of scikit-learn's documentation
+    assert roc(np.array([0.1, 0.2]), np.array([1, 1])) == ([0.0, 1.0], [0.0, 1.0])

@@ -1,0 +1,91 @@
+"""PSNR by region, comparisons, maps of bits, weights that are stored for coding alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latens.hub import compact_model, load_model, save_model
+from latens.settings import to_dict
+from latens.systems.video_codec.evaluate import deltas
+from latens.systems.video_codec.exact import freeze_model
+from latens.systems.video_codec.looks import bits_map
+from latens.systems.video_codec.measure import RegionClip, Row, composite_clip, quality_of, sample_clip
+from latens.systems.video_codec.model import ScaleSpaceFlow
+from latens.systems.video_codec.predict import load
+from latens.systems.video_codec.trainable import build_model
+
+from .makers import clip, config, make_codec, region
+
+
+def test_psnr_is_that_of_the_part_and_frames_without_it_are_left_out() -> None:
+    frames = np.full((3, 8, 8, 3), 100, dtype=np.uint8)
+    masks = np.zeros((3, 8, 8), dtype=bool)
+    masks[:2, :4] = True
+    decoded = frames.copy()
+    decoded[:, :4] += 10
+    found = quality_of(decoded, RegionClip("x", frames, masks))
+    assert found.roi == pytest.approx(20 * np.log10(25.5))
+    # Background: two frames without error (capped at 100 dB), and one with an error of 10 in half of its pixels.
+    assert found.rest == pytest.approx((100 + 100 + 10 * np.log10(255**2 / 50)) / 3)
+    assert found.without_roi == 1
+
+
+def row(codec: str, bpp: float, psnr: float, *, with_region: bool = False) -> Row:
+    return Row("a", "d", codec, "v", with_region, bpp, None, 1, bpp, psnr, psnr, psnr - 2, 0, 0.0, 0.0, 1)
+
+
+def test_half_the_rate_at_equal_quality_is_minus_fifty_percent() -> None:
+    rows = [row("latens", 2.0**k, 30.0 + 3 * k) for k in range(4)]
+    rows += [row("latens", 2.0**k / 2, 30.0 + 3 * k, with_region=True) for k in range(4)]
+    (found,) = deltas(rows)
+    assert (found.tested, found.anchor) == ("latens + region", "latens")
+    assert found.roi == pytest.approx(-50, abs=1e-6)
+    assert found.rest == pytest.approx(3.0)  # at equal rate: a doubling is worth 3 dB
+    assert found.clips == 1
+
+
+@pytest.mark.parametrize("kind", ["chunk", "plain", "scaling"])
+def test_maps_of_bits_add_up_to_the_latents(kind: str) -> None:
+    codec = make_codec(kind)
+    source = RegionClip("x", clip(64, 64), region(64, 64))
+    how, _ = codec.setting(True, 1.5, None)
+    count = codec.config.group
+    total = sum(bits_map(codec, source, frame, how).sum() for frame in range(count))
+    from latens.systems.video_codec.latents import Packer
+
+    packer = Packer()
+    masks = [(255 * mask).astype(np.uint8) for mask in source.masks[:count]]
+    codec.coder.encode(packer, list(source.frames[:count]), masks, how)
+    coded = sum(bits for name, bits in packer.bits.items() if "hyper" not in name and name != "map")
+    overhead = 8 * 12 * sum("hyper" not in name for name in packer.bits) * count
+    assert total == pytest.approx(coded, rel=0.1, abs=overhead)
+
+
+def test_clips_that_are_made() -> None:
+    sample = sample_clip()
+    assert sample.masks.any((1, 2)).all()
+    made, ids = composite_clip([RegionClip("x", clip(96, 96), region(96, 96))])
+    assert set(np.unique(ids)) == {0, 1, 2}
+    assert made.frames.shape[:3] == ids.shape
+
+
+def test_weights_for_coding_alone_decode_the_same_and_do_not_train(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(config("plain"))
+    frames = torch.from_numpy(clip(64, 64)).permute(0, 3, 1, 2).float()[None] / 255
+    exact = freeze_model(model.eval(), [{"frames": frames}])
+    settings = {"system": "video_codec", "model": to_dict(config("plain")), "coding": exact.spec()}
+    parts = ["intra.hyper_synthesis.", "motion.hyper_synthesis.", "residual.hyper_synthesis."]
+    save_model(tmp_path / "whole", {**settings, "training_only": parts}, dict(model.state_dict()), exact.tensors())
+    compact_model(tmp_path / "whole", tmp_path / "small")
+    kept = load_model(tmp_path / "small").weights
+    assert not any("hyper_synthesis" in name for name in kept)
+    codec = load(tmp_path / "small", device="cpu")
+    blob = codec.compress(clip(64, 64), quality=1, fps=25)
+    assert len(list(codec.frames(blob))) == len(clip(64, 64))
+    with pytest.raises(ValueError, match="coding alone"):
+        ScaleSpaceFlow(model.config).load_state_dict(kept)  # type: ignore[arg-type]
