@@ -151,6 +151,15 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="patches of 400 simulated streets, 194 NYU and 2 KITTI scenes; see the model card",
             metrics=MappingProxyType({"haze removal on 3 Cityscapes scenes, dB": 20.4}),
         ),
+        "flow_pack": ModelEntry(
+            name="flow_pack",
+            system="flow",
+            folder=WEIGHTS / "flow_pack",
+            sha256="3ecebea84da43af6a45b6b288bd8d71f6baa3affefcddfc9bb109ffc53f242ed",
+            size=1_089_800,
+            licence="Apache-2.0",
+            trained_on="crops of CIFAR-10, Tiny-ImageNet and 638 photographs; see the model card",
+        ),
         "flow": ModelEntry(
             name="flow",
             system="flow",

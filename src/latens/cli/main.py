@@ -6,6 +6,7 @@ that module imports torch only inside the function, so help stays instant.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -47,6 +48,8 @@ VERBS = (
     Verb("haze", "latens.cli.haze:haze", "Pictures in haze of a chosen visibility."),
     Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),
     Verb("density", "latens.cli.density:density", "How likely and how unusual images are; samples; densities of tables."),
+    Verb("density pack", "latens.cli.density_pack:pack", "A folder of images into one smaller file, without loss."),
+    Verb("density unpack", "latens.cli.density_pack:unpack", "A packed folder back into its files."),
     Verb("grade", "latens.cli.grade:grade", "Seedling trays: plants that are up, plants that will succeed, lots."),
     Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on held-out images, compared with its baselines."),
@@ -75,19 +78,28 @@ def build_app(asked: str = "") -> App:
         version_flags=["--version"],
     )
     groups: dict[str, App] = {}
+    parents = {verb.name.rpartition(" ")[0] for verb in VERBS}
     for order, verb in enumerate(VERBS):
         group, _, name = verb.name.rpartition(" ")
         if group and group not in groups:
             groups[group] = App(name=group, help=GROUPS[group], help_epilogue="", sort_key=order)
             app.command(groups[group])
         line = None if verb.name == asked else verb.help
+        if verb.name in parents:  # a verb that also begins verbs of two words
+            groups[verb.name] = App(name=verb.name, help=line, help_epilogue="", sort_key=order)
+            if verb.name == asked:
+                module, _, function = verb.target.partition(":")
+                groups[verb.name].default(getattr(importlib.import_module(module), function))
+            app.command(groups[verb.name])
+            continue
         (groups[group] if group else app).command(verb.target, name=name, help=line, help_epilogue="", sort_key=order)
     return app
 
 
 def asked_verb(tokens: Sequence[str]) -> str:
     """The name of the verb that a command line begins with."""
-    return " ".join(tokens[: 2 if tokens and tokens[0] in GROUPS else 1])
+    two = " ".join(tokens[:2])
+    return two if (tokens and tokens[0] in GROUPS) or two in {verb.name for verb in VERBS} else " ".join(tokens[:1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

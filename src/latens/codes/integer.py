@@ -96,7 +96,8 @@ class IntegerLayer(nn.Module):
         """Integers to integers, int64; the sum is carried in `carrier` (float32, float64 or int64)."""
         weight, bias, positive, negative, half, shift = self._prepared(x.device, carrier)
         acc = _convolve(self.shape, x.to(carrier), weight).to(torch.int64).add_(bias)
-        acc.mul_(torch.where(acc < 0, negative, positive)).add_(half).bitwise_right_shift_(shift)
+        above = acc.clamp_min(0)  # acc * negative where acc < 0, acc * positive elsewhere; torch.where takes longer
+        acc.mul_(negative).addcmul_(above, positive - negative).add_(half).bitwise_right_shift_(shift)
         return acc.clamp_(-self.shape.clamp, self.shape.clamp)
 
     def _prepared(self, device: torch.device, carrier: torch.dtype) -> _Operands:

@@ -13,10 +13,12 @@ import torch
 
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.systems.flow.config import FlowConfig, ImageFlow, ImagesConfig, PointsConfig, VectorFlow
+from latens.systems.flow.config import CropsConfig, FlowConfig, ImageFlow, ImagesConfig, IntegerFlow, PointsConfig, VectorFlow
 from latens.systems.flow.dataset import ImageData, SimulatedPoints, TableData, open_points
 from latens.systems.flow.model import Flow
 from latens.systems.flow.objective import Likelihood, after_update
+from latens.systems.flow.pack.model import IntegerFlowNet
+from latens.systems.flow.pack.training import CodeLength, CropData
 from latens.systems.flow.predict import DensityModel, load
 from latens.systems.flow.recipes import MOST_EXACT, FlowTraining, toy
 from latens.systems.flow.table import read_table
@@ -27,6 +29,8 @@ def build(config: FlowTraining, sources: Sequence[Source]) -> Trainable:
     """Raises UsageError without data or for other data than the model's, InputError for data that cannot be used."""
     if isinstance(config.data, PointsConfig):
         return of_points(config, open_points(sources, config.data, config.run.seed))
+    if isinstance(config.data, CropsConfig):
+        return of_crops(config, CropData(sources, config.data, config.run.seed))
     assert isinstance(config.model, ImageFlow)
     return of_images(config, ImageData(sources, config.data, config.model.size, config.model.channels, config.run.seed))
 
@@ -59,6 +63,12 @@ def of_images(config: FlowTraining, data: ImageData) -> Trainable:
         sizes = replace(sizes, classes=len(classes))
     model = Flow(sizes, recompute=config.objective.recompute)
     return _trainable(config, sizes, model, data, {"classes": list(classes)} if sizes.classes else {})
+
+
+def of_crops(config: FlowTraining, data: CropData) -> Trainable:
+    """The packer's flow on crops of images."""
+    assert isinstance(config.model, IntegerFlow)
+    return Trainable(IntegerFlowNet(config.model), CodeLength(config.model), data)
 
 
 def _trainable(config: FlowTraining, sizes: FlowConfig, model: Flow, data: Any, described: dict[str, Any]) -> Trainable:

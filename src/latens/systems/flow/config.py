@@ -112,7 +112,18 @@ class ImageFlow:
         return self
 
 
-FlowConfig: TypeAlias = Annotated[VectorFlow | ImageFlow, Field(discriminator="kind")]
+@settings
+class IntegerFlow:
+    """The packer: a flow on integers, for lossless coding of images of any size."""
+
+    kind: Literal["integer"] = "integer"  # what it models
+    levels: Count = 3  # levels with networks of their own; the last serves all coarser ones
+    width: Count = 64  # channels of the networks
+    depth: Count = 2  # hidden layers of the networks
+
+
+DensityFlow: TypeAlias = VectorFlow | ImageFlow
+FlowConfig: TypeAlias = Annotated[DensityFlow | IntegerFlow, Field(discriminator="kind")]
 
 
 # --------------------------------------------------------------------------------------------------------------- data
@@ -141,7 +152,19 @@ class ImagesConfig:
     validation_limit: Natural = 256  # most images that are held out
 
 
-DataConfig: TypeAlias = Annotated[PointsConfig | ImagesConfig, Field(discriminator="kind")]
+@settings
+class CropsConfig:
+    """How crops for the packer are drawn. Names decide which images are held out for validation."""
+
+    kind: Literal["crops"] = "crops"  # squares cut out of images of any size
+    batch: Count = 32  # crops
+    size: Annotated[int, Ge(2)] = 32  # pixels of a side
+    crops: Count = 24  # most crops of one image
+    validation_share: Share = 0.03  # share of the images that is held out
+    validation_limit: Count = 128  # most crops that are held out of each data set
+
+
+DataConfig: TypeAlias = Annotated[PointsConfig | ImagesConfig | CropsConfig, Field(discriminator="kind")]
 
 
 # ---------------------------------------------------------------------------------------------------------- objective

@@ -22,7 +22,7 @@ from latens.shapes import Float
 from latens.systems.flow.config import (
     CouplingBlocks,
     DenseBlocks,
-    FlowConfig,
+    DensityFlow,
     ImageFlow,
     ResidualBlocks,
     VectorFlow,
@@ -52,7 +52,7 @@ class Flow(nn.Module):
 
     started: Tensor
 
-    def __init__(self, config: FlowConfig, *, frozen: bool = False, recompute: bool = False) -> None:
+    def __init__(self, config: DensityFlow, *, frozen: bool = False, recompute: bool = False) -> None:
         super().__init__()
         self.config, self.frozen = config, frozen
         self.names: list[str] = []

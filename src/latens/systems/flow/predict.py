@@ -16,10 +16,10 @@ from latens.codes.logdet import Series
 from latens.data.images import ImageLike, Pixels, read_picture
 from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
-from latens.hub import load_network, locate
+from latens.hub import load_network, locate, read_config
 from latens.inference.device import choose_device
 from latens.shapes import Float
-from latens.systems.flow.config import FlowConfig, ImageFlow, VectorFlow
+from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
 from latens.systems.flow.dataset import in_channels
 from latens.systems.flow.model import Certificate, Flow
 from latens.systems.flow.scoring import Scores, row_estimate, score_images, score_rows
@@ -69,7 +69,7 @@ class DensityModel:
         self.terms = int(self.described.get("terms", 12))
 
     @property
-    def config(self) -> FlowConfig:
+    def config(self) -> DensityFlow:
         return self.model.config
 
     @property
@@ -202,6 +202,7 @@ class DensityModel:
         if isinstance(self.config, VectorFlow):
             hint = f"use log_prob or sample; for images name a model of images, such as {NAME}"
             raise UsageError(f"{verb} needs a model of images, and this one is of tables", where=self.name, hint=hint)
+        assert isinstance(self.config, ImageFlow)
         return self.config
 
     def _rows(self, data: Any) -> Tensor:
@@ -260,10 +261,13 @@ def as_images(x: Float[Tensor, "n C S S"]) -> Pixels:
 def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> DensityModel:
     """A model of this system by name, or from a model folder or a hub id.
 
-    Raises ModelMissing, ModelError or DeviceUnavailable.
+    Raises ModelMissing, ModelError or DeviceUnavailable; UsageError for a model that packs images.
     """
     chosen = choose_device(device, threads)
     folder = locate(place)
+    if read_config(folder).get("model", {}).get("kind") == "integer":
+        hint = "use it with `latens density pack`; for densities name a flow of images or of a table"
+        raise UsageError("this model packs images and has no densities of its own", where=str(place), hint=hint)
     found, model = load_network(folder, NAME, FlowConfig, lambda config: Flow(config, frozen=True))
     if isinstance(model.config, VectorFlow) and not model.config.columns:
         raise ModelError("its settings name no columns", where=str(folder), hint="save or train the model again")

@@ -24,8 +24,10 @@ from latens.systems.flow.config import (
     Blocks,
     CouplingBlocks,
     DenseBlocks,
+    FlowConfig,
     ImageFlow,
     ImagesConfig,
+    IntegerFlow,
     PointsConfig,
     ResidualBlocks,
     VectorFlow,
@@ -87,8 +89,9 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
     return replace(base, model=sizes, run=run)
 
 
-def parameters(sizes: ImageFlow | VectorFlow) -> int:
-    """Number of trainable parameters."""
+def parameters(sizes: FlowConfig) -> int:
+    """Number of trainable parameters of a density."""
+    assert not isinstance(sizes, IntegerFlow)
     with torch.device("meta"):
         return sum(p.numel() for p in Flow(sizes).parameters() if p.requires_grad)
 

@@ -1,0 +1,245 @@
+"""The packer that a user holds: folders of images into archives and back, each image in the smallest of several forms."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from latens.data.images import Pixels
+from latens.errors import Corrupt, LatensError, ModelError, ModelMismatch, UsageError
+from latens.hub import load_model, locate
+from latens.inference.device import choose_device
+from latens.systems.flow.pack import archive, codec
+from latens.systems.flow.pack.archive import DEFLATED, MODEL, RAW, STORED, WEBP, Description, Member
+from latens.systems.flow.pack.files import PlainImage, pixels_of_webp, plain_image, webp_of
+from latens.systems.flow.pack.frozen import FrozenFlow
+
+logger = logging.getLogger(__name__)
+
+NAME = "flow_pack"
+CHUNK_IMAGES, CHUNK_PIXELS = 64, 1 << 17  # of one size that are coded together
+BAND_PIXELS = 1 << 20  # larger images are coded in bands of rows, each by itself
+BAND_ROWS = 64  # their heights are multiples of it
+PROBE = 64  # side of the corner that is coded in int64 as well
+FORMS = {MODEL: "model", WEBP: "webp", RAW: "raw", STORED: "stored", DEFLATED: "deflated"}
+
+
+class Source(NamedTuple):
+    """A file to pack."""
+
+    name: str  # relative path with slashes
+    time: int  # of its last change, nanoseconds
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of one file."""
+
+    name: str
+    form: str  # model, webp, raw, stored or deflated
+    bytes_before: int
+    bytes_after: int
+    webp_bytes: int | None  # of lossless WebP; None for files that are stored
+    notes: tuple[str, ...] = ()
+
+
+class Restored(NamedTuple):
+    """A file of an archive. `data` is None where it is damaged, and `reason` says why."""
+
+    name: str
+    time: int
+    data: bytes | None
+    reason: str
+
+
+class Packer:
+    """A frozen flow with the conveniences of a user. It runs on the CPU."""
+
+    def __init__(self, flow: FrozenFlow, *, name: str, sha256: str) -> None:
+        self.flow, self.name, self.model_id = flow, name, sha256
+        self.device, self.precision = torch.device("cpu"), "integers"
+        self.slow = flow.reference()
+        self.flow_hash, self.table_hash = flow.hash(), flow.table_hash()
+
+    def pack(self, sources: Sequence[Source]) -> tuple[bytes, list[Packed]]:
+        """An archive of files, verified by unpacking it, and what became of each. Raises LimitExceeded."""
+        images = [plain_image(source.data) for source in sources]
+        coded: dict[int, bytes] = {}
+        for places in chunks({i: image for i, image in enumerate(images) if image is not None}):
+            streams = self._verified([images[i] for i in places], [sources[i].name for i in places])  # type: ignore[misc]
+            coded |= {i: stream for i, stream in zip(places, streams, strict=True) if stream is not None}
+        members, done = [], []
+        for i, source in enumerate(sources):
+            member, webp = smallest(source, images[i], coded.get(i))
+            notes = () if images[i] is None or i in coded else ("the model's stream did not verify",)
+            members.append(member)
+            done.append(Packed(source.name, FORMS[member.kind], len(source.data), len(member.payload), webp, notes))
+        model_id = bytes.fromhex(self.model_id)[:8]
+        data = archive.write(members, flow_hash=self.flow_hash, table_hash=self.table_hash, model_id=model_id)
+        return data, done
+
+    def unpack(self, data: bytes) -> Iterator[Restored]:
+        """The files of an archive, damaged ones without data. Raises StreamError and ModelMismatch."""
+        opened = archive.read(data)
+        if (opened.flow_hash, opened.table_hash) != (self.flow_hash, self.table_hash):
+            what = "the archive was packed with another model"
+            hint = f"name it with --model; its hash begins {opened.model_id.hex()}, that of {self.name} {self.model_id[:16]}"
+            raise ModelMismatch(what, where=self.name, hint=hint)
+        for start in range(0, len(opened.members), 4 * archive.AT_ONCE):
+            places = range(start, min(start + 4 * archive.AT_ONCE, len(opened.members)))
+            found = self._restored({i: opened.members[i] for i in places}, opened.reasons)
+            for i in places:
+                name, time = opened.names[i]
+                content = found[i]
+                data_or_none = content if isinstance(content, bytes) else None
+                yield Restored(name, time, data_or_none, "" if isinstance(content, bytes) else content)
+
+    def _restored(self, members: dict[int, Member | None], reasons: Any) -> dict[int, bytes | str]:
+        """The bytes of every file, or why there are none."""
+        found: dict[int, bytes | str] = {}
+        images: dict[int, tuple[Description, bytes]] = {}
+        for i, member in members.items():
+            try:
+                if member is None:
+                    found[i] = reasons[i]
+                elif member.kind in (STORED, DEFLATED):
+                    found[i] = member.payload if member.kind == STORED else zlib.decompress(member.payload)
+                elif member.kind == MODEL:
+                    images[i] = archive.described(member.payload)
+                else:
+                    found[i] = _simple_image(member).file()
+            except (LatensError, zlib.error, ValueError) as error:
+                found[i] = " ".join(str(error).split())
+        for places in chunks({i: described for i, (described, _) in images.items()}):
+            descriptions = [images[i][0] for i in places]
+            decoded = self._decode([images[i][1] for i in places], descriptions[0])
+            for i, description, pixels in zip(places, descriptions, decoded, strict=True):
+                found[i] = "the coded pixels are damaged" if pixels is None else _image_of(description, pixels).file()
+        return found
+
+    def _verified(self, images: list[PlainImage], names: list[str]) -> list[bytes | None]:
+        """Payloads of images of one size and kind, decoded again; None where that gives other pixels."""
+        payloads = self._encode(images)
+        self._check_int64(images[0])
+        first = Description(images[0].pixels.shape[1], images[0].pixels.shape[0], images[0].gray, "", b"", b"")
+        decoded = self._decode(payloads, first)
+        checked: list[bytes | None] = []
+        for image, name, payload, pixels in zip(images, names, payloads, decoded, strict=True):
+            good = pixels is not None and np.array_equal(pixels, image.pixels)
+            if not good:
+                logger.warning("%s: unpacking gave other pixels; stored in another form", name)
+            checked.append(archive.describe(image) + payload if good else None)
+        return checked
+
+    def _check_int64(self, image: PlainImage) -> None:
+        """Codes the corner of an image with int64 sums too. Raises ModelError where the streams differ."""
+        corner = image.pixels[None, :PROBE, :PROBE]
+        if codec.encode(self.flow, corner, gray=image.gray) != codec.encode(self.slow, corner, gray=image.gray):
+            what = "the networks give other integers on this machine than in exact arithmetic"
+            raise ModelError(what, where=self.name, hint="please report the processor and the torch version")
+
+    def _encode(self, images: list[PlainImage]) -> list[bytes]:
+        """The bands of every image, each behind its length."""
+        pixels, gray = np.stack([image.pixels for image in images]), images[0].gray
+        payloads = [b""] * len(images)
+        for top, bottom in bands(*pixels.shape[1:3]):
+            streams = codec.encode(self.flow, pixels[:, top:bottom], gray=gray)
+            alone = (top, bottom) == (0, pixels.shape[1])
+            payloads = [p + (b"" if alone else archive.number(len(s))) + s for p, s in zip(payloads, streams, strict=True)]
+        return payloads
+
+    def _decode(self, payloads: list[bytes], size: Description) -> list[Pixels | None]:
+        parts: list[list[Pixels | None]] = [[] for _ in payloads]
+        found = bands(size.height, size.width)
+        places = [0] * len(payloads)
+        for top, bottom in found:
+            streams = []
+            for i, payload in enumerate(payloads):
+                start, stop = 0, len(payload)
+                if len(found) > 1:
+                    try:
+                        length, start = archive.parsed(payload, places[i])
+                        stop = start + length
+                    except IndexError:
+                        start = stop = len(payload)
+                places[i] = stop
+                streams.append(payload[start:stop])
+            for part, pixels in zip(
+                parts, codec.decode(self.flow, streams, bottom - top, size.width, gray=size.gray), strict=True
+            ):
+                part.append(pixels)
+        return [None if any(p is None for p in part) else np.concatenate(part) for part in parts]  # type: ignore[arg-type]
+
+
+def bands(height: int, width: int) -> list[tuple[int, int]]:
+    """First and last-plus-one row of every band."""
+    rows = max(BAND_PIXELS // (width * BAND_ROWS), 1) * BAND_ROWS
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def chunks(sized: dict[int, Any]) -> Iterator[list[int]]:
+    """The keys of images in groups of one size and kind."""
+    groups: dict[tuple[int, int, bool], list[int]] = {}
+    for i, one in sized.items():
+        height, width = one.pixels.shape[:2] if isinstance(one, PlainImage) else (one.height, one.width)
+        groups.setdefault((height, width, one.gray), []).append(i)
+    for (height, width, _), members in groups.items():
+        count = max(1, min(CHUNK_IMAGES, CHUNK_PIXELS // (height * width)))
+        for start in range(0, len(members), count):
+            yield members[start : start + count]
+
+
+def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> tuple[Member, int | None]:
+    """The member of the fewest bytes, and the bytes of lossless WebP where the file is an image."""
+    forms = [(STORED, source.data), (DEFLATED, zlib.compress(source.data, 9))]
+    webp: int | None = None
+    if image is not None:
+        head, lossless = archive.describe(image), webp_of(image)
+        webp = len(lossless)
+        forms += [(WEBP, head + lossless), (RAW, head + image.pixels[..., : 1 if image.gray else 3].tobytes())]
+    if coded is not None:
+        forms.append((MODEL, coded))
+    kind, payload = min(forms, key=lambda form: len(form[1]))
+    return Member(source.name, source.time, kind, payload), webp
+
+
+def _simple_image(member: Member) -> PlainImage:
+    description, rest = archive.described(member.payload)
+    if member.kind == WEBP:
+        pixels = pixels_of_webp(rest)
+    else:
+        channels = 1 if description.gray else 3
+        flat = np.frombuffer(rest, dtype=np.uint8).reshape(description.height, description.width, channels)
+        pixels = np.repeat(flat, 3, axis=2) if description.gray else flat
+    if pixels.shape != (description.height, description.width, 3):
+        raise Corrupt("the stored image has another size")
+    return _image_of(description, pixels)
+
+
+def _image_of(description: Description, pixels: Pixels) -> PlainImage:
+    return PlainImage(pixels, description.gray, description.format, description.before, description.behind)
+
+
+def load(place: str | Path = NAME, *, threads: int | None = None) -> Packer:
+    """The packer of a model folder or name. Raises ModelMissing, ModelError, DeviceMismatch; UsageError for other flows."""
+    choose_device("cpu", threads)
+    folder = locate(place)
+    found = load_model(folder)
+    if found.config["system"] != "flow":
+        raise ModelError(f"this is a model of {found.config['system']}, not of flow", where=str(folder))
+    if found.config.get("model", {}).get("kind") != "integer":
+        what = "a flow of residual blocks cannot pack: its inverse is not exact in integers"
+        raise UsageError(what, where=str(place), hint=f"leave --model out, or name a model of the recipe pack, as {NAME}")
+    try:
+        spec = found.config["coding"]
+    except KeyError:
+        raise ModelError("the model has no frozen integers", where=str(folder), hint="train it again") from None
+    return Packer(FrozenFlow.from_tensors(spec, found.coding), name=Path(folder).name, sha256=found.sha256)

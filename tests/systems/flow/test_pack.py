@@ -1,0 +1,226 @@
+"""The packer: a bijection of integers, streams that are the same everywhere, files that come back, damage that stays local."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from latens.cli.main import main
+from latens.errors import ModelMismatch, UsageError
+from latens.hub import save_model
+from latens.settings import to_dict
+from latens.systems.flow.config import IntegerFlow
+from latens.systems.flow.pack import archive, codec
+from latens.systems.flow.pack.color import to_pixels, to_planes
+from latens.systems.flow.pack.files import plain_image
+from latens.systems.flow.pack.frozen import FrozenFlow, freeze
+from latens.systems.flow.pack.model import IntegerFlowNet, logistic_bits
+from latens.systems.flow.pack.packer import Packer, Source, load
+from latens.systems.flow.pack.phases import PHASES
+
+
+def smooth(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Random images of low frequencies."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in small])
+
+
+@pytest.fixture(scope="module")
+def net() -> IntegerFlowNet:
+    torch.manual_seed(0)
+    return IntegerFlowNet(IntegerFlow(levels=2, width=8, depth=1))
+
+
+@pytest.fixture(scope="module")
+def flow(net: IntegerFlowNet) -> FrozenFlow:
+    return freeze(net, torch.from_numpy(smooth(8, 32, 32).transpose(0, 3, 1, 2).copy()))
+
+
+@pytest.fixture(scope="module")
+def packer(flow: FrozenFlow) -> Packer:
+    return Packer(flow, name="test", sha256="0123456789abcdef")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, net: IntegerFlowNet, flow: FrozenFlow) -> Path:
+    place = tmp_path_factory.mktemp("model")
+    config = {"system": "flow", "model": to_dict(net.config), "coding": flow.spec()}
+    save_model(place, config, net.state_dict(), flow.tensors())
+    return place
+
+
+def png(pixels: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def test_the_color_transform_is_a_bijection() -> None:
+    corners = torch.cartesian_prod(*[torch.tensor([0, 1, 127, 128, 254, 255])] * 3).to(torch.uint8)
+    pixels = corners.T.reshape(1, 3, 6, 36)
+    planes = to_planes(pixels)
+    assert torch.equal(to_pixels(planes), pixels.to(torch.int32))
+    assert 0 <= planes[:, 0].min()
+    assert planes.abs().max() <= 255
+
+
+def test_a_phase_is_predicted_from_earlier_phases_alone() -> None:
+    before = {(0, 0)}
+    for phase in PHASES:
+        assert {((phase.row + y) % 2, (phase.column + x) % 2) for y, x in phase.known} == before
+        assert all(y * y + x * x <= 2 for y, x in phase.nearest)
+        before.add((phase.row, phase.column))
+
+
+def test_logistic_bits_are_probabilities() -> None:
+    errors = torch.arange(-400, 401, dtype=torch.float64) - 0.3
+    for level in (0.0, 10.0, 25.0):
+        mass = torch.exp2(-logistic_bits(errors, torch.full_like(errors, level)))
+        assert float(mass.sum()) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 17), (1, 1), (1, 7), (5, 1), (2, 2), (3, 40)])
+@pytest.mark.parametrize("gray", [False, True])
+def test_images_of_any_size_come_back(flow: FrozenFlow, shape: tuple[int, int], gray: bool) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
+    pixels = np.concatenate([smooth(2, *shape), noise])
+    pixels = np.repeat(pixels[..., :1], 3, axis=3) if gray else pixels
+    streams = codec.encode(flow, pixels, gray=gray)
+    decoded = codec.decode(flow, streams, *shape, gray=gray)
+    assert all(found is not None and np.array_equal(found, image) for found, image in zip(decoded, pixels, strict=True))
+    assert streams == [codec.encode(flow, one[None], gray=gray)[0] for one in pixels]
+    assert streams == codec.encode(flow.reference(), pixels, gray=gray)
+
+
+def test_streams_are_as_long_as_the_tables_say_and_near_the_loss(net: IntegerFlowNet, flow: FrozenFlow) -> None:
+    pixels = smooth(8, 64, 64, seed=3)
+    bits = [8 * len(stream) for stream in codec.encode(flow, pixels)]
+    tables = codec.code_lengths(flow, pixels)
+    assert all(0 <= have - ideal <= 72 for have, ideal in zip(bits, tables, strict=True))
+    with torch.no_grad():
+        loss = float(net(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())).sum())
+    assert sum(tables) <= 1.01 * loss + 8 * 40  # the tables are fitted; the last pixel is not in the loss
+
+
+def test_threads_do_not_change_streams(flow: FrozenFlow) -> None:
+    pixels, threads = smooth(4, 40, 24), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = codec.encode(flow, pixels)
+        torch.set_num_threads(2)
+        assert codec.encode(flow, pixels) == one
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_saved_flow_is_the_same(flow: FrozenFlow) -> None:
+    again = FrozenFlow.from_tensors(flow.spec(), flow.tensors())
+    assert again.hash() == flow.hash()
+    assert codec.encode(again, smooth(1, 9, 9)) == codec.encode(flow, smooth(1, 9, 9))
+
+
+def test_a_damaged_stream_leaves_the_others(flow: FrozenFlow) -> None:
+    pixels = smooth(3, 16, 16)
+    streams = codec.encode(flow, pixels)
+    decoded = codec.decode(flow, [streams[0], streams[1][:8], streams[2]], 16, 16)
+    assert decoded[1] is None
+    assert np.array_equal(decoded[0], pixels[0])
+    assert np.array_equal(decoded[2], pixels[2])
+
+
+def test_what_is_no_plain_image_is_stored() -> None:
+    pixels = smooth(1, 12, 12)[0]
+    assert plain_image(png(pixels)) is not None
+    palette = io.BytesIO()
+    Image.fromarray(pixels).convert("P").save(palette, "PNG")
+    alpha = png(np.dstack([pixels, pixels[..., 0]]))
+    wide = png(pixels[..., 0].astype(np.uint16) * 257)
+    assert [plain_image(data) for data in (palette.getvalue(), alpha, wide, png(pixels)[:-20], b"text", b"")] == [None] * 6
+
+
+def test_chunks_of_a_png_come_back() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("title", "a boat")
+    data = png(smooth(1, 12, 12)[0], pnginfo=text, dpi=(300, 300))
+    image = plain_image(data)
+    assert image is not None
+    with Image.open(io.BytesIO(image.file())) as again, Image.open(io.BytesIO(data)) as first:
+        assert again.info == first.info
+        assert again.info["title"] == "a boat"
+
+
+def test_every_file_comes_back_and_none_is_larger(packer: Packer) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    images = [*smooth(5, 24, 24), noise, np.zeros((30, 31, 3), np.uint8)]
+    sources = [Source(f"a/{i}.png", 10**18 + i, png(pixels)) for i, pixels in enumerate(images)]
+    sources.append(Source("b.jpg", 5, b"\xff\xd8\xff not an image"))
+    data, packed = packer.pack(sources)
+    for source, one, found in zip(sources, packed, packer.unpack(data), strict=True):
+        assert (found.name, found.time, found.data) == (source.name, source.time, source.data)
+        assert one.bytes_after <= len(source.data)
+        assert one.webp_bytes is None or one.bytes_after <= one.webp_bytes + 4
+    assert packed[-1].form in ("stored", "deflated")
+
+
+def test_damage_is_local_and_named(packer: Packer) -> None:
+    sources = [Source(f"{i}.png", i, png(pixels)) for i, pixels in enumerate(smooth(4, 24, 24))]
+    data, packed = packer.pack(sources)
+    behind = sum(one.bytes_after for one in packed[2:])
+    broken = bytearray(data)
+    broken[len(data) - behind - 3] ^= 1  # in the second image
+    found = list(packer.unpack(bytes(broken)))
+    assert [one.data is None for one in found] == [False, True, False, False]
+    assert (found[1].name, found[1].reason) == ("1.png", "the checksum does not match")
+    assert [one.data is None for one in packer.unpack(data[: len(data) - 1])] == [False, False, False, True]
+
+
+def test_another_model_is_refused(packer: Packer, flow: FrozenFlow) -> None:
+    data, _ = packer.pack([Source("a.png", 0, png(smooth(1, 8, 8)[0]))])
+    torch.manual_seed(1)
+    other = freeze(IntegerFlowNet(flow.config), torch.from_numpy(smooth(4, 32, 32).transpose(0, 3, 1, 2).copy()))
+    with pytest.raises(ModelMismatch):
+        list(Packer(other, name="other", sha256="00" * 8).unpack(data))
+
+
+def test_names_stay_within_the_folder() -> None:
+    assert [archive.is_safe(name) for name in ("a/b.png", "a..b.png", "../a", "/a", "a/../../b", "", "a\0b")] == [
+        *(True, True),
+        *(False,) * 5,
+    ]
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    (images / "sub").mkdir(parents=True)
+    for number, pixels in enumerate(smooth(3, 20, 20)):
+        (images / "sub" / f"ü {number}.png").write_bytes(png(pixels))
+    os.utime(images / "sub" / "ü 0.png", ns=(1, 1_234_567_890_123_456_789))
+    packed, out = tmp_path / "images.ltp", tmp_path / "out"
+    options = ["--model", str(folder), "--threads", "1"]
+    assert main(["density", "pack", str(images), "-o", str(packed), *options]) == 0
+    assert main(["density", "pack", str(images), "-o", str(packed), *options]) == 2
+    assert main(["density", "unpack", str(packed), "-o", str(out), *options]) == 0
+    for path in (images / "sub").iterdir():
+        again = out / "sub" / path.name
+        assert again.read_bytes() == path.read_bytes()
+        assert again.stat().st_mtime_ns == path.stat().st_mtime_ns
+    assert main(["density", "unpack", str(packed), "-o", str(out), *options]) == 2
+    packed.write_bytes(packed.read_bytes()[:-1])
+    capsys.readouterr()
+    assert main(["density", "unpack", str(packed), "-o", str(tmp_path / "rest"), *options]) == 4
+    assert "is lost" in capsys.readouterr().err
+    assert len(list((tmp_path / "rest" / "sub").iterdir())) == 2
+    assert main(["density", "unpack", str(images / "sub" / "ü 0.png"), "-o", str(out), *options]) == 3
+
+
+def test_a_residual_flow_cannot_pack(tmp_path: Path) -> None:
+    save_model(tmp_path, {"system": "flow", "model": {"kind": "image"}}, {"a": torch.zeros(1)})
+    with pytest.raises(UsageError, match="cannot pack"):
+        load(tmp_path)
