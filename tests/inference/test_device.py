@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latens.errors import DeviceUnavailable, UsageError
-from latens.inference.device import available_devices, choose_device, describe
+from latens.inference.device import available_devices, choose_device, describe, transform_precision
 
 
 @pytest.fixture
@@ -61,3 +61,17 @@ def test_the_line(threads: None, machine: pytest.MonkeyPatch) -> None:
     assert describe(torch.device("cpu"), "m", weights) == "device cpu, 1 thread; float32; model m; weights 0123456789ab"
     line = describe(torch.device("cuda", 1), "m", weights, "bfloat16")
     assert line == "device cuda:1 (Card); bfloat16; model m; weights 0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}, "bfloat16"),
+        ({"avx512_bf16": True, "avx512_fp16": True}, "float32"),  # tiles hidden by a hypervisor
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"architecture": "arm64"}, "float32"),
+    ],
+)
+def test_bfloat16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], precision: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert transform_precision(torch.device("cpu")) == precision
