@@ -27,6 +27,7 @@ from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
 from latens.nn.init import small
+from latens.nn.transforms import Sum
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig
 
@@ -160,16 +161,3 @@ def hyper_synthesis_transform(config: HyperpriorConfig) -> nn.Sequential:
     n, m, k = config.hidden, config.latent, config.hyper
     wide = k * 3 // 2
     return nn.Sequential(up(n, k), nn.LeakyReLU(), up(k, wide), nn.LeakyReLU(), nn.Conv2d(wide, m * 2, 3, padding=1))
-
-
-class Sum(nn.Module):
-    """The sum of two modules applied to the same input."""
-
-    def __init__(self, deep: nn.Module, linear: nn.Module) -> None:
-        super().__init__()
-        self.deep = deep
-        self.linear = linear
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        total: Tensor = self.deep(x) + self.linear(x)
-        return total
