@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.data.images import check_ending, read_picture, to_pil, write_image
+from latens.data.image_output import check_ending, to_pil, write_image
+from latens.data.images import read_picture
 from latens.errors import InputError, StorageFull, UsageError
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)

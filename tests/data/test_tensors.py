@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.data.images import png_bytes, webp_bytes
+from latens.data.image_output import png_bytes, webp_bytes
 from latens.data.splits import place_of
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 

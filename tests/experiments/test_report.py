@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.experiments.report import Report, spread
 from latens.inference.page import Figure, Gallery, Part, Table
 

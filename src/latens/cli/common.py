@@ -265,7 +265,7 @@ def save_picture(job: Job, image: Any) -> None:
     import io
 
     from latens.data.files import STANDARD_STREAM, write_atomic
-    from latens.data.images import write_image
+    from latens.data.image_output import write_image
 
     if job.output == STANDARD_STREAM:
         buffer = io.BytesIO()

@@ -51,7 +51,7 @@ def decompress(
         latens decompress small/ -o album/
     """
     from latens.data.files import STANDARD_STREAM
-    from latens.data.images import check_ending
+    from latens.data.image_output import check_ending
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 

@@ -57,7 +57,8 @@ def dehaze(
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
-    from latens.data.images import PICTURE_ENDINGS, check_ending
+    from latens.data.image_output import check_ending
+    from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
 
     files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS, out)
@@ -86,7 +87,7 @@ def dehaze(
 def check_method(haze: Haze, method: str | None) -> None:
     """Raises ModelMissing for a method without weights, UsageError for one that leaves the model of --model unused.
 
-    None stands for haze of given depth.
+    `method` is None when haze is made from a given depth.
     """
     if method is not None and not haze.has(method):
         haze.model(method)  # says what is missing, before any work

@@ -115,7 +115,8 @@ def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: 
 
 def readable(flow: DensityModel, path: Path) -> Any:
     """The image at a path, checked. Raises InputError or LimitExceeded."""
-    from latens.data.images import read_picture, to_pil
+    from latens.data.image_output import to_pil
+    from latens.data.images import read_picture
     from latens.systems.flow.predict import one_square
 
     picture = read_picture(path)
@@ -172,7 +173,7 @@ def write_grid(place: Path, pieces: list[np.ndarray]) -> None:
     import numpy as np
     from PIL import Image
 
-    from latens.data.images import check_ending, write_image
+    from latens.data.image_output import check_ending, write_image
     from latens.systems.flow.drawing import image_grid
 
     check_ending(place)
@@ -185,7 +186,7 @@ def write_grid(place: Path, pieces: list[np.ndarray]) -> None:
 def write_folder(place: Path, pieces: Iterator[np.ndarray]) -> None:
     """A PNG for every sample, numbered."""
     from latens.data.files import write_atomic
-    from latens.data.images import png_bytes
+    from latens.data.image_output import png_bytes
 
     place.mkdir(parents=True, exist_ok=True)
     number = 0

@@ -79,7 +79,8 @@ def haze(
         latens haze streets/ -o foggy/ --save-depth depth/
     """
     from latens.data.files import STANDARD_STREAM
-    from latens.data.images import PICTURE_ENDINGS, check_ending
+    from latens.data.image_output import check_ending
+    from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 

@@ -93,7 +93,8 @@ def ours(path: Path) -> bool:
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     """Write the map of one image; return the record of the result, and the measurements for the summary."""
     from latens.data.files import write_atomic
-    from latens.data.images import png_bytes, read_picture
+    from latens.data.image_output import png_bytes
+    from latens.data.images import read_picture
     from latens.systems.parts.drawing import occurrence_sheet
 
     started = time.perf_counter()

@@ -29,7 +29,7 @@ import numpy as np
 
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.data.instances import Collection, Scene
 from latens.data.labelme import read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union, c
 import numpy as np
 from PIL import Image
 
-from latens.data.files import STANDARD_STREAM, read_bytes, reading, write_atomic
+from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.notes import left_out
-from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
-from latens.shapes import UInt8
+from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 if TYPE_CHECKING:
     import torch
@@ -350,61 +349,3 @@ def _finish(pixels: Pixels, alpha: Pixels | None, grey: bool, notes: list[str]) 
         alpha = None
     alpha = None if alpha is None else np.ascontiguousarray(alpha)
     return Picture(np.ascontiguousarray(pixels), alpha, grey, tuple(notes))
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-def to_pil(pixels: Pixels, alpha: Pixels | None = None, grey: bool = False) -> Image.Image:
-    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; gray takes the first channel."""
-    colours = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
-    if alpha is not None:
-        colours.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-    return colours
-
-
-def check_ending(path: Path) -> str:
-    """Pillow's name of the format for the ending of `path`. Raises UsageError for an unknown ending."""
-    Image.init()
-    name = Image.EXTENSION.get(path.suffix.lower(), "")
-    if path.suffix.lower() not in PICTURE_ENDINGS or name not in Image.SAVE:
-        what = f"pictures cannot be written as {path.suffix or 'a file without an ending'}"
-        raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(PICTURE_ENDINGS))}")
-    return name
-
-
-def write_image(path: Path, image: Image.Image) -> None:
-    """Write the image atomically in the format of the ending, lossless if the format allows it.
-
-    Raises UsageError for an unknown ending or a format that cannot hold the image (JPEG has no transparency).
-    """
-    name = check_ending(path)
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
-    if name == "WEBP":
-        options = {"lossless": True}
-    elif name == "AVIF":
-        options = {"quality": 95}
-    try:
-        image.save(buffer, format=name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        what = f"{name} cannot hold this picture ({_one_line(error)})"
-        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
-    write_atomic(path, buffer.getvalue())
-
-
-def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:
-    """A PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` takes longer for fewer bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=optimize)
-    return buffer.getvalue()
-
-
-def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = None) -> bytes:
-    """A WebP file: lossless, or with a quality from 0 to 100."""
-    buffer = io.BytesIO()
-    if quality is None:
-        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=1, quality=30)
-    else:
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=quality)
-    return buffer.getvalue()

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import read_bytes
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.data.instances import Collection, Instance, Scene
 from latens.data.masks import Rle, corner_box, decode, encode, read_segmentation
 from latens.errors import InputError, LatensError

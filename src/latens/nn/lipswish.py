@@ -23,7 +23,7 @@ FIRST_LEAK = -3.0  # before the sigmoid
 
 
 class Curve(NamedTuple):
-    """The numbers of phi(x) = leak x + gain x sigmoid(beta x); None stands for leak 0 and gain 1."""
+    """Coefficients of phi(x) = leak x + gain x sigmoid(beta x). A leak of None is 0, a gain of None is 1."""
 
     leak: Tensor | None
     gain: Tensor | None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from latens.data.files import write_atomic
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.hub import save_model
 from latens.settings import to_dict
 from latens.training.config import AnyTrainConfig

@@ -10,7 +10,7 @@ import numpy as np
 
 from latens.data.clips.reader import Clip, ClipFrame
 from latens.data.files import write_atomic
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.data.regions.masks import MaskReader, Weights
 from latens.data.regions.pairing import Notes, Regions
 from latens.errors import InputError, OutputExists

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from latens.data.images import png_bytes, write_image
+from latens.data.image_output import png_bytes, write_image
 from latens.data.instances import Sample
 from latens.inference.page import Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.instances import diameter, mask_iou, match

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from latens.data.images import write_image
+from latens.data.image_output import write_image
 from latens.data.instances import Sample, Scene, check_classes, scene_of
 from latens.data.source import Source, one_source
 from latens.errors import counted

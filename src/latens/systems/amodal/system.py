@@ -14,7 +14,7 @@ from PIL import Image
 
 from latens.contract import Artifact, Evaluation, Example, System
 from latens.data.annotations import to_document
-from latens.data.images import write_image
+from latens.data.image_output import write_image
 from latens.data.instances import Collection, scene_of
 from latens.data.source import Source
 from latens.data.tensors import to_tensor

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latens.data.images import png_bytes, write_image
+from latens.data.image_output import png_bytes, write_image
 from latens.inference.page import Block, Figure, Gallery, Links, Section, Table
 from latens.systems.flow.config import ImageFlow
 from latens.systems.flow.drawing import image_grid

@@ -13,7 +13,7 @@ import torch
 from torch.func import jacrev, vmap
 
 from latens.contract import Artifact
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.data.labeled import open_labeled
 from latens.experiments.lab import Lab
 from latens.experiments.report import Report

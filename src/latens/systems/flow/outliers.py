@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from latens.contract import Artifact
-from latens.data.images import png_bytes
+from latens.data.image_output import png_bytes
 from latens.data.labeled import open_labeled
 from latens.errors import UsageError
 from latens.experiments.lab import Lab

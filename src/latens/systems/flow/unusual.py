@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.data.images import webp_bytes
+from latens.data.image_output import webp_bytes
 from latens.shapes import Float, UInt8
 
 STATISTICS = ("bits_per_dim", "webp_bits_per_dim", "mean_square", "mean_fourth", "correlation_x", "correlation_y")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latens.data.images import Pixels, to_pil, webp_bytes, write_image
+from latens.data.image_output import to_pil, webp_bytes, write_image
+from latens.data.images import Pixels
 from latens.data.tensors import to_pixels
 from latens.inference.page import Figure, Gallery, Part, Section
 from latens.metrics.image import psnr

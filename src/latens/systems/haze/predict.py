@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
-from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
+from latens.data.image_output import to_pil
+from latens.data.images import ImageLike, Picture, Pixels, read_picture
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from latens.contract import Evaluation, Example, System
-from latens.data.images import write_image
+from latens.data.image_output import write_image
 from latens.data.source import Source
 from latens.errors import UnreadableInput, UsageError
 from latens.experiments.bench import Case

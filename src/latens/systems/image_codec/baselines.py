@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, features
 
-from latens.data.images import Picture, Pixels, to_pil
+from latens.data.image_output import to_pil
+from latens.data.images import Picture, Pixels
 from latens.errors import UsageError
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from latens.data.files import write_atomic
-from latens.data.images import Pixels, webp_bytes, write_image
+from latens.data.image_output import webp_bytes, write_image
+from latens.data.images import Pixels
 from latens.data.samples import Photograph, photographs
 from latens.experiments.rate_distortion import OURS, RateDistortionResults
 from latens.inference.page import Block, Figure, Gallery, Links, Part, Section, Table

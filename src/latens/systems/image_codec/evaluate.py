@@ -18,7 +18,8 @@ import numpy as np
 from annotated_types import Ge
 from PIL import Image
 
-from latens.data.images import PICTURE_ENDINGS, Picture, Pixels, read_picture, to_pil
+from latens.data.image_output import to_pil
+from latens.data.images import PICTURE_ENDINGS, Picture, Pixels, read_picture
 from latens.data.inputs import find_inputs
 from latens.data.notes import left_out
 from latens.data.samples import photographs

@@ -11,7 +11,8 @@ import torch
 from latens.codes.annealing import Method, Refine, RoundingLaw
 from latens.codes.gains import quality_at
 from latens.codes.rounding import log_weights
-from latens.data.images import png_bytes, read_picture
+from latens.data.image_output import png_bytes
+from latens.data.images import read_picture
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.image import psnr
 from latens.metrics.plot import Line, LinePanel, line_plot

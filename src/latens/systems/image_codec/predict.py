@@ -15,7 +15,8 @@ from latens.codes.coding import FrozenCoding
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
-from latens.data.images import ImageLike, Picture, read_picture, to_pil
+from latens.data.image_output import to_pil
+from latens.data.images import ImageLike, Picture, read_picture
 from latens.errors import Corrupt, ModelError, ModelMismatch
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from latens.codes.coding import FrozenCoding, LatentParameters
 from latens.codes.entropy import round_for_rate
-from latens.data.images import Picture, png_bytes
+from latens.data.image_output import png_bytes
+from latens.data.images import Picture
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import Corrupt, DeviceMismatch
 from latens.inference.device import transform_precision

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from latens.contract import Artifact, Evaluation, Example, System
-from latens.data.images import Pixels, read_picture, write_image
+from latens.data.image_output import write_image
+from latens.data.images import Pixels, read_picture
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.errors import UsageError

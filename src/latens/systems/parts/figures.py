@@ -12,7 +12,8 @@ from PIL import Image
 
 from latens.contract import Artifact
 from latens.data.files import write_atomic
-from latens.data.images import PICTURE_ENDINGS, Pixels, png_bytes, read_picture, write_image
+from latens.data.image_output import png_bytes, write_image
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
 from latens.data.inputs import find_inputs
 from latens.data.labeled import open_labeled
 from latens.data.notes import left_out

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from latens.codes.gaussian import gaussian_kl
-from latens.data.images import ImageLike, Picture, Pixels, read_picture, to_pil
+from latens.data.image_output import to_pil
+from latens.data.images import ImageLike, Picture, Pixels, read_picture
 from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LimitExceeded, ModelError, UsageError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
-from latens.data.images import png_bytes, read_picture
+from latens.data.image_output import png_bytes
+from latens.data.images import read_picture
 from latens.data.squares import shrink
 from latens.errors import OutputExists, UsageError, counted
 from latens.inference.page import Block, Figure, Page, Section, Table

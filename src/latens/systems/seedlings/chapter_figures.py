@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from latens.data.images import png_bytes, webp_bytes
+from latens.data.image_output import png_bytes, webp_bytes
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot

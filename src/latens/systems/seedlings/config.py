@@ -23,7 +23,7 @@ class GraderConfig:
     backbone: Backbone = "small"  # the network; all but `small` are those of 003
     size: Side = 64  # side of the crops in pixels
     channels: Annotated[int, Ge(1), Le(3)] = 1  # of the crops: 1 for gray, 3 for color
-    days: tuple[Natural, ...] = ()  # days that the model is told as an input; none: it sees the image alone
+    days: tuple[Natural, ...] = ()  # days after sowing that the model takes as an input, one-hot; empty: no such input
     seen: bool = False  # a second output: whether the plant has emerged
     width: Count = 16  # channels of the first layer of `small`
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # in the head of `small`

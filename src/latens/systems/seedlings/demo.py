@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from latens.data.images import write_image
+from latens.data.image_output import write_image
 from latens.inference.page import Block, Figure, Gallery, Section
 from latens.systems.seedlings.grading import grade_folder
 from latens.systems.seedlings.model import GRADES

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.data.images import Pixels, png_bytes
+from latens.data.image_output import png_bytes
+from latens.data.images import Pixels
 from latens.errors import UsageError
 from latens.experiments.report import Report, spread
 from latens.hub import load_model

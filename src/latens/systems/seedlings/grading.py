@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
-from latens.data.images import webp_bytes
+from latens.data.image_output import webp_bytes
 from latens.errors import InputError, LatensError
 from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
 from latens.metrics.plot import Line, LinePanel, line_plot

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from latens.data.images import Pixels, png_bytes
+from latens.data.image_output import png_bytes
+from latens.data.images import Pixels
 from latens.inference.page import Figure
 from latens.shapes import Bool, Float, UInt8
 from latens.systems.video_codec.chunk_model import BLOCK

@@ -73,14 +73,14 @@ def moving_photograph(
 
 
 class Cutout(NamedTuple):
-    """An object cut out of a clip: its frames within the box of its masks, and the masks, 0 or 255."""
+    """The bounding box of an object in a clip: frames and masks (0 or 255), cropped to it."""
 
     frames: UInt8[np.ndarray, "T H W 3"]
     masks: UInt8[np.ndarray, "T H W"]
 
 
 def cut_out(frames: UInt8[np.ndarray, "T H W 3"], masks: UInt8[np.ndarray, "T H W"]) -> Cutout | None:
-    """The object within the box around all its masks; None where the masks are empty."""
+    """Crop frames and masks to the bounding box of all masks. Returns None if the masks are empty."""
     rows, columns = (np.flatnonzero(masks.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if len(rows) == 0:
         return None

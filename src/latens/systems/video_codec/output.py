@@ -18,7 +18,7 @@ from latens.data.clips.formats import CLIP_ENDINGS, container_of
 from latens.data.clips.reader import ClipInfo
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.files import write_error
-from latens.data.images import write_image
+from latens.data.image_output import write_image
 from latens.errors import OutputExists, Truncated
 from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
 

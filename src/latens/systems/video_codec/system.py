@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from latens.contract import Evaluation, Example, System
-from latens.data.images import write_image
+from latens.data.image_output import write_image
 from latens.data.source import Source
 from latens.experiments.bench import Case
 from latens.systems.video_codec.artifacts import ARTIFACTS

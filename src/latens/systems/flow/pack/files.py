@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from latens.data.images import Pixels, decoding, png_bytes, webp_bytes
+from latens.data.image_output import png_bytes, webp_bytes
+from latens.data.images import Pixels, decoding
 from latens.errors import Corrupt, LatensError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
