@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
 
 from latens.contract import Evaluation, Example, System
 from latens.data.images import read_picture
-from latens.data.samples import photographs
+from latens.data.samples import photographs, write_two_classes
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.bench import Case
@@ -97,16 +96,7 @@ def _check_processes(loss: LossConfig) -> None:
 
 def example(folder: Path, seed: int = 0) -> Example:
     """Blurred random images of two classes, warm and cold colors: easy enough for 40 steps of `tiny`."""
-    rng = np.random.default_rng(seed)
-    paths = []
-    for number in range(EXAMPLE_IMAGES):
-        kind, tint = ("warm", (1.0, 0.7, 0.4)) if number % 2 else ("cold", (0.4, 0.7, 1.0))
-        noise = Image.fromarray(rng.integers(0, 256, (*EXAMPLE_SIZE[::-1], 3), dtype=np.uint8))
-        blurred = ImageOps.autocontrast(noise.filter(ImageFilter.GaussianBlur(2)))
-        path = folder / kind / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.rint(np.asarray(blurred) * np.array(tint)).astype(np.uint8)).save(path)
-        paths.append(path)
+    paths = write_two_classes(folder, EXAMPLE_IMAGES, EXAMPLE_SIZE, seed)
     sources = [Source("", str(folder))]
     return Example(kind="image", sources=sources, inputs=paths[:2], test_sources=sources)
 

@@ -1,0 +1,50 @@
+"""CPU time of bundled models in bfloat16 and in float32, in one run: which one should this processor take?
+
+python benchmarks/precision.py photo.png [--repeats 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+import latens
+from latens.systems.amodal import predict as amodal
+from latens.systems.image_codec import stages
+
+PRECISIONS = ("bfloat16", "float32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("image")
+    parser.add_argument("--repeats", type=int, default=4)
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    for precision in (*PRECISIONS, *PRECISIONS):  # twice each: the machine may be shared
+        for module in (amodal, stages):
+            module.transform_precision = lambda device, chosen=precision: chosen
+        codec, segmenter = latens.load("image_codec"), latens.load("amodal")
+        blob = codec.compress(given.image)
+        tasks: dict[str, Callable[[], object]] = {
+            "compress": lambda codec=codec: codec.compress(given.image),
+            "decompress": lambda codec=codec, blob=blob: codec.decompress(blob),
+            "segment": lambda segmenter=segmenter: segmenter.segment(given.image),
+        }
+        for name, run in tasks.items():
+            print(f"{precision:<9} {name:<11} {_seconds(run, given.repeats):.3f} s of CPU time")
+
+
+def _seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    started = time.process_time()
+    for _ in range(repeats):
+        run()
+    return (time.process_time() - started) / repeats
+
+
+if __name__ == "__main__":
+    main()
