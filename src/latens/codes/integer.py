@@ -152,17 +152,17 @@ class IntegerNetwork(nn.Module):
             raise ValueError(f"an integer network needs integers, not {z.dtype}")
         x = z.to(device, torch.int64).clamp(-self.input_bound, self.input_bound)
         with torch.autocast(device.type, enabled=False):
-            for layer in self._stack():
+            for layer in self.stack():
                 x = layer(x, carrier(layer))
         return x.to(z.device)
 
     def bounds(self) -> tuple[LayerBound, ...]:
         """The proof: per layer, in order."""
-        return tuple(layer.bound for layer in self._stack())
+        return tuple(layer.bound for layer in self.stack())
 
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of the outputs for a fixed pseudo-random input, on the device of the buffers."""
-        layer = self._stack()[0]
+        layer = self.stack()[0]
         z = probe(layer.shape.inputs, self.input_bound).to(layer.weight.device)
         outputs = self(z).cpu().contiguous().numpy()
         return hashlib.sha256(outputs.astype("<i8").tobytes()).hexdigest()
@@ -185,7 +185,7 @@ class IntegerNetwork(nn.Module):
             "input_frac_bits": self.input_frac_bits,
             "input_bound": self.input_bound,
             "output_frac_bits": self.output_frac_bits,
-            "layers": [asdict(layer.shape) for layer in self._stack()],
+            "layers": [asdict(layer.shape) for layer in self.stack()],
         }
 
     @classmethod
@@ -200,7 +200,8 @@ class IntegerNetwork(nn.Module):
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the integer network of the model is not valid: {error}") from error
 
-    def _stack(self) -> list[IntegerLayer]:
+    def stack(self) -> list[IntegerLayer]:
+        """The layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, IntegerLayer)]
 
 

@@ -121,7 +121,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> None:
     """Loads the weights of a model folder into the model of `config`. Raises ModelError when they do not fit.
 
-    A model may list systems in `starts_from` whose weights it can begin with.
+    A model may list systems in `starts_from` whose weights it can begin with, and may have a method `restored` that makes
+    weights again which a folder keeps as frozen integers alone.
     """
     found = load_model(folder)
     foreign = found.config["system"] in getattr(model, "starts_from", ())
@@ -131,8 +132,10 @@ def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> 
     if have != want and not foreign:
         raise ModelError(f"this is a model of {have}, and the recipe trains one of {want}", where=str(folder), hint=hint)
     kept = dict(model.named_buffers())  # training-only buffers (image pools) are not in the folder
+    restored = getattr(model, "restored", None)
+    weights = found.weights if restored is None or foreign else restored(found)
     try:
-        load_weights(model, {**{name: kept[name] for name in model.state_dict() if name in kept}, **found.weights})
+        load_weights(model, {**{name: kept[name] for name in model.state_dict() if name in kept}, **weights})
     except ValueError as error:
         raise ModelError(f"its weights do not fit the recipe: {error}", where=str(folder), hint=hint) from None
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from latens.codes.gains import lambda_at
 from latens.contract import Artifact
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Gallery, Table
@@ -35,6 +36,7 @@ from latens.systems.video_codec.study import (
     IMPLICIT,
     LOSS,
     OBIC,
+    ONE_RATE,
     SCALES,
     SCALING,
     SCALING_10,
@@ -104,6 +106,26 @@ def looks(labels: Sequence[str], study: Study) -> list[Block]:
             figures.append(image(made.frames[place], label, f"{bpp:.3f} bpp; {numbers}"))
         galleries.append(Gallery(figures, columns=len(figures), narrowest=160))
     return galleries
+
+
+def one_rate(study: Study) -> list[Block]:
+    """One model for all rates beside models that were trained as long for one rate each."""
+    rows = []
+    for quality in ONE_RATE:
+        alone = f"{SSF}, quality {quality:g} alone"
+        losses = []
+        for label in (SSF, alone):
+            codec = study.model(label)
+            found = [study.row(label, clip, quality) for clip in study.clips]
+            weight = 255**2 * lambda_at(codec.config.lambdas, quality)
+            bpp = np.mean([row.bpp for row in found])
+            mse = np.mean([10 ** (-row.psnr / 10) for row in found])
+            losses.append(bpp + weight * mse)
+            worse = 100 * (losses[-1] / losses[0] - 1)
+            numbers = [f"{bpp:.4f}", f"{-10 * np.log10(mse):.2f}", f"{losses[-1]:.4f}", f"{worse:+.2f}"]
+            rows.append([label, f"{quality:g}", *numbers])
+    columns = ["model", "quality", "bpp", "dB", "rate + distortion", "against the model for all rates %"]
+    return [Table(columns, rows, "All trained for equal steps from one plain model; means over the clips, bits of real files.")]
 
 
 def regions(study: Study) -> list[Block]:
@@ -236,6 +258,7 @@ MAKERS: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
         "figureD.8": partial(looks, (SSF, IMPLICIT, SCALING, SCALING_10)),
         "figureD.9": partial(looks, (SCALING, SCALING_PERLIN)),
         "tableD.1": speeds,
+        "one_rate": one_rate,
     }
 )
 

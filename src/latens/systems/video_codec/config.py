@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from annotated_types import Ge, Le, MinLen, MultipleOf
 from pydantic import Field
 
-from latens.settings import Count, Natural, Positive, Share, settings, validator
+from latens.settings import Count, Natural, NonNegative, Positive, Share, settings, validator
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04: weights of 255^2 * MSE against bits per pixel, those of
 # the bundled image codec. The beta of 003 is 1 / (255^2 lambda): 1e-4 * 2^a is lambda = 0.154 / 2^a.
@@ -185,3 +185,4 @@ class VideoLoss:
     balance: Share = 0.5
     train_intra: bool = True  # False: the codec of first frames keeps its weights, which are those of --init
     levels: Annotated[tuple[Positive, ...], MinLen(1)] = (1.0, 4.0, 8.0)  # qualities that are validated
+    quality: NonNegative = 0.0  # above 0: the only quality that is trained

@@ -20,7 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.counts import map_bits
+from latens.codes.integer import IntegerNetwork
+from latens.codes.quantize import float_parameters
 from latens.data.tensors import pad_to_multiple
+from latens.hub import ModelFolder
 from latens.nn.transforms import (
     DifferenceSynthesis,
     compact_difference_analysis,
@@ -165,6 +168,20 @@ class ScaleSpaceFlow(nn.Module):
         names = list(dict.fromkeys(name for frame in coded for name in frame.bits))
         zero = torch.zeros(len(coded[0].image), device=coded[0].image.device)
         return {name: torch.stack([frame.bits.get(name, zero) for frame in coded], dim=1) for name in names}
+
+    def restored(self, folder: ModelFolder) -> Mapping[str, Tensor]:
+        """The weights of a folder; hyper-syntheses that it keeps as frozen integers alone become floats again."""
+        weights = dict(folder.weights)
+        for name, spec in folder.config["coding"]["parts"].items():
+            if any(key.startswith(f"{name}.hyper_synthesis.") for key in weights):
+                continue
+            tensors = {key.removeprefix(f"{name}|network."): value for key, value in folder.coding.items()}
+            found = float_parameters(IntegerNetwork.from_spec(spec["network"], tensors))
+            stack = self.get_submodule(f"{name}.hyper_synthesis")
+            layers = [key for key, layer in stack.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+            for key, (weight, bias) in zip(layers, found, strict=True):
+                weights |= {f"{name}.hyper_synthesis.{key}.weight": weight, f"{name}.hyper_synthesis.{key}.bias": bias}
+        return weights
 
     def complete(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights of an image codec, or of plain scale-space flow for another method, as weights of this model."""

@@ -72,6 +72,8 @@ class RateDistortion:
     def draw(self, count: int, device: torch.device) -> Draw:
         """Random rates, and amplifiers that are 1 or drawn log-uniformly up to 64."""
         quality = 1 + torch.rand(count, device=device) * (len(self.lambdas) - 1)
+        if self.config.quality:
+            quality = torch.full_like(quality, self.config.quality)
         chosen = torch.rand(count, device=device) < self.amplified
         amplifier = AMPLIFIER_MAX ** torch.rand(count, device=device)
         return Draw(quality, torch.where(chosen, amplifier, 1.0))

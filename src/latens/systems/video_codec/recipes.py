@@ -62,13 +62,16 @@ def cpu() -> VideoTraining:
 
 
 def cpu_decay() -> VideoTraining:
-    """A branch of `cpu` whose rate falls to zero, about an hour, the codec of first frames included."""
+    """A branch of `cpu` whose rate falls to zero, the codec of first frames included.
+
+    Ten minutes of one core with native bfloat16; six times the steps are worth an hour.
+    """
     return replace(
         cpu(),
         recipe="cpu_decay",
         objective=VideoLoss(),
-        optim=Muon(lr=5e-4, muon_lr=1e-3, warmup=50, ema=0.998, decay_share=0.95),
-        run=RunConfig(steps=2500, precision="no", log_every=20, validate_every=500, checkpoint_every=250),
+        optim=Muon(lr=2e-3, muon_lr=1e-3, warmup=20, ema=0.99, decay_share=0.95),
+        run=RunConfig(steps=500, log_every=20, validate_every=250, checkpoint_every=125),
     )
 
 

@@ -61,10 +61,12 @@ class Variant(NamedTuple):
 
     method: Method
     masks: Literal["objects", "perlin"] = "objects"
+    quality: float = 0.0  # above 0: the only rate
 
 
 SSF, LOSS, OBIC, IMPLICIT, SCALING = "SSF", "ROI loss", "OBIC", "implicit", "latent scaling"
 SCALING_10, SCALING_PERLIN = "latent scaling, gamma 10", "latent scaling, Perlin masks"
+ONE_RATE = (2.0, 6.0)  # qualities of the models with one rate
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         SSF: Variant(Plain()),
@@ -74,6 +76,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         SCALING: Variant(LatentScaling()),
         SCALING_10: Variant(LatentScaling(gamma=10.0)),
         SCALING_PERLIN: Variant(LatentScaling(), "perlin"),
+        **{f"SSF, quality {quality:g} alone": Variant(Plain(), quality=quality) for quality in ONE_RATE},
     }
 )
 
@@ -98,7 +101,8 @@ class Study:
         if self.scale.steps:
             every = min(run.validate_every, self.scale.steps)
             run = replace(run, steps=self.scale.steps, validate_every=every)
-        return replace(base, model=replace(model, method=method), data=replace(base.data, masks=variant.masks), run=run)
+        data, loss = replace(base.data, masks=variant.masks), replace(base.objective, quality=variant.quality)
+        return replace(base, model=replace(model, method=method), data=data, objective=loss, run=run)
 
     def start(self) -> Path:
         """The plain model that all methods start from: the one of the scale, or one that is trained here as they are."""
