@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ def test_round_trip_in_one_file_and_in_several(tmp_path: Path, monkeypatch: pyte
     whole = hub.load_model(tmp_path)
     monkeypatch.setattr(hub, "SHARD", 900)
     hub.save_model(tmp_path, {"system": "x"}, tensors, coding)
-    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+    names = [path.name for path in tmp_path.glob("*.safetensors")]
+    assert sorted(re.sub("-[0-9a-f]{8}", "", name) for name in names) == [
         "entropy.safetensors",
         "model-1.safetensors",
         "model-2.safetensors",
@@ -98,3 +101,56 @@ def test_saving_removes_files_of_an_earlier_model_and_nothing_else(tmp_path: Pat
     monkeypatch.undo()
     hub.save_model(tmp_path, {"system": "x"}, {"a": torch.ones(1)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "mine.safetensors", "model.safetensors"]
+
+
+def test_a_save_that_dies_leaves_the_old_model_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write of a second save fails in turn."""
+    old, new = ({"w": torch.full((3,), value)} for value in (1.0, 2.0))
+    tables = [{"t": torch.tensor([entry])} for entry in (1, 2)]
+    hub.save_model(tmp_path, {"system": "x"}, old, tables[0])
+    whole = hub.load_model(tmp_path)
+    write, calls = hub.write_atomic, 0
+
+    def failing(path: Path, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == dies_at:
+            raise OSError("no space")
+        write(path, data)
+
+    monkeypatch.setattr(hub, "write_atomic", failing)
+    for dies_at in (1, 2, 3):  # noqa: B007
+        calls = 0
+        with pytest.raises(OSError, match="no space"):
+            hub.save_model(tmp_path, {"system": "x"}, new, tables[1])
+        assert hub.load_model(tmp_path).sha256 == whole.sha256
+    dies_at = 0
+    hub.save_model(tmp_path, {"system": "x"}, new, tables[1])
+    found = hub.load_model(tmp_path)
+    assert float(found.weights["w"][0]) == 2.0
+    assert int(found.coding["t"][0]) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_files_of_two_models_do_not_load_as_one(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        hub.save_model(tmp_path / name, {"system": "x"}, {"w": torch.full((3,), value)})
+    (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"not those that config\.json lists"):
+        hub.load_model(tmp_path / "a")
+
+
+def test_a_model_without_hashes_loads(tmp_path: Path) -> None:
+    """As models of earlier versions are."""
+    hub.save_model(tmp_path, {"system": "x"}, {"w": torch.ones(3)})
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert list(config.pop("sha256")) == ["model.safetensors"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert hub.load_model(tmp_path).config == config
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="bias is not finite"):
+        hub.load_weights(network, {"weight": torch.ones(2, 2), "bias": torch.tensor([0.0, value])})

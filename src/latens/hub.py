@@ -24,10 +24,10 @@ from latens.settings import SettingsError, decode
 
 N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
-CONFIG, WEIGHTS, CODING = "config.json", "model", "entropy"
+CONFIG, WEIGHTS, CODING, HASHES = "config.json", "model", "entropy", "sha256"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
-OURS = re.compile(r"(model|entropy)(-\d+)?\.safetensors")
+OURS = re.compile(r"(model|entropy)(-\d+)?(-[0-9a-f]{8})?\.safetensors")
 SHARD = 4_800_000  # bytes of tensors in one file
 
 
@@ -41,19 +41,34 @@ class ModelFolder(NamedTuple):
 def save_model(
     folder: Path, config: dict[str, Any], weights: dict[str, Tensor], coding: dict[str, Tensor] | None = None
 ) -> None:
-    """Writes a model folder; the configuration, which lists the tensor files, goes last and makes the model valid."""
+    """Writes a model folder, or replaces the model in it by a single rename.
+
+    Tensor files of a model that is there are not touched until the new configuration, which lists the files and their hashes,
+    has taken the place of the old one. A process that dies earlier leaves the old model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[str]] = {}
+    hashes: dict[str, str] = {}
     for kind, tensors in ((WEIGHTS, weights), (CODING, coding or {})):
         shards = _shards(tensors)
-        files[kind] = [f"{kind}{f'-{i + 1}' if len(shards) > 1 else ''}.safetensors" for i in range(len(shards))]
-        for name, shard in zip(files[kind], shards, strict=True):
-            write_atomic(folder / name, save(_plain(shard)))
-    write_atomic(folder / CONFIG, (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
-    written = {name for names in files.values() for name in names}
+        files[kind] = []
+        for index, shard in enumerate(shards):
+            blob = save(_plain(shard))
+            digest = hashlib.sha256(blob).hexdigest()
+            name = _free_name(folder, f"{kind}-{index + 1}" if len(shards) > 1 else kind, digest)
+            write_atomic(folder / name, blob)
+            files[kind].append(name)
+            hashes[name] = digest
+    write_atomic(folder / CONFIG, (json.dumps({**config, "files": files, HASHES: hashes}, indent=2) + "\n").encode())
     for path in list(folder.iterdir()):
-        if OURS.fullmatch(path.name) and path.name not in written:  # of a larger model that was here before
+        if OURS.fullmatch(path.name) and path.name not in hashes:  # of the model that was here before
             path.unlink()
+
+
+def _free_name(folder: Path, stem: str, digest: str) -> str:
+    """A name that no file of the model in the folder has: the plain one, or one with the beginning of the hash."""
+    name = f"{stem}.safetensors"
+    return f"{stem}-{digest[:8]}.safetensors" if (folder / name).exists() else name
 
 
 def load_model(folder: Path) -> ModelFolder:
@@ -61,8 +76,9 @@ def load_model(folder: Path) -> ModelFolder:
     config = read_config(folder)
     digests: list[str] = []
     try:
-        weights = expand(_read(folder, config["files"][WEIGHTS], digests))
-        coding = _read(folder, config["files"][CODING], digests)
+        expected = dict(config.pop(HASHES, {}))  # models of earlier versions list none
+        weights = expand(_read(folder, config["files"][WEIGHTS], digests, expected))
+        coding = _read(folder, config["files"][CODING], digests, expected)
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
@@ -104,6 +120,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
     wrong += [f"{name} is missing" for name in own if name not in weights]
     wrong += [f"{name} is not known" for name in weights if name not in own]
+    wrong += [f"{name} is not finite" for name in own if name in weights and not bool(weights[name].isfinite().all())]
     if wrong:
         raise ValueError("; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
     network.load_state_dict(weights)
@@ -166,18 +183,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read(folder: Path, names: list[str], digests: list[str]) -> dict[str, Tensor]:
+def _read(folder: Path, names: list[str], digests: list[str], expected: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of some files, whose hashes are appended to `digests` and must be the expected ones."""
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / Path(name).name
         if not path.is_file():
             raise ModelMissing(f"the model's file {name} is missing", where=str(folder), hint="copy the whole folder")
         blob = read_bytes(path, limit=WEIGHTS_LIMIT)
+        digest = hashlib.sha256(blob).hexdigest()
+        if expected.get(name, digest) != digest:
+            hint = "copy the whole folder again, or train the model again"
+            raise ModelError(f"the weights are not those that {CONFIG} lists", where=str(path), hint=hint)
         try:
             tensors |= load(blob)
         except SafetensorError as error:
             raise ModelError(f"damaged weights ({error})", where=str(path), hint="fetch or train the model again") from None
-        digests.append(hashlib.sha256(blob).hexdigest())
+        digests.append(digest)
     return tensors
 
 

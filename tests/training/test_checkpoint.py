@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from latens.errors import UsageError
 from latens.training.checkpoint import (
     Checkpoint,
     join_optimizer,
@@ -53,6 +54,16 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert found is not None
     assert found.step == 1
     assert "step-00000002; training goes on from step 1 and repeats 1 step" in caplog.text
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '"name"'])
+def test_when_every_checkpoint_is_damaged_nothing_starts_over(tmp_path: Path, manifest: str) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+    for path in tmp_path.glob("step-*/MANIFEST.json"):
+        path.write_text(manifest)
+    with pytest.raises(UsageError, match="every checkpoint is damaged or incomplete: step-00000002, step-00000001"):
+        load_latest(tmp_path)
 
 
 def test_a_checkpoint_after_a_damaged_one_is_kept(tmp_path: Path) -> None:

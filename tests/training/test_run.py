@@ -6,7 +6,9 @@ That every system's `tiny` recipe learns and resumes is in tests/contracts.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,10 @@ from latens.contract import open_system
 from latens.data.source import Source, parse_sources
 from latens.errors import Diverged, ModelError, OutputExists, UnreadableInput, UsageError
 from latens.settings import override
+from latens.training.checkpoint import load_latest
+from latens.training.log import RunLog
+from latens.training.loop import Loop
+from latens.training.objective import Step
 from latens.training.run import LOCK, RunResult, train
 
 SHORT = {
@@ -95,7 +101,7 @@ def test_two_processes_do_not_train_in_one_folder(photos: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("changes", [{"model.hidden": "8"}, {"optim.kind": "adam"}])
 def test_settings_that_do_not_fit_the_checkpoint_are_not_saved(changes: dict[str, str], photos: Path, tmp_path: Path) -> None:
-    assert start(photos, tmp_path, SHORT, max_time=0).best is None  # no validation yet
+    assert start(photos, tmp_path, SHORT, max_time=0).step == 1
     before = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
     with pytest.raises(UsageError, match="do not fit the checkpoint of step 1") as caught:
         start(photos, tmp_path, {**SHORT, **changes}, resume=True)
@@ -126,17 +132,61 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(photos: Path, tmp_
 
     assert launch(tmp_path / "calm").wait() == 0
     rng = random.Random(1)
-    for _ in range(2):
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         process = launch(tmp_path / "stormy")
         metrics = tmp_path / "stormy" / "metrics.jsonl"
         before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         wanted = before + rng.randrange(3, 15)
         while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < wanted):
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.send_signal(number)
+        assert process.wait() != 0
     assert launch(tmp_path / "stormy").wait() == 0
     assert weights_hash(tmp_path / "calm") == weights_hash(tmp_path / "stormy")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_between_steps_with_its_product(
+    number: signal.Signals, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step in which the signal comes is finished, validated and saved, and the handlers of before are back."""
+    step = Loop.apply
+
+    def interrupted(loop: Loop, update: Step, factor: float) -> bool:
+        if loop.step == 1:
+            signal.raise_signal(number)
+        return step(loop, update, factor)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Loop, "apply", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(photos, tmp_path, {**SHORT, "run.validate_every": "6"})
+    assert signal.getsignal(number) is before
+    found = load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 2
+    assert json.loads((tmp_path / "best" / "config.json").read_text())["scores"]["step"] == 2
+
+
+def test_the_second_signal_stops_at_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(loop: Loop, log: RunLog) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Loop, "validate", twice)
+    with pytest.raises(KeyboardInterrupt):
+        start(photos, tmp_path, {**SHORT, "run.validate_every": "3"})
+    found = load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 2
+
+
+def test_lost_best_weights_are_made_again(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start(photos, tmp_path, SHORT, max_time=0)
+    shutil.rmtree(tmp_path / "best")
+    start(photos, tmp_path, SHORT, resume=True)
+    assert "best weights so far are missing" in caplog.text
+    assert (tmp_path / "best" / "config.json").is_file()
 
 
 def test_gradients_that_are_not_finite_stop_the_run_before_any_update(photos: Path, tmp_path: Path) -> None:

@@ -128,8 +128,9 @@ class Lab(Generic[L, S]):
                 if not (folder / DONE).is_file():
                     self._train(folder, what, config, sources, init, max_time, name)
         if not (folder / "best").is_dir():
-            what_failed = f"{max_time:g} seconds did not reach the first validation"
-            raise UsageError(what_failed, where=str(folder), hint="run the same command again, or allow more time")
+            what_failed = "the run ended without weights, as no validation loss was finite"
+            hint = "remove this folder and run the command again with other settings"
+            raise UsageError(what_failed, where=str(folder), hint=hint)
         return folder / "best"
 
     def find_run(self, what: Mapping[str, Any]) -> Path | None:

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from latens.data.files import write_atomic
-from latens.errors import counted
+from latens.errors import UsageError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose every file matches its manifest, or None when there is none; warns of those passed over."""
+    """The newest checkpoint whose every file matches its manifest, or None when there is none; warns of those passed over.
+
+    Raises UsageError when there are checkpoints and none of them can be used.
+    """
     passed: list[Path] = []
     checkpoint = None
     for target in sorted(folder.glob("step-*"), reverse=True):
@@ -65,8 +69,12 @@ def load_latest(folder: Path) -> Checkpoint | None:
         if checkpoint is not None:
             break
         passed.append(target)
-    if passed:
-        start = 0 if checkpoint is None else checkpoint.step
+    if passed and checkpoint is None:
+        names = ", ".join(path.name for path in passed)
+        hint = "start a new run with -o, from the best weights with --init RUN/best where there are some"
+        raise UsageError(f"every checkpoint is damaged or incomplete: {names}", where=str(folder), hint=hint)
+    if passed and checkpoint is not None:
+        start = checkpoint.step
         lost = max(_step_of(passed[0]) - start, 0)
         logger.warning(
             "%s: damaged or incomplete: %s; training goes on from step %d and repeats %s",
@@ -91,10 +99,10 @@ def _verified(target: Path) -> Checkpoint | None:
         if any(hashlib.sha256(blob).hexdigest() != manifest[name] for name, blob in blobs.items()):
             return None
         state = json.loads(blobs.pop("state.json"))
-    except (OSError, ValueError, KeyError, TypeError):
+        tensors = {name.removesuffix(".safetensors"): load(blob) for name, blob in blobs.items()}
+        return Checkpoint(int(state.pop("step")), tensors, state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return None
-    tensors = {name.removesuffix(".safetensors"): load(blob) for name, blob in blobs.items()}
-    return Checkpoint(state.pop("step"), tensors, state)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,10 +6,15 @@ run is bit-exact on the same machine.
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -18,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from latens.errors import Diverged, UsageError
-from latens.hub import load_weights
+from latens.hub import CONFIG, load_weights
 from latens.training.checkpoint import (
     Checkpoint,
     join_optimizer,
@@ -32,6 +37,8 @@ from latens.training.data import Prefetch, generator
 from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
 from latens.training.optim import build_optimizers, rate_factor
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 10  # consecutive non-finite steps after which the run stops
 
@@ -57,28 +64,32 @@ class Loop:
         self.skipped = 0  # non-finite steps in a row
 
     def run(self, log: RunLog, *, max_seconds: float = math.inf) -> Literal["finished", "time"]:
-        """Trains to the last step or until the time box closes; returns "finished" or "time"."""
+        """Trains to the last step or until the time box closes; returns "finished" or "time".
+
+        Every stop validates and saves, also that of a signal, which raises KeyboardInterrupt once its step is done.
+        """
         run = self.config.run
         feed = Prefetch(self.data, self.accelerator.process_index)
         started = time.monotonic()
         try:
-            while self.step < run.steps:
-                numbers = self.train_step(feed.batch(self.step))
-                self.step += 1
-                last = self.step == run.steps
-                if last or self.step % run.log_every == 0:
-                    log.training(self.step, {name: float(value) for name, value in numbers.items()})
-                if last or self.step % run.validate_every == 0:
-                    self.validate(log)
-                closed = time.monotonic() - started > max_seconds
-                if last or closed or self.step % run.checkpoint_every == 0:
-                    self.save()
-                if closed and not last:
-                    return "time"
+            with stop_requests() as stop:
+                while self.step < run.steps:
+                    numbers = self.train_step(feed.batch(self.step))
+                    self.step += 1
+                    last = self.step == run.steps
+                    closed = time.monotonic() - started > max_seconds
+                    ends = last or closed or bool(stop)
+                    if last or self.step % run.log_every == 0:
+                        log.training(self.step, {name: float(value) for name, value in numbers.items()})
+                    if ends or self.step % run.validate_every == 0:
+                        self.validate(log)
+                    if ends or self.step % run.checkpoint_every == 0:
+                        self.save()
+                    if stop and not last:
+                        raise KeyboardInterrupt
+                    if closed and not last:
+                        return "time"
             return "finished"
-        except KeyboardInterrupt:
-            self.save()
-            raise
         finally:
             feed.close()
 
@@ -133,10 +144,10 @@ class Loop:
         batches = [{k: v.to(self.accelerator.device) for k, v in b.items()} for b in self.data.validation()]
         numbers = self.objective.validate(model, batches)
         best = numbers["loss"] < self.best
-        self.best = min(self.best, numbers["loss"])
-        log.validation(self.step, numbers, self.objective.images(model, batches), best=best)
-        if best:
+        if best:  # saved before it is recorded, so that a stop in between loses nothing
             log.save_best(self.config, self.objective.export(model, batches), {"step": self.step, **numbers})
+            self.best = numbers["loss"]
+        log.validation(self.step, numbers, self.objective.images(model, batches), best=best)
 
     def candidate(self) -> nn.Module:
         """The model that is validated and saved: the averaged weights, or the current ones without averaging."""
@@ -174,6 +185,34 @@ class Loop:
             what = f"the settings do not fit the checkpoint of step {found.step}: {reason}"
             raise UsageError(what, where=str(self.folder), hint=hint) from None
         restore_random_states(found.state["random"])
+        if math.isfinite(self.best) and not (self.folder / "best" / CONFIG).is_file():
+            logger.warning("%s: the best weights so far are missing; the next validation saves new ones", self.folder)
+            self.best = math.inf
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of obeying them, as a step that is cut in half cannot be repeated.
+
+    The second signal raises KeyboardInterrupt at once. Threads other than the main one receive no signals.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        logger.warning("stopping after this step; a second signal stops at once and keeps the last checkpoint")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -39,7 +39,7 @@ WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples",
 class RunResult(NamedTuple):
     folder: Path  # of the run; its best weights are in folder/best
     step: int
-    best: float | None  # smallest validation loss; None: no validation yet
+    best: float | None  # smallest validation loss; None: none was finite
     ended: Literal["finished", "time"]
 
 
