@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LatensError(Exception):
@@ -45,6 +46,9 @@ class LatensError(Exception):
         self.where = where
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:  # errors cross processes; those with keywords of their own could not
+        return _restored, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         first = f"{self.where}: {self.what}" if self.where else self.what
         return f"{first}\n{self.hint}" if self.hint else first
@@ -54,6 +58,12 @@ class LatensError(Exception):
         if self.where is None:
             self.where = where
         return self
+
+
+def _restored(kind: type[LatensError], args: tuple[Any, ...], state: dict[str, Any]) -> LatensError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(LatensError):

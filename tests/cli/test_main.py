@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,3 +113,51 @@ def test_a_closed_pipe_is_no_bug() -> None:
         shown = process.stderr.read()
     assert shown == ""
     assert process.returncode in (0, 141)
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_every_error_crosses_processes(kind: type[errors.LatensError]) -> None:
+    """Otherwise a pool of workers waits for ever."""
+    own = {"have": 1, "need": 2, "intact": ("a",)} if kind is errors.Truncated else {}
+    error = kind("what", where="here", hint="next", **own)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data/out"), 3, "/data/out: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/data/out"), 3, "/data/out: Read-only file system"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/out"), 5, "/data/out: No space left on device"),
+    ],
+)
+def test_errors_of_the_system_are_no_bugs(error: OSError, status: int, words: str, capsys: Capture) -> None:
+    assert run_raising(error) == status
+    assert capsys.readouterr().err.splitlines() == [
+        f"latens: {words}",
+        "check the disk, its free space and your rights on it",
+    ]
+
+
+@pytest.mark.parametrize("words", [["compress", ""], ["segment", "a.png", ""], [""]])
+def test_an_empty_argument_is_not_the_current_folder(words: list[str], capsys: Capture) -> None:
+    assert main(words) == 2
+    assert "is a variable of the shell unset?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", ["0", "-3", "x", "1"])
+def test_a_terminal_without_width_gets_help(columns: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["--help"]) == 0
+    assert "compress" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("redirection", "status"), [(">&-", 0), ("> /dev/full", 5), ("2>&-", 0)])
+def test_streams_that_are_closed_or_full(redirection: str, status: int) -> None:
+    words = f"{sys.executable} -m latens models {redirection}"
+    found = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert found.returncode == status
+    assert "internal error" not in found.stderr

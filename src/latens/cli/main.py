@@ -6,6 +6,7 @@ that module imports torch only inside the function, so help stays instant.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -19,10 +20,15 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
 from latens.cli.common import OutputOptions, messages
-from latens.errors import LatensError
+from latens.errors import InputError, LatensError, StorageFull
 
 USAGE, BUG, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
+OF_THE_SYSTEM = {  # errors of the operating system that are no fault of ours, and their exit statuses
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), StorageFull.exit_status),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG), InputError.exit_status),
+}
 MOST_LINES = 3  # of one error
+MIN_COLUMNS = 20  # of a terminal that help can be laid out for
 
 
 class Verb(NamedTuple):
@@ -105,6 +111,11 @@ def asked_verb(tokens: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status; the script `latens` and `python -m latens` call this."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    open_streams()
+    if "" in tokens:  # Path("") is the current folder: `latens compress "$UNSET"` would take all of it
+        print("latens: an argument is empty; is a variable of the shell unset?", file=sys.stderr)
+        print("name the files, or . for the current folder", file=sys.stderr)
+        return USAGE
     # The parser takes a lone "-" for an option. Path("./-") equals Path("-"), which is what the verbs compare with.
     tokens = ["./-" if token == "-" else token for token in tokens]
     try:
@@ -132,9 +143,31 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
     except BrokenPipeError:  # the reader of our stdout has gone, as in `latens models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        status = OF_THE_SYSTEM.get(error.errno or 0)
+        if status is None:
+            return _internal(error, debug)
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its end
+        where = "the results cannot be written" if error.filename is None else os.fsdecode(error.filename)
+        return _fail(f"{where}: {error.strerror}\ncheck the disk, its free space and your rights on it", status, debug)
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        return _fail(f"internal error (please report): {what} (--debug shows where)", BUG, debug)
+        return _internal(error, debug)
+
+
+def open_streams() -> None:
+    """Makes up for what a caller has closed or set to nonsense: standard streams and the width of the terminal."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if not os.environ.get("COLUMNS", "80").isdecimal() or int(os.environ.get("COLUMNS", "80")) < MIN_COLUMNS:
+        del os.environ["COLUMNS"]
+
+
+def _internal(error: Exception, debug: bool) -> int:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return _fail(f"internal error (please report): {what} (--debug shows where)", BUG, debug)
 
 
 def _fail(message: str, status: int, debug: bool) -> int:
