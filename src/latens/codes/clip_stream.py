@@ -198,6 +198,8 @@ def read_sections(
             continue
         section, length, crc = entry
         if section.kind == INDEX:
+            if len(stream.read(length + FOOT_BYTES)) < length + FOOT_BYTES:
+                yield ClipDamage(place, "the file ends within its index", cut=True)
             return
         _check_kind(section, known_kinds)
         payload = stream.read(length)

@@ -32,7 +32,8 @@ QUALITY_STEPS = 256  # a stored quality counts these per unit
 FRACTION_BITS = 12  # of stored log-gains, in levels
 SUM_BITS = FRACTION_BITS + 8  # of log-gains at a quality in 1/256, and of quality maps enlarged with weights in 1/256
 BELOW = 24  # levels that are told apart below the first table: gains lift scales by at most 2.1 octaves, 11.5 levels
-WEIGHT_BITS = 8  # of frozen hyper-syntheses: half the file of 16 bits
+WEIGHT_BITS = 8  # of frozen hyper-syntheses and gain decoders: half the file of 16 bits
+Y_TABLES = ("y.counts", "y.lows", "y.sizes")
 GAIN_REACH = 1 << 21  # largest input of a gain decoder, in 1/1024
 GAIN_ACTIVATION_BITS = 11
 AMPLIFIER_STEPS = 2  # stored gain amplifiers are these fractions of an octave
@@ -78,8 +79,13 @@ class ExactCoding(NamedTuple):
         return torch.bucketize(raw.contiguous(), self.steps[amplifier], right=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that is frozen, as integer tensors."""
+        """Everything that is frozen, as integer tensors; tables of y that are those of the first part are left out."""
         found = {f"{name}|{key}": tensor for name, part in self.parts.items() for key, tensor in part.tensors().items()}
+        first = next(iter(self.parts))
+        for name in list(self.parts)[1:]:
+            if all(torch.equal(found[f"{name}|{key}"], found[f"{first}|{key}"]) for key in Y_TABLES):
+                for key in Y_TABLES:
+                    del found[f"{name}|{key}"]
         found |= {f"{name}|gains": table for name, table in self.gains.items()}
         for name, network in self.decoders.items():
             found |= {f"{name}|decoder.{key}": tensor for key, tensor in network.state_dict().items()}
@@ -95,8 +101,11 @@ class ExactCoding(NamedTuple):
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> ExactCoding:
         """Undoes `tensors` and `spec`, and runs the self-tests on `device`. Raises ModelError or DeviceMismatch."""
         try:
+            first = _under(tensors, f"{next(iter(spec['parts']))}|")
+            common = {key: first[key] for key in Y_TABLES}
             parts = {
-                name: FrozenCoding.from_tensors(own, _under(tensors, f"{name}|"), device) for name, own in spec["parts"].items()
+                name: FrozenCoding.from_tensors(own, {**common, **_under(tensors, f"{name}|")}, device)
+                for name, own in spec["parts"].items()
             }
             decoders = {
                 name: IntegerNetwork.from_spec(own["network"], _under(tensors, f"{name}|decoder."))
@@ -229,6 +238,7 @@ def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[s
                 input_frac_bits=OUTPUT_BITS,
                 input_bound=GAIN_REACH,
                 output_frac_bits=OUTPUT_BITS,
+                weight_bits=WEIGHT_BITS,
                 activation_bits=GAIN_ACTIVATION_BITS,
                 float32=True,
             )

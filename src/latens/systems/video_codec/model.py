@@ -72,7 +72,7 @@ class ScaleSpaceFlow(nn.Module):
     def __init__(self, config: ScaleSpaceFlowConfig) -> None:
         super().__init__()
         self.config = config
-        self.coding_only = False  # weights may lack the hyper-syntheses, of which coding uses the frozen ones
+        self.coding_only = False  # weights may lack what coding uses as frozen integers: hyper-syntheses, gain decoders
         method = config.method
         masked, split = isinstance(method, Implicit | LatentScaling), isinstance(method, Obic)
         self.masked = masked
@@ -170,17 +170,19 @@ class ScaleSpaceFlow(nn.Module):
         return {name: torch.stack([frame.bits.get(name, zero) for frame in coded], dim=1) for name in names}
 
     def restored(self, folder: ModelFolder) -> Mapping[str, Tensor]:
-        """The weights of a folder; hyper-syntheses that it keeps as frozen integers alone become floats again."""
-        weights = dict(folder.weights)
-        for name, spec in folder.config["coding"]["parts"].items():
-            if any(key.startswith(f"{name}.hyper_synthesis.") for key in weights):
+        """The weights of a folder; networks that it keeps as frozen integers alone become floats again."""
+        weights, coding = dict(folder.weights), folder.config["coding"]
+        frozen = {f"{name}.hyper_synthesis": (own["network"], f"{name}|network.") for name, own in coding["parts"].items()}
+        frozen |= {f"{name}.decoder": (own["network"], f"{name}|decoder.") for name, own in coding["decoders"].items()}
+        for name, (spec, prefix) in frozen.items():
+            if any(key.startswith(f"{name}.") for key in weights):
                 continue
-            tensors = {key.removeprefix(f"{name}|network."): value for key, value in folder.coding.items()}
-            found = float_parameters(IntegerNetwork.from_spec(spec["network"], tensors))
-            stack = self.get_submodule(f"{name}.hyper_synthesis")
+            tensors = {key.removeprefix(prefix): value for key, value in folder.coding.items()}
+            found = float_parameters(IntegerNetwork.from_spec(spec, tensors))
+            stack = self.get_submodule(name)
             layers = [key for key, layer in stack.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
             for key, (weight, bias) in zip(layers, found, strict=True):
-                weights |= {f"{name}.hyper_synthesis.{key}.weight": weight, f"{name}.hyper_synthesis.{key}.bias": bias}
+                weights |= {f"{name}.{key}.weight": weight, f"{name}.{key}.bias": bias}
         return weights
 
     def complete(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -204,10 +206,10 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     missing = own.keys() - state.keys()
     parts = (".mask.", ".background.", "_gain.")
     added = {name for name in own if any(part in name for part in parts)}
-    frozen = {name for name in missing if "hyper_synthesis." in name}
+    frozen = {name for name in missing if "hyper_synthesis." in name or "_gain.decoder." in name}
     if frozen and model.coding_only:
         return completed(model, {**state, **{name: own[name] for name in frozen}})
-    if frozen - added:
+    if any("hyper_synthesis." in name for name in frozen - added):
         what = "these weights were stored for coding alone, without hyper-synthesis: train on from the folder of the run"
         raise ValueError(what)
     if not missing or missing != added:

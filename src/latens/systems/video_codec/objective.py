@@ -16,6 +16,7 @@ from latens.codes.refine import PEAK
 from latens.data.tensors import to_pixels
 from latens.shapes import Float
 from latens.systems.video_codec.chunk_model import ChunkCodec
+from latens.systems.video_codec.codec import GainCodec
 from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, LatentScaling, Plain, VideoLoss
 from latens.systems.video_codec.exact import CHUNK, freeze_model, hyper_parts
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
@@ -128,8 +129,9 @@ class RateDistortion:
         shipped = type(model)(model.config)
         shipped.load_state_dict(weights)
         exact = freeze_model(shipped.eval(), batches)
-        unused = sorted(f"{name}.hyper_synthesis." for name, _ in hyper_parts(model) if name != CHUNK)
-        return Export(weights, exact.tensors(), {"coding": exact.spec(), "training_only": unused})
+        unused = [f"{name}.hyper_synthesis." for name, _ in hyper_parts(model) if name != CHUNK]
+        unused += [f"{name}.decoder." for name, part in hyper_parts(model) if isinstance(part, GainCodec)]
+        return Export(weights, exact.tensors(), {"coding": exact.spec(), "training_only": sorted(unused)})
 
 
 def bits_per_pixel(coded: CodedClip) -> Float[Tensor, "B"]:
