@@ -23,12 +23,12 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from latens.codes.clip_stream import ClipDamage, ClipHeader, ClipSection, IndexEntry, read_header, read_index, read_sections
 from latens.data.images import ImageLimits
 from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
-from latens.systems.video_codec.exact import AMPLIFIER_STEPS, MAX_AMPLIFIER, QUALITY_STEPS
+from latens.systems.video_codec.exact import MAX_AMPLIFIER
 from latens.systems.video_codec.groups import Setting
 from latens.systems.video_codec.latents import Unpacker, varint
 
@@ -155,63 +155,3 @@ def group_at(stream: BinaryIO, frame: int) -> IndexEntry | None:
     """The group that holds a frame, or the next one; None behind the end. The place of the stream is not defined afterwards."""
     entries = [entry for entry in read_index(stream) if entry.kind == FRAMES and entry.first + entry.frames > frame]
     return min(entries, key=lambda entry: entry.first, default=None)
-
-
-class VideoInfo(NamedTuple):
-    """Sizes and rates of a file."""
-
-    width: int
-    height: int
-    frames: int  # that can be decoded
-    seconds: float
-    fps: float
-    quality: float
-    gain: float | None  # gain amplifier; None: the clip has no region
-    group: int
-    model_id: str
-    format: str
-    bytes: int
-    bpp: float
-    kbps: float
-    bits: dict[str, int]  # by part
-    damage: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self._asdict(), "damage": list(self.damage)}
-
-
-def inspect_stream(stream: BinaryIO) -> VideoInfo:
-    """What a file holds, without its model. Raises StreamError or LimitExceeded."""
-    opened = open_stream(stream)
-    header, frames, ticks = opened.header, 0, 0
-    bits = {"frames": 0, "sound": 0}
-    damage: list[str] = []
-    for part in sections(stream, header):
-        if isinstance(part, ClipDamage):
-            damage.append(f"at byte {part.offset:,}: {part.reason}")
-            continue
-        bits[KINDS[part.kind]] += 8 * len(part.payload)
-        if part.kind == FRAMES:
-            times = read_times(Unpacker(part.payload), part.frames)
-            frames, ticks = frames + part.frames, ticks + times[-1] - times[0]
-    size = stream.seek(0, 2)
-    bits["container"] = 8 * size - sum(bits.values())
-    seconds = float(ticks * header.time_base)
-    how = header.setting
-    return VideoInfo(
-        header.width,
-        header.height,
-        frames,
-        round(seconds, 6),
-        float(header.rate),
-        how.quality / QUALITY_STEPS,
-        2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
-        header.group,
-        opened.model_id,
-        f"video {opened.version[0]}.{opened.version[1]}",
-        size,
-        8 * size / max(header.width * header.height * frames, 1),
-        8e-3 * size / seconds if seconds else 0.0,
-        bits,
-        tuple(damage),
-    )

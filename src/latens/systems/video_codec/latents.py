@@ -81,6 +81,16 @@ class Unpacker:
     def __init__(self, data: bytes) -> None:
         self._data, self._place = data, 0
 
+    @property
+    def place(self) -> int:
+        """Bytes that were taken."""
+        return self._place
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self._place == len(self._data)
+
     def number(self) -> int:
         """An unsigned integer below 2^63."""
         value = shift = 0

@@ -108,7 +108,7 @@ class Ratio:
 
 
 class Pacer:
-    """Leads a file to `wanted` bytes; see `groups.Pace`. `aim` is the share of them that is aimed at."""
+    """Leads a file to `wanted` bytes; see `groups.Pace`. `aim` is the share of them that units before the last aim at."""
 
     def __init__(self, wanted: float, shape: Shape, model: RateModel, lowest: int, highest: int, aim: float = AIM) -> None:
         self.wanted, self.shape, self.model, self.lowest, self.highest, self.aim = wanted, shape, model, lowest, highest, aim
@@ -169,7 +169,7 @@ class Pacer:
         if WINDOW * self.wanted <= total <= self.wanted:
             return None
         own = self._tries[quality]
-        goal = own + self.aim * self.wanted - total
+        goal = own + AIM * self.wanted - total
         tried = self._guess(goal)
         if tried in self._tries or len(self._tries) >= MOST_TRIALS:
             self._settled = True

@@ -30,6 +30,7 @@ from latens.systems.video_codec.config import (
     ScaleSpaceFlowConfig,
     VideoModel,
 )
+from latens.systems.video_codec.contents import VideoInfo, inspect_stream
 from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
 from latens.systems.video_codec.encoded import EncodedClip, GroupWriter, header_of, note_depth, record_of
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS, ExactCoding
@@ -39,8 +40,6 @@ from latens.systems.video_codec.format import (
     SOUND,
     SOUND_PIECE,
     OpenedStream,
-    VideoInfo,
-    inspect_stream,
     open_stream,
 )
 from latens.systems.video_codec.groups import GroupCoder, Setting
