@@ -13,7 +13,7 @@ from latens.errors import Corrupt, UsageError
 from latens.systems.video_codec.contents import inspect_stream
 from latens.systems.video_codec.format import pack_qualities, read_qualities
 from latens.systems.video_codec.latents import Unpacker
-from latens.systems.video_codec.pace import AIM, WINDOW, Curve, Pacer, RateModel, Shape
+from latens.systems.video_codec.pace import WINDOW, Curve, Pacer, RateModel, Shape
 
 from .makers import clip, make_codec, region
 
@@ -61,11 +61,11 @@ def test_rate_control_ends_in_the_window_though_its_model_is_wrong(shape: Shape,
         for quality in (3, 5):  # a fifth too low, and with another slope
             model.add(256 * quality, 3200 * math.exp(0.25 * (quality - 1)), 720 * math.exp(0.25 * (quality - 1)))
         wanted = 1.02 * sum(sizes) * math.exp(0.35 * 3.3)
-        size, qualities = written(Pacer(wanted, shape, model, LOWEST, HIGHEST), shape, sizes, 0.35)
+        pacer = Pacer(wanted, shape, model, LOWEST, HIGHEST)
+        size, qualities = written(pacer, shape, sizes, 0.35)
         if size > wanted:  # a scene that costs three times as much begins near the end: the second pass of `VideoCodec`
             assert cut is not None
-            lower = AIM * AIM * wanted / size
-            size, qualities = written(Pacer(wanted, shape, model, LOWEST, HIGHEST, lower), shape, sizes, 0.35)
+            size, qualities = written(Pacer(wanted, shape, model, LOWEST, HIGHEST, pacer), shape, sizes, 0.35)
         assert WINDOW * wanted <= size <= wanted
         assert all(LOWEST <= quality <= HIGHEST for quality in qualities)
 
@@ -158,12 +158,12 @@ def test_a_file_that_ends_above_is_written_once_more(monkeypatch: pytest.MonkeyP
 
     codec = make_codec("plain")
     wanted = sum(len(codec.compress(clip(), quality=quality, fps=25)) for quality in (1, 2)) // 2
-    original, aims = sized.Plan.pacer, []
+    original, given = sized.Plan.pacer, []
 
-    def optimistic(plan: sized.Plan, highest: int, aim: float = 0.988) -> Pacer:
-        aims.append(aim)
-        pacer = original(plan, highest, aim)
-        if len(aims) == 1:  # accepts whatever comes, at the best quality
+    def optimistic(plan: sized.Plan, highest: int, earlier: Pacer | None = None) -> Pacer:
+        given.append(earlier)
+        pacer = original(plan, highest, earlier)
+        if earlier is None:  # accepts whatever comes, at the best quality
             monkeypatch.setattr(pacer, "quality", lambda: highest)
             monkeypatch.setattr(pacer, "_other", lambda quality, total: None)
         return pacer
@@ -172,7 +172,7 @@ def test_a_file_that_ends_above_is_written_once_more(monkeypatch: pytest.MonkeyP
     stream = io.BytesIO(b"before")
     stream.seek(6)
     done = codec.encode(clip(), stream, size=wanted, fps=25)
-    assert aims[1] < aims[0]
+    assert len(given) == 2
     assert done.bytes == len(stream.getvalue()) - 6 <= wanted
     assert len(list(codec.frames(stream.getvalue()[6:]))) == 6
 

@@ -2,7 +2,8 @@
 
 A model of rates from sampled frames (`sized`) gives the bytes of a unit at a quality. Two ratios correct it while the clip is
 written: one of all units so far, with the sample as prior evidence, and one of the latest units, whose weight falls with the
-distance. Before every unit the quality is the one at which the rest of the clip is expected to take the rest of the bytes.
+distance. Before every unit the quality is the one at which the rest of the clip is expected to take the rest of the bytes. The
+last unit is written again until the file is within the window. Where that fails, a second pass knows the units from the first.
 """
 
 from __future__ import annotations
@@ -108,13 +109,16 @@ class Ratio:
 
 
 class Pacer:
-    """Leads a file to `wanted` bytes; see `groups.Pace`. `aim` is the share of them that units before the last aim at."""
+    """Leads a file to `wanted` bytes; see `groups.Pace`. `earlier` led a file of the same clip, whose units are then known."""
 
-    def __init__(self, wanted: float, shape: Shape, model: RateModel, lowest: int, highest: int, aim: float = AIM) -> None:
-        self.wanted, self.shape, self.model, self.lowest, self.highest, self.aim = wanted, shape, model, lowest, highest, aim
+    def __init__(
+        self, wanted: float, shape: Shape, model: RateModel, lowest: int, highest: int, earlier: Pacer | None = None
+    ) -> None:
+        self.wanted, self.shape, self.model, self.lowest, self.highest = wanted, shape, model, lowest, highest
+        self.known = earlier.seen if earlier else {kind: [] for kind in REACH}
+        self.seen: dict[str, list[float]] = {kind: [] for kind in REACH}  # bytes of units over those of the model
         evidence = EVIDENCE * model.samples
         self.ratios = {kind: Ratio(evidence, reach) for kind, reach in REACH.items()}
-        self.used: list[tuple[int, int]] = []  # (quality, bytes) of the units so far
         self._next_group = 0  # first frame of the group after the present one
         self._units = self._left = self._written = 0  # of the present group: all, those to come, bytes so far
         self._base = 0.0  # bytes of the file without the units of the present group
@@ -139,12 +143,17 @@ class Pacer:
         units["next"] += self._left - 1
         units[self._kind] += present
         found = self.model.overhead(self.shape, self._next_group)
-        return found + sum(self.ratios[kind].expected(n) * self.model.curves[kind].at(quality) for kind, n in units.items())
+        for kind, count in units.items():
+            start = len(self.seen[kind]) + (kind == self._kind and not present)
+            known = self.known[kind][start : start + count]
+            mean = sum(known) / len(known) if known else 1.0
+            found += mean * self.ratios[kind].expected(count) * self.model.curves[kind].at(quality)
+        return found
 
     def quality(self) -> int:
         if self._again is not None:
             return self._again
-        budget = self.aim * self.wanted - self._base - self._written
+        budget = AIM * self.wanted - self._base - self._written
         return highest_within(partial(self._to_come, present=True), budget, self.lowest, self.highest)
 
     def accept(self, size: int) -> bool:
@@ -154,8 +163,9 @@ class Pacer:
         if self._again is not None:
             return False
         kind = self._kind
-        self.ratios[kind].add(own / self.model.curves[kind].at(quality))
-        self.used.append((quality, own))
+        ratio, known = own / self.model.curves[kind].at(quality), self.known[kind][len(self.seen[kind]) :]
+        self.ratios[kind].add(ratio / known[0] if known else ratio)
+        self.seen[kind].append(ratio)
         self._written, self._left = size, self._left - 1
         self._tries, self._settled = {}, False
         return True

@@ -44,7 +44,7 @@ from latens.systems.video_codec.format import (
 )
 from latens.systems.video_codec.groups import GroupCoder, Setting
 from latens.systems.video_codec.model import ScaleSpaceFlow
-from latens.systems.video_codec.pace import AIM, WINDOW, Pacer
+from latens.systems.video_codec.pace import WINDOW, Pacer
 from latens.systems.video_codec.sized import check_target, make_plan, too_large
 from latens.systems.video_codec.source import Roi, Source
 from latens.systems.video_codec.trainable import build_model
@@ -159,16 +159,17 @@ class VideoCodec:
     def _to_size(
         self, source: Source, out: BinaryIO, gain: float | None, size: float | None, kbps: float | None, notes: list[str]
     ) -> EncodedClip:
-        """A file of a size. One that ends above it is written a second time with a lower aim."""
+        """A file of a size. One that ends above it is written a second time."""
         if source.track:
             source = source._replace(recorded=Recorded())
         plan = make_plan(self, source, gain, size, kbps)
         place, highest = out.tell() if out.seekable() else None, round(self.best_quality * QUALITY_STEPS)
-        done = self._pass(source, out, plan.how, notes, plan.pacer(highest))
+        pacer = plan.pacer(highest)
+        done = self._pass(source, out, plan.how, notes, pacer)
         if done.bytes > plan.wanted and place is not None:
             out.seek(place)
             out.truncate()
-            done = self._pass(source, out, plan.how, notes, plan.pacer(highest, AIM * AIM * plan.wanted / done.bytes))
+            done = self._pass(source, out, plan.how, notes, plan.pacer(highest, pacer))
         if done.bytes > plan.wanted:
             raise too_large(plan.wanted, done.bytes, done.lowest_quality)
         short = done.bytes < WINDOW * plan.wanted

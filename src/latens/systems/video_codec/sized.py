@@ -56,8 +56,8 @@ class Plan(NamedTuple):
     model: RateModel
     trials: int
 
-    def pacer(self, highest: int, aim: float = AIM) -> Pacer:
-        return Pacer(self.wanted, self.shape, self.model, QUALITY_STEPS, highest, aim)
+    def pacer(self, highest: int, earlier: Pacer | None = None) -> Pacer:
+        return Pacer(self.wanted, self.shape, self.model, QUALITY_STEPS, highest, earlier)
 
 
 def check_target(frames: object, quality: float | None, size: float | None, kbps: float | None) -> None:
