@@ -208,7 +208,7 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     if frozen and model.coding_only:
         return completed(model, {**state, **{name: own[name] for name in frozen}})
     if frozen - added:
-        what = "these weights were stored for coding alone, without hyper-synthesis: train on from the folder of the run"
+        what = "these weights were stored for coding alone, without hyper-synthesis: see `ScaleSpaceFlow.restored`"
         raise ValueError(what)
     if not missing or missing != added:
         return state
