@@ -115,7 +115,7 @@ def out_of_reach(wanted: float, rate: bool, seconds: float, low: float, high: fl
     scale, unit = (8e-3 / max(seconds, 1e-6), "kbit/s") if rate else (1.0, "bytes")
     shown = [f"{scale * value:,.0f}" if scale * value >= 10 else f"{scale * value:.3g}" for value in (wanted, low, high)]
     what = f"{shown[0]} {unit} are out of reach: this model gives about {shown[1]} (quality 1) to {shown[2]} (quality {best:g})"
-    hint = "choose a target in that range, or give --quality; with a region a larger --gain is smaller"
+    hint = "choose a target in that range, or give --quality; with a region --gain moves the range"
     return UsageError(f"{what} on this clip", hint=hint)
 
 
