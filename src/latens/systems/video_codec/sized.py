@@ -112,16 +112,17 @@ def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float
 
 def out_of_reach(wanted: float, rate: bool, seconds: float, low: float, high: float, best: float) -> UsageError:
     """The error for a size or bit rate that the qualities of the model do not give; sizes in bytes."""
-    scale, unit = (8e-3 / max(seconds, 1e-6), "kbit/s") if rate else (1.0, "bytes")
+    scale = 8e-3 / max(seconds, 1e-6) if rate else 1.0
     shown = [f"{scale * value:,.0f}" if scale * value >= 10 else f"{scale * value:.3g}" for value in (wanted, low, high)]
-    what = f"{shown[0]} {unit} are out of reach: this model gives about {shown[1]} (quality 1) to {shown[2]} (quality {best:g})"
-    hint = "choose a target in that range, or give --quality; with a region --gain moves the range"
-    return UsageError(f"{what} on this clip", hint=hint)
+    what = f"out of reach: {shown[0]} {'kbit/s' if rate else 'B'} asked for"
+    what += f", about {shown[1]} (quality 1) to {shown[2]} (quality {best:g}) possible on this clip"
+    hint = "choose a target in that range, or give --quality; the range with a region depends on --gain"
+    return UsageError(what, hint=hint)
 
 
 def too_large(wanted: float, size: int, lowest: float) -> UsageError:
     """The error for a file that was written and ended above the wanted size."""
-    what = f"{wanted:,.0f} bytes are out of reach: the file has {size:,} bytes, down to quality {lowest:.3g}"
+    what = f"out of reach: {wanted:,.0f} B asked for, the file has {size:,} at quality {lowest:.3g} and above"
     return UsageError(what, hint="ask for a larger file, or make the clip smaller or shorter")
 
 
