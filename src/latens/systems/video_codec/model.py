@@ -23,7 +23,6 @@ from latens.codes.counts import map_bits
 from latens.codes.integer import IntegerNetwork
 from latens.codes.quantize import float_parameters
 from latens.data.tensors import pad_to_multiple
-from latens.hub import ModelFolder
 from latens.nn.transforms import (
     DifferenceSynthesis,
     compact_difference_analysis,
@@ -169,13 +168,15 @@ class ScaleSpaceFlow(nn.Module):
         zero = torch.zeros(len(coded[0].image), device=coded[0].image.device)
         return {name: torch.stack([frame.bits.get(name, zero) for frame in coded], dim=1) for name in names}
 
-    def restored(self, folder: ModelFolder) -> Mapping[str, Tensor]:
-        """The weights of a folder; hyper-syntheses that it keeps as frozen integers alone become floats again."""
-        weights = dict(folder.weights)
-        for name, spec in folder.config["coding"]["parts"].items():
+    def restored(
+        self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> Mapping[str, Tensor]:
+        """The weights of a model folder; hyper-syntheses that it keeps as frozen integers alone become floats again."""
+        weights = dict(stored)
+        for name, spec in config["coding"]["parts"].items():
             if any(key.startswith(f"{name}.hyper_synthesis.") for key in weights):
                 continue
-            tensors = {key.removeprefix(f"{name}|network."): value for key, value in folder.coding.items()}
+            tensors = {key.removeprefix(f"{name}|network."): value for key, value in coding.items()}
             found = float_parameters(IntegerNetwork.from_spec(spec["network"], tensors))
             stack = self.get_submodule(f"{name}.hyper_synthesis")
             layers = [key for key, layer in stack.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
