@@ -136,7 +136,8 @@ def compact_model(source: Path, target: Path) -> None:
     """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
 
     The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
-    Parts that its configuration lists as `training_only` (name prefixes) are left out; such a model cannot be trained further.
+    Parts that its configuration lists as `training_only` (name prefixes) are left out. Training can start from such a model if
+    its system makes these parts again (`restored`, see `training.run.start_from`).
     Raises ModelMissing or ModelError.
     """
     found = load_model(source)

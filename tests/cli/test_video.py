@@ -106,6 +106,11 @@ def test_a_neural_clip_and_back_with_its_sound(tmp_path: Path, capsys: Capture) 
     found = json.loads(capsys.readouterr().out)
     assert sum(found["bits"].values()) == 8 * found["bytes"]
     assert found["bits"]["sound"] > 0
+    assert {name: found["bits"][name] for name in done["bits"] if name != "container"} == {
+        name: bits for name, bits in done["bits"].items() if name != "container"
+    }
+    assert found["layout"] == "scale-space flow"
+    assert sum(found["percent_of_bits"].values()) == pytest.approx(100, abs=0.1)
 
     assert main(["video", "decompress", str(small), "-o", str(again), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 8
@@ -118,6 +123,24 @@ def test_a_neural_clip_and_back_with_its_sound(tmp_path: Path, capsys: Capture) 
     assert sorted(path.name for path in frames.iterdir()) == [f"{number:05d}.png" for number in range(8)]
     assert main(["video", "decompress", str(small), "-o", str(frames)]) == 2
     capsys.readouterr()
+
+
+def test_a_neural_clip_of_a_size_counts_its_sound(tmp_path: Path, capsys: Capture) -> None:
+    source, small = make_clip(tmp_path / "clip.mp4", sound="aac"), tmp_path / "clip.ltv"
+    words = ["video", "compress", str(source), "-o", str(small), "--force", "--format", "json"]
+    sizes = []
+    for quality in ("1", "8"):
+        assert main([*words, "--quality", quality]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["bytes"])
+    wanted = sum(sizes) // 2
+    assert main([*words, "--size", str(wanted)]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert 0.97 * wanted <= done["bytes"] == small.stat().st_size <= wanted == done["wanted"]
+    assert done["lowest_quality"] <= done["quality"] <= done["highest_quality"]
+    assert main(["inspect", str(small), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["quality"] == done["quality"]
+    assert found["bits"] == {**done["bits"], "sound": found["bits"]["sound"], "container": found["bits"]["container"]}
 
 
 def test_a_cut_neural_clip_gives_what_is_there(tmp_path: Path, capsys: Capture) -> None:
@@ -139,8 +162,11 @@ def test_a_cut_neural_clip_gives_what_is_there(tmp_path: Path, capsys: Capture) 
 def test_neural_options_are_refused_elsewhere_and_the_other_way_round(tmp_path: Path, capsys: Capture) -> None:
     source = make_clip(tmp_path / "clip.mp4", times=range(2))
     neural = ["video", "compress", str(source), "-o", str(tmp_path / "a.ltv")]
-    for words in (["--size", "8MB"], ["--strength", "0.5"], ["--gain", "4"], ["--quality", "4", "--model", "nothing"]):
+    for words in (["--strength", "0.5"], ["--gain", "4"], ["--quality", "4", "--model", "nothing"]):
         assert main([*neural, *words]) in (2, 6)
+    for words in (["--size", "8MB"], ["--size", "1"], ["--kbps", "5"], ["--size", "9kB", "--quality", "2"]):
+        assert main([*neural, *words]) == 2
+        assert not (tmp_path / "a.ltv").exists()
     assert main(["video", "compress", str(source), "-o", str(tmp_path / "a.mp4"), "--codec", "latens"]) == 2
     assert main(["video", "compress", str(source), "-o", str(tmp_path / "b.mp4"), "--gain", "4"]) == 2
     (tmp_path / "text.ltv").write_text("no clip")

@@ -17,7 +17,7 @@ from latens.data.clips.reader import open_clip
 from latens.data.regions.masks import MaskReader, box_of, draw
 from latens.data.regions.noise import PerlinMasks, perlin_masks, perlin_noise
 from latens.data.regions.pairing import open_regions
-from latens.data.regions.track import Tracker
+from latens.data.regions.track import Tracker, histogram
 from latens.data.regions.words import Shape, parse_ids, parse_region
 from latens.errors import InputError, UsageError
 
@@ -222,6 +222,19 @@ def test_tracking_says_when_the_object_has_gone() -> None:
     after = [tracker.next(scene(88, visible=False)) for _ in range(1)]
     assert after[0].weights is None
     assert after[0].reason
+
+
+def test_tracking_says_when_the_region_looks_like_its_surroundings() -> None:
+    tracker = Tracker(draw(Shape("ellipse", 40, 80, 120, 160), 320, 240), is_box=False)
+    assert tracker.next(scene(80)).weights is not None
+    assert tracker.next(scene(84)).weights is not None
+    gray = scene(84, visible=False)[::4, ::4][:, :, :3]
+    small = np.ascontiguousarray(np.kron(gray, np.ones((2, 2, 1), np.uint8)))
+    tracker._mask = np.zeros(small.shape[:2], np.float32)
+    tracker._mask[40:100, 60:110] = 1
+    tracker._area = float(tracker._mask.sum())
+    tracker._first_inside = 0.5 * tracker._first_inside + 0.5 * histogram(small, 1 - tracker._mask)  # alike enough to go on
+    assert "its surroundings" in tracker._judge(small)
 
 
 def test_perlin_masks_are_smooth_in_time_and_repeat() -> None:

@@ -43,7 +43,7 @@ def is_clip(file: Path) -> bool:
 
 
 def inspect_clip(file: Path) -> dict[str, Any]:
-    from latens.systems.video_codec.format import inspect_stream
+    from latens.systems.video_codec.contents import inspect_stream
 
     with open(file, "rb") as stream:
         return inspect_stream(stream).to_dict()

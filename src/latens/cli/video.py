@@ -92,6 +92,7 @@ def compress(
         latens video compress clip.mp4 --roi box:100,80,400,300 --track --size 8MB
         latens video compress frames/ --fps 25 --roi labels/ --roi-id 2,5 --codec h265
         latens video compress clip.mp4 --roi masks/ --quality 4 --gain 8 -o clip.ltv
+        latens video compress clip.mp4 --kbps 1500 -o clip.ltv
     """
     from latens.data.regions.words import parse_ids
     from latens.inference.batch import plan_jobs
@@ -104,10 +105,11 @@ def compress(
     if any(str(job.output) == "-" for job in jobs):
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
     if neural:
-        for option, value in (("--size", size), ("--kbps", kbps), ("--strength", strength), ("--save-masks", save_masks)):
+        for option, value in (("--strength", strength), ("--save-masks", save_masks)):
             if value is not None:
                 raise UsageError("this option is for --codec h264, h265 and av1", where=option, hint="use --quality and --gain")
-        choice = Choice(roi, parse_ids(roi_id), track, quality, gain, fps)
+        wanted = None if size is None else parse_size(size)
+        choice = Choice(roi, parse_ids(roi_id), track, quality, wanted, kbps, gain, fps)
         return compress_neural(jobs, out, choice, model, device, threads, options, force=force)
     for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
         if given:
@@ -163,6 +165,8 @@ class Choice(NamedTuple):
     roi_ids: frozenset[int] | None
     track: bool
     quality: float | None
+    size: int | None  # bytes
+    kbps: float | None
     gain: float | None
     fps: float | None
 
@@ -207,10 +211,14 @@ def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
     """What was written, for machines and people."""
     said = "".join(f"; {note}" for note in done.notes)
     region = "" if done.region is None else f", region {100 * done.region:.1f} %"
+    wanted = "" if done.wanted is None else f" ({100 * done.bytes / max(done.wanted, 1):.1f} % of the wanted size)"
+    quality = f"quality {done.quality:.4g}"
+    if done.wanted is not None:
+        quality += f" ({done.lowest_quality:.3g} to {done.highest_quality:.3g})"
     return done._asdict() | {
         "notes": list(done.notes),
-        "text": f"{job.output}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
-        f"{done.frames} frames, quality {done.quality:g}{region}, {done.seconds:.1f} s{said}",
+        "text": f"{job.output}: {human_size(done.bytes)}{wanted}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
+        f"{counted(done.frames, 'frame')}, {quality}{region}, {done.seconds:.1f} s{said}",
     }
 
 

@@ -56,6 +56,7 @@ _FOOT = struct.Struct("<Q4s")
 _CRC = struct.Struct("<I")
 HEAD_BYTES = _HEAD.size + _CRC.size
 FOOT_BYTES = _FOOT.size + _CRC.size
+ENTRY_BYTES = _ENTRY.size  # of the index, for every section
 
 
 class ClipHeader(NamedTuple):
@@ -117,6 +118,11 @@ class ClipWriter:
             raise LimitExceeded(f"a section of {len(section.payload):,} bytes, or too many sections")
         self.entries.append(IndexEntry(self.offset, section.kind, section.first, section.frames))
         self.offset += self._section(section)
+
+    @property
+    def closing(self) -> int:
+        """Bytes that `close` will write."""
+        return HEAD_BYTES + ENTRY_BYTES * len(self.entries) + FOOT_BYTES
 
     def close(self) -> None:
         """Writes the index and the end of the file; the stream stays open."""

@@ -12,7 +12,8 @@ import torch
 
 from latens.codes.clip_stream import read_header, read_sections
 from latens.errors import Corrupt, InputError, LatensError, ModelMismatch, NotOurFile, UsageError
-from latens.systems.video_codec.format import inspect_stream, pack_times, read_times
+from latens.systems.video_codec.contents import inspect_stream
+from latens.systems.video_codec.format import pack_times, read_times
 from latens.systems.video_codec.latents import Packer, Unpacker
 from latens.systems.video_codec.predict import VideoCodec
 
@@ -101,6 +102,33 @@ def test_inspection_adds_up() -> None:
     assert info.damage == ()
 
 
+@pytest.mark.parametrize("with_region", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_inspection_names_the_bits_of_every_latent(kind: str, with_region: bool) -> None:
+    codec = make_codec(kind)
+    stream = io.BytesIO()
+    done = codec.encode(clip(), stream, roi=region() if with_region else None, fps=25)
+    info = inspect_stream(io.BytesIO(stream.getvalue()))
+    assert {name: bits for name, bits in info.bits.items() if name != "sound"} == done.bits
+    assert info.layout == "chunks" if kind == "chunk" else info.layout.startswith("scale-space flow")
+    shares = info.to_dict()["percent_of_bits"]
+    assert sum(shares.values()) == pytest.approx(100, abs=0.1)
+
+
+def test_inspection_of_one_frame_and_of_damage() -> None:
+    codec = make_codec("plain")
+    info = inspect_stream(io.BytesIO(codec.compress(clip(frames=1), fps=25)))
+    assert info.layout == "unknown"  # chunks of one frame look alike
+    assert info.bits["frames"] > 0
+    blob = codec.compress(clip(), fps=25)
+    for changed in (blob[: len(blob) * 2 // 3], blob[:400] + bytes([blob[400] ^ 1]) + blob[401:]):
+        info = inspect_stream(io.BytesIO(changed))
+        assert info.damage
+        assert (info.frames, info.layout) == (3, "scale-space flow")
+        assert sum(info.bits.values()) == 8 * len(changed)
+        assert info.bits["unreadable"] > 0
+
+
 def groups_of(blob: bytes) -> list[int]:
     """First frames of the groups of an intact file, and the number of all frames."""
     stream = io.BytesIO(blob)
@@ -123,7 +151,7 @@ def test_a_file_cut_anywhere_plays_up_to_the_cut() -> None:
             continue
         frames = [frame.pixels for frame in found]
         assert len(frames) in firsts
-        assert found.damage
+        assert found.damage or length > len(blob) - 16 - 2 * 21  # cut inside the index, which only speeds up seeking
         assert np.array_equal(frames, whole[: len(frames)]) or not frames
         counts.append(len(frames))
     assert counts == sorted(counts)

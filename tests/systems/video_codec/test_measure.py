@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from latens.errors import ModelError
 from latens.hub import compact_model, load_model, save_model
 from latens.settings import to_dict
+from latens.systems.video_codec.config import VideoLoss
 from latens.systems.video_codec.evaluate import deltas
 from latens.systems.video_codec.exact import freeze_model
 from latens.systems.video_codec.looks import bits_map
 from latens.systems.video_codec.measure import RegionClip, Row, composite_clip, quality_of, sample_clip
 from latens.systems.video_codec.model import ScaleSpaceFlow
+from latens.systems.video_codec.objective import RateDistortion
 from latens.systems.video_codec.predict import load
-from latens.systems.video_codec.trainable import build_model
+from latens.systems.video_codec.recipes import cpu
+from latens.systems.video_codec.trainable import build_model, match_scales
+from latens.training.run import start_from
 
 from .makers import clip, config, make_codec, region
 
@@ -73,7 +79,7 @@ def test_clips_that_are_made() -> None:
     assert made.frames.shape[:3] == ids.shape
 
 
-def test_weights_for_coding_alone_decode_the_same_and_do_not_train(tmp_path: Path) -> None:
+def test_weights_for_coding_alone_decode_and_are_no_full_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(config("plain"))
     frames = torch.from_numpy(clip(64, 64)).permute(0, 3, 1, 2).float()[None] / 255
@@ -89,3 +95,36 @@ def test_weights_for_coding_alone_decode_the_same_and_do_not_train(tmp_path: Pat
     assert len(list(codec.frames(blob))) == len(clip(64, 64))
     with pytest.raises(ValueError, match="coding alone"):
         ScaleSpaceFlow(model.config).load_state_dict(kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["plain", "obic", "chunk"])
+def test_training_starts_from_weights_for_coding_alone(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    recipe = replace(cpu(), model=config(kind), objective=VideoLoss(levels=(1.0, 2.0)))
+    frames = torch.from_numpy(clip(64, 64)).permute(0, 3, 1, 2).float()[None] / 255
+    batch = {"frames": frames, "mask": torch.from_numpy(region(64, 64)).float()[None, :, None]}
+    model = build_model(recipe.model)
+    match_scales(model, batch)
+    objective = RateDistortion(recipe.objective, model)
+    export = objective.export(model.eval(), [batch])
+    settings = {"system": "video_codec", "model": to_dict(recipe.model), **export.config}
+    save_model(tmp_path / "whole", settings, export.weights, export.coding)
+    compact_model(tmp_path / "whole", tmp_path / "small")
+    stored = load_model(tmp_path / "small").weights
+    # The chunk codec keeps its hyper-synthesis, all others are stored without.
+    assert any("hyper_synthesis" in name for name in stored) == (kind == "chunk")
+
+    results = []
+    for folder in ("whole", "small"):
+        again = build_model(recipe.model)
+        start_from(again, tmp_path / folder, recipe)
+        for name, value in again.state_dict().items():
+            if "hyper_synthesis" not in name and folder == "small":
+                torch.testing.assert_close(value, stored[name].float(), msg=name)
+        with torch.no_grad():
+            results.append(objective.validate(again.eval(), [batch]))
+    for name, value in results[0].items():  # eight-bit weights and hyper-syntheses: 2 % of the rate, 0.1 dB
+        assert results[1][name] == pytest.approx(value, rel=0.02, abs=0.1 if "psnr" in name else 0.02), name
+    other = build_model(replace(recipe.model, lambdas=(0.005, 0.01, 0.02)))
+    with pytest.raises(ModelError):
+        start_from(other, tmp_path / "small", recipe)

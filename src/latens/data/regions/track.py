@@ -4,10 +4,14 @@ DIS flow (Kroeger et al. 2016) is computed forward and backward at a reduced siz
 previous frame. Where the two flows are inconsistent (occlusions), and along the outline, color histograms of region and
 surroundings classify the pixels. In a box, GrabCut (Rother et al. 2004) segments the object; the box moves by the similarity
 transform that fits the flow of the object, and is pulled towards the box of the mask.
+
+The region is lost where the flows contradict each other, where the area or the colors changed too much, where the colors are
+rather those of the surroundings, and where the two boxes drift apart: flow and color then follow different things.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -22,6 +26,7 @@ CONSISTENT = 1.0  # largest difference between forward and backward flow, in pix
 LEAST_CONSISTENT = 0.5  # smallest consistent share of the region; below it the region is lost
 LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # smallest and largest area relative to that in the first frame
 LEAST_MATCH = 0.25  # smallest overlap of the color histograms of the region now and in the first frame
+LEAST_AGREEMENT, JUDGED = 0.6, 5  # smallest overlap (IoU) of the box and the box of the mask, mean over so many frames
 BINS = 12  # per color channel
 MEMORY = 0.02  # update rate of the histograms
 POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # similarity fit: points, RANSAC threshold in pixels, largest zoom per frame
@@ -82,6 +87,7 @@ class Tracker:
         self._inside, self._outside, self._first_inside = inside, outside, inside
         self._margins = self._box_margins()
         self._box = np.array(box_of(self.first) or (0, 0, 1, 1)) * self.scale
+        self._overlaps: deque[float] = deque(maxlen=JUDGED)
 
     def _box_margins(self) -> tuple[float, ...]:
         """Distances between the sides of the user's box and the mask, relative to the width and height of the mask."""
@@ -163,6 +169,7 @@ class Tracker:
         wanted = self._box_of_mask()
         if wanted is not None:
             self._box += PULL * (wanted - self._box)
+            self._overlaps.append(overlap(wanted, self._box))
         return self._judge(small)
 
     def _reach(self, shape: tuple[int, ...]) -> Any:
@@ -186,8 +193,13 @@ class Tracker:
         match = float(np.sqrt(now * self._first_inside).sum())
         if match < LEAST_MATCH:
             return "its colors have changed"
+        if self.is_box and len(self._overlaps) == JUDGED and np.mean(self._overlaps) < LEAST_AGREEMENT:
+            return "the motion of the box contradicts the colors in it"
+        around = histogram(small, _surroundings(self._mask))
+        if match < float(np.sqrt(now * around).sum()):  # the mask has drifted off the object
+            return "its colors are those of its surroundings rather than those of the region in the first frame"
         self._inside = (1 - MEMORY) * self._inside + MEMORY * now
-        self._outside = (1 - 3 * MEMORY) * self._outside + 3 * MEMORY * histogram(small, _surroundings(self._mask))
+        self._outside = (1 - 3 * MEMORY) * self._outside + 3 * MEMORY * around
         return ""
 
     def _color_odds(self, small: Pixels) -> Map:
@@ -230,6 +242,13 @@ def object_in(small: Pixels, box_mask: Map) -> Map:
         return ellipse
     found: Map = mask
     return found
+
+
+def overlap(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    width, height = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+    both = float(width * height)
+    return both / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - both, 1e-9)
 
 
 def cell_of(small: Pixels) -> Any:

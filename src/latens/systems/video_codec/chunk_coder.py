@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from latens.data.tensors import to_pixels
 from latens.shapes import Float, Int
 from latens.systems.video_codec.chunk_model import BLOCK, GRAY, ChunkCodec
 from latens.systems.video_codec.exact import CHUNK, ExactCoding
-from latens.systems.video_codec.groups import Arithmetic, Frame, Mask, Setting, gain_at
+from latens.systems.video_codec.groups import Arithmetic, Frame, Mask, Pace, Setting, at_pace, gain_at, unit_settings
 from latens.systems.video_codec.latents import Conditions, LatentCoder, Packer, Quantized, Unpacker
 
 HYPER_RATIO = 4  # samples of the latent per sample of its hyper-latent and side
@@ -24,10 +25,13 @@ class ChunkCoder:
         self.model, self.exact, self.device = model, exact, device
         self.config = model.config
         self.arithmetic = Arithmetic(device, self.config.multiple)
+        self.unit = self.config.frames
         self.latent = LatentCoder("latent", [model.hyper_analysis], [exact.parts[CHUNK]], HYPER_RATIO)
 
     @torch.no_grad()
-    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
+    def encode(
+        self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting, pace: Pace | None = None
+    ) -> None:
         length, size = self.config.frames, frames[0].shape
         missing = -len(frames) % length
         full = [*frames, *[frames[-1]] * missing]
@@ -40,10 +44,16 @@ class ChunkCoder:
             mask = self.arithmetic.masks(None if given is None else given[part], length, size)[None]
             with self.arithmetic():
                 y = self.model.analysis(clip, mask, context).float()
-            offset = self.model.map_gain(levels[None, part])
-            scaled = y * gain_at(self.model.gains.log_gain, how.steps(self.device)) * offset.exp()
-            found = self.latent.write(packer, scaled, self._conditions(levels[part], how))
-            context = self._synthesized(found, offset, context, how)[0, -1:].clamp(0, 1)
+            context = at_pace(packer, how, pace, partial(self._write_chunk, packer, y, levels[part], context))
+
+    def _write_chunk(
+        self, packer: Packer, y: Tensor, levels: Int[Tensor, "T a b"], before: Tensor, how: Setting
+    ) -> Float[Tensor, "1 3 H W"]:
+        """Codes the latent of a chunk; returns its last frame as decoded."""
+        offset = self.model.map_gain(levels[None])
+        scaled = y * gain_at(self.model.gains.log_gain, how.steps(self.device)) * offset.exp()
+        found = self.latent.write(packer, scaled, self._conditions(levels, how))
+        return self._synthesized(found, offset, before, how)[0, -1:].clamp(0, 1)
 
     def _gray(self, size: tuple[int, ...]) -> Float[Tensor, "1 3 H W"]:
         return torch.full((1, 3, *self.arithmetic.padded(size)), GRAY, device=self.device)
@@ -58,15 +68,18 @@ class ChunkCoder:
         return frames
 
     @torch.no_grad()
-    def decode(self, data: bytes, count: int, size: tuple[int, int], how: Setting) -> Iterator[Frame]:
+    def decode(
+        self, data: bytes, count: int, size: tuple[int, int], how: Setting, qualities: Sequence[int] = ()
+    ) -> Iterator[Frame]:
         unpacker, length = Unpacker(data), self.config.frames
+        settings = unit_settings(how, qualities, -(-count // length))
         levels = self.arithmetic.read_map(unpacker, count + -count % length, size, how)
         context = self._gray(size)
         cells = context.shape[2] // BLOCK, context.shape[3] // BLOCK
-        for start in range(0, count, length):
+        for start, own in zip(range(0, count, length), settings, strict=True):
             part = slice(start, start + length)
-            found = self.latent.read(unpacker, cells, self._conditions(levels[part], how), self.device)
-            decoded = self._synthesized(found, self.model.map_gain(levels[None, part]), context, how)
+            found = self.latent.read(unpacker, cells, self._conditions(levels[part], own), self.device)
+            decoded = self._synthesized(found, self.model.map_gain(levels[None, part]), context, own)
             context = decoded[0, -1:].clamp(0, 1)
             for image in decoded[0, : min(length, count - start)]:
                 yield to_pixels(image[:, : size[0], : size[1]])

@@ -9,7 +9,17 @@ from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
 from latens.codes.clip_stream import ClipDamage, ClipSection
-from latens.systems.video_codec.format import SOUND, OpenedStream, VideoHeader, group_at, read_times, sections
+from latens.errors import Corrupt
+from latens.systems.video_codec.exact import QUALITY_STEPS
+from latens.systems.video_codec.format import (
+    SOUND,
+    OpenedStream,
+    VideoHeader,
+    group_at,
+    read_qualities,
+    read_times,
+    sections,
+)
 from latens.systems.video_codec.groups import Frame, GroupCoder
 from latens.systems.video_codec.latents import Unpacker
 
@@ -76,7 +86,11 @@ class DecodedClip:
         unpacker, header = Unpacker(part.payload), self.header
         ticks = read_times(unpacker, part.frames)
         size = header.height, header.width
-        images = self._coder.decode(unpacker.rest(), part.frames, size, header.setting)
+        qualities = read_qualities(unpacker, part.frames) if header.setting.varied else ()
+        best = len(self._coder.config.lambdas) * QUALITY_STEPS
+        if not all(QUALITY_STEPS <= quality <= best for quality in qualities):
+            raise Corrupt("a group has a quality that this model has not", section="frames")
+        images = self._coder.decode(unpacker.rest(), part.frames, size, header.setting, qualities)
         for index, pixels in enumerate(images):
             if part.first + index >= self._start:
                 length = (ticks[index + 1] - ticks[index]) * header.time_base

@@ -9,9 +9,10 @@ from latens.codes.clip_stream import ClipSection, ClipWriter
 from latens.data.clips.reader import Clip, ClipFrame
 from latens.data.regions.pairing import Regions
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS
-from latens.systems.video_codec.format import FRAMES, VideoHeader, pack_times
+from latens.systems.video_codec.format import FRAMES, VideoHeader, pack_qualities, pack_times
 from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
 from latens.systems.video_codec.latents import Packer
+from latens.systems.video_codec.pace import Pacer
 
 
 class EncodedClip(NamedTuple):
@@ -22,7 +23,10 @@ class EncodedClip(NamedTuple):
     height: int
     frames: int
     duration: float  # seconds
-    quality: float
+    quality: float  # mean over the frames
+    lowest_quality: float
+    highest_quality: float
+    wanted: int | None  # bytes that were asked for
     gain: float | None  # gain amplifier; None: no region
     kbps: float
     bits: dict[str, int]  # by part
@@ -38,12 +42,15 @@ class EncodedClip(NamedTuple):
 class GroupWriter:
     """Collects frames, and writes a section for every group of them."""
 
-    def __init__(self, coder: GroupCoder, writer: ClipWriter, how: Setting, header: VideoHeader) -> None:
-        self._coder, self._writer, self._how, self._tick = coder, writer, how, header.time_base
+    def __init__(
+        self, coder: GroupCoder, writer: ClipWriter, how: Setting, header: VideoHeader, pacer: Pacer | None = None
+    ) -> None:
+        self._coder, self._writer, self._how, self._tick, self._pacer = coder, writer, how, header.time_base, pacer
         self._held: list[tuple[Frame, Any, int, int]] = []
         self.frames, self.empty, self.region, self.last = 0, 0, 0.0, -1
         self.duration = Fraction(0)
         self.bits: dict[str, int] = {}
+        self.qualities: list[int] = []  # of the frames, in 1/256
 
     def add(self, frame: ClipFrame, mask: Any) -> None:
         if mask is not None:
@@ -63,12 +70,17 @@ class GroupWriter:
             return
         images, masks, starts, ends = zip(*self._held, strict=True)
         packed = Packer()
-        self._coder.encode(packed, images, masks if self._how.region else None, self._how)
         times = pack_times([*starts, ends[-1]])
-        payload = times + packed.data()
-        self._writer.append(ClipSection(FRAMES, payload, self.frames, len(images)))
+        if self._pacer is not None:
+            self._pacer.open_group(self._writer.offset + self._writer.closing, len(times), len(images))
+        self._coder.encode(packed, images, masks if self._how.region else None, self._how, self._pacer)
+        qualities = pack_qualities(packed.qualities) if self._how.varied else b""
+        self._writer.append(ClipSection(FRAMES, times + qualities + packed.data(), self.frames, len(images)))
         self.frames += len(images)
-        for name, bits in {**packed.bits, "times": 8 * len(times)}.items():
+        used = packed.qualities or [self._how.quality]
+        self.qualities += [used[min(index // self._coder.unit, len(used) - 1)] for index in range(len(images))]
+        own = {"times": 8 * len(times)} | ({"qualities": 8 * len(qualities)} if qualities else {})
+        for name, bits in {**packed.bits, **own}.items():
             self.bits[name] = self.bits.get(name, 0) + bits
         self._held = []
 
@@ -88,9 +100,15 @@ def header_of(clip: Clip, how: Setting, group: int) -> VideoHeader:
 
 
 def record_of(
-    clip: Clip, regions: Regions | None, written: GroupWriter, size: int, how: Setting, notes: list[str], seconds: float
+    clip: Clip,
+    regions: Regions | None,
+    written: GroupWriter,
+    size: int,
+    how: Setting,
+    wanted: float | None,
+    notes: list[str],
 ) -> EncodedClip:
-    """The numbers of a file of `size` bytes."""
+    """The numbers of a file of `size` bytes; the seconds of work are left to the caller."""
     duration = float(written.duration)
     return EncodedClip(
         bytes=size,
@@ -98,7 +116,10 @@ def record_of(
         height=clip.info.height,
         frames=written.frames,
         duration=round(duration, 6),
-        quality=how.quality / QUALITY_STEPS,
+        quality=round(sum(written.qualities) / max(written.frames, 1) / QUALITY_STEPS, 4),
+        lowest_quality=min(written.qualities, default=how.quality) / QUALITY_STEPS,
+        highest_quality=max(written.qualities, default=how.quality) / QUALITY_STEPS,
+        wanted=None if wanted is None else int(wanted),
         gain=2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
         kbps=round(8e-3 * size / max(duration, 1e-6), 3),
         bits=written.bits | {"container": 8 * size - sum(written.bits.values())},
@@ -107,6 +128,6 @@ def record_of(
         lost_at=None if regions is None else regions.lost_at,
         damaged=clip.damaged,
         missing=clip.missing,
-        seconds=round(seconds, 3),
+        seconds=0.0,
         notes=(*clip.notes, *([] if regions is None else regions.notes), *notes),
     )

@@ -7,6 +7,7 @@ use the gains of a lower quality. Nothing is trained for that; the model has lea
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from latens.systems.video_codec.chunk_model import MAP_CELL
 from latens.systems.video_codec.codec import GainCodec, HyperpriorCodec
 from latens.systems.video_codec.config import STRIDE, Obic
 from latens.systems.video_codec.exact import ExactCoding
-from latens.systems.video_codec.groups import Arithmetic, Frame, Mask, Setting, gain_at
+from latens.systems.video_codec.groups import Arithmetic, Frame, Mask, Pace, Setting, at_pace, gain_at, unit_settings
 from latens.systems.video_codec.latents import Conditions, LatentCoder, Packer, Quantized, Unpacker
 from latens.systems.video_codec.model import ScaleSpaceFlow, cells_of
 
@@ -35,6 +36,8 @@ class Places(NamedTuple):
 
 class FlowCoder:
     """See `groups.GroupCoder`."""
+
+    unit = 1  # frames of a latent
 
     def __init__(self, model: ScaleSpaceFlow, exact: ExactCoding, device: torch.device) -> None:
         self.model, self.exact, self.device = model, exact, device
@@ -53,31 +56,37 @@ class FlowCoder:
     # -------------------------------------------------------------------------------------------------------- encoding
 
     @torch.no_grad()
-    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
+    def encode(
+        self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting, pace: Pace | None = None
+    ) -> None:
         size = frames[0].shape
         regions = [self.arithmetic.masks(None if masks is None else [masks[i]], 1, size) for i in range(len(frames))]
         if self.split:
             cells = torch.cat([cells_of(region) for region in regions])
             packer.put(encode_maps(cells[:, 0].long().cpu().numpy(), 2), "map")
-            places = [Places(how.steps(self.device), part[None]) for part in cells]
+            maps: Sequence[Tensor] = [part[None] for part in cells]
         else:
             mapped = how if self.mapped else how._replace(region=False)
-            places = self._places(self.arithmetic.write_map(packer, masks, len(frames), size, mapped), how)
+            maps = self.arithmetic.write_map(packer, masks, len(frames), size, mapped).unbind()
         reference: Tensor | None = None
-        for index, (pixels, region, place) in enumerate(zip(frames, regions, places, strict=True)):
+        for index, (pixels, region, own) in enumerate(zip(frames, regions, maps, strict=True)):
             packer.now = range(index, index + 1)
             frame = self.model.padded(self.arithmetic.frames([pixels]))
-            reference = self._write_frame(packer, frame, region, place, reference, how)
+            reference = at_pace(packer, how, pace, partial(self._write_frame, packer, frame, region, own, reference))
 
-    def _places(self, levels: Int[Tensor, "T a b"], how: Setting) -> list[Places]:
-        if not levels.any():
-            return [Places(how.steps(self.device), None)] * len(levels)
-        return [Places(self.exact.qualities(how.quality, each, MAP_CELL // STRIDE), None) for each in levels]
+    def _place(self, own: Tensor, how: Setting) -> Places:
+        """Qualities from the map of a frame; for OBIC the map itself."""
+        if self.split:
+            return Places(how.steps(self.device), own)
+        if not own.any():
+            return Places(how.steps(self.device), None)
+        return Places(self.exact.qualities(how.quality, own, MAP_CELL // STRIDE), None)
 
     def _write_frame(
-        self, packer: Packer, frame: Tensor, mask: Tensor, place: Places, reference: Tensor | None, how: Setting
+        self, packer: Packer, frame: Tensor, mask: Tensor, own: Tensor, reference: Tensor | None, how: Setting
     ) -> Float[Tensor, "1 3 H W"]:
-        """Codes a frame; returns it as decoded."""
+        """Codes a frame, whose map is `own`; returns it as decoded."""
+        place = self._place(own, how)
         seen = mask if self.model.masked else None
         name, codec, gain = self._parts(reference)
         steps = None
@@ -133,18 +142,20 @@ class FlowCoder:
     # -------------------------------------------------------------------------------------------------------- decoding
 
     @torch.no_grad()
-    def decode(self, data: bytes, count: int, size: tuple[int, int], how: Setting) -> Iterator[Frame]:
-        unpacker = Unpacker(data)
+    def decode(
+        self, data: bytes, count: int, size: tuple[int, int], how: Setting, qualities: Sequence[int] = ()
+    ) -> Iterator[Frame]:
+        unpacker, settings = Unpacker(data), unit_settings(how, qualities, count)
         height, width = (side // STRIDE for side in self.arithmetic.padded(size))
         if self.split:
             cells = torch.from_numpy(decode_maps(unpacker.take(), (count, height, width), 2)).bool().to(self.device)
-            places = [Places(how.steps(self.device), part[None, None]) for part in cells]
+            maps: Sequence[Tensor] = [part[None, None] for part in cells]
         else:
             mapped = how if self.mapped else how._replace(region=False)
-            places = self._places(self.arithmetic.read_map(unpacker, count, size, mapped), how)
+            maps = self.arithmetic.read_map(unpacker, count, size, mapped).unbind()
         reference: Tensor | None = None
-        for place in places:
-            reference = self._read_frame(unpacker, (height, width), place, reference, how)
+        for own, setting in zip(maps, settings, strict=True):
+            reference = self._read_frame(unpacker, (height, width), self._place(own, setting), reference, setting)
             yield to_pixels(reference[0, :, : size[0], : size[1]])
         unpacker.finish()
 

@@ -3,16 +3,17 @@
 Profile "VID1". The profile header, little-endian and unsigned:
 
     width, height          4 + 4   pixels of the upright frames
-    quality                2       in 1/256
+    quality                2       in 1/256; where bit 1 of the flags is set, about the mean
     amplifier              1       gain amplifier in half octaves
-    flags                  1       bit 0: groups hold the map of a region
+    flags                  1       bit 0: groups hold the map of a region; bit 1: groups hold qualities
     group                  2       most frames of a group
     time base              4 + 4   seconds, as a fraction
     rate                   4 + 4   mean frames a second, as a fraction
     aspect                 4 + 4   width to height of a pixel
 
 A section of kind FRAMES holds one group, a section of kind SOUND a piece of an audio-only Matroska file. The payload of a group
-is the times of its frames (see `pack_times`), then what `groups` writes.
+is the times of its frames (see `pack_times`), with bit 1 of the flags the qualities of its units of frames (see
+`pack_qualities`), then what `groups` writes.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from latens.codes.clip_stream import ClipDamage, ClipHeader, ClipSection, IndexEntry, read_header, read_index, read_sections
 from latens.data.images import ImageLimits
 from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
-from latens.systems.video_codec.exact import AMPLIFIER_STEPS, MAX_AMPLIFIER, QUALITY_STEPS
+from latens.systems.video_codec.exact import MAX_AMPLIFIER
 from latens.systems.video_codec.groups import Setting
 from latens.systems.video_codec.latents import Unpacker, varint
 
 PROFILE = "VID1"
 FRAMES, SOUND = 1, 2
 KINDS: Mapping[int, str] = MappingProxyType({FRAMES: "frames", SOUND: "sound"})
-REGION = 1  # flag
+REGION, VARIED = 1, 2  # flags
 MAX_GROUP = 1024  # frames
 SOUND_PIECE = 8 << 20  # bytes of a section of sound
 
@@ -53,7 +54,7 @@ class VideoHeader(NamedTuple):
     def pack(self) -> bytes:
         how = self.setting
         fractions = [part for value in self[4:] for part in _halves(value)]
-        flags = REGION * how.region
+        flags = REGION * how.region + VARIED * how.varied
         return _HEADER.pack(self.width, self.height, how.quality, how.amplifier, flags, self.group, *fractions)
 
 
@@ -67,7 +68,7 @@ def read_video_header(packed: bytes) -> VideoHeader:
     if len(packed) != _HEADER.size:
         raise Corrupt(f"the clip header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
     width, height, quality, amplifier, flags, group, *parts = _HEADER.unpack(packed)
-    if flags & ~REGION:
+    if flags & ~(REGION | VARIED):
         raise UnsupportedFeature("the clip uses a feature this latens does not know", hint="update latens")
     if min(width, height, group, *parts) < 1 or group > MAX_GROUP or amplifier > MAX_AMPLIFIER:
         raise Corrupt("a field of the clip header has an impossible value", section="header")
@@ -75,7 +76,8 @@ def read_video_header(packed: bytes) -> VideoHeader:
     if width * height > limits.pixels:
         raise LimitExceeded(f"frames of {width} x {height} are larger than the limit of {limits.pixels:,} pixels")
     fractions = [Fraction(parts[i], parts[i + 1]) for i in (0, 2, 4)]
-    return VideoHeader(width, height, Setting(quality, amplifier, bool(flags & REGION)), group, *fractions)
+    how = Setting(quality, amplifier, bool(flags & REGION), bool(flags & VARIED))
+    return VideoHeader(width, height, how, group, *fractions)
 
 
 def pack_times(ticks: Sequence[int]) -> bytes:
@@ -96,6 +98,23 @@ def read_times(unpacker: Unpacker, count: int) -> tuple[int, ...]:
     steps = [_signed(unpacker.number())] * count if constant else [_signed(unpacker.number()) for _ in range(count)]
     for step in steps:
         found.append(found[-1] + step)
+    return tuple(found)
+
+
+def pack_qualities(qualities: Sequence[int]) -> bytes:
+    """Qualities of the units of a group, in 1/256: their number, the first, and the steps from each to the next."""
+    steps = [after - before for before, after in itertools.pairwise(qualities)]
+    return varint(len(qualities)) + varint(qualities[0]) + b"".join(varint(_zigzag(step)) for step in steps)
+
+
+def read_qualities(unpacker: Unpacker, count: int) -> tuple[int, ...]:
+    """Undoes `pack_qualities` for a group of `count` frames. Raises Corrupt."""
+    number = unpacker.number()
+    if not 1 <= number <= count:
+        raise Corrupt(f"a group holds {number} qualities for {count} frames", section="frames")
+    found = [unpacker.number()]
+    for _ in range(number - 1):
+        found.append(found[-1] + _signed(unpacker.number()))
     return tuple(found)
 
 
@@ -136,63 +155,3 @@ def group_at(stream: BinaryIO, frame: int) -> IndexEntry | None:
     """The group that holds a frame, or the next one; None behind the end. The place of the stream is not defined afterwards."""
     entries = [entry for entry in read_index(stream) if entry.kind == FRAMES and entry.first + entry.frames > frame]
     return min(entries, key=lambda entry: entry.first, default=None)
-
-
-class VideoInfo(NamedTuple):
-    """Sizes and rates of a file."""
-
-    width: int
-    height: int
-    frames: int  # that can be decoded
-    seconds: float
-    fps: float
-    quality: float
-    gain: float | None  # gain amplifier; None: the clip has no region
-    group: int
-    model_id: str
-    format: str
-    bytes: int
-    bpp: float
-    kbps: float
-    bits: dict[str, int]  # by part
-    damage: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self._asdict(), "damage": list(self.damage)}
-
-
-def inspect_stream(stream: BinaryIO) -> VideoInfo:
-    """What a file holds, without its model. Raises StreamError or LimitExceeded."""
-    opened = open_stream(stream)
-    header, frames, ticks = opened.header, 0, 0
-    bits = {"frames": 0, "sound": 0}
-    damage: list[str] = []
-    for part in sections(stream, header):
-        if isinstance(part, ClipDamage):
-            damage.append(f"at byte {part.offset:,}: {part.reason}")
-            continue
-        bits[KINDS[part.kind]] += 8 * len(part.payload)
-        if part.kind == FRAMES:
-            times = read_times(Unpacker(part.payload), part.frames)
-            frames, ticks = frames + part.frames, ticks + times[-1] - times[0]
-    size = stream.seek(0, 2)
-    bits["container"] = 8 * size - sum(bits.values())
-    seconds = float(ticks * header.time_base)
-    how = header.setting
-    return VideoInfo(
-        header.width,
-        header.height,
-        frames,
-        round(seconds, 6),
-        float(header.rate),
-        how.quality / QUALITY_STEPS,
-        2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
-        header.group,
-        opened.model_id,
-        f"video {opened.version[0]}.{opened.version[1]}",
-        size,
-        8 * size / max(header.width * header.height * frames, 1),
-        8e-3 * size / seconds if seconds else 0.0,
-        bits,
-        tuple(damage),
-    )

@@ -8,9 +8,9 @@ Letters: T frames, H W frame size, M latent channels, h w sizes of a latent, a b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latens.codes.adaptive import decode_maps, encode_maps
 from latens.data.tensors import pad_to_multiple, to_tensor
+from latens.errors import Corrupt
 from latens.inference.device import transform_precision
 from latens.shapes import Float, Int, UInt8
 from latens.systems.video_codec.chunk_model import MAP_CELL, MAP_LEVELS, map_levels
@@ -35,10 +36,23 @@ class Setting(NamedTuple):
     quality: int  # in 1/256
     amplifier: int  # gain amplifier in half octaves
     region: bool  # False: all of the frame is region
+    varied: bool = False  # every group stores the quality of each of its units; `quality` is about their mean
 
     def steps(self, device: torch.device) -> Int[Tensor, "1 1"]:
         """The quality in 1/256, for all places."""
         return torch.tensor([[self.quality]], device=device)
+
+
+class Pace(Protocol):
+    """Chooses the quality of every unit of frames while a group is written."""
+
+    def quality(self) -> int:
+        """In 1/256, for the next unit."""
+        ...
+
+    def accept(self, size: int) -> bool:
+        """Whether a unit stays, after which the group has `size` bytes; else it is written again at another quality."""
+        ...
 
 
 class GroupCoder(Protocol):
@@ -47,13 +61,50 @@ class GroupCoder(Protocol):
     @property
     def config(self) -> VideoModel: ...
 
-    def encode(self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting) -> None:
-        """Appends a group to an empty packer."""
+    @property
+    def unit(self) -> int:
+        """Frames that share a latent, and so a quality."""
         ...
 
-    def decode(self, data: bytes, count: int, size: tuple[int, int], how: Setting) -> Iterator[Frame]:
-        """Raises Corrupt for bytes that `encode` did not write, DeviceMismatch where this machine finds other tables."""
+    def encode(
+        self, packer: Packer, frames: Sequence[Frame], masks: Sequence[Mask] | None, how: Setting, pace: Pace | None = None
+    ) -> None:
+        """Appends a group to an empty packer, at the quality of `how` or those of `pace`."""
         ...
+
+    def decode(
+        self, data: bytes, count: int, size: tuple[int, int], how: Setting, qualities: Sequence[int] = ()
+    ) -> Iterator[Frame]:
+        """`qualities`: of the units, in 1/256; without them all have that of `how`.
+
+        Raises Corrupt for bytes that `encode` did not write, DeviceMismatch where this machine finds other tables.
+        """
+        ...
+
+
+_Written = TypeVar("_Written")
+
+
+def at_pace(packer: Packer, how: Setting, pace: Pace | None, write: Callable[[Setting], _Written]) -> _Written:
+    """The result of `write`, which appends a unit of frames: at the quality of `how`, or as often as `pace` asks for it."""
+    if pace is None:
+        return write(how)
+    while True:
+        mark, tried = packer.mark(), how._replace(quality=pace.quality())
+        found = write(tried)
+        if pace.accept(packer.size):
+            packer.qualities.append(tried.quality)
+            return found
+        packer.rewind(mark)
+
+
+def unit_settings(how: Setting, qualities: Sequence[int], count: int) -> list[Setting]:
+    """The setting of each of `count` units of a group. Raises Corrupt for another number of qualities."""
+    if not qualities:
+        return [how] * count
+    if len(qualities) != count:
+        raise Corrupt(f"a group holds {len(qualities)} qualities for {count} units of frames", section="frames")
+    return [how._replace(quality=quality) for quality in qualities]
 
 
 class Arithmetic:

@@ -27,11 +27,19 @@ CRC_BYTES = 2  # checksum of a latent's table indices: tells another machine fro
 MOST_BYTES = 1 << 28  # of one part
 
 
+class PackerMark(NamedTuple):
+    """A state of a packer."""
+
+    parts: int
+    bits: dict[str, int]
+    places: int
+
+
 class Packer:
     """Parts of a group of frames, one after the other, each behind its length; `bits` counts them by name.
 
     With `places` it also collects the code length of every place of every latent, with the frames that share it; coders set
-    `now` to the frames that they write.
+    `now` to the frames that they write. `qualities` are those of the units that `groups.at_pace` wrote, in 1/256.
     """
 
     def __init__(self, *, places: bool = False) -> None:
@@ -39,6 +47,23 @@ class Packer:
         self.bits: dict[str, int] = {}
         self.places: list[tuple[range, Float[Tensor, "h w"]]] | None = [] if places else None
         self.now = range(0)
+        self.qualities: list[int] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return sum(self.bits.values()) // 8
+
+    def mark(self) -> PackerMark:
+        """The present state, for `rewind`."""
+        return PackerMark(len(self._parts), dict(self.bits), 0 if self.places is None else len(self.places))
+
+    def rewind(self, mark: PackerMark) -> None:
+        """Drops what was appended since `mark`."""
+        del self._parts[mark.parts :]
+        self.bits = dict(mark.bits)
+        if self.places is not None:
+            del self.places[mark.places :]
 
     def put(self, part: bytes, name: str) -> None:
         """Appends bytes of any length."""
@@ -55,6 +80,16 @@ class Unpacker:
 
     def __init__(self, data: bytes) -> None:
         self._data, self._place = data, 0
+
+    @property
+    def place(self) -> int:
+        """Bytes that were taken."""
+        return self._place
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self._place == len(self._data)
 
     def number(self) -> int:
         """An unsigned integer below 2^63."""

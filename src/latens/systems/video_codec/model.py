@@ -23,7 +23,6 @@ from latens.codes.counts import map_bits
 from latens.codes.integer import IntegerNetwork
 from latens.codes.quantize import float_parameters
 from latens.data.tensors import pad_to_multiple
-from latens.hub import ModelFolder
 from latens.nn.transforms import (
     DifferenceSynthesis,
     compact_difference_analysis,
@@ -169,16 +168,18 @@ class ScaleSpaceFlow(nn.Module):
         zero = torch.zeros(len(coded[0].image), device=coded[0].image.device)
         return {name: torch.stack([frame.bits.get(name, zero) for frame in coded], dim=1) for name in names}
 
-    def restored(self, folder: ModelFolder) -> Mapping[str, Tensor]:
-        """The weights of a folder; networks that it keeps as frozen integers alone become floats again."""
-        weights, coding = dict(folder.weights), folder.config["coding"]
-        frozen = {f"{name}.hyper_synthesis": (own["network"], f"{name}|network.") for name, own in coding["parts"].items()}
-        frozen |= {f"{name}.decoder": (own["network"], f"{name}|decoder.") for name, own in coding["decoders"].items()}
-        for name, (spec, prefix) in frozen.items():
+    def restored(
+        self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> Mapping[str, Tensor]:
+        """The weights of a model folder; networks that it keeps as frozen integers alone become floats again."""
+        weights, spec = dict(stored), config["coding"]
+        frozen = {f"{name}.hyper_synthesis": (own["network"], f"{name}|network.") for name, own in spec["parts"].items()}
+        frozen |= {f"{name}.decoder": (own["network"], f"{name}|decoder.") for name, own in spec["decoders"].items()}
+        for name, (layout, prefix) in frozen.items():
             if any(key.startswith(f"{name}.") for key in weights):
                 continue
-            tensors = {key.removeprefix(prefix): value for key, value in folder.coding.items()}
-            found = float_parameters(IntegerNetwork.from_spec(spec, tensors))
+            tensors = {key.removeprefix(prefix): value for key, value in coding.items()}
+            found = float_parameters(IntegerNetwork.from_spec(layout, tensors))
             stack = self.get_submodule(name)
             layers = [key for key, layer in stack.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
             for key, (weight, bias) in zip(layers, found, strict=True):
@@ -210,7 +211,7 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     if frozen and model.coding_only:
         return completed(model, {**state, **{name: own[name] for name in frozen}})
     if any("hyper_synthesis." in name for name in frozen - added):
-        what = "these weights were stored for coding alone, without hyper-synthesis: train on from the folder of the run"
+        what = "these weights were stored for coding alone, without hyper-synthesis: see `ScaleSpaceFlow.restored`"
         raise ValueError(what)
     if not missing or missing != added:
         return state

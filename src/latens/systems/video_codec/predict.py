@@ -6,21 +6,17 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
 import torch
 
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
-from latens.data.clips.memory import FramesLike, open_frames
+from latens.data.clips.memory import FramesLike
 from latens.data.clips.reader import Clip
 from latens.data.files import reading
-from latens.data.regions.pairing import Regions, open_regions
-from latens.data.regions.words import Shape, parse_region
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device, transform_precision
@@ -34,6 +30,7 @@ from latens.systems.video_codec.config import (
     ScaleSpaceFlowConfig,
     VideoModel,
 )
+from latens.systems.video_codec.contents import VideoInfo, inspect_stream
 from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
 from latens.systems.video_codec.encoded import EncodedClip, GroupWriter, header_of, note_depth, record_of
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS, ExactCoding
@@ -43,14 +40,15 @@ from latens.systems.video_codec.format import (
     SOUND,
     SOUND_PIECE,
     OpenedStream,
-    VideoInfo,
-    inspect_stream,
     open_stream,
 )
 from latens.systems.video_codec.groups import GroupCoder, Setting
 from latens.systems.video_codec.model import ScaleSpaceFlow
+from latens.systems.video_codec.pace import WINDOW, Pacer
+from latens.systems.video_codec.sized import check_target, make_plan, too_large
+from latens.systems.video_codec.source import Roi, Source
 from latens.systems.video_codec.trainable import build_model
-from latens.video.masks import GivenMasks
+from latens.video.masks import Recorded
 
 if TYPE_CHECKING:
     from latens.systems.video_codec.output import WrittenClip
@@ -59,7 +57,6 @@ __all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo
 
 DEFAULT_QUALITY = 4.0
 DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
-Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
 
 class VideoCodec:
@@ -109,12 +106,16 @@ class VideoCodec:
         roi_ids: frozenset[int] | None = None,
         track: bool = False,
         quality: float | None = None,
+        size: float | None = None,
+        kbps: float | None = None,
         gain: float | None = None,
         fps: Fraction | float | None = None,
     ) -> bytes:
         """The clip as the bytes of a .ltv file; for arguments and errors see `encode`."""
         stream = io.BytesIO()
-        self.encode(frames, stream, roi=roi, roi_ids=roi_ids, track=track, quality=quality, gain=gain, fps=fps)
+        self.encode(
+            frames, stream, roi=roi, roi_ids=roi_ids, track=track, quality=quality, size=size, kbps=kbps, gain=gain, fps=fps
+        )
         return stream.getvalue()
 
     def encode(
@@ -126,6 +127,8 @@ class VideoCodec:
         roi_ids: frozenset[int] | None = None,
         track: bool = False,
         quality: float | None = None,
+        size: float | None = None,
+        kbps: float | None = None,
         gain: float | None = None,
         fps: Fraction | float | None = None,
     ) -> EncodedClip:
@@ -135,25 +138,59 @@ class VideoCodec:
         image, a folder of masks, a mask video, or an array of masks (T, H, W) or (H, W), bool or uint8 weights. `gain` is the
         gain amplifier, 1 to 64: larger makes the rest coarser.
 
-        Raises UsageError, InputError, UnreadableInput or LimitExceeded.
+        `size` in bytes or `kbps` in kbit/s (of the whole file, sound included) take the place of `quality`: the file ends at
+        most 3 % below and never above. The clip is read twice and some frames are coded before the others; the quality then
+        varies from frame to frame. `frames` may be no iterator then, and `out` should be seekable: a file that ends above is
+        written once more.
+
+        Raises UsageError, also for a size that the model does not reach; InputError, UnreadableInput or LimitExceeded.
         """
         started = time.perf_counter()
+        check_target(frames, quality, size, kbps)
         how, notes = self.setting(roi is not None, quality, gain)
-        if roi is None and (roi_ids is not None or track):
-            raise UsageError(f"{'--roi-id' if roi_ids is not None else '--track'} needs a region", hint="add --roi")
-        with open_frames(frames, fps=fps) as clip, _regions(roi, clip, roi_ids, track) as regions:
+        source = Source(frames, roi, roi_ids, track, fps)
+        source.check()
+        if size is None and kbps is None:
+            done = self._pass(source, out, how, notes)
+        else:
+            done = self._to_size(source, out, gain, size, kbps, notes)
+        return done._replace(seconds=round(time.perf_counter() - started, 3))
+
+    def _to_size(
+        self, source: Source, out: BinaryIO, gain: float | None, size: float | None, kbps: float | None, notes: list[str]
+    ) -> EncodedClip:
+        """A file of a size. One that ends above it is written a second time."""
+        if source.track:
+            source = source._replace(recorded=Recorded())
+        plan = make_plan(self, source, gain, size, kbps)
+        place, highest = out.tell() if out.seekable() else None, round(self.best_quality * QUALITY_STEPS)
+        pacer = plan.pacer(highest)
+        done = self._pass(source, out, plan.how, notes, pacer)
+        if done.bytes > plan.wanted and place is not None:
+            out.seek(place)
+            out.truncate()
+            done = self._pass(source, out, plan.how, notes, plan.pacer(highest, pacer))
+        if done.bytes > plan.wanted:
+            raise too_large(plan.wanted, done.bytes, done.lowest_quality)
+        short = done.bytes < WINDOW * plan.wanted
+        why = f"{done.bytes:,} of {plan.wanted:,.0f} bytes reached: quality {self.best_quality:g} is the finest"
+        return done._replace(notes=(*done.notes, why)) if short else done
+
+    def _pass(self, source: Source, out: BinaryIO, how: Setting, notes: list[str], pacer: Pacer | None = None) -> EncodedClip:
+        """Writes the file once."""
+        with source.open() as (clip, regions):
             note_depth(clip)
             header = header_of(clip, how, self.config.group)
             writer = ClipWriter(out, ClipHeader(PROFILE, bytes.fromhex(self.file_id), header.pack()))
-            notes += self._write_sound(writer, clip)
-            written = GroupWriter(self.coder, writer, how, header)
+            notes = notes + self._write_sound(writer, clip)
+            written = GroupWriter(self.coder, writer, how, header, pacer)
             for frame in clip.frames():
                 written.add(frame, None if regions is None else regions.of(frame))
             written.flush()
             if regions is not None:
                 regions.finish(written.last + 1)
             writer.close()
-        return record_of(clip, regions, written, writer.offset, how, notes, time.perf_counter() - started)
+        return record_of(clip, regions, written, writer.offset, how, None if pacer is None else pacer.wanted, notes)
 
     def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
         """What a request means, and notes on it. Raises UsageError."""
@@ -223,18 +260,6 @@ class VideoCodec:
         if not QUALITY_STEPS <= quality <= self.best_quality * QUALITY_STEPS or opened.header.group > self.config.group:
             raise Corrupt(f"quality {quality / QUALITY_STEPS:g} is not one of this model", section="header")
         return opened
-
-
-@contextlib.contextmanager
-def _regions(roi: Roi | None, clip: Clip, ids: frozenset[int] | None, track: bool) -> Iterator[Regions | None]:
-    if roi is None:
-        yield None
-    elif isinstance(roi, np.ndarray):
-        yield GivenMasks(roi, clip)
-    else:
-        region = roi if isinstance(roi, Shape) else parse_region(roi)
-        with open_regions(region, clip, ids=ids, track=track) as regions:
-            yield regions
 
 
 def _for_coding(config: VideoModel) -> ScaleSpaceFlow | ChunkCodec:

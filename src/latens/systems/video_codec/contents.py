@@ -1,0 +1,207 @@
+"""What a file holds, from its bytes alone: sizes, rates, qualities, and the bits of every latent.
+
+The parts of a group stand behind their lengths, without names. Their number and the order in which coders write them tell the
+names: the methods of scale-space flow and the chunk codec differ in it for groups of two frames or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+from latens.codes.clip_stream import HEAD_BYTES, ClipDamage, ClipSection
+from latens.errors import Corrupt
+from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS
+from latens.systems.video_codec.format import (
+    FRAMES,
+    VideoHeader,
+    open_stream,
+    read_qualities,
+    read_times,
+    sections,
+)
+from latens.systems.video_codec.latents import Unpacker, varint
+
+_HYPER, _GAIN = ("{0}_hyper", "{0}"), ("{0}_gain_hyper", "{0}_gain")
+
+
+class Layout(NamedTuple):
+    """Names of the parts of a group in order: of its first unit of frames and of each later one."""
+
+    model: str
+    first: tuple[str, ...]
+    later: tuple[str, ...]
+    chunks: bool = False  # units are several frames
+    map: bool | None = None  # whether a map comes first; None: where the clip has a region
+
+    def names(self, frames: int, count: int, region: bool) -> list[str] | None:
+        """The names of `count` parts of a group of `frames`; None where a group of this layout has another number."""
+        start = ["map"] if (region if self.map is None else self.map) else []
+        units = frames
+        if self.chunks:
+            units = (count - len(start)) // len(self.first)
+            if not 1 <= units <= -(-frames // 2):
+                return None
+        found = [*start, *self.first, *self.later * (units - 1)]
+        return found if len(found) == count else None
+
+
+def _parts(*kinds: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(part.format(name) for name, parts in kinds for part in parts)
+
+
+_TWO_HYPER = ("{0}_hyper", "{0}_hyper", "{0}")  # of region and background
+_MOTION = ("motion", _HYPER)
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "plain": Layout(
+            "scale-space flow", _parts(("intra", _HYPER)), _parts(_MOTION, ("residual", _HYPER))
+        ),
+        "implicit": Layout(
+            "scale-space flow, implicit", _parts(("intra", _HYPER)), _parts(_MOTION, ("residual", _HYPER)), map=False
+        ),
+        "obic": Layout(
+            "scale-space flow, OBIC", _parts(("intra", _TWO_HYPER)), _parts(_MOTION, ("residual", _TWO_HYPER)), map=True
+        ),
+        "scaling": Layout(
+            "scale-space flow, latent scaling",
+            _parts(("intra", _GAIN), ("intra", _HYPER)),
+            _parts(("residual", _GAIN), _MOTION, ("residual", _HYPER)),
+            map=False,
+        ),
+        "chunk": Layout("chunks", _parts(("latent", _HYPER)), _parts(("latent", _HYPER)), chunks=True),
+    }
+)  # fmt: skip
+
+
+class VideoInfo(NamedTuple):
+    """Sizes and rates of a file."""
+
+    width: int
+    height: int
+    frames: int  # that can be decoded
+    seconds: float
+    fps: float
+    quality: float  # mean over the frames
+    lowest_quality: float
+    highest_quality: float
+    gain: float | None  # gain amplifier; None: the clip has no region
+    group: int
+    model_id: str
+    layout: str  # of the groups; "unknown" where the bits of a latent cannot be told apart
+    format: str
+    bytes: int
+    bpp: float
+    kbps: float
+    bits: dict[str, int]  # by part
+    damage: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """With the share of every part in the bits, in percent."""
+        shares = {name: round(100 * bits / max(8 * self.bytes, 1), 2) for name, bits in self.bits.items()}
+        found = self._asdict()
+        del found["damage"]
+        return {**found, "percent_of_bits": shares, "damage": list(self.damage)}
+
+
+class _Group(NamedTuple):
+    """What one section of frames says."""
+
+    frames: int
+    ticks: int  # its length
+    qualities: tuple[int, ...]  # of the frames, in 1/256
+    bits: dict[str, int]  # of times and qualities
+    parts: tuple[int, ...]  # bits of the parts
+
+
+def inspect_stream(stream: BinaryIO) -> VideoInfo:
+    """What a file holds, without its model. Raises StreamError or LimitExceeded."""
+    opened = open_stream(stream)
+    header, container = opened.header, 8 * stream.tell()
+    groups: list[_Group] = []
+    sound = 0
+    damage: list[str] = []
+    for part in sections(stream, header):
+        if isinstance(part, ClipDamage):
+            damage.append(f"at byte {part.offset:,}: {part.reason}")
+            continue
+        container += 8 * HEAD_BYTES
+        if part.kind != FRAMES:
+            sound += 8 * len(part.payload)
+            continue
+        try:
+            groups.append(_read_group(part, header))
+        except Corrupt as error:
+            damage.append(f"frames {part.first} to {part.first + part.frames - 1}: {error.what}")
+    size = stream.seek(0, 2)
+    layout, bits = _named(groups, header)
+    bits["sound"] = sound
+    rest = 8 * size - sum(bits.values())
+    bits |= {"container": container, "unreadable": rest - container} if damage else {"container": rest}
+    frames = sum(group.frames for group in groups)
+    seconds = float(sum(group.ticks for group in groups) * header.time_base)
+    qualities = [quality / QUALITY_STEPS for group in groups for quality in group.qualities]
+    qualities = qualities or [header.setting.quality / QUALITY_STEPS]
+    return VideoInfo(
+        width=header.width,
+        height=header.height,
+        frames=frames,
+        seconds=round(seconds, 6),
+        fps=float(header.rate),
+        quality=round(sum(qualities) / len(qualities), 4),
+        lowest_quality=min(qualities),
+        highest_quality=max(qualities),
+        gain=2.0 ** (header.setting.amplifier / AMPLIFIER_STEPS) if header.setting.region else None,
+        group=header.group,
+        model_id=opened.model_id,
+        layout=layout,
+        format=f"video {opened.version[0]}.{opened.version[1]}",
+        bytes=size,
+        bpp=8 * size / max(header.width * header.height * frames, 1),
+        kbps=8e-3 * size / seconds if seconds else 0.0,
+        bits=bits,
+        damage=tuple(damage),
+    )
+
+
+def _read_group(part: ClipSection, header: VideoHeader) -> _Group:
+    """Raises Corrupt."""
+    unpacker = Unpacker(part.payload)
+    times = read_times(unpacker, part.frames)
+    after_times = unpacker.place
+    qualities: tuple[int, ...] = (header.setting.quality,)
+    if header.setting.varied:
+        qualities = read_qualities(unpacker, part.frames)
+    bits = {"times": 8 * after_times}
+    if unpacker.place > after_times:
+        bits["qualities"] = 8 * (unpacker.place - after_times)
+    unit = -(-part.frames // len(qualities))
+    frames = tuple(qualities[index // unit] for index in range(part.frames))
+    return _Group(part.frames, times[-1] - times[0], frames, bits, tuple(_part_bits(unpacker)))
+
+
+def _part_bits(unpacker: Unpacker) -> Iterator[int]:
+    """Bits of the parts that are left, their lengths included."""
+    while not unpacker.done:
+        length = len(unpacker.take())
+        yield 8 * (length + len(varint(length)))
+
+
+def _named(groups: list[_Group], header: VideoHeader) -> tuple[str, dict[str, int]]:
+    """The layout that fits all groups, and the bits by name; one name for all parts where several layouts fit."""
+    region = header.setting.region
+    fitting = [
+        layout
+        for layout in LAYOUTS.values()
+        if groups and all(layout.names(group.frames, len(group.parts), region) is not None for group in groups)
+    ]
+    kinds = {(layout.first, layout.later) for layout in fitting}
+    known = fitting[0] if len(kinds) == 1 else None
+    bits: dict[str, int] = {}
+    for group in groups:
+        names = known.names(group.frames, len(group.parts), region) if known else ["frames"] * len(group.parts)
+        assert names is not None
+        for name, size in [*zip(names, group.parts, strict=True), *group.bits.items()]:
+            bits[name] = bits.get(name, 0) + size
+    return known.model if known else "unknown", bits or {"frames": 0}

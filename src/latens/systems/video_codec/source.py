@@ -1,0 +1,57 @@
+"""A clip with its region, which can be opened more than once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from latens.data.clips.memory import FramesLike, open_frames
+from latens.data.clips.reader import Clip
+from latens.data.regions.pairing import Regions, open_regions
+from latens.data.regions.words import Shape, parse_region
+from latens.errors import UsageError
+from latens.video.masks import GivenMasks, Recorded
+
+Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
+
+
+class Source(NamedTuple):
+    """Frames and region as the user gives them. `recorded` keeps masks that tracking found for a later pass."""
+
+    frames: FramesLike
+    roi: Roi | None
+    roi_ids: frozenset[int] | None
+    track: bool
+    fps: Fraction | float | None
+    recorded: Recorded | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for options of a region without a region."""
+        if self.roi is None and (self.roi_ids is not None or self.track):
+            raise UsageError(f"{'--roi-id' if self.roi_ids is not None else '--track'} needs a region", hint="add --roi")
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[tuple[Clip, Regions | None]]:
+        """Raises UsageError, InputError, UnreadableInput or LimitExceeded."""
+        with open_frames(self.frames, fps=self.fps) as clip:
+            if self.recorded is not None and self.recorded.complete:
+                yield clip, self.recorded
+                return
+            with self._regions(clip) as regions:
+                yield clip, regions if regions is None or self.recorded is None else self.recorded.around(regions)
+
+    @contextlib.contextmanager
+    def _regions(self, clip: Clip) -> Iterator[Regions | None]:
+        if self.roi is None:
+            yield None
+        elif isinstance(self.roi, np.ndarray):
+            yield GivenMasks(self.roi, clip)
+        else:
+            region = self.roi if isinstance(self.roi, Shape) else parse_region(self.roi)
+            with open_regions(region, clip, ids=self.roi_ids, track=self.track) as regions:
+                yield regions
