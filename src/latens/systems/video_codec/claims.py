@@ -107,7 +107,7 @@ def claims(study: Study) -> list[Block]:
     ]
     caption = (
         f"Means over {len(study.clips)} clips (objects chosen in turn: over objects), with the smallest and largest value. A "
-        "claim is confirmed where the mean meets the criterion. Differences in dB are means over the rates that both curves have."
+        "claim is confirmed where the mean meets the criterion. Differences in dB are means over the rates of both curves."
     )
     return [Table(columns, [claim.cells() for claim in found], caption), LEFT_OUT]
 
