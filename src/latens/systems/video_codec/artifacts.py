@@ -19,8 +19,12 @@ from latens.inference.page import Block, Figure, Gallery, Table
 from latens.systems.video_codec.claims import claims
 from latens.systems.video_codec.compare import delta
 from latens.systems.video_codec.evaluate import figure, rate_table
-from latens.systems.video_codec.generalization import MISSING, generalization, street_labels
+from latens.systems.video_codec.generalization import MISSING, STAND_IN, generalization, street_labels
 from latens.systems.video_codec.looks import (
+    DECIBELS,
+    LEAST_BITS,
+    MOST_BITS,
+    WINDOW,
     bits_image,
     bits_map,
     coded,
@@ -76,22 +80,34 @@ def curves(labels: Sequence[str], note: str, study: Study) -> list[Block]:
 
 def maps(study: Study) -> list[Block]:
     """Where bits and errors lie in one frame of a clip, for plain scale-space flow and latent scaling."""
-    clip = study.clips[0]
+    clip, quality = study.clips[0], study.scale.shown
     place = min(FRAME, len(clip.frames) - 1)
-    figures = [image(outlined(clip.frames[place], clip.masks[place]), f"{clip.name}, frame {place}", "the region is outlined")]
-    for label in (SSF, SCALING):
+    original, inside = clip.frames[place], clip.masks[place]
+    mask = np.repeat((255 * inside).astype(np.uint8)[..., None], 3, axis=2)
+    heads = {
+        SSF: image(original, f"{clip.name}, frame {place}", "original"),
+        SCALING: image(mask, "region", f"{100 * inside.mean():.1f} % of the frame"),
+    }
+    figures = []
+    for label, head in heads.items():
         codec, region = study.model(label), label != SSF
-        how, _ = codec.setting(region, study.scale.shown, None)
-        decoded = coded(codec, clip, study.scale.shown, region=region).frames[place]
+        how, _ = codec.setting(region, quality, None)
+        decoded = coded(codec, clip, quality, region=region).frames[place]
         bits = bits_map(codec, clip, place, how)
-        inside = clip.masks[place]
         share = 100 * bits[inside].sum() / max(bits.sum(), 1e-9)
         figures += [
-            image(decoded, label, region_numbers(decoded, clip.frames[place], inside)),
-            image(bits_image(bits), f"{label}: bits", f"{bits.mean():.3f} bpp, {share:.0f} % of them in the region"),
-            image(psnr_image(psnr_map(decoded, clip.frames[place])), f"{label}: PSNR", "15 dB dark, 45 dB bright"),
+            head,
+            image(decoded, label, region_numbers(decoded, original, inside)),
+            image(
+                bits_image(bits), f"{label}: bits", f"{bits.mean():.3f} bpp in this frame, {share:.0f} % of them in the region"
+            ),
+            image(psnr_image(psnr_map(decoded, original)), f"{label}: PSNR", f"over {WINDOW} x {WINDOW} pixels"),
         ]
-    return [Gallery(figures, columns=4, narrowest=160)]
+    scale = (
+        f"Quality {quality:g}. Bits per pixel from {LEAST_BITS:g} (dark) to {MOST_BITS:g} (bright), logarithmic; PSNR from "
+        f"{DECIBELS[0]:g} dB (dark) to {DECIBELS[1]:g} dB (bright)."
+    )
+    return [Gallery(figures, columns=4, narrowest=160), scale]
 
 
 def looks(labels: Sequence[str], study: Study) -> list[Block]:
@@ -112,7 +128,7 @@ def looks(labels: Sequence[str], study: Study) -> list[Block]:
 def one_rate(study: Study) -> list[Block]:
     """One model for all rates beside models that were trained as long for one rate each."""
     rows = []
-    for quality in ONE_RATE:
+    for quality in (quality for quality in ONE_RATE if quality <= study.model(SSF).best_quality):
         alone = f"{SSF}, quality {quality:g} alone"
         losses = []
         for label in (SSF, alone):
@@ -142,9 +158,10 @@ def regions(study: Study) -> list[Block]:
 
 def amplifiers(study: Study) -> list[Block]:
     """Gain amplifiers from 1 to 64 (Eq. D.1) at three qualities, beside the curve of all qualities."""
-    rows = [*study.rows([SCALING]), *(row for found in study.sweeps().values() for row in found)]
+    rows = [*study.rows([SCALING], study.swept), *(row for found in study.sweeps().values() for row in found)]
     labels = {row.label: row.label for row in rows}
-    note = "Gain amplifiers of one variable-rate model; 003 sweeps them for three models of one rate each"
+    names = ", ".join(clip.name for clip in study.swept)
+    note = f"Gain amplifiers of one variable-rate model; 003 sweeps them for three models of one rate each; {names}"
     return [Figure(figure(rows, labels), "Rate by gain amplifier", note), rate_table(rows)]
 
 
@@ -182,11 +199,12 @@ ON_STREETS = ("figure6.4.4", "figureD.3")
 def made(name: str, lab: VideoLab) -> Report:
     """A table or figure. Raises UsageError or UnreadableInput for the data."""
     study = Study(lab)
-    left_out = [f"{name}: {MISSING}"] if name in ON_STREETS and not study.street_sources else []
-    title = name.replace("figure", "Figure ").replace("table", "Table ")
-    return Report(
-        name=name, title=title, about=study.about(), blocks=MAKERS[name](study), facts=study.facts(), failures=left_out
-    )
+    blocks, facts = MAKERS[name](study), study.facts()
+    title, left_out = name.replace("figure", "Figure ").replace("table", "Table "), []
+    if name in ON_STREETS:
+        title, facts["stand_in"] = f"{title} (stand-in for Cityscapes)", STAND_IN
+        left_out = [] if study.street_sources else [f"{name}: {MISSING}"]
+    return Report(name=name, title=title, about=study.about(), blocks=blocks, facts=facts, failures=left_out)
 
 
 ARTIFACTS: Mapping[str, Artifact[VideoCodec, VideoScale]] = MappingProxyType(

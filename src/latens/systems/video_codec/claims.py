@@ -107,9 +107,9 @@ def claims(study: Study) -> list[Block]:
     ]
     caption = (
         f"Means over {len(study.clips)} clips (objects chosen in turn: over objects), with the smallest and largest value. A "
-        "claim is confirmed where the mean meets the criterion. Differences in dB are means over the rates of both curves."
+        "claim is confirmed where the mean meets the criterion. Differences in dB are means over the rates of both curves. "
     )
-    return [Table(columns, [claim.cells() for claim in found], caption), LEFT_OUT]
+    return [Table(columns, [claim.cells() for claim in found], caption + LEFT_OUT)]
 
 
 def _bd(tested: Sequence[Row], anchor: Sequence[Row]) -> dict[str, float]:

@@ -48,6 +48,7 @@ class VideoScale:
     qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
     shown: Positive = 3.0  # quality of images
     amplifiers: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # gain amplifiers of Figure D.7
+    swept: Natural = 0  # clips of Figure D.7, the first ones; 0: all
 
 
 SCALES: Mapping[str, VideoScale] = MappingProxyType(
@@ -173,19 +174,24 @@ class Study:
         self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
         return [self.row(*task) for task in tasks]
 
+    @property
+    def swept(self) -> list[RegionClip]:
+        """The clips of `sweeps`."""
+        return self.clips[: self.scale.swept or None]
+
     def sweeps(self) -> dict[float, list[Row]]:
         """Latent scaling at three qualities with all gain amplifiers, by quality; rows have the amplifier as their setting."""
         best = self.model(SCALING).best_quality
         qualities = (1.0, (1 + best) / 2, best)
         # 1 is what latent scaling does without an amplifier: the same measurement.
         gains = {amplifier: None if amplifier == 1 else amplifier for amplifier in self.scale.amplifiers}
-        tasks = [(SCALING, clip, quality, gain) for quality in qualities for gain in gains.values() for clip in self.clips]
+        tasks = [(SCALING, clip, quality, gain) for quality in qualities for gain in gains.values() for clip in self.swept]
         self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
         return {
             quality: [
                 self.row(SCALING, clip, quality, gain)._replace(codec=f"quality {quality:g}, amplified", setting=amplifier)
                 for amplifier, gain in gains.items()
-                for clip in self.clips
+                for clip in self.swept
             ]
             for quality in qualities
         }
@@ -194,11 +200,18 @@ class Study:
         """Data and scale in a sentence."""
         names = ", ".join(clip.name for clip in self.clips)
         scale = self.scale
+        height, width = self.clips[0].frames.shape[1:3]
         steps = scale.steps or RECIPES[scale.recipe]().run.steps
         return (
-            f"{names}; first {len(self.clips[0].frames)} frames; every method trained for {steps:,} steps of the recipe "
+            f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}; every method trained for {steps:,} steps of the recipe "
             f"{scale.recipe} from one plain model, once for all rates; bits of real files"
         )
 
     def facts(self) -> dict[str, object]:
-        return {"recipe": self.lab.recipe, "scale": to_dict(self.scale), "clips": [clip.name for clip in self.clips]}
+        """Scale, data, and the models that were used."""
+        return {
+            "recipe": self.lab.recipe,
+            "scale": to_dict(self.scale),
+            "clips": [clip.name for clip in self.clips],
+            "models": {label: codec.model_id for label, codec in self._loaded.items()},
+        }
