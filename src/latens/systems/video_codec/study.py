@@ -203,8 +203,8 @@ class Study:
         height, width = self.clips[0].frames.shape[1:3]
         steps = scale.steps or RECIPES[scale.recipe]().run.steps
         return (
-            f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}; every method trained for {steps:,} steps "
-            f"of the recipe {scale.recipe} from one plain model, once for all rates; bits of real files"
+            f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}; every method trained for {steps:,} "
+            f"steps of the recipe {scale.recipe} from one plain model, once for all rates; bits of real files"
         )
 
     def facts(self) -> dict[str, object]:
