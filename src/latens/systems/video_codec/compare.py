@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,7 +31,7 @@ def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: 
     roi = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_roi))
     rest = by_clip(tested, anchor, lambda own, other: at_equal_rate(own, other, in_rest))
     whole = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_all))
-    return Delta(name, anchor_name, *(_mean(list(found.values())) for found in (roi, rest, whole)), len(roi))
+    return Delta(name, anchor_name, _mean(roi), _mean(rest), _mean(whole), len(roi))
 
 
 def by_clip(
@@ -103,5 +103,5 @@ def _curve(rows: Sequence[Row], of: Measure) -> tuple[list[float], list[float]]:
     return [rate for rate, _ in points], [value for _, value in points]
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Mapping[str, float]) -> float | None:
+    return float(np.mean(list(values.values()))) if values else None

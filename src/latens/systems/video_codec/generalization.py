@@ -73,7 +73,8 @@ def gaps(gamma: int, rows: Sequence[Row]) -> Table:
     )
     found = []
     for question, tested, anchor in questions:
-        each = delta(*([row for row in rows if row.codec == label] for label in (tested, anchor)), tested, anchor)
+        own, other = ([row for row in rows if row.codec == label] for label in (tested, anchor))
+        each = delta(own, other, tested, anchor)
         numbers = ["-" if value is None else f"{value:+.2f}" for value in (each.roi, each.rest, each.whole)]
         found.append([question, tested, anchor, *numbers, str(each.clips)])
     columns = ["question", "tested", "against", "BD-rate region %", "rest dB at equal rate", "BD-rate all %", "clips"]
