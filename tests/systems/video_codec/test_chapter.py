@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from latens.data.source import Source
 from latens.errors import InputError, ModelMissing, UnreadableInput, UsageError
 from latens.experiments.lab import Lab
 from latens.hub import load_model
+from latens.systems.video_codec.artifacts import ARTIFACTS
 from latens.systems.video_codec.claims import Claim, at_least, at_most, within
 from latens.systems.video_codec.compare import difference_at_equal_rate
 from latens.systems.video_codec.config import ClipConfig
@@ -21,7 +23,7 @@ from latens.systems.video_codec.looks import colored_labels, outlined
 from latens.systems.video_codec.measure import RegionClip
 from latens.systems.video_codec.objects import OBJECTS, VISIBLE, Worth, gains_table, pairs_of
 from latens.systems.video_codec.streets import CLASSES, KIND, LABELS, street_clips
-from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study
+from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab
 from latens.systems.video_codec.system import SYSTEM
 
 
@@ -119,10 +121,8 @@ def test_every_class_has_a_color_of_its_own() -> None:
     assert not colors[11].any()  # void
 
 
-def study(folder: Path, sources: list[Source], start: str = "") -> Study:
-    from dataclasses import replace
-
-    lab = Lab(
+def laboratory(folder: Path, sources: list[Source], start: str = "") -> VideoLab:
+    return Lab(
         build=SYSTEM.build,
         open_model=lambda place: SYSTEM.load(place or "video_codec", device="cpu"),
         sources=sources,
@@ -131,7 +131,10 @@ def study(folder: Path, sources: list[Source], start: str = "") -> Study:
         folder=folder,
         device="cpu",
     )
-    return Study(lab)
+
+
+def study(folder: Path, sources: list[Source], start: str = "") -> Study:
+    return Study(laboratory(folder, sources, start))
 
 
 def test_streets_are_measured_and_trained_on_apart_from_clips(tmp_path: Path) -> None:
@@ -144,6 +147,15 @@ def test_streets_are_measured_and_trained_on_apart_from_clips(tmp_path: Path) ->
     assert study(tmp_path, sources[:1]).streets == []
     with pytest.raises(UsageError, match="clips of objects"):
         study(tmp_path, sources[1:])
+
+
+def test_figures_on_streets_say_what_they_lack(tmp_path: Path) -> None:
+    sources = list(SYSTEM.example(tmp_path).test_sources)
+    report = ARTIFACTS["figure6.4.4"].make(laboratory(tmp_path, sources[:1]))
+    assert "stand-in" in report.title
+    assert report.exit_status != 0
+    assert f"{KIND}:DIR" in report.failures[0]
+    assert not (tmp_path / "runs").exists()  # nothing is trained for it
 
 
 def test_methods_start_from_a_named_model(tmp_path: Path) -> None:
