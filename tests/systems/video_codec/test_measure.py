@@ -16,9 +16,10 @@ from latens.systems.video_codec.config import VideoLoss
 from latens.systems.video_codec.evaluate import deltas
 from latens.systems.video_codec.exact import freeze_model
 from latens.systems.video_codec.looks import bits_map
-from latens.systems.video_codec.measure import RegionClip, Row, composite_clip, quality_of, sample_clip
+from latens.systems.video_codec.measure import RegionClip, Row, quality_of, sample_clip
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.objective import RateDistortion
+from latens.systems.video_codec.objects import pairs_of
 from latens.systems.video_codec.predict import load
 from latens.systems.video_codec.recipes import cpu
 from latens.systems.video_codec.trainable import build_model, match_scales
@@ -74,7 +75,8 @@ def test_maps_of_bits_add_up_to_the_latents(kind: str) -> None:
 def test_clips_that_are_made() -> None:
     sample = sample_clip()
     assert sample.masks.any((1, 2)).all()
-    made, ids = composite_clip([RegionClip("x", clip(96, 96), region(96, 96))])
+    (pair,) = pairs_of([RegionClip("x", clip(96, 96), region(96, 96))])
+    made, ids = pair.clip, pair.ids
     assert set(np.unique(ids)) == {0, 1, 2}
     assert made.frames.shape[:3] == ids.shape
 

@@ -1,7 +1,8 @@
 """Training clips: real ones with masks of objects, photographs in motion, and composites; held in memory as bytes.
 
 A folder of clips holds CLIP/frames/*.jpg and, where there are annotations, CLIP/masks/*.png of the same names (0 background).
-Any other folder is one of photographs. `masks:perlin` draws all regions from noise, `masks:DIR` reads them from DIR/CLIP/*.png.
+Any other folder is one of photographs. `camvid:DIR` holds pictures of streets with label maps. `masks:perlin` draws all regions
+from noise, `masks:DIR` reads them from DIR/CLIP/*.png.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from latens.data.regions.noise import perlin_masks
 from latens.data.source import Source
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.shapes import Bool, UInt8
+from latens.systems.video_codec import streets
 from latens.systems.video_codec.config import ClipConfig
 from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
 from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("", "clips", "davis", "photographs")
+KINDS = ("", "clips", "davis", "photographs", streets.KIND)
 MASKS = "masks"  # kind of the source of regions
 CENTERED_SHARE = 0.5  # of crops of annotated clips that are centered on the object
 
@@ -81,6 +83,9 @@ class ClipData:
             )
         if not source.path.is_dir():
             raise UnreadableInput("not a folder", where=str(source), hint="give a folder of clips or photographs")
+        if source.kind == streets.KIND:
+            self.clips += self._streets(source)
+            return
         folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
         if source.kind == "photographs" or (source.kind == "" and not folders):
             paths = sorted(path for path in source.path.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
@@ -92,6 +97,11 @@ class ClipData:
                 clip = self._read_clip(folder)
                 if clip is not None:
                     self.clips.append(clip)
+
+    def _streets(self, source: Source) -> list[Clip]:
+        """Its training pictures in motion, long enough for twice the speed."""
+        found = streets.street_clips(source, "train", 2 * self.config.frames)
+        return [Clip(clip.name, clip.frames, np.where(clip.region(), 255, 0).astype(np.uint8)) for clip in found]
 
     def _read_clip(self, folder: Path) -> Clip | None:
         paths = sorted(path for path in (folder / "frames").iterdir() if path.suffix.lower() in PICTURE_ENDINGS)

@@ -7,18 +7,16 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import Any, Literal
 
 from latens.data.source import Source
-from latens.errors import InputError, UsageError
+from latens.errors import UsageError
 from latens.experiments.journal import Journal
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
-from latens.metrics.rate import bd_rate
 from latens.settings import Natural, Positive, settings
+from latens.systems.video_codec.compare import Delta, Measure, delta, in_rest, in_roi
 from latens.systems.video_codec.measure import (
     RegionClip,
     Row,
@@ -161,17 +159,6 @@ def _shown(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-class Delta(NamedTuple):
-    """How one codec compares with another, means over the clips whose curves overlap."""
-
-    tested: str
-    anchor: str
-    roi: float | None  # BD-rate in the region, %
-    rest: float | None  # background at equal rate, dB
-    whole: float | None  # BD-rate of the whole frame, %
-    clips: int  # in the mean of the region
-
-
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [delta._asdict() for delta in deltas(rows)]
 
@@ -184,52 +171,6 @@ def deltas(rows: Sequence[Row]) -> list[Delta]:
     ours = f"{OURS} + region"
     pairs += [(ours, name) for name in curves if name != ours and "+" in name and ours in curves]
     return [delta(curves[tested], curves[anchor], tested, anchor) for tested, anchor in pairs]
-
-
-def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: str) -> Delta:
-    """Means over clips of BD-rates, and of the background's PSNR at equal rate."""
-    roi, rest, whole = [], [], []
-    for clip in dict.fromkeys(row.clip for row in tested):
-        own, other = ([row for row in rows if row.clip == clip] for rows in (tested, anchor))
-        roi.append(_bd(own, other, lambda row: row.roi))
-        rest.append(_at_equal_rate(own, other, lambda row: row.rest))
-        whole.append(_bd(own, other, lambda row: row.psnr))
-    kept = [value for value in roi if value is not None]
-    return Delta(name, anchor_name, _mean(roi), _mean(rest), _mean(whole), len(kept))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    kept = [value for value in values if value is not None]
-    return float(np.mean(kept)) if kept else None
-
-
-def _bd(tested: Sequence[Row], anchor: Sequence[Row], of: Callable[[Row], float | None]) -> float | None:
-    try:
-        return bd_rate(*_curve(anchor, of), *_curve(tested, of))
-    except InputError:  # no common range
-        return None
-
-
-def _curve(rows: Sequence[Row], of: Callable[[Row], float | None]) -> tuple[list[float], list[float]]:
-    points = [(row.bpp, value) for row in rows if (value := of(row)) is not None]
-    return [rate for rate, _ in points], [value for _, value in points]
-
-
-def _at_equal_rate(tested: Sequence[Row], anchor: Sequence[Row], of: Callable[[Row], float | None]) -> float | None:
-    """Mean difference in dB over the common range of log rates, between points linearly."""
-    curves = []
-    for rows in (tested, anchor):
-        rates, values = _curve(rows, of)
-        order = np.argsort(rates)
-        curves.append((np.log(np.array(rates)[order]), np.array(values)[order]))
-    if min(len(rates) for rates, _ in curves) < 2:
-        return None
-    low, high = max(rates[0] for rates, _ in curves), min(rates[-1] for rates, _ in curves)
-    if low >= high:
-        return None
-    places = np.linspace(low, high, 50)
-    first, second = (np.interp(places, *curve) for curve in curves)
-    return float((first - second).mean())
 
 
 def delta_tables(rows: Sequence[Row]) -> list[Table]:
@@ -254,15 +195,26 @@ def delta_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def figure(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> bytes:
-    """A PNG: PSNR of region and background against the rate, means over clips."""
-    panels = []
-    for title, of in (("region", lambda row: row.roi), ("background", lambda row: row.rest)):
-        lines = []
-        for number, (label, own) in enumerate(by_label(rows)):
-            groups = means(own)
-            x = [mean(group, lambda row: row.bpp) for _, group in groups]
-            y = [mean(group, of) for _, group in groups]
-            style = "-o" if "+" in label else "--o"
-            lines.append(Line((titles or {}).get(label, label), x, y, number // 2 if titles is None else number, style))
-        panels.append(LinePanel("bits per pixel", f"PSNR of the {title} (dB)", lines, title))
+    """A PNG: PSNR of region and background against the rate on equal axes, means over clips.
+
+    Codecs without the region are dashed; with `titles`, names of codecs, all lines are solid.
+    """
+    drawn = {
+        title: [_line(number, label, own, of, titles) for number, (label, own) in enumerate(by_label(rows))]
+        for title, of in (("region", in_roi), ("background", in_rest))
+    }
+    heights = [value for lines in drawn.values() for line in lines for value in line.y if math.isfinite(value)]
+    slack = 0.05 * (max(heights) - min(heights) or 1.0) if heights else 0.0
+    limits = (min(heights) - slack, max(heights) + slack) if heights else None
+    axes = "bits per pixel (bytes of the file)"
+    panels = [LinePanel(axes, f"PSNR of the {title} (dB)", lines, title, limits) for title, lines in drawn.items()]
     return line_plot(panels)
+
+
+def _line(number: int, label: str, rows: Sequence[Row], of: Measure, titles: Mapping[str, str] | None) -> Line:
+    groups = means(rows)
+    x = [mean(group, lambda row: row.bpp) for _, group in groups]
+    y = [mean(group, of) for _, group in groups]
+    if titles is None:
+        return Line(label, x, y, number // 2, "-o" if "+" in label else "--o")
+    return Line(titles.get(label, label), x, y, number, "-o")

@@ -60,6 +60,22 @@ def bits_map(codec: VideoCodec, clip: RegionClip, frame: int, how: Setting) -> F
     return total
 
 
+def shares(codec: VideoCodec, clip: RegionClip, quality: float) -> dict[str, float]:
+    """Parts of the bits of the first group of frames by latent (intra, motion, residual, gain), each with its hyper-latent.
+
+    The clip is coded with its region.
+    """
+    how, _ = codec.setting(True, quality, None)
+    count = min(codec.config.group, len(clip.frames))
+    packer = Packer()
+    codec.coder.encode(packer, list(clip.frames[:count]), [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]], how)
+    found: dict[str, float] = {}
+    for name, bits in packer.bits.items():
+        kind = "gain" if "_gain" in name else name.removesuffix("_hyper")
+        found[kind] = found.get(kind, 0.0) + bits / sum(packer.bits.values())
+    return found
+
+
 def _spread(bits: torch.Tensor, stride: int, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
     """Bits of cells as bits per pixel of the image that they cover."""
     enlarged = F.interpolate(bits[None, None].float().cpu(), scale_factor=float(stride), mode="nearest")[0, 0]
@@ -96,12 +112,20 @@ def colored(share: Float[np.ndarray, "H W"]) -> Pixels:
     return (stops[low] * (1 - part) + stops[low + 1] * part).round().astype(np.uint8)
 
 
+def colored_labels(labels: UInt8[np.ndarray, "H W"], classes: int) -> Pixels:
+    """A label map with a color for every class; other numbers are black."""
+    hues = np.arange(classes) / classes
+    wheel = [np.clip(np.abs((6 * hues + shift) % 6 - 3) - 1, 0, 1) for shift in (0, 4, 2)]
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:classes] = (70 + 170 * np.stack(wheel, axis=-1)).round()
+    found: np.ndarray = palette[labels]
+    return found
+
+
 def outlined(pixels: Pixels, mask: Bool[np.ndarray, "H W"]) -> Pixels:
     """A frame with the edge of its region drawn."""
-    inside = mask.copy()
-    for axis in (0, 1):
-        for step in (-1, 1):
-            inside &= np.roll(mask, step, axis)
+    around = np.pad(mask, 1, mode="edge")  # the edge of the frame is none of the region
+    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     drawn: np.ndarray = np.where((mask & ~inside)[..., None], OUTLINE, pixels).astype(np.uint8)
     return drawn
 

@@ -23,8 +23,9 @@ from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.errors import UnreadableInput, UsageError
 from latens.shapes import Bool, UInt8
-from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
+from latens.systems.video_codec.moving import moving_photograph
 from latens.systems.video_codec.predict import VideoCodec
+from latens.systems.video_codec.streets import KIND, pictures_of, street_clip
 from latens.video.codecs import CODECS, CodecName
 
 RATE = 25  # frames a second of folders of images
@@ -86,25 +87,35 @@ class Row(NamedTuple):
 
 
 def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -> list[RegionClip]:
-    """The first `frames` frames (0: all) of the clips of folders with CLIP/frames and CLIP/masks.
+    """The first `frames` frames (0: all) of the clips of folders with CLIP/frames and CLIP/masks; street pictures in motion.
 
     `names` chooses clips, where any of them is there. Without sources it is a photograph of latens in motion.
     Raises UsageError for other kinds of data, UnreadableInput for folders without annotated clips.
     """
     if not sources:
         return [sample_clip()]
-    folders: list[Path] = []
+    places: list[Path] = []
     for source in sources:
-        if source.kind not in ("", "clips", "davis"):
-            raise UsageError(f"no data of the kind '{source.kind}'", where=str(source), hint="davis:DIR or clips:DIR")
-        folders += sorted(path.parent for path in source.path.glob("*/frames") if (path.parent / "masks").is_dir())
-    chosen = [folder for folder in folders if folder.name in names] or folders
+        if source.kind == KIND:
+            places += pictures_of(source, "val")
+        elif source.kind in ("", "clips", "davis"):
+            places += sorted(path.parent for path in source.path.glob("*/frames") if (path.parent / "masks").is_dir())
+        else:
+            hint = f"davis:DIR, clips:DIR or {KIND}:DIR"
+            raise UsageError(f"no data of the kind '{source.kind}'", where=str(source), hint=hint)
+    chosen = [place for place in places if place.stem in names] or places
     if not chosen:
         where = ", ".join(map(str, sources))
         raise UnreadableInput(
             "there are no annotated clips", where=where, hint="a clip is CLIP/frames/*.jpg and CLIP/masks/*.png"
         )
-    return [read_region_clip(folder, frames) for folder in chosen]
+    return [read_region_clip(place, frames) if place.is_dir() else street_region(place, frames) for place in chosen]
+
+
+def street_region(picture: Path, frames: int) -> RegionClip:
+    """A street picture in motion, for `frames` frames (0: as many as the clip that is made has). Raises as `street_clip`."""
+    clip = street_clip(picture, frames or SAMPLE_FRAMES)
+    return RegionClip(clip.name, clip.frames, clip.region())
 
 
 def read_region_clip(folder: Path, frames: int) -> RegionClip:
@@ -137,18 +148,6 @@ def bench_clip() -> RegionClip:
     frames = [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in clip.frames[:2]]
     masks = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in clip.masks[:2]]
     return RegionClip("photograph", np.stack(frames), np.stack(masks))
-
-
-def composite_clip(clips: Sequence[RegionClip]) -> tuple[RegionClip, UInt8[np.ndarray, "T S S"]]:
-    """Two objects of the clips (or one of them twice) over a first frame in motion, and the ids 1 and 2 of their pixels."""
-    rng = np.random.default_rng(2)
-    count = min(SAMPLE_FRAMES, *(len(clip.frames) for clip in clips))
-    side = min(SAMPLE_SIDE, *clips[0].frames.shape[1:3])
-    background = moving_photograph(clips[-1].frames[0], rng, count, side, 0.01, 1.0)
-    chosen = [clips[0], clips[1 % len(clips)]]
-    cuts = [cut_out(clip.frames[:count], (255 * clip.masks[:count]).astype(np.uint8)) for clip in chosen]
-    made = composite(background, [cut for cut in cuts if cut is not None], rng, 0.01)
-    return RegionClip("two objects", made.frames, made.ids > 0), made.ids
 
 
 # -------------------------------------------------------------------------------------------------------- measurements

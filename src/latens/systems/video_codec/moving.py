@@ -53,13 +53,13 @@ def random_path(rng: np.random.Generator, height: int, width: int, side: int, sp
 
 
 def view(
-    source: UInt8[np.ndarray, "H W ..."], path: Path, frame: int, side: int, *, outside: Outside
+    source: UInt8[np.ndarray, "H W ..."], path: Path, frame: int, side: int, *, outside: Outside, smooth: bool = True
 ) -> UInt8[np.ndarray, "S S ..."]:
-    """A frame of a moving photograph, mirrored, repeated or black outside of it."""
+    """A frame of a moving photograph, mirrored, repeated or black outside of it. Labels are not to be `smooth`."""
     import cv2  # in functions: a machine that trains on clips alone may lack it
 
     borders = {"mirror": cv2.BORDER_REFLECT_101, "repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT}
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    flags = (cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(source, path.matrix(frame, side), (side, side), flags=flags, borderMode=borders[outside])
 
 

@@ -1,20 +1,24 @@
 """The methods of Figure 6.4.1 trained alike from one plain model, and measured on clips: what tables and figures share.
 
 003 trains 80 models, one for every rate. Here a method is trained once for all rates, with equal steps from one model of plain
-scale-space flow: five methods at gamma 30, latent scaling also at gamma 10 and on masks of Perlin noise, seven trainings.
+scale-space flow: five methods at gamma 30, latent scaling also at gamma 10 and on masks of Perlin noise, seven trainings. Three
+more on pictures of streets in motion take the place of those on Cityscapes, where `--data` has such pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from latens.data.source import Source
+from latens.errors import UsageError
 from latens.experiments.lab import Lab
-from latens.settings import Natural, Positive, settings, to_dict
+from latens.hub import locate, read_config
+from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.video_codec.config import (
     Implicit,
     LatentScaling,
@@ -27,6 +31,7 @@ from latens.systems.video_codec.config import (
 from latens.systems.video_codec.measure import RegionClip, Row, measure_ours, region_clips
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.recipes import RECIPES, VideoTraining
+from latens.systems.video_codec.streets import StreetClip, split_streets, street_clips
 
 
 @settings
@@ -36,18 +41,27 @@ class VideoScale:
     recipe: Literal["tiny", "cpu_decay", "paper"] = "cpu_decay"  # of every training
     steps: Natural = 0  # above 0: instead of the recipe's
     clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
-    start: str = ""  # folder of a plain model that all methods start from; empty: it is trained as they are
+    start: str = ""  # plain model that all methods start from, a name or a folder; empty: it is trained as they are
     train: str = ""  # folders of clips and photographs to train on (A,B); empty: the data that is measured
+    streets: Count = 4  # pictures of streets that are measured as clips
     frames: Natural = 24  # the first of every clip; 0: all
     qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
     shown: Positive = 3.0  # quality of images
     amplifiers: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # gain amplifiers of Figure D.7
+    swept: Natural = 0  # clips of Figure D.7, the first ones; 0: all
 
 
 SCALES: Mapping[str, VideoScale] = MappingProxyType(
     {
         "tiny": VideoScale(
-            recipe="tiny", steps=2, clips=("one",), frames=2, qualities=(1.0, 2.0), shown=1.0, amplifiers=(1.0, 64.0)
+            recipe="tiny",
+            steps=2,
+            clips=("one",),
+            streets=1,
+            frames=2,
+            qualities=(1.0, 2.0),
+            shown=1.0,
+            amplifiers=(1.0, 64.0),
         ),
         "cpu": VideoScale(),
         "paper": VideoScale(recipe="paper", frames=0, qualities=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
@@ -62,10 +76,18 @@ class Variant(NamedTuple):
     method: Method
     masks: Literal["objects", "perlin"] = "objects"
     quality: float = 0.0  # above 0: the only rate
+    streets: bool = False  # trained on pictures of streets
+
+    @property
+    def aware(self) -> bool:
+        """Whether its encoder is given the region."""
+        return not isinstance(self.method, Plain | RoiLoss)
 
 
 SSF, LOSS, OBIC, IMPLICIT, SCALING = "SSF", "ROI loss", "OBIC", "implicit", "latent scaling"
 SCALING_10, SCALING_PERLIN = "latent scaling, gamma 10", "latent scaling, Perlin masks"
+SSF_STREETS, SCALING_STREETS = "SSF, streets", "latent scaling, streets"
+SCALING_10_STREETS = "latent scaling, gamma 10, streets"
 ONE_RATE = (2.0, 6.0)  # qualities of the models with one rate
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
@@ -76,6 +98,9 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         SCALING: Variant(LatentScaling()),
         SCALING_10: Variant(LatentScaling(gamma=10.0)),
         SCALING_PERLIN: Variant(LatentScaling(), "perlin"),
+        SSF_STREETS: Variant(Plain(), streets=True),
+        SCALING_STREETS: Variant(LatentScaling(), streets=True),
+        SCALING_10_STREETS: Variant(LatentScaling(gamma=10.0), streets=True),
         **{f"SSF, quality {quality:g} alone": Variant(Plain(), quality=quality) for quality in ONE_RATE},
     }
 )
@@ -86,8 +111,18 @@ class Study:
 
     def __init__(self, lab: VideoLab) -> None:
         self.lab, self.scale = lab, lab.scale
-        self.clips = region_clips(lab.sources, self.scale.clips, self.scale.frames)
+        self.street_sources, self.clip_sources = split_streets(lab.sources)
+        if lab.sources and not self.clip_sources:
+            where, hint = ", ".join(map(str, lab.sources)), "give clips of objects as well: --data davis:DIR camvid:DIR"
+            raise UsageError("methods are trained on clips of objects", where=where, hint=hint)
+        self.clips = region_clips(self.clip_sources, self.scale.clips, self.scale.frames)
         self._loaded: dict[str, VideoCodec] = {}
+
+    @cached_property
+    def streets(self) -> list[StreetClip]:
+        """Pictures of streets as clips, of those that nothing is trained on; none without `camvid:DIR`."""
+        frames = len(self.clips[0].frames)
+        return [clip for each in self.street_sources for clip in street_clips(each, "val", frames, self.scale.streets)]
 
     def config(self, variant: Variant) -> VideoTraining:
         """The training configuration of a variant."""
@@ -107,44 +142,81 @@ class Study:
     def start(self) -> Path:
         """The plain model that all methods start from: the one of the scale, or one that is trained here as they are."""
         if self.scale.start:
-            return Path(self.scale.start)
-        return self.lab.trained(self.config(VARIANTS[SSF]), name="start", sources=self.sources())
+            folder = locate(self.scale.start)
+            if read_config(folder)["model"].get("method", {}).get("kind") != "plain":
+                hint = "name a model of `cpu` or `cpu_decay`, or leave start out: it is trained first then"
+                what = "the methods start from plain scale-space flow, and this is another model"
+                raise UsageError(what, where=str(folder), hint=hint)
+            return folder
+        plain = VARIANTS[SSF]
+        return self.lab.trained(self.config(plain), name="start", sources=self.sources(plain))
 
-    def sources(self) -> list[Source]:
+    def sources(self, variant: Variant) -> list[Source]:
         """Data to train on."""
-        return [Source("", place) for place in self.scale.train.split(",") if place] or list(self.lab.sources)
+        if variant.streets:
+            return self.street_sources
+        return [Source("", place) for place in self.scale.train.split(",") if place] or self.clip_sources
 
     def model(self, label: str) -> VideoCodec:
         """The trained codec of a variant."""
         if label not in self._loaded:
-            name = label.replace(",", "").replace(" ", "_")
-            folder = self.lab.trained(self.config(VARIANTS[label]), name=name, init=self.start(), sources=self.sources())
+            name, variant = label.replace(",", "").replace(" ", "_"), VARIANTS[label]
+            folder = self.lab.trained(self.config(variant), name=name, init=self.start(), sources=self.sources(variant))
             self._loaded[label] = self.lab.open_model(folder)
         return self._loaded[label]
 
     def row(self, label: str, clip: RegionClip, quality: float, gain: float | None = None) -> Row:
         """One clip at one rate; methods that can code a region are given it."""
-        codec = self.model(label)
-        aware = label not in (SSF, LOSS)
+        codec, aware = self.model(label), VARIANTS[label].aware
         key = {"clip": clip.digest, "model": codec.model_id, "precision": codec.precision, "quality": quality, "gain": gain}
         found = self.lab.once(key, lambda: measure_ours(codec, clip, quality, region=aware, gain=gain)._asdict())
         return Row(**found)._replace(clip=clip.name, codec=label, region=False)
 
-    def rows(self, labels: Sequence[str]) -> list[Row]:
-        """Every clip at every rate of these variants."""
-        tasks = [(label, clip, quality) for label in labels for clip in self.clips for quality in self.scale.qualities]
+    def rows(self, labels: Sequence[str], clips: Sequence[RegionClip] | None = None) -> list[Row]:
+        """Every clip (default: all clips with objects) at every rate of these variants."""
+        found = self.clips if clips is None else clips
+        tasks = [(label, clip, quality) for label in labels for clip in found for quality in self.scale.qualities]
         self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
         return [self.row(*task) for task in tasks]
+
+    @property
+    def swept(self) -> list[RegionClip]:
+        """The clips of `sweeps`."""
+        return self.clips[: self.scale.swept or None]
+
+    def sweeps(self) -> dict[float, list[Row]]:
+        """Latent scaling at three qualities with all gain amplifiers, by quality; rows have the amplifier as their setting."""
+        best = self.model(SCALING).best_quality
+        qualities = (1.0, (1 + best) / 2, best)
+        # 1 is what latent scaling does without an amplifier: the same measurement.
+        gains = {amplifier: None if amplifier == 1 else amplifier for amplifier in self.scale.amplifiers}
+        tasks = [(SCALING, clip, quality, gain) for quality in qualities for gain in gains.values() for clip in self.swept]
+        self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
+        return {
+            quality: [
+                self.row(SCALING, clip, quality, gain)._replace(codec=f"quality {quality:g}, amplified", setting=amplifier)
+                for amplifier, gain in gains.items()
+                for clip in self.swept
+            ]
+            for quality in qualities
+        }
 
     def about(self) -> str:
         """Data and scale in a sentence."""
         names = ", ".join(clip.name for clip in self.clips)
         scale = self.scale
+        height, width = self.clips[0].frames.shape[1:3]
         steps = scale.steps or RECIPES[scale.recipe]().run.steps
         return (
-            f"{names}; first {len(self.clips[0].frames)} frames; every method trained for {steps:,} steps of the recipe "
-            f"{scale.recipe} from one plain model, once for all rates; bits of real files"
+            f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}; every method trained for {steps:,} "
+            f"steps of the recipe {scale.recipe} from one plain model, once for all rates; bits of real files"
         )
 
     def facts(self) -> dict[str, object]:
-        return {"recipe": self.lab.recipe, "scale": to_dict(self.scale), "clips": [clip.name for clip in self.clips]}
+        """Scale, data, and the models that were used."""
+        return {
+            "recipe": self.lab.recipe,
+            "scale": to_dict(self.scale),
+            "clips": [clip.name for clip in self.clips],
+            "models": {label: codec.model_id for label, codec in self._loaded.items()},
+        }

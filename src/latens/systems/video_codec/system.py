@@ -18,6 +18,7 @@ from latens.systems.video_codec.evaluate import QUICK, VideoEvaluation, evaluate
 from latens.systems.video_codec.measure import bench_clip
 from latens.systems.video_codec.predict import VideoCodec, load
 from latens.systems.video_codec.recipes import RECIPES, VideoTraining
+from latens.systems.video_codec.streets import KIND, LABELS
 from latens.systems.video_codec.trainable import build
 
 EXAMPLE_SIZE = (72, 96)  # height and width in pixels
@@ -25,7 +26,7 @@ EXAMPLE_FRAMES = 8
 
 
 def example(folder: Path) -> Example:
-    """Two clips of a bright disk that moves over a pattern, with masks, and a photograph-like image."""
+    """Two clips of a bright disk that moves over a pattern, with masks, and pictures like streets with label maps."""
     height, width = EXAMPLE_SIZE
     rows, columns = np.mgrid[:height, :width]
     rng = np.random.default_rng(0)
@@ -38,9 +39,15 @@ def example(folder: Path) -> Example:
             pixels = np.where(disk[..., None], (230, 200, 120), np.roll(pattern, index, axis=1)).astype(np.uint8)
             write_image(clips / name / "frames" / f"{index:05d}.png", Image.fromarray(pixels))
             write_image(clips / name / "masks" / f"{index:05d}.png", Image.fromarray(255 * disk.astype(np.uint8)))
+    streets = Source(KIND, str(folder / "streets"))
+    for part in ("train", "val"):
+        labels = np.select([rows > height * 0.6, np.abs(columns - width // 2) < 12], [3, 8], rng.integers(3)).astype(np.uint8)
+        pixels = (40 + 20 * labels[..., None] + rng.integers(0, 40, (height, width, 3))).astype(np.uint8)
+        write_image(streets.path / part / "one.png", Image.fromarray(pixels))
+        write_image(streets.path / part / f"one{LABELS}", Image.fromarray(labels))
     source = Source("clips", str(clips))
     light = {"data.crop": "64", "data.batch": "1", "data.shrink": "1.0"}
-    return Example("clip", [source], [clips / "one" / "frames"], [source], light=light)
+    return Example("clip", [source], [clips / "one" / "frames"], [source, streets], light=light)
 
 
 def apply(codec: VideoCodec, path: Path) -> Mapping[str, np.ndarray]:

@@ -1,0 +1,107 @@
+"""One codec against another on the same clips: BD-rates, and differences at equal rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from latens.errors import InputError
+from latens.metrics.rate import bd_rate
+from latens.systems.video_codec.measure import Row
+
+Measure: TypeAlias = Callable[[Row], float | None]  # dB
+PLACES = 50  # rates at which two curves are compared
+
+
+class Delta(NamedTuple):
+    """How one codec compares with another, means over the clips whose curves overlap."""
+
+    tested: str
+    anchor: str
+    roi: float | None  # BD-rate in the region, %
+    rest: float | None  # background at equal rate, dB
+    whole: float | None  # BD-rate of the whole frame, %
+    clips: int  # in the mean of the region
+
+
+def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: str) -> Delta:
+    """Means over clips of BD-rates, and of the background's PSNR at equal rate."""
+    roi = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_roi))
+    rest = by_clip(tested, anchor, lambda own, other: at_equal_rate(own, other, in_rest))
+    whole = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_all))
+    return Delta(name, anchor_name, _mean(roi), _mean(rest), _mean(whole), len(roi))
+
+
+def by_clip(
+    tested: Sequence[Row], anchor: Sequence[Row], compare: Callable[[Sequence[Row], Sequence[Row]], float | None]
+) -> dict[str, float]:
+    """A comparison for every clip where there is one."""
+    found = {}
+    for clip in dict.fromkeys(row.clip for row in tested):
+        value = compare(*([row for row in rows if row.clip == clip] for rows in (tested, anchor)))
+        if value is not None:
+            found[clip] = value
+    return found
+
+
+def in_roi(row: Row) -> float | None:
+    return row.roi
+
+
+def in_rest(row: Row) -> float | None:
+    return row.rest
+
+
+def in_all(row: Row) -> float | None:
+    return row.psnr
+
+
+def curves_bd(tested: Sequence[Row], anchor: Sequence[Row], of: Measure) -> float | None:
+    """BD-rate in percent; None where the curves share no quality."""
+    try:
+        return bd_rate(*_curve(anchor, of), *_curve(tested, of))
+    except InputError:
+        return None
+
+
+def at_equal_rate(
+    tested: Sequence[Row], anchor: Sequence[Row], of: Measure, *, within: tuple[float, float] = (0.0, np.inf)
+) -> float | None:
+    """Mean difference in dB over the rates that both curves have; `within` cuts them (bits per pixel).
+
+    Between points, dB are linear in the logarithm of the rate. None where the curves share no rates.
+    """
+    return difference_at_equal_rate(_curve(tested, of), _curve(anchor, of), within=within)
+
+
+def difference_at_equal_rate(
+    tested: tuple[Sequence[float], Sequence[float]],
+    anchor: tuple[Sequence[float], Sequence[float]],
+    *,
+    within: tuple[float, float] = (0.0, np.inf),
+) -> float | None:
+    """`at_equal_rate` of curves given as rates and values."""
+    curves = []
+    for rates, values in (tested, anchor):
+        order = np.argsort(rates)
+        curves.append((np.log(np.array(rates)[order]), np.array(values)[order]))
+    if min(len(rates) for rates, _ in curves) < 2:
+        return None
+    ends = [np.log(max(end, 1e-12)) for end in within]
+    low, high = max(ends[0], *(rates[0] for rates, _ in curves)), min(ends[1], *(rates[-1] for rates, _ in curves))
+    if low >= high:
+        return None
+    places = np.linspace(low, high, PLACES)
+    first, second = (np.interp(places, *curve) for curve in curves)
+    return float((first - second).mean())
+
+
+def _curve(rows: Sequence[Row], of: Measure) -> tuple[list[float], list[float]]:
+    points = [(row.bpp, value) for row in rows if (value := of(row)) is not None]
+    return [rate for rate, _ in points], [value for _, value in points]
+
+
+def _mean(values: Mapping[str, float]) -> float | None:
+    return float(np.mean(list(values.values()))) if values else None

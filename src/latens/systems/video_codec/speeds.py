@@ -1,0 +1,81 @@
+"""Frames a second of first (I) and predicted (P) frames: Table D.1 of 003."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from latens.inference.page import Block, Table
+from latens.systems.video_codec.measure import RegionClip
+from latens.systems.video_codec.model import ScaleSpaceFlow
+from latens.systems.video_codec.predict import VideoCodec
+from latens.systems.video_codec.study import SCALING, SSF, Study
+
+
+def speeds(study: Study) -> list[Block]:
+    """Frames a second of first (I) and predicted (P) frames on this machine; 003 has 1280 x 720 on a V100."""
+    clip = study.clips[0]
+    rows = []
+    for label in (SSF, SCALING):
+        codec = study.model(label)
+        key = {"speed": label, "model": codec.model_id, "clip": clip.digest, "threads": torch.get_num_threads()}
+        rows.append([label, *(f"{value:.2f}" for value in study.lab.once(key, partial(frame_rates, codec, clip)))])
+    height, width = clip.frames.shape[1:3]
+    parts = [f"{side} {kind}{how}" for how in ("", ", networks") for side in ("encode", "decode") for kind in ("I", "P")]
+    caption = f"Frames a second, {width} x {height}, {torch.get_num_threads()} threads; the second half without entropy coding."
+    return [Table(["method", *parts], rows, caption)]
+
+
+def frame_rates(codec: VideoCodec, clip: RegionClip) -> list[float]:
+    """The eight numbers of a row of Table D.1."""
+    frames, masks = clip.frames[:2], clip.masks[:2]
+    aware = codec.takes_gain and codec.default_gain(1.0) == 1.0
+    roi = masks if aware else None
+
+    def encode(count: int) -> bytes:
+        return codec.compress(frames[:count], roi=None if roi is None else roi[:count], fps=25)
+
+    blobs = [encode(count) for count in (1, 2)]
+    encoded = [_seconds(partial(encode, count)) for count in (1, 2)]
+    decoded = [_seconds(lambda blob=blob: sum(1 for _ in codec.frames(blob))) for blob in blobs]  # type: ignore[misc]
+    model = codec.coder.model  # type: ignore[attr-defined]
+    assert isinstance(model, ScaleSpaceFlow)
+    pixels = [model.padded(torch.from_numpy(frame).permute(2, 0, 1)[None].float().div(255)) for frame in frames]
+    networks = _network_seconds(model, pixels, torch.from_numpy(masks[:1, None]).float() if aware else None)
+    seconds = [encoded[0], encoded[1] - encoded[0], decoded[0], decoded[1] - decoded[0], *networks]
+    return [round(1 / max(value, 1e-9), 3) for value in seconds]
+
+
+@torch.no_grad()
+def _network_seconds(model: ScaleSpaceFlow, frames: Sequence[torch.Tensor], mask: torch.Tensor | None) -> list[float]:
+    """Transforms alone: encode I, P, decode I, P."""
+    seen = None if mask is None else model.padded(mask)
+    y = model.intra.analysis(frames[0], seen)
+    flow = model.motion.analysis(frames[1], frames[0], seen)
+    residual = model.residual.analysis(frames[1] - frames[0], seen)
+
+    def encode_inter() -> None:
+        model.motion.analysis(frames[1], frames[0], seen)
+        model.residual.analysis(frames[1] - model.predict(frames[0], flow), seen)
+
+    def decode_inter() -> None:
+        model.predict(frames[0], flow)
+        model.residual.synthesis(residual, flow)
+
+    acts: list[Callable[[], object]] = [
+        lambda: model.intra.analysis(frames[0], seen), encode_inter, lambda: model.intra.synthesis(y), decode_inter
+    ]  # fmt: skip
+    return [_seconds(act) for act in acts]
+
+
+def _seconds(act: Callable[[], object], repeats: int = 3) -> float:
+    """Shortest of some calls."""
+    found = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        act()
+        found.append(time.perf_counter() - started)
+    return min(found)
