@@ -22,7 +22,7 @@ def test_blur_is_that_of_a_direct_sum() -> None:
 
 def test_volume_goes_from_sharp_to_blurred() -> None:
     image = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    volume = scale_space_volume(image, 4)
+    volume = torch.stack(scale_space_volume(image, 4), dim=1)
     assert volume.shape == (2, 5, 3, 32, 48)
     assert torch.equal(volume[:, 0], image)
     torch.testing.assert_close(volume[:, 1], gaussian_blur(image, 1.5))
@@ -30,7 +30,7 @@ def test_volume_goes_from_sharp_to_blurred() -> None:
     torch.testing.assert_close(volume[:, 2], F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False))
     spread = volume.var((0, 2, 3, 4))
     assert bool((spread[1:] < spread[:-1]).all())
-    constant = scale_space_volume(torch.full((1, 3, 16, 16), 0.3), 3)
+    constant = torch.stack(scale_space_volume(torch.full((1, 3, 16, 16), 0.3), 3))
     torch.testing.assert_close(constant, torch.full_like(constant, 0.3))
 
 
@@ -52,7 +52,7 @@ def test_warp_is_that_of_a_loop_over_pixels() -> None:
     volume = torch.rand(2, 4, 3, 7, 9, generator=generator)
     flow = 3 * torch.randn(2, 2, 7, 9, generator=generator)
     scale = 1.5 + 2 * torch.randn(2, 1, 7, 9, generator=generator)
-    found = warp_volume(volume, flow, scale).numpy()
+    found = warp_volume(volume.unbind(1), flow, scale).numpy()
     for b in range(2):
         for row in range(7):
             for column in range(9):
@@ -71,7 +71,7 @@ def test_scale_comes_back_from_outside() -> None:
     volume = scale_space_volume(torch.rand(1, 3, 16, 16), 2)
     for start in (-1.0, 3.0):
         scale = torch.full((1, 1, 16, 16), start, requires_grad=True)
-        target = volume[:, 1]
+        target = volume[1]
         (warp_volume(volume, torch.zeros(1, 2, 16, 16), scale) - target).square().sum().backward()
         assert scale.grad is not None
         assert bool((scale.grad * (start - 1) > 0).any())

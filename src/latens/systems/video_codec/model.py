@@ -155,8 +155,9 @@ class ScaleSpaceFlow(nn.Module):
     def predict(self, reference: Float[Tensor, "B 3 H W"], motion: Float[Tensor, "B M h w"]) -> Float[Tensor, "B 3 H W"]:
         """The reference, warped and blurred as the decoded motion latent says."""
         field = self.motion.synthesis(motion).float()
-        volume = scale_space_volume(reference.float(), self.config.levels, sigma=self.config.sigma)
-        return warp_volume(volume, field[:, :2], field[:, 2:])
+        with torch.autocast(reference.device.type, enabled=False):
+            volume = scale_space_volume(reference.float(), self.config.levels, sigma=self.config.sigma)
+            return warp_volume(volume, field[:, :2], field[:, 2:])
 
     def padded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
         """Filled to whole hyper-latent samples with the last row and column."""

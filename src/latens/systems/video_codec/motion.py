@@ -88,11 +88,14 @@ class MotionSynthesis(nn.Module):
 
     def forward(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B 3 H W"]:
         if self.paper is not None:
-            field = self.paper(y)
-        else:
-            assert self.compact is not None
-            field = enlarged(self.compact(y).float())
-        return torch.cat([FLOW_UNIT * field[:, :2], field[:, 2:]], dim=1)
+            return in_pixels(self.paper(y))
+        assert self.compact is not None
+        return enlarged(in_pixels(self.compact(y).float()))
+
+
+def in_pixels(field: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Flow and scale from the units of the networks."""
+    return torch.cat([FLOW_UNIT * field[:, :2], field[:, 2:]], dim=1)
 
 
 class CompactMotionSynthesis(nn.Module):
