@@ -14,7 +14,8 @@ from PIL import Image, PngImagePlugin
 
 from latens.cli.main import main
 from latens.codes import stream as container
-from latens.errors import ModelMismatch, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion, UsageError
+from latens.codes.integer import IntegerNetwork
+from latens.errors import ModelError, ModelMismatch, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion, UsageError
 from latens.hub import save_model
 from latens.settings import to_dict
 from latens.systems.flow.config import IntegerFlow
@@ -272,6 +273,23 @@ def test_another_model_and_other_files_are_refused(packer: Packer, flow: FrozenF
         restored(packer, earlier.replace(b"LTP1", b"IMG1"))
     with pytest.raises(NotOurFile, match="no archive"):
         restored(packer, b"no archive at all")
+
+
+def test_sums_that_are_not_exact_are_noticed(flow: FrozenFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole images are coded in int64: a difference in the last pixel's sums is found."""
+    packer = Packer(flow, name="test", sha256="00" * 8)
+    network = packer.flow.networks["luma_0_2"]
+    right = IntegerNetwork.forward
+
+    def wrong(self: IntegerNetwork, z: torch.Tensor) -> torch.Tensor:
+        found = right(self, z)
+        if self is network:
+            found[..., -1, -1] += 1 << 10
+        return found
+
+    monkeypatch.setattr(IntegerNetwork, "forward", wrong)
+    with pytest.raises(ModelError, match="exact arithmetic"):
+        archived(packer, [Source("a.png", 0, png(smooth(1, 90, 90)[0]))])
 
 
 def test_names_stay_within_the_folder() -> None:

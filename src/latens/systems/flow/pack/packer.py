@@ -28,7 +28,6 @@ NAME = "flow_pack"
 CHUNK_IMAGES, CHUNK_PIXELS = 64, 1 << 17  # of one size that are coded together
 BAND_PIXELS = 1 << 20  # larger images are coded in bands of rows, each by itself
 BAND_ROWS = 64  # their heights are multiples of it
-PROBE_PIXELS = 1 << 18  # at most so many of one image of a chunk are coded in int64 as well
 GROUP_BYTES = 64 << 20  # files and pixels of a group that are held in memory; a larger image is a group of its own
 FORMS = {MODEL: "model", WEBP: "webp", RAW: "raw", STORED: "stored", DEFLATED: "deflated"}
 
@@ -142,8 +141,11 @@ class Packer:
         return found
 
     def _verified(self, images: list[PlainImage], names: list[str]) -> list[bytes | None]:
-        """Payloads of images of one size and kind, decoded again; None where that gives other pixels."""
-        payloads = self._encode(images)
+        """Payloads of images of one size and kind, decoded again; None where that gives other pixels.
+
+        The first image is coded with int64 sums as well.
+        """
+        payloads = self._encode(images, self.flow)
         self._check_int64(images[0], payloads[0])
         first = Description(images[0].pixels.shape[1], images[0].pixels.shape[0], images[0].gray, "", b"", b"")
         decoded = self._decode(payloads, first)
@@ -156,25 +158,17 @@ class Packer:
         return checked
 
     def _check_int64(self, image: PlainImage, payload: bytes) -> None:
-        """Codes an image, or the middle of a large one, with int64 sums too. Raises ModelError where the streams differ."""
-        height, width = image.pixels.shape[:2]
-        if height * width <= PROBE_PIXELS:
-            fast, slow = [payload], codec.encode(self.slow, image.pixels[None], gray=image.gray)
-        else:
-            side = int(PROBE_PIXELS**0.5)
-            top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
-            part = image.pixels[None, top : top + side, left : left + side]
-            fast, slow = (codec.encode(flow, part, gray=image.gray) for flow in (self.flow, self.slow))
-        if fast != slow:
+        """Codes an image with int64 sums too. Raises ModelError where the streams differ."""
+        if self._encode([image], self.slow) != [payload]:
             what = "the networks give other integers on this machine than in exact arithmetic"
             raise ModelError(what, where=self.name, hint="please report the processor and the torch version")
 
-    def _encode(self, images: list[PlainImage]) -> list[bytes]:
+    def _encode(self, images: list[PlainImage], flow: FrozenFlow) -> list[bytes]:
         """The bands of every image, each behind its length."""
         pixels, gray = np.stack([image.pixels for image in images]), images[0].gray
         payloads = [b""] * len(images)
         for top, bottom in bands(*pixels.shape[1:3]):
-            streams = codec.encode(self.flow, pixels[:, top:bottom], gray=gray)
+            streams = codec.encode(flow, pixels[:, top:bottom], gray=gray)
             alone = (top, bottom) == (0, pixels.shape[1])
             payloads = [p + (b"" if alone else number(len(s))) + s for p, s in zip(payloads, streams, strict=True)]
         return payloads
