@@ -244,7 +244,7 @@ def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, re
         place = target(out, one, force)
         renamed = place != out / one.name
         if renamed:
-            why = f"the name {one.name!r} cannot be used" if one.name else f"the name of file {one.number} is lost"
+            why = f"the name {one.name!r} is taken or unsafe" if one.name else f"the name of file {one.number} is lost"
             logger.warning("%s: %s; it is written as %s", archive, why, place.name)
             counts["renamed"] += 1
         try:
@@ -278,10 +278,13 @@ def ending(data: bytes) -> str:
 
 def write(place: Path, one: Restored) -> None:
     """Writes a file with its time. A link in its place is replaced, not followed. Raises UsageError and StorageFull."""
-    from latens.data.files import write_atomic
+    from latens.data.files import write_atomic, write_error
 
-    if place.is_symlink():
-        place.unlink()
+    try:
+        if os.path.islink(place):
+            os.unlink(place)
+    except OSError as error:
+        raise write_error(place, error) from error
     write_atomic(place, one.data or b"")
     if one.time is not None:
         try:
