@@ -42,7 +42,8 @@ def pack(
     """Images into one smaller file without loss: every pixel, name and time comes back.
 
     An image is stored in the smallest of four forms: coded by the model, lossless WebP, its pixels, the file itself. Palettes,
-    alpha, 16 bits, JPEG and other coded files are stored as they are. The archive is unpacked once before it is written.
+    alpha, 16 bits, JPEG and other coded files are stored as they are. Every image is decoded again before it is written.
+    Folders may hold any number of files, each of at most 240 MiB; memory holds one group of them at a time.
 
         latens density pack images/ -o images.ltp
         latens density unpack images.ltp -o images/
@@ -198,7 +199,9 @@ def unpack(
     text = f"{out}: {counted(counts['written'], 'file')}"
     text += f"; {counted(counts['lost'], 'file')} lost" if counts["lost"] else ""
     text += f"; {counts['renamed']} without their names" if counts["renamed"] else ""
-    reporter.result({"output": str(out), "files": counts["written"], "lost": counts["lost"], "renamed": counts["renamed"]}, text)
+    reporter.result(
+        {"output": str(out), "files": counts["written"], "lost": counts["lost"], "renamed": counts["renamed"]}, text
+    )
     return PARTIAL if counts["lost"] or counts["renamed"] or counts["damage"] else 0
 
 

@@ -15,10 +15,11 @@ from PIL import Image, PngImagePlugin
 from latens.cli.main import main
 from latens.codes import stream as container
 from latens.codes.integer import IntegerNetwork
+from latens.data.source import parse_source
 from latens.errors import ModelError, ModelMismatch, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion, UsageError
 from latens.hub import save_model
 from latens.settings import to_dict
-from latens.systems.flow.config import IntegerFlow
+from latens.systems.flow.config import CropsConfig, IntegerFlow
 from latens.systems.flow.pack import archive, codec
 from latens.systems.flow.pack.archive import Member, Opened
 from latens.systems.flow.pack.color import to_pixels, to_planes
@@ -27,6 +28,7 @@ from latens.systems.flow.pack.frozen import FrozenFlow, freeze
 from latens.systems.flow.pack.model import IntegerFlowNet, logistic_bits
 from latens.systems.flow.pack.packer import Packed, Packer, Restored, Source, load
 from latens.systems.flow.pack.phases import PHASES
+from latens.systems.flow.pack.training import CodeLength, CropData
 
 
 def smooth(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -207,7 +209,8 @@ def test_any_flipped_bit_is_said_and_loses_one_group_at_most(packer: Packer, dam
         missing = [source for source in sources if source.data not in intact]
         assert len(files) == 6, place
         assert len(missing) <= 2, place
-        assert [source.name for source in missing] == [one.name or source.name for one, source in zip((f for f in files if f.data is None), missing, strict=True)]
+        lost = [one.name for one in files if one.data is None]
+        assert [name or source.name for name, source in zip(lost, missing, strict=True)] == [source.name for source in missing]
         assert missing or any(not one.number or not one.name for one in found), place  # nothing goes unsaid
 
 
@@ -325,6 +328,24 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["density", "unpack", str(packed), "-o", str(tmp_path / "cut"), *options]) == 4
     assert "is lost" in capsys.readouterr().err
     assert main(["density", "unpack", str(images / "sub" / "ü 0.png"), "-o", str(out), *options]) == 3
+
+
+def test_larger_crops_join_every_batch(tmp_path: Path) -> None:
+    for number, pixels in enumerate([*smooth(3, 80, 100), *smooth(3, 20, 20)]):
+        (tmp_path / f"{number}.png").write_bytes(png(pixels))
+    config = CropsConfig(batch=8, size=16, large=32, crops=4, validation_share=0.3)
+    data = CropData([parse_source(tmp_path)], config, seed=0)
+    batch = data.batch(0, 0)
+    assert {kind: tuple(pixels.shape) for kind, pixels in batch.items()} == {"pixels": (8, 3, 16, 16), "large": (2, 3, 32, 32)}
+    sizes = IntegerFlow(levels=1, width=4, depth=1)
+    objective, net = CodeLength(sizes, config), IntegerFlowNet(sizes)
+    (step,) = objective(net, batch, 0)
+    logged = [torch.as_tensor(value).detach().item() for value in step.logs.values()]
+    assert step.loss.detach().item() == pytest.approx(sum(logged) / 2)
+    exported = objective.export(net, [batch])
+    assert FrozenFlow.from_tensors(exported.config["coding"], exported.coding).hash()
+    with pytest.raises(UsageError, match="pixels a side"):
+        CropData([parse_source(tmp_path)], CropsConfig(large=500), seed=0)
 
 
 def test_a_residual_flow_cannot_pack(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Profile "LTP2". Header: SHA-256 of the frozen flow, SHA-256 of its tables. Every
 
     length of the list u32, the list, CRC-32 of these bytes u32, then the parts one after the other
 
-The list holds for every part its kind u8, its length as a base-128 number and its CRC-32 u32. The first part are names and times:
+The list holds for every part its kind u8, its length as a base-128 number and its CRC-32 u32. The first part is of kind 1:
 
     kind 1  names and times, deflated JSON
     kind 2  an image coded by the flow, in bands of rows
@@ -81,7 +81,7 @@ class Opened(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Files from number `first` on. `damage` says what is wrong besides the members' reasons, such as the end that is cut off."""
+    """Files from number `first` on. `damage` says what is wrong besides the members' reasons, as an end that is cut off."""
 
     first: int
     members: tuple[Member, ...]

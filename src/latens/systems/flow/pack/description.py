@@ -1,7 +1,7 @@
 """What an image's bytes in an archive begin with: its size and kind, and the chunks of a PNG around its pixels.
 
-flags u8 (bit 0 gray, bit 1 chunks follow, bits 2 and 3 format), then width, height, and length and deflated bytes of the chunks;
-lengths are base-128 numbers.
+flags u8 (bit 0 gray, bit 1 chunks follow, bits 2 and 3 format), then width, height, and length and deflated bytes of the
+chunks; numbers are in base 128.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class Packer:
     def pack(self, sources: Iterable[Source], stream: BinaryIO) -> Iterator[Packed]:
         """Writes an archive of files, each verified by unpacking it, and says what became of each.
 
-        Memory holds one group of files at a time. The archive is complete when the iterator ends. Raises LimitExceeded for a file
-        of more than `archive.MOST_BYTES`.
+        Memory holds one group of files at a time. The archive is complete when the iterator ends. Raises LimitExceeded for a
+        file of more than `archive.MOST_BYTES`.
         """
         writer = archive.Writer(stream, Opened(self.flow_hash, self.table_hash, bytes.fromhex(self.model_id)[:8]))
         for group in grouped(sources):

@@ -100,7 +100,10 @@ class Readers:
     def __init__(self, streams: list[bytes], tables: RowTables) -> None:
         self.tables = tables
         whole = [len(data) > 0 and len(data) % 4 == 0 and any(data[-4:]) for data in streams]
-        words = [np.frombuffer(data, dtype="<u4").astype(np.uint32) if good else None for data, good in zip(streams, whole, strict=True)]
+        words = [
+            np.frombuffer(data, dtype="<u4").astype(np.uint32) if good else None
+            for data, good in zip(streams, whole, strict=True)
+        ]
         self.coders = [None if one is None else _coder(one) for one in words]
 
     def pop(self, levels: Int[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:

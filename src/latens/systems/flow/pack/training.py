@@ -195,7 +195,9 @@ class CodeLength:
         return {}
 
     def export(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> Export:
-        kinds = [torch.cat([b[kind] for b in batches if kind in b]).cpu() for kind in NUMBERS if any(kind in b for b in batches)]
+        kinds = [
+            torch.cat([b[kind] for b in batches if kind in b]).cpu() for kind in NUMBERS if any(kind in b for b in batches)
+        ]
         budget = FREEZING * self.data.size**2 // len(kinds)  # pixels
         chosen = [pixels[:: -(-len(pixels) * pixels[0, 0].numel() // budget)] for pixels in kinds]
         frozen = freeze(copy.deepcopy(model).cpu(), *chosen)
