@@ -270,7 +270,8 @@ def _through(layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLa
 def _by_pixels(x: Int[Tensor, "B C h w"], network: Callable[[Tensor], Tensor]) -> Int[Tensor, "B O h w"]:
     """A network of 1 x 1 kernels: the pixels of all images in one row, cut into parts that stay in the cache."""
     row = x.transpose(0, 1).reshape(1, x.shape[1], 1, -1)
-    found = torch.cat([network(part) for part in row.split(CACHED_PIXELS, dim=3)], dim=3)
+    parts = row.split(CACHED_PIXELS, dim=3)  # type: ignore[no-untyped-call]
+    found = torch.cat([network(part) for part in parts], dim=3)
     return found.reshape(-1, len(x), *x.shape[2:]).transpose(0, 1)
 
 

@@ -35,6 +35,7 @@ from latens.codes.clip_stream import (
     FOOT_BYTES,
     HEAD_BYTES,
     MAX_PAYLOAD,
+    ClipDamage,
     ClipHeader,
     ClipSection,
     ClipWriter,
@@ -156,8 +157,8 @@ def _indexed(stream: BinaryIO, index: list[IndexEntry]) -> Iterator[Group]:
     ends = [*(entry.offset for entry in index[1:]), int.from_bytes(stream.read(8), "little")]
     for entry, end in zip(index, ends, strict=True):
         found = next(read_sections(stream, offset=entry.offset))
-        if isinstance(found, ClipSection) or found.section is not None:
-            section = found if isinstance(found, ClipSection) else found.section
+        section = found if isinstance(found, ClipSection) else found.section
+        if section is not None:
             yield _group(section.payload, section.first, section.frames, "")
         else:
             stream.seek(entry.offset + HEAD_BYTES)
@@ -174,10 +175,11 @@ def _scanned(stream: BinaryIO) -> Iterator[Group]:
         stream.seek(0)
     count, reason = 0, "the index at the end is damaged"
     for found in read_sections(stream):
-        section = found if isinstance(found, ClipSection) else found.section
-        if section is None:
+        if isinstance(found, ClipDamage) and found.section is None:
             reason = f"{found.reason} (at byte {found.offset:,})"
             continue
+        section = found.section if isinstance(found, ClipDamage) else found
+        assert section is not None
         if section.first > count:
             missing = min(section.first - count, stream.tell() // _LEAST)  # a forged number must not fill the memory
             yield Group(count, (Member("", None, 0, None, reason),) * missing)
