@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -208,3 +209,31 @@ def test_not_finite_is_refused(hyper_synthesis: Make) -> None:
         stack[0].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         quantize_network(stack, torch.randn(1, 6, 4, 4), input_bound=100)
+
+
+@pytest.mark.parametrize(("multiplier", "in_float64"), [((1 << 18) - 32, True), (1 << 18, False), ((1 << 27) - 1, False)])
+def test_rescaling_is_exact_up_to_the_bound_of_float64(multiplier: int, in_float64: bool) -> None:
+    """|acc| * m + 2^(s-1) just below 2^53 and above it, at sums of both signs, at ties and at the ends of the range."""
+    bound, shift = (1 << 35) + 5, 40
+    shape = LayerShape(
+        transposed=False,
+        inputs=1,
+        outputs=1,
+        kernel=(1, 1),
+        stride=(1, 1),
+        padding=(0, 0),
+        output_padding=(0, 0),
+        clamp=1 << 30,
+    )
+    numbers = {"positive": multiplier, "negative": multiplier // 8, "shift": shift}
+    tensors = {name: torch.tensor([value], dtype=torch.int32) for name, value in numbers.items()}
+    tensors |= {"weight": torch.ones(1, 1, 1, 1, dtype=torch.int16), "bias": torch.tensor([3])}
+    layer = IntegerLayer(shape, bound, tensors)
+    assert layer.bound.float_product == in_float64
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.integers(-bound, bound + 1, 5000), [bound, -bound, 0, -3, -4], (1 << np.arange(35)) - 3])
+    x = torch.from_numpy(values).reshape(1, 1, 1, -1)
+    acc = [int(value) + 3 for value in values]
+    exact = [(a * (multiplier if a >= 0 else multiplier // 8) + (1 << (shift - 1))) >> shift for a in acc]
+    for carrier in (torch.float64, torch.int64):
+        assert layer(x, carrier).flatten().tolist() == exact

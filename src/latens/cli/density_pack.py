@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -38,70 +42,76 @@ def pack(
     """Images into one smaller file without loss: every pixel, name and time comes back.
 
     An image is stored in the smallest of four forms: coded by the model, lossless WebP, its pixels, the file itself. Palettes,
-    alpha, 16 bits, JPEG and other coded files are stored as they are. The archive is unpacked once before it is written.
+    alpha, 16 bits, JPEG and other coded files are stored as they are. Every image is decoded again before it is written.
+    Folders may hold any number of files, each of at most 240 MiB; memory holds one group of them at a time.
 
         latens density pack images/ -o images.ltp
         latens density unpack images.ltp -o images/
     """
-    from latens.data.files import write_atomic
+    from latens.data.files import STANDARD_STREAM, writing
     from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.pack.packer import load
 
+    if out == STANDARD_STREAM:
+        raise UsageError("an archive is a file", where="-", hint="name it with -o, as images.ltp")
     if out.is_dir():
         raise UsageError("this is a folder", where=str(out), hint="name a file with -o, as images.ltp")
-    if out.is_file() and not force:
-        raise OutputExists("the archive is there already", where=str(out), hint="--force overwrites it; -o names another")
-    files = find_inputs(inputs, PICTURE_ENDINGS)
+    refuse_existing(out, force)
+    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if force or file.path.absolute() != out.absolute()]
     tell_left_out(inputs, {file.path.resolve() for file in files})
-    sources, failed = read_sources(files)
     packer = load(model, threads=threads)
     announce(packer)
     started = time.perf_counter()
-    data, packed = packer.pack(sources)
-    write_atomic(out, data)
-    reporter = Reporter(options)
-    for one in packed:
-        report(one, reporter)
-    summary = totals(packed, len(data))
-    text = (
-        f"{out}: {counted(len(packed), 'file')}, {human_size(len(data))}{said(summary)}, {time.perf_counter() - started:.1f} s"
-    )
-    reporter.result({"output": str(out), "files": len(packed), "bytes": len(data), **summary}, text)
-    return SOME_FAILED if failed else 0
+    reporter, sources, summary = Reporter(options), Sources(files), Totals()
+    with writing(out) as stream:
+        for one in packer.pack(sources, stream):
+            report(one, reporter)
+            summary.add(one)
+        if not summary.files:
+            raise UnreadableInput("none of the files can be read", where=str(files[0].path))
+        size = stream.tell()
+        refuse_existing(out, force)  # another process may have come first
+    text = f"{out}: {counted(summary.files, 'file')}, {human_size(size)}{summary.said()}, {time.perf_counter() - started:.1f} s"
+    reporter.result({"output": str(out), "files": summary.files, "bytes": size, **summary.record()}, text)
+    return SOME_FAILED if sources.failed else 0
 
 
-def read_sources(files: list[InputFile]) -> tuple[list[Source], int]:
-    """The files that can be read, and the number of those that cannot, which are logged."""
-    from latens.data.files import STANDARD_STREAM, read_bytes, reading
-    from latens.data.images import ImageLimits
-    from latens.systems.flow.pack.packer import Source
+def refuse_existing(out: Path, force: bool) -> None:
+    if os.path.lexists(out) and not force:
+        raise OutputExists("the archive is there already", where=str(out), hint="--force overwrites it; -o names another")
 
-    sources, failed = [], 0
-    for file in files:
-        if file.path == STANDARD_STREAM:
-            raise UsageError("standard input has no name to come back to", where="-", hint="name files or folders")
-        try:
-            data = read_bytes(file.path, limit=ImageLimits().file_bytes)
-            with reading(file.path):
-                changed = os.stat(file.path).st_mtime_ns
-        except LatensError as error:
-            if len(files) == 1:
-                raise
-            logger.error(str(error.at(str(file.path))))
-            failed += 1
-            continue
-        sources.append(Source(file.relative.as_posix(), changed, data))
-    if not sources:
-        raise UnreadableInput("none of the files can be read", where=str(files[0].path))
-    return sources, failed
+
+class Sources:
+    """Reads files one by one. Files that cannot be read are logged and counted; a single one raises its error."""
+
+    def __init__(self, files: list[InputFile]) -> None:
+        self.files, self.failed = files, 0
+
+    def __iter__(self) -> Iterator[Source]:
+        from latens.data.files import STANDARD_STREAM, read_bytes, reading
+        from latens.systems.flow.pack.archive import MOST_BYTES
+        from latens.systems.flow.pack.packer import Source
+
+        for file in self.files:
+            if file.path == STANDARD_STREAM:
+                raise UsageError("standard input has no name to come back to", where="-", hint="name files or folders")
+            try:
+                data = read_bytes(file.path, limit=MOST_BYTES)
+                with reading(file.path):
+                    changed = os.stat(file.path).st_mtime_ns
+            except LatensError as error:
+                if len(self.files) == 1:
+                    raise
+                logger.error(str(error.at(str(file.path))))
+                self.failed += 1
+                continue
+            yield Source(file.relative.as_posix(), changed, data)
 
 
 def tell_left_out(inputs: list[str], taken: set[Path]) -> None:
     """Warns of files in the folders that are no images by their names, which are not packed."""
-    from itertools import chain
-
     folders = [Path(word) for word in inputs if Path(word).is_dir()]
     inside = chain.from_iterable(folder.rglob("*") for folder in folders)
     others = sorted(path for path in inside if path.is_file() and path.resolve() not in taken)
@@ -118,26 +128,39 @@ def report(one: Packed, reporter: Reporter) -> None:
         reporter.result({**record, "webp_bytes": one.webp_bytes}, "")
 
 
-def totals(packed: list[Packed], size: int) -> dict[str, Any]:
+class Totals:
     """Forms and sizes of all files together."""
-    images = [one for one in packed if one.webp_bytes is not None]
-    return {
-        "forms": dict(Counter(one.form for one in packed)),
-        "files_bytes": sum(one.bytes_before for one in packed),
-        "images": len(images),
-        "images_bytes": sum(one.bytes_after for one in images),
-        "webp_bytes": sum(one.webp_bytes or 0 for one in images),
-    }
 
+    def __init__(self) -> None:
+        self.forms: Counter[str] = Counter()
+        self.files = self.files_bytes = self.images = self.images_bytes = self.webp_bytes = 0
 
-def said(summary: dict[str, Any]) -> str:
-    """The totals in words."""
-    words = f" of {human_size(summary['files_bytes'])}"
-    if summary["images"]:
-        share = 100 * (1 - summary["images_bytes"] / summary["webp_bytes"])
-        words += f"; images {human_size(summary['images_bytes'])}, {share:.1f} % below lossless WebP"
-    forms = ", ".join(f"{count} {form}" for form, count in sorted(summary["forms"].items()))
-    return f"{words} ({forms})"
+    def add(self, one: Packed) -> None:
+        self.forms[one.form] += 1
+        self.files += 1
+        self.files_bytes += one.bytes_before
+        if one.webp_bytes is not None:
+            self.images += 1
+            self.images_bytes += one.bytes_after
+            self.webp_bytes += one.webp_bytes
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "forms": dict(self.forms),
+            "files_bytes": self.files_bytes,
+            "images": self.images,
+            "images_bytes": self.images_bytes,
+            "webp_bytes": self.webp_bytes,
+        }
+
+    def said(self) -> str:
+        """The totals in words."""
+        words = f" of {human_size(self.files_bytes)}"
+        if self.images:
+            share = 100 * (1 - self.images_bytes / self.webp_bytes)
+            words += f"; images {human_size(self.images_bytes)}, {share:.1f} % below lossless WebP"
+        forms = ", ".join(f"{count} {form}" for form, count in sorted(self.forms.items()))
+        return f"{words} ({forms})"
 
 
 def unpack(
@@ -157,53 +180,97 @@ def unpack(
 
         latens density unpack images.ltp -o images/
     """
-    from latens.codes.stream import StreamLimits
-    from latens.data.files import read_bytes
     from latens.data.folders import check_writable
-    from latens.systems.flow.pack import archive as archives
     from latens.systems.flow.pack.packer import load
 
-    data = read_bytes(archive, limit=StreamLimits().file_bytes)
-    try:
-        names = [name for name, _ in archives.read(data).names]
-    except StreamError as error:
-        raise error.at(str(archive)) from None
     if out.is_file():
         raise UsageError("this is a file", where=str(out), hint="name a folder with -o")
-    there = next((out / name for name in names if archives.is_safe(name) and (out / name).exists()), None)
-    if there is not None and not force:
+    reporter = Reporter(options)
+    with opened(archive) as stream:
+        try:
+            refuse_overwriting(stream, out, force)
+            check_writable(out)
+            packer = load(model, threads=threads)
+            announce(packer)
+            stream.seek(0)
+            counts = restore(packer.unpack(stream), out, archive, force, reporter)
+        except StreamError as error:
+            raise error.at(str(archive)) from None
+    text = f"{out}: {counted(counts['written'], 'file')}"
+    text += f"; {counted(counts['lost'], 'file')} lost" if counts["lost"] else ""
+    text += f"; {counts['renamed']} without their names" if counts["renamed"] else ""
+    reporter.result(
+        {"output": str(out), "files": counts["written"], "lost": counts["lost"], "renamed": counts["renamed"]}, text
+    )
+    return PARTIAL if counts["lost"] or counts["renamed"] or counts["damage"] else 0
+
+
+@contextmanager
+def opened(archive: Path) -> Iterator[BinaryIO]:
+    """An archive as a seekable stream. Raises UnreadableInput."""
+    from latens.codes.stream import StreamLimits
+    from latens.data.files import STANDARD_STREAM, read_bytes, reading
+
+    if archive == STANDARD_STREAM or (archive.exists() and not archive.is_file()):
+        yield io.BytesIO(read_bytes(archive, limit=StreamLimits().file_bytes))
+        return
+    with reading(archive):
+        stream = open(archive, "rb")
+    with stream:
+        yield stream
+
+
+def refuse_overwriting(stream: BinaryIO, out: Path, force: bool) -> None:
+    """Raises OutputExists where a file of the archive is in the folder already."""
+    from latens.systems.flow.pack.archive import groups, is_safe, open_archive
+
+    open_archive(stream)
+    if force or not out.exists():
+        return
+    names = (member.name for group in groups(stream) for member in group.members)
+    there = next((out / name for name in names if is_safe(name) and os.path.lexists(out / name)), None)
+    if there is not None:
         raise OutputExists(
             "a file is there already", where=str(there), hint="--force overwrites files; -o names another folder"
         )
-    check_writable(out)
-    packer = load(model, threads=threads)
-    announce(packer)
-    reporter, lost = Reporter(options), 0
-    written = 0
-    for number, one in enumerate(packer.unpack(data)):
+
+
+def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, reporter: Reporter) -> Counter[str]:
+    """Writes the files; what is lost, renamed or damaged is logged and counted."""
+    counts: Counter[str] = Counter()
+    for one in files:
         if one.data is None:
-            logger.error(f"{archive}: {one.name or f'file {number + 1}'} is lost: {one.reason}")
-            lost += 1
+            what = f"{one.name or f'file {one.number}'} is lost: {one.reason}" if one.number else one.reason
+            logger.error(f"{archive}: {what}")
+            counts["lost" if one.number else "damage"] += 1
             continue
-        place = target(out, one, number)
+        place = target(out, one, force)
         renamed = place != out / one.name
         if renamed:
-            logger.warning("%s: the name of file %d is lost; it is written as %s", archive, number + 1, place.name)
-            lost += 1
-        write(place, one)
-        written += 1
+            why = f"the name {one.name!r} is taken or unsafe" if one.name else f"the name of file {one.number} is lost"
+            logger.warning("%s: %s; it is written as %s", archive, why, place.name)
+            counts["renamed"] += 1
+        try:
+            write(place, one)
+        except UsageError as error:  # as a name that is too long here
+            logger.error(str(error))
+            counts["lost"] += 1
+            continue
+        counts["written"] += 1
         if reporter.format == "json":
             reporter.result({"output": str(place), "bytes": len(one.data), "renamed": renamed}, "")
-    text = f"{out}: {counted(written, 'file')}" + (f"; {lost} lost or without their names" if lost else "")
-    reporter.result({"output": str(out), "files": written, "damaged": lost}, text)
-    return PARTIAL if lost else 0
+    return counts
 
 
-def target(out: Path, one: Restored, number: int) -> Path:
-    """Where a file goes: its name, or its number where the name is lost or leads out of the folder."""
+def target(out: Path, one: Restored, force: bool) -> Path:
+    """Where a file goes: its name, or its number where the name is lost, leads out of the folder or is taken."""
     from latens.systems.flow.pack.archive import is_safe
 
-    return out / one.name if is_safe(one.name) else out / f"file-{number + 1:06d}{ending(one.data or b'')}"
+    if is_safe(one.name) and (force or not os.path.lexists(out / one.name)):
+        return out / one.name
+    stem, suffix = f"file-{one.number:06d}", ending(one.data or b"")
+    numbered = (out / f"{stem}{extra}{suffix}" for extra in chain([""], map("-{}".format, count(2))))
+    return next(place for place in numbered if force or not os.path.lexists(place))
 
 
 def ending(data: bytes) -> str:
@@ -213,9 +280,17 @@ def ending(data: bytes) -> str:
 
 
 def write(place: Path, one: Restored) -> None:
-    """Writes a file with its time."""
-    from latens.data.files import write_atomic
+    """Writes a file with its time. A link in its place is replaced, not followed. Raises UsageError and StorageFull."""
+    from latens.data.files import write_atomic, write_error
 
+    try:
+        if os.path.islink(place):
+            os.unlink(place)
+    except OSError as error:
+        raise write_error(place, error) from error
     write_atomic(place, one.data or b"")
-    if one.time >= 0:
-        os.utime(place, ns=(one.time, one.time))
+    if one.time is not None:
+        try:
+            os.utime(place, ns=(one.time, one.time))
+        except (OSError, OverflowError, ValueError):
+            logger.warning("%s: its time, %d ns, cannot be set here", place, one.time)

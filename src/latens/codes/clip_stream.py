@@ -84,6 +84,7 @@ class ClipDamage(NamedTuple):
     offset: int
     reason: str
     cut: bool = False  # the file ends here too early
+    section: ClipSection | None = None  # with what is left of the payload, where its head is intact
 
 
 class IndexEntry(NamedTuple):
@@ -211,10 +212,12 @@ def read_sections(
         payload = stream.read(length)
         if len(payload) < length:
             have = f"{len(payload):,} of {length:,} bytes"
-            yield ClipDamage(place, f"the file ends after {have} of frames {_frames(section)}", cut=True)
+            left = section._replace(payload=payload)
+            yield ClipDamage(place, f"the file ends after {have} of frames {_frames(section)}", cut=True, section=left)
             return
         if zlib.crc32(payload) != crc:
-            yield ClipDamage(place, f"the checksum of frames {_frames(section)} does not match")
+            what = f"the checksum of frames {_frames(section)} does not match"
+            yield ClipDamage(place, what, section=section._replace(payload=payload))
         elif known_kinds is None or section.kind in known_kinds:
             yield section._replace(payload=payload)
         place += HEAD_BYTES + length
@@ -264,10 +267,11 @@ def read_index(stream: BinaryIO) -> list[IndexEntry]:
 
     The stream is seekable; its place afterwards is not defined. Damaged sections are left out.
     """
-    return _written_index(stream) or _scanned_index(stream)
+    return written_index(stream) or _scanned_index(stream)
 
 
-def _written_index(stream: BinaryIO) -> list[IndexEntry] | None:
+def written_index(stream: BinaryIO) -> list[IndexEntry] | None:
+    """The index at the end of a seekable stream; None where it is damaged or absent."""
     size = stream.seek(0, 2)
     if size < FOOT_BYTES:
         return None

@@ -5,6 +5,8 @@ and another for acc < 0, which makes the (leaky) rectifier. The sum runs as a fl
 while every partial sum is below 2^24 (float32) or 2^53 (float64) in magnitude nothing is rounded, so the order of
 summation, and with it the kernel, the thread count and the machine, cannot matter. The bound is proved per layer from
 the weights, when a network is quantized and again whenever one is loaded. (Balle, Johnston, Minnen 2019.)
+Where |acc| * m + 2^(s-1) is below 2^53 too, y is floor(acc * (m / 2^s) + 1/2) in float64: every number on the way is an integer
+below 2^53 times 2^-s, so nothing is rounded there either. Other layers do this part in int64.
 
 `latens.codes.quantize.quantize_network` makes such a network from a float one.
 """
@@ -28,6 +30,7 @@ FLOAT32_EXACT = 1 << 24
 FLOAT64_EXACT = 1 << 53
 INT64_EXACT = 1 << 63
 FORMAT = 1
+CACHED_PIXELS = 4096  # that a network of 1 x 1 kernels computes at once
 
 Mode = Literal["fast", "cpu", "reference"]
 MODES: tuple[Mode, ...] = ("fast", "cpu", "reference")
@@ -54,15 +57,19 @@ class LayerBound(NamedTuple):
     accumulator: int  # the same with |bias|, which is added in int64
     product: int  # largest |acc| * m + 2^(s-1), below 2^63
     carrier: torch.dtype  # float32 if convolution < 2^24, else float64
+    float_product: bool  # product < 2^53: float64 rescales the sums exactly
 
 
 class _Operands(NamedTuple):
-    """A layer's buffers in the types of the arithmetic, on one device."""
+    """A layer's buffers in the types of the arithmetic, on one device.
+
+    In float64 the multipliers are divided by 2^shift, and `half` is 1/2.
+    """
 
     weight: Tensor
     bias: Tensor
-    positive: Tensor
     negative: Tensor
+    excess: Tensor  # positive - negative
     half: Tensor
     shift: Tensor
 
@@ -94,26 +101,41 @@ class IntegerLayer(nn.Module):
         self._operands: dict[tuple[torch.device, torch.dtype], _Operands] = {}
 
     def forward(self, x: Int[Tensor, "B C h w"], carrier: torch.dtype) -> Int[Tensor, "B O H W"]:
-        """Integers to integers, int64; the sum is carried in `carrier` (float32, float64 or int64)."""
-        weight, bias, positive, negative, half, shift = self._prepared(x.device, carrier)
-        acc = _convolve(self.shape, x.to(carrier), weight).to(torch.int64)
+        """Integers to integers, held as float64 where that is exact and as int64 otherwise.
+
+        The sum is carried in `carrier` (float32, float64 or int64); with int64 everything is.
+        """
+        acc = _convolve(self.shape, x.to(carrier), self._prepared(x.device, carrier).weight)
+        kind = torch.float64 if self.bound.float_product and carrier is not torch.int64 else torch.int64
+        _, bias, negative, excess, half, shift = self._prepared(x.device, kind)
+        acc = acc.to(kind)
         if self.linear:
-            torch.addcmul(half + bias * positive, acc, positive, out=acc)
+            torch.addcmul(half + bias * negative, acc, negative, out=acc)
         else:
             acc.add_(bias)
             above = acc.clamp_min(0)  # acc * negative where acc < 0, acc * positive elsewhere; torch.where takes longer
-            acc.mul_(negative).addcmul_(above, positive - negative).add_(half)
-        return acc.bitwise_right_shift_(shift).clamp_(-self.shape.clamp, self.shape.clamp)
+            acc.mul_(negative).addcmul_(above, excess).add_(half)
+        acc = acc.floor_() if kind is torch.float64 else acc.bitwise_right_shift_(shift)
+        return acc.clamp_(-self.shape.clamp, self.shape.clamp)
 
-    def _prepared(self, device: torch.device, carrier: torch.dtype) -> _Operands:
-        key = (device, carrier)
+    @property
+    def pointwise(self) -> bool:
+        """Whether an output depends on the inputs at its own place alone."""
+        shape = self.shape
+        return not shape.transposed and (shape.kernel, shape.stride, shape.padding) == ((1, 1), (1, 1), (0, 0))
+
+    def _prepared(self, device: torch.device, kind: torch.dtype) -> _Operands:
+        key = (device, kind)
         if key not in self._operands:
-            column = {
-                name: getattr(self, name).to(device, torch.int64)[:, None, None]
-                for name in ("bias", "positive", "negative", "shift")
-            }
-            half = torch.ones_like(column["shift"]) << (column["shift"] - 1)
-            self._operands[key] = _Operands(self.weight.to(device, carrier), half=half, **column)
+            bias, positive, negative, shift = (
+                getattr(self, name).to(device, torch.int64)[:, None, None] for name in ("bias", "positive", "negative", "shift")
+            )
+            weight, excess, half = self.weight.to(device, kind), positive - negative, torch.ones_like(shift) << (shift - 1)
+            if kind is not torch.int64:
+                unit = torch.ones_like(shift, dtype=kind) / (torch.ones_like(shift) << shift).to(kind)  # exact: powers of 2
+                bias, negative, excess, half = (number.to(kind) for number in (bias, negative, excess, half))
+                negative, excess, half = negative * unit, excess * unit, half * unit
+            self._operands[key] = _Operands(weight, bias, negative, excess, half, shift)
         return self._operands[key]
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -156,10 +178,14 @@ class IntegerNetwork(nn.Module):
     def _run(self, z: Tensor, device: torch.device, carrier: Callable[[IntegerLayer], torch.dtype]) -> Tensor:
         if z.is_floating_point() or z.is_complex() or z.dtype is torch.bool:
             raise ValueError(f"an integer network needs integers, not {z.dtype}")
-        x = z.to(device, torch.int64).clamp(-self.input_bound, self.input_bound)
+        x = z.to(device) if z.dtype is torch.int32 and self.input_bound < 1 << 31 else z.to(device, torch.int64)
+        x = x.clamp(-self.input_bound, self.input_bound)
+        layers = self.stack()
         with torch.autocast(device.type, enabled=False):
-            for layer in self.stack():
-                x = layer(x, carrier(layer))
+            if all(layer.pointwise for layer in layers) and device.type == "cpu" and z.numel():
+                x = _by_pixels(x, lambda part: _through(layers, part, carrier))
+            else:
+                x = _through(layers, x, carrier)
         return x.to(z.device)
 
     def bounds(self) -> tuple[LayerBound, ...]:
@@ -228,7 +254,7 @@ def prove(layer: IntegerLayer) -> LayerBound:
     if layer.shape.clamp < 1:
         raise ValueError("the clamp is below 1")
     carrier = torch.float32 if max(sums) < FLOAT32_EXACT else torch.float64
-    return LayerBound(max(sums), max(accumulators), product, carrier)
+    return LayerBound(max(sums), max(accumulators), product, carrier, product < FLOAT64_EXACT)
 
 
 def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
@@ -239,6 +265,20 @@ def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
     values = values.reshape(2, channels, 4, 6)
     values[1] //= 64
     return torch.from_numpy(values)
+
+
+def _through(layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLayer], torch.dtype]) -> Int[Tensor, "B O H W"]:
+    for layer in layers:
+        x = layer(x, carrier(layer))
+    return x.to(torch.int64)
+
+
+def _by_pixels(x: Int[Tensor, "B C h w"], network: Callable[[Tensor], Tensor]) -> Int[Tensor, "B O h w"]:
+    """A network of 1 x 1 kernels: the pixels of all images in one row, cut into parts that stay in the cache."""
+    row = x.transpose(0, 1).reshape(1, x.shape[1], 1, -1)
+    parts = row.split(CACHED_PIXELS, dim=3)  # type: ignore[no-untyped-call]
+    found = torch.cat([network(part) for part in parts], dim=3)
+    return found.reshape(-1, len(x), *x.shape[2:]).transpose(0, 1)
 
 
 def _convolve(shape: LayerShape, x: Tensor, weight: Tensor) -> Tensor:

@@ -16,8 +16,10 @@ OUTPUT_RANGE_BITS = 13  # outputs are held within +-2^13 = 8192, in real units
 MARGIN = 2.0  # activations may grow to this multiple of their largest calibrated value before they are clamped
 PEAK_FLOOR = 1 / 8  # calibrated peaks of a layer's channels are held above this share of the largest
 PRODUCT_BITS = 62  # |acc| * multiplier stays below 2^62, and the rounding term of at most 2^61 fits beside it
+FLOAT_PRODUCT_BITS = 52  # the same for float64, which is faster
 BIAS_BITS = 36  # a bias is rounded to at most this many bits, which only coarsens channels that are almost all bias
 MULTIPLIER_BITS = 12  # the least resolution of a multiplier that is accepted
+FLOAT_MULTIPLIER_BITS = 16  # the least for which products are kept below 2^53
 
 
 class Stage(NamedTuple):
@@ -160,13 +162,14 @@ def _rounded(shape: LayerShape, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _multipliers(ratios: list[float], slope: float, accumulator: int) -> dict[str, Tensor]:
-    """Integers m and shifts s with m / 2^s = ratio, as fine as int32 and the 64 bits of a product allow."""
-    largest = min((1 << 31) - 1, (1 << PRODUCT_BITS) // max(accumulator, 1))
+    """Integers m and shifts s with m / 2^s = ratio, as fine as int32 and the bits of a product allow: 53, or if need be 63."""
+    bits = FLOAT_PRODUCT_BITS if accumulator <= 1 << (FLOAT_PRODUCT_BITS - FLOAT_MULTIPLIER_BITS) else PRODUCT_BITS
+    largest = min((1 << 31) - 1, (1 << bits) // max(accumulator, 1))
     if largest < 1 << MULTIPLIER_BITS:
         raise ValueError(f"sums can reach {accumulator:,}, which leaves no room to rescale them: use fewer bits")
     positive, negative, shifts = [], [], []
     for ratio in ratios:
-        shift = min(math.floor(math.log2(largest / ratio)), PRODUCT_BITS)
+        shift = min(math.floor(math.log2(largest / ratio)), bits)
         if shift < 1:
             raise ValueError(f"its output steps are {ratio:.3g} times finer than its sums")
         positive.append(min(round(ratio * 2.0**shift), largest))

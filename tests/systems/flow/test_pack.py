@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,22 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from latens.cli.main import main
-from latens.errors import ModelMismatch, UsageError
+from latens.codes import stream as container
+from latens.codes.integer import IntegerNetwork
+from latens.data.source import parse_source
+from latens.errors import ModelError, ModelMismatch, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion, UsageError
 from latens.hub import save_model
 from latens.settings import to_dict
-from latens.systems.flow.config import IntegerFlow
+from latens.systems.flow.config import CropsConfig, IntegerFlow
 from latens.systems.flow.pack import archive, codec
+from latens.systems.flow.pack.archive import Member, Opened
 from latens.systems.flow.pack.color import to_pixels, to_planes
 from latens.systems.flow.pack.files import plain_image
 from latens.systems.flow.pack.frozen import FrozenFlow, freeze
 from latens.systems.flow.pack.model import IntegerFlowNet, logistic_bits
-from latens.systems.flow.pack.packer import Packer, Source, load
+from latens.systems.flow.pack.packer import Packed, Packer, Restored, Source, load
 from latens.systems.flow.pack.phases import PHASES
+from latens.systems.flow.pack.training import CodeLength, CropData
 
 
 def smooth(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -156,44 +162,145 @@ def test_chunks_of_a_png_come_back() -> None:
         assert again.info["title"] == "a boat"
 
 
+def archived(packer: Packer, sources: list[Source]) -> tuple[bytes, list[Packed]]:
+    stream = io.BytesIO()
+    done = list(packer.pack(sources, stream))
+    return stream.getvalue(), done
+
+
+def restored(packer: Packer, data: bytes) -> list[Restored]:
+    return list(packer.unpack(io.BytesIO(data)))
+
+
 def test_every_file_comes_back_and_none_is_larger(packer: Packer) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     images = [*smooth(5, 24, 24), noise, np.zeros((30, 31, 3), np.uint8)]
     sources = [Source(f"a/{i}.png", 10**18 + i, png(pixels)) for i, pixels in enumerate(images)]
     sources.append(Source("b.jpg", 5, b"\xff\xd8\xff not an image"))
-    data, packed = packer.pack(sources)
-    for source, one, found in zip(sources, packed, packer.unpack(data), strict=True):
+    data, packed = archived(packer, sources)
+    for source, one, found in zip(sources, packed, restored(packer, data), strict=True):
         assert (found.name, found.time, found.data) == (source.name, source.time, source.data)
         assert one.bytes_after <= len(source.data)
         assert one.webp_bytes is None or one.bytes_after <= one.webp_bytes + 4
     assert packed[-1].form in ("stored", "deflated")
 
 
-def test_damage_is_local_and_named(packer: Packer) -> None:
-    sources = [Source(f"{i}.png", i, png(pixels)) for i, pixels in enumerate(smooth(4, 24, 24))]
-    data, packed = packer.pack(sources)
-    behind = sum(one.bytes_after for one in packed[2:])
-    broken = bytearray(data)
-    broken[len(data) - behind - 3] ^= 1  # in the second image
-    found = list(packer.unpack(bytes(broken)))
-    assert [one.data is None for one in found] == [False, True, False, False]
-    assert (found[1].name, found[1].reason) == ("1.png", "the checksum does not match")
-    assert [one.data is None for one in packer.unpack(data[: len(data) - 1])] == [False, False, False, True]
+@pytest.fixture(scope="module")
+def damageable(packer: Packer) -> tuple[bytes, list[Source]]:
+    """An archive of three groups of two small files."""
+    sources = [Source(f"{i}.png", i - 2, png(pixels)) for i, pixels in enumerate(smooth(6, 12, 12))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("latens.systems.flow.pack.packer.AT_ONCE", 2)
+        return archived(packer, sources)[0], sources
 
 
-def test_another_model_is_refused(packer: Packer, flow: FrozenFlow) -> None:
-    data, _ = packer.pack([Source("a.png", 0, png(smooth(1, 8, 8)[0]))])
+def test_any_flipped_bit_is_said_and_loses_one_group_at_most(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
+    data, sources = damageable
+    for place in range(0, len(data), 3):
+        broken = bytearray(data)
+        broken[place] ^= 1 << place % 8
+        try:
+            found = restored(packer, bytes(broken))
+        except UnsupportedVersion:
+            assert place in (8, 9)  # the version is read before anything is checked
+            continue
+        intact = {one.data for one in found if one.data is not None}
+        files = [one for one in found if one.number]
+        missing = [source for source in sources if source.data not in intact]
+        assert len(files) == 6, place
+        assert len(missing) <= 2, place
+        lost = [one.name for one in files if one.data is None]
+        assert [name or source.name for name, source in zip(lost, missing, strict=True)] == [source.name for source in missing]
+        assert missing or any(not one.number or not one.name for one in found), place  # nothing goes unsaid
+
+
+def test_a_cut_archive_gives_what_is_before_the_cut(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
+    data, sources = damageable
+    before = 0
+    for end in range(0, len(data), 5):
+        try:
+            found = restored(packer, data[:end])
+        except (NotOurFile, Truncated):
+            assert end < 150
+            continue
+        intact = [one.data for one in found if one.data is not None]
+        assert intact == [source.data for source in sources[: len(intact)]]
+        assert len(intact) >= before
+        assert any(one.data is None for one in found)  # it says so
+        before = len(intact)
+    assert before == 6
+
+
+def test_damage_in_two_places(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
+    data, sources = damageable
+    broken = bytearray(data[: len(data) - 5])  # the index is cut off
+    marks = [place for place in range(len(data)) if data[place : place + 4] == b"\xc5LTS"]
+    broken[marks[1] + 6] ^= 1  # the head of the second group
+    found = restored(packer, bytes(broken))
+    assert [one.data for one in found if one.data] == [source.data for source in (*sources[:2], *sources[4:])]
+    assert [one.number for one in found if one.data is None and one.number] == [3, 4]
+    broken[30] ^= 1  # and the header
+    assert [one.data for one in restored(packer, bytes(broken)) if one.data] == [s.data for s in (*sources[:2], *sources[4:])]
+
+
+def test_forged_parts_are_refused_in_words(packer: Packer) -> None:
+    bomb = zlib.compress(bytes(10**6))
+    forged = [
+        Member("short", 0, archive.MODEL, b"\0"),
+        Member("huge", 0, archive.MODEL, b"\0" + 5 * b"\xff" + b"\x01"),
+        Member("kind", 0, 99, b"abc"),
+        Member("cut", 0, archive.DEFLATED, bomb[:-9]),
+        Member("raw", 0, archive.RAW, bytes([0, 4, 4]) + bytes(47)),
+        Member("webp", 0, archive.WEBP, bytes([0, 4, 4]) + b"RIFF"),
+        Member("a.png", 1 << 90, archive.STORED, b"fine"),
+    ]
+    stream = io.BytesIO()
+    writer = archive.Writer(stream, Opened(packer.flow_hash, packer.table_hash, bytes(8)))
+    writer.append(forged)
+    writer.close()
+    found = restored(packer, stream.getvalue())
+    assert [one.data for one in found] == [None] * 6 + [b"fine"]
+    assert all(one.reason for one in found[:6])
+
+
+def test_another_model_and_other_files_are_refused(packer: Packer, flow: FrozenFlow) -> None:
+    data, _ = archived(packer, [Source("a.png", 0, png(smooth(1, 8, 8)[0]))])
     torch.manual_seed(1)
     other = freeze(IntegerFlowNet(flow.config), torch.from_numpy(smooth(4, 32, 32).transpose(0, 3, 1, 2).copy()))
     with pytest.raises(ModelMismatch):
-        list(Packer(other, name="other", sha256="00" * 8).unpack(data))
+        restored(Packer(other, name="other", sha256="00" * 8), data)
+    earlier = container.pack(container.Container("LTP1", bytes(8), bytes(68), ()))
+    with pytest.raises(UnsupportedVersion, match="earlier"):
+        restored(packer, earlier)
+    with pytest.raises(UnsupportedFeature, match="IMG1"):
+        restored(packer, earlier.replace(b"LTP1", b"IMG1"))
+    with pytest.raises(NotOurFile, match="no archive"):
+        restored(packer, b"no archive at all")
+
+
+def test_sums_that_are_not_exact_are_noticed(flow: FrozenFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole images are coded in int64: a difference in the last pixel's sums is found."""
+    packer = Packer(flow, name="test", sha256="00" * 8)
+    network = packer.flow.networks["luma_0_2"]
+    right = IntegerNetwork.forward
+
+    def wrong(self: IntegerNetwork, z: torch.Tensor) -> torch.Tensor:
+        found = right(self, z)
+        if self is network:
+            found[..., -1, -1] += 1 << 10
+        return found
+
+    monkeypatch.setattr(IntegerNetwork, "forward", wrong)
+    with pytest.raises(ModelError, match="exact arithmetic"):
+        archived(packer, [Source("a.png", 0, png(smooth(1, 90, 90)[0]))])
 
 
 def test_names_stay_within_the_folder() -> None:
-    assert [archive.is_safe(name) for name in ("a/b.png", "a..b.png", "../a", "/a", "a/../../b", "", "a\0b")] == [
-        *(True, True),
-        *(False,) * 5,
-    ]
+    good, bad = ("a/b.png", "a..b.png", "..a/b"), ("../a", "/a", "a/../../b", "", "a\0b", ".", "..")
+    assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in good] == [True] * 6
+    assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in bad] == [False] * 14
+    there = ("a\\..\\b", "C:x", "\\a", "a:b")
+    assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in there] == [True] * 4 + [False] * 4
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,9 +322,30 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     packed.write_bytes(packed.read_bytes()[:-1])
     capsys.readouterr()
     assert main(["density", "unpack", str(packed), "-o", str(tmp_path / "rest"), *options]) == 4
+    assert "index" in capsys.readouterr().err
+    assert len(list((tmp_path / "rest" / "sub").iterdir())) == 3
+    packed.write_bytes(packed.read_bytes()[:-250])
+    assert main(["density", "unpack", str(packed), "-o", str(tmp_path / "cut"), *options]) == 4
     assert "is lost" in capsys.readouterr().err
-    assert len(list((tmp_path / "rest" / "sub").iterdir())) == 2
     assert main(["density", "unpack", str(images / "sub" / "ü 0.png"), "-o", str(out), *options]) == 3
+
+
+def test_larger_crops_join_every_batch(tmp_path: Path) -> None:
+    for number, pixels in enumerate([*smooth(3, 80, 100), *smooth(3, 20, 20)]):
+        (tmp_path / f"{number}.png").write_bytes(png(pixels))
+    config = CropsConfig(batch=8, size=16, large=32, crops=4, validation_share=0.3)
+    data = CropData([parse_source(tmp_path)], config, seed=0)
+    batch = data.batch(0, 0)
+    assert {kind: tuple(pixels.shape) for kind, pixels in batch.items()} == {"pixels": (8, 3, 16, 16), "large": (2, 3, 32, 32)}
+    sizes = IntegerFlow(levels=1, width=4, depth=1)
+    objective, net = CodeLength(sizes, config), IntegerFlowNet(sizes)
+    (step,) = objective(net, batch, 0)
+    logged = [torch.as_tensor(value).detach().item() for value in step.logs.values()]
+    assert step.loss.detach().item() == pytest.approx(sum(logged) / 2)
+    exported = objective.export(net, [batch])
+    assert FrozenFlow.from_tensors(exported.config["coding"], exported.coding).hash()
+    with pytest.raises(UsageError, match="pixels a side"):
+        CropData([parse_source(tmp_path)], CropsConfig(large=500), seed=0)
 
 
 def test_a_residual_flow_cannot_pack(tmp_path: Path) -> None:

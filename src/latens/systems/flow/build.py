@@ -68,7 +68,7 @@ def of_images(config: FlowTraining, data: ImageData) -> Trainable:
 def of_crops(config: FlowTraining, data: CropData) -> Trainable:
     """The packer's flow on crops of images."""
     assert isinstance(config.model, IntegerFlow)
-    return Trainable(IntegerFlowNet(config.model), CodeLength(config.model), data)
+    return Trainable(IntegerFlowNet(config.model), CodeLength(config.model, data.config), data)
 
 
 def _trainable(config: FlowTraining, sizes: FlowConfig, model: Flow, data: Any, described: dict[str, Any]) -> Trainable:

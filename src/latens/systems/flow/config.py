@@ -160,6 +160,7 @@ class CropsConfig:
     batch: Count = 32  # crops
     size: Annotated[int, Ge(2)] = 32  # pixels of a side
     crops: Count = 24  # most crops of one image
+    large: Natural = 0  # a side of the larger crops that every step takes too, as many pixels as the others; 0: none
     validation_share: Share = 0.03  # share of the images that is held out
     validation_limit: Count = 128  # most crops that are held out of each data set
 

@@ -1,187 +1,258 @@
-"""Contents of a packed folder, .ltp, inside the container of `codes.stream`.
+"""Contents of a packed folder, .ltp: groups of files in the container of `codes.clip_stream`, written and read one by one.
 
-Profile "LTP1". Header: SHA-256 of the frozen flow, SHA-256 of its tables, number of files (u32). Sections, all required:
+Profile "LTP2". Header: SHA-256 of the frozen flow, SHA-256 of its tables. Every section is a group of at most 128 files (its
+`first` is the number of the first file from 0, its `frames` the number of files):
 
-    kind 1  names and times of up to 256 files, deflated JSON
+    length of the list u32, the list, CRC-32 of these bytes u32, then the parts one after the other
+
+The list holds for every part its kind u8, its length as a base-128 number and its CRC-32 u32. The first part is of kind 1:
+
+    kind 1  names and times, deflated JSON
     kind 2  an image coded by the flow, in bands of rows
     kind 3  an image as lossless WebP
     kind 4  an image as plain pixels
     kind 5  a file as it is
     kind 6  a file, deflated
 
-The sections of files stand in the order of the names, 256 behind every section of names. An image begins with its description:
-flags u8 (bit 0 gray, bit 1 chunks of a PNG follow, bits 2 and 3 format), then width, height, and length and deflated bytes of
-the chunks, lengths as base-128 numbers. Every section is under a CRC of its own: damage loses a file, or names of 256 files.
+Images begin with their `description`. Damage to a part loses that file or the names of its group; damage to the list loses the
+group; damage to the file's header, to the head of a section or to the index loses nothing as long as one of the two ways to the
+groups is left: the index at the end, or the marks of the sections.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
+from pathlib import PurePosixPath, PureWindowsPath
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
-from latens.codes.stream import Container, Section, StreamLimits, pack, unpack
-from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
-from latens.systems.flow.pack.files import MOST_EXTRAS, PLAIN_FORMATS, PlainImage
-
-PROFILE = "LTP1"
-INDEX, MODEL, WEBP, RAW, STORED, DEFLATED = range(1, 7)
-KINDS: Mapping[int, str] = MappingProxyType(
-    {INDEX: "names", MODEL: "coded image", WEBP: "WebP image", RAW: "plain image", STORED: "file", DEFLATED: "deflated file"}
+from latens.codes.clip_stream import (
+    FOOT_BYTES,
+    HEAD_BYTES,
+    MAX_PAYLOAD,
+    ClipDamage,
+    ClipHeader,
+    ClipSection,
+    ClipWriter,
+    IndexEntry,
+    read_header,
+    read_sections,
+    written_index,
 )
-AT_ONCE = 256  # files of one section of names
-MOST_PIXELS = 64 * 2**20
-_HEADER = struct.Struct("<32s32sI")
-_GRAY, _EXTRAS = 1, 2
+from latens.codes.stream import SIGNATURE as SINGLE_FILES
+from latens.errors import Corrupt, NotOurFile, UnsupportedFeature, UnsupportedVersion
+from latens.systems.flow.pack.description import number, parsed
+
+PROFILE, OLD_PROFILE = "LTP2", "LTP1"
+GROUP = 80  # kind of the sections
+NAMES, MODEL, WEBP, RAW, STORED, DEFLATED = range(1, 7)
+KINDS: Mapping[int, str] = MappingProxyType({GROUP: "files"})
+AT_ONCE = 128  # most files of a group
+MOST_BYTES = MAX_PAYLOAD - (1 << 24)  # of one file, which leaves room for names
+MOST_NAMES = 1 << 24  # bytes of the names of a group
+_HEADER = struct.Struct("<32s32s")
+_LEAST = 6  # bytes of a file in a list
+_U32 = struct.Struct("<I")
 
 
 class Member(NamedTuple):
-    """A file of an archive: relative path, time of its last change in nanoseconds, kind and payload of its section."""
+    """A file of an archive: relative path, time of its last change in nanoseconds, kind and bytes of its part.
+
+    Of a damaged archive: a name that is lost is "", a time None; where the bytes are lost they are None, and `reason` says why.
+    """
 
     name: str
-    time: int
+    time: int | None
     kind: int
-    payload: bytes
-
-
-class Description(NamedTuple):
-    """What an image's payload begins with."""
-
-    width: int
-    height: int
-    gray: bool
-    format: str
-    before: bytes
-    behind: bytes
+    payload: bytes | None
+    reason: str = ""
 
 
 class Opened(NamedTuple):
-    """An archive; a member that is damaged is None, and a name or time that is lost is "" and -1."""
+    """The header of an archive; the hashes are "" where it is damaged."""
 
     flow_hash: str
     table_hash: str
     model_id: bytes
-    members: tuple[Member | None, ...]
-    names: tuple[tuple[str, int], ...]  # of all members
-    reasons: Mapping[int, str]  # why a member is damaged, by its place
 
 
-def write(members: list[Member], *, flow_hash: str, table_hash: str, model_id: bytes) -> bytes:
-    """The bytes of an archive. Raises LimitExceeded."""
-    sections = []
-    for start in range(0, len(members), AT_ONCE):
-        part = members[start : start + AT_ONCE]
-        plain = json.dumps([[one.name for one in part], _steps([one.time for one in part])], separators=(",", ":"))
-        sections.append(Section(INDEX, zlib.compress(plain.encode("utf-8", "surrogateescape"), 9)))
-        sections += [Section(one.kind, one.payload) for one in part]
-    if len(sections) > StreamLimits().sections:
-        what = f"{len(members):,} files are too many for one archive"
-        raise LimitExceeded(what, hint="pack folders of at most 65,000 files")
-    header = _HEADER.pack(bytes.fromhex(flow_hash), bytes.fromhex(table_hash), len(members))
-    return pack(Container(PROFILE, model_id, header, tuple(sections)))
+class Group(NamedTuple):
+    """Files from number `first` on. `damage` says what is wrong besides the members' reasons, as an end that is cut off."""
+
+    first: int
+    members: tuple[Member, ...]
+    damage: str = ""
 
 
-def read(data: bytes) -> Opened:
-    """An archive, damaged sections left out. Raises StreamError where its header is damaged or it is no archive."""
-    container, damaged = unpack(data, known_kinds=KINDS, partial=True)
-    if container.profile != PROFILE:
-        what = f"this latens file holds {container.profile}, not packed images"
-        raise UnsupportedFeature(what, hint="`latens inspect` says what it is")
-    flow_hash, table_hash, count = _HEADER.unpack(container.header)
-    reasons = {one.index: one.reason for one in damaged}
-    total = len(container.sections) + len(damaged)
-    intact = iter(container.sections)
-    slots: list[Section | None] = [None if place in reasons else next(intact) for place in range(total)]
-    if count != total - -(-count // AT_ONCE):
-        raise Corrupt("the header is damaged: the number of files does not fit", section="header")
-    members: list[Member | None] = []
-    names: list[tuple[str, int]] = []
-    lost: dict[int, str] = {}
-    for start in range(0, total, AT_ONCE + 1):
-        part = slots[start + 1 : start + 1 + AT_ONCE]
-        known = _index(slots[start], len(part))
-        for offset, (section, (name, time)) in enumerate(zip(part, known, strict=True)):
-            if section is None:
-                lost[len(members)] = reasons[start + 1 + offset]
-            members.append(None if section is None else Member(name, time, section.kind, section.payload))
-            names.append((name, time))
-    return Opened(flow_hash.hex(), table_hash.hex(), container.model_id, tuple(members), tuple(names), lost)
+class Writer:
+    """Appends groups of files to a stream, which need not be seekable; `close` writes the index. Raises LimitExceeded."""
+
+    def __init__(self, stream: BinaryIO, opened: Opened) -> None:
+        header = _HEADER.pack(bytes.fromhex(opened.flow_hash), bytes.fromhex(opened.table_hash))
+        self.clip = ClipWriter(stream, ClipHeader(PROFILE, opened.model_id, header))
+        self.count = 0
+
+    def append(self, members: list[Member]) -> None:
+        """Writes a group of at most `AT_ONCE` files."""
+        if len(members) > AT_ONCE:
+            raise ValueError(f"a group has at most {AT_ONCE} files")
+        plain = json.dumps([[one.name for one in members], _steps([one.time or 0 for one in members])], separators=(",", ":"))
+        parts = [(NAMES, zlib.compress(plain.encode(), 9)), *((one.kind, one.payload or b"") for one in members)]
+        entries = b"".join(bytes([kind]) + number(len(data)) + _U32.pack(zlib.crc32(data)) for kind, data in parts)
+        head = _U32.pack(len(entries)) + entries
+        payload = b"".join([head, _U32.pack(zlib.crc32(head)), *(data for _, data in parts)])
+        self.clip.append(ClipSection(GROUP, payload, self.count, len(members)))
+        self.count += len(members)
+
+    def close(self) -> None:
+        self.clip.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.clip.offset
+
+
+def open_archive(stream: BinaryIO) -> Opened:
+    """The header of an archive in a seekable stream. Raises StreamError where it is none, or cut within the header."""
+    start = stream.read(14)
+    stream.seek(0)
+    if start.startswith(SINGLE_FILES):
+        profile = start[10:].decode("ascii", "replace")
+        if profile == OLD_PROFILE:
+            what = f"packed by an earlier latens (format {profile}, this one reads {PROFILE})"
+            raise UnsupportedVersion(what, hint="unpack it with the version that packed it")
+        raise _other(profile)
+    try:
+        header = read_header(stream)
+    except (Corrupt, NotOurFile) as error:
+        if isinstance(error, NotOurFile) and not written_index(stream):
+            raise NotOurFile("this is no archive of `latens density pack`") from None
+        return Opened("", "", b"")
+    if header.profile != PROFILE:
+        raise _other(header.profile)
+    flow_hash, table_hash = _HEADER.unpack(header.header)
+    return Opened(flow_hash.hex(), table_hash.hex(), header.model_id)
+
+
+def _other(profile: str) -> UnsupportedFeature:
+    what = f"this latens file holds {profile}, not packed images"
+    return UnsupportedFeature(what, hint="`latens inspect` says what it is")
+
+
+def groups(stream: BinaryIO) -> Iterator[Group]:
+    """The groups of an archive in a seekable stream; of a damaged archive everything that is intact."""
+    index = written_index(stream)
+    yield from _scanned(stream) if index is None else _indexed(stream, index)
+
+
+def _indexed(stream: BinaryIO, index: list[IndexEntry]) -> Iterator[Group]:
+    """Groups by the index, which leads over damaged heads of sections."""
+    stream.seek(-FOOT_BYTES, os.SEEK_END)
+    ends = [*(entry.offset for entry in index[1:]), int.from_bytes(stream.read(8), "little")]
+    for entry, end in zip(index, ends, strict=True):
+        found = next(read_sections(stream, offset=entry.offset))
+        section = found if isinstance(found, ClipSection) else found.section
+        if section is not None:
+            yield _group(section.payload, section.first, section.frames, "")
+        else:
+            stream.seek(entry.offset + HEAD_BYTES)
+            payload = stream.read(max(end - entry.offset - HEAD_BYTES, 0))
+            yield _group(payload, entry.first, entry.frames, "the head of a section is damaged")
+
+
+def _scanned(stream: BinaryIO) -> Iterator[Group]:
+    """Groups by the marks of the sections."""
+    stream.seek(0)
+    try:
+        read_header(stream)
+    except Corrupt:
+        stream.seek(0)
+    count, reason = 0, "the index at the end is damaged"
+    for found in read_sections(stream):
+        if isinstance(found, ClipDamage) and found.section is None:
+            reason = f"{found.reason} (at byte {found.offset:,})"
+            continue
+        section = found.section if isinstance(found, ClipDamage) else found
+        assert section is not None
+        if section.first > count:
+            missing = min(section.first - count, stream.tell() // _LEAST)  # a forged number must not fill the memory
+            yield Group(count, (Member("", None, 0, None, reason),) * missing)
+        group = _group(section.payload, section.first, section.frames, "")
+        count = section.first + section.frames
+        yield group
+    yield Group(count, (), f"{reason}; files behind file {count:,} may be missing")
+
+
+def _group(payload: bytes, first: int, count: int, damage: str) -> Group:
+    """A group from its bytes, of which some may be damaged or cut off."""
+    try:
+        entries, place = _entries(payload, count)
+    except (Corrupt, IndexError, struct.error):
+        lost = Member("", None, 0, None, "the list of its group is damaged")
+        return Group(first, (lost,) * min(count, AT_ONCE), damage)
+    parts = []
+    for kind, length, crc in entries:
+        data = payload[place : place + length]
+        place += length
+        reason = _fault(data, length, crc)
+        parts.append((kind, None if reason else data, reason))
+    names = _names(parts[0][1], count)
+    members = [Member(name, time, *part) for (name, time), part in zip(names, parts[1:], strict=True)]
+    return Group(first, tuple(members), damage)
+
+
+def _fault(data: bytes, length: int, crc: int) -> str:
+    if len(data) < length:
+        return "the archive is cut off there"
+    return "" if zlib.crc32(data) == crc else "the checksum does not match"
+
+
+def _entries(payload: bytes, count: int) -> tuple[list[tuple[int, int, int]], int]:
+    """(kind, length, CRC-32) of every part, and where the first begins. Raises Corrupt, IndexError, struct.error."""
+    length = _U32.unpack_from(payload)[0]
+    end = _U32.size + length
+    if zlib.crc32(payload[:end]) != _U32.unpack_from(payload, end)[0]:
+        raise Corrupt("the list is damaged")
+    found, place = [], _U32.size
+    while place < end:
+        kind = payload[place]
+        size, place = parsed(payload, place + 1)
+        found.append((kind, size, _U32.unpack_from(payload, place)[0]))
+        place += _U32.size
+    if len(found) != count + 1 or found[0][0] != NAMES or place != end:
+        raise Corrupt("the list does not fit its group")
+    return found, end + _U32.size
 
 
 def _steps(times: list[int]) -> list[int]:
-    return [time - before for before, time in zip([0, *times], times, strict=False)]
+    return [time - before for before, time in pairwise([0, *times])]
 
 
-def _index(section: Section | None, count: int) -> list[tuple[str, int]]:
-    """Names and times; empty names where the section is damaged."""
-    if section is None or section.kind != INDEX:
-        return [("", -1)] * count
-    names, steps = json.loads(zlib.decompress(section.payload).decode("utf-8", "surrogateescape"))
-    if len(names) != count or len(steps) != count:
-        raise Corrupt("the names do not fit the files", section="names")
-    return list(zip(names, np.cumsum(np.array(steps, dtype=object)).tolist(), strict=True))
+def _names(data: bytes | None, count: int) -> list[tuple[str, int | None]]:
+    """Names and times; empty names where they are damaged."""
+    lost: list[tuple[str, int | None]] = [("", None)] * count
+    if data is None:
+        return lost
+    try:
+        names, steps = json.loads(zlib.decompressobj().decompress(data, MOST_NAMES))
+        fits = len(names) == len(steps) == count and all(isinstance(one, str) for one in names)
+        return list(zip(names, accumulate(steps), strict=True)) if fits and all(type(one) is int for one in steps) else lost
+    except (ValueError, TypeError, RecursionError, zlib.error):
+        return lost
 
 
-def is_safe(name: str) -> bool:
+def is_safe(name: str, *, windows: bool = os.name == "nt") -> bool:
     """Whether a name stays within the folder that is unpacked into."""
     path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name and "\\" not in name
-
-
-def describe(image: PlainImage) -> bytes:
-    """The description that an image's payload begins with."""
-    extras = image.before + image.behind
-    flags = _GRAY * image.gray | _EXTRAS * bool(extras) | PLAIN_FORMATS.index(image.format) << 2
-    parts = [bytes([flags]), number(image.pixels.shape[1]), number(image.pixels.shape[0])]
-    if extras:
-        small = zlib.compress(number(len(image.before)) + extras, 9)
-        parts += [number(len(small)), small]
-    return b"".join(parts)
-
-
-def described(payload: bytes) -> tuple[Description, bytes]:
-    """The description and the rest of a payload. Raises Corrupt."""
-    try:
-        flags = payload[0]
-        width, place = parsed(payload, 1)
-        height, place = parsed(payload, place)
-        before = behind = b""
-        if flags & _EXTRAS:
-            length, place = parsed(payload, place)
-            unpacker = zlib.decompressobj()
-            plain = unpacker.decompress(payload[place : place + length], MOST_EXTRAS + 8)
-            first, start = parsed(plain, 0)
-            before, behind, place = plain[start : start + first], plain[start + first :], place + length
-        found = Description(width, height, bool(flags & _GRAY), PLAIN_FORMATS[flags >> 2], before, behind)
-    except (IndexError, zlib.error) as error:
-        raise Corrupt(f"the description of an image is damaged: {error}") from None
-    if not 0 < width * height <= MOST_PIXELS:
-        raise LimitExceeded(f"an image of {width:,} x {height:,} pixels")
-    return found, payload[place:]
-
-
-def number(value: int) -> bytes:
-    """A number from 0 in base 128, lowest digits first."""
-    digits = bytearray()
-    while value >= 128:
-        digits.append(value & 127 | 128)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)
-
-
-def parsed(data: bytes, place: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it. IndexError at the end of the data."""
-    value = shift = 0
-    while data[place] & 128:
-        value |= (data[place] & 127) << shift
-        place, shift = place + 1, shift + 7
-        if shift > 35:
-            raise IndexError("a number is too long")
-    return value | data[place] << shift, place + 1
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+        return False
+    if not windows:
+        return True
+    there = PureWindowsPath(name)
+    return not (there.drive or there.root or ".." in there.parts or ":" in name or there.is_reserved())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,7 +201,7 @@ def _names(config: IntegerFlow) -> Iterator[str]:
 
 
 @torch.no_grad()
-def freeze(model: IntegerFlowNet, pixels: UInt8[Tensor, "B 3 H W"], **widths: int) -> FrozenFlow:
+def freeze(model: IntegerFlowNet, *pixels: UInt8[Tensor, "B 3 H W"]) -> FrozenFlow:
     """The frozen flow of a trained model. `pixels` set the ranges of the networks and the shapes of the tables."""
     networks = {
         name: quantize_network(
@@ -210,19 +210,20 @@ def freeze(model: IntegerFlowNet, pixels: UInt8[Tensor, "B 3 H W"], **widths: in
             input_frac_bits=INPUT_BITS,
             input_bound=INPUT_BOUND,
             output_frac_bits=OUTPUT_BITS,
-            activation_bits=widths.get("activation_bits", ACTIVATION_BITS),
-            float32=bool(widths.get("float32", 0)),
+            activation_bits=ACTIVATION_BITS,
         )
         for name, stack, calibration in _calibration(model, pixels)
     }
     rough = FrozenFlow(model.config, networks, logistic_tables([TAILS[18]] * SCALES))
-    return FrozenFlow(model.config, networks, logistic_tables(fitted_tails(coded_groups(rough, pixels))))
+    groups = [group for images in pixels for group in coded_groups(rough, images)[1:]]
+    return FrozenFlow(model.config, networks, logistic_tables(fitted_tails(groups)))
 
 
-def _calibration(model: IntegerFlowNet, pixels: Tensor) -> Iterator[tuple[str, Any, Tensor]]:
+def _calibration(model: IntegerFlowNet, pixels: Sequence[Tensor]) -> Iterator[tuple[str, Any, Tensor]]:
     """Every network by name with inputs, (n, F, 1, 1)."""
     found: dict[str, list[Tensor]] = {}
-    for level, (plane, coarse) in enumerate(pyramid(to_planes(pixels))):
+    planes = [pair for images in pixels for pair in enumerate(pyramid(to_planes(images)))]
+    for level, (plane, coarse) in planes:
         for group, phase, canvas in steps(coarse, plane, level, model.config):
             size = phase_size(plane.shape[2], plane.shape[3], phase)
             seen = Seen.of(canvas, phase, size)
@@ -278,8 +279,8 @@ def logistic_tables(tails: list[tuple[float, float]]) -> SymbolTables:
 
 def fitted_tails(groups: list[Coded]) -> list[tuple[float, float]]:
     """Of `TAILS`, the shape with the shortest code of these symbols, for every level."""
-    symbols = np.concatenate([group.symbols.flatten().numpy() for group in groups[1:]]).astype(np.int64)
-    table = np.concatenate([group.table.flatten().numpy() for group in groups[1:]]).astype(np.int64)
+    symbols = np.concatenate([group.symbols.flatten().numpy() for group in groups]).astype(np.int64)
+    table = np.concatenate([group.table.flatten().numpy() for group in groups]).astype(np.int64)
     chosen = []
     for level, scale in enumerate(level_scales().tolist()):
         reach = _reach(scale)

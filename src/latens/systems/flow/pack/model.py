@@ -129,26 +129,41 @@ def steps(coarse: Tensor, plane: Tensor, level: int, config: IntegerFlow) -> Ite
 def luma_inputs(seen: Seen, group: Group, phase: Phase, size: tuple[int, int]) -> Int[Tensor, "B F h w"]:
     """Inputs of a luma network, in 1/4: known luma and chroma minus their local means, and the means."""
     luma, chroma = seen.wide[:, :1], seen.wide[:, 1:]
-    parts = [4 * taken(luma, phase, one, size) - seen.base[:, :1] for one in phase.within(LUMA_LUMA)]
-    parts += [4 * taken(chroma, phase, one, size) - seen.base[:, 1:] for one in phase.within(LUMA_CHROMA)]
-    return torch.cat([*parts, *_common(seen, group, size)], dim=1)
+    return _inputs(
+        [taken(luma, phase, one, size) for one in phase.within(LUMA_LUMA)],
+        [taken(chroma, phase, one, size) for one in phase.within(LUMA_CHROMA)],
+        seen.base,
+        group,
+    )
 
 
 def chroma_inputs(seen: Seen, luma: Tensor, group: Group, phase: Phase, size: tuple[int, int]) -> Int[Tensor, "B F h w"]:
     """Inputs of a chroma network; `luma` (B, 1, H, W) holds the phase's own luma too."""
     wide, chroma = extended(luma), seen.wide[:, 1:]
-    places = [*phase.within(CHROMA_LUMA), (0, 0), *SAME]
-    parts = [4 * taken(wide, phase, one, size) - seen.base[:, :1] for one in places]
-    parts += [4 * taken(chroma, phase, one, size) - seen.base[:, 1:] for one in phase.within(CHROMA_CHROMA)]
-    return torch.cat([*parts, *_common(seen, group, size)], dim=1)
+    return _inputs(
+        [taken(wide, phase, one, size) for one in (*phase.within(CHROMA_LUMA), (0, 0), *SAME)],
+        [taken(chroma, phase, one, size) for one in phase.within(CHROMA_CHROMA)],
+        seen.base,
+        group,
+    )
 
 
-def _common(seen: Seen, group: Group, size: tuple[int, int]) -> list[Tensor]:
-    """The local means, a quarter as fine, and the place within 8 x 8 blocks at the finest level."""
-    base = torch.cat([seen.base[:, :1] - 4 * CENTER, seen.base[:, 1:]], dim=1) >> 2
-    if group.level != FINEST:
-        return [base]
-    return [base, stripes(size).to(base.device).expand(len(base), -1, -1, -1)]
+def _inputs(luma: list[Tensor], chroma: list[Tensor], base: Int[Tensor, "B 3 h w"], group: Group) -> Int[Tensor, "B F h w"]:
+    """Neighbors minus the local means; the means, a quarter as fine; and the place within 8 x 8 blocks at the finest level.
+
+    They are computed with the inputs first, (F, B, h, w), as the networks want them.
+    """
+    parts = [part.transpose(0, 1) for part in (*luma, *chroma, base)]
+    size = base.shape[2:]
+    if group.level == FINEST:
+        parts.append(stripes((size[0], size[1])).to(base.device)[:, None].expand(-1, len(base), -1, -1))
+    found, means = torch.cat(parts), base.transpose(0, 1)
+    first, last = len(luma), len(luma) + 2 * len(chroma)
+    found[:first].mul_(4).sub_(means[:1])
+    found[first:last].mul_(4).unflatten(0, (-1, 2)).sub_(means[1:])
+    found[last].sub_(4 * CENTER)
+    found[last : last + 3].bitwise_right_shift_(2)
+    return found.transpose(0, 1)
 
 
 def _network(inputs: int, config: IntegerFlow, outputs: int) -> nn.Sequential:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 
 from latens.data.images import Pixels
-from latens.errors import Corrupt, LatensError, ModelError, ModelMismatch, UsageError
+from latens.errors import Corrupt, LatensError, LimitExceeded, ModelError, ModelMismatch, UsageError
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.flow.pack import archive, codec
-from latens.systems.flow.pack.archive import DEFLATED, MODEL, RAW, STORED, WEBP, Description, Member
+from latens.systems.flow.pack.archive import AT_ONCE, DEFLATED, MODEL, MOST_BYTES, RAW, STORED, WEBP, Member, Opened
+from latens.systems.flow.pack.description import Description, describe, described, number, parsed
 from latens.systems.flow.pack.files import PlainImage, pixels_of_webp, plain_image, webp_of
 from latens.systems.flow.pack.frozen import FrozenFlow
 
@@ -27,7 +28,7 @@ NAME = "flow_pack"
 CHUNK_IMAGES, CHUNK_PIXELS = 64, 1 << 17  # of one size that are coded together
 BAND_PIXELS = 1 << 20  # larger images are coded in bands of rows, each by itself
 BAND_ROWS = 64  # their heights are multiples of it
-PROBE = 64  # side of the corner that is coded in int64 as well
+GROUP_BYTES = 64 << 20  # files and pixels of a group that are held in memory; a larger image is a group of its own
 FORMS = {MODEL: "model", WEBP: "webp", RAW: "raw", STORED: "stored", DEFLATED: "deflated"}
 
 
@@ -52,10 +53,14 @@ class Packed:
 
 
 class Restored(NamedTuple):
-    """A file of an archive. `data` is None where it is damaged, and `reason` says why."""
+    """A file of an archive. `data` is None where it is damaged, and `reason` says why; a lost name is "", a lost time None.
 
+    `number` counts from 1. Damage that is not one file's has the number 0.
+    """
+
+    number: int
     name: str
-    time: int
+    time: int | None
     data: bytes | None
     reason: str
 
@@ -69,56 +74,66 @@ class Packer:
         self.slow = flow.reference()
         self.flow_hash, self.table_hash = flow.hash(), flow.table_hash()
 
-    def pack(self, sources: Sequence[Source]) -> tuple[bytes, list[Packed]]:
-        """An archive of files, verified by unpacking it, and what became of each. Raises LimitExceeded."""
-        images = [plain_image(source.data) for source in sources]
+    def pack(self, sources: Iterable[Source], stream: BinaryIO) -> Iterator[Packed]:
+        """Writes an archive of files, each verified by unpacking it, and says what became of each.
+
+        Memory holds one group of files at a time. The archive is complete when the iterator ends. Raises LimitExceeded for a
+        file of more than `archive.MOST_BYTES`.
+        """
+        writer = archive.Writer(stream, Opened(self.flow_hash, self.table_hash, bytes.fromhex(self.model_id)[:8]))
+        for group in grouped(sources):
+            members, done = self._members(group)
+            writer.append(members)
+            yield from done
+        writer.close()
+
+    def _members(self, group: list[tuple[Source, PlainImage | None]]) -> tuple[list[Member], list[Packed]]:
+        """The files of a group, and what became of each."""
         coded: dict[int, bytes] = {}
-        for places in chunks({i: image for i, image in enumerate(images) if image is not None}):
-            streams = self._verified([images[i] for i in places], [sources[i].name for i in places])  # type: ignore[misc]
+        for places in chunks({i: image for i, (_, image) in enumerate(group) if image is not None}):
+            streams = self._verified([group[i][1] for i in places], [group[i][0].name for i in places])  # type: ignore[misc]
             coded |= {i: stream for i, stream in zip(places, streams, strict=True) if stream is not None}
         members, done = [], []
-        for i, source in enumerate(sources):
-            member, webp = smallest(source, images[i], coded.get(i))
-            notes = () if images[i] is None or i in coded else ("the model's stream did not verify",)
+        for i, (source, image) in enumerate(group):
+            member, size, webp = smallest(source, image, coded.get(i))
+            notes = () if image is None or i in coded else ("the model's stream did not verify",)
             members.append(member)
-            done.append(Packed(source.name, FORMS[member.kind], len(source.data), len(member.payload), webp, notes))
-        model_id = bytes.fromhex(self.model_id)[:8]
-        data = archive.write(members, flow_hash=self.flow_hash, table_hash=self.table_hash, model_id=model_id)
-        return data, done
+            done.append(Packed(source.name, FORMS[member.kind], len(source.data), size, webp, notes))
+        return members, done
 
-    def unpack(self, data: bytes) -> Iterator[Restored]:
-        """The files of an archive, damaged ones without data. Raises StreamError and ModelMismatch."""
-        opened = archive.read(data)
-        if (opened.flow_hash, opened.table_hash) != (self.flow_hash, self.table_hash):
+    def unpack(self, stream: BinaryIO) -> Iterator[Restored]:
+        """The files of an archive in a seekable stream, damaged ones without data. Raises StreamError and ModelMismatch."""
+        opened = archive.open_archive(stream)
+        if not opened.flow_hash:
+            yield Restored(0, "", None, None, f"its header is damaged; its images are taken for those of {self.name}")
+        elif (opened.flow_hash, opened.table_hash) != (self.flow_hash, self.table_hash):
             what = "the archive was packed with another model"
             hint = f"name it with --model; its hash begins {opened.model_id.hex()}, that of {self.name} {self.model_id[:16]}"
             raise ModelMismatch(what, where=self.name, hint=hint)
-        for start in range(0, len(opened.members), 4 * archive.AT_ONCE):
-            places = range(start, min(start + 4 * archive.AT_ONCE, len(opened.members)))
-            found = self._restored({i: opened.members[i] for i in places}, opened.reasons)
-            for i in places:
-                name, time = opened.names[i]
+        for group in archive.groups(stream):
+            if group.damage:
+                yield Restored(0, "", None, None, group.damage)
+            found = self._restored(group.members)
+            for i, member in enumerate(group.members):
                 content = found[i]
-                data_or_none = content if isinstance(content, bytes) else None
-                yield Restored(name, time, data_or_none, "" if isinstance(content, bytes) else content)
+                lost = isinstance(content, str)
+                yield Restored(group.first + i + 1, member.name, member.time, *((None, content) if lost else (content, "")))
 
-    def _restored(self, members: dict[int, Member | None], reasons: Any) -> dict[int, bytes | str]:
+    def _restored(self, members: tuple[Member, ...]) -> dict[int, bytes | str]:
         """The bytes of every file, or why there are none."""
         found: dict[int, bytes | str] = {}
         images: dict[int, tuple[Description, bytes]] = {}
-        for i, member in members.items():
+        for i, member in enumerate(members):
             try:
-                if member is None:
-                    found[i] = reasons[i]
-                elif member.kind in (STORED, DEFLATED):
-                    found[i] = member.payload if member.kind == STORED else zlib.decompress(member.payload)
+                if member.payload is None:
+                    found[i] = member.reason
                 elif member.kind == MODEL:
-                    images[i] = archive.described(member.payload)
+                    images[i] = described(member.payload)
                 else:
-                    found[i] = _simple_image(member).file()
+                    found[i] = _simple_file(member.kind, member.payload)
             except (LatensError, zlib.error, ValueError) as error:
                 found[i] = " ".join(str(error).split())
-        for places in chunks({i: described for i, (described, _) in images.items()}):
+        for places in chunks({i: description for i, (description, _) in images.items()}):
             descriptions = [images[i][0] for i in places]
             decoded = self._decode([images[i][1] for i in places], descriptions[0])
             for i, description, pixels in zip(places, descriptions, decoded, strict=True):
@@ -126,9 +141,12 @@ class Packer:
         return found
 
     def _verified(self, images: list[PlainImage], names: list[str]) -> list[bytes | None]:
-        """Payloads of images of one size and kind, decoded again; None where that gives other pixels."""
-        payloads = self._encode(images)
-        self._check_int64(images[0])
+        """Payloads of images of one size and kind, decoded again; None where that gives other pixels.
+
+        The first image is coded with int64 sums as well.
+        """
+        payloads = self._encode(images, self.flow)
+        self._check_int64(images[0], payloads[0])
         first = Description(images[0].pixels.shape[1], images[0].pixels.shape[0], images[0].gray, "", b"", b"")
         decoded = self._decode(payloads, first)
         checked: list[bytes | None] = []
@@ -136,24 +154,23 @@ class Packer:
             good = pixels is not None and np.array_equal(pixels, image.pixels)
             if not good:
                 logger.warning("%s: unpacking gave other pixels; stored in another form", name)
-            checked.append(archive.describe(image) + payload if good else None)
+            checked.append(describe(image) + payload if good else None)
         return checked
 
-    def _check_int64(self, image: PlainImage) -> None:
-        """Codes the corner of an image with int64 sums too. Raises ModelError where the streams differ."""
-        corner = image.pixels[None, :PROBE, :PROBE]
-        if codec.encode(self.flow, corner, gray=image.gray) != codec.encode(self.slow, corner, gray=image.gray):
+    def _check_int64(self, image: PlainImage, payload: bytes) -> None:
+        """Codes an image with int64 sums too. Raises ModelError where the streams differ."""
+        if self._encode([image], self.slow) != [payload]:
             what = "the networks give other integers on this machine than in exact arithmetic"
             raise ModelError(what, where=self.name, hint="please report the processor and the torch version")
 
-    def _encode(self, images: list[PlainImage]) -> list[bytes]:
+    def _encode(self, images: list[PlainImage], flow: FrozenFlow) -> list[bytes]:
         """The bands of every image, each behind its length."""
         pixels, gray = np.stack([image.pixels for image in images]), images[0].gray
         payloads = [b""] * len(images)
         for top, bottom in bands(*pixels.shape[1:3]):
-            streams = codec.encode(self.flow, pixels[:, top:bottom], gray=gray)
+            streams = codec.encode(flow, pixels[:, top:bottom], gray=gray)
             alone = (top, bottom) == (0, pixels.shape[1])
-            payloads = [p + (b"" if alone else archive.number(len(s))) + s for p, s in zip(payloads, streams, strict=True)]
+            payloads = [p + (b"" if alone else number(len(s))) + s for p, s in zip(payloads, streams, strict=True)]
         return payloads
 
     def _decode(self, payloads: list[bytes], size: Description) -> list[Pixels | None]:
@@ -166,7 +183,7 @@ class Packer:
                 start, stop = 0, len(payload)
                 if len(found) > 1:
                     try:
-                        length, start = archive.parsed(payload, places[i])
+                        length, start = parsed(payload, places[i])
                         stop = start + length
                     except IndexError:
                         start = stop = len(payload)
@@ -197,23 +214,52 @@ def chunks(sized: dict[int, Any]) -> Iterator[list[int]]:
             yield members[start : start + count]
 
 
-def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> tuple[Member, int | None]:
-    """The member of the fewest bytes, and the bytes of lossless WebP where the file is an image."""
+def grouped(sources: Iterable[Source]) -> Iterator[list[tuple[Source, PlainImage | None]]]:
+    """Files with their images, as many at a time as a group may hold. Raises LimitExceeded."""
+    held: list[tuple[Source, PlainImage | None]] = []
+    size = 0
+    for source in sources:
+        if len(source.data) > MOST_BYTES:
+            raise LimitExceeded(f"this file is larger than {MOST_BYTES:,} bytes", where=source.name)
+        image = plain_image(source.data)
+        own = len(source.data) + (0 if image is None else image.pixels.nbytes)
+        if held and (len(held) == AT_ONCE or size + own > GROUP_BYTES):
+            yield held
+            held, size = [], 0
+        held.append((source, image))
+        size += own
+    if held:
+        yield held
+
+
+def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> tuple[Member, int, int | None]:
+    """The member of the fewest bytes, how many, and the bytes of lossless WebP where the file is an image."""
     forms = [(STORED, source.data), (DEFLATED, zlib.compress(source.data, 9))]
     webp: int | None = None
     if image is not None:
-        head, lossless = archive.describe(image), webp_of(image)
+        head, lossless = describe(image), webp_of(image)
         webp = len(lossless)
         forms += [(WEBP, head + lossless), (RAW, head + image.pixels[..., : 1 if image.gray else 3].tobytes())]
     if coded is not None:
         forms.append((MODEL, coded))
     kind, payload = min(forms, key=lambda form: len(form[1]))
-    return Member(source.name, source.time, kind, payload), webp
+    return Member(source.name, source.time, kind, payload), len(payload), webp
 
 
-def _simple_image(member: Member) -> PlainImage:
-    description, rest = archive.described(member.payload)
-    if member.kind == WEBP:
+def _simple_file(kind: int, payload: bytes) -> bytes:
+    """The file of a part that no model coded. Raises LatensError, zlib.error, ValueError."""
+    if kind == STORED:
+        return payload
+    if kind == DEFLATED:
+        unpacker = zlib.decompressobj()
+        plain = unpacker.decompress(payload, MOST_BYTES)
+        if not unpacker.eof:
+            raise Corrupt("its deflated bytes do not end where they should")
+        return plain
+    if kind not in (WEBP, RAW):
+        raise Corrupt(f"its kind {kind} is not known")
+    description, rest = described(payload)
+    if kind == WEBP:
         pixels = pixels_of_webp(rest)
     else:
         channels = 1 if description.gray else 3
@@ -221,7 +267,7 @@ def _simple_image(member: Member) -> PlainImage:
         pixels = np.repeat(flat, 3, axis=2) if description.gray else flat
     if pixels.shape != (description.height, description.width, 3):
         raise Corrupt("the stored image has another size")
-    return _image_of(description, pixels)
+    return _image_of(description, pixels).file()
 
 
 def _image_of(description: Description, pixels: Pixels) -> PlainImage:

@@ -7,6 +7,7 @@ the mean of its nearest known pixels; images are continued by reflection, which 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,7 @@ def canvas_of(coarse: Int[Tensor, "B 3 h w"], height: int, width: int) -> Int[Te
     return coarse.repeat_interleave(2, 2)[:, :, :height].repeat_interleave(2, 3)[..., :width].contiguous()
 
 
+@lru_cache(maxsize=256)
 def reflected(length: int) -> Tensor:
     """Indices of a side continued by `PAD` on both ends."""
     if length == 1:

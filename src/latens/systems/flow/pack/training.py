@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from latens.data.labeled import open_labeled
@@ -27,10 +29,27 @@ logger = logging.getLogger(__name__)
 BLOCK = 8  # crops start at multiples of it, as the blocks of a JPEG do
 FREEZING = 600  # crops that the integers are fitted to
 HALVED = 0.25  # share of the crops of a large image that are taken from it at half its size, where no JPEG shows
+RESCALED = 0.6  # share of the larger crops that are taken from it at a random size, where no JPEG shows
+SCALES = (0.5, 0.9)  # of these sizes
+LARGE_CROPS = 12  # most larger crops of one image
+
+
+class Crops(NamedTuple):
+    """Crops (n, S, S, 3) of one data set, and larger ones (m, L, L, 3) of those of its images that are large enough."""
+
+    small: np.ndarray
+    large: np.ndarray
+
+    @classmethod
+    def of(cls, small: list[np.ndarray], large: list[np.ndarray], config: CropsConfig) -> Crops:
+        return cls(*(_stacked(crops, size) for crops, size in ((small, config.size), (large, config.large))))
 
 
 class CropData:
-    """Batches {"pixels": (B, 3, S, S) uint8}; every data set is drawn as often as any other. Crops are held in memory."""
+    """Batches {"pixels": (B, 3, S, S) uint8}, with `config.large` also {"large": (b, 3, L, L)}, crops of larger images.
+
+    Every data set is drawn as often as any other. Crops are held in memory.
+    """
 
     def __init__(self, sources: Sequence[Source], config: CropsConfig, seed: int) -> None:
         if not sources:
@@ -39,45 +58,67 @@ class CropData:
         self.sets, held_out = [], []
         for source in sources:
             kept, aside = read_crops(source, config)
-            self.sets.append(kept if len(kept) else aside)
+            self.sets.append(kept if len(kept.small) else aside)
             held_out.append(aside)
-        self.held_out = np.concatenate(held_out)
-        if not len(self.held_out):
+        self.held_out = Crops(*map(np.concatenate, zip(*held_out, strict=True)))
+        if not len(self.held_out.small):
             logger.warning("the images are too few to hold some out: validation uses training images")
-            self.held_out = np.concatenate(self.sets)[: config.validation_limit]
+            every = map(np.concatenate, zip(*self.sets, strict=True))
+            self.held_out = Crops(*(crops[: config.validation_limit] for crops in every))
+        self.large = [one.large for one in self.sets if len(one.large)]
+        if config.large and not self.large:
+            raise UsageError(f"no image has {config.large} pixels a side", where="data.large", hint="set it to 0")
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
-        chosen = [self.sets[i] for i in rng.integers(len(self.sets), size=self.config.batch)]
-        pixels = np.stack([crops[rng.integers(len(crops))] for crops in chosen])
-        flip = rng.random(len(pixels)) < 0.5
-        pixels[flip] = pixels[flip, :, ::-1]
-        return {"pixels": as_tensor(pixels)}
+        batch = {"pixels": drawn([one.small for one in self.sets], self.config.batch, rng)}
+        if self.large:
+            batch["large"] = drawn(self.large, max(1, self.config.batch * self.config.size**2 // self.config.large**2), rng)
+        return batch
 
     def validation(self) -> list[dict[str, Tensor]]:
-        return [{"pixels": as_tensor(part)} for part in np.split(self.held_out, range(64, len(self.held_out), 64))]
+        small, large = self.held_out
+        batches = [{"pixels": as_tensor(part)} for part in np.split(small, range(64, len(small), 64))]
+        return batches + [{"large": as_tensor(part)} for part in np.split(large, range(8, len(large), 8)) if len(part)]
 
 
-def read_crops(source: Source, config: CropsConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Crops (n, S, S, 3) for training and for validation, of different images; at most `validation_limit` of the latter."""
+def drawn(sets: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> Tensor:
+    """A batch of crops, half of them mirrored."""
+    chosen = [sets[i] for i in rng.integers(len(sets), size=count)]
+    pixels = np.stack([crops[rng.integers(len(crops))] for crops in chosen])
+    flip = rng.random(len(pixels)) < 0.5
+    pixels[flip] = pixels[flip, :, ::-1]
+    return as_tensor(pixels)
+
+
+def read_crops(source: Source, config: CropsConfig) -> tuple[Crops, Crops]:
+    """Crops for training and for validation, of different images; at most `validation_limit` of the latter."""
     found = open_labeled(source, "train")
     kept: list[np.ndarray] = []
     aside: list[np.ndarray] = []
+    large: list[np.ndarray] = []
+    large_aside: list[np.ndarray] = []
     for i, key in enumerate(found.keys):
         place = place_of(key)
         try:
-            crops = crops_of(found.read(i), config, np.random.default_rng(int(place * 2**32)))
+            pixels, rng = found.read(i), np.random.default_rng(int(place * 2**32))
         except LatensError as error:
             logger.warning("left out: %s", first_line(error))
             continue
+        crops, larger = crops_of(pixels, config, rng), larger_crops(pixels, config, rng)
         if place >= config.validation_share:
             kept += crops
+            large += larger
         elif len(aside) < config.validation_limit:
             aside += crops[: config.validation_limit // 8 or 1]
+            large_aside += larger
     if not kept and not aside:
         raise UnreadableInput("none of the images can be read", where=str(source))
-    empty = np.empty((0, config.size, config.size, 3), np.uint8)
-    return np.stack(kept) if kept else empty, np.stack(aside) if aside else empty
+    return Crops.of(kept, large, config), Crops.of(aside, large_aside, config)
+
+
+def _stacked(crops: list[np.ndarray], size: int) -> np.ndarray:
+    return np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
 
 
 def crops_of(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) -> list[np.ndarray]:
@@ -98,6 +139,23 @@ def crops_of(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) 
     return crops
 
 
+def larger_crops(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) -> list[np.ndarray]:
+    """Random crops of `config.large` pixels a side, most of them of the image at a smaller size; none of a small image."""
+    size = config.large
+    if not size or min(pixels.shape[:2]) < size:
+        return []
+    crops = []
+    for _ in range(LARGE_CROPS):
+        image = pixels
+        factor = rng.uniform(*SCALES)
+        if rng.random() < RESCALED and min(pixels.shape[:2]) * factor >= size + 1:
+            height, width = (round(side * factor) for side in pixels.shape[:2])
+            image = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+        top, left = (BLOCK * int(rng.integers((side - size) // BLOCK + 1)) for side in image.shape[:2])
+        crops.append(image[top : top + size, left : left + size].copy())
+    return crops
+
+
 def halved(pixels: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 pixels."""
     height, width = (side // 2 * 2 for side in pixels.shape[:2])
@@ -109,28 +167,38 @@ def as_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
+NUMBERS: Mapping[str, str] = MappingProxyType({"pixels": "bits_per_dim", "large": "large_bits_per_dim"})
+
+
 class CodeLength:
     """Bits per dimension of the flow's logistics, which are what the range coder will need."""
 
     optimizers = ONE_OPTIMIZER
 
-    def __init__(self, model: IntegerFlow) -> None:
-        self.model = model
+    def __init__(self, model: IntegerFlow, data: CropsConfig) -> None:
+        self.model, self.data = model, data
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
-        bits = model(batch["pixels"]).mean() / batch["pixels"][0].numel()
-        yield Step("model", bits, {"bits_per_dim": bits})
+        bits = {kind: model(pixels).mean() / pixels[0].numel() for kind, pixels in batch.items()}
+        yield Step("model", torch.stack(list(bits.values())).mean(), {NUMBERS[kind]: value for kind, value in bits.items()})
 
     @torch.no_grad()
     def validate(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        bits = torch.cat([model(batch["pixels"]) / batch["pixels"][0].numel() for batch in batches])
-        mean = float(bits.double().mean())
-        return {"loss": mean, "bits_per_dim": mean}
+        found: dict[str, list[Tensor]] = {}
+        for batch in batches:
+            for kind, pixels in batch.items():
+                found.setdefault(NUMBERS[kind], []).append(model(pixels) / pixels[0].numel())
+        bits = {name: float(torch.cat(parts).double().mean()) for name, parts in found.items()}
+        return {"loss": sum(bits.values()) / len(bits), **bits}
 
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         return {}
 
     def export(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> Export:
-        pixels = torch.cat([batch["pixels"] for batch in batches]).cpu()
-        frozen = freeze(copy.deepcopy(model).cpu(), pixels[:: -(-len(pixels) // FREEZING)])
+        kinds = [
+            torch.cat([b[kind] for b in batches if kind in b]).cpu() for kind in NUMBERS if any(kind in b for b in batches)
+        ]
+        budget = FREEZING * self.data.size**2 // len(kinds)  # pixels
+        chosen = [pixels[:: -(-len(pixels) * pixels[0, 0].numel() // budget)] for pixels in kinds]
+        frozen = freeze(copy.deepcopy(model).cpu(), *chosen)
         return Export(model.state_dict(), frozen.tensors(), {"model": to_dict(self.model), "coding": frozen.spec()})

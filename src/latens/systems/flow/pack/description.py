@@ -1,0 +1,80 @@
+"""What an image's bytes in an archive begin with: its size and kind, and the chunks of a PNG around its pixels.
+
+flags u8 (bit 0 gray, bit 1 chunks follow, bits 2 and 3 format), then width, height, and length and deflated bytes of the
+chunks; numbers are in base 128.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from latens.errors import Corrupt, LimitExceeded
+from latens.systems.flow.pack.files import MOST_EXTRAS, PLAIN_FORMATS, PlainImage
+
+MOST_PIXELS = 64 * 2**20
+_GRAY, _EXTRAS = 1, 2
+
+
+class Description(NamedTuple):
+    """What an image's payload begins with."""
+
+    width: int
+    height: int
+    gray: bool
+    format: str
+    before: bytes
+    behind: bytes
+
+
+def describe(image: PlainImage) -> bytes:
+    """The description that an image's payload begins with."""
+    extras = image.before + image.behind
+    flags = _GRAY * image.gray | _EXTRAS * bool(extras) | PLAIN_FORMATS.index(image.format) << 2
+    parts = [bytes([flags]), number(image.pixels.shape[1]), number(image.pixels.shape[0])]
+    if extras:
+        small = zlib.compress(number(len(image.before)) + extras, 9)
+        parts += [number(len(small)), small]
+    return b"".join(parts)
+
+
+def described(payload: bytes) -> tuple[Description, bytes]:
+    """The description and the rest of a payload. Raises Corrupt."""
+    try:
+        flags = payload[0]
+        width, place = parsed(payload, 1)
+        height, place = parsed(payload, place)
+        before = behind = b""
+        if flags & _EXTRAS:
+            length, place = parsed(payload, place)
+            unpacker = zlib.decompressobj()
+            plain = unpacker.decompress(payload[place : place + length], MOST_EXTRAS + 8)
+            first, start = parsed(plain, 0)
+            before, behind, place = plain[start : start + first], plain[start + first :], place + length
+        found = Description(width, height, bool(flags & _GRAY), PLAIN_FORMATS[flags >> 2], before, behind)
+    except (IndexError, zlib.error) as error:
+        raise Corrupt(f"the description of an image is damaged: {error}") from None
+    if not 0 < width * height <= MOST_PIXELS:
+        raise LimitExceeded(f"an image of {width:,} x {height:,} pixels")
+    return found, payload[place:]
+
+
+def number(value: int) -> bytes:
+    """A number from 0 in base 128, lowest digits first."""
+    digits = bytearray()
+    while value >= 128:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)
+
+
+def parsed(data: bytes, place: int) -> tuple[int, int]:
+    """The number at a place, and the place behind it. IndexError at the end of the data."""
+    value = shift = 0
+    while data[place] & 128:
+        value |= (data[place] & 127) << shift
+        place, shift = place + 1, shift + 7
+        if shift > 35:
+            raise IndexError("a number is too long")
+    return value | data[place] << shift, place + 1
