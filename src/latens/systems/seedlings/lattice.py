@@ -90,8 +90,7 @@ def fit_lattice(
     """The rows x cols lattice that explains the blobs of an image of `shape` (height, width). Raises NoLattice."""
     if len(blobs) < LEAST_BLOBS:
         raise NoLattice(f"{len(blobs)} plants were found, too few for a grid")
-    weights = np.sqrt(np.minimum(areas, 4 * np.median(areas)))  # one large blob must not decide
-    weights /= weights.max()
+    weights = blob_weights(areas)
     best: Lattice | None = None
     reasons: list[str] = []
     for start in _starts(blobs, weights, rows, cols, shape):
@@ -106,6 +105,13 @@ def fit_lattice(
         raise NoLattice(reasons[0] if reasons else "the plants show no regular spacing")
     _check(best, blobs, weights)
     return best
+
+
+def blob_weights(areas: np.ndarray) -> np.ndarray:
+    """Square roots of areas, capped (one large blob must not decide), the largest 1."""
+    weights = np.sqrt(np.minimum(areas, 4 * np.median(areas)))
+    found: np.ndarray = weights / weights.max()
+    return found
 
 
 def _quality(found: Lattice) -> float:
@@ -190,7 +196,7 @@ def _refine(
         if used.sum() < LEAST_BLOBS:
             raise NoLattice("the plants show no regular spacing")
         perspective = turn > ROUNDS // 2 and used.sum() >= FULL
-        homography = _fit(cells[used], blobs[used], weights[used] * huber(distance[used], 0.12), perspective=perspective)
+        homography = fit(cells[used], blobs[used], weights[used] * huber(distance[used], 0.12), perspective=perspective)
     cells, distance = _assign(homography, blobs)
     near = distance < STRAY
     first = _window(cells[near], weights[near] * (1 - distance[near]), rows, cols, homography, shape)
@@ -207,9 +213,7 @@ def _refine(
     residual = _median(distance[within], weights[within])
     support = float(weights[near & within].sum() / weights[within].sum())
     if inside.sum() >= FULL:
-        homography = _fit(
-            cells[inside] - first, blobs[inside], weights[inside] * huber(distance[inside], 0.1), perspective=True
-        )
+        homography = fit(cells[inside] - first, blobs[inside], weights[inside] * huber(distance[inside], 0.1), perspective=True)
     return Lattice(homography, rows, cols, residual, support, filled, estimate)
 
 
@@ -232,7 +236,7 @@ def _median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def _fit(cells: np.ndarray, points: np.ndarray, weights: np.ndarray, *, perspective: bool) -> np.ndarray:
+def fit(cells: np.ndarray, points: np.ndarray, weights: np.ndarray, *, perspective: bool) -> np.ndarray:
     """Least squares: a homography, or an affine map where perspective would follow the noise."""
     if perspective:
         return homography_of(cells, points, weights)
