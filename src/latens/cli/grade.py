@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import ComputeOptions, Force, Model, Reporter
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def grade(
     workers = worker_count(options.threads) if len(files) > 1 else 1
     grader = load(model, device=options.device, threads=1 if workers > 1 else options.threads)
     announce(grader)
+    if workers > 1:
+        logger.info("%d photographs at a time", workers)
     done = 0
     with reporter.progress(len(files), "grading") as show:
 

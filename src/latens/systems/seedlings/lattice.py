@@ -53,6 +53,10 @@ class NoLattice(Exception):
     """The blobs do not form the grid; the message says why."""
 
 
+class Staggered(NoLattice):
+    """The rows are shifted against each other: no square grid is right, wherever it comes from."""
+
+
 def nodes(rows: int, cols: int) -> Float[np.ndarray, "rows cols 2"]:
     """Column and row of every cell."""
     return np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), axis=-1).astype(float)
@@ -320,7 +324,7 @@ def _check(found: Lattice, blobs: np.ndarray, weights: np.ndarray) -> None:
         raise NoLattice(f"{found.filled} of {found.rows * found.cols} cells hold plants, too few to place the grid")
     staggered = _stagger(found, blobs)
     if staggered > 0.2:
-        raise NoLattice("neighboring rows are shifted against each other (staggered sowing); a square grid does not fit")
+        raise Staggered("neighboring rows are shifted against each other (staggered sowing); a square grid does not fit")
 
 
 def _stagger(found: Lattice, blobs: np.ndarray) -> float:

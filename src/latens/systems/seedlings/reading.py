@@ -13,7 +13,7 @@ from latens.data.images import ImageLike, Picture, Pixels, read_picture
 from latens.errors import InputError
 from latens.shapes import Float, UInt8
 from latens.systems.seedlings.foreground import Foreground, find_leaves
-from latens.systems.seedlings.lattice import Lattice, NoLattice, fit_lattice, from_corners, pitch_of, project
+from latens.systems.seedlings.lattice import Lattice, NoLattice, Staggered, fit_lattice, from_corners, pitch_of, project
 from latens.systems.seedlings.overlay import Drawn, draw_trays
 from latens.systems.seedlings.reference import Reference, place_reference
 from latens.systems.seedlings.thesis_grid import thesis_lattice
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 Method = Literal["lattice", "thesis"]
 ROWS, COLS, SIZE = 10, 15, 64
 CORNERS_HINT = "check --rows and --cols, or give the centers of the four corner cells with --corners x,y,x,y,x,y,x,y"
+OTHERS_HINT = "; another day of this tray, or other trays of its kind, in the same command can place its grid, too"
 
 
 class Reading(NamedTuple):
@@ -71,7 +72,8 @@ def read_trays(
         else:
             lattices = [_single(foreground, rows, cols, reference, notes, where)]
     except NoLattice as reason:
-        raise InputError(str(reason), where=where, hint=CORNERS_HINT) from None
+        alone = reference is None and method == "lattice" and not isinstance(reason, Staggered)
+        raise InputError(str(reason), where=where, hint=CORNERS_HINT + OTHERS_HINT * alone) from None
     return [_read(picture, foreground, lattice, size, tuple(notes), where) for lattice in lattices]
 
 
@@ -134,12 +136,14 @@ def _single(
     blobs, areas, shape = foreground.blobs, foreground.areas, foreground.gray.shape
     try:
         found = fit_lattice(blobs, areas, rows, cols, shape)
-    except NoLattice:
+    except Staggered:
+        raise
+    except NoLattice as reason:
         if len(blobs) >= 2 * LEAST_PLANTS:
             _refuse_several(foreground, rows, cols, where)
         if reference is None:
             raise
-        return place_reference(reference, foreground, rows, cols, notes)
+        return place_reference(reference, foreground, rows, cols, str(reason), notes)
     split = gap_within(found, blobs, areas)
     if split or plants_outside(found, blobs, areas).sum() >= LEAST_PLANTS:
         _refuse_several(foreground, rows, cols, where)

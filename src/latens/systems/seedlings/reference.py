@@ -11,6 +11,8 @@ from latens.systems.seedlings.lattice import Lattice, NoLattice, project
 from latens.systems.seedlings.rim import Rim, find_rim, lattice_in
 
 ENOUGH = 6  # plants that place the grid of another day
+LARGE = 0.3  # of the 95 % point of the areas: blobs that may be plants
+PLANTED = 0.3  # of the cells with such a blob: the tray is planted, and its plants have to agree
 VERIFIED = 0.2  # of a pitch: median distance of plants from their cells, up to which they confirm a grid
 
 
@@ -21,33 +23,41 @@ class Reference(NamedTuple):
     rim: Rim | None  # of that day, or of other trays
 
 
-def place_reference(reference: Reference, foreground: Foreground, rows: int, cols: int, notes: list[str]) -> Lattice:
-    """The grid of a photograph with too few plants to fit one. Raises NoLattice where the reference does not help."""
-    plants = f"{len(foreground.blobs)} plants, too few for a grid of their own"
+def place_reference(
+    reference: Reference, foreground: Foreground, rows: int, cols: int, reason: str, notes: list[str]
+) -> Lattice:
+    """The grid of a photograph whose plants do not give one, for this `reason`. Raises NoLattice where the reference does not
+    help.
+    """
     rim, lattice = reference.rim, reference.lattice
     source = "another day of this tray" if lattice is not None else "the other trays"
     corners = find_rim(foreground.gray, foreground.mask) if rim is not None and (rim.rows, rim.cols) == (rows, cols) else None
     if rim is not None and corners is not None:
         placed = lattice_in(rim, corners)
         if placed is not None:
-            notes.append(f"{plants}: grid placed by the rim as on {source}{_verified(placed, foreground)}")
+            notes.append(f"{reason}; grid placed by the rim as on {source}{_verified(placed, foreground, reason)}")
             return placed
     if lattice is not None and (lattice.rows, lattice.cols) == (rows, cols):
         moved = register(lattice, foreground)
-        certain = "" if moved is not lattice else ", its position not verified (no rim found, too few plants)"
-        notes.append(f"{plants}: grid taken from {source}{certain}")
+        notes.append(f"{reason}; grid taken from {source}{_verified(moved, foreground, reason)}")
         return moved
-    raise NoLattice(f"{plants}, and no rim was found where {source} have one")
+    raise NoLattice(f"{reason}, and no rim was found as on {source}")
 
 
-def _verified(lattice: Lattice, foreground: Foreground) -> str:
-    """Whether the few plants agree, in words.."""
+def _verified(lattice: Lattice, foreground: Foreground, reason: str) -> str:
+    """Whether the few plants agree, in words. Raises NoLattice where a planted tray does not."""
     places = project(np.linalg.inv(lattice.homography), foreground.blobs)
     inside = ((places >= -0.5) & (places < [lattice.cols - 0.5, lattice.rows - 0.5])).all(axis=1)
     if inside.sum() < ENOUGH:
         return ", not verified by plants"
-    off = np.median(np.linalg.norm(places[inside] - np.rint(places[inside]), axis=1))
-    return ", its plants agree" if off <= VERIFIED else f", its plants are {off:.2f} pitches off: look at the overlay"
+    areas = foreground.areas[inside]
+    large = areas >= LARGE * np.percentile(areas, 95)  # of an empty tray: its moss
+    off = np.linalg.norm(places[inside] - np.rint(places[inside]), axis=1)
+    if np.median(off[large]) <= VERIFIED:
+        return ", its plants agree"
+    if len(np.unique(np.rint(places[inside][large]), axis=0)) >= PLANTED * lattice.rows * lattice.cols:
+        raise NoLattice(f"{reason}; nor does the grid of other photographs")
+    return ", its few plants, moss or specks do not lie on it: look at the overlay"
 
 
 def register(reference: Lattice, foreground: Foreground) -> Lattice:

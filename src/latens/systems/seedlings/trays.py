@@ -1,6 +1,6 @@
 """Several trays in one photograph, each with a lattice of its own.
 
-The trays are taken to be of one kind (same rows, columns and pitch) and nearly parallel. The best-supported tray is fitted first;
+Trays are taken to be of one kind (same rows, columns and pitch) and nearly parallel. The best-supported tray is fitted first.
 Plants outside it are matched to the same lattice at any shift; a shift that explains them is the next tray.
 """
 
