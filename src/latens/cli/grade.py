@@ -139,12 +139,8 @@ def report(result: Experiment, out: Path, reporter: Reporter) -> int:
         reporter.result(
             lot.record(), ", ".join(f"{name} {value}" for name, value in zip(lot.COLUMNS, lot.cells(), strict=True))
         )
-    logger.info(
-        "%d photographs graded, %d failed; written to %s",
-        len({one.path for one in result.graded}),
-        len(result.failures),
-        out / "report.html",
-    )
+    done = counted(len({one.path for one in result.graded}), "photograph")
+    logger.info("%s graded, %d failed; written to %s", done, len(result.failures), out / "report.html")
     return SOME_FAILED if result.failures else 0
 
 
