@@ -121,10 +121,8 @@ def rims(trays: int, model: str) -> None:
             continue
         errors.append(np.linalg.norm(centers - made.centers, axis=-1).ravel())
     joined = np.concatenate(errors)
-    high = np.percentile(joined, 95)
-    print(
-        f"empty trays: {len(errors)} of {trays} placed, mean {joined.mean():.2f} px, 95 % {high:.2f}, largest {joined.max():.1f}"
-    )
+    error = f"mean {joined.mean():.2f} px, 95 % {np.percentile(joined, 95):.2f}, largest {joined.max():.1f}"
+    print(f"empty trays: {len(errors)} of {trays} placed, {error}")
 
 
 def several(trays: int, model: str) -> None:
