@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latens.systems.seedlings.foreground import Foreground
-from latens.systems.seedlings.lattice import Lattice, NoLattice, project
+from latens.systems.seedlings.lattice import BAD_SUPPORT, STRAY, Lattice, NoLattice, project
 from latens.systems.seedlings.rim import Rim, find_rim, lattice_in
 
 ENOUGH = 6  # plants that place the grid of another day
@@ -53,7 +53,7 @@ def _verified(lattice: Lattice, foreground: Foreground, reason: str) -> str:
     areas = foreground.areas[inside]
     large = areas >= LARGE * np.percentile(areas, 95)  # of an empty tray: its moss
     off = np.linalg.norm(places[inside] - np.rint(places[inside]), axis=1)
-    if np.median(off[large]) <= VERIFIED:
+    if np.median(off[large]) <= VERIFIED and (off[large] < STRAY).mean() >= BAD_SUPPORT:
         return ", its plants agree"
     if len(np.unique(np.rint(places[inside][large]), axis=0)) >= PLANTED * lattice.rows * lattice.cols:
         raise NoLattice(f"{reason}; nor does the grid of other photographs")

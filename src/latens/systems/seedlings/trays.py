@@ -127,12 +127,19 @@ def _settle(start: Lattice, blobs: np.ndarray, areas: np.ndarray) -> Lattice:
         raise NoLattice("too few plants lie on one grid")
     weights = blob_weights(areas)[own]
     made = fit(cells[near], blobs[own][near], weights[near] * huber(distance[near], 0.1), perspective=near.sum() >= FULL)
-    return start._replace(
+    settled = start._replace(
         homography=made,
         filled=len(np.unique(cells[near], axis=0)),
         support=float(weights[near].sum() / weights.sum()),
-        residual=float(np.median(distance[near])),
+        residual=float(np.median(distance)),
     )
+    if (
+        settled.residual > BAD_RESIDUAL
+        or settled.support < BAD_SUPPORT
+        or settled.filled < LEAST_FILLED * start.rows * start.cols
+    ):
+        raise NoLattice(f"no {start.rows} x {start.cols} grid fits all plants in its outline")
+    return settled
 
 
 def gap_within(lattice: Lattice, blobs: np.ndarray, areas: np.ndarray) -> str:
