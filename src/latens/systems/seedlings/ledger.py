@@ -39,6 +39,7 @@ class Ledger:
         except OSError as error:
             raise write_error(self.path, error) from error
         self._lines = _read(self.path)
+        self._torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")  # a line cut short
 
     def find(self, path: Path, shot: Shot, overlay: Path) -> list[GradedTray] | None:
         """What an earlier run graded of this very file as this tray and day; None where nothing, or its overlay is gone."""
@@ -55,7 +56,7 @@ class Ledger:
             "shot": list(shot),
             "trays": [_plain(one) for one in trays],
         }
-        data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+        data = ("\n" * self._torn + json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
         with self._lock:
             try:
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -63,6 +64,7 @@ class Ledger:
                     os.write(descriptor, data)  # one call: an interrupted run leaves whole lines
                 finally:
                     os.close(descriptor)
+                self._torn = False
             except OSError as error:
                 raise write_error(self.path, error) from error
 

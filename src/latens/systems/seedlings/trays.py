@@ -32,6 +32,7 @@ GAP = 0.10  # of a pitch beyond the regular spacing, from which the space betwee
 LEAST_PLANTS = 4  # in view, that make another tray
 LEAST_FILLED = 0.3  # of the cells in view
 SPECK = 0.3  # of the median area of the first tray's plants; smaller blobs make no tray
+SMALL = 0.15  # of the leaf area of a plant of the first tray: what a blob of another tray has at least, in the mean
 PHASES = np.arange(0, 1, 0.05)  # shifts that are tried, in pitches
 MARGIN = 0.3  # of a cell that must be in view around its center
 PARALLEL = 16  # plants from which a tray may be turned against the first
@@ -55,14 +56,19 @@ def find_trays(blobs: np.ndarray, areas: np.ndarray, rows: int, cols: int, shape
     main = _first(blobs, areas, rows, cols, shape)
     places, weights = project(np.linalg.inv(main.homography), blobs), blob_weights(areas)
     free = plants_outside(main, blobs, areas)
+    cells = np.rint(places)[_within(places, Window(np.zeros(2), np.array([cols, rows])))]
+    inside = areas[_within(places, Window(np.zeros(2), np.array([cols, rows])))]
+    plant = float(np.median(np.bincount(np.unique(cells, axis=0, return_inverse=True)[1].ravel(), inside)))
     taken = [Window(np.zeros(2), np.array([cols, rows]))]
     found = [_in_view(main, shape)]
     while free.sum() >= LEAST_PLANTS and len(found) < MOST:
         window = _next(places[free], weights[free], taken, main.homography, shape)
         if window is None:
             break
-        taken.append(window)
         own = free & _within(places, window)
+        if areas[own].mean() < SMALL * plant:
+            break
+        taken.append(window)
         found.append(_in_view(_placed(main, window, blobs[own], places[own], weights[own]), shape))
         free &= ~own
     return _reading_order(found)
