@@ -1,6 +1,6 @@
 """Promises of the seedling system, measured on simulated trays: grids, emergence, times of lots, usable shares, speed.
 
-python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,lots,shares,speed]
+python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,kinds,rims,several,lots,shares,speed]
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice
 from latens.systems.seedlings.lots import corrected_share
 from latens.systems.seedlings.predict import SeedlingGrader, load
-from latens.systems.seedlings.reading import read_tray
-from latens.systems.seedlings.simulator.photograph import photograph
+from latens.systems.seedlings.reading import read_tray, read_trays
+from latens.systems.seedlings.reference import Reference
+from latens.systems.seedlings.rim import common_rim, rim_of
+from latens.systems.seedlings.simulator.photograph import Camera, TrayPhotograph, draw_camera, photograph
 from latens.systems.seedlings.thesis_grid import thesis_lattice
 
 SEED = 3000  # of trays that nothing was trained on
@@ -62,6 +64,105 @@ def grid(trays: int, model: str) -> None:
         high = np.percentile(joined, 95)
         print(f"{name}: mean {joined.mean():.2f} px, 95 % {high:.2f}, largest {joined.max():.1f}, {len(parts)} trays")
     print(f"refused {refused}, off by a row or column {off_by_one}")
+
+
+def purple(made: TrayPhotograph) -> np.ndarray:
+    """A color photograph with purple plants on light soil."""
+    pixels = 0.5 * made.pixels.astype(float) + 110
+    leaf = made.owner >= 0
+    pixels[leaf] = np.array([95, 40, 105]) + 0.2 * (made.pixels[leaf].astype(float) - 120)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def kinds(trays: int, model: str) -> None:
+    """Center errors on other kinds of photographs, days 4 to 7 in turn."""
+    del model
+    errors: dict[str, list[float]] = {}
+    for tray in range(trays):
+        day = DAYS[tray % len(DAYS)]
+        camera = draw_camera(SEED, tray, day)._replace(tilt=(0.08, -0.06))
+        gray, color = photograph(SEED, tray, day), photograph(SEED, tray, day, color=True)
+        hard, tilted = photograph(SEED, tray, day, preset="hard"), photograph(SEED, tray, day, camera=camera)
+        cases = {
+            "color": (color.pixels, color),
+            "16 bits": (gray.pixels.astype(np.uint16) * 257, gray),
+            "preset hard": (hard.pixels, hard),
+            "perspective": (tilted.pixels, tilted),
+            "purple on light soil": (purple(color), color),
+            "dark on light": (255 - gray.pixels, gray),
+        }
+        for name, (pixels, made) in cases.items():
+            try:
+                centers = read_tray(pixels).lattice.centers()
+            except InputError as error:
+                print(f"{name}, tray {tray}, day {day}: {error.what}")
+                continue
+            errors.setdefault(name, []).append(float(np.linalg.norm(centers - made.centers, axis=-1).max()))
+    for name, largest in errors.items():
+        error = f"largest error of a tray {np.median(largest):.1f} px (median), {max(largest):.1f} (of all)"
+        print(f"{name}: {len(largest)} of {trays} read, {error}")
+
+
+def rims(trays: int, model: str) -> None:
+    """Center errors on empty trays, placed by the rim as on three other trays."""
+    del model
+    known = []
+    for tray in range(3):
+        reading = read_tray(photograph(SEED, tray, 6).pixels)
+        known.append(rim_of(reading.lattice, reading.foreground))
+    rim = common_rim([one for one in known if one is not None])
+    errors = []
+    for tray in range(trays):
+        made = photograph(SEED, 100 + tray, 4, keep=np.zeros((10, 15), bool))
+        try:
+            centers = read_tray(made.pixels, reference=Reference(None, rim)).lattice.centers()
+        except InputError as error:
+            print(f"tray {tray}: {error.what}")
+            continue
+        errors.append(np.linalg.norm(centers - made.centers, axis=-1).ravel())
+    joined = np.concatenate(errors)
+    error = f"mean {joined.mean():.2f} px, 95 % {np.percentile(joined, 95):.2f}, largest {joined.max():.1f}"
+    print(f"empty trays: {len(errors)} of {trays} placed, {error}")
+
+
+def several(trays: int, model: str) -> None:
+    """Photographs of one to four trays side by side and above each other, bench of 0.2 to 1.5 cells between them."""
+    del model
+    right, errors = 0, []
+    for number in range(trays):
+        rng = np.random.default_rng([SEED, number])
+        across, down = [(1, 1), (2, 1), (1, 2), (2, 2)][number % 4]
+        rows, cols = [(5, 7), (6, 6), (4, 6)][number % 3]
+        pixels, truth = bench(rng, across, down, rows, cols, DAYS[number // 4 % 4])
+        try:
+            found = read_trays(pixels, rows=rows, cols=cols, trays=across * down)
+        except InputError as error:
+            print(f"photograph {number}, {down} x {across} trays: {error.what}")
+            continue
+        right += 1
+        errors += [np.linalg.norm(one.lattice.centers() - t, axis=-1).max() for one, t in zip(found, truth, strict=True)]
+    print(f"several trays: number right on {right} of {trays}; largest error of a tray {np.median(errors):.1f} px (median)")
+    print(f"trays off by more than 16 px: {int((np.array(errors) > 16).sum())} of {len(errors)}")
+
+
+def bench(
+    rng: np.random.Generator, across: int, down: int, rows: int, cols: int, day: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """down x across trays, each turned a little on its own; pixels, and centers in reading order."""
+    gap, turn, pitch = rng.uniform(0.2, 1.5, 2), rng.uniform(-2, 2), 70
+    half = [round(pitch * (count + extra) / 2) for count, extra in zip((cols, rows), gap, strict=True)]
+    lines, centers = [], []
+    for row in range(down):
+        parts = []
+        for col in range(across):
+            camera = Camera(pitch=pitch, rotation=turn + rng.uniform(-0.4, 0.4))
+            made = photograph(SEED, int(rng.integers(10**6)), day, rows=rows, cols=cols, camera=camera)
+            parts.append(made.pixels[512 - half[1] : 512 + half[1], 640 - half[0] : 640 + half[0]])
+            corner = [2 * half[0] * col - 640 + half[0], 2 * half[1] * row - 512 + half[1]]
+            centers.append(made.centers + corner)
+        lines.append(np.concatenate(parts, axis=1))
+    pixels = np.pad(np.concatenate(lines), 30, constant_values=18)
+    return pixels, [part + 30 for part in centers]
 
 
 def lots(trays: int, model: str) -> None:
@@ -123,7 +224,9 @@ def speed(trays: int, model: str) -> None:
     print(f"one tray: {(time.perf_counter() - wall) / 5:.2f} s wall, {(time.process_time() - cpu) / 5:.2f} s CPU")
 
 
-PARTS: Mapping[str, Callable[[int, str], None]] = {"grid": grid, "lots": lots, "shares": shares, "speed": speed}
+PARTS: Mapping[str, Callable[[int, str], None]] = {
+    "grid": grid, "kinds": kinds, "rims": rims, "several": several, "lots": lots, "shares": shares, "speed": speed,
+}  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

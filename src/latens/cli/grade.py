@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from latens.cli.common import ComputeOptions, Force, Model, Reporter
-from latens.errors import OutputExists, UsageError
+from latens.errors import UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from latens.systems.seedlings.grading import Experiment
     from latens.systems.seedlings.predict import GradedTray
 
 logger = logging.getLogger(__name__)
 SOME_FAILED = 3
+NOTES = 10  # on lots, that are printed; all are in the files
 
 
 def grade(
@@ -36,6 +41,12 @@ def grade(
     corners: Annotated[
         str | None, Parameter(help="Centers of the corner cells, x,y,x,y,x,y,x,y clockwise from the top left, in pixels.")
     ] = None,
+    trays: Annotated[
+        int, Parameter(validator=Number(gte=1), help="Trays in each photograph; their plants are named NAME#1, NAME#2.")
+    ] = 1,
+    tray: Annotated[
+        int | None, Parameter(validator=Number(gte=1), help="Grade the tray of this number alone, of all that are found.")
+    ] = None,
     method: Annotated[
         Literal["lattice", "thesis"], Parameter(help="Robust grid fit, or Algorithm 1 of the thesis.")
     ] = "lattice",
@@ -49,8 +60,12 @@ def grade(
 
         latens grade tray_day6.png -o out/
         latens grade trays/ -o out/ --sown 2024-03-01 --lots lots.csv
-        latens grade photo.jpg -o out/ --rows 4 --cols 5 --day 6 --corners 240,135,1362,135,1362,1020,240,1020
+        latens grade photo.jpg -o out/ --rows 3 --cols 5 --day 6 --trays 2
+        latens grade photo.jpg -o out/ --rows 3 --cols 5 --day 6 --corners 240,460,1362,460,1362,1020,240,1020
+
+    Run again into the same folder, it grades new photographs alone; an interrupted run is continued.
     """
+    from latens.data.folders import check_writable
     from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.systems.seedlings.config import GridOptions
@@ -66,30 +81,46 @@ def grade(
         raise UsageError("a day is counted from sowing", where="--day")
     if corners is not None and len(files) > 1:
         logger.warning("--corners is used for all %d photographs", len(files))
-    grid = GridOptions(rows=rows, cols=cols, method=method, corners=parse_corners(corners))
+    placed = parse_corners(corners)
+    if (trays > 1 or tray is not None) and (placed is not None or method == "thesis"):
+        what = "--corners and --method thesis place one grid, --trays and --tray choose among several"
+        raise UsageError(what, hint="leave one of them out")
+    if trays > 1 and tray is not None:
+        raise UsageError("--trays grades all trays and --tray one of them", hint="leave one of them out")
+    grid = GridOptions(rows=rows, cols=cols, method=method, corners=placed, trays=trays, tray=tray or 0)
     since = None if sown is None else parse_date(sown, "--sown")
     if out.exists() and not out.is_dir():
         raise UsageError("the results are several files", where=str(out), hint="name a folder with -o")
-    if (out / "plants.csv").exists() and not force:
-        raise OutputExists("this folder already holds results", where=str(out), hint="choose another -o, or add --force")
+    check_writable(out)
     reporter = Reporter(options)
 
     from latens.systems.seedlings.grading import grade_folder
     from latens.systems.seedlings.predict import load
 
-    grader = load(model, device=options.device, threads=options.threads)
+    workers = worker_count(options.threads) if len(files) > 1 else 1
+    grader = load(model, device=options.device, threads=1 if workers > 1 else options.threads)
     announce(grader)
+    if workers > 1:
+        logger.info("%d photographs at a time", workers)
     done = 0
     with reporter.progress(len(files), "grading") as show:
 
-        def tell(one: GradedTray) -> None:
+        def tell(path: Path, trays: Sequence[GradedTray]) -> None:
             nonlocal done
             done += 1
             show(done)
-            for text in one.warnings:
-                logger.warning("%s: %s", one.path, text)
+            for one in trays:
+                for text in one.warnings:
+                    logger.warning("%s: %s", path if len(trays) == 1 else f"{path}, {one.shot.tray}", text)
 
-        result = grade_folder(grader, files, out, day=day, sown=since, lots=lots, limit=share, grid=grid, on_graded=tell)
+        try:
+            result = grade_folder(
+                grader, files, out, day=day, sown=since, lots=lots, limit=share, grid=grid,
+                workers=workers, force=force, on_graded=tell,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            logger.warning("%d of %d photographs are graded and kept: the same command goes on from there", done, len(files))
+            raise
     return report(result, out, reporter)
 
 
@@ -99,16 +130,29 @@ def report(result: Experiment, out: Path, reporter: Reporter) -> int:
         raise result.failures[0][1]
     for _, error in result.failures:
         logger.error(str(error))
+    notes = [f"lot {lot.name}: {note}" for lot in result.lots for note in lot.notes]
+    for text in [*result.general, *notes[:NOTES]]:
+        logger.warning(text)
+    if len(notes) > NOTES:
+        logger.warning("%d more notes on lots are in lots.csv and report.html", len(notes) - NOTES)
     for lot in result.lots:
-        for note in lot.notes:
-            logger.warning("lot %s: %s", lot.name, note)
         reporter.result(
             lot.record(), ", ".join(f"{name} {value}" for name, value in zip(lot.COLUMNS, lot.cells(), strict=True))
         )
-    logger.info(
-        "%d photographs graded, %d failed; written to %s", len(result.graded), len(result.failures), out / "report.html"
-    )
+    done = counted(len({one.path for one in result.graded}), "photograph")
+    logger.info("%s graded, %d failed; written to %s", done, len(result.failures), out / "report.html")
     return SOME_FAILED if result.failures else 0
+
+
+def worker_count(threads: int | None) -> int:
+    """Photographs graded at once: one for each core that this process may use, at most four."""
+    return min(threads or _cores(), 4)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def parse_share(text: str) -> float:

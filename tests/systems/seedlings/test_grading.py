@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from latens.cli.main import main
-from latens.errors import UsageError
+from latens.errors import OutputExists, UsageError
 from latens.systems.seedlings.config import GridOptions
 from latens.systems.seedlings.grading import COLUMNS, grade_folder
-from latens.systems.seedlings.predict import SeedlingGrader
+from latens.systems.seedlings.predict import GradedTray, SeedlingGrader
 from latens.systems.seedlings.simulator.photograph import photograph
 
 GRID = GridOptions(rows=4, cols=6)
@@ -66,7 +68,7 @@ def test_doubles_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path,
     result = grade_folder(grader, sorted(folder.rglob("*.png")), tmp_path / "out", grid=GRID)
     assert len(result.graded) == 6
     assert {path.name for path, _ in result.failures} == {"T1_day7.png", "empty_day5.png"}
-    assert any("not counted" in text for text in result.warnings)
+    assert any("not counted" in text for text in result.general)
     assert any("averaged" in text for text in result.warnings)
     lots = {lot.name: lot for lot in result.lots}
     assert "no day with a photograph" in " ".join(lots["photo"].notes)
@@ -81,6 +83,81 @@ def test_an_empty_day_takes_the_grid_of_another(grader: SeedlingGrader, trays: P
     result = grade_folder(grader, sorted(tmp_path.glob("*.png")), tmp_path / "out", grid=GRID)
     assert len(result.graded) == 2
     assert any("another day" in text for text in result.warnings)
+
+
+def test_an_interrupted_experiment_goes_on(
+    grader: SeedlingGrader, trays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of an interrupted and continued run, on two threads, are those of one run."""
+    paths = sorted(trays.glob("*.png"))
+    whole = grade_folder(grader, paths, tmp_path / "whole", grid=GRID)
+
+    def interrupt(path: Path, found: Sequence[GradedTray]) -> None:
+        if path == paths[1]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grade_folder(grader, paths, tmp_path / "out", grid=GRID, on_graded=interrupt)
+    assert not (tmp_path / "out" / "plants.csv").exists()
+    with (tmp_path / "out" / "graded.jsonl").open("a") as stream:
+        stream.write('{"path": "cut sh')  # a line that a power cut left behind
+    graded = []
+    monkeypatch.setattr(grader, "grade_trays", _counting(grader.grade_trays, graded))
+    again = grade_folder(grader, paths, tmp_path / "out", grid=GRID, workers=2)
+    assert sorted(graded) == paths[2:]
+    assert any("2 of 4 photographs" in text for text in again.general)
+    for name in ("plants.csv", "lots.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(again.graded) == len(whole.graded)
+    fewer = grade_folder(grader, paths[:1], tmp_path / "out", grid=GRID)
+    assert any("3 more photographs" in text for text in fewer.general)
+
+
+def _counting(grade: Callable[..., list[GradedTray]], graded: list[Path]) -> Callable[..., list[GradedTray]]:
+    def counted(path: Path, **given: Any) -> list[GradedTray]:
+        graded.append(path)
+        return grade(path, **given)
+
+    return counted
+
+
+def test_tables_of_the_user_are_not_replaced(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    table = tmp_path / "lots.csv"
+    table.write_text("tray,lot\nT0,A\n")
+    paths = sorted(trays.glob("*day5.png"))
+    with pytest.raises(OutputExists, match="nothing tells"):
+        grade_folder(grader, paths, tmp_path, grid=GRID)
+    with pytest.raises(UsageError, match="would replace"):
+        grade_folder(grader, paths, tmp_path, grid=GRID, lots=table, force=True)
+    assert table.read_text() == "tray,lot\nT0,A\n"
+    found = grade_folder(grader, paths, tmp_path / "out", grid=GRID, lots=table)
+    assert any("no lot names T1" in text for text in found.general)
+
+
+def test_two_trays_in_one_photograph(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    parts = [np.asarray(Image.open(trays / f"T{k}_day5.png"))[320:704, 380:900] for k in (0, 1)]
+    both = tmp_path / "both_day5.png"
+    Image.fromarray(np.concatenate(parts, axis=1)).save(both)
+    result = grade_folder(grader, [both], tmp_path / "out", grid=GridOptions(rows=4, cols=6, trays=2))
+    assert [one.shot.tray for one in result.graded] == ["both#1", "both#2"]
+    plants = rows_of(tmp_path / "out" / "plants.csv")
+    assert {row["id"] for row in plants} >= {"both#1-r01c01", "both#2-r04c06"}
+    assert [lot.name for lot in result.lots] == ["both#1", "both#2"]
+    refused = grade_folder(grader, [both], tmp_path / "one", grid=GRID)
+    assert "2 trays were found" in str(refused.failures[0][1])
+
+
+def test_an_empty_tray_takes_the_rim_of_the_others(grader: SeedlingGrader, tmp_path: Path) -> None:
+    """A whole tray of 10 x 15 cells, whose rim is in the photograph."""
+    for tray in (0, 1):
+        Image.fromarray(photograph(3, tray, 6).pixels).save(tmp_path / f"T{tray}_day6.png")
+    bare = photograph(3, 5, 5, keep=np.zeros((10, 15), bool))
+    Image.fromarray(bare.pixels).save(tmp_path / "T5_day5.png")
+    result = grade_folder(grader, sorted(tmp_path.glob("*.png")), tmp_path / "out")
+    assert not result.failures
+    found = next(one for one in result.graded if one.shot.tray == "T5")
+    assert np.linalg.norm(found.lattice.centers() - bare.centers, axis=-1).max() < 16
+    assert any("by the rim as on the other trays" in text for text in found.warnings)
 
 
 def test_strange_images_are_called_so(grader: SeedlingGrader) -> None:
@@ -107,7 +184,11 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
     shown = capsys.readouterr()
     assert "lot T0" in shown.out
     assert "verdict" in shown.out
-    assert main(words) == 2  # results are there
+    overlay = (tmp_path / "out" / "T0_day5.overlay.webp").stat().st_mtime_ns
+    assert main(words) == 0  # nothing is graded anew
+    assert "4 of 4 photographs were graded by an earlier run" in capsys.readouterr().err
+    assert (tmp_path / "out" / "T0_day5.overlay.webp").stat().st_mtime_ns == overlay
+    assert main([*words, "--method", "thesis"]) == 2  # results of another grid
     assert "--force" in capsys.readouterr().err
 
 

@@ -38,6 +38,16 @@ def test_the_example_of_germinationmetrics() -> None:
     assert found.undefined == ()
 
 
+def test_the_second_example_of_germinationmetrics() -> None:
+    """Peak value, mean daily germination and germination value of the manual of GermValue (the numbers of its test file are
+    others, with a tolerance of 1e12).
+    """
+    new = (0, 0, 34, 40, 21, 10, 4, 5, 3, 5, 8, 7, 7, 6, 6, 4, 0, 2, 0, 2)
+    found = indices(Counts(tuple(range(1, 21)), new, 200))
+    assert found.percentage == pytest.approx(82)
+    assert (found.peak_value, found.mean_daily, found.germination_value) == pytest.approx((9.5, 4.1, 38.95))
+
+
 @pytest.mark.parametrize(
     ("new", "t50", "rest"),
     [
@@ -108,6 +118,19 @@ def test_intervals(count: int, total: int, of_wilson: tuple[float, float], exact
 def test_a_lower_limit_of_90_percent() -> None:
     for needed, total in ((143, 150), (281, 300), (555, 600)):
         assert wilson(needed, total).low >= 0.9 > wilson(needed - 1, total).low
+
+
+def test_a_censored_first_photograph() -> None:
+    """Half of the plants were up on the first photograph: no T50 by count days, an estimate from the intervals."""
+    found = indices(Counts((4, 5, 6, 7), (70, 40, 20, 10), 150))
+    assert found.left_censored == pytest.approx(0.5)
+    assert found.t50_farooq == 4.0  # exactly half: the day of the count itself
+    assert found.t50_coolbear == pytest.approx(4.0125)
+    more = indices(Counts((4, 5, 6, 7), (80, 40, 20, 10), 150))
+    assert more.t50_farooq is None
+    assert any("53%" in text and "left-censored" in text for text in more.undefined)
+    assert more.t50_censored is not None
+    assert 3.0 < more.t50_censored < 4.2
 
 
 def test_tolerance_of_replicates() -> None:

@@ -12,7 +12,9 @@ from latens.data.images import read_picture
 from latens.errors import InputError
 from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice, from_corners
-from latens.systems.seedlings.reading import Reading, draw_overlay, read_tray
+from latens.systems.seedlings.reading import Reading, draw_overlay, read_tray, read_trays
+from latens.systems.seedlings.reference import Reference
+from latens.systems.seedlings.rim import common_rim, find_rim, rim_of
 from latens.systems.seedlings.simulator.photograph import Camera, TrayPhotograph, photograph
 from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_lattice
 
@@ -79,11 +81,55 @@ def test_staggered_rows_are_refused() -> None:
         for col in range(12):
             x, y = 100 + 80 * col + 40 * (row % 2), 100 + 80 * row
             image[y - 9 : y + 10, x - 9 : x + 10] = 180
-    with pytest.raises(InputError, match=r"grid|shifted"):
-        read_tray(image, rows=10, cols=12)
+    reference = read_tray(photograph(8, 30, 6, rows=10, cols=12, preset="easy").pixels, rows=10, cols=12).lattice
+    for given in (None, Reference(reference, None)):  # the grid of another photograph does not help
+        with pytest.raises(InputError, match=r"grid|shifted") as caught:
+            read_tray(image, rows=10, cols=12, reference=given)
+        assert "--corners" in (caught.value.hint or "")
 
 
-def test_two_trays_are_not_one_lattice() -> None:
+def side_by_side(gap: float, *, rows: int = 5, cols: int = 6, day: int = 6) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Two simulated trays in one image, `gap` cells of bench between them; pixels and the centers of each."""
+    camera = Camera(pitch=70, rotation=0.8)
+    parts = [photograph(12, tray, day, rows=rows, cols=cols, camera=camera) for tray in (0, 1)]
+    half = round(35 * (cols + gap)), round(35 * (rows + 1))
+    left, top = 640 - half[0], 512 - half[1]
+    pixels = [part.pixels[top : 512 + half[1], left : 640 + half[0]] for part in parts]
+    centers = [part.centers - [left, top] + [2 * half[0] * k, 0] for k, part in enumerate(parts)]
+    return np.concatenate(pixels, axis=1), centers
+
+
+@pytest.mark.parametrize("gap", [0.25, 0.5, 1.2])
+def test_two_trays_are_found_and_never_mixed(gap: float) -> None:
+    pixels, centers = side_by_side(gap)
+    found = read_trays(pixels, rows=5, cols=6, trays=2)
+    assert len(found) == 2
+    for reading, truth in zip(found, centers, strict=True):
+        assert np.linalg.norm(reading.lattice.centers() - truth, axis=-1).max() < 16
+    second = read_trays(pixels, rows=5, cols=6, tray=2)
+    assert len(second) == 1
+    assert np.array_equal(second[0].crops, found[1].crops)
+    with pytest.raises(InputError, match=r"2 trays were found: #1 .* 1 tray was asked for") as caught:
+        read_tray(pixels, rows=5, cols=6)
+    assert "--trays 2" in (caught.value.hint or "")
+    with pytest.raises(InputError, match="3 trays were asked for"):
+        read_trays(pixels, rows=5, cols=6, trays=3)
+    with pytest.raises(InputError, match="tray 3 was asked for"):
+        read_trays(pixels, rows=5, cols=6, tray=3)
+
+
+def test_a_tray_that_the_image_cuts_off_has_the_rows_in_view() -> None:
+    pixels, centers = side_by_side(0.6)
+    cut = round(centers[0][0, 3, 0]) + 35  # columns 1 to 4 of the left tray are out of view
+    first, second = read_trays(pixels[:, cut:], rows=5, cols=6, trays=2)
+    assert (first.lattice.rows, first.lattice.cols) == (5, 2)
+    assert np.linalg.norm(first.lattice.centers() - (centers[0][:, 4:] - [cut, 0]), axis=-1).max() < 16
+    assert any("2 of 6 columns" in note for note in first.notes)
+    assert second.lattice.cols == 6
+
+
+def test_trays_of_other_rows_than_asked_for_are_refused() -> None:
+    """Two trays of 4 rows, asked for 8: a gap runs through every lattice."""
     image = np.full((1000, 1000), 30, np.uint8)
     rng = np.random.default_rng(1)
     for row in range(8):
@@ -92,6 +138,27 @@ def test_two_trays_are_not_one_lattice() -> None:
             image[y - 9 : y + 10, x - 9 : x + 10] = 180
     with pytest.raises(InputError, match="more than one tray"):
         read_tray(image, rows=8, cols=8)
+    assert len(read_trays(image, rows=4, cols=8, trays=2)) == 2
+
+
+def test_the_rim_places_the_grid_of_an_empty_tray() -> None:
+    """Where the cells lie inside the rim is learned from two trays with plants."""
+    rims = []
+    for tray in (0, 1):
+        reading = read_tray(photograph(8, 20 + tray, 6).pixels)
+        rims.append(rim_of(reading.lattice, reading.foreground))
+    rim = common_rim([rim for rim in rims if rim is not None])
+    assert rim is not None
+    bare = photograph(8, 22, 4, keep=np.zeros((10, 15), bool))
+    found = read_tray(bare.pixels, reference=Reference(None, rim))
+    assert error_of(found, bare).max() < 16
+    assert any("by the rim as on the other trays" in note for note in found.notes)
+    with pytest.raises(InputError, match="grid"):
+        read_tray(bare.pixels)
+    wall = np.full((600, 800), 120, np.uint8)
+    assert find_rim(wall, np.zeros(wall.shape, bool)) is None
+    with pytest.raises(InputError, match="no rim"):
+        read_tray(wall, reference=Reference(None, rim))
 
 
 def test_corners_skip_the_fit() -> None:
@@ -110,7 +177,7 @@ def test_another_day_gives_the_grid() -> None:
     keep[[1, 2, 4, 5, 6, 7, 8, 8, 3], [2, 9, 4, 13, 7, 1, 10, 5, 6]] = True
     later = read_tray(photograph(8, 7, 6, camera=camera).pixels)
     early = photograph(8, 7, 6, keep=keep, camera=camera._replace(shift=(14.0, -9.0), rotation=0.5))
-    reading = read_tray(early.pixels, reference=later.lattice)
+    reading = read_tray(early.pixels, reference=Reference(later.lattice, None))
     assert error_of(reading, early).max() < 16
 
 

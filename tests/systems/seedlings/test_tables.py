@@ -93,10 +93,17 @@ def test_lots(tmp_path: Path) -> None:
         ("tray,lot,seeds\nA,L,many\n", "number of seeds"),
         ("tray,lot,sown\nA,L,soon\n", "no date"),
         ("tray,lot\n,L\n", "needed"),
+        ("tray,rows,lot\nA,1-4,L\nA,4-6,M\n", "L and M share cells of tray A"),
+        ("tray,rows,cols,lot\nA,1-4,,L\nA,,15,M\n", "share cells"),
         ("tray,rows\nA,1\n", "column lot"),
     ):
         path.write_text(text)
         with pytest.raises((InputError, UsageError), match=message):
             read_lots(path)
+    path.write_bytes('\ufefftray;rows;cols;lot\r\n"A";"1-5";;"L, early"\r\nA;6-10;1-3 7;M\r\n'.encode())
+    early, other = read_lots(path)  # as spreadsheets save it: byte order mark, semicolons, quotes
+    assert early.name == "L, early"
+    assert other.holds(("A", 6, 7))
+    assert not other.holds(("A", 5, 7))
     assert parse_ranges("", "x") == ()
     assert parse_ranges("1-2, 5", "x") == (range(1, 3), range(5, 6))

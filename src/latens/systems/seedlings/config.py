@@ -88,6 +88,8 @@ class GridOptions:
     cols: Count = 15  # of the tray
     method: Literal["lattice", "thesis"] = "lattice"  # robust fit, or Algorithm 1 of 003
     corners: tuple[float, ...] | None = None  # centers of the corner cells, x,y clockwise from the top left
+    trays: Count = 1  # in a photograph; each gets the name of the photograph and #1, #2 in reading order
+    tray: Natural = 0  # take the tray of this number alone, from 1; 0: all
 
     @validator
     def four_corners(self) -> GridOptions:

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
+from latens.data.folders import check_request, note_request
 from latens.data.image_output import webp_bytes
-from latens.errors import InputError, LatensError
-from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
-from latens.metrics.plot import Line, LinePanel, line_plot
+from latens.errors import InputError, LatensError, UnreadableInput, UsageError
+from latens.inference.page import Block, Figure
+from latens.settings import to_dict
 from latens.systems.seedlings.config import GridOptions
+from latens.systems.seedlings.grading_report import experiment_page, lot_blocks
+from latens.systems.seedlings.ledger import Ledger
 from latens.systems.seedlings.lot_results import LotResult, lots_of
 from latens.systems.seedlings.names import Shot, identify
+from latens.systems.seedlings.overlay import Drawn, draw_trays
 from latens.systems.seedlings.predict import GradedTray, SeedlingGrader, reference_for
-from latens.systems.seedlings.reading import draw_overlay
+from latens.systems.seedlings.reference import Reference
 from latens.systems.seedlings.tables import Lot, read_lots
-
-logger = logging.getLogger(__name__)
 
 PLANTS, LOTS, REPORT = "plants.csv", "lots.csv", "report.html"
 COLUMNS = ("tray", "day", "row", "col", "id", "x", "y", "seen", "p_seen", "p_success", "area_px")
 SHOWN = 16  # overlays in the report; the others are files beside it
 LIMIT = 0.9  # share of usable plants from which a lot is accepted
-OnGraded = Callable[[GradedTray], None]
+OnGraded = Callable[[Path, Sequence[GradedTray]], None]
 
 
 class Experiment(NamedTuple):
@@ -37,7 +39,8 @@ class Experiment(NamedTuple):
     graded: tuple[GradedTray, ...]
     lots: tuple[LotResult, ...]
     failures: tuple[tuple[Path, LatensError], ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # on single photographs
+    general: tuple[str, ...]  # on the experiment
     files: tuple[Path, ...]
     blocks: tuple[Block, ...]  # curves and table of the lots, for a page
 
@@ -52,44 +55,40 @@ def grade_folder(
     lots: Path | None = None,
     limit: float = LIMIT,
     grid: GridOptions = GridOptions(),  # noqa: B008
+    workers: int = 1,
+    force: bool = False,
     on_graded: OnGraded | None = None,
 ) -> Experiment:
     """Grades photographs and writes plants.csv, lots.csv, an overlay for each image and report.html into `out`.
 
-    A photograph that cannot be read is listed in `failures`, and its trays' lots say so. Without `lots` every tray is a lot.
+    `workers` photographs are graded at once. Those that an earlier run into `out` has graded with the same model and grid are
+    taken from there, unless `force`. A photograph that cannot be read is listed in `failures`, and its trays' lots say so.
+    Without `lots` every tray is a lot. Raises OutputExists where `out` holds results of another model or grid.
     """
     table = read_lots(lots) if lots is not None else None
+    if lots is not None and lots.resolve() == (out / LOTS).resolve():
+        raise UsageError("the results would replace this table", where=str(lots), hint="choose another -o")
+    request = {"model": grader.model_id, **to_dict(grid)}
+    check_request(out, "grade", request, results=(PLANTS, LOTS, REPORT), force=force)
     shots = {path: identify(path, sown=_sown(path, table, sown), day=day) for path in paths}
-    files: list[Path] = []
-    overlays: list[Figure] = []
-
-    def keep(one: GradedTray) -> GradedTray:
-        image = webp_bytes(draw_overlay(one.reading, one.p_success, one.seen), quality=75) if one.reading else b""
-        assert one.path is not None
-        place = out / f"{one.path.stem}.overlay.webp"
-        if place in files:
-            place = out / f"{one.path.parent.name}-{one.path.stem}.overlay.webp"
-        write_atomic(place, image)
-        files.append(place)
-        if len(overlays) < SHOWN:
-            overlays.append(Figure(image, _title(one), "; ".join(one.warnings)))
-        light = one._replace(reading=None)
-        if on_graded is not None:
-            on_graded(light)
-        return light
-
-    graded, failures = _grade_all(grader, paths, shots, grid, keep)
+    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force))
+    note_request(out, "grade", request)
+    graded, failures = _grade_all(work, paths, workers, on_graded)
     warnings = [f"{one.path}: {text}" for one in graded for text in one.warnings]
     counted, doubled = _without_doubles(graded)
-    warnings += doubled
+    general = [*doubled, *_unused(counted, table), *work.said(paths)]
     found = lots_of(grader, counted, table, [shots[path] for path, _ in failures], limit)
     write_atomic(out / PLANTS, _csv(COLUMNS, [plant for one in graded for plant in one.plants()]))
     write_atomic(out / LOTS, _csv(list(found[0].record()) if found else ["lot"], [lot.record() for lot in found]))
     blocks = lot_blocks(found)
-    page = _page(grader, blocks, overlays, warnings, failures, len(graded))
+    page = experiment_page(
+        grader, blocks, _figures(graded, work.overlays), [*general, *warnings], failures, len({one.path for one in graded})
+    )
     page.save(out / REPORT)
-    files += [out / PLANTS, out / LOTS, out / REPORT]
-    return Experiment(tuple(graded), tuple(found), tuple(failures), tuple(warnings), tuple(files), tuple(blocks))
+    files = [*(work.overlays[path] for path in paths if work.overlays[path].is_file()), out / PLANTS, out / LOTS, out / REPORT]
+    return Experiment(
+        tuple(graded), tuple(found), tuple(failures), tuple(warnings), tuple(general), tuple(files), tuple(blocks)
+    )
 
 
 def _sown(path: Path, table: Sequence[Lot] | None, sown: date | None) -> date | None:
@@ -100,34 +99,118 @@ def _sown(path: Path, table: Sequence[Lot] | None, sown: date | None) -> date | 
     return next((lot.sown for lot in table if tray in lot.cells and lot.sown is not None), None)
 
 
+def _unused(graded: Sequence[GradedTray], table: Sequence[Lot] | None) -> list[str]:
+    """Trays that no lot of the table names."""
+    if table is None:
+        return []
+    named = {tray for lot in table for tray in lot.cells}
+    missing = sorted({one.shot.tray for one in graded} - named)
+    return [f"no lot names {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}"] if missing else []
+
+
+class _Work:
+    """One photograph to its grades and its overlay; for any thread."""
+
+    def __init__(
+        self, grader: SeedlingGrader, out: Path, shots: Mapping[Path, Shot], grid: GridOptions, ledger: Ledger
+    ) -> None:
+        self.grader, self.shots, self.grid, self.ledger = grader, shots, grid, ledger
+        self.overlays = _overlay_paths(list(shots), out)
+        self.reused = 0
+
+    def __call__(self, path: Path, reference: Reference | None = None) -> list[GradedTray] | LatensError:
+        """The trays of a photograph, without pixels, or why there are none. Raises StorageFull."""
+        shot, overlay = self.shots[path], self.overlays[path]
+        try:
+            earlier = self.ledger.find(path, shot, overlay)
+            if earlier is not None:
+                self.reused += 1
+                return earlier
+            found = self.grader.grade_trays(path, grid=self.grid, shot=shot, reference=reference)
+        except LatensError as error:
+            return error.at(str(path))
+        except OSError as error:
+            return UnreadableInput(str(error), where=str(path))
+        reading = found[0].reading
+        assert reading is not None
+        several = self.grid.trays > 1 or self.grid.tray
+        names = [one.shot.tray.removeprefix(shot.tray) if several else "" for one in found]
+        drawn = [Drawn(one.lattice, one.p_success, one.seen, name) for one, name in zip(found, names, strict=True)]
+        write_atomic(overlay, webp_bytes(draw_trays(reading.picture.pixels, reading.foreground.mask, drawn), quality=75))
+        light = [one._replace(reading=None) for one in found]
+        self.ledger.add(path, shot, light)
+        return light
+
+    def said(self, paths: Sequence[Path]) -> list[str]:
+        """Notes on earlier runs."""
+        notes = []
+        if self.reused:
+            notes.append(f"{self.reused} of {len(paths)} photographs were graded by an earlier run ({self.ledger.path})")
+        others = self.ledger.others(paths)
+        if others:
+            notes.append(
+                f"{self.ledger.path} holds {others} more photographs that were not given now; the tables leave them out"
+            )
+        return notes
+
+
+def _overlay_paths(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """NAME.overlay.webp for each photograph, with the folder before NAME, then a number, where names are equal."""
+    taken: set[str] = set()
+    chosen = {}
+    for path in paths:
+        names = [path.stem, f"{path.parent.name}-{path.stem}", *(f"{path.stem}-{k}" for k in range(2, len(paths) + 2))]
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        chosen[path] = out / f"{name}.overlay.webp"
+    return chosen
+
+
 def _grade_all(
-    grader: SeedlingGrader,
-    paths: Sequence[Path],
-    shots: Mapping[Path, Shot],
-    grid: GridOptions,
-    keep: Callable[[GradedTray], GradedTray],
+    work: _Work, paths: Sequence[Path], workers: int, on_graded: OnGraded | None
 ) -> tuple[list[GradedTray], list[tuple[Path, LatensError]]]:
-    """All photographs; those with too few plants come last and take the grid of the nearest day of their tray."""
+    """All photographs; those with too few plants come last and take the grid of other photographs."""
     graded: list[GradedTray] = []
     later: list[tuple[Path, LatensError]] = []
-    for path in paths:
-        try:
-            graded.append(keep(grader.grade(path, grid=grid, shot=shots[path])))
-        except LatensError as error:
-            later.append((path, error.at(str(path))))
+
+    def take(path: Path, result: list[GradedTray] | LatensError, failed: list[tuple[Path, LatensError]]) -> None:
+        if isinstance(result, LatensError):
+            failed.append((path, result))
+            return
+        graded.extend(result)
+        if on_graded is not None:
+            on_graded(path, result)
+
+    for path, result in _each(work, paths, workers):
+        take(path, result, later)
     failures: list[tuple[Path, LatensError]] = []
+    readable = list(graded)
     for path, first in later:
-        reference = reference_for(shots[path], graded) if isinstance(first, InputError) else None
+        lacking = isinstance(first, InputError) and not isinstance(first, UnreadableInput)
+        single = work.grid.trays == 1 and not work.grid.tray
+        reference = reference_for(work.shots[path], readable) if lacking and single else None
         if reference is None:
             failures.append((path, first))
-            continue
-        try:
-            graded.append(keep(grader.grade(path, grid=grid, shot=shots[path], reference=reference)))
-        except LatensError as second:
-            failures.append((path, second.at(str(path))))
+        else:
+            take(path, work(path, reference), failures)
     order = {path: index for index, path in enumerate(paths)}
     graded.sort(key=lambda one: order[one.path] if one.path is not None else 0)
     return graded, failures
+
+
+def _each(work: _Work, paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, list[GradedTray] | LatensError]]:
+    """Photographs in order, `workers` at once. An interruption ends after those at hand."""
+    if workers < 2 or len(paths) < 2:
+        for path in paths:
+            yield path, work(path)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        running = {path: pool.submit(work, path) for path in paths}
+        for path in paths:
+            yield path, running.pop(path).result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _without_doubles(graded: list[GradedTray]) -> tuple[list[GradedTray], list[str]]:
@@ -143,6 +226,23 @@ def _without_doubles(graded: list[GradedTray]) -> tuple[list[GradedTray], list[s
     return list(first.values()), said
 
 
+def _figures(graded: Sequence[GradedTray], overlays: Mapping[Path, Path]) -> list[Figure]:
+    """Overlays for the report: photographs with warnings first, then the others in order."""
+    trays: dict[Path, list[GradedTray]] = {}
+    for one in graded:
+        if one.path is not None:
+            trays.setdefault(one.path, []).append(one)
+    order = sorted(trays, key=lambda path: not any(one.warnings for one in trays[path]))
+    return [
+        Figure(
+            overlays[path].read_bytes(),
+            "; ".join(map(_title, trays[path])),
+            "; ".join(dict.fromkeys(text for one in trays[path] for text in one.warnings)),
+        )
+        for path in order[:SHOWN]
+    ]
+
+
 def _title(one: GradedTray) -> str:
     day = "day unknown" if one.shot.day is None else f"day {one.shot.day}"
     return f"{one.shot.tray}, {day}: {int(one.seen.sum())} seen, {int((one.p_success >= 0.5).sum())} predicted to succeed"
@@ -154,45 +254,3 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue().encode()
-
-
-def lot_blocks(lots: Sequence[LotResult]) -> list[Block]:
-    """Cumulative curves and the table of the lots."""
-    if not lots:
-        return []
-    blocks: list[Block] = []
-    lines = [
-        Line(lot.name if len(lots) <= 12 else "", lot.days, lot.cumulative, number, "-o")
-        for number, lot in enumerate(lots)
-        if len(lot.days) > 1
-    ]
-    if lines:
-        panel = LinePanel("day after sowing", "seen, % of seeds sown", lines, limits=(0.0, 102.0))
-        blocks.append(Figure(line_plot([panel]), "Germination curves"))
-    blocks.append(Table(LotResult.COLUMNS, [lot.cells() for lot in lots], CAPTION))
-    said = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
-    return [*blocks, *said]
-
-
-CAPTION = (
-    "Seen: share of the seeds sown. T50: day on which half of the seen seeds were there (Farooq); MGT: mean germination time;"
-    " both by count days. Usable: predicted share of grades 5 and 6, corrected for the model's errors. Intervals are 95 %."
-)
-
-
-def _page(
-    grader: SeedlingGrader,
-    blocks: Sequence[Block],
-    overlays: Sequence[Figure],
-    warnings: Sequence[str],
-    failures: Sequence[tuple[Path, LatensError]],
-    count: int,
-) -> Page:
-    parts = [Part("Photographs", [Gallery(overlays, columns=2, narrowest=320)])] if overlays else []
-    if count > len(overlays):
-        parts.append(Part("More photographs", [f"{count - len(overlays)} overlays lie beside this page as NAME.overlay.webp."]))
-    if warnings or failures:
-        said = [*(f"not read: {error}" for _, error in failures), *warnings]
-        parts.append(Part("Warnings", said))
-    lead = f"{count} photographs, graded by {grader.name} ({grader.model_id[:12]})."
-    return Page("Seedling trays", [Section("Lots", list(blocks), parts)], lead=lead)

@@ -53,6 +53,10 @@ class NoLattice(Exception):
     """The blobs do not form the grid; the message says why."""
 
 
+class Staggered(NoLattice):
+    """The rows are shifted against each other: no square grid is right, wherever it comes from."""
+
+
 def nodes(rows: int, cols: int) -> Float[np.ndarray, "rows cols 2"]:
     """Column and row of every cell."""
     return np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), axis=-1).astype(float)
@@ -90,8 +94,7 @@ def fit_lattice(
     """The rows x cols lattice that explains the blobs of an image of `shape` (height, width). Raises NoLattice."""
     if len(blobs) < LEAST_BLOBS:
         raise NoLattice(f"{len(blobs)} plants were found, too few for a grid")
-    weights = np.sqrt(np.minimum(areas, 4 * np.median(areas)))  # one large blob must not decide
-    weights /= weights.max()
+    weights = blob_weights(areas)
     best: Lattice | None = None
     reasons: list[str] = []
     for start in _starts(blobs, weights, rows, cols, shape):
@@ -106,6 +109,13 @@ def fit_lattice(
         raise NoLattice(reasons[0] if reasons else "the plants show no regular spacing")
     _check(best, blobs, weights)
     return best
+
+
+def blob_weights(areas: np.ndarray) -> np.ndarray:
+    """Square roots of areas, capped (one large blob must not decide), the largest 1."""
+    weights = np.sqrt(np.minimum(areas, 4 * np.median(areas)))
+    found: np.ndarray = weights / weights.max()
+    return found
 
 
 def _quality(found: Lattice) -> float:
@@ -190,7 +200,7 @@ def _refine(
         if used.sum() < LEAST_BLOBS:
             raise NoLattice("the plants show no regular spacing")
         perspective = turn > ROUNDS // 2 and used.sum() >= FULL
-        homography = _fit(cells[used], blobs[used], weights[used] * huber(distance[used], 0.12), perspective=perspective)
+        homography = fit(cells[used], blobs[used], weights[used] * huber(distance[used], 0.12), perspective=perspective)
     cells, distance = _assign(homography, blobs)
     near = distance < STRAY
     first = _window(cells[near], weights[near] * (1 - distance[near]), rows, cols, homography, shape)
@@ -207,9 +217,7 @@ def _refine(
     residual = _median(distance[within], weights[within])
     support = float(weights[near & within].sum() / weights[within].sum())
     if inside.sum() >= FULL:
-        homography = _fit(
-            cells[inside] - first, blobs[inside], weights[inside] * huber(distance[inside], 0.1), perspective=True
-        )
+        homography = fit(cells[inside] - first, blobs[inside], weights[inside] * huber(distance[inside], 0.1), perspective=True)
     return Lattice(homography, rows, cols, residual, support, filled, estimate)
 
 
@@ -232,7 +240,7 @@ def _median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def _fit(cells: np.ndarray, points: np.ndarray, weights: np.ndarray, *, perspective: bool) -> np.ndarray:
+def fit(cells: np.ndarray, points: np.ndarray, weights: np.ndarray, *, perspective: bool) -> np.ndarray:
     """Least squares: a homography, or an affine map where perspective would follow the noise."""
     if perspective:
         return homography_of(cells, points, weights)
@@ -316,7 +324,7 @@ def _check(found: Lattice, blobs: np.ndarray, weights: np.ndarray) -> None:
         raise NoLattice(f"{found.filled} of {found.rows * found.cols} cells hold plants, too few to place the grid")
     staggered = _stagger(found, blobs)
     if staggered > 0.2:
-        raise NoLattice("neighboring rows are shifted against each other (staggered sowing); a square grid does not fit")
+        raise Staggered("neighboring rows are shifted against each other (staggered sowing); a square grid does not fit")
 
 
 def _stagger(found: Lattice, blobs: np.ndarray) -> float:

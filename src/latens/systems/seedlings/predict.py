@@ -14,25 +14,28 @@ from PIL import Image
 from torch import Tensor
 
 from latens.data.images import ImageLike, read_picture
-from latens.errors import ModelError, UsageError
+from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import load_network, locate, read_config, unusable
 from latens.inference.device import choose_device
 from latens.settings import decode
 from latens.systems.seedlings.calibration import Calibration, probabilities
 from latens.systems.seedlings.config import GraderConfig, GridOptions
 from latens.systems.seedlings.crops import UNKNOWN
-from latens.systems.seedlings.foreground import gray_of
+from latens.systems.seedlings.foreground import find_leaves, gray_of
 from latens.systems.seedlings.lattice import Lattice
 from latens.systems.seedlings.lots import Rates
 from latens.systems.seedlings.model import GRADES, Grader, normalized, strangeness
 from latens.systems.seedlings.names import Shot, identify
 from latens.systems.seedlings.networks import grader as build_grader
-from latens.systems.seedlings.reading import Reading, read_tray
+from latens.systems.seedlings.reading import Reading, read_trays
+from latens.systems.seedlings.reference import Reference
+from latens.systems.seedlings.rim import Rim, common_rim, rim_of
 
 logger = logging.getLogger(__name__)
 
 STRANGE_SHARE = 0.25  # of the crops of a photograph beyond the model's limit, from which it is called unlike
 BATCH = 256
+RIMS = 3  # photographs that tell where the rim lies
 
 
 class Opinion(NamedTuple):
@@ -156,22 +159,42 @@ class SeedlingGrader:
         day: int | None = None,
         sown: date | None = None,
         grid: GridOptions = GridOptions(),  # noqa: B008
-        reference: Lattice | None = None,
-        shot: Shot | None = None,
+        reference: Reference | None = None,
     ) -> GradedTray:
-        """One tray photograph. The day is `day`, or that of the file's name (see `names.identify`).
+        """A photograph of one tray. The day is `day`, or that of the file's name (see `names.identify`).
 
-        Raises UsageError for a model of other classes, InputError where no grid fits, and what `read_picture` raises.
+        Raises UsageError for a model of other classes, InputError where no grid fits or more than one tray is found, and what
+        `read_picture` raises.
         """
+        return self.grade_trays(image, day=day, sown=sown, grid=grid, reference=reference)[0]
+
+    def grade_trays(
+        self,
+        image: ImageLike,
+        *,
+        day: int | None = None,
+        sown: date | None = None,
+        grid: GridOptions = GridOptions(),  # noqa: B008
+        reference: Reference | None = None,
+        shot: Shot | None = None,
+    ) -> list[GradedTray]:
+        """All trays that `grid` asks for in one photograph; see `grade`. Trays of several are named NAME#1, NAME#2."""
         if self.classes != GRADES:
             what = f"the model {self.name} tells {len(self.classes)} classes of plants, not success"
             raise UsageError(what, where="--model", hint="name a model trained on graded trays (`latens models`)")
         path = Path(image) if isinstance(image, str | Path) else None
         shot = shot or (identify(path, sown=sown, day=day) if path is not None else Shot("tray", day))
-        reading = read_tray(
-            image, rows=grid.rows, cols=grid.cols, method=grid.method, day=shot.day, corners=grid.corners, reference=reference,
-            size=self.settings.size,
+        readings = read_trays(
+            image, rows=grid.rows, cols=grid.cols, trays=grid.trays, tray=grid.tray, method=grid.method, day=shot.day,
+            corners=grid.corners, reference=reference, size=self.settings.size,
         )  # fmt: skip
+        if grid.trays == 1 and not grid.tray:
+            return [self._graded(readings[0], path, shot)]
+        numbers = [grid.tray] if grid.tray else range(1, len(readings) + 1)
+        named = [shot._replace(tray=f"{shot.tray}#{number}") for number in numbers]
+        return [self._graded(reading, path, one) for reading, one in zip(readings, named, strict=True)]
+
+    def _graded(self, reading: Reading, path: Path | None, shot: Shot) -> GradedTray:
         opinion = self.judge(reading.crops, shot.day)
         area = reading.areas * (64 / reading.lattice.pitch) ** 2
         p_seen = opinion.seen
@@ -201,14 +224,30 @@ def is_strange(opinion: Opinion) -> bool:
     return float((opinion.strange > 1).mean()) > STRANGE_SHARE
 
 
-def reference_for(shot: Shot, graded: Sequence[GradedTray]) -> Lattice | None:
-    """The grid of the nearest day of the same tray."""
-    same = [one for one in graded if one.shot.tray == shot.tray]
-    if not same:
-        return None
+def reference_for(shot: Shot, graded: Sequence[GradedTray]) -> Reference | None:
+    """What other photographs tell of a tray: the grid of the nearest day of the same tray, and where the rim lies around it.
+
+    Without another day of it, the rim that other trays agree on.
+    """
     day = shot.day if shot.day is not None else 0
-    nearest = min(same, key=lambda one: abs((one.shot.day if one.shot.day is not None else 0) - day))
-    return nearest.lattice
+    near = sorted(graded, key=lambda one: abs((one.shot.day if one.shot.day is not None else 0) - day))
+    own = [one for one in near if one.shot.tray == shot.tray]
+    others = [one for one in near if one.shot.tray != shot.tray]
+    rims = [rim for one in (own or others)[:RIMS] if (rim := _rim(one)) is not None]
+    if own:
+        return Reference(own[0].lattice, common_rim(rims))
+    rim = common_rim(rims)
+    return None if rim is None else Reference(None, rim)
+
+
+def _rim(one: GradedTray) -> Rim | None:
+    """The rim of a graded photograph, which is read again for it."""
+    if one.path is None:
+        return None
+    try:
+        return rim_of(one.lattice, find_leaves(read_picture(one.path)))
+    except LatensError:
+        return None
 
 
 def _nearest(known: Mapping[str, Any], day: int | None) -> str:

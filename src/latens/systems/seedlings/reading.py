@@ -13,15 +13,18 @@ from latens.data.images import ImageLike, Picture, Pixels, read_picture
 from latens.errors import InputError
 from latens.shapes import Float, UInt8
 from latens.systems.seedlings.foreground import Foreground, find_leaves
-from latens.systems.seedlings.lattice import Lattice, NoLattice, fit_lattice, from_corners, pitch_of, project
+from latens.systems.seedlings.lattice import Lattice, NoLattice, Staggered, fit_lattice, from_corners, pitch_of, project
+from latens.systems.seedlings.overlay import Drawn, draw_trays
+from latens.systems.seedlings.reference import Reference, place_reference
 from latens.systems.seedlings.thesis_grid import thesis_lattice
+from latens.systems.seedlings.trays import LEAST_PLANTS, describe, find_trays, gap_within, plants_outside
 
 logger = logging.getLogger(__name__)
 
 Method = Literal["lattice", "thesis"]
 ROWS, COLS, SIZE = 10, 15, 64
 CORNERS_HINT = "check --rows and --cols, or give the centers of the four corner cells with --corners x,y,x,y,x,y,x,y"
-REFERENCE_BLOBS = 6  # plants that place the grid of another day
+OTHERS_HINT = "; another day of this tray, or other trays of its kind, in the same command can place its grid, too"
 
 
 class Reading(NamedTuple):
@@ -35,6 +38,45 @@ class Reading(NamedTuple):
     notes: tuple[str, ...]
 
 
+def read_trays(
+    source: ImageLike,
+    *,
+    rows: int = ROWS,
+    cols: int = COLS,
+    trays: int = 1,
+    tray: int = 0,
+    method: Method = "lattice",
+    day: float | None = None,
+    corners: Sequence[float] | None = None,
+    reference: Reference | None = None,
+    size: int = SIZE,
+) -> list[Reading]:
+    """Reads a photograph of `trays` trays, each into rows x cols crops of `size` pixels; in reading order.
+
+    `tray` takes the tray of this number alone (from 1, of all that are found). `corners` are the centers of the corner cells of
+    one tray (x, y clockwise from the top left, in pixels) and skip the fit. `reference` is the grid of another day of the same
+    tray, for a photograph with too few plants. `day` matters for method "thesis" alone. Raises InputError where no grid
+    fits or another number of trays is found, and what `read_picture` raises.
+    """
+    picture = read_picture(source)
+    where = str(source) if isinstance(source, str | Path) else None
+    foreground = find_leaves(picture)
+    notes = list(picture.notes)
+    try:
+        if corners is not None:
+            lattices = [from_corners(np.asarray(corners, float).reshape(4, 2), rows, cols)]
+        elif method == "thesis":
+            lattices = [thesis_lattice(foreground.mask, rows, cols, day)]
+        elif trays > 1 or tray:
+            lattices = _several(foreground, rows, cols, trays, tray, where)
+        else:
+            lattices = [_single(foreground, rows, cols, reference, notes, where)]
+    except NoLattice as reason:
+        alone = reference is None and method == "lattice" and not isinstance(reason, Staggered)
+        raise InputError(str(reason), where=where, hint=CORNERS_HINT + OTHERS_HINT * alone) from None
+    return [_read(picture, foreground, lattice, size, tuple(notes), where) for lattice in lattices]
+
+
 def read_tray(
     source: ImageLike,
     *,
@@ -43,126 +85,86 @@ def read_tray(
     method: Method = "lattice",
     day: float | None = None,
     corners: Sequence[float] | None = None,
-    reference: Lattice | None = None,
+    reference: Reference | None = None,
     size: int = SIZE,
 ) -> Reading:
-    """Reads a photograph into rows x cols crops of `size` pixels.
+    """Reads a photograph of one tray; see `read_trays`."""
+    return read_trays(
+        source, rows=rows, cols=cols, method=method, day=day, corners=corners, reference=reference, size=size
+    )[0]  # fmt: skip
 
-    `corners` are the centers of the corner cells (x, y clockwise from the top left, in pixels) and skip the fit. `reference`
-    is the lattice of another day of the same tray, for a photograph with too few plants. `day` matters for method "thesis"
-    alone. Raises InputError where no grid fits, and what `read_picture` raises.
-    """
-    picture = read_picture(source)
-    where = str(source) if isinstance(source, str | Path) else None
-    foreground = find_leaves(picture)
-    notes = list(picture.notes)
-    try:
-        lattice = _lattice(foreground, rows, cols, method, day, corners, reference, notes)
-    except NoLattice as reason:
-        raise InputError(str(reason), where=where, hint=CORNERS_HINT) from None
+
+def _read(
+    picture: Picture, foreground: Foreground, lattice: Lattice, size: int, notes: tuple[str, ...], where: str | None
+) -> Reading:
     height, width = foreground.gray.shape
     if not (((lattice.centers() >= 0) & (lattice.centers() <= [width, height])).all()):
         raise InputError("the grid reaches beyond the image", where=where, hint=CORNERS_HINT)
     crops, areas = cut(picture, foreground, lattice, size)
-    return Reading(lattice, crops, areas, foreground, picture, tuple(notes))
+    return Reading(lattice, crops, areas, foreground, picture, (*notes, *lattice.notes))
 
 
-def _lattice(
-    foreground: Foreground,
-    rows: int,
-    cols: int,
-    method: Method,
-    day: float | None,
-    corners: Sequence[float] | None,
-    reference: Lattice | None,
-    notes: list[str],
+def _several(foreground: Foreground, rows: int, cols: int, trays: int, tray: int, where: str | None) -> list[Lattice]:
+    """The trays asked for: all where their number is right, or the one of number `tray`."""
+    found = find_trays(foreground.blobs, foreground.areas, rows, cols, foreground.gray.shape)
+    if tray > len(found):
+        raise InputError(f"tray {tray} was asked for, {_counted(found)}", where=where, hint=CORNERS_HINT)
+    if tray:
+        return [found[tray - 1]]
+    if len(found) != trays:
+        raise _other_number(found, trays, where)
+    return found
+
+
+def _counted(found: Sequence[Lattice]) -> str:
+    return f"{len(found)} {'tray was' if len(found) == 1 else 'trays were'} found: {describe(found)}"
+
+
+def _other_number(found: Sequence[Lattice], trays: int, where: str | None) -> InputError:
+    asked = f"{trays} {'tray was' if trays == 1 else 'trays were'} asked for"
+    if len(found) > trays:
+        hint = f"--trays {len(found)} grades each, --tray K one of them; or place the grid with --corners"
+    else:
+        hint = f"check --rows and --cols; --trays {len(found)} grades what was found, --corners places the grid of one"
+    return InputError(f"{_counted(found)}; {asked}", where=where, hint=hint)
+
+
+def _single(
+    foreground: Foreground, rows: int, cols: int, reference: Reference | None, notes: list[str], where: str | None
 ) -> Lattice:
-    if corners is not None:
-        return from_corners(np.asarray(corners, float).reshape(4, 2), rows, cols)
-    if method == "thesis":
-        return thesis_lattice(foreground.mask, rows, cols, day)
+    """The lattice of a photograph of one tray. Raises NoLattice, and InputError where more than one tray is found."""
+    blobs, areas, shape = foreground.blobs, foreground.areas, foreground.gray.shape
     try:
-        found = fit_lattice(foreground.blobs, foreground.areas, rows, cols, foreground.gray.shape)
-    except NoLattice:
-        if reference is None or (reference.rows, reference.cols) != (rows, cols):
+        found = fit_lattice(blobs, areas, rows, cols, shape)
+    except Staggered:
+        raise
+    except NoLattice as reason:
+        if len(blobs) >= 2 * LEAST_PLANTS:
+            _refuse_several(foreground, rows, cols, where)
+        if reference is None:
             raise
-        placed = register(reference, foreground)
-        notes.append(
-            "grid taken from another day of this tray"
-            + ("" if placed is not reference else ", its position not verified: too few plants")
-        )
-        return placed
+        return place_reference(reference, foreground, rows, cols, str(reason), notes)
+    split = gap_within(found, blobs, areas)
+    if split or plants_outside(found, blobs, areas).sum() >= LEAST_PLANTS:
+        _refuse_several(foreground, rows, cols, where)
+    if split:
+        raise NoLattice(f"more than one tray where one was asked for: {split}")
     if found.estimate[0] > rows or found.estimate[1] > cols:
         text = f"{found.estimate[0]} x {found.estimate[1]} lines hold plants, more than the {rows} x {cols} asked for"
         notes.append(f"{text}; check --rows and --cols")
     elif found.estimate[0] < rows - 1 or found.estimate[1] < cols - 1:
         notes.append(f"plants in {found.estimate[0]} x {found.estimate[1]} lines of the {rows} x {cols} asked for")
-    split = two_trays(found, foreground)
-    if split:
-        raise NoLattice(split)
     return found
 
 
-def two_trays(lattice: Lattice, foreground: Foreground) -> str:
-    """A sentence where one gap between lines is unlike the others, as between two trays; "" otherwise."""
-    cells, places = plants_of(lattice, foreground)
-    for axis, count, name in ((1, lattice.rows, "rows"), (0, lattice.cols, "columns")):
-        lines = [places[cells[:, axis] == line, axis] for line in range(count)]
-        if count < 3 or min(map(len, lines)) < 3:
-            continue
-        middles = np.array([line.mean() for line in lines])
-        errors = np.array([max(line.std(ddof=1), 0.05) / np.sqrt(len(line)) for line in lines])
-        gaps, spread = np.diff(middles), np.hypot(errors[1:], errors[:-1])
-        for k, gap in enumerate(gaps):
-            others = np.delete(gaps, k)
-            if gap - others.max() > 0.10 and gap - others.mean() > 2.5 * spread[k]:
-                return (
-                    f"more than one tray where one was asked for: the gap between {name} {k + 1} and {k + 2} is"
-                    f" {gap / others.mean():.2f} times the others"
-                )
-    return ""
-
-
-def plants_of(lattice: Lattice, foreground: Foreground) -> tuple[np.ndarray, np.ndarray]:
-    """Cells (column, row) that hold leaves, and the centroid of these in cell units."""
-    places = project(np.linalg.inv(lattice.homography), foreground.blobs)
-    nearest = np.rint(places)
-    inside = ((nearest >= 0) & (nearest < [lattice.cols, lattice.rows])).all(axis=1)
-    if not inside.any():
-        return np.zeros((0, 2)), np.zeros((0, 2))
-    cells, which = np.unique(nearest[inside], axis=0, return_inverse=True)
-    which, weights = which.ravel(), foreground.areas[inside]
-    totals = np.bincount(which, weights)
-    middles = [np.bincount(which, weights * places[inside, axis]) / totals for axis in (0, 1)]
-    return cells, np.stack(middles, axis=1)
-
-
-def register(reference: Lattice, foreground: Foreground) -> Lattice:
-    """The reference moved so that its nodes meet the few plants of this photograph; the very reference where there are too few.
-
-    Searches shifts within half a pitch and turns within 5 degrees around the middle.
-    """
-    if len(foreground.blobs) < REFERENCE_BLOBS:
-        return reference
-    middle = reference.centers().reshape(-1, 2).mean(axis=0)
-    best, chosen = -1.0, reference
-    inverse = np.linalg.inv(reference.homography)
-    steps = np.linspace(-0.5, 0.5, 21) * reference.pitch
-    for angle in np.deg2rad(np.linspace(-5, 5, 21)):
-        cos, sin = np.cos(angle), np.sin(angle)
-        turn = np.array([[cos, -sin], [sin, cos]])
-        turned = (foreground.blobs - middle) @ turn.T + middle
-        for dx in steps:
-            for dy in steps:
-                places = project(inverse, turned + np.array([dx, dy]))
-                off = np.linalg.norm(places - np.rint(places), axis=1)
-                score = float(np.exp(-((off / 0.12) ** 2)).sum())
-                if score > best + 1e-9:
-                    back = np.eye(3)
-                    back[:2, :2] = turn.T
-                    back[:2, 2] = middle - turn.T @ (middle + np.array([dx, dy]))
-                    best, chosen = score, reference._replace(homography=back @ reference.homography)
-    return chosen
+def _refuse_several(foreground: Foreground, rows: int, cols: int, where: str | None) -> None:
+    """Raises InputError where more than one tray is found."""
+    try:
+        found = find_trays(foreground.blobs, foreground.areas, rows, cols, foreground.gray.shape)
+    except NoLattice:
+        return
+    if len(found) > 1:
+        raise _other_number(found, 1, where)
 
 
 def cut(picture: Picture, foreground: Foreground, lattice: Lattice, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,54 +203,6 @@ def _cell_areas(lattice: Lattice) -> np.ndarray:
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- overlay
-
-
 def draw_overlay(reading: Reading, values: np.ndarray | None = None, seen: np.ndarray | None = None) -> Pixels:
-    """The photograph with the cells, the row and column numbers and, where given, the probability of success by color.
-
-    Cells are orange (0) to blue (1); a cell without a visible plant is marked by a cross. Leaf pixels are outlined.
-    """
-    import cv2
-
-    lattice = reading.lattice
-    factor = max(1.0, 1100 / max(reading.picture.pixels.shape[:2]))
-    image = np.ascontiguousarray(cv2.resize(reading.picture.pixels, None, fx=factor, fy=factor))
-    mask = cv2.resize(reading.foreground.mask.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(image, outlines, -1, (250, 220, 60), 1)
-    corner = np.array([[-0.44, -0.44], [0.44, -0.44], [0.44, 0.44], [-0.44, 0.44]])
-    thick = max(1, round(lattice.pitch * factor / 45))
-    for index in range(lattice.rows * lattice.cols):
-        row, col = divmod(index, lattice.cols)
-        frame = np.rint(factor * project(lattice.homography, corner + np.array([col, row]))).astype(np.int32)
-        color = (90, 200, 120) if values is None else _shade(float(values[index]))
-        cv2.polylines(image, [frame], True, color, thick, cv2.LINE_AA)
-        if seen is not None and not seen[index]:
-            middle = factor * project(lattice.homography, np.array([float(col), float(row)]))
-            x, y, r = int(middle[0]), int(middle[1]), int(0.10 * lattice.pitch * factor)
-            cv2.line(image, (x - r, y - r), (x + r, y + r), (235, 90, 90), thick, cv2.LINE_AA)
-            cv2.line(image, (x - r, y + r), (x + r, y - r), (235, 90, 90), thick, cv2.LINE_AA)
-    _number_lines(image, lattice, factor)
-    drawn: Pixels = image.astype(np.uint8, copy=False)
-    return drawn
-
-
-def _shade(value: float) -> tuple[int, int, int]:
-    low, high = np.array([230, 120, 20]), np.array([70, 150, 255])
-    mixed = low + (high - low) * float(np.clip(value, 0, 1))
-    return int(mixed[0]), int(mixed[1]), int(mixed[2])
-
-
-def _number_lines(image: np.ndarray, lattice: Lattice, factor: float) -> None:
-    import cv2
-
-    size = max(0.4, lattice.pitch * factor / 130)
-    places = [(np.array([col, -0.75]), col + 1) for col in range(lattice.cols)]
-    places += [(np.array([-0.8, row]), row + 1) for row in range(lattice.rows)]
-    for place, number in places:
-        x, y = factor * project(lattice.homography, place.astype(float))
-        x, y = np.clip(x, 4, image.shape[1] - 30), np.clip(y, 16, image.shape[0] - 6)
-        cv2.putText(
-            image, str(number), (int(x) - 6, int(y) + 5), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA
-        )
+    """The photograph with its grid; see `overlay.draw_trays`."""
+    return draw_trays(reading.picture.pixels, reading.foreground.mask, [Drawn(reading.lattice, values, seen)])

@@ -111,7 +111,25 @@ def read_lots(path: Path) -> list[Lot]:
         )
     if not found:
         raise InputError("the table holds no lots", where=str(path))
+    _check_disjoint(list(found.values()), path)
     return list(found.values())
+
+
+def _check_disjoint(lots: Sequence[Lot], path: Path) -> None:
+    """Raises InputError where a cell belongs to two lots."""
+    for number, lot in enumerate(lots):
+        for other in lots[:number]:
+            for tray in lot.cells.keys() & other.cells.keys():
+                if all(map(_meet, lot.cells[tray], other.cells[tray])):
+                    what = f"lots {other.name} and {lot.name} share cells of tray {tray}"
+                    raise InputError(what, where=str(path), hint="give them other rows or cols (an empty cell means all)")
+
+
+def _meet(first: Sequence[range], second: Sequence[range]) -> bool:
+    """Whether two sets of lines have one in common; none given means all."""
+    if not first or not second:
+        return True
+    return any(a.start < b.stop and b.start < a.stop for a in first for b in second)
 
 
 def parse_ranges(text: str, where: str) -> tuple[range, ...]:

@@ -1,0 +1,53 @@
+"""report.html of an experiment: curves, the table of the lots, overlays and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from latens.errors import LatensError
+from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
+from latens.metrics.plot import Line, LinePanel, line_plot
+from latens.systems.seedlings.lot_results import LotResult
+from latens.systems.seedlings.predict import SeedlingGrader
+
+CAPTION = (
+    "Seen: share of the seeds sown. T50: day on which half of the seen seeds were there (Farooq); MGT: mean germination time;"
+    " both by count days. Usable: predicted share of grades 5 and 6, corrected for the model's errors. Intervals are 95 %."
+)
+
+
+def lot_blocks(lots: Sequence[LotResult]) -> list[Block]:
+    """Cumulative curves and the table of the lots."""
+    if not lots:
+        return []
+    blocks: list[Block] = []
+    lines = [
+        Line(lot.name if len(lots) <= 12 else "", lot.days, lot.cumulative, number, "-o")
+        for number, lot in enumerate(lots)
+        if len(lot.days) > 1
+    ]
+    if lines:
+        panel = LinePanel("day after sowing", "seen, % of seeds sown", lines, limits=(0.0, 102.0))
+        blocks.append(Figure(line_plot([panel]), "Germination curves"))
+    blocks.append(Table(LotResult.COLUMNS, [lot.cells() for lot in lots], CAPTION))
+    said = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
+    return [*blocks, *said]
+
+
+def experiment_page(
+    grader: SeedlingGrader,
+    blocks: Sequence[Block],
+    overlays: Sequence[Figure],
+    warnings: Sequence[str],
+    failures: Sequence[tuple[Path, LatensError]],
+    count: int,
+) -> Page:
+    parts = [Part("Photographs", [Gallery(overlays, columns=2, narrowest=320)])] if overlays else []
+    if count > len(overlays):
+        parts.append(Part("More photographs", [f"{count - len(overlays)} overlays lie beside this page as NAME.overlay.webp."]))
+    if warnings or failures:
+        said = [*(f"not read: {error}" for _, error in failures), *warnings]
+        parts.append(Part("Warnings", said))
+    lead = f"{count} photographs, graded by {grader.name} ({grader.model_id[:12]})."
+    return Page("Seedling trays", [Section("Lots", list(blocks), parts)], lead=lead)

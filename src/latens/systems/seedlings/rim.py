@@ -1,0 +1,136 @@
+"""The rim of a tray: four straight edges around it, by which the grid of one photograph is carried to another.
+
+For trays without plants. Where the cells lie inside the rim cannot be seen on an empty tray; another photograph tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from latens.shapes import Bool, Float, UInt8
+from latens.systems.seedlings.foreground import Foreground
+from latens.systems.seedlings.lattice import Lattice, homography_of, project
+
+WIDTH = 640  # pixels to which images are reduced
+HIDE = 41  # pixels of the reduced image: leaves take the median of so wide a square
+SLOPES = np.tan(np.deg2rad(np.arange(-8.0, 8.01, 0.5)))
+LEAST_STEP = 4.0  # gray values between the two sides of an edge, mean along it
+LEAST_AREA = 0.2  # of the image, inside the rim
+ASPECT = 0.10  # largest relative difference of the shape of cells between two photographs
+
+
+class Rim(NamedTuple):
+    """A tray's rim in units of its cells, and the length of a cell over its width: what another photograph takes over."""
+
+    corners: Float[np.ndarray, "4 2"]
+    aspect: float
+    rows: int
+    cols: int
+
+
+def find_rim(gray: UInt8[np.ndarray, "H W"], leaves: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "4 2"] | None:
+    """Corners of the rim, x and y in pixels, clockwise from the top left; None where no four edges enclose a tray.
+
+    A side is the straight line, within 8 degrees of the image's axes, across which the mean step of brightness is largest. All
+    four steps must have one sign. Leaves are painted over first.
+    """
+    import cv2
+
+    scale = min(1.0, WIDTH / gray.shape[1])
+    small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if min(small.shape) < 2 * HIDE:
+        return None
+    green = cv2.resize(leaves.astype(np.uint8), small.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    hidden = cv2.dilate(green, np.ones((5, 5), np.uint8)) > 0
+    bare = np.where(hidden, cv2.medianBlur(small, HIDE), small)
+    smooth = cv2.GaussianBlur(bare, (0, 0), 1.0).astype(np.float32)
+    sides = []
+    for image, upright in ((smooth, True), (smooth.T, False)):
+        step = np.zeros_like(image)
+        step[:, 2:-2] = image[:, 4:] - image[:, :-4]
+        for low, high, sign in ((0.0, 0.4, 1), (0.6, 1.0, -1)):
+            strength, line = _edge(step, round(low * image.shape[1]), round(high * image.shape[1]))
+            sides.append((sign * strength, line, upright))
+    (left, right), (top, low_side) = sides[:2], sides[2:]
+    steps = np.array([side[0] for side in (left, right, top, low_side)])
+    if np.abs(steps).min() < LEAST_STEP or len(set(np.sign(steps))) > 1:
+        return None
+    around = [_cross(left[1], top[1]), _cross(right[1], top[1]), _cross(right[1], low_side[1]), _cross(left[1], low_side[1])]
+    corners = (np.array(around) + 0.5) / scale - 0.5
+    return corners if _plausible(corners, gray.shape) else None
+
+
+def _edge(step: np.ndarray, first: int, last: int) -> tuple[float, tuple[float, float]]:
+    """The line x = a + b y with the largest mean step, for a between two columns (at mid-height); (step, (a, b))."""
+    height, width = step.shape
+    y = np.arange(round(0.15 * height), round(0.85 * height), 2)
+    best, chosen = 0.0, (0.0, 0.0)
+    offsets = np.arange(max(first, 2), min(last, width - 2))
+    for slope in SLOPES:
+        shift = np.rint(slope * (y - height / 2)).astype(int)
+        x = offsets[:, None] + shift
+        valid = ((x >= 0) & (x < width)).all(axis=1)
+        if not valid.any():
+            continue
+        means = step[y, x[valid]].mean(axis=1)
+        k = int(np.argmax(np.abs(means)))
+        if abs(means[k]) > abs(best):
+            best, chosen = float(means[k]), (float(offsets[valid][k]) - slope * height / 2, float(slope))
+    return best, chosen
+
+
+def _cross(upright: tuple[float, float], level: tuple[float, float]) -> tuple[float, float]:
+    """Where x = a + b y meets y = c + d x."""
+    (a, b), (c, d) = upright, level
+    x = (a + b * c) / (1 - b * d)
+    return x, c + d * x
+
+
+def _plausible(corners: np.ndarray, shape: tuple[int, ...]) -> bool:
+    sides = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
+    x, y = corners.T
+    area = 0.5 * abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())
+    even = max(sides[0] / sides[2], sides[2] / sides[0], sides[1] / sides[3], sides[3] / sides[1]) < 1.15
+    return bool(even and area > LEAST_AREA * shape[0] * shape[1])
+
+
+def rim_of(lattice: Lattice, foreground: Foreground) -> Rim | None:
+    """The rim around a tray whose grid is known; None where none is seen around it."""
+    found = find_rim(foreground.gray, foreground.mask)
+    if found is None:
+        return None
+    corners = project(np.linalg.inv(lattice.homography), found)
+    low, high = np.array([-0.4, -0.4]), np.array([lattice.cols - 0.6, lattice.rows - 0.6])
+    outside = (corners - low) * np.array([[-1, -1], [0, -1], [0, 0], [-1, 0]]) + (corners - high) * np.array(
+        [[0, 0], [1, 0], [1, 1], [0, 1]]
+    )
+    if (outside < 0).any() or (outside > 2.5).any():  # the rim runs through the cells, or far away
+        return None
+    return Rim(corners, _aspect(lattice.homography, lattice), lattice.rows, lattice.cols)
+
+
+def common_rim(rims: Sequence[Rim]) -> Rim | None:
+    """The median of several trays' rims; None where they differ by more than a sixth of a cell."""
+    if not rims:
+        return None
+    corners = np.stack([rim.corners for rim in rims])
+    middle = np.median(corners, axis=0)
+    if np.median(np.abs(corners - middle).max(axis=(1, 2))) > 1 / 6:
+        return None
+    return rims[0]._replace(corners=middle, aspect=float(np.median([rim.aspect for rim in rims])))
+
+
+def lattice_in(rim: Rim, corners: Float[np.ndarray, "4 2"]) -> Lattice | None:
+    """The grid inside a rim that was found at these pixels; None where cells would have another shape."""
+    homography = homography_of(rim.corners, corners)
+    made = Lattice(homography, rim.rows, rim.cols, float("nan"), float("nan"), 0, (0, 0))
+    return made if abs(_aspect(homography, made) / rim.aspect - 1) <= ASPECT else None
+
+
+def _aspect(homography: np.ndarray, lattice: Lattice) -> float:
+    middle = np.array([(lattice.cols - 1) / 2, (lattice.rows - 1) / 2])
+    at = project(homography, middle + np.array([[0.0, 0], [1, 0], [0, 1]]))
+    return float(np.linalg.norm(at[2] - at[0]) / np.linalg.norm(at[1] - at[0]))
