@@ -96,12 +96,8 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
     day = max(lab.scale.days)
     tried, chosen = [], []
     for backbone in lab.scale.models:
-        losses = {}
-        for rate in LEARNING_RATES:
-            losses[rate] = _validation_loss(lab, backbone, day, Variant(lr=rate, decay=DECAYS[1]))
-        best = min(losses, key=lambda rate: losses[rate])
-        decays = {decay: _validation_loss(lab, backbone, day, Variant(lr=best, decay=decay)) for decay in DECAYS}
-        decay = min(decays, key=lambda value: decays[value])
+        losses, decays = search(lab, backbone)
+        best, decay = _smallest(losses), _smallest(decays)
         tried += [[SHOWN[backbone], f"{rate:g}", f"{DECAYS[1]:g}", f"{loss:.4f}"] for rate, loss in losses.items()]
         tried += [[SHOWN[backbone], f"{best:g}", f"{one:g}", f"{loss:.4f}"] for one, loss in decays.items() if one != DECAYS[1]]
         paper = PAPER.get(backbone, (1e-4, 1e-5)) if backbone in (*PAPER, "alexnet") else None
@@ -115,6 +111,18 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
         ),
     }
     return Report(name=name, title=title, about=about(lab), blocks=[shown[name]])
+
+
+def search(lab: ChapterLab, backbone: Backbone) -> tuple[dict[float, float], dict[float, float]]:
+    """Smallest validation losses on the last day by learning rate, and by weight decay at the best rate."""
+    day = max(lab.scale.days)
+    losses = {rate: _validation_loss(lab, backbone, day, Variant(lr=rate, decay=DECAYS[1])) for rate in LEARNING_RATES}
+    best = _smallest(losses)
+    return losses, {decay: _validation_loss(lab, backbone, day, Variant(lr=best, decay=decay)) for decay in DECAYS}
+
+
+def _smallest(losses: Mapping[float, float]) -> float:
+    return min(losses, key=lambda value: losses[value])
 
 
 def _validation_loss(lab: ChapterLab, backbone: Backbone, day: int, variant: Variant) -> float:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from annotated_types import MinLen
 
 from latens.data.source import Source
 from latens.experiments.journal import digest
 from latens.experiments.lab import Lab
+from latens.inference.device import transform_precision
 from latens.settings import Count, Natural, settings
-from latens.systems.seedlings.calibration import Calibration, cross_entropy, probabilities
+from latens.systems.seedlings.calibration import cross_entropy, probabilities
 from latens.systems.seedlings.config import TORCHVISION, Backbone, CropsConfig, GraderConfig, GradingLossConfig
 from latens.systems.seedlings.crops import Crops, Part, load_pack, save_pack, split
 from latens.systems.seedlings.dataset import open_crops
@@ -44,10 +47,11 @@ class Scale:
     models: tuple[Backbone, ...] = ("logistic", "mlp500", "mlp1000-500", "small")  # of Table 3.5 and Figures 3.3 and 3.6
     networks: tuple[Backbone, ...] = ("small",)  # of Figures 3.4 and 3.5
     best: Backbone = "small"  # takes the place of AlexNet in Table 3.6 and Figures 3.7 and 3.8
-    runs: Count = 2  # seeds of each training
-    epochs: Count = 12  # of the balanced training set
+    runs: Count = 1  # seeds of each training
+    epochs: Count = 5  # of the balanced training set
+    precision: Literal["auto", "bf16", "no"] = "auto"  # arithmetic of training; auto: bf16 where the processor gains by it
     protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum and He-normal weights, or that of 003
-    width: Count = 16  # of the small network
+    width: Count = 8  # of the small network
     pretrained: str = ""  # file of ImageNet weights for torchvision networks
 
 
@@ -140,6 +144,11 @@ def data_of(lab: ChapterLab) -> Data:
     path = lab.folder / f"crops-{digest(key)[:8]}.npz"
     if not path.is_file():
         save_pack(open_crops(lab.sources, GraderConfig(size=scale.size), config), path)
+    return _data_at(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _data_at(path: Path, changed: int) -> Data:
     crops = load_pack(path)
     return Data(Source("", str(path)), crops, crops.fingerprint())
 
@@ -169,8 +178,9 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
         dropout=0.0 if paper else 0.1,
     )  # fmt: skip
     run = replace(
-        recipe.run, steps=steps, seed=seed, validate_every=per_epoch, log_every=per_epoch, checkpoint_every=10 * per_epoch
-    )
+        recipe.run, steps=steps, seed=seed, validate_every=per_epoch, log_every=per_epoch, checkpoint_every=10 * per_epoch,
+        precision=precision_of(scale, backbone),
+    )  # fmt: skip
     return replace(
         recipe,
         model=model,
@@ -179,6 +189,14 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
         run=run,
         objective=GradingLossConfig(weighted=variant.weighted, select="raw"),
     )
+
+
+def precision_of(scale: Scale, backbone: Backbone) -> Literal["bf16", "no"]:
+    """Arithmetic of a training. Logistic regression gains nothing by bfloat16."""
+    if scale.precision != "auto":
+        return scale.precision
+    gains = transform_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu")) == "bfloat16"
+    return "bf16" if gains and backbone != "logistic" else "no"
 
 
 def epoch_steps(crops: Crops, config: CropsConfig) -> int:
@@ -223,12 +241,8 @@ def measured(lab: ChapterLab, model: Path, backbone: Backbone, day: int, part: P
 
 def both_chances(grader: SeedlingGrader, pixels: np.ndarray, day: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of success at the training priors, and after prior correction and temperature."""
-    corrected = grader.judge(pixels, day).classes[:, 1]
-    fitted = grader.calibration(day)
-    logit = np.log(np.maximum(corrected, 1e-12) / np.maximum(1 - corrected, 1e-12)) * fitted.temperature
-    logit -= fitted.shift[1] - fitted.shift[0]
-    raw = probabilities(np.stack([np.zeros_like(logit), logit], 1), Calibration((0.0, 0.0), 1.0))[:, 1]
-    return raw, corrected
+    logits = grader.logits(pixels, day)
+    return probabilities(logits)[:, 1], probabilities(logits, grader.calibration(day))[:, 1]
 
 
 def curve(model: Path, name: str) -> tuple[list[int], list[float]]:
@@ -291,7 +305,9 @@ def about(lab: ChapterLab) -> str:
     """Data and schedule in a sentence."""
     scale = lab.scale
     data = ", ".join(map(str, lab.sources)) or f"{scale.trays} simulated trays ({scale.preset})"
+    arithmetic = {{"bf16": "bfloat16", "no": "float32"}[precision_of(scale, one)] for one in (*scale.models, *scale.networks)}
     schedule = f"{scale.epochs} epochs, {scale.runs} runs, protocol {scale.protocol}"
+    schedule += f", {' and '.join(sorted(arithmetic))}"
     return f"{data}; split by {scale.split}; {schedule}; recipe {lab.recipe}"
 
 
