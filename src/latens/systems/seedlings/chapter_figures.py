@@ -11,6 +11,7 @@ from latens.data.image_output import png_bytes, webp_bytes
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
+from latens.systems.seedlings.bootstrap import Difference
 from latens.systems.seedlings.chapter_tables import runs_of
 from latens.systems.seedlings.config import Backbone
 from latens.systems.seedlings.lattice import Lattice, NoLattice, project
@@ -20,7 +21,6 @@ from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_la
 from latens.systems.seedlings.trials import (
     SHOWN,
     ChapterLab,
-    Difference,
     Variant,
     about,
     curve,

@@ -19,7 +19,7 @@ from latens.systems.seedlings.model import GRADES, Grader, statistics
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 LEAST_OF_A_DAY = 100  # validation crops from which a day has its own temperature
-KNOWN_CROPS = 4000  # training crops whose statistics are taken
+KNOWN_CROPS = 2000  # training crops whose statistics are taken
 KNOWN_SHARE = 0.995  # of the training crops that count as known
 
 

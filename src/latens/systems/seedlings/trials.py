@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from latens.experiments.journal import digest
 from latens.experiments.lab import Lab
 from latens.inference.device import transform_precision
 from latens.settings import Count, Natural, settings
+from latens.systems.seedlings.bootstrap import Difference, Measure, accuracy_of, auc_of, paired_difference
 from latens.systems.seedlings.calibration import cross_entropy, probabilities
 from latens.systems.seedlings.config import TORCHVISION, Backbone, CropsConfig, GraderConfig, GradingLossConfig
 from latens.systems.seedlings.crops import Crops, Part, load_pack, save_pack, split
@@ -29,7 +30,6 @@ from latens.systems.seedlings.recipes import RECIPES, SeedlingTraining
 from latens.training.config import Adam, Sgd
 
 SplitBy = Literal["", "tray", "plant", "leaky"]
-BOOTSTRAP = 1000  # resamples of the trays
 
 
 @settings
@@ -47,8 +47,8 @@ class Scale:
     models: tuple[Backbone, ...] = ("logistic", "mlp500", "mlp1000-500", "small")  # of Table 3.5 and Figures 3.3 and 3.6
     networks: tuple[Backbone, ...] = ("small",)  # of Figures 3.4 and 3.5
     best: Backbone = "small"  # takes the place of AlexNet in Table 3.6 and Figures 3.7 and 3.8
-    runs: Count = 1  # seeds of each training
-    epochs: Count = 5  # of the balanced training set
+    runs: Count = 3  # seeds of each training
+    epochs: Count = 6  # of the balanced training set
     precision: Literal["auto", "bf16", "no"] = "auto"  # arithmetic of training; auto: bf16 where the processor gains by it
     protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum and He-normal weights, or that of 003
     width: Count = 8  # of the small network
@@ -252,53 +252,15 @@ def curve(model: Path, name: str) -> tuple[list[int], list[float]]:
     return [record["step"] for record in records], [record[name] for record in records]
 
 
-class Difference(NamedTuple):
-    """A paired difference with its 95 % interval over trays."""
-
-    value: float
-    low: float
-    high: float
-
-    def text(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+def paired_bootstrap(first: Measured, second: Measured, what: Literal["auc", "accuracy", "corrected_accuracy"]) -> Difference:
+    """The difference first - second of a measure, of two models on the same plants."""
+    return paired_difference(_measure(first, what), _measure(second, what), first.tray)
 
 
-def paired_bootstrap(
-    first: Measured, second: Measured, what: Literal["auc", "accuracy", "corrected_accuracy"], seed: int = 0
-) -> Difference:
-    """The difference first - second of a measure; trays are drawn with replacement, the same for both."""
-    rng = np.random.default_rng(seed)
-    _, member = np.unique(first.tray, return_inverse=True)
-    count = int(member.max()) + 1
-    one, two = _weighted(first, what), _weighted(second, what)
-    drawn = []
-    for _ in range(BOOTSTRAP):
-        weights = np.bincount(rng.integers(count, size=count), minlength=count)[member.ravel()].astype(float)
-        if 0 < weights @ first.label < weights.sum():
-            drawn.append(one(weights) - two(weights))
-    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (float("nan"), float("nan"))
-    even = np.ones(len(member))
-    return Difference(one(even) - two(even), float(low), float(high))
-
-
-def _weighted(found: Measured, what: str) -> Callable[[np.ndarray], float]:
-    """A measure as a function of the weights of the plants; NaN where a class has none."""
-    if what != "auc":
-        chances = found.raw if what == "accuracy" else found.corrected
-        right = ((chances >= 0.5) == found.label).astype(float)
-        return lambda weights: float(weights @ right / weights.sum())
-    order = np.argsort(found.raw, kind="stable")
-    starts = np.flatnonzero(np.diff(found.raw[order], prepend=-1.0))  # ties count half
-    label = found.label[order]
-
-    def measure(weights: np.ndarray) -> float:
-        sorted_weights = weights[order]
-        good = np.add.reduceat(sorted_weights * label, starts)
-        bad = np.add.reduceat(sorted_weights * (1 - label), starts)
-        pairs = good.sum() * bad.sum()
-        return float(good @ (np.cumsum(bad) - bad / 2) / pairs) if pairs else float("nan")
-
-    return measure
+def _measure(found: Measured, what: str) -> Measure:
+    if what == "auc":
+        return auc_of(found.raw, found.label)
+    return accuracy_of(found.raw if what == "accuracy" else found.corrected, found.label)
 
 
 def about(lab: ChapterLab) -> str:
