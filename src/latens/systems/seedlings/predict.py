@@ -107,7 +107,7 @@ class SeedlingGrader:
 
     @torch.no_grad()
     def logits(self, crops: np.ndarray, day: int) -> np.ndarray:
-        """Logits (n, K) of crops (n, S, S, C) uint8 of one day, at the priors of training; without the check for strangeness."""
+        """Logits (n, K) of crops (n, S, S, C) uint8 of one day, at the priors of training; strange crops are not looked for."""
         found = []
         for start in range(0, len(crops), BATCH):
             batch = self._tensor(crops[start : start + BATCH])
