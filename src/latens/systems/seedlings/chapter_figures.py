@@ -147,7 +147,7 @@ def figure38(lab: ChapterLab) -> Report:
     """Figure 3.8: accuracy of each day's model on each day; and how much of it the leaky split gives away."""
     best, days = lab.scale.best, lab.scale.days
     blocks: list[Block] = []
-    plain = {}
+    plain: dict[str, dict[str, float]] = {}
     for by in dict.fromkeys(("leaky", lab.scale.split)):
         heat = {}
         for trained_on in days:
