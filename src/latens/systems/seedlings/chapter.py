@@ -52,9 +52,8 @@ def chapter(lab: ChapterLab) -> Report:
         report = make(lab)
         report.save(lab.folder)
         parts.append(Part(report.title, list(report.blocks)))
-    facts = {"cpu_seconds": round(time.process_time() - started)}
-    logger.info("%d CPU-seconds in this process; finished trainings are not repeated", facts["cpu_seconds"])
-    return Report(name="chapter", title="003, chapter 3", about=about(lab), parts=parts, facts=facts)
+    logger.info("%.0f CPU-seconds in this process; finished trainings are not repeated", time.process_time() - started)
+    return Report(name="chapter", title="003, chapter 3", about=about(lab), parts=parts)
 
 
 def trainings(lab: ChapterLab) -> Iterator[Callable[[], object]]:
