@@ -63,12 +63,12 @@ def _shown_plant(mask: np.ndarray, plants: np.ndarray, seen: np.ndarray) -> str:
 
 def figure33(lab: ChapterLab) -> Report:
     """Figure 3.3: validation loss by epoch, mean and standard deviation of the runs."""
-    return _curves(lab, "figure3.3", "Figure 3.3: validation loss", lab.scale.models, "loss")
+    return _curves(lab, "figure3.3", "Figure 3.3: validation loss", lab.scale.models, "loss_as_trained")
 
 
 def figure34(lab: ChapterLab) -> Report:
     """Figure 3.4: validation loss of the convolutional networks."""
-    return _curves(lab, "figure3.4", "Figure 3.4: validation loss of the networks", lab.scale.networks, "loss")
+    return _curves(lab, "figure3.4", "Figure 3.4: validation loss of the networks", lab.scale.networks, "loss_as_trained")
 
 
 def figure35(lab: ChapterLab) -> Report:
@@ -85,15 +85,17 @@ def _curves(lab: ChapterLab, name: str, title: str, models: Sequence[Backbone], 
             steps = found[0][0]
             values = np.array([one[1] for one in found])
             mean, deviation = values.mean(axis=0), values.std(axis=0)
-            per_epoch = steps[0]
-            epochs = [step / per_epoch for step in steps]
+            epochs = [step * lab.scale.epochs / steps[-1] for step in steps]
             lines.append(Line(SHOWN[backbone], epochs, mean.tolist(), number))
             if len(values) > 1:
                 lines += [Line("", epochs, (mean + side * deviation).tolist(), number, ":") for side in (-1, 1)]
-            pick = np.argmin(mean) if what == "loss" else np.argmax(mean)
-            rows.append([str(day), SHOWN[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.0f}", f"{mean[-1]:.3f}"])
-        panels.append(LinePanel("epoch", what, lines, f"day {day}"))
-    table = Table(["day", "model", f"best {what}", "at epoch", "last"], rows)
+            pick = np.argmax(mean) if what == "accuracy" else np.argmin(mean)
+            rows.append([str(day), SHOWN[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.1f}", f"{mean[-1]:.3f}"])
+        panels.append(LinePanel("epoch", what.replace("_", " "), lines, f"day {day}"))
+    caption = (
+        "Loss as trained: balanced classes against the natural shares of the validation set. Accuracy: after prior correction."
+    )
+    table = Table(["day", "model", f"best {what.replace('_', ' ')}", "at epoch", "last"], rows, caption)
     return Report(name=name, title=title, about=about(lab), blocks=[Figure(line_plot(panels), title), table])
 
 

@@ -61,13 +61,15 @@ class GradingObjective:
         shift = self.shift if self.config.select == "corrected" else (0.0,) * logits.shape[1]
         chances = probabilities(logits, Calibration(shift, 1.0))
         grade = cross_entropy(chances, label)
-        numbers = {"loss": grade, "accuracy": float((chances.argmax(1) == label).mean())}
+        as_trained = cross_entropy(probabilities(logits), label)
+        right = float((chances.argmax(1) == label).mean())
+        numbers = {"loss": grade, "accuracy": right, "loss_as_trained": as_trained}
         truth = _joined(batches, "seen")
         if seen is not None and (truth != UNKNOWN).any() and self.config.seen_weight:
             known = truth != UNKNOWN
             of_seen = cross_entropy(probabilities(seen[known]), truth[known])
-            right = float((seen[known].argmax(1) == truth[known]).mean())
-            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": right}
+            told = float((seen[known].argmax(1) == truth[known]).mean())
+            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": told}
         return numbers
 
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:

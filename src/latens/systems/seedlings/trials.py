@@ -49,8 +49,9 @@ class Scale:
     best: Backbone = "small"  # takes the place of AlexNet in Table 3.6 and Figures 3.7 and 3.8
     runs: Count = 3  # seeds of each training
     epochs: Count = 6  # of the balanced training set
+    checks: Count = 1  # validations in an epoch
     precision: Literal["auto", "bf16", "no"] = "auto"  # arithmetic of training; auto: bf16 where the processor gains by it
-    protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum and He-normal weights, or that of 003
+    protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum, He-normal weights, corrected selection; or that of 003
     width: Count = 8  # of the small network
     pretrained: str = ""  # file of ImageNet weights for torchvision networks
 
@@ -178,8 +179,8 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
         dropout=0.0 if paper else 0.1,
     )  # fmt: skip
     run = replace(
-        recipe.run, steps=steps, seed=seed, validate_every=per_epoch, log_every=per_epoch, checkpoint_every=10 * per_epoch,
-        precision=precision_of(scale, backbone),
+        recipe.run, steps=steps, seed=seed, precision=precision_of(scale, backbone), log_every=per_epoch,
+        validate_every=max(1, per_epoch // scale.checks), checkpoint_every=10 * per_epoch,
     )  # fmt: skip
     return replace(
         recipe,
@@ -187,7 +188,7 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
         data=data,
         optim=optim,
         run=run,
-        objective=GradingLossConfig(weighted=variant.weighted, select="raw"),
+        objective=GradingLossConfig(weighted=variant.weighted, select="raw" if paper else "corrected"),
     )
 
 
