@@ -92,9 +92,8 @@ def _curves(lab: ChapterLab, name: str, title: str, models: Sequence[Backbone], 
             pick = np.argmax(mean) if what == "accuracy" else np.argmin(mean)
             rows.append([str(day), SHOWN[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.1f}", f"{mean[-1]:.3f}"])
         panels.append(LinePanel("epoch", what.replace("_", " "), lines, f"day {day}"))
-    caption = (
-        "Loss as trained: balanced classes against the natural shares of the validation set. Accuracy: after prior correction."
-    )
+    corrected = "as trained" if lab.scale.protocol == "paper" else "after prior correction"
+    caption = f"Loss as trained: balanced classes against the natural shares of the validation set. Accuracy: {corrected}."
     table = Table(["day", "model", f"best {what.replace('_', ' ')}", "at epoch", "last"], rows, caption)
     return Report(name=name, title=title, about=about(lab), blocks=[Figure(line_plot(panels), title), table])
 
