@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from latens.data.image_output import png_bytes, webp_bytes
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
-from latens.systems.seedlings.bootstrap import Difference
 from latens.systems.seedlings.chapter_tables import runs_of
 from latens.systems.seedlings.config import Backbone
 from latens.systems.seedlings.lattice import Lattice, NoLattice, project
@@ -21,6 +21,7 @@ from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_la
 from latens.systems.seedlings.trials import (
     SHOWN,
     ChapterLab,
+    Measured,
     Variant,
     about,
     curve,
@@ -157,21 +158,30 @@ def figure38(lab: ChapterLab) -> Report:
                 heat[trained_on, tested_on] = measured(lab, model, best, tested_on, "test", by)
         plain[by] = {f"{a}->{b}": one.accuracy for (a, b), one in heat.items()}
         accuracy = [[str(a), *(f"{heat[a, b].accuracy:.3f}" for b in days)] for a in days]
-        minus: dict[tuple[int, int], Difference] = {
-            (a, b): paired_bootstrap(heat[a, b], heat[b, b], "accuracy") for a in days for b in days if a != b
-        }
-        text = [[str(a), *(minus[a, b].text() if a != b else "0" for b in days)] for a in days]
+        text, corrected = _differences(heat, days, "accuracy"), _differences(heat, days, "corrected_accuracy")
         columns = ["trained on", *(f"tested on {day}" for day in days)]
         blocks += [
             Figure(heat_map([[heat[a, b].accuracy for b in days] for a in days], days), f"Accuracy, split {by}"),
             Table(columns, accuracy, f"(a) Accuracy, split {by}."),
             Table(columns, text, f"(b) Difference to the model of the test day, split {by}; interval over trays."),
+            Table(columns, corrected, f"As (b), after prior correction, split {by}."),
         ]
     blocks.append(_leak(plain, days))
     printed = [[str(a), str(b), f"{value:.3f}"] for (a, b), value in HEAT.items()]
     blocks.append(Table(["trained on", "tested on", "accuracy (003)"], printed, "All cells that 003 prints a number for."))
     title = f"Figure 3.8: days exchanged ({SHOWN[best]})"
     return Report(name="figure3.8", title=title, about=about(lab), blocks=blocks, facts={"accuracy": plain})
+
+
+def _differences(
+    heat: Mapping[tuple[int, int], Measured], days: Sequence[int], what: Literal["accuracy", "corrected_accuracy"]
+) -> list[list[str]]:
+    """Rows of differences to the model of the test day, with intervals over trays."""
+
+    def text(a: int, b: int) -> str:
+        return paired_bootstrap(heat[a, b], heat[b, b], what).text() if a != b else "0"
+
+    return [[str(a), *(text(a, b) for b in days)] for a in days]
 
 
 def _leak(accuracy: Mapping[str, Mapping[str, float]], days: Sequence[int]) -> Table:
