@@ -1,6 +1,6 @@
 """Promises of the seedling system, measured on simulated trays: grids, emergence, times of lots, usable shares, speed.
 
-python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,kinds,rims,several,lots,shares,speed]
+python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,kinds,rims,several,lots,times,shares,speed]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from latens.systems.seedlings.dataset import tray_crops
 from latens.systems.seedlings.evaluate import lot_times
 from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice
-from latens.systems.seedlings.lots import corrected_share
+from latens.systems.seedlings.lots import Counts, corrected_share, indices
 from latens.systems.seedlings.predict import SeedlingGrader, load
 from latens.systems.seedlings.reading import read_tray, read_trays
 from latens.systems.seedlings.reference import Reference
@@ -189,8 +189,36 @@ def lots(trays: int, model: str) -> None:
             called.append(seen >= 0.5)
     for day, values in right.items():
         print(f"day {day}: emergence {np.mean(values):.4f}")
-    for name, (mean, absolute, largest) in lot_times(concatenate(parts), np.concatenate(called)).items():
+    times, censored = lot_times(concatenate(parts), np.concatenate(called))
+    for name, (mean, absolute, largest) in times.items():
         print(f"{name}: mean error {mean:+.3f} days, absolute {absolute:.3f}, largest {largest:.3f}")
+    print(f"T50 before the first count on {censored} of {trays} trays")
+
+
+def times(trays: int, model: str) -> None:
+    """T50 and MGT of each tray as a lot against the emergence that the simulator drew, from day 3 and from day 4 on."""
+    grader = load(model)
+    errors: dict[str, list[float]] = {}
+    for tray in range(trays):
+        seen: dict[int, np.ndarray] = {}
+        reference = None
+        for day in (*DAYS[::-1], 3):
+            made = photograph(SEED, tray, day)
+            graded = grader.grade(made.pixels, day=day, reference=reference)
+            reference = reference or graded.lattice
+            seen[day] = graded.seen
+        up = made.plants.emergence[made.plants.emergence < max(DAYS)]
+        truth = {"t50_farooq": np.median(up), "t50_censored": np.median(up), "mgt_censored": up.mean()}
+        for days in ((3, *DAYS), DAYS):
+            ever = np.logical_or.accumulate([seen[day] for day in days])
+            new = np.diff(ever.sum(axis=1), prepend=0)
+            found = indices(Counts(tuple(map(float, days)), tuple(map(int, new)), 150))
+            for name, true in truth.items():
+                value = getattr(found, name)
+                if value is not None:
+                    errors.setdefault(f"{name}, days {days[0]} to {days[-1]}", []).append(value - float(true))
+    for name, values in errors.items():
+        print(f"{name}: {len(values)} trays, mean error {np.mean(values):+.3f} days, largest {np.abs(values).max():.3f}")
 
 
 def shares(trays: int, model: str) -> None:
@@ -225,7 +253,8 @@ def speed(trays: int, model: str) -> None:
 
 
 PARTS: Mapping[str, Callable[[int, str], None]] = {
-    "grid": grid, "kinds": kinds, "rims": rims, "several": several, "lots": lots, "shares": shares, "speed": speed,
+    "grid": grid, "kinds": kinds, "rims": rims, "several": several,
+    "lots": lots, "times": times, "shares": shares, "speed": speed,
 }  # fmt: skip
 
 if __name__ == "__main__":

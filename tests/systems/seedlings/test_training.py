@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from latens.data.source import Source
 from latens.errors import InputError, ModelError, UnreadableInput, UsageError
+from latens.systems.seedlings.bootstrap import accuracy_of, majority_of, paired_difference
 from latens.systems.seedlings.calibration import (
     Calibration,
     calibration_error,
@@ -23,6 +25,7 @@ from latens.systems.seedlings.calibration import (
 from latens.systems.seedlings.config import CropsConfig, GraderConfig, GradingLossConfig
 from latens.systems.seedlings.crops import Crops, load_pack, save_pack, split
 from latens.systems.seedlings.dataset import CropBatches, augment, open_crops
+from latens.systems.seedlings.evaluate import lot_times
 from latens.systems.seedlings.model import normalized
 from latens.systems.seedlings.networks import grader
 from latens.systems.seedlings.objective import GradingObjective, class_weights
@@ -199,6 +202,41 @@ def test_the_bootstrap_sees_a_difference_and_no_difference() -> None:
     assert 0 < found.low < found.value < found.high
     same = paired_bootstrap(first, first, "auc")
     assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_the_majority_is_beaten_by_knowledge_only() -> None:
+    rng = np.random.default_rng(1)
+    label, tray = (rng.random(600) < 0.85).astype(np.int64), np.repeat(np.arange(12), 50)
+    told = np.where(rng.random(600) < 0.95, label, 1 - label).astype(float)
+    gain = paired_difference(accuracy_of(told, label), majority_of(label), tray)
+    assert gain.value == pytest.approx((told == label).mean() - label.mean())
+    assert gain.low > 0.02
+    constant = paired_difference(accuracy_of(np.ones(600), label), majority_of(label), tray)
+    assert tuple(constant) == (0, 0, 0)
+
+
+def test_times_before_the_first_count_are_not_compared() -> None:
+    early, late = [2] * 15 + [4] * 5, [2] * 5 + [3] * 10 + [4] * 5  # the last day without each plant
+    tray = np.repeat(["early", "late"], 60)
+    day, place = np.tile([3, 4, 5], 40), np.tile(np.repeat(np.arange(20), 3), 2)
+    seen = (day > np.repeat([*early, *late], 3)).astype(np.int64)
+    crops = Crops(np.zeros((120, 1, 1, 1), np.uint8), seen, seen, day, tray, place, np.zeros(120))
+    times, censored = lot_times(crops, seen == 1)
+    assert censored == 1
+    assert times["MGT"] == times["T50 (Farooq)"] == [0, 0, 0]
+    missed = seen == 1
+    missed[np.flatnonzero((tray == "late") & (day == 4))] = False  # seen a day later
+    wrong, _ = lot_times(crops, missed)
+    assert wrong["T50 (Farooq)"][0] > 0.2  # of the tray `late` alone
+    assert wrong["MGT"][2] == pytest.approx(10 / 20)
+
+
+def test_a_pack_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "crops.npz"
+    for trays in (2, 3):
+        save_pack(drawn(trays, 4, (4,)), path)
+        os.utime(path, (trays, trays))
+        assert load_pack(path).size == 4 * trays
 
 
 def test_settings_that_contradict_each_other() -> None:

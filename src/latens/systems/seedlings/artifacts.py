@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from latens.contract import Artifact
+from latens.systems.seedlings.chapter import chapter
 from latens.systems.seedlings.chapter_figures import (
     figure31,
     figure33,
@@ -42,6 +43,7 @@ ARTIFACTS: Mapping[str, Artifact[Any, Any]] = MappingProxyType(
             "optimizers": optimizers,
             "attention": attention,
             "species": species,
+            "chapter": chapter,
         }.items()
     }
 )

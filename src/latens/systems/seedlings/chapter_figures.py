@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_la
 from latens.systems.seedlings.trials import (
     SHOWN,
     ChapterLab,
-    Difference,
+    Measured,
     Variant,
     about,
     curve,
@@ -63,12 +64,12 @@ def _shown_plant(mask: np.ndarray, plants: np.ndarray, seen: np.ndarray) -> str:
 
 def figure33(lab: ChapterLab) -> Report:
     """Figure 3.3: validation loss by epoch, mean and standard deviation of the runs."""
-    return _curves(lab, "figure3.3", "Figure 3.3: validation loss", lab.scale.models, "loss")
+    return _curves(lab, "figure3.3", "Figure 3.3: validation loss", lab.scale.models, "loss_as_trained")
 
 
 def figure34(lab: ChapterLab) -> Report:
     """Figure 3.4: validation loss of the convolutional networks."""
-    return _curves(lab, "figure3.4", "Figure 3.4: validation loss of the networks", lab.scale.networks, "loss")
+    return _curves(lab, "figure3.4", "Figure 3.4: validation loss of the networks", lab.scale.networks, "loss_as_trained")
 
 
 def figure35(lab: ChapterLab) -> Report:
@@ -85,15 +86,16 @@ def _curves(lab: ChapterLab, name: str, title: str, models: Sequence[Backbone], 
             steps = found[0][0]
             values = np.array([one[1] for one in found])
             mean, deviation = values.mean(axis=0), values.std(axis=0)
-            per_epoch = steps[0]
-            epochs = [step / per_epoch for step in steps]
+            epochs = [step * lab.scale.epochs / steps[-1] for step in steps]
             lines.append(Line(SHOWN[backbone], epochs, mean.tolist(), number))
             if len(values) > 1:
                 lines += [Line("", epochs, (mean + side * deviation).tolist(), number, ":") for side in (-1, 1)]
-            pick = np.argmin(mean) if what == "loss" else np.argmax(mean)
-            rows.append([str(day), SHOWN[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.0f}", f"{mean[-1]:.3f}"])
-        panels.append(LinePanel("epoch", what, lines, f"day {day}"))
-    table = Table(["day", "model", f"best {what}", "at epoch", "last"], rows)
+            pick = np.argmax(mean) if what == "accuracy" else np.argmin(mean)
+            rows.append([str(day), SHOWN[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.1f}", f"{mean[-1]:.3f}"])
+        panels.append(LinePanel("epoch", what.replace("_", " "), lines, f"day {day}"))
+    corrected = "as trained" if lab.scale.protocol == "paper" else "after prior correction"
+    caption = f"Loss as trained: balanced classes against the natural shares of the validation set. Accuracy: {corrected}."
+    table = Table(["day", "model", f"best {what.replace('_', ' ')}", "at epoch", "last"], rows, caption)
     return Report(name=name, title=title, about=about(lab), blocks=[Figure(line_plot(panels), title), table])
 
 
@@ -147,7 +149,7 @@ def figure38(lab: ChapterLab) -> Report:
     """Figure 3.8: accuracy of each day's model on each day; and how much of it the leaky split gives away."""
     best, days = lab.scale.best, lab.scale.days
     blocks: list[Block] = []
-    plain = {}
+    plain: dict[str, dict[str, float]] = {}
     for by in dict.fromkeys(("leaky", lab.scale.split)):
         heat = {}
         for trained_on in days:
@@ -156,20 +158,41 @@ def figure38(lab: ChapterLab) -> Report:
                 heat[trained_on, tested_on] = measured(lab, model, best, tested_on, "test", by)
         plain[by] = {f"{a}->{b}": one.accuracy for (a, b), one in heat.items()}
         accuracy = [[str(a), *(f"{heat[a, b].accuracy:.3f}" for b in days)] for a in days]
-        minus: dict[tuple[int, int], Difference] = {
-            (a, b): paired_bootstrap(heat[a, b], heat[b, b], "accuracy") for a in days for b in days if a != b
-        }
-        text = [[str(a), *(minus[a, b].text() if a != b else "0" for b in days)] for a in days]
+        text, corrected = _differences(heat, days, "accuracy"), _differences(heat, days, "corrected_accuracy")
         columns = ["trained on", *(f"tested on {day}" for day in days)]
         blocks += [
             Figure(heat_map([[heat[a, b].accuracy for b in days] for a in days], days), f"Accuracy, split {by}"),
             Table(columns, accuracy, f"(a) Accuracy, split {by}."),
             Table(columns, text, f"(b) Difference to the model of the test day, split {by}; interval over trays."),
+            Table(columns, corrected, f"As (b), after prior correction, split {by}."),
         ]
+    blocks.append(_leak(plain, days))
     printed = [[str(a), str(b), f"{value:.3f}"] for (a, b), value in HEAT.items()]
     blocks.append(Table(["trained on", "tested on", "accuracy (003)"], printed, "All cells that 003 prints a number for."))
     title = f"Figure 3.8: days exchanged ({SHOWN[best]})"
     return Report(name="figure3.8", title=title, about=about(lab), blocks=blocks, facts={"accuracy": plain})
+
+
+def _differences(
+    heat: Mapping[tuple[int, int], Measured], days: Sequence[int], what: Literal["accuracy", "corrected_accuracy"]
+) -> list[list[str]]:
+    """Rows of differences to the model of the test day, with intervals over trays."""
+
+    def text(a: int, b: int) -> str:
+        return paired_bootstrap(heat[a, b], heat[b, b], what).text() if a != b else "0"
+
+    return [[str(a), *(text(a, b) for b in days)] for a in days]
+
+
+def _leak(accuracy: Mapping[str, Mapping[str, float]], days: Sequence[int]) -> Table:
+    """Mean accuracies by split: what plants that are known from another day gain."""
+    rows = []
+    for by, cells in accuracy.items():
+        own = float(np.mean([cells[f"{day}->{day}"] for day in days]))
+        other = [cells[f"{a}->{b}"] for a in days for b in days if a != b]
+        rows.append([by, f"{own:.3f}", f"{np.mean(other):.3f}" if other else ""])
+    caption = "Means over days. With the leaky split, most plants tested on another day were trained on."
+    return Table(["split", "own day", "other days"], rows, caption)
 
 
 def heat_map(values: Sequence[Sequence[float]], days: Sequence[int]) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from latens.experiments.report import Report, spread
 from latens.inference.page import Table
+from latens.systems.seedlings.bootstrap import accuracy_of, auc_of, majority_of, paired_difference
 from latens.systems.seedlings.config import Backbone, CropsConfig
 from latens.systems.seedlings.crops import PARTS, Crops, Part, split
 from latens.systems.seedlings.evaluate import auc
@@ -96,12 +97,8 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
     day = max(lab.scale.days)
     tried, chosen = [], []
     for backbone in lab.scale.models:
-        losses = {}
-        for rate in LEARNING_RATES:
-            losses[rate] = _validation_loss(lab, backbone, day, Variant(lr=rate, decay=DECAYS[1]))
-        best = min(losses, key=lambda rate: losses[rate])
-        decays = {decay: _validation_loss(lab, backbone, day, Variant(lr=best, decay=decay)) for decay in DECAYS}
-        decay = min(decays, key=lambda value: decays[value])
+        losses, decays = search(lab, backbone)
+        best, decay = _smallest(losses), _smallest(decays)
         tried += [[SHOWN[backbone], f"{rate:g}", f"{DECAYS[1]:g}", f"{loss:.4f}"] for rate, loss in losses.items()]
         tried += [[SHOWN[backbone], f"{best:g}", f"{one:g}", f"{loss:.4f}"] for one, loss in decays.items() if one != DECAYS[1]]
         paper = PAPER.get(backbone, (1e-4, 1e-5)) if backbone in (*PAPER, "alexnet") else None
@@ -115,6 +112,18 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
         ),
     }
     return Report(name=name, title=title, about=about(lab), blocks=[shown[name]])
+
+
+def search(lab: ChapterLab, backbone: Backbone) -> tuple[dict[float, float], dict[float, float]]:
+    """Smallest validation losses on the last day by learning rate, and by weight decay at the best rate."""
+    day = max(lab.scale.days)
+    losses = {rate: _validation_loss(lab, backbone, day, Variant(lr=rate, decay=DECAYS[1])) for rate in LEARNING_RATES}
+    best = _smallest(losses)
+    return losses, {decay: _validation_loss(lab, backbone, day, Variant(lr=best, decay=decay)) for decay in DECAYS}
+
+
+def _smallest(losses: Mapping[float, float]) -> float:
+    return min(losses, key=lambda value: losses[value])
 
 
 def _validation_loss(lab: ChapterLab, backbone: Backbone, day: int, variant: Variant) -> float:
@@ -152,24 +161,32 @@ def table35(lab: ChapterLab) -> Report:
         first = next(iter(found.values()))[0]
         majority = max(first.label.mean(), 1 - first.label.mean())
         rows.append([str(day), "majority", "", f"{majority:.3f}", "0.500", f"{majority:.3f}", "", "", ""])
-        rows.append([str(day), "leaf area", "", "", f"{_area_auc(lab, crops, day):.3f}", "", "", "", ""])
+        area = _test_areas(lab, crops, day)
+        rows.append([str(day), "leaf area", "", "", f"{auc(area, first.label):.3f}", "", "", "", ""])
         best = max(found, key=lambda name: np.mean([run.auc for run in found[name]]))
         for backbone, runs in found.items():
-            if backbone != best:
-                difference = paired_bootstrap(found[best][0], runs[0], "auc")
-                pairs.append([str(day), f"{SHOWN[best]} - {SHOWN[backbone]}", difference.text()])
+            one = runs[0]
+            gains = (
+                paired_bootstrap(one, found[best][0], "auc"),
+                paired_difference(auc_of(one.raw, one.label), auc_of(area, one.label), one.tray),
+                paired_difference(accuracy_of(one.corrected, one.label), majority_of(one.label), one.tray),
+            )
+            pairs.append([str(day), SHOWN[backbone], *(gain.text() for gain in gains)])
     columns = ["day", "model", "loss", "accuracy", "AUC", "accuracy, corrected", "loss (003)", "accuracy (003)", "AUC (003)"]
     caption = "Loss and accuracy as trained (balanced classes); corrected: after prior correction and temperature scaling."
-    blocks = [Table(columns, rows, caption)]
-    if pairs:
-        blocks.append(Table(["day", "difference of AUC", "value [95 %]"], pairs, "Paired bootstrap over trays, first runs."))
+    differences = ["day", "model", "AUC - best model's", "AUC - leaf area's", "accuracy, corrected - majority"]
+    blocks = [
+        Table(columns, rows, caption),
+        Table(differences, pairs, "First runs; paired bootstrap over trays, 95 % intervals."),
+    ]
     return Report(name="table3.5", title="Table 3.5: test results", about=about(lab), blocks=blocks)
 
 
-def _area_auc(lab: ChapterLab, crops: Crops, day: int) -> float:
+def _test_areas(lab: ChapterLab, crops: Crops, day: int) -> np.ndarray:
+    """Leaf areas of the plants that `measured` tests on, in its order."""
     of_day, defaults = crops.of_days([day]), CropsConfig()
     chosen = of_day.take(split(of_day, lab.scale.split, defaults.train_share, defaults.validation_share)["test"])
-    return auc(chosen.area, chosen.label)
+    return chosen.area[chosen.label >= 0]
 
 
 def table36(lab: ChapterLab) -> Report:

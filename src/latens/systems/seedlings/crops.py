@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -63,6 +64,8 @@ class Crops(NamedTuple):
 def concatenate(parts: Sequence[Crops]) -> Crops:
     """All crops in order. Raises InputError for crops of different sizes, channels or classes."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     for other in parts[1:]:
         if other.classes != first.classes:
             raise InputError("the data sets have different classes", where="--data")
@@ -81,7 +84,19 @@ def save_pack(crops: Crops, path: Path) -> None:
 
 
 def load_pack(path: Path) -> Crops:
-    """Reads what `save_pack` wrote. Raises UnreadableInput."""
+    """Reads what `save_pack` wrote. Raises UnreadableInput.
+
+    The last pack is kept in memory: the trainings of a chapter share one. Do not write into its arrays.
+    """
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0  # the reader reports the file
+    return _load_pack(path, changed)
+
+
+@lru_cache(maxsize=1)
+def _load_pack(path: Path, changed: int) -> Crops:
     arrays = read_pack(path)
     try:
         fields = {name: arrays[name] for name in Crops._fields if name != "classes"}

@@ -34,6 +34,7 @@ from latens.systems.seedlings.trials import (
     each_run,
     measured,
     paired_bootstrap,
+    precision_of,
     trained,
 )
 from latens.training.config import RunConfig
@@ -190,7 +191,9 @@ def species(lab: ChapterLab) -> Report:
     crops = open_crops(lab.sources, model, base)
     crops = crops.take(crops.label != UNKNOWN)
     often = max(1, steps // 5)
-    run = RunConfig(steps=steps, precision="no", log_every=often, validate_every=often, checkpoint_every=steps)
+    run = RunConfig(
+        steps=steps, precision=precision_of(lab.scale, "small"), log_every=often, validate_every=often, checkpoint_every=steps
+    )
     rows, hits = [], np.zeros((repeats, crops.size))
     guesses = np.zeros((len(crops.classes), len(crops.classes)), int)
     for repeat in range(repeats):
@@ -219,7 +222,13 @@ def species(lab: ChapterLab) -> Report:
     ]
     data_text = ", ".join(map(str, lab.sources)) or "simulated trays"
     setting = f"{data_text}; {folds} folds, {steps} steps each"
-    return Report(name="species", title="Classes of plants", about=setting, blocks=blocks, facts={"accuracy": accuracy})
+    return Report(
+        name="species",
+        title="Classes of plants",
+        about=setting,
+        blocks=blocks,
+        facts={"accuracy": accuracy, "interval": list(interval)},
+    )
 
 
 def _guesses(lab: ChapterLab, folder: Any, crops: Crops, test: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from latens.systems.seedlings.model import GRADES, Grader, statistics
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 LEAST_OF_A_DAY = 100  # validation crops from which a day has its own temperature
+KNOWN_CROPS = 2000  # training crops whose statistics are taken
 KNOWN_SHARE = 0.995  # of the training crops that count as known
 
 
@@ -59,13 +61,15 @@ class GradingObjective:
         shift = self.shift if self.config.select == "corrected" else (0.0,) * logits.shape[1]
         chances = probabilities(logits, Calibration(shift, 1.0))
         grade = cross_entropy(chances, label)
-        numbers = {"loss": grade, "accuracy": float((chances.argmax(1) == label).mean())}
+        as_trained = cross_entropy(probabilities(logits), label)
+        right = float((chances.argmax(1) == label).mean())
+        numbers = {"loss": grade, "accuracy": right, "loss_as_trained": as_trained}
         truth = _joined(batches, "seen")
         if seen is not None and (truth != UNKNOWN).any() and self.config.seen_weight:
             known = truth != UNKNOWN
             of_seen = cross_entropy(probabilities(seen[known]), truth[known])
-            right = float((seen[known].argmax(1) == truth[known]).mean())
-            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": right}
+            told = float((seen[known].argmax(1) == truth[known]).mean())
+            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": told}
         return numbers
 
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -74,7 +78,7 @@ class GradingObjective:
     @torch.no_grad()
     def export(self, model: Grader, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights with the statistics of known crops; classes, calibration and rates on validation crops."""
-        weights = {**model.state_dict(), **self.known()}
+        weights = {**model.state_dict(), **self.known}
         logits, seen = predict(model, batches)
         label, day, truth = (_joined(batches, name) for name in ("label", "day", "seen"))
         tray = self.data.crops.tray[self.data.parts["validation"]]
@@ -89,14 +93,15 @@ class GradingObjective:
         if seen is not None and known.any():
             fitted = fit_temperature(seen[known], truth[known], (0.0, 0.0))
             config["seen"] = {"shift": [0.0, 0.0], "temperature": fitted.temperature}
-        config["area_threshold"] = self.area_threshold()
+        config["area_threshold"] = self.area_threshold
         config["trained"] = {"natural": self.data.natural.tolist(), "epoch": self.data.trained.tolist()}
         return Export(weights, {}, config)
 
+    @cached_property
     def known(self) -> dict[str, Tensor]:
-        """Mean, inverse covariance and limit of the statistics of the training crops."""
+        """Mean, inverse covariance and limit of the statistics of at most KNOWN_CROPS training crops."""
         indices = self.data.parts["train"]
-        indices = indices[:: max(1, len(indices) // 4000)]
+        indices = indices[:: -(-len(indices) // KNOWN_CROPS)]
         found = statistics(self.data.tensors(indices)["crops"]).double()
         mean = found.mean(dim=0)
         covariance = torch.cov(found.T) + 1e-5 * torch.eye(found.shape[1], dtype=torch.double)
@@ -105,6 +110,7 @@ class GradingObjective:
         limit = torch.quantile(distance, KNOWN_SHARE).clamp(min=1e-6)
         return {"known_mean": mean.float(), "known_inverse": inverse.float(), "known_limit": limit.float()}
 
+    @cached_property
     def area_threshold(self) -> float:
         """Leaf area (at a pitch of 64) that separates emerged plants best, on training crops; 20 where emergence is unknown."""
         crops = self.data.crops.take(self.data.parts["train"])

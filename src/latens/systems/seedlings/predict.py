@@ -108,6 +108,16 @@ class SeedlingGrader:
         seen = np.mean(emerged, axis=0) if emerged else None
         return Opinion(np.mean([one.classes for one in found], axis=0), seen, found[0].strange)
 
+    @torch.no_grad()
+    def logits(self, crops: np.ndarray, day: int) -> np.ndarray:
+        """Logits (n, K) of crops (n, S, S, C) uint8 of one day, at the priors of training; strange crops are not looked for."""
+        found = []
+        for start in range(0, len(crops), BATCH):
+            batch = self._tensor(crops[start : start + BATCH])
+            output = self.network(batch, torch.full((len(batch),), day, device=self.device))
+            found.append(output.classes.double().cpu().numpy())
+        return np.concatenate(found)
+
     def _judge(self, crops: np.ndarray, day: int) -> Opinion:
         classes, seen, strange = [], [], []
         for start in range(0, len(crops), BATCH):

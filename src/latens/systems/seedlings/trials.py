@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from annotated_types import MinLen
 
 from latens.data.source import Source
 from latens.experiments.journal import digest
 from latens.experiments.lab import Lab
+from latens.inference.device import transform_precision
 from latens.settings import Count, Natural, settings
-from latens.systems.seedlings.calibration import Calibration, cross_entropy, probabilities
+from latens.systems.seedlings.bootstrap import Difference, Measure, accuracy_of, auc_of, paired_difference
+from latens.systems.seedlings.calibration import cross_entropy, probabilities
 from latens.systems.seedlings.config import TORCHVISION, Backbone, CropsConfig, GraderConfig, GradingLossConfig
 from latens.systems.seedlings.crops import Crops, Part, load_pack, save_pack, split
 from latens.systems.seedlings.dataset import open_crops
@@ -26,7 +30,6 @@ from latens.systems.seedlings.recipes import RECIPES, SeedlingTraining
 from latens.training.config import Adam, Sgd
 
 SplitBy = Literal["", "tray", "plant", "leaky"]
-BOOTSTRAP = 1000  # resamples of the trays
 
 
 @settings
@@ -44,10 +47,12 @@ class Scale:
     models: tuple[Backbone, ...] = ("logistic", "mlp500", "mlp1000-500", "small")  # of Table 3.5 and Figures 3.3 and 3.6
     networks: tuple[Backbone, ...] = ("small",)  # of Figures 3.4 and 3.5
     best: Backbone = "small"  # takes the place of AlexNet in Table 3.6 and Figures 3.7 and 3.8
-    runs: Count = 2  # seeds of each training
-    epochs: Count = 12  # of the balanced training set
-    protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum and He-normal weights, or that of 003
-    width: Count = 16  # of the small network
+    runs: Count = 3  # seeds of each training
+    epochs: Count = 6  # of the balanced training set
+    checks: Count = 1  # validations in an epoch
+    precision: Literal["auto", "bf16", "no"] = "auto"  # arithmetic of training; auto: bf16 where the processor gains by it
+    protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum, He-normal weights, corrected selection; or that of 003
+    width: Count = 8  # of the small network
     pretrained: str = ""  # file of ImageNet weights for torchvision networks
 
 
@@ -140,6 +145,11 @@ def data_of(lab: ChapterLab) -> Data:
     path = lab.folder / f"crops-{digest(key)[:8]}.npz"
     if not path.is_file():
         save_pack(open_crops(lab.sources, GraderConfig(size=scale.size), config), path)
+    return _data_at(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _data_at(path: Path, changed: int) -> Data:
     crops = load_pack(path)
     return Data(Source("", str(path)), crops, crops.fingerprint())
 
@@ -169,16 +179,25 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
         dropout=0.0 if paper else 0.1,
     )  # fmt: skip
     run = replace(
-        recipe.run, steps=steps, seed=seed, validate_every=per_epoch, log_every=per_epoch, checkpoint_every=10 * per_epoch
-    )
+        recipe.run, steps=steps, seed=seed, precision=precision_of(scale, backbone), log_every=per_epoch,
+        validate_every=max(1, per_epoch // scale.checks), checkpoint_every=10 * per_epoch,
+    )  # fmt: skip
     return replace(
         recipe,
         model=model,
         data=data,
         optim=optim,
         run=run,
-        objective=GradingLossConfig(weighted=variant.weighted, select="raw"),
+        objective=GradingLossConfig(weighted=variant.weighted, select="raw" if paper else "corrected"),
     )
+
+
+def precision_of(scale: Scale, backbone: Backbone) -> Literal["bf16", "no"]:
+    """Arithmetic of a training. Logistic regression gains nothing by bfloat16."""
+    if scale.precision != "auto":
+        return scale.precision
+    gains = transform_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu")) == "bfloat16"
+    return "bf16" if gains and backbone != "logistic" else "no"
 
 
 def epoch_steps(crops: Crops, config: CropsConfig) -> int:
@@ -223,12 +242,8 @@ def measured(lab: ChapterLab, model: Path, backbone: Backbone, day: int, part: P
 
 def both_chances(grader: SeedlingGrader, pixels: np.ndarray, day: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of success at the training priors, and after prior correction and temperature."""
-    corrected = grader.judge(pixels, day).classes[:, 1]
-    fitted = grader.calibration(day)
-    logit = np.log(np.maximum(corrected, 1e-12) / np.maximum(1 - corrected, 1e-12)) * fitted.temperature
-    logit -= fitted.shift[1] - fitted.shift[0]
-    raw = probabilities(np.stack([np.zeros_like(logit), logit], 1), Calibration((0.0, 0.0), 1.0))[:, 1]
-    return raw, corrected
+    logits = grader.logits(pixels, day)
+    return probabilities(logits)[:, 1], probabilities(logits, grader.calibration(day))[:, 1]
 
 
 def curve(model: Path, name: str) -> tuple[list[int], list[float]]:
@@ -238,60 +253,24 @@ def curve(model: Path, name: str) -> tuple[list[int], list[float]]:
     return [record["step"] for record in records], [record[name] for record in records]
 
 
-class Difference(NamedTuple):
-    """A paired difference with its 95 % interval over trays."""
-
-    value: float
-    low: float
-    high: float
-
-    def text(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+def paired_bootstrap(first: Measured, second: Measured, what: Literal["auc", "accuracy", "corrected_accuracy"]) -> Difference:
+    """The difference first - second of a measure, of two models on the same plants."""
+    return paired_difference(_measure(first, what), _measure(second, what), first.tray)
 
 
-def paired_bootstrap(
-    first: Measured, second: Measured, what: Literal["auc", "accuracy", "corrected_accuracy"], seed: int = 0
-) -> Difference:
-    """The difference first - second of a measure; trays are drawn with replacement, the same for both."""
-    rng = np.random.default_rng(seed)
-    _, member = np.unique(first.tray, return_inverse=True)
-    count = int(member.max()) + 1
-    one, two = _weighted(first, what), _weighted(second, what)
-    drawn = []
-    for _ in range(BOOTSTRAP):
-        weights = np.bincount(rng.integers(count, size=count), minlength=count)[member.ravel()].astype(float)
-        if 0 < weights @ first.label < weights.sum():
-            drawn.append(one(weights) - two(weights))
-    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (float("nan"), float("nan"))
-    even = np.ones(len(member))
-    return Difference(one(even) - two(even), float(low), float(high))
-
-
-def _weighted(found: Measured, what: str) -> Callable[[np.ndarray], float]:
-    """A measure as a function of the weights of the plants; NaN where a class has none."""
-    if what != "auc":
-        chances = found.raw if what == "accuracy" else found.corrected
-        right = ((chances >= 0.5) == found.label).astype(float)
-        return lambda weights: float(weights @ right / weights.sum())
-    order = np.argsort(found.raw, kind="stable")
-    starts = np.flatnonzero(np.diff(found.raw[order], prepend=-1.0))  # ties count half
-    label = found.label[order]
-
-    def measure(weights: np.ndarray) -> float:
-        sorted_weights = weights[order]
-        good = np.add.reduceat(sorted_weights * label, starts)
-        bad = np.add.reduceat(sorted_weights * (1 - label), starts)
-        pairs = good.sum() * bad.sum()
-        return float(good @ (np.cumsum(bad) - bad / 2) / pairs) if pairs else float("nan")
-
-    return measure
+def _measure(found: Measured, what: str) -> Measure:
+    if what == "auc":
+        return auc_of(found.raw, found.label)
+    return accuracy_of(found.raw if what == "accuracy" else found.corrected, found.label)
 
 
 def about(lab: ChapterLab) -> str:
     """Data and schedule in a sentence."""
     scale = lab.scale
     data = ", ".join(map(str, lab.sources)) or f"{scale.trays} simulated trays ({scale.preset})"
+    arithmetic = {{"bf16": "bfloat16", "no": "float32"}[precision_of(scale, one)] for one in (*scale.models, *scale.networks)}
     schedule = f"{scale.epochs} epochs, {scale.runs} runs, protocol {scale.protocol}"
+    schedule += f", {' and '.join(sorted(arithmetic))}"
     return f"{data}; split by {scale.split}; {schedule}; recipe {lab.recipe}"
 
 
