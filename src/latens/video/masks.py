@@ -17,7 +17,10 @@ from latens.errors import InputError, OutputExists
 
 
 class GivenMasks(Notes):
-    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 weights from 0 to 255."""
+    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 weights from 0 to 255.
+
+    Integers that are all 0 or 1 count as bool, as in mask files.
+    """
 
     def __init__(self, masks: np.ndarray[Any, Any], clip: Clip) -> None:
         if masks.ndim not in (2, 3) or masks.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
@@ -28,6 +31,9 @@ class GivenMasks(Notes):
         if not masks.any():
             raise InputError("the masks are empty in every frame")
         super().__init__("masks")
+        if masks.dtype == np.uint8 and masks.max() == 1:
+            masks = masks.astype(bool)
+            self.note("they hold 0 and 1 alone: 1 is taken as the region")
         self.masks = masks
         self._reader = MaskReader((clip.info.height, clip.info.width), None, self.note)
 

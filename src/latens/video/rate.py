@@ -47,7 +47,9 @@ def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: f
     if best is None:
         size = min(sizes.values())
         what = f"at the coarsest the file has {size:,} bytes, which is more than {wanted:,.0f}"
-        raise UsageError(what, hint="ask for a larger file, raise --strength, or make the clip smaller or shorter")
+        raise UsageError(
+            what, hint="ask for a larger file, raise --strength where there is a region, or make the clip smaller or shorter"
+        )
     reason = "no finer setting exists" if best <= finest else "the steps of the encoder are coarser"
     return Found(best, len(sizes), f"{sizes[best]:,} of {wanted:,.0f} bytes reached: {reason}")
 

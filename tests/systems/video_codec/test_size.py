@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,3 +192,17 @@ def test_qualities_of_a_group() -> None:
     for wrong in ((300,), (300,) * 4):
         with pytest.raises(Corrupt, match="qualities"):
             list(codec.coder.decode(b"", 3, clip().shape[1:3], how, wrong))
+
+
+@pytest.mark.parametrize("target", [{"quality": "4"}, {"size": "9kB"}, {"kbps": "300"}])
+def test_words_for_numbers_are_refused_in_words(target: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is no number"):
+        make_codec("plain").compress(clip(), fps=25, **target)
+
+
+def test_masks_of_zero_and_one_are_regions() -> None:
+    codec = make_codec("scaling")
+    inside = region()
+    as_bool, as_ones, as_weights = inside > 0, (inside > 0).astype(np.uint8), (inside > 0).astype(np.uint8) * 255
+    files = {codec.compress(clip(), roi=mask, quality=1, fps=25) for mask in (as_bool, as_ones, as_weights)}
+    assert len(files) == 1

@@ -48,6 +48,9 @@ ENCODERS: Mapping[str, Encoder] = {
 def container_of(path: Path) -> str:
     """FFmpeg's name of the container for the ending of `path`. Raises UsageError for an unknown ending."""
     kind = CONTAINERS.get(path.suffix.lower())
+    if path.suffix.lower() == ".ltv":
+        hint = "leave the encoder out (--codec), or name a file of another ending"
+        raise UsageError("ordinary encoders do not write .ltv, the format of the neural codec", where=str(path), hint=hint)
     if kind is None:
         raise UsageError(
             f"clips cannot be written as {path.suffix or 'a file without an ending'}",

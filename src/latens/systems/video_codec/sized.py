@@ -60,9 +60,15 @@ class Plan(NamedTuple):
         return Pacer(self.wanted, self.shape, self.model, QUALITY_STEPS, highest, earlier)
 
 
+EXAMPLES = {"quality": "4", "size": "8_000_000 (bytes)", "kbps": "300"}
+
+
 def check_target(frames: object, quality: float | None, size: float | None, kbps: float | None) -> None:
     """Raises UsageError for targets that exclude each other or are not positive, and for frames that can be read only once."""
     targets = {"quality": quality, "size": size, "kbps": kbps}
+    for name, value in targets.items():
+        if value is not None and not isinstance(value, int | float):
+            raise UsageError(f"{name} {value!r} is no number", hint=f"give a number, as in {name}={EXAMPLES[name]}")
     given = [name for name, value in targets.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
