@@ -46,7 +46,7 @@ class LatensError(Exception):
         self.where = where
         self.hint = hint
 
-    def __reduce__(self) -> tuple[Any, ...]:  # errors cross processes; those with keywords of their own could not
+    def __reduce__(self) -> tuple[Any, ...]:  # pickling, without a call of the constructor: some need keywords
         return _restored, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:

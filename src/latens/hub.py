@@ -66,7 +66,7 @@ def save_model(
 
 
 def _free_name(folder: Path, stem: str, digest: str) -> str:
-    """A name that no file of the model in the folder has: the plain one, or one with the beginning of the hash."""
+    """A name that no file of the model in the folder has, unless with the same content: plain, or with part of the hash."""
     name = f"{stem}.safetensors"
     return f"{stem}-{digest[:8]}.safetensors" if (folder / name).exists() else name
 

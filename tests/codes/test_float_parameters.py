@@ -1,4 +1,4 @@
-"""Integer networks back to float ones: what is trained on when a model was stored for coding alone."""
+"""Integer networks back to float ones, from which training continues when a model was stored for coding alone."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def frozen(kind: str, weight_bits: int) -> tuple[nn.Sequential, IntegerNetwork, 
         for layer in stack:
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.bias.normal_(0, 0.3)
-                layer.weight.mul_(torch.logspace(-0.5, 0.5, layer.weight.shape[2] or 1).mean() * 1.5)
-        stack[0].weight[:, :3] *= 4
+                transposed = isinstance(layer, nn.ConvTranspose2d)
+                sizes = torch.logspace(-0.5, 0.5, layer.out_channels)[:, None, None]
+                layer.weight.mul_(1.5 * (sizes if transposed else sizes[:, None]))
     inputs = 3 * torch.randn(4, 6, 8, 8).round()
     net = quantize_network(
         stack, inputs, input_bound=64 << 8, activation_bits=11, weight_bits=weight_bits, float32=True
@@ -60,7 +61,7 @@ def test_a_float_network_of_the_integers_gives_their_outputs(kind: str, weight_b
             layer.bias.copy_(bias)
         exact = net((inputs * 256).long()).double() / 1024
         size = float(stack(inputs).square().mean().sqrt())
-        # Of the integers it differs by the rounding of hidden activations alone, of the first network by that of weights too.
+        # The rounding of hidden activations separates it from the integers, that of weights too from the first network.
         assert float((twin(inputs) - exact).square().mean().sqrt()) < 0.004 * size
         assert float((twin(inputs) - stack(inputs)).square().mean().sqrt()) < tolerance * size
 

@@ -23,7 +23,7 @@ from latens.cli.common import OutputOptions, messages
 from latens.errors import InputError, LatensError, StorageFull
 
 USAGE, BUG, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
-OF_THE_SYSTEM = {  # errors of the operating system that are no fault of ours, and their exit statuses
+SYSTEM_ERRORS = {  # errors of the operating system that are no bugs of latens, and their exit statuses
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), StorageFull.exit_status),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG), InputError.exit_status),
 }
@@ -144,7 +144,7 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        status = OF_THE_SYSTEM.get(error.errno or 0)
+        status = SYSTEM_ERRORS.get(error.errno or 0)
         if status is None:
             return _internal(error, debug)
         if error.filename is None:
@@ -156,7 +156,7 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
 
 
 def open_streams() -> None:
-    """Makes up for what a caller has closed or set to nonsense: standard streams and the width of the terminal."""
+    """Replaces standard streams that the caller closed, and drops a terminal width that help cannot be laid out for."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:

@@ -71,19 +71,20 @@ def quantize_network(
 
 
 def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "O I kh kw"], Float[Tensor, "O"]]]:
-    """Weight and bias of every layer, in float32, of a float network that computes what an integer network does.
+    """Weight and bias of every layer, float32, of a float network with the outputs of an integer network.
 
     Undoes `quantize_network` up to rounding and to the scale of hidden channels, which rectifiers leave free: the weights of
     each hidden channel get the norm 1. Transposed layers keep torch's layout (I, O, kh, kw).
     """
     found = []
-    step = torch.full((network.stack()[0].shape.inputs,), 2.0**-network.input_frac_bits, dtype=torch.float64)
-    for index, layer in enumerate(network.stack()):
+    layers = network.stack()
+    step = torch.full((layers[0].shape.inputs,), 2.0**-network.input_frac_bits, dtype=torch.float64)
+    for index, layer in enumerate(layers):
         shape = layer.shape
         across, column = ((0, 2, 3), (None, slice(None))) if shape.transposed else ((1, 2, 3), (slice(None), None))
         weight = layer.weight.double() / (step[:, None, None, None] if shape.transposed else step[:, None, None])
         ratio = layer.positive.double() / 2.0 ** layer.shift.double()  # step of a sum over the step of the output
-        if index == len(network.layers) - 1:
+        if index == len(layers) - 1:
             step = torch.full_like(ratio, 2.0**-network.output_frac_bits)
         else:
             norm = weight.square().sum(across).sqrt() * ratio

@@ -60,6 +60,7 @@ def warp_volume(
 
     `flow` is (dx, dy) in pixels, `scale` in levels, held to [0, K - 1] with a gradient that leads back. All pixels are sampled
     from the first two images; a further one is sampled at the few pixels whose scale reaches beyond the level before it.
+    Needs K >= 2.
     """
     last = len(volume) - 2
     held = last + 1 - lower_bound(last + 1 - lower_bound(scale.float(), 0.0), 0.0)
@@ -79,7 +80,7 @@ def warp_volume(
 
 
 def _share(scale: Tensor, level: int, last: int) -> Tensor:
-    """Weight of the image after `level`; the last one needs no bound, whose gradient is zero at the bound itself."""
+    """Weight of the image after `level`. That of the last image is not clamped: clamping has no gradient at the bound."""
     share = scale - level
     return share if level == last else share.clamp(max=1.0)
 

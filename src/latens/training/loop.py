@@ -144,7 +144,7 @@ class Loop:
         batches = [{k: v.to(self.accelerator.device) for k, v in b.items()} for b in self.data.validation()]
         numbers = self.objective.validate(model, batches)
         best = numbers["loss"] < self.best
-        if best:  # saved before it is recorded, so that a stop in between loses nothing
+        if best:  # saved before it is recorded: a stop in between would leave a best loss without its weights
             log.save_best(self.config, self.objective.export(model, batches), {"step": self.step, **numbers})
             self.best = numbers["loss"]
         log.validation(self.step, numbers, self.objective.images(model, batches), best=best)
@@ -192,7 +192,7 @@ class Loop:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of obeying them, as a step that is cut in half cannot be repeated.
+    """Collects SIGINT and SIGTERM without obeying them, as a step that is cut in half cannot be repeated.
 
     The second signal raises KeyboardInterrupt at once. Threads other than the main one receive no signals.
     """

@@ -1,4 +1,4 @@
-"""What figures and claims of chapter 6 are made of: street pictures, chosen objects, differences at equal rate, verdicts."""
+"""Parts of the figures and claims of chapter 6: street pictures, chosen objects, differences at equal rate, verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from latens.data.image_output import write_image
 from latens.data.source import Source
 from latens.errors import InputError, ModelMissing, UnreadableInput, UsageError
 from latens.experiments.lab import Lab
-from latens.hub import load_model
+from latens.hub import save_model
+from latens.settings import to_dict
 from latens.systems.video_codec.artifacts import ARTIFACTS
 from latens.systems.video_codec.claims import Claim, at_least, at_most, within
 from latens.systems.video_codec.compare import difference_at_equal_rate
@@ -25,6 +26,8 @@ from latens.systems.video_codec.objects import OBJECTS, VISIBLE, Worth, gains_ta
 from latens.systems.video_codec.streets import CLASSES, KIND, LABELS, street_clips
 from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab
 from latens.systems.video_codec.system import SYSTEM
+
+from .makers import config
 
 
 def street(folder: Path, name: str = "a", height: int = 72, width: int = 100) -> Source:
@@ -159,7 +162,10 @@ def test_figures_on_streets_say_what_they_lack(tmp_path: Path) -> None:
 
 
 def test_methods_start_from_a_named_model(tmp_path: Path) -> None:
-    found = study(tmp_path, [], "video_codec").start()
-    assert load_model(found).sha256 == SYSTEM.load("video_codec", device="cpu").model_id
+    for kind in ("plain", "scaling"):
+        save_model(tmp_path / kind, {"system": "video_codec", "model": to_dict(config(kind))}, {})
+    assert study(tmp_path, [], str(tmp_path / "plain")).start() == tmp_path / "plain"
+    with pytest.raises(UsageError, match="plain scale-space flow"):
+        study(tmp_path, [], str(tmp_path / "scaling")).start()
     with pytest.raises(ModelMissing):
         study(tmp_path, [], "vidio_codec").start()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from latens.errors import Corrupt, UsageError
 from latens.systems.video_codec.contents import inspect_stream
@@ -103,8 +104,8 @@ def test_a_file_has_the_wanted_size(kind: str, with_region: bool) -> None:
     blob = stream.getvalue()
     assert WINDOW * wanted <= done.bytes == len(blob) <= wanted == done.wanted
     assert 1 <= done.lowest_quality <= done.quality <= done.highest_quality <= 2
-    assert len(list(codec.frames(blob))) == len(frames)
     pictures = [frame.pixels for frame in codec.frames(blob)]
+    assert len(pictures) == len(frames)
     np.testing.assert_array_equal([frame.pixels for frame in codec.frames(blob, start=4)], pictures[4:])
     info = inspect_stream(io.BytesIO(blob))
     assert (info.quality, info.lowest_quality, info.highest_quality) == (
@@ -117,9 +118,7 @@ def test_a_file_has_the_wanted_size(kind: str, with_region: bool) -> None:
     assert again == blob
 
 
-def test_one_frame_and_a_path_with_tracking(tmp_path: Path) -> None:
-    from PIL import Image
-
+def test_a_tracked_clip_has_the_wanted_size(tmp_path: Path) -> None:
     codec = make_codec("plain")
     for number, pixels in enumerate(clip()):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
@@ -127,8 +126,12 @@ def test_one_frame_and_a_path_with_tracking(tmp_path: Path) -> None:
     sizes = [len(codec.compress(tmp_path, quality=quality, **words)) for quality in (1, 2)]  # type: ignore[arg-type]
     wanted = sum(sizes) // 2
     assert WINDOW * wanted <= len(codec.compress(tmp_path, size=wanted, **words)) <= wanted  # type: ignore[arg-type]
-    ends = [len(codec.compress(clip(frames=1), quality=quality, fps=25)) for quality in (1, 2)]
-    wanted = sum(ends) // 2
+
+
+def test_a_clip_of_one_frame_has_the_wanted_size() -> None:
+    codec = make_codec("plain")
+    sizes = [len(codec.compress(clip(frames=1), quality=quality, fps=25)) for quality in (1, 2)]
+    wanted = sum(sizes) // 2
     assert WINDOW * wanted <= len(codec.compress(clip(frames=1), size=wanted, fps=25)) <= wanted
 
 
@@ -161,11 +164,11 @@ def test_a_file_that_ends_above_is_written_once_more(monkeypatch: pytest.MonkeyP
     wanted = sum(len(codec.compress(clip(), quality=quality, fps=25)) for quality in (1, 2)) // 2
     original, given = sized.Plan.pacer, []
 
-    def optimistic(plan: sized.Plan, highest: int, earlier: Pacer | None = None) -> Pacer:
+    def optimistic(plan: sized.Plan, earlier: Pacer | None = None) -> Pacer:
         given.append(earlier)
-        pacer = original(plan, highest, earlier)
+        pacer = original(plan, earlier)
         if earlier is None:  # accepts whatever comes, at the best quality
-            monkeypatch.setattr(pacer, "quality", lambda: highest)
+            monkeypatch.setattr(pacer, "quality", lambda: plan.highest)
             monkeypatch.setattr(pacer, "_other", lambda quality, total: None)
         return pacer
 
@@ -178,16 +181,16 @@ def test_a_file_that_ends_above_is_written_once_more(monkeypatch: pytest.MonkeyP
     assert len(list(codec.frames(stream.getvalue()[6:]))) == 6
 
 
-def test_qualities_of_a_group() -> None:
+def test_qualities_of_a_group_are_stored_and_read() -> None:
     for qualities in ((256,), (300, 256, 2048), (700,) * 12):
         assert read_qualities(Unpacker(pack_qualities(qualities)), 12) == qualities
     assert len(pack_qualities([700] * 12)) == 14
     with pytest.raises(Corrupt):
         read_qualities(Unpacker(pack_qualities([700] * 13)), 12)
+
+
+def test_a_group_with_another_number_of_qualities_than_units_is_corrupt() -> None:
     codec = make_codec("plain")
-    stream = io.BytesIO()
-    wanted = sum(len(codec.compress(clip(), quality=quality, fps=25)) for quality in (1, 2)) // 2
-    codec.encode(clip(), stream, size=wanted, fps=25)
     how = codec.setting(False, 1.5, None)[0]._replace(varied=True)
     for wrong in ((300,), (300,) * 4):
         with pytest.raises(Corrupt, match="qualities"):

@@ -1,7 +1,7 @@
 """Tables and figures of 003, chapter 6 and appendix D, on clips with masks (see `study` for how methods are trained).
 
-Chapter 6 shows DAVIS clips of which only parkour is at hand: the clips of the scale take their place. Figures on Cityscapes are
-made with pictures of streets in motion (`generalization`).
+The thesis shows other DAVIS clips than those of the scale, and Cityscapes, which pictures of streets in motion replace
+(`generalization`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from latens.systems.video_codec.looks import (
     bits_map,
     coded,
     image,
+    mask_image,
     outlined,
     psnr_image,
     psnr_map,
     region_numbers,
+    shown_frame,
 )
 from latens.systems.video_codec.objects import bars, pictures
 from latens.systems.video_codec.predict import VideoCodec
@@ -50,9 +52,9 @@ from latens.systems.video_codec.study import (
     Study,
     VideoLab,
     VideoScale,
+    alone,
 )
 
-FRAME = 5  # that images show, as in 003; the last one of shorter clips
 CLAIM = "The thesis claims an ROI BD-rate of -69.3 % for latent scaling against SSF."
 
 
@@ -64,13 +66,7 @@ def curves(labels: Sequence[str], note: str, study: Study) -> list[Block]:
     for label in labels:
         if label != SSF and anchor:
             each = delta([row for row in rows if row.codec == label], anchor, label, SSF)
-            found.append(
-                [
-                    label,
-                    *("-" if value is None else f"{value:+.2f}" for value in (each.roi, each.rest, each.whole)),
-                    str(each.clips),
-                ]
-            )
+            found.append([label, *each.cells(), str(each.clips)])
     columns = ["method", "BD-rate region %", "rest dB at equal rate", "BD-rate all %", "clips"]
     blocks: list[Block] = [Figure(figure(rows, {label: label for label in labels}), note)]
     if found:
@@ -79,14 +75,13 @@ def curves(labels: Sequence[str], note: str, study: Study) -> list[Block]:
 
 
 def maps(study: Study) -> list[Block]:
-    """Where bits and errors lie in one frame of a clip, for plain scale-space flow and latent scaling."""
+    """Maps of bits and PSNR of one frame of a clip, for plain scale-space flow and latent scaling."""
     clip, quality = study.clips[0], study.scale.shown
-    place = min(FRAME, len(clip.frames) - 1)
+    place = shown_frame(clip.frames)
     original, inside = clip.frames[place], clip.masks[place]
-    mask = np.repeat((255 * inside).astype(np.uint8)[..., None], 3, axis=2)
     heads = {
         SSF: image(original, f"{clip.name}, frame {place}", "original"),
-        SCALING: image(mask, "region", f"{100 * inside.mean():.1f} % of the frame"),
+        SCALING: mask_image(inside),
     }
     figures = []
     for label, head in heads.items():
@@ -114,7 +109,7 @@ def looks(labels: Sequence[str], study: Study) -> list[Block]:
     """One frame of every clip, decoded by every method."""
     galleries: list[Block] = []
     for clip in study.clips:
-        place = min(FRAME, len(clip.frames) - 1)
+        place = shown_frame(clip.frames)
         figures = [image(outlined(clip.frames[place], clip.masks[place]), f"{clip.name}, frame {place}")]
         for label in labels:
             made = coded(study.model(label), clip, study.scale.shown, region=label not in (SSF, LOSS))
@@ -126,12 +121,13 @@ def looks(labels: Sequence[str], study: Study) -> list[Block]:
 
 
 def one_rate(study: Study) -> list[Block]:
-    """One model for all rates beside models that were trained as long for one rate each."""
+    """One model for all rates, and models that were trained for as many steps for one rate each."""
     rows = []
-    for quality in (quality for quality in ONE_RATE if quality <= study.model(SSF).best_quality):
-        alone = f"{SSF}, quality {quality:g} alone"
+    for quality in ONE_RATE:
+        if quality > study.model(SSF).best_quality:
+            continue
         losses = []
-        for label in (SSF, alone):
+        for label in (SSF, alone(quality)):
             codec = study.model(label)
             found = [study.row(label, clip, quality) for clip in study.clips]
             weight = 255**2 * lambda_at(codec.config.lambdas, quality)
@@ -149,15 +145,13 @@ def regions(study: Study) -> list[Block]:
     """Frames and the binary masks that are their regions."""
     figures = []
     for clip in study.clips:
-        place = min(FRAME, len(clip.frames) - 1)
-        figures.append(image(clip.frames[place], f"{clip.name}, frame {place}"))
-        mask = np.repeat((255 * clip.masks[place]).astype(np.uint8)[..., None], 3, axis=2)
-        figures.append(image(mask, "region", f"{100 * clip.masks[place].mean():.1f} % of the frame"))
+        place = shown_frame(clip.frames)
+        figures += [image(clip.frames[place], f"{clip.name}, frame {place}"), mask_image(clip.masks[place])]
     return [Gallery(figures, columns=4, narrowest=160)]
 
 
 def amplifiers(study: Study) -> list[Block]:
-    """Gain amplifiers from 1 to 64 (Eq. D.1) at three qualities, beside the curve of all qualities."""
+    """Gain amplifiers from 1 to 64 (Eq. D.1) at three qualities, and the curve of all qualities."""
     rows = [*study.rows([SCALING], study.swept), *(row for found in study.sweeps().values() for row in found)]
     labels = {row.label: row.label for row in rows}
     names = ", ".join(clip.name for clip in study.swept)

@@ -1,4 +1,4 @@
-"""The claims of 003, chapter 6 and appendix D, beside the same numbers of the models that were trained here.
+"""The claims of 003, chapter 6 and appendix D, compared with the same numbers of the models trained here.
 
 A claim without a number in the thesis gets a criterion of ours, which the table prints. Claims on models that are not
 trained here (region-aware loss and OBIC at gamma 10, implicit on Perlin masks) are left out and named.
@@ -30,11 +30,11 @@ from latens.systems.video_codec.study import (
     Study,
 )
 
-PAR = 0.5  # dB: on par
-ALIKE = 10.0  # %: BD-rates that count as comparable, or as a minor drop
-SMALL = 10.0  # %: a small share of the bits
-PIVOT = 0.1  # bits per pixel, above which latent scaling is to be ahead of the implicit method
-TARGET = -69.3  # %: BD-rate in the region, the number of the summary
+PAR = 0.5  # dB: largest difference that counts as "on par"
+COMPARABLE = 10.0  # %: largest BD-rate that counts as "comparable" or as a minor drop
+SMALL = 10.0  # %: largest share of the bits that counts as "small"
+PIVOT = 0.1  # bits per pixel, above which 003 sees latent scaling ahead of the implicit method
+TARGET = -69.3  # %: BD-rate in the region, from the summary of 003
 LEFT_OUT = (
     "Not tested, because no such models are trained: that ROI loss and OBIC at gamma 10 lift the region above the background "
     "only up to 0.15 bpp, and that Perlin masks cost the implicit method slightly more. Seams at the edges of masks are to be "
@@ -43,7 +43,7 @@ LEFT_OUT = (
 
 
 class Criterion(NamedTuple):
-    """When a number confirms a claim."""
+    """The range of values that confirm a claim."""
 
     words: str
     low: float
@@ -66,7 +66,7 @@ def within(limit: float) -> Criterion:
 
 
 class Claim(NamedTuple):
-    """One number of the thesis and ours."""
+    """One claim of the thesis, and our values for it."""
 
     what: str
     thesis: str
@@ -144,7 +144,7 @@ def _regions(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
         Claim(f"{SCALING} against SSF, {bd}", f"{TARGET}", "%", at_most(TARGET), _bd(scaling, of[SSF])),
         Claim(f"implicit against SSF, {bd}", "superior", "%", at_most(0), _bd(implicit, of[SSF])),
         Claim(f"ROI loss against SSF, {bd}", "better", "%", at_most(0), _bd(of[LOSS], of[SSF])),
-        Claim(f"OBIC against ROI loss, {bd}", "comparable", "%", within(ALIKE), _bd(of[OBIC], of[LOSS])),
+        Claim(f"OBIC against ROI loss, {bd}", "comparable", "%", within(COMPARABLE), _bd(of[OBIC], of[LOSS])),
         Claim(f"implicit against ROI loss, {bd}", "superior", "%", at_most(0), _bd(implicit, of[LOSS])),
         Claim(f"{versus}, above {PIVOT} bpp", "slightly ahead", "dB", at_least(0), ahead(PIVOT, np.inf)),
         Claim(f"{versus}, up to {PIVOT} bpp", "about equal", "dB", within(PAR), ahead(0.0, PIVOT)),
@@ -171,12 +171,12 @@ def _variants(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
     perlin = _bd(of[SCALING_PERLIN], of[SCALING])
     return [
         Claim("region less background, gamma 10 less gamma 30", "smaller gap", "dB", at_most(0), gap),
-        Claim("Perlin masks against objects, BD-rate in the region", "almost negligible", "%", at_most(ALIKE), perlin),
+        Claim("Perlin masks against objects, BD-rate in the region", "almost negligible", "%", at_most(COMPARABLE), perlin),
     ]
 
 
 def _rates(study: Study, of: Mapping[str, Sequence[Row]]) -> list[Claim]:
-    """Gain amplifiers beside the curve of all rates; the thesis sees the highest rate fall off first."""
+    """Gain amplifiers against the curve of all rates; in the thesis the highest rate falls off most."""
     low, middle, high = (
         by_clip(rows, of[SCALING], lambda own, other: at_equal_rate(own, other, in_roi)) for rows in study.sweeps().values()
     )

@@ -1,4 +1,4 @@
-"""One codec against another on the same clips: BD-rates, and differences at equal rate."""
+"""Two codecs compared on the same clips: BD-rates, and differences in PSNR at equal rate."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ class Delta(NamedTuple):
     whole: float | None  # BD-rate of the whole frame, %
     clips: int  # in the mean of the region
 
+    def cells(self) -> list[str]:
+        """Region, rest and whole as cells of a table."""
+        return [signed(value) for value in (self.roi, self.rest, self.whole)]
+
+
+def signed(value: float | None) -> str:
+    """A difference as a cell of a table; "-" where there is none."""
+    return "-" if value is None else f"{value:+.2f}"
+
 
 def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: str) -> Delta:
     """Means over clips of BD-rates, and of the background's PSNR at equal rate."""
@@ -37,7 +46,7 @@ def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: 
 def by_clip(
     tested: Sequence[Row], anchor: Sequence[Row], compare: Callable[[Sequence[Row], Sequence[Row]], float | None]
 ) -> dict[str, float]:
-    """A comparison for every clip where there is one."""
+    """The result of `compare` by clip, without the clips for which it is None."""
     found = {}
     for clip in dict.fromkeys(row.clip for row in tested):
         value = compare(*([row for row in rows if row.clip == clip] for rows in (tested, anchor)))
@@ -69,9 +78,9 @@ def curves_bd(tested: Sequence[Row], anchor: Sequence[Row], of: Measure) -> floa
 def at_equal_rate(
     tested: Sequence[Row], anchor: Sequence[Row], of: Measure, *, within: tuple[float, float] = (0.0, np.inf)
 ) -> float | None:
-    """Mean difference in dB over the rates that both curves have; `within` cuts them (bits per pixel).
+    """Mean difference in dB over the rates that both curves cover, limited to those `within` (bits per pixel).
 
-    Between points, dB are linear in the logarithm of the rate. None where the curves share no rates.
+    Between points, dB are linear in the logarithm of the rate. None where a curve has one point or the curves share no rates.
     """
     return difference_at_equal_rate(_curve(tested, of), _curve(anchor, of), within=within)
 

@@ -1,7 +1,7 @@
 """What a file holds, from its bytes alone: sizes, rates, qualities, and the bits of every latent.
 
-The parts of a group stand behind their lengths, without names. Their number and the order in which coders write them tell the
-names: the methods of scale-space flow and the chunk codec differ in it for groups of two frames or more.
+The parts of a group have lengths but no names. Their names follow from their number and from the order in which coders write
+them, which tell the methods of scale-space flow and the chunk codec apart in groups of two frames or more.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
         """The names of `count` parts of a group of `frames`; None where a group of this layout has another number."""
         start = ["map"] if (region if self.map is None else self.map) else []
         units = frames
-        if self.chunks:
+        if self.chunks:  # their length is not in the file: two frames or more
             units = (count - len(start)) // len(self.first)
             if not 1 <= units <= -(-frames // 2):
                 return None
@@ -106,39 +106,34 @@ class VideoInfo(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """What one section of frames says."""
+    """One section of frames."""
 
     frames: int
-    ticks: int  # its length
+    ticks: int  # its duration in units of the time base
     qualities: tuple[int, ...]  # of the frames, in 1/256
     bits: dict[str, int]  # of times and qualities
     parts: tuple[int, ...]  # bits of the parts
 
 
+class _Sections(NamedTuple):
+    """All sections of a file."""
+
+    groups: list[_Group]
+    heads: int  # bits of the header of the file and of the heads of its sections
+    sound: int  # bits
+    damage: list[str]
+
+
 def inspect_stream(stream: BinaryIO) -> VideoInfo:
     """What a file holds, without its model. Raises StreamError or LimitExceeded."""
     opened = open_stream(stream)
-    header, container = opened.header, 8 * stream.tell()
-    groups: list[_Group] = []
-    sound = 0
-    damage: list[str] = []
-    for part in sections(stream, header):
-        if isinstance(part, ClipDamage):
-            damage.append(f"at byte {part.offset:,}: {part.reason}")
-            continue
-        container += 8 * HEAD_BYTES
-        if part.kind != FRAMES:
-            sound += 8 * len(part.payload)
-            continue
-        try:
-            groups.append(_read_group(part, header))
-        except Corrupt as error:
-            damage.append(f"frames {part.first} to {part.first + part.frames - 1}: {error.what}")
-    size = stream.seek(0, 2)
+    header = opened.header
+    found = _read_sections(stream, header)
+    groups, size = found.groups, stream.seek(0, 2)
     layout, bits = _named(groups, header)
-    bits["sound"] = sound
+    bits["sound"] = found.sound
     rest = 8 * size - sum(bits.values())
-    bits |= {"container": container, "unreadable": rest - container} if damage else {"container": rest}
+    bits |= {"container": found.heads, "unreadable": rest - found.heads} if found.damage else {"container": rest}
     frames = sum(group.frames for group in groups)
     seconds = float(sum(group.ticks for group in groups) * header.time_base)
     qualities = [quality / QUALITY_STEPS for group in groups for quality in group.qualities]
@@ -161,8 +156,28 @@ def inspect_stream(stream: BinaryIO) -> VideoInfo:
         bpp=8 * size / max(header.width * header.height * frames, 1),
         kbps=8e-3 * size / seconds if seconds else 0.0,
         bits=bits,
-        damage=tuple(damage),
+        damage=tuple(found.damage),
     )
+
+
+def _read_sections(stream: BinaryIO, header: VideoHeader) -> _Sections:
+    """The sections from the place of the stream on."""
+    groups: list[_Group] = []
+    damage: list[str] = []
+    heads, sound = 8 * stream.tell(), 0
+    for part in sections(stream, header):
+        if isinstance(part, ClipDamage):
+            damage.append(f"at byte {part.offset:,}: {part.reason}")
+            continue
+        heads += 8 * HEAD_BYTES
+        if part.kind != FRAMES:
+            sound += 8 * len(part.payload)
+            continue
+        try:
+            groups.append(_read_group(part, header))
+        except Corrupt as error:
+            damage.append(f"frames {part.first} to {part.first + part.frames - 1}: {error.what}")
+    return _Sections(groups, heads, sound, damage)
 
 
 def _read_group(part: ClipSection, header: VideoHeader) -> _Group:

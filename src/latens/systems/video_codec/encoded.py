@@ -86,7 +86,7 @@ class GroupWriter:
 
 
 def note_depth(clip: Clip) -> None:
-    """Notes what is lost of more than 8 bits."""
+    """Adds a note to the clip where its frames are converted to 8 bits."""
     if clip.info.color.wide and not clip.info.rgb:
         clip.note("HDR or BT.2020 color converted to BT.709 with 8 bits")
     elif clip.info.bits > 8:

@@ -22,8 +22,8 @@ from latens.systems.video_codec.measure import (
     Row,
     as_folder,
     by_label,
+    by_setting,
     mean,
-    means,
     measure_encoder,
     measure_ours,
     region_clips,
@@ -133,7 +133,7 @@ def rate_table(rows: Sequence[Row]) -> Table:
     """Means over the clips at every setting."""
     found = []
     for label, own in by_label(rows):
-        for setting, group in means(own):
+        for setting, group in by_setting(own):
             count = sum(row.frames for row in group)
             found.append(
                 [
@@ -161,11 +161,11 @@ def _shown(value: float) -> str:
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [delta._asdict() for delta in deltas(rows)]
+    return [each._asdict() for each in deltas(rows)]
 
 
 def deltas(rows: Sequence[Row]) -> list[Delta]:
-    """With region against without, and ours against every other codec."""
+    """Every codec with region against itself without, and ours against every other codec."""
     curves = dict(by_label(rows))
     pairs = [(f"{name} + region", name) for name in curves if f"{name} + region" in curves]
     pairs += [(OURS, name) for name in curves if name != OURS and "+" not in name and OURS in curves]
@@ -175,7 +175,7 @@ def deltas(rows: Sequence[Row]) -> list[Delta]:
 
 
 def delta_tables(rows: Sequence[Row]) -> list[Table]:
-    """BD-rates as text."""
+    """The comparisons as a table; none for a single codec."""
     found = [
         [
             each.tested,
@@ -189,7 +189,7 @@ def delta_tables(rows: Sequence[Row]) -> list[Table]:
     ]
     caption = (
         "BD-rate: difference in rate at equal PSNR (negative: fewer bits); rest: background PSNR at equal rate. Means over the "
-        "clips whose curves overlap, of which there are so many for the region."
+        "clips whose curves overlap; clips: their number for the region."
     )
     columns = ["tested", "against", "BD-rate region %", "rest dB", "BD-rate all %", "clips"]
     return [Table(columns, found, caption)] if found else []
@@ -213,7 +213,7 @@ def figure(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> byte
 
 
 def _line(number: int, label: str, rows: Sequence[Row], of: Measure, titles: Mapping[str, str] | None) -> Line:
-    groups = means(rows)
+    groups = by_setting(rows)
     x = [mean(group, lambda row: row.bpp) for _, group in groups]
     y = [mean(group, of) for _, group in groups]
     if titles is None:

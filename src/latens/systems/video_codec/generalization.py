@@ -12,7 +12,7 @@ from types import MappingProxyType
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.systems.video_codec.compare import delta
 from latens.systems.video_codec.evaluate import figure, rate_table
-from latens.systems.video_codec.looks import colored_labels, image, outlined
+from latens.systems.video_codec.looks import colored_labels, image, outlined, shown_frame
 from latens.systems.video_codec.measure import RegionClip, Row
 from latens.systems.video_codec.streets import CLASSES, KIND, REGION
 from latens.systems.video_codec.study import (
@@ -64,7 +64,7 @@ def generalization(gammas: Sequence[int], study: Study) -> list[Block]:
 
 
 def gaps(gamma: int, rows: Sequence[Row]) -> Table:
-    """What other training data cost, and whether the region-aware model of objects beats plain SSF of streets."""
+    """Cost of training on other data, and the region-aware model of objects against plain SSF of streets."""
     ssf, ssf_streets, scaling, scaling_streets = METHODS[gamma]
     questions = (
         ("data gap (003: slightly worse)", ssf, ssf_streets),
@@ -75,8 +75,7 @@ def gaps(gamma: int, rows: Sequence[Row]) -> Table:
     for question, tested, anchor in questions:
         own, other = ([row for row in rows if row.codec == label] for label in (tested, anchor))
         each = delta(own, other, tested, anchor)
-        numbers = ["-" if value is None else f"{value:+.2f}" for value in (each.roi, each.rest, each.whole)]
-        found.append([question, tested, anchor, *numbers, str(each.clips)])
+        found.append([question, tested, anchor, *each.cells(), str(each.clips)])
     columns = ["question", "tested", "against", "BD-rate region %", "rest dB at equal rate", "BD-rate all %", "clips"]
     return Table(columns, found, f"Gamma {gamma}. Positive BD-rates: more bits than the model it is compared with.")
 
@@ -87,7 +86,7 @@ def street_labels(study: Study) -> list[Block]:
         return [f"The row of streets is left out: {MISSING}."]
     figures = []
     for clip in study.streets:
-        place = min(5, len(clip.frames) - 1)
+        place = shown_frame(clip.frames)
         inside = clip.region()[place]
         figures += [
             image(clip.frames[place], f"{clip.name}, frame {place}", "stand-in for Cityscapes"),

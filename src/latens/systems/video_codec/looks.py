@@ -1,4 +1,4 @@
-"""Images of coded clips: frames side by side, and where bits and errors lie."""
+"""Images of coded clips: frames, and maps of bits and PSNR."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ DARKEST = 0.25  # of a frame under a map
 MOST_BITS, LEAST_BITS = 2.0, 0.001  # per pixel, ends of the color scale of maps of bits
 DECIBELS = (15.0, 45.0)  # ends of the color scale of maps of PSNR
 WINDOW = 16  # pixels over which a map of PSNR is averaged
+FRAME = 5  # that images show, as in 003; the last one of shorter clips
 
 
 class Coded(NamedTuple):
@@ -36,22 +37,20 @@ class Coded(NamedTuple):
 
 
 def coded(codec: VideoCodec, clip: RegionClip, quality: float, *, region: bool, gain: float | None = None) -> Coded:
-    """The clip after a file."""
+    """The clip decoded from a file in memory, and the size of that file."""
     blob = codec.compress(clip.frames, roi=clip.masks if region else None, quality=quality, gain=gain, fps=RATE)
     return Coded(np.stack([frame.pixels for frame in codec.frames(blob)]), len(blob))
 
 
 def bits_map(codec: VideoCodec, clip: RegionClip, frame: int, how: Setting) -> Float[np.ndarray, "H W"]:
-    """Bits per pixel around every place of a frame, all latents of the frame together. `frame` lies in the first group.
+    """Bits per pixel at every pixel of a frame, summed over its latents. `frame` lies in the first group.
 
-    A latent that several frames share counts evenly for each of them.
+    The bits of a latent that several frames share are divided evenly among them.
     """
     height, width = clip.frames.shape[1:3]
-    count = min(codec.config.group, len(clip.frames))
-    masks = [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]] if how.region else None
     stride = BLOCK if isinstance(codec.config, ChunkConfig) else STRIDE
     packer = Packer(places=True)
-    codec.coder.encode(packer, list(clip.frames[:count]), masks, how)
+    _pack_first_group(packer, codec, clip, how)
     total = np.zeros((height, width))
     assert packer.places is not None
     for frames, bits in packer.places:
@@ -61,19 +60,24 @@ def bits_map(codec: VideoCodec, clip: RegionClip, frame: int, how: Setting) -> F
 
 
 def shares(codec: VideoCodec, clip: RegionClip, quality: float) -> dict[str, float]:
-    """Parts of the bits of the first group of frames by latent (intra, motion, residual, gain), each with its hyper-latent.
+    """Shares of the bits of the first group of frames by latent (intra, motion, residual, gain), each with its hyper-latent.
 
     The clip is coded with its region.
     """
     how, _ = codec.setting(True, quality, None)
-    count = min(codec.config.group, len(clip.frames))
     packer = Packer()
-    codec.coder.encode(packer, list(clip.frames[:count]), [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]], how)
+    _pack_first_group(packer, codec, clip, how)
     found: dict[str, float] = {}
     for name, bits in packer.bits.items():
         kind = "gain" if "_gain" in name else name.removesuffix("_hyper")
         found[kind] = found.get(kind, 0.0) + bits / sum(packer.bits.values())
     return found
+
+
+def _pack_first_group(packer: Packer, codec: VideoCodec, clip: RegionClip, how: Setting) -> None:
+    count = min(codec.config.group, len(clip.frames))
+    masks = [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]] if how.region else None
+    codec.coder.encode(packer, list(clip.frames[:count]), masks, how)
 
 
 def _spread(bits: torch.Tensor, stride: int, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
@@ -84,7 +88,7 @@ def _spread(bits: torch.Tensor, stride: int, size: tuple[int, int]) -> Float[np.
 
 
 def psnr_map(decoded: Pixels, original: Pixels) -> Float[np.ndarray, "H W"]:
-    """PSNR in dB over blocks of 16 x 16 pixels around every place."""
+    """PSNR in dB over the WINDOW x WINDOW pixels around every pixel."""
     squared = np.square(decoded.astype(np.float64) - original).mean(-1)
     tensor = torch.from_numpy(squared)[None, None]
     mean = F.avg_pool2d(tensor, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)[0, 0, : squared.shape[0]]
@@ -138,6 +142,18 @@ def region_numbers(decoded: Pixels, original: Pixels, mask: Bool[np.ndarray, "H 
         if part.any():
             shown.append(f"{name} {10 * np.log10(255**2 / max(squared[part].mean(), 1e-10)):.1f} dB")
     return ", ".join(shown)
+
+
+def shown_frame(frames: UInt8[np.ndarray, "T H W 3"]) -> int:
+    """Number of the frame that images show."""
+    return min(FRAME, len(frames) - 1)
+
+
+def mask_image(mask: Bool[np.ndarray, "H W"]) -> Figure:
+    """A region in black and white, with its share of the frame."""
+    return image(
+        np.repeat((255 * mask).astype(np.uint8)[..., None], 3, axis=2), "region", f"{100 * mask.mean():.1f} % of the frame"
+    )
 
 
 def image(pixels: Pixels, title: str, caption: str = "") -> Figure:

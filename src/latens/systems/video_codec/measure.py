@@ -224,18 +224,18 @@ def _row(
 # ------------------------------------------------------------------------------------------------------------- curves
 
 
-def means(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
+def by_setting(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
     """Rows of one codec by setting, ascending."""
     return [(setting, [row for row in rows if row.setting == setting]) for setting in sorted({row.setting for row in rows})]
 
 
 def mean(rows: Sequence[Row], of: Callable[[Row], float | None]) -> float:
-    """Mean over clips of what is there; not a number where nothing is."""
+    """Mean over the rows that have this value; NaN where none has."""
     values = [value for row in rows if (value := of(row)) is not None]
     return float(np.mean(values)) if values else float("nan")
 
 
 def by_label(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """Rows of every codec with and without region, in the order of their first rows."""
+    """Rows by label (see `Row.label`), in the order of their first rows."""
     for label in dict.fromkeys(row.label for row in rows):
         yield label, [row for row in rows if row.label == label]

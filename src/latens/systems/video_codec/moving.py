@@ -55,7 +55,7 @@ def random_path(rng: np.random.Generator, height: int, width: int, side: int, sp
 def view(
     source: UInt8[np.ndarray, "H W ..."], path: Path, frame: int, side: int, *, outside: Outside, smooth: bool = True
 ) -> UInt8[np.ndarray, "S S ..."]:
-    """A frame of a moving photograph, mirrored, repeated or black outside of it. Labels are not to be `smooth`."""
+    """A frame of a moving photograph, mirrored, repeated or black outside of it. Label maps need `smooth=False`."""
     import cv2  # in functions: a machine that trains on clips alone may lack it
 
     borders = {"mirror": cv2.BORDER_REFLECT_101, "repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT}

@@ -1,6 +1,6 @@
-"""One of two objects chosen as the region: clips with two cut-out objects, and what the choice is worth at equal rate.
+"""Clips with two objects, either of which is chosen as the region, and the gain of the chosen one at equal rate.
 
-003 (Figures D.5 and D.6) takes DAVIS clips with several annotated objects. The clips at hand have one each, so objects of two
+003 (Figures D.5 and D.6) uses DAVIS clips with several annotated objects. The clips here have one each, so objects of two
 clips are cut out and move over a frame of a third; which pixel belongs to which object is then known exactly.
 """
 
@@ -16,16 +16,17 @@ from latens.errors import InputError
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.shapes import UInt8
-from latens.systems.video_codec.compare import difference_at_equal_rate
+from latens.systems.video_codec.compare import difference_at_equal_rate, signed
 from latens.systems.video_codec.looks import coded, image, outlined, region_numbers
 from latens.systems.video_codec.measure import RATE, SAMPLE_FRAMES, SAMPLE_SIDE, RegionClip, quality_of
 from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
 from latens.systems.video_codec.study import SCALING, Study
 
 OBJECTS = (1, 2)  # ids
-VISIBLE = 0.02  # least part of every frame that each object is to cover
+VISIBLE = 0.02  # share of every frame that each object should cover
 DRAWS = 40  # paths of the objects that are tried
-CLAIMED = 5.0  # dB, 003: of every instance
+CLAIMED = 5.0  # dB that every instance gains, according to 003
+SPEED, ZOOM = 0.01, 1.0  # of the background and of the objects, see `moving`
 # Choices of classes in one street picture; 003 has no such figure.
 CHOICES = {"road and what moves on it": ("road", "car", "pedestrian", "bicyclist"), "buildings": ("building",), "sky": ("sky",)}
 
@@ -59,7 +60,7 @@ class Point(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """What it is worth to an object to be chosen: means over the rates that the files have with either choice."""
+    """The gain of an object from being chosen as the region instead of the other one."""
 
     pair: str
     name: str
@@ -75,7 +76,7 @@ def pairs_of(clips: Sequence[RegionClip]) -> list[Pair]:
 
 
 def _pair(clips: Sequence[RegionClip], seed: int) -> Pair:
-    """Two objects on the first paths where both are visible all the time, or else on those where they are most."""
+    """Two objects on the first drawn paths that keep both visible in every frame, or else on the best of all drawn paths."""
     first, second, behind = clips
     frames = min(SAMPLE_FRAMES, *(len(clip.frames) for clip in clips))
     side = min(SAMPLE_SIDE, *behind.frames.shape[1:3])
@@ -88,8 +89,8 @@ def _pair(clips: Sequence[RegionClip], seed: int) -> Pair:
     best: Pair | None = None
     for draw in range(DRAWS):
         rng = np.random.default_rng((seed, draw))
-        background = moving_photograph(behind.frames[0], rng, frames, side, 0.01, 1.0)
-        made = composite(background, cuts, rng, 0.01)
+        background = moving_photograph(behind.frames[0], rng, frames, side, SPEED, ZOOM)
+        made = composite(background, cuts, rng, SPEED)
         name = f"{first.name} and {second.name}"
         pair = Pair(RegionClip(name, made.frames, made.ids > 0), made.ids, (first.name, second.name))
         if best is None or pair.covered > best.covered:
@@ -111,15 +112,11 @@ def worths(study: Study) -> list[Worth]:
 
 
 def _worth(study: Study, pair: Pair, number: int) -> Worth:
-    points = {
-        own: [
-            (point.bpp, point.psnr[number - 1])
-            for quality in study.scale.qualities
-            for point in [_point(study, pair, number if own else 3 - number, quality)]
-        ]
-        for own in (True, False)
-    }
-    curves = {own: tuple(zip(*found, strict=True)) for own, found in points.items()}
+    points = {}
+    for own, chosen in ((True, number), (False, 3 - number)):
+        found = [_point(study, pair, chosen, quality) for quality in study.scale.qualities]
+        points[own] = [(point.bpp, point.psnr[number - 1]) for point in found]
+    curves = {own: tuple(zip(*curve, strict=True)) for own, curve in points.items()}
     gain = difference_at_equal_rate(curves[True], curves[False])  # type: ignore[arg-type]
     return Worth(pair.clip.name, pair.names[number - 1], float((pair.ids == number).mean()), gain, points)
 
@@ -143,7 +140,7 @@ def _point(study: Study, pair: Pair, number: int, quality: float) -> Point:
 
 
 def bars(study: Study) -> list[Block]:
-    """PSNR of every object when it is chosen and when the other one is, against the rate (003 has bars at one rate)."""
+    """Rate against PSNR of every object, chosen and not chosen (003 has bars at one rate)."""
     found = worths(study)
     panels = []
     for pair in dict.fromkeys(each.pair for each in found):
@@ -159,15 +156,13 @@ def bars(study: Study) -> list[Block]:
 
 
 def gains_table(found: Sequence[Worth]) -> Table:
-    """The worth of being chosen, object by object, and over all of them."""
+    """The gain from being chosen, by object, and its mean."""
     rows = []
     for each in found:
         rates = [
             f"{min(rates):.3f} to {max(rates):.3f}" for rates in ([bpp for bpp, _ in each.points[own]] for own in (True, False))
         ]
-        rows.append(
-            [each.pair, each.name, f"{100 * each.share:.1f}", *rates, "-" if each.gain is None else f"{each.gain:+.2f}"]
-        )
+        rows.append([each.pair, each.name, f"{100 * each.share:.1f}", *rates, signed(each.gain)])
     gains = [each.gain for each in found if each.gain is not None]
     if gains:
         spread = f"{np.mean(gains):+.2f} ({min(gains):+.2f} to {max(gains):+.2f})"

@@ -15,19 +15,21 @@ from functools import partial
 from typing import NamedTuple
 
 from latens.codes.clip_stream import ENTRY_BYTES, HEAD_BYTES
+from latens.systems.video_codec.exact import QUALITY_STEPS
 
 WINDOW = 0.97  # smallest file relative to the wanted size; larger files than wanted are never accepted
-AIM = 0.988
-SLOPE = 0.3 / 256  # of ln(bytes) over the quality in 1/256, where one trial alone is known
+AIM = 0.988  # size that is aimed at, relative to the wanted one
+SLOPE = 0.3 / QUALITY_STEPS  # of ln(bytes) over the quality in 1/256, where one trial alone is known
 REACH = {"first": 1.0, "next": 12.0}  # units after which the ratio of the latest units has lost its weight
 UPDATE = 0.3  # weight of a unit in the ratio of the latest
 EVIDENCE = 4.0  # units written in order that count as much as a sampled one
 MOST_TRIALS = 8  # of the last unit
 GROUP_BYTES = 9  # times, map and number of qualities of a group, before one was written
+QUALITY_BYTES = 2  # most bytes of the number of qualities of a group, and of each quality
 
 
 class Shape(NamedTuple):
-    """A clip as the coder divides it."""
+    """Frames of a clip, and how the coder divides them."""
 
     frames: int
     group: int  # most frames of a group
@@ -80,7 +82,7 @@ class RateModel:
         self.curves["next"].add(quality, first if later is None else later)
 
     def overhead(self, shape: Shape, start: int = 0) -> float:
-        """Bytes of the sections of all groups from frame `start` on, besides their units."""
+        """Bytes of the groups from frame `start` on without their units, but with a byte for the quality of each unit."""
         units = shape.units(start)
         own = HEAD_BYTES + ENTRY_BYTES + GROUP_BYTES + self.map_bytes
         return units["first"] * own + units["first"] + units["next"]
@@ -109,7 +111,10 @@ class Ratio:
 
 
 class Pacer:
-    """Leads a file to `wanted` bytes; see `groups.Pace`. `earlier` led a file of the same clip, whose units are then known."""
+    """Chooses qualities so that a file gets `wanted` bytes; see `groups.Pace`.
+
+    `earlier` is the pacer of a first pass over the same clip, from which the sizes of all units are known.
+    """
 
     def __init__(
         self, wanted: float, shape: Shape, model: RateModel, lowest: int, highest: int, earlier: Pacer | None = None
@@ -127,10 +132,10 @@ class Pacer:
         self._settled = False
 
     def open_group(self, spent: int, times: int, frames: int) -> None:
-        """Called before a group: bytes of the file if it were closed here, bytes of the times of the group, its frames."""
+        """Starts a group of `frames` with `times` bytes of times; closed before it, the file would have `spent` bytes."""
         self._units = self._left = -(-frames // self.shape.unit)
         self._next_group += frames
-        self._base = spent + HEAD_BYTES + ENTRY_BYTES + times + 2 + 2 * self._left
+        self._base = spent + HEAD_BYTES + ENTRY_BYTES + times + QUALITY_BYTES * (1 + self._left)
         self._written = 0
 
     @property
@@ -171,11 +176,11 @@ class Pacer:
         return True
 
     def _other(self, quality: int, total: float) -> int | None:
-        """A better quality for the present unit, after which the file would have `total` bytes; None: it is well."""
+        """A better quality for the present unit, after which the file would have `total` bytes; None: it stays."""
         last = self._left == 1 and self._next_group >= self.shape.frames
         if not last:
             ends_above = total + self._to_come(self.lowest, present=False) > self.wanted
-            return max(quality - 256, self.lowest) if ends_above and quality > self.lowest else None
+            return max(quality - QUALITY_STEPS, self.lowest) if ends_above and quality > self.lowest else None
         if WINDOW * self.wanted <= total <= self.wanted:
             return None
         own = self._tries[quality]

@@ -132,16 +132,16 @@ class VideoCodec:
         gain: float | None = None,
         fps: Fraction | float | None = None,
     ) -> EncodedClip:
-        """Writes a clip to a stream, group by group, and tells its numbers.
+        """Writes a clip to a stream, group by group, and returns its numbers.
 
         `frames` is a path, an array or tensor of frames, or an iterator. `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask
         image, a folder of masks, a mask video, or an array of masks (T, H, W) or (H, W), bool or uint8 weights. `gain` is the
         gain amplifier, 1 to 64: larger makes the rest coarser.
 
-        `size` in bytes or `kbps` in kbit/s (of the whole file, sound included) take the place of `quality`: the file ends at
-        most 3 % below and never above. The clip is read twice and some frames are coded before the others; the quality then
-        varies from frame to frame. `frames` may be no iterator then, and `out` should be seekable: a file that ends above is
-        written once more.
+        `size` in bytes or `kbps` in kbit/s (of the whole file, sound included) replace `quality`: the file is at most 3 %
+        smaller and never larger, unless the finest quality takes fewer bytes, which a note reports. The clip is read twice,
+        some frames are coded on trial, and the quality varies from frame to frame. `frames` must not be an iterator then, and
+        `out` should be seekable: a file that turns out larger is written again.
 
         Raises UsageError, also for a size that the model does not reach; InputError, UnreadableInput or LimitExceeded.
         """
@@ -159,17 +159,17 @@ class VideoCodec:
     def _to_size(
         self, source: Source, out: BinaryIO, gain: float | None, size: float | None, kbps: float | None, notes: list[str]
     ) -> EncodedClip:
-        """A file of a size. One that ends above it is written a second time."""
+        """Writes a file of `size` bytes or of `kbps`; one that turns out larger is written a second time."""
         if source.track:
             source = source._replace(recorded=Recorded())
         plan = make_plan(self, source, gain, size, kbps)
-        place, highest = out.tell() if out.seekable() else None, round(self.best_quality * QUALITY_STEPS)
-        pacer = plan.pacer(highest)
+        place = out.tell() if out.seekable() else None
+        pacer = plan.pacer()
         done = self._pass(source, out, plan.how, notes, pacer)
         if done.bytes > plan.wanted and place is not None:
             out.seek(place)
             out.truncate()
-            done = self._pass(source, out, plan.how, notes, plan.pacer(highest, pacer))
+            done = self._pass(source, out, plan.how, notes, plan.pacer(pacer))
         if done.bytes > plan.wanted:
             raise too_large(plan.wanted, done.bytes, done.lowest_quality)
         short = done.bytes < WINDOW * plan.wanted
@@ -193,7 +193,7 @@ class VideoCodec:
         return record_of(clip, regions, written, writer.offset, how, None if pacer is None else pacer.wanted, notes)
 
     def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
-        """What a request means, and notes on it. Raises UsageError."""
+        """The stored setting of a request, and notes on it. Raises UsageError."""
         quality = self.default_quality if quality is None else quality
         if not 1 <= quality <= self.best_quality:
             raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")

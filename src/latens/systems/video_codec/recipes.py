@@ -64,7 +64,7 @@ def cpu() -> VideoTraining:
 def cpu_decay() -> VideoTraining:
     """A branch of `cpu` whose rate falls to zero, the codec of first frames included.
 
-    Ten minutes of one core with native bfloat16; six times the steps are worth an hour.
+    Ten minutes of one core with native bfloat16; six times the steps take an hour.
     """
     return replace(
         cpu(),

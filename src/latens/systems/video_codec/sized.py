@@ -1,7 +1,8 @@
 """Planning a file of a size: a model of rates from sampled groups, before the one pass of `pace`.
 
-The clip is read once to count its frames and to hold the first frames of a few groups, spread over the clip. These are coded at
-two to four qualities. Sampling codes about a third as many frames as a clip of a few groups has, and at most 24 per trial.
+The clip is read once to count its frames and to hold spans: the first frames of a few groups, spread over the clip. The spans
+are coded at one to four qualities, and at the two ends of the qualities where the wanted size seems out of reach. A trial codes
+one span of 3 frames (of the chunk codec: 8) for about every 20 frames of the clip, at most 8 spans.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ if TYPE_CHECKING:
 
 MOST_SPANS = 8
 SPAN_UNITS, SPAN_FRAMES = 2, 3  # a span has at least so many units and frames
-FRAMES_PER_SPAN = 20  # of the clip
+FRAMES_PER_SPAN = 20  # frames of the clip for every span that is coded
 SPAN_BYTES = 256 << 20  # most memory of held frames
 NEAR = 0.05  # relative error of the expected size at which the search stops
-MOST_TRIALS = 4
+MOST_TRIALS = 4  # of the search for a quality
 OUT_OF_REACH = 1.15  # a sample may be wrong by this factor; a wanted size beyond it is refused before anything is coded
 TYPICAL_BPP, TYPICAL_QUALITY, TYPICAL_SLOPE = 0.2, 4.0, 0.3  # bits per pixel at a quality and ln of their growth per quality
 FILE_BYTES = 80  # of header and end of a file
+BYTES_PER_KBIT = 125.0
 
 Span = list[tuple[Frame, "Mask | None"]]
 
 
 class Scan(NamedTuple):
-    """What one reading of a clip tells."""
+    """Sizes of a clip and a sample of its frames, from one reading."""
 
     frames: int
     seconds: Fraction
@@ -54,10 +56,10 @@ class Plan(NamedTuple):
     how: Setting
     shape: Shape
     model: RateModel
-    trials: int
+    highest: int  # quality of the model, in 1/256
 
-    def pacer(self, highest: int, earlier: Pacer | None = None) -> Pacer:
-        return Pacer(self.wanted, self.shape, self.model, QUALITY_STEPS, highest, earlier)
+    def pacer(self, earlier: Pacer | None = None) -> Pacer:
+        return Pacer(self.wanted, self.shape, self.model, QUALITY_STEPS, self.highest, earlier)
 
 
 EXAMPLES = {"quality": "4", "size": "8_000_000 (bytes)", "kbps": "300"}
@@ -81,12 +83,12 @@ def check_target(frames: object, quality: float | None, size: float | None, kbps
 
 
 def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float | None, kbps: float | None) -> Plan:
-    """Raises UsageError for a size that the model does not reach on this clip, and what `Source.open` raises."""
+    """Plans a file of `size` bytes, or of `kbps`. Raises UsageError for one out of reach, and what `Source.open` raises."""
     coder = codec.coder
     scan = scan_clip(source, coder)
-    wanted = float(size) if size is not None else 125.0 * (kbps or 0.0) * float(scan.seconds)
+    wanted = float(size) if size is not None else BYTES_PER_KBIT * (kbps or 0.0) * float(scan.seconds)
     shape = Shape(scan.frames, coder.config.group, coder.unit)
-    model, trials = RateModel(len(scan.spans)), 0
+    model = RateModel(len(scan.spans))
     lowest, highest = QUALITY_STEPS, round(QUALITY_STEPS * codec.best_quality)
 
     def setting(quality: int) -> Setting:
@@ -96,8 +98,6 @@ def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float
         return FILE_BYTES + scan.sound + model.total(quality, shape)
 
     def measure(quality: int) -> float:
-        nonlocal trials
-        trials += 1
         add_trial(model, coder, scan.spans, setting(quality))
         return expected(quality)
 
@@ -113,7 +113,7 @@ def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float
     if tried.get(lowest, 0.0) > OUT_OF_REACH * wanted or tried.get(highest, math.inf) * OUT_OF_REACH < wanted:
         ends = [tried.get(end) or measure(end) for end in (lowest, highest)]
         raise out_of_reach(wanted, size is None, float(scan.seconds), ends[0], ends[1], codec.best_quality)
-    return Plan(wanted, setting(quality)._replace(varied=True), shape, model, trials)
+    return Plan(wanted, setting(quality)._replace(varied=True), shape, model, highest)
 
 
 def out_of_reach(wanted: float, rate: bool, seconds: float, low: float, high: float, best: float) -> UsageError:
@@ -133,7 +133,7 @@ def too_large(wanted: float, size: int, lowest: float) -> UsageError:
 
 
 def scan_clip(source: Source, coder: GroupCoder) -> Scan:
-    """Reads the clip. Masks are asked for where they are held, for every frame where they are recorded."""
+    """Reads the clip once. Masks are read for the frames of spans, and for every frame where `source` records them."""
     group, recording = coder.config.group, source.recorded is not None
     span = min(group, max(SPAN_FRAMES, SPAN_UNITS * coder.unit))
     held: dict[int, Span] = {}
@@ -149,7 +149,7 @@ def scan_clip(source: Source, coder: GroupCoder) -> Scan:
             if not wanted:
                 continue
             held.setdefault(index, []).append((frame.rgb(), mask))
-            while len(held) > most:
+            while len(held) > most:  # as the number of frames is not known yet: every second span is dropped
                 stride *= 2
                 held = {each: part for each, part in held.items() if each % stride == 0}
         if regions is not None and recording:
@@ -161,7 +161,7 @@ def scan_clip(source: Source, coder: GroupCoder) -> Scan:
 
 
 def sound_bytes(clip: Clip) -> int:
-    """Bytes of the sections of the sound."""
+    """Bytes of the sound in the file: its sections and their entries in the index."""
     from latens.data.clips.sound import copied_sound
 
     size = len(copied_sound(clip.path)[0])
@@ -169,7 +169,7 @@ def sound_bytes(clip: Clip) -> int:
 
 
 class _Tally:
-    """See `groups.Pace`: one quality, and the sizes of its units."""
+    """See `groups.Pace`: the same quality for all units, whose ends in the group are kept."""
 
     def __init__(self, quality: int) -> None:
         self._quality, self.ends = quality, [0]

@@ -1,4 +1,4 @@
-"""A clip with its region, which can be opened more than once."""
+"""A clip and its region as the user gives them; they can be opened more than once unless frames come from an iterator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
 
 class Source(NamedTuple):
-    """Frames and region as the user gives them. `recorded` keeps masks that tracking found for a later pass."""
+    """Frames and region as the user gives them. `recorded` keeps the masks of a first pass with tracking for the next."""
 
     frames: FramesLike
     roi: Roi | None

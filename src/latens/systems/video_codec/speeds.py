@@ -9,10 +9,10 @@ from functools import partial
 import torch
 
 from latens.inference.page import Block, Table
-from latens.systems.video_codec.measure import RegionClip
+from latens.systems.video_codec.measure import RATE, RegionClip
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.predict import VideoCodec
-from latens.systems.video_codec.study import SCALING, SSF, Study
+from latens.systems.video_codec.study import SCALING, SSF, VARIANTS, Study
 
 
 def speeds(study: Study) -> list[Block]:
@@ -22,21 +22,20 @@ def speeds(study: Study) -> list[Block]:
     for label in (SSF, SCALING):
         codec = study.model(label)
         key = {"speed": label, "model": codec.model_id, "clip": clip.digest, "threads": torch.get_num_threads()}
-        rows.append([label, *(f"{value:.2f}" for value in study.lab.once(key, partial(frame_rates, codec, clip)))])
+        rates = study.lab.once(key, partial(frame_rates, codec, clip, region=VARIANTS[label].aware))
+        rows.append([label, *(f"{rate:.2f}" for rate in rates)])
     height, width = clip.frames.shape[1:3]
     parts = [f"{side} {kind}{how}" for how in ("", ", networks") for side in ("encode", "decode") for kind in ("I", "P")]
     caption = f"Frames a second, {width} x {height}, {torch.get_num_threads()} threads; the second half without entropy coding."
     return [Table(["method", *parts], rows, caption)]
 
 
-def frame_rates(codec: VideoCodec, clip: RegionClip) -> list[float]:
-    """The eight numbers of a row of Table D.1."""
+def frame_rates(codec: VideoCodec, clip: RegionClip, *, region: bool) -> list[float]:
+    """The eight numbers of a row of Table D.1, coded with the `region` or without."""
     frames, masks = clip.frames[:2], clip.masks[:2]
-    aware = codec.takes_gain and codec.default_gain(1.0) == 1.0
-    roi = masks if aware else None
 
     def encode(count: int) -> bytes:
-        return codec.compress(frames[:count], roi=None if roi is None else roi[:count], fps=25)
+        return codec.compress(frames[:count], roi=masks[:count] if region else None, fps=RATE)
 
     blobs = [encode(count) for count in (1, 2)]
     encoded = [_seconds(partial(encode, count)) for count in (1, 2)]
@@ -44,7 +43,7 @@ def frame_rates(codec: VideoCodec, clip: RegionClip) -> list[float]:
     model = codec.coder.model  # type: ignore[attr-defined]
     assert isinstance(model, ScaleSpaceFlow)
     pixels = [model.padded(torch.from_numpy(frame).permute(2, 0, 1)[None].float().div(255)) for frame in frames]
-    networks = _network_seconds(model, pixels, torch.from_numpy(masks[:1, None]).float() if aware else None)
+    networks = _network_seconds(model, pixels, torch.from_numpy(masks[:1, None]).float() if region else None)
     seconds = [encoded[0], encoded[1] - encoded[0], decoded[0], decoded[1] - decoded[0], *networks]
     return [round(1 / max(value, 1e-9), 3) for value in seconds]
 
@@ -72,7 +71,7 @@ def _network_seconds(model: ScaleSpaceFlow, frames: Sequence[torch.Tensor], mask
 
 
 def _seconds(act: Callable[[], object], repeats: int = 3) -> float:
-    """Shortest of some calls."""
+    """The shortest time of `repeats` calls."""
     found = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Pictures of streets with label maps as clips: they stand in for Cityscapes (003, sections 6.4.1 and 6.4.5).
+"""Pictures of streets with label maps as clips, instead of Cityscapes (003, sections 6.4.1 and 6.4.5).
 
-A folder holds train/ and val/ with X.jpg or X.png beside X_label.png, whose values are the class numbers of CamVid (Brostow et
+A folder holds train/ and val/ with X.jpg or X.png and X_label.png, whose values are the class numbers of CamVid (Brostow et
 al. 2009; 0 to 10, all else is void). A picture becomes a clip in which the view pans and moves forward, its labels with it.
 """
 
@@ -28,7 +28,7 @@ CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence
 # 003 chooses vehicle, road, pedestrian, bicycle and motorcycle of Cityscapes; CamVid counts motorcycles as bicyclists.
 REGION = ("road", "car", "pedestrian", "bicyclist")
 SIDE = 256  # of a clip in pixels, or the shorter side of a smaller picture
-FORWARD = (0.005, 0.015)  # part by which the view shrinks from frame to frame
+FORWARD = (0.005, 0.015)  # range of the share by which the view shrinks from frame to frame
 SIDEWAYS = 0.01  # most motion from frame to frame, in widths of the picture
 
 Part: TypeAlias = Literal["train", "val"]
@@ -90,7 +90,7 @@ def street_clip(path: Path, frames: int) -> StreetClip:
 
 
 def _motion(rng: np.random.Generator, height: int, width: int, side: int, frames: int) -> Motion:
-    """From the largest view in the middle forward, and to one side no further than the picture goes."""
+    """Starts with the largest view in the middle, moves forward and to one side, and stays inside the picture."""
     shorter = min(height, width)
     room = np.array([width - shorter, height - shorter]) / 2
     speed = np.minimum(SIDEWAYS * width, room / max(frames - 1, 1)) * rng.uniform(-1, 1, 2)

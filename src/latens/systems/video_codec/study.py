@@ -1,8 +1,8 @@
-"""The methods of Figure 6.4.1 trained alike from one plain model, and measured on clips: what tables and figures share.
+"""The methods of Figure 6.4.1, trained for equal steps from one plain model and measured on clips, for tables and figures.
 
-003 trains 80 models, one for every rate. Here a method is trained once for all rates, with equal steps from one model of plain
-scale-space flow: five methods at gamma 30, latent scaling also at gamma 10 and on masks of Perlin noise, seven trainings. Three
-more on pictures of streets in motion take the place of those on Cityscapes, where `--data` has such pictures.
+003 trains 80 models, one for every rate. Here a method is trained once for all rates: five methods at gamma 30, latent scaling
+also at gamma 10 and on masks of Perlin noise, seven trainings. Three more on pictures of streets in
+motion replace those on Cityscapes, where `--data` has such pictures.
 """
 
 from __future__ import annotations
@@ -89,6 +89,13 @@ SCALING_10, SCALING_PERLIN = "latent scaling, gamma 10", "latent scaling, Perlin
 SSF_STREETS, SCALING_STREETS = "SSF, streets", "latent scaling, streets"
 SCALING_10_STREETS = "latent scaling, gamma 10, streets"
 ONE_RATE = (2.0, 6.0)  # qualities of the models with one rate
+
+
+def alone(quality: float) -> str:
+    """Label of plain scale-space flow trained for one quality."""
+    return f"{SSF}, quality {quality:g} alone"
+
+
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         SSF: Variant(Plain()),
@@ -101,7 +108,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         SSF_STREETS: Variant(Plain(), streets=True),
         SCALING_STREETS: Variant(LatentScaling(), streets=True),
         SCALING_10_STREETS: Variant(LatentScaling(gamma=10.0), streets=True),
-        **{f"SSF, quality {quality:g} alone": Variant(Plain(), quality=quality) for quality in ONE_RATE},
+        **{alone(quality): Variant(Plain(), quality=quality) for quality in ONE_RATE},
     }
 )
 
@@ -120,7 +127,7 @@ class Study:
 
     @cached_property
     def streets(self) -> list[StreetClip]:
-        """Pictures of streets as clips, of those that nothing is trained on; none without `camvid:DIR`."""
+        """Pictures of streets as clips, from the part that is not trained on; none without `camvid:DIR`."""
         frames = len(self.clips[0].frames)
         return [clip for each in self.street_sources for clip in street_clips(each, "val", frames, self.scale.streets)]
 
@@ -166,7 +173,7 @@ class Study:
         return self._loaded[label]
 
     def row(self, label: str, clip: RegionClip, quality: float, gain: float | None = None) -> Row:
-        """One clip at one rate; methods that can code a region are given it."""
+        """One clip at one rate, with its region if the method has learned to use one."""
         codec, aware = self.model(label), VARIANTS[label].aware
         key = {"clip": clip.digest, "model": codec.model_id, "precision": codec.precision, "quality": quality, "gain": gain}
         found = self.lab.once(key, lambda: measure_ours(codec, clip, quality, region=aware, gain=gain)._asdict())
