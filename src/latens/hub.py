@@ -76,10 +76,10 @@ def load_model(folder: Path) -> ModelFolder:
     config = read_config(folder)
     digests: list[str] = []
     try:
-        expected = dict(config.pop(HASHES, {}))  # models of earlier versions list none
+        expected = {**config.pop(HASHES, {})}  # models of earlier versions list none
         weights = expand(_read(folder, config["files"][WEIGHTS], digests, expected))
         coding = _read(folder, config["files"][CODING], digests, expected)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
         ) from None

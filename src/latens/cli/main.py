@@ -147,10 +147,13 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         status = SYSTEM_ERRORS.get(error.errno or 0)
         if status is None:
             return _internal(error, debug)
-        if error.filename is None:
+        if error.filename is not None:
+            hint = "check the disk, its free space and your rights on it"
+            return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}\n{hint}", status, debug)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its end
-        where = "the results cannot be written" if error.filename is None else os.fsdecode(error.filename)
-        return _fail(f"{where}: {error.strerror}\ncheck the disk, its free space and your rights on it", status, debug)
+            return _fail(f"the results cannot be written: {error.strerror}\ncheck where stdout leads", status, debug)
+        return _fail(f"the system refuses: {error.strerror}\nclose other programs, or allow more (ulimit)", status, debug)
     except Exception as error:
         return _internal(error, debug)
 

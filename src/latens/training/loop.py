@@ -78,14 +78,15 @@ class Loop:
                     self.step += 1
                     last = self.step == run.steps
                     closed = time.monotonic() - started > max_seconds
-                    ends = last or closed or bool(stop)
+                    stopped = bool(stop)  # of this step; a later signal ends the next one
+                    ends = last or closed or stopped
                     if last or self.step % run.log_every == 0:
                         log.training(self.step, {name: float(value) for name, value in numbers.items()})
                     if ends or self.step % run.validate_every == 0:
                         self.validate(log)
                     if ends or self.step % run.checkpoint_every == 0:
                         self.save()
-                    if stop and not last:
+                    if stopped and not last:
                         raise KeyboardInterrupt
                     if closed and not last:
                         return "time"
@@ -212,7 +213,7 @@ def stop_requests() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in earlier.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -133,10 +133,10 @@ def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> 
         raise ModelError(f"this is a model of {have}, and the recipe trains one of {want}", where=str(folder), hint=hint)
     kept = dict(model.named_buffers())  # training-only buffers (image pools) are not in the folder
     restored = getattr(model, "restored", None)
-    weights = found.weights if restored is None or foreign else restored(found.weights, found.coding, found.config)
     try:
+        weights = found.weights if restored is None or foreign else restored(found.weights, found.coding, found.config)
         load_weights(model, {**{name: kept[name] for name in model.state_dict() if name in kept}, **weights})
-    except ValueError as error:
+    except (AttributeError, KeyError, ValueError) as error:
         raise ModelError(f"its weights do not fit the recipe: {error}", where=str(folder), hint=hint) from None
 
 

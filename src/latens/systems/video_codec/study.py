@@ -143,7 +143,9 @@ class Study:
         if self.scale.steps:
             every = min(run.validate_every, self.scale.steps)
             run = replace(run, steps=self.scale.steps, validate_every=every)
-        data, loss = replace(base.data, masks=variant.masks), replace(base.objective, quality=variant.quality)
+        data, loss = replace(base.data, masks=variant.masks), base.objective
+        if variant.quality:
+            loss = replace(loss, quality=variant.quality, levels=(variant.quality,))
         return replace(base, model=replace(model, method=method), data=data, objective=loss, run=run)
 
     def start(self) -> Path:

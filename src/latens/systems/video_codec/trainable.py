@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latens.codes.entropy import SCALE_MIN
 from latens.data.source import Source
+from latens.errors import UsageError
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.config import ChunkConfig, VideoModel
 from latens.systems.video_codec.dataset import ClipData
@@ -23,6 +24,9 @@ Z_START = 2.0  # root mean square of hyper-latents when training starts
 
 def build(config: VideoTraining, sources: Sequence[Source]) -> Trainable:
     """Raises UsageError or UnreadableInput for data that cannot be trained on."""
+    quality, best = config.objective.quality, len(config.model.lambdas)
+    if quality and not 1 <= quality <= best:
+        raise UsageError(f"objective.quality {quality:g} is not within 1 to {best}", hint="0 trains all rates")
     model = build_model(config.model)
     if isinstance(model, ScaleSpaceFlow) and not config.objective.train_intra:
         model.intra.requires_grad_(False)
