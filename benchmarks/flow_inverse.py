@@ -1,21 +1,24 @@
 """Largest reconstruction error and evaluations of a block for the inverse of an image flow, over many images.
 
-    python benchmarks/flow_inverse.py --data test_600.npz cifar10/ tiny_imagenet32/ --images 10000
+    python benchmarks/flow_inverse.py --data test_600.npz cifar10_test_2k.npz folder/ --images 10000
 
-Images come from the test splits in the order given, then from the training splits. Lines appear as images are done; the last one
-counts them all. Float32, one thread; the error is that of the dequantized values in [0, 1].
+Whole packs and folders are used in the order given, of named sets (cifar10:PATH) the test split. Lines appear as images are done;
+the last one counts them all. Float32, one thread; the error is that of the dequantized values in [0, 1].
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 import latens
+from latens.codes.bijector import ResidualMap
 from latens.codes.logdet import Series
 from latens.data.labeled import open_labeled
 from latens.data.source import parse_source
@@ -23,32 +26,52 @@ from latens.systems.flow.config import ImageFlow
 from latens.systems.flow.dataset import read_squares
 from latens.systems.flow.model import INVERSE_ERROR, Flow
 
-BATCH, EVERY = 50, 500
+BATCH, EVERY = 50, 250
 
 
 def images(places: list[str], config: ImageFlow, most: int) -> Iterator[tuple[str, np.ndarray]]:
     """Batches (B, C, S, S) uint8 with the name of their set."""
     left = most
-    for split in ("test", "train"):
-        for place in places:
-            found = open_labeled(parse_source(place), split).first_few(left) if left else None  # type: ignore[arg-type]
-            if found is None:
-                return
+    for place in places:
+        if left > 0:
+            found = open_labeled(parse_source(place), "test", hold_out=False).first_few(left)
             pixels, _ = read_squares(found, config.size, config.channels)
             left -= len(pixels)
             for start in range(0, len(pixels), BATCH):
-                yield f"{found.name}, {split}", pixels[start : start + BATCH]
+                yield found.name, pixels[start : start + BATCH]
+
+
+class Found(NamedTuple):
+    """Of one batch."""
+
+    errors: np.ndarray  # (B,) largest of every image
+    evaluations: np.ndarray  # (blocks, B)
+    kept: np.ndarray  # (B,) bool: all 8-bit values came back
+    solved: np.ndarray  # (B,) bool: every block converged
 
 
 @torch.no_grad()
-def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray]:
-    """Largest error of every image, evaluations (blocks, B), whether all converged, and which images keep their 8 bits."""
+def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> Found:
     x = (torch.from_numpy(pixels).float() + 0.5) / 256
     back = flow.inverse(flow(x, Series(1)).latent, error=error)
-    solved = [step.last for step in flow.residual_maps() if step.last is not None]
-    same = ((back * 256).floor() == torch.from_numpy(pixels)).flatten(1).all(1)
-    counts = torch.stack([one.evaluations for one in solved])
-    return (back - x).abs().flatten(1).amax(1).numpy(), counts.numpy(), all(bool(s.converged.all()) for s in solved), same.numpy()
+    blocks = [step.last for step in flow.residual_maps() if step.last is not None]
+    kept = ((back * 256).floor() == torch.from_numpy(pixels)).flatten(1).all(1)
+    solved = torch.stack([one.converged for one in blocks]).all(0)
+    evaluations = torch.stack([one.evaluations for one in blocks])
+    return Found((back - x).abs().flatten(1).amax(1).numpy(), evaluations.numpy(), kept.numpy(), solved.numpy())
+
+
+def report(found: list[Found], seconds: float) -> None:
+    """One line about all images so far."""
+    errors = np.concatenate([one.errors for one in found])
+    evaluations = np.concatenate([one.evaluations for one in found], axis=1)
+    kept, solved = sum(int(one.kept.sum()) for one in found), sum(int(one.solved.sum()) for one in found)
+    print(
+        f"{len(errors)} images: largest error {errors.max():.2e}, {int((errors >= 1e-5).sum())} at 1e-5 or more, "
+        f"{solved} solved, {kept} with equal 8-bit values; evaluations of a block: mean {evaluations.mean():.2f}, "
+        f"most {evaluations.max()}; {1e3 * seconds / len(errors):.1f} ms CPU an image",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -62,34 +85,19 @@ def main() -> None:
     density = latens.load(arguments.model)
     flow, config = density.model, density.config
     assert isinstance(config, ImageFlow)
-    errors: list[np.ndarray] = []
-    counts: list[np.ndarray] = []
-    kept, converged, sets = 0, True, {}
+    found: list[Found] = []
+    sets: Counter[str] = Counter()
     started = time.process_time()
     for name, pixels in images(arguments.data, config, arguments.images):
-        error, evaluations, all_converged, same = reconstruct(flow, pixels, arguments.error)
-        errors.append(error)
-        counts.append(evaluations)
-        kept, converged = kept + int(same.sum()), converged and all_converged
-        sets[name] = sets.get(name, 0) + len(pixels)
-        if sum(map(len, errors)) % EVERY == 0:
-            report(errors, counts, kept, converged, time.process_time() - started)
-    report(errors, counts, kept, converged, time.process_time() - started)
+        found.append(reconstruct(flow, pixels, arguments.error))
+        sets[name] += len(pixels)
+        if sets.total() % EVERY == 0:
+            report(found, time.process_time() - started)
+    report(found, time.process_time() - started)
     print(", ".join(f"{count} of {name}" for name, count in sets.items()))
-    names = [name for name, step in zip(flow.names, flow.steps, strict=True) if hasattr(step, "branch")]
-    for name, block in zip(names, np.concatenate(counts, axis=1), strict=True):
+    names = [name for name, step in zip(flow.names, flow.steps, strict=True) if isinstance(step, ResidualMap)]
+    for name, block in zip(names, np.concatenate([one.evaluations for one in found], axis=1), strict=True):
         print(f"  {name:20} evaluations: mean {block.mean():.2f}, most {block.max()}")
-
-
-def report(errors: list[np.ndarray], counts: list[np.ndarray], kept: int, converged: bool, seconds: float) -> None:
-    largest, evaluations = np.concatenate(errors), np.concatenate(counts, axis=1)
-    count = len(largest)
-    print(
-        f"{count} images: largest error {largest.max():.2e}, {int((largest >= 1e-5).sum())} images at 1e-5 or more; evaluations of "
-        f"a block: mean {evaluations.mean():.2f}, most {evaluations.max()}; {kept} images keep their 8 bits; "
-        f"{'all solved' if converged else 'NOT all solved'}; {1e3 * seconds / count:.1f} ms CPU an image",
-        flush=True,
-    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from latens.shapes import Float, Int
 RIDGE = 1e-10  # of the least-squares problem, as a share of its largest diagonal entry
 GROWTH = 2.0  # an Anderson step whose residual grows by more is followed by a plain step
 LONGEST = 10.0  # last Anderson steps longer than so many residuals are plain ones
-ROUNDING = 1.0  # units of rounding of 1 + max |y| below which no residual is asked to fall
+ROUNDING = 1.0  # units of rounding of 1 and y (root mean square), below which no residual is asked to fall
 
 
 class Solved(NamedTuple):
@@ -42,7 +42,7 @@ def solve(
     `limit` evaluations.
     """
     shape, flat = y.shape, y.flatten(1)
-    floor = ROUNDING * torch.finfo(y.dtype).eps * (1 + flat.abs().amax(1))
+    floor = ROUNDING * torch.finfo(y.dtype).eps * (1 + flat.square().mean(1).sqrt())
     target = floor.clamp(min=tolerance) * flat.shape[1] ** 0.5
     best, residual = flat.clone(), torch.full((len(flat),), torch.inf, dtype=y.dtype, device=y.device)
     evaluations = torch.zeros(len(flat), dtype=torch.int64, device=y.device)
