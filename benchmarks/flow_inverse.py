@@ -2,8 +2,8 @@
 
     python benchmarks/flow_inverse.py --data test_600.npz cifar10_test_2k.npz folder/ --images 10000
 
-Whole packs and folders are used in the order given, of named sets (cifar10:PATH) the test split. Lines appear as images are done;
-the last one counts them all. Float32, one thread; the error is that of the dequantized values in [0, 1].
+Whole packs and folders are used in the order given, of named sets (cifar10:PATH) the test split. Lines appear as images are
+done; the last one counts all. Float32, one thread; the error is that of the dequantized values in [0, 1].
 """
 
 from __future__ import annotations

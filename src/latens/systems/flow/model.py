@@ -32,7 +32,7 @@ from latens.systems.flow.config import (
 )
 
 FIRST_ITERATIONS = 30  # power iterations before the first step
-INVERSE_ERROR = 5e-7  # default of `Flow.inverse`
+INVERSE_ERROR = 1e-6  # default of `Flow.inverse`
 CIFAR_MEAN, CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
