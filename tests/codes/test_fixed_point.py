@@ -55,3 +55,19 @@ def test_a_constant_map_and_equal_steps_are_no_trouble() -> None:
     solved = solve(lambda x: torch.zeros_like(x), y)
     torch.testing.assert_close(solved.x, y)
     assert solved.evaluations.tolist() == [1, 1, 1]
+
+
+def test_the_step_behind_the_last_evaluation_is_taken() -> None:
+    """x + x / 2 = 1 from two evaluations: their secant is exact, though the residual of the second point is 0.25."""
+    solved = solve(lambda x: 0.5 * x, torch.ones(1, 1, dtype=torch.float64), tolerance=0.3)
+    assert solved.evaluations.tolist() == [2]
+    assert float(solved.x) == pytest.approx(2 / 3, abs=1e-9)
+    assert bool(solved.converged.all())
+
+
+def test_no_accuracy_below_rounding_is_asked_for() -> None:
+    matrix = contraction(0.5, 8).float()
+    y = 1000 * torch.randn(4, 8)
+    solved = solve(lambda x: torch.tanh(x @ matrix), y, tolerance=0.0)
+    assert bool(solved.converged.all())
+    assert int(solved.evaluations.max()) < 30

@@ -122,3 +122,21 @@ def test_the_error_of_a_series_is_within_its_bound(terms: int) -> None:
 def test_there_is_no_bound_without_contraction(terms: int, lipschitz: float) -> None:
     with pytest.raises(ValueError, match="no bound"):
         tail_bound(terms, lipschitz, torch.ones(1))
+
+
+def test_the_bound_is_tight_where_all_eigenvalues_are_at_their_limit() -> None:
+    """J = -L I of 4 dimensions leaves out 4 sum_{j > k} L^j / j; of rank one, the measured norm keeps the bound as tight."""
+    lipschitz, terms = 0.5, 8
+    left_out = -math.log1p(-lipschitz) - sum(lipschitz**j / j for j in range(1, terms + 1))
+    for rank in (4, 1):
+        bound = float(tail_bound(terms, lipschitz, torch.tensor(rank * lipschitz**2, dtype=torch.float64)))
+        assert rank * left_out <= bound <= 1.15 * rank * left_out
+    coarse = float(tail_bound(terms, lipschitz, torch.tensor(4 * lipschitz**2, dtype=torch.float64)))
+    assert coarse > 4 * left_out  # from the dimensions alone: four times the error of rank one
+
+
+def test_the_bound_of_a_block_at_its_limit_is_known() -> None:
+    """0.162 bits per dimension for L = .98^4, twenty terms and no measured norm, whatever the dimensions."""
+    lipschitz, dims = 0.98**4, 3072
+    bound = float(tail_bound(20, lipschitz, torch.tensor(dims * lipschitz**2, dtype=torch.float64)))
+    assert bound / (dims * math.log(2)) == pytest.approx(0.162, abs=0.001)

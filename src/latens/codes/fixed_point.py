@@ -1,7 +1,7 @@
 """Solving y = x + g(x) for x, |g(a) - g(b)| <= L |a - b| with L < 1: plain and Anderson iterations with a proven error.
 
 For the residual r = y - g(x) - x the distance to the solution is at most |r| / (1 - L). Each sample stops by itself and then
-costs nothing more.
+costs nothing more; the step that its last evaluation pays for is still taken.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from latens.shapes import Float, Int
 
 RIDGE = 1e-10  # of the least-squares problem, as a share of its largest diagonal entry
 GROWTH = 2.0  # an Anderson step whose residual grows by more is followed by a plain step
+LONGEST = 10.0  # last Anderson steps longer than so many residuals are plain ones
+ROUNDING = 1.0  # units of rounding of 1 and y (root mean square), below which no residual is asked to fall
 
 
 class Solved(NamedTuple):
     x: Tensor  # (B, ...)
     evaluations: Int[Tensor, "B"]  # of g
-    residual: Float[Tensor, "B"]  # |y - g(x) - x|, Euclidean, of the returned x
-    converged: Tensor  # (B,) bool: the largest component of the residual is within the tolerance
+    residual: Float[Tensor, "B"]  # upper bound on |y - g(x) - x|, Euclidean, of the returned x
+    converged: Tensor  # (B,) bool: a residual was within the tolerance
 
 
 def solve(
@@ -35,14 +37,16 @@ def solve(
 ) -> Solved:
     """The x with x + function(x) = y for every sample of the batch y.
 
-    A sample has converged when every component of its residual is at most `tolerance` (1 + its largest |y|). `memory` is the
-    number of earlier steps of Anderson's method; 0 gives plain fixed-point iterations. At most `limit` evaluations.
+    A sample has converged when the root mean square of its residual is at most `tolerance`, in the units of y, or at the level
+    of rounding. `memory` is the number of earlier steps of Anderson's method; 0 gives plain fixed-point iterations. At most
+    `limit` evaluations.
     """
     shape, flat = y.shape, y.flatten(1)
-    target = tolerance * (1 + flat.abs().amax(1))
+    floor = ROUNDING * torch.finfo(y.dtype).eps * (1 + flat.square().mean(1).sqrt())
+    target = floor.clamp(min=tolerance) * flat.shape[1] ** 0.5
     best, residual = flat.clone(), torch.full((len(flat),), torch.inf, dtype=y.dtype, device=y.device)
-    smallest = residual.clone()  # largest component of the residual of `best`
     evaluations = torch.zeros(len(flat), dtype=torch.int64, device=y.device)
+    solved = torch.zeros(len(flat), dtype=torch.bool, device=y.device)
     active = torch.arange(len(flat), device=y.device)
     x = flat
     history = _History(memory)
@@ -50,18 +54,28 @@ def solve(
         step = flat[active] - function(x.view(-1, *shape[1:])).flatten(1)  # the plain next x
         r = step - x
         evaluations[active] += 1
-        size = r.abs().amax(1)
-        better = size < smallest[active]
-        chosen = active[better]
-        best[chosen], smallest[chosen], residual[chosen] = x[better], size[better], r[better].norm(dim=1)
+        size = r.norm(dim=1)
+        better = size < residual[active]
+        best[active[better]], residual[active[better]] = x[better], size[better]
+        following = history.next(x, r, step, size > GROWTH * residual[active])
         going = size > target[active]
-        if not bool(going.any()):
-            break
         if not bool(going.all()):
-            active, x, r, step, size = active[going], x[going], r[going], step[going], size[going]
+            done = ~going
+            solved[active[done]] = True
+            best[active[done]], residual[active[done]] = _last(x[done], r[done], step[done], following[done])
+            if not bool(going.any()):
+                break
+            active, following = active[going], following[going]
             history.keep(going)
-        x = history.next(x, r, step, size > GROWTH * smallest[active])
-    return Solved(best.view(shape), evaluations, residual, smallest <= target)
+        x = following
+    return Solved(best.view(shape), evaluations, residual, solved)
+
+
+def _last(x: Tensor, r: Tensor, step: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+    """The step after the last evaluation, at x, and a bound on its residual: |r| + 2 |moved|, since Lip(g) < 1."""
+    size, moved = r.norm(dim=1), (following - x).norm(dim=1)
+    last = torch.where((moved <= LONGEST * size)[:, None], following, step)
+    return last, size + 2 * (last - x).norm(dim=1)
 
 
 class _History:

@@ -134,22 +134,27 @@ def _value_and_slope(shape: Shape, x: Tensor, curve: Curve) -> tuple[Tensor, Ten
     return y, y * (1 - y), x
 
 
-def _curvature(shape: Shape, x: Tensor, s: Tensor, curve: Curve) -> tuple[Tensor, Tensor]:
-    """phi''(x), and for the swish family u = (1 - s) s (2 + beta x (1 - 2 s)), from which the derivatives by beta follow."""
+def _curvature(shape: Shape, x: Tensor, s: Tensor, slope: Tensor, curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
+    """phi''(x), and for the swish family d = beta x s (1 - s) and u = (1 - s) s (2 + beta x (1 - 2 s)) for `_to_curve`.
+
+    With the slope s + d of x sigmoid(beta x) at hand, u = d + 2 s (1 - slope).
+    """
     if shape == "swish":
-        _, gain, beta = curve
+        leak, gain, beta = curve
         assert beta is not None
-        u = s * (1 - s) * torch.addcmul(torch.full_like(s, 2.0), beta * x, 1 - 2 * s)
-        return (beta if gain is None else beta * gain) * u, u
+        slope = slope if leak is None or gain is None else (slope - leak) / gain
+        d = slope - s
+        u = torch.addcmul(d, s, 1 - slope, value=2)
+        return (beta if gain is None else beta * gain) * u, d, u
     if shape == "relu":
-        return torch.zeros_like(x), x
+        return torch.zeros_like(x), x, x
     if shape == "elu":
-        return torch.where(x > 0, torch.zeros_like(x), x.exp()), x
+        return torch.where(x > 0, torch.zeros_like(x), x.exp()), x, x
     if shape == "tanh":
         y = torch.tanh(x)
-        return -2 * y * (1 - y * y), x
+        return -2 * y * (1 - y * y), x, x
     y = torch.sigmoid(x)
-    return y * (1 - y) * (1 - 2 * y), x
+    return y * (1 - y) * (1 - 2 * y), x, x
 
 
 class _Stacked(torch.autograd.Function):
@@ -194,13 +199,13 @@ class _Stacked(torch.autograd.Function):
         values, products = upstream[:count], upstream[count:]
         to_stacked = torch.empty_like(upstream)
         torch.mul(values, slope, out=to_stacked[:count])
-        bent = u = None
+        bent = None
+        second, d, u = _curvature(shape, x, s, slope, curve)
         if len(products):
             torch.mul(_turns(products, count), slope, out=_turns(to_stacked[count:], count))
             bent = _turns(products, count)[0] * tangents[:count]
             for turn in range(1, len(products) // count):
                 bent.addcmul_(_turns(products, count)[turn], _turns(tangents, count)[turn])
-            second, u = _curvature(shape, x, s, curve)
             to_stacked[:count].addcmul_(bent, second)
         if direct is not None:
             to_stacked.sub_(direct)
@@ -208,7 +213,7 @@ class _Stacked(torch.autograd.Function):
         to_bias = to_stacked[:count].sum(dims)
         if shape != "swish":
             return to_stacked, to_bias, None, None, None, None, None, None
-        return (to_stacked, to_bias, *_to_curve(x, s, values, bent, u, curve), None, None, None)
+        return (to_stacked, to_bias, *_to_curve(x, s, values, bent, d, u, curve), None, None, None)
 
 
 def _empty(like: Tensor, channels: int) -> Tensor:
@@ -225,19 +230,17 @@ def _turns(stacked: Tensor, count: int) -> Tensor:
 
 
 def _to_curve(
-    x: Tensor, s: Tensor, values: Tensor, bent: Tensor | None, u: Tensor | None, curve: Curve
+    x: Tensor, s: Tensor, values: Tensor, bent: Tensor | None, d: Tensor, u: Tensor, curve: Curve
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Gradients of leak, gain and beta. `bent` sums the products of the gradients and tangents over the tangents."""
     leak, gain, beta = curve
     assert beta is not None
-    y = x * s
-    by_beta = (values * x * y * (1 - s)).sum()
-    if bent is not None and u is not None:
-        by_beta = by_beta + (bent * x * u).sum()
+    by_slope = values * (d / beta)
+    by_beta = ((by_slope if bent is None else by_slope.addcmul_(bent, u)) * x).sum()
     if leak is None or gain is None:
         return None, None, by_beta
-    by_leak, by_gain = (values * x).sum(), (values * y).sum()
+    by_leak, by_gain = (values * x).sum(), (values * x * s).sum()
     if bent is not None:
         by_leak = by_leak + bent.sum()
-        by_gain = by_gain + (bent * torch.addcmul(s, y * beta, 1 - s)).sum()
+        by_gain = by_gain + (bent * (s + d)).sum()
     return by_leak, by_gain, gain * by_beta

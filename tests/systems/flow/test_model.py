@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
+from latens.codes.bijector import ActNorm, Logit, Whitening
 from latens.codes.logdet import Exact, Series
 from latens.systems.flow.config import (
     CouplingBlocks,
@@ -21,7 +22,7 @@ from latens.systems.flow.config import (
     VectorFlow,
     WideBlocks,
 )
-from latens.systems.flow.model import Flow, truncation
+from latens.systems.flow.model import Flow, enlargement, truncation
 from latens.systems.flow.objective import after_update
 
 SMALL = ImageFlow(size=8, scales=(1, 1, 1), block=DenseBlocks(growth=6, depth=2), tail=1, tail_width=4, tail_growth=4)
@@ -106,9 +107,18 @@ def test_log_densities_are_those_of_the_whole_jacobian(config: FlowConfig, doubl
     log_prior = -0.5 * (coded.latent.square() + math.log(2 * math.pi)).sum()
     expected = float(log_prior.detach()) + float(torch.linalg.slogdet(matrix).logabsdet)
     assert float(coded.log_prob.detach()) == pytest.approx(expected, abs=1e-8)
-    for step in model.residual_maps():
-        step.inverse = lambda y, inverse=step.inverse: inverse(y, tolerance=1e-13)  # type: ignore[method-assign]
-    torch.testing.assert_close(model.inverse(coded.latent.detach()), x, atol=1e-9, rtol=0)
+    torch.testing.assert_close(model.inverse(coded.latent.detach(), error=1e-13), x, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("step", [Logit(0.05), ActNorm(5), Whitening(5)], ids=lambda step: type(step).__name__)
+def test_no_inverse_enlarges_an_error_by_more_than_said(step: Logit | ActNorm | Whitening, double: None) -> None:
+    step.double().train()
+    y = step(torch.rand(200, 5, 2, 2), Exact()).value.detach()
+    if isinstance(step, Logit):
+        y[0] = 0.0  # the middle, where it is steepest
+    error = 1e-6 * torch.randn_like(y)
+    grown = (step.inverse(y + error) - step.inverse(y)).norm(dim=1) / error.norm(dim=1)
+    assert 0.5 * enlargement(step) < float(grown.detach().max()) <= enlargement(step) * (1 + 1e-6)
 
 
 def test_a_series_is_within_its_printed_bound(double: None) -> None:

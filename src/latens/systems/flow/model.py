@@ -6,7 +6,9 @@ units, or a dequantized image in [0, 1).
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
@@ -30,6 +32,7 @@ from latens.systems.flow.config import (
 )
 
 FIRST_ITERATIONS = 30  # power iterations before the first step
+INVERSE_ERROR = 1e-6  # default of `Flow.inverse`
 CIFAR_MEAN, CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -148,11 +151,16 @@ class Flow(nn.Module):
         return F.relu(norm(convolution(image), estimate).value).mean((2, 3))
 
     @torch.no_grad()
-    def inverse(self, z: Float[Tensor, "B D"]) -> Tensor:
-        """Rows (B, D), or images (B, C, H, W) with values that may lie outside [0, 1] by little."""
-        x = z
-        for step in reversed(list(self.steps)):
-            x = cast(Bijector, step).inverse(x)
+    def inverse(self, z: Float[Tensor, "B D"], *, error: float = INVERSE_ERROR) -> Tensor:
+        """Rows (B, D), or images (B, C, H, W) with values that may lie outside [0, 1] by little.
+
+        A residual left by one block may cause an `error` in the units of the data, were every scaling behind it at its largest.
+        """
+        x, steps = z, list(self.steps)
+        enlarged = list(itertools.accumulate((enlargement(step) for step in steps), operator.mul))
+        for step, factor in zip(reversed(steps), reversed(enlarged), strict=True):
+            tolerance = error / factor
+            x = step.inverse(x, tolerance=tolerance) if isinstance(step, ResidualMap) else cast(Bijector, step).inverse(x)
         return x
 
     # ---------------------------------------------------------------------------------------------------- normalization
@@ -214,6 +222,15 @@ def truncation(coded: Coded, terms: int, certificates: list[Certificate]) -> Flo
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
+
+
+def enlargement(step: nn.Module) -> float:
+    """Largest factor by which the inverse of a step enlarges an error; 1 for residual maps and for the units of a table."""
+    if isinstance(step, ActNorm):
+        return float((-step.log_scale.detach()).exp().max())
+    if isinstance(step, Whitening):
+        return 1 / float(torch.linalg.svdvals(step.weight.detach().double()).min())
+    return 0.25 / (1 - 2 * step.alpha) if isinstance(step, Logit) else 1.0
 
 
 def input_step(config: ImageFlow) -> nn.Module:

@@ -72,7 +72,7 @@ def toy() -> FlowTraining:
         model=VectorFlow(),
         data=PointsConfig(),
         objective=LikelihoodConfig(log_det="exact", power_iterations=2),
-        optim=Adam(lr=2e-3, warmup=100, ema=0.998, decay_share=0.5),
+        optim=Adam(lr=2e-2, warmup=100, ema=0.998, decay_share=0.5),
         run=RunConfig(steps=12_000, precision="no", log_every=200, validate_every=2000, checkpoint_every=2000),
     )
 

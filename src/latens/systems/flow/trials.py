@@ -62,7 +62,7 @@ class ImageScale:
 class ToyScale:
     """How models of simulated points are trained and tested."""
 
-    steps: Count = 12_000  # of training, for every row
+    steps: Count = 2500  # of training, for every row
     points: Count = 1_000_000  # fresh points of the test
     seeds: Count = 1  # runs of every row
     blocks: Count = 10  # residual maps
