@@ -38,6 +38,7 @@ from latens.systems.flow.trials import (
     image_training,
     toy_model,
     trained,
+    training_folder,
 )
 from latens.systems.flow.untrained import FIXED, NoScale, report
 
@@ -164,8 +165,7 @@ def figure_4_5_1(lab: Lab[DensityModel, ImageScale]) -> Report:
     lines, rows = [], []
     for number, (depth, growth) in enumerate(DEPTHS.items()):
         config = image_training(lab.scale, dense(depth=depth, growth=growth))
-        identity = [open_labeled(image_source(lab), "train").fingerprint()]
-        folder = lab.trained(config, name=f"depth-{depth}", identity=identity).parent
+        folder = training_folder(lab, f"depth-{depth}", config)
         steps, bits = curve(folder)
         lines.append(Line(f"depth {depth}", steps, bits, number, "-o"))
         assert isinstance(config.model, ImageFlow)

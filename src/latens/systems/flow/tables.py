@@ -35,6 +35,7 @@ from latens.systems.flow.trials import (
     hybrid_training,
     image_source,
     image_training,
+    length,
     measured_bits,
     parameters,
     residual,
@@ -171,23 +172,23 @@ def table_4_4_5(lab: Lab[DensityModel, ImageScale]) -> Report:
             cells += [f"{100 * found['accuracy']:.2f}", bits]
         table.append([name, *cells, HYBRID_PUBLISHED[name]])
     columns = ["model", *(f"lambda {w}: {m}" for w in ("0", "1/D", "1") for m in ("accuracy %", "bits/dim")), "published"]
-    caption = f"{lab.scale.steps} steps a cell; published: 400 epochs, accuracy | accuracy @ bits/dim | accuracy @ bits/dim."
+    caption = f"{length(lab.scale)} a cell; published: 400 epochs, accuracy | accuracy @ bits/dim | accuracy @ bits/dim."
     return image_report(lab, "table4.4.5", "Hybrid modeling", [Table(columns, table, caption)])
 
 
 def activation_rows(scale: ImageScale) -> tuple[dict[str, FlowTraining], dict[str, str]]:
     rows, published = {}, {}
     for name, (growth, width, of_dense, of_residual) in ACTIVATIONS.items():
-        rows[f"{RESIDUAL}, {name}"] = image_training(scale, residual(name, width))
-        rows[f"{DENSE_LC}, {name}"] = image_training(scale, dense(name, growth=growth))
-        published[f"{RESIDUAL}, {name}"], published[f"{DENSE_LC}, {name}"] = of_residual, of_dense
+        rows[f"{RESIDUAL} {name}"] = image_training(scale, residual(name, width))
+        rows[f"{DENSE_LC} {name}"] = image_training(scale, dense(name, growth=growth))
+        published[f"{RESIDUAL} {name}"], published[f"{DENSE_LC} {name}"] = of_residual, of_dense
     return rows, published
 
 
 def table_4_5_2(lab: Lab[DensityModel, ImageScale]) -> Report:
     """Activations."""
     rows, published = activation_rows(lab.scale)
-    table = density_table(lab, rows, published, f"{RESIDUAL}, lipswish", CIFAR_ONLY)
+    table = density_table(lab, rows, published, f"{RESIDUAL} lipswish", CIFAR_ONLY)
     return image_report(lab, "table4.5.2", "Activations of small models", [table])
 
 
