@@ -18,7 +18,7 @@ import numpy as np
 from latens.systems.flow.recipes import FlowTraining
 from latens.training.objective import Trainable
 
-WARM, TIMED = 4, 40  # steps that are left out, and those that are timed
+WARM, TIMED = 3, 24  # steps that are left out, and those that are timed
 LONG = 10**6
 FEWEST = 8  # steps of a row
 

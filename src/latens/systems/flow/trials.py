@@ -88,7 +88,7 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
     sizes = replace(base.model, block=block, whiten=False)
     if scale.size == "cpu":
         sizes = replace(sizes, scales=(2, 2, 2), tail_width=6, tail_growth=3)  # a third of the parameters, as in the thesis
-        base = replace(base, data=replace(base.data, batch=8))  # more steps
+        base = replace(base, data=replace(base.data, batch=8, validation_limit=96))  # more steps for the time
     if match and scale.size != "paper":
         sizes = matched(sizes, TARGET[scale.size])
     run = replace(base.run, steps=scale.steps, seed=scale.seed, validate_every=max(scale.steps // 4, 1))
