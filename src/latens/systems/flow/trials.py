@@ -40,6 +40,7 @@ from latens.systems.flow.cpu_time import step_seconds, steps_within, with_steps
 from latens.systems.flow.dataset import read_squares
 from latens.systems.flow.gaussian import fit_gaussian
 from latens.systems.flow.model import Flow
+from latens.systems.flow.original import published_for
 from latens.systems.flow.points import PointsName, draw, log_density
 from latens.systems.flow.predict import DensityModel
 from latens.systems.flow.recipes import FlowTraining, cpu, gpu, hybrid, tiny, toy
@@ -207,6 +208,7 @@ def density_table(
     lab: L, rows: Mapping[str, FlowTraining], published: Mapping[str, str], reference: str, caption: str = ""
 ) -> Table:
     """The Gaussian and every row: parameters, bits per dimension, paired differences from the reference row, published."""
+    published = published_for(image_source(lab), published)
     first = next(iter(rows.values())).model
     assert isinstance(first, ImageFlow)
     bits: dict[str, np.ndarray] = {GAUSSIAN: gaussian_bits(lab, first)}
