@@ -106,9 +106,9 @@ def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: 
             for (path, _), one in zip(good, found, strict=True):
                 plain = one.to_dict()
                 rows.append((path, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
-                error = "" if draws == 1 else f" ± {one.standard_error:.3f}"
+                spread = "" if draws == 1 else f" ± {one.standard_error:.3f}"
                 said = "".join(f"; {note}" for note in one.notes)
-                text = f"{path}: {one.bits_per_dim:.3f}{error} bits/dim, unusual {one.unusual:.2f}{said}"
+                text = f"{path}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{said}"
                 reporter.result({"input": str(path), **plain}, text)
             tell(min(start + AT_ONCE, len(files)))
     if not rows:
