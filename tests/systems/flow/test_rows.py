@@ -34,7 +34,9 @@ def test_steps_fill_the_time_and_end_with_a_validation() -> None:
 def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> None:
     settings = {"minutes": "0.004", "images": "4", "rows": "Residual Flow,i-DenseNet"}
     tables = [
-        next(reproduce("flow/table4.4.3", recipe="tiny", data=[album], out=tmp_path, settings=settings, force=True, device="cpu"))
+        next(
+            reproduce("flow/table4.4.3", recipe="tiny", data=[album], out=tmp_path, settings=settings, force=True, device="cpu")
+        )
         for _ in range(2)
     ]
     assert tables[0].to_dict() == tables[1].to_dict()

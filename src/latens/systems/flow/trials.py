@@ -19,7 +19,7 @@ import torch
 from latens.data.labeled import open_labeled
 from latens.data.source import Source, one_source
 from latens.errors import UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import RUNS, Lab
 from latens.inference.page import Table
 from latens.settings import Count, Natural, NonNegative, settings
 from latens.systems.flow.config import (
@@ -158,17 +158,18 @@ def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
         key = {"what": "step seconds", "config": with_steps(config, 1), "data": identity}
         seconds = lab.once(key, lambda: step_seconds(lab.build, config, lab.sources, lab.device))
         config = with_steps(config, steps_within(lab.scale.minutes, seconds))
-    started = time.process_time()
-    best = lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity)
-    lab.once({"what": "training seconds", "run": best.parent.name}, lambda: round(time.process_time() - started, 1))
-    return best.parent
+    before, started = set((lab.folder / RUNS).glob("*")), time.process_time()
+    folder = lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity).parent
+    taken = None if folder in before else round(time.process_time() - started, 1)  # None: a part of it ran earlier
+    lab.once({"what": "training seconds", "run": folder.name}, lambda: taken)
+    return folder
 
 
-def length_of(lab: L, folder: Path) -> tuple[int, float]:
-    """Steps of a finished run and its CPU minutes, validations included."""
+def length_of(lab: L, folder: Path) -> tuple[str, str]:
+    """Steps of a finished run, and its CPU minutes with its validations, where one process did all of it."""
     record = lab.recorded({"what": "training seconds", "run": folder.name})
     steps = json.loads((folder / "config.json").read_text())["run"]["steps"]
-    return steps, record[0] / 60 if record else float("nan")
+    return str(steps), f"{record[0] / 60:.1f}" if record and record[0] is not None else "-"
 
 
 def measured_bits(lab: L, flow: DensityModel) -> dict[str, Any]:
@@ -217,8 +218,7 @@ def density_table(
         folder = training_folder(lab, name, rows[name])
         flow = lab.open_model(folder / "best")
         bits[name] = np.array(measured_bits(lab, flow)["bits"])
-        steps, minutes = length_of(lab, folder)
-        facts[name] = [f"{parameters(flow.model.config) / 1e6:.3f}M", str(steps), f"{minutes:.1f}"]
+        facts[name] = [f"{parameters(flow.model.config) / 1e6:.3f}M", *length_of(lab, folder)]
     table = []
     for name in [GAUSSIAN, *rows]:
         if name not in bits:
