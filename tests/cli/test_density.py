@@ -88,6 +88,26 @@ def test_samples_of_images(name: str, count: int, model: Path, tmp_path: Path) -
         assert len(list(out.iterdir())) == count
 
 
+def test_samples_do_not_replace_images_of_a_folder(album: Path, model: Path, capsys: Capture) -> None:
+    before = sorted(album.iterdir())
+    command = ["density", "--sample", "2", "-o", str(album), "--model", str(model)]
+    assert main(command) == 2
+    assert "holds images already" in capsys.readouterr().err
+    assert sorted(album.iterdir()) == before
+    assert main([*command, "--force"]) == 0
+
+
+def test_one_draw_has_no_error_and_wide_values_are_noted(model: Path, capsys: Capture, tmp_path: Path) -> None:
+    deep, out = tmp_path / "deep.png", tmp_path / "scores.csv"
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(deep)
+    command = ["density", str(deep), "--draws", "1", "-o", str(out), "--model", str(model), "--format", "json"]
+    assert main(command) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["standard_error"] is None
+    assert next(csv.DictReader(out.open()))["standard_error"] == ""
+    assert len(record["notes"]) == 2  # 16 bits reduced to 8, gray repeated
+
+
 def test_samples_of_a_table(table_model: Path, tmp_path: Path) -> None:
     for name in ("rows.csv", "rows.npy"):
         assert main(["density", "--sample", "7", "-o", str(tmp_path / name), "--model", str(table_model)]) == 0
@@ -111,6 +131,7 @@ def test_certificates(model: Path, capsys: Capture) -> None:
         (["density", "--sample", "2", "-o", "{out}.xyz"], 2, "cannot be written"),
         (["density", "{empty}"], 3, "no file in this folder"),
         (["density", "{missing}.png"], 3, "missing"),
+        (["density", "{missing}.png", "-o", "{out}.png"], 2, "written as .csv"),
     ],
 )
 def test_bad_requests(words: list[str], status: int, said: str, model: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -60,6 +60,8 @@ def density(
         raise UsageError("one of three tasks is needed", where="density", hint=hint)
     if out is not None and out.is_file() and not force:
         raise OutputExists("the output is already there", where=str(out), hint="--force overwrites it; -o names another")
+    if inputs and out is not None and out.suffix.lower() != ".csv":
+        raise UsageError("scores are written as .csv", where=str(out), hint="name a file such as scores.csv with -o")
     from latens.systems.flow.config import VectorFlow
     from latens.systems.flow.predict import load
 
@@ -69,7 +71,7 @@ def density(
     if certify:
         return certificates(flow, reporter)
     if sample is not None:
-        draw_samples(flow, sample, out, seed, temperature, reporter)
+        draw_samples(flow, sample, out, seed, temperature, force, reporter)
         return 0
     if isinstance(flow.config, VectorFlow):
         return score_tables(flow, inputs or [], out, reporter)
@@ -81,6 +83,7 @@ def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: 
     from latens.data.images import PICTURE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED
+    from latens.systems.flow.predict import one_square
 
     files = find_inputs(inputs, PICTURE_ENDINGS)
     alone = len(files) == 1 and files[0].named
@@ -91,7 +94,7 @@ def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: 
             good = []
             for file in files[start : start + AT_ONCE]:
                 try:
-                    good.append((file.path, readable(flow, file.path)))
+                    good.append((file.path, one_square(file.path, flow.config)))  # type: ignore[arg-type]
                 except (InputError, LimitExceeded) as error:
                     if alone:
                         raise error.at(str(file.path)) from None
@@ -99,30 +102,20 @@ def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: 
                     failed += 1
             if not good:
                 continue
-            found = flow.density([picture for _, picture in good], draws=draws)
+            found = flow.density_of([square for _, square in good], draws=draws)
             for (path, _), one in zip(good, found, strict=True):
-                rows.append((path, f"{one.bits_per_dim:.5f}", f"{one.standard_error:.5f}", f"{one.unusual:.4f}"))
+                plain = one.to_dict()
+                rows.append((path, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
+                spread = "" if draws == 1 else f" ± {one.standard_error:.3f}"
                 said = "".join(f"; {note}" for note in one.notes)
-                text = f"{path}: {one.bits_per_dim:.3f} ± {one.standard_error:.3f} bits/dim, unusual {one.unusual:.2f}{said}"
-                reporter.result({"input": str(path), **one.to_dict()}, text)
+                text = f"{path}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{said}"
+                reporter.result({"input": str(path), **plain}, text)
             tell(min(start + AT_ONCE, len(files)))
     if not rows:
         raise InputError("none of the images can be used", where=", ".join(inputs))
     if out is not None:
         write_csv(out, SCORE_COLUMNS, rows)
     return SOME_FAILED if failed else 0
-
-
-def readable(flow: DensityModel, path: Path) -> Any:
-    """The image at a path, checked. Raises InputError or LimitExceeded."""
-    from latens.data.image_output import to_pil
-    from latens.data.images import read_picture
-    from latens.systems.flow.predict import one_square
-
-    picture = read_picture(path)
-    image = to_pil(picture.pixels, picture.alpha, picture.grey)
-    one_square(image, flow.config)  # type: ignore[arg-type]
-    return image
 
 
 def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, reporter: Reporter) -> int:
@@ -142,8 +135,11 @@ def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, report
     return 0
 
 
-def draw_samples(flow: DensityModel, count: int, out: Path | None, seed: int, temperature: float, reporter: Reporter) -> None:
+def draw_samples(
+    flow: DensityModel, count: int, out: Path | None, seed: int, temperature: float, force: bool, reporter: Reporter
+) -> None:
     """Samples in pieces: a grid, an array, a folder of images, or a table."""
+    from latens.data.image_output import check_ending
     from latens.systems.flow.config import VectorFlow
 
     table = isinstance(flow.config, VectorFlow)
@@ -160,8 +156,12 @@ def draw_samples(flow: DensityModel, count: int, out: Path | None, seed: int, te
         if count > MOST_IN_GRID:
             hint = "name a folder or an .npy file with -o"
             raise UsageError(f"{count} samples are too many for one image", where=str(place), hint=hint)
+        check_ending(place)
         write_grid(place, list(pieces))
     else:
+        if place.is_dir() and any(place.glob("*.png")) and not force:
+            hint = "--force adds to it and overwrites; -o names another"
+            raise OutputExists("the folder holds images already", where=str(place), hint=hint)
         write_folder(place, pieces)
     reporter.result({"output": str(place), "samples": count}, f"{place}: {count} samples")
 
@@ -173,10 +173,9 @@ def write_grid(place: Path, pieces: list[np.ndarray]) -> None:
     import numpy as np
     from PIL import Image
 
-    from latens.data.image_output import check_ending, write_image
+    from latens.data.image_output import write_image
     from latens.systems.flow.drawing import image_grid
 
-    check_ending(place)
     images = np.concatenate(pieces)
     columns = math.ceil(math.sqrt(len(images)))
     enlarge = max(1, 512 // (columns * images.shape[1]))

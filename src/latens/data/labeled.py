@@ -170,6 +170,8 @@ def _arrays(name: str, pixels: np.ndarray, labels: np.ndarray, classes: tuple[st
 
 def _cifar(count: str) -> Callable[[Path, Split], LabeledImages]:
     def read(root: Path, split: Split) -> LabeledImages:
+        if root.suffix == ".npz" or any(root.glob("*.npz")):
+            return _npz(root, split, hold_out=True) if root.is_file() else _folder(root, split, hold_out=True)
         from torchvision import datasets
 
         kind: Any = datasets.CIFAR100 if count == "100" else datasets.CIFAR10

@@ -23,7 +23,7 @@ from latens.nn.lipschitz import Concatenation
 from latens.nn.lipswish import Activation
 from latens.systems.flow.config import ImageFlow
 from latens.systems.flow.dataset import read_squares
-from latens.systems.flow.drawing import colored, image_grid
+from latens.systems.flow.drawing import colored, heat_map, image_grid
 from latens.systems.flow.model import Flow
 from latens.systems.flow.points import log_density
 from latens.systems.flow.predict import DensityModel
@@ -38,6 +38,7 @@ from latens.systems.flow.trials import (
     image_training,
     toy_model,
     trained,
+    training_folder,
 )
 from latens.systems.flow.untrained import FIXED, NoScale, report
 
@@ -50,18 +51,18 @@ def figure_4_3_1(lab: Lab[DensityModel, NoScale]) -> Report:
     """The normalized weights of a concatenation."""
     mix = Concatenation(1.0, learned=True)
     points = []
-    for raw in np.linspace(-12, 12, 121):
-        mix.eta.data.copy_(torch.tensor([raw, 0.0]))
+    for raw in np.linspace(-12, 12, 97):
+        mix.eta.data.copy_(torch.tensor([raw, -raw]))
         points.append(mix().tolist())
     first, second = np.array(points).T
     circle = np.linspace(0, np.pi / 2, 100)
     lines = [
         Line("unit circle", np.cos(circle).tolist(), np.sin(circle).tolist(), 1, "--"),
-        Line("reached by one weight", first.tolist(), second.tolist(), 0, "o"),
+        Line("reached", first.tolist(), second.tolist(), 0, "o"),
         Line("at the start", [0.5**0.5], [0.5**0.5], 3, "s"),
     ]
     image = line_plot([LinePanel("eta_1 (input)", "eta_2 (transformed)", lines)], columns=1, title="Figure 4.3.1")
-    caption = "softplus + 0.1 keeps both weights above zero, unlike the interval [0, 1] of the text."
+    caption = "Both weights are softplus + 0.1 before they are normalized, so neither reaches zero, unlike [0, 1] in the text."
     return report("figure4.3.1", "Weights of a concatenation", "no training", [Figure(image, "", caption, alt="unit circle")])
 
 
@@ -164,8 +165,7 @@ def figure_4_5_1(lab: Lab[DensityModel, ImageScale]) -> Report:
     lines, rows = [], []
     for number, (depth, growth) in enumerate(DEPTHS.items()):
         config = image_training(lab.scale, dense(depth=depth, growth=growth))
-        identity = [open_labeled(image_source(lab), "train").fingerprint()]
-        folder = lab.trained(config, name=f"depth-{depth}", identity=identity).parent
+        folder = training_folder(lab, f"depth-{depth}", config)
         steps, bits = curve(folder)
         lines.append(Line(f"depth {depth}", steps, bits, number, "-o"))
         assert isinstance(config.model, ImageFlow)
@@ -188,15 +188,19 @@ def figure_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
     flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
     rows = concatenations(flow.model)
     blocks: list[Block] = [
-        Table(["block", "layer", "eta_1", "eta_2"], rows_of(rows), "Weights on the unit circle, times 0.98.")
+        Table(
+            ["block", "layer", "eta_1", "eta_2"], rows_of(rows), "Points of the unit circle; the model multiplies them by 0.98."
+        )
     ]
     last = [pair[1] > pair[0] for _, layers in rows for pair in layers[-1:]]
     share = f"{sum(last)} of {len(last)} blocks"
     claim = Table(["claim of appendix B.4", "found"], [["the last dense layer prefers the transformed signal", share]], "")
+    names = [short(name) for name, _ in rows]
     for index, title in ((0, "eta_1: input"), (1, "eta_2: transformed signal")):
         values = np.array([[pair[index] for pair in layers] for _, layers in rows])
-        sheet = png_bytes(colored(values.T).repeat(24, axis=0).repeat(24, axis=1))
-        blocks.insert(index, Figure(sheet, title, "Columns are blocks, rows dense layers; dark 0, bright 1.", pixelated=True))
+        sheet = png_bytes(heat_map(values.T, "abcdefgh"[: values.shape[1]], names))
+        caption = "Columns are blocks (scale.block; FC: fully connected), rows the dense layers of a block."
+        blocks.insert(index, Figure(sheet, title, caption, alt=title))
     return image_report(lab, "figureB.4", "Learned weights of the concatenations", [*blocks, claim])
 
 
@@ -210,6 +214,12 @@ def concatenations(flow: Flow) -> list[tuple[str, list[list[float]]]]:
         if mixes:
             found.append((name, [(mix() / mix.factor).tolist() for mix in mixes]))
     return found
+
+
+def short(name: str) -> str:
+    """The name of a block in a figure: 1.2 for "scale 1, block 2", FC.1 for "tail, block 1"."""
+    place, block = name.replace("tail", "FC").removeprefix("scale ").split(", block ")
+    return f"{place}.{block}"
 
 
 def rows_of(found: list[tuple[str, list[list[float]]]]) -> list[list[str]]:

@@ -6,7 +6,8 @@ Outliers pass through the same JPEG step as the typical images, or through none:
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,8 +25,11 @@ from latens.shapes import Float, UInt8
 from latens.systems.flow.config import ImageFlow
 from latens.systems.flow.dataset import in_channels, read_squares
 from latens.systems.flow.drawing import image_grid
+from latens.systems.flow.original import stored_as_jpeg
 from latens.systems.flow.predict import DensityModel
 from latens.systems.flow.unusual import STATISTICS, Reference, statistics_of
+
+logger = logging.getLogger(__name__)
 
 
 @settings
@@ -74,7 +78,7 @@ def digit(number: int, size: int, rng: np.random.Generator) -> UInt8[np.ndarray,
 
 def through_jpeg(image: UInt8[np.ndarray, "S S 3"], quality: int) -> UInt8[np.ndarray, "S S 3"]:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
@@ -89,20 +93,28 @@ def unusual(lab: Lab[DensityModel, UnusualScale]) -> Report:
         raise UsageError("this table needs a model of images with a reference", where=flow.name)
     if not lab.sources:
         raise UsageError("typical images are needed", where="--data", hint="name the data set of the model")
-    found: dict[str, list[list[float]]] = {}
+    if not scale.jpeg_quality and stored_as_jpeg(lab.sources[0]):
+        what = "the typical images are JPEGs and the outliers are not: a detector of JPEG would do"
+        logger.warning("%s; pass the outliers through it, too, with --set jpeg_quality=75", what)
     typical = open_labeled(lab.sources[0], "test").first_few(scale.images)
     sets: dict[str, np.ndarray] = {"typical": read_squares(typical, config.size, config.channels)[0]}
     for source in lab.sources[1:]:
         others = open_labeled(source, "test").first_few(scale.images)
-        sets[others.name] = read_squares(others, config.size, config.channels)[0]
+        squares = list(read_squares(others, config.size, 3)[0].transpose(0, 2, 3, 1))
+        sets[others.name] = as_typical(squares, config.channels, scale.jpeg_quality)
     for number, kind in enumerate(SIMULATED):
         images = simulated_outliers(kind, scale.images, config.size, np.random.default_rng([scale.seed, number]))
-        if scale.jpeg_quality:
-            images = [through_jpeg(image, scale.jpeg_quality) for image in images]
-        sets[kind] = np.stack([in_channels(image, config.channels) for image in images])
+        sets[kind] = as_typical(images, config.channels, scale.jpeg_quality)
     key = {"what": "unusual", "model": flow.model_id, "data": [str(source) for source in lab.sources], "scale": scale}
     found = lab.once(key, lambda: {name: statistics(flow, pixels) for name, pixels in sets.items()})
-    return _report(flow, found, sets, reference)
+    return _report(flow, found, sets, reference, scale.jpeg_quality)
+
+
+def as_typical(images: Sequence[UInt8[np.ndarray, "S S 3"]], channels: int, jpeg_quality: int) -> UInt8[np.ndarray, "n C S S"]:
+    """Outliers after the JPEG step of the typical images, if there is one."""
+    if jpeg_quality:
+        images = [through_jpeg(image, jpeg_quality) for image in images]
+    return np.stack([in_channels(image, channels) for image in images])
 
 
 def statistics(flow: DensityModel, pixels: np.ndarray) -> list[list[float]]:
@@ -127,7 +139,11 @@ def scores_of(statistics: Float[np.ndarray, "n F"], reference: Reference) -> Map
 
 
 def _report(
-    flow: DensityModel, found: Mapping[str, list[list[float]]], sets: Mapping[str, np.ndarray], reference: Reference
+    flow: DensityModel,
+    found: Mapping[str, list[list[float]]],
+    sets: Mapping[str, np.ndarray],
+    reference: Reference,
+    jpeg_quality: int,
 ) -> Report:
     typical = scores_of(np.array(found["typical"]), reference)
     kinds = [name for name in found if name != "typical"]
@@ -137,10 +153,12 @@ def _report(
         rows.append([score, *(f"{cell:.3f}" for cell in cells)])
     caption = "Area under the ROC curve: 1 tells all outliers, 0.5 none; below 0.5 outliers have the more typical scores."
     blocks: list[Block] = [Table(["score", *kinds], rows, caption)]
-    shown = [one for pixels in sets.values() for one in pixels[:8]]
-    sheet = image_grid([np.repeat(one, 3 // len(one), axis=0).transpose(1, 2, 0) for one in shown], columns=8, enlarge=2)
+    columns = min(8, *map(len, sets.values()))
+    shown = [one for pixels in sets.values() for one in pixels[:columns]]
+    sheet = image_grid([np.repeat(one, 3 // len(one), axis=0).transpose(1, 2, 0) for one in shown], columns=columns, enlarge=2)
     blocks.append(Figure(png_bytes(sheet), "Rows: " + ", ".join(sets), alt="images of every set", pixelated=True))
-    about = f"{flow.name}, {len(found['typical'])} typical images"
+    step = f"outliers through JPEG of quality {jpeg_quality}" if jpeg_quality else "no JPEG step for the outliers"
+    about = f"{flow.name}, {len(found['typical'])} typical images, {step}"
     return Report(name="unusual", title="Unusual images", about=about, blocks=blocks)
 
 

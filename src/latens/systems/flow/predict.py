@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import load_network, locate, read_config
 from latens.inference.device import choose_device
-from latens.shapes import Float
+from latens.shapes import Float, UInt8
 from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
 from latens.systems.flow.dataset import in_channels
 from latens.systems.flow.model import Certificate, Flow
@@ -40,14 +40,14 @@ class Density:
     """The density of one image."""
 
     bits_per_dim: float
-    standard_error: float  # over draws of the noise
+    standard_error: float  # over draws of the noise; NaN for one draw
     unusual: float  # share of held-out images that are less unusual, in [0, 1]; NaN where the model has no reference
     notes: tuple[str, ...]  # what was done to the image
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "bits_per_dim": round(self.bits_per_dim, 5),
-            "standard_error": round(self.standard_error, 5),
+            "standard_error": None if np.isnan(self.standard_error) else round(self.standard_error, 5),
             "unusual": None if np.isnan(self.unusual) else round(self.unusual, 4),
             "notes": list(self.notes),
         }
@@ -85,23 +85,27 @@ class DensityModel:
         """
         if isinstance(self.config, VectorFlow):
             return score_rows(self.model, self._rows(data), terms=self.terms)
-        scores = score_images(self.model, self._pixels(data)[0], terms=self.terms, draws=draws)
+        scores = self.scores(self._pixels(data), draws=draws)
         nats: np.ndarray = -scores.mean * self.model.dims * np.log(2)
         return nats
 
     def density(self, images: Any, *, draws: int = DRAWS) -> list[Density]:
         """Bits per dimension, their standard error, and how unusual each image is. Raises UsageError for a table's model."""
         self._image_config("density")
-        if draws < 1:
-            raise UsageError("at least one draw is needed", where=f"draws {draws}")
-        pixels, notes = self._pixels(images)
+        return self.density_of(self._squares(images), draws=draws)
+
+    def density_of(self, squares: Sequence[Square], *, draws: int = DRAWS) -> list[Density]:
+        """As `density`, of images that `one_square` has prepared."""
+        pixels = torch.from_numpy(np.stack([one.pixels for one in squares]))
         scores = self.scores(pixels, draws=draws)
         unusual = self._unusual(pixels, scores)
-        rows = zip(scores.mean, scores.standard_error, unusual, notes, strict=True)
-        return [Density(float(m), float(e), float(u), note) for m, e, u, note in rows]
+        rows = zip(scores.mean, scores.standard_error, unusual, squares, strict=True)
+        return [Density(float(m), float(e), float(u), one.notes) for m, e, u, one in rows]
 
     def scores(self, pixels: Tensor, *, draws: int = 1, bounds: bool = False) -> Scores:
         """As `latens.systems.flow.scoring.score_images`, with the terms that the model was validated with."""
+        if draws < 1:
+            raise UsageError("at least one draw is needed", where=f"draws {draws}")
         return score_images(self.model, pixels, terms=self.terms, draws=draws, bounds=bounds)
 
     def _unusual(self, pixels: Tensor, scores: Scores) -> np.ndarray:
@@ -132,7 +136,7 @@ class DensityModel:
             rows = self._rows(data)
             estimate = row_estimate(self.model.dims, 1)
             return torch.cat([self.model(part.to(self.device), estimate).latent.cpu() for part in rows.split(ROW_BATCH)])
-        pixels, _ = self._pixels(data)
+        pixels = self._pixels(data)
         parts = [self._code(part) for part in pixels.split(SAMPLE_BATCH)]
         return torch.cat(parts)
 
@@ -187,7 +191,7 @@ class DensityModel:
                 "train one: `latens train flow --recipe hybrid --data cifar10:PATH -o runs/hybrid`, then name runs/hybrid/best"
             )
             raise ModelMissing("this model has no classifier", where=self.name, hint=hint)
-        scores = score_images(self.model, self._pixels(images)[0], terms=1)
+        scores = score_images(self.model, self._pixels(images), terms=1)
         assert scores.logits is not None
         return scores.logits.softmax(1).double().numpy()
 
@@ -213,18 +217,27 @@ class DensityModel:
             raise InputError(what, where=str(data) if isinstance(data, str | Path) else self.name, hint=hint)
         return torch.from_numpy(rows)
 
-    def _pixels(self, images: Any) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """(n, C, S, S) uint8 and what was done to each image. Raises UsageError for no images, and InputError."""
+    def _pixels(self, images: Any) -> UInt8[Tensor, "n C S S"]:
+        return torch.from_numpy(np.stack([one.pixels for one in self._squares(images)]))
+
+    def _squares(self, images: Any) -> list[Square]:
+        """Raises UsageError for no images, and InputError."""
         config = self._image_config("this")
         several = singles(images)
         if not several:
             raise UsageError("there are no images", where=self.name, hint="give at least one")
-        read = [one_square(one, config) for one in several]
-        return torch.from_numpy(np.stack([pixels for pixels, _ in read])), [notes for _, notes in read]
+        return [one_square(one, config) for one in several]
 
 
-def one_square(image: ImageLike, config: ImageFlow) -> tuple[np.ndarray, tuple[str, ...]]:
-    """An image as the model takes it, (C, S, S) uint8, and notes of what was done to it. Raises InputError."""
+class Square(NamedTuple):
+    """An image as the model takes it."""
+
+    pixels: UInt8[np.ndarray, "C S S"]
+    notes: tuple[str, ...]  # what was done to it
+
+
+def one_square(image: ImageLike, config: ImageFlow) -> Square:
+    """The image for a model. Raises InputError or LimitExceeded."""
     picture = read_picture(image)
     height, width = picture.pixels.shape[:2]
     notes = list(picture.notes)
@@ -240,7 +253,7 @@ def one_square(image: ImageLike, config: ImageFlow) -> tuple[np.ndarray, tuple[s
         notes.append("color reduced to gray")
     if (height, width) != (config.size, config.size):
         notes.append(f"middle square of {width} x {height} resized to {config.size} x {config.size}")
-    return in_channels(center_square(picture.pixels, config.size), config.channels), tuple(notes)
+    return Square(in_channels(center_square(picture.pixels, config.size), config.channels), tuple(notes))
 
 
 def singles(images: Any) -> list[ImageLike]:

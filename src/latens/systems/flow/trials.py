@@ -1,13 +1,16 @@
 """Rows of the tables as training configurations at three scales, and their measurements in a laboratory.
 
-At `paper` scale the models are those of the thesis; at `cpu` scale they have about 0.3 million parameters, matched to each
+At `paper` scale the models are those of the thesis; at `cpu` scale they have about 0.2 million parameters, matched to each
 other; `tiny` is for tests.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,9 +19,9 @@ import torch
 from latens.data.labeled import open_labeled
 from latens.data.source import Source, one_source
 from latens.errors import UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import RUNS, Lab
 from latens.inference.page import Table
-from latens.settings import Count, Natural, settings
+from latens.settings import Count, Natural, NonNegative, settings
 from latens.systems.flow.config import (
     ActivationChoice,
     Blocks,
@@ -33,16 +36,18 @@ from latens.systems.flow.config import (
     VectorFlow,
     WideBlocks,
 )
+from latens.systems.flow.cpu_time import step_seconds, steps_within, with_steps
 from latens.systems.flow.dataset import read_squares
 from latens.systems.flow.gaussian import fit_gaussian
 from latens.systems.flow.model import Flow
+from latens.systems.flow.original import published_for
 from latens.systems.flow.points import PointsName, draw, log_density
 from latens.systems.flow.predict import DensityModel
 from latens.systems.flow.recipes import FlowTraining, cpu, gpu, hybrid, tiny, toy
 from latens.systems.flow.scoring import mean_and_error
 
 Size: TypeAlias = Literal["tiny", "cpu", "paper"]
-TARGET: Mapping[Size, int] = {"tiny": 3_000, "cpu": 300_000, "paper": 8_700_000}
+TARGET: Mapping[Size, int] = {"tiny": 3_000, "cpu": 200_000, "paper": 8_700_000}
 GAUSSIAN = "Gaussian, full covariance"
 
 
@@ -52,6 +57,7 @@ class ImageScale:
 
     size: Size = "cpu"  # of the models
     steps: Count = 4000  # of training, for every row
+    minutes: NonNegative = 0.0  # CPU time of training, the same for every row, in place of `steps`; 0: steps
     images: Count = 600  # most test images
     draws: Count = 1  # of noise for every test image
     seed: Natural = 0  # of the weights and noise
@@ -82,7 +88,8 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
     assert isinstance(base.model, ImageFlow)
     sizes = replace(base.model, block=block, whiten=False)
     if scale.size == "cpu":
-        sizes = replace(sizes, scales=(2, 2, 2))
+        sizes = replace(sizes, scales=(2, 2, 2), tail_width=6, tail_growth=3)  # a third of the parameters, as in the thesis
+        base = replace(base, data=replace(base.data, batch=8, validation_limit=96))  # more steps for the time
     if match and scale.size != "paper":
         sizes = matched(sizes, TARGET[scale.size])
     run = replace(base.run, steps=scale.steps, seed=scale.seed, validate_every=max(scale.steps // 4, 1))
@@ -141,8 +148,28 @@ def asked(rows: Mapping[str, Any], chosen: Sequence[str] | None) -> list[str]:
 
 def trained(lab: L, name: str, config: FlowTraining) -> DensityModel:
     """The finished model of a row."""
+    return lab.open_model(training_folder(lab, name, config) / "best")
+
+
+def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
+    """The folder of the finished run of a row; its CPU time is recorded."""
     identity = [open_labeled(image_source(lab), "train").fingerprint()]
-    return lab.open_model(lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity))
+    if lab.scale.minutes:
+        key = {"what": "step seconds", "config": with_steps(config, 1), "data": identity}
+        seconds = lab.once(key, lambda: step_seconds(lab.build, config, lab.sources, lab.device))
+        config = with_steps(config, steps_within(lab.scale.minutes, seconds))
+    before, started = set((lab.folder / RUNS).glob("*")), time.process_time()
+    folder = lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity).parent
+    taken = None if folder in before else round(time.process_time() - started, 1)  # None: a part of it ran earlier
+    lab.once({"what": "training seconds", "run": folder.name}, lambda: taken)
+    return folder
+
+
+def length_of(lab: L, folder: Path) -> tuple[str, str]:
+    """Steps of a finished run, and its CPU minutes with its validations, where one process did all of it."""
+    record = lab.recorded({"what": "training seconds", "run": folder.name})
+    steps = json.loads((folder / "config.json").read_text())["run"]["steps"]
+    return str(steps), f"{record[0] / 60:.1f}" if record and record[0] is not None else "-"
 
 
 def measured_bits(lab: L, flow: DensityModel) -> dict[str, Any]:
@@ -182,29 +209,35 @@ def density_table(
     lab: L, rows: Mapping[str, FlowTraining], published: Mapping[str, str], reference: str, caption: str = ""
 ) -> Table:
     """The Gaussian and every row: parameters, bits per dimension, paired differences from the reference row, published."""
+    published = published_for(image_source(lab), published)
     first = next(iter(rows.values())).model
     assert isinstance(first, ImageFlow)
     bits: dict[str, np.ndarray] = {GAUSSIAN: gaussian_bits(lab, first)}
-    counts = {GAUSSIAN: "-"}
+    facts = {GAUSSIAN: ["-", "-", "-"]}
     for name in asked(rows, lab.scale.rows):
-        flow = trained(lab, name, rows[name])
+        folder = training_folder(lab, name, rows[name])
+        flow = lab.open_model(folder / "best")
         bits[name] = np.array(measured_bits(lab, flow)["bits"])
-        counts[name] = f"{parameters(flow.model.config) / 1e6:.3f}M"
+        facts[name] = [f"{parameters(flow.model.config) / 1e6:.3f}M", *length_of(lab, folder)]
     table = []
     for name in [GAUSSIAN, *rows]:
         if name not in bits:
-            table.append([name, f"{parameters(rows[name].model) / 1e6:.3f}M", "-", "-", "-", "-", published.get(name, "-")])
+            table.append([name, f"{parameters(rows[name].model) / 1e6:.3f}M", *["-"] * 6, published.get(name, "-")])
             continue
         mean, error = mean_and_error(bits[name])
         cells = ["-", "-"]
         if reference in bits and name != reference:
             difference, paired = mean_and_error(bits[name] - bits[reference])
             cells = [f"{difference:+.4f}", f"{paired:.4f}"]
-        table.append([name, counts[name], f"{mean:.4f}", f"{error:.4f}", *cells, published.get(name, "-")])
-    columns = ["model", "parameters", "bits/dim", "±", f"minus {reference}", "±", "published"]
-    count = len(bits[GAUSSIAN])
-    scale = f"{lab.scale.steps} steps a row, {count} test images, differences paired image by image. "
-    return Table(columns, table, scale + caption)
+        table.append([name, *facts[name], f"{mean:.4f}", f"{error:.4f}", *cells, published.get(name, "-")])
+    columns = ["model", "parameters", "steps", "CPU minutes", "bits/dim", "±", f"minus {reference}", "±", "published"]
+    about = f"{length(lab.scale)} a row, {len(bits[GAUSSIAN])} test images, differences paired image by image. "
+    return Table(columns, table, about + caption)
+
+
+def length(scale: ImageScale) -> str:
+    """How long a row trains, in words."""
+    return f"{scale.minutes:g} CPU minutes of steps" if scale.minutes else f"{scale.steps} steps"
 
 
 def dense(

@@ -1,0 +1,84 @@
+"""Rows of the tables: equal CPU time, published numbers beside the right data, outliers through the same JPEG step."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.data.source import Source
+from latens.launch import reproduce
+from latens.systems.flow.cpu_time import steps_within
+from latens.systems.flow.drawing import CELL, MARGIN, colored, heat_map
+from latens.systems.flow.original import published_for, stored_as_jpeg
+from latens.systems.flow.outliers import as_typical, through_jpeg
+
+
+def arrays(path: Path, size: int = 32, classes: int = 10) -> Source:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * classes, size, size, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(2 * classes) % classes)
+    return Source("", str(path))
+
+
+def test_steps_fill_the_time_and_end_with_a_validation() -> None:
+    assert steps_within(2, 0.25) == 480
+    assert steps_within(1, 0.7) == 84  # 85.7, down to a multiple of four
+    assert steps_within(0.001, 1) == 8
+
+
+def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> None:
+    settings = {"minutes": "0.004", "images": "4", "rows": "Residual Flow,i-DenseNet"}
+    tables = [
+        next(
+            reproduce("flow/table4.4.3", recipe="tiny", data=[album], out=tmp_path, settings=settings, force=True, device="cpu")
+        )
+        for _ in range(2)
+    ]
+    assert tables[0].to_dict() == tables[1].to_dict()
+    runs = list((tmp_path / "runs").glob("*/config.json"))
+    assert len(runs) == 2
+    steps = [json.loads(path.read_text())["run"]["steps"] for path in runs]
+    assert all(count % 4 == 0 and count >= 8 for count in steps)
+    printed = tables[0].table().splitlines()
+    for name in ("Residual Flow ", "i-DenseNet "):
+        cells = next(line for line in printed if line.startswith(name)).split("  ")
+        assert any(cell.strip() == str(count) for cell in cells for count in steps)
+
+
+def test_published_numbers_stand_beside_the_original_images_alone(tmp_path: Path, album: Path) -> None:
+    published = {"row": "3.37"}
+    assert published_for(arrays(tmp_path / "ten.npz"), published) == published
+    assert published_for(arrays(tmp_path / "two.npz", classes=2), published) == {}
+    assert published_for(arrays(tmp_path / "small.npz", size=8), published) == {}
+    assert published_for(Source("", str(album)), published) == {}
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("JPEG", True), ("PNG", False)])
+def test_jpeg_packs_are_told_by_their_bytes(kind: str, expected: bool, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, kind)
+    blob = np.frombuffer(buffer.getvalue(), np.uint8)
+    np.savez(tmp_path / "pack.npz", jpeg=blob, offsets=np.array([0, len(blob)]), labels=np.array([0]))
+    assert stored_as_jpeg(Source("", str(tmp_path / "pack.npz"))) is expected
+    assert stored_as_jpeg(Source("", str(tmp_path))) is expected
+
+
+def test_outliers_take_the_jpeg_step_of_the_typical_images() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(as_typical([image], 3, 0)[0], image.transpose(2, 0, 1))
+    stepped = as_typical([image], 3, 75)[0]
+    np.testing.assert_array_equal(stepped, through_jpeg(image, 75).transpose(2, 0, 1))
+    assert not np.array_equal(stepped, image.transpose(2, 0, 1))
+
+
+def test_a_heat_map_shows_every_value_in_its_cell() -> None:
+    values = np.array([[0.0, 0.5, 1.0], [0.2, 0.4, 0.9]])
+    sheet = heat_map(values, "ab", ["1.1", "1.2", "FC.1"])
+    assert sheet.shape == (MARGIN // 2 + 2 * CELL, MARGIN + 3 * CELL, 3)
+    corners = sheet[MARGIN // 2 :: CELL, MARGIN::CELL]
+    np.testing.assert_array_equal(corners, colored(values))
