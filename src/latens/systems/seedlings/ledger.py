@@ -117,5 +117,5 @@ def _graded(path: Path, plain: dict[str, Any]) -> GradedTray:
             "notes": tuple(stored["notes"]),
         }
     )
-    arrays = {name: np.array(plain[name]) for name in ARRAYS}
-    return GradedTray(path, Shot(*plain["shot"]), lattice, **arrays, warnings=tuple(plain["warnings"]))
+    areas, seen, p_seen, p_success = (np.array(plain[name]) for name in ARRAYS)
+    return GradedTray(path, Shot(*plain["shot"]), lattice, areas, seen, p_seen, p_success, tuple(plain["warnings"]))
