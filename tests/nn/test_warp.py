@@ -105,3 +105,15 @@ def test_search_from_coarse_to_fine_finds_a_long_shift() -> None:
 
 def test_flat_areas_stay() -> None:
     assert not bool(match_blocks(torch.full((1, 3, 12, 12), 0.5), torch.full((1, 3, 12, 12), 0.5), 3).any())
+
+
+def test_gradients_reach_every_image_of_a_batch_and_every_level() -> None:
+    """Scales beyond the first blurred image, in more than one image."""
+    torch.manual_seed(0)
+    volume = [torch.rand(2, 3, 6, 7, requires_grad=True) for _ in range(4)]
+    flow = torch.rand(2, 2, 6, 7, requires_grad=True)
+    scale = torch.linspace(0.1, 2.9, 42).reshape(1, 1, 6, 7).repeat(2, 1, 1, 1).requires_grad_()
+    warp_volume(volume, flow, scale).square().sum().backward()
+    for tensor in (*volume, flow, scale):
+        assert tensor.grad is not None
+        assert bool(tensor.grad.flatten(1).any(1).all())

@@ -68,6 +68,7 @@ def warp_volume(
     first, second = (sample(image, grid) for image in volume[:2])
     shape = first.shape
     warped = torch.lerp(first, second, _share(held, 0, last)).flatten(2)
+    images = []
     for index, (pixels, points, scales) in enumerate(zip(warped, grid.flatten(1, 2), held.flatten(1), strict=True)):
         for level, image in enumerate(volume[2:], 1):
             places = (scales.detach() > level).nonzero()[:, 0]
@@ -75,8 +76,9 @@ def warp_volume(
                 break
             blurred = sample(image[index : index + 1], points[places][None, None])[0, :, 0]
             share = _share(scales[places], level, last)
-            warped[index, :, places] = torch.lerp(pixels[:, places], blurred, share)
-    return warped.reshape(shape)
+            pixels = pixels.index_copy(1, places, torch.lerp(pixels[:, places], blurred, share))
+        images.append(pixels)
+    return torch.stack(images).reshape(shape)
 
 
 def _share(scale: Tensor, level: int, last: int) -> Tensor:
