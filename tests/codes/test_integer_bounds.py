@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ from latens.codes.integer import IntegerLayer, IntegerNetwork, LayerShape
 from latens.codes.quantize import activation_peaks, quantize_network, split_stages
 
 Make = Callable[..., Any]
+DOUBLING = LayerShape(  # one channel, twice the size
+    transposed=True,
+    inputs=1,
+    outputs=1,
+    kernel=(5, 5),
+    stride=(2, 2),
+    padding=(2, 2),
+    output_padding=(1, 1),
+    clamp=9,
+)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,19 +84,9 @@ def test_bounds_are_reached_by_the_worst_input_and_decide_the_carrier() -> None:
 
 
 def test_transposed_bound_counts_only_taps_that_meet() -> None:
-    shape = LayerShape(
-        transposed=True,
-        inputs=1,
-        outputs=1,
-        kernel=(5, 5),
-        stride=(2, 2),
-        padding=(2, 2),
-        output_padding=(1, 1),
-        clamp=9,
-    )
     one = torch.ones(1, dtype=torch.int32)
     tensors = {"positive": one, "negative": one, "shift": one, "bias": torch.zeros(1, dtype=torch.int64)}
-    layer = IntegerLayer(shape, 10, {"weight": torch.ones(1, 1, 5, 5, dtype=torch.int16), **tensors})
+    layer = IntegerLayer(DOUBLING, 10, {"weight": torch.ones(1, 1, 5, 5, dtype=torch.int16), **tensors})
     # At stride 2 an output sees at most 3 x 3 of the 5 x 5 taps.
     assert layer.bound.convolution == 9 * 10
 
@@ -215,15 +216,8 @@ def test_not_finite_is_refused(hyper_synthesis: Make) -> None:
 def test_rescaling_is_exact_up_to_the_bound_of_float64(multiplier: int, in_float64: bool) -> None:
     """|acc| * m + 2^(s-1) just below 2^53 and above it, at sums of both signs, at ties and at the ends of the range."""
     bound, shift = (1 << 35) + 5, 40
-    shape = LayerShape(
-        transposed=False,
-        inputs=1,
-        outputs=1,
-        kernel=(1, 1),
-        stride=(1, 1),
-        padding=(0, 0),
-        output_padding=(0, 0),
-        clamp=1 << 30,
+    shape = replace(
+        DOUBLING, transposed=False, kernel=(1, 1), stride=(1, 1), padding=(0, 0), output_padding=(0, 0), clamp=1 << 30
     )
     numbers = {"positive": multiplier, "negative": multiplier // 8, "shift": shift}
     tensors = {name: torch.tensor([value], dtype=torch.int32) for name, value in numbers.items()}

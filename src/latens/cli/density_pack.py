@@ -154,7 +154,7 @@ class Totals:
         }
 
     def said(self) -> str:
-        """The totals in words."""
+        """A summary line of the totals."""
         words = f" of {human_size(self.files_bytes)}"
         if self.images:
             share = 100 * (1 - self.images_bytes / self.webp_bytes)

@@ -119,7 +119,7 @@ def grade(
                 workers=workers, force=force, on_graded=tell,
             )  # fmt: skip
         except KeyboardInterrupt:
-            logger.warning("%d of %d photographs are graded and kept: the same command goes on from there", done, len(files))
+            logger.warning("%d of %d photographs are graded; the same command resumes from them", done, len(files))
             raise
     return report(result, out, reporter)
 

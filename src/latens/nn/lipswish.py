@@ -137,7 +137,7 @@ def _value_and_slope(shape: Shape, x: Tensor, curve: Curve) -> tuple[Tensor, Ten
 def _curvature(shape: Shape, x: Tensor, s: Tensor, slope: Tensor, curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
     """phi''(x), and for the swish family d = beta x s (1 - s) and u = (1 - s) s (2 + beta x (1 - 2 s)) for `_to_curve`.
 
-    With the slope s + d of x sigmoid(beta x) at hand, u = d + 2 s (1 - slope).
+    With s + d the slope of x sigmoid(beta x), u = d + 2 s (1 - slope).
     """
     if shape == "swish":
         leak, gain, beta = curve

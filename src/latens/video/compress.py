@@ -156,6 +156,8 @@ def _check_region_options(roi: Roi | None, ids: frozenset[int] | None, track: bo
     if roi is None and (ids is not None or track or strength is not None):
         option = "--roi-id" if ids is not None else "--track" if track else "--strength"
         raise UsageError(f"{option} needs a region", hint="add --roi")
+    if isinstance(roi, np.ndarray) and track:
+        raise UsageError("an array has the masks of all frames; nothing is tracked", hint="leave track out")
     if strength is not None and not 0 < strength <= 1:
         raise UsageError(f"strength {strength:g} is not above 0 and up to 1", where="--strength")
 
@@ -211,7 +213,7 @@ def _regions(request: Request, clip: Clip, recorded: Recorded | None) -> Iterato
         with contextlib.ExitStack() as stack:
             regions: Regions
             if isinstance(request.roi, np.ndarray):
-                regions = GivenMasks(request.roi, clip)
+                regions = GivenMasks(request.roi, clip, request.roi_ids)
             else:
                 regions = stack.enter_context(open_regions(request.roi, clip, ids=request.roi_ids, track=request.track))
             yield regions if recorded is None else recorded.around(regions)

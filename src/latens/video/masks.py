@@ -17,12 +17,13 @@ from latens.errors import InputError, OutputExists
 
 
 class GivenMasks(Notes):
-    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 weights from 0 to 255.
+    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 that is read as mask files are.
 
-    Integers that are all 0 or 1 count as bool, as in mask files.
+    `ids` chooses instances of label maps (see `MaskReader`). Raises InputError for other types and shapes, a wrong number of
+    masks, and masks that are empty in every frame.
     """
 
-    def __init__(self, masks: np.ndarray[Any, Any], clip: Clip) -> None:
+    def __init__(self, masks: np.ndarray[Any, Any], clip: Clip, ids: frozenset[int] | None = None) -> None:
         if masks.ndim not in (2, 3) or masks.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
             what = f"masks of shape {masks.shape} and type {masks.dtype}"
             raise InputError(what, hint="give (T, H, W) or (H, W), bool or uint8")
@@ -31,18 +32,14 @@ class GivenMasks(Notes):
         if not masks.any():
             raise InputError("the masks are empty in every frame")
         super().__init__("masks")
-        if masks.dtype == np.uint8 and masks.max() == 1:
-            masks = masks.astype(bool)
-            self.note("they hold 0 and 1 alone: 1 is taken as the region")
         self.masks = masks
-        self._reader = MaskReader((clip.info.height, clip.info.width), None, self.note)
+        self._reader = MaskReader((clip.info.height, clip.info.width), ids, self.note)
 
     def of(self, frame: ClipFrame) -> Weights:
         if self.masks.ndim == 3 and frame.number >= len(self.masks):
             raise InputError(f"there are {len(self.masks)} masks, and the clip has more frames")
         mask = self.masks if self.masks.ndim == 2 else self.masks[frame.number]
-        weights = mask.view(np.uint8) * np.uint8(255) if mask.dtype == np.bool_ else mask
-        return self._reader.fit(weights, "masks")
+        return self._reader.fit(self._reader.weigh(mask, palette=False, where="masks"), "masks")
 
 
 class MaskFiles:

@@ -203,6 +203,16 @@ def test_words_for_numbers_are_refused_in_words(target: dict[str, Any]) -> None:
         make_codec("plain").compress(clip(), fps=25, **target)
 
 
+def test_arrays_of_masks_follow_the_rule_of_files() -> None:
+    """Instance ids are chosen by `roi_ids`; nothing of an array is tracked."""
+    codec, inside = make_codec("scaling"), region() > 0
+    labels = np.where(inside, 2, 5).astype(np.uint8)
+    chosen = codec.compress(clip(), roi=labels, roi_ids=frozenset({2}), quality=1, fps=25)
+    assert chosen == codec.compress(clip(), roi=inside, quality=1, fps=25)
+    with pytest.raises(UsageError, match="nothing is tracked"):
+        codec.compress(clip(), roi=inside, track=True, fps=25)
+
+
 def test_masks_of_zero_and_one_are_regions() -> None:
     codec = make_codec("scaling")
     inside = region()

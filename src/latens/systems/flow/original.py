@@ -1,4 +1,4 @@
-"""Whether published numbers may stand beside ours: they are of the original CIFAR-10, never of JPEG copies."""
+"""Whether published numbers are comparable with ours: they were measured on the original CIFAR-10, not on JPEG copies."""
 
 from __future__ import annotations
 

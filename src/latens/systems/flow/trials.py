@@ -236,7 +236,7 @@ def density_table(
 
 
 def length(scale: ImageScale) -> str:
-    """How long a row trains, in words."""
+    """The training budget of a row as text."""
     return f"{scale.minutes:g} CPU minutes of steps" if scale.minutes else f"{scale.steps} steps"
 
 

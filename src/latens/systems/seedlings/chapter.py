@@ -44,7 +44,7 @@ CONTENTS: Mapping[str, Callable[[ChapterLab], Report]] = MappingProxyType(
 
 
 def chapter(lab: ChapterLab) -> Report:
-    """All tables and figures; each is written into the folder by itself, too. Several processes may share the trainings."""
+    """All tables and figures of the chapter, each also saved as its own report. Several processes may share the trainings."""
     started = time.process_time()
     lab.complete(trainings(lab))
     parts = []

@@ -199,7 +199,7 @@ def _grade_all(
 
 
 def _each(work: _Work, paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, list[GradedTray] | LatensError]]:
-    """Photographs in order, `workers` at once. An interruption ends after those at hand."""
+    """Photographs in order, `workers` at once. An interruption ends after the photographs in progress."""
     if workers < 2 or len(paths) < 2:
         for path in paths:
             yield path, work(path)

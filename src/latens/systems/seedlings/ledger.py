@@ -1,4 +1,4 @@
-"""Photographs that are graded already, in a file of the output folder: an interrupted experiment goes on where it stopped.
+"""Record of graded photographs in the output folder, from which an interrupted experiment resumes.
 
 One line of JSON for each photograph. Numbers are stored exactly, so that tables do not depend on interruptions.
 """

@@ -45,7 +45,7 @@ def place_reference(
 
 
 def _verified(lattice: Lattice, foreground: Foreground, reason: str) -> str:
-    """Whether the few plants agree, in words. Raises NoLattice where a planted tray does not."""
+    """A note on whether the few plants lie on the grid. Raises NoLattice where a planted tray does not."""
     places = project(np.linalg.inv(lattice.homography), foreground.blobs)
     inside = ((places >= -0.5) & (places < [lattice.cols - 0.5, lattice.rows - 0.5])).all(axis=1)
     if inside.sum() < ENOUGH:

@@ -330,7 +330,7 @@ def _reading_order(found: list[Lattice]) -> list[Lattice]:
 
 
 def describe(found: Sequence[Lattice]) -> str:
-    """The trays in words: number, lines in view, and where."""
+    """A description of the trays: number, visible rows and columns, position."""
     parts = []
     for number, lattice in enumerate(found, 1):
         x, y = lattice.centers().reshape(-1, 2).mean(axis=0)

@@ -89,7 +89,7 @@ class VideoInfo(NamedTuple):
     gain: float | None  # gain amplifier; None: the clip has no region
     group: int
     model_id: str
-    layout: str  # of the groups; "unknown" where the bits of a latent cannot be told apart
+    layout: str  # of the groups; "unknown" where the bits of a latent cannot be distinguished
     format: str
     bytes: int
     bpp: float

@@ -1,6 +1,6 @@
 """Figures 6.4.4 and D.3 of 003: methods trained on clips of objects and on streets, measured on streets.
 
-Cityscapes is not at hand. Pictures of streets with label maps, panned and zoomed into clips (`streets`), stand in for it.
+Cityscapes is not available. Images of streets with label maps, panned and zoomed into clips (`streets`), stand in for it.
 """
 
 from __future__ import annotations

@@ -31,9 +31,11 @@ class Source(NamedTuple):
     recorded: Recorded | None = None
 
     def check(self) -> None:
-        """Raises UsageError for options of a region without a region."""
+        """Raises UsageError for options without effect."""
         if self.roi is None and (self.roi_ids is not None or self.track):
             raise UsageError(f"{'--roi-id' if self.roi_ids is not None else '--track'} needs a region", hint="add --roi")
+        if isinstance(self.roi, np.ndarray) and self.track:
+            raise UsageError("an array has the masks of all frames; nothing is tracked", hint="leave track out")
 
     @contextlib.contextmanager
     def open(self) -> Iterator[tuple[Clip, Regions | None]]:
@@ -50,7 +52,7 @@ class Source(NamedTuple):
         if self.roi is None:
             yield None
         elif isinstance(self.roi, np.ndarray):
-            yield GivenMasks(self.roi, clip)
+            yield GivenMasks(self.roi, clip, self.roi_ids)
         else:
             region = self.roi if isinstance(self.roi, Shape) else parse_region(self.roi)
             with open_regions(region, clip, ids=self.roi_ids, track=self.track) as regions:
