@@ -109,9 +109,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             size=10_180_364,
             licence="Apache-2.0",
             trained_on="9 DAVIS clips, 600 photographs in motion; 2,450 steps only; see the model card",
-            metrics=MappingProxyType(
-                {"bits at equal quality of the region, against no region, %": -41.5, "training steps": 2450.0}
-            ),
+            metrics=MappingProxyType({"bits at equal PSNR of the region, %": -41.5, "training steps": 2450.0}),
         ),
         "seedlings": ModelEntry(
             name="seedlings",

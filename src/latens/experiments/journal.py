@@ -45,7 +45,9 @@ class Journal:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 # The leading line break ends a line that a killed process may have truncated.
-                os.write(descriptor, ("\n" + lines).encode())
+                data = ("\n" + lines).encode()
+                while data:
+                    data = data[os.write(descriptor, data) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

@@ -5,10 +5,8 @@ One line of JSON for each photograph. Numbers are stored exactly, so that tables
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from latens.data.files import write_error
+from latens.experiments.journal import Journal
 from latens.systems.seedlings.lattice import Lattice
 from latens.systems.seedlings.names import Shot
 from latens.systems.seedlings.predict import GradedTray
@@ -27,50 +26,33 @@ ARRAYS = ("areas", "seen", "p_seen", "p_success")
 
 
 class Ledger:
-    """The file; safe to add to from several threads."""
+    """A journal of graded photographs; several threads may add to it."""
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.path = folder / LEDGER
-        self._lock = threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if fresh:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(self.path, error) from error
-        self._lines = _read(self.path)
-        self._torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")  # a line cut short
+        self._journal = Journal(self.path)
+        self._records = _read(self._journal)
 
     def find(self, path: Path, shot: Shot, overlay: Path) -> list[GradedTray] | None:
         """What an earlier run graded of this very file as this tray and day; None where nothing, or its overlay is gone."""
-        line = self._lines.get(str(path.absolute()))
-        if line is None or line["file"] != _state(path) or line["shot"] != list(shot) or not overlay.is_file():
+        record = self._records.get(str(path.absolute()))
+        if record is None or record["file"] != _state(path) or record["shot"] != list(shot) or not overlay.is_file():
             return None
-        return [_graded(path, plain) for plain in line["trays"]]
+        return [_graded(path, plain) for plain in record["trays"]]
 
     def add(self, path: Path, shot: Shot, trays: Sequence[GradedTray]) -> None:
         """Appends one photograph. Raises StorageFull or UsageError where the file cannot be written."""
-        line = {
-            "path": str(path.absolute()),
-            "file": _state(path),
-            "shot": list(shot),
-            "trays": [_plain(one) for one in trays],
-        }
-        data = ("\n" * self._torn + json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
-        with self._lock:
-            try:
-                descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                try:
-                    os.write(descriptor, data)  # one call: an interrupted run leaves whole lines
-                finally:
-                    os.close(descriptor)
-                self._torn = False
-            except OSError as error:
-                raise write_error(self.path, error) from error
+        plain = [_plain(one) for one in trays]
+        self._journal.append([{"path": str(path.absolute()), "file": _state(path), "shot": list(shot), "trays": plain}])
 
     def others(self, paths: Sequence[Path]) -> int:
         """Number of photographs in the file that are not among these."""
-        return len(set(self._lines) - {str(path.absolute()) for path in paths})
+        return len(set(self._records) - {str(path.absolute()) for path in paths})
 
 
 def _state(path: Path) -> list[int]:
@@ -78,26 +60,19 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each photograph; a damaged line counts as none."""
+def _read(journal: Journal) -> dict[str, dict[str, Any]]:
+    """The last record of each photograph; a damaged one counts as none."""
     found: dict[str, dict[str, Any]] = {}
-    try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return found
-    except OSError as error:
-        raise write_error(path, error) from error
     bad = 0
-    for line in text.splitlines():
+    for record in journal.read():
         try:
-            plain = json.loads(line)
-            for tray in plain["trays"]:
-                _graded(Path(plain["path"]), tray)
-            found[plain["path"]] = {name: plain[name] for name in ("file", "shot", "trays")}
+            for tray in record["trays"]:
+                _graded(Path(record["path"]), tray)
+            found[record["path"]] = {name: record[name] for name in ("file", "shot", "trays")}
         except (ValueError, KeyError, TypeError, AttributeError):
             bad += 1
     if bad:
-        logger.warning("%s: %d damaged lines left out; their photographs are graded again", path, bad)
+        logger.warning("%s: %d damaged lines left out; their photographs are graded again", journal.path, bad)
     return found
 
 

@@ -37,8 +37,8 @@ PIVOT = 0.1  # bits per pixel, above which 003 sees latent scaling ahead of the 
 TARGET = -69.3  # %: BD-rate in the region, from the summary of 003
 LEFT_OUT = (
     "Not tested, because no such models are trained: that ROI loss and OBIC at gamma 10 lift the region above the background "
-    "only up to 0.15 bpp, and that Perlin masks cost the implicit method slightly more. Figures 6.4.3 and D.8 show whether masks leave "
-    "seams."
+    "only up to 0.15 bpp, and that Perlin masks cost the implicit method slightly more. "
+    "Figures 6.4.3 and D.8 show whether masks leave seams."
 )
 
 
