@@ -73,7 +73,7 @@ def pack(
             raise UnreadableInput("none of the files can be read", where=str(files[0].path))
         size = stream.tell()
         refuse_existing(out, force)  # another process may have come first
-    text = f"{out}: {counted(summary.files, 'file')}, {human_size(size)}{summary.said()}, {time.perf_counter() - started:.1f} s"
+    text = f"{out}: {counted(summary.files, 'file')}, {human_size(size)}{summary.text()}, {time.perf_counter() - started:.1f} s"
     reporter.result({"output": str(out), "files": summary.files, "bytes": size, **summary.record()}, text)
     return SOME_FAILED if sources.failed else 0
 
@@ -153,7 +153,7 @@ class Totals:
             "webp_bytes": self.webp_bytes,
         }
 
-    def said(self) -> str:
+    def text(self) -> str:
         """A summary line of the totals."""
         words = f" of {human_size(self.files_bytes)}"
         if self.images:

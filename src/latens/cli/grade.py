@@ -105,7 +105,7 @@ def grade(
     done = 0
     with reporter.progress(len(files), "grading") as show:
 
-        def tell(path: Path, trays: Sequence[GradedTray]) -> None:
+        def warn(path: Path, trays: Sequence[GradedTray]) -> None:
             nonlocal done
             done += 1
             show(done)
@@ -116,7 +116,7 @@ def grade(
         try:
             result = grade_folder(
                 grader, files, out, day=day, sown=since, lots=lots, limit=share, grid=grid,
-                workers=workers, force=force, on_graded=tell,
+                workers=workers, force=force, on_graded=warn,
             )  # fmt: skip
         except KeyboardInterrupt:
             logger.warning("%d of %d photographs are graded; the same command resumes from them", done, len(files))

@@ -76,7 +76,7 @@ def grade_folder(
     graded, failures = _grade_all(work, paths, workers, on_graded)
     warnings = [f"{one.path}: {text}" for one in graded for text in one.warnings]
     counted, doubled = _without_doubles(graded)
-    general = [*doubled, *_unused(counted, table), *work.said(paths)]
+    general = [*doubled, *_unused(counted, table), *work.notes(paths)]
     found = lots_of(grader, counted, table, [shots[path] for path, _ in failures], limit)
     write_atomic(out / PLANTS, _csv(COLUMNS, [plant for one in graded for plant in one.plants()]))
     write_atomic(out / LOTS, _csv(list(found[0].record()) if found else ["lot"], [lot.record() for lot in found]))
@@ -141,7 +141,7 @@ class _Work:
         self.ledger.add(path, shot, light)
         return light
 
-    def said(self, paths: Sequence[Path]) -> list[str]:
+    def notes(self, paths: Sequence[Path]) -> list[str]:
         """Notes on earlier runs."""
         notes = []
         if self.reused:
