@@ -1,4 +1,4 @@
-"""Speed and memory beside CompressAI's mbt2018_mean: the same weights, the same picture, run in turns.
+"""Speed and memory beside CompressAI's mbt2018_mean: the same weights, the same image, run in turns.
 
     python3 -m venv peer && peer/bin/pip install compressai==1.2.8 "numpy<2" "torch>=2.14" torchvision safetensors
     python benchmarks/against_compressai.py --compressai-python peer/bin/python --threads 2 --repeats 15
@@ -8,7 +8,7 @@ rate and latents look like those of a trained model; ours are converted from the
 the order changing from pair to pair; `faster` is the median over pairs of their time over ours. Both sides begin with
 uint8 pixels and end with uint8 pixels; our bytes are a whole file with header and checksums, theirs the bare strings.
 
-Start-up: a fresh `latens compress` of a small picture, from the start of the process to the first byte of the result.
+Start-up: a fresh `latens compress` of a small image, from the start of the process to the first byte of the result.
 Speeds mean nothing on a busy machine: the load average is printed with them.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(arguments.folder or name)
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "picture.npy", read_pixels(arguments))
+        np.save(folder / "image.npy", read_pixels(arguments))
         report = compare(folder, arguments)
         if arguments.start_repeats:
             report["start"] = start_up(folder, arguments.start_model, arguments.start_repeats)
@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--start-repeats", type=int, default=5, help="runs of the command; 0 leaves them out")
     parser.add_argument("--start-model", default="image_codec", help="model for those runs: a name or a folder")
-    parser.add_argument("--folder", type=Path, help="keep weights and pictures here")
+    parser.add_argument("--folder", type=Path, help="keep weights and images here")
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     return parser.parse_args()
 
@@ -87,14 +87,14 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     loaded = {name: side.ask("load", folder=str(folder)) for name, side in sides.items()}
     codec = in_turns(sides, "codec", arguments.repeats)
     coder = in_turns(sides, "coder", arguments.repeats)
-    pictures = {name: str(folder / f"{name}.npy") for name in sides}
+    images = {name: str(folder / f"{name}.npy") for name in sides}
     for name, side in sides.items():
-        side.ask("codec", result=pictures[name])
+        side.ask("codec", result=images[name])
         side.close()
-    pixels = np.load(folder / "picture.npy")
+    pixels = np.load(folder / "image.npy")
     count = pixels.shape[0] * pixels.shape[1]
     return {
-        "picture": list(pixels.shape),
+        "image": list(pixels.shape),
         "sizes": [arguments.hidden, arguments.latent],
         "versions": {name: answer["versions"] for name, answer in loaded.items()},
         "codec": {part: summary(codec, part) for part in ("compress", "decompress", "both")},
@@ -104,7 +104,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "escapes": coder["latens"][-1]["escapes"],
         "memory_loaded": {name: answer["memory"]["now"] for name, answer in loaded.items()},
         "memory_peak": {name: answers[-1]["memory"]["peak"] for name, answers in codec.items()},
-        "psnr_between": psnr(*(np.load(path) for path in pictures.values())),
+        "psnr_between": psnr(*(np.load(path) for path in images.values())),
     }
 
 
@@ -143,11 +143,11 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def start_up(folder: Path, model: str, repeats: int) -> dict[str, float]:
-    """Seconds from the start of `latens compress` on a 256 x 256 picture to the first byte and to the end."""
+    """Seconds from the start of `latens compress` on a 256 x 256 image to the first byte and to the end."""
     from PIL import Image
 
     small = folder / "small.png"
-    Image.fromarray(np.resize(np.load(folder / "picture.npy"), (256, 256, 3))).save(small)
+    Image.fromarray(np.resize(np.load(folder / "image.npy"), (256, 256, 3))).save(small)
     command = [sys.executable, "-m", "latens", "compress", str(small), "-o", "-", "--device", "cpu", "--model", model]
     first, whole = [], []
     for _ in range(repeats + 1):
@@ -166,7 +166,7 @@ def start_up(folder: Path, model: str, repeats: int) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    height, width, _ = report["picture"]
+    height, width, _ = report["image"]
     lines = [f"{width} x {height}, N {report['sizes'][0]}, M {report['sizes'][1]}; load average {report['load_average']}"]
     lines += [f"{name}: {said}" for name, said in report["versions"].items()]
     lines.append(f"{'':12}{'':6}{'CompressAI':>12}{'latens':>12}{'faster':>9}   least .. most")
@@ -185,7 +185,7 @@ def table(report: dict[str, Any]) -> str:
         row = report[name]
         lines.append(f"{name:18}{row['compressai']:12.{digits}f}{unit:4}{row['latens']:8.{digits}f}{unit}")
     lines.append(f"escapes in the coder's test: {report['escapes']}")
-    lines.append(f"PSNR between the two decoded pictures: {report['psnr_between']:.1f} dB")
+    lines.append(f"PSNR between the two decoded images: {report['psnr_between']:.1f} dB")
     if "start" in report:
         start = report["start"]
         lines.append(f"latens compress, 256 x 256: first byte after {start['first_byte']:.2f} s, end {start['end']:.2f} s")

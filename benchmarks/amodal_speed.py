@@ -1,10 +1,10 @@
-"""Pictures a second of the amodal segmenter beside torchvision's Mask R-CNN with ResNet-50, and the memory of each.
+"""Images a second of the amodal segmenter beside torchvision's Mask R-CNN with ResNet-50, and the memory of each.
 
     python benchmarks/amodal_speed.py --threads 2 [--model NAME|FOLDER] [--size 500] [--repeats 15]
 
 Both read the same PNG of a simulated embryo and end with binary masks in its size. Ours also completes hidden parts and says
 who is in front. Torchvision's weights are random, so it finds as many objects as it may: as many as ours may (30), not its
-usual 100; and it works at the picture's own size, not at its usual 800. Each side runs in its own process; they take turns, so
+usual 100; and it works at the image's own size, not at its usual 800. Each side runs in its own process; they take turns, so
 that what else the machine does falls on both, and the ratio is taken pair by pair. Peak memory is that of the process,
 libraries and all, while it segments.
 """
@@ -40,10 +40,10 @@ def main() -> None:
         serve({"segment": worker(arguments.serve, arguments), "memory": lambda: memory()})
         return
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "embryo.png"
-        write_embryo(picture, arguments.size)
+        image = Path(folder) / "embryo.png"
+        write_embryo(image, arguments.size)
         load = os.getloadavg()
-        answers = take_turns(arguments, str(picture))
+        answers = take_turns(arguments, str(image))
     for record in summary(answers):
         print(json.dumps(record))
     print(
@@ -61,14 +61,14 @@ def write_embryo(path: Path, size: int) -> None:
     Image.fromarray(embryo(np.random.default_rng(SEED), EmbryoConfig(size=size)).image).save(path)
 
 
-def take_turns(arguments: argparse.Namespace, picture: str) -> dict[str, list[Answer]]:
+def take_turns(arguments: argparse.Namespace, image: str) -> dict[str, list[Answer]]:
     """The answers of both sides, turn by turn, the order changing every turn."""
     command = [sys.executable, __file__, "--model", arguments.model, "--threads", str(arguments.threads)]
     servers = {side: Server([*command, "--size", str(arguments.size), "--serve", side], arguments.threads) for side in SIDES}
     answers: dict[str, list[Answer]] = {side: [] for side in SIDES}
     for turn in range(WARM_UP + arguments.repeats):
         for side in SIDES if turn % 2 else SIDES[::-1]:
-            answer = servers[side].ask("segment", path=picture, first=turn == 0)
+            answer = servers[side].ask("segment", path=image, first=turn == 0)
             if turn >= WARM_UP:
                 answers[side].append(answer)
     for side, server in servers.items():
@@ -84,7 +84,7 @@ def summary(answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
         seconds = [turn["wall"] for turn in turns]
         records.append({
             "side": side,
-            "pictures_a_second": round(1 / median(seconds), 3),
+            "images_a_second": round(1 / median(seconds), 3),
             "fastest": round(1 / min(seconds), 3),
             "cpu_seconds": round(median(turn["cpu"] for turn in turns), 3),
             "objects": turns[0]["objects"],
@@ -98,7 +98,7 @@ def summary(answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
 
 
 def worker(side: str, arguments: argparse.Namespace) -> Callable[..., Answer]:
-    """What a process does for a turn: a picture from its file to masks."""
+    """What a process does for a turn: an image from its file to masks."""
     segment = ours(arguments) if side == "latens" else torchvisions(arguments)
 
     def act(path: str, first: bool) -> Answer:

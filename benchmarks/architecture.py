@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "shapes"),
     ("settings",),
     ("catalogue", "legacy", "settings_help"),
-    ("nn", "compact"),
+    ("nn", "int8"),
     ("codes",),
     ("data", "metrics"),
     ("hub",),

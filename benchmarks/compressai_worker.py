@@ -22,10 +22,10 @@ class Worker:
         torch.set_num_threads(threads)
 
     def make(self, folder: str, hidden: int, latent: int) -> Answer:
-        """Weights, and latents for the entropy coders, into the folder that holds picture.npy."""
+        """Weights, and latents for the entropy coders, into the folder that holds image.npy."""
         torch.manual_seed(0)
         model = MeanScaleHyperprior(hidden, latent).eval()
-        image = as_tensor(np.load(Path(folder) / "picture.npy"))
+        image = as_tensor(np.load(Path(folder) / "image.npy"))
         spread(model, image, loudest=LOUDEST, quietest=QUIETEST)
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(state, Path(folder) / "peer.safetensors")
@@ -46,7 +46,7 @@ class Worker:
         state = load_file(Path(folder) / "peer.safetensors")
         self.model = MeanScaleHyperprior.from_state_dict(state).eval()
         self.model.update(force=True)
-        self.pixels = np.load(Path(folder) / "picture.npy")
+        self.pixels = np.load(Path(folder) / "image.npy")
         latents = load_file(Path(folder) / "latents.safetensors")
         self.y, self.mean, self.levels = latents["y"], latents["mean"], latents["levels"].int()
         forget_peak()

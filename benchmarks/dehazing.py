@@ -103,8 +103,8 @@ def opencv(hazy: np.ndarray) -> np.ndarray:
     chosen = np.argpartition(dark.ravel(), -count)[-count:]
     airlight = image.reshape(-1, 3)[chosen].mean(0)
     t = 1 - CONFIG.omega * cv2.erode((image / airlight).min(2), kernel)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    t = np.clip(cv_guided(grey, t), CONFIG.floor, 1)[..., None]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    t = np.clip(cv_guided(gray, t), CONFIG.floor, 1)[..., None]
     return np.clip(np.rint(((image - airlight) / t + airlight) * 255), 0, 255).astype(np.uint8)
 
 

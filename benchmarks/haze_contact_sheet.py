@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.images import PICTURE_ENDINGS, read_image
 from latens.systems.haze.config import CLASSICAL, LEARNED
 from latens.systems.haze.predict import Haze, load
 
@@ -39,9 +39,9 @@ def main() -> None:
 
 def row(haze: Haze, path: Path, methods: list[str], width: int) -> np.ndarray:
     """The input and what every method makes of it at full size, reduced to one width."""
-    picture = read_picture(path)
-    views = [Image.fromarray(picture.pixels), *(haze.dehaze(picture, method=method) for method in methods)]
-    height = round(width * picture.pixels.shape[0] / picture.pixels.shape[1])
+    image = read_image(path)
+    views = [Image.fromarray(image.pixels), *(haze.dehaze(image, method=method) for method in methods)]
+    height = round(width * image.pixels.shape[0] / image.pixels.shape[1])
     return np.concatenate([np.asarray(view.convert("RGB").resize((width, height), Image.Resampling.BOX)) for view in views], 1)
 
 

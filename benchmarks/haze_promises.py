@@ -6,7 +6,7 @@
 
 visibility: beta regressed from the 8-bit output, its input and the depth, against the request, over 20 steps from 60 to 1500 m;
 for depth that is given and depth that is predicted.
-clips: a window that pans by whole pixels over an image, with the noise of a camera; the mean difference of neighbouring frames
+clips: a window that pans by whole pixels over an image, with the noise of a camera; the mean difference of neighboring frames
 along that motion, output over input. Once as it is, and once with each divided by the contrast of its clip.
 large: 3840 x 2160 in strips or pieces against the same in one go, in 8-bit steps; CPU time and peak memory of a fresh process.
 """
@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from latens.data.depth import FORMATS
-from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.images import PICTURE_ENDINGS, read_image
 from latens.data.tensors import to_pixels
 from latens.inference.memory import peak_memory
 from latens.systems.haze import predict
@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "systems"
 from oracles import measure_beta  # type: ignore[import-not-found]
 
 AIRLIGHT = torch.full((3,), MEAN_AIRLIGHT)
-FRAMES, STEP, NOISE = 12, 3, 2.0  # of a clip; pixels a frame; grey levels of 255
+FRAMES, STEP, NOISE = 12, 3, 2.0  # of a clip; pixels a frame; gray levels of 255
 METHODS = ("physical", "dcp", "bccr")
 WIDTH, HEIGHT = 3840, 2160
 
@@ -70,14 +70,14 @@ def visibility(haze: Haze, folder: Path) -> Iterator[dict[str, object]]:
     scenes = [load_scene(found) for found in find_scenes(folder) if not found.form.relative]
     for scene, given in itertools.product(scenes, (True, False)):
         clear = haze.tensor(scene.image)
-        depth = torch.from_numpy(scene.depth)[None] if given else haze.metres(clear, None, FORMATS["metres"], predict.REACH)[0]
-        asked = [beta_of_visibility(metres) for metres in np.geomspace(60, 1500, 20)]
+        depth = torch.from_numpy(scene.depth)[None] if given else haze.meters(clear, None, FORMATS["meters"], predict.REACH)[0]
+        asked = [beta_of_visibility(meters) for meters in np.geomspace(60, 1500, 20)]
         found = [
             measure_beta(haze.tensor(made)[0], clear[0], depth, AIRLIGHT)
             for made in (np.asarray(haze.haze(scene.image, beta=beta, depth=scene.depth if given else None)) for beta in asked)
         ]
         yield {
-            "picture": scene.name,
+            "image": scene.name,
             "depth": "given" if given else "predicted",
             "worst_percent": round(100 * max(abs(f / a - 1) for f, a in zip(found, asked, strict=True)), 2),
             "monotone": all(a > b for a, b in itertools.pairwise(found)),
@@ -85,12 +85,12 @@ def visibility(haze: Haze, folder: Path) -> Iterator[dict[str, object]]:
 
 
 def clips(haze: Haze, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    for name, picture in panoramas(arguments.path):
-        frames = panned(picture, np.random.default_rng(0))
+    for name, image in panoramas(arguments.path):
+        frames = panned(image, np.random.default_rng(0))
         for method in arguments.methods:
             steady = list(haze.dehaze_clip(iter(frames), method=method))
             alone = [np.asarray(haze.dehaze(frame, method=method)) for frame in frames]
-            row: dict[str, object] = {"picture": name, "method": method}
+            row: dict[str, object] = {"image": name, "method": method}
             for label, made in (("clip", steady), ("frame_by_frame", alone)):
                 ratio = moving_error(made) / moving_error(frames)
                 row[label] = round(ratio, 3)
@@ -101,16 +101,16 @@ def clips(haze: Haze, arguments: argparse.Namespace) -> Iterator[dict[str, objec
 def panoramas(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Hazy photographs, then simulated streets in haze of 150 m, as they are without noise."""
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_ENDINGS):
-        yield path.stem, read_picture(path).pixels.astype(np.float32)
+        yield path.stem, read_image(path).pixels.astype(np.float32)
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 4):
         made = street(seed, (360, 640))
         t = np.exp(-beta_of_visibility(150) * np.minimum(made.depth, 400))[..., None]
         yield f"street{seed}", (made.image * t + 255 * MEAN_AIRLIGHT * (1 - t)).astype(np.float32)
 
 
-def panned(picture: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    width = picture.shape[1] - (FRAMES - 1) * STEP
-    views = (picture[:, index * STEP : index * STEP + width] for index in range(FRAMES))
+def panned(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    width = image.shape[1] - (FRAMES - 1) * STEP
+    views = (image[:, index * STEP : index * STEP + width] for index in range(FRAMES))
     return [np.clip(np.rint(view + rng.normal(0, NOISE, view.shape)), 0, 255).astype(np.uint8) for view in views]
 
 
@@ -138,7 +138,7 @@ def in_this_process(haze: Haze, arguments: argparse.Namespace) -> dict[str, obje
     made = np.asarray(haze.dehaze(pixels, method=arguments.step))
     row: dict[str, object] = {"method": arguments.step, "cpu_s": round(time.process_time() - started, 2)}
     row["peak_mib"] = round(peak_memory() / 2**20)
-    predict.PIECE = 2 * WIDTH  # translators: one piece, so normalised by the same statistics
+    predict.PIECE = 2 * WIDTH  # translators: one piece, so normalized by the same statistics
     whole = to_pixels(haze.clear(haze.tensor(pixels), arguments.step)[0])
     row["most_steps_apart"] = int(np.abs(whole.astype(int) - made).max())
     return row

@@ -2,7 +2,7 @@
 
     python benchmarks/integer_cost.py PICTURES [--model NAME|FOLDER] [--count 6]
 
-Both quantise the same latents with the same rounding. The real-valued side counts bits by its float32 likelihoods, the frozen
+Both quantize the same latents with the same rounding. The real-valued side counts bits by its float32 likelihoods, the frozen
 side by its integer tables (the files' bits, without headers). Prints JSON.
 """
 
@@ -18,7 +18,7 @@ import torch
 
 from latens.codes.coding import LatentParameters
 from latens.codes.entropy import gaussian_bits, round_for_rate
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
 from latens.systems.image_codec.config import ROUNDING_WEIGHT
@@ -34,22 +34,22 @@ class Point(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--model", default="image_codec")
     parser.add_argument("--count", type=int, default=6)
     arguments = parser.parse_args()
     codec = load(arguments.model, device="cpu")
-    paths = sorted(arguments.pictures.glob("*.png"))[: arguments.count]
-    pictures = [read_picture(path).pixels for path in paths]
-    latents = [codec.latent(pixels) for pixels in pictures]
+    paths = sorted(arguments.images.glob("*.png"))[: arguments.count]
+    images = [read_image(path).pixels for path in paths]
+    latents = [codec.latent(pixels) for pixels in images]
     curves: dict[str, list[Point]] = {"real": [], "integer": []}
     for quality in range(1, int(codec.best_quality) + 1):
-        pairs = list(zip(pictures, latents, strict=True))
+        pairs = list(zip(images, latents, strict=True))
         curves["real"].append(mean([real_point(codec, *pair, quality) for pair in pairs]))
         curves["integer"].append(mean([integer_point(codec, *pair, quality) for pair in pairs]))
     real, integer = (np.array(curves[name]).T for name in ("real", "integer"))
     delta = bd_rate(real[0], real[1], integer[0], integer[1])
-    print(json.dumps({"pictures": len(paths), "bd_rate_percent": delta, "curves": curves}))
+    print(json.dumps({"images": len(paths), "bd_rate_percent": delta, "curves": curves}))
 
 
 def mean(points: list[Point]) -> Point:

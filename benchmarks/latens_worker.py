@@ -25,7 +25,7 @@ class Worker:
         if not model.exists():
             import_checkpoint(Path(folder) / "peer.safetensors", model)
         self.codec_ = latens.load(model, device="cpu", threads=self.threads)
-        self.pixels = np.load(Path(folder) / "picture.npy")
+        self.pixels = np.load(Path(folder) / "image.npy")
         latents = load_file(Path(folder) / "latents.safetensors")
         self.y, self.mean = latents["y"], latents["mean"]
         self.levels = latents["levels"].flatten().numpy()

@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 
 import latens
-from latens.systems.image_codec.format import read_picture_file
+from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
 
 PHOTOGRAPHS = Path(str(files("skimage"))) / "data"
@@ -88,7 +88,7 @@ def train(target: Path, scratch: Path) -> None:
 
 def latent_hashes(codec: ImageCodec, blob: bytes) -> dict[str, str]:
     """SHA-256 of the decoded integers."""
-    symbols, _ = codec.decode_symbols(read_picture_file(blob), partial=False)
+    symbols, _ = codec.decode_symbols(read_coded_image(blob), partial=False)
     means = symbols.parameters.mean.double() * 1024
     assert torch.equal(means, means.round())
     parts = {"z": symbols.z, "y": symbols.y, "mean": means}

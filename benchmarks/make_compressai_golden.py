@@ -6,8 +6,8 @@ Runs in an environment of its own, not in ours (CompressAI wants numpy below 2):
     peer/bin/python benchmarks/make_compressai_golden.py tests/golden
 
 It writes `compressai_tiny.safetensors`, the weights under CompressAI's own names, and `compressai_tiny.json`, what
-CompressAI computes with them in float64 for `picture(64, 128)`. The weights are random but spread so that every part
-matters: latents of very different size per channel, scales and normalisation weights on both sides of their lower
+CompressAI computes with them in float64 for `image(64, 128)`. The weights are random but spread so that every part
+matters: latents of very different size per channel, scales and normalization weights on both sides of their lower
 bounds, rounding points of z away from zero and a little away from the medians. `spread` serves the speed comparison as
 well (`compressai_worker.py`).
 """
@@ -31,7 +31,7 @@ MARGIN = 2e-3  # no value may lie closer than this to a rounding boundary, or fl
 TOO_LARGE = {"gaussian_conditional._quantized_cdf"}  # 800 kB, a function of scale_table
 
 
-def picture(height: int, width: int) -> Tensor:
+def image(height: int, width: int) -> Tensor:
     """(1, 3, height, width) in [0, 1]: two slopes and a slow interference pattern, from integers alone."""
     channel = torch.arange(3)[:, None, None]
     row = torch.arange(height)[None, :, None]
@@ -45,7 +45,7 @@ def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietes
     """Rescale freshly drawn weights so that the latents of `image` look like those of a trained model.
 
     The standard deviation of y falls geometrically over the channels from `loudest` to `quietest`, the means are about
-    a third of it and the scales fit what is left; the picture that comes back has values around one half.
+    a third of it and the scales fit what is left; the image that comes back has values around one half.
     """
     _spread_normalisation(model)
     latent = model.g_a[-1].weight.shape[0]
@@ -60,9 +60,9 @@ def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietes
     bottleneck.quantiles[:, 0, 1].add_(0.05 * torch.arange(bottleneck.channels).sin())
     medians = bottleneck.quantiles[:, 0, 1][:, None, None]
     z_hat = (z - medians).round() + medians
-    centre = torch.cat([1.05 * sizes, torch.zeros(latent)])
+    center = torch.cat([1.05 * sizes, torch.zeros(latent)])
     deviation = torch.cat([0.4 * sizes, 0.3 * sizes])
-    _, mean = _set_output(model.h_s, z_hat, centre, deviation).chunk(2, dim=1)
+    _, mean = _set_output(model.h_s, z_hat, center, deviation).chunk(2, dim=1)
     _set_output(model.g_s, (y - mean).round() + mean, torch.full((3,), 0.5), torch.full((3,), 0.2))
     model.update(force=True)
 
@@ -88,7 +88,7 @@ def _spread_prior(bottleneck: nn.Module, deviations: Tensor) -> None:
     first.copy_(slope + torch.log(-torch.expm1(-slope)))
 
 
-def _set_output(net: nn.Sequential, x: Tensor, centre: Tensor, deviation: Tensor) -> Tensor:
+def _set_output(net: nn.Sequential, x: Tensor, center: Tensor, deviation: Tensor) -> Tensor:
     """Rescale the last layer so that every output channel has this mean and standard deviation; returns the outputs."""
     last = net[-1]
     last.bias.zero_()
@@ -96,14 +96,14 @@ def _set_output(net: nn.Sequential, x: Tensor, centre: Tensor, deviation: Tensor
     ratio = deviation / out.std((0, 2, 3)).clamp_min(1e-6)
     shape = (1, -1, 1, 1) if isinstance(last, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     last.weight.mul_(ratio.reshape(shape))
-    last.bias.copy_(centre - ratio * out.mean((0, 2, 3)))
+    last.bias.copy_(center - ratio * out.mean((0, 2, 3)))
     return net(x)
 
 
 def model_with_seed(seed: int) -> MeanScaleHyperprior:
     torch.manual_seed(seed)
     model = MeanScaleHyperprior(HIDDEN, LATENT).eval()
-    spread(model, picture(HEIGHT, WIDTH).float(), loudest=6.0, quietest=0.06)
+    spread(model, image(HEIGHT, WIDTH).float(), loudest=6.0, quietest=0.06)
     return model
 
 
@@ -113,7 +113,7 @@ def numbers(model: MeanScaleHyperprior) -> dict[str, Tensor]:
     exact = MeanScaleHyperprior(HIDDEN, LATENT)
     exact.load_state_dict(model.state_dict())
     exact = exact.double().eval()
-    x = picture(HEIGHT, WIDTH)
+    x = image(HEIGHT, WIDTH)
     y = exact.g_a(x)
     z = exact.h_a(y)
     z_hat, _ = exact.entropy_bottleneck(z)
@@ -136,7 +136,7 @@ def numbers(model: MeanScaleHyperprior) -> dict[str, Tensor]:
 
 
 def margin(found: dict[str, Tensor]) -> float:
-    """Distance of the nearest value to a rounding boundary, in quantisation steps."""
+    """Distance of the nearest value to a rounding boundary, in quantization steps."""
     apart = [found["y"] - found["y_hat"], found["z"] - found["z_hat"]]
     return min(float((0.5 - difference.abs()).min()) for difference in apart)
 
@@ -154,13 +154,13 @@ def main(folder: Path) -> None:
     found["x_hat_sum"] = found["x_hat"].sum((0, 2, 3))
     found["x_hat"] = found["x_hat"][..., ::4, ::4]
     with torch.no_grad():
-        strings = model.compress(picture(HEIGHT, WIDTH).float())["strings"]
+        strings = model.compress(image(HEIGHT, WIDTH).float())["strings"]
     record = {
         "made_by": "benchmarks/make_compressai_golden.py",
         "with": {"compressai": compressai.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "seed": seed,
         "margin": margin(found),
-        "picture": "level = (3 row + 5 column + 40 channel + row * column // 16) mod 256, divided by 255",
+        "image": "level = (3 row + 5 column + 40 channel + row * column // 16) mod 256, divided by 255",
         "x_hat": "every fourth row and column; x_hat_sum adds up all of them by channel",
         "bytes_y": len(strings[0][0]),
         "bytes_z": len(strings[1][0]),

@@ -5,7 +5,7 @@
 The released design is written anew here after its description: the decoder is evaluated twice a step, memory is laid out
 channels first, and the squashed output goes through the same losses. pythae is measured where it is installed (pip install
 pythae), with the encoder and the decoder of our beta-VAE inside. Steps take turns, so that what else the machine does falls on
-all alike. An epoch is 390 steps of 128 pictures, as of CIFAR.
+all alike. An epoch is 390 steps of 128 images, as of CIFAR.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CIFAR_STEPS = 390  # steps of 128 images in an epoch of 50,000
 
 
 class AsReleased(PatchVAE):
-    """Decodes every sample twice and squashes the second picture."""
+    """Decodes every sample twice and squashes the second image."""
 
     def forward(self, image: Tensor, temperature: float, *, hard: bool = False, prior: float = 0.0) -> Reconstruction:
         features = self.encoder(image)

@@ -2,7 +2,7 @@
 
     python benchmarks/refinement.py --threads 2 --blocks 5
 
-Both sides refine the same picture with the same weights (random, N = M = 192, the architecture of 003, section 5.4.1) by
+Both sides refine the same image with the same weights (random, N = M = 192, the architecture of 003, section 5.4.1) by
 the same method, two-class SSL. The re-creation computes what the released scripts compute: gradients of all weights along
 with those of the latents, layers in float32 in the default memory layout, probabilities of floor and ceiling stacked and
 sampled by Gumbel-softmax, and the true loss after every step. Ours: weights frozen, channels last, transforms in bfloat16

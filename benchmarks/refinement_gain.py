@@ -3,9 +3,9 @@
     python benchmarks/refinement_gain.py PICTURES -o gain.jsonl [--steps 500 2000] [--qualities 1 3 5 8] [--count 6]
                                          [--model NAME|FOLDER] [--threads 2]
 
-Compresses the first pictures of a folder at the qualities, plainly and refined, and decodes the files. Prints the curves (means
+Compresses the first images of a folder at the qualities, plainly and refined, and decodes the files. Prints the curves (means
 of bits per pixel and PSNR), the BD-rate against the plain code, how many files are no worse by bpp + lambda * 255^2 * MSE,
-the largest difference between a file and the code length of its symbols, and seconds a picture. Files that
+the largest difference between a file and the code length of its symbols, and seconds an image. Files that
 are in the journal gain.jsonl already are not made again, so that the work can be stopped, or shared between processes by
 qualities and summed up by a last call with all of them.
 """
@@ -23,13 +23,13 @@ import numpy as np
 from latens.codes.annealing import Refine
 from latens.codes.gains import lambda_at
 from latens.codes.rate_target import RateTarget
-from latens.data.images import Picture, read_picture
+from latens.data.images import LoadedImage, read_image
 from latens.experiments.journal import Journal
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
-from latens.systems.image_codec.refinement import Trial, refine_picture
+from latens.systems.image_codec.refinement import Trial, refine_image
 
 PLAIN = 0  # steps
 
@@ -37,32 +37,32 @@ PLAIN = 0  # steps
 def main() -> None:
     arguments = parse_arguments()
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
-    paths = sorted(arguments.pictures.glob("*.png"))[: arguments.count]
+    paths = sorted(arguments.images.glob("*.png"))[: arguments.count]
     journal = Journal(arguments.out)
     for quality in arguments.qualities:
         for path in paths:
             for steps in (PLAIN, *arguments.steps):
                 key = f"{codec.model_id} {path.name} {quality:g} {steps}"
                 if not any(record["key"] == key for record in journal.read()):
-                    journal.append([{"key": key, **one_file(codec, read_picture(path), quality, steps)}])
+                    journal.append([{"key": key, **one_file(codec, read_image(path), quality, steps)}])
     rows = {record["key"]: record for record in journal.read()}
     for steps in arguments.steps:
         print(json.dumps(summary(codec, rows, [path.name for path in paths], arguments.qualities, steps)))
 
 
-def one_file(codec: ImageCodec, picture: Picture, quality: float, steps: int) -> dict[str, Any]:
+def one_file(codec: ImageCodec, image: LoadedImage, quality: float, steps: int) -> dict[str, Any]:
     """Rate, PSNR, loss and time of one file; `excess` is its part beyond the code length of its symbols."""
     started = time.perf_counter()
     if steps == PLAIN:
-        trial = Trial(codec, codec.latent(picture.pixels), picture.pixels, round(quality * QUALITY_STEPS))
+        trial = Trial(codec, codec.latent(image.pixels), image.pixels, round(quality * QUALITY_STEPS))
         symbols, measured = trial.plain, trial.start
     else:
-        found = refine_picture(codec, picture, RateTarget("quality", quality), Refine(steps=steps))
+        found = refine_image(codec, image, RateTarget("quality", quality), Refine(steps=steps))
         symbols, measured = found.symbols, found.refined.best
-    blob = codec.write(picture, symbols)
+    blob = codec.write(image, symbols)
     seconds = time.perf_counter() - started
-    decibels = psnr(np.asarray(codec.decompress(blob)), picture.pixels)
-    bpp = 8 * len(blob) / picture.pixels[..., 0].size
+    decibels = psnr(np.asarray(codec.decompress(blob)), image.pixels)
+    bpp = 8 * len(blob) / image.pixels[..., 0].size
     estimate = float(measured.bits_y + measured.bits_z) / 8
     weight = lambda_at(codec.lambdas, quality)
     return {
@@ -88,13 +88,13 @@ def summary(codec: ImageCodec, rows: dict[str, Any], names: list[str], qualities
     return {
         "model": codec.model_id,
         "steps": steps,
-        "pictures": len(names),
+        "images": len(names),
         "bd_rate_percent": None if delta is None else round(delta, 2),
         "no_worse": f"{sum(refined['loss'] <= plain['loss'] for plain, refined in pairs)} of {len(pairs)}",
         "loss_saved_percent": round(100 * float(np.mean([1 - refined["loss"] / plain["loss"] for plain, refined in pairs])), 2),
         "largest_excess_percent": round(100 * max(abs(refined["excess"]) for _, refined in pairs), 3),
         "mean_excess_percent": round(100 * float(np.mean([refined["excess"] for _, refined in pairs])), 3),
-        "seconds_a_picture": round(float(np.median([refined["seconds"] for _, refined in pairs])), 1),
+        "seconds_a_image": round(float(np.median([refined["seconds"] for _, refined in pairs])), 1),
         "plain": np.round(curves[PLAIN], 4).tolist(),
         "refined": np.round(curves[steps], 4).tolist(),
     }
@@ -102,7 +102,7 @@ def summary(codec: ImageCodec, rows: dict[str, Any], names: list[str], qualities
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("gain.jsonl"))
     parser.add_argument("--steps", type=int, nargs="+", default=[500])
     parser.add_argument("--qualities", type=float, nargs="+", default=[1.0, 3.0, 5.0, 8.0])

@@ -17,7 +17,7 @@ import numpy as np
 
 from latens.codes.annealing import Refine
 from latens.codes.rate_target import RateTarget
-from latens.data.images import Picture, read_picture
+from latens.data.images import LoadedImage, read_image
 from latens.errors import UsageError
 from latens.metrics.image import psnr
 from latens.systems.image_codec.format import QUALITY_STEPS
@@ -38,17 +38,17 @@ class FixedTrials(Trials):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--model", default="image_codec")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
-    pictures = [read_picture(path) for path in sorted(arguments.pictures.glob("*.png"))[: arguments.count]]
+    images = [read_image(path) for path in sorted(arguments.images.glob("*.png"))[: arguments.count]]
     for kind in ("bpp", "psnr"):
         for name, trials in (("one model", Trials), ("three qualities", FixedTrials)):
-            misses = [miss for picture in pictures for miss in misses_of(codec, picture, kind, trials, arguments.steps)]
+            misses = [miss for image in images for miss in misses_of(codec, image, kind, trials, arguments.steps)]
             known = [miss for miss in misses if miss is not None]
             print(
                 json.dumps(
@@ -66,24 +66,24 @@ def main() -> None:
             )
 
 
-def misses_of(codec: ImageCodec, picture: Picture, kind: str, trials: type[Trials], steps: int) -> list[float | None]:
+def misses_of(codec: ImageCodec, image: LoadedImage, kind: str, trials: type[Trials], steps: int) -> list[float | None]:
     """By what share each target is missed; None where the codec says that it is out of reach."""
-    pixels = picture.pixels[..., 0].size
+    pixels = image.pixels[..., 0].size
     ends = []
     for quality in (1.0, codec.best_quality):
-        blob = codec.compress(picture, quality=quality)
-        decibels = psnr(np.asarray(codec.decompress(blob)), picture.pixels)
+        blob = codec.compress(image, quality=quality)
+        decibels = psnr(np.asarray(codec.decompress(blob)), image.pixels)
         ends.append(8 * len(blob) / pixels if kind == "bpp" else decibels)
     found: list[float | None] = []
     for target in np.geomspace(*ends, TARGETS) if kind == "bpp" else np.linspace(*ends, TARGETS):
         aim = RateTarget(kind, float(target))  # type: ignore[arg-type]
         try:
-            refined = meet_target(trials(codec, picture, codec.latent(picture.pixels), aim), Refine(steps=steps), None)
+            refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), Refine(steps=steps), None)
         except UsageError:
             found.append(None)
             continue
-        blob = codec.write(picture, refined.symbols)
-        decibels = psnr(np.asarray(codec.decompress(blob)), picture.pixels)
+        blob = codec.write(image, refined.symbols)
+        decibels = psnr(np.asarray(codec.decompress(blob)), image.pixels)
         found.append((8 * len(blob) / pixels if kind == "bpp" else decibels) / float(target) - 1)
     return found
 

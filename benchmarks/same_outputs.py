@@ -73,10 +73,10 @@ def cells(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def distances(height: int, width: int) -> np.ndarray:
-    """Metres of a road that rises to the horizon; (H, W) float32."""
+    """Meters of a road that rises to the horizon; (H, W) float32."""
     rows = np.arange(height, dtype=np.float32)[:, None]
-    metres: np.ndarray = np.broadcast_to(4 * height / (rows + height / 30), (height, width)).astype(np.float32)
-    return metres
+    meters: np.ndarray = np.broadcast_to(4 * height / (rows + height / 30), (height, width)).astype(np.float32)
+    return meters
 
 
 def hazed(pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.errors import InputError
 from latens.systems.seedlings.crops import concatenate
 from latens.systems.seedlings.dataset import tray_crops
@@ -55,7 +55,7 @@ def grid(trays: int, model: str) -> None:
         off_by_one += bool(np.median(found) > lattice.pitch / 2)
         errors["lattice"].append(found.ravel())
         try:
-            thesis = thesis_lattice(find_leaves(read_picture(made.pixels)).mask, 10, 15, day)
+            thesis = thesis_lattice(find_leaves(read_image(made.pixels)).mask, 10, 15, day)
             errors["Algorithm 1"].append(np.linalg.norm(thesis.centers() - made.centers, axis=-1).ravel())
         except NoLattice:
             pass

@@ -9,10 +9,10 @@ import numpy as np
 from skimage import data, metrics
 
 import latens
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.systems.image_codec.predict import inspect_stream
 
-photo = read_picture(sys.argv[1]).pixels if len(sys.argv) > 1 else data.astronaut()
+photo = read_image(sys.argv[1]).pixels if len(sys.argv) > 1 else data.astronaut()
 codec = latens.load("image_codec")
 for quality in (1, 3, 5, 8):
     blob = codec.compress(photo, quality=quality)

@@ -13,7 +13,7 @@ settings = {"run.steps": "60", "run.validate_every": "30", "data.batch": "16"}
 print(latens.train("parts", recipe="cpu", data=[photos], out=run, settings=settings, resume=True))
 
 parts = latens.load(run / "best")
-pictures = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".png"))[:20]
-for gallery in parts.gallery(pictures, most=3):
-    print(f"part {gallery.part}: {', '.join(pictures[patch.picture].name for patch in gallery.patches)}")
-print(f"features: {parts.embed(pictures).shape}")
+images = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".png"))[:20]
+for gallery in parts.gallery(images, most=3):
+    print(f"part {gallery.part}: {', '.join(images[patch.image].name for patch in gallery.patches)}")
+print(f"features: {parts.embed(images).shape}")

@@ -1,4 +1,4 @@
-"""A small real codec, frozen from seeded weights, and pictures made by arithmetic."""
+"""A small real codec, frozen from seeded weights, and images made by arithmetic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.recipes import tiny
 
 
-def picture(height: int, width: int) -> np.ndarray:
-    """A colourful picture (H, W, 3) uint8 with smooth and sharp parts."""
+def image(height: int, width: int) -> np.ndarray:
+    """A colorful image (H, W, 3) uint8 with smooth and sharp parts."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
     waves = [np.sin((rows * a + columns * b) / 17) for a, b in ((1.0, 0.3), (0.2, -1.0), (-0.5, 0.7))]
     edges = ((rows // 23 + columns // 31) % 2)[..., None] * 40
@@ -35,7 +35,7 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = tiny().model
     model = MeanScaleHyperprior(config).eval()
-    export = export_codec(model, [as_tensor(picture(128, 192))])
+    export = export_codec(model, [as_tensor(image(128, 192))])
     folder = tmp_path_factory.mktemp("model") / "tiny"
     described = {"system": "image_codec", "model": dataclasses.asdict(config), **export.config}
     save_model(folder, described, export.weights, export.coding)

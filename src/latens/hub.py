@@ -1,5 +1,5 @@
 """Model folders: config.json beside model.safetensors (or model-1, model-2, ... when large), identified by the hash of their
-tensor files; never a pickle. Large weights may be stored in eight bits (`latens.compact`): they are expanded on loading.
+tensor files; never a pickle. Large weights may be stored in eight bits (`latens.int8`): they are expanded on loading.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from latens.catalogue import VERBS, folder_of
-from latens.compact import compact, expand
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
+from latens.int8 import from_int8, to_int8
 from latens.legacy import upgrade_model
 from latens.settings import SettingsError, decode
 
@@ -77,7 +77,7 @@ def load_model(folder: Path) -> ModelFolder:
     digests: list[str] = []
     try:
         expected = {**config.pop(HASHES, {})}  # models of earlier versions list none
-        weights = expand(_read(folder, config["files"][WEIGHTS], digests, expected))
+        weights = from_int8(_read(folder, config["files"][WEIGHTS], digests, expected))
         coding = _read(folder, config["files"][CODING], digests, expected)
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
@@ -132,7 +132,7 @@ def unusable(folder: Path, error: Exception) -> ModelError:
     return ModelError(what, where=str(folder), hint="save or train the model again")
 
 
-def compact_model(source: Path, target: Path) -> None:
+def int8_model(source: Path, target: Path) -> None:
     """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
 
     The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
@@ -143,7 +143,7 @@ def compact_model(source: Path, target: Path) -> None:
     found = load_model(source)
     try:  # files give tensors in any order; sorted, the same model makes the same files
         left_out = tuple(found.config.get("training_only", ()))
-        weights = compact({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
+        weights = to_int8({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
     save_model(target, found.config, weights, dict(sorted(found.coding.items())))

@@ -95,6 +95,7 @@ _HAZE = (
     renamed("objective.prior.twice", "objective.prior.double_first_prior_term"),
     renamed("objective.weather_weight", "objective.parameters_weight"),
     renamed("data.tones", "data.color_jitter"),
+    renamed("data.reach", "data.max_depth"),
 )
 
 

@@ -1,4 +1,4 @@
-"""A tiny untrained codec in a model folder, and pictures to run the verbs on."""
+"""A tiny untrained codec in a model folder, and images to run the verbs on."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Two pictures in two folders; a third file is no picture although its name says so."""
+    """Two images in two folders; a third file is no image although its name says so."""
     folder = tmp_path / "album"
     (folder / "trip").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, size in (("a.png", (40, 70)), ("trip/b.jpg", (65, 33))):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
-    (folder / "c.jpg").write_text("not a picture")
+    (folder / "c.jpg").write_text("not an image")
     return folder

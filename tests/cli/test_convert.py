@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def segmented(tmp_path: Path) -> Path:
-    """A COCO file as `latens segment` writes it, in a folder with its picture."""
+    """A COCO file as `latens segment` writes it, in a folder with its image."""
     from latens.data.instances import paint
     from latens.systems.amodal.outputs import Frame, write_outputs
     from latens.systems.amodal.predict import Segmentation
@@ -35,7 +35,7 @@ def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> N
     words = ["convert", f"coco:{segmented}", "--to", "labelme", "-o", str(folder / "labelme"), "--format", "json"]
     assert main(words) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["pictures"], record["objects"], record["classes"]) == (1, 2, ["cell"])
+    assert (record["images"], record["objects"], record["classes"]) == (1, 2, ["cell"])
     assert main(words) == 2
     assert "there already" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0
@@ -50,7 +50,7 @@ def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> N
         "debris, cell",
     ]
     assert main(back) == 0
-    assert "1 picture, 2 objects of debris, cell" in capsys.readouterr().out
+    assert "1 image, 2 objects of debris, cell" in capsys.readouterr().out
     kins = json.loads((folder / "k.json").read_text())
     before = json.loads(segmented.read_text())
     assert [each["a_segm"] for each in kins["annotations"]] == [each["segmentation"] for each in before["annotations"]]

@@ -22,7 +22,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two pictures, a clip, a broken picture, and depth for one picture."""
+    """Two images, a clip, a broken image, and depth for one image."""
     rng = np.random.default_rng(0)
     place = tmp_path / "in"
     (place / "sub").mkdir(parents=True)
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     make_clip(
         place / "clip.mp4", images=[rng.integers(90, 256, (32, 48, 3), dtype=np.uint8)] * 3, times=range(3), size=(48, 32)
     )
-    (place / "broken.png").write_text("no picture")
+    (place / "broken.png").write_text("no image")
     (tmp_path / "depth").mkdir()
     np.save(tmp_path / "depth" / "a.npy", np.linspace(5, 300, 40)[:, None].repeat(60, 1))
     return place
@@ -78,7 +78,7 @@ def test_haze_with_depth_from_a_folder(folder: Path, capsys: Capture) -> None:
     depth, out = str(folder.parent / "depth"), folder.parent / "foggy.png"
     assert main(["haze", str(folder / "a.png"), "-o", str(out), "--visibility", "60", "--depth", depth]) == 0
     near, far = (np.asarray(Image.open(out))[row].std() for row in (0, -1))
-    assert far < 0.2 * near  # the far rows are nearly of the airlight's colour
+    assert far < 0.2 * near  # the far rows are nearly of the airlight's color
     assert main(["haze", str(folder / "sub" / "b.jpg"), "-o", str(folder.parent / "c.png"), "--depth", depth]) == 2
     assert "no depth map for b.jpg" in capsys.readouterr().err
 
@@ -86,7 +86,7 @@ def test_haze_with_depth_from_a_folder(folder: Path, capsys: Capture) -> None:
 def test_depth_in_a_png_is_relative_and_it_is_said(folder: Path, capsys: Capture) -> None:
     depth, out = folder.parent / "d.png", folder.parent / "foggy.png"
     Image.fromarray(np.linspace(1, 40_000, 40).astype(np.uint16)[:, None].repeat(60, 1)).save(depth)
-    command = ["haze", str(folder / "a.png"), "-o", str(out), "--visibility", "60", "--depth", str(depth), "--reach", "90"]
+    command = ["haze", str(folder / "a.png"), "-o", str(out), "--visibility", "60", "--depth", str(depth), "--max-depth", "90"]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "visibility 60 m" in shown
@@ -104,7 +104,7 @@ def test_depth_in_a_png_is_relative_and_it_is_said(folder: Path, capsys: Capture
         (["haze", "A", "--depth", "D", "--depth-format", "inches"], 2, "no depth format 'inches'"),
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "no depth map"),
-        (["haze", "A", "--depth", "D", "--reach", "90"], 2, "--reach is for relative"),
+        (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth is for relative"),
         (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
         (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
         (["dehaze", "C", "-o", "-"], 2, "standard output"),
@@ -121,7 +121,7 @@ def test_requests_that_cannot_be_met(words: list[str], status: int, expected: st
 
 def test_predicted_depth_is_saved_and_can_be_given_back(folder: Path, capsys: Capture) -> None:
     a, out = folder / "a.png", folder.parent / "out"
-    command = ["haze", str(a), "--visibility", "100", "--reach", "60"]
+    command = ["haze", str(a), "--visibility", "100", "--max-depth", "60"]
     assert main([*command, "-o", str(out / "first.png"), "--save-depth", str(out)]) == 0
     saved = np.asarray(Image.open(out / "a_depth256.png"))
     assert saved.dtype == np.uint16
@@ -133,9 +133,9 @@ def test_predicted_depth_is_saved_and_can_be_given_back(folder: Path, capsys: Ca
     first, again = (np.asarray(Image.open(out / name)).astype(int) for name in ("first.png", "again.png"))
     assert abs(first - again).max() <= 1
     kept = (out / "a_depth256.png").read_bytes()
-    assert main(["haze", str(a), "--reach", "30", "-o", str(out / "third.png"), "--save-depth", str(out)]) != 0
+    assert main(["haze", str(a), "--max-depth", "30", "-o", str(out / "third.png"), "--save-depth", str(out)]) != 0
     assert (out / "a_depth256.png").read_bytes() == kept
     assert not (out / "third.png").exists()
     Image.open(a).save(folder / "sub" / "a.png")
-    for words in (["--depth", str(out / "a_depth256.png")], ["--reach", "300"], [str(folder / "sub" / "a.png")]):
+    for words in (["--depth", str(out / "a_depth256.png")], ["--max-depth", "300"], [str(folder / "sub" / "a.png")]):
         assert main(["haze", str(a), *words, "-o", str(out), "--save-depth", str(out), "--force"]) == 2

@@ -17,8 +17,8 @@ def test_an_imported_model_compresses(tmp_path: Path, album: Path, capsys: pytes
     assert main(["import", str(CHECKPOINT), "-o", str(folder), "--format", "json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["hidden"], record["latent"]) == (8, 12)
-    picture, blob = album / "a.png", tmp_path / "a.ltn"
-    assert main(["compress", str(picture), "-o", str(blob), "--model", str(folder)]) == 0
+    image, blob = album / "a.png", tmp_path / "a.ltn"
+    assert main(["compress", str(image), "-o", str(blob), "--model", str(folder)]) == 0
     assert main(["decompress", str(blob), "-o", str(tmp_path / "a.png"), "--model", str(folder)]) == 0
     assert main(["import", str(CHECKPOINT), "-o", str(folder)]) == 2  # there already
     assert "name another folder" in capsys.readouterr().err

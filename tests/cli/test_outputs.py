@@ -16,7 +16,7 @@ VERBS = [
     *(["evaluate", system] for system in SYSTEMS),
     *(["reproduce", system] for system in SYSTEMS),
     ["demo"],
-    ["compact", "haze_dehazenet"],
+    ["int8", "haze_dehazenet"],
     ["import", "x.pth"],
     ["convert", "labelme:labels", "--to", "coco"],
     *([verb, "a.png", "a.png"] for verb in ("parts", "segment", "dehaze", "haze", "compress", "decompress")),

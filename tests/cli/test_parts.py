@@ -49,7 +49,7 @@ def test_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Capture) -> 
     assert [record.get("status") for record in records] == ["skipped", "failed", "skipped", None]
 
 
-def test_results_among_the_pictures_are_not_taken_for_pictures(album: Path, model: Path, capsys: Capture) -> None:
+def test_results_among_the_images_are_not_taken_for_images(album: Path, model: Path, capsys: Capture) -> None:
     (album / "c.jpg").unlink()
     command = ["parts", str(album), "-o", str(album), "--model", str(model), "--device", "cpu", "--format", "json"]
     for status in ("done", "skipped"):
@@ -100,7 +100,7 @@ def test_a_summary_that_was_stopped_is_made_again(
     assert json.loads((album / "parts.json").read_text())["images"] == ["a.png", "trip/b.jpg"]
 
 
-def test_every_picture_is_encoded_once(album: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_image_is_encoded_once(album: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (album / "c.jpg").unlink()
     encoded, posterior = [], PatchVAE.posterior
     monkeypatch.setattr(PatchVAE, "posterior", lambda self, image: encoded.append(image.shape) or posterior(self, image))
@@ -110,25 +110,25 @@ def test_every_picture_is_encoded_once(album: Path, model: Path, monkeypatch: py
         assert len(encoded) == 2
 
 
-def test_a_picture_that_broke_after_its_map_was_made_is_left_out(album: Path, model: Path, capsys: Capture) -> None:
+def test_an_image_that_broke_after_its_map_was_made_is_left_out(album: Path, model: Path, capsys: Capture) -> None:
     (album / "c.jpg").unlink()
     out = album.parent / "found"
     command = ["parts", str(album), "-o", str(out), "--model", str(model), "--device", "cpu"]
     assert main(command) == 0
-    (album / "a.png").write_text("no picture any more")
+    (album / "a.png").write_text("no image any more")
     capsys.readouterr()
     assert main(command) == 3
     said = capsys.readouterr()
-    assert "a.png: this is not a picture" in said.err
-    assert "in 1 picture;" in said.out
+    assert "a.png: this is not an image" in said.err
+    assert "in 1 image;" in said.out
     assert json.loads((out / "parts.json").read_text())["images"] == ["trip/b.jpg"]
     (album / "trip" / "b.jpg").unlink()
     assert main(command) == 2  # other images: another summary
     assert "images differ by" in capsys.readouterr().err
-    assert main([*command, "--force"]) == 3  # nothing is left to summarise
+    assert main([*command, "--force"]) == 3  # nothing is left to summarize
 
 
-def test_maps_keep_the_ending_of_their_picture_only_where_two_share_a_stem(album: Path, model: Path, capsys: Capture) -> None:
+def test_maps_keep_the_ending_of_their_image_only_where_two_share_a_stem(album: Path, model: Path, capsys: Capture) -> None:
     Image.open(album / "a.png").convert("RGB").save(album / "a.bmp")
     Image.new("RGB", (20, 30)).save(album / "two.dots.png")
     (album / "c.jpg").unlink()
@@ -142,7 +142,7 @@ def test_maps_keep_the_ending_of_their_picture_only_where_two_share_a_stem(album
     assert "name a folder with -o" in capsys.readouterr().err
 
 
-def test_one_picture_at_another_resolution(album: Path, model: Path, capsys: Capture) -> None:
+def test_one_image_at_another_resolution(album: Path, model: Path, capsys: Capture) -> None:
     words = ["parts", str(album / "a.png"), "-o", str(album / "o"), "--model", str(model), "--resolution", "32"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "parts," in capsys.readouterr().out

@@ -28,13 +28,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_pictures_stacks_and_bad_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_stacks_and_bad_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     pages = [Image.fromarray(rng.integers(0, 256, (40, 50), dtype=np.uint8)) for _ in range(3)]
     (tmp_path / "in").mkdir()
     pages[0].save(tmp_path / "in" / "a.png")
     pages[0].save(tmp_path / "in" / "s.tif", save_all=True, append_images=pages[1:])
-    (tmp_path / "in" / "bad.png").write_text("no picture")
+    (tmp_path / "in" / "bad.png").write_text("no image")
     words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder), "--format", "json"]
     assert main(words) == 3
     lines = {Path(json.loads(line)["input"]).name: json.loads(line) for line in capsys.readouterr().out.splitlines()}

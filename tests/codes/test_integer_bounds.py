@@ -199,7 +199,7 @@ def test_a_channel_that_calibration_did_not_wake_is_not_cut_off() -> None:
         (nn.Sequential(), "no convolution"),
     ],
 )
-def test_what_cannot_be_quantised_is_named(stack: nn.Sequential, message: str) -> None:
+def test_what_cannot_be_quantized_is_named(stack: nn.Sequential, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quantize_network(stack, torch.randn(1, 2, 4, 4), input_bound=100)
 

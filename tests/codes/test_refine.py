@@ -19,12 +19,12 @@ FEW = 8
 
 
 def small_model(lambdas: tuple[float, ...] = (0.01,)) -> MeanScaleHyperprior:
-    """Random weights, but a code of the picture from the start: the block transform beside the deep path."""
+    """Random weights, but a code of the image from the start: the block transform beside the deep path."""
     torch.manual_seed(0)
     config = HyperpriorConfig(hidden=8, latent=12, hyper=8, lambdas=lambdas, transforms="compact")
     model = MeanScaleHyperprior(config).eval()
     with torch.no_grad():
-        model.synthesis.deep[-2].weight.mul_(0.01)  # untrained, it would drown the picture
+        model.synthesis.deep[-2].weight.mul_(0.01)  # untrained, it would drown the image
         model.hyper_synthesis[-1].bias[config.latent :] = 2.0  # scale
     return model
 
@@ -35,7 +35,7 @@ def model() -> MeanScaleHyperprior:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def images() -> Tensor:
     """(2, 3, 64, 64): waves and a few edges."""
     row, column = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     waves = [torch.sin((row * a + column * b) / 9) * 0.12 + 0.5 for a, b in ((1, 0.3), (0.2, -1), (-0.5, 0.7))]
@@ -48,8 +48,8 @@ def losses(found: Measurement, pixels: int = 64 * 64) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def default_run(model: MeanScaleHyperprior, pictures: Tensor) -> Refined:
-    return refine(model, pictures, WEIGHT, settings=Refine(steps=40, measure_every=10))
+def default_run(model: MeanScaleHyperprior, images: Tensor) -> Refined:
+    return refine(model, images, WEIGHT, settings=Refine(steps=40, measure_every=10))
 
 
 def test_the_loss_falls(default_run: Refined) -> None:
@@ -61,7 +61,7 @@ def test_the_loss_falls(default_run: Refined) -> None:
     assert min(t.true_loss for t in default_run.history) == pytest.approx(sum(best) / 2, rel=0.01)
 
 
-def test_symbols_say_what_was_measured(default_run: Refined, model: MeanScaleHyperprior, pictures: Tensor) -> None:
+def test_symbols_say_what_was_measured(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
     """The decoder's way from the symbols: bits and error are those reported."""
     best = default_run.best
     assert best.y.dtype == best.z.dtype == torch.int64
@@ -70,17 +70,17 @@ def test_symbols_say_what_was_measured(default_run: Refined, model: MeanScaleHyp
         mean, scale = model.parameters_of_y(z_hat)
         decoded = model.reconstruct(best.y + mean, torch.ones(2))
         bits = gaussian_bits(best.y.float(), scale).sum((1, 2, 3))
-        mse = (decoded - pictures).square().mean((1, 2, 3))
+        mse = (decoded - images).square().mean((1, 2, 3))
     torch.testing.assert_close(bits, best.bits_y)
     torch.testing.assert_close(model.prior.bits(z_hat).sum((1, 2, 3)), best.bits_z)
     torch.testing.assert_close(mse, best.mse)
 
 
-def test_the_start_is_the_plain_codec(default_run: Refined, model: MeanScaleHyperprior, pictures: Tensor) -> None:
-    plain = model.rounded(pictures, torch.ones(2))
+def test_the_start_is_the_plain_codec(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
+    plain = model.rounded(images, torch.ones(2))
     torch.testing.assert_close(default_run.start.bits_y, plain.bits_y)
     torch.testing.assert_close(default_run.start.bits_z, plain.bits_z)
-    torch.testing.assert_close(default_run.start.mse, (plain.image - pictures).square().mean((1, 2, 3)))
+    torch.testing.assert_close(default_run.start.mse, (plain.image - images).square().mean((1, 2, 3)))
 
 
 ALL = [*((method, 2) for method in METHODS), ("ssl", 3), ("linear", 3), ("cosine", 3)]
@@ -89,60 +89,60 @@ ALL = [*((method, 2) for method in METHODS), ("ssl", 3), ("linear", 3), ("cosine
 @pytest.mark.parametrize(("method", "classes"), ALL)
 @pytest.mark.parametrize("schedule", [Refine, Refine.thesis], ids=["ours", "thesis"])
 def test_no_method_is_worse_than_the_start(
-    method: Any, classes: int, schedule: Any, model: MeanScaleHyperprior, pictures: Tensor
+    method: Any, classes: int, schedule: Any, model: MeanScaleHyperprior, images: Tensor
 ) -> None:
     settings = schedule(method=method, classes=classes, steps=FEW, measure_every=3)
-    found = refine(model, pictures, WEIGHT, settings=settings)
+    found = refine(model, images, WEIGHT, settings=settings)
     assert [trace.step for trace in found.history] == [0, 3, 6, 8]
     assert all(b <= s for s, b in zip(losses(found.start), losses(found.best), strict=True))
     assert not torch.equal(found.end.z, found.end.z.round())
 
 
-def test_a_step_that_harms_is_not_kept(model: MeanScaleHyperprior, pictures: Tensor) -> None:
-    found = refine(model, pictures, WEIGHT, settings=Refine(steps=4, lr=50.0, measure_every=1))
+def test_a_step_that_harms_is_not_kept(model: MeanScaleHyperprior, images: Tensor) -> None:
+    found = refine(model, images, WEIGHT, settings=Refine(steps=4, lr=50.0, measure_every=1))
     assert found.best_step.tolist() == [0, 0]
     assert losses(found.best) == losses(found.start)
     assert min(trace.true_loss for trace in found.history[1:]) > found.history[0].true_loss
 
 
-def test_a_loss_that_is_not_finite_ends_the_descent(model: MeanScaleHyperprior, pictures: Tensor) -> None:
-    found = refine(model, pictures, math.nan, settings=Refine(steps=5))
+def test_a_loss_that_is_not_finite_ends_the_descent(model: MeanScaleHyperprior, images: Tensor) -> None:
+    found = refine(model, images, math.nan, settings=Refine(steps=5))
     assert [trace.step for trace in found.history] == [0]
 
 
-def test_seeds(default_run: Refined, model: MeanScaleHyperprior, pictures: Tensor) -> None:
-    again = refine(model, pictures, WEIGHT, settings=Refine(steps=40, measure_every=10))
+def test_seeds(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
+    again = refine(model, images, WEIGHT, settings=Refine(steps=40, measure_every=10))
     assert torch.equal(again.best.y, default_run.best.y)
     assert torch.equal(again.end.y, default_run.end.y)
-    other = refine(model, pictures, WEIGHT, settings=Refine(steps=10, seed=1))
-    first = refine(model, pictures, WEIGHT, settings=Refine(steps=10, seed=0))
+    other = refine(model, images, WEIGHT, settings=Refine(steps=10, seed=1))
+    first = refine(model, images, WEIGHT, settings=Refine(steps=10, seed=0))
     assert not torch.equal(other.end.y, first.end.y)
 
 
-def test_a_picture_fares_the_same_alone_and_in_a_batch(model: MeanScaleHyperprior, pictures: Tensor) -> None:
+def test_an_image_fares_the_same_alone_and_in_a_batch(model: MeanScaleHyperprior, images: Tensor) -> None:
     settings = Refine(steps=FEW)
-    batch = refine(model, pictures, WEIGHT, settings=settings)
+    batch = refine(model, images, WEIGHT, settings=settings)
     for i in range(2):
-        alone = refine(model, pictures[i : i + 1], WEIGHT, settings=settings)
+        alone = refine(model, images[i : i + 1], WEIGHT, settings=settings)
         torch.testing.assert_close(alone.end.y[0], batch.end.y[i], rtol=1e-3, atol=5e-3)
         assert losses(alone.best)[0] == pytest.approx(losses(batch.best)[i], rel=0.01)
 
 
-def test_weights_are_left_as_they_were(pictures: Tensor) -> None:
+def test_weights_are_left_as_they_were(images: Tensor) -> None:
     model = small_model()
     before = [p.clone() for p in model.parameters()]
     model.prior.biases[0].requires_grad_(False)
     asked = [p.requires_grad for p in model.parameters()]
-    refine(model, pictures, WEIGHT, settings=Refine(steps=2))
+    refine(model, images, WEIGHT, settings=Refine(steps=2))
     assert [p.requires_grad for p in model.parameters()] == asked
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-def test_medians_are_honoured(pictures: Tensor) -> None:
+def test_medians_are_honoured(images: Tensor) -> None:
     """A density that is shifted by 0.4 together with the synthesis's view of z costs what it cost: z - median is rounded."""
     model = small_model()
-    plain = refine(model, pictures, WEIGHT, settings=Refine(steps=1)).start
+    plain = refine(model, images, WEIGHT, settings=Refine(steps=1)).start
     with torch.no_grad():
         for layer in (model.hyper_analysis[-1],):
             layer.bias += 0.4
@@ -150,66 +150,66 @@ def test_medians_are_honoured(pictures: Tensor) -> None:
         bias -= torch.nn.functional.softplus(first) * 0.4
         model.hyper_synthesis[0].bias.zero_()
         model.hyper_synthesis[0].weight.zero_()
-    shifted = refine(model, pictures, WEIGHT, settings=Refine(steps=1)).start
+    shifted = refine(model, images, WEIGHT, settings=Refine(steps=1)).start
     assert torch.equal(shifted.z, plain.z)
     torch.testing.assert_close(shifted.bits_z, plain.bits_z, rtol=1e-3, atol=1e-2)
 
 
-def test_padding_is_neither_counted_nor_looked_at(model: MeanScaleHyperprior, pictures: Tensor) -> None:
-    changed = pictures.clone()
+def test_padding_is_neither_counted_nor_looked_at(model: MeanScaleHyperprior, images: Tensor) -> None:
+    changed = images.clone()
     changed[:, :, 40:] = 0.0
-    first = refine(model, pictures, WEIGHT, settings=Refine(steps=1), size=(40, 64)).start
+    first = refine(model, images, WEIGHT, settings=Refine(steps=1), size=(40, 64)).start
     assert float(first.mse.max()) < float(refine(model, changed, WEIGHT, settings=Refine(steps=1)).start.mse.max())
-    history = refine(model, pictures, WEIGHT, settings=Refine(steps=1), size=(40, 64)).history
+    history = refine(model, images, WEIGHT, settings=Refine(steps=1), size=(40, 64)).history
     bits = (first.bits_y + first.bits_z).mean()
     assert history[0].bpp == pytest.approx(float(bits) / (40 * 64))
 
 
-def test_warm_start_goes_on(default_run: Refined, model: MeanScaleHyperprior, pictures: Tensor) -> None:
-    on = refine(model, pictures, WEIGHT, settings=Refine(steps=1), start=default_run.end)
+def test_warm_start_goes_on(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
+    on = refine(model, images, WEIGHT, settings=Refine(steps=1), start=default_run.end)
     assert on.history[0].true_loss == pytest.approx(default_run.history[-1].true_loss)
 
 
-def test_another_lambda_moves_along_the_curve(model: MeanScaleHyperprior, pictures: Tensor) -> None:
+def test_another_lambda_moves_along_the_curve(model: MeanScaleHyperprior, images: Tensor) -> None:
     """003, section 5.4.5."""
-    low, high = (refine(model, pictures, w, settings=Refine(steps=20)).best for w in (WEIGHT / 5, WEIGHT * 5))
+    low, high = (refine(model, images, w, settings=Refine(steps=20)).best for w in (WEIGHT / 5, WEIGHT * 5))
     assert bool((low.bpp(4096) < high.bpp(4096)).all())
     assert bool((low.psnr() < high.psnr()).all())
-    mixed = refine(model, pictures, torch.tensor([WEIGHT / 5, WEIGHT * 5]), settings=Refine(steps=20)).best
+    mixed = refine(model, images, torch.tensor([WEIGHT / 5, WEIGHT * 5]), settings=Refine(steps=20)).best
     assert float(mixed.bpp(4096)[0]) == pytest.approx(float(low.bpp(4096)[0]), rel=0.02)
     assert float(mixed.bpp(4096)[1]) == pytest.approx(float(high.bpp(4096)[1]), rel=0.02)
 
 
-def test_quality_of_a_model_of_several_rates(pictures: Tensor) -> None:
+def test_quality_of_a_model_of_several_rates(images: Tensor) -> None:
     model = small_model((0.002, 0.01, 0.05))
-    coarse, fine = (refine(model, pictures, WEIGHT, quality=q, settings=Refine(steps=1)).start for q in (1.0, 3.0))
+    coarse, fine = (refine(model, images, WEIGHT, quality=q, settings=Refine(steps=1)).start for q in (1.0, 3.0))
     assert bool((coarse.bpp(4096) < fine.bpp(4096)).all())
 
 
-def test_patience_and_progress(model: MeanScaleHyperprior, pictures: Tensor) -> None:
+def test_patience_and_progress(model: MeanScaleHyperprior, images: Tensor) -> None:
     seen: list[tuple[int, float, float]] = []
     settings = Refine(steps=50, lr=50.0, measure_every=2, patience=3)
-    found = refine(model, pictures, WEIGHT, settings=settings, on_step=lambda *step: seen.append(step))
+    found = refine(model, images, WEIGHT, settings=settings, on_step=lambda *step: seen.append(step))
     assert [step for step, _, _ in seen] == list(range(1, 7))
     assert seen[-1][2] == pytest.approx(found.history[-1].true_loss)
 
 
-def test_bfloat16_transforms_lead_to_the_same_loss(model: MeanScaleHyperprior, pictures: Tensor) -> None:
+def test_bfloat16_transforms_lead_to_the_same_loss(model: MeanScaleHyperprior, images: Tensor) -> None:
     settings = Refine(steps=30)
     full, half = (
-        refine(model, pictures, WEIGHT, settings=settings, precision=precision).history[-1].true_loss
+        refine(model, images, WEIGHT, settings=settings, precision=precision).history[-1].true_loss
         for precision in (torch.float32, torch.bfloat16)
     )
     assert half == pytest.approx(full, rel=0.02)
 
 
-def test_a_goal_may_change_lambda(model: MeanScaleHyperprior, pictures: Tensor) -> None:
+def test_a_goal_may_change_lambda(model: MeanScaleHyperprior, images: Tensor) -> None:
     class Growing(Lagrangian):
         def observe(self, found: Measurement, step: int) -> None:
             self._weight = self._weight * 2
 
     goal = Growing(torch.tensor([0.01, 0.02]), 4096)
-    found = refine(model, pictures, 1.0, settings=Refine(steps=2, measure_every=1), goal=goal)
+    found = refine(model, images, 1.0, settings=Refine(steps=2, measure_every=1), goal=goal)
     assert [trace.weight for trace in found.history] == pytest.approx([0.03, 0.06, 0.12])
 
 

@@ -1,4 +1,4 @@
-"""The quantiser beside vector-quantize-pytorch, its gradients, and what keeps a codebook alive."""
+"""The quantizer beside vector-quantize-pytorch, its gradients, and what keeps a codebook alive."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_dead_codewords_are_revived() -> None:
     assert run(revive=False, start_far=False) > 0.9  # k-means alone, where the vectors do not move
 
 
-def test_delay_passes_vectors_unquantised_then_places_the_codebook() -> None:
+def test_delay_passes_vectors_unquantized_then_places_the_codebook() -> None:
     torch.manual_seed(0)
     quantizer = VectorQuantizer(8, 3, delay=2)
     before = quantizer.codebook.clone()

@@ -13,7 +13,7 @@ import numpy as np
 WIDTH, HEIGHT = 96, 64
 
 
-def picture(number: int = 0, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+def image(number: int = 0, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """(H, W, 3): a red square at the top left of texture that moves; the frame's number is its blue."""
     rows, columns = np.mgrid[0:height, 0:width]
     texture = (rows * 7 + (columns + 2 * number) * 5) % 90 + 60
@@ -38,7 +38,7 @@ def make_clip(
     images: Sequence[np.ndarray] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """A clip of `picture`s at time stamps `times` of a time base; `matrix` 1 is BT.709, None untagged."""
+    """A clip of `image`s at time stamps `times` of a time base; `matrix` 1 is BT.709, None untagged."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(library, rate=1 / base if base.denominator < 200 else 25)
         stream.width, stream.height, stream.pix_fmt = *size, format
@@ -58,7 +58,7 @@ def make_clip(
             for name, value in tags.items():
                 setattr(stream.codec_context, name, value)
         for number, time in enumerate(times):
-            pixels = picture(number, *size) if images is None else images[number]
+            pixels = image(number, *size) if images is None else images[number]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if format != "rgb24":
                 frame = frame.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG")

@@ -18,7 +18,7 @@ from latens.errors import InputError, LatensError, UsageError
 
 
 def collection() -> Collection:
-    """Two pictures; the masks have holes and several parts, which polygons could not hold."""
+    """Two images; the masks have holes and several parts, which polygons could not hold."""
     rng = np.random.default_rng(0)
     scenes = []
     for name, size in (("a.png", (20, 31)), ("b.png", (17, 12))):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from clip_maker import HEIGHT, WIDTH, make_clip, picture
+from clip_maker import HEIGHT, WIDTH, image, make_clip
 
 from latens.data.clips.reader import Clip, ClipFrame, is_frame_folder, open_clip
 from latens.data.clips.rewrite import rewrite_clip
@@ -68,7 +68,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
 def test_rotated_clips_are_read_and_written_upright(rotation: int, tmp_path: Path) -> None:
     source = make_clip(tmp_path / "phone.mp4", rotation=rotation, times=range(2))
     clip, frames = taken(source)
-    expected = np.rot90(picture(0), clip.info.rotation // 90)
+    expected = np.rot90(image(0), clip.info.rotation // 90)
     assert clip.info.rotation == rotation
     assert (clip.info.height, clip.info.width) == expected.shape[:2]
     assert np.abs(frames[0].rgb().astype(int) - expected).mean() < 12
@@ -92,7 +92,7 @@ def test_untagged_colors_are_guessed_by_height_with_a_note(size: tuple[int, int]
     source = make_clip(tmp_path / "a.mkv", matrix=None, size=size, times=range(1), options={"preset": "ultrafast"})
     clip, frames = taken(source)
     assert clip.notes == [f"the colors are not tagged: taken as {name}"]
-    error = np.abs(frames[0].rgb().astype(int) - picture(0, *size))[10:20, 4:20].mean()
+    error = np.abs(frames[0].rgb().astype(int) - image(0, *size))[10:20, 4:20].mean()
     assert (error < 3) == (name == "BT.709")  # the clip was made with BT.709
 
 
@@ -200,20 +200,20 @@ def test_one_frame_is_a_clip(tmp_path: Path) -> None:
 
 def test_folders_of_images_come_in_natural_order(tmp_path: Path) -> None:
     for number in (1, 2, 10):
-        Image.fromarray(picture(number)).save(tmp_path / f"f{number}.png")
+        Image.fromarray(image(number)).save(tmp_path / f"f{number}.png")
     assert is_frame_folder(tmp_path)
     clip, frames = taken(tmp_path, fps=10)
     assert [frame.rgb()[-1, -1, 2] for frame in frames] == [10, 20, 100]
     assert [frame.time for frame in frames] == [0, Fraction(1, 10), Fraction(1, 5)]
     assert clip.stems == ("f1", "f2", "f10")
     assert taken(tmp_path)[0].notes == ["25 frames a second are assumed"]
-    Image.fromarray(picture(0, 32, 32)).save(tmp_path / "f11.png")
+    Image.fromarray(image(0, 32, 32)).save(tmp_path / "f11.png")
     with pytest.raises(InputError, match="32 x 32"):
         taken(tmp_path, fps=10)
 
 
 def test_gif_keeps_its_delays_and_says_that_it_is_transparent(tmp_path: Path) -> None:
-    images = [Image.fromarray(picture(number)) for number in range(3)]
+    images = [Image.fromarray(image(number)) for number in range(3)]
     images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=[50, 200, 100])
     _, frames = taken(tmp_path / "a.gif")
     assert [float(frame.time) for frame in frames] == [0, 0.05, 0.25]
@@ -234,7 +234,7 @@ def test_rewriting_keeps_times_and_order(ending: str, tmp_path: Path) -> None:
     _, frames = taken(tmp_path / f"b{ending}")
     assert [round(100 * frame.time) for frame in frames] == [0, 4, 10, 40]
     for number, frame in enumerate(frames):
-        assert np.abs(255 - picture(number).astype(int) - frame.rgb()).mean() < 12
+        assert np.abs(255 - image(number).astype(int) - frame.rgb()).mean() < 12
     assert any("sound dropped" in note for note in done.notes) == (ending != ".mp4")
 
 

@@ -25,8 +25,8 @@ ORDERED = ("coco", "kins", "cocoa", "labelme", "labels")  # forms that tell who 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Collection:
-    """Three pictures of one class, the last without objects; masks have holes and several parts."""
-    folder = tmp_path / "pictures"
+    """Three images of one class, the last without objects; masks have holes and several parts."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     scenes = []
@@ -72,11 +72,11 @@ def test_every_form_into_every_other_and_back(first: str, second: str, source: C
         assert masks(after) == masks(scene)
         if first in ORDERED and second in ORDERED:
             assert depths(after) == depths(scene)
-        picture = collection.path(after)
-        assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(source.path(scene))))
+        image = collection.path(after)
+        assert np.array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(source.path(scene))))
 
 
-def test_labelme_beside_the_pictures_comes_back_the_same(source: Collection, tmp_path: Path) -> None:
+def test_labelme_beside_the_images_comes_back_the_same(source: Collection, tmp_path: Path) -> None:
     assert source.root is not None
     written = write_collection(source, "labelme", source.root)
     assert [path.name for path in written] == ["a.json", "b.json", "c.json"]
@@ -86,7 +86,7 @@ def test_labelme_beside_the_pictures_comes_back_the_same(source: Collection, tmp
         read_collection(f"labelme:{source.root}", ["debris"])
 
 
-def test_pictures_of_one_name_in_two_folders_keep_their_own_files(tmp_path: Path) -> None:
+def test_images_of_one_name_in_two_folders_keep_their_own_files(tmp_path: Path) -> None:
     scenes = tuple(Scene(file=name, height=4, width=4) for name in ("x/a.png", "y/a.png", "x-a.png", "../x/a.png"))
     written = write_collection(Collection(categories=("c",), scenes=scenes, root=tmp_path / "p"), "labelme", tmp_path / "out")
     assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json", "x-a-3.json"]
@@ -179,12 +179,12 @@ def test_wrong_words_and_dialects_are_refused(source: Collection, tmp_path: Path
     with pytest.raises(UsageError, match="yolo"):
         write_collection(source, "yolo", tmp_path / "x")
     with pytest.raises(InputError) as caught:
-        read_collection(f"labelme:{tmp_path / 'pictures'}")
-    assert caught.value.where == str(tmp_path / "pictures")
+        read_collection(f"labelme:{tmp_path / 'images'}")
+    assert caught.value.where == str(tmp_path / "images")
 
 
 @pytest.mark.parametrize("form", ["labelme", "labels"])
-def test_pages_of_stacks_become_pictures(form: str, tmp_path: Path) -> None:
+def test_pages_of_stacks_become_images(form: str, tmp_path: Path) -> None:
     pages = np.random.default_rng(0).integers(0, 256, (11, 9, 8)).astype(np.uint8)
     (tmp_path / "s.tif").write_bytes(write_stack(pages > 127))
     found = [scene_of(paint(page[None] > 200, np.zeros(1)), f"s.tif#{number}") for number, page in enumerate(pages, start=1)]
@@ -199,7 +199,7 @@ def test_pages_of_stacks_become_pictures(form: str, tmp_path: Path) -> None:
         read_frame(tmp_path / "s.tif#12")
 
 
-def test_a_folder_stands_for_its_one_file_and_pictures_are_found_below(source: Collection, tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_one_file_and_images_are_found_below(source: Collection, tmp_path: Path) -> None:
     assert source.root is not None
     place = tmp_path / "set"
     shutil.copytree(source.root, place / "testing" / "image_2")

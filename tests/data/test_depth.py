@@ -1,4 +1,4 @@
-"""Depth files of every kind become metres; what is no depth map is refused in words."""
+"""Depth files of every kind become meters; what is no depth map is refused in words."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_cityscapes_disparity(tmp_path: Path) -> None:
     assert cityscapes_format(Camera(1, 1)).disparity
 
 
-@pytest.mark.parametrize(("name", "stored", "metres"), [("kitti", 2560, 10), ("nyu", 2500, 2.5), ("nyu8", 255, 10)])
-def test_scales(name: str, stored: int, metres: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "stored", "meters"), [("kitti", 2560, 10), ("nyu", 2500, 2.5), ("nyu8", 255, 10)])
+def test_scales(name: str, stored: int, meters: float, tmp_path: Path) -> None:
     path = png(tmp_path / "d.png", [[stored, stored]], np.uint8 if stored < 256 else np.uint16)
-    assert read_depth(path, format_of(name)).tolist() == [pytest.approx([metres] * 2)]
+    assert read_depth(path, format_of(name)).tolist() == [pytest.approx([meters] * 2)]
 
 
 def test_npy_and_arrays(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_an_unknown_format_is_named() -> None:
         (np.array([[1.0, -1.0]]), DepthFormat(), "negative"),
         (np.ones((2, 2, 3)), DepthFormat(), "no depth map"),
         (np.ones((0, 2)), DepthFormat(), "no depth map"),
-        (np.ones((2, 3)), DepthFormat(), "3 x 2, its picture 2 x 2"),
+        (np.ones((2, 3)), DepthFormat(), "3 x 2, its image 2 x 2"),
     ],
 )
 def test_what_is_no_depth_is_refused(values: np.ndarray, form: DepthFormat, words: str) -> None:
@@ -97,7 +97,7 @@ def test_what_is_no_depth_is_refused(values: np.ndarray, form: DepthFormat, word
 
 
 @pytest.mark.parametrize("name", ["d.png", "d.npy", "d.exr"])
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x76\x2f\x31\x01\x02\x00\x00\x00abc"])
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x76\x2f\x31\x01\x02\x00\x00\x00abc"])
 def test_damaged_files_are_ours_to_report(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LatensError, match=name):
@@ -106,7 +106,7 @@ def test_damaged_files_are_ours_to_report(name: str, content: bytes, tmp_path: P
         read_depth(tmp_path / "missing.png")
 
 
-def test_a_colour_picture_is_no_depth_map(tmp_path: Path) -> None:
+def test_a_color_image_is_no_depth_map(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
     with pytest.raises(InputError, match="mode RGB"):
         read_depth(tmp_path / "c.png")
@@ -139,7 +139,7 @@ def test_relative_depth_lies_between_0_and_1() -> None:
     assert relative.min() == 0
     assert relative[1, -1] == 1
     assert relative[0, 500] == pytest.approx(0.5, abs=0.002)
-    assert relative_depth(depth, reach=400)[0, 500] == pytest.approx(0.25)
+    assert relative_depth(depth, max_depth=400)[0, 500] == pytest.approx(0.25)
     with pytest.raises(InputError, match="sky"):
         relative_depth(np.full((2, 2), np.inf, np.float32))
 
@@ -245,13 +245,13 @@ def test_what_numbers_usually_mean(tmp_path: Path) -> None:
     assert usual_format(whole) == usual_format(tmp_path / "whole.tiff") == FORMATS["relative"]
     assert usual_format(lidar) == FORMATS["kitti"]
     for metric in (tmp_path / "d.npy", tmp_path / "d.exr", tmp_path / "d.tiff", np.ones((1, 2))):
-        assert usual_format(metric) == FORMATS["metres"]
+        assert usual_format(metric) == FORMATS["meters"]
     assert usual_format(tmp_path / "missing.png").relative  # reading it says what is wrong
 
 
 def test_nan_and_zero_are_holes_where_nan_is_one() -> None:
     values = np.array([[5.0, np.nan], [0.0, 5.0]])
-    assert read_depth(values, FORMATS["metres_nan"]).tolist() == [[5, 5], [5, 5]]
+    assert read_depth(values, FORMATS["meters_nan"]).tolist() == [[5, 5], [5, 5]]
 
 
 def test_a_jpeg_is_no_depth_map_and_is_told_so(tmp_path: Path) -> None:

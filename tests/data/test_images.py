@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.data.images import ImageLimits, read_picture
+from latens.data.images import ImageLimits, read_image
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -34,17 +34,17 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: bytes) -> bytes:
+def raw_png(width: int, height: int, depth: int, color: int, rows: bytes, *more: bytes) -> bytes:
     """A PNG file by its specification; `rows` are unfiltered, each after a zero byte."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def deep_png(values: np.ndarray, colour: int) -> bytes:
+def deep_png(values: np.ndarray, color: int) -> bytes:
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return raw_png(width, height, 16, colour, rows)
+    return raw_png(width, height, 16, color, rows)
 
 
 def gif(screen: int, frame: int) -> bytes:
@@ -58,12 +58,12 @@ def gif(screen: int, frame: int) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
 def test_lossless_kinds(tmp_path: Path, kind: str) -> None:
     data = encoded(Image.fromarray(COLOURS), kind)
-    (tmp_path / "picture").write_bytes(data)  # the ending does not matter
-    for source in (data, tmp_path / "picture", str(tmp_path / "picture")):
-        picture = read_picture(source)
-        assert np.array_equal(picture.pixels, COLOURS)
-        assert picture.pixels.flags.c_contiguous
-        assert (picture.alpha, picture.grey, picture.notes) == (None, False, ())
+    (tmp_path / "image").write_bytes(data)  # the ending does not matter
+    for source in (data, tmp_path / "image", str(tmp_path / "image")):
+        image = read_image(source)
+        assert np.array_equal(image.pixels, COLOURS)
+        assert image.pixels.flags.c_contiguous
+        assert (image.alpha, image.gray, image.notes) == (None, False, ())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
@@ -72,23 +72,23 @@ def test_lossy_kinds_are_as_their_decoder_gives_them(kind: str) -> None:
         pytest.importorskip("PIL._avif")
     data = encoded(Image.fromarray(NOISE), kind)
     with Image.open(io.BytesIO(data)) as oracle:
-        assert np.array_equal(read_picture(data).pixels, np.asarray(oracle.convert("RGB")))
+        assert np.array_equal(read_image(data).pixels, np.asarray(oracle.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_frame_is_taken(kind: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black", "white")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("white", "black", "white")]
     options = {"lossless": True} if kind == "WEBP" else {"loop": 0} if kind == "GIF" else {}
-    picture = read_picture(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
-    assert (picture.pixels == 255).all()
-    assert any(note.startswith("frame 1 of ") for note in picture.notes)
+    image = read_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
+    assert (image.pixels == 255).all()
+    assert any(note.startswith("frame 1 of ") for note in image.notes)
 
 
 # ------------------------------------------------------------------------------------------------------------ modes
 
 
 def in_mode(mode: str) -> Image.Image:
-    """The colours in this mode, with the ramp as alpha where it has any."""
+    """The colors in this mode, with the ramp as alpha where it has any."""
     image = Image.fromarray(COLOURS)
     if mode == "PA":
         image = image.quantize(16).convert("PA")
@@ -101,20 +101,20 @@ def in_mode(mode: str) -> Image.Image:
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "RGBX"])
 def test_opaque_modes_are_as_pillow_converts_them(mode: str) -> None:
     image = in_mode(mode)
-    picture = read_picture(image)
-    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
-    assert (picture.alpha, picture.grey) == (None, mode in ("1", "L"))
+    loaded = read_image(image)
+    assert np.array_equal(loaded.pixels, np.asarray(image.convert("RGB")))
+    assert (loaded.alpha, loaded.gray) == (None, mode in ("1", "L"))
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa", "PA"])
 def test_modes_with_alpha_are_as_pillow_converts_them(mode: str) -> None:
     image = in_mode(mode)
     oracle = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
-    picture = read_picture(image)
-    assert picture.alpha is not None
-    assert np.array_equal(np.dstack([picture.pixels, picture.alpha]), oracle)
-    assert np.array_equal(picture.alpha, RAMP)
-    assert picture.grey == (mode in ("LA", "La"))
+    loaded = read_image(image)
+    assert loaded.alpha is not None
+    assert np.array_equal(np.dstack([loaded.pixels, loaded.alpha]), oracle)
+    assert np.array_equal(loaded.alpha, RAMP)
+    assert loaded.gray == (mode in ("LA", "La"))
 
 
 @pytest.mark.parametrize(
@@ -122,31 +122,31 @@ def test_modes_with_alpha_are_as_pillow_converts_them(mode: str) -> None:
     [("1", "1-bit"), ("P", "palette expanded"), ("CMYK", "CMYK converted"), ("YCbCr", "YCbCr converted"), ("L", None)],
 )
 def test_what_was_done_is_said(mode: str, note: str | None) -> None:
-    notes = read_picture(Image.fromarray(COLOURS).convert(mode)).notes
+    notes = read_image(Image.fromarray(COLOURS).convert(mode)).notes
     assert len(notes) == (note is not None)
     assert note is None or note in notes[0]
 
 
-def test_transparency_of_palettes_and_colour_keys() -> None:
+def test_transparency_of_palettes_and_color_keys() -> None:
     palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
     palette.putpalette([10, 20, 30, 40, 50, 60])
-    picture = read_picture(encoded(palette, transparency=bytes([7, 255])))
-    assert picture.pixels.tolist() == [[[10, 20, 30], [40, 50, 60]]]
-    assert picture.alpha is not None
-    assert picture.alpha.tolist() == [[7, 255]]
-    key = read_picture(encoded(Image.fromarray(np.array([[5, 6]], dtype=np.uint8)), transparency=6))
-    assert (key.grey, key.alpha is not None and key.alpha.tolist()) == (True, [[255, 0]])
-    colour = read_picture(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), transparency=(1, 2, 3)))
-    assert colour.alpha is not None
-    assert colour.alpha.tolist() == [[0]]
+    image = read_image(encoded(palette, transparency=bytes([7, 255])))
+    assert image.pixels.tolist() == [[[10, 20, 30], [40, 50, 60]]]
+    assert image.alpha is not None
+    assert image.alpha.tolist() == [[7, 255]]
+    key = read_image(encoded(Image.fromarray(np.array([[5, 6]], dtype=np.uint8)), transparency=6))
+    assert (key.gray, key.alpha is not None and key.alpha.tolist()) == (True, [[255, 0]])
+    color = read_image(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), transparency=(1, 2, 3)))
+    assert color.alpha is not None
+    assert color.alpha.tolist() == [[0]]
 
 
 def test_an_opaque_alpha_channel_is_dropped() -> None:
     image = Image.fromarray(COLOURS)
     image.putalpha(255)
-    picture = read_picture(encoded(image))
-    assert picture.alpha is None
-    assert picture.notes == ("fully opaque alpha channel dropped",)
+    loaded = read_image(encoded(image))
+    assert loaded.alpha is None
+    assert loaded.notes == ("fully opaque alpha channel dropped",)
 
 
 # ----------------------------------------------------------------------------------------------------------- 16 bits
@@ -165,38 +165,38 @@ def test_16_bits_are_rounded_to_the_nearest() -> None:
         Image.fromarray(values.astype(np.int32)),  # I, 32 bits
         b"P5 256 256 65535\n" + values.astype(">u2").tobytes(),
     ):
-        picture = read_picture(source)
-        assert np.array_equal(picture.pixels[..., 0], expected)
-        assert picture.grey
-        assert picture.notes == ("16-bit reduced to 8-bit",)
+        image = read_image(source)
+        assert np.array_equal(image.pixels[..., 0], expected)
+        assert image.gray
+        assert image.notes == ("16-bit reduced to 8-bit",)
 
 
-@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4), (4, 2)])
-def test_deep_colour_files_are_reduced_by_pillow_and_that_is_said(colour: int, channels: int) -> None:
+@pytest.mark.parametrize(("color", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_deep_color_files_are_reduced_by_pillow_and_that_is_said(color: int, channels: int) -> None:
     values = (np.arange(256)[:, None] * np.ones(channels) * 257).astype(np.uint16).reshape(16, 16, channels)
-    picture = read_picture(deep_png(values, colour))
-    assert np.array_equal(picture.pixels[..., 0], RAMP)  # multiples of 257 are exact however it is done
-    assert picture.grey == (colour == 4)
-    assert (picture.alpha is None) == (colour == 2)
-    assert picture.notes == ("16-bit reduced to 8-bit",)
+    image = read_image(deep_png(values, color))
+    assert np.array_equal(image.pixels[..., 0], RAMP)  # multiples of 257 are exact however it is done
+    assert image.gray == (color == 4)
+    assert (image.alpha is None) == (color == 2)
+    assert image.notes == ("16-bit reduced to 8-bit",)
 
 
-def test_deep_colour_ppm_is_said() -> None:
-    picture = read_picture(b"P6 1 1 65535\n" + b"\x40\x40\x80\x80\xff\xff")
-    assert picture.pixels.tolist() == [[[0x40, 0x80, 0xFF]]]
-    assert picture.notes == ("16-bit reduced to 8-bit",)
+def test_deep_color_ppm_is_said() -> None:
+    image = read_image(b"P6 1 1 65535\n" + b"\x40\x40\x80\x80\xff\xff")
+    assert image.pixels.tolist() == [[[0x40, 0x80, 0xFF]]]
+    assert image.notes == ("16-bit reduced to 8-bit",)
 
 
 def test_32_bit_values_that_do_not_fit() -> None:
     for values in ([[0, 65536]], [[-1, 5]]):
         with pytest.raises(InputError, match="16 bits"):
-            read_picture(Image.fromarray(np.array(values, dtype=np.int32)))
+            read_image(Image.fromarray(np.array(values, dtype=np.int32)))
 
 
 # ------------------------------------------------------------------------------------------------------- orientation
 
 STORED = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint8) * 40
-SEEN = {  # the EXIF standard: which stored row and column are the top and the left of the picture
+SEEN = {  # the EXIF standard: which stored row and column are the top and the left of the image
     1: [[1, 2, 3], [4, 5, 6]],
     2: [[3, 2, 1], [6, 5, 4]],
     3: [[6, 5, 4], [3, 2, 1]],
@@ -219,12 +219,12 @@ def test_exif_orientation_is_applied_once(kind: str, orientation: int) -> None:
     data = encoded(image, kind, exif=exif, **options)
     expected = np.array(SEEN[orientation]) * 40
     for source in (data, Image.open(io.BytesIO(data))):
-        picture = read_picture(source)
-        assert np.array_equal(picture.pixels[..., 0], expected)
-        assert picture.alpha is not None
-        assert np.array_equal(picture.alpha, 255 - expected)
-        assert picture.pixels.flags.c_contiguous
-        assert picture.notes == ((f"EXIF orientation {orientation} applied",) if orientation > 1 else ())
+        loaded = read_image(source)
+        assert np.array_equal(loaded.pixels[..., 0], expected)
+        assert loaded.alpha is not None
+        assert np.array_equal(loaded.alpha, 255 - expected)
+        assert loaded.pixels.flags.c_contiguous
+        assert loaded.notes == ((f"EXIF orientation {orientation} applied",) if orientation > 1 else ())
 
 
 def test_a_jpeg_is_turned_as_pillow_turns_it() -> None:
@@ -233,22 +233,22 @@ def test_a_jpeg_is_turned_as_pillow_turns_it() -> None:
     data = encoded(Image.fromarray(NOISE), "JPEG", exif=exif)
     with Image.open(io.BytesIO(data)) as stored:
         oracle = np.asarray(stored.transpose(Image.Transpose.ROTATE_270))
-    assert np.array_equal(read_picture(data).pixels, oracle)
+    assert np.array_equal(read_image(data).pixels, oracle)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])
 def test_orientations_that_are_none_are_passed_over(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert read_picture(encoded(Image.fromarray(COLOURS), exif=exif)).pixels.shape == (16, 16, 3)
+    assert read_image(encoded(Image.fromarray(COLOURS), exif=exif)).pixels.shape == (16, 16, 3)
 
 
-def test_a_colour_profile_is_dropped_and_said() -> None:
+def test_a_color_profile_is_dropped_and_said() -> None:
     wide, standard = b"Display P3" * 20, b"sRGB IEC61966-2.1" * 20
-    assert read_picture(encoded(Image.fromarray(COLOURS), icc_profile=wide)).notes == (
-        "ICC profile dropped, colours taken as sRGB",
+    assert read_image(encoded(Image.fromarray(COLOURS), icc_profile=wide)).notes == (
+        "ICC profile dropped, colors taken as sRGB",
     )
-    assert read_picture(encoded(Image.fromarray(COLOURS), icc_profile=standard)).notes == ()
+    assert read_image(encoded(Image.fromarray(COLOURS), icc_profile=standard)).notes == ()
 
 
 # -------------------------------------------------------------------------------------------------------- bad files
@@ -268,7 +268,7 @@ def test_bombs_are_met_before_memory_is_taken(bomb: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(LimitExceeded) as caught:
-            read_picture(bomb)
+            read_image(bomb)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -284,11 +284,11 @@ def test_a_whole_bomb_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(data)
     script = f"""
 import resource
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.errors import LimitExceeded
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    read_picture({str(tmp_path / "bomb.png")!r})
+    read_image({str(tmp_path / "bomb.png")!r})
 except LimitExceeded:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -299,24 +299,24 @@ except LimitExceeded:
 def test_limits_by_name(tmp_path: Path) -> None:
     image = Image.new("RGB", (20, 10))
     with pytest.raises(LimitExceeded, match="limit of 199"):
-        read_picture(image, limits=ImageLimits(pixels=199))
+        read_image(image, limits=ImageLimits(pixels=199))
     with pytest.raises(LimitExceeded, match="limit of 19 per side"):
-        read_picture(np.asarray(image), limits=ImageLimits(side=19))
+        read_image(np.asarray(image), limits=ImageLimits(side=19))
     with pytest.raises(LimitExceeded):
-        read_picture(torch.zeros(3, 10, 20), limits=ImageLimits(pixels=199))
+        read_image(torch.zeros(3, 10, 20), limits=ImageLimits(pixels=199))
     (tmp_path / "x.png").write_bytes(encoded(image))
     with pytest.raises(LimitExceeded, match="50 bytes"):
-        read_picture(tmp_path / "x.png", limits=ImageLimits(file_bytes=50))
+        read_image(tmp_path / "x.png", limits=ImageLimits(file_bytes=50))
     wide = encoded(Image.new("1", (20000, 2)))
     with pytest.raises(LimitExceeded) as caught:
-        read_picture(wide)
+        read_image(wide)
     assert "ImageLimits(side=20000)" in str(caught.value.hint)
-    assert read_picture(wide, limits=ImageLimits(side=20000)).pixels.shape == (2, 20000, 3)
+    assert read_image(wide, limits=ImageLimits(side=20000)).pixels.shape == (2, 20000, 3)
 
 
 def test_limits_can_be_raised_beyond_those_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # it raises above twice this
-    assert read_picture(encoded(Image.fromarray(COLOURS))).pixels.shape == (16, 16, 3)
+    assert read_image(encoded(Image.fromarray(COLOURS))).pixels.shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF"])
@@ -326,7 +326,7 @@ def test_files_cut_short(tmp_path: Path, kind: str, share: float) -> None:
     path = tmp_path / f"x.{kind.lower()}"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(UnreadableInput) as caught:
-        read_picture(path)
+        read_image(path)
     assert caught.value.where == str(path)
     assert caught.value.hint
     assert len(str(caught.value).splitlines()) <= 3
@@ -335,32 +335,32 @@ def test_files_cut_short(tmp_path: Path, kind: str, share: float) -> None:
 def test_damaged_pngs_never_pass_unseen() -> None:
     """Every chunk of a PNG has a checksum: a flipped bit is met, or lies where it does not matter."""
     data = encoded(Image.fromarray(NOISE))
-    whole = read_picture(data).pixels
+    whole = read_image(data).pixels
     seen = 0
     for position in range(0, len(data), 29):
         damaged = bytearray(data)
         damaged[position] ^= 1 << position % 8
         try:
-            assert np.array_equal(read_picture(bytes(damaged)).pixels, whole)
+            assert np.array_equal(read_image(bytes(damaged)).pixels, whole)
         except UnreadableInput:
             seen += 1
     assert seen > 100
 
 
-def test_what_is_no_picture_at_all(tmp_path: Path) -> None:
+def test_what_is_no_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "letter.jpg").write_text("Dear Sir or Madam,\n")
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(UnreadableInput, match="not a picture of a known kind") as caught:
-        read_picture(tmp_path / "letter.jpg")
+    with pytest.raises(UnreadableInput, match="not an image of a known kind") as caught:
+        read_image(tmp_path / "letter.jpg")
     assert "PNG, JPEG" in str(caught.value.hint)
     with pytest.raises(UnreadableInput, match="empty"):
-        read_picture(tmp_path / "empty.png")
+        read_image(tmp_path / "empty.png")
     with pytest.raises(UnreadableInput, match="no such file"):
-        read_picture(tmp_path / "missing.png")
+        read_image(tmp_path / "missing.png")
     with pytest.raises(UnreadableInput, match="folder"):
-        read_picture(tmp_path)
-    with pytest.raises(UnreadableInput, match="not a picture"):
-        read_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # no interpreter is ever started
+        read_image(tmp_path)
+    with pytest.raises(UnreadableInput, match="not an image"):
+        read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # no interpreter is ever started
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +371,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("latens.data.images.open", refuse, raising=False)
     with pytest.raises(UnreadableInput, match="no permission"):
-        read_picture(tmp_path / "x.png")
+        read_image(tmp_path / "x.png")
 
 
 def test_a_pipe_can_be_read(tmp_path: Path) -> None:
@@ -381,17 +381,17 @@ def test_a_pipe_can_be_read(tmp_path: Path) -> None:
         os.write(writer, stream.read())
         os.close(writer)
     try:
-        assert np.array_equal(read_picture(f"/dev/fd/{reader}").pixels, COLOURS)
+        assert np.array_equal(read_image(f"/dev/fd/{reader}").pixels, COLOURS)
     finally:
         os.close(reader)
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encoded(Image.fromarray(COLOURS)))))
-    assert np.array_equal(read_picture("-").pixels, COLOURS)
+    assert np.array_equal(read_image("-").pixels, COLOURS)
 
 
 def test_a_lazy_pil_image_that_is_damaged() -> None:
     data = encoded(Image.fromarray(NOISE), "JPEG")
     with Image.open(io.BytesIO(data[: len(data) // 2])) as image, pytest.raises(UnreadableInput):
-        read_picture(image)
+        read_image(image)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from latens.data.image_output import check_ending, to_pil, write_image
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.errors import InputError, StorageFull, UsageError
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -27,23 +27,23 @@ NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
 def test_arrays() -> None:
-    assert np.array_equal(read_picture(COLOURS).pixels, COLOURS)
-    for grey in (RAMP, RAMP[..., None]):
-        picture = read_picture(grey)
-        assert picture.grey
-        assert np.array_equal(picture.pixels, np.stack([RAMP] * 3, axis=-1))
-    with_alpha = read_picture(np.dstack([COLOURS, RAMP]))
+    assert np.array_equal(read_image(COLOURS).pixels, COLOURS)
+    for gray in (RAMP, RAMP[..., None]):
+        image = read_image(gray)
+        assert image.gray
+        assert np.array_equal(image.pixels, np.stack([RAMP] * 3, axis=-1))
+    with_alpha = read_image(np.dstack([COLOURS, RAMP]))
     assert with_alpha.alpha is not None
     assert np.array_equal(with_alpha.alpha, RAMP)
-    assert read_picture(RAMP > 127).pixels[..., 0].tolist() == np.where(RAMP > 127, 255, 0).tolist()
-    assert np.array_equal(read_picture(COLOURS[:, ::-1]).pixels, COLOURS[:, ::-1])
+    assert read_image(RAMP > 127).pixels[..., 0].tolist() == np.where(RAMP > 127, 255, 0).tolist()
+    assert np.array_equal(read_image(COLOURS[:, ::-1]).pixels, COLOURS[:, ::-1])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_arrays_are_rounded(dtype: type[np.floating[Any]]) -> None:
-    assert np.array_equal(read_picture((COLOURS / 255).astype(dtype)).pixels, COLOURS)
+    assert np.array_equal(read_image((COLOURS / 255).astype(dtype)).pixels, COLOURS)
     slack = np.array([[-1e-6, 1 + 1e-6]], dtype=np.float64)
-    assert read_picture(slack).pixels[..., 0].tolist() == [[0, 255]]
+    assert read_image(slack).pixels[..., 0].tolist() == [[0, 255]]
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_float_arrays_are_rounded(dtype: type[np.floating[Any]]) -> None:
         (np.full((2, 2), -0.1), "not in 0..1", "np.clip"),
         (np.full((2, 2), np.nan), "not finite", "nan_to_num"),
         (np.full((2, 2), np.inf), "not finite", "nan_to_num"),
-        (np.zeros((3, 8, 9), np.uint8), "not one picture", "transpose(1, 2, 0)"),
-        (np.zeros((1, 8, 9, 3), np.uint8), "not one picture", "array[0]"),
-        (np.zeros((8, 9, 2), np.uint8), "not one picture", "(H, W, 3)"),
-        (np.zeros(5, np.uint8), "not one picture", "(H, W, 3)"),
+        (np.zeros((3, 8, 9), np.uint8), "not one image", "transpose(1, 2, 0)"),
+        (np.zeros((1, 8, 9, 3), np.uint8), "not one image", "array[0]"),
+        (np.zeros((8, 9, 2), np.uint8), "not one image", "(H, W, 3)"),
+        (np.zeros(5, np.uint8), "not one image", "(H, W, 3)"),
         (np.zeros((2, 2), np.int64), "int64", "astype(np.uint8)"),
         (np.zeros((2, 2), np.complex64), "complex64", "astype(np.uint8)"),
         (np.zeros((2, 2), object), "object", "astype(np.uint8)"),
     ],
 )
-def test_arrays_that_are_no_picture(array: np.ndarray, what: str, fix: str) -> None:
+def test_arrays_that_are_no_image(array: np.ndarray, what: str, fix: str) -> None:
     with pytest.raises(InputError, match=what) as caught:
-        read_picture(array)
+        read_image(array)
     assert fix in str(caught.value.hint)
 
 
-def test_empty_arrays_are_no_picture() -> None:
+def test_empty_arrays_are_no_image() -> None:
     with pytest.raises(InputError, match="empty"):
-        read_picture(np.zeros((0, 5, 3), np.uint8))
+        read_image(np.zeros((0, 5, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -84,39 +84,39 @@ def test_empty_arrays_are_no_picture() -> None:
     ],
 )
 def test_tensors(convert: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    picture = read_picture(convert(torch.from_numpy(COLOURS).permute(2, 0, 1)))
-    assert np.array_equal(picture.pixels, COLOURS)
-    assert not picture.grey
+    image = read_image(convert(torch.from_numpy(COLOURS).permute(2, 0, 1)))
+    assert np.array_equal(image.pixels, COLOURS)
+    assert not image.gray
 
 
 def test_tensors_of_one_and_four_channels_and_half_precision() -> None:
-    grey = read_picture(torch.from_numpy(RAMP)[None])
-    assert grey.grey
-    assert np.array_equal(grey.pixels, read_picture(torch.from_numpy(RAMP)).pixels)
-    four = read_picture(torch.from_numpy(np.dstack([COLOURS, RAMP])).permute(2, 0, 1))
+    gray = read_image(torch.from_numpy(RAMP)[None])
+    assert gray.gray
+    assert np.array_equal(gray.pixels, read_image(torch.from_numpy(RAMP)).pixels)
+    four = read_image(torch.from_numpy(np.dstack([COLOURS, RAMP])).permute(2, 0, 1))
     assert four.alpha is not None
     assert np.array_equal(four.alpha, RAMP)
-    assert read_picture(torch.ones(1, 2, 2, dtype=torch.bfloat16)).pixels.min() == 255
+    assert read_image(torch.ones(1, 2, 2, dtype=torch.bfloat16)).pixels.min() == 255
 
 
 @pytest.mark.parametrize(
     ("shape", "fix"), [((8, 9, 3), "permute(2, 0, 1)"), ((2, 3, 8, 9), "(C, H, W)"), ((2, 8, 9), "(C, H, W)")]
 )
-def test_tensors_that_are_no_picture(shape: tuple[int, ...], fix: str) -> None:
-    with pytest.raises(InputError, match="not one picture") as caught:
-        read_picture(torch.zeros(shape))
+def test_tensors_that_are_no_image(shape: tuple[int, ...], fix: str) -> None:
+    with pytest.raises(InputError, match="not one image") as caught:
+        read_image(torch.zeros(shape))
     assert fix in str(caught.value.hint)
 
 
-def test_other_objects_are_no_picture() -> None:
+def test_other_objects_are_no_image() -> None:
     with pytest.raises(InputError, match="list"):
-        read_picture([[1, 2], [3, 4]])  # type: ignore[arg-type]
+        read_image([[1, 2], [3, 4]])  # type: ignore[arg-type]
 
 
 def test_reading_a_file_does_not_load_torch(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).save(tmp_path / "x.png")
     script = (
-        f"import sys; from latens.data.images import read_picture; read_picture({str(tmp_path / 'x.png')!r});"
+        f"import sys; from latens.data.images import read_image; read_image({str(tmp_path / 'x.png')!r});"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
@@ -125,20 +125,20 @@ def test_reading_a_file_does_not_load_torch(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-@pytest.mark.parametrize(("alpha", "grey", "mode"), [(0, 0, "RGB"), (1, 0, "RGBA"), (0, 1, "L"), (1, 1, "LA")])
-def test_to_pil_and_back(alpha: int, grey: int, mode: str) -> None:
-    pixels = np.stack([RAMP] * 3, axis=-1) if grey else COLOURS
-    image = to_pil(pixels, RAMP.T if alpha else None, bool(grey))
+@pytest.mark.parametrize(("alpha", "gray", "mode"), [(0, 0, "RGB"), (1, 0, "RGBA"), (0, 1, "L"), (1, 1, "LA")])
+def test_to_pil_and_back(alpha: int, gray: int, mode: str) -> None:
+    pixels = np.stack([RAMP] * 3, axis=-1) if gray else COLOURS
+    image = to_pil(pixels, RAMP.T if alpha else None, bool(gray))
     assert image.mode == mode
-    picture = read_picture(image)
-    assert np.array_equal(picture.pixels, pixels)
-    assert (picture.alpha is not None, picture.grey) == (bool(alpha), bool(grey))
+    loaded = read_image(image)
+    assert np.array_equal(loaded.pixels, pixels)
+    assert (loaded.alpha is not None, loaded.gray) == (bool(alpha), bool(gray))
 
 
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".webp", ".tif", ".bmp", ".ppm"])
 def test_writing_without_loss(tmp_path: Path, ending: str) -> None:
     write_image(tmp_path / f"x{ending}", to_pil(COLOURS))
-    assert np.array_equal(read_picture(tmp_path / f"x{ending}").pixels, COLOURS)
+    assert np.array_equal(read_image(tmp_path / f"x{ending}").pixels, COLOURS)
     assert os.listdir(tmp_path) == [f"x{ending}"]
 
 
@@ -146,12 +146,12 @@ def test_writing_a_jpeg(tmp_path: Path) -> None:
     smooth = np.asarray(Image.fromarray(NOISE).resize((4, 3)).resize((64, 48)))
     write_image(tmp_path / "x.jpg", to_pil(smooth))
     assert (tmp_path / "x.jpg").read_bytes()[:2] == b"\xff\xd8"
-    error = read_picture(tmp_path / "x.jpg").pixels.astype(int) - smooth
+    error = read_image(tmp_path / "x.jpg").pixels.astype(int) - smooth
     assert np.abs(error).mean() < 2
 
 
 @pytest.mark.parametrize(("name", "mode"), [("x.jpg", "RGBA"), ("x.jpg", "LA"), ("x.bmp", "LA"), ("x.ppm", "LA")])
-def test_formats_that_cannot_hold_the_picture(tmp_path: Path, name: str, mode: str) -> None:
+def test_formats_that_cannot_hold_the_image(tmp_path: Path, name: str, mode: str) -> None:
     with pytest.raises(UsageError, match="cannot hold") as caught:
         write_image(tmp_path / name, Image.new(mode, (4, 4)))
     assert ".png" in str(caught.value.hint)
@@ -164,7 +164,7 @@ def test_endings_that_are_unknown(name: str) -> None:
         check_ending(Path(name))
 
 
-def test_a_full_disk_while_writing_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_writing_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -33,7 +33,7 @@ def open_set(word: str | Path, split: Split = "train", *, hold_out: bool = True)
 
 
 def pack(path: Path, count: int = 6, **changes: object) -> Path:
-    """A pack of `count` pictures of three classes; `changes` replace its arrays."""
+    """A pack of `count` images of three classes; `changes` replace its arrays."""
     blobs = []
     for seed in range(count):
         buffer = io.BytesIO()
@@ -89,10 +89,10 @@ def test_classes_of_a_test_pack_are_those_of_the_training_pack(tmp_path: Path) -
 
 def test_damaged_packs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK nothing")
-    np.savez(tmp_path / "b.npz", pictures=np.zeros(3))
+    np.savez(tmp_path / "b.npz", images=np.zeros(3))
     np.savez(tmp_path / "c.npz", jpeg=np.zeros(3, np.uint8), offsets=np.array([0, 9]), labels=np.array([1]))
     (tmp_path / "d.npz").touch()
-    for name, said in (("a", "no pack"), ("b", "pictures"), ("c", "offsets"), ("d", "no pack")):
+    for name, said in (("a", "no pack"), ("b", "images"), ("c", "offsets"), ("d", "no pack")):
         with pytest.raises(UnreadableInput, match=said):
             open_set(tmp_path / f"{name}.npz")
 
@@ -161,9 +161,9 @@ def test_wrong_values_are_said(values: np.ndarray, said: str, tmp_path: Path) ->
     assert raised.value.hint
 
 
-def test_grey_arrays_become_rgb(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
-    np.savez(tmp_path / "digits.npz", x_train=grey, y_train=np.arange(3), x_test=grey[:1], y_test=np.arange(1))
+def test_gray_arrays_become_rgb(tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "digits.npz", x_train=gray, y_train=np.arange(3), x_test=gray[:1], y_test=np.arange(1))
     assert open_set(tmp_path / "digits.npz").read(1).shape == (28, 28, 3)
     assert len(open_set(tmp_path / "digits.npz", "test")) == 1
 
@@ -190,7 +190,7 @@ def test_class_folders_with_and_without_a_test_split(tmp_path: Path) -> None:
 def test_classes_of_a_test_folder_are_those_of_the_training_folder(name: str, tmp_path: Path) -> None:
     for i, place in enumerate(("train/ash", "train/elm", "train/oak", "val/elm", "val/oak")):
         save(tmp_path / place / "0.png", i)
-    (tmp_path / "val" / "ash").mkdir()  # its pictures are in the training split only
+    (tmp_path / "val" / "ash").mkdir()  # its images are in the training split only
     found = open_set(f"{name}{tmp_path}", "test")
     assert (found.classes, found.labels.tolist()) == (("ash", "elm", "oak"), [1, 2])
     shutil.rmtree(tmp_path / "val" / "elm")
@@ -219,11 +219,11 @@ def test_a_training_folder_alone_holds_the_classes(tmp_path: Path) -> None:
     train, test = open_set(tmp_path), open_set(tmp_path, "test")
     assert train.classes == test.classes == ("ash", "elm")
     assert (len(train) + len(test), set(train.keys) & set(test.keys)) == (20, set())
-    save(tmp_path / "loose.png", 0)  # an album with pictures of trains
+    save(tmp_path / "loose.png", 0)  # an album with images of trains
     assert (len(open_set(tmp_path)), open_set(tmp_path).classes) == (21, ())
 
 
-def test_too_few_pictures_to_hold_some_out_are_said(tmp_path: Path) -> None:
+def test_too_few_images_to_hold_some_out_are_said(tmp_path: Path) -> None:
     for name in ("ash", "elm"):
         save(tmp_path / name / "0.png", 0)
     with pytest.raises(InputError, match="none of the 2 images falls into the test split") as raised:
@@ -310,7 +310,7 @@ def test_squares_keep_what_fits(tmp_path: Path) -> None:
     assert sum(len(batch) for batch in kept.batches(3)) == len(found)
 
 
-def test_middles_and_reduced_pictures() -> None:
+def test_middles_and_reduced_images() -> None:
     wide = pixels(0, 10, 30)
     assert np.array_equal(center_square(wide, 10), wide[:, 10:20])
     assert shrink(wide, 5).shape == (5, 15, 3)

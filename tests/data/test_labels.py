@@ -12,7 +12,7 @@ from latens.data.labels import read_label_folder, read_labels, write_stack
 from latens.errors import InputError, LatensError, UnreadableInput
 
 
-def test_folder_of_pictures_and_label_maps(tmp_path: Path) -> None:
+def test_folder_of_images_and_label_maps(tmp_path: Path) -> None:
     labels = np.zeros((12, 14), dtype=np.uint16)
     labels[1:5, 1:6], labels[6:9, 2:9] = 300, 7
     Image.fromarray(labels).save(tmp_path / "x_lab.png")
@@ -24,7 +24,7 @@ def test_folder_of_pictures_and_label_maps(tmp_path: Path) -> None:
     assert sorted(instance.area for instance in scene.instances) == [20, 21]
     assert all(instance.hidden_fraction == 0 for instance in scene.instances)
     Image.fromarray(np.zeros((12, 14, 3), dtype=np.uint8)).save(tmp_path / "y_img.png")
-    with pytest.raises(InputError, match="1 pictures have no label map"):
+    with pytest.raises(InputError, match="1 images have no label map"):
         read_label_folder(tmp_path)
 
 
@@ -44,7 +44,7 @@ def label_map(path: Path, objects: int) -> None:
     Image.fromarray(labels).save(path)
 
 
-def test_one_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
+def test_one_name_in_two_folders_is_two_images(tmp_path: Path) -> None:
     for folder, objects in (("day1", 1), ("day2", 3)):
         label_map(tmp_path / folder / "images" / "a.png", 0)
         label_map(tmp_path / folder / "labels" / "a.png", objects)
@@ -53,12 +53,12 @@ def test_one_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
     scenes = {scene.file: len(scene.instances) for scene in read_label_folder(tmp_path).scenes}
     assert scenes == {"day1/images/a.png": 1, "day2/images/a.png": 3, "day3/a_img.png": 5}
     label_map(tmp_path / "day4" / "images" / "a.png", 0)
-    with pytest.raises(InputError, match="1 pictures have no label map") as caught:
+    with pytest.raises(InputError, match="1 images have no label map") as caught:
         read_label_folder(tmp_path)
     assert "day4" in str(caught.value)
 
 
-def test_pictures_and_maps_of_any_folders_go_by_name_where_that_is_unique(tmp_path: Path) -> None:
+def test_images_and_maps_of_any_folders_go_by_name_where_that_is_unique(tmp_path: Path) -> None:
     label_map(tmp_path / "raw" / "a.png", 0)
     label_map(tmp_path / "done" / "masks" / "a.png", 2)
     assert [len(scene.instances) for scene in read_label_folder(tmp_path).scenes] == [2]

@@ -43,7 +43,7 @@ def test_crop_equals_a_brute_force_mean() -> None:
     torch.testing.assert_close(crop(mask, box, 6)[0], expected)
 
 
-def test_outside_the_picture_is_empty() -> None:
+def test_outside_the_image_is_empty() -> None:
     found = crop(torch.ones(1, 4, 4), torch.tensor([[-4.0, 0.0, 4.0, 4.0]]), 2)
     torch.testing.assert_close(found, torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]))
 
@@ -57,7 +57,7 @@ def test_crop_and_paste_round_trip(size: int, least: float) -> None:
     back = paste(crop(masks, boxes, size), boxes, (300, 300)) > 0.5
     iou = (back & masks).sum((1, 2)) / (back | masks).sum((1, 2))
     assert float(iou.min()) > least
-    # No shift: the centres of gravity stay within a tenth of a pixel.
+    # No shift: the centers of gravity stay within a tenth of a pixel.
     axis = torch.arange(300.0)
     for a, b in zip(masks.float(), back.float(), strict=True):
         for dim in (0, 1):

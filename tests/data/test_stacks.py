@@ -1,4 +1,4 @@
-"""Frames of TIFF files and deep pictures; stacks written page by page."""
+"""Frames of TIFF files and deep images; stacks written page by page."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_sixteen_bits_look_the_same_whatever_the_file(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     Image.fromarray(values).save(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "big-endian.tif", values.astype(">u2"), byteorder=">")
-    tifffile.imwrite(tmp_path / "colour.tif", np.dstack([values] * 3), photometric="rgb")
+    tifffile.imwrite(tmp_path / "color.tif", np.dstack([values] * 3), photometric="rgb")
     tifffile.imwrite(tmp_path / "float.tif", values.astype(np.float32))
     tifffile.imwrite(tmp_path / "double.tif", values.astype(np.float64) / 7)
     tifffile.imwrite(tmp_path / "signed.tif", values.astype(np.int16) - np.int16(1000))
@@ -65,7 +65,7 @@ def test_sixteen_bits_look_the_same_whatever_the_file(tmp_path: Path) -> None:
         assert count_frames(path) == 1
 
 
-def test_colours_and_planes_are_kept(tmp_path: Path) -> None:
+def test_colors_and_planes_are_kept(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (2, 10, 12, 3)).astype(np.uint8)
     alpha = np.full((10, 12, 1), 200, dtype=np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", pixels, photometric="rgb")

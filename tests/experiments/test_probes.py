@@ -105,7 +105,7 @@ def test_caching_changes_nothing_but_time(splits: Splits, monkeypatch: pytest.Mo
     kept = run_probe("conv1-5", encoder, splits, QUICK)
     monkeypatch.setattr(probes, "CACHE_BYTES", 0)
     anew = run_probe("conv1-5", encoder, splits, QUICK)
-    assert kept.test == pytest.approx(anew.test, abs=20)  # half precision may turn one of these few pictures
+    assert kept.test == pytest.approx(anew.test, abs=20)  # half precision may turn one of these few images
     assert kept.chosen.startswith("epoch")
 
 
@@ -122,17 +122,17 @@ def test_linear_and_nearest_solve_what_is_separable() -> None:
     sets = [nn.functional.one_hot(y, 5).float() * 4 + 0.3 * torch.randn(len(y), 5) for y in labels]
     assert linear(sets, labels, 3)[1:3] == (100, 100)
     assert nearest(sets, labels, 3)[1:3] == (100, 100)
-    wrong = [sets[0], sets[1], sets[2].roll(1, 0)]  # test features of other pictures
+    wrong = [sets[0], sets[1], sets[2].roll(1, 0)]  # test features of other images
     assert linear(wrong, labels, 3).test == 0
 
 
 def test_linear_and_nearest_choose_on_validation() -> None:
-    """Other labels of the test pictures change no choice; where validation repeats the training pictures, overfitting wins."""
+    """Other labels of the test images change no choice; where validation repeats the training images, overfitting wins."""
     torch.manual_seed(0)
     labels = [torch.arange(n) % 2 for n in (60, 40, 40)]
     sets = [nn.functional.one_hot(y, 40).float() * 5 + torch.randn(len(y), 40) for y in labels]
     noisy = labels[0].clone()
-    noisy[::3] = 1 - noisy[::3]  # a single neighbour is often wrong
+    noisy[::3] = 1 - noisy[::3]  # a single neighbor is often wrong
     for probe in (linear, nearest):
         kept = probe(sets, [noisy, *labels[1:]], 2)
         turned = probe(sets, [noisy, labels[1], 1 - labels[2]], 2)

@@ -71,7 +71,7 @@ def test_the_log_finds_rows_again_and_passes_over_those_of_other_versions(tmp_pa
     path = tmp_path / "rows.jsonl"
     RowLog(path).add([row(OURS, 1.0), row(OURS, 2.0)])
     with path.open("a") as stream:
-        stream.write('{"picture": "a", "digest": "x"}\n{"cut": ')
+        stream.write('{"image": "a", "digest": "x"}\n{"cut": ')
     log = RowLog(path)
     assert log.find("digest of a", OURS, "1", (1.0, 2.0, 3.0)) == {1.0: row(OURS, 1.0), 2.0: row(OURS, 2.0)}
     assert log.find("digest of a", OURS, "2", (1.0,)) == {}

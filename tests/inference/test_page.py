@@ -74,7 +74,7 @@ def test_everything_is_on_the_page(page: Page) -> None:
         assert expected in texts
 
 
-def test_pictures_are_inside_and_nothing_is_fetched(page: Page) -> None:
+def test_images_are_inside_and_nothing_is_fetched(page: Page) -> None:
     reader = read(page)
     sources = reader.values("img", "src")
     assert [base64.b64decode(source.partition(",")[2]) for source in sources] == [
@@ -129,7 +129,7 @@ def test_save_makes_the_folder_and_leaves_nothing_else(page: Page, tmp_path: Pat
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_kinds_of_pictures() -> None:
+def test_kinds_of_images() -> None:
     assert data_uri(image("AVIF")).startswith("data:image/avif;base64,")
     assert data_uri(image("GIF")).startswith("data:image/gif;base64,")
     with pytest.raises(ValueError, match="PNG"):

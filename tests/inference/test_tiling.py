@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latens.inference.tiling import apply_in_strips
+from latens.inference.tiling import apply_in_row_blocks
 
 
 class Layer(NamedTuple):
@@ -105,7 +105,7 @@ def shuffled_synthesis() -> nn.Sequential:
     return integer_weights(nn.Sequential(*layers, nn.Conv2d(3, 16, 3, padding=1), nn.PixelShuffle(4)))
 
 
-def picture(height: int, width: int, channels: int = 1) -> Tensor:
+def image(height: int, width: int, channels: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(height * 1000 + width)
     return torch.randint(-3, 4, (1, channels, height, width), generator=generator).double()
 
@@ -120,14 +120,14 @@ def test_halos_are_as_derived() -> None:
 
 @pytest.mark.parametrize(("height", "core"), [(16, 16), (80, 16), (96, 32), (208, 64), (64, 256)])
 def test_analysis_in_strips_is_exact(height: int, core: int) -> None:
-    net, x = analysis(), picture(height, 48)
-    assert torch.equal(apply_in_strips(net, x, scale=DOWN, halo=32, core=core), net(x))
+    net, x = analysis(), image(height, 48)
+    assert torch.equal(apply_in_row_blocks(net, x, scale=DOWN, halo=32, core=core), net(x))
 
 
 @pytest.mark.parametrize(("height", "core"), [(1, 1), (7, 1), (9, 2), (16, 4), (3, 64)])
 def test_synthesis_in_strips_is_exact(height: int, core: int) -> None:
-    net, y = synthesis(), picture(height, 3, channels=3)
-    assert torch.equal(apply_in_strips(net, y, scale=UP, halo=2, core=core), net(y))
+    net, y = synthesis(), image(height, 3, channels=3)
+    assert torch.equal(apply_in_row_blocks(net, y, scale=UP, halo=2, core=core), net(y))
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_pieces_of_both_axes_are_exact(
     core: int,
     columns: int,
 ) -> None:
-    net, x = make(), picture(shape[1], shape[2], channels=shape[0])
-    pieces = apply_in_strips(net, x, scale=scale, halo=halo, core=core, columns=columns)
+    net, x = make(), image(shape[1], shape[2], channels=shape[0])
+    pieces = apply_in_row_blocks(net, x, scale=scale, halo=halo, core=core, columns=columns)
     assert torch.equal(pieces, net(x))
 
 
 def test_smaller_halos_would_show_seams() -> None:
-    x, y = picture(96, 32), picture(8, 2, channels=3)
+    x, y = image(96, 32), image(8, 2, channels=3)
     encoder, decoder = analysis(), synthesis()
-    assert not torch.equal(apply_in_strips(encoder, x, scale=DOWN, halo=16, core=32), encoder(x))
-    assert not torch.equal(apply_in_strips(decoder, y, scale=UP, halo=1, core=4), decoder(y))
+    assert not torch.equal(apply_in_row_blocks(encoder, x, scale=DOWN, halo=16, core=32), encoder(x))
+    assert not torch.equal(apply_in_row_blocks(decoder, y, scale=UP, halo=1, core=4), decoder(y))
 
 
 def test_float32_differs_by_rounding_only() -> None:
@@ -164,9 +164,9 @@ def test_float32_differs_by_rounding_only() -> None:
     net = nn.Sequential(*(nn.Conv2d(i, 8, 5, stride=2, padding=2) for i in (3, 8, 8, 8)))
     x = torch.rand(2, 3, 160, 64)
     whole = net(x).detach()
-    strips = apply_in_strips(net, x, scale=DOWN, halo=32, core=48)
+    strips = apply_in_row_blocks(net, x, scale=DOWN, halo=32, core=48)
     assert (strips - whole).abs().max() <= 1e-5 * whole.abs().max()
-    assert torch.equal(strips, apply_in_strips(net, x, scale=DOWN, halo=32, core=48))
+    assert torch.equal(strips, apply_in_row_blocks(net, x, scale=DOWN, halo=32, core=48))
     assert not strips.requires_grad
 
 
@@ -177,7 +177,7 @@ def test_memory_is_that_of_a_strip() -> None:
         seen.append(piece.shape[-2])
         return piece[..., ::16, ::16]
 
-    apply_in_strips(watch, picture(1600, 16), scale=DOWN, halo=32, core=64)
+    apply_in_row_blocks(watch, image(1600, 16), scale=DOWN, halo=32, core=64)
     assert len(seen) == 25
     assert max(seen) == 64 + 2 * 32
 
@@ -185,4 +185,4 @@ def test_memory_is_that_of_a_strip() -> None:
 @pytest.mark.parametrize(("height", "halo", "core"), [(90, 32, 32), (96, 30, 32), (96, 32, 24), (96, 32, 0)])
 def test_misaligned_sizes_are_refused(height: int, halo: int, core: int) -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
-        apply_in_strips(analysis(), picture(height, 32), scale=DOWN, halo=halo, core=core)
+        apply_in_row_blocks(analysis(), image(height, 32), scale=DOWN, halo=halo, core=core)

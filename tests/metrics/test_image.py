@@ -13,7 +13,7 @@ PAPER_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 
 
 def pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth picture with edges, and the same with noise and a changed contrast."""
+    """A smooth image with edges, and the same with noise and a changed contrast."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin((rows * a + columns * b) / 19) for a, b in ((1, 0.2), (0.4, 1), (-0.6, 0.8))], axis=-1)
@@ -41,7 +41,7 @@ def test_psnr_averages_over_channels() -> None:
     assert psnr(a, b) == pytest.approx(10 * math.log10(255**2 / (100 / 3)))
 
 
-def test_equal_pictures_count_as_100_db_in_a_mean() -> None:
+def test_equal_images_count_as_100_db_in_a_mean() -> None:
     a, _ = pair(20, 30)
     assert psnr(a, a) == math.inf
     assert mean_db([math.inf, 30.0]) == 65.0

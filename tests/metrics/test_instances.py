@@ -18,8 +18,8 @@ from latens.metrics.instances import (
     coco_tables,
     mask_iou,
     match,
-    score_picture,
-    summarise,
+    score_image,
+    summarize,
     symmetry,
 )
 
@@ -27,7 +27,7 @@ SIZE = 24
 
 
 def random_case(rng: np.random.Generator, classes: int) -> tuple[list[Scene], list[Scene]]:
-    """A few small pictures: boxes as truth; shifted, missing and invented ones as results, with tied scores."""
+    """A few small images: boxes as truth; shifted, missing and invented ones as results, with tied scores."""
     truth, found = [], []
     for _ in range(rng.integers(1, 4)):
         true, seen, scores = [], [], []
@@ -126,11 +126,11 @@ def test_nothing_found_is_zero_and_mismatches_are_refused() -> None:
         average_precision([scene_of(layers(FRONT)._replace(category=np.array([1])))], empty, 1)
 
 
-def test_scores_of_a_picture() -> None:
+def test_scores_of_an_image() -> None:
     truth = layers(FRONT, BEHIND, APART)
     shorter = (slice(0, 10), slice(4, 12))  # BEHIND, two columns short
     found = layers(shorter, FRONT)  # and in front of what hides it
-    scores = score_picture(truth, found)
+    scores = score_image(truth, found)
     assert scores.iou_full == pytest.approx([1, 0.8, 0])
     # Hidden part of BEHIND: columns 4..10. Found outside its visible part (10..14): columns 4..10.
     assert scores.iou_hidden == pytest.approx([1.0])
@@ -138,7 +138,7 @@ def test_scores_of_a_picture() -> None:
     assert scores.count_error == -1
     assert sorted(scores.area_errors) == pytest.approx([0, 0.2])
     assert scores.symmetry_error == pytest.approx(1 - math.sqrt(0.8))
-    perfect = summarise([score_picture(truth, truth)])
+    perfect = summarize([score_image(truth, truth)])
     assert list(perfect.values()) == pytest.approx([1, 1, 1, 1, 0, 0])
 
 

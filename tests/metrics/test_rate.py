@@ -118,7 +118,7 @@ def test_trace_follows_the_curve() -> None:
     assert trace(curve("one", [0.1], [30.0])) == [(0.1, 30.0)]
 
 
-def test_plot_is_a_picture_that_can_be_made_again() -> None:
+def test_plot_is_an_image_that_can_be_made_again() -> None:
     import io
 
     from PIL import Image

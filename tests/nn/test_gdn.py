@@ -1,4 +1,4 @@
-"""Divisive normalisation against its definition, and its gradients against finite differences."""
+"""Divisive normalization against its definition, and its gradients against finite differences."""
 
 from __future__ import annotations
 

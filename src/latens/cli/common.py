@@ -260,7 +260,7 @@ def _summary(report: BatchReport, reporter: Reporter) -> None:
         logger.error(str(report.stopped))
 
 
-def save_picture(job: Job, image: Any) -> None:
+def save_image(job: Job, image: Any) -> None:
     """Writes a PIL image to the job's output, which may be standard output (PNG)."""
     import io
 

@@ -31,7 +31,7 @@ ENDING = ".ltn"
 
 
 def compress(
-    inputs: Annotated[list[str], Parameter(help="Pictures, folders, patterns such as 'album/*.jpg', or -.")],
+    inputs: Annotated[list[str], Parameter(help="Images, folders, patterns such as 'album/*.jpg', or -.")],
     /,
     *,
     out: Output = None,
@@ -43,12 +43,12 @@ def compress(
     psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this PSNR, in dB.")] = None,
     refine: Annotated[
         int | None,
-        Parameter(validator=Number(gte=1), help="Optimise the code for this picture in so many steps: slow, smaller."),
+        Parameter(validator=Number(gte=1), help="Optimise the code for this image in so many steps: slow, smaller."),
     ] = None,
     method: Annotated[
         str | None, Parameter(help="How --refine rounds: ssl, linear, cosine, atanh, ste, uniform, deterministic.")
     ] = None,
-    classes: Annotated[int | None, Parameter(help="With --refine: round to 2 or 3 neighbours.  [default: 2]")] = None,
+    classes: Annotated[int | None, Parameter(help="With --refine: round to 2 or 3 neighbors.  [default: 2]")] = None,
     model: Model = "image_codec",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -75,7 +75,7 @@ def compress(
     jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if any(job.output.suffix.lower() in PICTURE_ENDINGS for job in jobs):
-        raise UsageError("the result is no picture", where=str(out), hint=f"choose a name that ends in {ENDING}")
+        raise UsageError("the result is no image", where=str(out), hint=f"choose a name that ends in {ENDING}")
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 
     from latens.systems.image_codec.predict import load
@@ -110,15 +110,15 @@ def compress_one(
 ) -> dict[str, Any]:
     """Compress one image; return the record of the result."""
     from latens.data.files import write_atomic
-    from latens.data.images import read_picture
+    from latens.data.images import read_image
 
     started = time.perf_counter()
-    picture = read_picture(job.input)
+    image = read_image(job.input)
 
     def on_step(step: int, loss: float, true_loss: float) -> None:
         on_progress(step, f"(loss {true_loss:.4f})")
 
-    made = codec.encode(picture, **targets, refine=settings, on_step=on_step)
+    made = codec.encode(image, **targets, refine=settings, on_step=on_step)
     write_atomic(job.output, made.data)
     seconds = time.perf_counter() - started
     bpp = made.bits / (made.width * made.height)

@@ -33,8 +33,8 @@ def convert(
 
     Masks pass unchanged; polygons become masks. What `latens segment` found can be corrected in labelme and trained on.
 
-        latens convert coco:out/embryo.json,pictures/ --to labelme -o pictures/
-        latens convert labelme:pictures/ --to coco -o annotations.json
+        latens convert coco:out/embryo.json,images/ --to labelme -o images/
+        latens convert labelme:images/ --to coco -o annotations.json
         latens convert kins:update_test_2020.json,image_2/ --to cocoa -o test.json
     """
     from latens.data.convert import read_collection, write_collection
@@ -49,10 +49,10 @@ def convert(
         "form": to,
         "output": str(out),
         "files": len(written),
-        "pictures": len(found.scenes),
+        "images": len(found.scenes),
         "objects": objects,
         "classes": list(found.categories),
     }
-    said = f"{counted(len(found.scenes), 'picture')}, {counted(objects, 'object')}"
+    said = f"{counted(len(found.scenes), 'image')}, {counted(objects, 'object')}"
     text = f"{out}: {said} of {', '.join(found.categories) or 'no class'}"
     Reporter(options, results_to_stderr=out == STANDARD_STREAM).result(record, text)

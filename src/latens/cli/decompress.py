@@ -16,7 +16,7 @@ from latens.cli.common import (
     Reporter,
     refuse_to_overwrite,
     run_files,
-    save_picture,
+    save_image,
 )
 from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
@@ -35,7 +35,7 @@ def decompress(
     out: Output = None,
     partial: Annotated[
         bool,
-        Parameter(show_default=False, help="Of a damaged file, write what is intact; the rest is grey."),
+        Parameter(show_default=False, help="Of a damaged file, write what is intact; the rest is gray."),
     ] = False,
     model: Annotated[
         str, Parameter(help="The folder of the model the file was written with, if it is your own.")
@@ -43,7 +43,7 @@ def decompress(
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """.ltn files back into pictures, .png unless OUT has another ending.
+    """.ltn files back into images, .png unless OUT has another ending.
 
     The file itself says what it was made with; a model that does not match is refused.
 
@@ -91,7 +91,7 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, A
         error.hint = error.hint or next_step(blob, partial=partial)
         raise
     damaged = image.info.pop("latens_damaged", [])
-    save_picture(job, image)
+    save_image(job, image)
     seconds = time.perf_counter() - started
     lost = f"; damaged, lost: {', '.join(map(str, damaged))}" if damaged else ""
     return {
@@ -106,13 +106,13 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, A
 
 def next_step(blob: bytes, *, partial: bool) -> str:
     """What to do with a damaged file: recover what is intact, where there is enough of it."""
-    from latens.systems.image_codec.format import read_picture_file
+    from latens.systems.image_codec.format import read_coded_image
 
     try:
-        found = read_picture_file(blob, partial=True)
+        found = read_coded_image(blob, partial=True)
     except StreamError:
         return "copy or download the file again: --partial cannot help, its beginning is damaged"
     if partial:
         return "copy or download the file again"
     intact = sum(band is not None for band in found.bands)
-    return f"copy it again, or add --partial: {intact} of {len(found.bands)} bands of rows are intact, the rest becomes grey"
+    return f"copy it again, or add --partial: {intact} of {len(found.bands)} bands of rows are intact, the rest becomes gray"

@@ -18,7 +18,7 @@ from latens.cli.common import (
     Reporter,
     refuse_to_overwrite,
     run_files,
-    save_picture,
+    save_image,
 )
 from latens.errors import UsageError, counted
 from latens.launch import announce
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def dehaze(
-    inputs: Annotated[list[str], Parameter(help="Pictures, clips, folders, patterns such as 'album/*.jpg', or -.")],
+    inputs: Annotated[list[str], Parameter(help="Images, clips, folders, patterns such as 'album/*.jpg', or -.")],
     /,
     *,
     out: Output = None,
@@ -46,7 +46,7 @@ def dehaze(
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Pictures and clips without their haze.
+    """Images and clips without their haze.
 
     Without -o the result goes beside its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT, and files
     that are finished are skipped. dcp and bccr need no weights.
@@ -78,7 +78,7 @@ def dehaze(
     logger.info(f"method {chosen}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return (dehaze_clip if is_clip(job.input) else dehaze_picture)(haze, job, chosen)
+        return (dehaze_clip if is_clip(job.input) else dehaze_image)(haze, job, chosen)
 
     request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
     return run_files(jobs, work, reporter, force=force, what="dehazing", request=request, out=out).exit_status
@@ -119,15 +119,15 @@ def plan(files: list[InputFile], out: Path | None) -> list[Job]:
     return [planned[file.path] for file in files]
 
 
-def dehaze_picture(haze: Haze, job: Job, method: str) -> dict[str, Any]:
+def dehaze_image(haze: Haze, job: Job, method: str) -> dict[str, Any]:
     """Dehaze one image; return the record of the result."""
-    from latens.data.images import read_picture
+    from latens.data.images import read_image
 
     started = time.perf_counter()
-    picture = read_picture(job.input)
-    image = haze.dehaze(picture, method=method)
-    save_picture(job, image)
-    return record(job, image.width, image.height, method, time.perf_counter() - started, picture.notes)
+    loaded = read_image(job.input)
+    image = haze.dehaze(loaded, method=method)
+    save_image(job, image)
+    return record(job, image.width, image.height, method, time.perf_counter() - started, loaded.notes)
 
 
 def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:

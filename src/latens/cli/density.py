@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 32  # images that are scored together
-MOST_IN_GRID = 4096
+MAX_IN_GRID = 4096
 SCORE_COLUMNS = ("file", "bits_per_dim", "standard_error", "unusual")
 
 
@@ -153,7 +153,7 @@ def draw_samples(
     elif table:
         write_csv(place, flow.columns, [tuple(row) for piece in pieces for row in piece.tolist()])
     elif place.suffix:
-        if count > MOST_IN_GRID:
+        if count > MAX_IN_GRID:
             hint = "name a folder or an .npy file with -o"
             raise UsageError(f"{count} samples are too many for one image", where=str(place), hint=hint)
         check_ending(place)

@@ -91,14 +91,14 @@ class Sources:
 
     def __iter__(self) -> Iterator[Source]:
         from latens.data.files import STANDARD_STREAM, read_bytes, reading
-        from latens.systems.flow.pack.archive import MOST_BYTES
+        from latens.systems.flow.pack.archive import MAX_BYTES
         from latens.systems.flow.pack.packer import Source
 
         for file in self.files:
             if file.path == STANDARD_STREAM:
                 raise UsageError("standard input has no name to come back to", where="-", hint="name files or folders")
             try:
-                data = read_bytes(file.path, limit=MOST_BYTES)
+                data = read_bytes(file.path, limit=MAX_BYTES)
                 with reading(file.path):
                     changed = os.stat(file.path).st_mtime_ns
             except LatensError as error:

@@ -103,7 +103,7 @@ def processor(options: ComputeOptions) -> Iterator[Finding]:
         yield Finding(
             "memory",
             "ok" if enough else "warn",
-            human_size(memory) + ("" if enough else "; large pictures may not fit"),
+            human_size(memory) + ("" if enough else "; large images may not fit"),
         )
 
 

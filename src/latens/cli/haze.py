@@ -18,7 +18,7 @@ from latens.cli.common import (
     Reporter,
     refuse_to_overwrite,
     run_files,
-    save_picture,
+    save_image,
 )
 from latens.errors import OutputExists, UsageError
 from latens.launch import announce
@@ -27,39 +27,39 @@ if TYPE_CHECKING:
     from latens.data.depth import DepthFormat
     from latens.inference.batch import Job
 
-FARTHEST = 255  # metres that a depth map in KITTI's units holds
+FARTHEST = 255  # meters that a depth map in KITTI's units holds
 
 
 def haze(
-    inputs: Annotated[list[str], Parameter(help="Clear pictures, folders, patterns such as 'album/*.jpg', or -.")],
+    inputs: Annotated[list[str], Parameter(help="Clear images, folders, patterns such as 'album/*.jpg', or -.")],
     /,
     *,
     out: Output = None,
     visibility: Annotated[
-        float | None, Parameter(validator=Number(gt=0), help="Metres at which contrast falls to 5 %.  [default: a light haze]")
+        float | None, Parameter(validator=Number(gt=0), help="Meters at which contrast falls to 5 %.  [default: a light haze]")
     ] = None,
-    beta: Annotated[float | None, Parameter(validator=Number(gt=0), help="Scattering coefficient per metre instead.")] = None,
+    beta: Annotated[float | None, Parameter(validator=Number(gt=0), help="Scattering coefficient per meter instead.")] = None,
     depth: Annotated[
-        Path | None, Parameter(help="A depth map (PNG, NPY, EXR), or a folder of them by the names of the pictures.")
+        Path | None, Parameter(help="A depth map (PNG, NPY, EXR), or a folder of them by the names of the images.")
     ] = None,
     depth_format: Annotated[
         str | None,
         Parameter(
-            help="metres, metres_nan, relative, kitti, nyu, nyu8 or apolloscape: what its numbers mean.  "
-            "[default: metres in NPY and EXR, relative in PNG]"
+            help="meters, meters_nan, relative, kitti, nyu, nyu8 or apolloscape: what its numbers mean.  "
+            "[default: meters in NPY and EXR, relative in PNG]"
         ),
     ] = None,
-    reach: Annotated[
+    max_depth: Annotated[
         float | None,
-        Parameter(validator=Number(gt=0), help="Metres of the farthest point, where depth is relative or predicted."),
+        Parameter(validator=Number(gt=0), help="Meters of the farthest point, where depth is relative or predicted."),
     ] = None,
     save_depth: Annotated[
-        Path | None, Parameter(help="Folder for predicted depth: NAME_depth256.png, metres times 256, at most 255 m.")
+        Path | None, Parameter(help="Folder for predicted depth: NAME_depth256.png, meters times 256, at most 255 m.")
     ] = None,
     refine_depth: Annotated[
-        bool, Parameter(show_default=False, help="Move the edges of --depth to those of the picture.")
+        bool, Parameter(show_default=False, help="Move the edges of --depth to those of the image.")
     ] = False,
-    airlight: Annotated[tuple[float, float, float], Parameter(help="Colour of the haze: red, green, blue in 0..1.")] = (
+    airlight: Annotated[tuple[float, float, float], Parameter(help="Color of the haze: red, green, blue in 0..1.")] = (
         0.9,
         0.9,
         0.9,
@@ -69,7 +69,7 @@ def haze(
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Clear pictures in haze of a chosen visibility.
+    """Clear images in haze of a chosen visibility.
 
     Depth is read from --depth or predicted. Without -o the result goes beside its input as NAME.hazy.png.
 
@@ -87,19 +87,19 @@ def haze(
     if visibility is not None and beta is not None:
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     if any(not 0 <= value <= 1 for value in airlight):
-        raise UsageError("colours are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
+        raise UsageError("colors are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
     if depth is None and (refine_depth or depth_format is not None):
         what = "--refine-depth and --depth-format are for a depth map of yours"
         raise UsageError(what, hint="add --depth, or leave them out")
     if save_depth is not None and (depth is not None or method is not None):
         raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
-    if save_depth is not None and reach is not None and reach > FARTHEST:
-        raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--reach {reach:g}")
+    if save_depth is not None and max_depth is not None and max_depth > FARTHEST:
+        raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--max-depth {max_depth:g}")
     files = find_inputs(inputs, PICTURE_ENDINGS, out)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise UsageError(f"two pictures are called {twice}, and so would be their depth", where="--save-depth")
+        raise UsageError(f"two images are called {twice}, and so would be their depth", where="--save-depth")
     jobs = plan_jobs(files, out, ".png" if out is not None else ".hazy.png")
     refuse_to_overwrite(jobs, out, force=force)
     saved = {job.input: save_depth / f"{job.input.stem}_depth256.png" for job in jobs} if save_depth is not None else {}
@@ -113,13 +113,13 @@ def haze(
     from latens.cli.dehaze import check_method, record
     from latens.data.depth import format_of, png_of_depth
     from latens.data.files import write_atomic
-    from latens.data.images import read_picture
+    from latens.data.images import read_image
     from latens.systems.haze.config import TRANSLATORS
     from latens.systems.haze.formation import visibility_of_beta
-    from latens.systems.haze.predict import REACH, load, scattering
+    from latens.systems.haze.predict import MAX_DEPTH, load, scattering
 
     form = None if depth_format is None else format_of(depth_format)
-    coefficient = scattering(visibility, beta, reach or REACH)
+    coefficient = scattering(visibility, beta, max_depth or MAX_DEPTH)
     how = method or f"visibility {visibility_of_beta(coefficient):.4g} m"
     loaded = load(model, device=options.device, threads=options.threads)
     used = method or ("physical" if depth is None else None)
@@ -131,64 +131,64 @@ def haze(
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         started = time.perf_counter()
-        picture = read_picture(job.input)
+        image = read_image(job.input)
         path = depth_of(job.input, depth)
-        notes = picture.notes if method in TRANSLATORS else (*picture.notes, depth_note(path, form, reach))
+        notes = image.notes if method in TRANSLATORS else (*image.notes, depth_note(path, form, max_depth))
         predicted = None
         if saved:
-            predicted = loaded.depth(picture, reach_metres=reach or REACH)
+            predicted = loaded.depth(image, max_depth=max_depth or MAX_DEPTH)
             write_atomic(saved[job.input], png_of_depth(predicted))
-        image = loaded.haze(
-            picture,
+        hazy = loaded.haze(
+            image,
             visibility=visibility,
             beta=beta,
             depth=path if predicted is None else predicted,
             depth_format=form,
             airlight=airlight,
-            reach_metres=reach or REACH,
+            max_depth=max_depth or MAX_DEPTH,
             method=method,
             refine_depth=refine_depth,
         )
-        save_picture(job, image)
-        return record(job, image.width, image.height, how, time.perf_counter() - started, notes)
+        save_image(job, hazy)
+        return record(job, hazy.width, hazy.height, how, time.perf_counter() - started, notes)
 
     request = {
         "model": loaded.model_id,
         "haze": how,
         "depth": depth and str(depth.resolve()),
         "depth_format": depth_format,
-        "reach": reach,
+        "max_depth": max_depth,
         "refine_depth": refine_depth,
         "airlight": list(airlight),
     }
     return run_files(jobs, work, reporter, force=force, what="hazing", request=request, out=out).exit_status
 
 
-def depth_note(depth: Path | None, form: DepthFormat | None, reach: float | None) -> str:
-    """A sentence on the source of the depth. Raises UsageError for `reach` with depth in meters."""
+def depth_note(depth: Path | None, form: DepthFormat | None, max_depth: float | None) -> str:
+    """A sentence on the source of the depth. Raises UsageError for `max_depth` with depth in meters."""
     from latens.data.depth import usual_format
-    from latens.systems.haze.predict import REACH
+    from latens.systems.haze.predict import MAX_DEPTH
 
     if depth is None:
-        return f"depth predicted, the farthest at {reach or REACH:g} m"
+        return f"depth predicted, the farthest at {max_depth or MAX_DEPTH:g} m"
     if (form or usual_format(depth)).relative:
-        return f"depth is relative, the farthest at {reach or REACH:g} m"
-    if reach is not None:
-        what = "--reach is for relative or predicted depth, and this one is in metres"
-        raise UsageError(what, where=str(depth), hint="leave --reach out, or give --depth-format relative")
-    return "depth in metres"
+        return f"depth is relative, the farthest at {max_depth or MAX_DEPTH:g} m"
+    if max_depth is not None:
+        what = "--max-depth is for relative or predicted depth, and this one is in meters"
+        raise UsageError(what, where=str(depth), hint="leave --max-depth out, or give --depth-format relative")
+    return "depth in meters"
 
 
-def depth_of(picture: Path, depth: Path | None) -> Path | None:
+def depth_of(image: Path, depth: Path | None) -> Path | None:
     """The depth map of an image: the file `depth`, or the file of its name in the folder `depth`. Raises UsageError."""
     from latens.data.depth import DEPTH_ENDINGS
 
     if depth is None or not depth.is_dir():
         return depth
-    names = [depth / f"{picture.stem}{mark}{ending}" for mark in ("", "_depth") for ending in sorted(DEPTH_ENDINGS)]
+    names = [depth / f"{image.stem}{mark}{ending}" for mark in ("", "_depth") for ending in sorted(DEPTH_ENDINGS)]
     found = next((path for path in names if path.is_file()), None)
     if found is None:
         raise UsageError(
-            f"no depth map for {picture.name}", where=str(depth), hint=f"looked for {picture.stem}[_depth].npy, .png ..."
+            f"no depth map for {image.name}", where=str(depth), hint=f"looked for {image.stem}[_depth].npy, .png ..."
         )
     return found

@@ -27,7 +27,7 @@ SYSTEM_ERRORS = {  # errors of the operating system that are no bugs of latens, 
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), StorageFull.exit_status),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG), InputError.exit_status),
 }
-MOST_LINES = 3  # of one error
+MAX_LINES = 3  # of one error
 MIN_COLUMNS = 20  # of a terminal that help can be laid out for
 
 
@@ -40,9 +40,9 @@ class Verb(NamedTuple):
 GROUPS = {"video": "Clips: a region of interest kept sharp."}  # first words of verbs of two words
 
 VERBS = (
-    Verb("demo", "latens.cli.demo:demo", "See it work: an HTML report made from bundled pictures."),
+    Verb("demo", "latens.cli.demo:demo", "See it work: an HTML report made from bundled images."),
     Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
-    Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into pictures."),
+    Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into images."),
     Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
     Verb("video decompress", "latens.cli.video:decompress", ".ltv files of the neural codec back into clips."),
     Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn or .ltv file holds: model, sizes, bits of every part."),
@@ -50,19 +50,19 @@ VERBS = (
     Verb(
         "convert", "latens.cli.convert:convert", "Annotations from labelme, COCO, KINS, COCOA or label maps into another form."
     ),
-    Verb("dehaze", "latens.cli.dehaze:dehaze", "Pictures and clips without their haze."),
-    Verb("haze", "latens.cli.haze:haze", "Pictures in haze of a chosen visibility."),
-    Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your pictures, found without labels."),
+    Verb("dehaze", "latens.cli.dehaze:dehaze", "Images and clips without their haze."),
+    Verb("haze", "latens.cli.haze:haze", "Images in haze of a chosen visibility."),
+    Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your images, found without labels."),
     Verb("density", "latens.cli.density:density", "How likely and how unusual images are; samples; densities of tables."),
     Verb("density pack", "latens.cli.density_pack:pack", "A folder of images into one smaller file, without loss."),
     Verb("density unpack", "latens.cli.density_pack:unpack", "A packed folder back into its files."),
     Verb("grade", "latens.cli.grade:grade", "Seedling trays: plants that are up, plants that will succeed, lots."),
-    Verb("train", "latens.cli.train:train", "Train a model on your own pictures; can be stopped and resumed."),
+    Verb("train", "latens.cli.train:train", "Train a model on your own images; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on held-out images, compared with its baselines."),
     Verb("recipes", "latens.cli.recipes:recipes", "Training recipes, a line each."),
     Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),
     Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
-    Verb("compact", "latens.cli.compact:compact", "Store the large weights of a model in eight bits."),
+    Verb("int8", "latens.cli.int8:int8", "Store the large weights of a model in eight bits."),
     Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
     Verb("models", "latens.cli.models:models", "The bundled models."),
     Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),
@@ -76,7 +76,7 @@ def build_app(asked: str = "") -> App:
     """
     app = App(
         name="latens",
-        help="Vision models with learned latent codes, for your own pictures.",
+        help="Vision models with learned latent codes, for your own images.",
         help_epilogue="`latens VERB --help` says more. Results go to stdout, messages to stderr.",
         help_format="plaintext",
         default_parameter=Parameter(negative=()),  # no --no-force, no --empty-set
@@ -178,7 +178,7 @@ def _fail(message: str, status: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    lines = [line for line in message.splitlines() if line.strip()][:MOST_LINES]
+    lines = [line for line in message.splitlines() if line.strip()][:MAX_LINES]
     print("latens: " + "\n".join(lines), file=sys.stderr)
     return status
 

@@ -6,17 +6,17 @@ from latens.cli.common import OutputOptions, Reporter, human_size
 
 
 def models(*, options: OutputOptions = OutputOptions()) -> None:  # noqa: B008
-    """The bundled models, with size, licence, hash and what was measured.
+    """The bundled models, with size, license, hash and what was measured.
 
     `latens train` makes more; give their folder where a NAME is asked for.
     """
     from latens.catalogue import MODELS
 
     reporter = Reporter(options)
-    rows = [("name", "system", "size", "licence", "sha256", "measured")]
+    rows = [("name", "system", "size", "license", "sha256", "measured")]
     for entry in MODELS.values():
         measured = ", ".join(f"{name} {value:g}" for name, value in entry.metrics.items()) or "-"
-        rows.append((entry.name, entry.system, human_size(entry.size), entry.licence, entry.sha256[:12], measured))
+        rows.append((entry.name, entry.system, human_size(entry.size), entry.license, entry.sha256[:12], measured))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     texts = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if reporter.format == "human":

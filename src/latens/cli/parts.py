@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 
 
 def parts(
-    inputs: Annotated[list[str], Parameter(help="Pictures, folders, patterns such as 'album/*.jpg', or -.")],
+    inputs: Annotated[list[str], Parameter(help="Images, folders, patterns such as 'album/*.jpg', or -.")],
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the results.")] = DEFAULT_OUT,
     most: Annotated[int, Parameter(validator=Number(gte=1), help="Patches of a part in its gallery.")] = 9,
     resolution: Annotated[
-        int | None, Parameter(help="Shorter side that pictures are reduced to, a multiple of 8.  [default: the model's]")
+        int | None, Parameter(help="Shorter side that images are reduced to, a multiple of 8.  [default: the model's]")
     ] = None,
     model: Model = "parts",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Parts that repeat in your pictures, found without labels.
+    """Parts that repeat in your images, found without labels.
 
-    For every picture a map of where which part is; for all of them gallery.png (the patches of every part), swaps.png
-    (one part's appearance moved between pictures), parts.json and index.html.
+    For every image a map of where which part is; for all of them gallery.png (the patches of every part), swaps.png
+    (one part's appearance moved between images), parts.json and index.html.
 
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
@@ -94,22 +94,22 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     """Write the map of one image; return the record of the result, and the measurements for the summary."""
     from latens.data.files import write_atomic
     from latens.data.image_output import png_bytes
-    from latens.data.images import read_picture
+    from latens.data.images import read_image
     from latens.systems.parts.drawing import occurrence_sheet
 
     started = time.perf_counter()
-    picture = read_picture(job.input)
-    measured = finder.measure(picture)
+    image = read_image(job.input)
+    measured = finder.measure(image)
     code = measured.code
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(job.output, png_bytes(occurrence_sheet(picture.pixels, code)))
+    write_atomic(job.output, png_bytes(occurrence_sheet(image.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
-    said = "".join(f"; {note}" for note in picture.notes)
+    said = "".join(f"; {note}" for note in image.notes)
     record = {
         "parts": found,
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
-        "notes": list(picture.notes),
+        "notes": list(image.notes),
         "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{said}",
     }
     return record, measured
@@ -127,15 +127,15 @@ def measure_all(finder: Parts, paths: list[Path], reporter: Reporter) -> dict[Pa
 
 
 def summarize(
-    finder: Parts, pictures: dict[Path, str], measured: list[Measured], out: Path, most: int, reporter: Reporter
+    finder: Parts, images: dict[Path, str], measured: list[Measured], out: Path, most: int, reporter: Reporter
 ) -> None:
     """Galleries, swaps and statistics over all images, given by path and name."""
     from latens.systems.parts.report import describe, write_report
 
-    paths, names = list(pictures), list(pictures.values())
+    paths, names = list(images), list(images.values())
     report = describe(finder, paths, names, measured, most=most)
     written = write_report(finder, report, paths, out)
     s = report.statistics
     files = ", ".join(path.name for path in written)
-    text = f"{out}: {s.active} of {len(s.share)} parts occur in {counted(len(names), 'picture')}; {files}"
+    text = f"{out}: {s.active} of {len(s.share)} parts occur in {counted(len(names), 'image')}; {files}"
     reporter.result({"output": str(out), "files": [str(path) for path in written], **s.to_dict()}, text)

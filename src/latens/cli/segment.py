@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def segment(
-    inputs: Annotated[list[str], Parameter(help="Pictures, TIFF stacks, folders, or patterns such as 'day3/*.tif'.")],
+    inputs: Annotated[list[str], Parameter(help="Images, TIFF stacks, folders, or patterns such as 'day3/*.tif'.")],
     /,
     *,
     out: Output = None,
@@ -45,7 +45,7 @@ def segment(
 ) -> int:
     """Whole outlines of overlapping cells, hidden parts included, and who lies in front.
 
-    For every input: COCO JSON, an overlay, tables of cells and pictures, a TIFF with one page a cell, and ROIs for Fiji.
+    For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page a cell, and ROIs for Fiji.
 
         latens segment embryo.png -o out/
         latens segment stack.tif frames/ -o out/

@@ -15,7 +15,7 @@ from latens.shapes import Int
 
 BITS = 32
 FULL, HALF, QUARTER = (1 << BITS) - 1, 1 << (BITS - 1), 1 << (BITS - 2)
-MOST = 1 << 24  # doubled counts of one context; above it they are halved
+MAX = 1 << 24  # doubled counts of one context; above it they are halved
 MAX_SYMBOLS = 1 << 24  # of one call
 
 
@@ -35,7 +35,7 @@ class Counts:
     @staticmethod
     def add(counts: list[int], symbol: int) -> None:
         counts[symbol] += 2
-        if counts[symbol] > MOST:
+        if counts[symbol] > MAX:
             counts[:] = [(count >> 1) | 1 for count in counts]
 
 

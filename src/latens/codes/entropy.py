@@ -122,10 +122,10 @@ class FactorizedPrior(nn.Module):
         Returns the lists (probabilities in float64, smallest offset), offsets within [-reach, reach].
         """
         offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-        centres = medians.double().cpu()[:, None, None] + offsets
+        centers = medians.double().cpu()[:, None, None] + offsets
         prior = _in_float64(self)
-        below = torch.sigmoid(prior.logits(centres - 0.5))[:, 0].numpy()
-        above = torch.sigmoid(-prior.logits(centres + 0.5))[:, 0].numpy()
+        below = torch.sigmoid(prior.logits(centers - 0.5))[:, 0].numpy()
+        above = torch.sigmoid(-prior.logits(centers + 0.5))[:, 0].numpy()
         mass = np.maximum(1.0 - below - above, 0.0)
         tables, lows = [], []
         for channel in range(self.channels):

@@ -112,7 +112,7 @@ def split_stages(stack: nn.Sequential) -> list[Stage]:
         else:
             raise ValueError(f"an integer network cannot have {type(module).__name__} here")
     if not stages:
-        raise ValueError("there is no convolution to quantise")
+        raise ValueError("there is no convolution to quantize")
     return stages
 
 
@@ -220,7 +220,7 @@ def _parameters(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
 def _check_convolution(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     plain = conv.groups == 1 and tuple(conv.dilation) == (1, 1) and conv.padding_mode == "zeros"
     if not plain or isinstance(conv.padding, str):
-        raise ValueError("only convolutions with groups=1, dilation=1 and padding by zeros can be quantised")
+        raise ValueError("only convolutions with groups=1, dilation=1 and padding by zeros can be quantized")
 
 
 def _flatten(stack: nn.Sequential) -> list[nn.Module]:

@@ -160,15 +160,15 @@ def refine(
     """
     shape = size if size is not None else (image.shape[2], image.shape[3])
     image = image.contiguous(memory_format=torch.channels_last)
-    levels = _per_picture(quality, image)
+    levels = _per_image(quality, image)
     medians = model.prior.medians().to(image.device)[:, None, None]
     objective = _Objective(model, image, shape, levels, medians, settings.rounding(), precision)
-    goal = goal if goal is not None else Lagrangian(_per_picture(rate_weight, image), shape[0] * shape[1])
+    goal = goal if goal is not None else Lagrangian(_per_image(rate_weight, image), shape[0] * shape[1])
     with frozen(model):
         begin = objective.encode() if start is None else start
         leaves = Latents(*(v.detach().clone(memory_format=torch.channels_last).requires_grad_() for v in begin))
         measure = measure or objective.measure
-        keeper = _Keeper(goal, plain or measure(leaves.y.detach(), leaves.z.detach()), objective.pixels)
+        keeper = _BestTracker(goal, plain or measure(leaves.y.detach(), leaves.z.detach()), objective.pixels)
         return _descend(objective, leaves, settings, keeper, measure, on_step)
 
 
@@ -233,7 +233,7 @@ def _descend(
     objective: _Objective,
     latents: Latents,
     settings: Refine,
-    keeper: _Keeper,
+    keeper: _BestTracker,
     measure: Measure,
     on_step: Progress | None,
 ) -> Refined:
@@ -260,7 +260,7 @@ def _descend(
     return keeper.result(Latents(y.detach(), z.detach()))
 
 
-class _Keeper:
+class _BestTracker:
     """Holds the best measurement of every image, by the goal's score."""
 
     def __init__(self, goal: Goal, start: Measurement, pixels: int) -> None:
@@ -308,5 +308,5 @@ def _choose(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
-def _per_picture(value: float | Tensor, image: Tensor) -> Tensor:
+def _per_image(value: float | Tensor, image: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float32, device=image.device).expand(len(image)).clone()

@@ -135,21 +135,21 @@ def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Te
 
     With fewer vectors than clusters, vectors are repeated. Random numbers come from torch's generator.
     """
-    centres = vectors[torch.randint(len(vectors), (1,), device=vectors.device)]
-    far = (vectors - centres).square().sum(1)
-    while len(centres) < clusters:
+    centers = vectors[torch.randint(len(vectors), (1,), device=vectors.device)]
+    far = (vectors - centers).square().sum(1)
+    while len(centers) < clusters:
         new = vectors[torch.multinomial(far + 1e-12, 1)]
-        centres = torch.cat((centres, new))
+        centers = torch.cat((centers, new))
         far = torch.minimum(far, (vectors - new).square().sum(1))
     for _ in range(steps):
-        distance, owner = torch.cdist(vectors, centres).min(1)
+        distance, owner = torch.cdist(vectors, centers).min(1)
         counts = torch.bincount(owner, minlength=clusters)
-        sums = torch.zeros_like(centres).index_add_(0, owner, vectors)
+        sums = torch.zeros_like(centers).index_add_(0, owner, vectors)
         empty = (counts == 0).nonzero()[:, 0]
-        centres = sums / counts.clamp(min=1)[:, None]
+        centers = sums / counts.clamp(min=1)[:, None]
         if len(empty):
-            centres[empty] = vectors[torch.multinomial(distance.square() + 1e-12, len(empty), replacement=True)]
-    return centres
+            centers[empty] = vectors[torch.multinomial(distance.square() + 1e-12, len(empty), replacement=True)]
+    return centers
 
 
 class Usage(NamedTuple):

@@ -109,7 +109,7 @@ def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root
     for annotation in annotations:
         image = images.get(annotation["image_id"])
         if image is None:
-            raise InputError(f"annotation {annotation.get('id')} names picture {annotation['image_id']}, which is not listed")
+            raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']}, which is not listed")
         if annotation["category_id"] not in positions:
             listed = ", ".join(f"{i} {name}" for i, name in classes.items())
             raise InputError(
@@ -154,7 +154,7 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
     for annotation in annotations:
         image = images.get(annotation["image_id"])
         if image is None:
-            raise InputError(f"annotation {annotation.get('id')} names picture {annotation['image_id']}, which is not listed")
+            raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']}, which is not listed")
         size = (int(image["height"]), int(image["width"]))
         # A region without a visible mask is wholly visible.
         regions = [{"visible_mask": region["segmentation"], **region} for region in annotation["regions"]]

@@ -53,7 +53,7 @@ FOLDERS = ("labelme", "labels")
 READABLE = (*DIALECTS, *FOLDERS)
 WRITABLE = (*(word for word in DIALECTS if word != "d2sa"), *FOLDERS)
 PICTURE_LIMIT = 2**31  # bytes
-MOST_NAMED = 6  # files in a message
+MAX_NAMED = 6  # files in a message
 
 
 def read_collection(text: str, classes: Sequence[str] | None = None) -> Collection:
@@ -77,7 +77,7 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
     name, _, root = place.partition(",")
     path = annotation_file(Path(name))
     found = read_annotations(path)
-    found = replace(found, root=Path(root) if root else picture_folder(found.scenes, path, Path(name)))
+    found = replace(found, root=Path(root) if root else image_folder(found.scenes, path, Path(name)))
     if found.info["dialect"] not in DIALECTS[kind]:
         raise InputError(
             f"this file is in the dialect {found.info['dialect']}, not {kind}",
@@ -93,14 +93,14 @@ def annotation_file(place: Path) -> Path:
         return place
     found = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
     if len(found) != 1:
-        names = ", ".join(str(path.relative_to(place)) for path in found[:MOST_NAMED])
-        more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        names = ", ".join(str(path.relative_to(place)) for path in found[:MAX_NAMED])
+        more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
         what = f"{len(found)} annotation files are in this folder: {names}{more}" if found else "no JSON file is in this folder"
         raise InputError(what, where=str(place), hint=f"name one: {place}/FILE.json, or {place}/FILE.json,IMAGES")
     return found[0]
 
 
-def picture_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
+def image_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
     """The image folder of an annotation file: its own, or the first one below that holds the first and the last image."""
     top = place if place.is_dir() else file.parent
     if not scenes or (file.parent / scenes[0].file).is_file():
@@ -163,9 +163,7 @@ def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, by
     """One JSON file per image, all in one folder, with relative paths of the images; pages of stacks become PNG files."""
     taken: set[str] = set()
     for scene in collection.scenes:
-        stem = name = (
-            "-".join(part for part in _frame_name(scene).with_suffix("").parts if part not in ("..", "/")) or "picture"
-        )
+        stem = name = "-".join(part for part in _frame_name(scene).with_suffix("").parts if part not in ("..", "/")) or "image"
         number = 2
         while name in taken:
             name, number = f"{stem}-{number}", number + 1
@@ -190,8 +188,8 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
         page = frame_place(path) is not None
         source, path = path, _frame_name(scene) if page else path
         if path.stem in taken or LABEL_MARK.search(path.stem):
-            what = "another picture has this name too" if path.stem in taken else "this name is that of a label map"
-            raise InputError(what, where=str(path), hint="rename the picture: label folders go by names")
+            what = "another image has this name too" if path.stem in taken else "this name is that of a label map"
+            raise InputError(what, where=str(path), hint="rename the image: label folders go by names")
         taken.add(path.stem)
         yield Path("images") / path.name, png_bytes(read_frame(source)) if page else read_bytes(source, limit=PICTURE_LIMIT)
         yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))

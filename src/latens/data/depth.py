@@ -29,9 +29,9 @@ DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
 PICTURES = ("PNG", "TIFF", "PPM")  # kinds of image that depth is read from
-NEAREST = 1e-6  # smallest reach
+NEAREST = 1e-6  # smallest largest depth
 KITTI_UNITS = 256  # a meter
-QUANTILE = 0.999  # quantile of depth that defines the reach of a scene; larger values are often outliers
+QUANTILE = 0.999  # quantile of depth that defines the largest depth of a scene; larger values are often outliers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
         "kitti": DepthFormat(scale=1 / KITTI_UNITS),
         "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimeters
         "nyu8": DepthFormat(scale=1 / 25.5),  # 8-bit, 255 is ten meters
-        "metres": DepthFormat(),  # NPY and EXR
-        "metres_nan": DepthFormat(hole=math.nan),
+        "meters": DepthFormat(),  # NPY and EXR
+        "meters_nan": DepthFormat(hole=math.nan),
         "relative": DepthFormat(relative=True),
     }
 )
@@ -79,12 +79,12 @@ def usual_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
     integers are relative.
     """
     if isinstance(source, np.ndarray) or Path(source).suffix.lower() in (".npy", ".exr"):
-        return FORMATS["metres"]
+        return FORMATS["meters"]
     if Path(source).name.endswith("depth256.png"):
         return FORMATS["kitti"]
     with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(source, formats=PICTURES) as image:
         if image.mode == "F":
-            return FORMATS["metres"]
+            return FORMATS["meters"]
     return FORMATS["relative"]
 
 
@@ -104,7 +104,7 @@ def read_camera(path: Path) -> Camera:
 
 def read_depth(
     source: str | Path | np.ndarray[Any, Any],
-    form: DepthFormat = FORMATS["metres"],
+    form: DepthFormat = FORMATS["meters"],
     *,
     size: tuple[int, int] | None = None,
 ) -> Depth:
@@ -121,7 +121,7 @@ def read_depth(
         what = f"an array of shape {values.shape} and type {values.dtype} is no depth map"
         raise InputError(what, where=where, hint="depth is one number per pixel, (H, W)")
     if size is not None and values.shape != size:
-        what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its picture {size[1]} x {size[0]}"
+        what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its image {size[1]} x {size[0]}"
         raise InputError(what, where=where, hint="resize the depth map without blurring it")
     try:
         return fill_holes(to_depth(values, form))
@@ -129,9 +129,9 @@ def read_depth(
         raise error.at(where or "depth") from None
 
 
-def png_of_depth(metres: Depth) -> bytes:
+def png_of_depth(meters: Depth) -> bytes:
     """A 16-bit PNG of depth (H, W) in KITTI's units, meters * 256, for files named ...depth256.png: 1/256 to 255.99 meters."""
-    stored = np.clip(np.rint(metres.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
+    stored = np.clip(np.rint(meters.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG")
     return buffer.getvalue()
@@ -148,7 +148,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
         share = 100 * nan.mean()
         raise InputError(
             f"the depth map contains NaN ({share:.3g} % of its pixels)",
-            hint="where NaN is a hole: --depth-format metres_nan, or DepthFormat(hole=math.nan)",
+            hint="where NaN is a hole: --depth-format meters_nan, or DepthFormat(hole=math.nan)",
         )
     sky = np.isposinf(stored) | (stored >= form.sky if form.sky is not None else False)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -185,20 +185,22 @@ def fill_holes(depth: Depth) -> Depth:
     return np.where(hole, filled, depth).astype(np.float32)
 
 
-def relative_depth(depth: Depth, reach: float | None = None) -> Depth:
-    """Depth divided by `reach` (default: its 99.9 % quantile without sky) and clamped to [0, 1]; sky is 1.
+def relative_depth(depth: Depth, max_depth: float | None = None) -> Depth:
+    """Depth divided by `max_depth` (default: its 99.9 % quantile without sky) and clamped to [0, 1]; sky is 1.
 
     The ranges of beta of 002 fit its results for d in [0, 1]. Raises InputError when all is sky.
     """
-    relative: Depth = np.clip(depth / (reach_of(depth) if reach is None else max(reach, NEAREST)), 0, 1).astype(np.float32)
+    relative: Depth = np.clip(depth / (max_depth_of(depth) if max_depth is None else max(max_depth, NEAREST)), 0, 1).astype(
+        np.float32
+    )
     return relative
 
 
-def reach_of(depth: Depth) -> float:
+def max_depth_of(depth: Depth) -> float:
     """The 99.9 % quantile of the depth, without the sky; above 0. Raises InputError when all is sky."""
     finite = depth[np.isfinite(depth)]
     if finite.size == 0:
-        raise InputError("the depth map is sky only, so it has no reach", hint="give the reach in metres")
+        raise InputError("the depth map is sky only, so it has no largest depth", hint="give the largest depth in meters")
     return max(float(np.quantile(finite, QUANTILE)), NEAREST)
 
 
@@ -209,7 +211,7 @@ def _stored(path: Path) -> np.ndarray[Any, Any]:
             return _npy(data)
         if path.suffix.lower() == ".exr":
             return read_exr(data)
-        return _picture(data)
+        return _image(data)
     except (InputError, LimitExceeded) as error:
         raise error.at(str(path)) from None
     except UnidentifiedImageError as error:
@@ -227,12 +229,12 @@ def _npy(data: bytes) -> np.ndarray[Any, Any]:
     return values
 
 
-def _picture(data: bytes) -> np.ndarray[Any, Any]:
+def _image(data: bytes) -> np.ndarray[Any, Any]:
     with Image.open(io.BytesIO(data), formats=PICTURES) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise LimitExceeded(f"{image.width} x {image.height} are more pixels than the limit of {PIXEL_LIMIT:,}")
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
-            raise InputError(f"a picture of mode {image.mode} is no depth map", hint="depth is grey, 8 or 16 bits")
+            raise InputError(f"an image of mode {image.mode} is no depth map", hint="depth is gray, 8 or 16 bits")
         return np.array(image)
 
 

@@ -15,12 +15,12 @@ from latens.errors import UsageError
 from latens.shapes import UInt8
 
 
-def to_pil(pixels: Pixels, alpha: Pixels | None = None, grey: bool = False) -> Image.Image:
+def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> Image.Image:
     """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; gray takes the first channel."""
-    colours = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
+    colors = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels))
     if alpha is not None:
-        colours.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-    return colours
+        colors.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
+    return colors
 
 
 def check_ending(path: Path) -> str:
@@ -28,7 +28,7 @@ def check_ending(path: Path) -> str:
     Image.init()
     name = Image.EXTENSION.get(path.suffix.lower(), "")
     if path.suffix.lower() not in PICTURE_ENDINGS or name not in Image.SAVE:
-        what = f"pictures cannot be written as {path.suffix or 'a file without an ending'}"
+        what = f"images cannot be written as {path.suffix or 'a file without an ending'}"
         raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(PICTURE_ENDINGS))}")
     return name
 
@@ -48,7 +48,7 @@ def write_image(path: Path, image: Image.Image) -> None:
     try:
         image.save(buffer, format=name, **options)
     except (OSError, ValueError, KeyError) as error:
-        what = f"{name} cannot hold this picture ({' '.join(str(error).split()) or type(error).__name__})"
+        what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
         raise UsageError(what, where=str(path), hint="choose the ending .png") from error
     write_atomic(path, buffer.getvalue())
 

@@ -50,16 +50,16 @@ class ImageLimits:
     file_bytes: int = 2**30
 
 
-class Picture(NamedTuple):
+class LoadedImage(NamedTuple):
     """An image in RGB order; the arrays may share memory with the source."""
 
     pixels: Pixels  # (H, W, 3); a gray image has three equal channels
     alpha: Pixels | None  # (H, W), None if all pixels are opaque
-    grey: bool  # the source had one color channel
+    gray: bool  # the source had one color channel
     notes: tuple[str, ...]  # conversions of the source, for people
 
 
-def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Picture:
+def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> LoadedImage:
     """Reads an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16, or float in [0, 1]. Tensors: (C, H, W),
@@ -80,15 +80,13 @@ def read_picture(source: ImageLike, *, limits: ImageLimits | None = None) -> Pic
         return _from_array(source, limits)
     if "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor):
         return _from_tensor(source, limits)
-    raise InputError(
-        f"a {type(source).__name__} is not a picture", hint="give a path, bytes, a PIL image, an array or a tensor"
-    )
+    raise InputError(f"a {type(source).__name__} is not an image", hint="give a path, bytes, a PIL image, an array or a tensor")
 
 
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def _read_path(path: Path, limits: ImageLimits) -> Picture:
+def _read_path(path: Path, limits: ImageLimits) -> LoadedImage:
     if path == STANDARD_STREAM:
         data = read_bytes(path, limit=limits.file_bytes)
         return _from_stream(io.BytesIO(data), "standard input", limits)
@@ -103,7 +101,7 @@ def _read_path(path: Path, limits: ImageLimits) -> Picture:
         return _from_stream(stream, str(path), limits)
 
 
-def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Picture:
+def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> LoadedImage:
     with decoding(where), _identify(stream, where) as image:
         return _from_pil(image, where, limits)
 
@@ -112,7 +110,7 @@ def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
     """Path and pixels of every image that can be read; others are left out with a warning."""
     for path in paths:
         try:
-            yield path, read_picture(path).pixels
+            yield path, read_image(path).pixels
         except (InputError, LimitExceeded) as error:
             left_out(error)
 
@@ -125,11 +123,11 @@ def decoding(where: str | None) -> Iterator[None]:
     except LatensError:
         raise
     except MemoryError as error:
-        raise LimitExceeded("there is not enough memory for this picture", where=where) from error
+        raise LimitExceeded("there is not enough memory for this image", where=where) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LimitExceeded(_one_line(error), where=where) from error
     except Exception as error:
-        what = f"the picture is cut short or damaged ({_one_line(error)})"
+        what = f"the image is cut short or damaged ({_one_line(error)})"
         raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
 
 
@@ -149,12 +147,12 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
         with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # raised by plugins for other formats
             return factory(stream, "")
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
-    raise UnreadableInput("this is not a picture of a known kind", where=where, hint=f"known kinds: {kinds}")
+    raise UnreadableInput("this is not an image of a known kind", where=where, hint=f"known kinds: {kinds}")
 
 
 def _check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
-        raise UnreadableInput(f"the picture is empty ({width} x {height} pixels)", where=where)
+        raise UnreadableInput(f"the image is empty ({width} x {height} pixels)", where=where)
     if width * height > limits.pixels:
         what = f"{width} x {height} are {width * height:,} pixels, more than the limit of {limits.pixels:,}"
         hint = f"if you trust it, raise it: ImageLimits(pixels={width * height})"
@@ -172,7 +170,7 @@ def _one_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------------- PIL images
 
 
-def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Picture:
+def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> LoadedImage:
     _check_size(*image.size, where, limits)
     notes: list[str] = []
     raw = _raw_modes(image)
@@ -185,13 +183,13 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Pic
     if not _DEEP.isdisjoint(raw):
         notes.append("16-bit reduced to 8-bit")
     if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
-        notes.append("ICC profile dropped, colours taken as sRGB")
+        notes.append("ICC profile dropped, colors taken as sRGB")
     orientation = _orientation(image, notes)
-    pixels, alpha, grey = _to_arrays(image, where, notes)
+    pixels, alpha, gray = _to_arrays(image, where, notes)
     if max(tiff, orientation) > 1:
         notes.append(f"EXIF orientation {max(tiff, orientation)} applied")
     pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
-    return _finish(pixels, alpha, grey or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
+    return _finish(pixels, alpha, gray or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
 
 
 def _frames_note(image: Image.Image) -> str | None:
@@ -206,7 +204,7 @@ def _frames_note(image: Image.Image) -> str | None:
 
 
 def frames_note(path: Path) -> str | None:
-    """Which frame `read_picture` takes of a file that holds several; None for any other. Raises UnreadableInput."""
+    """Which frame `read_image` takes of a file that holds several; None for any other. Raises UnreadableInput."""
     with reading(path), open(path, "rb") as stream, decoding(str(path)), _identify(stream, str(path)) as image:
         return _frames_note(image)
 
@@ -246,23 +244,23 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         if "transparency" in image.info:
-            notes.append("transparent colour ignored")
+            notes.append("transparent color ignored")
         return _reduce(_wide_values(image, where), where, notes), None, True
     if mode == "1":
         notes.append("1-bit expanded to 8-bit")
     elif mode in ("P", "PA"):
         notes.append("palette expanded")
     elif mode not in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"):
-        notes.append(f"{mode} converted to RGB without colour management")
-    grey = mode in ("1", "L", "LA", "La")
+        notes.append(f"{mode} converted to RGB without color management")
+    gray = mode in ("1", "L", "LA", "La")
     try:
         if mode not in _TRANSPARENT or not image.has_transparency_data:
-            target = "L" if grey else "RGB"
-            return np.asarray(image if mode == target else image.convert(target)), None, grey
+            target = "L" if gray else "RGB"
+            return np.asarray(image if mode == target else image.convert(target)), None, gray
         values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
     except ValueError as error:
-        raise UnreadableInput(f"{mode} colours cannot be turned into RGB", where=where) from error
-    return values[..., :3], values[..., 3], grey  # of gray, three equal channels
+        raise UnreadableInput(f"{mode} colors cannot be turned into RGB", where=where) from error
+    return values[..., :3], values[..., 3], gray  # of gray, three equal channels
 
 
 _TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
@@ -273,7 +271,7 @@ def _wide_values(image: Image.Image, where: str | None) -> np.ndarray[Any, Any]:
     if image.mode != "I":
         return values
     if values.min() < 0 or values.max() > 65535:
-        what = f"32-bit grey values from {values.min()} to {values.max()} do not fit into 16 bits"
+        what = f"32-bit gray values from {values.min()} to {values.max()} do not fit into 16 bits"
         raise InputError(what, where=where, hint="scale them to 0..65535 first")
     return values.astype(np.uint16)
 
@@ -281,9 +279,9 @@ def _wide_values(image: Image.Image, where: str | None) -> np.ndarray[Any, Any]:
 # ------------------------------------------------------------------------------------------------ arrays and tensors
 
 
-def _from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> Picture:
+def _from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> LoadedImage:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise InputError(f"an array of shape {array.shape} is not one picture", hint=_shape_hint(array))
+        raise InputError(f"an array of shape {array.shape} is not one image", hint=_shape_hint(array))
     _check_size(array.shape[1], array.shape[0], None, limits)
     notes: list[str] = []
     values = _reduce(array, None, notes)
@@ -296,13 +294,13 @@ def _from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> Picture:
 
 def _shape_hint(array: np.ndarray[Any, Any]) -> str:
     if array.ndim == 4:
-        return "give one picture at a time: array[0]"
+        return "give one image at a time: array[0]"
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
         return "the channels come last in arrays: array.transpose(1, 2, 0)"
     return "arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
 
-def _from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> Picture:
+def _from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> LoadedImage:
     shape = tuple(tensor.shape)
     if tensor.ndim == 4 and shape[0] == 1:
         tensor = tensor[0]
@@ -311,7 +309,7 @@ def _from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> Picture:
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
         last = len(shape) == 3 and shape[2] in (1, 3, 4)
         hint = "the channels come first in tensors: tensor.permute(2, 0, 1)" if last else "tensors are (C, H, W)"
-        raise InputError(f"a tensor of shape {shape} is not one picture", hint=hint)
+        raise InputError(f"a tensor of shape {shape} is not one image", hint=hint)
     _check_size(tensor.shape[2], tensor.shape[1], None, limits)
     tensor = tensor.detach().permute(1, 2, 0).cpu()
     return _from_array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), limits)
@@ -329,11 +327,11 @@ def _reduce(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -
         return cast(Pixels, ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
     if kind != "f":
         hint = "use array.astype(np.uint8) if the values are 0..255"
-        raise InputError(f"values of type {values.dtype} are not taken as a picture", where=where, hint=hint)
+        raise InputError(f"values of type {values.dtype} are not taken as an image", where=where, hint=hint)
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         hint = "use np.nan_to_num first"
-        raise InputError("the picture contains values that are not finite", where=where, hint=hint)
+        raise InputError("the image contains values that are not finite", where=where, hint=hint)
     if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
         hint = "divide by 255 if they are 0..255, or np.clip(values, 0, 1)"
         raise InputError(f"float values from {low:g} to {high:g} are not in 0..1", where=where, hint=hint)
@@ -341,11 +339,11 @@ def _reduce(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -
     return cast(Pixels, np.rint(np.clip(values, 0, 1).astype(np.float64) * 255).astype(np.uint8))
 
 
-def _finish(pixels: Pixels, alpha: Pixels | None, grey: bool, notes: list[str]) -> Picture:
+def _finish(pixels: Pixels, alpha: Pixels | None, gray: bool, notes: list[str]) -> LoadedImage:
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     if alpha is not None and alpha.min() == 255:
         notes.append("fully opaque alpha channel dropped")
         alpha = None
     alpha = None if alpha is None else np.ascontiguousarray(alpha)
-    return Picture(np.ascontiguousarray(pixels), alpha, grey, tuple(notes))
+    return LoadedImage(np.ascontiguousarray(pixels), alpha, gray, tuple(notes))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_image
 from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
 from latens.data.public import imagenet32_folder, read_imagenet32, read_mnist, say_version
 from latens.data.source import Source
@@ -154,7 +154,7 @@ def _encoded(path: Path, arrays: dict[str, np.ndarray], known: tuple[str, ...]) 
 
     def read(i: int) -> Pixels:
         try:
-            return read_picture(blob[int(offsets[i]) : int(offsets[i + 1])].tobytes()).pixels
+            return read_image(blob[int(offsets[i]) : int(offsets[i + 1])].tobytes()).pixels
         except LatensError as error:
             raise error.at(f"{path}, image {i}") from error
 
@@ -165,7 +165,7 @@ def _arrays(name: str, pixels: np.ndarray, labels: np.ndarray, classes: tuple[st
     check_pixels(pixels, where)
     labels = class_numbers(labels, len(pixels), where)
     keys = tuple(f"{name}-{i}" for i in range(len(labels)))
-    return LabeledImages(name, class_names(labels, classes, where), labels, lambda i: read_picture(pixels[i]).pixels, keys)
+    return LabeledImages(name, class_names(labels, classes, where), labels, lambda i: read_image(pixels[i]).pixels, keys)
 
 
 def _cifar(count: str) -> Callable[[Path, Split], LabeledImages]:
@@ -254,7 +254,7 @@ def _find(folder: Path, *, deep: bool = True) -> Iterator[Path]:
 
 def _of_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> LabeledImages:
     keys = tuple(path.relative_to(root).as_posix() for path in paths)
-    return LabeledImages(name, classes, labels.astype(np.int64), lambda i: read_picture(paths[i]).pixels, keys)
+    return LabeledImages(name, classes, labels.astype(np.int64), lambda i: read_image(paths[i]).pixels, keys)
 
 
 def _imagenet(root: Path, split: Split) -> LabeledImages:

@@ -113,7 +113,7 @@ def _mask(shape: dict[str, Any], size: tuple[int, int]) -> Rle:
         whole = np.zeros(size, dtype=bool)
         target = whole[top : top + part.shape[0], left : left + part.shape[1]]
         if left < 0 or top < 0 or target.shape != part.shape:
-            raise InputError("a mask reaches outside its picture")
+            raise InputError("a mask reaches outside its image")
         target[:] = part
         return encode(whole)
     if kind == "rectangle":

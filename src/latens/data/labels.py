@@ -19,7 +19,7 @@ from latens.data.files import reading
 from latens.data.images import PICTURE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, paint, scene_of
-from latens.data.stacks import MOST_FRAMES, StackWriter
+from latens.data.stacks import MAX_FRAMES, StackWriter
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 LABEL_MARK = re.compile(r"[-_.]?(lab|label|labels|mask|masks)$", re.I)
@@ -36,19 +36,19 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     names = sorted(files_under(folder, PICTURE_ENDINGS))
     is_label = {path: _is_label(path.relative_to(folder)) for path in names}
     labels = _by_key([path for path in names if is_label[path]], folder)
-    pictures = _by_key([path for path in names if not is_label[path]], folder)
+    images = _by_key([path for path in names if not is_label[path]], folder)
     if not labels:
         hint = "name them a_img.png and a_lab.png, or put them into images/ and labels/"
         raise UnreadableInput("no label maps in this folder", where=str(folder), hint=hint)
-    once = {name for name, count in Counter(key[-1] for key in pictures).items() if count == 1}
+    once = {name for name, count in Counter(key[-1] for key in images).items() if count == 1}
     by_name = {key[-1]: path for key, path in labels.items()}
     by_name = {name: by_name[name] for name, count in Counter(key[-1] for key in labels).items() if count == 1 and name in once}
-    found = {picture: labels.get(key) or by_name.get(key[-1]) for key, picture in pictures.items()}
-    missing = [picture for picture, label in found.items() if label is None]
-    if missing or not pictures:
-        what = f"{len(missing)} pictures have no label map" if pictures else "there are label maps and no pictures"
-        raise InputError(what, where=str(missing[0] if missing else folder), hint="every picture needs one")
-    return [(picture, label) for picture, label in found.items() if label is not None]
+    found = {image: labels.get(key) or by_name.get(key[-1]) for key, image in images.items()}
+    missing = [image for image, label in found.items() if label is None]
+    if missing or not images:
+        what = f"{len(missing)} images have no label map" if images else "there are label maps and no images"
+        raise InputError(what, where=str(missing[0] if missing else folder), hint="every image needs one")
+    return [(image, label) for image, label in found.items() if label is not None]
 
 
 def _is_label(path: Path) -> bool:
@@ -72,9 +72,9 @@ def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
 def read_label_folder(folder: Path, category: str = "cell") -> Collection:
     """Images with label maps, or with stacks of masks in TIFF, as a collection of one class."""
     scenes = []
-    for picture, labels in pairs_in(folder):
+    for image, labels in pairs_in(folder):
         layers = read_labels(labels)
-        scenes.append(scene_of(layers, picture.relative_to(folder).as_posix()))
+        scenes.append(scene_of(layers, image.relative_to(folder).as_posix()))
     return Collection(categories=(category,), scenes=tuple(scenes), root=folder, info={"dialect": "labels"})
 
 
@@ -96,8 +96,8 @@ def _pages(path: Path) -> list[Image.Image]:
     with reading(path):
         try:
             with Image.open(path, formats=("TIFF", "PNG", "BMP", "PPM")) as image:
-                if getattr(image, "n_frames", 1) > MOST_FRAMES:
-                    raise LimitExceeded(f"more than {MOST_FRAMES:,} pages", where=str(path))
+                if getattr(image, "n_frames", 1) > MAX_FRAMES:
+                    raise LimitExceeded(f"more than {MAX_FRAMES:,} pages", where=str(path))
                 return [page.copy() for page in ImageSequence.Iterator(image)]
         except (LimitExceeded, FileNotFoundError, PermissionError):
             raise

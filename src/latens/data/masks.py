@@ -65,7 +65,7 @@ def runs(rle: Rle) -> Int[np.ndarray, "R"]:
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0
     if shift or any(length < 0 for length in lengths) or sum(lengths) != rle["size"][0] * rle["size"][1]:
-        raise InputError("a run-length code does not fill its picture", hint="write the annotations again")
+        raise InputError("a run-length code does not fill its image", hint="write the annotations again")
     return np.array(lengths, dtype=np.int64)
 
 
@@ -78,7 +78,7 @@ def read_segmentation(value: Any, size: tuple[int, int]) -> Rle:
 
     if isinstance(value, dict) and "counts" in value:
         if list(value.get("size", ())) != list(size):
-            raise InputError(f"a mask of size {value.get('size')} in a picture of {list(size)} (height, width)")
+            raise InputError(f"a mask of size {value.get('size')} in an image of {list(size)} (height, width)")
         if isinstance(value["counts"], list):
             value = coco.frPyObjects(value, *size)
         counts = value["counts"]

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import reading
-from latens.data.images import ImageLimits, Pixels, read_picture
+from latens.data.images import ImageLimits, Pixels, read_image
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
-MOST_FRAMES = 100_000
+MAX_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values of more than 8 bits
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, and room for the last directory
@@ -38,7 +38,7 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
     """The pages of a TIFF stack, or the one image of any other file, as (H, W, 3) bytes, read one by one.
 
     What has more than 8 bits is stretched from its 0.1 to its 99.9 percentile, as microscopes fill only part of the range.
-    Raises what `read_picture` does, and LimitExceeded for too many pages.
+    Raises what `read_image` does, and LimitExceeded for too many pages.
     """
     limits = limits or ImageLimits()
     if path.suffix.lower() not in TIFF_ENDINGS:
@@ -83,7 +83,7 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
     with contextlib.suppress(Exception), Image.open(path, formats=("PNG", "PPM")) as image:  # the header alone
         deep = image.mode in GREY_DEEP and image.width * image.height <= limits.pixels
     if not deep:
-        return read_picture(path, limits=limits).pixels
+        return read_image(path, limits=limits).pixels
     with reading(path), Image.open(path, formats=("PNG", "PPM")) as image:
         return _page(image, 0, path, limits)
 
@@ -110,8 +110,8 @@ def stretch(values: np.ndarray) -> Pixels:
 
 
 def _checked_count(count: int, path: Path) -> int:
-    if count > MOST_FRAMES:
-        raise LimitExceeded(f"{count:,} pages are more than the limit of {MOST_FRAMES:,}", where=str(path))
+    if count > MAX_FRAMES:
+        raise LimitExceeded(f"{count:,} pages are more than the limit of {MAX_FRAMES:,}", where=str(path))
     return count
 
 
@@ -130,7 +130,7 @@ def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> P
         _check_page(image.width, image.height, number, limits)
         if image.mode in GREY_DEEP:
             return stretch(np.asarray(image))
-        return read_picture(image.copy(), limits=limits).pixels
+        return read_image(image.copy(), limits=limits).pixels
     except LatensError as error:
         raise error.at(str(path)) from None
     except Exception as error:  # parsers raise whatever they meet in damaged data
@@ -206,7 +206,7 @@ def _shown(values: np.ndarray, number: int) -> Pixels:
     if values.ndim == 3 and values.shape[2] in (1, 3, 4):
         values = values[..., 0] if values.shape[2] == 1 else values[..., :3]
     if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
-        raise InputError(f"page {number + 1} is no picture: {values.dtype} of shape {values.shape}")
+        raise InputError(f"page {number + 1} is no image: {values.dtype} of shape {values.shape}")
     if values.dtype == np.uint8:
         return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else np.ascontiguousarray(values)
     return stretch(values)

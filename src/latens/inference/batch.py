@@ -145,7 +145,7 @@ def _too_large(job: Job) -> LimitExceeded:
     return LimitExceeded(
         "the memory of this machine is not enough for this file",
         where=str(job.input),
-        hint="close other programs, or make the picture smaller",
+        hint="close other programs, or make the image smaller",
     )
 
 

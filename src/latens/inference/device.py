@@ -8,7 +8,7 @@ import torch
 
 from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
-MOST_THREADS = 1024  # beyond it the system refuses to start new ones, also for other programs
+MAX_THREADS = 1024  # beyond it the system refuses to start new ones, also for other programs
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
 
 
@@ -69,6 +69,6 @@ def describe(device: torch.device, model: str, weights: str, precision: str = "f
 def _set_threads(threads: int) -> None:
     if threads < 1:
         raise UsageError("at least one thread is needed", where=f"threads {threads}", hint="leave it out for all cores")
-    if threads > MOST_THREADS:
-        raise LimitExceeded(f"more than {MOST_THREADS} threads", where=f"threads {threads}", hint="leave it out for all cores")
+    if threads > MAX_THREADS:
+        raise LimitExceeded(f"more than {MAX_THREADS} threads", where=f"threads {threads}", hint="leave it out for all cores")
     torch.set_num_threads(threads)

@@ -25,7 +25,7 @@ class Span(NamedTuple):
     high: int
 
 
-def apply_in_strips(
+def apply_in_row_blocks(
     f: Callable[[Tensor], Tensor],
     x: Float[Tensor, "B C H W"],
     *,

@@ -86,11 +86,11 @@ def mean_db(values: Iterable[float]) -> float:
 
 
 def _check(a: Pixels, b: Pixels) -> None:
-    for picture in (a, b):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(f"expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}")
+    for image in (a, b):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if a.shape != b.shape:
-        raise ValueError(f"the pictures differ in shape: {a.shape} and {b.shape}")
+        raise ValueError(f"the images differ in shape: {a.shape} and {b.shape}")
 
 
 class _Similarity(NamedTuple):

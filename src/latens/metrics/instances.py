@@ -21,7 +21,7 @@ Part = Literal["amodal", "visible"]
 DEGREES = {"free": (0.0, 0.05), "partly hidden": (0.05, 0.25), "mostly hidden": (0.25, 1.0)}
 """Degrees of occlusion: hidden fraction of the true object, from the first bound up to below the second."""
 
-MOST_DETECTIONS = 100  # per image, those with the highest scores, as in COCO
+MAX_DETECTIONS = 100  # per image, those with the highest scores, as in COCO
 MATCHED = 0.5  # smallest intersection over union of a match between a detected and a true object
 
 
@@ -57,13 +57,13 @@ def coco_tables(
     Objects without a pixel of the part (such as visible masks of fully hidden objects) are left out on both sides.
     """
     if len(truth) != len(found):
-        raise InputError(f"{len(found)} results for {len(truth)} pictures")
+        raise InputError(f"{len(found)} results for {len(truth)} images")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for number, (true, seen) in enumerate(zip(truth, found, strict=True), start=1):
         if (true.height, true.width) != (seen.height, seen.width):
-            raise InputError("the result has another size than its picture", where=true.file or f"picture {number}")
+            raise InputError("the result has another size than its image", where=true.file or f"image {number}")
         images.append({"id": number, "height": true.height, "width": true.width, "file_name": true.file})
         for instance in true.instances:
             record = _record(number, instance.category, getattr(instance, part))
@@ -104,7 +104,7 @@ def _precision(
     table = COCO(dataset)
     loaded = table.loadRes([dict(result) for result in results])
     evaluation = COCOeval_faster(table, loaded, "segm", print_function=_silent)
-    evaluation.params.maxDets = [MOST_DETECTIONS]
+    evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0.0, 1e10]], ["all"]
     if degree is not None:
         # The hidden fraction replaces the area by which COCO selects objects; detections get a value inside the bin.
@@ -178,7 +178,7 @@ class Quality(NamedTuple):
         return self.iou / count if count else 1.0
 
 
-class PictureScores(NamedTuple):
+class ImageScores(NamedTuple):
     """Measures of one image, per true object unless stated otherwise; an undetected object has IoU 0."""
 
     iou_full: list[float]  # amodal masks
@@ -190,7 +190,7 @@ class PictureScores(NamedTuple):
     symmetry_error: float | None  # |found - true| of `symmetry`; None where either has fewer than two objects
 
 
-def score_picture(truth: Layers, found: Layers) -> PictureScores:
+def score_image(truth: Layers, found: Layers) -> ImageScores:
     """Compare detected objects (above the user's score threshold) with the truth."""
     iou = mask_iou(truth.amodal, found.amodal)
     partner = dict(match(iou))
@@ -207,7 +207,7 @@ def score_picture(truth: Layers, found: Layers) -> PictureScores:
     right, pairs = _order(truth, found, partner)
     true_symmetry, found_symmetry = symmetry(truth.amodal), symmetry(found.amodal)
     both = true_symmetry is not None and found_symmetry is not None
-    return PictureScores(
+    return ImageScores(
         full, hidden, right, pairs, len(found.amodal) - len(truth.amodal), areas,
         abs(found_symmetry - true_symmetry) if both else None,  # type: ignore[operator]
     )  # fmt: skip
@@ -236,7 +236,7 @@ def symmetry(amodal: Bool[np.ndarray, "N H W"]) -> float | None:
     return min(diameters) / max(diameters) if max(diameters) else None
 
 
-def summarise(scores: Sequence[PictureScores]) -> dict[str, float]:
+def summarize(scores: Sequence[ImageScores]) -> dict[str, float]:
     """Means over all images; NaN over an empty set."""
     symmetry_errors = [score.symmetry_error for score in scores if score.symmetry_error is not None]
     pairs = sum(score.order_pairs for score in scores)

@@ -28,12 +28,12 @@ class Panel(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a plot. Lines of the same `colour` number are drawn alike; a line without a name is not in the legend."""
+    """One line of a plot. Lines of the same `color` number are drawn alike; a line without a name is not in the legend."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    colour: int = 0
+    color: int = 0
     style: str = "-"  # of matplotlib; "o", "--o" and so on draw the points, too
 
 
@@ -72,8 +72,8 @@ def line_plot(panels: Sequence[LinePanel], *, columns: int = 2, title: str = "",
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
         for line in panel.lines:
-            colour = COLOURS[line.colour % len(COLOURS)]
-            (drawn,) = axes.plot(line.x, line.y, line.style, color=colour, linewidth=1.5, markersize=3.5)
+            color = COLOURS[line.color % len(COLOURS)]
+            (drawn,) = axes.plot(line.x, line.y, line.style, color=color, linewidth=1.5, markersize=3.5)
             if line.name:
                 named.setdefault(line.name, drawn)
         axes.set_xlabel(panel.x_label, color=INK)
@@ -126,12 +126,12 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_xlim(0, right)
     axes.set_ylim(lowest - 0.25 * spread, max(_height_at(curve, right) for curve in panel.curves) + 0.08 * spread)
     for order, curve in enumerate(panel.curves):
-        colour, depth = COLOURS[order % len(COLOURS)], 10 - order
+        color, depth = COLOURS[order % len(COLOURS)], 10 - order
         line = trace(curve)
         width, size = (2.4, 5.0) if order == 0 else (1.4, 3.5)
-        axes.plot([rate for rate, _ in line], [quality for _, quality in line], color=colour, linewidth=width, zorder=depth)
+        axes.plot([rate for rate, _ in line], [quality for _, quality in line], color=color, linewidth=width, zorder=depth)
         marker = MARKERS[order % len(MARKERS)]
-        axes.plot(curve.rates, curve.qualities, marker, color=colour, markersize=size, zorder=depth)
+        axes.plot(curve.rates, curve.qualities, marker, color=color, markersize=size, zorder=depth)
     _name_curves(axes, panel.curves, right)
     axes.set_xlabel("bits per pixel (bytes of the file)", color=INK)
     axes.set_ylabel(panel.quality, color=INK)

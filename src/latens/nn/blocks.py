@@ -57,10 +57,10 @@ def cosine_basis(channels: int) -> Float[Tensor, "C 3 16 16"]:
     waves[0] /= np.sqrt(2)
     axes = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
     frequencies = sorted((int(i * i + j * j), int(i), int(j)) for i in steps for j in steps)
-    colour = int(channels * (1 - LUMA_SHARE) / 2)
+    color = int(channels * (1 - LUMA_SHARE) / 2)
     functions = [
         axis[:, None, None] * np.outer(waves[i], waves[j])
-        for axis, count in zip(axes, (channels - 2 * colour, colour, colour), strict=True)
+        for axis, count in zip(axes, (channels - 2 * color, color, color), strict=True)
         for _, i, j in frequencies[:count]
     ]
     return torch.tensor(np.stack(functions), dtype=torch.float32)

@@ -15,7 +15,7 @@ from latens.shapes import Int
 
 BLOCK = 16  # pixels; the macroblock of H.264
 LEVELS = 4  # steps of a soft mask
-MOST_RECTANGLES = 160  # per frame; for more, blocks of twice the side are used
+MAX_RECTANGLES = 160  # per frame; for more, blocks of twice the side are used
 KEPT_GRAPHS = 4  # number of cached filter graphs, since regions often do not move
 
 
@@ -45,7 +45,7 @@ def rectangles(weights: Weights) -> tuple[Rectangle, ...]:
     block = BLOCK
     while True:
         found = _rectangles(block_levels(weights, block), block)
-        if len(found) <= MOST_RECTANGLES:
+        if len(found) <= MAX_RECTANGLES:
             return tuple(found)
         block *= 2
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW = 0.97  # smallest accepted file relative to the requested size; larger files than requested are never accepted
 AIM = 0.987
-MOST_TRIALS = 12
+MAX_TRIALS = 12
 
 
 class Found(NamedTuple):
@@ -35,7 +35,7 @@ def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: f
     sizes: dict[float, int] = {}
     factor = codec.rounded(min(max(start, finest), coarsest))
     best: float | None = None
-    while len(sizes) < MOST_TRIALS and factor not in sizes:
+    while len(sizes) < MAX_TRIALS and factor not in sizes:
         size = sizes[factor] = encode(factor)
         logger.info(f"rate factor {factor:g}: {size:,} bytes of {wanted:,.0f}")
         if size <= wanted and (best is None or size > sizes[best]):

@@ -18,7 +18,7 @@ from latens.systems.amodal.draw import DIM, hidden_parts
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
 
-def test_pictures_files_and_links(segmenter: AmodalSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_files_and_links(segmenter: AmodalSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "SIZE", 64)
     section = demo.section(segmenter, tmp_path / "amodal")
     assert len(section.parts) == len(demo.NUMBERS)

@@ -70,7 +70,7 @@ def test_every_parameter_of_every_variant_receives_a_finite_gradient(head: HeadC
 
 
 @pytest.mark.parametrize("head", VARIANTS.values(), ids=VARIANTS.keys())
-def test_detection_is_deterministic_and_pictures_of_a_batch_do_not_matter(head: HeadConfig) -> None:
+def test_detection_is_deterministic_and_images_of_a_batch_do_not_matter(head: HeadConfig) -> None:
     torch.manual_seed(0)
     model = AmodalRCNN(config(head, ("a", "b"))).eval()
     image = torch.rand(2, 3, 64, 96)
@@ -119,7 +119,7 @@ def test_losses_by_hand() -> None:
     # Eq. 2: an even chance everywhere costs log 2, whatever the label.
     truth = Truth(torch.tensor([1]), torch.tensor([0]), torch.ones(1, 8, 8), torch.zeros(1, 8, 8))
     assert float(occlusion_loss([torch.zeros(2, 4, 4), torch.zeros(2, 2, 2)], truth, 2)) == pytest.approx(math.log(2))
-    sure = torch.stack((torch.full((4, 4), -20.0), torch.full((4, 4), 20.0)))  # picture 1 is hidden throughout
+    sure = torch.stack((torch.full((4, 4), -20.0), torch.full((4, 4), 20.0)))  # image 1 is hidden throughout
     assert float(occlusion_loss([sure], truth, 2)) < 1e-6
     # Eq. 3: logits 0 cost K log 2 a position.
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What the segmenter returns and writes: consistent, in the size of the picture, and readable by others."""
+"""What the segmenter returns and writes: consistent, in the size of the image, and readable by others."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
 from latens.systems.amodal.simulator.embryos import embryo
 
 
-def picture(height: int = 70, width: int = 90) -> np.ndarray:
+def image(height: int = 70, width: int = 90) -> np.ndarray:
     return embryo(np.random.default_rng(0), EmbryoConfig(size=max(height, width, 64))).image[:height, :width]
 
 
 @pytest.mark.parametrize("size", [(70, 90), (33, 150), (1, 1), (64, 64)])
-def test_any_size_of_picture(segmenter: AmodalSegmenter, size: tuple[int, int]) -> None:
-    found = segmenter.segment(picture(*size), least_score=0.05)
+def test_any_size_of_image(segmenter: AmodalSegmenter, size: tuple[int, int]) -> None:
+    found = segmenter.segment(image(*size), least_score=0.05)
     assert found.layers.amodal.shape == (len(found), *size)
     assert not (found.layers.visible & ~found.layers.amodal).any()
     assert (np.diff(found.scores) <= 0).all()
@@ -51,8 +51,8 @@ def test_any_size_of_picture(segmenter: AmodalSegmenter, size: tuple[int, int]) 
         assert found.codes.shape == (len(found), 7, 7)
 
 
-def test_kinds_of_pictures_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
-    pixels = picture()
+def test_kinds_of_images_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
+    pixels = image()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     results = [
@@ -69,7 +69,7 @@ def test_kinds_of_pictures_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> 
         segmenter.segment(np.zeros((4, 4, 7)))
 
 
-def test_windows_give_what_the_whole_picture_gives() -> None:
+def test_windows_give_what_the_whole_image_gives() -> None:
     grids = torch.rand(4, 14, 14, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[3.2, 4.1, 20.7, 30.2], [-5.0, -3.0, 8.0, 9.0], [30.0, 20.0, 60.0, 55.0], [50.0, 50.0, 60.0, 60.0]])
     np.testing.assert_allclose(paste_each(grids, boxes, (40, 48)), paste(grids, boxes, (40, 48)).numpy(), atol=1e-4)
@@ -87,7 +87,7 @@ def test_order_follows_from_what_is_visible() -> None:
     assert margins[1, 0] == 1
     assert margins[0, 1] == -1
     assert layers_of(margins).tolist() == [1, 0, 2]
-    rng = np.random.default_rng(0)  # windows give what whole pictures give
+    rng = np.random.default_rng(0)  # windows give what whole images give
     amodal, chance = rng.random((5, 12, 14)) > 0.9, rng.random((5, 12, 14))
     found = front_margins(amodal, chance)
     for i, j in np.ndindex(5, 5):
@@ -111,7 +111,7 @@ def result() -> Frame:
     return Frame(np.full((60, 80, 3), 90, dtype=np.uint8), found)
 
 
-def test_files_of_a_picture(tmp_path: Path) -> None:
+def test_files_of_an_image(tmp_path: Path) -> None:
     frame = result()
     paths, objects, left_out = write_outputs([frame], tmp_path / "a.json", "a.png", info={"model": "m"})
     assert objects == [3]
@@ -135,7 +135,7 @@ def test_files_of_a_picture(tmp_path: Path) -> None:
     assert float(line["symmetry"]) > 0.9
 
 
-def test_files_of_a_stack_and_of_an_empty_picture(tmp_path: Path) -> None:
+def test_files_of_a_stack_and_of_an_empty_image(tmp_path: Path) -> None:
     write_outputs([result(), result()], tmp_path / "s.json", "s.tif", count=2)
     written = json.loads((tmp_path / "s.json").read_text())
     assert [image["file_name"] for image in written["images"]] == ["s.tif#1", "s.tif#2"]
@@ -177,8 +177,8 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     assert peak(60) - peak(6) < 6 * kept  # 54 frames more
 
 
-def test_deep_pictures_are_stretched_in_python_as_on_the_command_line(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
-    values = picture()[..., 0].astype(np.uint16) * 10 + 400
+def test_deep_images_are_stretched_in_python_as_on_the_command_line(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
+    values = image()[..., 0].astype(np.uint16) * 10 + 400
     Image.fromarray(values).save(tmp_path / "a.png")
     ((shown, expected),) = segmenter.segment_frames(tmp_path / "a.png", least_score=0.05)
     assert shown.max() == 255

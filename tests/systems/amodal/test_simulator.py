@@ -1,4 +1,4 @@
-"""Simulated pictures: seeded, consistent with their truth, and fast."""
+"""Simulated images: seeded, consistent with their truth, and fast."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_embryos_have_two_to_eight_cells_of_one_volume_inside_the_zona() -> None
     assert counts == set(range(2, 9))
 
 
-def test_a_picture_of_translucent_cells_does_not_tell_which_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells and focal plane mirrored in depth: the same picture, the opposite order. So order accuracy is at best 50 %."""
+def test_an_image_of_translucent_cells_does_not_tell_which_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells and focal plane mirrored in depth: the same image, the opposite order. So order accuracy is at best 50 %."""
     config = EmbryoConfig(size=96)
 
     class Mirrored(np.random.Generator):
@@ -90,7 +90,7 @@ def test_a_picture_of_translucent_cells_does_not_tell_which_is_in_front(monkeypa
 
 
 def test_overlapping_cells_show_both_outlines_unless_opaque() -> None:
-    # What the cell behind adds to the picture inside the overlap is there for translucency 1 and gone for 0.
+    # What the cell behind adds to the image inside the overlap is there for translucency 1 and gone for 0.
     behind = []
     for translucency in (1.0, 0.0):
         sample = embryo(np.random.default_rng(5), EmbryoConfig(size=256, cells=(4, 4), translucency=translucency))
@@ -99,7 +99,7 @@ def test_overlapping_cells_show_both_outlines_unless_opaque() -> None:
     assert np.abs(behind[0] - behind[1]).mean() > 3
 
 
-def test_a_large_picture_takes_less_than_a_tenth_of_a_second() -> None:
+def test_a_large_image_takes_less_than_a_tenth_of_a_second() -> None:
     for kind in ("embryo", "opaque"):
         least = 1.0
         for seed in range(6):  # noise on a busy machine only adds
@@ -111,14 +111,14 @@ def test_a_large_picture_takes_less_than_a_tenth_of_a_second() -> None:
 
 @pytest.fixture(scope="module")
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen pictures with six discs each, half of them on a bright ground."""
+    """Sixteen images with six discs each, half of them on a bright ground."""
     folder = tmp_path_factory.mktemp("nuclei")
     rows, columns = np.mgrid[0:96, 0:96]
     for number in range(16):
         labels = np.zeros((96, 96), dtype=np.uint16)
         for place in range(6):
-            centre = (20 + 50 * (place % 2), 16 + 30 * (place // 2))
-            labels[np.hypot(rows - centre[0], columns - centre[1]) < 7 + number % 3] = place + 1
+            center = (20 + 50 * (place % 2), 16 + 30 * (place // 2))
+            labels[np.hypot(rows - center[0], columns - center[1]) < 7 + number % 3] = place + 1
         inside, ground = (200, 10) if number % 2 else (90, 230)
         pixels = np.where(labels[..., None] > 0, inside, ground) + np.zeros(3)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"p{number}_img.png")
@@ -126,7 +126,7 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_sources_are_split_by_picture(nuclei: Path) -> None:
+def test_sources_are_split_by_image(nuclei: Path) -> None:
     names = {split: {source.name for source in read_nuclei(nuclei, split)} for split in ("train", "validation", "test")}
     assert sum(map(len, names.values())) == 16 == len(set().union(*names.values()))
     assert all(split_of(name) == split for split, group in names.items() for name in group)
@@ -160,7 +160,7 @@ def test_opaque_nuclei_hide_what_is_behind(nuclei: Path) -> None:
 
 
 def annotated(tmp_path: Path, count: int) -> Path:
-    """An annotation file of `count` pictures of 40 x 60 with one square each."""
+    """An annotation file of `count` images of 40 x 60 with one square each."""
     masks = np.zeros((1, 40, 60), dtype=bool)
     masks[0, 10:30, 10:30] = True
     scenes = []
@@ -173,7 +173,7 @@ def annotated(tmp_path: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 40])
-def test_annotated_pictures_are_split_resized_and_turned_with_their_truth(count: int, tmp_path: Path) -> None:
+def test_annotated_images_are_split_resized_and_turned_with_their_truth(count: int, tmp_path: Path) -> None:
     source = open_source(f"kins:{annotated(tmp_path, count)}")
     assert isinstance(source, Annotated)
     train, held = ({scene.file for scene in source.splits[split]} for split in ("train", "validation"))
@@ -190,7 +190,7 @@ def test_annotated_pictures_are_split_resized_and_turned_with_their_truth(count:
     assert turned_sample.image[turned_sample.layers.amodal[0]].mean() > 150
 
 
-def test_held_out_pictures_are_made_one_by_one_and_always_the_same() -> None:
+def test_held_out_images_are_made_one_by_one_and_always_the_same() -> None:
     made: list[int] = []
 
     def make(number: int) -> Sample:

@@ -230,7 +230,7 @@ def test_rows_differ_in_what_is_compared_alone(tmp_path: Path) -> None:
 
 
 def annotated(folder: Path, count: int, classes: tuple[str, ...] = ("cell",)) -> str:
-    """The word of a set of `count` pictures with one square each."""
+    """The word of a set of `count` images with one square each."""
     folder.mkdir()
     masks = np.zeros((1, 40, 60), dtype=bool)
     masks[0, 10:30, 10:30] = True

@@ -22,7 +22,7 @@ from latens.systems.haze.predict import Haze, network
 from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street
 
-SMALL = Protocol(side=64, draws=2, scenes=2, reach=120.0)
+SMALL = Protocol(side=64, draws=2, scenes=2, max_depth=120.0)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from latens.errors import UsageError
-from latens.inference.tiling import apply_in_strips
+from latens.inference.tiling import apply_in_row_blocks
 from latens.systems.haze.baselines.dehazenet import PATCH, DehazeNet
 from latens.systems.haze.config import (
     DiscriminatorConfig,
@@ -19,7 +19,7 @@ from latens.systems.haze.config import (
     TranslationLossConfig,
     TranslatorConfig,
 )
-from latens.systems.haze.layers import DoubledConv, ImagePool, PictureNorm, frozen_norm_stats
+from latens.systems.haze.layers import DoubledConv, ImageNorm, ImagePool, frozen_norm_stats
 from latens.systems.haze.methods import dehazenet, refine
 from latens.systems.haze.model import HazeTranslator, receptive_radius
 from latens.systems.haze.objective import TranslationObjective, discriminator_loss, generator_loss, prior_term
@@ -63,7 +63,7 @@ def test_the_adversarial_pair_reaches_every_parameter_once(config: TranslatorCon
             if key in owned[step.optimizer]:
                 assert parameter.grad is not None, key
                 assert parameter.grad.isfinite().all(), key
-                # A bias before a normalisation changes nothing.
+                # A bias before a normalization changes nothing.
                 assert parameter.grad.abs().max() > 0 or key.endswith("bias"), key
             elif step.optimizer == "generators":
                 assert parameter.grad is None, key  # nothing is computed for the discriminators
@@ -93,11 +93,11 @@ def test_pieces_with_frozen_norm_stats_are_the_whole() -> None:
         with frozen_norm_stats(model):
             model.translate(image[:, :, ::2, ::2], "clear")
             whole = model.translate(image, "clear")
-            tiled = apply_in_strips(lambda x: model.translate(x, "clear"), image, scale=Fraction(1), halo=halo, core=64)
-        naive = apply_in_strips(lambda x: model.translate(x, "clear"), image, scale=Fraction(1), halo=halo, core=64)
+            tiled = apply_in_row_blocks(lambda x: model.translate(x, "clear"), image, scale=Fraction(1), halo=halo, core=64)
+        naive = apply_in_row_blocks(lambda x: model.translate(x, "clear"), image, scale=Fraction(1), halo=halo, core=64)
     assert float((whole - tiled).abs().max()) < 1e-5
     assert float((whole - naive).abs().max()) > 0.02
-    assert all(part.held is None for part in model.modules() if isinstance(part, PictureNorm))
+    assert all(part.held is None for part in model.modules() if isinstance(part, ImageNorm))
 
 
 def test_the_receptive_radius_is_what_a_pixel_sees() -> None:

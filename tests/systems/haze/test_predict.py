@@ -1,4 +1,4 @@
-"""The object a user holds: every method on every kind of picture, the metric knob, pieces, clips, what is refused."""
+"""The object a user holds: every method on every kind of image, the metric knob, pieces, clips, what is refused."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_any_size_and_mode_comes_back_as_it_was(method: str, size: tuple[int, in
 
 @pytest.mark.parametrize("method", ["dcp", "bccr", "physical", "dehazenet"])
 @pytest.mark.parametrize("value", [0, 255])
-def test_flat_pictures_stay_flat(method: str, value: int, haze: Haze) -> None:
+def test_flat_images_stay_flat(method: str, value: int, haze: Haze) -> None:
     found = np.asarray(haze.dehaze(np.full((40, 60, 3), value, np.uint8), method=method)).astype(int)
     assert np.ptp(found, axis=(0, 1)).max() <= 1
 
 
-def test_what_is_no_picture_is_refused(haze: Haze, tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").write_text("no picture")
+def test_what_is_no_image_is_refused(haze: Haze, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no image")
     for source in (tmp_path / "x.jpg", np.full((4, 4, 3), np.nan), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(InputError):
             haze.dehaze(source)
@@ -97,7 +97,7 @@ def test_without_weights_the_classical_methods_work_and_the_others_say_what_is_m
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_a_folder_gives_the_same_picture(kind: str, scene: tuple, tmp_path: Path) -> None:
+def test_a_folder_gives_the_same_image(kind: str, scene: tuple, tmp_path: Path) -> None:
     model = untrained(kind)
     config = to_dict(TINY[kind])
     save_model(tmp_path / "m", {"system": "haze", "model": config}, half_weights(model))
@@ -136,16 +136,16 @@ def test_predicted_depth_obeys_the_knob_too(haze: Haze, scene: tuple) -> None:
     image = scene[0]
     clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
     with torch.no_grad():
-        metres = haze.metres(clear[None], None, DepthFormat(), 100)[0]
-    made = haze.haze(image, beta=0.01, reach_metres=100)
+        meters = haze.meters(clear[None], None, DepthFormat(), 100)[0]
+    made = haze.haze(image, beta=0.01, max_depth=100)
     hazy = torch.from_numpy(np.array(made)).permute(2, 0, 1).float() / 255
-    assert measure_beta(hazy, clear, metres, torch.tensor([0.9, 0.9, 0.9])) == pytest.approx(0.01, rel=0.05)
+    assert measure_beta(hazy, clear, meters, torch.tensor([0.9, 0.9, 0.9])) == pytest.approx(0.01, rel=0.05)
 
 
 def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
     image, depth = scene
     cases = {
-        "144 x 90, its picture 144 x 96": depth[:90],
+        "144 x 90, its image 144 x 96": depth[:90],
         "empty": np.zeros_like(depth),
         "NaN": np.full_like(depth, np.nan),
         "negative": -np.ones_like(depth),
@@ -153,7 +153,7 @@ def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
     for words, wrong in cases.items():
         with pytest.raises(InputError, match=words):
             haze.haze(image, visibility=100, depth=wrong)
-    for settings in ({"visibility": 100, "beta": 0.1}, {"visibility": -1}, {"beta": math.nan}, {"reach_metres": 0}):
+    for settings in ({"visibility": 100, "beta": 0.1}, {"visibility": -1}, {"beta": math.nan}, {"max_depth": 0}):
         with pytest.raises(UsageError):
             haze.haze(image, depth=depth, **settings)
     with pytest.raises(UsageError, match="makes no haze"):
@@ -164,22 +164,22 @@ def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
 
 def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
     image, depth = scene
-    metres = np.minimum(depth, 100)
-    stored = np.rint(metres / 100 * 255).astype(np.uint8)
+    meters = np.minimum(depth, 100)
+    stored = np.rint(meters / 100 * 255).astype(np.uint8)
     stored[0, 0] = 255
-    by_metres = np.asarray(haze.haze(image, visibility=150, depth=metres)).astype(int)
+    by_meters = np.asarray(haze.haze(image, visibility=150, depth=meters)).astype(int)
     relative = DepthFormat(relative=True, hole=None)
-    by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, reach_metres=100)).astype(int)
-    assert np.abs(by_metres - by_share)[1:].max() <= 2
-    floats = (metres / 7).astype(np.float32)  # as networks give them: neither metres nor within 1 or 255
-    by_floats = np.asarray(haze.haze(image, visibility=150, depth=floats, depth_format=relative, reach_metres=100)).astype(int)
-    assert np.abs(by_metres - by_floats).max() <= 1
-    refined = np.asarray(haze.haze(image, visibility=150, depth=metres, refine_depth=True)).astype(int)
-    assert 0 < np.abs(refined - by_metres).mean() < 16
+    by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, max_depth=100)).astype(int)
+    assert np.abs(by_meters - by_share)[1:].max() <= 2
+    floats = (meters / 7).astype(np.float32)  # as networks give them: neither meters nor within 1 or 255
+    by_floats = np.asarray(haze.haze(image, visibility=150, depth=floats, depth_format=relative, max_depth=100)).astype(int)
+    assert np.abs(by_meters - by_floats).max() <= 1
+    refined = np.asarray(haze.haze(image, visibility=150, depth=meters, refine_depth=True)).astype(int)
+    assert 0 < np.abs(refined - by_meters).mean() < 16
     assert haze.haze(image, method="mmd").size == (144, 96)
 
 
-def test_large_pictures_in_pieces_are_the_whole(haze: Haze, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_in_pieces_are_the_whole(haze: Haze, monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.rand(1, 3, 203, 310, generator=torch.Generator().manual_seed(0))
     image[:, :, 100:] *= 0.3
     monkeypatch.setattr(predict, "WHOLE_PIXELS", 4000)
@@ -193,7 +193,7 @@ def test_large_pictures_in_pieces_are_the_whole(haze: Haze, monkeypatch: pytest.
 
 
 def panning(frames: int = 8, step: int = 3) -> tuple[list[np.ndarray], int]:
-    """A camera that pans over a hazy picture with a little noise; columns move left by `step` each frame."""
+    """A camera that pans over a hazy image with a little noise; columns move left by `step` each frame."""
     made = street(5, (96, 200))
     t = np.exp(-np.minimum(made.depth, 200) / 80)[..., None]
     hazy = made.image * t + 225 * (1 - t)
@@ -203,7 +203,7 @@ def panning(frames: int = 8, step: int = 3) -> tuple[list[np.ndarray], int]:
 
 
 def flicker(frames: list[np.ndarray], step: int) -> float:
-    """Mean difference of neighbouring frames along the known motion, against the contrast of the clip."""
+    """Mean difference of neighboring frames along the known motion, against the contrast of the clip."""
     errors = [np.abs(a[:, step:].astype(float) - b[:, :-step]).mean() for a, b in itertools.pairwise(frames)]
     return float(np.mean(errors) / np.mean([frame.std() for frame in frames]))
 

@@ -31,18 +31,18 @@ def save(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def rgbd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures with depth, named as the data sets name them."""
+    """Images with depth, named as the data sets name them."""
     folder, rng = tmp_path_factory.mktemp("rgbd"), np.random.default_rng(0)
-    picture = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
     ramp = np.linspace(4, 60, 80)[:, None].repeat(96, 1)
     for index in range(6):
-        save(folder / "nyu" / f"{index:04}.png", np.roll(picture, index, 1))
+        save(folder / "nyu" / f"{index:04}.png", np.roll(image, index, 1))
         save(folder / "nyu" / f"{index:04}_depth.png", ramp.astype(np.uint8))
-    save(folder / "kitti" / "a_left.png", picture)
+    save(folder / "kitti" / "a_left.png", image)
     save(folder / "kitti" / "a_depth256.png", (ramp * 256).astype(np.uint16))
-    save(folder / "apollo" / "ColorImage" / "road" / "x.png", picture)
+    save(folder / "apollo" / "ColorImage" / "road" / "x.png", image)
     save(folder / "apollo" / "Depth" / "road" / "x.png", (ramp * 200).astype(np.uint16))
-    save(folder / "cityscapes" / "b_leftImg8bit.png", picture)
+    save(folder / "cityscapes" / "b_leftImg8bit.png", image)
     save(folder / "cityscapes" / "b_disparity.png", (256 * 400 / ramp + 1).astype(np.uint16))
     camera = {"intrinsic": {"fx": 2000}, "extrinsic": {"baseline": 0.2}}
     (folder / "cityscapes" / "b_camera.json").write_text(json.dumps(camera))
@@ -55,13 +55,13 @@ def test_scenes_are_found_by_the_names_of_the_data_sets(rgbd: Path) -> None:
     ramp = np.linspace(4, 60, 80)
     for name in ("kitti/a_left", "apollo/ColorImage/road/x", "cityscapes/b_leftImg8bit"):
         scene = load_scene(found[name])
-        assert scene.depth[:, 5] == pytest.approx(ramp, abs=0.2)  # metres
+        assert scene.depth[:, 5] == pytest.approx(ramp, abs=0.2)  # meters
     small = load_scene(found["nyu/0003"], side=40, border=4)
     assert small.image.shape == (40, 49, 3)
     assert small.depth.shape == (40, 49)
 
 
-def test_neighbours_stay_on_one_side_of_the_split(rgbd: Path) -> None:
+def test_neighbors_stay_on_one_side_of_the_split(rgbd: Path) -> None:
     nyu = find_scenes(rgbd / "nyu")
     train_part, held = split(nyu, 1 / 3)
     assert [scene.name for scene in train_part] == ["0000", "0001"]
@@ -90,7 +90,7 @@ def test_batches_are_seeded_and_follow_equation_1(rgbd: Path) -> None:
     assert float((hazy - batch["hazy"]).abs().max()) <= 0.5 / 255 + 1e-6
     assert batch["clear"].shape == batch["hazy"].shape == (3, 3, 32, 32)
     weathers = {tuple(w.tolist()) for step in range(20) for w in data.batch(step, 0)["airlight"]}
-    assert len(weathers) <= len(data.train)  # one draw for every picture
+    assert len(weathers) <= len(data.train)  # one draw for every image
     assert all(size % 32 == 0 for b in data.validation() for size in b["hazy"].shape[2:])
 
 
@@ -215,9 +215,9 @@ def test_a_crop_is_a_scene_of_its_own() -> None:
 
 
 def test_jitter_changes_images_and_zero_does_not() -> None:
-    rng, picture = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert np.array_equal(jitter_camera(picture, rng, 0.0), picture)
-    assert not np.array_equal(jitter_camera(picture, rng, 1.0), picture)
+    rng, image = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert np.array_equal(jitter_camera(image, rng, 0.0), image)
+    assert not np.array_equal(jitter_camera(image, rng, 1.0), image)
 
 
 def test_a_model_with_a_history_of_fakes_is_started_from(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ class WebPInDisguise:
         self.calls = 0
 
     def compress(self, image: Any, *, quality: float | None = None) -> bytes:
-        from latens.data.images import read_picture
+        from latens.data.images import read_image
 
         self.calls += 1
-        return self.encoder.encode(read_picture(image), self.encoder.qualities[int(quality or 1) - 1])
+        return self.encoder.encode(read_image(image), self.encoder.qualities[int(quality or 1) - 1])
 
     def decompress(self, blob: bytes) -> Image.Image:
         return Image.open(io.BytesIO(blob)).convert("RGB")
@@ -47,7 +47,7 @@ def disguise() -> WebPInDisguise:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Two small noisy pictures, one of them grey."""
+    """Two small noisy images, one of them gray."""
     folder = tmp_path / "album"
     folder.mkdir()
     rng = np.random.default_rng(1)
@@ -55,5 +55,5 @@ def album(tmp_path: Path) -> Path:
     waves = np.stack([np.sin((rows * a + columns * b) / 9) for a, b in ((1, 0.2), (0.4, 1), (-0.6, 0.8))], axis=-1)
     pixels = np.clip(120 + 80 * waves + rng.normal(0, 8, waves.shape), 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "waves.png")
-    Image.fromarray(pixels[:40, :50, 0]).save(folder / "grey.png")
+    Image.fromarray(pixels[:40, :50, 0]).save(folder / "gray.png")
     return folder

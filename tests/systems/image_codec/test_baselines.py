@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.data.images import Picture
+from latens.data.images import LoadedImage
 from latens.errors import UsageError
 from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, available, decode, match_size
@@ -19,8 +19,8 @@ rng = np.random.default_rng(2)
 rows, columns = np.mgrid[0:60, 0:90]
 WAVES = np.stack([np.sin((rows * a + columns * b) / 9) for a, b in ((1, 0.2), (0.9, 0.3), (1, 0.1))], axis=-1)
 PIXELS = np.clip(120 + 80 * WAVES + rng.normal(0, 6, WAVES.shape), 0, 255).astype(np.uint8)
-COLOUR = Picture(PIXELS, None, False, ())
-GREY = Picture(np.repeat(PIXELS[..., :1], 3, axis=2), None, True, ())
+COLOUR = LoadedImage(PIXELS, None, False, ())
+GREY = LoadedImage(np.repeat(PIXELS[..., :1], 3, axis=2), None, True, ())
 
 
 def test_all_three_are_in_this_pillow() -> None:
@@ -31,11 +31,11 @@ def test_all_three_are_in_this_pillow() -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.name)
-@pytest.mark.parametrize("picture", [COLOUR, GREY], ids=["colour", "grey"])
-def test_finer_settings_cost_more_and_look_better(encoder: Encoder, picture: Picture) -> None:
-    files = [encoder.encode(picture, quality) for quality in encoder.qualities[::3]]
+@pytest.mark.parametrize("image", [COLOUR, GREY], ids=["color", "gray"])
+def test_finer_settings_cost_more_and_look_better(encoder: Encoder, loaded: LoadedImage) -> None:
+    files = [encoder.encode(loaded, quality) for quality in encoder.qualities[::3]]
     sizes = [len(file) for file in files]
-    scores = [psnr(decode(file), picture.pixels) for file in files]
+    scores = [psnr(decode(file), loaded.pixels) for file in files]
     assert sizes == sorted(sizes)
     assert scores == sorted(scores)
     assert scores[-1] > scores[0] + 3
@@ -45,13 +45,13 @@ def test_finer_settings_cost_more_and_look_better(encoder: Encoder, picture: Pic
         assert not image.info.get("exif")
 
 
-def test_grey_pictures_are_written_as_grey_jpegs() -> None:
+def test_gray_images_are_written_as_gray_jpegs() -> None:
     (jpeg,) = available(("JPEG",))
     with Image.open(io.BytesIO(jpeg.encode(GREY, 50))) as image:
         assert image.mode == "L"
 
 
-def test_jpeg_subsamples_colour() -> None:
+def test_jpeg_subsamples_color() -> None:
     from PIL.JpegImagePlugin import get_sampling
 
     (jpeg,) = available(("JPEG",))

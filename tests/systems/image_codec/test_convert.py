@@ -45,13 +45,13 @@ def checkpoint() -> State:
     return dict(load_file(GOLDEN / "compressai_tiny.safetensors"))
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     channel, row, column = torch.arange(3)[:, None, None], torch.arange(64)[None, :, None], torch.arange(128)
     return (((3 * row + 5 * column + 40 * channel + row * column // 16) % 256).double() / 255)[None]
 
 
 def pixels() -> np.ndarray:
-    return np.asarray((picture()[0] * 255).round().byte().permute(1, 2, 0))
+    return np.asarray((image()[0] * 255).round().byte().permute(1, 2, 0))
 
 
 def converted(state: State) -> MeanScaleHyperprior:
@@ -81,7 +81,7 @@ def test_sizes_follow_from_the_shapes() -> None:
 def test_transforms_agree_in_float64(part: str, given: str | None, expected: str) -> None:
     module = converted(checkpoint()).double().get_submodule(part)
 
-    found = module(golden(given) if given else picture())
+    found = module(golden(given) if given else image())
 
     # The numbers are written with eleven digits; what is left is float64 rounding and the float32 bounds of the GDN.
     wanted = torch.cat([golden(name) for name in expected.split()], dim=1)
@@ -99,7 +99,7 @@ def test_synthesis_agrees_in_float64() -> None:
 def test_whole_pass_agrees_in_float32() -> None:
     # No value of the golden run lies near a rounding boundary, so all symbols are the same. What differs are sums of up
     # to 300 float32 products in eleven layers: about 11 sqrt(300) 2^-24 = 1e-5 of the largest value.
-    out = converted(checkpoint()).rounded(picture().float(), torch.ones(1))
+    out = converted(checkpoint()).rounded(image().float(), torch.ones(1))
 
     assert record()["margin"] > 2e-3
     torch.testing.assert_close(out.image[..., ::4, ::4].double(), golden("x_hat"), rtol=0, atol=1e-4)
@@ -107,20 +107,20 @@ def test_whole_pass_agrees_in_float32() -> None:
 
 
 def test_z_is_rounded_from_the_points_of_the_checkpoint() -> None:
-    centres = checkpoint()["entropy_bottleneck.quantiles"][:, 0, 1]
+    centers = checkpoint()["entropy_bottleneck.quantiles"][:, 0, 1]
 
     medians = converted(checkpoint()).prior.medians()
 
-    assert centres.abs().min() > 1e-3  # otherwise this test could not fail
-    torch.testing.assert_close(medians, centres, rtol=0, atol=2e-6)  # float32 biases of a few units: 2^-23 each
+    assert centers.abs().min() > 1e-3  # otherwise this test could not fail
+    torch.testing.assert_close(medians, centers, rtol=0, atol=2e-6)  # float32 biases of a few units: 2^-23 each
 
 
 @torch.no_grad()
 def test_the_tilt_changes_no_entry_of_z_by_more_than_the_tilt() -> None:
     state = checkpoint()
     plain = untilted(state)
-    centres = state["entropy_bottleneck.quantiles"][:, 0, 1]
-    tilt = plain.prior.logits(centres[:, None, None]).abs()[:, 0, 0]
+    centers = state["entropy_bottleneck.quantiles"][:, 0, 1]
+    tilt = plain.prior.logits(centers[:, None, None]).abs()[:, 0, 0]
 
     found = converted(state).prior.bits(golden("z_hat").float()).double()
 

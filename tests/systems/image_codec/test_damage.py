@@ -8,7 +8,7 @@ from PIL import Image
 
 from latens.codes.stream import Section, pack, unpack
 from latens.errors import Corrupt, DeviceMismatch, LimitExceeded, NotOurFile, StreamError, Truncated, UnsupportedVersion
-from latens.systems.image_codec import format as picture_format
+from latens.systems.image_codec import format as image_format
 from latens.systems.image_codec.config import STRIDE, SYNTHESIS_HALO
 from latens.systems.image_codec.predict import ImageCodec
 
@@ -62,18 +62,18 @@ def test_partial_keeps_the_intact_bands(codec: ImageCodec, tall: bytes) -> None:
         image = codec.decompress(blob, partial=True)
         assert image.info["latens_damaged"] == ["rows 1024-1099"]
         saved = np.asarray(image).astype(int)
-        reach = SYNTHESIS_HALO * STRIDE  # picture rows that the latent rows below the seam can reach
+        reach = SYNTHESIS_HALO * STRIDE  # image rows that the latent rows below the seam can reach
         assert np.abs(saved[: 1024 - reach] - whole[: 1024 - reach]).max() <= 1
         assert np.abs(saved[1024:] - whole[1024:]).max() > 1
 
 
 def test_another_prior_is_told_from_damage(codec: ImageCodec, small: bytes) -> None:
-    coded = picture_format.read_picture_file(small)
+    coded = image_format.read_coded_image(small)
     band = coded.bands[0]
     assert band is not None
     changed = coded._replace(bands=(bytes([band[0] ^ 1]) + band[1:],))
     with pytest.raises(DeviceMismatch):
-        codec.decompress(picture_format.write_picture(changed))
+        codec.decompress(image_format.write_image_file(changed))
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_another_prior_is_told_from_damage(codec: ImageCodec, small: bytes) -> N
 def test_headers_that_lie_with_a_valid_checksum(
     codec: ImageCodec, small: bytes, changes: dict[str, int], error: type[Exception]
 ) -> None:
-    coded = picture_format.read_picture_file(small)
+    coded = image_format.read_coded_image(small)
     forged = coded._replace(header=coded.header._replace(**changes))
     with pytest.raises(error):
-        codec.decompress(picture_format.write_picture(forged))
+        codec.decompress(image_format.write_image_file(forged))
 
 
 def test_missing_and_repeated_sections(codec: ImageCodec, small: bytes) -> None:

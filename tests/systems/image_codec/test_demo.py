@@ -49,9 +49,9 @@ def test_originals_are_shown_without_loss_and_details_alike(disguise: Any, album
     whole, details = (block.figures for block in section.parts[0].blocks if isinstance(block, Gallery))
     original = np.asarray(Image.open(album / "waves.png"))
     assert np.array_equal(pixels(whole[0]), original)
-    pictures = [figure for figure in details if figure.image]
-    assert len(pictures) == 1 + 2 * len(SHOWN)
-    assert {pixels(figure).shape for figure in pictures} == {(min(48, CROP[1]), min(64, CROP[0]), 3)}
+    images = [figure for figure in details if figure.image]
+    assert len(images) == 1 + 2 * len(SHOWN)
+    assert {pixels(figure).shape for figure in images} == {(min(48, CROP[1]), min(64, CROP[0]), 3)}
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -26,7 +26,7 @@ def measured(codec: Any, data: Path, folder: Path | None = None, **options: Any)
 
 def test_a_codec_against_itself(disguise: Any, album: Path) -> None:
     report = measured(disguise, album, baselines=("WebP",))
-    assert report.names == ("grey.png", "waves.png")
+    assert report.names == ("gray.png", "waves.png")
     assert report.codecs == ("latens", "WebP")
     found = report.bd_rates("psnr")["WebP"]
     assert found is not None
@@ -45,7 +45,7 @@ def test_numbers_come_from_files(disguise: Any, album: Path) -> None:
     assert row.psnr == psnr(pixels, np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")))
     assert row.ms_ssim is None  # too small
     (mean,) = report.means("latens")
-    other = next(row for row in report.rows if row.name == "grey.png")
+    other = next(row for row in report.rows if row.name == "gray.png")
     assert mean.bpp == pytest.approx((row.bpp + other.bpp) / 2)
     assert mean.psnr == pytest.approx((row.psnr + other.psnr) / 2)
 
@@ -111,10 +111,10 @@ def test_other_weights_and_changed_images_are_measured_anew(disguise: Any, album
     measured(disguise, album, tmp_path / "out", **settings)
     assert disguise.calls == 4
     Image.fromarray(255 - np.asarray(Image.open(album / "waves.png"))).save(album / "waves.png")
-    shutil.copy(album / "grey.png", album / "same.png")  # the same pixels under another name are not measured again
+    shutil.copy(album / "gray.png", album / "same.png")  # the same pixels under another name are not measured again
     report = measured(disguise, album, tmp_path / "out", **settings)
     assert disguise.calls == 5
-    assert report.names == ("grey.png", "same.png", "waves.png")
+    assert report.names == ("gray.png", "same.png", "waves.png")
 
 
 def test_a_bad_image_is_named_and_left_out(disguise: Any, album: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import latens
 from latens.cli.main import main
-from latens.systems.image_codec.format import read_picture_file
+from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "image_codec"
@@ -36,7 +36,7 @@ def frozen() -> ImageCodec:
 
 def latents(codec: ImageCodec, blob: bytes) -> dict[str, Tensor]:
     """The decoded integers: symbols of z, symbols of y, and means of y in 1/1024."""
-    symbols, lost = codec.decode_symbols(read_picture_file(blob), partial=False)
+    symbols, lost = codec.decode_symbols(read_coded_image(blob), partial=False)
     assert not lost
     return {"z": symbols.z, "y": symbols.y, "mean": symbols.parameters.mean.double() * 1024}
 
@@ -75,7 +75,7 @@ def test_the_hash_tells_one_symbol_from_another(frozen: ImageCodec) -> None:
 
 
 def test_the_tall_file_has_two_bands(frozen: ImageCodec) -> None:
-    assert len(read_picture_file((GOLDEN / "tall.ltn").read_bytes()).bands) == 2
+    assert len(read_coded_image((GOLDEN / "tall.ltn").read_bytes()).bands) == 2
 
 
 def test_the_command_decodes_golden_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,4 +91,4 @@ def test_the_command_decodes_golden_files(tmp_path: Path, capsys: pytest.Capture
 
 def test_files_of_the_frozen_model_are_refused_by_the_bundled_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["decompress", str(GOLDEN / "color.ltn"), "-o", str(tmp_path / "a.png")]) != 0
-    assert read_picture_file((GOLDEN / "color.ltn").read_bytes()).model_id.hex() in capsys.readouterr().err
+    assert read_coded_image((GOLDEN / "color.ltn").read_bytes()).model_id.hex() in capsys.readouterr().err

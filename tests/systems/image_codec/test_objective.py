@@ -28,7 +28,7 @@ SIZES = [
 
 
 def test_the_hard_phase_learns_what_the_files_say_and_holds_the_encoder_still(tmp_path: Path) -> None:
-    """Rate and picture are those of rounding at test time; only decoder and entropy model get gradients."""
+    """Rate and image are those of rounding at test time; only decoder and entropy model get gradients."""
     Image.fromarray((np.indices((80, 80)).sum(0) % 256).astype(np.uint8)).convert("RGB").save(tmp_path / "a.png")
     config = override(cpu_hard(), {"data.crop": "64", "data.batch": "2", "model.hidden": "12", "model.latent": "24"})
     torch.manual_seed(0)

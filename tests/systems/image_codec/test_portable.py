@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from latens.systems.image_codec.format import read_picture_file
+from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
 
 PIXELS = (np.mgrid[0:256, 0:320].sum(axis=0)[..., None] * np.array([3, 1, 2]) // 4 % 256).astype(np.uint8)
 
 
 def latents(codec: ImageCodec, blob: bytes) -> tuple[torch.Tensor, torch.Tensor]:
-    symbols, lost = codec.decode_symbols(read_picture_file(blob), partial=False)
+    symbols, lost = codec.decode_symbols(read_coded_image(blob), partial=False)
     assert not lost
     return symbols.y + symbols.parameters.mean, symbols.parameters.level
 
@@ -56,11 +56,11 @@ def test_batches_and_memory_formats(codec: ImageCodec) -> None:
 
 SCRIPT = """
 import hashlib, json, sys, torch
-from latens.systems.image_codec.format import read_picture_file
+from latens.systems.image_codec.format import read_image_file
 from latens.systems.image_codec.predict import load
 torch.set_num_threads(1)
 codec = load(sys.argv[1], device="cpu")
-symbols, _ = codec.decode_symbols(read_picture_file(open(sys.argv[2], "rb").read()), partial=False)
+symbols, _ = codec.decode_symbols(read_image_file(open(sys.argv[2], "rb").read()), partial=False)
 digest = hashlib.sha256((symbols.y + symbols.parameters.mean).numpy().tobytes()).hexdigest()
 print(json.dumps({"latents": digest, "capability": torch.backends.cpu.get_cpu_capability()}))
 """

@@ -1,4 +1,4 @@
-"""Pictures of every kind go in and come back; files say what they are; targets are met."""
+"""Images of every kind go in and come back; files say what they are; targets are met."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_any_size(bundled: ImageCodec, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_grey_and_alpha_are_kept(codec: ImageCodec, mode: str) -> None:
+def test_gray_and_alpha_are_kept(codec: ImageCodec, mode: str) -> None:
     image = Image.fromarray(COLOUR).convert("L" if mode[0] == "L" else "RGB")
     alpha = Image.fromarray((columns % 256).astype(np.uint8))
     if mode.endswith("A"):
@@ -42,8 +42,8 @@ def test_grey_and_alpha_are_kept(codec: ImageCodec, mode: str) -> None:
     if mode.endswith("A"):
         assert np.array_equal(np.asarray(decoded.getchannel("A")), np.asarray(alpha))
     if mode[0] == "L":
-        colours = np.asarray(decoded.convert("RGB")).astype(int)
-        assert (colours.max(axis=2) == colours.min(axis=2)).all()
+        colors = np.asarray(decoded.convert("RGB")).astype(int)
+        assert (colors.max(axis=2) == colors.min(axis=2)).all()
 
 
 def test_higher_quality_costs_more_and_looks_better(bundled: ImageCodec) -> None:

@@ -7,39 +7,39 @@ import torch
 from latens.codes.annealing import Refine
 from latens.codes.gains import lambda_at
 from latens.codes.rate_target import RateTarget
-from latens.data.images import Picture, read_picture
+from latens.data.images import LoadedImage, read_image
 from latens.errors import UsageError
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.predict import ImageCodec
-from latens.systems.image_codec.refinement import RefinedPicture, in_strips, refine_picture
+from latens.systems.image_codec.refinement import RefinedImage, in_row_blocks, refine_image
 
 QUALITY = RateTarget("quality", 2.0)
 PEAK = 255**2
 
 
 @pytest.fixture(scope="module")
-def photo() -> Picture:
+def photo() -> LoadedImage:
     """90 x 75: neither side is a multiple of the stride."""
     row, column = np.mgrid[0:90, 0:75].astype(np.float64)
     noise = np.random.default_rng(0).normal(0, 5, (90, 75, 3))
     waves = np.stack([np.sin((row * a + column * b) / 11) for a, b in ((1, 0.4), (0.3, -1), (-0.6, 0.6))], axis=-1)
-    return read_picture(np.clip(waves * 60 + 120 + noise, 0, 255).astype(np.uint8))
+    return read_image(np.clip(waves * 60 + 120 + noise, 0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
-def refined(bundled: ImageCodec, photo: Picture) -> RefinedPicture:
-    return refine_picture(bundled, photo, QUALITY, Refine(steps=60))
+def refined(bundled: ImageCodec, photo: LoadedImage) -> RefinedImage:
+    return refine_image(bundled, photo, QUALITY, Refine(steps=60))
 
 
-def pixels_of(picture: Picture) -> int:
-    return picture.pixels.shape[0] * picture.pixels.shape[1]
+def pixels_of(image: LoadedImage) -> int:
+    return image.pixels.shape[0] * image.pixels.shape[1]
 
 
 def decoded(codec: ImageCodec, blob: bytes) -> np.ndarray:
     return np.asarray(codec.decompress(blob))
 
 
-def test_a_refined_file_is_what_was_said(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
+def test_a_refined_file_is_what_was_said(bundled: ImageCodec, photo: LoadedImage, refined: RefinedImage) -> None:
     """The ordinary decoder gives the reported PSNR; the reported bits differ from the file's as the plain ones do."""
     blob = bundled.write(photo, refined.symbols)
     best, start = refined.refined.best, refined.refined.start
@@ -51,7 +51,7 @@ def test_a_refined_file_is_what_was_said(bundled: ImageCodec, photo: Picture, re
     assert measured_psnr(decoded(bundled, plain), photo.pixels) == pytest.approx(float(start.psnr()), abs=1e-3)
 
 
-def test_a_refined_file_is_better(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
+def test_a_refined_file_is_better(bundled: ImageCodec, photo: LoadedImage, refined: RefinedImage) -> None:
     weight = lambda_at(bundled.lambdas, refined.symbols.quality / 256)
 
     def loss(blob: bytes) -> float:
@@ -62,62 +62,62 @@ def test_a_refined_file_is_better(bundled: ImageCodec, photo: Picture, refined: 
     assert int(refined.refined.best_step) > 0
 
 
-def test_the_same_seed_writes_the_same_bytes(bundled: ImageCodec, photo: Picture, refined: RefinedPicture) -> None:
-    again = refine_picture(bundled, photo, QUALITY, Refine(steps=60))
+def test_the_same_seed_writes_the_same_bytes(bundled: ImageCodec, photo: LoadedImage, refined: RefinedImage) -> None:
+    again = refine_image(bundled, photo, QUALITY, Refine(steps=60))
     assert bundled.write(photo, again.symbols) == bundled.write(photo, refined.symbols)
 
 
-def test_a_useless_refinement_is_the_plain_file(bundled: ImageCodec, photo: Picture) -> None:
-    useless = refine_picture(bundled, photo, QUALITY, Refine(steps=2, lr=100.0, measure_every=1))
+def test_a_useless_refinement_is_the_plain_file(bundled: ImageCodec, photo: LoadedImage) -> None:
+    useless = refine_image(bundled, photo, QUALITY, Refine(steps=2, lr=100.0, measure_every=1))
     assert bundled.write(photo, useless.symbols) == bundled.compress(photo, quality=QUALITY.value)
 
 
-def test_another_lambda(bundled: ImageCodec, photo: Picture) -> None:
+def test_another_lambda(bundled: ImageCodec, photo: LoadedImage) -> None:
     weight = lambda_at(bundled.lambdas, QUALITY.value)
     small, large = (
-        refine_picture(bundled, photo, QUALITY, Refine(steps=20, rate_weight=weight * factor)).refined.best
+        refine_image(bundled, photo, QUALITY, Refine(steps=20, rate_weight=weight * factor)).refined.best
         for factor in (0.2, 5.0)
     )
     assert float(small.bpp(1)) < float(large.bpp(1))
     assert float(small.psnr()) < float(large.psnr())
 
 
-def test_a_rate_is_met(bundled: ImageCodec, photo: Picture) -> None:
+def test_a_rate_is_met(bundled: ImageCodec, photo: LoadedImage) -> None:
     """Within 2 %, and with less error than the plain file of that rate."""
-    blob = bundled.write(photo, refine_picture(bundled, photo, RateTarget("bpp", 0.35), Refine(steps=60)).symbols)
+    blob = bundled.write(photo, refine_image(bundled, photo, RateTarget("bpp", 0.35), Refine(steps=60)).symbols)
     bpp = 8 * len(blob) / pixels_of(photo)
     assert bpp == pytest.approx(0.35, rel=0.02)
     plain = bundled.compress(photo, bpp=bpp)
     assert measured_psnr(decoded(bundled, blob), photo.pixels) > measured_psnr(decoded(bundled, plain), photo.pixels)
 
 
-def test_a_psnr_is_met(bundled: ImageCodec, photo: Picture) -> None:
+def test_a_psnr_is_met(bundled: ImageCodec, photo: LoadedImage) -> None:
     """Within 0.4 % (0.13 dB), and with fewer bytes than the plain file of that PSNR."""
-    large = read_picture(np.tile(photo.pixels, (3, 3, 1)))  # files grow in words of four bytes
-    blob = bundled.write(large, refine_picture(bundled, large, RateTarget("psnr", 32.5), Refine(steps=60)).symbols)
+    large = read_image(np.tile(photo.pixels, (3, 3, 1)))  # files grow in words of four bytes
+    blob = bundled.write(large, refine_image(bundled, large, RateTarget("psnr", 32.5), Refine(steps=60)).symbols)
     psnr = measured_psnr(decoded(bundled, blob), large.pixels)
     assert psnr == pytest.approx(32.5, rel=0.004)
     assert len(blob) < len(bundled.compress(large, psnr=psnr))
 
 
-def test_targets_that_cannot_be_met_are_refused(bundled: ImageCodec, photo: Picture) -> None:
+def test_targets_that_cannot_be_met_are_refused(bundled: ImageCodec, photo: LoadedImage) -> None:
     with pytest.raises(UsageError, match="out of reach"):
-        refine_picture(bundled, photo, RateTarget("psnr", 70.0), Refine(steps=4))
+        refine_image(bundled, photo, RateTarget("psnr", 70.0), Refine(steps=4))
     with pytest.raises(UsageError, match="exclude"):
-        refine_picture(bundled, photo, RateTarget("bpp", 0.5), Refine(steps=4, rate_weight=0.01))
+        refine_image(bundled, photo, RateTarget("bpp", 0.5), Refine(steps=4, rate_weight=0.01))
 
 
-def test_steps_are_told_of_once_each(bundled: ImageCodec, photo: Picture) -> None:
+def test_steps_are_told_of_once_each(bundled: ImageCodec, photo: LoadedImage) -> None:
     seen: list[int] = []
     reachable = 8 * len(bundled.compress(photo, quality=3.0)) / pixels_of(photo)
-    refine_picture(bundled, photo, RateTarget("bpp", reachable), Refine(steps=30), lambda step, *_: seen.append(step))
+    refine_image(bundled, photo, RateTarget("bpp", reachable), Refine(steps=30), lambda step, *_: seen.append(step))
     assert seen == list(range(1, 31))
 
 
-def test_grey_and_alpha_are_written(bundled: ImageCodec) -> None:
+def test_gray_and_alpha_are_written(bundled: ImageCodec) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (20, 30, 4)).astype(np.uint8)
-    picture = read_picture(noise)
-    blob = bundled.write(picture, refine_picture(bundled, picture, QUALITY, Refine(steps=2)).symbols)
+    image = read_image(noise)
+    blob = bundled.write(image, refine_image(bundled, image, QUALITY, Refine(steps=2)).symbols)
     assert bundled.decompress(blob).mode == "RGBA"
 
 
@@ -135,7 +135,7 @@ def test_strips_are_the_whole() -> None:
     target = torch.randn(2, 2, 52, 24, dtype=torch.float64)
     results = []
     for core in (13, 5):
-        (in_strips(layer, x, core=core, halo=2, scale=4) - target).square().sum().backward()
+        (in_row_blocks(layer, x, core=core, halo=2, scale=4) - target).square().sum().backward()
         assert x.grad is not None
         results.append(x.grad)
         x.grad = None

@@ -26,9 +26,9 @@ SCALE = CodecScale(images=2, crop=64, steps=6, rate_steps=4, measure_every=2)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures, of which experiments here use the first two."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images, of which experiments here use the first two."""
+    folder = tmp_path_factory.mktemp("images")
     row, column = np.mgrid[0:80, 0:100]
     for number in range(3):
         waves = np.stack([np.sin((row * (number + 1) + column * k) / 13) for k in (1, 2, 3)], axis=-1)
@@ -36,11 +36,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def laboratory(codec: ImageCodec, pictures: Path | None, folder: Path, sources: Sequence[Source] = ()) -> CodecLab:
+def laboratory(codec: ImageCodec, images: Path | None, folder: Path, sources: Sequence[Source] = ()) -> CodecLab:
     return Lab(
         build=SYSTEM.build,
         open_model=lambda place: codec,
-        sources=sources if pictures is None else [Source("", str(pictures))],
+        sources=sources if images is None else [Source("", str(images))],
         scale=SCALE,
         recipe="tiny",
         folder=folder,
@@ -48,8 +48,8 @@ def laboratory(codec: ImageCodec, pictures: Path | None, folder: Path, sources: 
     )
 
 
-def test_a_run_is_the_refinement_of_its_pictures(bundled: ImageCodec, pictures: Path, tmp_path: Path) -> None:
-    study = Study(laboratory(bundled, pictures, tmp_path))
+def test_a_run_is_the_refinement_of_its_images(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
+    study = Study(laboratory(bundled, images, tmp_path))
     settings = study.thesis("ssl")
     history = study.run(0.01, settings)
     assert history.steps == [0, 2, 4, 6]
@@ -70,12 +70,12 @@ def test_a_run_is_the_refinement_of_its_pictures(bundled: ImageCodec, pictures: 
 
 
 def test_runs_are_found_again_and_changed_settings_are_new(
-    bundled: ImageCodec, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bundled: ImageCodec, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
     def study() -> Study:
-        return Study(laboratory(bundled, pictures, tmp_path))
+        return Study(laboratory(bundled, images, tmp_path))
 
     first = study().run(0.01, Refine.thesis("ssl", steps=2))
     again = study().run(0.01, Refine.thesis("ssl", steps=2))
@@ -86,7 +86,7 @@ def test_runs_are_found_again_and_changed_settings_are_new(
     assert len(caplog.messages) == 3
 
 
-def test_means_are_over_pictures_and_stop_with_the_shortest() -> None:
+def test_means_are_over_images_and_stop_with_the_shortest() -> None:
     one = [[0, 0.0, math.nan, 1.0, 1.0, 30.0, 0.01], [2, 1.0, 1.0, 4.0, 1.0, 30.0, 0.01], [4, 2.0, 1.0, 9.0, 1.0, 30.0, 0.01]]
     three = [[0, 0.0, math.nan, 5.0, 2.0, 34.0, 0.01], [2, 3.0, 2.0, 8.0, 2.0, 34.0, 0.01]]
     mean = mean_history([one, three], [1, 3])
@@ -98,8 +98,8 @@ def test_means_are_over_pictures_and_stop_with_the_shortest() -> None:
     assert (mean.at(1), mean.at(2), mean.at(99)) == (0, 1, 1)
 
 
-def test_published_numbers_stand_beside_ours(bundled: ImageCodec, pictures: Path, tmp_path: Path) -> None:
-    lab = laboratory(bundled, pictures, tmp_path)
+def test_published_numbers_stand_beside_ours(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
+    lab = laboratory(bundled, images, tmp_path)
     shown = {name: ARTIFACTS[name].make(lab).table() for name in ("table5.4.1", "table5.4.2", "table5.4.3")}
     assert all(f"{loss:.4f}" in shown["table5.4.1"] for row in tables.PUBLISHED_5_4_1.values() for loss in row)
     assert "0.0038" in shown["table5.4.1"]  # 003 prints this difference of atanh at 1.0 itself
@@ -131,7 +131,7 @@ def test_images_are_needed_and_must_be_large_enough(bundled: ImageCodec, tmp_pat
 def test_curves_of_figure_5_3_1() -> None:
     curves = {(curve.name, curve.integer): curve for curve in figures.two_class_curves()}
     assert len(curves) == 8
-    # v = 0.5 is entry 500 of 1000: a half for the laws, sqrt(1/3) for atanh, which is not normalised.
+    # v = 0.5 is entry 500 of 1000: a half for the laws, sqrt(1/3) for atanh, which is not normalized.
     middles = {key: curve.probability[500] for key, curve in curves.items()}
     for (name, _), value in middles.items():
         assert value == pytest.approx(math.sqrt(1 / 3) if "atanh" in name else 0.5, abs=1e-6)

@@ -46,12 +46,12 @@ def test_one_image_and_damaged_images(tmp_path: Path, caplog: pytest.LogCaptureF
     data = ImageData(sources(tmp_path / "a"), ImagesConfig(batch=2), 16, 0)
     assert data.batch(0, 0)["image"].shape == (2, 3, 16, 16)
     assert len(data.validation()[0]["image"]) == 1
-    (tmp_path / "a" / "two.png").write_text("no picture")
+    (tmp_path / "a" / "two.png").write_text("no image")
     data = ImageData(sources(tmp_path / "a"), ImagesConfig(batch=8, validation_share=0.0), 16, 0)
     assert data.batch(0, 0)["image"].shape == (8, 3, 16, 16)
     assert caplog.text.count("left out") == 1
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "x.png").write_text("no picture")
+    (tmp_path / "b" / "x.png").write_text("no image")
     with pytest.raises(LatensError, match="none of the"):
         ImageData(sources(tmp_path / "b"), ImagesConfig(batch=2), 16, 0).batch(0, 0)
 

@@ -28,14 +28,14 @@ def test_scenes_are_a_function_of_seed_and_number() -> None:
     assert not np.array_equal(more.images[0], more.images[1])
 
 
-def test_motifs_have_their_colour_and_do_not_overlap() -> None:
+def test_motifs_have_their_color_and_do_not_overlap() -> None:
     scenes = simulate_scenes(60, size=48, kinds=len(KINDS), seed=0)
     assert scenes.masks.any((1, 2, 3)).all()
     assert scenes.masks.sum(1).max() == 1
-    for kind, colour in enumerate(COLORS):
+    for kind, color in enumerate(COLORS):
         inside = scenes.images.transpose(0, 3, 1, 2)[:, :, :, :].swapaxes(0, 1)[:, scenes.masks[:, kind]] / 255
         bright = inside[:, inside.max(0) > 0.5].mean(1)
-        assert np.abs(bright - colour).max() < 0.15, KINDS[kind]
+        assert np.abs(bright - color).max() < 0.15, KINDS[kind]
 
 
 @pytest.mark.parametrize(("kinds", "size"), [(0, 64), (7, 64), (3, 8)])

@@ -114,7 +114,7 @@ def test_unreadable_images_are_left_out_and_named_once(
 ) -> None:
     for split, broken in (("train", "a/0.png"), ("test", "b/1.png")):
         shutil.copytree(labeled, tmp_path / split)
-        (tmp_path / split / broken).write_text("no picture")
+        (tmp_path / split / broken).write_text("no image")
     report = measured(parts, tmp_path, ("conv1-5", "knn"))
     assert len(report.facts["probes"]) == 2
     assert len(report.failures) == 2

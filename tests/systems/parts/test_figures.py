@@ -39,20 +39,20 @@ def figure(name: str, parts: Parts, data: Path, folder: Path) -> Report:
     return FIGURES[name].make(lab)
 
 
-def test_pictures_of_a_folder_of_classes_are_mixed_and_named(labeled: Path) -> None:
+def test_images_of_a_folder_of_classes_are_mixed_and_named(labeled: Path) -> None:
     images, names, _ = album_of(labeled, 8)
     assert len(images) == len(names) == 8
     assert set(names) == {"a", "b"}
     assert len(album_of(labeled, 500)[0]) == 24  # without a test split all may be shown
 
 
-def test_pictures_are_those_of_the_test_split(labeled: Path, tmp_path: Path) -> None:
+def test_images_are_those_of_the_test_split(labeled: Path, tmp_path: Path) -> None:
     shutil.copytree(labeled, tmp_path / "train")
     shutil.copytree(labeled, tmp_path / "test", ignore=shutil.ignore_patterns("1*.png"))
     assert len(album_of(tmp_path, 500)[0]) == 13
 
 
-def test_pictures_of_a_plain_folder_keep_their_order_and_names(labeled: Path, tmp_path: Path) -> None:
+def test_images_of_a_plain_folder_keep_their_order_and_names(labeled: Path, tmp_path: Path) -> None:
     for name in ("10", "9", "deep/11"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(labeled / "a" / "0.png", tmp_path / f"{name}.png")
@@ -64,7 +64,7 @@ def test_pictures_of_a_plain_folder_keep_their_order_and_names(labeled: Path, tm
         album_of(tmp_path / "none", 500)
 
 
-def test_pictures_without_a_label_are_called_by_their_key(labeled: Path, tmp_path: Path) -> None:
+def test_images_without_a_label_are_called_by_their_key(labeled: Path, tmp_path: Path) -> None:
     coded = np.frombuffer((labeled / "a" / "0.png").read_bytes(), np.uint8)
     offsets = np.array([0, len(coded), 2 * len(coded)])
     np.savez(tmp_path / "x.npz", jpeg=np.r_[coded, coded], offsets=offsets, labels=np.array([0, -1]), classes=["ash", "elm"])
@@ -78,7 +78,7 @@ def test_figures_leave_out_what_cannot_be_read(
     album.mkdir()
     for name in ("1", "3"):
         Image.open(labeled / "b" / f"{name}.png").save(album / f"{name}.png")
-    (album / "2.png").write_text("no picture")
+    (album / "2.png").write_text("no image")
     found = figure("figure1", parts, album, tmp_path / "out")
     assert found.facts["images"] == ["1", "3"]
     assert len(found.failures) == caplog.text.count("left out") == 1
@@ -133,7 +133,7 @@ def test_the_demo_has_maps_patches_and_links(parts: Parts, photos: list[Photogra
         assert counts == [int((code.occurrence[int(row[0])] > PRESENT).sum()) for row in table.rows]
 
 
-def test_a_gallery_of_one_picture_agrees_with_its_map(parts: Parts, photos: list[Photograph]) -> None:
+def test_a_gallery_of_one_image_agrees_with_its_map(parts: Parts, photos: list[Photograph]) -> None:
     (code,) = parts.encode(photos[0].path)
     galleries = parts.places(photos[0].path, most=3)
     assert sorted(gallery.part for gallery in galleries) == sorted(code.present())

@@ -1,4 +1,4 @@
-"""Patches and averages of parts: cut from the right places of the right pictures, whatever form the pictures have."""
+"""Patches and averages of parts: cut from the right places of the right images, whatever form the images have."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grids(maps: Sequence[np.ndarray]) -> list[tuple[int, ...]]:
     return [one.shape[1:] for one in maps]
 
 
-def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list[Path]) -> None:
+def test_galleries_are_sorted_and_cut_from_the_image(parts: Parts, album: list[Path]) -> None:
     galleries, codes = parts.gallery(album, most=2), parts.encode(album)
     assert galleries
     for gallery in galleries:
@@ -63,7 +63,7 @@ def test_galleries_are_sorted_and_cut_from_the_picture(parts: Parts, album: list
     assert counts == [gallery.occurrences for gallery in galleries]
 
 
-def test_one_picture_in_every_form_has_a_gallery(parts: Parts, album: list[Path]) -> None:
+def test_one_image_in_every_form_has_a_gallery(parts: Parts, album: list[Path]) -> None:
     pixels = next(read_all(album[0]))
     (expected, *_) = parts.gallery([album[0]])
     for form in (album[0], str(album[0]), Image.open(album[0]), pixels, pixels[None], [[pixels]]):
@@ -87,7 +87,7 @@ def test_the_box_is_the_cell() -> None:
     assert cut(pixels[:1, :1], (2, 2), Occurrence(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
 
 
-def test_patches_of_large_pictures_are_small() -> None:
+def test_patches_of_large_images_are_small() -> None:
     pixels = np.zeros((800, 1200, 3), np.uint8)
     pixels[400:500, 500:600] = 200
     for cell, shape, box in (((4, 5), (160, 160), (64, 64, 96, 96)), ((0, 0), (96, 96), (0, 0, 32, 32))):
@@ -122,10 +122,10 @@ def test_averages_are_of_aligned_cells() -> None:
     assert (gallery.mean[8:16, 8:16] == 150).all()
     assert gallery.mean[:8].max() == 0
     assert (gallery.mean[8:16, 16:] == 0).all()
-    assert (gallery.mean[8:16, :8] == 100).all()  # the border of the second picture goes on
+    assert (gallery.mean[8:16, :8] == 100).all()  # the border of the second image goes on
 
 
-def test_an_average_takes_several_places_of_a_picture_but_shows_one() -> None:
+def test_an_average_takes_several_places_of_an_image_but_shows_one() -> None:
     sure = np.full((6, 6), 0.1)
     sure[0, 0], sure[3, 3] = 0.7, 0.9
     places = one_per_image(coded(sure), 0)
@@ -139,16 +139,14 @@ def test_explained_is_the_share_of_variance_of_the_average() -> None:
     maps = np.zeros((4, 2, 4, 4), np.float32)
     maps[[0, 1], 0, 1, 1] = maps[[2, 3], 1, 1, 1] = 0.9
     codes = list(maps)
-    pictures_of = [black, black, black, white]
-    first, second = cut_galleries(
-        [one_per_image(codes, part) for part in (0, 1)], grids(codes), pictures_of.__getitem__, most=1
-    )
+    images_of = [black, black, black, white]
+    first, second = cut_galleries([one_per_image(codes, part) for part in (0, 1)], grids(codes), images_of.__getitem__, most=1)
     # Means 0 and 127.5, middle 63.75. Of part 0 every window is its mean; those of part 1 are 63.75 and 191.25 away.
     assert first.explained == pytest.approx(1)
     assert second.explained == pytest.approx(63.75**2 / ((63.75**2 + 191.25**2) / 2))
 
 
-def test_a_boxed_picture_fits() -> None:
+def test_a_boxed_image_fits() -> None:
     for size in ((10, 300), (300, 10), (96, 144), (1, 1)):
         tile = boxed(np.zeros((*size, 3), np.uint8), 144, 96)
         assert tile.shape == (96, 144, 3)
@@ -156,13 +154,13 @@ def test_a_boxed_picture_fits() -> None:
         assert (np.ptp(dark, axis=0) + 1).max() >= 96
 
 
-def test_pictures_are_read_once_and_only_those_with_parts() -> None:
+def test_images_are_read_once_and_only_those_with_parts() -> None:
     maps = np.full((3, 4, 4), 0.2)
     maps[0, 1, 1], maps[2, 2, 2] = 0.9, 0.8
     codes, read = coded(*maps), []
 
-    def reader(picture: int) -> np.ndarray:
-        read.append(picture)
+    def reader(image: int) -> np.ndarray:
+        read.append(image)
         return np.zeros((16, 16, 3), np.uint8)
 
     cut_galleries([one_per_image(codes, 0)] * 2, grids(codes), reader, most=9)
@@ -179,7 +177,7 @@ def test_contrast_of_an_average_is_raised_threefold_at_most() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (7, 7)])
-def test_surroundings_of_tiny_pictures(size: tuple[int, int]) -> None:
+def test_surroundings_of_tiny_images(size: tuple[int, int]) -> None:
     pixels = np.full((*size, 3), 77, np.uint8)
     for cell in ((0, 0), (1, 1)):
         assert (surroundings(pixels, (2, 2), cell) == 77).all()

@@ -108,7 +108,7 @@ def test_receptive_fields_are_what_gradients_say(encoder: StagedEncoder, head: i
 
 
 def test_appearance_is_the_same_at_every_cell_where_a_part_is() -> None:
-    """Two codes that differ in appearances of absent parts only give the same picture (Eq. 5)."""
+    """Two codes that differ in appearances of absent parts only give the same image (Eq. 5)."""
     torch.manual_seed(0)
     model = PatchVAE(SMALL).eval()
     occurrence = torch.zeros(1, 4, 2, 2)
@@ -174,10 +174,10 @@ def test_energy_weight_is_the_laplacian_of_every_patch() -> None:
     assert energy[0, 0] == pytest.approx(1, abs=1e-9)
 
 
-def test_constant_patches_and_pictures_are_safe() -> None:
+def test_constant_patches_and_images_are_safe() -> None:
     image = torch.rand(3, 3, 16, 16)
-    image[0] = 0.4  # a whole picture
-    image[1, 2] = 1.0  # one colour
+    image[0] = 0.4  # a whole image
+    image[1, 2] = 1.0  # one color
     image[2, :, :8, :8] = 0.0  # one patch
     image.requires_grad_()
     weight = energy_weight(image)

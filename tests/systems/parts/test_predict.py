@@ -1,4 +1,4 @@
-"""What a user holds: pictures of every kind go in, codes come out, swaps change what they should."""
+"""What a user holds: images of every kind go in, codes come out, swaps change what they should."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from latens import catalogue
-from latens.data.images import Picture, read_picture
+from latens.data.images import LoadedImage, read_image
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import save_model
 from latens.systems.parts import drawing, predict
@@ -31,7 +31,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-def test_codes_have_the_shape_of_the_picture(parts: Parts, album: list[Path]) -> None:
+def test_codes_have_the_shape_of_the_image(parts: Parts, album: list[Path]) -> None:
     wide, square, tall = parts.encode(album)
     assert [code.occurrence.shape for code in (wide, square, tall)] == [(4, 2, 3), (4, 2, 2), (4, 6, 2)]
     assert wide.size == (40, 61)
@@ -42,7 +42,7 @@ def test_codes_have_the_shape_of_the_picture(parts: Parts, album: list[Path]) ->
     assert fine.occurrence.shape == (4, 4, 6)
 
 
-def test_the_same_picture_in_every_form_has_the_same_code(parts: Parts, album: list[Path]) -> None:
+def test_the_same_image_in_every_form_has_the_same_code(parts: Parts, album: list[Path]) -> None:
     pixels = np.asarray(Image.open(album[0]))
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
     forms = [album[0], str(album[0]), album[0].read_bytes(), Image.open(album[0]), pixels, pixels / 255.0, tensor, tensor[None]]
@@ -55,7 +55,7 @@ def test_the_same_picture_in_every_form_has_the_same_code(parts: Parts, album: l
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (17, 300)])
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
-def test_odd_grey_and_deep_pictures_are_handled(parts: Parts, size: tuple[int, int], mode: str) -> None:
+def test_odd_gray_and_deep_images_are_handled(parts: Parts, size: tuple[int, int], mode: str) -> None:
     (code,) = parts.encode(Image.new(mode, (size[1], size[0]), 90))
     assert np.isfinite(code.occurrence).all()
     assert parts.embed(Image.new(mode, (size[1], size[0]), 90)).shape == (1, 128)
@@ -69,25 +69,25 @@ def test_odd_grey_and_deep_pictures_are_handled(parts: Parts, size: tuple[int, i
         (torch.full((3, 8, 8), float("nan")), "not finite"),
         (np.zeros((8, 8, 3), np.int64), "int64"),
         ("nowhere.png", "no such file"),
-        (7, "not a picture"),
+        (7, "not an image"),
     ],
 )
-def test_bad_pictures_are_said(parts: Parts, image: object, said: str) -> None:
+def test_bad_images_are_said(parts: Parts, image: object, said: str) -> None:
     for verb in (parts.encode, parts.embed):
         with pytest.raises(InputError, match=said):
             verb(image)  # type: ignore[operator]
 
 
-def test_large_pictures_are_held_one_at_a_time(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_held_one_at_a_time(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[np.ndarray]] = []
 
-    def reading(path: Path) -> Picture:
+    def reading(path: Path) -> LoadedImage:
         assert sum(pixels() is not None for pixels in held) <= 1  # the one before may still have a name
-        picture = read_picture(path)
-        held.append(weakref.ref(picture.pixels))
-        return picture
+        image = read_image(path)
+        held.append(weakref.ref(image.pixels))
+        return image
 
-    monkeypatch.setattr(predict, "read_picture", reading)
+    monkeypatch.setattr(predict, "read_image", reading)
     for verb in (parts.encode, parts.embed, parts.statistics, parts.gallery):
         held.clear()
         verb(album)  # type: ignore[operator]
@@ -119,7 +119,7 @@ def test_requests_that_mean_nothing_are_said(parts: Parts, album: list[Path]) ->
     assert parts.gallery([]) == []
 
 
-def test_a_swap_changes_the_picture_where_the_part_is(parts: Parts) -> None:
+def test_a_swap_changes_the_image_where_the_part_is(parts: Parts) -> None:
     occurrence = np.zeros((4, 8, 8), np.float32)
     occurrence[1, :, :2] = 1
     one = PartCode(occurrence, np.zeros((4, 3), np.float32), (64, 64))
@@ -154,13 +154,13 @@ def test_drawings_have_the_right_sizes_and_dark_places(parts: Parts, album: list
     assert occurrence_sheet(pixels, code, height=40).shape[0] >= 40
     nowhere, everywhere = (overlay(pixels, np.full((2, 3), value, np.float32)) for value in (0, 1))
     assert np.array_equal(everywhere, pixels)
-    assert np.array_equal(nowhere[..., 0], nowhere[..., 2])  # grey
+    assert np.array_equal(nowhere[..., 0], nowhere[..., 2])  # gray
     assert np.abs(nowhere[..., 0] - 0.3 * pixels.mean(axis=2)).max() < 0.51
 
 
 def test_a_gallery_is_as_wide_as_its_longest_row() -> None:
-    grey = np.full((20, 20, 3), 90, np.uint8)
-    patches = [Patch(number, (0, 0), 0.9, grey, (8, 8, 12, 12)) for number in range(12)]
+    gray = np.full((20, 20, 3), 90, np.uint8)
+    patches = [Patch(number, (0, 0), 0.9, gray, (8, 8, 12, 12)) for number in range(12)]
     mean = np.zeros((24, 24, 3), np.uint8)
     few, many = PartGallery(0, patches[:1], 1, mean, 0.5), PartGallery(1, patches, 12, mean, 0.5)
     narrow, wide = gallery_sheet([few]), gallery_sheet([few, many])
@@ -184,7 +184,7 @@ def test_the_swap_that_shows_most_is_drawn(parts: Parts, album: list[Path], monk
     (code,) = parts.encode(pixels)
     assert len(code.present()) > 1
     drawn: list[str] = []
-    monkeypatch.setattr(drawing, "titled", lambda tile, text, colour=None: drawn.append(text) or tile)
+    monkeypatch.setattr(drawing, "titled", lambda tile, text, color=None: drawn.append(text) or tile)
     assert swap_sheet(parts, pixels, [pixels[:, ::-1]]) is not None
     (other,) = parts.encode(pixels[:, ::-1].copy())
     before = np.asarray(parts.decode(other)).astype(int)

@@ -25,7 +25,7 @@ from latens.systems.parts.two_views import (
 SIZES = PatchVAEConfig(size=16, encoder="local", parts=4, appearance=3)
 
 
-def test_a_view_is_a_picture_and_differs_from_the_last() -> None:
+def test_a_view_is_an_image_and_differs_from_the_last() -> None:
     torch.manual_seed(0)
     image = torch.rand(6, 3, 16, 24)
     first, second = random_view(image), random_view(image)
@@ -38,7 +38,7 @@ def test_a_view_is_a_picture_and_differs_from_the_last() -> None:
     assert torch.equal(random_view(image), first)
 
 
-def test_a_cut_shows_half_a_side_or_more_and_keeps_colours() -> None:
+def test_a_cut_shows_half_a_side_or_more_and_keeps_colors() -> None:
     """A ramp from left to right stays one, of a slope between a half and one, mirrored or not."""
     torch.manual_seed(1)
     ramp = torch.linspace(0, 1, 64).expand(40, 3, 64, 64)
@@ -49,13 +49,13 @@ def test_a_cut_shows_half_a_side_or_more_and_keeps_colours() -> None:
     assert torch.allclose(random_crop(plain), plain, atol=1e-6)
 
 
-def test_some_views_are_grey_and_none_moves_its_pixels() -> None:
+def test_some_views_are_gray_and_none_moves_its_pixels() -> None:
     torch.manual_seed(2)
     image = torch.zeros(200, 3, 8, 8)
     image[:, :, 2:5, 3:6] = torch.tensor([0.6, 0.4, 0.3])[None, :, None, None]
     found = jitter_colors(image)
-    grey = (found.amax(1) - found.amin(1)).amax((1, 2)) < 1e-6
-    assert 0.1 < float(grey.float().mean()) < 0.3
+    gray = (found.amax(1) - found.amin(1)).amax((1, 2)) < 1e-6
+    assert 0.1 < float(gray.float().mean()) < 0.3
     inside = found[:, :, 2:5, 3:6]
     assert torch.allclose(inside, inside.mean((2, 3), keepdim=True).expand_as(inside), atol=1e-6)
 
@@ -183,7 +183,7 @@ def test_parts_are_not_compared_at_the_border() -> None:
 
 
 class Fixed(torch.nn.Module):
-    """An encoder that says the same of every picture."""
+    """An encoder that says the same of every image."""
 
     def __init__(self, features: torch.Tensor) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.errors import InputError
 from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice, from_corners
@@ -209,7 +209,7 @@ def test_the_simulator_is_deterministic_and_tells_the_truth() -> None:
     assert np.array_equal(first.plants.grade, later.plants.grade)  # the same plants
     assert (later.seen >= first.seen).all()  # no plant goes back into the soil
     assert set(np.unique(first.owner[first.owner >= 0])) <= set(np.flatnonzero(first.seen.ravel()))
-    leaves = find_leaves(read_picture(later.pixels)).mask
+    leaves = find_leaves(read_image(later.pixels)).mask
     assert leaves[later.owner >= 0].mean() > 0.85
 
 

@@ -1,4 +1,4 @@
-"""Parts of the figures and claims of chapter 6: street pictures, chosen objects, differences at equal rate, verdicts."""
+"""Parts of the figures and claims of chapter 6: street images, chosen objects, differences at equal rate, verdicts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .makers import config
 
 
 def street(folder: Path, name: str = "a", height: int = 72, width: int = 100) -> Source:
-    """A picture whose gray level is twenty times its label, for training and for measurement."""
+    """An image whose gray level is twenty times its label, for training and for measurement."""
     rows, columns = np.mgrid[:height, :width]
     labels = np.select([rows > height // 2, columns > width // 2], [3, 8], 1).astype(np.uint8)
     for part in ("train", "val"):

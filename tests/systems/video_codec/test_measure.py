@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latens.errors import ModelError
-from latens.hub import compact_model, load_model, save_model
+from latens.hub import int8_model, load_model, save_model
 from latens.settings import to_dict
 from latens.systems.video_codec.config import VideoLoss
 from latens.systems.video_codec.evaluate import deltas
@@ -89,7 +89,7 @@ def test_weights_for_coding_alone_decode_and_are_no_full_model(tmp_path: Path) -
     settings = {"system": "video_codec", "model": to_dict(config("plain")), "coding": exact.spec()}
     parts = ["intra.hyper_synthesis.", "motion.hyper_synthesis.", "residual.hyper_synthesis."]
     save_model(tmp_path / "whole", {**settings, "training_only": parts}, dict(model.state_dict()), exact.tensors())
-    compact_model(tmp_path / "whole", tmp_path / "small")
+    int8_model(tmp_path / "whole", tmp_path / "small")
     kept = load_model(tmp_path / "small").weights
     assert not any("hyper_synthesis" in name for name in kept)
     codec = load(tmp_path / "small", device="cpu")
@@ -111,7 +111,7 @@ def test_training_starts_from_weights_for_coding_alone(kind: str, tmp_path: Path
     export = objective.export(model.eval(), [batch])
     settings = {"system": "video_codec", "model": to_dict(recipe.model), **export.config}
     save_model(tmp_path / "whole", settings, export.weights, export.coding)
-    compact_model(tmp_path / "whole", tmp_path / "small")
+    int8_model(tmp_path / "whole", tmp_path / "small")
     stored = load_model(tmp_path / "small").weights
     # The chunk codec keeps its hyper-synthesis, all others are stored without.
     assert any("hyper_synthesis" in name for name in stored) == (kind == "chunk")

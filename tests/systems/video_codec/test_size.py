@@ -104,9 +104,9 @@ def test_a_file_has_the_wanted_size(kind: str, with_region: bool) -> None:
     blob = stream.getvalue()
     assert WINDOW * wanted <= done.bytes == len(blob) <= wanted == done.wanted
     assert 1 <= done.lowest_quality <= done.quality <= done.highest_quality <= 2
-    pictures = [frame.pixels for frame in codec.frames(blob)]
-    assert len(pictures) == len(frames)
-    np.testing.assert_array_equal([frame.pixels for frame in codec.frames(blob, start=4)], pictures[4:])
+    images = [frame.pixels for frame in codec.frames(blob)]
+    assert len(images) == len(frames)
+    np.testing.assert_array_equal([frame.pixels for frame in codec.frames(blob, start=4)], images[4:])
     info = inspect_stream(io.BytesIO(blob))
     assert (info.quality, info.lowest_quality, info.highest_quality) == (
         done.quality,

@@ -14,7 +14,7 @@ import torch
 
 from latens.data.clips.color import REC709
 from latens.data.clips.reader import FOLDER_RATE, Clip, ClipFrame, ClipInfo, limit_size, open_clip
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.errors import InputError
 
 MEMORY = Path("frames in memory")
@@ -38,7 +38,7 @@ def _in_memory(frames: Iterator[Any], fps: Fraction | float | None) -> Clip:
     first = next(frames, None)
     if first is None:
         raise InputError("there are no frames")
-    height, width = read_picture(first).pixels.shape[:2]
+    height, width = read_image(first).pixels.shape[:2]
     limit_size(MEMORY, width, height)
     rate = FOLDER_RATE if fps is None else Fraction(fps).limit_denominator(1001)
     if rate <= 0:
@@ -55,7 +55,7 @@ def _frames(clip: Clip, frames: Iterable[Any]) -> Iterator[ClipFrame]:
     import av
 
     for number, frame in enumerate(frames):
-        image = read_picture(frame)
+        image = read_image(frame)
         if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
             size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
             raise InputError(f"frame {number} is {size}, the first is {clip.info.width} x {clip.info.height}")

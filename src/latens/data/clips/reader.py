@@ -14,7 +14,7 @@ from PIL import Image
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_picture
+from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_image
 from latens.data.inputs import natural_key
 from latens.data.notes import note_once
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
@@ -279,7 +279,7 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
     paths = images_in(folder)
     if not paths:
         raise UnreadableInput("there are no images in this folder", where=str(folder))
-    first = read_picture(paths[0])
+    first = read_image(paths[0])
     height, width = first.pixels.shape[:2]
     rate = fps or FOLDER_RATE
     info = ClipInfo(
@@ -298,7 +298,7 @@ def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
 
     for number, path in enumerate(paths):
         try:
-            image = read_picture(path)
+            image = read_image(path)
         except UnreadableInput:
             clip.damaged += 1
             clip.note(f"{path.name} cannot be read and is left out")

@@ -37,7 +37,7 @@ from latens.errors import UsageError
 logger = logging.getLogger(__name__)
 
 GIF_BASE = Fraction(1, 100)
-MOST_DELAY = 60  # seconds; a larger pts - dts is invalid
+MAX_DELAY = 60  # seconds; a larger pts - dts is invalid
 FASTEST = 1000  # frames per second; higher rates are clamped
 
 
@@ -105,7 +105,7 @@ class ClipWriter:
         self._sound: SoundCopy | None = None
         self._durations: dict[int, int] = {}
         self._last = -1
-        self._most_delay = int(MOST_DELAY / self.time_base)
+        self._most_delay = int(MAX_DELAY / self.time_base)
         self._constant = 1 / info.rate if kind == "avi" else None
         self._stream = self._add_stream(info, coding, threads)
 

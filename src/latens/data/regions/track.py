@@ -23,13 +23,13 @@ from latens.shapes import Float
 
 LONG_SIDE = 432  # pixels; longer side of the frames for optical flow
 CONSISTENT = 1.0  # largest difference between forward and backward flow, in pixels at that size
-LEAST_CONSISTENT = 0.5  # smallest consistent share of the region; below it the region is lost
-LEAST_AREA, MOST_GROWTH = 0.3, 6.0  # smallest and largest area relative to that in the first frame
-LEAST_MATCH = 0.25  # smallest overlap of the color histograms of the region now and in the first frame
-LEAST_AGREEMENT, JUDGED = 0.6, 5  # smallest overlap (IoU) of the box and the box of the mask, mean over so many frames
+MIN_CONSISTENT = 0.5  # smallest consistent share of the region; below it the region is lost
+MIN_AREA, MAX_GROWTH = 0.3, 6.0  # smallest and largest area relative to that in the first frame
+MIN_MATCH = 0.25  # smallest overlap of the color histograms of the region now and in the first frame
+MIN_AGREEMENT, JUDGED = 0.6, 5  # smallest overlap (IoU) of the box and the box of the mask, mean over so many frames
 BINS = 12  # per color channel
 MEMORY = 0.02  # update rate of the histograms
-POINTS, REPROJECTION, MOST_ZOOM = 400, 1.5, 0.06  # similarity fit: points, RANSAC threshold in pixels, largest zoom per frame
+POINTS, REPROJECTION, MAX_ZOOM = 400, 1.5, 0.06  # similarity fit: points, RANSAC threshold in pixels, largest zoom per frame
 PULL = 0.1  # rate per frame at which the box moves towards the box of the mask
 REACH = 0.15  # distance by which the mask may extend beyond the box, relative to its sides
 SMOOTH, EPSILON = 4, 1e-3  # radius in pixels and regularization of the guided filter
@@ -122,10 +122,10 @@ class Tracker:
         there = cv2.remap(forward, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         error = np.linalg.norm(backward + there, axis=2)
         limit = CONSISTENT + 0.05 * np.linalg.norm(backward, axis=2)
-        agreement: Map = np.exp(-((error / limit) ** 2)).astype(np.float32)
+        two_views: Map = np.exp(-((error / limit) ** 2)).astype(np.float32)
         self._move_box(forward, x, y)
         self._mask = cv2.remap(self._mask, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return agreement
+        return two_views
 
     def _move_box(self, forward: Any, x: Map, y: Map) -> None:
         """Move the box by the similarity transform that fits the flow of the pixels of the mask."""
@@ -145,7 +145,7 @@ class Tracker:
         matrix, _ = cv2.estimateAffinePartial2D(before, after, ransacReprojThreshold=REPROJECTION)
         if matrix is None:
             return
-        scale = float(np.clip(np.hypot(matrix[0, 0], matrix[1, 0]), 1 - MOST_ZOOM, 1 + MOST_ZOOM))
+        scale = float(np.clip(np.hypot(matrix[0, 0], matrix[1, 0]), 1 - MAX_ZOOM, 1 + MAX_ZOOM))
         x0, y0, x1, y1 = self._box
         center = matrix @ np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1])
         half = np.array([x1 - x0, y1 - y0]) / 2 * scale
@@ -155,10 +155,10 @@ class Tracker:
         """Refine the warped mask by color and image edges; return the reason if the region is lost, else ""."""
         carried = self._mask
         area = float(carried.sum())
-        if area < LEAST_AREA * self._area:
+        if area < MIN_AREA * self._area:
             return "it has left the frame or is hidden"
         agreed = float((carried * consistency).sum()) / max(area, 1e-6)
-        if agreed < LEAST_CONSISTENT:
+        if agreed < MIN_CONSISTENT:
             return "forward and backward motion contradict each other"
         prior = np.clip(consistency * carried + (1 - consistency) * _spread(carried), 0.02, 0.98)
         odds = np.log(prior / (1 - prior)) + self._color_odds(small)
@@ -187,13 +187,13 @@ class Tracker:
 
     def _judge(self, small: Pixels) -> str:
         area = float(self._mask.sum())
-        if not LEAST_AREA * self._area <= area <= MOST_GROWTH * self._area:
+        if not MIN_AREA * self._area <= area <= MAX_GROWTH * self._area:
             return "its area changed too much"
         now = histogram(small, self._mask)
         match = float(np.sqrt(now * self._first_inside).sum())
-        if match < LEAST_MATCH:
+        if match < MIN_MATCH:
             return "its colors have changed"
-        if self.is_box and len(self._overlaps) == JUDGED and np.mean(self._overlaps) < LEAST_AGREEMENT:
+        if self.is_box and len(self._overlaps) == JUDGED and np.mean(self._overlaps) < MIN_AGREEMENT:
             return "the motion of the box contradicts the colors in it"
         around = histogram(small, _surroundings(self._mask))
         if match < float(np.sqrt(now * around).sum()):  # the mask has drifted off the object

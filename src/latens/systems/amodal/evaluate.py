@@ -22,7 +22,7 @@ from latens.data.source import Source, one_source
 from latens.errors import counted
 from latens.experiments.report import Report
 from latens.inference.page import Table
-from latens.metrics.instances import DEGREES, PictureScores, average_precision, score_picture, summarise
+from latens.metrics.instances import DEGREES, ImageScores, average_precision, score_image, summarize
 from latens.settings import Count, settings
 from latens.systems.amodal.dataset import HeldOut, open_source
 from latens.systems.amodal.draw import overlay
@@ -31,7 +31,7 @@ from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
 logger = logging.getLogger(__name__)
 
-LEAST_SCORE = 0.05  # smallest score of objects in average precision
+MIN_SCORE = 0.05  # smallest score of objects in average precision
 SHOWN = 8  # number of test images that are drawn
 
 
@@ -86,7 +86,7 @@ def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = 
 
     def results() -> Iterator[tuple[Sample, Segmentation]]:
         for number, sample in enumerate(samples, start=1):
-            found = segmenter.segment_pixels(sample.image, least_score=LEAST_SCORE)
+            found = segmenter.segment_pixels(sample.image, least_score=MIN_SCORE)
             if folder is not None and number <= SHOWN:
                 _save_image(folder / f"image-{number}.png", sample, found)
             if number % 50 == 0 or number == len(samples):
@@ -100,12 +100,12 @@ def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Me
     """The measures of given results. Masks are stored run-length coded, so any number of images fits into memory."""
     truth: list[Scene] = []
     found: list[Scene] = []
-    scores: list[PictureScores] = []
+    scores: list[ImageScores] = []
     total = hashlib.sha256()
     for sample, result in results:
         truth.append(scene_of(sample.layers))
         found.append(result.scene())
-        scores.append(score_picture(sample.layers, confident(result).layers))
+        scores.append(score_image(sample.layers, confident(result).layers))
         _add_to_digest(total, sample)
     whole = average_precision(truth, found, classes)
     numbers = {"AP": whole.ap, "AP50": whole.ap50, "AP75": whole.ap75}
@@ -113,7 +113,7 @@ def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Me
         numbers[f"AP, {name}"] = average_precision(truth, found, classes, degree=bounds).ap
     numbers["AP of visible parts"] = average_precision(truth, found, classes, part="visible").ap
     objects = sum(len(scene.instances) for scene in truth)
-    return Measured(numbers | summarise(scores), len(truth), objects, total.hexdigest())
+    return Measured(numbers | summarize(scores), len(truth), objects, total.hexdigest())
 
 
 def confident(result: Segmentation) -> Segmentation:

@@ -42,10 +42,10 @@ from latens.systems.amodal.predict import Segmentation
 logger = logging.getLogger(__name__)
 
 CELL_COLUMNS = (
-    "picture", "frame", "cell", "class", "score", "layer", "area_px", "diameter_px", "centroid_x", "centroid_y", "eccentricity",
+    "image", "frame", "cell", "class", "score", "layer", "area_px", "diameter_px", "centroid_x", "centroid_y", "eccentricity",
     "hidden",
 )  # fmt: skip
-FRAME_COLUMNS = ("picture", "frame", "count", "symmetry", "occluded_px")
+FRAME_COLUMNS = ("image", "frame", "count", "symmetry", "occluded_px")
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels from which overlays need 64-bit offsets
 
@@ -124,13 +124,13 @@ class _Files:
         if len(frame.found):
             self._add_cells(frame, number)
 
-    def _draw(self, picture: np.ndarray) -> None:
+    def _draw(self, image: np.ndarray) -> None:
         if self._count == 1:
-            Image.fromarray(picture).save(self._drawn, "PNG")
+            Image.fromarray(image).save(self._drawn, "PNG")
             return
         if self._overlays is None:
-            self._overlays = StackWriter(self._drawn, big=picture.size * self._count > BIG)
-        self._overlays.write(picture)
+            self._overlays = StackWriter(self._drawn, big=image.size * self._count > BIG)
+        self._overlays.write(image)
 
     def _add_cells(self, frame: Frame, number: int) -> None:
         """Write masks and ROIs. Their files are opened at the first cell, because neither format may be empty."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.catalogue import MODELS
-from latens.data.images import ImageLike, Picture, read_picture
+from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.data.instances import Layers, Scene, scene_of
 from latens.data.stacks import read_frame, read_frames, stretch
 from latens.data.tensors import to_tensor
@@ -57,7 +57,7 @@ class AmodalSegmenter:
         )  # a bundled model
         self.classes = model.config.classes
 
-    def segment(self, image: ImageLike | Picture, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
+    def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
         """The objects of an image (for a TIFF stack, of its first page) with a score of at least `least_score`.
 
         16-bit gray files and arrays are stretched to their own range, as `latens segment` does. Raises InputError for input
@@ -93,15 +93,15 @@ class AmodalSegmenter:
         return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes)
 
 
-def pixels_of(image: ImageLike | Picture) -> UInt8[np.ndarray, "H W 3"]:
+def pixels_of(image: ImageLike | LoadedImage) -> UInt8[np.ndarray, "H W 3"]:
     """The uint8 pixels of an image of any accepted kind."""
-    if isinstance(image, Picture):
+    if isinstance(image, LoadedImage):
         return image.pixels
     if isinstance(image, str | Path):
         return read_frame(Path(image))
     if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint16:
         return stretch(image)
-    return read_picture(image).pixels
+    return read_image(image).pixels
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:

@@ -20,7 +20,7 @@ from latens.systems.flow.objective import Likelihood, after_update
 from latens.systems.flow.pack.model import IntegerFlowNet
 from latens.systems.flow.pack.training import CodeLength, CropData
 from latens.systems.flow.predict import DensityModel, load
-from latens.systems.flow.recipes import MOST_EXACT, FlowTraining, toy
+from latens.systems.flow.recipes import MAX_EXACT, FlowTraining, toy
 from latens.systems.flow.table import read_table
 from latens.training.objective import Trainable
 
@@ -41,7 +41,7 @@ def of_points(config: FlowTraining, data: SimulatedPoints | TableData) -> Traina
     found = len(data.columns)
     if config.model.columns not in (0, found):
         raise UsageError(f"the data have {found} columns", where=f"--set model.columns={config.model.columns}")
-    if config.objective.log_det == "exact" and found > MOST_EXACT:
+    if config.objective.log_det == "exact" and found > MAX_EXACT:
         hint = "use --set objective.log_det=poisson"
         raise UsageError(f"exact log-determinants of {found} columns take too long", where="objective.log_det", hint=hint)
     sizes = replace(config.model, columns=found)
@@ -97,7 +97,7 @@ def fit(
 
     read = read_table(table)
     chosen = toy() if config is None else config
-    exact: Literal["exact", "poisson"] = "exact" if read.rows.shape[1] <= MOST_EXACT // 4 else "poisson"
+    exact: Literal["exact", "poisson"] = "exact" if read.rows.shape[1] <= MAX_EXACT // 4 else "poisson"
     run = replace(chosen.run, steps=steps, seed=seed, validate_every=max(steps // 5, 1))
     chosen = replace(chosen, run=run, objective=replace(chosen.objective, log_det=exact)) if config is None else chosen
     assert isinstance(chosen.data, PointsConfig)

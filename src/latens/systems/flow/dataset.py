@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 64
 VALIDATION_SEED = 2**31  # of the fresh points
-MOST_COLORS = 200_000  # pixels of a folder of images
+MAX_COLORS = 200_000  # pixels of a folder of images
 
 
 def points_name(sources: Sequence[Source]) -> PointsName | None:
@@ -103,7 +103,7 @@ def colors_of(found: LabeledImages, seed: int) -> NumberTable:
     """Colors of random pixels, dequantized: a table with the columns red, green and blue in [0, 1)."""
     logger.info("%s: learning the distribution of its colors", found.name)
     rng = np.random.default_rng(seed)
-    share = -(-MOST_COLORS // len(found))
+    share = -(-MAX_COLORS // len(found))
     rows = []
     for i in range(len(found)):
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.data.labeled import open_labeled
 from latens.data.samples import photographs
 from latens.data.source import Source, one_source
@@ -102,7 +102,7 @@ def photograph_tiles(config: ImageFlow, most: int) -> np.ndarray:
     """Squares of photographs, reduced to the size of the model."""
     tiles = []
     for photo in photographs():
-        pixels = read_picture(photo.path).pixels
+        pixels = read_image(photo.path).pixels
         for top in range(0, pixels.shape[0] - TILE + 1, TILE):
             for left in range(0, pixels.shape[1] - TILE + 1, TILE):
                 tile = center_square(pixels[top : top + TILE, left : left + TILE], config.size)

@@ -11,7 +11,7 @@ from latens.shapes import Float, UInt8
 
 CHUNK = 2000  # images whose products are summed at once
 HELD_OUT = 10  # every tenth image chooses the shrinkage
-LEAST_HELD_OUT = 20  # images that may choose
+MIN_HELD_OUT = 20  # images that may choose
 INTENSITIES = (0.0, 1e-5, 1e-4, 1e-3)
 SMALLEST = 1 / 12  # variance of the noise of dequantization, in gray levels: no direction has less
 
@@ -42,7 +42,7 @@ def fit_gaussian(pixels: UInt8[np.ndarray, "n C S S"], *, flip: bool = True) -> 
     """
     held_out = pixels[::HELD_OUT]
     share = None
-    if len(held_out) >= LEAST_HELD_OUT:
+    if len(held_out) >= MIN_HELD_OUT:
         others = np.arange(len(pixels)) % HELD_OUT > 0
         moments = _moments(pixels[others], flip=flip)
         found = {share: _gaussian(moments, share).bits_per_dim(held_out).mean() for share in (None, *INTENSITIES)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latens.codes.logdet import Series
-from latens.data.images import ImageLike, Pixels, read_picture
+from latens.data.images import ImageLike, Pixels, read_image
 from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import load_network, locate, read_config
@@ -32,7 +32,7 @@ NAME = "flow"
 DRAWS = 4  # of noise, for one score
 SAMPLE_BATCH = 64
 ROW_BATCH = 10_000
-MOST_ASPECT = 16  # of the sides: more leaves hardly anything of the image in its middle square
+MAX_ASPECT = 16  # of the sides: more leaves hardly anything of the image in its middle square
 
 
 @dataclass(frozen=True)
@@ -238,22 +238,22 @@ class Square(NamedTuple):
 
 def one_square(image: ImageLike, config: ImageFlow) -> Square:
     """The image for a model. Raises InputError or LimitExceeded."""
-    picture = read_picture(image)
-    height, width = picture.pixels.shape[:2]
-    notes = list(picture.notes)
+    loaded = read_image(image)
+    height, width = loaded.pixels.shape[:2]
+    notes = list(loaded.notes)
     where = str(image) if isinstance(image, str | Path) else None
-    if max(height, width) > MOST_ASPECT * min(height, width):
-        what = f"of {width} x {height} pixels one side is more than {MOST_ASPECT} times the other"
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        what = f"of {width} x {height} pixels one side is more than {MAX_ASPECT} times the other"
         raise InputError(what, where=where, hint="crop the image")
-    if picture.alpha is not None:
+    if loaded.alpha is not None:
         notes.append("transparency ignored")
-    if picture.grey and config.channels == 3:
+    if loaded.gray and config.channels == 3:
         notes.append("gray repeated as color")
-    if not picture.grey and config.channels == 1:
+    if not loaded.gray and config.channels == 1:
         notes.append("color reduced to gray")
     if (height, width) != (config.size, config.size):
         notes.append(f"middle square of {width} x {height} resized to {config.size} x {config.size}")
-    return Square(in_channels(center_square(picture.pixels, config.size), config.channels), tuple(notes))
+    return Square(in_channels(center_square(loaded.pixels, config.size), config.channels), tuple(notes))
 
 
 def singles(images: Any) -> list[ImageLike]:

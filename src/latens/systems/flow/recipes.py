@@ -21,7 +21,7 @@ from latens.systems.flow.config import (
 )
 from latens.training.config import Adam, RunConfig, TrainConfig
 
-MOST_EXACT = 64  # dimensions up to which exact log-determinants are allowed in training
+MAX_EXACT = 64  # dimensions up to which exact log-determinants are allowed in training
 
 
 @settings
@@ -39,7 +39,7 @@ class FlowTraining(TrainConfig[FlowConfig, DataConfig, LikelihoodConfig]):
             what = f"model.kind {self.model.kind} needs data.kind {fitting}"
             raise ValueError(f"{what}; set both (--set model.kind={self.model.kind} --set data.kind={fitting})")
         if isinstance(self.model, ImageFlow):
-            if self.objective.log_det == "exact" and self.model.channels * self.model.size**2 > MOST_EXACT:
+            if self.objective.log_det == "exact" and self.model.channels * self.model.size**2 > MAX_EXACT:
                 raise ValueError(f"objective.log_det=exact needs a product for each of {self.model.size}^2 pixels; use poisson")
             if self.objective.generative_weight == 0 and not self.model.classes:
                 raise ValueError("objective.generative_weight=0 leaves nothing to train without model.classes")

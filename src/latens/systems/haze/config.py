@@ -134,7 +134,7 @@ class HazeDataConfig:
     crop: Annotated[int, Ge(16)] = 128  # side of a training crop in pixels; DehazeNet takes patches of 16 from scenes as large
     batch: Count = 4  # crops
     scenes: Natural = 240  # simulated streets
-    reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the farthest point of each crop
+    max_depth: NonNegative = 0.0  # meters at which relative depth is 1; 0: the farthest point of each crop
     draws: Natural = 0  # fixed draws of airlight and beta per image; 0: a new draw each time
     validation_share: Share = 0.1  # the last images of every folder, so that neighboring frames stay together
     disjoint: bool = False  # hazy and clear images of translators come from different halves of the scenes

@@ -41,16 +41,16 @@ MULTIPLE = 32  # sides of held-out images are cropped to multiples of this
 STREET_REACH = (60.0, 260.0)  # meters
 FIXED = 77  # random stream of the fixed haze parameters of every image (`draws` above 0)
 ASPECT = (0.9, 1.4)  # width / height of the region that is resampled to a square crop
-SPARSE = 3  # the reach of a crop is measured on every third pixel of both directions
+SPARSE = 3  # the largest depth of a crop is measured on every third pixel of both directions
 GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the color_jitter: log of the gamma, exposure, colors
 
 
 class Ready(NamedTuple):
-    """A scene in memory: 8-bit image, depth, and reach (the depth that maps to 1). In a crop, depth is in [0, 1]."""
+    """A scene in memory: 8-bit image, depth, and max_depth (the depth that maps to 1). In a crop, depth is in [0, 1]."""
 
     image: Pixels
     depth: np.ndarray
-    reach: float = math.inf
+    max_depth: float = math.inf
 
 
 class SceneData:
@@ -95,22 +95,22 @@ class SceneData:
         return Ready(small.image, small.depth)
 
     def _street(self, scene: Scene) -> Ready:
-        """A simulated street with a random reach of one or two city blocks; its farthest point would be much too far."""
+        """A simulated street whose largest depth is one or two city blocks; its farthest point is much too far."""
         small = reduced(scene, self.config.side)
         drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_REACH)
         return Ready(small.image, small.depth, float(drawn))
 
     def _relative(self, scene: Ready, sparse: int = 1) -> Ready:
-        """The scene with depth in [0, 1], relative to the configured reach, or else to its own (at most the stored one).
+        """The scene with depth in [0, 1], relative to the configured max_depth, or else to its own (at most the stored one).
 
         The farthest point of a crop has depth 1: a crop does not show the scale of the scene it was cut from.
         """
-        if self.config.reach:
-            return scene._replace(depth=relative_depth(scene.depth, self.config.reach))
+        if self.config.max_depth:
+            return scene._replace(depth=relative_depth(scene.depth, self.config.max_depth))
         few = scene.depth[::sparse, ::sparse]
         finite = few[np.isfinite(few)]
-        own = float(np.quantile(finite, QUANTILE)) if finite.size else scene.reach
-        return scene._replace(depth=relative_depth(scene.depth, min(own, scene.reach)))
+        own = float(np.quantile(finite, QUANTILE)) if finite.size else scene.max_depth
+        return scene._replace(depth=relative_depth(scene.depth, min(own, scene.max_depth)))
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
@@ -147,14 +147,14 @@ class SceneData:
             image, depth = image[:, ::-1], depth[:, ::-1]
         if self.config.color_jitter:
             image = jitter_camera(image, rng, self.config.color_jitter)
-        return self._relative(Ready(image, depth, scene.reach), SPARSE)
+        return self._relative(Ready(image, depth, scene.max_depth), SPARSE)
 
     def validation(self) -> list[dict[str, Tensor]]:
         """All held-out scenes, uncropped but for sides that are multiples of 32, each with one draw of haze parameters."""
         batches = []
         for index, scene in enumerate(self.held_out):
             height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in scene.image.shape[:2])
-            whole = self._relative(Ready(scene.image[:height, :width], scene.depth[:height, :width], scene.reach))
+            whole = self._relative(Ready(scene.image[:height, :width], scene.depth[:height, :width], scene.max_depth))
             batch = hazy_batch([whole], draw_haze_parameters(np.random.default_rng([FIXED, index]), 1))
             batches.append({**batch, "clear": batch["truth"]})
         return batches
@@ -176,7 +176,7 @@ class UnpairedData:
         self.seed = seed
         self.train, self.held_out = {}, {}
         for domain, folders in (("hazy", hazy), ("clear", clear)):
-            found = [picture for folder in folders for picture in self._load(folder)]
+            found = [image for folder in folders for image in self._load(folder)]
             if not found:
                 least = max(config.crop, MULTIPLE)
                 what = f"no image of at least {least} x {least} pixels"
@@ -208,10 +208,10 @@ class UnpairedData:
         }
 
     def _crop(self, found: list[Pixels], rng: np.random.Generator) -> Pixels:
-        picture = found[int(rng.integers(len(found)))]
+        image = found[int(rng.integers(len(found)))]
         size = self.config.crop
-        top, left = (int(rng.integers(side - size + 1)) for side in picture.shape[:2])
-        part = picture[top : top + size, left : left + size]
+        top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
+        part = image[top : top + size, left : left + size]
         return part[:, ::-1] if rng.random() < 0.5 else part
 
     def validation(self) -> list[dict[str, Tensor]]:
@@ -261,6 +261,6 @@ def batched(images: Sequence[Pixels]) -> Tensor:
     return to_tensor(np.stack(images))
 
 
-def _whole(picture: Pixels) -> Pixels:
-    height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in picture.shape[:2])
-    return picture[:height, :width]
+def _whole(image: Pixels) -> Pixels:
+    height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in image.shape[:2])
+    return image[:height, :width]

@@ -14,7 +14,7 @@ from latens.inference.page import Figure, Gallery, Part, Section
 from latens.metrics.image import psnr
 from latens.systems.haze.config import CLASSICAL, LEARNED
 from latens.systems.haze.evaluate import Protocol, show
-from latens.systems.haze.predict import REACH, Haze
+from latens.systems.haze.predict import MAX_DEPTH, Haze
 from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, simulated
 
 STREETS = 2
@@ -37,7 +37,7 @@ def section(haze: Haze, folder: Path) -> Section:
 
 def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
     """The hazy street, the result and PSNR of every method, and the truth."""
-    hazy = to_pixels(show(scene, index, 0, Protocol(reach=REACH)).hazy[0])
+    hazy = to_pixels(show(scene, index, 0, Protocol(max_depth=MAX_DEPTH)).hazy[0])
     write_image(folder / f"{scene.name}_hazy.png", to_pil(hazy))
     figures = [figure(hazy, "In haze", f"{psnr(hazy, scene.image):.2f} dB")]
     for method in (*CLASSICAL, *LEARNED):
@@ -53,10 +53,10 @@ def synthesis(haze: Haze, scene: Scene, folder: Path) -> list[Gallery]:
     """The clear street in haze of decreasing visibility, with predicted depth."""
     figures, depth = [], haze.depth(scene.image)
     with torch.no_grad():
-        for metres in VISIBILITIES:
-            image = haze.haze(scene.image, visibility=metres, depth=depth)
-            write_image(folder / f"{scene.name}_{metres:g}m.png", image)
-            figures.append(figure(np.asarray(image), f"Visibility {metres:g} m", ""))
+        for meters in VISIBILITIES:
+            image = haze.haze(scene.image, visibility=meters, depth=depth)
+            write_image(folder / f"{scene.name}_{meters:g}m.png", image)
+            figures.append(figure(np.asarray(image), f"Visibility {meters:g} m", ""))
     return [Gallery(figures, columns=3, narrowest=200)]
 
 

@@ -1,6 +1,6 @@
 """Evaluation on scenes with depth (Table 1 of 002): removal and synthesis by every method, trivial baselines, upper bounds.
 
-Haze is added as in 002, section 4.1.1, with depth relative to the reach of each scene. PSNR and SSIM are those of 8-bit RGB.
+Haze is added as in 002, section 4.1.1, with depth relative to the largest of each scene. PSNR and SSIM are those of 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from latens.systems.haze.formation import (
     transmission,
 )
 from latens.systems.haze.physical import PhysicalHaze
-from latens.systems.haze.predict import REACH, Haze
+from latens.systems.haze.predict import MAX_DEPTH, Haze
 from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, cropped, find_scenes, load_scene, reduced, simulated
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ class Protocol:
     draws: Count = 3  # draws of airlight and beta per scene
     scenes: Natural = 0  # largest number of scenes, evenly spread over the folder; 0: all, or 8 simulated streets
     border: Natural = 0  # pixels cropped from every side (12 removes the white frame of NYU)
-    reach: NonNegative = 0.0  # meters at which relative depth is 1; 0: the reach of each scene (120 for simulated streets)
+    max_depth: NonNegative = (
+        0.0  # meters at which relative depth is 1; 0: the largest depth of each scene (120 for simulated streets)
+    )
 
 
 class Row(NamedTuple):
@@ -124,7 +126,7 @@ class Measured(NamedTuple):
     def setting(self) -> str:
         """A sentence on data and protocol."""
         scenes = len({row.scene for row in self.rows})
-        depth = f"d / {self.protocol.reach:g} m" if self.protocol.reach else "d / its own 99.9 % quantile"
+        depth = f"d / {self.protocol.max_depth:g} m" if self.protocol.max_depth else "d / its own 99.9 % quantile"
         without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
         border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
         return (
@@ -179,8 +181,8 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
 
     Rows of finished scenes are kept in `folder`. A later call with the same weights, protocol and files measures only the rest.
     """
-    if data is None and not protocol.reach:
-        protocol = replace(protocol, reach=REACH)
+    if data is None and not protocol.max_depth:
+        protocol = replace(protocol, max_depth=MAX_DEPTH)
     learned = [kind for kind in LEARNED if haze.has(kind)]
     weights = {kind: haze.hash_of(kind) for kind in learned}
     journal = Journal(None if folder is None else folder / JOURNAL)
@@ -252,7 +254,7 @@ def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protoc
 def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:
     """The scene with haze of one draw, rounded to 8 bits."""
     parameters = draw_haze_parameters(np.random.default_rng([DRAW_SEED, index, draw]), 1)
-    depth = torch.from_numpy(relative_depth(scene.depth, protocol.reach or None))[None, None]
+    depth = torch.from_numpy(relative_depth(scene.depth, protocol.max_depth or None))[None, None]
     clear = to_tensor(scene.image)
     hazy = add_haze(clear, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
     return Shown(hazy, clear, depth, parameters)

@@ -1,8 +1,8 @@
 """The atmospheric scattering model (002, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
 
 Letters: B batch, H W image size; I hazy, J clear, t transmission, A airlight, d distance, beta scattering coefficient.
-Images and airlight are in [0, 1]. The product beta d has no unit: beta is per meter for d in meters, and per reach of the scene
-for relative d.
+Images and airlight are in [0, 1]. The product beta d has no unit: beta is per meter for d in meters, and per largest
+depth of the scene for relative d.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from latens.shapes import Float
 
 CONTRAST = 0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
 AIRLIGHT = (0.8, 1.0)  # range of each color (002, section 4.1.1)
-BETA = (0.8, 1.6)  # range, per reach of the scene (002, section 4.1.1)
+BETA = (0.8, 1.6)  # range, per largest depth of the scene (002, section 4.1.1)
 MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # means of those uniform distributions
 FLOOR = 0.1  # smallest transmission in the division that removes haze (He et al. 2009)
 
@@ -61,9 +61,9 @@ def remove_haze(
     return torch.addcmul(a, hazy - a, t.clamp_min(floor).reciprocal())
 
 
-def beta_of_visibility(metres: float) -> float:
-    """Scattering coefficient per meter at which contrast falls to 5 % over the visibility: ln(20) / `metres`."""
-    return -math.log(CONTRAST) / metres
+def beta_of_visibility(meters: float) -> float:
+    """Scattering coefficient per meter at which contrast falls to 5 % over the visibility: ln(20) / `meters`."""
+    return -math.log(CONTRAST) / meters
 
 
 def visibility_of_beta(beta: float) -> float:

@@ -18,7 +18,7 @@ from latens.shapes import Float
 EPSILON = 1e-5
 
 
-class PictureNorm(nn.Module):
+class ImageNorm(nn.Module):
     """Normalization per image: of each channel (instance), or of all channels together with learned gain and bias (layer)."""
 
     def __init__(self, channels: int, *, layer: bool = False) -> None:
@@ -56,14 +56,14 @@ def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """
     if x.device.type != "cpu":
         return F.instance_norm(x, eps=EPSILON)
-    done = [F.batch_norm(picture, None, None, training=True, eps=EPSILON) for picture in x.split(1)]
+    done = [F.batch_norm(image, None, None, training=True, eps=EPSILON) for image in x.split(1)]
     return torch.cat(done) if len(done) > 1 else done[0]
 
 
 @contextmanager
 def frozen_norm_stats(model: nn.Module) -> Iterator[None]:
-    """A block in which the first forward pass fixes the statistics of every `PictureNorm` for later passes."""
-    norms = [part for part in model.modules() if isinstance(part, PictureNorm)]
+    """A block in which the first forward pass fixes the statistics of every `ImageNorm` for later passes."""
+    norms = [part for part in model.modules() if isinstance(part, ImageNorm)]
     hooks = [norm.register_forward_hook(_stop_recording) for norm in norms]
     for norm in norms:
         norm.recording = True
@@ -77,7 +77,7 @@ def frozen_norm_stats(model: nn.Module) -> Iterator[None]:
 
 
 def _stop_recording(norm: nn.Module, inputs: object, output: object) -> None:
-    assert isinstance(norm, PictureNorm)
+    assert isinstance(norm, ImageNorm)
     norm.recording = False
 
 
@@ -119,7 +119,7 @@ class NormResidual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            conv(channels, channels, 3), PictureNorm(channels), nn.ReLU(), conv(channels, channels, 3), PictureNorm(channels)
+            conv(channels, channels, 3), ImageNorm(channels), nn.ReLU(), conv(channels, channels, 3), ImageNorm(channels)
         )
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

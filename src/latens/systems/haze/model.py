@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latens.errors import UsageError
 from latens.shapes import Float
 from latens.systems.haze.config import DiscriminatorConfig, TranslatorConfig
-from latens.systems.haze.layers import DoubledConv, ImagePool, NormResidual, PerDomain, PictureNorm, conv
+from latens.systems.haze.layers import DoubledConv, ImageNorm, ImagePool, NormResidual, PerDomain, conv
 
 Domain = Literal["hazy", "clear"]
 STRIDE = 4  # image pixels per code sample and side
@@ -132,9 +132,9 @@ def check_crop(config: TranslatorConfig, crop: int) -> None:
 def encoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
-        conv(3, n, 7), PictureNorm(n), nn.ReLU(),
-        conv(n, 2 * n, 4, 2), PictureNorm(2 * n), nn.ReLU(),
-        conv(2 * n, 4 * n, 4, 2), PictureNorm(4 * n), nn.ReLU(),
+        conv(3, n, 7), ImageNorm(n), nn.ReLU(),
+        conv(n, 2 * n, 4, 2), ImageNorm(2 * n), nn.ReLU(),
+        conv(2 * n, 4 * n, 4, 2), ImageNorm(4 * n), nn.ReLU(),
         *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
     )  # fmt: skip
 
@@ -143,8 +143,8 @@ def decoder(config: TranslatorConfig) -> nn.Sequential:
     n = config.channels
     return nn.Sequential(
         *(NormResidual(4 * n) for _ in range(config.blocks - config.shared_blocks)),
-        DoubledConv(4 * n, 2 * n), PictureNorm(2 * n, layer=True), nn.ReLU(),
-        DoubledConv(2 * n, n), PictureNorm(n, layer=True), nn.ReLU(),
+        DoubledConv(4 * n, 2 * n), ImageNorm(2 * n, layer=True), nn.ReLU(),
+        DoubledConv(2 * n, n), ImageNorm(n, layer=True), nn.ReLU(),
         conv(n, 3, 7), nn.Tanh(),
     )  # fmt: skip
 
@@ -183,7 +183,7 @@ def discriminator_layers(config: DiscriminatorConfig) -> nn.Sequential:
         wide = config.channels * 2**index
         layers.append(conv(channels, wide, 4, 2))
         if config.norm and index:
-            layers.append(PictureNorm(wide))
+            layers.append(ImageNorm(wide))
         layers.append(nn.LeakyReLU(SLOPE))
         channels = wide
     return nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))

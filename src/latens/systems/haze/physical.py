@@ -81,13 +81,13 @@ class PhysicalHaze(nn.Module):
         return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None], block_colors(image))
 
     def depth(self, code: SceneCode) -> Float[Tensor, "B 1 H W"]:
-        """Depth relative to the reach of the scene, in (0, 1)."""
+        """Depth relative to the largest depth of the scene, in (0, 1)."""
         features = self.up_coarse(code.whole, code.coarse)
         features = self.up_fine(self.up_middle(features, code.middle), code.fine)
         return torch.sigmoid(self.depth_head(features).float())
 
     def haze_parameters(self, code: SceneCode) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
-        """Airlight in [0.3, 1.05] and beta in [0.1, 6] per reach of the scene.
+        """Airlight in [0.3, 1.05] and beta in [0.1, 6] per largest depth of the scene.
 
         Attention pooling over the coarse code: each position predicts a value and a weight. Distant positions inform the
         airlight, high-contrast ones beta.

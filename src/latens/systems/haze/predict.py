@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latens.catalogue import MODELS
-from latens.data.depth import Depth, DepthFormat, reach_of, read_depth, usual_format
+from latens.data.depth import Depth, DepthFormat, max_depth_of, read_depth, usual_format
 from latens.data.image_output import to_pil
-from latens.data.images import ImageLike, Picture, Pixels, read_picture
+from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device
-from latens.inference.tiling import apply_in_strips
+from latens.inference.tiling import apply_in_row_blocks
 from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.bands import dark_channel_pixels
@@ -44,7 +44,7 @@ from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.temporal import TemporalFilter
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
-REACH = 120.0  # meters at relative depth 1, by default
+MAX_DEPTH = 120.0  # meters at relative depth 1, by default
 WHOLE_PIXELS = 2**19  # larger images are translated in pieces
 PIECE = 512  # rows and columns of a piece, without its margin
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
@@ -83,11 +83,11 @@ class Haze:
             raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
-    def dehaze(self, image: ImageLike | Picture, *, method: str | None = None) -> Image.Image:
+    def dehaze(self, image: ImageLike | LoadedImage, *, method: str | None = None) -> Image.Image:
         """The dehazed image (PIL, same size and mode). Raises InputError, ModelMissing, UsageError."""
-        picture = image if isinstance(image, Picture) else read_picture(image)
+        loaded = image if isinstance(image, LoadedImage) else read_image(image)
         chosen = method or self.default_method
-        return to_pil(self.dehaze_pixels(picture.pixels, chosen), picture.alpha, picture.grey)
+        return to_pil(self.dehaze_pixels(loaded.pixels, chosen), loaded.alpha, loaded.gray)
 
     def dehaze_pixels(self, pixels: Pixels, method: str) -> Pixels:
         """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them."""
@@ -136,31 +136,31 @@ class Haze:
 
     def haze(
         self,
-        image: ImageLike | Picture,
+        image: ImageLike | LoadedImage,
         *,
         visibility: float | None = None,
         beta: float | None = None,
         depth: str | Path | np.ndarray[Any, Any] | None = None,
         depth_format: DepthFormat | None = None,
         airlight: tuple[float, float, float] = GRAY,
-        reach_metres: float = REACH,
+        max_depth: float = MAX_DEPTH,
         method: str | None = None,
         refine_depth: bool = False,
         linear_light: bool = False,
     ) -> Image.Image:
         """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
-        By default beta is the mean coefficient of 002 divided by `reach_metres`. `depth` is a file or array (H, W) in
-        `depth_format` (default: `usual_format`); the farthest point of relative depth is at `reach_metres`; `refine_depth`
+        By default beta is the mean coefficient of 002 divided by `max_depth`. `depth` is a file or array (H, W) in
+        `depth_format` (default: `usual_format`); the farthest point of relative depth is at `max_depth`; `refine_depth`
         aligns its edges with those of the image, which measured depth needs. Without `depth`, the physical model predicts it.
         A translator as `method` adds the haze that it has learned; visibility, depth and airlight cannot be set then.
 
         Raises InputError for depth that does not fit the image, UsageError for settings that contradict, ModelMissing.
         """
-        picture = image if isinstance(image, Picture) else read_picture(image)
-        clear = self.tensor(picture.pixels)
+        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        clear = self.tensor(loaded.pixels)
         if method in TRANSLATORS:
-            unused = (airlight, reach_metres, refine_depth, linear_light) != (GRAY, REACH, False, False)
+            unused = (airlight, max_depth, refine_depth, linear_light) != (GRAY, MAX_DEPTH, False, False)
             if unused or any(given is not None for given in (visibility, beta, depth, depth_format)):
                 what = f"{method} makes the haze that it has learned: depth, density and color cannot be set"
                 raise UsageError(what, where="--method", hint="leave --method out, or the other options")
@@ -169,30 +169,30 @@ class Haze:
             if method not in (None, "physical"):
                 what = f"{method} makes no haze"
                 raise UsageError(what, where="--method", hint=f"use {', '.join(TRANSLATORS)}, or leave it out")
-            coefficient = scattering(visibility, beta, reach_metres)
-            metres = self.metres(clear, depth, depth_format, reach_metres)
-            t = transmission(metres, torch.tensor([coefficient], device=self.device))
+            coefficient = scattering(visibility, beta, max_depth)
+            meters = self.meters(clear, depth, depth_format, max_depth)
+            t = transmission(meters, torch.tensor([coefficient], device=self.device))
             if refine_depth:
                 t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
             color = torch.tensor([airlight], dtype=torch.float32, device=self.device)
             hazy = add_haze(clear, t, color, linear_light=linear_light)
-        return to_pil(to_pixels(hazy[0]), picture.alpha, picture.grey)
+        return to_pil(to_pixels(hazy[0]), loaded.alpha, loaded.gray)
 
-    def depth(self, image: ImageLike | Picture, *, reach_metres: float = REACH) -> Depth:
-        """Predicted distance (H, W) in meters, the farthest point at `reach_metres`. Raises ModelMissing."""
-        picture = image if isinstance(image, Picture) else read_picture(image)
-        return self.metres(self.tensor(picture.pixels), None, None, reach_metres)[0, 0].cpu().numpy()
+    def depth(self, image: ImageLike | LoadedImage, *, max_depth: float = MAX_DEPTH) -> Depth:
+        """Predicted distance (H, W) in meters, the farthest point at `max_depth`. Raises ModelMissing."""
+        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        return self.meters(self.tensor(loaded.pixels), None, None, max_depth)[0, 0].cpu().numpy()
 
     @torch.no_grad()
-    def metres(
-        self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat | None, reach_metres: float
+    def meters(
+        self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat | None, max_depth: float
     ) -> Float[Tensor, "1 1 H W"]:
         """Distance of every pixel in meters, from `depth` or predicted."""
         if depth is None:
-            return reach_metres * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
+            return max_depth * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
         form = form or usual_format(depth)
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
-        scale = reach_metres / reach_of(values) if form.relative else 1.0
+        scale = max_depth / max_depth_of(values) if form.relative else 1.0
         return torch.from_numpy(values * np.float32(scale))[None, None].to(self.device)
 
     @torch.no_grad()
@@ -213,7 +213,7 @@ class Haze:
             def piece(part: Tensor) -> Tensor:
                 return model.translate(part, to)
 
-            made = apply_in_strips(piece, x, scale=Fraction(1), halo=halo, core=PIECE, columns=PIECE)
+            made = apply_in_row_blocks(piece, x, scale=Fraction(1), halo=halo, core=PIECE, columns=PIECE)
         return made[:, :, :height, :width]
 
     def model(self, kind: str) -> nn.Module:
@@ -285,13 +285,13 @@ def recipe_for(kind: str) -> str:
     return "cpu" if kind == "physical" else f"cpu_{kind}"
 
 
-def scattering(visibility: float | None, beta: float | None, reach_metres: float) -> float:
+def scattering(visibility: float | None, beta: float | None, max_depth: float) -> float:
     """Scattering coefficient per meter. Raises UsageError when both are given, or for a value that is not positive."""
     if visibility is not None and beta is not None:
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
-    for name, value in (("visibility", visibility), ("beta", beta), ("reach", reach_metres)):
+    for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
     if visibility is not None:
         return beta_of_visibility(visibility)
-    return beta if beta is not None else MEAN_BETA / reach_metres
+    return beta if beta is not None else MEAN_BETA / max_depth

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_picture
+from latens.data.images import PICTURE_ENDINGS, Pixels, read_image
 from latens.data.inputs import files_under
 from latens.errors import InputError, UnreadableInput
 from latens.systems.haze.simulator.streets import street
@@ -93,10 +93,10 @@ def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
 
     Raises InputError for a depth map of another size, without measurements or with NaN, and when the border covers the image.
     """
-    picture = read_picture(found.image)
-    depth = read_depth(found.depth, found.form, size=picture.pixels.shape[:2])
+    image = read_image(found.image)
+    depth = read_depth(found.depth, found.form, size=image.pixels.shape[:2])
     try:
-        return reduced(cropped(Scene(found.name, picture.pixels, depth), border), side)
+        return reduced(cropped(Scene(found.name, image.pixels, depth), border), side)
     except InputError as error:
         raise error.at(str(found.image)) from None
 

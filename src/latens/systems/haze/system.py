@@ -113,7 +113,7 @@ def _images(config: HazeTraining, sources: Sequence[Source]) -> StepData:
         for folder in found:
             if not folder.is_dir():
                 raise UnreadableInput("not a folder", where=str(folder), hint=f"give the folder of {domain} images")
-    _warn_unused(config.data, ("color_jitter", "draws", "disjoint", "reach", "border"), "unpaired images")
+    _warn_unused(config.data, ("color_jitter", "draws", "disjoint", "max_depth", "border"), "unpaired images")
     return UnpairedData(folders["hazy"], folders["clear"], config.data, config.run.seed)
 
 

@@ -25,7 +25,7 @@ class TemporalFilter:
     def __init__(self) -> None:
         self.gray: Array | None = None
         self.past: Coarse | None = None
-        self.picture: Array | None = None
+        self.image: Array | None = None
         self.motion: Motion | None = None
 
     def estimate(self, coarse: Coarse, gray: torch.Tensor) -> Coarse:
@@ -37,10 +37,10 @@ class TemporalFilter:
         self.motion = None
         if self.past is not None and self.gray is not None and self.past.t.shape == coarse.t.shape:
             motion = motion_between(self.gray, now)
-            agreement = motion.agreement(self.gray, now)
-            if float(agreement.mean()) > CUT:
+            two_views = motion.two_views(self.gray, now)
+            if float(two_views.mean()) > CUT:
                 self.motion = motion
-                share = torch.from_numpy(KEEP * agreement).to(coarse.t)
+                share = torch.from_numpy(KEEP * two_views).to(coarse.t)
                 moved = torch.from_numpy(motion.follow(self.past.t[0, 0].cpu().numpy())).to(coarse.t)
                 airlight = coarse.airlight + KEEP_AIRLIGHT * (self.past.airlight - coarse.airlight)
                 coarse = coarse._replace(t=coarse.t + share * (moved - coarse.t), airlight=airlight)
@@ -53,13 +53,13 @@ class TemporalFilter:
         Dividing by t multiplies noise by 1 / t. The average reduces it by about as much, and keeps near objects unchanged.
         """
         now = np.ascontiguousarray(hazy[0].permute(1, 2, 0).cpu().numpy())
-        if self.motion is not None and self.picture is not None and self.picture.shape == now.shape:
+        if self.motion is not None and self.image is not None and self.image.shape == now.shape:
             motion = self.motion.enlarged(now.shape[0], now.shape[1])
-            moved = motion.follow(self.picture)
+            moved = motion.follow(self.image)
             difference = box_blur(np.abs(now - moved).mean(2))
             share = alike(difference) * motion.inside() * (1 - t[0, 0].cpu().numpy())
             now = now + share[..., None].astype(np.float32) * (moved - now)
-        self.picture = now
+        self.image = now
         return torch.from_numpy(now).permute(2, 0, 1)[None].to(hazy)
 
 
@@ -82,10 +82,10 @@ class Motion(NamedTuple):
         within = (self.columns > -0.5) & (self.columns < width - 0.5) & (self.rows > -0.5) & (self.rows < height - 0.5)
         return within.astype(np.float32)
 
-    def agreement(self, before: Array, now: Array) -> Array:
+    def two_views(self, before: Array, now: Array) -> Array:
         """Agreement of gray values along the motion, in [0, 1]."""
-        agreement: Array = alike(now - self.follow(before)) * self.inside()
-        return agreement.astype(np.float32)
+        two_views: Array = alike(now - self.follow(before)) * self.inside()
+        return two_views.astype(np.float32)
 
     def enlarged(self, height: int, width: int) -> Motion:
         """The motion at a larger size."""

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, features
 
 from latens.data.image_output import to_pil
-from latens.data.images import Picture, Pixels
+from latens.data.images import LoadedImage, Pixels
 from latens.errors import UsageError
 
 
@@ -22,7 +22,7 @@ class Encoder(NamedTuple):
     """An image encoder. `version` names the library and its options."""
 
     name: str
-    encode: Callable[[Picture, int], bytes]  # at a quality on the scale of the encoder
+    encode: Callable[[LoadedImage, int], bytes]  # at a quality on the scale of the encoder
     qualities: tuple[int, ...]  # increasing qualities of a rate-distortion curve
     scale: tuple[int, int]  # lowest and highest quality
     version: str
@@ -49,23 +49,23 @@ class Match(NamedTuple):
     data: bytes
 
 
-def match_size(encoder: Encoder, picture: Picture, size: int) -> Match:
+def match_size(encoder: Encoder, image: LoadedImage, size: int) -> Match:
     """The lowest quality whose file has at least `size` bytes, or the highest quality; by bisection."""
     low, high = encoder.scale
     files: dict[int, bytes] = {}
     while low < high:
         middle = (low + high) // 2
-        files[middle] = encoder.encode(picture, middle)
+        files[middle] = encoder.encode(image, middle)
         if len(files[middle]) >= size:
             high = middle
         else:
             low = middle + 1
-    return Match(high, files[high] if high in files else encoder.encode(picture, high))
+    return Match(high, files[high] if high in files else encoder.encode(image, high))
 
 
 def _jpeg() -> Encoder:
-    def encode(picture: Picture, quality: int) -> bytes:
-        return _save(picture, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
+    def encode(image: LoadedImage, quality: int) -> bytes:
+        return _save(image, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
 
     qualities = (5, 10, 18, 28, 40, 55, 70, 82, 90, 95)
     turbo = features.version("libjpeg_turbo")
@@ -74,17 +74,17 @@ def _jpeg() -> Encoder:
 
 
 def _webp() -> Encoder:
-    def encode(picture: Picture, quality: int) -> bytes:
-        return _save(picture, "WEBP", quality=quality, method=6)
+    def encode(image: LoadedImage, quality: int) -> bytes:
+        return _save(image, "WEBP", quality=quality, method=6)
 
     qualities = (0, 6, 16, 30, 48, 65, 80, 90)
     return Encoder("WebP", encode, qualities, (0, 100), f"libwebp {features.version('webp')}, 4:2:0, method 6")
 
 
 def _avif() -> Encoder:
-    def encode(picture: Picture, quality: int) -> bytes:
+    def encode(image: LoadedImage, quality: int) -> bytes:
         # One thread: the bytes may depend on how the work is divided.
-        return _save(picture, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
+        return _save(image, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
 
     qualities = (4, 16, 28, 40, 52, 64, 76, 88)
     return Encoder("AVIF", encode, qualities, (0, 100), f"libavif {features.version('avif')}, 4:2:0, speed 6")
@@ -94,8 +94,8 @@ _MAKERS: dict[str, Callable[[], Encoder]] = {"JPEG": _jpeg, "WebP": _webp, "AVIF
 _FEATURES = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 
 
-def _save(picture: Picture, kind: str, *, quality: int, **options: bool | int | str) -> bytes:
+def _save(image: LoadedImage, kind: str, *, quality: int, **options: bool | int | str) -> bytes:
     buffer = io.BytesIO()
     # WebP has no gray images; Pillow converts them to RGB.
-    to_pil(picture.pixels, grey=picture.grey).save(buffer, format=kind, quality=quality, **options)
+    to_pil(image.pixels, gray=image.gray).save(buffer, format=kind, quality=quality, **options)
     return buffer.getvalue()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from latens.codes.entropy import FactorizedPrior
 from latens.data.files import read_bytes
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.data.samples import photographs
 from latens.data.tensors import to_tensor
 from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
@@ -87,7 +87,7 @@ def import_checkpoint(path: Path, out_folder: Path) -> HyperpriorConfig:
 
 def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
     """A photograph in [0, 1], its sides cut to multiples of 64, as the transforms need."""
-    pixels = read_picture(path).pixels
+    pixels = read_image(path).pixels
     height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
     return to_tensor(pixels[:height, :width])
 

@@ -19,7 +19,7 @@ from annotated_types import Ge
 from PIL import Image
 
 from latens.data.image_output import to_pil
-from latens.data.images import PICTURE_ENDINGS, Picture, Pixels, read_picture
+from latens.data.images import PICTURE_ENDINGS, LoadedImage, Pixels, read_image
 from latens.data.inputs import find_inputs
 from latens.data.notes import left_out
 from latens.data.samples import photographs
@@ -142,14 +142,14 @@ class Subject(NamedTuple):
     """A test image without its transparency; `digest` is the hash of its pixels."""
 
     name: str
-    image: Picture
+    image: LoadedImage
     digest: str
 
 
 def load_subject(path: Path, name: str) -> Subject:
     """A test image without transparency, which the baselines store in different ways."""
-    image = read_picture(path)._replace(alpha=None)
-    digest = hashlib.sha256(repr((image.pixels.shape, image.grey)).encode() + image.pixels.tobytes())
+    image = read_image(path)._replace(alpha=None)
+    digest = hashlib.sha256(repr((image.pixels.shape, image.gray)).encode() + image.pixels.tobytes())
     return Subject(name, image, digest.hexdigest()[:16])
 
 
@@ -166,9 +166,9 @@ class Trial(NamedTuple):
     estimated_bytes: float | None = None
 
 
-def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
+def try_codec(codec: Codec, loaded: LoadedImage, quality: float) -> Trial:
     """Encode and decode with our codec; also estimate the size from its probabilities."""
-    image = to_pil(picture.pixels, grey=picture.grey)
+    image = to_pil(loaded.pixels, gray=loaded.gray)
     started = time.perf_counter()
     data = codec.compress(image, quality=quality)
     packed = time.perf_counter()
@@ -178,10 +178,10 @@ def try_codec(codec: Codec, picture: Picture, quality: float) -> Trial:
     return Trial(OURS, codec.model_id, quality, data, decoded, packed - started, done - packed, estimated)
 
 
-def try_encoder(encoder: Encoder, picture: Picture, quality: int) -> Trial:
+def try_encoder(encoder: Encoder, image: LoadedImage, quality: int) -> Trial:
     """Encode and decode with a baseline."""
     started = time.perf_counter()
-    data = encoder.encode(picture, quality)
+    data = encoder.encode(image, quality)
     packed = time.perf_counter()
     decoded = decode(data)
     done = time.perf_counter()

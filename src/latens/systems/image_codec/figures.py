@@ -12,7 +12,7 @@ from latens.codes.annealing import Method, Refine, RoundingLaw
 from latens.codes.gains import quality_at
 from latens.codes.rounding import log_weights
 from latens.data.image_output import png_bytes
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.image import psnr
 from latens.metrics.plot import Line, LinePanel, line_plot
@@ -100,8 +100,8 @@ def _rate(study: Study, methods: Sequence[Method], step: int, name: str) -> list
     return [Figure(plot, title), Table(columns, rows, f"{title}. BD-rate against the plain code of the same model.")]
 
 
-def _line(name: str, points: Points, colour: int, style: str) -> Line:
-    return Line(name, [bpp for bpp, _ in points], [db for _, db in points], colour, style)
+def _line(name: str, points: Points, color: int, style: str) -> Line:
+    return Line(name, [bpp for bpp, _ in points], [db for _, db in points], color, style)
 
 
 def _point(history: History, step: int) -> tuple[float, float]:
@@ -167,7 +167,7 @@ def _height(curve: Points, bpp: float) -> float:
 def qualitative(study: Study) -> list[Block]:
     """Figure 5.4.4, from real files: the unrefined code at 0.001, and that of 0.0025 refined towards the same rate."""
     subject = next((subject for subject in study.subjects if subject.path.stem == SHOWN), study.subjects[0])
-    codec, image = study.codec, read_picture(subject.path)
+    codec, image = study.codec, read_image(subject.path)
     lambdas = codec.lambdas
     low, high = study.lambdas[0], study.lambdas[min(1, len(study.lambdas) - 1)]
     plain = codec.compress(image, quality=quality_at(lambdas, low))
@@ -200,7 +200,7 @@ def _detail(pixels: np.ndarray, subject: Subject) -> bytes:
 
 STYLES = ("-", "--", ":")
 POINTS = 1001
-NAMES = {"atanh": "atanh (not normalised)", "linear": "linear", "cosine": "cosine", "ssl": "SSL, a = 4/3"}
+NAMES = {"atanh": "atanh (not normalized)", "linear": "linear", "cosine": "cosine", "ssl": "SSL, a = 4/3"}
 
 
 class ProbabilityCurve(NamedTuple):

@@ -33,13 +33,13 @@ _HEADER = struct.Struct("<IIHBB")
 MAX_PIXELS, MAX_SIDE = 64 * 2**20, 16_384
 
 
-class PictureHeader(NamedTuple):
+class ImageHeader(NamedTuple):
     """Size in pixels, quality in 1/256, kind of image, latent rows of a band."""
 
     width: int
     height: int
     quality: int
-    grey: bool
+    gray: bool
     alpha: bool
     band_rows: int = BAND_ROWS
 
@@ -56,10 +56,10 @@ class PictureHeader(NamedTuple):
         return [(top, min(top + self.band_rows, rows)) for top in range(0, rows, self.band_rows)]
 
 
-class CodedPicture(NamedTuple):
+class CodedImage(NamedTuple):
     """The contents of a file. A lost band (read with `partial`) is None."""
 
-    header: PictureHeader
+    header: ImageHeader
     model_id: bytes
     hyper: bytes
     bands: tuple[bytes | None, ...]
@@ -84,10 +84,10 @@ class StreamInfo:
         return asdict(self)
 
 
-def write_picture(coded: CodedPicture) -> bytes:
+def write_image_file(coded: CodedImage) -> bytes:
     """The bytes of a file; no band may be None."""
     header = coded.header
-    flags = GREY * header.grey | WITH_ALPHA * header.alpha
+    flags = GREY * header.gray | WITH_ALPHA * header.alpha
     packed = _HEADER.pack(header.width, header.height, header.quality, flags, header.band_rows)
     sections = [Section(HYPER, coded.hyper)]
     sections += [Section(BAND, band) for band in coded.bands if band is not None]
@@ -96,7 +96,7 @@ def write_picture(coded: CodedPicture) -> bytes:
     return pack(Container(PROFILE, coded.model_id, packed, tuple(sections)))
 
 
-def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
+def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
     """Parse a file. Raises the errors of `codes.stream.unpack`, and Corrupt for sections that do not fit together.
 
     With `partial`, damaged bands are None and a damaged alpha channel is left out; header and z must be intact.
@@ -118,7 +118,7 @@ def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
     payloads = [None if part is None else part.payload for part in parts]
     if payloads[0] is None:
         raise Corrupt("the hyper-latent is damaged, nothing can be decoded without it", section=KINDS[HYPER])
-    return CodedPicture(
+    return CodedImage(
         header,
         container.model_id,
         payloads[0],
@@ -127,7 +127,7 @@ def read_picture_file(data: bytes, *, partial: bool = False) -> CodedPicture:
     )
 
 
-def _read_header(packed: bytes) -> PictureHeader:
+def _read_header(packed: bytes) -> ImageHeader:
     if len(packed) != _HEADER.size:
         raise Corrupt(f"the image header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
     width, height, quality, flags, band_rows = _HEADER.unpack(packed)
@@ -137,12 +137,12 @@ def _read_header(packed: bytes) -> PictureHeader:
         raise Corrupt(f"the image header says {width} x {height} pixels, {band_rows} rows a band", section="header")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise LimitExceeded(f"an image of {width} x {height} pixels is over the limit of {MAX_PIXELS >> 20} Mpx")
-    return PictureHeader(width, height, quality, bool(flags & GREY), bool(flags & WITH_ALPHA), band_rows)
+    return ImageHeader(width, height, quality, bool(flags & GREY), bool(flags & WITH_ALPHA), band_rows)
 
 
 def inspect_stream(data: bytes) -> StreamInfo:
     """Sizes and bits by part of a file, without its model. Raises StreamError or LimitExceeded."""
-    coded = read_picture_file(data)
+    coded = read_coded_image(data)
     header = coded.header
     bits = {
         "latent": 8 * sum(len(band) for band in coded.bands if band is not None),
@@ -150,7 +150,7 @@ def inspect_stream(data: bytes) -> StreamInfo:
         "alpha": 8 * len(coded.alpha or b""),
     }
     bits["header"] = 8 * len(data) - sum(bits.values())
-    mode = ("L" if header.grey else "RGB") + ("A" if header.alpha else "")
+    mode = ("L" if header.gray else "RGB") + ("A" if header.alpha else "")
     return StreamInfo(
         width=header.width,
         height=header.height,

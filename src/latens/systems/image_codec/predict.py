@@ -16,15 +16,15 @@ from latens.codes.rate_target import RateTarget, search
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.image_output import to_pil
-from latens.data.images import ImageLike, Picture, read_picture
+from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.errors import Corrupt, ModelError, ModelMismatch
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import HyperpriorConfig
-from latens.systems.image_codec.format import QUALITY_STEPS, CodedPicture, StreamInfo, inspect_stream, read_picture_file
+from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, StreamInfo, inspect_stream, read_coded_image
 from latens.systems.image_codec.model import MeanScaleHyperprior
-from latens.systems.image_codec.refinement import refine_picture
+from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
 
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
@@ -63,7 +63,7 @@ class ImageCodec(Stages):
 
     def compress(
         self,
-        image: ImageLike | Picture,
+        image: ImageLike | LoadedImage,
         *,
         quality: float | None = None,
         bpp: float | None = None,
@@ -76,7 +76,7 @@ class ImageCodec(Stages):
 
     def encode(
         self,
-        image: ImageLike | Picture,
+        image: ImageLike | LoadedImage,
         *,
         quality: float | None = None,
         bpp: float | None = None,
@@ -91,33 +91,33 @@ class ImageCodec(Stages):
 
         Raises InputError for input that is no image, UsageError for a quality or target the model cannot reach.
         """
-        picture = image if isinstance(image, Picture) else read_picture(image)
+        loaded = image if isinstance(image, LoadedImage) else read_image(image)
         blob = self._encoded(
-            picture, RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality), refine, on_step
+            loaded, RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality), refine, on_step
         )
         info = inspect_stream(blob)
-        return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), tuple(picture.notes))
+        return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), tuple(loaded.notes))
 
     def _encoded(
         self,
-        picture: Picture,
+        image: LoadedImage,
         target: RateTarget,
         refine: Refine | None,
         on_step: Callable[[int, float, float], None] | None,
     ) -> bytes:
         if refine is not None:
-            return self.write(picture, refine_picture(self, picture, target, refine, on_step).symbols)
-        latent = self.latent(picture.pixels)
+            return self.write(image, refine_image(self, image, target, refine, on_step).symbols)
+        latent = self.latent(image.pixels)
         if target.kind == "quality":
-            return self.write(picture, self.quantize(latent, round(target.value * QUALITY_STEPS)))
+            return self.write(image, self.quantize(latent, round(target.value * QUALITY_STEPS)))
         found: dict[int, bytes] = {}
 
         def measure(steps: int) -> float:
             symbols = self.quantize(latent, steps)
-            found[steps] = self.write(picture, symbols)
+            found[steps] = self.write(image, symbols)
             if target.kind == "bpp":
-                return 8 * len(found[steps]) / picture.pixels[..., 0].size
-            return measured_psnr(self.reconstruct(symbols, picture.pixels.shape), picture.pixels)
+                return 8 * len(found[steps]) / image.pixels[..., 0].size
+            return measured_psnr(self.reconstruct(symbols, image.pixels.shape), image.pixels)
 
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
@@ -128,7 +128,7 @@ class ImageCodec(Stages):
         `.info["latens_damaged"]` names the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
         """
         data = blob if isinstance(blob, bytes) else read_bytes(Path(blob), limit=StreamLimits().file_bytes)
-        coded = read_picture_file(data, partial=partial)
+        coded = read_coded_image(data, partial=partial)
         self._check_model(coded)
         symbols, lost = self.decode_symbols(coded, partial=partial)
         header = coded.header
@@ -137,34 +137,34 @@ class ImageCodec(Stages):
         if header.alpha:
             alpha = _read_alpha(coded.alpha, (header.height, header.width), partial=partial)
             lost += [] if coded.alpha is not None else ["alpha channel"]
-        image = to_pil(pixels, alpha, header.grey)
+        image = to_pil(pixels, alpha, header.gray)
         if lost:
             image.info["latens_damaged"] = lost
         return image
 
-    def estimate(self, image: ImageLike | Picture, *, quality: float | None = None) -> Estimate:
+    def estimate(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> Estimate:
         """Estimated rate and quality at a setting, from the model's probabilities."""
-        picture = image if isinstance(image, Picture) else read_picture(image)
-        symbols = self._symbols(picture, quality)
+        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        symbols = self._symbols(loaded, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
-        pixels = self.reconstruct(symbols, picture.pixels.shape)
-        bpp = (bits_y + bits_z) / picture.pixels[..., 0].size
-        return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, picture.pixels))
+        pixels = self.reconstruct(symbols, loaded.pixels.shape)
+        bpp = (bits_y + bits_z) / loaded.pixels[..., 0].size
+        return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, loaded.pixels))
 
-    def code_length(self, image: ImageLike | Picture, *, quality: float | None = None) -> float:
+    def code_length(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> float:
         """Bits of latents and hyper-latents at a setting, by the model's probabilities; nothing is decoded."""
-        symbols = self._symbols(image if isinstance(image, Picture) else read_picture(image), quality)
+        symbols = self._symbols(image if isinstance(image, LoadedImage) else read_image(image), quality)
         return sum(self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
 
-    def _symbols(self, picture: Picture, quality: float | None) -> Symbols:
+    def _symbols(self, image: LoadedImage, quality: float | None) -> Symbols:
         target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
-        return self.quantize(self.latent(picture.pixels), round(target.value * QUALITY_STEPS))
+        return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS))
 
     @property
     def default_quality(self) -> float:
         return min(DEFAULT_QUALITY, self.best_quality)
 
-    def _check_model(self, coded: CodedPicture) -> None:
+    def _check_model(self, coded: CodedImage) -> None:
         if coded.model_id.hex() != self.file_id:
             raise ModelMismatch(
                 f"the file was written with model {coded.model_id.hex()}, this is {self.name} {self.file_id}",

@@ -23,7 +23,7 @@ from latens.codes.gains import lambda_at
 from latens.codes.rate_control import RateControl
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
-from latens.data.images import Picture
+from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
 from latens.shapes import Float
@@ -39,34 +39,34 @@ GROWTH = {"bpp": 30.0, "psnr": -10.0}
 MAX_ERROR = 0.02  # largest relative error of an accepted result; beyond it the target is out of reach
 
 
-class RefinedPicture(NamedTuple):
+class RefinedImage(NamedTuple):
     """Symbols for `Stages.write`, and the run that found them."""
 
     symbols: Symbols
     refined: Refined
 
 
-def refine_picture(
-    codec: Stages, picture: Picture, target: RateTarget, settings: Refine, on_step: Progress | None = None
-) -> RefinedPicture:
+def refine_image(
+    codec: Stages, image: LoadedImage, target: RateTarget, settings: Refine, on_step: Progress | None = None
+) -> RefinedImage:
     """Refined symbols of an image; they are never worse than the unrefined ones.
 
     For a quality, the objective is bpp + lambda * 255^2 * MSE with lambda from `settings.rate_weight` or from the quality (003,
     section 5.4.5). For a rate or a PSNR, the other of the two is optimized, and lambda is controlled so that the target is met.
     Raises UsageError when the target is missed by more than 2 %.
     """
-    pixels = picture.pixels
+    pixels = image.pixels
     latent = codec.latent(pixels)
     if target.kind == "quality":
         trial = Trial(codec, latent, pixels, round(target.value * QUALITY_STEPS))
         weight = settings.rate_weight or trial.weight
         goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
         refined = trial.refine(settings, goal, on_step=on_step)
-        return RefinedPicture(trial.symbols(refined.best), refined)
-    return meet_target(Trials(codec, picture, latent, target), settings, on_step)
+        return RefinedImage(trial.symbols(refined.best), refined)
+    return meet_target(Trials(codec, image, latent, target), settings, on_step)
 
 
-def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedPicture:
+def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedImage:
     """Refine towards a rate or a PSNR. A pilot run estimates the gain, which decides the quality of the remaining steps."""
     if settings.rate_weight is not None:
         raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
@@ -87,7 +87,7 @@ def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> R
     if abs(reached / target.value - 1) > MAX_ERROR:
         what = f"{target.value:g} {target.unit} is out of reach: refinement came to {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
-    return RefinedPicture(trial.symbols(refined.best), refined)
+    return RefinedImage(trial.symbols(refined.best), refined)
 
 
 def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
@@ -105,13 +105,13 @@ def _shifted(on_step: Progress, steps: int) -> Progress:
 class Trials:
     """Unrefined codes of an image at qualities of the model, each computed once."""
 
-    def __init__(self, codec: Stages, picture: Picture, latent: Tensor, target: RateTarget) -> None:
-        self.codec, self.picture, self.latent, self.target = codec, picture, latent, target
+    def __init__(self, codec: Stages, image: LoadedImage, latent: Tensor, target: RateTarget) -> None:
+        self.codec, self.image, self.latent, self.target = codec, image, latent, target
         self.found: dict[int, Trial] = {}
 
     def at(self, quality: int) -> Trial:
         if quality not in self.found:
-            self.found[quality] = Trial(self.codec, self.latent, self.picture.pixels, quality)
+            self.found[quality] = Trial(self.codec, self.latent, self.image.pixels, quality)
         return self.found[quality]
 
     def nearest(self, value: float) -> int:
@@ -130,13 +130,13 @@ class Trials:
         """The measured rate or PSNR, whichever is the target."""
         if self.target.kind == "psnr":
             return float(found.psnr())
-        return (float(found.bits_y + found.bits_z) + self.overhead) / self.picture.pixels[..., 0].size
+        return (float(found.bits_y + found.bits_z) + self.overhead) / self.image.pixels[..., 0].size
 
     @cached_property
     def overhead(self) -> float:
         """Bits of a file besides its symbols."""
         trial = self.at(QUALITY_STEPS)
-        size = len(self.codec.write(self.picture, trial.symbols(trial.start)))
+        size = len(self.codec.write(self.image, trial.symbols(trial.start)))
         return 8 * size - float(trial.start.bits_y + trial.start.bits_z)
 
 
@@ -193,7 +193,7 @@ class Trial:
         gains = self.model.gains
         scaled = y_hat if gains is None else y_hat * gains.inverse_gain(self.level)
         core = max(STRIP_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
-        return in_strips(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
+        return in_row_blocks(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
 
     def transfer_latents(self, other: Trial, latents: Latents) -> Latents:
         """Latents of a trial at another quality, in quantization steps of this one."""
@@ -240,7 +240,7 @@ class CodedPrior(NamedTuple):
         return self.center
 
 
-def in_strips(
+def in_row_blocks(
     f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
 ) -> Float[Tensor, "B D H W"]:
     """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory for one strip.

@@ -15,14 +15,14 @@ from torch import Tensor
 from latens.codes.coding import FrozenCoding, LatentParameters
 from latens.codes.entropy import round_for_rate
 from latens.data.image_output import png_bytes
-from latens.data.images import Picture
+from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import Corrupt, DeviceMismatch
 from latens.inference.device import transform_precision
-from latens.inference.tiling import apply_in_strips
+from latens.inference.tiling import apply_in_row_blocks
 from latens.shapes import Float, Int
 from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE, SYNTHESIS_HALO
-from latens.systems.image_codec.format import QUALITY_STEPS, CodedPicture, PictureHeader, write_picture
+from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, ImageHeader, write_image_file
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 STRIP_PIXELS = 2**21  # larger images are transformed in strips of about this many pixels
@@ -63,7 +63,7 @@ class Stages:
         x = pad_to_multiple(to_tensor(pixels).to(self.device), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
         core = _strip_rows(x.shape[3], HYPER_STRIDE)
         with self._arithmetic():
-            return apply_in_strips(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
+            return apply_in_row_blocks(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
 
     @torch.no_grad()
     def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int) -> Symbols:
@@ -76,17 +76,17 @@ class Stages:
         y = round_for_rate(scaled - parameters.mean, self.coding.scale_of(parameters.level), ROUNDING_WEIGHT)
         return Symbols(z, y.to(torch.int64), parameters, quality)
 
-    def write(self, picture: Picture, symbols: Symbols) -> bytes:
+    def write(self, image: LoadedImage, symbols: Symbols) -> bytes:
         """The file of a quantized image."""
-        height, width = picture.pixels.shape[:2]
-        header = PictureHeader(width, height, symbols.quality, picture.grey, picture.alpha is not None)
+        height, width = image.pixels.shape[:2]
+        header = ImageHeader(width, height, symbols.quality, image.gray, image.alpha is not None)
         bands = []
         for top, end in header.bands:
             levels = symbols.parameters.level[:, :, top:end]
             bands.append(_level_crc(levels) + self.coding.encode_y(symbols.y[:, :, top:end], levels))
-        alpha = None if picture.alpha is None else png_bytes(picture.alpha, optimize=True)
-        return write_picture(
-            CodedPicture(header, bytes.fromhex(self.file_id), self.coding.encode_z(symbols.z), tuple(bands), alpha)
+        alpha = None if image.alpha is None else png_bytes(image.alpha, optimize=True)
+        return write_image_file(
+            CodedImage(header, bytes.fromhex(self.file_id), self.coding.encode_z(symbols.z), tuple(bands), alpha)
         )
 
     @torch.no_grad()
@@ -98,10 +98,10 @@ class Stages:
         y_hat = y_hat.contiguous(memory_format=torch.channels_last)
         core = _strip_rows(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
         with self._arithmetic():
-            x = apply_in_strips(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=SYNTHESIS_HALO, core=core)
+            x = apply_in_row_blocks(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=SYNTHESIS_HALO, core=core)
         return to_pixels(x[0, :, : size[0], : size[1]])
 
-    def decode_symbols(self, coded: CodedPicture, *, partial: bool) -> tuple[Symbols, list[str]]:
+    def decode_symbols(self, coded: CodedImage, *, partial: bool) -> tuple[Symbols, list[str]]:
         """Symbols of a file; with `partial`, also the names of lost rows, whose symbols are zero.
 
         Raises Corrupt for damaged bands without `partial`, DeviceMismatch if this machine computes another prior.

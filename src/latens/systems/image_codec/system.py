@@ -13,7 +13,7 @@ from torch import nn
 
 from latens.contract import Artifact, Evaluation, Example, System
 from latens.data.image_output import write_image
-from latens.data.images import Pixels, read_picture
+from latens.data.images import Pixels, read_image
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.errors import UsageError
@@ -57,7 +57,7 @@ def example(folder: Path) -> Example:
     """Crops of the bundled photographs, for training and as inputs."""
     paths = []
     for photo in photographs():
-        pixels = read_picture(photo.path).pixels
+        pixels = read_image(photo.path).pixels
         for number, (top, left) in enumerate(((0, 0), (60, 90))):
             path = folder / f"{photo.name}{number}.png"
             write_image(path, Image.fromarray(np.ascontiguousarray(pixels[top : top + 192, left : left + 192])))
@@ -105,7 +105,7 @@ def cases(codec: ImageCodec) -> Sequence[Case]:
 
 def bench_photograph(size: tuple[int, int]) -> Pixels:
     """The bundled photograph of a cup of coffee at width x height, uint8 (H, W, 3)."""
-    image = Image.fromarray(read_picture(photographs()[0].path).pixels)
+    image = Image.fromarray(read_image(photographs()[0].path).pixels)
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
 

@@ -82,7 +82,7 @@ class PairCritic(nn.Module):
 
     def __init__(self, code: int, size: int) -> None:
         super().__init__()
-        self.picture = nn.Sequential(
+        self.image = nn.Sequential(
             nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE),
             nn.Conv2d(64, 128, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE),
             nn.Conv2d(128, 256, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE),
@@ -92,7 +92,7 @@ class PairCritic(nn.Module):
         self.pair = nn.Sequential(nn.Linear(2 * CRITIC, CRITIC), nn.LeakyReLU(SLOPE), nn.Linear(CRITIC, 1))
 
     def forward(self, image: Float[Tensor, "B 3 H W"], vector: Float[Tensor, "B Z"]) -> Float[Tensor, "B"]:
-        pair = torch.cat([F.leaky_relu(self.picture(image), SLOPE), self.code(vector)], dim=1)
+        pair = torch.cat([F.leaky_relu(self.image(image), SLOPE), self.code(vector)], dim=1)
         score: Tensor = self.pair(pair)
         return score.float()[:, 0]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latens.codes.gaussian import gaussian_kl
 from latens.data.image_output import to_pil
-from latens.data.images import ImageLike, Picture, Pixels, read_picture
+from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LimitExceeded, ModelError, UsageError
@@ -30,7 +30,7 @@ from latens.systems.parts.statistics import PartStatistics, Tally
 
 NAME = "parts"
 EMBED_BATCH = 64
-MOST_PIXELS = 2**24  # of a resized image: its activations take about 180 bytes a pixel, 3 GB in all
+MAX_PIXELS = 2**24  # of a resized image: its activations take about 180 bytes a pixel, 3 GB in all
 MAX_ASPECT = 64  # largest ratio of the sides; resizing a longer image by its shorter side could need gigabytes
 
 
@@ -85,12 +85,12 @@ class Parts:
         check_pixels(resolution, resolution)
         return Parts(self.model, name=self.name, sha256=self.model_id, device=self.device, resolution=resolution)
 
-    def encode(self, images: ImageLike | Picture | Sequence[Any]) -> list[PartCode]:
+    def encode(self, images: ImageLike | LoadedImage | Sequence[Any]) -> list[PartCode]:
         """One code per image. Raises InputError for unreadable images, ModelError for a model without parts."""
         return [self.measure(image).code for image in singles(images)]
 
     @torch.no_grad()
-    def measure(self, image: ImageLike | Picture) -> Measured:
+    def measure(self, image: ImageLike | LoadedImage) -> Measured:
         """The code of one image and its divergences. Raises as `encode` does."""
         model, pixels = self._patchvae(), read_one(image)
         height, width = pixels.shape[:2]
@@ -131,7 +131,7 @@ class Parts:
         return replace(target, appearance=appearance)
 
     def gallery(
-        self, images: ImageLike | Picture | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
+        self, images: ImageLike | LoadedImage | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
     ) -> list[PartGallery]:
         """Patches of every part that occurs, one per image (Gupta et al. 2020, Fig. 4). The part in most images comes first.
 
@@ -144,7 +144,7 @@ class Parts:
         every = singles(images)
         return cut_galleries(order, [one.shape[1:] for one in maps], lambda i: read_one(every[i]), most)
 
-    def places(self, image: ImageLike | Picture, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
+    def places(self, image: ImageLike | LoadedImage, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
         """Patches of every part of one image, without adjacent cells. The part with most cells comes first.
 
         `code` is the code of the image if already known. Raises UsageError for several images and for `most` below 1.
@@ -160,7 +160,7 @@ class Parts:
         return cut_galleries(found, [known.occurrence.shape[1:]], lambda _: pixels, most)
 
     @torch.no_grad()
-    def embed(self, images: ImageLike | Picture | Sequence[Any]) -> Float[np.ndarray, "n C"]:
+    def embed(self, images: ImageLike | LoadedImage | Sequence[Any]) -> Float[np.ndarray, "n C"]:
         """Features for a classifier: phi of the center square, averaged over cells."""
         squares = (center_square(pixels, self.resolution) for pixels in read_all(images))
         found = []
@@ -202,7 +202,7 @@ def statistics_of(measured: Iterable[Measured]) -> PartStatistics:
     return tally.statistics()
 
 
-def read_all(images: ImageLike | Picture | Sequence[Any]) -> Iterator[Pixels]:
+def read_all(images: ImageLike | LoadedImage | Sequence[Any]) -> Iterator[Pixels]:
     """Pixels (H, W, 3) of one image, a sequence of them, or a batch: a tensor (B, 3, H, W) or an array (B, H, W, 3).
 
     Images are read one at a time: large ones need not fit into memory together.
@@ -210,9 +210,9 @@ def read_all(images: ImageLike | Picture | Sequence[Any]) -> Iterator[Pixels]:
     return (read_one(one) for one in singles(images))
 
 
-def singles(images: ImageLike | Picture | Sequence[Any]) -> list[ImageLike | Picture]:
+def singles(images: ImageLike | LoadedImage | Sequence[Any]) -> list[ImageLike | LoadedImage]:
     """One image, a sequence of them or a batch as a list of single images, unread."""
-    if isinstance(images, Picture):
+    if isinstance(images, LoadedImage):
         return [images]
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
         several: Sequence[Any] = list(images)
@@ -220,8 +220,8 @@ def singles(images: ImageLike | Picture | Sequence[Any]) -> list[ImageLike | Pic
     return [cast(ImageLike, images)]
 
 
-def read_one(image: ImageLike | Picture) -> Pixels:
-    return image.pixels if isinstance(image, Picture) else read_picture(image).pixels
+def read_one(image: ImageLike | LoadedImage) -> Pixels:
+    return image.pixels if isinstance(image, LoadedImage) else read_image(image).pixels
 
 
 def one_code(code: object) -> None:
@@ -233,8 +233,8 @@ def one_code(code: object) -> None:
 
 def check_pixels(width: int, height: int) -> None:
     """Raises LimitExceeded for an image that would be resized to more than `MOST_PIXELS`, before memory is taken."""
-    if width * height > MOST_PIXELS:
-        what = f"it would be resized to {width} x {height} pixels, more than the limit of {MOST_PIXELS:,}"
+    if width * height > MAX_PIXELS:
+        what = f"it would be resized to {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}"
         raise LimitExceeded(what, hint="choose a smaller resolution")
 
 

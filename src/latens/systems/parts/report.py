@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
 from latens.data.image_output import png_bytes
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.data.squares import shrink
 from latens.errors import OutputExists, UsageError, counted
 from latens.inference.page import Block, Figure, Page, Section, Table
@@ -134,6 +134,6 @@ def _swaps(parts: Parts, paths: Sequence[Path], codes: Sequence[PartCode]) -> by
     if len(paths) < 2:
         return None
     count = 1 + MAX_TARGETS
-    source, *targets = (shrink(read_picture(path).pixels, SWAP_HEIGHT) for path in paths[:count])
+    source, *targets = (shrink(read_image(path).pixels, SWAP_HEIGHT) for path in paths[:count])
     sheet = swap_sheet(parts, source, targets, height=SWAP_HEIGHT, codes=codes[:count])
     return None if sheet is None else png_bytes(sheet)

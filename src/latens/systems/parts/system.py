@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from latens.contract import Evaluation, Example, System
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.data.samples import photographs, write_two_classes
 from latens.data.source import Source
 from latens.errors import UsageError
@@ -111,7 +111,7 @@ def apply(parts: Parts, path: Path) -> Mapping[str, np.ndarray]:
 
 def cases(parts: Parts) -> list[Case]:
     """A training step, and the operations of a loaded model on a photograph."""
-    pixels = read_picture(photographs()[0].path).pixels
+    pixels = read_image(photographs()[0].path).pixels
     timed = [Case("embed a photograph", lambda: parts.embed(pixels))]
     if isinstance(parts.model, PatchVAE):
         (code,) = parts.encode(pixels)

@@ -245,7 +245,7 @@ def _with_corners(reading: Reading, thesis: Lattice) -> np.ndarray:
     image = draw_overlay(reading)
     bounds = starting_coordinates(reading.foreground.mask)
     corners = [(x, y) for x in (bounds.left, bounds.right) for y in (bounds.top, bounds.bottom)]
-    factor = image.shape[1] / reading.picture.pixels.shape[1]
+    factor = image.shape[1] / reading.image.pixels.shape[1]
     for x, y in corners:
         cv2.circle(image, (int(factor * x), int(factor * y)), 8, (235, 40, 40), -1, cv2.LINE_AA)
     frame = project(

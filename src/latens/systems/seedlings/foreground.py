@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from latens.data.images import Picture
+from latens.data.images import LoadedImage
 from latens.shapes import Bool, Float, UInt8
 
 GREEN_SPREAD = 12  # gray values between soil and leaves in excess green, below which color is not used
@@ -25,22 +25,22 @@ class Foreground(NamedTuple):
     gray: UInt8[np.ndarray, "H W"]
 
 
-def gray_of(picture: Picture) -> UInt8[np.ndarray, "H W"]:
+def gray_of(image: LoadedImage) -> UInt8[np.ndarray, "H W"]:
     """Luma of a color image (ITU-R BT.601); the plane of a gray one."""
-    if picture.grey:
-        return np.ascontiguousarray(picture.pixels[..., 0])
+    if image.gray:
+        return np.ascontiguousarray(image.pixels[..., 0])
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.rint(picture.pixels @ weights).astype(np.uint8)
+    return np.rint(image.pixels @ weights).astype(np.uint8)
 
 
-def find_leaves(picture: Picture) -> Foreground:
+def find_leaves(image: LoadedImage) -> Foreground:
     """Leaf pixels of a photograph; an empty mask where nothing stands out from the soil.
 
     Color images are split by excess green (Woebbecke et al. 1995), gray ones by brightness above (or below) the local
     background; both thresholds are Otsu's (1979), never below what noise reaches.
     """
-    gray = gray_of(picture)
-    found = _by_color(picture.pixels) if not picture.grey else None
+    gray = gray_of(image)
+    found = _by_color(image.pixels) if not image.gray else None
     if found is not None:
         return _with_blobs(found, "color", gray)
     bright, strength = _by_brightness(gray, 1)

@@ -136,7 +136,7 @@ class _Work:
         several = self.grid.trays > 1 or self.grid.tray
         names = [one.shot.tray.removeprefix(shot.tray) if several else "" for one in found]
         drawn = [Drawn(one.lattice, one.p_success, one.seen, name) for one, name in zip(found, names, strict=True)]
-        write_atomic(overlay, webp_bytes(draw_trays(reading.picture.pixels, reading.foreground.mask, drawn), quality=75))
+        write_atomic(overlay, webp_bytes(draw_trays(reading.image.pixels, reading.foreground.mask, drawn), quality=75))
         light = [one._replace(reading=None) for one in found]
         self.ledger.add(path, shot, light)
         return light

@@ -14,7 +14,7 @@ import numpy as np
 from latens.shapes import Float
 
 ANGLES = np.deg2rad(np.arange(-8.0, 8.01, 0.5))
-LEAST_BLOBS = 8  # fewer do not decide a lattice
+MIN_BLOBS = 8  # fewer do not decide a lattice
 STRAY = 0.34  # of a pitch: blobs farther from every node are strays
 BAD_RESIDUAL = 0.20  # of a pitch, median distance of blobs from their nodes; blobs anywhere give 0.38
 BAD_SUPPORT = 0.62  # share of blobs within STRAY; blobs anywhere give 0.36
@@ -92,7 +92,7 @@ def fit_lattice(
     blobs: Float[np.ndarray, "n 2"], areas: Float[np.ndarray, "n"], rows: int, cols: int, shape: tuple[int, int]
 ) -> Lattice:
     """The rows x cols lattice that explains the blobs of an image of `shape` (height, width). Raises NoLattice."""
-    if len(blobs) < LEAST_BLOBS:
+    if len(blobs) < MIN_BLOBS:
         raise NoLattice(f"{len(blobs)} plants were found, too few for a grid")
     weights = blob_weights(areas)
     best: Lattice | None = None
@@ -197,7 +197,7 @@ def _refine(
         near = reach <= max(3.2 * pitch, np.quantile(reach, min(1.0, 0.2 + turn / (ROUNDS - 4))))
         cells, distance = _assign(homography, blobs)
         used = near & (distance < STRAY)
-        if used.sum() < LEAST_BLOBS:
+        if used.sum() < MIN_BLOBS:
             raise NoLattice("the plants show no regular spacing")
         perspective = turn > ROUNDS // 2 and used.sum() >= FULL
         homography = fit(cells[used], blobs[used], weights[used] * huber(distance[used], 0.12), perspective=perspective)
@@ -210,7 +210,7 @@ def _refine(
     homography = homography @ shift
     size = np.array([cols, rows])
     inside = near & ((cells >= first) & (cells < first + size)).all(axis=1)
-    if inside.sum() < LEAST_BLOBS:
+    if inside.sum() < MIN_BLOBS:
         raise NoLattice("too few plants lie on one grid")
     filled = len(np.unique(cells[inside], axis=0))
     within = ((cells >= first - 1) & (cells <= first + size)).all(axis=1)  # blobs beside the tray say nothing

@@ -18,7 +18,7 @@ from latens.systems.seedlings.dataset import CropBatches
 from latens.systems.seedlings.model import GRADES, Grader, statistics
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
-LEAST_OF_A_DAY = 100  # validation crops from which a day has its own temperature
+MIN_OF_A_DAY = 100  # validation crops from which a day has its own temperature
 KNOWN_CROPS = 2000  # training crops whose statistics are taken
 KNOWN_SHARE = 0.995  # of the training crops that count as known
 
@@ -146,7 +146,7 @@ def _joined(batches: Sequence[dict[str, Tensor]], name: str) -> np.ndarray:
 def groups_of(day: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """("all", every crop), and each day with enough crops by its number."""
     found = [("all", np.ones(len(day), bool))]
-    found += [(str(one), day == one) for one in np.unique(day) if (day == one).sum() >= LEAST_OF_A_DAY and one >= 0]
+    found += [(str(one), day == one) for one in np.unique(day) if (day == one).sum() >= MIN_OF_A_DAY and one >= 0]
     return found
 
 

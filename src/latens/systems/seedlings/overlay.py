@@ -11,7 +11,7 @@ from latens.data.images import Pixels
 from latens.shapes import Bool
 from latens.systems.seedlings.lattice import Lattice, project
 
-LEAST_SIDE = 1100  # pixels; smaller photographs are enlarged
+MIN_SIDE = 1100  # pixels; smaller photographs are enlarged
 FAILURE, SUCCESS = (230, 120, 20), (70, 150, 255)  # colors at probabilities 0 and 1
 PLAIN, MISSING, OUTLINE, LEAF = (90, 200, 120), (235, 90, 90), (255, 255, 255), (250, 220, 60)
 
@@ -32,7 +32,7 @@ def draw_trays(pixels: Pixels, leaves: Bool[np.ndarray, "H W"], trays: Sequence[
     """
     import cv2
 
-    factor = max(1.0, LEAST_SIDE / max(pixels.shape[:2]))
+    factor = max(1.0, MIN_SIDE / max(pixels.shape[:2]))
     image = np.ascontiguousarray(cv2.resize(pixels, None, fx=factor, fy=factor))
     mask = cv2.resize(leaves.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

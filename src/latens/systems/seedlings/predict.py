@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latens.data.images import ImageLike, read_picture
+from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import load_network, locate, read_config, unusable
 from latens.inference.device import choose_device
@@ -154,9 +154,9 @@ class SeedlingGrader:
 
     def crop_of(self, image: ImageLike) -> np.ndarray:
         """A whole image as one crop (1, S, S, C)."""
-        picture = read_picture(image)
+        loaded = read_image(image)
         size, color = self.settings.size, self.settings.channels == 3
-        pixels = picture.pixels if color else gray_of(picture)
+        pixels = loaded.pixels if color else gray_of(loaded)
         resized = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
         return resized.reshape(1, size, size, self.settings.channels)
 
@@ -174,7 +174,7 @@ class SeedlingGrader:
         """A photograph of one tray. The day is `day`, or that of the file's name (see `names.identify`).
 
         Raises UsageError for a model of other classes, InputError where no grid fits or more than one tray is found, and what
-        `read_picture` raises.
+        `read_image` raises.
         """
         return self.grade_trays(image, day=day, sown=sown, grid=grid, reference=reference)[0]
 
@@ -255,7 +255,7 @@ def _rim(one: GradedTray) -> Rim | None:
     if one.path is None:
         return None
     try:
-        return rim_of(one.lattice, find_leaves(read_picture(one.path)))
+        return rim_of(one.lattice, find_leaves(read_image(one.path)))
     except LatensError:
         return None
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from latens.data.images import ImageLike, Picture, Pixels, read_picture
+from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.errors import InputError
 from latens.shapes import Float, UInt8
 from latens.systems.seedlings.foreground import Foreground, find_leaves
@@ -17,7 +17,7 @@ from latens.systems.seedlings.lattice import Lattice, NoLattice, Staggered, fit_
 from latens.systems.seedlings.overlay import Drawn, draw_trays
 from latens.systems.seedlings.reference import Reference, place_reference
 from latens.systems.seedlings.thesis_grid import thesis_lattice
-from latens.systems.seedlings.trays import LEAST_PLANTS, describe, find_trays, gap_within, plants_outside
+from latens.systems.seedlings.trays import MIN_PLANTS, describe, find_trays, gap_within, plants_outside
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Reading(NamedTuple):
     crops: UInt8[np.ndarray, "n S S C"]  # C is 1 for gray images and 3 for color
     areas: Float[np.ndarray, "n"]  # of the leaves in a cell, pixels of the photograph
     foreground: Foreground
-    picture: Picture
+    image: LoadedImage
     notes: tuple[str, ...]
 
 
@@ -56,12 +56,12 @@ def read_trays(
     `tray` takes the tray of this number alone (from 1, of all that are found). `corners` are the centers of the corner cells of
     one tray (x, y clockwise from the top left, in pixels) and skip the fit. `reference` is the grid of another day of the same
     tray, for a photograph with too few plants. `day` matters for method "thesis" alone. Raises InputError where no grid
-    fits or another number of trays is found, and what `read_picture` raises.
+    fits or another number of trays is found, and what `read_image` raises.
     """
-    picture = read_picture(source)
+    image = read_image(source)
     where = str(source) if isinstance(source, str | Path) else None
-    foreground = find_leaves(picture)
-    notes = list(picture.notes)
+    foreground = find_leaves(image)
+    notes = list(image.notes)
     try:
         if corners is not None:
             lattices = [from_corners(np.asarray(corners, float).reshape(4, 2), rows, cols)]
@@ -74,7 +74,7 @@ def read_trays(
     except NoLattice as reason:
         alone = reference is None and method == "lattice" and not isinstance(reason, Staggered)
         raise InputError(str(reason), where=where, hint=CORNERS_HINT + OTHERS_HINT * alone) from None
-    return [_read(picture, foreground, lattice, size, tuple(notes), where) for lattice in lattices]
+    return [_read(image, foreground, lattice, size, tuple(notes), where) for lattice in lattices]
 
 
 def read_tray(
@@ -95,13 +95,13 @@ def read_tray(
 
 
 def _read(
-    picture: Picture, foreground: Foreground, lattice: Lattice, size: int, notes: tuple[str, ...], where: str | None
+    image: LoadedImage, foreground: Foreground, lattice: Lattice, size: int, notes: tuple[str, ...], where: str | None
 ) -> Reading:
     height, width = foreground.gray.shape
     if not (((lattice.centers() >= 0) & (lattice.centers() <= [width, height])).all()):
         raise InputError("the grid reaches beyond the image", where=where, hint=CORNERS_HINT)
-    crops, areas = cut(picture, foreground, lattice, size)
-    return Reading(lattice, crops, areas, foreground, picture, (*notes, *lattice.notes))
+    crops, areas = cut(image, foreground, lattice, size)
+    return Reading(lattice, crops, areas, foreground, image, (*notes, *lattice.notes))
 
 
 def _several(foreground: Foreground, rows: int, cols: int, trays: int, tray: int, where: str | None) -> list[Lattice]:
@@ -139,13 +139,13 @@ def _single(
     except Staggered:
         raise
     except NoLattice as reason:
-        if len(blobs) >= 2 * LEAST_PLANTS:
+        if len(blobs) >= 2 * MIN_PLANTS:
             _refuse_several(foreground, rows, cols, where)
         if reference is None:
             raise
         return place_reference(reference, foreground, rows, cols, str(reason), notes)
     split = gap_within(found, blobs, areas)
-    if split or plants_outside(found, blobs, areas).sum() >= LEAST_PLANTS:
+    if split or plants_outside(found, blobs, areas).sum() >= MIN_PLANTS:
         _refuse_several(foreground, rows, cols, where)
     if split:
         raise NoLattice(f"more than one tray where one was asked for: {split}")
@@ -167,11 +167,11 @@ def _refuse_several(foreground: Foreground, rows: int, cols: int, where: str | N
         raise _other_number(found, 1, where)
 
 
-def cut(picture: Picture, foreground: Foreground, lattice: Lattice, size: int) -> tuple[np.ndarray, np.ndarray]:
+def cut(image: LoadedImage, foreground: Foreground, lattice: Lattice, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Crops of all cells, rectified, and the area of the leaves in each in pixels of the photograph."""
     import cv2
 
-    pixels = foreground.gray[..., None] if picture.grey else picture.pixels
+    pixels = foreground.gray[..., None] if image.gray else image.pixels
     scale = min(1.0, 1.6 * size / pitch_of(lattice.homography, lattice.rows, lattice.cols))
     if scale < 1:  # a plain warp would skip pixels
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -205,4 +205,4 @@ def _cell_areas(lattice: Lattice) -> np.ndarray:
 
 def draw_overlay(reading: Reading, values: np.ndarray | None = None, seen: np.ndarray | None = None) -> Pixels:
     """The photograph with its grid; see `overlay.draw_trays`."""
-    return draw_trays(reading.picture.pixels, reading.foreground.mask, [Drawn(reading.lattice, values, seen)])
+    return draw_trays(reading.image.pixels, reading.foreground.mask, [Drawn(reading.lattice, values, seen)])

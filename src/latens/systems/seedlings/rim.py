@@ -17,8 +17,8 @@ from latens.systems.seedlings.lattice import Lattice, homography_of, project
 WIDTH = 640  # pixels to which images are reduced
 HIDE = 41  # pixels of the reduced image: leaves take the median of so wide a square
 SLOPES = np.tan(np.deg2rad(np.arange(-8.0, 8.01, 0.5)))
-LEAST_STEP = 4.0  # gray values between the two sides of an edge, mean along it
-LEAST_AREA = 0.2  # of the image, inside the rim
+MIN_STEP = 4.0  # gray values between the two sides of an edge, mean along it
+MIN_AREA = 0.2  # of the image, inside the rim
 ASPECT = 0.10  # largest relative difference of the shape of cells between two photographs
 
 
@@ -56,7 +56,7 @@ def find_rim(gray: UInt8[np.ndarray, "H W"], leaves: Bool[np.ndarray, "H W"]) ->
             sides.append((sign * strength, line, upright))
     (left, right), (top, low_side) = sides[:2], sides[2:]
     steps = np.array([side[0] for side in (left, right, top, low_side)])
-    if np.abs(steps).min() < LEAST_STEP or len(set(np.sign(steps))) > 1:
+    if np.abs(steps).min() < MIN_STEP or len(set(np.sign(steps))) > 1:
         return None
     around = [_cross(left[1], top[1]), _cross(right[1], top[1]), _cross(right[1], low_side[1]), _cross(left[1], low_side[1])]
     corners = (np.array(around) + 0.5) / scale - 0.5
@@ -94,7 +94,7 @@ def _plausible(corners: np.ndarray, shape: tuple[int, ...]) -> bool:
     x, y = corners.T
     area = 0.5 * abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())
     even = max(sides[0] / sides[2], sides[2] / sides[0], sides[1] / sides[3], sides[3] / sides[1]) < 1.15
-    return bool(even and area > LEAST_AREA * shape[0] * shape[1])
+    return bool(even and area > MIN_AREA * shape[0] * shape[1])
 
 
 def rim_of(lattice: Lattice, foreground: Foreground) -> Rim | None:

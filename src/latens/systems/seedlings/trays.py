@@ -16,7 +16,7 @@ from latens.systems.seedlings.lattice import (
     BAD_RESIDUAL,
     BAD_SUPPORT,
     FULL,
-    LEAST_BLOBS,
+    MIN_BLOBS,
     STRAY,
     Lattice,
     NoLattice,
@@ -27,10 +27,10 @@ from latens.systems.seedlings.lattice import (
     project,
 )
 
-MOST = 12  # trays in one photograph
+MAX = 12  # trays in one photograph
 GAP = 0.10  # of a pitch beyond the regular spacing, from which the space between two lines separates trays
-LEAST_PLANTS = 4  # in view, that make another tray
-LEAST_FILLED = 0.3  # of the cells in view
+MIN_PLANTS = 4  # in view, that make another tray
+MIN_FILLED = 0.3  # of the cells in view
 SPECK = 0.3  # of the median area of the first tray's plants; smaller blobs make no tray
 SMALL = 0.1  # of the leaf area of a plant of the first tray: what a blob of another tray has at least, in the mean
 PHASES = np.arange(0, 1, 0.05)  # shifts that are tried, in pitches
@@ -51,7 +51,7 @@ def find_trays(blobs: np.ndarray, areas: np.ndarray, rows: int, cols: int, shape
     A tray that the image cuts off has the rows and columns in view only; its `notes` say so. Raises NoLattice where there is
     no tray.
     """
-    if len(blobs) < LEAST_BLOBS:
+    if len(blobs) < MIN_BLOBS:
         raise NoLattice(f"{len(blobs)} plants were found, too few for a grid")
     main = _first(blobs, areas, rows, cols, shape)
     places, weights = project(np.linalg.inv(main.homography), blobs), blob_weights(areas)
@@ -61,7 +61,7 @@ def find_trays(blobs: np.ndarray, areas: np.ndarray, rows: int, cols: int, shape
     plant = float(np.median(np.bincount(np.unique(cells, axis=0, return_inverse=True)[1].ravel(), inside)))
     taken = [Window(np.zeros(2), np.array([cols, rows]))]
     found = [_in_view(main, shape)]
-    while free.sum() >= LEAST_PLANTS and len(found) < MOST:
+    while free.sum() >= MIN_PLANTS and len(found) < MAX:
         window = _next(places[free], weights[free], taken, main.homography, shape)
         if window is None:
             break
@@ -88,7 +88,7 @@ def _first(blobs: np.ndarray, areas: np.ndarray, rows: int, cols: int, shape: tu
     torn: tuple[float, str] = (-np.inf, "")  # the best lattice that a gap runs through
     reason = NoLattice("no plants")
     for part in _parts(blobs):
-        if part.sum() < LEAST_BLOBS:
+        if part.sum() < MIN_BLOBS:
             continue
         try:
             start = fit_lattice(blobs[part], areas[part], rows, cols, shape)
@@ -129,7 +129,7 @@ def _settle(start: Lattice, blobs: np.ndarray, areas: np.ndarray) -> Lattice:
     cells = np.rint(places[own])
     distance = np.linalg.norm(places[own] - cells, axis=1)
     near = distance < STRAY
-    if near.sum() < LEAST_BLOBS:
+    if near.sum() < MIN_BLOBS:
         raise NoLattice("too few plants lie on one grid")
     weights = blob_weights(areas)[own]
     made = fit(cells[near], blobs[own][near], weights[near] * huber(distance[near], 0.1), perspective=near.sum() >= FULL)
@@ -142,7 +142,7 @@ def _settle(start: Lattice, blobs: np.ndarray, areas: np.ndarray) -> Lattice:
     if (
         settled.residual > BAD_RESIDUAL
         or settled.support < BAD_SUPPORT
-        or settled.filled < LEAST_FILLED * start.rows * start.cols
+        or settled.filled < MIN_FILLED * start.rows * start.cols
     ):
         raise NoLattice(f"no {start.rows} x {start.cols} grid fits all plants in its outline")
     return settled
@@ -203,7 +203,7 @@ def _next(
                 if any(_overlap(window, other) for other in taken):
                     continue
                 own = _within(places, window)
-                if len(np.unique(cells[own & (distance < STRAY)], axis=0)) < LEAST_PLANTS:
+                if len(np.unique(cells[own & (distance < STRAY)], axis=0)) < MIN_PLANTS:
                     continue
                 score = float(gain[own].sum()) - 0.02 * weights.max() * _out_of_view(window, homography, shape)
                 if score > best:
@@ -216,7 +216,7 @@ def _next(
     near = distance < STRAY
     in_view = chosen.size.prod() - _out_of_view(chosen, homography, shape)
     good = weights[own][near].sum() >= BAD_SUPPORT * weights[own].sum() and np.median(distance[near]) <= BAD_RESIDUAL
-    enough = len(np.unique(np.rint(off[near]), axis=0)) >= LEAST_FILLED * in_view
+    enough = len(np.unique(np.rint(off[near]), axis=0)) >= MIN_FILLED * in_view
     return chosen if good and enough and not _continues(chosen, taken) else None
 
 

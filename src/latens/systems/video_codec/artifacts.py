@@ -1,6 +1,6 @@
 """Tables and figures of 003, chapter 6 and appendix D, on clips with masks (see `study` for how methods are trained).
 
-The thesis shows other DAVIS clips than those of the scale, and Cityscapes, which pictures of streets in motion replace
+The thesis shows other DAVIS clips than those of the scale, and Cityscapes, which images of streets in motion replace
 (`generalization`).
 """
 
@@ -22,8 +22,8 @@ from latens.systems.video_codec.evaluate import figure, rate_table
 from latens.systems.video_codec.generalization import MISSING, STAND_IN, generalization, street_labels
 from latens.systems.video_codec.looks import (
     DECIBELS,
-    LEAST_BITS,
-    MOST_BITS,
+    MAX_BITS,
+    MIN_BITS,
     WINDOW,
     bits_image,
     bits_map,
@@ -36,7 +36,7 @@ from latens.systems.video_codec.looks import (
     region_numbers,
     shown_frame,
 )
-from latens.systems.video_codec.objects import bars, pictures
+from latens.systems.video_codec.objects import bars, images
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.speeds import speeds
 from latens.systems.video_codec.study import (
@@ -99,7 +99,7 @@ def maps(study: Study) -> list[Block]:
             image(psnr_image(psnr_map(decoded, original)), f"{label}: PSNR", f"over {WINDOW} x {WINDOW} pixels"),
         ]
     scale = (
-        f"Quality {quality:g}. Bits per pixel from {LEAST_BITS:g} (dark) to {MOST_BITS:g} (bright), logarithmic; PSNR from "
+        f"Quality {quality:g}. Bits per pixel from {MIN_BITS:g} (dark) to {MAX_BITS:g} (bright), logarithmic; PSNR from "
         f"{DECIBELS[0]:g} dB (dark) to {DECIBELS[1]:g} dB (bright)."
     )
     return [Gallery(figures, columns=4, narrowest=160), scale]
@@ -177,7 +177,7 @@ MAKERS: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
         "figureD.2": partial(curves, (*FIVE, SCALING_10), "Gamma 30, and latent scaling also at gamma 10"),
         "figureD.3": partial(generalization, (10, 30)),
         "figureD.4": partial(curves, (SSF, IMPLICIT, SCALING, SCALING_PERLIN), "Perlin masks at gamma 30"),
-        "figureD.5": pictures,
+        "figureD.5": images,
         "figureD.6": bars,
         "figureD.7": amplifiers,
         "figureD.8": partial(looks, (SSF, IMPLICIT, SCALING, SCALING_10)),

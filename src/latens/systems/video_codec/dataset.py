@@ -1,7 +1,7 @@
 """Training clips: real ones with masks of objects, photographs in motion, and composites; held in memory as bytes.
 
 A folder of clips holds CLIP/frames/*.jpg and, where there are annotations, CLIP/masks/*.png of the same names (0 background).
-Any other folder is one of photographs. `camvid:DIR` holds pictures of streets with label maps. `masks:perlin` draws all regions
+Any other folder is one of photographs. `camvid:DIR` holds images of streets with label maps. `masks:perlin` draws all regions
 from noise, `masks:DIR` reads them from DIR/CLIP/*.png.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.data.images import PICTURE_ENDINGS, read_picture
+from latens.data.images import PICTURE_ENDINGS, read_image
 from latens.data.regions.noise import perlin_masks
 from latens.data.source import Source
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
@@ -99,7 +99,7 @@ class ClipData:
                     self.clips.append(clip)
 
     def _streets(self, source: Source) -> list[Clip]:
-        """Its training pictures in motion, long enough for twice the speed."""
+        """Its training images in motion, long enough for twice the speed."""
         found = streets.street_clips(source, "train", 2 * self.config.frames)
         return [Clip(clip.name, clip.frames, np.where(clip.region(), 255, 0).astype(np.uint8)) for clip in found]
 
@@ -118,13 +118,13 @@ class ClipData:
 
     def _pixels(self, path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
         try:
-            return reduced(read_picture(path).pixels, self.config.shrink)
+            return reduced(read_image(path).pixels, self.config.shrink)
         except (InputError, LimitExceeded) as error:
             logger.warning("left out of the training data: %s", str(error).splitlines()[0])
             return None
 
     def _mask(self, path: Path) -> UInt8[np.ndarray, "H W"]:
-        area = reduced(np.where(read_picture(path).pixels.any(-1), 255, 0).astype(np.uint8), self.config.shrink)
+        area = reduced(np.where(read_image(path).pixels.any(-1), 255, 0).astype(np.uint8), self.config.shrink)
         return np.where(area > 127, 255, 0).astype(np.uint8)
 
     # ----------------------------------------------------------------------------------------------------- batches

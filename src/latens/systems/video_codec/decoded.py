@@ -26,7 +26,7 @@ from latens.systems.video_codec.latents import Unpacker
 logger = logging.getLogger(__name__)
 
 
-class ClipPicture(NamedTuple):
+class ClipFrame(NamedTuple):
     """One decoded frame; times in seconds."""
 
     pixels: Frame
@@ -53,17 +53,17 @@ class DecodedClip:
     def __exit__(self, *args: object) -> None:
         self._held.close()
 
-    def __iter__(self) -> Iterator[ClipPicture]:
+    def __iter__(self) -> Iterator[ClipFrame]:
         return self._frames
 
-    def __next__(self) -> ClipPicture:
+    def __next__(self) -> ClipFrame:
         return next(self._frames)
 
-    def _decode(self) -> Iterator[ClipPicture]:
+    def _decode(self) -> Iterator[ClipFrame]:
         with self._held:
             yield from self._parts()
 
-    def _parts(self) -> Iterator[ClipPicture]:
+    def _parts(self) -> Iterator[ClipFrame]:
         header = self.header
         offset = None
         if self._start:
@@ -82,7 +82,7 @@ class DecodedClip:
             else:
                 yield from self._group(part)
 
-    def _group(self, part: ClipSection) -> Iterator[ClipPicture]:
+    def _group(self, part: ClipSection) -> Iterator[ClipFrame]:
         unpacker, header = Unpacker(part.payload), self.header
         ticks = read_times(unpacker, part.frames)
         size = header.height, header.width
@@ -94,4 +94,4 @@ class DecodedClip:
         for index, pixels in enumerate(images):
             if part.first + index >= self._start:
                 length = (ticks[index + 1] - ticks[index]) * header.time_base
-                yield ClipPicture(pixels, ticks[index] * header.time_base, length, part.first + index)
+                yield ClipFrame(pixels, ticks[index] * header.time_base, length, part.first + index)

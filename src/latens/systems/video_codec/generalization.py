@@ -28,10 +28,10 @@ from latens.systems.video_codec.study import (
 logger = logging.getLogger(__name__)
 
 STAND_IN = (
-    "Stand-in for Cityscapes: pictures of streets with label maps (CamVid), panned and zoomed into clips, so nothing in them "
+    "Stand-in for Cityscapes: images of streets with label maps (CamVid), panned and zoomed into clips, so nothing in them "
     f"moves by itself. Region: {', '.join(REGION)}."
 )
-MISSING = f"it is measured on pictures of streets with label maps: add {KIND}:DIR to --data"
+MISSING = f"it is measured on images of streets with label maps: add {KIND}:DIR to --data"
 METHODS: Mapping[int, tuple[str, str, str, str]] = MappingProxyType(  # by gamma: trained on clips of objects, on streets
     {10: (SSF, SSF_STREETS, SCALING_10, SCALING_10_STREETS), 30: (SSF, SSF_STREETS, SCALING, SCALING_STREETS)}
 )
@@ -43,7 +43,7 @@ def street_regions(study: Study) -> list[RegionClip]:
 
 
 def generalization(gammas: Sequence[int], study: Study) -> list[Block]:
-    """Curves and comparisons for these gammas; a sentence without pictures of streets."""
+    """Curves and comparisons for these gammas; a sentence without images of streets."""
     if not study.street_sources:
         logger.warning("not made: %s", MISSING)
         return [f"Not made: {MISSING}."]
@@ -81,7 +81,7 @@ def gaps(gamma: int, rows: Sequence[Row]) -> Table:
 
 
 def street_labels(study: Study) -> list[Block]:
-    """Street pictures, their label maps, and the regions made of them: the lower row of Figure D.1."""
+    """Street images, their label maps, and the regions made of them: the lower row of Figure D.1."""
     if not study.street_sources:
         return [f"The row of streets is left out: {MISSING}."]
     figures = []

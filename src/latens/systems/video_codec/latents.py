@@ -24,7 +24,7 @@ from latens.systems.video_codec.exact import shifted
 
 ROUNDING_WEIGHT = 20.0  # of squared errors against bits when the encoder rounds (see `round_for_rate`)
 CRC_BYTES = 2  # checksum of a latent's table indices: tells another machine from damage
-MOST_BYTES = 1 << 28  # of one part
+MAX_BYTES = 1 << 28  # of one part
 
 
 class PackerMark(NamedTuple):
@@ -107,7 +107,7 @@ class Unpacker:
     def take(self) -> bytes:
         """The next part."""
         length = self.number()
-        if length > min(MOST_BYTES, len(self._data) - self._place):
+        if length > min(MAX_BYTES, len(self._data) - self._place):
             raise Corrupt("a group of frames ends early or is damaged", section="frames")
         self._place += length
         return self._data[self._place - length : self._place]

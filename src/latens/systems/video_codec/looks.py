@@ -23,7 +23,7 @@ from latens.systems.video_codec.predict import VideoCodec
 
 OUTLINE = (255, 80, 20)
 DARKEST = 0.25  # of a frame under a map
-MOST_BITS, LEAST_BITS = 2.0, 0.001  # per pixel, ends of the color scale of maps of bits
+MAX_BITS, MIN_BITS = 2.0, 0.001  # per pixel, ends of the color scale of maps of bits
 DECIBELS = (15.0, 45.0)  # ends of the color scale of maps of PSNR
 WINDOW = 16  # pixels over which a map of PSNR is averaged
 FRAME = 5  # that images show, as in 003; the last one of shorter clips
@@ -98,8 +98,8 @@ def psnr_map(decoded: Pixels, original: Pixels) -> Float[np.ndarray, "H W"]:
 
 def bits_image(bits: Float[np.ndarray, "H W"]) -> Pixels:
     """A map of bits in colors, dark where there are few; logarithmic."""
-    low, high = np.log(LEAST_BITS), np.log(MOST_BITS)
-    return colored((np.log(np.maximum(bits, LEAST_BITS)) - low) / (high - low))
+    low, high = np.log(MIN_BITS), np.log(MAX_BITS)
+    return colored((np.log(np.maximum(bits, MIN_BITS)) - low) / (high - low))
 
 
 def psnr_image(decibels: Float[np.ndarray, "H W"]) -> Pixels:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.clips.reader import images_in, open_clip
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.data.regions.masks import MaskReader
 from latens.data.samples import photographs
 from latens.data.source import Source
@@ -25,7 +25,7 @@ from latens.errors import UnreadableInput, UsageError
 from latens.shapes import Bool, UInt8
 from latens.systems.video_codec.moving import moving_photograph
 from latens.systems.video_codec.predict import VideoCodec
-from latens.systems.video_codec.streets import KIND, pictures_of, street_clip
+from latens.systems.video_codec.streets import KIND, images_of, street_clip
 from latens.video.codecs import CODECS, CodecName
 
 RATE = 25  # frames a second of folders of images
@@ -87,7 +87,7 @@ class Row(NamedTuple):
 
 
 def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -> list[RegionClip]:
-    """The first `frames` frames (0: all) of the clips of folders with CLIP/frames and CLIP/masks; street pictures in motion.
+    """The first `frames` frames (0: all) of the clips of folders with CLIP/frames and CLIP/masks; street images in motion.
 
     `names` chooses clips, where any of them is there. Without sources it is a photograph of latens in motion.
     Raises UsageError for other kinds of data, UnreadableInput for folders without annotated clips.
@@ -97,7 +97,7 @@ def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -
     places: list[Path] = []
     for source in sources:
         if source.kind == KIND:
-            places += pictures_of(source, "val")
+            places += images_of(source, "val")
         elif source.kind in ("", "clips", "davis"):
             places += sorted(path.parent for path in source.path.glob("*/frames") if (path.parent / "masks").is_dir())
         else:
@@ -112,16 +112,16 @@ def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -
     return [read_region_clip(place, frames) if place.is_dir() else street_region(place, frames) for place in chosen]
 
 
-def street_region(picture: Path, frames: int) -> RegionClip:
-    """A street picture in motion, for `frames` frames (0: as many as the clip that is made has). Raises as `street_clip`."""
-    clip = street_clip(picture, frames or SAMPLE_FRAMES)
+def street_region(image: Path, frames: int) -> RegionClip:
+    """A street image in motion, for `frames` frames (0: as many as the clip that is made has). Raises as `street_clip`."""
+    clip = street_clip(image, frames or SAMPLE_FRAMES)
     return RegionClip(clip.name, clip.frames, clip.region())
 
 
 def read_region_clip(folder: Path, frames: int) -> RegionClip:
     """Raises UnreadableInput or InputError."""
     paths = images_in(folder / "frames")[: frames or None]
-    pixels = np.stack([read_picture(path).pixels for path in paths])
+    pixels = np.stack([read_image(path).pixels for path in paths])
     reader = MaskReader(pixels.shape[1:3], None, lambda text: None)
     masks = [reader.read(folder / "masks" / f"{path.stem}.png") > 127 for path in paths]
     return RegionClip(folder.name, pixels, np.stack(masks))
@@ -130,7 +130,7 @@ def read_region_clip(folder: Path, frames: int) -> RegionClip:
 def sample_clip() -> RegionClip:
     """A photograph of latens that pans and turns; the region is a disk that stays with the content, an eye of the cat."""
     rng = np.random.default_rng(4)
-    pixels = read_picture(photographs()[1].path).pixels
+    pixels = read_image(photographs()[1].path).pixels
     frames = moving_photograph(pixels, rng, SAMPLE_FRAMES, SAMPLE_SIDE, 0.01, 1.2)
     height, width = pixels.shape[:2]
     y, x = np.mgrid[:height, :width]

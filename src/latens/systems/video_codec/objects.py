@@ -27,7 +27,7 @@ VISIBLE = 0.02  # share of every frame that each object should cover
 DRAWS = 40  # paths of the objects that are tried
 CLAIMED = 5.0  # dB that every instance gains, according to 003
 SPEED, ZOOM = 0.01, 1.0  # of the background and of the objects, see `moving`
-# Choices of classes in one street picture; 003 has no such figure.
+# Choices of classes in one street image; 003 has no such figure.
 CHOICES = {"road and what moves on it": ("road", "car", "pedestrian", "bicyclist"), "buildings": ("building",), "sky": ("sky",)}
 
 
@@ -176,8 +176,8 @@ def gains_table(found: Sequence[Worth]) -> Table:
     return Table(columns, rows, caption)
 
 
-def pictures(study: Study) -> list[Block]:
-    """One frame with each object chosen in turn, and one street picture with classes chosen in turn."""
+def images(study: Study) -> list[Block]:
+    """One frame with each object chosen in turn, and one street image with classes chosen in turn."""
     codec, quality = study.model(SCALING), study.scale.shown
     pair = pairs_of(study.clips)[0]
     both = outlined(outlined(pair.clip.frames[-1], pair.ids[-1] == 1), pair.ids[-1] == 2)
@@ -207,6 +207,6 @@ def _classes(study: Study) -> list[Block]:
         shown = outlined(made.frames[-1], clip.masks[-1])
         figures.append(image(shown, f"{title} chosen", f"{8 * made.bytes / clip.masks.size:.3f} bpp; {numbers}"))
     return [
-        "Classes of a street picture in motion as the region (ours, not in 003):",
+        "Classes of a street image in motion as the region (ours, not in 003):",
         Gallery(figures, columns=4, narrowest=160),
     ]

@@ -20,7 +20,7 @@ from latens.data.clips.writer import Coding, open_writer
 from latens.data.files import write_error
 from latens.data.image_output import write_image
 from latens.errors import OutputExists, Truncated
-from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
+from latens.systems.video_codec.decoded import ClipFrame, DecodedClip
 
 # Encoders that lose little: what a player shows should be what the codec decoded.
 CODINGS: Mapping[str, Coding] = MappingProxyType(
@@ -78,16 +78,16 @@ class _Tally:
     def __init__(self) -> None:
         self.frames, self.duration = 0, Fraction(0)
 
-    def all(self, first: ClipPicture, rest: DecodedClip) -> Iterator[ClipPicture]:
+    def all(self, first: ClipFrame, rest: DecodedClip) -> Iterator[ClipFrame]:
         """Every frame, counted."""
-        frame: ClipPicture | None = first
+        frame: ClipFrame | None = first
         while frame is not None:
             self.frames, self.duration = self.frames + 1, self.duration + frame.duration
             yield frame
             frame = next(rest, None)
 
 
-def _write_clip(decoded: DecodedClip, first: ClipPicture, out: Path, tally: _Tally, threads: int) -> list[str]:
+def _write_clip(decoded: DecodedClip, first: ClipFrame, out: Path, tally: _Tally, threads: int) -> list[str]:
     import av
 
     header = decoded.header
@@ -116,7 +116,7 @@ def _sound_file(decoded: DecodedClip) -> Iterator[Path | None]:
         yield path
 
 
-def _write_images(decoded: DecodedClip, first: ClipPicture, out: Path, tally: _Tally, *, force: bool) -> list[str]:
+def _write_images(decoded: DecodedClip, first: ClipFrame, out: Path, tally: _Tally, *, force: bool) -> list[str]:
     if not force and out.is_dir() and any(out.iterdir()):
         raise OutputExists("this folder holds files already", where=str(out), hint="name another one, or add --force")
     try:

@@ -23,7 +23,7 @@ SLOPE = 0.3 / QUALITY_STEPS  # of ln(bytes) over the quality in 1/256, where one
 REACH = {"first": 1.0, "next": 12.0}  # units after which the ratio of the latest units has lost its weight
 UPDATE = 0.3  # weight of a unit in the ratio of the latest
 EVIDENCE = 4.0  # units written in order that count as much as a sampled one
-MOST_TRIALS = 8  # of the last unit
+MAX_TRIALS = 8  # of the last unit
 GROUP_BYTES = 9  # times, map and number of qualities of a group, before one was written
 QUALITY_BYTES = 2  # most bytes of the number of qualities of a group, and of each quality
 
@@ -186,7 +186,7 @@ class Pacer:
         own = self._tries[quality]
         goal = own + AIM * self.wanted - total
         tried = self._guess(goal)
-        if tried in self._tries or len(self._tries) >= MOST_TRIALS:
+        if tried in self._tries or len(self._tries) >= MAX_TRIALS:
             self._settled = True
             room = own + self.wanted - total
             fits = [each for each, size in self._tries.items() if size <= room]

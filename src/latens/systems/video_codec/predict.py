@@ -31,7 +31,7 @@ from latens.systems.video_codec.config import (
     VideoModel,
 )
 from latens.systems.video_codec.contents import VideoInfo, inspect_stream
-from latens.systems.video_codec.decoded import ClipPicture, DecodedClip
+from latens.systems.video_codec.decoded import DecodedClip
 from latens.systems.video_codec.encoded import EncodedClip, GroupWriter, header_of, note_depth, record_of
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS, ExactCoding
 from latens.systems.video_codec.flow_coder import FlowCoder
@@ -53,7 +53,7 @@ from latens.video.masks import Recorded
 if TYPE_CHECKING:
     from latens.systems.video_codec.output import WrittenClip
 
-__all__ = ["ClipPicture", "DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo", "inspect_stream", "load"]
+__all__ = ["DecodedClip", "EncodedClip", "VideoCodec", "VideoInfo", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
 DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`

@@ -25,12 +25,12 @@ from latens.systems.video_codec.source import Source
 if TYPE_CHECKING:
     from latens.systems.video_codec.predict import VideoCodec
 
-MOST_SPANS = 8
+MAX_SPANS = 8
 SPAN_UNITS, SPAN_FRAMES = 2, 3  # a span has at least so many units and frames
 FRAMES_PER_SPAN = 20  # frames of the clip for every span that is coded
 SPAN_BYTES = 256 << 20  # most memory of held frames
 NEAR = 0.05  # relative error of the expected size at which the search stops
-MOST_TRIALS = 4  # of the search for a quality
+MAX_TRIALS = 4  # of the search for a quality
 OUT_OF_REACH = 1.15  # a sample may be wrong by this factor; a wanted size beyond it is refused before anything is coded
 TYPICAL_BPP, TYPICAL_QUALITY, TYPICAL_SLOPE = 0.2, 4.0, 0.3  # bits per pixel at a quality and ln of their growth per quality
 FILE_BYTES = 80  # of header and end of a file
@@ -105,7 +105,7 @@ def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float
     guess = TYPICAL_QUALITY + math.log(bpp / TYPICAL_BPP) / TYPICAL_SLOPE
     quality = round(QUALITY_STEPS * min(max(guess, 1.0), codec.best_quality))
     tried: dict[int, float] = {}
-    while quality not in tried and len(tried) < MOST_TRIALS:
+    while quality not in tried and len(tried) < MAX_TRIALS:
         tried[quality] = measure(quality)
         if abs(tried[quality] / (AIM * wanted) - 1) <= NEAR:
             break
@@ -140,7 +140,7 @@ def scan_clip(source: Source, coder: GroupCoder) -> Scan:
     stride, count, seconds, last = 1, 0, Fraction(0), -1
     with source.open() as (clip, regions):
         pixels = clip.info.width * clip.info.height
-        most = min(MOST_SPANS, max(1, SPAN_BYTES // (4 * pixels * span)))
+        most = min(MAX_SPANS, max(1, SPAN_BYTES // (4 * pixels * span)))
         for count, frame in enumerate(clip.frames(), 1):
             index, place = divmod(count - 1, group)
             seconds, last = seconds + frame.duration, frame.number

@@ -1,7 +1,7 @@
-"""Pictures of streets with label maps as clips, instead of Cityscapes (003, sections 6.4.1 and 6.4.5).
+"""Images of streets with label maps as clips, instead of Cityscapes (003, sections 6.4.1 and 6.4.5).
 
 A folder holds train/ and val/ with X.jpg or X.png and X_label.png, whose values are the class numbers of CamVid (Brostow et
-al. 2009; 0 to 10, all else is void). A picture becomes a clip in which the view pans and moves forward, its labels with it.
+al. 2009; 0 to 10, all else is void). An image becomes a clip in which the view pans and moves forward, its labels with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS, decoding, read_picture
+from latens.data.images import PICTURE_ENDINGS, decoding, read_image
 from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput
 from latens.shapes import Bool, UInt8
@@ -27,9 +27,9 @@ LABELS = "_label.png"
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 # 003 chooses vehicle, road, pedestrian, bicycle and motorcycle of Cityscapes; CamVid counts motorcycles as bicyclists.
 REGION = ("road", "car", "pedestrian", "bicyclist")
-SIDE = 256  # of a clip in pixels, or the shorter side of a smaller picture
+SIDE = 256  # of a clip in pixels, or the shorter side of a smaller image
 FORWARD = (0.005, 0.015)  # range of the share by which the view shrinks from frame to frame
-SIDEWAYS = 0.01  # most motion from frame to frame, in widths of the picture
+SIDEWAYS = 0.01  # most motion from frame to frame, in widths of the image
 
 Part: TypeAlias = Literal["train", "val"]
 
@@ -45,42 +45,42 @@ class StreetClip(NamedTuple):
 
 
 def split_streets(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """Sources of pictures of streets, and the others."""
+    """Sources of images of streets, and the others."""
     return [source for source in sources if source.kind == KIND], [source for source in sources if source.kind != KIND]
 
 
 def street_clips(source: Source, part: Part, frames: int, count: int = 0) -> list[StreetClip]:
-    """`count` pictures (0: all), evenly spaced over the names, as clips. Raises UnreadableInput or InputError."""
-    pictures = pictures_of(source, part)
-    if count and count < len(pictures):
-        pictures = [pictures[index * len(pictures) // count] for index in range(count)]
-    return [street_clip(path, frames) for path in pictures]
+    """`count` images (0: all), evenly spaced over the names, as clips. Raises UnreadableInput or InputError."""
+    images = images_of(source, part)
+    if count and count < len(images):
+        images = [images[index * len(images) // count] for index in range(count)]
+    return [street_clip(path, frames) for path in images]
 
 
-def pictures_of(source: Source, part: Part) -> list[Path]:
-    """Pictures that have labels, by name. Raises UnreadableInput where there are none."""
+def images_of(source: Source, part: Part) -> list[Path]:
+    """Images that have labels, by name. Raises UnreadableInput where there are none."""
     folder = source.path / part
     found = sorted(folder.glob("*")) if folder.is_dir() else []
-    pictures = [path for path in found if path.suffix.lower() in PICTURE_ENDINGS and labels_of(path).is_file()]
-    if not pictures:
+    images = [path for path in found if path.suffix.lower() in PICTURE_ENDINGS and labels_of(path).is_file()]
+    if not images:
         hint = f"give {KIND}:DIR, where DIR/train and DIR/val hold X.jpg and X{LABELS}"
-        raise UnreadableInput(f"no pictures with label maps in {part}/", where=str(source), hint=hint)
-    return pictures
+        raise UnreadableInput(f"no images with label maps in {part}/", where=str(source), hint=hint)
+    return images
 
 
-def labels_of(picture: Path) -> Path:
-    return picture.with_name(picture.stem + LABELS)
+def labels_of(image: Path) -> Path:
+    return image.with_name(image.stem + LABELS)
 
 
 def street_clip(path: Path, frames: int) -> StreetClip:
-    """A picture in motion, the same every time. Raises UnreadableInput or InputError."""
-    pixels = read_picture(path).pixels
+    """An image in motion, the same every time. Raises UnreadableInput or InputError."""
+    pixels = read_image(path).pixels
     place = labels_of(path)
     with reading(place), open(place, "rb") as stream, decoding(str(place)), Image.open(stream) as image:
         labels = np.asarray(image)
     if labels.shape != pixels.shape[:2] or labels.dtype != np.uint8:
-        what = f"a label map of shape {labels.shape} for a picture of {pixels.shape[1]} x {pixels.shape[0]}"
-        raise InputError(what, where=str(place), hint="label maps have 8 bits, one channel and the size of their picture")
+        what = f"a label map of shape {labels.shape} for an image of {pixels.shape[1]} x {pixels.shape[0]}"
+        raise InputError(what, where=str(place), hint="label maps have 8 bits, one channel and the size of their image")
     height, width = labels.shape
     side = min(SIDE, height, width)
     motion = _motion(np.random.default_rng(zlib.crc32(path.stem.encode())), height, width, side, frames)
@@ -90,7 +90,7 @@ def street_clip(path: Path, frames: int) -> StreetClip:
 
 
 def _motion(rng: np.random.Generator, height: int, width: int, side: int, frames: int) -> Motion:
-    """Starts with the largest view in the middle, moves forward and to one side, and stays inside the picture."""
+    """Starts with the largest view in the middle, moves forward and to one side, and stays inside the image."""
     shorter = min(height, width)
     room = np.array([width - shorter, height - shorter]) / 2
     speed = np.minimum(SIDEWAYS * width, room / max(frames - 1, 1)) * rng.uniform(-1, 1, 2)

@@ -1,8 +1,8 @@
 """The methods of Figure 6.4.1, trained for equal steps from one plain model and measured on clips, for tables and figures.
 
 003 trains 80 models, one for every rate. Here a method is trained once for all rates: five methods at gamma 30, latent scaling
-also at gamma 10 and on masks of Perlin noise, seven trainings. Three more on pictures of streets in
-motion replace those on Cityscapes, where `--data` has such pictures.
+also at gamma 10 and on masks of Perlin noise, seven trainings. Three more on images of streets in
+motion replace those on Cityscapes, where `--data` has such images.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class VideoScale:
     clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
     start: str = ""  # plain model that all methods start from, a name or a folder; empty: it is trained as they are
     train: str = ""  # folders of clips and photographs to train on (A,B); empty: the data that is measured
-    streets: Count = 4  # pictures of streets that are measured as clips
+    streets: Count = 4  # images of streets that are measured as clips
     frames: Natural = 24  # the first of every clip; 0: all
     qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
     shown: Positive = 3.0  # quality of images
@@ -76,7 +76,7 @@ class Variant(NamedTuple):
     method: Method
     masks: Literal["objects", "perlin"] = "objects"
     quality: float = 0.0  # above 0: the only rate
-    streets: bool = False  # trained on pictures of streets
+    streets: bool = False  # trained on images of streets
 
     @property
     def aware(self) -> bool:
@@ -127,7 +127,7 @@ class Study:
 
     @cached_property
     def streets(self) -> list[StreetClip]:
-        """Pictures of streets as clips, from the part that is not trained on; none without `camvid:DIR`."""
+        """Images of streets as clips, from the part that is not trained on; none without `camvid:DIR`."""
         frames = len(self.clips[0].frames)
         return [clip for each in self.street_sources for clip in street_clips(each, "val", frames, self.scale.streets)]
 

@@ -26,7 +26,7 @@ EXAMPLE_FRAMES = 8
 
 
 def example(folder: Path) -> Example:
-    """Two clips of a bright disk that moves over a pattern, with masks, and pictures like streets with label maps."""
+    """Two clips of a bright disk that moves over a pattern, with masks, and images like streets with label maps."""
     height, width = EXAMPLE_SIZE
     rows, columns = np.mgrid[:height, :width]
     rng = np.random.default_rng(0)

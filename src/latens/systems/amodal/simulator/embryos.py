@@ -219,11 +219,11 @@ def _camera(rng: np.random.Generator, signal: Float[np.ndarray, "H W"], size: in
         wall = np.sqrt((x - np.float32(rng.normal(0, 0.1))) ** 2 + (y - np.float32(rng.normal(0, 0.1))) ** 2)
         light *= 1 - np.float32(rng.uniform(0.3, 0.8)) / (1 + np.exp(-(wall - np.float32(rng.uniform(1.0, 1.2))) * 40))
     level = rng.uniform(95, 160)
-    picture = level * light * (1 + np.float32(0.8) * signal)
+    canvas = level * light * (1 + np.float32(0.8) * signal)
     shot, read = rng.uniform(0.05, 0.35), rng.uniform(0.3, 2.5)
     noise = rng.standard_normal((size, size), dtype=np.float32)
-    picture += noise * np.sqrt(np.clip(picture, 0, None) * np.float32(shot) + np.float32(read) ** 2)
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    canvas += noise * np.sqrt(np.clip(canvas, 0, None) * np.float32(shot) + np.float32(read) ** 2)
+    image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     if rng.random() < 0.3:
         place = (int(size * rng.uniform(0.02, 0.75)), int(size * rng.choice([0.02, 0.94])))
         stamp = f"{rng.integers(0, 120)}.{rng.integers(0, 10)}h"

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from latens.data.images import read_picture
+from latens.data.images import read_image
 from latens.data.instances import Sample, paint
 from latens.data.labels import pairs_in, read_labels
 from latens.data.splits import place_of
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
 MARGIN = 3  # pixels of background around a nucleus that are cut out with it and fade out
-LEAST_AREA, LEAST_COUNT = 80, 4
+MIN_AREA, MIN_COUNT = 80, 4
 NUCLEI = (3, 10)
 TRIES = 60
 
@@ -52,13 +52,13 @@ def read_nuclei(folder: Path, split: Split) -> list[NucleiImage]:
     """
     pairs = [(image, labels) for image, labels in pairs_in(folder) if split_of(image.name) == split]
     read = [_nuclei_of(image, labels) for image, labels in pairs]
-    images = [each for each in read if len(each.nuclei) >= LEAST_COUNT]
+    images = [each for each in read if len(each.nuclei) >= MIN_COUNT]
     if not images:
-        raise InputError(f"no image of the {split} split has {LEAST_COUNT} whole nuclei", where=str(folder))
+        raise InputError(f"no image of the {split} split has {MIN_COUNT} whole nuclei", where=str(folder))
     if len(images) < len(read):
         few = len(read) - len(images)
         logger.warning(
-            "%s: left out %d of %d images (%s), fewer than %d whole nuclei", folder, few, len(read), split, LEAST_COUNT
+            "%s: left out %d of %d images (%s), fewer than %d whole nuclei", folder, few, len(read), split, MIN_COUNT
         )
     return images
 
@@ -70,7 +70,7 @@ def split_of(name: str) -> Split:
 
 
 def _nuclei_of(image: Path, labels: Path) -> NucleiImage:
-    pixels = read_picture(image).pixels.astype(np.float32)
+    pixels = read_image(image).pixels.astype(np.float32)
     layers = read_labels(labels)
     if layers.amodal.shape[1:] != pixels.shape[:2]:
         raise InputError("the label map has another size than its image", where=str(labels))
@@ -90,7 +90,7 @@ def _cut(pixels: np.ndarray, mask: np.ndarray, others: np.ndarray, ground: np.nd
     """A nucleus with a margin that fades to the background; None if it touches the image border or is too small."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0] - MARGIN, rows[-1] + 1 + MARGIN, columns[0] - MARGIN, columns[-1] + 1 + MARGIN
-    if mask.sum() < LEAST_AREA or top < 0 or left < 0 or bottom > mask.shape[0] or right > mask.shape[1]:
+    if mask.sum() < MIN_AREA or top < 0 or left < 0 or bottom > mask.shape[0] or right > mask.shape[1]:
         return None
     window = (slice(top, bottom), slice(left, right))
     soft = mask[window].astype(np.float32)

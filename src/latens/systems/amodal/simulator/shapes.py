@@ -26,18 +26,18 @@ def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
         masks = [_fill(size, [_ellipse(size / 4) + size / 2])]
     amodal = np.stack(masks)  # painted one after the other: the last is in front
     layers = paint(amodal, np.arange(len(masks))[::-1])
-    picture = _ground(rng, size)
+    image = _ground(rng, size)
     for mask in masks:
         alpha = np.float32(1.0 if config.opaque else rng.uniform(0.2, 1.0))
         rows, columns = _window(mask)
         inside = mask[rows, columns, None]
         color = _paintwork(rng, inside.shape[:2])
-        under = picture[rows, columns]
-        picture[rows, columns] = np.where(inside, under + alpha * (color - under), under)
+        under = image[rows, columns]
+        image[rows, columns] = np.where(inside, under + alpha * (color - under), under)
         if rng.random() < 0.5:
             edge = mask[rows, columns] & ~_eroded(mask[rows, columns])
-            picture[rows, columns][edge] *= np.float32(rng.uniform(0.3, 0.8))
-    return Sample(_camera(rng, picture), layers)
+            image[rows, columns][edge] *= np.float32(rng.uniform(0.3, 0.8))
+    return Sample(_camera(rng, image), layers)
 
 
 # ---------------------------------------------------------------------------------------------------------- outlines
@@ -162,9 +162,9 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.asarray(first + (second - first) * share[..., None].astype(np.float32))
 
 
-def _camera(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    size = picture.shape[0]
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+def _camera(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    size = canvas.shape[0]
+    image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(size / 500 * rng.uniform(0.5, 1.2))), dtype=np.float32)
     noise = rng.standard_normal((size, size), dtype=np.float32)[..., None] * np.float32(rng.uniform(1, 8))
     return np.clip(pixels + noise, 0, 255).astype(np.uint8)

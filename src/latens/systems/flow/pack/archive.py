@@ -53,8 +53,8 @@ GROUP = 80  # kind of the sections
 NAMES, MODEL, WEBP, RAW, STORED, DEFLATED = range(1, 7)
 KINDS: Mapping[int, str] = MappingProxyType({GROUP: "files"})
 AT_ONCE = 128  # most files of a group
-MOST_BYTES = MAX_PAYLOAD - (1 << 24)  # of one file, which leaves room for names
-MOST_NAMES = 1 << 24  # bytes of the names of a group
+MAX_BYTES = MAX_PAYLOAD - (1 << 24)  # of one file, which leaves room for names
+MAX_NAMES = 1 << 24  # bytes of the names of a group
 _HEADER = struct.Struct("<32s32s")
 _LEAST = 6  # bytes of a file in a list
 _U32 = struct.Struct("<I")
@@ -240,7 +240,7 @@ def _names(data: bytes | None, count: int) -> list[tuple[str, int | None]]:
     if data is None:
         return lost
     try:
-        names, steps = json.loads(zlib.decompressobj().decompress(data, MOST_NAMES))
+        names, steps = json.loads(zlib.decompressobj().decompress(data, MAX_NAMES))
         fits = len(names) == len(steps) == count and all(isinstance(one, str) for one in names)
         return list(zip(names, accumulate(steps), strict=True)) if fits and all(type(one) is int for one in steps) else lost
     except (ValueError, TypeError, RecursionError, zlib.error):

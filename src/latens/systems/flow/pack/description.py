@@ -10,9 +10,9 @@ import zlib
 from typing import NamedTuple
 
 from latens.errors import Corrupt, LimitExceeded
-from latens.systems.flow.pack.files import MOST_EXTRAS, PLAIN_FORMATS, PlainImage
+from latens.systems.flow.pack.files import MAX_EXTRAS, PLAIN_FORMATS, PlainImage
 
-MOST_PIXELS = 64 * 2**20
+MAX_PIXELS = 64 * 2**20
 _GRAY, _EXTRAS = 1, 2
 
 
@@ -48,13 +48,13 @@ def described(payload: bytes) -> tuple[Description, bytes]:
         if flags & _EXTRAS:
             length, place = parsed(payload, place)
             unpacker = zlib.decompressobj()
-            plain = unpacker.decompress(payload[place : place + length], MOST_EXTRAS + 8)
+            plain = unpacker.decompress(payload[place : place + length], MAX_EXTRAS + 8)
             first, start = parsed(plain, 0)
             before, behind, place = plain[start : start + first], plain[start + first :], place + length
         found = Description(width, height, bool(flags & _GRAY), PLAIN_FORMATS[flags >> 2], before, behind)
     except (IndexError, zlib.error) as error:
         raise Corrupt(f"the description of an image is damaged: {error}") from None
-    if not 0 < width * height <= MOST_PIXELS:
+    if not 0 < width * height <= MAX_PIXELS:
         raise LimitExceeded(f"an image of {width:,} x {height:,} pixels")
     return found, payload[place:]
 

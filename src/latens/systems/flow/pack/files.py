@@ -18,7 +18,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PLAIN_FORMATS = ("PNG", "BMP", "PPM")  # their places are stored in files: never change the order
 GRAY, COLOR = 0, 2  # color types of PNG
 ANIMATION, TRANSPARENCY = b"acTL", b"tRNS"
-MOST_EXTRAS = 1 << 16  # bytes
+MAX_EXTRAS = 1 << 16  # bytes
 
 
 class PlainImage(NamedTuple):
@@ -67,7 +67,7 @@ def _from_png(data: bytes) -> PlainImage | None:
     first = kinds.index(b"IDAT")
     before = b"".join(chunk for kind, chunk in chunks[1:first])
     behind = b"".join(chunk for kind, chunk in chunks[first:-1] if kind != b"IDAT")
-    if len(before) + len(behind) > MOST_EXTRAS:
+    if len(before) + len(behind) > MAX_EXTRAS:
         return None
     with decoding(None), Image.open(io.BytesIO(data)) as image:
         stored = np.asarray(image)

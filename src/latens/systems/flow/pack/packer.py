@@ -17,7 +17,7 @@ from latens.errors import Corrupt, LatensError, LimitExceeded, ModelError, Model
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.flow.pack import archive, codec
-from latens.systems.flow.pack.archive import AT_ONCE, DEFLATED, MODEL, MOST_BYTES, RAW, STORED, WEBP, Member, Opened
+from latens.systems.flow.pack.archive import AT_ONCE, DEFLATED, MAX_BYTES, MODEL, RAW, STORED, WEBP, Member, Opened
 from latens.systems.flow.pack.description import Description, describe, described, number, parsed
 from latens.systems.flow.pack.files import PlainImage, pixels_of_webp, plain_image, webp_of
 from latens.systems.flow.pack.frozen import FrozenFlow
@@ -219,8 +219,8 @@ def grouped(sources: Iterable[Source]) -> Iterator[list[tuple[Source, PlainImage
     held: list[tuple[Source, PlainImage | None]] = []
     size = 0
     for source in sources:
-        if len(source.data) > MOST_BYTES:
-            raise LimitExceeded(f"this file is larger than {MOST_BYTES:,} bytes", where=source.name)
+        if len(source.data) > MAX_BYTES:
+            raise LimitExceeded(f"this file is larger than {MAX_BYTES:,} bytes", where=source.name)
         image = plain_image(source.data)
         own = len(source.data) + (0 if image is None else image.pixels.nbytes)
         if held and (len(held) == AT_ONCE or size + own > GROUP_BYTES):
@@ -252,7 +252,7 @@ def _simple_file(kind: int, payload: bytes) -> bytes:
         return payload
     if kind == DEFLATED:
         unpacker = zlib.decompressobj()
-        plain = unpacker.decompress(payload, MOST_BYTES)
+        plain = unpacker.decompress(payload, MAX_BYTES)
         if not unpacker.eof:
             raise Corrupt("its deflated bytes do not end where they should")
         return plain

@@ -1,7 +1,7 @@
 """The plants of one tray: grade, vigor, emergence and growth, drawn once and shared by all days (003, section 3.3.1).
 
 The grade is drawn first and everything visible follows from it, so that a lot with another share of successes has other plants
-in it, not other pictures of the same grade: sensitivity and specificity of a model carry over from lot to lot.
+in it, not other images of the same grade: sensitivity and specificity of a model carry over from lot to lot.
 """
 
 from __future__ import annotations

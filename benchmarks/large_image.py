@@ -1,9 +1,9 @@
 """Peak memory of a large photograph, and what working in strips changes.
 
-    python benchmarks/large_picture.py PHOTO [--model NAME|FOLDER] [--threads 2]
+    python benchmarks/large_image.py PHOTO [--model NAME|FOLDER] [--threads 2]
 
 Runs compress and decompress in a fresh process each, once in strips (as latens does) and once whole, and prints seconds, CPU
-seconds and peak resident memory as JSON lines; then how far the two decoded pictures are apart, and how far that is at the
+seconds and peak resident memory as JSON lines; then how far the two decoded images are apart, and how far that is at the
 seams. A file of another size is repeated in mirror image up to 4000 x 3000 pixels.
 """
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def enlarge(pixels: np.ndarray) -> Image.Image:
-    """The picture repeated in mirror image to 4000 x 3000."""
+    """The image repeated in mirror image to 4000 x 3000."""
     rows, columns = pixels.shape[:2]
     pad = ((0, max(HEIGHT - rows, 0)), (0, max(WIDTH - columns, 0)), (0, 0))
     return Image.fromarray(np.pad(pixels, pad, mode="symmetric")[:HEIGHT, :WIDTH])

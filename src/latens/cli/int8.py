@@ -1,4 +1,4 @@
-"""`latens compact`"""
+"""`latens int8`"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latens.cli.common import Force, Model, OutputOptions, Reporter, human_size
 from latens.errors import OutputExists
 
 
-def compact(
+def int8(
     model: Model,
     /,
     *,
@@ -23,17 +23,17 @@ def compact(
 
     The result is another model with a hash of its own and slightly different outputs: evaluate it before you use it.
 
-        latens compact runs/embryo/best -o small
+        latens int8 runs/embryo/best -o small
         latens evaluate amodal --model small
     """
     from latens.data.folders import check_writable
-    from latens.hub import CONFIG, compact_model, locate
+    from latens.hub import CONFIG, int8_model, locate
 
     source = locate(model)
     check_writable(out)
     if (out / CONFIG).exists() and not force:
         raise OutputExists("this folder already holds a model", where=str(out), hint="choose another -o, or add --force")
-    compact_model(source, out)
+    int8_model(source, out)
     sizes = [sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in (source, out)]
     record = {"folder": str(out), "bytes": sizes[1], "bytes_before": sizes[0]}
     Reporter(options).result(record, f"{out}: {human_size(sizes[1])}, before {human_size(sizes[0])}")

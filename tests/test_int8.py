@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latens import hub
-from latens.compact import LARGEST, compact, expand
 from latens.errors import ModelError
+from latens.int8 import LARGEST, from_int8, to_int8
 
 
 def a_model() -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ LARGE = ("conv.weight", "up.weight", "dense.weight")
 
 def test_rows_are_as_near_as_plain_rounding_or_nearer() -> None:
     tensors = a_model()
-    found = expand(compact(tensors))
+    found = from_int8(to_int8(tensors))
     for name in LARGE:
         wanted, given = tensors[name].double().flatten(1), found[name].double().flatten(1)
         assert found[name].dtype == torch.float32
@@ -52,26 +52,26 @@ def test_a_row_with_one_outlier_is_cut_where_that_is_nearer() -> None:
     torch.manual_seed(0)
     row = torch.randn(1, 40_000)
     row[0, 0] = 1.5 * row.abs().max()
-    (given,) = expand(compact({"x.weight": row})).values()
+    (given,) = from_int8(to_int8({"x.weight": row})).values()
     plain = (row / (row.abs().max() / LARGEST)).round() * (row.abs().max() / LARGEST)
     assert (given - row).square().sum() < (plain - row).square().sum()
 
 
 def test_all_else_stays_exact() -> None:
     tensors = a_model()
-    stored = compact(tensors)
+    stored = to_int8(tensors)
     assert {name for name in stored if "#" in name} == {f"{name}#{part}" for name in LARGE for part in ("int8", "scale")}
     for name in set(tensors) - set(LARGE):
         assert stored[name].dtype == tensors[name].dtype
         assert torch.equal(stored[name], tensors[name])
-    assert set(expand(stored)) == set(tensors)
+    assert set(from_int8(stored)) == set(tensors)
 
 
 def test_a_folder_is_made_compact_and_read_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, coding = a_model(), {"table": torch.arange(9000, dtype=torch.int32)}
     monkeypatch.setattr(hub, "SHARD", 60_000)
     hub.save_model(tmp_path / "full", {"system": "x", "model": 1}, tensors, coding)
-    hub.compact_model(tmp_path / "full", tmp_path / "small")
+    hub.int8_model(tmp_path / "full", tmp_path / "small")
     full, small = hub.load_model(tmp_path / "full"), hub.load_model(tmp_path / "small")
     assert all(torch.equal(full.weights[name], tensors[name]) for name in tensors)  # a plain folder, as it always was
     assert set(small.weights) == set(tensors)
@@ -82,13 +82,13 @@ def test_a_folder_is_made_compact_and_read_like_any_other(tmp_path: Path, monkey
     saved = sum(tensors[name].numel() * (tensors[name].element_size() - 1) for name in LARGE)
     assert 0.95 * saved < sizes[0] - sizes[1] < saved  # scales and headers cost little
     again = tmp_path / "full"
-    hub.compact_model(again, again)
+    hub.int8_model(again, again)
     assert hub.load_model(again).sha256 == small.sha256
 
 
 @pytest.mark.parametrize("damage", ["no scale", "no numbers", "rows", "numbers", "scale", "nan"])
 def test_a_damaged_folder_is_one_clear_error(tmp_path: Path, damage: str) -> None:
-    hub.save_model(tmp_path, {"system": "x"}, compact({"a.weight": torch.randn(64, 64), "a.bias": torch.randn(64)}))
+    hub.save_model(tmp_path, {"system": "x"}, to_int8({"a.weight": torch.randn(64, 64), "a.bias": torch.randn(64)}))
     path = tmp_path / "model.safetensors"
     held = load_file(path)
     if damage == "no scale":
@@ -116,5 +116,5 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     hub.save_model(tmp_path, {"system": "x"}, {"a.weight": torch.full((64, 64), torch.inf)})
     before = json.loads((tmp_path / "config.json").read_text())
     with pytest.raises(ModelError, match="not finite"):
-        hub.compact_model(tmp_path, tmp_path)
+        hub.int8_model(tmp_path, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == before

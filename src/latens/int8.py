@@ -19,7 +19,7 @@ LARGEST = 127
 CLIPS = [1 - k / 50 for k in range(26)]  # share of the largest number of a row at which the row is cut: 1, 0.98, ... 0.5
 
 
-def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model with large weights in eight bits, everything else as it is.
 
     Large weights are floating-point tensors called `*.weight` of two dimensions or more and at least `LEAST` numbers: biases,
@@ -30,14 +30,14 @@ def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".weight") and tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= LEAST:
             if not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite")
-            kept[name + NUMBERS], kept[name + SCALE] = quantise(tensor)
+            kept[name + NUMBERS], kept[name + SCALE] = quantize(tensor)
         else:
             kept[name] = tensor
     return kept
 
 
-def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undoes `compact` up to rounding, in float32; what is not in eight bits comes back as it is.
+def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undoes `to_int8` up to rounding, in float32; what is not in eight bits comes back as it is.
 
     Raises ValueError where numbers and scales do not belong together.
     """
@@ -45,7 +45,7 @@ def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if name.endswith(NUMBERS):
             plain = name.removesuffix(NUMBERS)
-            full[plain] = dequantise(plain, tensor, tensors.get(plain + SCALE))
+            full[plain] = dequantize(plain, tensor, tensors.get(plain + SCALE))
         elif not name.endswith(SCALE):
             full[name] = tensor
         elif name.removesuffix(SCALE) + NUMBERS not in tensors:
@@ -53,7 +53,7 @@ def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return full
 
 
-def quantise(tensor: Float[Tensor, "R ..."]) -> tuple[Int8[Tensor, "R ..."], Float[Tensor, "R"]]:
+def quantize(tensor: Float[Tensor, "R ..."]) -> tuple[Int8[Tensor, "R ..."], Float[Tensor, "R"]]:
     """Numbers and scales of least squared error, row by row, among the scales that cut the row at one of `CLIPS`.
 
     The root mean squared error of a row is at most its largest magnitude / 254, that of a row that is not cut.
@@ -69,7 +69,7 @@ def quantise(tensor: Float[Tensor, "R ..."]) -> tuple[Int8[Tensor, "R ..."], Flo
     return _rounded(rows, scale).to(torch.int8).view(tensor.shape), scale
 
 
-def dequantise(name: str, numbers: Int8[Tensor, "R ..."], scale: Float[Tensor, "R"] | None) -> Float[Tensor, "R ..."]:
+def dequantize(name: str, numbers: Int8[Tensor, "R ..."], scale: Float[Tensor, "R"] | None) -> Float[Tensor, "R ..."]:
     """The tensor that numbers and scales stand for. Raises ValueError, with its name, where they do not belong together."""
     if scale is None:
         raise ValueError(f"{name} has numbers and no scale")

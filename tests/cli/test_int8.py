@@ -1,4 +1,4 @@
-"""`latens compact` on a bundled model."""
+"""`latens int8` on a bundled model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from latens.hub import load_model
 
 def test_a_model_is_stored_in_eight_bits_and_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "small"
-    assert main(["compact", "haze_dehazenet", "-o", str(out), "--format", "json"]) == 0
+    assert main(["int8", "haze_dehazenet", "-o", str(out), "--format", "json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert 0 < record["bytes"] <= record["bytes_before"]
     assert load_model(out).config["system"] == "haze"
-    assert main(["compact", "haze_dehazenet", "-o", str(out)]) == 2
+    assert main(["int8", "haze_dehazenet", "-o", str(out)]) == 2
     assert "already holds a model" in capsys.readouterr().err
-    assert main(["compact", "haze_dehazenet", "-o", str(out), "--force"]) == 0
-    assert main(["compact", str(tmp_path / "none"), "-o", str(tmp_path / "x")]) == 6
+    assert main(["int8", "haze_dehazenet", "-o", str(out), "--force"]) == 0
+    assert main(["int8", str(tmp_path / "none"), "-o", str(tmp_path / "x")]) == 6
