@@ -1,15 +1,21 @@
 """Promises of the seedling system, measured on simulated trays: grids, emergence, times of lots, usable shares, speed.
 
-python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,kinds,rims,several,lots,times,shares,speed]
+python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,kinds,...] (all parts: see PARTS)
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from latens.data.images import read_image
 from latens.errors import InputError
@@ -252,9 +258,29 @@ def speed(trays: int, model: str) -> None:
     print(f"one tray: {(time.perf_counter() - wall) / 5:.2f} s wall, {(time.process_time() - cpu) / 5:.2f} s CPU")
 
 
+def folder(trays: int, model: str) -> None:
+    """All trays on four days as PNG files through one `latens grade`: CPU seconds, peak memory, rows of the table."""
+    with tempfile.TemporaryDirectory() as spare:
+        place, out = Path(spare) / "trays", Path(spare) / "out"
+        place.mkdir()
+        for tray in range(trays):
+            for day in DAYS:
+                Image.fromarray(photograph(SEED, tray, day).pixels).save(place / f"tray{tray:03}_day{day}.png")
+        command = [sys.executable, "-m", "latens", "grade", str(place), "-o", str(out), "--model", model, "--threads", "1"]
+        started = time.perf_counter()
+        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        rows = len((out / "plants.csv").read_text().splitlines()) - 1
+        wall = time.perf_counter() - started
+        print(
+            f"{4 * trays} photographs: status {status}, {used.ru_utime + used.ru_stime:.1f} s CPU ({wall:.1f} s wall),", end=" "
+        )
+        print(f"peak memory {used.ru_maxrss / 1024:.0f} MB, {rows} rows of plants.csv")
+
+
 PARTS: Mapping[str, Callable[[int, str], None]] = {
     "grid": grid, "kinds": kinds, "rims": rims, "several": several,
-    "lots": lots, "times": times, "shares": shares, "speed": speed,
+    "lots": lots, "times": times, "shares": shares, "speed": speed, "folder": folder,
 }  # fmt: skip
 
 if __name__ == "__main__":
