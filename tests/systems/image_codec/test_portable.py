@@ -1,4 +1,4 @@
-"""The promise of the format: the same file decodes to identical latents however the machine computes."""
+"""A file decodes to identical latents with any threads, kernels, batch size, memory layout and instruction set."""
 
 from __future__ import annotations
 
