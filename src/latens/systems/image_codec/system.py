@@ -39,7 +39,7 @@ BENCH_SIZE = (768, 512)  # width and height in pixels, as in Kodak
 def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a training run. Raises UsageError without a folder of photographs."""
     if not sources:
-        raise UsageError("training needs photographs", where="--data", hint="give one or more folders")
+        raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
     model = MeanScaleHyperprior(config.model)
     if config.objective.rounding == "hard":
         freeze_encoder(model)

@@ -101,7 +101,7 @@ def note_depth(clip: Clip) -> None:
     if clip.info.color.wide and not clip.info.rgb:
         clip.note("HDR or BT.2020 color converted to BT.709 with 8 bits")
     elif clip.info.bits > 8:
-        clip.note(f"{clip.info.bits} bits converted to 8")
+        clip.note(f"{clip.info.bits} bits reduced to 8")
 
 
 def header_of(clip: Clip, setting: Setting, group: int) -> VideoHeader:

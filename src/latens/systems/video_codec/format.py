@@ -48,7 +48,7 @@ class VideoHeader(NamedTuple):
     setting: Setting
     group: int
     time_base: Fraction  # seconds
-    rate: Fraction  # frames a second
+    rate: Fraction  # frames per second
     aspect: Fraction
 
     def pack(self) -> bytes:

@@ -51,7 +51,7 @@ class RateDistortion:
         sizes = model.config
         chunk = isinstance(sizes, ChunkConfig)
         method = Plain() if isinstance(sizes, ChunkConfig) else sizes.method
-        self.blind = not chunk and isinstance(method, Plain)
+        self.ignores_region = not chunk and isinstance(method, Plain)
         self.gamma = 1.0 if isinstance(method, Plain) else method.gamma
         self.amplified = sizes.region_share if isinstance(sizes, ChunkConfig) else 0.0
         if isinstance(method, LatentScaling):
@@ -83,7 +83,7 @@ class RateDistortion:
         self, frames: Float[Tensor, "B T 3 H W"], mask: Float[Tensor, "B T 1 H W"] | None, amplifier: Float[Tensor, "B"]
     ) -> Float[Tensor, "B T 1 H W"]:
         """Weights of squared errors: 1 in the region, 1 / (gamma ga) outside; 1 everywhere for plain scale-space flow."""
-        if self.blind or mask is None:
+        if self.ignores_region or mask is None:
             return torch.ones_like(frames[:, :, :1])
         return mask + (1 - mask) / (self.gamma * amplifier)[:, None, None, None, None]
 
@@ -104,7 +104,7 @@ class RateDistortion:
     def _measured(self, model: Any, batch: dict[str, Tensor], level: float) -> list[float]:
         frames, mask = batch["frames"], batch.get("mask")
         quality = torch.full((len(frames),), level, device=frames.device)
-        coded = model(frames, quality, mask=None if self.blind else mask, rounding="plain")
+        coded = model(frames, quality, mask=None if self.ignores_region else mask, rounding="plain")
         bpp = bits_per_pixel(coded)
         errors = (coded.frames.clamp(0, 1) - frames).square()
         weighted = (self.weights(frames, mask, torch.ones_like(quality)) * errors).mean((1, 2, 3, 4))
@@ -116,7 +116,7 @@ class RateDistortion:
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """The last frame of the first held-out clip and its reconstructions at the rates of `levels`, side by side."""
         frames = batches[0]["frames"][:1]
-        mask = None if self.blind else batches[0]["mask"][:1]
+        mask = None if self.ignores_region else batches[0]["mask"][:1]
         views = [frames[0, -1]]
         for level in self.config.levels:
             quality = torch.full((1,), level, device=frames.device)

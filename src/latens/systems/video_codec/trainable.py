@@ -31,7 +31,7 @@ def build(config: VideoTraining, sources: Sequence[Source]) -> Trainable:
     if isinstance(model, ScaleSpaceFlow) and not config.objective.train_intra:
         model.intra.requires_grad_(False)
     objective = RateDistortion(config.objective, model)
-    data = ClipData(sources, config.data, config.run.seed, regions=not objective.blind)
+    data = ClipData(sources, config.data, config.run.seed, regions=not objective.ignores_region)
     match_scales(model, data.batch(0, 0))
     return Trainable(model, objective, data)
 
