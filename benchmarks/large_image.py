@@ -57,7 +57,7 @@ def run_step(arguments: argparse.Namespace, verb: str, strips: str, folder: str)
 
     codec = predict.load(arguments.model, device="cpu", threads=arguments.threads)
     if strips == "whole":
-        stages.STRIP_PIXELS = 10**9
+        stages.ROW_BLOCK_PIXELS = 10**9
     place = Path(folder)
     wall, cpu = time.perf_counter(), time.process_time()
     if verb == "compress":

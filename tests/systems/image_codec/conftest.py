@@ -1,4 +1,4 @@
-"""A codec that is WebP in disguise: fast, and what an evaluation must find about it is known."""
+"""A stand-in codec that encodes with WebP: it is fast, and the results of its evaluation are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latens.systems.image_codec.baselines import Encoder, available
 
 
 class WebPInDisguise:
-    """Quality 1, 2, 3, ... are the qualities of the WebP baseline; the estimated rate is off by `excess` bytes."""
+    """Quality 1, 2, 3, ... are the qualities of the WebP baseline; the estimated size is `excess` bytes too low."""
 
     name = "disguise"
     model_id = "0123456789abcdef"

@@ -19,11 +19,11 @@ rng = np.random.default_rng(2)
 rows, columns = np.mgrid[0:60, 0:90]
 WAVES = np.stack([np.sin((rows * a + columns * b) / 9) for a, b in ((1, 0.2), (0.9, 0.3), (1, 0.1))], axis=-1)
 PIXELS = np.clip(120 + 80 * WAVES + rng.normal(0, 6, WAVES.shape), 0, 255).astype(np.uint8)
-COLOUR = LoadedImage(PIXELS, None, False, ())
-GREY = LoadedImage(np.repeat(PIXELS[..., :1], 3, axis=2), None, True, ())
+COLOR = LoadedImage(PIXELS, None, False, ())
+GRAY = LoadedImage(np.repeat(PIXELS[..., :1], 3, axis=2), None, True, ())
 
 
-def test_all_three_are_in_this_pillow() -> None:
+def test_all_baselines_are_available() -> None:
     assert [encoder.name for encoder in ENCODERS] == ["JPEG", "WebP", "AVIF"]
     assert all(any(digit.isdigit() for digit in encoder.version) for encoder in ENCODERS)
     with pytest.raises(UsageError, match="JPEG2000"):
@@ -31,8 +31,8 @@ def test_all_three_are_in_this_pillow() -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.name)
-@pytest.mark.parametrize("image", [COLOUR, GREY], ids=["color", "gray"])
-def test_finer_settings_cost_more_and_look_better(encoder: Encoder, loaded: LoadedImage) -> None:
+@pytest.mark.parametrize("loaded", [COLOR, GRAY], ids=["color", "gray"])
+def test_higher_quality_gives_larger_files_and_higher_psnr(encoder: Encoder, loaded: LoadedImage) -> None:
     files = [encoder.encode(loaded, quality) for quality in encoder.qualities[::3]]
     sizes = [len(file) for file in files]
     scores = [psnr(decode(file), loaded.pixels) for file in files]
@@ -47,7 +47,7 @@ def test_finer_settings_cost_more_and_look_better(encoder: Encoder, loaded: Load
 
 def test_gray_images_are_written_as_gray_jpegs() -> None:
     (jpeg,) = available(("JPEG",))
-    with Image.open(io.BytesIO(jpeg.encode(GREY, 50))) as image:
+    with Image.open(io.BytesIO(jpeg.encode(GRAY, 50))) as image:
         assert image.mode == "L"
 
 
@@ -55,22 +55,22 @@ def test_jpeg_subsamples_color() -> None:
     from PIL.JpegImagePlugin import get_sampling
 
     (jpeg,) = available(("JPEG",))
-    with Image.open(io.BytesIO(jpeg.encode(COLOUR, 50))) as image:
+    with Image.open(io.BytesIO(jpeg.encode(COLOR, 50))) as image:
         assert get_sampling(image) == 2  # Pillow's number for 4:2:0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
 def test_match_is_the_smallest_file_that_is_large_enough(share: float) -> None:
     (jpeg,) = available(("JPEG",))
-    sizes = [len(jpeg.encode(COLOUR, quality)) for quality in range(1, 96)]
+    sizes = [len(jpeg.encode(COLOR, quality)) for quality in range(1, 96)]
     wanted = int(min(sizes) + share * (max(sizes) - min(sizes)))
-    match = match_size(jpeg, COLOUR, wanted)
-    assert match.data == jpeg.encode(COLOUR, match.quality)
+    match = match_size(jpeg, COLOR, wanted)
+    assert match.data == jpeg.encode(COLOR, match.quality)
     assert len(match.data) >= wanted
-    assert match.quality == 1 or len(jpeg.encode(COLOUR, match.quality - 1)) < wanted
+    assert match.quality == 1 or len(jpeg.encode(COLOR, match.quality - 1)) < wanted
 
 
 def test_match_stops_at_the_finest_quality() -> None:
     (jpeg,) = available(("JPEG",))
-    match = match_size(jpeg, COLOUR, 10**9)
-    assert (match.quality, match.data) == (95, jpeg.encode(COLOUR, 95))
+    match = match_size(jpeg, COLOR, 10**9)
+    assert (match.quality, match.data) == (95, jpeg.encode(COLOR, 95))

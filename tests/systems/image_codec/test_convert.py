@@ -1,4 +1,4 @@
-"""Import of CompressAI checkpoints, against numbers that CompressAI itself computed (see benchmarks/)."""
+"""Import of CompressAI checkpoints, compared with numbers that CompressAI computed (see benchmarks/)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_transforms_agree_in_float64(part: str, given: str | None, expected: str
 
     found = module(golden(given) if given else image())
 
-    # The numbers are written with eleven digits; what is left is float64 rounding and the float32 bounds of the GDN.
+    # The numbers are written with eleven digits; the differences are float64 rounding and the float32 bounds of the GDN.
     wanted = torch.cat([golden(name) for name in expected.split()], dim=1)
     torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-8)
 
@@ -106,7 +106,7 @@ def test_whole_pass_agrees_in_float32() -> None:
     assert out.bits_y.item() == pytest.approx(golden("bits_y").sum().item(), rel=1e-4)
 
 
-def test_z_is_rounded_from_the_points_of_the_checkpoint() -> None:
+def test_z_is_rounded_relative_to_the_quantiles_of_the_checkpoint() -> None:
     centers = checkpoint()["entropy_bottleneck.quantiles"][:, 0, 1]
 
     medians = converted(checkpoint()).prior.medians()
@@ -138,13 +138,13 @@ def test_bits_of_z_agree() -> None:
 
 
 def untilted(state: State) -> MeanScaleHyperprior:
-    """Rounding points so far off that the importer leaves the prior as it is."""
+    """A model whose quantiles are so far from the median that the importer leaves the prior unchanged."""
     far = state["entropy_bottleneck.quantiles"].clone()
     far[:, :, 1] = 500.0
     return converted({**state, "entropy_bottleneck.quantiles": far})
 
 
-# ------------------------------------------------------------------------------------------- other ways to say the same
+# ------------------------------------------------------------------------------------------- equivalent checkpoints
 
 OLD = {"matrices": "_matrices", "biases": "_biases", "factors": "_factors"}
 OLDER = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}
@@ -190,7 +190,7 @@ def test_same_weights_from(change: Callable[[State], State]) -> None:
     assert_same(found, weights)
 
 
-def test_other_normalisation_settings_keep_the_effective_values() -> None:
+def test_other_gdn_constants_keep_the_effective_values() -> None:
     state = checkpoint()
     pedestal, floor = 2.0**-20, 1e-3
     for name in [name for name in state if name.endswith("beta_reparam.pedestal")]:
@@ -204,7 +204,7 @@ def test_other_normalisation_settings_keep_the_effective_values() -> None:
     torch.testing.assert_close(layer.coefficients()[0].double(), expected, rtol=1e-5, atol=0)
 
 
-def test_lower_normalisation_than_ours_is_refused() -> None:
+def test_gdn_values_below_the_bound_are_refused() -> None:
     state = checkpoint()
     state["g_a.1.beta_reparam.lower_bound.bound"] = torch.tensor([2.0**-18])  # allows beta = 0
 
@@ -225,9 +225,9 @@ def poisoned(value: float) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (scales_only, "scales only"),
+        (scales_only, "no means"),
         (lambda state: {**state, "context_prediction.weight": torch.zeros(1)}, "autoregressive"),
         (lambda state: {name: x for name, x in state.items() if not name.startswith("h_s.")}, "no hyperprior"),
         (lambda state: {name.replace("g_a", "encoder"): x for name, x in state.items()}, "no g_a"),
@@ -242,14 +242,14 @@ def poisoned(value: float) -> Callable[[Tensor], Tensor]:
         (changed("h_s.0.bias", poisoned(math.inf)), "not finite"),
         (changed("g_a.1.gamma_reparam.pedestal", poisoned(math.nan)), "not finite"),
         (changed("g_a.2.weight", lambda x: x.to(torch.int32)), "int32"),
-        (lambda state: {**state, "module.g_a.0.bias": state["g_a.0.bias"]}, "twice"),
-        (lambda state: {"state_dict": 3}, "no tensors by name"),
+        (lambda state: {**state, "module.g_a.0.bias": state["g_a.0.bias"]}, "two tensors"),
+        (lambda state: {"state_dict": 3}, "no named tensors"),
         (lambda state: {}, "holds no tensors"),
         (lambda state: {"epoch": 3}, "holds no tensors"),
     ],
 )
-def test_refused(change: Callable[[State], State], said: str) -> None:
-    with pytest.raises(ModelError, match=said) as caught:
+def test_other_checkpoints_are_refused(change: Callable[[State], State], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
         convert_compressai(change(checkpoint()))
 
     assert caught.value.hint
@@ -291,13 +291,13 @@ def test_runs_no_code(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("safetensors", [True, False])
 @pytest.mark.parametrize("blob", [b"", b"PK\x03\x04", b"hello\n", b"\x80\x02", b"\x80\x02l\n.", bytes(30)])
-def test_bytes_that_are_no_checkpoint(blob: bytes, safetensors: bool) -> None:
+def test_other_bytes_are_refused(blob: bytes, safetensors: bool) -> None:
     with pytest.raises(UnreadableInput):
         parse_checkpoint(blob, safetensors=safetensors)
 
 
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
-def test_cut_checkpoints(kind: str) -> None:
+def test_truncated_checkpoints_are_refused(kind: str) -> None:
     held = {"w": torch.arange(50.0)}
     plain = kind == "safetensors"
     blob = save(held) if plain else pickled(held, _use_new_zipfile_serialization=kind == "zip")
@@ -308,11 +308,11 @@ def test_cut_checkpoints(kind: str) -> None:
 
 
 def test_content_without_names_is_refused() -> None:
-    with pytest.raises(UnreadableInput, match="no tensors by name"):
+    with pytest.raises(UnreadableInput, match="no named tensors"):
         parse_checkpoint(pickled([torch.ones(2)]), safetensors=False)
 
 
-def test_archives_that_unfold_too_far_are_refused() -> None:
+def test_archives_that_unpack_to_too_many_bytes_are_refused() -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(1000))
@@ -334,13 +334,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_imported_weights_keep_all_digits(folder: Path) -> None:
+def test_imported_weights_stay_float32(folder: Path) -> None:
     assert_same(load_model(folder).weights, convert_compressai(checkpoint())[1])
 
 
 @pytest.fixture
 def codec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ImageCodec:
-    """The imported codec with the plain rounding of CompressAI; ours weighs distances against bits."""
+    """The imported codec with plain rounding as in CompressAI, instead of rate-aware rounding."""
     monkeypatch.setattr("latens.systems.image_codec.stages.ROUNDING_WEIGHT", 1e9)
     return latens.load(folder, device="cpu")
 
@@ -357,7 +357,7 @@ def test_imported_codec_writes_and_reads_files(precision: str, decibels: float, 
     assert -10 * math.log10(error) > decibels
 
 
-def test_imported_codec_spends_the_bits_compressai_expects(codec: ImageCodec) -> None:
+def test_imported_codec_writes_as_many_bits_as_compressai_estimates(codec: ImageCodec) -> None:
     codec.precision = "float32"
 
     bits = inspect_stream(codec.compress(pixels())).bits
@@ -367,7 +367,7 @@ def test_imported_codec_spends_the_bits_compressai_expects(codec: ImageCodec) ->
     assert bits["latent"] + bits["hyper_latent"] == pytest.approx(expected, rel=0.01, abs=2 * 64 + 32)
 
 
-def test_another_file_ending(tmp_path: Path) -> None:
+def test_import_from_pth(tmp_path: Path) -> None:
     torch.save(from_training(checkpoint()), tmp_path / "weights.pth.tar")
 
     config = import_checkpoint(tmp_path / "weights.pth.tar", tmp_path / "model")
@@ -375,7 +375,7 @@ def test_another_file_ending(tmp_path: Path) -> None:
     assert latens.load(tmp_path / "model", device="cpu").model.config == config
 
 
-def test_nothing_is_replaced(folder: Path) -> None:
+def test_an_existing_model_is_not_replaced(folder: Path) -> None:
     with pytest.raises(OutputExists):
         import_checkpoint(GOLDEN / "compressai_tiny.safetensors", folder)
 
@@ -385,7 +385,9 @@ def test_nothing_is_replaced(folder: Path) -> None:
     [(None, UnreadableInput), (b"no", UnreadableInput), (pickled({"w": torch.ones(1)}), ModelError)],
     ids=["missing", "text", "other"],
 )
-def test_errors_name_the_file_and_leave_nothing(content: bytes | None, error: type[LatensError], tmp_path: Path) -> None:
+def test_errors_contain_the_path_and_no_folder_is_written(
+    content: bytes | None, error: type[LatensError], tmp_path: Path
+) -> None:
     path = tmp_path / "weights.pth"
     if content is not None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Damaged files: every cut and every flipped bit is found, and `partial` saves what is intact."""
+"""Damaged files: every cut and every flipped bit is found, and `partial` decodes the intact bands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_flipped_bit_is_found(codec: ImageCodec, small: bytes) -> None:
             codec.decompress(bytes(damaged))
 
 
-def test_a_newer_file_and_other_files_are_told_apart(codec: ImageCodec, small: bytes) -> None:
+def test_newer_versions_and_foreign_files_raise_different_errors(codec: ImageCodec, small: bytes) -> None:
     newer = bytearray(small)
     newer[8] = 2
     with pytest.raises(UnsupportedVersion, match=r"2\."):
@@ -62,12 +62,12 @@ def test_partial_keeps_the_intact_bands(codec: ImageCodec, tall: bytes) -> None:
         image = codec.decompress(blob, partial=True)
         assert image.info["latens_damaged"] == ["rows 1024-1099"]
         saved = np.asarray(image).astype(int)
-        reach = SYNTHESIS_HALO * STRIDE  # image rows that the latent rows below the seam can reach
-        assert np.abs(saved[: 1024 - reach] - whole[: 1024 - reach]).max() <= 1
+        context = SYNTHESIS_HALO * STRIDE  # image rows above the border that depend on latent rows below it
+        assert np.abs(saved[: 1024 - context] - whole[: 1024 - context]).max() <= 1
         assert np.abs(saved[1024:] - whole[1024:]).max() > 1
 
 
-def test_another_prior_is_told_from_damage(codec: ImageCodec, small: bytes) -> None:
+def test_other_entropy_parameters_raise_device_mismatch(codec: ImageCodec, small: bytes) -> None:
     coded = image_format.read_coded_image(small)
     band = coded.bands[0]
     assert band is not None
@@ -89,7 +89,7 @@ def test_another_prior_is_told_from_damage(codec: ImageCodec, small: bytes) -> N
         ({"band_rows": 1}, Corrupt),
     ],
 )
-def test_headers_that_lie_with_a_valid_checksum(
+def test_impossible_headers_with_a_valid_checksum_are_refused(
     codec: ImageCodec, small: bytes, changes: dict[str, int], error: type[Exception]
 ) -> None:
     coded = image_format.read_coded_image(small)
@@ -104,7 +104,7 @@ def test_missing_and_repeated_sections(codec: ImageCodec, small: bytes) -> None:
     for changed in (sections[1:], sections[:1] + sections, (*sections, Section(9, b"", required=False)), sections[:-1]):
         forged = pack(container.__class__(container.profile, container.model_id, container.header, tuple(changed)))
         if changed[-1].kind == 9:
-            assert codec.decompress(forged).size == (80, 90)  # an unknown part that may be ignored is
+            assert codec.decompress(forged).size == (80, 90)  # an unknown optional section is ignored
         else:
             with pytest.raises(Corrupt):
                 codec.decompress(forged)

@@ -20,7 +20,7 @@ def make(disguise: Any, album: Path, out: Path) -> Section:
     return show(disguise, out / "image_codec", photos=[Photograph("waves", "Waves", "nobody", album / "waves.png")])
 
 
-def test_files_are_what_the_page_says(disguise: Any, album: Path, tmp_path: Path) -> None:
+def test_files_have_the_sizes_on_the_page(disguise: Any, album: Path, tmp_path: Path) -> None:
     section = make(disguise, album, tmp_path)
     original = np.asarray(Image.open(album / "waves.png"))
     folder = tmp_path / "image_codec"
@@ -44,7 +44,7 @@ def test_links_lead_to_files(disguise: Any, album: Path, tmp_path: Path) -> None
     assert all((tmp_path / link).is_file() for link in links)
 
 
-def test_originals_are_shown_without_loss_and_details_alike(disguise: Any, album: Path, tmp_path: Path) -> None:
+def test_originals_are_lossless_and_details_have_one_position(disguise: Any, album: Path, tmp_path: Path) -> None:
     section = make(disguise, album, tmp_path)
     whole, details = (block.figures for block in section.parts[0].blocks if isinstance(block, Gallery))
     original = np.asarray(Image.open(album / "waves.png"))
@@ -58,7 +58,7 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(figure.image)).convert("RGB"))
 
 
-def test_every_rate_is_in_the_table_and_the_page_holds_it_all(disguise: Any, album: Path, tmp_path: Path) -> None:
+def test_the_table_has_all_rates_and_the_page_is_self_contained(disguise: Any, album: Path, tmp_path: Path) -> None:
     section = make(disguise, album, tmp_path)
     html = Page("demo", [section]).html()
     for quality in CURVE:

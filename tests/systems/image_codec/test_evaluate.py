@@ -24,7 +24,7 @@ def measured(codec: Any, data: Path, folder: Path | None = None, **options: Any)
     return measure_all(codec, [Source("", str(data))], CodecEvaluation(**options), folder)
 
 
-def test_a_codec_against_itself(disguise: Any, album: Path) -> None:
+def test_a_codec_compared_with_itself(disguise: Any, album: Path) -> None:
     report = measured(disguise, album, baselines=("WebP",))
     assert report.names == ("gray.png", "waves.png")
     assert report.codecs == ("latens", "WebP")
@@ -51,7 +51,7 @@ def test_numbers_come_from_files(disguise: Any, album: Path) -> None:
 
 
 @pytest.mark.parametrize(("excess", "within"), [(0, True), (199, True), (-230, False), (260, False)])
-def test_files_are_held_against_their_estimates(disguise: Any, album: Path, excess: float, within: bool) -> None:
+def test_file_sizes_are_compared_with_estimates(disguise: Any, album: Path, excess: float, within: bool) -> None:
     """The bound is 1 % of the estimate and 200 bytes; these files have 200 to 3,000 bytes."""
     disguise.excess = excess
     report = measured(disguise, album, qualities=(3.0,), baselines=())
@@ -72,9 +72,7 @@ def test_large_images_have_ms_ssim(disguise: Any, tmp_path: Path) -> None:
     assert "MS-SSIM" in report.rate_table().columns
 
 
-def test_a_second_run_measures_nothing_again(
-    disguise: Any, album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_second_run_reuses_all_rows(disguise: Any, album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = measured(disguise, album, tmp_path / "out", qualities=(1.0, 4.0), baselines=("JPEG",))
     done, lines = disguise.calls, (tmp_path / "out" / ROWS).read_text()
     caplog.set_level(logging.INFO)
@@ -104,7 +102,7 @@ def test_a_killed_run_is_continued(disguise: Any, album: Path, tmp_path: Path) -
         assert disguise.calls == 0
 
 
-def test_other_weights_and_changed_images_are_measured_anew(disguise: Any, album: Path, tmp_path: Path) -> None:
+def test_other_weights_and_changed_images_are_measured_again(disguise: Any, album: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"qualities": (1.0,), "baselines": ()}
     measured(disguise, album, tmp_path / "out", **settings)
     disguise.model_id = "another"
@@ -117,7 +115,7 @@ def test_other_weights_and_changed_images_are_measured_anew(disguise: Any, album
     assert report.names == ("gray.png", "same.png", "waves.png")
 
 
-def test_a_bad_image_is_named_and_left_out(disguise: Any, album: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_image_is_reported_and_left_out(disguise: Any, album: Path, caplog: pytest.LogCaptureFixture) -> None:
     (album / "bad.jpg").write_text("no image")
     report = measured(disguise, album, qualities=(1.0,), baselines=()).report("Codec")
     assert report.exit_status == 3
@@ -129,7 +127,7 @@ def test_a_bad_image_is_named_and_left_out(disguise: Any, album: Path, caplog: p
     ]
 
 
-def test_requests_that_cannot_be_measured(disguise: Any, tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(disguise: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(InputError, match="none of the images"):
         measured(disguise, tmp_path / "bad.png", baselines=())

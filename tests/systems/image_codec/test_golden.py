@@ -1,6 +1,6 @@
 """Files of earlier versions decode: golden streams and the frozen model that wrote them (tests/golden/image_codec).
 
-Only decoding is promised. The encoder may write other bytes for the same image.
+The guarantee covers decoding only. The encoder may write other bytes for the same image.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def hashes(integers: dict[str, Tensor]) -> dict[str, str]:
 
 
 def same_image(found: Image.Image, name: str) -> None:
-    """Size and mode are as recorded, alpha is equal, and colors are equal but for floating-point rounding."""
+    """Assert that size, mode and alpha are equal, and colors equal up to floating-point rounding."""
     with Image.open(GOLDEN / f"{name}.png") as expected:
         assert (list(found.size), found.mode) == (RECORD["files"][name]["size"], RECORD["files"][name]["mode"])
         assert (expected.size, expected.mode) == (found.size, found.mode)
@@ -67,7 +67,7 @@ def test_a_golden_file_decodes_to_its_latents_and_its_image(frozen: ImageCodec, 
     same_image(frozen.decompress(blob), name)
 
 
-def test_the_hash_tells_one_symbol_from_another(frozen: ImageCodec) -> None:
+def test_the_hash_changes_with_one_symbol(frozen: ImageCodec) -> None:
     integers = latents(frozen, (GOLDEN / "pixel.ltn").read_bytes())
     integers["y"][0, 0, 0, 0] += 1
     found, expected = hashes(integers), RECORD["files"]["pixel"]["latents"]

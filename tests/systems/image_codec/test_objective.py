@@ -1,4 +1,4 @@
-"""The model's parts add up, the hard phase learns what files say, and a folder without coding can be finished."""
+"""The loss, the hard phase on the symbols of the encoder, and model folders without frozen coding."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SIZES = [
 ]
 
 
-def test_the_hard_phase_learns_what_the_files_say_and_holds_the_encoder_still(tmp_path: Path) -> None:
-    """Rate and image are those of rounding at test time; only decoder and entropy model get gradients."""
+def test_the_hard_phase_codes_the_symbols_of_files_and_freezes_the_encoder(tmp_path: Path) -> None:
+    """Rate and image equal those of test-time rounding; only decoder and entropy model get gradients."""
     Image.fromarray((np.indices((80, 80)).sum(0) % 256).astype(np.uint8)).convert("RGB").save(tmp_path / "a.png")
     config = override(cpu_hard(), {"data.crop": "64", "data.batch": "2", "model.hidden": "12", "model.latent": "24"})
     torch.manual_seed(0)
     trainable = build(config, [Source("", str(tmp_path))])
     model, image, quality = trainable.model, torch.rand(2, 3, 64, 64), torch.tensor([2.0, 7.5])
     with torch.no_grad():
-        model.hyper_synthesis[-1].bias.add_(1.0)  # untrained scales leave nothing to round for rate
+        model.hyper_synthesis[-1].bias.add_(1.0)  # with untrained scales rate-aware rounding equals plain rounding
     coded = model(image, quality, rounding="hard")
     written = model.rounded(image, quality, rate_weight=ROUNDING_WEIGHT)
     torch.testing.assert_close(coded.bits_y, written.bits_y, rtol=1e-4, atol=1e-3)
@@ -49,7 +49,7 @@ def test_the_hard_phase_learns_what_the_files_say_and_holds_the_encoder_still(tm
 
 
 @pytest.mark.parametrize("config", SIZES, ids=["paper", "compact"])
-def test_evaluation_is_deterministic_and_batches_do_not_matter(config: HyperpriorConfig) -> None:
+def test_evaluation_is_deterministic_and_independent_of_the_batch(config: HyperpriorConfig) -> None:
     torch.manual_seed(0)
     model = MeanScaleHyperprior(config).eval()
     image, quality = torch.rand(2, 3, 64, 128), torch.tensor([1.0, 2.5])
@@ -61,7 +61,7 @@ def test_evaluation_is_deterministic_and_batches_do_not_matter(config: Hyperprio
 
 
 def test_the_loss_is_bits_per_pixel_plus_weighted_error() -> None:
-    # 003, section 5.4.1: the squared error of 8-bit values is weighted by lambda.
+    # Perugachi-Diaz 2024, section 5.4.1: the squared error of 8-bit values is weighted by lambda.
     torch.manual_seed(0)
     config = SIZES[0]
     model = MeanScaleHyperprior(config).eval()

@@ -1,4 +1,4 @@
-"""The promise of the format: the same file decodes to identical latents however the machine computes."""
+"""A file decodes to identical latents with any threads, kernels, batch size, memory layout and instruction set."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_batches_and_memory_formats(codec: ImageCodec) -> None:
 
 SCRIPT = """
 import hashlib, json, sys, torch
-from latens.systems.image_codec.format import read_image_file
+from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import load
 torch.set_num_threads(1)
 codec = load(sys.argv[1], device="cpu")
-symbols, _ = codec.decode_symbols(read_image_file(open(sys.argv[2], "rb").read()), partial=False)
+symbols, _ = codec.decode_symbols(read_coded_image(open(sys.argv[2], "rb").read()), partial=False)
 digest = hashlib.sha256((symbols.y + symbols.parameters.mean).numpy().tobytes()).hexdigest()
 print(json.dumps({"latents": digest, "capability": torch.backends.cpu.get_cpu_capability()}))
 """

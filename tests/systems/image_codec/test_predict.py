@@ -1,4 +1,4 @@
-"""Images of every kind go in and come back; files say what they are; targets are met."""
+"""Round trips of images of every kind, inspection of files, rate targets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from latens.systems.image_codec.predict import ImageCodec, inspect_stream, load
 
 rows, columns = np.mgrid[0:200, 0:300].astype(np.float64)
 shades = [np.sin((rows * a + columns * b) / 23) for a, b in ((1, 0.3), (0.9, 0.4), (1.1, 0.2))]
-COLOUR = (np.stack(shades, axis=-1) * 70 + 120 + ((rows // 23 + columns // 31) % 2)[..., None] * 40).astype(np.uint8)
+COLOR = (np.stack(shades, axis=-1) * 70 + 120 + ((rows // 23 + columns // 31) % 2)[..., None] * 40).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (63, 65), (64, 64), (130, 31)])
 def test_any_size(bundled: ImageCodec, size: tuple[int, int]) -> None:
-    pixels = COLOUR[: size[0], : size[1]]
+    pixels = COLOR[: size[0], : size[1]]
     decoded = np.asarray(bundled.decompress(bundled.compress(pixels, quality=8)))
     assert decoded.shape == pixels.shape
     assert psnr(decoded, pixels) > 25
@@ -32,7 +32,7 @@ def test_any_size(bundled: ImageCodec, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_gray_and_alpha_are_kept(codec: ImageCodec, mode: str) -> None:
-    image = Image.fromarray(COLOUR).convert("L" if mode[0] == "L" else "RGB")
+    image = Image.fromarray(COLOR).convert("L" if mode[0] == "L" else "RGB")
     alpha = Image.fromarray((columns % 256).astype(np.uint8))
     if mode.endswith("A"):
         image.putalpha(alpha)
@@ -46,19 +46,19 @@ def test_gray_and_alpha_are_kept(codec: ImageCodec, mode: str) -> None:
         assert (colors.max(axis=2) == colors.min(axis=2)).all()
 
 
-def test_higher_quality_costs_more_and_looks_better(bundled: ImageCodec) -> None:
+def test_higher_quality_gives_larger_files_and_higher_psnr(bundled: ImageCodec) -> None:
     sizes, scores = [], []
     for quality in (1, 2.5, 4, 8):
-        blob = bundled.compress(COLOUR, quality=quality)
+        blob = bundled.compress(COLOR, quality=quality)
         sizes.append(len(blob))
-        scores.append(psnr(np.asarray(bundled.decompress(blob)), COLOUR))
+        scores.append(psnr(np.asarray(bundled.decompress(blob)), COLOR))
     assert sizes == sorted(sizes)
     assert scores == sorted(scores)
     assert sizes[0] < sizes[-1]
 
 
 def test_inspect_adds_up(codec: ImageCodec) -> None:
-    blob = codec.compress(COLOUR, quality=1.25)
+    blob = codec.compress(COLOR, quality=1.25)
     info = inspect_stream(blob)
     assert (info.width, info.height, info.quality, info.bytes) == (300, 200, 1.25, len(blob))
     assert sum(info.bits.values()) == 8 * len(blob)
@@ -66,27 +66,27 @@ def test_inspect_adds_up(codec: ImageCodec) -> None:
     assert info.model_id == codec.model_id[:16] == codec.file_id
 
 
-def test_the_estimate_is_the_files_size(bundled: ImageCodec) -> None:
-    blob = bundled.compress(COLOUR, quality=4)
-    estimate = bundled.estimate(COLOUR, quality=4)
+def test_the_estimate_equals_the_file_size(bundled: ImageCodec) -> None:
+    blob = bundled.compress(COLOR, quality=4)
+    estimate = bundled.estimate(COLOR, quality=4)
     bits = estimate.bits_y + estimate.bits_z
     assert abs(8 * len(blob) - bits) <= 0.01 * bits + 8 * 200
-    assert estimate.psnr == pytest.approx(psnr(np.asarray(bundled.decompress(blob)), COLOUR), abs=0.1)
+    assert estimate.psnr == pytest.approx(psnr(np.asarray(bundled.decompress(blob)), COLOR), abs=0.1)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.6])
 def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
-    ends = [len(bundled.compress(COLOUR, quality=quality)) for quality in (1, 8)]
+    ends = [len(bundled.compress(COLOR, quality=quality)) for quality in (1, 8)]
     wanted = ends[0] + share * (ends[1] - ends[0])
-    blob = bundled.compress(COLOUR, bpp=8 * wanted / COLOUR[..., 0].size)
+    blob = bundled.compress(COLOR, bpp=8 * wanted / COLOR[..., 0].size)
     assert len(blob) == pytest.approx(wanted, rel=0.02)
-    scores = [psnr(np.asarray(bundled.decompress(bundled.compress(COLOUR, quality=q))), COLOUR) for q in (1, 8)]
-    aimed = scores[0] + share * (scores[1] - scores[0])
-    assert psnr(np.asarray(bundled.decompress(bundled.compress(COLOUR, psnr=aimed))), COLOUR) == pytest.approx(aimed, abs=0.05)
+    scores = [psnr(np.asarray(bundled.decompress(bundled.compress(COLOR, quality=q))), COLOR) for q in (1, 8)]
+    target = scores[0] + share * (scores[1] - scores[0])
+    assert psnr(np.asarray(bundled.decompress(bundled.compress(COLOR, psnr=target))), COLOR) == pytest.approx(target, abs=0.05)
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         ({"quality": 9}, "1 to 8"),
         ({"quality": 0.5}, "1 to 8"),
@@ -97,45 +97,45 @@ def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
         ({"psnr": float("nan")}, "positive"),
     ],
 )
-def test_what_cannot_be_reached_is_said(bundled: ImageCodec, request_: dict[str, float], said: str) -> None:
+def test_impossible_requests_are_refused(bundled: ImageCodec, request_: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        bundled.compress(COLOUR, **request_)
-    assert said in str(caught.value)
+        bundled.compress(COLOR, **request_)
+    assert message in str(caught.value)
 
 
 def test_another_models_file_is_refused(codec: ImageCodec) -> None:
     other = ImageCodec(codec.model, codec.coding, name="other", sha256="00" * 32, device=torch.device("cpu"))
     with pytest.raises(ModelMismatch, match="was written with model"):
-        other.decompress(codec.compress(COLOUR, quality=1))
+        other.decompress(codec.compress(COLOR, quality=1))
 
 
-def test_strips_change_nothing(bundled: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    blob = bundled.compress(COLOUR, quality=4)
+def test_row_blocks_change_nothing(bundled: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = bundled.compress(COLOR, quality=4)
     whole = np.asarray(bundled.decompress(blob)).astype(int)
     monkeypatch.setattr(bundled, "precision", "float32")
-    latent = bundled.latent(COLOUR)
-    monkeypatch.setattr(stages, "STRIP_PIXELS", 64 * 320)  # four strips
-    torch.testing.assert_close(bundled.latent(COLOUR), latent, atol=1e-4, rtol=1e-4)
+    latent = bundled.latent(COLOR)
+    monkeypatch.setattr(stages, "ROW_BLOCK_PIXELS", 64 * 320)  # four row blocks
+    torch.testing.assert_close(bundled.latent(COLOR), latent, atol=1e-4, rtol=1e-4)
     monkeypatch.setattr(bundled, "precision", transform_precision(bundled.device))
     assert np.abs(np.asarray(bundled.decompress(blob)) - whole).max() <= 1
 
 
 def test_a_path_decodes_as_its_bytes(codec: ImageCodec, tmp_path: Path) -> None:
-    blob = codec.compress(COLOUR, quality=1)
+    blob = codec.compress(COLOR, quality=1)
     path = tmp_path / "a.ltn"
     path.write_bytes(blob)
     assert np.array_equal(np.asarray(codec.decompress(path)), np.asarray(codec.decompress(blob)))
 
 
-def test_encode_is_compress_with_a_record(codec: ImageCodec) -> None:
-    deep = Image.fromarray(COLOUR[..., 0].astype(np.uint16) * 257)
+def test_encode_returns_the_bytes_of_compress(codec: ImageCodec) -> None:
+    deep = Image.fromarray(COLOR[..., 0].astype(np.uint16) * 257)
     found = codec.encode(deep, quality=1.5)
     assert found.data == codec.compress(deep, quality=1.5)
     assert (found.width, found.height, found.quality, found.bits) == (300, 200, 1.5, 8 * len(found.data))
     assert any("16" in note for note in found.notes)
 
 
-def test_a_model_folder_with_settings_that_cannot_be_is_a_model_error(codec_folder: Path, tmp_path: Path) -> None:
+def test_a_model_folder_with_invalid_settings_is_a_model_error(codec_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(codec_folder, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
     config["model"]["transforms"] = "compcat"

@@ -39,14 +39,14 @@ def decoded(codec: ImageCodec, blob: bytes) -> np.ndarray:
     return np.asarray(codec.decompress(blob))
 
 
-def test_a_refined_file_is_what_was_said(bundled: ImageCodec, photo: LoadedImage, refined: RefinedImage) -> None:
-    """The ordinary decoder gives the reported PSNR; the reported bits differ from the file's as the plain ones do."""
+def test_a_refined_file_has_the_reported_rate_and_psnr(bundled: ImageCodec, photo: LoadedImage, refined: RefinedImage) -> None:
+    """The ordinary decoder gives the reported PSNR; the overhead of the file equals that of the unrefined file."""
     blob = bundled.write(photo, refined.symbols)
     best, start = refined.refined.best, refined.refined.start
     assert measured_psnr(decoded(bundled, blob), photo.pixels) == pytest.approx(float(best.psnr()), abs=1e-3)
     plain = bundled.compress(photo, quality=QUALITY.value)
     overhead = 8 * len(plain) - float(start.bits_y + start.bits_z)
-    # Words of 32 bits, once for every band and once for z.
+    # The coder ends on words of 32 bits, once per band and once for z.
     assert 8 * len(blob) - float(best.bits_y + best.bits_z) == pytest.approx(overhead, abs=3 * 32)
     assert measured_psnr(decoded(bundled, plain), photo.pixels) == pytest.approx(float(start.psnr()), abs=1e-3)
 
@@ -67,12 +67,12 @@ def test_the_same_seed_writes_the_same_bytes(bundled: ImageCodec, photo: LoadedI
     assert bundled.write(photo, again.symbols) == bundled.write(photo, refined.symbols)
 
 
-def test_a_useless_refinement_is_the_plain_file(bundled: ImageCodec, photo: LoadedImage) -> None:
+def test_a_refinement_without_gain_writes_the_unrefined_file(bundled: ImageCodec, photo: LoadedImage) -> None:
     useless = refine_image(bundled, photo, QUALITY, Refine(steps=2, lr=100.0, measure_every=1))
     assert bundled.write(photo, useless.symbols) == bundled.compress(photo, quality=QUALITY.value)
 
 
-def test_another_lambda(bundled: ImageCodec, photo: LoadedImage) -> None:
+def test_refinement_for_another_lambda(bundled: ImageCodec, photo: LoadedImage) -> None:
     weight = lambda_at(bundled.lambdas, QUALITY.value)
     small, large = (
         refine_image(bundled, photo, QUALITY, Refine(steps=20, rate_weight=weight * factor)).refined.best
@@ -83,7 +83,7 @@ def test_another_lambda(bundled: ImageCodec, photo: LoadedImage) -> None:
 
 
 def test_a_rate_is_met(bundled: ImageCodec, photo: LoadedImage) -> None:
-    """Within 2 %, and with less error than the plain file of that rate."""
+    """Within 2 %, and with a smaller error than the unrefined file of that rate."""
     blob = bundled.write(photo, refine_image(bundled, photo, RateTarget("bpp", 0.35), Refine(steps=60)).symbols)
     bpp = 8 * len(blob) / pixels_of(photo)
     assert bpp == pytest.approx(0.35, rel=0.02)
@@ -92,7 +92,7 @@ def test_a_rate_is_met(bundled: ImageCodec, photo: LoadedImage) -> None:
 
 
 def test_a_psnr_is_met(bundled: ImageCodec, photo: LoadedImage) -> None:
-    """Within 0.4 % (0.13 dB), and with fewer bytes than the plain file of that PSNR."""
+    """Within 0.4 % (0.13 dB), and with fewer bytes than the unrefined file of that PSNR."""
     large = read_image(np.tile(photo.pixels, (3, 3, 1)))  # files grow in words of four bytes
     blob = bundled.write(large, refine_image(bundled, large, RateTarget("psnr", 32.5), Refine(steps=60)).symbols)
     psnr = measured_psnr(decoded(bundled, blob), large.pixels)
@@ -107,7 +107,7 @@ def test_targets_that_cannot_be_met_are_refused(bundled: ImageCodec, photo: Load
         refine_image(bundled, photo, RateTarget("bpp", 0.5), Refine(steps=4, rate_weight=0.01))
 
 
-def test_steps_are_told_of_once_each(bundled: ImageCodec, photo: LoadedImage) -> None:
+def test_every_step_is_reported_once(bundled: ImageCodec, photo: LoadedImage) -> None:
     seen: list[int] = []
     reachable = 8 * len(bundled.compress(photo, quality=3.0)) / pixels_of(photo)
     refine_image(bundled, photo, RateTarget("bpp", reachable), Refine(steps=30), lambda step, *_: seen.append(step))
@@ -124,7 +124,7 @@ def test_gray_and_alpha_are_written(bundled: ImageCodec) -> None:
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
-def test_strips_are_the_whole() -> None:
+def test_row_blocks_equal_the_whole() -> None:
     torch.manual_seed(0)
     layer = torch.nn.Sequential(
         torch.nn.ConvTranspose2d(3, 4, 5, stride=2, padding=2, output_padding=1),

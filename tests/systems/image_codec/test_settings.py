@@ -1,4 +1,4 @@
-"""Settings that would train something else, or nothing, are refused with the nearest valid word; old folders load."""
+"""Invalid settings are refused with the nearest valid name; training data are checked; prediction imports little."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latens.systems.image_codec.recipes import tiny
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("model.lambdas", "0.02,0.01", "increase"),
         ("model.lambdas", "0.01,0.01", "increase"),
@@ -33,29 +33,29 @@ from latens.systems.image_codec.recipes import tiny
         ("data.validation_share", "2", "less than or equal to 1"),
     ],
 )
-def test_settings_that_cannot_be(name: str, value: str, said: str) -> None:
+def test_invalid_settings_are_refused(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         override(tiny(), {name: value})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def save(path: Path, side: int) -> None:
     Image.fromarray(np.full((side, side, 3), 100, np.uint8)).save(path)
 
 
-def test_photographs_that_are_left_out_are_named_or_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_report_photographs_that_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, side in (("a", 64), ("b", 64), ("small", 63), ("smaller", 5)):
         save(tmp_path / f"{name}.png", side)
     (tmp_path / "text.png").write_text("no image")
     data = CropData([Source("", str(tmp_path))], CropConfig(crop=64, validation_share=0.0), seed=0)
     assert (len(data.train), len(data.held_out)) == (2, 2)
-    said = "\n".join(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-    assert "text.png" in said
-    assert "2 photographs with a side below 64 pixels" in said
-    assert "no photograph is held out" in said
+    message = "\n".join(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert "text.png" in message
+    assert "2 photographs with a side below 64 pixels" in message
+    assert "no photograph is held out" in message
 
 
-def test_sources_that_are_no_folder_of_photographs(tmp_path: Path) -> None:
+def test_sources_without_photographs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kind 'noise'"):
         CropData([Source("noise", str(tmp_path))], CropConfig(), seed=0)
     with pytest.raises(UnreadableInput, match="not a folder"):

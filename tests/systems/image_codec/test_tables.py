@@ -1,4 +1,4 @@
-"""Tables and figures of chapter 5: runs are shared and found again, published numbers, bad requests, rounding laws."""
+"""Tables and figures of chapter 5: runs are shared and reused, published numbers, invalid requests, rounding laws."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def laboratory(codec: ImageCodec, images: Path | None, folder: Path, sources: Se
 
 def test_a_run_is_the_refinement_of_its_images(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
     study = Study(laboratory(bundled, images, tmp_path))
-    settings = study.thesis("ssl")
+    settings = study.published("ssl")
     history = study.run(0.01, settings)
     assert history.steps == [0, 2, 4, 6]
     losses = []
@@ -69,7 +69,7 @@ def test_a_run_is_the_refinement_of_its_images(bundled: ImageCodec, images: Path
     assert history.true_loss == pytest.approx(expected, rel=0.2)
 
 
-def test_runs_are_found_again_and_changed_settings_are_new(
+def test_runs_are_reused_unless_settings_change(
     bundled: ImageCodec, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -86,7 +86,7 @@ def test_runs_are_found_again_and_changed_settings_are_new(
     assert len(caplog.messages) == 3
 
 
-def test_means_are_over_images_and_stop_with_the_shortest() -> None:
+def test_means_are_over_images_up_to_the_shortest_history() -> None:
     one = [[0, 0.0, math.nan, 1.0, 1.0, 30.0, 0.01], [2, 1.0, 1.0, 4.0, 1.0, 30.0, 0.01], [4, 2.0, 1.0, 9.0, 1.0, 30.0, 0.01]]
     three = [[0, 0.0, math.nan, 5.0, 2.0, 34.0, 0.01], [2, 3.0, 2.0, 8.0, 2.0, 34.0, 0.01]]
     mean = mean_history([one, three], [1, 3])
@@ -98,17 +98,17 @@ def test_means_are_over_images_and_stop_with_the_shortest() -> None:
     assert (mean.at(1), mean.at(2), mean.at(99)) == (0, 1, 1)
 
 
-def test_published_numbers_stand_beside_ours(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
+def test_tables_contain_the_published_numbers(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
     lab = laboratory(bundled, images, tmp_path)
     shown = {name: ARTIFACTS[name].make(lab).table() for name in ("table5.4.1", "table5.4.2", "table5.4.3")}
     assert all(f"{loss:.4f}" in shown["table5.4.1"] for row in tables.PUBLISHED_5_4_1.values() for loss in row)
-    assert "0.0038" in shown["table5.4.1"]  # 003 prints this difference of atanh at 1.0 itself
+    assert "0.0038" in shown["table5.4.1"]  # the paper prints this excess of atanh at 1.0
     assert all(f"{loss:.4f}" in shown["table5.4.2"] for loss in tables.PUBLISHED_5_4_2.values())
     published = tables.PUBLISHED_5_4_3.values()
     assert all(f"{early:.4f} ({late:.4f})" in shown["table5.4.3"] for early, late in published)
 
 
-def test_points_below_the_plain_curve_are_told_apart() -> None:
+def test_the_plain_curve_is_interpolated_and_extrapolated() -> None:
     plain = [(0.1, 26.0), (0.4, 32.0)]
     assert figures._height(plain, 0.2) == pytest.approx(29.0)  # half way in the logarithm
     assert figures._height(plain, 0.05) == pytest.approx(23.0)
@@ -121,7 +121,7 @@ def test_images_are_needed_and_must_be_large_enough(bundled: ImageCodec, tmp_pat
     with pytest.raises(UsageError, match="kind 'noise'"):
         Study(laboratory(bundled, None, tmp_path, [Source("noise", "x")]))
     Image.new("RGB", (70, 40)).save(tmp_path / "flat.png")
-    with pytest.raises(InputError, match="smaller"):
+    with pytest.raises(InputError, match="side below"):
         Study(laboratory(bundled, tmp_path, tmp_path / "out"))
 
 

@@ -17,7 +17,7 @@ def test_clips_of_any_size_and_length(size: tuple[int, int], frames: int) -> Non
     assert all(part.shape == (1, frames) for part in coded.bits.values())
 
 
-def test_bits_of_a_chunk_belong_to_the_frames_it_has() -> None:
+def test_bits_of_a_chunk_are_divided_among_its_frames() -> None:
     found = spread([torch.tensor([8.0]), torch.tensor([6.0])], 4, 6)
     assert found.tolist() == [[2.0, 2.0, 2.0, 2.0, 3.0, 3.0]]
 
@@ -53,7 +53,7 @@ def test_levels_are_half_octaves_of_the_weight() -> None:
     assert int(map_levels(torch.zeros_like(mask), torch.tensor([1e9])).max()) == MAP_LEVELS - 1
 
 
-def test_a_partly_covered_cell_lies_between() -> None:
+def test_a_partly_covered_cell_has_a_level_in_between() -> None:
     mask = torch.zeros(1, 1, 1, 64, 64)
     mask[..., :16, :] = 1  # a quarter: half of the levels
     assert map_levels(mask, torch.tensor([16.0])).item() == 4
@@ -71,7 +71,7 @@ def test_the_map_lowers_the_gain_by_the_square_root_of_the_weight() -> None:
 
 
 @torch.no_grad()
-def test_the_map_is_soft_and_counted() -> None:
+def test_the_map_is_smooth_and_its_bits_are_counted() -> None:
     model = ChunkCodec(small_chunk())
     levels = torch.zeros(1, 4, 1, 2, dtype=torch.long)
     levels[..., 1] = 12
@@ -96,8 +96,8 @@ def test_a_coarser_background_costs_fewer_bits() -> None:
 
 
 @torch.no_grad()
-def test_a_still_clip_is_predicted_by_the_chunk_before() -> None:
-    """The linear path codes differences from the last frame, which are zero here once that frame is exact."""
+def test_a_still_clip_is_predicted_by_the_previous_chunk() -> None:
+    """The linear path codes differences from the last frame, which are zero once that frame is exact."""
     model = ChunkCodec(small_chunk()).eval()
     frame = torch.full((1, 3, 64, 64), 0.3)
     still = model.analysis.linear((frame[:, None] - frame[:, None]).expand(-1, 4, -1, -1, -1).flatten(1, 2))

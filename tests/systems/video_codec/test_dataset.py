@@ -11,8 +11,7 @@ from latens.data.source import Source
 from latens.errors import UnreadableInput, UsageError
 from latens.systems.video_codec.config import ClipConfig
 from latens.systems.video_codec.dataset import ClipData
-from latens.systems.video_codec.moving import Cutout, composite, cut_out, view
-from latens.systems.video_codec.moving import Path as Motion
+from latens.systems.video_codec.synthetic import Cutout, Motion, composite, cut_out, view
 
 SMALL = ClipConfig(crop=64, batch=6, shrink=1.0, held_out=("two",), validation_frames=4, validation_size=(64, 80))
 
@@ -47,7 +46,7 @@ def test_masks_follow_their_object(clips: Callable[..., Path]) -> None:
     assert torch.equal(red, batch["mask"] > 0)
 
 
-def test_held_out_and_test_clips_do_not_train(clips: Callable[..., Path]) -> None:
+def test_held_out_and_test_clips_are_not_used_for_training(clips: Callable[..., Path]) -> None:
     folder = clips(("one", "two", "cows"))
     data = ClipData([Source("", str(folder))], SMALL, 0, regions=True)
     assert [clip.name for clip in data.clips] == ["one"]
@@ -76,7 +75,7 @@ def test_a_damaged_frame_leaves_out_its_clip(clips: Callable[..., Path], caplog:
 def test_wrong_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="hazy"):
         ClipData([Source("hazy", str(tmp_path))], SMALL, 0, regions=True)
-    with pytest.raises(UnreadableInput, match="nothing to train on"):
+    with pytest.raises(UnreadableInput, match="no training data"):
         ClipData([Source("", str(tmp_path))], SMALL, 0, regions=True)
     with pytest.raises(UnreadableInput, match="not a folder"):
         ClipData([Source("", str(tmp_path / "no"))], SMALL, 0, regions=True)

@@ -1,4 +1,4 @@
-"""Entropy parameters in integers: the same as the float model up to rounding, and the same on any number of threads."""
+"""Integer entropy parameters: equal to the float model up to rounding, and identical with any number of threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_maps_are_enlarged_as_by_torch(factor: int) -> None:
     assert torch.equal(both.double() / (2 * factor) ** 2, expected)
 
 
-def test_stored_gains_follow_those_of_the_model() -> None:
+def test_stored_gains_equal_those_of_the_model() -> None:
     gains = RateGains(3, (0.001, 0.01, 0.04))
     with torch.no_grad():
         gains.log_gain.add_(torch.randn_like(gains.log_gain))
@@ -54,7 +54,7 @@ def test_rounding_is_to_the_nearest() -> None:
     assert rounded(values, 3).tolist() == [-1, 0, 0, 0, 1, 1, 1]
 
 
-def test_thresholds_of_steps_agree_with_the_float_rule() -> None:
+def test_thresholds_of_steps_agree_with_gain_steps() -> None:
     raw = torch.linspace(-6, 8, 20001)
     fixed = (raw * 1024).round()
     table = step_thresholds()
@@ -66,7 +66,7 @@ def test_thresholds_of_steps_agree_with_the_float_rule() -> None:
         assert (found != wanted).float().mean() < 1e-3  # float rounding at the ends of steps
 
 
-def test_numbers_of_seven_bits() -> None:
+def test_varints() -> None:
     for value in (0, 1, 127, 128, 300, (1 << 56) - 1):
         assert Unpacker(varint(value)).number() == value
 

@@ -1,4 +1,4 @@
-"""`.ltv` files: round trips, sizes, seeking, damage, refused requests."""
+"""`.ltv` files: round trips, sizes, seeking, damage, invalid requests."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def decoded(codec: VideoCodec, blob: bytes, start: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("with_region", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_gives_what_the_model_reconstructs_at_the_size_it_estimates(
+def test_a_file_has_the_frames_and_the_estimated_size_of_the_model(
     kind: str, with_region: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from latens.systems.video_codec import latents
 
-    # Plain rounding, float32: as the model's own pass.
+    # Plain rounding and float32, as in the pass of the model.
     monkeypatch.setattr(latents, "round_for_rate", lambda residual, scale, weight: residual.round())
     codec = make_codec(kind)
     monkeypatch.setattr(codec.coder.arithmetic, "precision", "float32")  # type: ignore[attr-defined]
     blob = codec.compress(clip(), roi=region() if with_region else None, quality=1.5, fps=25)
     frames = torch.from_numpy(clip()).permute(0, 3, 1, 2).float()[None] / 255
     mask = torch.from_numpy(region()).float()[None, :, None] if with_region else None
-    how = codec.setting(with_region, 1.5, None)[0]
-    amplifier = torch.tensor([2.0 ** (how.amplifier / 2)])
+    setting = codec.setting(with_region, 1.5, None)[0]
+    amplifier = torch.tensor([2.0 ** (setting.amplifier / 2)])
     with torch.no_grad():
         wanted = codec.coder.model(  # type: ignore[attr-defined]
             frames, torch.tensor([1.5]), mask=mask, amplifier=amplifier, rounding="plain"
         )
-    if kind == "plain" and with_region:  # quality maps are no part of the model's pass
+    if kind == "plain" and with_region:  # the pass of the model has no quality maps
         return
     expected = (255 * wanted.frames[0].clamp(0, 1)).permute(0, 2, 3, 1).round()
     # Integer means differ from float ones by rounding, which the chaotic prediction of an untrained model amplifies.
@@ -56,13 +56,13 @@ def test_a_file_gives_what_the_model_reconstructs_at_the_size_it_estimates(
 
 
 @pytest.mark.parametrize("kind", ["chunk", "plain"])
-def test_a_region_is_kept_and_a_larger_gain_saves_bits(kind: str) -> None:
+def test_the_region_keeps_its_quality_and_a_larger_gain_saves_bits(kind: str) -> None:
     codec = make_codec(kind)
     sizes = [len(codec.compress(clip(), roi=region(), quality=2, gain=gain, fps=25)) for gain in (1, 8, 64)]
     assert sizes[0] > sizes[1] > sizes[2]
 
 
-def test_encoding_repeats_and_frames_come_from_anything() -> None:
+def test_encoding_is_deterministic_for_every_kind_of_input() -> None:
     codec = make_codec("plain")
     blob = codec.compress(clip(), fps=25)
     assert codec.compress(clip(), fps=25) == blob
@@ -104,7 +104,7 @@ def test_inspection_adds_up() -> None:
 
 @pytest.mark.parametrize("with_region", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_inspection_names_the_bits_of_every_latent(kind: str, with_region: bool) -> None:
+def test_inspection_lists_the_bits_of_every_latent(kind: str, with_region: bool) -> None:
     codec = make_codec(kind)
     stream = io.BytesIO()
     done = codec.encode(clip(), stream, roi=region() if with_region else None, fps=25)
@@ -118,7 +118,7 @@ def test_inspection_names_the_bits_of_every_latent(kind: str, with_region: bool)
 def test_inspection_of_one_frame_and_of_damage() -> None:
     codec = make_codec("plain")
     info = inspect_stream(io.BytesIO(codec.compress(clip(frames=1), fps=25)))
-    assert info.layout == "unknown"  # chunks of one frame look alike
+    assert info.layout == "unknown"  # groups of one frame fit several layouts
     assert info.bits["frames"] > 0
     blob = codec.compress(clip(), fps=25)
     for changed in (blob[: len(blob) * 2 // 3], blob[:400] + bytes([blob[400] ^ 1]) + blob[401:]):
@@ -137,7 +137,7 @@ def groups_of(blob: bytes) -> list[int]:
     return [part.first for part in parts] + [FRAMES]  # type: ignore[union-attr]
 
 
-def test_a_file_cut_anywhere_plays_up_to_the_cut() -> None:
+def test_a_truncated_file_plays_up_to_the_cut() -> None:
     codec = make_codec("plain")
     blob = codec.compress(clip(), fps=25)
     whole, firsts = decoded(codec, blob), groups_of(blob)
@@ -176,7 +176,7 @@ def test_flipped_bits_are_found() -> None:
         assert len(frames) < FRAMES or np.array_equal(frames, whole)
 
 
-def test_garbage_raises_only_our_errors() -> None:
+def test_random_bytes_raise_only_latens_errors() -> None:
     codec = make_codec("obic")
     blob = codec.compress(clip(), roi=region(), fps=25)
     rng = np.random.default_rng(1)
@@ -188,19 +188,19 @@ def test_garbage_raises_only_our_errors() -> None:
             list(codec.frames(bytes(changed)))
         except LatensError:
             pass
-    how = codec.setting(True, 1.5, None)[0]
+    setting = codec.setting(True, 1.5, None)[0]
     packer = Packer()
-    codec.coder.encode(packer, list(clip()[:3]), list((255 * region()[:3]).astype(np.uint8)), how)
-    for _ in range(20):  # behind the checksum
+    codec.coder.encode(packer, list(clip()[:3]), list((255 * region()[:3]).astype(np.uint8)), setting)
+    for _ in range(20):  # damage behind the checksum
         data = bytearray(packer.data())
         data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
         try:
-            list(codec.coder.decode(bytes(data), 3, (HEIGHT, WIDTH), how))
+            list(codec.coder.decode(bytes(data), 3, (HEIGHT, WIDTH), setting))
         except LatensError:
             pass
 
 
-def test_what_cannot_be_done_is_refused() -> None:
+def test_invalid_requests_are_refused() -> None:
     codec = make_codec("chunk")
     with pytest.raises(UsageError, match="quality"):
         codec.compress(clip(), quality=3)

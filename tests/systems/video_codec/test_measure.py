@@ -1,4 +1,4 @@
-"""PSNR by region, comparisons, maps of bits, weights that are stored for coding alone."""
+"""PSNR by region, comparisons, maps of bits, weights that are stored for coding only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from latens.settings import to_dict
 from latens.systems.video_codec.config import VideoLoss
 from latens.systems.video_codec.evaluate import deltas
 from latens.systems.video_codec.exact import freeze_model
-from latens.systems.video_codec.looks import bits_map
 from latens.systems.video_codec.measure import RegionClip, Row, quality_of, sample_clip
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.objective import RateDistortion
@@ -23,12 +22,13 @@ from latens.systems.video_codec.objects import pairs_of
 from latens.systems.video_codec.predict import load
 from latens.systems.video_codec.recipes import cpu
 from latens.systems.video_codec.trainable import build_model, match_scales
+from latens.systems.video_codec.visualization import bits_map
 from latens.training.run import start_from
 
 from .makers import clip, config, make_codec, region
 
 
-def test_psnr_is_that_of_the_part_and_frames_without_it_are_left_out() -> None:
+def test_psnr_by_region_excludes_frames_without_region() -> None:
     frames = np.full((3, 8, 8, 3), 100, dtype=np.uint8)
     masks = np.zeros((3, 8, 8), dtype=bool)
     masks[:2, :4] = True
@@ -59,20 +59,20 @@ def test_half_the_rate_at_equal_quality_is_minus_fifty_percent() -> None:
 def test_maps_of_bits_add_up_to_the_latents(kind: str) -> None:
     codec = make_codec(kind)
     source = RegionClip("x", clip(64, 64), region(64, 64))
-    how, _ = codec.setting(True, 1.5, None)
+    setting, _ = codec.setting(True, 1.5, None)
     count = codec.config.group
-    total = sum(bits_map(codec, source, frame, how).sum() for frame in range(count))
+    total = sum(bits_map(codec, source, frame, setting).sum() for frame in range(count))
     from latens.systems.video_codec.latents import Packer
 
     packer = Packer()
     masks = [(255 * mask).astype(np.uint8) for mask in source.masks[:count]]
-    codec.coder.encode(packer, list(source.frames[:count]), masks, how)
+    codec.coder.encode(packer, list(source.frames[:count]), masks, setting)
     coded = sum(bits for name, bits in packer.bits.items() if "hyper" not in name and name != "map")
     overhead = 8 * 12 * sum("hyper" not in name for name in packer.bits) * count
     assert total == pytest.approx(coded, rel=0.1, abs=overhead)
 
 
-def test_clips_that_are_made() -> None:
+def test_synthetic_clips() -> None:
     sample = sample_clip()
     assert sample.masks.any((1, 2)).all()
     (pair,) = pairs_of([RegionClip("x", clip(96, 96), region(96, 96))])
@@ -81,7 +81,7 @@ def test_clips_that_are_made() -> None:
     assert made.frames.shape[:3] == ids.shape
 
 
-def test_weights_for_coding_alone_decode_and_are_no_full_model(tmp_path: Path) -> None:
+def test_weights_for_coding_only_decode_but_are_not_a_full_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(config("plain"))
     frames = torch.from_numpy(clip(64, 64)).permute(0, 3, 1, 2).float()[None] / 255
@@ -95,12 +95,12 @@ def test_weights_for_coding_alone_decode_and_are_no_full_model(tmp_path: Path) -
     codec = load(tmp_path / "small", device="cpu")
     blob = codec.compress(clip(64, 64), quality=1, fps=25)
     assert len(list(codec.frames(blob))) == len(clip(64, 64))
-    with pytest.raises(ValueError, match="coding alone"):
+    with pytest.raises(ValueError, match="coding only"):
         ScaleSpaceFlow(model.config).load_state_dict(kept)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["plain", "obic", "scaling", "chunk"])
-def test_training_starts_from_weights_for_coding_alone(kind: str, tmp_path: Path) -> None:
+def test_training_starts_from_weights_for_coding_only(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe = replace(cpu(), model=config(kind), objective=VideoLoss(levels=(1.0, 2.0)))
     frames = torch.from_numpy(clip(64, 64)).permute(0, 3, 1, 2).float()[None] / 255
@@ -113,7 +113,7 @@ def test_training_starts_from_weights_for_coding_alone(kind: str, tmp_path: Path
     save_model(tmp_path / "whole", settings, export.weights, export.coding)
     int8_model(tmp_path / "whole", tmp_path / "small")
     stored = load_model(tmp_path / "small").weights
-    # The chunk codec keeps its hyper-synthesis, all others are stored without.
+    # Only the chunk codec stores its hyper-synthesis.
     assert any("hyper_synthesis" in name for name in stored) == (kind == "chunk")
 
     results = []

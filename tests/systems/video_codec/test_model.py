@@ -22,7 +22,7 @@ def clip(batch: int = 2, frames: int = 3, height: int = 64, width: int = 64) -> 
 
 
 def loud(model: ScaleSpaceFlow) -> ScaleSpaceFlow:
-    """Hyper-latents that do not all round to zero, as those of untrained networks do."""
+    """Scale hyper-analyses so that hyper-latents do not all round to zero, as in untrained networks."""
     with torch.no_grad():
         for part in model.modules():
             if isinstance(part, Hyper):
@@ -33,7 +33,7 @@ def loud(model: ScaleSpaceFlow) -> ScaleSpaceFlow:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.kind)
 @pytest.mark.parametrize("transforms", ["compact", "paper"])
 def test_every_parameter_gets_a_gradient(method: Method, transforms: str) -> None:
-    """Also the layers for masks, which start at zero, and both hyper-codecs of OBIC."""
+    """This includes the layers for masks, which start at zero, and both hyper-codecs of OBIC."""
     torch.manual_seed(0)
     model = loud(ScaleSpaceFlow(small_flow(method, transforms)))
     size = 64 if transforms == "compact" else 128
@@ -64,7 +64,7 @@ def test_frames_of_any_size(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_a_group_begins_with_a_frame_by_itself() -> None:
+def test_a_group_starts_with_an_intra_frame() -> None:
     model = ScaleSpaceFlow(replace(small_flow(Plain()), group=2)).eval()
     bits = model(clip(1, 5)[0], torch.ones(1), rounding="plain").bits
     assert (bits["intra"][0] > 0).tolist() == [True, False, True, False, True]
@@ -72,7 +72,7 @@ def test_a_group_begins_with_a_frame_by_itself() -> None:
 
 
 @torch.no_grad()
-def test_plain_flow_ignores_masks_and_rounds_the_same_way_twice() -> None:
+def test_plain_flow_ignores_masks_and_is_deterministic() -> None:
     torch.manual_seed(0)
     model = ScaleSpaceFlow(small_flow(Plain())).eval()
     frames, mask = clip()
@@ -92,7 +92,7 @@ def test_the_first_reconstruction_is_detached() -> None:
     assert any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in model.intra.parameters())
 
 
-# ------------------------------------------------------------------------------------------------------ gain decisions
+# ------------------------------------------------------------------------------------------------------ gains
 
 
 def test_steps_lie_on_the_grid_of_the_coder() -> None:
@@ -106,7 +106,7 @@ def test_steps_lie_on_the_grid_of_the_coder() -> None:
     torch.testing.assert_close(step_of(torch.tensor(3.0)), torch.tensor(SCALE_RATIO**3))
 
 
-def test_dividing_a_scale_by_a_step_takes_the_table_k_places_lower() -> None:
+def test_dividing_a_scale_by_a_step_selects_the_table_k_levels_lower() -> None:
     table = torch.from_numpy(scales())
     index, k = 40, 7
     assert float(table[index] / SCALE_RATIO**k) == pytest.approx(float(table[index - k]))
@@ -146,7 +146,7 @@ def test_gains_start_at_the_plain_codec() -> None:
 # -------------------------------------------------------------------------------------------------------------- starts
 
 
-def test_linear_path_of_motion_starts_without_loss() -> None:
+def test_the_initial_linear_path_of_motion_is_lossless() -> None:
     analysis, synthesis = flow_basis(32)
     field = torch.randn(5, 2, 4, 4)
     y = torch.einsum("bcij,mcij->bm", field, analysis)
@@ -169,7 +169,7 @@ def test_a_method_starts_as_plain_flow(method: Method) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_codec_of_first_frames_starts_as_an_image_codec() -> None:
+def test_the_codec_of_first_frames_starts_as_an_image_codec() -> None:
     donor, model = (ScaleSpaceFlow(small_flow(Plain())) for _ in range(2))
     model.load_state_dict(donor.intra.state_dict())
     for name, tensor in donor.intra.state_dict().items():
@@ -188,7 +188,7 @@ def test_other_weights_are_refused() -> None:
 
 
 @torch.no_grad()
-def test_the_map_of_obic_is_counted_and_spread() -> None:
+def test_bits_of_the_map_of_obic_are_counted_per_frame() -> None:
     model = ScaleSpaceFlow(small_flow(Obic())).eval()
     frames, mask = clip(2, 3)
     coded: CodedClip = model(frames, torch.ones(2), mask=mask, rounding="plain")
@@ -200,7 +200,7 @@ def test_the_map_of_obic_is_counted_and_spread() -> None:
     )
 
 
-def test_a_cell_is_region_if_any_pixel_is() -> None:
+def test_a_cell_belongs_to_the_region_if_any_pixel_does() -> None:
     mask = torch.zeros(1, 1, 48, 32)
     mask[0, 0, 16, 31] = 1
     assert cells_of(mask)[0, 0].tolist() == [[False, False], [False, True], [False, False]]

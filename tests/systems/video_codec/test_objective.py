@@ -31,7 +31,7 @@ from .conftest import GAIN, small_chunk, small_flow
 
 
 class Fixed(torch.nn.Module):
-    """Stands in for a codec: returns frames that are off by a known error."""
+    """A stand-in for a codec, which returns frames with a known error."""
 
     def __init__(self, errors: torch.Tensor) -> None:
         super().__init__()
@@ -41,8 +41,8 @@ class Fixed(torch.nn.Module):
         return CodedClip(frames + self.errors, {"all": torch.full(frames.shape[:2], 640.0)})
 
 
-def test_masked_loss_is_that_of_numpy() -> None:
-    """Equations 6.3.4 and 6.3.5 with one rate, written out."""
+def test_masked_loss_equals_numpy() -> None:
+    """Perugachi-Diaz 2024, Eqs. 6.3.4 and 6.3.5, for one rate."""
     rng = np.random.default_rng(0)
     frames, errors = rng.random((2, 3, 3, 8, 8)), rng.normal(0, 0.05, (2, 3, 3, 8, 8))
     mask = (rng.random((2, 3, 1, 8, 8)) < 0.4).astype(float)
@@ -56,13 +56,13 @@ def test_masked_loss_is_that_of_numpy() -> None:
     assert float(step.logs["distortion"]) == pytest.approx(distortion, rel=1e-4)
 
 
-def test_plain_flow_weighs_all_pixels_alike() -> None:
+def test_plain_flow_weights_all_pixels_equally() -> None:
     objective = RateDistortion(VideoLoss(), ScaleSpaceFlow(small_flow(Plain())))
     frames, mask = torch.rand(1, 2, 3, 4, 4), torch.zeros(1, 2, 1, 4, 4)
     assert torch.equal(objective.weights(frames, mask, torch.ones(1)), torch.ones(1, 2, 1, 4, 4))
 
 
-def test_psnr_of_a_region_leaves_out_frames_without_it() -> None:
+def test_psnr_of_a_region_excludes_frames_without_it() -> None:
     errors = torch.zeros(1, 3, 3, 4, 4)
     errors[0, 0, :, :2] = 0.01
     region = torch.zeros(1, 3, 1, 4, 4)
@@ -93,7 +93,7 @@ def test_tiny_overfits_two_clips(clips: Callable[..., Path], tmp_path: Path) -> 
     assert result.best < before - 0.5
 
 
-def test_the_codec_of_first_frames_can_stay(clips: Callable[..., Path]) -> None:
+def test_the_codec_of_first_frames_can_be_frozen(clips: Callable[..., Path]) -> None:
     config = replace(RECIPES["cpu"](), model=small_flow(Plain()))
     parts = build(config, [Source("clips", str(clips(height=224, width=224)))])
     assert not any(parameter.requires_grad for parameter in parts.model.intra.parameters())  # type: ignore[union-attr]
@@ -102,7 +102,7 @@ def test_the_codec_of_first_frames_can_stay(clips: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("model", [small_flow(LatentScaling(gain=GAIN)), small_chunk()], ids=lambda model: model.kind)
 @torch.no_grad()
-def test_hyper_codecs_start_at_the_size_of_their_latents(model: VideoModel, clips: Callable[..., Path]) -> None:
+def test_hyper_codecs_start_at_the_scale_of_their_latents(model: VideoModel, clips: Callable[..., Path]) -> None:
     config = replace(RECIPES["tiny"](), model=model, data=replace(RECIPES["tiny"]().data, frames=4))
     parts = build(config, [Source("clips", str(clips()))])
     codec = parts.model

@@ -1,4 +1,4 @@
-"""Files of a wanted size or bit rate: rate control alone on invented clips, and files of small codecs."""
+"""Files of a target size or bit rate: rate control on simulated clips, and files of small codecs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from latens.errors import Corrupt, UsageError
 from latens.systems.video_codec.contents import inspect_stream
 from latens.systems.video_codec.format import pack_qualities, read_qualities
 from latens.systems.video_codec.latents import Unpacker
-from latens.systems.video_codec.pace import WINDOW, Curve, Pacer, RateModel, Shape
+from latens.systems.video_codec.rate_control import WINDOW, Curve, RateController, RateModel, Shape
 
 from .makers import clip, make_codec, region
 
 LOWEST, HIGHEST = 256, 8 * 256
 
 
-def invented(seed: int, shape: Shape, cut: int | None) -> list[float]:
+def simulated(seed: int, shape: Shape, cut: int | None) -> list[float]:
     """Bytes of the units of a clip at quality 1; from unit `cut` on the scene takes three times as many."""
     rng = np.random.default_rng(seed)
     sizes = []
@@ -34,19 +34,19 @@ def invented(seed: int, shape: Shape, cut: int | None) -> list[float]:
     return sizes
 
 
-def written(pacer: Pacer, shape: Shape, sizes: list[float], slope: float) -> tuple[float, list[int]]:
-    """Bytes and qualities of a file that `pacer` leads; its units grow by `slope` per quality."""
+def written(controller: RateController, shape: Shape, sizes: list[float], slope: float) -> tuple[float, list[int]]:
+    """Bytes and qualities of a file under rate control; its units grow by `slope` per quality."""
     spent, qualities, left = 500.0, [], iter(sizes)
     for start in range(0, shape.frames, shape.group):
         frames = min(shape.group, shape.frames - start)
-        pacer.open_group(round(spent), 7, frames)
+        controller.open_group(round(spent), 7, frames)
         group = 0
         for _ in range(0, frames, shape.unit):
             size = next(left)
             while True:
-                quality = pacer.quality()
+                quality = controller.quality()
                 own = round(size * math.exp(slope * (quality / 256 - 1)))
-                if pacer.accept(group + own):
+                if controller.accept(group + own):
                     break
             group += own
             qualities.append(quality)
@@ -56,33 +56,33 @@ def written(pacer: Pacer, shape: Shape, sizes: list[float], slope: float) -> tup
 
 @pytest.mark.parametrize("cut", [None, 20])
 @pytest.mark.parametrize("shape", [Shape(48, 12, 1), Shape(30, 12, 1), Shape(7, 12, 1), Shape(60, 12, 4), Shape(1, 12, 1)])
-def test_rate_control_ends_in_the_window_though_its_model_is_wrong(shape: Shape, cut: int | None) -> None:
+def test_rate_control_meets_the_window_with_a_wrong_model(shape: Shape, cut: int | None) -> None:
     for seed in range(4):
-        sizes = invented(seed, shape, cut)
+        sizes = simulated(seed, shape, cut)
         model = RateModel()
-        for quality in (3, 5):  # a fifth too low, and with another slope
+        for quality in (3, 5):  # a fifth too low, with another slope
             model.add(256 * quality, 3200 * math.exp(0.25 * (quality - 1)), 720 * math.exp(0.25 * (quality - 1)))
         wanted = 1.02 * sum(sizes) * math.exp(0.35 * 3.3)
-        pacer = Pacer(wanted, shape, model, LOWEST, HIGHEST)
-        size, qualities = written(pacer, shape, sizes, 0.35)
-        if size > wanted:  # a scene that costs three times as much begins near the end: the second pass of `VideoCodec`
+        controller = RateController(wanted, shape, model, LOWEST, HIGHEST)
+        size, qualities = written(controller, shape, sizes, 0.35)
+        if size > wanted:  # a scene with three times the bytes starts near the end: the second pass of `VideoCodec`
             assert cut is not None
-            size, qualities = written(Pacer(wanted, shape, model, LOWEST, HIGHEST, pacer), shape, sizes, 0.35)
+            size, qualities = written(RateController(wanted, shape, model, LOWEST, HIGHEST, controller), shape, sizes, 0.35)
         assert WINDOW * wanted <= size <= wanted
         assert all(LOWEST <= quality <= HIGHEST for quality in qualities)
 
 
-def test_quality_is_steady_where_the_clip_is() -> None:
+def test_quality_is_steady_for_a_steady_clip() -> None:
     shape = Shape(96, 12, 1)
     sizes = [4000.0 if index % 12 == 0 else 900.0 for index in range(96)]
     model = RateModel(2)
     for quality in (3, 5):
         model.add(256 * quality, 4000 * math.exp(0.35 * (quality - 1)), 900 * math.exp(0.35 * (quality - 1)))
-    _, qualities = written(Pacer(sum(sizes) * math.exp(0.35 * 3), shape, model, LOWEST, HIGHEST), shape, sizes, 0.35)
+    _, qualities = written(RateController(sum(sizes) * math.exp(0.35 * 3), shape, model, LOWEST, HIGHEST), shape, sizes, 0.35)
     assert max(qualities) - min(qualities) <= 32  # an eighth of a quality
 
 
-def test_curves_go_through_their_trials_and_rise() -> None:
+def test_curves_interpolate_their_trials_and_increase() -> None:
     curve = Curve()
     curve.add(512, 100)
     assert curve.at(512) == pytest.approx(100)
@@ -93,7 +93,7 @@ def test_curves_go_through_their_trials_and_rise() -> None:
 
 @pytest.mark.parametrize("with_region", [False, True])
 @pytest.mark.parametrize("kind", ["chunk", "plain", "scaling"])
-def test_a_file_has_the_wanted_size(kind: str, with_region: bool) -> None:
+def test_a_file_has_the_target_size(kind: str, with_region: bool) -> None:
     codec = make_codec(kind)
     frames, masks = clip(), region() if with_region else None
     gain = 4 if with_region else None
@@ -118,17 +118,17 @@ def test_a_file_has_the_wanted_size(kind: str, with_region: bool) -> None:
     assert again == blob
 
 
-def test_a_tracked_clip_has_the_wanted_size(tmp_path: Path) -> None:
+def test_a_tracked_clip_has_the_target_size(tmp_path: Path) -> None:
     codec = make_codec("plain")
     for number, pixels in enumerate(clip()):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    words = {"roi": "box:20,10,50,40", "track": True, "gain": 4, "fps": 25}
-    sizes = [len(codec.compress(tmp_path, quality=quality, **words)) for quality in (1, 2)]  # type: ignore[arg-type]
+    options = {"roi": "box:20,10,50,40", "track": True, "gain": 4, "fps": 25}
+    sizes = [len(codec.compress(tmp_path, quality=quality, **options)) for quality in (1, 2)]  # type: ignore[arg-type]
     wanted = sum(sizes) // 2
-    assert WINDOW * wanted <= len(codec.compress(tmp_path, size=wanted, **words)) <= wanted  # type: ignore[arg-type]
+    assert WINDOW * wanted <= len(codec.compress(tmp_path, size=wanted, **options)) <= wanted  # type: ignore[arg-type]
 
 
-def test_a_clip_of_one_frame_has_the_wanted_size() -> None:
+def test_a_clip_of_one_frame_has_the_target_size() -> None:
     codec = make_codec("plain")
     sizes = [len(codec.compress(clip(frames=1), quality=quality, fps=25)) for quality in (1, 2)]
     wanted = sum(sizes) // 2
@@ -149,30 +149,30 @@ def test_targets_that_cannot_be_met_are_refused() -> None:
     stream = io.BytesIO()
     done = codec.encode(clip(), stream, size=int(1.1 * highest), fps=25)
     assert done.quality == 2
-    assert any("quality 2 is the finest" in note for note in done.notes)
-    for words in ({"size": 0}, {"kbps": math.nan}, {"size": 9000, "kbps": 8.0}, {"size": 9000, "quality": 2.0}):
+    assert any("quality 2 is the highest" in note for note in done.notes)
+    for options in ({"size": 0}, {"kbps": math.nan}, {"size": 9000, "kbps": 8.0}, {"size": 9000, "quality": 2.0}):
         with pytest.raises(UsageError):
-            codec.compress(clip(), fps=25, **words)  # type: ignore[arg-type]
+            codec.compress(clip(), fps=25, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="read twice"):
         codec.compress(iter(clip()), size=9000, fps=25)
 
 
-def test_a_file_that_ends_above_is_written_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    from latens.systems.video_codec import sized
+def test_a_file_above_the_target_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from latens.systems.video_codec import size_plan
 
     codec = make_codec("plain")
     wanted = sum(len(codec.compress(clip(), quality=quality, fps=25)) for quality in (1, 2)) // 2
-    original, given = sized.Plan.pacer, []
+    original, given = size_plan.Plan.controller, []
 
-    def optimistic(plan: sized.Plan, earlier: Pacer | None = None) -> Pacer:
+    def optimistic(plan: size_plan.Plan, earlier: RateController | None = None) -> RateController:
         given.append(earlier)
-        pacer = original(plan, earlier)
-        if earlier is None:  # accepts whatever comes, at the best quality
-            monkeypatch.setattr(pacer, "quality", lambda: plan.highest)
-            monkeypatch.setattr(pacer, "_other", lambda quality, total: None)
-        return pacer
+        controller = original(plan, earlier)
+        if earlier is None:  # accepts any size, at the best quality
+            monkeypatch.setattr(controller, "quality", lambda: plan.highest)
+            monkeypatch.setattr(controller, "_other", lambda quality, total: None)
+        return controller
 
-    monkeypatch.setattr(sized.Plan, "pacer", optimistic)
+    monkeypatch.setattr(size_plan.Plan, "controller", optimistic)
     stream = io.BytesIO(b"before")
     stream.seek(6)
     done = codec.encode(clip(), stream, size=wanted, fps=25)
@@ -191,25 +191,25 @@ def test_qualities_of_a_group_are_stored_and_read() -> None:
 
 def test_a_group_with_another_number_of_qualities_than_units_is_corrupt() -> None:
     codec = make_codec("plain")
-    how = codec.setting(False, 1.5, None)[0]._replace(varied=True)
+    setting = codec.setting(False, 1.5, None)[0]._replace(varied=True)
     for wrong in ((300,), (300,) * 4):
         with pytest.raises(Corrupt, match="qualities"):
-            list(codec.coder.decode(b"", 3, clip().shape[1:3], how, wrong))
+            list(codec.coder.decode(b"", 3, clip().shape[1:3], setting, wrong))
 
 
 @pytest.mark.parametrize("target", [{"quality": "4"}, {"size": "9kB"}, {"kbps": "300"}])
-def test_words_for_numbers_are_refused_in_words(target: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is no number"):
+def test_targets_that_are_not_numbers_are_refused(target: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is not a number"):
         make_codec("plain").compress(clip(), fps=25, **target)
 
 
-def test_arrays_of_masks_follow_the_rule_of_files() -> None:
-    """Instance ids are chosen by `roi_ids`; nothing of an array is tracked."""
+def test_arrays_of_masks_are_read_like_mask_files() -> None:
+    """`roi_ids` selects instance ids of an array; arrays are not tracked."""
     codec, inside = make_codec("scaling"), region() > 0
     labels = np.where(inside, 2, 5).astype(np.uint8)
     chosen = codec.compress(clip(), roi=labels, roi_ids=frozenset({2}), quality=1, fps=25)
     assert chosen == codec.compress(clip(), roi=inside, quality=1, fps=25)
-    with pytest.raises(UsageError, match="nothing is tracked"):
+    with pytest.raises(UsageError, match="is not tracked"):
         codec.compress(clip(), roi=inside, track=True, fps=25)
 
 

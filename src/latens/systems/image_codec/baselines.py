@@ -1,7 +1,7 @@
 """Baselines: JPEG, WebP and AVIF, through Pillow.
 
-Options are chosen for small files at up to about a second per megapixel. Baselines compress the same pixels as our codec, and
-their files have no metadata (EXIF, color profile).
+The options give small files at up to about one second per megapixel. The baselines compress the same pixels as the codec under
+test, and their files have no metadata (EXIF, color profile).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encode
     """The encoders with these names that this Pillow supports. Raises UsageError for an unknown name."""
     unknown = [name for name in names if name not in _MAKERS]
     if unknown:
-        raise UsageError(f"there is no baseline {unknown[0]!r}", hint=f"baselines: {', '.join(_MAKERS)}")
+        raise UsageError(f"no baseline is named {unknown[0]!r}", hint=f"baselines: {', '.join(_MAKERS)}")
     return tuple(_MAKERS[name]() for name in names if features.check(_FEATURES[name]))
 
 
 def decode(data: bytes) -> Pixels:
-    """The image in a file, uint8 (H, W, 3)."""
+    """The image in the bytes of a file, uint8 (H, W, 3)."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
 
 class Match(NamedTuple):
-    """A file to compare with another one of a given size."""
+    """A baseline file of about the size of another file."""
 
     quality: int
     data: bytes
@@ -83,7 +83,7 @@ def _webp() -> Encoder:
 
 def _avif() -> Encoder:
     def encode(image: LoadedImage, quality: int) -> bytes:
-        # One thread: the bytes may depend on how the work is divided.
+        # With several threads the bytes may depend on how the work is divided.
         return _save(image, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
 
     qualities = (4, 16, 28, 40, 52, 64, 76, 88)

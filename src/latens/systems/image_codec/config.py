@@ -1,4 +1,4 @@
-"""Settings of the image codec (003, section 5.4.1): sizes, rates, loss, crops. No torch here."""
+"""Settings of the image codec (Perugachi-Diaz 2024, section 5.4.1): sizes, rates, loss, crops. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from annotated_types import Ge, MinLen, MultipleOf
 
 from latens.settings import Count, NonNegative, Positive, Share, settings, validator
 
-# Weights of 255^2 * MSE against bits per pixel (003, section 5.4.1).
+# Weights of 255^2 * MSE relative to bits per pixel (section 5.4.1).
 LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
-BLOCK_CHANNELS = 768  # coefficients of a block of 16 x 16 color pixels
+BLOCK_CHANNELS = 768  # samples of a block of 16 x 16 color pixels
 
 Lambdas = Annotated[tuple[Positive, ...], MinLen(1)]
 CropSide = Annotated[int, Ge(64), MultipleOf(64)]
@@ -18,17 +18,17 @@ CropSide = Annotated[int, Ge(64), MultipleOf(64)]
 
 @settings
 class HyperpriorConfig:
-    """Sizes and rates of a mean-scale hyperprior (003, section 5.4.1).
+    """Sizes and rates of a mean-scale hyperprior (section 5.4.1).
 
-    With one entry in `lambdas` the model is that of the paper. With several it learns a gain vector for each, and real-valued
-    qualities (1 is the first entry) select a rate between them.
+    With one entry in `lambdas` the model has one rate, as in the paper. With several entries it learns a gain vector for each
+    of them, and real-valued qualities (1 is the first entry) select a rate between them.
     """
 
     hidden: Count = 192  # N: channels of every hidden layer and of the hyper-latent z
     latent: Count = 192  # M: channels of the latent y
     hyper: Count = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
-    lambdas: Lambdas = (0.01,)  # weights of 255^2 * MSE against bits per pixel, increasing; one for each rate
-    # "paper": four strided 5 x 5 layers; "compact": work starts at 1/4 of the size, see model.py
+    lambdas: Lambdas = (0.01,)  # weights of 255^2 * MSE relative to bits per pixel, increasing, one per rate
+    # "paper": four strided 5 x 5 layers; "compact": layers at 1/4 of the resolution and below, see model.py
     transforms: Literal["paper", "compact"] = "paper"
 
     @validator
@@ -51,28 +51,28 @@ class HyperpriorConfig:
         return len(self.lambdas) > 1
 
 
-STRIDE = 16  # image samples per latent sample and side
-HYPER_STRIDE = 64  # image samples per hyper-latent sample and side
-# Receptive field of the wider of the two kinds of transforms: image rows that reach a latent row (52, rounded up to the hyper
-# stride), and latent rows beyond its own that reach an image row (3.25, rounded up).
+STRIDE = 16  # image pixels per latent sample, in each direction
+HYPER_STRIDE = 64  # image pixels per hyper-latent sample, in each direction
+# Context rows for processing in row blocks, from the receptive field of the wider of the two kinds of transforms: a latent row
+# depends on 52 further image rows (rounded up to HYPER_STRIDE), an image row on 3.25 further latent rows (rounded up).
 ANALYSIS_HALO = 64
 SYNTHESIS_HALO = 4
 
 
-ROUNDING_WEIGHT = 20.0  # weight of squared error against bits in the encoder's rounding: 5 % fewer bits than plain rounding
+ROUNDING_WEIGHT = 20.0  # weight of squared errors relative to bits in rate-aware rounding: 5 % fewer bits than plain rounding
 
 
 @settings
 class RateDistortionConfig:
     """The rate-distortion loss, and the substitute for rounding in training.
 
-    "mixed": rate of noisy latents, distortion of rounded ones (Minnen and Singh 2020). "noise": noisy latents for both, as in
-    003. "hard": a second phase, in which the encoder is frozen and the decoder and the entropy model are trained on the symbols
-    that the encoder writes (Guo et al. 2021, "Soft then hard").
+    "mixed": rate of noisy latents, distortion of rounded latents (Minnen and Singh 2020). "noise": noisy latents for both
+    (Perugachi-Diaz 2024). "hard": a second phase that freezes the encoder and trains the decoder and the entropy model on the
+    symbols that the encoder writes (Guo et al. 2021).
     """
 
-    rounding: Literal["mixed", "noise", "hard"] = "mixed"  # substitute for rounding: noise and rounded, noise alone, symbols
-    balance: NonNegative = 0.5  # the loss is divided by lambda^balance; otherwise the high rates dominate the low ones
+    rounding: Literal["mixed", "noise", "hard"] = "mixed"  # substitute for rounding in training
+    balance: NonNegative = 0.5  # the loss is divided by lambda^balance; with 0 the high rates dominate the low ones
 
 
 @settings
@@ -80,8 +80,8 @@ class CropConfig:
     """Training crops."""
 
     crop: CropSide = 128  # side in pixels, a multiple of 64
-    batch: Count = 8  # crops of a training step
-    # Half of the crops are drawn up to this many times larger and reduced, which hides JPEG artifacts; 1: none
+    batch: Count = 8  # crops per training step
+    # Half of the crops are drawn up to this many times larger and downsampled, which hides JPEG artifacts; 1: none
     shrink: Annotated[float, Ge(1)] = 2.0
-    validation_share: Share = 0.05  # of the photographs is held out, chosen by file name
-    validation_crop: CropSide = 256  # largest side of a held-out crop
+    validation_share: Share = 0.05  # share of the photographs that is held out, chosen by a hash of the file name
+    validation_crop: CropSide = 256  # largest side of a held-out crop in pixels, a multiple of 64

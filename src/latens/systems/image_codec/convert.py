@@ -1,8 +1,8 @@
-"""Import of CompressAI `mbt2018_mean` checkpoints: the architecture of `model.py` under other names.
+"""Import of CompressAI `mbt2018_mean` checkpoints, whose architecture is that of `model.py` with other tensor names.
 
-Besides names, three things differ. CompressAI's hyper-synthesis gives the scale before the mean. The settings of its
-GDN reparametrization are buffers. And it rounds z from a trained entry of `quantiles`, where we round from the
-median of the prior; the prior is tilted until the two agree (`tilted`).
+Three more things differ. The hyper-synthesis of CompressAI outputs the scale before the mean. The constants of its GDN
+reparametrization are buffers. It rounds z relative to a trained entry of `quantiles`, latens relative to the median of the
+prior; `tilted` shifts the prior so that the two agree.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from latens.systems.image_codec.objective import frozen_coding
 
 MAX_BYTES = 2**30  # four times the largest published checkpoint with optimizer states
 MAX_CHANNELS = 1024
-# A tilt by t costs about t^2/6 nats per entry of z (Fisher information of the logistic): 0.06 bits at most. Where the
-# density is narrower than a bin the tilt is steep, but a short way moves next to no probability out of the bin.
+# A tilt by t costs about t^2/6 nats per entry of z (Fisher information of the logistic), so MAX_TILT costs 0.06 bits at most.
+# For a density narrower than a bin the tilt is large, but a shift below MAX_SHIFT moves almost no probability out of the bin.
 MAX_TILT = 0.5
-MAX_WAY = 0.1
+MAX_SHIFT = 0.1
 
 _PARTS = {"analysis": "g_a", "synthesis": "g_s", "hyper_analysis": "h_a", "hyper_synthesis": "h_s"}
 _PRIOR = {"weights": "matrices", "biases": "biases", "gates": "factors"}
 _OLD_PRIOR = re.compile(r"entropy_bottleneck\._(matri|bias|factor)(?:x|ces|es|s)?\.?(\d)")  # before CompressAI 1.2.7
 _NEW_PRIOR = {"matri": "matrices", "bias": "biases", "factor": "factors"}
-_DERIVED = re.compile(  # tables and settings that follow from the rest
+_DERIVED = re.compile(  # tables and constants that are computed from the other tensors
     r"(entropy_bottleneck|gaussian_conditional)\.(_offset|_quantized_cdf|_cdf_length|target|scale_table|scale_bound)"
     r"|.*\.(pedestal|bound)"
 )
@@ -53,28 +53,27 @@ _HINT = "only mbt2018_mean checkpoints can be imported"
 
 
 def import_checkpoint(path: Path, out_folder: Path) -> HyperpriorConfig:
-    """Writes the model folder of a CompressAI `mbt2018_mean` checkpoint; `latens.load(out_folder)` opens it.
+    """Write the model folder of a CompressAI `mbt2018_mean` checkpoint, for `latens.load(out_folder)`; return its sizes.
 
-    The weights keep all their digits. The integer hyper-synthesis takes its ranges from the photographs of the demo.
-    `path` ends in .safetensors, or else is a file of `torch.save` (.pth, .pth.tar, .pt). Raises UnreadableInput or
-    LimitExceeded for a file that cannot be read, OutputExists where there is a model already, and ModelError for
-    another architecture (see `convert_compressai`).
+    The weights stay float32. The bundled photographs calibrate the integer hyper-synthesis. `path` ends in .safetensors, or is
+    a file of `torch.save` (.pth, .pth.tar, .pt). Raises UnreadableInput or LimitExceeded for a file that cannot be read,
+    OutputExists if the folder holds a model, and ModelError for another architecture (see `convert_compressai`).
     """
     path, out_folder = Path(path), Path(out_folder)
     if (out_folder / CONFIG).exists():
-        raise OutputExists("there is a model already", where=str(out_folder), hint="name another folder")
+        raise OutputExists("the folder holds a model already", where=str(out_folder), hint="name another folder")
     blob = read_bytes(path, limit=MAX_BYTES)
     try:
         config, weights = convert_compressai(parse_checkpoint(blob, safetensors=path.suffix == ".safetensors"))
         model = MeanScaleHyperprior(config)
         model.load_state_dict(weights)
         calibration = [_whole_blocks(photo.path) for photo in photographs()]
-        # Nobody has measured what coarser integers cost these weights, so they get the finest.
+        # The cost of coarser integers is not measured for these weights, so they get the finest.
         coding = frozen_coding(model.eval(), calibration, activation_bits=16)
     except LatensError as error:
         raise error.at(str(path)) from None
     except ValueError as error:
-        raise ModelError(f"its hyper-synthesis cannot be made exact ({error})", where=str(path)) from None
+        raise ModelError(f"its hyper-synthesis cannot be converted to integers ({error})", where=str(path)) from None
     described = {
         "system": "image_codec",
         "model": dataclasses.asdict(config),
@@ -86,19 +85,18 @@ def import_checkpoint(path: Path, out_folder: Path) -> HyperpriorConfig:
 
 
 def _whole_blocks(path: Path) -> Float[Tensor, "1 3 H W"]:
-    """A photograph in [0, 1], its sides cut to multiples of 64, as the transforms need."""
+    """A photograph in [0, 1], cropped to sides that are multiples of 64, which the transforms need."""
     pixels = read_image(path).pixels
     height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
     return to_tensor(pixels[:height, :width])
 
 
 def convert_compressai(state: Mapping[str, Any]) -> tuple[HyperpriorConfig, dict[str, Tensor]]:
-    """Sizes and float32 weights of our `MeanScaleHyperprior` from a CompressAI `mbt2018_mean` state dict.
+    """Sizes and float32 weights of a `MeanScaleHyperprior` from a CompressAI `mbt2018_mean` state dict.
 
-    `state` may be the dict itself or a training checkpoint that holds it under "state_dict"; "module." prefixes and the
-    parameter names of all CompressAI versions are understood. The lambda of the training is not recorded there, so the
-    configuration keeps its default. Raises ModelError for another architecture and for tensors that are missing, of the
-    wrong shape or not finite.
+    `state` is the dict itself or a training checkpoint that holds it under "state_dict". "module." prefixes and the parameter
+    names of all CompressAI versions are accepted. Checkpoints do not record the lambda of the training, so the configuration
+    has its default. Raises ModelError for another architecture and for tensors that are missing, not finite or misshapen.
     """
     source = plain_names(state)
     refuse_other_architectures(source)
@@ -120,18 +118,18 @@ def convert_compressai(state: Mapping[str, Any]) -> tuple[HyperpriorConfig, dict
 
 
 def parse_checkpoint(blob: bytes, *, safetensors: bool) -> Mapping[str, Any]:
-    """Contents of a safetensors file, or one of `torch.save`; no code in it is run.
+    """Contents of a safetensors file or of a file of `torch.save`, without running code from the file.
 
-    Raises UnreadableInput for bytes that are damaged or hold more than tensors and plain values, and LimitExceeded for
-    an archive that unpacks to more than 1 GiB.
+    Raises UnreadableInput for damaged bytes and for objects other than tensors and plain values, and LimitExceeded for an
+    archive that unpacks to more than 1 GiB.
     """
     try:
-        held = load_safetensors(blob) if safetensors else _load_pickled(blob)
+        contents = load_safetensors(blob) if safetensors else _load_pickled(blob)
     except SafetensorError as error:
         raise UnreadableInput(f"not a safetensors file, or damaged ({error})", hint=_HINT) from None
-    if not isinstance(held, Mapping):
-        raise UnreadableInput("holds no tensors by name", hint=_HINT)
-    return held
+    if not isinstance(contents, Mapping):
+        raise UnreadableInput("the file holds no named tensors", hint=_HINT)
+    return contents
 
 
 def _load_pickled(blob: bytes) -> Any:
@@ -142,28 +140,28 @@ def _load_pickled(blob: bytes) -> Any:
     try:
         return torch.load(stream, map_location="cpu", weights_only=True)
     except MemoryError:
-        raise LimitExceeded("asks for more memory than there is") from None
-    except Exception as error:  # the restricted unpickler raises whatever its input provokes
+        raise LimitExceeded("reading it needs more memory than this machine has") from None
+    except Exception as error:  # the restricted unpickler raises exceptions of many types
         what = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise UnreadableInput(f"not a checkpoint of tensors and plain values ({what})", hint=_HINT) from None
 
 
 def _refuse_packed(stream: io.BytesIO) -> None:
-    """torch.save stores without compression; a packed archive could unfold to any size."""
+    """Raise LimitExceeded for an archive that unpacks to more than MAX_BYTES; `torch.save` itself does not compress."""
     try:
         with zipfile.ZipFile(stream) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise UnreadableInput(f"a damaged archive ({error})", hint="fetch the checkpoint again") from None
+        raise UnreadableInput(f"the archive is damaged ({error})", hint="download the checkpoint again") from None
     if total > MAX_BYTES:
-        raise LimitExceeded(f"unpacks to {total:,} bytes; the limit is {MAX_BYTES:,}")
+        raise LimitExceeded(f"the archive unpacks to {total:,} bytes; the limit is {MAX_BYTES:,}")
 
 
 def plain_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors under the names of CompressAI 1.2.8."""
+    """The tensors with the names of CompressAI 1.2.8. Raises ModelError for a name that occurs twice."""
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
-        raise ModelError("'state_dict' holds no tensors by name", hint=_HINT)
+        raise ModelError("'state_dict' holds no named tensors", hint=_HINT)
     tensors: dict[str, Tensor] = {}
     for key, value in inner.items():
         if isinstance(key, str) and isinstance(value, Tensor):
@@ -171,15 +169,15 @@ def plain_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
             old = _OLD_PRIOR.fullmatch(name)
             name = f"entropy_bottleneck.{_NEW_PRIOR[old[1]]}.{old[2]}" if old else name
             if name in tensors:
-                raise ModelError(f"the tensor '{name}' is there twice", hint="save the state dict again")
+                raise ModelError(f"the checkpoint has two tensors for '{name}'", hint="save the state dict again")
             tensors[name] = value
     return tensors
 
 
 def refuse_other_architectures(source: Mapping[str, Tensor]) -> None:
-    """Raises ModelError, naming what the checkpoint is, unless it looks like a mean-scale hyperprior."""
+    """Raise ModelError, with the kind of the checkpoint, unless it looks like a mean-scale hyperprior."""
     if not source:
-        raise ModelError("holds no tensors", hint=_HINT)
+        raise ModelError("the checkpoint holds no tensors", hint=_HINT)
     if any(name.startswith("context_prediction.") for name in source):
         raise ModelError("this is an autoregressive model (context_prediction)", hint=_HINT)
     if not any(name.startswith("g_a.") for name in source):
@@ -188,7 +186,7 @@ def refuse_other_architectures(source: Mapping[str, Tensor]) -> None:
         raise ModelError("this model has no hyperprior (no h_s)", hint=_HINT)
     last, latent = source.get("h_s.4.weight"), source.get("g_a.6.weight")
     if last is not None and latent is not None and last.shape[:1] == latent.shape[:1]:
-        raise ModelError("this is a hyperprior of scales only (h_s gives M channels, not 2 M)", hint=_HINT)
+        raise ModelError("this hyperprior has scales but no means (h_s has M output channels, not 2 M)", hint=_HINT)
 
 
 def origin_of(name: str) -> str:
@@ -201,9 +199,10 @@ def origin_of(name: str) -> str:
 
 
 def gdn_root(raw: Tensor, source: Mapping[str, Tensor], origin: str) -> Tensor:
-    """Our stored root of a GDN parameter: the same number unless the checkpoint has other settings than ours.
+    """The stored root of a GDN parameter for `nn.gdn.GDN`; equal to `raw` if the checkpoint has the usual constants.
 
-    The effective value is max(raw, bound)^2 - pedestal in both programs; missing buffers mean the usual settings.
+    The effective value is max(raw, bound)^2 - pedestal in both programs. Missing buffers mean the usual constants. Raises
+    ModelError for a value below the lower bound of `GDN`.
     """
     ours = ((BETA_MIN if origin.endswith("beta") else 0.0) + PEDESTAL) ** 0.5
     pedestal = _setting(source, f"{origin}_reparam.pedestal", PEDESTAL)
@@ -211,25 +210,25 @@ def gdn_root(raw: Tensor, source: Mapping[str, Tensor], origin: str) -> Tensor:
     floor = ours**2 - PEDESTAL
     value = raw.double().clamp_min(bound).square() - pedestal
     if bool((value < floor * (1 - 1e-6) - 1e-12).any()):
-        raise ModelError(f"'{origin}' goes below {floor:g}, which our normalization does not allow", hint=_HINT)
+        raise ModelError(f"'{origin}' has values below {floor:g}, the lower bound of GDN here", hint=_HINT)
     same = abs(pedestal - PEDESTAL) <= 1e-6 * PEDESTAL and abs(bound - ours) <= 1e-6 * ours
     return raw if same else (value + PEDESTAL).sqrt().float()
 
 
 def tilted(weights: Mapping[str, Tensor], centers: Float[Tensor, "C"]) -> dict[str, Tensor]:
-    """Last bias of the prior, changed so that each channel's median is the point CompressAI rounds from.
+    """Last bias of the prior, changed so that the median of each channel equals its entry of `centers`.
 
-    `centers` is trained towards the median but does not reach it; without the tilt z, and all that follows from it,
-    would be rounded differently. Channels beyond both `MAX_TILT` and `MAX_WAY` come from a training without the
-    auxiliary loss: they keep the prior and are rounded from its true median, which costs no rate.
+    CompressAI rounds z relative to `centers`, which it trains towards the median without reaching it. Without the tilt z would
+    be rounded differently. Channels beyond both `MAX_TILT` and `MAX_SHIFT` were trained without the auxiliary loss: they keep
+    their prior and are rounded relative to its median, which costs no rate.
     """
     prior = FactorizedPrior(len(centers))
     prior.load_state_dict({name.removeprefix("prior."): x for name, x in weights.items() if name.startswith("prior.")})
     name = f"biases.{len(prior.biases) - 1}"
     with torch.no_grad():
-        way = (centers - prior.medians())[:, None, None]
+        shift = (centers - prior.medians())[:, None, None]
         tilt = prior.double().logits(centers.double()[:, None, None])
-        near = (tilt.abs() <= MAX_TILT) | (way.abs() <= MAX_WAY)
+        near = (tilt.abs() <= MAX_TILT) | (shift.abs() <= MAX_SHIFT)
         changed = prior.get_parameter(name) - tilt.where(near, torch.zeros_like(tilt))
     return {f"prior.{name}": changed.float()}
 
@@ -241,7 +240,7 @@ def _expected_shapes(config: HyperpriorConfig) -> dict[str, torch.Size]:
 
 
 def _channels(source: Mapping[str, Tensor], name: str) -> int:
-    """Output channels of a layer that must be there; bounded before anything of that size is built."""
+    """Output channels of a required layer, checked before a model of that size is built."""
     if name not in source:
         raise ModelError(f"the tensor '{name}' is missing", hint=_HINT)
     shape = tuple(source[name].shape)

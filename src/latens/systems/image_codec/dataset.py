@@ -1,4 +1,4 @@
-"""Random crops of folders of photographs, held in memory as bytes."""
+"""Random crops of photographs, which are kept in memory as bytes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-SHRUNK_SHARE = 0.5  # of the crops are reduced
+SHRUNK_SHARE = 0.5  # of the crops are downsampled
 
 
 class CropData:
     """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and rotated.
 
-    Photographs that cannot be read or are smaller than `crop` are left out with a warning. If none is held out, validation
-    uses the training photographs, with a warning. Raises UsageError for a source that is no path, UnreadableInput for a path
-    that is no folder and when no photograph is left.
+    Photographs that are unreadable or smaller than `crop` are left out with a warning. If none is held out, validation uses the
+    training photographs, with a warning. Raises UsageError for a source that is not a path, UnreadableInput for a path that is
+    not a folder, and if no photograph is left.
     """
 
     def __init__(self, sources: Sequence[Source], config: CropConfig, seed: int) -> None:
@@ -76,7 +76,7 @@ class CropData:
 
 
 def load_photographs(paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
-    """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. A warning names those that are left out."""
+    """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. Warnings report those that are left out."""
     found = []
     small = 0
     for _, pixels in read_each(paths):
@@ -90,14 +90,14 @@ def load_photographs(paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
 
 
 def photographs(folder: Path) -> list[Path]:
-    """Every image file under a folder, sorted by path. Raises UnreadableInput for what is no folder."""
+    """Every image file under a folder, sorted by path. Raises UnreadableInput if the path is not a folder."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
     return sorted(files_under(folder, PICTURE_ENDINGS))
 
 
 def center(image: np.ndarray, largest: int) -> np.ndarray:
-    """The center crop of an image; its sides are multiples of 64 up to `largest`."""
+    """The center crop of an image (H, W, 3), with sides that are multiples of 64 of at most `largest` pixels."""
     sides = (min(side, largest) // HYPER_STRIDE * HYPER_STRIDE for side in image.shape[:2])
     height, width = (max(HYPER_STRIDE, side) for side in sides)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

@@ -19,26 +19,26 @@ from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
 from latens.systems.image_codec.evaluate import Codec, Subject, Trial, load_subject, measure, try_codec, try_encoder
 
-SHOWN = (1.0, 3.0, 5.0)  # qualities (of eight) that are shown; of the middle one also the whole image
+SHOWN = (1.0, 3.0, 5.0)  # qualities (of eight) with details; the middle one also shows the whole image
 CURVE = (1.0, 3.0, 5.0, 7.0, 8.0)  # qualities of the plot
 CROP = (128, 96)  # width and height of the details
 CORNERS: Mapping[str, tuple[int, int]] = MappingProxyType({"coffee": (318, 222), "chelsea": (150, 60), "astronaut": (168, 70)})
-"""Upper left corners of the details (x, y)."""
+"""Upper left corners (x, y) of the details, by photograph."""
 
 INTRO = (
-    "Each photograph was compressed to a .ltn file by the bundled neural codec (a mean-scale hyperprior that serves all "
-    "rates) and decompressed again. Sizes are those of the files. The JPEG next to it is the one of lowest quality that is "
-    "not smaller than our file (at most 95), so JPEG has at least as many bytes (4:2:0, optimized Huffman tables)."
+    "The bundled neural codec (one mean-scale hyperprior for all rates) compressed each photograph to a .ltn file and "
+    "decompressed it. Sizes are those of the files. The JPEG next to it has the lowest quality (at most 95) whose file is not "
+    "smaller than the .ltn file (4:2:0, optimized Huffman tables)."
 )
 
 
 def section(codec: Codec, folder: Path, *, photos: Sequence[Photograph] | None = None) -> Section:
-    """Compresses photographs (by default the bundled ones) and writes .ltn, .png and .jpg files into `folder`."""
+    """Compress photographs (default: the bundled ones) and write .ltn, .png and .jpg files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     studies: list[_Study] = []
     for photo in photographs() if photos is None else photos:
         if not studies:
-            codec.compress(photo.path, quality=1)  # the first call prepares kernels; it is not timed
+            codec.compress(photo.path, quality=1)  # warm-up, not timed
         studies.append(_study(codec, photo, folder))
     return Section("Image compression", [INTRO], [*(study.part for study in studies), *_summary(codec, studies)])
 
@@ -46,11 +46,11 @@ def section(codec: Codec, folder: Path, *, photos: Sequence[Photograph] | None =
 class _Study(NamedTuple):
     part: Part
     subject: Subject
-    trials: list[Trial]  # ours at CURVE, then the other codecs
+    trials: list[Trial]  # the .ltn files at CURVE, then the baselines
 
 
 class _Pair(NamedTuple):
-    """A trial of our codec, and a JPEG of at least the same size."""
+    """A trial of the codec, and a JPEG of at least the same size."""
 
     ours: Trial
     jpeg: Match
@@ -60,8 +60,8 @@ class _Pair(NamedTuple):
 def _study(codec: Codec, photo: Photograph, folder: Path) -> _Study:
     subject = load_subject(photo.path, photo.name)
     encoders = {encoder.name: encoder for encoder in available()}
-    shown = served(codec, SHOWN)
-    ours = [try_codec(codec, subject.image, quality) for quality in served(codec, CURVE)]
+    shown = scaled_qualities(codec, SHOWN)
+    ours = [try_codec(codec, subject.image, quality) for quality in scaled_qualities(codec, CURVE)]
     pairs = [_pair(encoders["JPEG"], subject, trial) for trial in ours if trial.setting in shown]
     written = [name for pair in pairs for name in _write(pair, photo.name, folder)]
     others = [try_encoder(each, subject.image, quality) for each in encoders.values() for quality in each.qualities[::2]]
@@ -75,8 +75,8 @@ def _study(codec: Codec, photo: Photograph, folder: Path) -> _Study:
     return _Study(Part(heading, blocks), subject, ours + others)
 
 
-def served(codec: Codec, qualities: Sequence[float]) -> list[float]:
-    """Qualities of an eight-rate model, mapped to the range of this model."""
+def scaled_qualities(codec: Codec, qualities: Sequence[float]) -> list[float]:
+    """Qualities of a model with eight rates, scaled to the range of this model."""
     return [1 + (quality - 1) * (codec.best_quality - 1) / 7 for quality in qualities]
 
 
@@ -104,7 +104,7 @@ def _whole(original: Pixels, pair: _Pair) -> list[Figure]:
 
 
 def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
-    """Enlarged details: the original and our results by increasing quality in one row, the JPEGs below."""
+    """Enlarged details: the original and the codec at increasing quality in one row, the JPEGs below."""
     original = subject.image.pixels
 
     def detail(pixels: Pixels, title: str, caption: str) -> Figure:
@@ -116,7 +116,7 @@ def _details(subject: Subject, pairs: Sequence[_Pair]) -> list[Figure]:
             detail(pair.ours.decoded, _ours_title(pair.ours), _numbers(original, pair.ours.decoded, pair.ours.data))
             for pair in pairs
         ),
-        Figure(b"", "JPEG with at least as many bytes", "below the file of ours that it is compared with"),
+        Figure(b"", "JPEG with at least as many bytes", "each below the .ltn file that it is compared with"),
         *(
             detail(pair.jpeg_decoded, _jpeg_title(pair.jpeg), _numbers(original, pair.jpeg_decoded, pair.jpeg.data))
             for pair in pairs
@@ -152,7 +152,7 @@ def _summary(codec: Codec, studies: Sequence[_Study]) -> list[Part]:
     found = RateDistortionResults(codec.name, codec.model_id, rows, versions, noun="photograph")
     blocks: list[Block] = [found.figure(), found.rate_table(), found.bd_table()]
     rates = Part("Rate against quality, compared with JPEG, WebP and AVIF", blocks)
-    return [rates, Part("Time", [_timings(studies, served(codec, SHOWN)[1])])]
+    return [rates, Part("Time", [_timings(studies, scaled_qualities(codec, SHOWN)[1])])]
 
 
 def _timings(studies: Sequence[_Study], middle: float) -> Table:
@@ -164,4 +164,4 @@ def _timings(studies: Sequence[_Study], middle: float) -> Table:
         times = [f"{trial.encode_seconds:.3f}", f"{trial.decode_seconds:.3f}"]
         rows.append([study.subject.name, f"{width} × {height}", *times, *speeds])
     columns = ["photograph", "pixels", "compress s", "decompress s", "compress Mpx/s", "decompress Mpx/s"]
-    return Table(columns, rows, f"Wall-clock time at quality {middle:g}, one run, after one call to warm up.")
+    return Table(columns, rows, f"Wall-clock time at quality {middle:g}: one run after one warm-up call.")

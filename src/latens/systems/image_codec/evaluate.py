@@ -1,7 +1,7 @@
 """Rate and distortion of the image codec on test images, compared with JPEG, WebP and AVIF.
 
-Every rate is the size of a real file that was decoded again. Measurements are kept in rows.jsonl, so a stopped evaluation
-continues.
+Every rate is the size of a file that was written and decoded. Measurements are kept in rows.jsonl, so a stopped evaluation
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ ROWS = "rows.jsonl"
 class CodecEvaluation:
     """Codecs and rates of an evaluation."""
 
-    qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of our codec; empty: all integer qualities of the model
+    qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of the model; empty: all its integer qualities
     baselines: tuple[Literal["JPEG", "WebP", "AVIF"], ...] = ("JPEG", "WebP", "AVIF")  # codecs to compare with
 
 
 def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None) -> Report:
-    """Measure `codec` and the baselines on folders or images (default: the bundled photographs).
+    """Measure a codec and the baselines on folders or images (default: the bundled photographs).
 
-    A second run with the same weights and folder measures only missing rows. The report names images that cannot be read.
-    Raises InputError when no image can be read, UsageError for KIND:PATH and for a quality that the model lacks.
+    A second run with the same weights and folder measures only missing rows. The report lists images that cannot be read.
+    Raises InputError if no image can be read, UsageError for KIND:PATH and for a quality that the model lacks.
     """
     return measure_all(codec, sources, options, folder).report("Image codec")
 
@@ -61,7 +61,7 @@ def measure_all(
     encoders = _encoders(options.baselines)
     qualities = options.qualities or tuple(float(step) for step in range(1, int(codec.best_quality) + 1))
     if max(qualities) > codec.best_quality:
-        raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"qualities {max(qualities):g}")
+        raise UsageError(f"the qualities of this model are 1 to {codec.best_quality:g}", where=f"qualities {max(qualities):g}")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     log = RowLog(folder / ROWS if folder is not None else None)
@@ -85,11 +85,11 @@ def measure_all(
 
 
 def _encoders(names: Sequence[str]) -> Sequence[Encoder]:
-    """The encoders with these names; a warning names those that this Pillow lacks."""
+    """The encoders with these names. A warning lists those that this Pillow lacks."""
     encoders = available(tuple(names))
     missing = [name for name in names if name not in {encoder.name for encoder in encoders}]
     if missing:
-        logger.warning("this Pillow was built without %s, which is not compared", ", ".join(missing))
+        logger.warning("this Pillow was built without %s: left out of the comparison", ", ".join(missing))
     return encoders
 
 
@@ -104,11 +104,11 @@ def _find(sources: Sequence[Source]) -> Iterator[tuple[Path, str]]:
 
 class _Measured(NamedTuple):
     rows: list[Row]
-    fresh: int  # number of rows that were measured now
+    fresh: int  # number of rows that were not in the log
 
 
 def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog) -> _Measured:
-    """All rows of one image, in the order of codecs and settings; only rows that the log lacks are measured."""
+    """All rows of one image, in the order of codecs and settings. Only rows that the log lacks are measured."""
     fresh = 0
     rows: list[Row] = []
     for name, version, chosen, attempt in (
@@ -139,7 +139,7 @@ class Codec(Protocol):
 
 
 class Subject(NamedTuple):
-    """A test image without its transparency; `digest` is the hash of its pixels."""
+    """A test image without its alpha channel; `digest` is a hash of its pixels."""
 
     name: str
     image: LoadedImage
@@ -147,7 +147,7 @@ class Subject(NamedTuple):
 
 
 def load_subject(path: Path, name: str) -> Subject:
-    """A test image without transparency, which the baselines store in different ways."""
+    """Read a test image without its alpha channel, which each baseline stores in its own way."""
     image = read_image(path)._replace(alpha=None)
     digest = hashlib.sha256(repr((image.pixels.shape, image.gray)).encode() + image.pixels.tobytes())
     return Subject(name, image, digest.hexdigest()[:16])
@@ -167,7 +167,7 @@ class Trial(NamedTuple):
 
 
 def try_codec(codec: Codec, loaded: LoadedImage, quality: float) -> Trial:
-    """Encode and decode with our codec; also estimate the size from its probabilities."""
+    """Encode and decode with the model; also estimate the size from its probabilities."""
     image = to_pil(loaded.pixels, gray=loaded.gray)
     started = time.perf_counter()
     data = codec.compress(image, quality=quality)
@@ -189,7 +189,7 @@ def try_encoder(encoder: Encoder, image: LoadedImage, quality: int) -> Trial:
 
 
 def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
-    """The measures of a trial. `similarity=False` skips MS-SSIM, the slowest one."""
+    """Rate, distortion and times of a trial. `similarity=False` skips MS-SSIM, the slowest measure."""
     original = subject.image.pixels
     height, width = original.shape[:2]
     return Row(

@@ -1,4 +1,7 @@
-"""Figures 5.3.1 to 5.4.4 and C.1 to C.4 of 003: rounding laws, loss along the steps, rate against distortion, details."""
+"""Figures 5.3.1 to 5.4.4 and C.1 to C.4 of Perugachi-Diaz 2024.
+
+They show rounding laws, the loss over the steps of a refinement, rate-distortion curves and details of images.
+"""
 
 from __future__ import annotations
 
@@ -20,30 +23,30 @@ from latens.metrics.rate import bd_rate
 from latens.systems.image_codec.runs import History, Study, Subject
 from latens.systems.image_codec.tables import EARLY, base_of, interpolation_runs
 
-TARGETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # lambdas of 003, section 5.4.5
+TARGETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # lambdas of section 5.4.5
 Points = Sequence[tuple[float, float]]  # bpp, dB
 BASELINES: tuple[Method, ...] = ("ste", "uniform", "atanh", "ssl")
-STARTS = (0.0025, 0.01, 0.04)  # of the semi-multi-rate figures at less than full scale: three models for the whole range
-SHOWN = "kodim19"  # image of Figure 5.4.4 (lighthouse behind a fence), if the folder has it
+STARTS = (0.0025, 0.01, 0.04)  # lambdas that the semi-multi-rate figures start from below full scale
+SHOWN = "kodim19"  # image of Figure 5.4.4 (lighthouse behind a fence), if --data has it
 FULL_RATE_STEPS = 2000
-DETAIL = 224  # pixels a side
+DETAIL = 224  # side of a detail in pixels
 
 
 def overall(study: Study) -> list[Block]:
-    """Figure 5.4.1: STE, uniform noise, atanh and SSL along the steps."""
-    runs: dict[str, History] = {method: study.run(base_of(study), study.thesis(method)) for method in BASELINES}
+    """Figure 5.4.1: STE, uniform noise, atanh and SSL over the steps."""
+    runs: dict[str, History] = {method: study.run(base_of(study), study.published(method)) for method in BASELINES}
     return [Figure(along_the_steps(runs, robust=False), "Figure 5.4.1: true loss, its gap to the relaxed loss, PSNR and rate")]
 
 
 def interpolation(study: Study) -> list[Block]:
     """Figure C.1: SSL with shapes a from 0.01 to 5."""
     runs = {f"a = {a:.3g}": history for a, history in interpolation_runs(study).items()}
-    title = "Figure C.1: SSL with other shapes; the axes leave out what diverges"
+    title = "Figure C.1: SSL with other shapes; diverging runs exceed the axes"
     return [Figure(along_the_steps(runs, robust=True), title)]
 
 
 def along_the_steps(runs: Mapping[str, History], *, robust: bool) -> bytes:
-    """Four panels as in Figure 5.4.1; `robust` limits the axes to three quarters of the runs."""
+    """Four panels as in Figure 5.4.1, as a PNG; `robust` fits the axes to three quarters of the runs."""
     columns = {
         "true loss": lambda h: h.true_loss,
         "relaxed loss − true loss": lambda h: [a - b for a, b in zip(h.loss, h.true_loss, strict=True)],
@@ -68,12 +71,12 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def rate_early(study: Study) -> list[Block]:
-    """Figure 5.4.2 on the given images: unrefined code, atanh and SSL after 500 steps."""
+    """Figure 5.4.2 on the given images: unrefined latents, atanh and SSL after 500 steps."""
     return _rate(study, ("atanh", "ssl"), EARLY, "Figure 5.4.2")
 
 
 def rate_late(study: Study) -> list[Block]:
-    """Figure C.3 on the given images: unrefined code, atanh and SSL after all steps."""
+    """Figure C.3 on the given images: unrefined latents, atanh and SSL after all steps."""
     return _rate(study, ("atanh", "ssl"), study.scale.rate_steps, "Figure C.3")
 
 
@@ -86,7 +89,7 @@ def rate(study: Study) -> list[Block]:
 def _rate(study: Study, methods: Sequence[Method], step: int, name: str) -> list[Block]:
     found: dict[str, Points] = {}
     for method in methods:
-        histories = [study.run(base, study.thesis(method, steps=study.scale.rate_steps)) for base in study.lambdas]
+        histories = [study.run(base, study.published(method, steps=study.scale.rate_steps)) for base in study.lambdas]
         found["plain"] = [_point(history, 0) for history in histories]
         found[method] = [_point(history, step) for history in histories]
     title = f"{name}: after {min(step, study.scale.rate_steps)} steps, lambda {', '.join(f'{w:g}' for w in study.lambdas)}"
@@ -97,7 +100,7 @@ def _rate(study: Study, methods: Sequence[Method], step: int, name: str) -> list
         for curve, points in found.items()
     ]
     columns = ["", "BD-rate", *(f"{weight:g}: bpp / dB" for weight in study.lambdas)]
-    return [Figure(plot, title), Table(columns, rows, f"{title}. BD-rate against the plain code of the same model.")]
+    return [Figure(plot, title), Table(columns, rows, f"{title}. BD-rate against the unrefined latents of the same model.")]
 
 
 def _line(name: str, points: Points, color: int, style: str) -> Line:
@@ -116,12 +119,12 @@ def _bd(plain: Points, points: Points) -> str:
 
 
 def semi_multi_rate(study: Study) -> list[Block]:
-    """Figure C.4: latents of a few lambdas refined towards other lambdas, all points."""
+    """Figure C.4: latents of a few lambdas, each refined for other lambdas; all points."""
     return _semi(study, "Figure C.4", pruned=False)
 
 
 def semi_multi_rate_pruned(study: Study) -> list[Block]:
-    """Figure 5.4.3: Figure C.4 without the points below the curve of unrefined codes."""
+    """Figure 5.4.3: Figure C.4 without the points below the curve of unrefined latents."""
     return _semi(study, "Figure 5.4.3", pruned=True)
 
 
@@ -131,7 +134,7 @@ def _semi(study: Study, name: str, *, pruned: bool) -> list[Block]:
         if study.scale.rate_steps >= FULL_RATE_STEPS
         else [w for w in study.lambdas if w in STARTS] or study.lambdas
     )
-    settings = study.thesis("ssl", steps=study.scale.rate_steps)
+    settings = study.published("ssl", steps=study.scale.rate_steps)
     plain = [_point(study.run(base, settings), 0) for base in study.lambdas]
     lines = [_line("plain", plain, 1, "-o")]
     rows = []
@@ -143,8 +146,8 @@ def _semi(study: Study, name: str, *, pruned: bool) -> list[Block]:
             lines.append(_line(f"from {base:g}", list(kept.values()), (0, 2, 3, 4, 5, 1)[place % 6], "--o"))
         rows.append([f"{base:g}", *(f"{bpp:.3f} / {db:.2f}{' +' if w in above else ''}" for w, (bpp, db) in points.items())])
     caption = (
-        f"{name}: {settings.steps} steps of SSL from the codes of {len(starts)} lambdas (rows) towards others (columns), "
-        f"bpp / dB; + on or above the plain curve, which is continued straight beyond its ends."
+        f"{name}: {settings.steps} steps of SSL from the latents of {len(starts)} lambdas (rows) for other lambdas (columns), "
+        f"bpp / dB; + marks points on or above the plain curve, which is extrapolated linearly beyond its ends."
     )
     plot = line_plot([LinePanel("bits per pixel (code length)", "PSNR (dB)", lines)])
     return [Figure(plot, name), Table(["model's lambda", *(f"{weight:g}" for weight in TARGETS)], rows, caption)]
@@ -165,7 +168,7 @@ def _height(curve: Points, bpp: float) -> float:
 
 
 def qualitative(study: Study) -> list[Block]:
-    """Figure 5.4.4, from real files: the unrefined code at 0.001, and that of 0.0025 refined towards the same rate."""
+    """Figure 5.4.4, from files: unrefined latents of lambda 0.001, and latents of 0.0025 refined to about the same rate."""
     subject = next((subject for subject in study.subjects if subject.path.stem == SHOWN), study.subjects[0])
     codec, image = study.codec, read_image(subject.path)
     lambdas = codec.lambdas
@@ -178,12 +181,12 @@ def qualitative(study: Study) -> list[Block]:
     for title, blob in (
         ("Original", None),
         (f"plain, lambda {low:g}", plain),
-        (f"lambda {high:g} refined towards {low / 2:g}", refined),
+        (f"lambda {high:g} refined for {low / 2:g}", refined),
     ):
         pixels = image.pixels if blob is None else np.asarray(codec.decompress(blob).convert("RGB"))
         caption = "" if blob is None else f"{8 * len(blob) / pixels[..., 0].size:.3f} bpp, {psnr(image.pixels, pixels):.2f} dB"
         shown.append(Figure(_detail(pixels, subject), title, caption, pixelated=True))
-    caption = f"Figure 5.4.4: {subject.path.name}, real files of about {target:.3f} bits per pixel."
+    caption = f"Figure 5.4.4: {subject.path.name}, files of about {target:.3f} bits per pixel."
     rows = [[figure.title, figure.caption] for figure in shown[1:]]
     return [Gallery(shown, columns=3, narrowest=220), Table(["file", "rate and PSNR"], rows, caption)]
 
@@ -204,7 +207,7 @@ NAMES = {"atanh": "atanh (not normalized)", "linear": "linear", "cosine": "cosin
 
 
 class ProbabilityCurve(NamedTuple):
-    """Probability of an integer over a range of v. `integer` is relative to floor(v), with three classes to round(v)."""
+    """Probability of an integer over a range of v, relative to floor(v) with two classes, to round(v) with three."""
 
     name: str
     integer: int
@@ -213,7 +216,7 @@ class ProbabilityCurve(NamedTuple):
 
 
 def two_class_curves() -> list[ProbabilityCurve]:
-    """Floor and ceiling of v in [0, 1) under the four laws (003, Fig. 5.3.1); atanh as it stands in Eq. 5.2.3."""
+    """Floor and ceiling of v in [0, 1) under the laws of Fig. 5.3.1; atanh is not normalized (Eq. 5.2.3)."""
     v = torch.linspace(0, 1, POINTS, dtype=torch.float64)[:-1]
     curves = []
     for method, name in NAMES.items():
@@ -223,7 +226,7 @@ def two_class_curves() -> list[ProbabilityCurve]:
 
 
 def three_class_curves() -> list[ProbabilityCurve]:
-    """round(v) - 1, round(v) and round(v) + 1 of v in [-1.5, 1.5] under the linear law (003, Fig. 5.3.2)."""
+    """round(v) - 1, round(v) and round(v) + 1 of v in [-1.5, 1.5] under the linear law (Fig. 5.3.2)."""
     v = torch.linspace(-1.5, 1.5, POINTS, dtype=torch.float64)
     curves = []
     for r, n in ((1.0, 1.0), (0.9, 1.0), (1.0, 3.0)):
@@ -257,7 +260,7 @@ def three_class_figure() -> bytes:
 
 
 def _pieces(curve: ProbabilityCurve) -> list[tuple[list[float], list[float]]]:
-    """The curve split where round(v) changes, so that no line is drawn across the step."""
+    """The parts of the curve between the steps of round(v), so that no line is drawn across a step."""
     cuts = [i for i in range(1, len(curve.v)) if round(curve.v[i]) != round(curve.v[i - 1])]
     ends = zip([0, *cuts], [*cuts, len(curve.v)], strict=True)
     return [(curve.v[a:b], curve.probability[a:b]) for a, b in ends]

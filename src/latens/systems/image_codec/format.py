@@ -3,12 +3,12 @@
 Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), quality u16 (in 1/256), flags u8 (bit 0 gray,
 bit 1 alpha), latent rows per band u8. Sections, all required, in this order:
 
-    kind 1  hyper-latent z, all of it
-    kind 2  latent y, one section per band of rows: CRC32 u32 of the band's scale levels, then the coded symbols
-    kind 3  alpha channel as a lossless 8-bit gray PNG, present when bit 1 is set
+    kind 1  the whole hyper-latent z
+    kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols
+    kind 3  alpha channel as a lossless 8-bit gray PNG, present if bit 1 is set
 
-Latent sizes are derived from the image's, never stored. The CRC of the scale levels tells a machine that computed another
-prior (DeviceMismatch) from damaged bytes (Corrupt).
+The size of the image determines the sizes of the latents, which are not stored. The CRC of the scale levels separates a machine
+that computes other entropy parameters (DeviceMismatch) from damaged bytes (Corrupt).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 PROFILE = "IMG1"
 HYPER, BAND, ALPHA = 1, 2, 3
 KINDS: Mapping[int, str] = MappingProxyType({HYPER: "hyper-latent", BAND: "latent band", ALPHA: "alpha channel"})
-BAND_ROWS = 64  # latent rows of one band: 1,024 image rows
-QUALITY_STEPS = 256  # a stored quality counts these per unit
-GREY, WITH_ALPHA = 1, 2
+BAND_ROWS = 64  # latent rows of one band, 1,024 image rows
+QUALITY_STEPS = 256  # steps of a stored quality per unit
+GRAY, WITH_ALPHA = 1, 2
 _HEADER = struct.Struct("<IIHBB")
 MAX_PIXELS, MAX_SIDE = 64 * 2**20, 16_384
 
 
 class ImageHeader(NamedTuple):
-    """Size in pixels, quality in 1/256, kind of image, latent rows of a band."""
+    """Size in pixels, quality in 1/256, color mode, latent rows per band."""
 
     width: int
     height: int
@@ -45,19 +45,19 @@ class ImageHeader(NamedTuple):
 
     @property
     def latent_size(self) -> tuple[int, int]:
-        """(h, w) of y: the image's sides rounded up to multiples of 64, over 16."""
+        """(h, w) of y: the sides of the image, rounded up to multiples of 64, divided by 16."""
         height, width = (-(-side // HYPER_STRIDE) * HYPER_STRIDE // STRIDE for side in (self.height, self.width))
         return height, width
 
     @property
     def bands(self) -> list[tuple[int, int]]:
-        """First and last-plus-one latent row of every band."""
+        """First latent row and end (exclusive) of every band."""
         rows = self.latent_size[0]
         return [(top, min(top + self.band_rows, rows)) for top in range(0, rows, self.band_rows)]
 
 
 class CodedImage(NamedTuple):
-    """The contents of a file. A lost band (read with `partial`) is None."""
+    """The contents of a file. A damaged band (read with `partial`) is None."""
 
     header: ImageHeader
     model_id: bytes
@@ -68,7 +68,7 @@ class CodedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """The result of `latens inspect`. Bits are those of the sections; the header is everything else."""
+    """The result of `latens inspect`. `bits` counts the sections by name; "header" is the rest of the file."""
 
     width: int
     height: int
@@ -87,7 +87,7 @@ class StreamInfo:
 def write_image_file(coded: CodedImage) -> bytes:
     """The bytes of a file; no band may be None."""
     header = coded.header
-    flags = GREY * header.gray | WITH_ALPHA * header.alpha
+    flags = GRAY * header.gray | WITH_ALPHA * header.alpha
     packed = _HEADER.pack(header.width, header.height, header.quality, flags, header.band_rows)
     sections = [Section(HYPER, coded.hyper)]
     sections += [Section(BAND, band) for band in coded.bands if band is not None]
@@ -97,7 +97,7 @@ def write_image_file(coded: CodedImage) -> bytes:
 
 
 def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
-    """Parse a file. Raises the errors of `codes.stream.unpack`, and Corrupt for sections that do not fit together.
+    """Parse a file. Raises the errors of `codes.stream.unpack`, and Corrupt for inconsistent sections.
 
     With `partial`, damaged bands are None and a damaged alpha channel is left out; header and z must be intact.
     """
@@ -105,7 +105,7 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
     container, damaged = unpacked.container, unpacked.damaged
     if container.profile != PROFILE:
         raise UnsupportedFeature(
-            f"this is no image file (profile {container.profile!r})", hint="use the verb of the system that wrote it"
+            f"this file holds no image (profile {container.profile!r})", hint="use the command of the system that wrote it"
         )
     header = _read_header(container.header)
     kinds = [HYPER] + [BAND] * len(header.bands) + [ALPHA] * header.alpha
@@ -114,10 +114,10 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
     parts = [None if index in lost else next(present, None) for index in range(len(kinds))]
     found = [kind if part is None else part.kind for kind, part in zip(kinds, parts, strict=True)]
     if found != kinds or len(container.sections) + len(lost) != len(kinds):
-        raise Corrupt("the sections do not fit the image's size", section="header")
+        raise Corrupt("the sections do not match the size of the image", section="header")
     payloads = [None if part is None else part.payload for part in parts]
     if payloads[0] is None:
-        raise Corrupt("the hyper-latent is damaged, nothing can be decoded without it", section=KINDS[HYPER])
+        raise Corrupt("the hyper-latent is damaged; nothing can be decoded without it", section=KINDS[HYPER])
     return CodedImage(
         header,
         container.model_id,
@@ -131,17 +131,17 @@ def _read_header(packed: bytes) -> ImageHeader:
     if len(packed) != _HEADER.size:
         raise Corrupt(f"the image header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
     width, height, quality, flags, band_rows = _HEADER.unpack(packed)
-    if flags & ~(GREY | WITH_ALPHA):
-        raise UnsupportedFeature("the image uses a feature this latens does not know", hint="update latens")
+    if flags & ~(GRAY | WITH_ALPHA):
+        raise UnsupportedFeature("the image uses a feature that this version of latens does not know", hint="update latens")
     if min(width, height, band_rows) < 1:
-        raise Corrupt(f"the image header says {width} x {height} pixels, {band_rows} rows a band", section="header")
+        raise Corrupt(f"the image header has {width} x {height} pixels and {band_rows} rows per band", section="header")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise LimitExceeded(f"an image of {width} x {height} pixels is over the limit of {MAX_PIXELS >> 20} Mpx")
-    return ImageHeader(width, height, quality, bool(flags & GREY), bool(flags & WITH_ALPHA), band_rows)
+        raise LimitExceeded(f"an image of {width} x {height} pixels exceeds the limit of {MAX_PIXELS >> 20} Mpx")
+    return ImageHeader(width, height, quality, bool(flags & GRAY), bool(flags & WITH_ALPHA), band_rows)
 
 
 def inspect_stream(data: bytes) -> StreamInfo:
-    """Sizes and bits by part of a file, without its model. Raises StreamError or LimitExceeded."""
+    """Sizes of a file, and bits of its parts; needs no model. Raises StreamError or LimitExceeded."""
     coded = read_coded_image(data)
     header = coded.header
     bits = {

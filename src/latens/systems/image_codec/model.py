@@ -1,14 +1,14 @@
-"""Mean-scale hyperprior without autoregressive context (Minnen et al. 2018; 003, section 5.4.1).
+"""Mean-scale hyperprior without autoregressive context (Minnen et al. 2018; Perugachi-Diaz 2024, section 5.4.1).
 
     x --analysis--> y --hyper_analysis--> z
                     |                     | round, factorized prior
                     |                  z_hat --hyper_synthesis--> mean, scale of y
                     `-- round(y - mean) + mean = y_hat --synthesis--> x_hat
 
-The `compact` transforms are ours, for CPUs: the image is folded 4 x 4 into channels, so that no layer works at half the
-size, and a linear path that starts at the cosine transform of 16 x 16 blocks runs in parallel with the deep one (as the
-shortcuts of Li et al. 2025, "On disentangled training for nonlinear transform in learned image compression"). A training
-run starts as a block-transform codec and improves on it.
+The `compact` transforms are not from these papers; they are made for CPUs. The image is folded 4 x 4 into channels, so no
+layer works at half of the resolution. A linear path, initialized with the cosine transform of 16 x 16 blocks, runs in parallel
+with the deep path, like the shortcuts of Li et al. 2025 ("On disentangled training for nonlinear transform in learned image
+compression"). Training thus starts from a block-transform codec.
 
 Letters: B batch, N hidden channels, M latent channels, H W image size (multiples of 64), h w = H/16 W/16.
 """
@@ -31,7 +31,7 @@ from latens.nn.transforms import Sum
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig
 
-BLOCK_GAIN = 10.0  # quantization steps per unit of intensity at the middle rate, when training starts
+BLOCK_GAIN = 10.0  # initial quantization steps per unit of intensity at the middle rate
 
 
 class Reconstruction(NamedTuple):
@@ -41,7 +41,7 @@ class Reconstruction(NamedTuple):
 
 
 class MeanScaleHyperprior(nn.Module):
-    """Transforms, prior and, for several rates, gains on the latent."""
+    """Transforms, prior and, with several rates, gains of the latent."""
 
     def __init__(self, config: HyperpriorConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class MeanScaleHyperprior(nn.Module):
     def forward(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rounding: str = "mixed"
     ) -> Reconstruction:
-        """Training pass; `config.RateDistortionConfig` explains `rounding`."""
+        """Training pass. For `rounding` see `config.RateDistortionConfig`."""
         if rounding == "hard":
             return self._forward_hard(image, quality)
         straight_through = rounding == "mixed"
@@ -91,9 +91,9 @@ class MeanScaleHyperprior(nn.Module):
     def rounded(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
     ) -> Reconstruction:
-        """Test-time pass: rates and image of latents rounded to integers from the prior's median and y's mean.
+        """Test-time pass: rates and image of rounded latents, z relative to the medians of the prior and y to its means.
 
-        With `rate_weight` y is rounded by `codes.entropy.round_for_rate`, as the encoder of files does.
+        With `rate_weight`, y is rounded by `codes.entropy.round_for_rate`, as the encoder of files does.
         """
         y = self.scaled_latent(image, quality)
         z_hat = self._rounded_z(y)
@@ -111,17 +111,17 @@ class MeanScaleHyperprior(nn.Module):
         return (self.hyper_analysis(y).float() - medians).round() + medians
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-        """Y in units of the quantization step that `quality` asks for."""
+        """The latent in units of the quantization step at `quality` (1 is the first lambda)."""
         y = self.analysis(image)
         return y if self.gains is None else y * self.gains.forward_gain(quality)
 
     def parameters_of_y(self, z_hat: Float[Tensor, "B N ..."]) -> tuple[Tensor, Tensor]:
-        """Mean and scale of every entry of the scaled latent, (B, M, h, w) each, float32."""
+        """Mean and scale of every entry of the scaled latent, each float32 (B, M, h, w)."""
         mean, scale = self.hyper_synthesis(z_hat).float().chunk(2, dim=1)
         return mean, scale
 
     def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-        """Image of a scaled latent."""
+        """The image of a scaled latent, not clamped."""
         scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
         return self.synthesis(scaled).float()
 

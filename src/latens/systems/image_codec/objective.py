@@ -1,4 +1,4 @@
-"""The rate-distortion loss (003, Eq. 5.2.1), for one rate or for all rates of a model."""
+"""The rate-distortion loss (Perugachi-Diaz 2024, Eq. 5.2.1), for one rate or for all rates of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 
 class RateDistortion:
-    """bits per pixel + lambda * 255^2 * MSE, with lambda drawn per image from the range of the model."""
+    """Bits per pixel + lambda * 255^2 * MSE, with lambda drawn per image, log-linearly between the lambdas of the model."""
 
     optimizers = ONE_OPTIMIZER
 
@@ -40,7 +40,7 @@ class RateDistortion:
         yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
 
     def validate(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean of log(true loss) over rates, which weights relative changes of every rate equally; bpp and PSNR of each."""
+        """Mean over rates of log(true loss), so that relative changes of all rates count equally; bpp and PSNR of each rate."""
         results: dict[str, float] = {}
         logs = []
         rate_weight = ROUNDING_WEIGHT if self.config.rounding == "hard" else None
@@ -67,12 +67,12 @@ class RateDistortion:
         return {"reconstructions": grid([[view[0] for view in views]])}
 
     def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """Weights in float16, and the frozen coding computed from these rounded weights."""
+        """Weights in float16, and the frozen coding that is computed from them."""
         return export_codec(model, [batch["image"] for batch in batches])
 
 
 def export_codec(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Export:
-    """Contents of a codec's model folder. The frozen coding is computed from the weights as stored, float16."""
+    """Contents of the model folder of a codec. The frozen coding is computed from the stored float16 weights."""
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     shipped = MeanScaleHyperprior(model.config)
     shipped.load_state_dict(weights)
@@ -83,14 +83,14 @@ def export_codec(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3
 def frozen_coding(
     model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]], *, activation_bits: int = ACTIVATION_BITS
 ) -> FrozenCoding:
-    """The frozen coding of a trained model; `images`, any real photographs, set the ranges of its integers (see `freeze`)."""
+    """The frozen coding of a trained model. `images`, any photographs in [0, 1], calibrate its integers (see `freeze`)."""
     calibration = hyper_latents(model, images)
     return freeze(model.hyper_synthesis, model.prior, calibration, activation_bits=activation_bits)
 
 
 @torch.no_grad()
 def hyper_latents(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Float[Tensor, "n N h w"]:
-    """Hyper-latents of the images at every rate of the model, cropped to the size of the smallest."""
+    """Hyper-latents of the images at every rate of the model, cropped to the smallest size among them."""
     found = []
     for image in images:
         for level in range(1, len(model.config.lambdas) + 1):

@@ -1,4 +1,4 @@
-"""The loaded image codec: compresses images to bytes and decompresses them."""
+"""The loaded image codec, which compresses images to bytes and decompresses them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Encoded(NamedTuple):
     height: int
     quality: float
     bits: int  # of the whole file
-    notes: tuple[str, ...]  # on reading the image, such as a conversion from 16 bits
+    notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits
 
 
 class Estimate(NamedTuple):
-    """Estimated rate from the model's probabilities, and quality of the decoded 8-bit image."""
+    """Rate in bits estimated from the probabilities of the model, and PSNR in dB of the decoded 8-bit image."""
 
     bits_y: float
     bits_z: float
@@ -53,9 +53,9 @@ class Estimate(NamedTuple):
 
 
 class ImageCodec(Stages):
-    """Compresses images to bytes and decodes them. Images have any size; gray and alpha are kept.
+    """Compresses images of any size to bytes and decodes them. Gray images stay gray; alpha is coded losslessly.
 
-    `quality` runs from 1 to the number of rates of the model, in steps of 1/256. Files name the model that wrote them.
+    `quality` is between 1 and the number of rates of the model, in steps of 1/256. A file contains the id of its model.
     """
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class ImageCodec(Stages):
         refine: Refine | None = None,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
-        """The image as the bytes of a .ltn file: the `data` of `encode`, which has the same arguments."""
+        """The bytes of a .ltn file: `encode(...).data`, with the same arguments."""
         return self.encode(image, quality=quality, bpp=bpp, psnr=psnr, refine=refine, on_step=on_step).data
 
     def encode(
@@ -84,12 +84,12 @@ class ImageCodec(Stages):
         refine: Refine | None = None,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
-        """Compress an image at a quality (default 4), or at a target in bits per pixel or dB of PSNR.
+        """Compress an image at a quality (default 4), or at a target in bits per pixel or in dB of PSNR.
 
-        With `refine` the latents are optimized for this image (003, chapter 5), which needs no change of the decoder.
-        `on_step` is then called with the step, the loss of relaxed latents and the last true loss.
+        With `refine`, the latents are optimized for this image (Perugachi-Diaz 2024, chapter 5); the decoder stays the same.
+        `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
-        Raises InputError for input that is no image, UsageError for a quality or target the model cannot reach.
+        Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach.
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         blob = self._encoded(
@@ -124,8 +124,8 @@ class ImageCodec(Stages):
     def decompress(self, blob: bytes | str | Path, *, partial: bool = False) -> Image.Image:
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA).
 
-        With `partial`, lost bands of a damaged file are filled with the means that the hyper-latent predicts there, and
-        `.info["latens_damaged"]` names the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
+        With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
+        lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
         """
         data = blob if isinstance(blob, bytes) else read_bytes(Path(blob), limit=StreamLimits().file_bytes)
         coded = read_coded_image(data, partial=partial)
@@ -143,7 +143,7 @@ class ImageCodec(Stages):
         return image
 
     def estimate(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> Estimate:
-        """Estimated rate and quality at a setting, from the model's probabilities."""
+        """Estimated rate and PSNR at a quality (default 4), without writing a file."""
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         symbols = self._symbols(loaded, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
@@ -152,7 +152,7 @@ class ImageCodec(Stages):
         return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, loaded.pixels))
 
     def code_length(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> float:
-        """Bits of latents and hyper-latents at a setting, by the model's probabilities; nothing is decoded."""
+        """Estimated bits of latent and hyper-latent at a quality (default 4), without synthesis."""
         symbols = self._symbols(image if isinstance(image, LoadedImage) else read_image(image), quality)
         return sum(self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
 
@@ -167,11 +167,11 @@ class ImageCodec(Stages):
     def _check_model(self, coded: CodedImage) -> None:
         if coded.model_id.hex() != self.file_id:
             raise ModelMismatch(
-                f"the file was written with model {coded.model_id.hex()}, this is {self.name} {self.file_id}",
-                hint="give its folder with --model; `latens models` lists the bundled ones",
+                f"the file was written with model {coded.model_id.hex()}, not {self.name} {self.file_id}",
+                hint="pass the folder of its model with --model; `latens models` lists the bundled models",
             )
         if not QUALITY_STEPS <= coded.header.quality <= self.best_quality * QUALITY_STEPS:
-            raise Corrupt(f"quality {coded.header.quality / QUALITY_STEPS:g} is not one of this model", section="header")
+            raise Corrupt(f"{coded.header.quality / QUALITY_STEPS:g} is not a quality of this model", section="header")
 
 
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
@@ -195,7 +195,7 @@ def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if (image.height, image.width) != size or image.mode != "L":
-                raise Corrupt("the alpha channel does not fit the image", section="alpha channel")
+                raise Corrupt("the alpha channel has another size or type than the image needs", section="alpha channel")
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         if partial:

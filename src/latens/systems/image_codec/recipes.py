@@ -10,7 +10,7 @@ from typing import TypeAlias
 from latens.systems.image_codec.config import LAMBDAS, CropConfig, HyperpriorConfig, RateDistortionConfig
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
-# Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (003, section 5.4.1, without its highest).
+# Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (the range of LAMBDAS without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
 
 CodecTraining: TypeAlias = TrainConfig[HyperpriorConfig, CropConfig, RateDistortionConfig]
@@ -30,7 +30,7 @@ def tiny() -> CodecTraining:
 
 
 def cpu() -> CodecTraining:
-    """Two CPU cores with bfloat16, about an hour at four steps a second: the bundled model, one model for all rates."""
+    """The bundled model, one for all rates: two CPU cores with bfloat16, about an hour at four steps a second."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -42,7 +42,7 @@ def cpu() -> CodecTraining:
 
 
 def cpu_hard() -> CodecTraining:
-    """After `cpu`, with `--init RUN/best`: ten minutes of training the decoder and entropy model on the real symbols."""
+    """After `cpu`, with `--init RUN/best`: train decoder and entropy model on the encoder's symbols for ten minutes."""
     return replace(
         cpu(),
         recipe="cpu_hard",
@@ -53,9 +53,9 @@ def cpu_hard() -> CodecTraining:
 
 
 def gpu() -> CodecTraining:
-    """One data-center GPU, several runs of ten minutes: the model of `cpu` on larger crops, optionally from its weights.
+    """The model of `cpu` on larger crops, optionally from its weights: one data-center GPU, several runs of ten minutes.
 
-    It keeps one checkpoint and no averaged weights, so a run folder has about 50 MB.
+    It keeps one checkpoint and no averaged weights; a run folder takes about 50 MB.
     """
     return replace(
         cpu(),
@@ -67,9 +67,10 @@ def gpu() -> CodecTraining:
 
 
 def paper() -> CodecTraining:
-    """003, sections 5.4.1 and C.1, for lambda = 0.01; the other rates by `--set model.lambdas=[...]` and `model.hidden`.
+    """Perugachi-Diaz 2024, sections 5.4.1 and C.1, at lambda 0.01; other rates: `--set model.lambdas=[...]`, `model.hidden`.
 
-    Hidden channels are 128 for lambda 0.001, 192 up to 0.02 and 256 from 0.04 on; 2 million steps (1 for 0.001, 3 for 0.08).
+    The paper has 128 hidden channels for lambda 0.001, 192 up to 0.02 and 256 from 0.04 on, and 2 million steps (1 for 0.001, 3
+    for 0.08).
     """
     return TrainConfig(
         system="image_codec",

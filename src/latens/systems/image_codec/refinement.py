@@ -1,7 +1,7 @@
-"""Latent refinement for files: `codes.refine` for an image and a codec, at a quality, a rate or a PSNR.
+"""Latent refinement for files: `codes.refine` for one image and a codec, at a quality, a rate or a PSNR.
 
-Gradient steps use the real-valued model. Measurements use the arithmetic of the file: symbols relative to the means of the
-integer network, code lengths of the coder's tables, and the decoded 8-bit image.
+Gradient steps use the floating-point model. Measurements use the arithmetic of files: symbols relative to the means of the
+integer network, code lengths of the tables of the entropy coder, and the decoded 8-bit image.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HA
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.stages import Stages, Symbols
 
-STRIP_PIXELS = 2**21  # larger images are reconstructed in strips whose activations are recomputed in the backward pass
-PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of refinement,
+ROW_BLOCK_PIXELS = 2**21  # larger images are reconstructed in row blocks, whose activations are recomputed in backward
+PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of the refinement,
 PILOT_STEPS = 20  # but at least this many, or half of the steps
-# When six times as many steps are taken, ln(bpp), or dB, change about 1 + GROWTH / n times as much as in a pilot of n.
+# With six times as many steps, ln(bpp) or the PSNR changes about 1 + GROWTH / n times as much as in a pilot of n steps.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
-MAX_ERROR = 0.02  # largest relative error of an accepted result; beyond it the target is out of reach
+MAX_ERROR = 0.02  # largest relative error of a result; beyond it the target counts as unreachable
 
 
 class RefinedImage(NamedTuple):
-    """Symbols for `Stages.write`, and the run that found them."""
+    """Symbols for `Stages.write`, and the record of the refinement."""
 
     symbols: Symbols
     refined: Refined
@@ -51,9 +51,9 @@ def refine_image(
 ) -> RefinedImage:
     """Refined symbols of an image; they are never worse than the unrefined ones.
 
-    For a quality, the objective is bpp + lambda * 255^2 * MSE with lambda from `settings.rate_weight` or from the quality (003,
-    section 5.4.5). For a rate or a PSNR, the other of the two is optimized, and lambda is controlled so that the target is met.
-    Raises UsageError when the target is missed by more than 2 %.
+    For a quality, the objective is bpp + lambda * 255^2 * MSE, with lambda from `settings.rate_weight` or from the quality
+    (Perugachi-Diaz 2024, section 5.4.5). For a target rate the PSNR is optimized, for a target PSNR the rate, and lambda is
+    controlled so that the target is met. Raises UsageError if the result misses the target by more than 2 %.
     """
     pixels = image.pixels
     latent = codec.latent(pixels)
@@ -67,9 +67,9 @@ def refine_image(
 
 
 def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedImage:
-    """Refine towards a rate or a PSNR. A pilot run estimates the gain, which decides the quality of the remaining steps."""
+    """Refine for a target rate or PSNR. A pilot run estimates the gain, which sets the quality of the remaining steps."""
     if settings.rate_weight is not None:
-        raise UsageError("a target and a lambda to refine towards exclude each other", hint="give one of them")
+        raise UsageError("a rate target and `rate_weight` exclude each other", hint="give one of them")
     target = trials.target
     first = trials.at(trials.nearest(target.value))
     steps = max(settings.steps // PILOT_DIVISOR, min(PILOT_STEPS, settings.steps // 2), 1)
@@ -85,13 +85,13 @@ def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> R
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
     if abs(reached / target.value - 1) > MAX_ERROR:
-        what = f"{target.value:g} {target.unit} is out of reach: refinement came to {reached:.3g} on this image"
+        what = f"{target.value:g} {target.unit} is out of reach: refinement reached {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedImage(trial.symbols(refined.best), refined)
 
 
 def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
-    """Factor by which the plain image should exceed the target, so that the refined image meets it."""
+    """Unrefined value over target (rate or PSNR) from which the remaining steps should reach the target."""
     ratio = trials.value(plain) / trials.value(pilot)
     if trials.target.kind == "bpp":
         ratio = max(ratio, 1.0)  # a short pilot may underestimate the gain
@@ -103,7 +103,7 @@ def _shifted(on_step: Progress, steps: int) -> Progress:
 
 
 class Trials:
-    """Unrefined codes of an image at qualities of the model, each computed once."""
+    """Unrefined symbols of an image at several qualities, each computed once."""
 
     def __init__(self, codec: Stages, image: LoadedImage, latent: Tensor, target: RateTarget) -> None:
         self.codec, self.image, self.latent, self.target = codec, image, latent, target
@@ -134,14 +134,14 @@ class Trials:
 
     @cached_property
     def overhead(self) -> float:
-        """Bits of a file besides its symbols."""
+        """Bits of a file in addition to its symbols."""
         trial = self.at(QUALITY_STEPS)
         size = len(self.codec.write(self.image, trial.symbols(trial.start)))
         return 8 * size - float(trial.start.bits_y + trial.start.bits_z)
 
 
 class Trial:
-    """One image at one quality: a `Hyperprior` for `refine` that measures with the arithmetic of files."""
+    """One image at one quality: a `Hyperprior` for `codes.refine` that measures with the arithmetic of files."""
 
     def __init__(self, codec: Stages, latent: Float[Tensor, "1 M h w"], pixels: np.ndarray, quality: int) -> None:
         self.codec, self.quality = codec, quality
@@ -166,11 +166,11 @@ class Trial:
         return lambda_at(self.codec.lambdas, self.quality / QUALITY_STEPS)
 
     def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
-        """Refine the latents of the encoder, or `start`."""
+        """Refine the latents of the encoder, or those in `start`."""
         return refine(
             self,
             pad_to_multiple(to_tensor(self.original, channels_last=True), HYPER_STRIDE).to(self.codec.device),
-            1.0,  # not used: the goal has a weight
+            1.0,  # unused: `goal` has its own weight
             settings=settings,
             size=self.size,
             start=start,
@@ -182,7 +182,7 @@ class Trial:
         )
 
     def scaled_latent(self, image: Tensor, quality: Tensor) -> Float[Tensor, "1 M h w"]:
-        """The stored latent of the codec at the quality of the trial."""
+        """The latent of the codec, scaled for the quality of this trial. The arguments are not used."""
         gains = self.model.gains
         return self.latent if gains is None else self.latent * gains.forward_gain(self.level)
 
@@ -192,11 +192,11 @@ class Trial:
     def reconstruct(self, y_hat: Float[Tensor, "1 M h w"], quality: Tensor) -> Float[Tensor, "1 3 H W"]:
         gains = self.model.gains
         scaled = y_hat if gains is None else y_hat * gains.inverse_gain(self.level)
-        core = max(STRIP_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
+        core = max(ROW_BLOCK_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
         return in_row_blocks(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
 
     def transfer_latents(self, other: Trial, latents: Latents) -> Latents:
-        """Latents of a trial at another quality, in quantization steps of this one."""
+        """Latents of another trial in units of the quantization steps of this one."""
         gains = self.model.gains
         if gains is None:
             return latents
@@ -208,14 +208,14 @@ class Trial:
 
     @torch.no_grad()
     def measure(self, y: Float[Tensor, "1 M h w"], z: Float[Tensor, "1 N h w"]) -> Measurement:
-        """Exact code lengths and distortion of the decoded 8-bit image. z is relative to the medians."""
+        """Exact code lengths, and distortion of the decoded 8-bit image. `z` is relative to the medians."""
         symbols_z = self.codec.coding.z_symbols(z + self.medians[:, None, None])
         parameters = self.codec.coding.parameters(symbols_z)
         symbols_y = (y - parameters.mean).round().to(torch.int64)
         return self._measured(self.plain._replace(z=symbols_z, y=symbols_y, parameters=parameters))
 
     def symbols(self, found: Measurement) -> Symbols:
-        """Symbols to write for a measurement."""
+        """The symbols of a measurement, for `Stages.write`."""
         return self.plain._replace(z=found.z, y=found.y, parameters=self.codec.coding.parameters(found.z))
 
     def _measured(self, symbols: Symbols) -> Measurement:
@@ -228,7 +228,7 @@ class Trial:
 
 
 class CodedPrior(NamedTuple):
-    """The density of z, and the medians from which the coder rounds."""
+    """The density of z, with the medians of the entropy coder."""
 
     density: FactorizedPrior
     center: Float[Tensor, "N"]
@@ -243,9 +243,9 @@ class CodedPrior(NamedTuple):
 def in_row_blocks(
     f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
 ) -> Float[Tensor, "B D H W"]:
-    """f(x) with gradients, in strips of `core` rows with `halo` rows of context; memory for one strip.
+    """f(x) with gradients, in blocks of `core` rows with `halo` rows of context; memory for the activations of one block.
 
-    `f` enlarges by `scale`. Activations of each strip are recomputed in the backward pass, unless there is a single strip.
+    `f` enlarges by `scale`. The backward pass recomputes the activations of each block, unless there is only one.
     """
     height = x.shape[2]
     if height <= core:

@@ -1,8 +1,7 @@
-"""Refinement runs for the tables and figures of 003, chapter 5.
+"""Refinement runs for the tables and figures of Perugachi-Diaz 2024, chapter 5.
 
 A run refines all images at one lambda with one setting. Its history holds loss, rate and PSNR at several steps, averaged over
-the images. The laboratory identifies runs by images, weights and settings, so tables share them and a stopped command
-continues.
+the images. The `Lab` identifies runs by images, weights and settings, so tables share runs, and a stopped command continues.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from latens.systems.image_codec.predict import ImageCodec
 
 logger = logging.getLogger(__name__)
 
-GROUP_PIXELS = 2**19  # approximate number of pixels in a batch of images of one size
+GROUP_PIXELS = 2**19  # approximate number of pixels in a batch
 
 
 @settings
@@ -71,7 +70,7 @@ class History(NamedTuple):
     true_loss: list[float]  # bpp + lambda * 255^2 * MSE of rounded latents
     bpp: list[float]
     psnr: list[float]  # dB
-    seconds: list[float]  # per image, including measurements
+    seconds: list[float]  # per image, measurements included
 
     def at(self, step: int) -> int:
         """The index of the last measurement at or before `step`."""
@@ -82,7 +81,7 @@ class History(NamedTuple):
         return 100 * (1 - self.true_loss[self.at(step)] / self.true_loss[0])
 
     def first_step_at(self, true_loss: float) -> int | None:
-        """The first measured step whose true loss is not above a value, or None."""
+        """The first measured step whose true loss is at most `true_loss`, or None."""
         reached = (step for step, loss in zip(self.steps, self.true_loss, strict=True) if loss <= true_loss)
         return next(reached, None)
 
@@ -95,27 +94,27 @@ class Subject(NamedTuple):
 
 
 class Study:
-    """The codec, the images and the runs of a laboratory.
+    """The codec, the images and the runs of a `Lab`.
 
-    Raises UsageError without data, InputError when there are no images as large as the scale asks for.
+    Raises UsageError without data, InputError for an image smaller than the crop of the scale.
     """
 
     def __init__(self, lab: CodecLab) -> None:
         if not lab.sources:
-            raise UsageError("this is measured on images", where="--data", hint="give their folder; the thesis used Kodak")
+            raise UsageError("this table or figure needs images", where="--data", hint="give a folder; the paper used Kodak")
         self.lab, self.scale, self.codec = lab, lab.scale, lab.loaded
         self.subjects = subjects(plain_paths(lab.sources, "the image codec"), lab.scale)
         self.groups = [_Group(self.codec, images) for images in grouped([subject.image for subject in self.subjects])]
 
     @property
     def lambdas(self) -> list[float]:
-        """The lambdas of the thesis that the model has; the smallest of the model if it has none of them."""
+        """The lambdas of the paper that the model covers; the smallest lambda of the model if there are none."""
         low, high = min(self.codec.lambdas), max(self.codec.lambdas)
         served = [weight for weight in LAMBDAS if low * 0.999 <= weight <= high * 1.001]
         return served or [low]
 
-    def thesis(self, method: Method, classes: int = 2, *, steps: int | None = None, **changes: Any) -> Refine:
-        """Settings with the constants of the thesis."""
+    def published(self, method: Method, classes: int = 2, *, steps: int | None = None, **changes: Any) -> Refine:
+        """Settings with the constants of the paper."""
         steps = steps or self.scale.steps
         every, seed = self.scale.measure_every, self.scale.seed
         return Refine.thesis(method, classes, steps=steps, measure_every=every, seed=seed, **changes)
@@ -125,7 +124,7 @@ class Study:
         return Refine(steps=steps, measure_every=self.scale.measure_every, seed=self.scale.seed)
 
     def run(self, base: float, refinement: Refine, *, target: float | None = None) -> History:
-        """The run from the quality of lambda `base`, refined for lambda `target` (default: `base`)."""
+        """The run that starts at the quality of lambda `base` and is refined for lambda `target` (default: `base`)."""
         weight = base if target is None else target
         histories = [self._history(group, base, weight, refinement) for group in self.groups]
         return mean_history(histories, [len(group.images) for group in self.groups])
@@ -149,7 +148,7 @@ class Study:
         return found
 
     def report(self, name: str, title: str, blocks: Sequence[Block]) -> Report:
-        """The report of a table or figure that was measured here."""
+        """The report of a table or figure."""
         names = [subject.path.stem for subject in self.subjects]
         part = f"their middle {self.scale.crop} x {self.scale.crop}" if self.scale.crop else "whole"
         about = (
@@ -174,7 +173,7 @@ class _Group:
         self.digest = hashlib.sha256(images.mul(255).round().byte().numpy().tobytes() + repr(images.shape).encode()).hexdigest()
 
     def refine(self, base: float, weight: float, refinement: Refine) -> list[Trace]:
-        """Refinement of the batch; seconds are per image."""
+        """The history of the refinement of the batch; seconds are per image."""
         images, quality = self.images.to(self.codec.device), quality_at(self.codec.lambdas, base)
         model, precision = self.codec.model, self.codec.dtype
         found = refine(model, images, weight, quality=quality, settings=refinement, precision=precision)
@@ -182,23 +181,26 @@ class _Group:
 
 
 def subjects(paths: Sequence[Path], scale: CodecScale) -> list[Subject]:
-    """The images of an experiment. Raises InputError when one is smaller than the crop."""
+    """The images of an experiment. Raises InputError for an image smaller than the crop."""
     files = sorted(find_inputs(paths, PICTURE_ENDINGS), key=lambda file: file.relative)[: scale.images or None]
     return [Subject(file.path, centered(read_image(file.path).pixels, scale.crop, file.path)) for file in files]
 
 
 def centered(pixels: np.ndarray, crop: int, path: Path) -> Float[Tensor, "3 H W"]:
-    """The center crop of an image, uint8 (H, W, 3), as floats in [0, 1]."""
+    """The center crop of an image, uint8 (H, W, 3), as floats in [0, 1].
+
+    With `crop` 0 its sides are the largest multiples of 64. Raises InputError for an image smaller than the crop.
+    """
     height, width = (crop or side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     if min(top, left) < 0 or min(height, width) == 0:
-        hint = "choose other images or --set crop=64"
-        raise InputError(f"smaller than the {crop or HYPER_STRIDE} pixels a side that are used", where=str(path), hint=hint)
+        hint = "choose other images, or --set crop=64"
+        raise InputError(f"the image has a side below {crop or HYPER_STRIDE} pixels", where=str(path), hint=hint)
     return to_tensor(pixels[top : top + height, left : left + width])[0]
 
 
 def grouped(images: Sequence[Float[Tensor, "3 H W"]]) -> list[Float[Tensor, "B 3 H W"]]:
-    """Batches of images of one size, of about GROUP_PIXELS pixels."""
+    """Batches of images of equal size, of about GROUP_PIXELS pixels each."""
     sizes: dict[tuple[int, ...], list[Tensor]] = {}
     for image in images:
         sizes.setdefault(tuple(image.shape), []).append(image)
@@ -210,7 +212,7 @@ def grouped(images: Sequence[Float[Tensor, "3 H W"]]) -> list[Float[Tensor, "B 3
 
 
 def mean_history(histories: Sequence[Sequence[Sequence[float]]], counts: Sequence[int]) -> History:
-    """Means over groups of `counts` images, up to the last step of the shortest history."""
+    """Means over images, from histories of groups of `counts` images; as long as the shortest history."""
     length = min(map(len, histories))
     table = np.array([history[:length] for history in histories], dtype=np.float64)  # group, entry, column of Trace
     means = np.average(table, axis=0, weights=counts)

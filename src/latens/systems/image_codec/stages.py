@@ -1,4 +1,4 @@
-"""The stages of coding: image to latent, symbols and bytes, and back."""
+"""Stages of coding: from an image to latent, symbols and bytes, and back."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, ROUND
 from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, ImageHeader, write_image_file
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
-STRIP_PIXELS = 2**21  # larger images are transformed in strips of about this many pixels
-_LEVEL_CRC = 4  # bytes at the start of a band
+ROW_BLOCK_PIXELS = 2**21  # larger images are transformed in row blocks of about this many pixels
+_LEVEL_CRC = 4  # bytes of the checksum at the start of a band
 
 
 class Symbols(NamedTuple):
-    """A quantized image: the symbols that the entropy coder writes, and their coding parameters."""
+    """A quantized image: the symbols that the entropy coder writes, and their means and scale levels."""
 
     z: Int[Tensor, "1 N h w"]
     y: Int[Tensor, "1 M h w"]
@@ -39,7 +39,7 @@ class Symbols(NamedTuple):
 
 
 class Stages:
-    """Model and frozen coding of a codec. The methods are the steps of the figure in model.py, in that order."""
+    """Model and frozen coding of a codec. The methods are the steps of the diagram in model.py, in this order."""
 
     def __init__(self, model: MeanScaleHyperprior, coding: FrozenCoding, *, name: str, sha256: str, device: torch.device):
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
@@ -47,7 +47,7 @@ class Stages:
         self.name = name
         self.device = device
         self.model_id = sha256
-        self.file_id = sha256[:16]  # of the model, in the files it writes
+        self.file_id = sha256[:16]  # id of the model in files
         self.precision = transform_precision(device)
         self.lambdas = model.config.lambdas
         self.best_quality = float(len(self.lambdas))
@@ -59,9 +59,9 @@ class Stages:
 
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
-        """The latent y of an image (H, W, 3) uint8, before the gain; sides are padded by replication to multiples of 64."""
+        """The latent y of an image uint8 (H, W, 3), before the gain. Sides are padded by replication to multiples of 64."""
         x = pad_to_multiple(to_tensor(pixels).to(self.device), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
-        core = _strip_rows(x.shape[3], HYPER_STRIDE)
+        core = _row_block_height(x.shape[3], HYPER_STRIDE)
         with self._arithmetic():
             return apply_in_row_blocks(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
 
@@ -91,20 +91,20 @@ class Stages:
 
     @torch.no_grad()
     def reconstruct(self, symbols: Symbols, size: tuple[int, ...]) -> np.ndarray:
-        """Decoded pixels, uint8 (H, W, 3), of symbols, cropped to size (H, W, ...)."""
+        """Decoded pixels, uint8 (H, W, 3), cropped to `size` = (H, W, ...)."""
         y_hat = symbols.y + symbols.parameters.mean
         if self.model.gains is not None:
             y_hat = y_hat * self.model.gains.inverse_gain(self._quality(symbols.quality))
         y_hat = y_hat.contiguous(memory_format=torch.channels_last)
-        core = _strip_rows(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
+        core = _row_block_height(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
         with self._arithmetic():
             x = apply_in_row_blocks(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=SYNTHESIS_HALO, core=core)
         return to_pixels(x[0, :, : size[0], : size[1]])
 
     def decode_symbols(self, coded: CodedImage, *, partial: bool) -> tuple[Symbols, list[str]]:
-        """Symbols of a file; with `partial`, also the names of lost rows, whose symbols are zero.
+        """Symbols of a file, and the names of lost rows (only with `partial`), whose symbols are zero.
 
-        Raises Corrupt for damaged bands without `partial`, DeviceMismatch if this machine computes another prior.
+        Raises Corrupt for damaged bands unless `partial`, DeviceMismatch if this machine computes other entropy parameters.
         """
         header = coded.header
         rows, columns = header.latent_size
@@ -129,7 +129,7 @@ class Stages:
             raise Corrupt(f"{name} is missing or damaged", section=name)
         if band[:_LEVEL_CRC] != _level_crc(levels):
             raise DeviceMismatch(
-                f"this machine computes other entropy parameters than the file was written with ({name})",
+                f"this machine computes other entropy parameters than the encoder did ({name})",
                 hint="`latens doctor` tests the arithmetic; try --device cpu",
             )
         return self.coding.decode_y(band[_LEVEL_CRC:], levels).to(self.device)
@@ -139,13 +139,13 @@ class Stages:
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """A block with bfloat16 transforms if the processor supports them; never for the parameters of the entropy coder."""
+        """Context of the transforms: bfloat16 if the processor supports it. The entropy parameters never depend on it."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             yield
 
 
-def _strip_rows(width: int, multiple: int) -> int:
-    return max(STRIP_PIXELS // width // multiple, 1) * multiple
+def _row_block_height(width: int, multiple: int) -> int:
+    return max(ROW_BLOCK_PIXELS // width // multiple, 1) * multiple
 
 
 def _level_crc(levels: Tensor) -> bytes:

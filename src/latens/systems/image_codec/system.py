@@ -32,12 +32,12 @@ from latens.systems.image_codec.recipes import RECIPES, CodecTraining
 from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
-LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the other modules decide which symbols are sent
-BENCH_SIZE = (768, 512)  # width and height in pixels, those of the Kodak photographs
+LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the other modules determine the symbols
+BENCH_SIZE = (768, 512)  # width and height in pixels, as in Kodak
 
 
 def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
-    """Model, objective and data of a run. Raises UsageError when no folder of photographs is given."""
+    """Model, objective and data of a training run. Raises UsageError without a folder of photographs."""
     if not sources:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
     model = MeanScaleHyperprior(config.model)
@@ -54,7 +54,7 @@ def freeze_encoder(model: nn.Module) -> None:
 
 
 def example(folder: Path) -> Example:
-    """Crops of the bundled photographs, for training and as inputs."""
+    """A small data set: crops of the bundled photographs, for training and as inputs."""
     paths = []
     for photo in photographs():
         pixels = read_image(photo.path).pixels
@@ -73,7 +73,7 @@ def apply(codec: ImageCodec, path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(codec: ImageCodec) -> Sequence[Case]:
-    """Compression, decompression and their single steps on a photograph."""
+    """Compression, decompression and each of their steps, on a photograph."""
     quality = codec.default_quality
     pixels, coding, steps = bench_photograph(BENCH_SIZE), codec.coding, round(quality * QUALITY_STEPS)
     blob, latent = codec.compress(pixels, quality=quality), codec.latent(pixels)
@@ -90,7 +90,7 @@ def cases(codec: ImageCodec) -> Sequence[Case]:
     def decode() -> object:
         return coding.decode_z(coded_z, rows, columns), coding.decode_y(coded_y, level)
 
-    acts: dict[str, tuple[Callable[[], object], float, str]] = {
+    actions: dict[str, tuple[Callable[[], object], float, str]] = {
         "compress": (lambda: codec.compress(pixels, quality=quality), pixels_m, "Mpx"),
         "  analysis": (lambda: codec.latent(pixels), pixels_m, "Mpx"),
         "  hyperprior and rounding": (lambda: codec.quantize(latent, steps), pixels_m, "Mpx"),
@@ -100,11 +100,11 @@ def cases(codec: ImageCodec) -> Sequence[Case]:
         "  entropy decoding": (decode, symbols_m, "Msym"),
         "  synthesis": (lambda: codec.reconstruct(symbols, pixels.shape), pixels_m, "Mpx"),
     }
-    return [Case(name, *rest) for name, rest in acts.items()]
+    return [Case(name, *rest) for name, rest in actions.items()]
 
 
 def bench_photograph(size: tuple[int, int]) -> Pixels:
-    """The bundled photograph of a cup of coffee at width x height, uint8 (H, W, 3)."""
+    """A bundled photograph resized to width x height, uint8 (H, W, 3)."""
     image = Image.fromarray(read_image(photographs()[0].path).pixels)
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
@@ -133,13 +133,13 @@ MEASURED: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
 
 
 def drawn(name: str, lab: CodecLab) -> Report:
-    """A figure that needs no model and no images."""
+    """A figure that needs neither model nor images."""
     figure = Figure(DRAWN[name](), artifact_title(name))
     return Report(name=name, title=artifact_title(name), about="probabilities of the rounding laws", blocks=[figure])
 
 
 def measured(name: str, lab: CodecLab) -> Report:
-    """A table or figure of refinement runs. Raises UsageError without data, InputError for images below the crop."""
+    """A table or figure of refinement runs. Raises UsageError without data, InputError for images smaller than the crop."""
     study = Study(lab)
     return study.report(name, artifact_title(name), MEASURED[name](study))
 

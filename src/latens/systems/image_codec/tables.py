@@ -1,4 +1,4 @@
-"""Tables 5.4.1 to 5.4.3 of 003 with the published numbers, and a table of all rounding methods.
+"""Tables 5.4.1 to 5.4.3 of Perugachi-Diaz 2024 with the published numbers, and a table of all rounding methods.
 
 The published numbers are true rate-distortion losses on Kodak at lambda 0.01.
 """
@@ -13,10 +13,10 @@ from latens.codes.annealing import METHODS, THREE_CLASS_METHODS, RoundingLaw
 from latens.inference.page import Block, Table
 from latens.systems.image_codec.runs import History, Study
 
-OUR_STEPS = (60, 200, 600)  # numbers of steps of our schedule in `methods`
+OUR_STEPS = (60, 200, 600)  # lengths of the default schedule of latens in `methods`
 LAMBDA = 0.01  # lambda of every table
 TAUS = (0.2, 0.4, 0.6, 0.8, 1.0)  # highest temperatures of Table 5.4.1
-EARLY = 500  # step of the first number of every pair in Table 5.4.3
+EARLY = 500  # step of the first number of each pair in Table 5.4.3
 
 PUBLISHED_5_4_1: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
@@ -42,15 +42,15 @@ PUBLISHED_5_4_3: Mapping[tuple[str, int], tuple[float, float]] = MappingProxyTyp
 
 
 def base_of(study: Study) -> float:
-    """The lambda of the model that is nearest to that of the tables."""
+    """The lambda of the study that is nearest to that of the tables."""
     return min(study.lambdas, key=lambda served: abs(math.log(served / LAMBDA)))
 
 
 def methods(study: Study) -> list[Block]:
-    """All methods: loss at step EARLY and at the end, and the step at which our schedule reaches the last loss of atanh."""
+    """Losses of all methods at step EARLY and at the end, and the step at which the default schedule reaches that of atanh."""
     base = base_of(study)
-    runs = {method: study.run(base, study.thesis(method)) for method in METHODS}
-    runs |= {f"{method}, 3 classes": study.run(base, study.thesis(method, 3)) for method in THREE_CLASS_METHODS}  # type: ignore[misc]
+    runs = {method: study.run(base, study.published(method)) for method in METHODS}
+    runs |= {f"{method}, 3 classes": study.run(base, study.published(method, 3)) for method in THREE_CLASS_METHODS}  # type: ignore[misc]
     rows = [["plain rounding", f"{runs['ssl'].true_loss[0]:.4f}", "-", "-", "0"]]
     for name, history in runs.items():
         shares = [f"{history.share_saved(step):.2f} %" for step in (EARLY, study.scale.steps)]
@@ -64,23 +64,23 @@ def methods(study: Study) -> list[Block]:
         first = history.first_step_at(goal)
         reached += [] if first is None else [f"step {first} of {steps} ({history.seconds[history.at(first)]:.1f} s)"]
     caption = (
-        f"True loss bpp + {base:g} * 255^2 * MSE at step {EARLY} and, in brackets, at step {study.scale.steps}; its "
-        f"decrease from that of plain rounding; seconds an image. Settings of the thesis but for 'ours'. The last loss of "
-        f"atanh, {goal:.4f}, is reached by ours at {', '.join(reached) or 'no measured step'}."
+        f"True loss bpp + {base:g} * 255^2 * MSE at step {EARLY} and, in parentheses, at step {study.scale.steps}; its "
+        f"decrease relative to plain rounding; seconds per image. Settings of Perugachi-Diaz 2024, except 'ours', the default "
+        f"schedule of latens. It reaches the last loss of atanh, {goal:.4f}, at {', '.join(reached) or 'no measured step'}."
     )
     return [Table(["method", "loss", f"saved at {EARLY}", "saved at the end", "seconds"], rows, caption)]
 
 
 def temperature(study: Study) -> list[Block]:
-    """Table 5.4.1: true loss by highest temperature, and the distance of two methods from the lowest loss of each column."""
+    """Table 5.4.1: true loss by highest temperature, and the excess of two methods over the lowest loss of each column."""
     base = base_of(study)
-    ours = {method: [_end(study.run(base, study.thesis(method, tau_max=tau))) for tau in TAUS] for method in PUBLISHED_5_4_1}  # type: ignore[arg-type]
-    plain = study.run(base, study.thesis("ssl")).true_loss[0]
+    ours = {method: [_end(study.run(base, study.published(method, tau_max=tau))) for tau in TAUS] for method in PUBLISHED_5_4_1}  # type: ignore[arg-type]
+    plain = study.run(base, study.published("ssl")).true_loss[0]
     columns = ["function, highest temperature", *(f"{tau:g}" for tau in TAUS)]
     caption = f"lambda {base:g}, {study.scale.steps} steps; ↓ lowest of its column. Plain rounding: {plain:.4f}."
     return [
         Table(columns, _temperature_rows(ours), f"Ours: true loss, {caption}"),
-        Table(columns, _temperature_rows(PUBLISHED_5_4_1), "The thesis (Table 5.4.1): all of Kodak, its own model."),
+        Table(columns, _temperature_rows(PUBLISHED_5_4_1), "Perugachi-Diaz 2024, Table 5.4.1: all of Kodak, its own model."),
     ]
 
 
@@ -98,7 +98,7 @@ def _temperature_rows(found: Mapping[str, Sequence[float]]) -> list[list[str]]:
 def interpolation_runs(study: Study) -> dict[float, History]:
     """SSL with the shapes a of Table 5.4.2."""
     laws = {a: RoundingLaw(method="ssl", a=a) for a in PUBLISHED_5_4_2}
-    return {a: study.run(base_of(study), study.thesis("ssl", law=law)) for a, law in laws.items()}
+    return {a: study.run(base_of(study), study.published("ssl", law=law)) for a, law in laws.items()}
 
 
 def interpolation(study: Study) -> list[Block]:
@@ -110,21 +110,24 @@ def interpolation(study: Study) -> list[Block]:
         for a, known in PUBLISHED_5_4_2.items()
     ]
     caption = f"True loss, lambda {base_of(study):g}, {study.scale.steps} steps; ↓ lowest."
-    return [Table(["a", "ours", "thesis (Table 5.4.2)"], rows, caption)]
+    return [Table(["a", "ours", "Perugachi-Diaz 2024, Table 5.4.2"], rows, caption)]
 
 
 def three_classes(study: Study) -> list[Block]:
-    """Table 5.4.3: two against three classes, at step EARLY and at the end."""
+    """Table 5.4.3: two and three classes, at step EARLY and at the end."""
     rows = []
     for method in ("linear", "cosine", "ssl"):
         cells = []
         for classes in (2, 3):
-            history = study.run(base_of(study), study.thesis(method, classes))
+            history = study.run(base_of(study), study.published(method, classes))
             known = PUBLISHED_5_4_3[method, classes]
             cells += [_early_and_late(history), f"{known[0]:.4f} ({known[1]:.4f})"]
         rows.append([method, *cells])
-    caption = f"True loss at step {EARLY} and, in brackets, at step {study.scale.steps}; lambda {base_of(study):g}."
-    columns = ["function", "two classes, ours", "two, thesis", "three classes, ours", "three, thesis (Table 5.4.3)"]
+    caption = (
+        f"True loss at step {EARLY} and, in parentheses, at step {study.scale.steps}; lambda {base_of(study):g}. "
+        "Published: Perugachi-Diaz 2024, Table 5.4.3."
+    )
+    columns = ["function", "two classes, ours", "two, published", "three classes, ours", "three, published"]
     return [Table(columns, rows, caption)]
 
 

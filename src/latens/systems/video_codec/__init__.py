@@ -1,1 +1,1 @@
-"""Video codecs with a region of interest (003, chapter 6 and appendix D)."""
+"""Video codecs with a region of interest (Perugachi-Diaz 2024, chapter 6 and appendix D)."""

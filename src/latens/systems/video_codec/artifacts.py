@@ -1,6 +1,6 @@
-"""Tables and figures of 003, chapter 6 and appendix D, on clips with masks (see `study` for how methods are trained).
+"""Tables and figures of Perugachi-Diaz 2024, chapter 6 and appendix D, on clips with masks; `study` trains the methods.
 
-The thesis shows other DAVIS clips than those of the scale, and Cityscapes, which images of streets in motion replace
+The paper shows other DAVIS clips than those of the scale, and Cityscapes, which street images in motion replace
 (`generalization`).
 """
 
@@ -20,22 +20,6 @@ from latens.systems.video_codec.claims import claims
 from latens.systems.video_codec.compare import delta
 from latens.systems.video_codec.evaluate import figure, rate_table
 from latens.systems.video_codec.generalization import MISSING, STAND_IN, generalization, street_labels
-from latens.systems.video_codec.looks import (
-    DECIBELS,
-    MAX_BITS,
-    MIN_BITS,
-    WINDOW,
-    bits_image,
-    bits_map,
-    coded,
-    image,
-    mask_image,
-    outlined,
-    psnr_image,
-    psnr_map,
-    region_numbers,
-    shown_frame,
-)
 from latens.systems.video_codec.objects import bars, images
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.speeds import speeds
@@ -52,14 +36,30 @@ from latens.systems.video_codec.study import (
     Study,
     VideoLab,
     VideoScale,
-    alone,
+    single_rate,
+)
+from latens.systems.video_codec.visualization import (
+    DECIBELS,
+    MAX_BITS,
+    MIN_BITS,
+    WINDOW,
+    bits_image,
+    bits_map,
+    coded,
+    image,
+    mask_image,
+    outlined,
+    psnr_image,
+    psnr_map,
+    region_numbers,
+    shown_frame,
 )
 
-CLAIM = "The thesis claims an ROI BD-rate of -69.3 % for latent scaling against SSF."
+CLAIM = "Perugachi-Diaz 2024 reports an ROI BD-rate of -69.3 % for latent scaling relative to SSF."
 
 
 def curves(labels: Sequence[str], note: str, study: Study) -> list[Block]:
-    """Rate against PSNR of region and background, and BD-rates against plain scale-space flow."""
+    """PSNR of region and background over the rate, and BD-rates relative to plain scale-space flow."""
     rows = study.rows(labels)
     found = []
     anchor = [row for row in rows if row.codec == SSF]
@@ -67,15 +67,15 @@ def curves(labels: Sequence[str], note: str, study: Study) -> list[Block]:
         if label != SSF and anchor:
             each = delta([row for row in rows if row.codec == label], anchor, label, SSF)
             found.append([label, *each.cells(), str(each.clips)])
-    columns = ["method", "BD-rate region %", "rest dB at equal rate", "BD-rate all %", "clips"]
+    columns = ["method", "BD-rate region %", "background dB at equal rate", "BD-rate all %", "clips"]
     blocks: list[Block] = [Figure(figure(rows, {label: label for label in labels}), note)]
     if found:
-        blocks.append(Table(columns, found, f"Against SSF, trained equally. {CLAIM}"))
+        blocks.append(Table(columns, found, f"Relative to SSF, trained for as many steps. {CLAIM}"))
     return [*blocks, rate_table(rows)]
 
 
 def maps(study: Study) -> list[Block]:
-    """Maps of bits and PSNR of one frame of a clip, for plain scale-space flow and latent scaling."""
+    """Figure 6.4.2: maps of bits and PSNR of one frame, for plain scale-space flow and latent scaling."""
     clip, quality = study.clips[0], study.scale.shown
     place = shown_frame(clip.frames)
     original, inside = clip.frames[place], clip.masks[place]
@@ -86,9 +86,9 @@ def maps(study: Study) -> list[Block]:
     figures = []
     for label, head in heads.items():
         codec, region = study.model(label), label != SSF
-        how, _ = codec.setting(region, quality, None)
+        setting, _ = codec.setting(region, quality, None)
         decoded = coded(codec, clip, quality, region=region).frames[place]
-        bits = bits_map(codec, clip, place, how)
+        bits = bits_map(codec, clip, place, setting)
         share = 100 * bits[inside].sum() / max(bits.sum(), 1e-9)
         figures += [
             head,
@@ -105,29 +105,29 @@ def maps(study: Study) -> list[Block]:
     return [Gallery(figures, columns=4, narrowest=160), scale]
 
 
-def looks(labels: Sequence[str], study: Study) -> list[Block]:
+def decoded_frames(labels: Sequence[str], study: Study) -> list[Block]:
     """One frame of every clip, decoded by every method."""
     galleries: list[Block] = []
     for clip in study.clips:
         place = shown_frame(clip.frames)
         figures = [image(outlined(clip.frames[place], clip.masks[place]), f"{clip.name}, frame {place}")]
         for label in labels:
-            made = coded(study.model(label), clip, study.scale.shown, region=label not in (SSF, LOSS))
-            bpp = 8 * made.bytes / clip.masks.size
-            numbers = region_numbers(made.frames[place], clip.frames[place], clip.masks[place])
-            figures.append(image(made.frames[place], label, f"{bpp:.3f} bpp; {numbers}"))
+            decoded = coded(study.model(label), clip, study.scale.shown, region=label not in (SSF, LOSS))
+            bpp = 8 * decoded.bytes / clip.masks.size
+            numbers = region_numbers(decoded.frames[place], clip.frames[place], clip.masks[place])
+            figures.append(image(decoded.frames[place], label, f"{bpp:.3f} bpp; {numbers}"))
         galleries.append(Gallery(figures, columns=len(figures), narrowest=160))
     return galleries
 
 
 def one_rate(study: Study) -> list[Block]:
-    """One model for all rates, and models that were trained for as many steps for one rate each."""
+    """One model for all rates, compared with models that are trained for as many steps for a single rate."""
     rows = []
     for quality in ONE_RATE:
         if quality > study.model(SSF).best_quality:
             continue
         losses = []
-        for label in (SSF, alone(quality)):
+        for label in (SSF, single_rate(quality)):
             codec = study.model(label)
             found = [study.row(label, clip, quality) for clip in study.clips]
             weight = 255**2 * lambda_at(codec.config.lambdas, quality)
@@ -137,12 +137,12 @@ def one_rate(study: Study) -> list[Block]:
             worse = 100 * (losses[-1] / losses[0] - 1)
             numbers = [f"{bpp:.4f}", f"{-10 * np.log10(mse):.2f}", f"{losses[-1]:.4f}", f"{worse:+.2f}"]
             rows.append([label, f"{quality:g}", *numbers])
-    columns = ["model", "quality", "bpp", "dB", "rate + distortion", "against the model for all rates %"]
-    return [Table(columns, rows, "All trained for equal steps from one plain model; means over the clips, bits of real files.")]
+    columns = ["model", "quality", "bpp", "dB", "rate + distortion", "relative to the model for all rates %"]
+    return [Table(columns, rows, "All trained for equal steps from one plain model; means over the clips; rates of files.")]
 
 
 def regions(study: Study) -> list[Block]:
-    """Frames and the binary masks that are their regions."""
+    """One frame of every clip, and its region."""
     figures = []
     for clip in study.clips:
         place = shown_frame(clip.frames)
@@ -155,22 +155,22 @@ def amplifiers(study: Study) -> list[Block]:
     rows = [*study.rows([SCALING], study.swept), *(row for found in study.sweeps().values() for row in found)]
     labels = {row.label: row.label for row in rows}
     names = ", ".join(clip.name for clip in study.swept)
-    note = f"Gain amplifiers of one variable-rate model; 003 sweeps them for three models of one rate each; {names}"
+    note = f"Gain amplifiers of one variable-rate model (three models of one rate each in the paper); {names}"
     return [Figure(figure(rows, labels), "Rate by gain amplifier", note), rate_table(rows)]
 
 
 def regions_of_both(study: Study) -> list[Block]:
-    """Regions of clips of objects, and of streets."""
+    """Figure D.1: regions of clips of objects, and of streets."""
     return [*regions(study), *street_labels(study)]
 
 
 FIVE = (SSF, LOSS, OBIC, IMPLICIT, SCALING)
 MAKERS: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
     {
-        "figure6.1.1": partial(curves, (SSF, SCALING), "Latent scaling against plain scale-space flow"),
+        "figure6.1.1": partial(curves, (SSF, SCALING), "Latent scaling and plain scale-space flow"),
         "figure6.4.1": partial(curves, FIVE, "All methods, gamma 30"),
         "figure6.4.2": maps,
-        "figure6.4.3": partial(looks, (SSF, IMPLICIT, SCALING)),
+        "figure6.4.3": partial(decoded_frames, (SSF, IMPLICIT, SCALING)),
         "figure6.4.4": partial(generalization, (30,)),
         "figure6.4.5": partial(curves, (SSF, SCALING, SCALING_PERLIN), "Regions of objects and of Perlin noise in training"),
         "figureD.1": regions_of_both,
@@ -180,8 +180,8 @@ MAKERS: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
         "figureD.5": images,
         "figureD.6": bars,
         "figureD.7": amplifiers,
-        "figureD.8": partial(looks, (SSF, IMPLICIT, SCALING, SCALING_10)),
-        "figureD.9": partial(looks, (SCALING, SCALING_PERLIN)),
+        "figureD.8": partial(decoded_frames, (SSF, IMPLICIT, SCALING, SCALING_10)),
+        "figureD.9": partial(decoded_frames, (SCALING, SCALING_PERLIN)),
         "tableD.1": speeds,
         "one_rate": one_rate,
         "claims": claims,
@@ -190,17 +190,17 @@ MAKERS: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
 ON_STREETS = ("figure6.4.4", "figureD.3")
 
 
-def made(name: str, lab: VideoLab) -> Report:
+def report(name: str, lab: VideoLab) -> Report:
     """A table or figure. Raises UsageError or UnreadableInput for the data."""
     study = Study(lab)
     blocks, facts = MAKERS[name](study), study.facts()
     title, left_out = name.replace("figure", "Figure ").replace("table", "Table "), []
     if name in ON_STREETS:
-        title, facts["stand_in"] = f"{title} (stand-in for Cityscapes)", STAND_IN
+        title, facts["stand_in"] = f"{title} (substitute for Cityscapes)", STAND_IN
         left_out = [] if study.street_sources else [f"{name}: {MISSING}"]
     return Report(name=name, title=title, about=study.about(), blocks=blocks, facts=facts, failures=left_out)
 
 
 ARTIFACTS: Mapping[str, Artifact[VideoCodec, VideoScale]] = MappingProxyType(
-    {name: Artifact(make=partial(made, name), scales=SCALES) for name in MAKERS}
+    {name: Artifact(make=partial(report, name), scales=SCALES) for name in MAKERS}
 )

@@ -2,13 +2,14 @@
 
     frames of a chunk - last frame before it --analysis--> y --hyperprior--> symbols --synthesis--> frames
 
-A linear path starts at the three-dimensional cosine transform of blocks of 8 x 8 pixels by T frames; deep paths run beside it.
-The synthesis works at 1/8 of the size once for the whole chunk, then in a head for every frame position. The last decoded
-frame before the chunk is added to the result and seen by both transforms; a chunk that begins a group has gray in its place.
+A linear path is initialized with the three-dimensional cosine transform of blocks of 8 x 8 pixels by T frames; deep paths run
+in parallel. The synthesis has a trunk at 1/8 of the resolution for the whole chunk and a head for every frame position. The
+last decoded frame before the chunk is an input of both transforms and is added to the output; for the first chunk of a group a
+gray frame replaces it.
 
-The region is a quality map with one small integer for every 64 x 64 pixels and frame: half octaves by which errors weigh less.
-It is sent, and lowers the log-gain of the latent smoothly. Means depend on the hyper-latent alone; scales also follow the gain,
-which on the logarithmic grid of the coder's tables is a sum of integers.
+The region is a quality map with one small integer for every 64 x 64 pixels and frame: the number of half octaves by which the
+weight of errors is reduced. The map is transmitted and lowers the log-gain of the latent smoothly. Means depend on the
+hyper-latent only. Scales also depend on the gain; on the logarithmic grid of the coder's tables the gain adds integers.
 
 Letters: B batch, T frames of a chunk, M latent channels, H W frame size, h w = H/8 W/8, a b = H/64 W/64.
 """
@@ -38,11 +39,11 @@ from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig
 from latens.systems.video_codec.model import CodedClip
 
 BLOCK = 8
-MAP_CELL = 64  # pixels per cell of the quality map and side
-MAP_LEVELS = 1 + round(2 * math.log2(AMPLIFIER_MAX))  # 0: full quality; k: errors weigh 2^(-k/2)
+MAP_CELL = 64  # side of a cell of the quality map in pixels
+MAP_LEVELS = 1 + round(2 * math.log2(AMPLIFIER_MAX))  # 0: full quality; k: errors have the weight 2^(-k/2)
 GRAY = 0.5
-COSINE_GAIN = 10.0  # quantization steps per unit of intensity at the middle rate, when training starts
-COLOR_SHARE = 0.15  # of the coefficients, for each of the two color differences
+COSINE_GAIN = 10.0  # initial quantization steps per unit of intensity at the middle rate
+COLOR_SHARE = 0.15  # share of the coefficients for each of the two color differences
 
 
 class CodedChunk(NamedTuple):
@@ -52,7 +53,7 @@ class CodedChunk(NamedTuple):
 
 
 class ChunkCodec(nn.Module):
-    """Transforms, hyperprior, gains between rates and the response to the quality map."""
+    """Transforms, hyperprior, gains of the rates, and response to the quality map."""
 
     def __init__(self, config: ChunkConfig) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class ChunkCodec(nn.Module):
         self.hyper_synthesis = hyper_synthesis(k, k, m, paper=False)
         self.prior = FactorizedPrior(k, spread=PRIOR_SPREAD)
         self.gains = RateGains(m, config.lambdas)
-        self.response = nn.Parameter(torch.ones(m, config.frames))  # to a level of the quality map
+        self.response = nn.Parameter(torch.ones(m, config.frames))  # to one level of the quality map
 
     def forward(
         self,
@@ -75,9 +76,9 @@ class ChunkCodec(nn.Module):
         amplifier: Float[Tensor, "B"] | None = None,
         rounding: Rounding = "mixed",
     ) -> CodedClip:
-        """Codes a clip of any length and size. `mask` (default: all region) is in [0, 1]; `amplifier` is in [1, 64].
+        """Code a clip of any length and size. `mask` (default: 1 everywhere) is in [0, 1], `amplifier` in [1, 64] (default: 1).
 
-        Errors of the background weigh 1 / amplifier. A chunk that is not full is filled with its last frame.
+        Errors of the background have the weight 1 / amplifier. An incomplete chunk is filled with its last frame.
         """
         count, size = frames.shape[1], self.config.frames
         amplifier = torch.ones_like(quality) if amplifier is None else amplifier
@@ -109,7 +110,7 @@ class ChunkCodec(nn.Module):
         quality: Float[Tensor, "B"],
         rounding: Rounding,
     ) -> CodedChunk:
-        """One chunk. Sides are multiples of 64."""
+        """Code one chunk, whose sides are multiples of 64; `context` is the decoded frame before it."""
         offset = self.map_gain(levels)
         gain = self.gains.forward_gain(quality) * offset.exp()
         y = self.analysis(frames, mask, context).float() * gain
@@ -131,35 +132,36 @@ class ChunkCodec(nn.Module):
         return CodedChunk(self.synthesis(y_hat, context), bits, self.prior.bits(rated_z).sum((1, 2, 3)))
 
     def map_gain(self, levels: Int[Tensor, "B T a b"]) -> Float[Tensor, "B M h w"]:
-        """What the quality map adds to the log-gain of every entry of the latent.
+        """Change of the log-gain of every entry of the latent by the quality map.
 
-        The slope dD/dR is proportional to the squared step, so a level starts as a quarter of an octave, shared by the frames.
+        The slope dD/dR is proportional to the squared quantization step, so a level (half an octave of the weight) is
+        initialized as a quarter of an octave of the gain, divided among the frames.
         """
         coarse = torch.einsum("btij,mt->bmij", levels.float(), self.response) * map_slope(self.config.frames)
         return F.interpolate(coarse, scale_factor=float(MAP_CELL // BLOCK), mode="bilinear", align_corners=False)
 
     def padded(self, clip: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T2 C H2 W2"]:
-        """Filled to whole chunks with the last frame, and to whole cells of the quality map with the last row and column."""
+        """The clip, padded by replication to whole chunks and to whole cells of the quality map."""
         last = clip[:, -1:].expand(-1, -clip.shape[1] % self.config.frames, -1, -1, -1)
         full = torch.cat([clip, last], dim=1)
         return pad_to_multiple(full.flatten(0, 1), self.config.multiple).unflatten(0, full.shape[:2])
 
 
 def map_slope(frames: int) -> float:
-    """Change of the log-gain for one level of the quality map in one of the frames of a chunk, at a response of 1."""
+    """Change of the log-gain per level of the quality map in one of the frames of a chunk, for a response of 1."""
     return -0.25 * math.log(2) / frames
 
 
 def spread(bits: Sequence[Float[Tensor, "B"]], size: int, count: int) -> Float[Tensor, "B count"]:
-    """Bits of chunks, evenly over the frames that they hold; the last chunk may not be full."""
+    """Bits of chunks, divided evenly among their frames; the last chunk may be incomplete."""
     held = [min(size, count - start) for start in range(0, count, size)]
     return torch.cat([(part / frames)[:, None].expand(-1, frames) for part, frames in zip(bits, held, strict=True)], dim=1)
 
 
 def map_levels(mask: Float[Tensor, "B T 1 H W"], amplifier: Float[Tensor, "B"]) -> Int[Tensor, "B T a b"]:
-    """The quality map of masks: 0 in cells that are region, half octaves of the amplifier elsewhere.
+    """The quality map of masks: 0 in cells of the region, the amplifier in half octaves elsewhere.
 
-    A cell that is partly region counts as region by the square root of that share, so that small objects are not lost.
+    In a cell that is partly region the level is interpolated by the square root of that share, which favors small objects.
     """
     share = F.avg_pool2d(mask.flatten(0, 1).float(), MAP_CELL).sqrt().unflatten(0, mask.shape[:2])[:, :, 0]
     most = 2 * amplifier.float().clamp(1, AMPLIFIER_MAX).log2()
@@ -167,14 +169,14 @@ def map_levels(mask: Float[Tensor, "B T 1 H W"], amplifier: Float[Tensor, "B"]) 
 
 
 def map_cost(levels: Int[Tensor, "B T a b"]) -> Float[Tensor, "B"]:
-    """Bits of the quality maps of clips when they are sent without loss; none for a map of zeros, which is one flag."""
+    """Bits of the losslessly coded quality maps of clips; one bit for a map of zeros."""
     maps = levels.cpu().numpy()
     costs = [map_bits(clip, MAP_LEVELS) if clip.any() else 1.0 for clip in maps]
     return torch.tensor(costs, dtype=torch.float32, device=levels.device)
 
 
 class ChunkAnalysis(nn.Module):
-    """Frames, their masks and the frame before -> latent (B, M, h, w)."""
+    """Frames, their masks and the decoded frame before them -> latent (B, M, h, w)."""
 
     def __init__(self, config: ChunkConfig) -> None:
         super().__init__()
@@ -205,7 +207,7 @@ class ChunkAnalysis(nn.Module):
 
 
 class ChunkSynthesis(nn.Module):
-    """Latent and the frame before -> frames (B, T, 3, 8h, 8w)."""
+    """Latent and the decoded frame before the chunk -> frames (B, T, 3, 8h, 8w)."""
 
     def __init__(self, config: ChunkConfig) -> None:
         super().__init__()
@@ -216,7 +218,7 @@ class ChunkSynthesis(nn.Module):
             nn.PixelUnshuffle(BLOCK), nn.Conv2d(3 * BLOCK * BLOCK, head, 1), nn.LeakyReLU(), nn.Conv2d(head, wide, 3, padding=1)
         )
         self.trunk = nn.Sequential(*[Residual(wide) for _ in range(config.blocks)])
-        self.heads = nn.Conv2d(wide, head * config.frames, 1)  # one for every frame position
+        self.heads = nn.Conv2d(wide, head * config.frames, 1)  # one head per frame position
         self.near = nn.Sequential(Residual(head), unfold(head, fine))
         self.fold = nn.Sequential(nn.PixelUnshuffle(FOLD), nn.Conv2d(3 * FOLD * FOLD, fine, 1))
         self.far = nn.Sequential(Residual(fine), small(nn.Conv2d(fine, 3 * FOLD * FOLD, 3, padding=1)), nn.PixelShuffle(FOLD))
@@ -238,9 +240,9 @@ class ChunkSynthesis(nn.Module):
 
 
 def chunk_basis(channels: int, frames: int) -> Float[Tensor, "M 3T 8 8"]:
-    """Orthonormal functions of a block of 8 x 8 pixels by T frames: cosine products of lowest frequency, on three color axes.
+    """Orthonormal functions on blocks of 8 x 8 pixels by T frames: products of cosines on three color axes, by frequency.
 
-    Temporal frequencies count as twice a spatial one of the same number of half waves per sample: motion is more often slow.
+    A temporal frequency is multiplied by 8 / T in this order, so that both directions count in half waves per sample.
     """
     space, time = _waves(BLOCK), _waves(frames)
     axes = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
@@ -258,7 +260,7 @@ def chunk_basis(channels: int, frames: int) -> Float[Tensor, "M 3T 8 8"]:
 
 
 def _waves(size: int) -> np.ndarray:
-    """Orthonormal cosines of `size` samples, lowest frequency first."""
+    """Orthonormal cosines (DCT-II) of `size` samples, lowest frequency first."""
     steps = np.arange(size)
     waves: np.ndarray = np.cos(np.pi * (2 * steps + 1) * steps[:, None] / (2 * size)) * np.sqrt(2 / size)
     waves[0] /= np.sqrt(2)

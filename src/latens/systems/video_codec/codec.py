@@ -1,11 +1,12 @@
-"""One autoencoder with a mean-scale hyperprior, and what the methods of 003 change in how its latent is coded.
+"""One autoencoder with a mean-scale hyperprior, whose latent the methods of Perugachi-Diaz 2024 code in different ways.
 
     y --(x rate gain)--> hyper_analysis --> z --round--> hyper_synthesis --> mean, scale
                       (y - mean) / h --round--> symbols --> (symbols h + mean) (/ rate gain) = y_hat
 
-Rates are those of noisy latents, decoders see rounded ones (mixed quantization, 003, appendix D.4), for y and z. The scale and
-h lie on one logarithmic grid, that of the entropy coder's tables: coding with h = r^k takes the table k places lower. Where
-scales follow the rate, the hyper-synthesis gives them for a gain of 1, and the gain of a channel moves its table likewise.
+In training, rates are computed from noisy latents, and decoders get rounded ones (mixed quantization of y and z, appendix D.4).
+Scale and h lie on the logarithmic grid of the tables of the entropy coder: a quantization step h = r^k selects the table k
+levels lower. If scales follow the rate, the hyper-synthesis gives them for a gain of 1, and the gain of a channel shifts its
+table index.
 
 Letters: B batch, M channels of the latent y, N channels of the hyper-latent z, h w sizes of y.
 """
@@ -27,17 +28,17 @@ from latens.nn.transforms import hyper_analysis, hyper_synthesis, paper_analysis
 from latens.shapes import Bool, Float
 from latens.systems.video_codec.config import CodecSize
 
-Rounding: TypeAlias = Literal["mixed", "plain"]  # in training; in use
-SCALE_RATIO = (256.0 / SCALE_MIN) ** (1 / 63)  # r, from one of the 64 scales of the coder's tables to the next
-PRIOR_SPREAD = 4.0  # width of the density of hyper-latents when training starts
-GAIN_START = math.log(math.expm1(0.05))  # output of the gain decoder at which h = 1 + softplus = 1.05
+Rounding: TypeAlias = Literal["mixed", "plain"]  # in training; in the codec
+SCALE_RATIO = (256.0 / SCALE_MIN) ** (1 / 63)  # r, ratio of neighbors among the 64 scales of the coder's tables
+PRIOR_SPREAD = 4.0  # initial width of the density of hyper-latents
+GAIN_START = math.log(math.expm1(0.05))  # initial output of the gain decoder, at which h = 1 + softplus = 1.05
 
 
 class Coded(NamedTuple):
-    """A latent as decoded, and its cost."""
+    """A decoded latent, and its bits."""
 
     y_hat: Float[Tensor, "B M h w"]
-    bits: Float[Tensor, "B h w"]  # of the latent, by position
+    bits: Float[Tensor, "B h w"]  # of the latent, summed over channels
     bits_hyper: Float[Tensor, "B"]
 
 
@@ -48,7 +49,7 @@ class Parameters(NamedTuple):
 
 
 def medians_of(prior: FactorizedPrior) -> Float[Tensor, "N"]:
-    """The medians of a prior, found by bisection only where its parameters have changed since the last call."""
+    """The medians of a prior, cached until its parameters change."""
     versions = tuple((id(part), part._version) for part in prior.parameters())
     cached: tuple[object, Tensor] | None = getattr(prior, "_medians", None)
     if cached is None or cached[0] != versions:
@@ -67,7 +68,7 @@ class Hyper(nn.Module):
         self.prior = FactorizedPrior(size.hyper, spread=PRIOR_SPREAD)
 
     def parameters_of(self, y: Float[Tensor, "B M h w"], rounding: Rounding) -> Parameters:
-        """Mean and scale of every entry of y, float32; they depend on the rounded z alone."""
+        """Mean and scale of every entry of y, float32; both depend on the rounded z only."""
         z = self.hyper_analysis(y).float()
         if rounding == "mixed":
             z_hat, rated = round_straight_through(z), add_noise(z)
@@ -79,9 +80,10 @@ class Hyper(nn.Module):
 
 
 class HyperpriorCodec(Hyper):
-    """Analysis, synthesis, hyper-codec, and gains between rates; `background` is the second hyper-codec of OBIC.
+    """Analysis, synthesis, hyper-codec and gains of the rates; with `split` also `background`, the second hyper-codec of OBIC.
 
-    `follow`: scales follow the rate. The codec of first frames has none of it, like the image codec that it starts from.
+    `follow`: scales are multiplied by the gain of the rate. The codec of first frames does not do this, as the image codec that
+    it is initialized with does not.
     """
 
     def __init__(
@@ -111,9 +113,9 @@ class HyperpriorCodec(Hyper):
         step: Float[Tensor, "B M h w"] | None = None,
         cells: Bool[Tensor, "B 1 h w"] | None = None,
     ) -> Coded:
-        """Quantizes the latent with steps h = `step` (None: 1) and counts its bits.
+        """Quantize the latent with steps h = `step` (None: 1) and estimate its bits.
 
-        `cells` tells region (True) from background for the two hyper-codecs of OBIC; every position is coded once.
+        `cells` is True in the region and selects one of the two hyper-codecs of OBIC; every position is coded once.
         """
         gain = self.gains.forward_gain(quality)
         scaled = y.float() * gain
@@ -139,15 +141,15 @@ class HyperpriorCodec(Hyper):
 
 
 class CodedGain(NamedTuple):
-    raw: Float[Tensor, "B M h w"]  # output of the gain decoder, a function of decoded integers alone
+    raw: Float[Tensor, "B M h w"]  # output of the gain decoder
     bits: Float[Tensor, "B h w"]
     bits_hyper: Float[Tensor, "B"]
 
 
 class GainCodec(Hyper):
-    """The gain hyperprior autoencoder (003, section 6.3.2, figures D.10 and D.11): a mask -> steps of another latent.
+    """The gain hyperprior autoencoder (section 6.3.2, Figs. D.10 and D.11): a mask -> quantization steps of another latent.
 
-    Its decoder keeps the size of the gain latent: convolutions of stride 1. `outputs` is M of the latent that is scaled.
+    Its decoder has convolutions of stride 1 at the size of the gain latent. `outputs` is M of the latent that is scaled.
     """
 
     def __init__(self, size: CodecSize, outputs: int, *, paper: bool) -> None:
@@ -176,9 +178,9 @@ class GainCodec(Hyper):
 
 
 def gain_steps(raw: Float[Tensor, "B M h w"], amplifier: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-    """The integers k >= 0 of quantization steps r^k, nearest to (h - 1) ga + 1 (003, Eq. D.1) with h = 1 + softplus(raw).
+    """The integers k >= 0 whose quantization steps r^k are nearest to (h - 1) ga + 1 (Eq. D.1), with h = 1 + softplus(raw).
 
-    The gradient is that of the unrounded k. `raw` grows with k, so a coder needs no more than thresholds for `raw` at each ga.
+    The gradient is that of the unrounded k. k increases with `raw`, so a coder can find it by thresholds for each ga.
     """
     amplified = F.softplus(raw) * amplifier[:, None, None, None] + 1
     return round_straight_through(amplified.log() / math.log(SCALE_RATIO))

@@ -1,4 +1,4 @@
-"""Two codecs compared on the same clips: BD-rates, and differences in PSNR at equal rate."""
+"""Comparison of two codecs on the same clips: BD-rates, and differences in PSNR at equal rate."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from latens.metrics.rate import bd_rate
 from latens.systems.video_codec.measure import Row
 
 Measure: TypeAlias = Callable[[Row], float | None]  # dB
-PLACES = 50  # rates at which two curves are compared
+PLACES = 50  # number of rates at which two curves are compared
 
 
 class Delta(NamedTuple):
-    """How one codec compares with another, means over the clips whose curves overlap."""
+    """One codec relative to another: means over the clips whose curves overlap."""
 
     tested: str
     anchor: str
     roi: float | None  # BD-rate in the region, %
-    rest: float | None  # background at equal rate, dB
+    rest: float | None  # PSNR difference of the background at equal rate, dB
     whole: float | None  # BD-rate of the whole frame, %
-    clips: int  # in the mean of the region
+    clips: int  # number of clips in the mean of the region
 
     def cells(self) -> list[str]:
-        """Region, rest and whole as cells of a table."""
+        """The three numbers as cells of a table."""
         return [signed(value) for value in (self.roi, self.rest, self.whole)]
 
 
 def signed(value: float | None) -> str:
-    """A difference as a cell of a table; "-" where there is none."""
+    """A difference as a cell of a table; "-" for None."""
     return "-" if value is None else f"{value:+.2f}"
 
 
 def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: str) -> Delta:
-    """Means over clips of BD-rates, and of the background's PSNR at equal rate."""
+    """Means over clips of BD-rates, and of PSNR differences of the background at equal rate."""
     roi = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_roi))
     rest = by_clip(tested, anchor, lambda own, other: at_equal_rate(own, other, in_rest))
     whole = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_all))
@@ -68,7 +68,7 @@ def in_all(row: Row) -> float | None:
 
 
 def curves_bd(tested: Sequence[Row], anchor: Sequence[Row], of: Measure) -> float | None:
-    """BD-rate in percent; None where the curves share no quality."""
+    """BD-rate in percent; None if the curves have no PSNR range in common."""
     try:
         return bd_rate(*_curve(anchor, of), *_curve(tested, of))
     except InputError:
@@ -78,9 +78,9 @@ def curves_bd(tested: Sequence[Row], anchor: Sequence[Row], of: Measure) -> floa
 def at_equal_rate(
     tested: Sequence[Row], anchor: Sequence[Row], of: Measure, *, within: tuple[float, float] = (0.0, np.inf)
 ) -> float | None:
-    """Mean difference in dB over the rates that both curves cover, limited to those `within` (bits per pixel).
+    """Mean difference in dB over the rates that both curves cover and that lie `within` (bits per pixel).
 
-    Between points, dB are linear in the logarithm of the rate. None where a curve has one point or the curves share no rates.
+    PSNR is interpolated linearly in the logarithm of the rate. None if a curve has one point or there are no common rates.
     """
     return difference_at_equal_rate(_curve(tested, of), _curve(anchor, of), within=within)
 
@@ -91,7 +91,7 @@ def difference_at_equal_rate(
     *,
     within: tuple[float, float] = (0.0, np.inf),
 ) -> float | None:
-    """`at_equal_rate` of curves given as rates and values."""
+    """`at_equal_rate` for curves given as (rates, values)."""
     curves = []
     for rates, values in (tested, anchor):
         order = np.argsort(rates)

@@ -1,7 +1,7 @@
-"""What a file holds, from its bytes alone: sizes, rates, qualities, and the bits of every latent.
+"""Inspection of a file without its model: sizes, rates, qualities, and the bits of every latent.
 
-The parts of a group have lengths but no names. Their names follow from their number and from the order in which coders write
-them, which tell the methods of scale-space flow and the chunk codec apart in groups of two frames or more.
+The parts of a group have lengths but no names. Their number and the order in which coders write them identify the method, and
+thus the names, for groups of two frames or more.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Layout(NamedTuple):
     model: str
     first: tuple[str, ...]
     later: tuple[str, ...]
-    chunks: bool = False  # units are several frames
-    map: bool | None = None  # whether a map comes first; None: where the clip has a region
+    chunks: bool = False  # a unit has several frames
+    map: bool | None = None  # a map comes first; None: if the clip has a region
 
     def names(self, frames: int, count: int, region: bool) -> list[str] | None:
-        """The names of `count` parts of a group of `frames`; None where a group of this layout has another number."""
+        """The names of the `count` parts of a group of `frames`; None if this layout has another number of parts."""
         start = ["map"] if (region if self.map is None else self.map) else []
         units = frames
-        if self.chunks:  # their length is not in the file: two frames or more
+        if self.chunks:  # the file does not contain their length, which is two frames or more
             units = (count - len(start)) // len(self.first)
             if not 1 <= units <= -(-frames // 2):
                 return None
@@ -80,7 +80,7 @@ class VideoInfo(NamedTuple):
 
     width: int
     height: int
-    frames: int  # that can be decoded
+    frames: int  # decodable frames
     seconds: float
     fps: float
     quality: float  # mean over the frames
@@ -89,7 +89,7 @@ class VideoInfo(NamedTuple):
     gain: float | None  # gain amplifier; None: the clip has no region
     group: int
     model_id: str
-    layout: str  # of the groups; "unknown" where the bits of a latent cannot be distinguished
+    layout: str  # of the groups; "unknown" if several layouts fit
     format: str
     bytes: int
     bpp: float
@@ -98,7 +98,7 @@ class VideoInfo(NamedTuple):
     damage: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """With the share of every part in the bits, in percent."""
+        """The fields as a dict, with the share of every part in the bits in percent."""
         shares = {name: round(100 * bits / max(8 * self.bytes, 1), 2) for name, bits in self.bits.items()}
         found = self._asdict()
         del found["damage"]
@@ -125,7 +125,7 @@ class _Sections(NamedTuple):
 
 
 def inspect_stream(stream: BinaryIO) -> VideoInfo:
-    """What a file holds, without its model. Raises StreamError or LimitExceeded."""
+    """Inspect a file without its model. Raises StreamError or LimitExceeded."""
     opened = open_stream(stream)
     header = opened.header
     found = _read_sections(stream, header)
@@ -161,7 +161,7 @@ def inspect_stream(stream: BinaryIO) -> VideoInfo:
 
 
 def _read_sections(stream: BinaryIO, header: VideoHeader) -> _Sections:
-    """The sections from the place of the stream on."""
+    """The sections from the position of the stream on."""
     groups: list[_Group] = []
     damage: list[str] = []
     heads, sound = 8 * stream.tell(), 0
@@ -181,30 +181,30 @@ def _read_sections(stream: BinaryIO, header: VideoHeader) -> _Sections:
 
 
 def _read_group(part: ClipSection, header: VideoHeader) -> _Group:
-    """Raises Corrupt."""
+    """The numbers of a group. Raises Corrupt."""
     unpacker = Unpacker(part.payload)
     times = read_times(unpacker, part.frames)
-    after_times = unpacker.place
+    after_times = unpacker.position
     qualities: tuple[int, ...] = (header.setting.quality,)
     if header.setting.varied:
         qualities = read_qualities(unpacker, part.frames)
     bits = {"times": 8 * after_times}
-    if unpacker.place > after_times:
-        bits["qualities"] = 8 * (unpacker.place - after_times)
+    if unpacker.position > after_times:
+        bits["qualities"] = 8 * (unpacker.position - after_times)
     unit = -(-part.frames // len(qualities))
     frames = tuple(qualities[index // unit] for index in range(part.frames))
     return _Group(part.frames, times[-1] - times[0], frames, bits, tuple(_part_bits(unpacker)))
 
 
 def _part_bits(unpacker: Unpacker) -> Iterator[int]:
-    """Bits of the parts that are left, their lengths included."""
+    """Bits of the remaining parts, their lengths included."""
     while not unpacker.done:
         length = len(unpacker.take())
         yield 8 * (length + len(varint(length)))
 
 
 def _named(groups: list[_Group], header: VideoHeader) -> tuple[str, dict[str, int]]:
-    """The layout that fits all groups, and the bits by name; one name for all parts where several layouts fit."""
+    """The layout that fits all groups, and the bits by name; all parts have one name if several layouts fit."""
     region = header.setting.region
     fitting = [
         layout

@@ -1,8 +1,8 @@
-"""Training clips: real ones with masks of objects, photographs in motion, and composites; held in memory as bytes.
+"""Training clips, kept in memory as bytes: real clips with object masks, photographs in motion, and composites.
 
-A folder of clips holds CLIP/frames/*.jpg and, where there are annotations, CLIP/masks/*.png of the same names (0 background).
-Any other folder is one of photographs. `camvid:DIR` holds images of streets with label maps. `masks:perlin` draws all regions
-from noise, `masks:DIR` reads them from DIR/CLIP/*.png.
+A folder of clips holds CLIP/frames/*.jpg and, for annotated clips, CLIP/masks/*.png of the same names (0 is background). Any
+other folder holds photographs. `camvid:DIR` holds street images with label maps. `masks:perlin` replaces all regions by noise,
+`masks:DIR` reads them from DIR/CLIP/*.png.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.shapes import Bool, UInt8
 from latens.systems.video_codec import streets
 from latens.systems.video_codec.config import ClipConfig
-from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
+from latens.systems.video_codec.synthetic import composite, cut_out, moving_photograph
 from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("", "clips", "davis", "photographs", streets.KIND)
-MASKS = "masks"  # kind of the source of regions
-CENTERED_SHARE = 0.5  # of crops of annotated clips that are centered on the object
+MASKS = "masks"  # kind of a source of regions
+CENTERED_SHARE = 0.5  # share of the crops of annotated clips that are centered on the object
 
 
 class Clip(NamedTuple):
@@ -39,8 +39,8 @@ class Clip(NamedTuple):
     masks: UInt8[np.ndarray, "T H W"] | None  # 0 or 255
 
 
-class Drawn(NamedTuple):
-    """A training clip and its region."""
+class TrainingClip(NamedTuple):
+    """A training clip and its region, a crop of side S."""
 
     frames: UInt8[np.ndarray, "T S S 3"]
     mask: Bool[np.ndarray, "T S S"]
@@ -49,8 +49,8 @@ class Drawn(NamedTuple):
 class ClipData:
     """Batches {"frames": (B, T, 3, S, S), "mask": (B, T, 1, S, S)}, floats in [0, 1], a function of (seed, step, rank).
 
-    Without `regions` there are no masks. Raises UsageError for a source of another kind, UnreadableInput when there is nothing
-    to train on.
+    Without `regions` batches have no "mask". Raises UsageError for a source of another kind, UnreadableInput if a folder is
+    missing or there are no training data.
     """
 
     def __init__(self, sources: Sequence[Source], config: ClipConfig, seed: int, *, regions: bool) -> None:
@@ -72,8 +72,8 @@ class ClipData:
         self.clips = [clip for clip in self.clips if clip.name not in config.held_out and len(clip.frames) >= config.frames]
         self.objects = [clip for clip in self.clips if clip.masks is not None]
         if not self.clips and not self.photographs:
-            hint = f"give CLIP/frames/*.jpg of {config.frames} frames or more, sides {config.crop} or more, or photographs"
-            raise UnreadableInput("there is nothing to train on", where=", ".join(map(str, sources)) or "--data", hint=hint)
+            hint = f"give clips of at least {config.frames} frames with sides of at least {config.crop} pixels, or photographs"
+            raise UnreadableInput("there are no training data", where=", ".join(map(str, sources)) or "--data", hint=hint)
         logger.info("%d clips, %d photographs, %d held out", len(self.clips), len(self.photographs), len(self.held_out))
 
     def _read(self, source: Source) -> None:
@@ -99,7 +99,7 @@ class ClipData:
                     self.clips.append(clip)
 
     def _streets(self, source: Source) -> list[Clip]:
-        """Its training images in motion, long enough for twice the speed."""
+        """The training images of a source, as clips of twice the training length, since clips may skip frames."""
         found = streets.street_clips(source, "train", 2 * self.config.frames)
         return [Clip(clip.name, clip.frames, np.where(clip.region(), 255, 0).astype(np.uint8)) for clip in found]
 
@@ -108,7 +108,7 @@ class ClipData:
         frames = [self._pixels(path) for path in paths]
         kept = [index for index, frame in enumerate(frames) if frame is not None and frame.shape == frames[0].shape]  # type: ignore[union-attr]
         if len(kept) < len(paths) or not kept or min(frames[kept[0]].shape[:2]) < self.config.crop:  # type: ignore[union-attr]
-            logger.warning("left out of the training data: %s: frames are unreadable, of several sizes or too small", folder)
+            logger.warning("left out of the training data: %s: frames are unreadable, too small or of several sizes", folder)
             return None
         places = [place / folder.name for place in self.mask_folders] or [folder / "masks"]
         place = next((place for place in places if place.is_dir()), places[0])
@@ -134,25 +134,25 @@ class ClipData:
         drawn = [self._draw(rng) for _ in range(self.config.batch)]
         return self._tensors(drawn)
 
-    def _tensors(self, drawn: Sequence[Drawn]) -> dict[str, Tensor]:
+    def _tensors(self, drawn: Sequence[TrainingClip]) -> dict[str, Tensor]:
         frames = torch.from_numpy(np.stack([clip.frames for clip in drawn])).permute(0, 1, 4, 2, 3).float().div(255)
         if not self.regions:
             return {"frames": frames}
         return {"frames": frames, "mask": torch.from_numpy(np.stack([clip.mask for clip in drawn])).float()[:, :, None]}
 
-    def _draw(self, rng: np.random.Generator) -> Drawn:
+    def _draw(self, rng: np.random.Generator) -> TrainingClip:
         share = rng.random()
         if self.photographs and self.objects and share < self.config.composite_share:
             drawn = self._composite(rng)
         elif self.photographs and (not self.clips or share < self.config.composite_share + self.config.photograph_share):
             frames = self._moving(rng)
-            drawn = Drawn(frames, self._noise(rng, frames))
+            drawn = TrainingClip(frames, self._noise(rng, frames))
         else:
             drawn = self._real(rng)
         if self.perlin and self.regions:
-            drawn = Drawn(drawn.frames, self._noise(rng, drawn.frames))
-        turns = int(rng.integers(2)), int(rng.integers(2))
-        return Drawn(*(part[:: 1 - 2 * turns[0], :, :: 1 - 2 * turns[1]] for part in drawn))
+            drawn = TrainingClip(drawn.frames, self._noise(rng, drawn.frames))
+        flips = int(rng.integers(2)), int(rng.integers(2))
+        return TrainingClip(*(part[:: 1 - 2 * flips[0], :, :: 1 - 2 * flips[1]] for part in drawn))
 
     def _noise(self, rng: np.random.Generator, frames: np.ndarray) -> Bool[np.ndarray, "T S S"]:
         seed = int(rng.integers(1 << 31))
@@ -164,7 +164,7 @@ class ClipData:
         photograph = self.photographs[rng.integers(len(self.photographs))]
         return moving_photograph(photograph, rng, config.frames, config.crop, config.speed, config.zoom)
 
-    def _real(self, rng: np.random.Generator) -> Drawn:
+    def _real(self, rng: np.random.Generator) -> TrainingClip:
         config = self.config
         clip = self.clips[rng.integers(len(self.clips))]
         times = self._times(rng, len(clip.frames))
@@ -179,8 +179,8 @@ class ClipData:
         window = np.s_[top : top + side, left : left + side]
         frames = np.stack([resized(clip.frames[time][window], config.crop) for time in times])
         if clip.masks is None:
-            return Drawn(frames, self._noise(rng, frames))
-        return Drawn(frames, np.stack([resized(clip.masks[time][window], config.crop) for time in times]) > 127)
+            return TrainingClip(frames, self._noise(rng, frames))
+        return TrainingClip(frames, np.stack([resized(clip.masks[time][window], config.crop) for time in times]) > 127)
 
     def _times(self, rng: np.random.Generator, length: int) -> list[int]:
         count = self.config.frames
@@ -188,7 +188,7 @@ class ClipData:
         start = int(rng.integers(length - skip * (count - 1)))
         return [start + skip * index for index in range(count)]
 
-    def _composite(self, rng: np.random.Generator) -> Drawn:
+    def _composite(self, rng: np.random.Generator) -> TrainingClip:
         background = self._moving(rng)
         cutouts = []
         for _ in range(2):
@@ -199,10 +199,10 @@ class ClipData:
             cutouts += [found] if found else []
         made = composite(background, cutouts, rng, self.config.speed)
         chosen = ((1,), (2,), (1, 2))[rng.integers(3)]
-        return Drawn(made.frames, np.isin(made.ids, chosen))
+        return TrainingClip(made.frames, np.isin(made.ids, chosen))
 
     def validation(self) -> Sequence[dict[str, Tensor]]:
-        """Central crops of the held-out clips, from the first frame and from the middle; without such clips, a training one."""
+        """Central crops of the held-out clips (without any, of a training clip), at their start and in their middle."""
         found = []
         for clip in self.held_out or self.clips[:1]:
             count = min(self.config.validation_frames, len(clip.frames))
@@ -210,15 +210,15 @@ class ClipData:
                 window = np.s_[start : start + count, *center(clip.frames.shape[1:3], self.config.validation_size)]
                 frames = clip.frames[window]
                 masks = np.ones(frames.shape[:3], bool) if clip.masks is None else clip.masks[window] > 127
-                found.append(self._tensors([Drawn(frames, masks)]))
+                found.append(self._tensors([TrainingClip(frames, masks)]))
         return found or [self.batch(0, 1)]
 
 
 def reduced(pixels: UInt8[np.ndarray, "H W ..."], factor: float) -> UInt8[np.ndarray, "h w ..."]:
-    """An image reduced by a factor, by areas."""
+    """An image downsampled by a factor, by area averages."""
     if factor == 1:
         return pixels
-    import cv2  # in functions: a machine that trains on clips of the right size may lack it
+    import cv2  # imported here, as training on clips of the right size does not need it
 
     height, width = (round(side / factor) for side in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -233,7 +233,7 @@ def resized(pixels: UInt8[np.ndarray, "H W ..."], side: int) -> UInt8[np.ndarray
 
 
 def center(size: tuple[int, ...], wanted: tuple[int, int]) -> tuple[slice, slice]:
-    """The central window of at most the wanted size."""
+    """The central window (rows, columns) of at most the wanted size."""
     sides = [min(have, want) for have, want in zip(size, wanted, strict=True)]
     starts = [(have - side) // 2 for have, side in zip(size, sides, strict=True)]
     return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])

@@ -1,4 +1,4 @@
-"""The frames of a file, one after the other."""
+"""Decoding of a file, frame by frame."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ logger = logging.getLogger(__name__)
 
 
 class ClipFrame(NamedTuple):
-    """One decoded frame; times in seconds."""
+    """One decoded frame. `time` and `duration` are in seconds."""
 
     pixels: Frame
     time: Fraction
     duration: Fraction
-    number: int  # in the clip, from 0
+    number: int  # index in the clip, from 0
 
 
 class DecodedClip:
-    """An iterator over the frames of a file, which it closes at the end. `damage` is complete when all frames were taken."""
+    """An iterator over the frames of a file, which it closes at the end. `damage` is complete after the last frame."""
 
     def __init__(
         self, coder: GroupCoder, stream: BinaryIO, opened: OpenedStream, start: int, held: contextlib.ExitStack
     ) -> None:
         self.header: VideoHeader = opened.header
         self.damage: list[ClipDamage] = []
-        self.sound: list[bytes] = []  # pieces of a Matroska file, before the first frame
+        self.sound: list[bytes] = []  # pieces of a Matroska file; complete before the first frame
         self._coder, self._stream, self._start, self._held = coder, stream, start, held
         self._frames = self._decode()
 
@@ -89,7 +89,7 @@ class DecodedClip:
         qualities = read_qualities(unpacker, part.frames) if header.setting.varied else ()
         best = len(self._coder.config.lambdas) * QUALITY_STEPS
         if not all(QUALITY_STEPS <= quality <= best for quality in qualities):
-            raise Corrupt("a group has a quality that this model has not", section="frames")
+            raise Corrupt("a group has a quality that this model lacks", section="frames")
         images = self._coder.decode(unpacker.rest(), part.frames, size, header.setting, qualities)
         for index, pixels in enumerate(images):
             if part.first + index >= self._start:

@@ -1,4 +1,4 @@
-"""The video codec's part of `latens demo`: a clip at equal bits without and with a region, and where the bits lie."""
+"""The video codec's section of `latens demo`: a clip with and without a region at equal size, and maps of the bits."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import numpy as np
 from latens.data.files import write_atomic
 from latens.inference.page import Figure, Gallery, Links, Section
 from latens.systems.video_codec.groups import Setting
-from latens.systems.video_codec.looks import bits_image, bits_map, gif, image, outlined, region_numbers
 from latens.systems.video_codec.measure import RATE, RegionClip, sample_clip
 from latens.systems.video_codec.predict import VideoCodec
+from latens.systems.video_codec.visualization import bits_image, bits_map, gif, image, outlined, region_numbers
 
-TRIALS = 4  # of the search for a quality of equal bits
+TRIALS = 4  # bisection steps of the search for equal size
 FRAMES = 6
-FINE = 5 / 7  # of the range of qualities: of the region
+FINE = 5 / 7  # quality with the region, as a share of the range of qualities
 
 INTRO = (
-    "A photograph that pans and turns, compressed by the neural codec to a .ltv file: once all of the frame alike, once with "
-    "the outlined region, at the quality that gives about the same number of bytes. The maps show where the bits of the "
-    "last frame went, from 0.001 (dark) to 2 (bright) bits per pixel."
+    "A photograph that pans and turns, compressed by the neural codec to two .ltv files of about equal size: without a region, "
+    "and with the outlined region. The maps show the bits of the last frame, from 0.001 (dark) to 2 (bright) bits per pixel."
 )
 
 
 def section(codec: VideoCodec, folder: Path) -> Section:
-    """Codes a clip twice and writes .ltv files and animations into `folder`."""
+    """Compress a clip with and without a region, and write .ltv files and animations into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     clip = sample_clip()
     clip = RegionClip(clip.name, clip.frames[:FRAMES], clip.masks[:FRAMES])
@@ -39,13 +38,13 @@ def section(codec: VideoCodec, folder: Path) -> Section:
     names = []
     for name, title, blob in (("plain", "Without a region", plain), ("region", "With the region", with_region)):
         decoded = codec.frames(blob)
-        how: Setting = decoded.header.setting
+        setting: Setting = decoded.header.setting
         frames = [frame.pixels for frame in decoded]
         bpp = 8 * len(blob) / clip.masks.size
         figures.append(
             image(frames[last], title, f"{len(blob):,} bytes, {bpp:.3f} bpp; {region_numbers(frames[last], original, mask)}")
         )
-        bits = bits_map(codec, clip, last, how)
+        bits = bits_map(codec, clip, last, setting)
         share = 100 * bits[mask].sum() / max(float(bits.sum()), 1e-9)
         maps.append(
             image(bits_image(bits), f"Bits: {title.lower()}", f"{share:.0f} % in {100 * mask.mean():.0f} % of the frame")
@@ -58,7 +57,7 @@ def section(codec: VideoCodec, folder: Path) -> Section:
 
 
 def _of_size(codec: VideoCodec, clip: RegionClip, size: int) -> bytes:
-    """The clip without a region, at the quality whose file is nearest to a size."""
+    """The file without a region whose size is nearest to `size` bytes, by bisection of the quality."""
     low, high = 1.0, codec.best_quality
     found: dict[int, bytes] = {}
     for _ in range(TRIALS):

@@ -1,4 +1,4 @@
-"""Writing a `.ltv` file: groups as they fill up, and the numbers of the result."""
+"""Writing of a `.ltv` file group by group, and the record of the result."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS
 from latens.systems.video_codec.format import FRAMES, VideoHeader, pack_qualities, pack_times
 from latens.systems.video_codec.groups import Frame, GroupCoder, Setting
 from latens.systems.video_codec.latents import Packer
-from latens.systems.video_codec.pace import Pacer
+from latens.systems.video_codec.rate_control import RateController
 
 
 class EncodedClip(NamedTuple):
-    """A written file and its numbers."""
+    """Size, rate, quality and contents of a written file."""
 
     bytes: int
     width: int
@@ -26,31 +26,42 @@ class EncodedClip(NamedTuple):
     quality: float  # mean over the frames
     lowest_quality: float
     highest_quality: float
-    wanted: int | None  # bytes that were asked for
+    wanted: int | None  # target size in bytes
     gain: float | None  # gain amplifier; None: no region
     kbps: float
     bits: dict[str, int]  # by part
-    region: float | None  # mean share of the frame that is region, None without one
-    without_region: int  # frames whose region is empty
-    lost_at: float | None  # seconds at which tracking lost the region
-    damaged: int  # packets or images that could not be decoded
-    missing: int  # frames that the source promises beyond its end
-    seconds: float  # of work
-    notes: tuple[str, ...]  # what was assumed, converted, dropped or repaired
+    region: float | None  # mean share of the region in the frame; None: no region
+    without_region: int  # frames with an empty region
+    lost_at: float | None  # time in seconds at which tracking lost the region
+    damaged: int  # packets or images of the source that could not be decoded
+    missing: int  # frames that the source announces but does not contain
+    seconds: float  # wall-clock time of encoding
+    notes: tuple[str, ...]  # assumptions, conversions and losses in reading the source
 
 
 class GroupWriter:
-    """Collects frames, and writes a section for every group of them."""
+    """Collects frames and writes a section for every group of frames."""
 
     def __init__(
-        self, coder: GroupCoder, writer: ClipWriter, how: Setting, header: VideoHeader, pacer: Pacer | None = None
+        self,
+        coder: GroupCoder,
+        writer: ClipWriter,
+        setting: Setting,
+        header: VideoHeader,
+        controller: RateController | None = None,
     ) -> None:
-        self._coder, self._writer, self._how, self._tick, self._pacer = coder, writer, how, header.time_base, pacer
+        self._coder, self._writer, self._how, self._tick, self._controller = (
+            coder,
+            writer,
+            setting,
+            header.time_base,
+            controller,
+        )
         self._held: list[tuple[Frame, Any, int, int]] = []
         self.frames, self.empty, self.region, self.last = 0, 0, 0.0, -1
         self.duration = Fraction(0)
         self.bits: dict[str, int] = {}
-        self.qualities: list[int] = []  # of the frames, in 1/256
+        self.qualities: list[int] = []  # of the frames so far, in 1/256
 
     def add(self, frame: ClipFrame, mask: Any) -> None:
         if mask is not None:
@@ -65,15 +76,15 @@ class GroupWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is held."""
+        """Write the collected frames as a group; nothing without any."""
         if not self._held:
             return
         images, masks, starts, ends = zip(*self._held, strict=True)
         packed = Packer()
         times = pack_times([*starts, ends[-1]])
-        if self._pacer is not None:
-            self._pacer.open_group(self._writer.offset + self._writer.closing, len(times), len(images))
-        self._coder.encode(packed, images, masks if self._how.region else None, self._how, self._pacer)
+        if self._controller is not None:
+            self._controller.open_group(self._writer.offset + self._writer.closing, len(times), len(images))
+        self._coder.encode(packed, images, masks if self._how.region else None, self._how, self._controller)
         qualities = pack_qualities(packed.qualities) if self._how.varied else b""
         self._writer.append(ClipSection(FRAMES, times + qualities + packed.data(), self.frames, len(images)))
         self.frames += len(images)
@@ -86,17 +97,17 @@ class GroupWriter:
 
 
 def note_depth(clip: Clip) -> None:
-    """Adds a note to the clip where its frames are converted to 8 bits."""
+    """Add a note to the clip if its frames are converted to 8 bits."""
     if clip.info.color.wide and not clip.info.rgb:
         clip.note("HDR or BT.2020 color converted to BT.709 with 8 bits")
     elif clip.info.bits > 8:
         clip.note(f"{clip.info.bits} bits reduced to 8")
 
 
-def header_of(clip: Clip, how: Setting, group: int) -> VideoHeader:
-    """The header of a clip's file."""
+def header_of(clip: Clip, setting: Setting, group: int) -> VideoHeader:
+    """The header of the file of a clip."""
     info = clip.info
-    return VideoHeader(info.width, info.height, how, group, info.time_base, info.rate, info.aspect)
+    return VideoHeader(info.width, info.height, setting, group, info.time_base, info.rate, info.aspect)
 
 
 def record_of(
@@ -104,11 +115,11 @@ def record_of(
     regions: Regions | None,
     written: GroupWriter,
     size: int,
-    how: Setting,
+    setting: Setting,
     wanted: float | None,
     notes: list[str],
 ) -> EncodedClip:
-    """The numbers of a file of `size` bytes; the seconds of work are left to the caller."""
+    """The record of a file of `size` bytes; the caller sets `seconds`."""
     duration = float(written.duration)
     return EncodedClip(
         bytes=size,
@@ -117,10 +128,10 @@ def record_of(
         frames=written.frames,
         duration=round(duration, 6),
         quality=round(sum(written.qualities) / max(written.frames, 1) / QUALITY_STEPS, 4),
-        lowest_quality=min(written.qualities, default=how.quality) / QUALITY_STEPS,
-        highest_quality=max(written.qualities, default=how.quality) / QUALITY_STEPS,
+        lowest_quality=min(written.qualities, default=setting.quality) / QUALITY_STEPS,
+        highest_quality=max(written.qualities, default=setting.quality) / QUALITY_STEPS,
         wanted=None if wanted is None else int(wanted),
-        gain=2.0 ** (how.amplifier / AMPLIFIER_STEPS) if how.region else None,
+        gain=2.0 ** (setting.amplifier / AMPLIFIER_STEPS) if setting.region else None,
         kbps=round(8e-3 * size / max(duration, 1e-6), 3),
         bits=written.bits | {"container": 8 * size - sum(written.bits.values())},
         region=None if regions is None else round(written.region / max(written.frames, 1), 5),

@@ -1,4 +1,4 @@
-"""Evaluation of a video codec beside ordinary encoders, with and without the region: `latens evaluate video_codec`."""
+"""Evaluation of a video codec compared with standard encoders, with and without a region."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ OURS = "latens"
 
 @settings
 class VideoEvaluation:
-    """What is measured."""
+    """Clips, codecs and rates of an evaluation."""
 
-    clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
-    frames: Natural = 24  # the first of every clip; 0: all
-    qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # of our codec
+    clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # all clips if --data has none of these
+    frames: Natural = 24  # number of frames per clip, from the first; 0: all
+    qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # of the model
     gain: Natural = 0  # gain amplifier with a region; 0: the default of the model
-    encoders: tuple[Literal["h264", "h265", "av1"], ...] = ("h264", "h265", "av1")  # ordinary encoders beside it
-    encoder_qualities: tuple[Positive, ...] = (1.0, 3.0, 5.0, 7.0)  # of theirs
-    threads: Natural = 1  # of ordinary encoders; 0: all
+    encoders: tuple[Literal["h264", "h265", "av1"], ...] = ("h264", "h265", "av1")  # standard encoders to compare with
+    encoder_qualities: tuple[Positive, ...] = (1.0, 3.0, 5.0, 7.0)  # of the standard encoders
+    threads: Natural = 1  # of the standard encoders; 0: all
 
 
-# x265: x264 may write other bytes from run to run on processors with AVX-512.
+# x265, as x264 may write different bytes in each run on processors with AVX-512.
 QUICK = VideoEvaluation(frames=3, qualities=(1.0, 2.0), encoders=("h265",), encoder_qualities=(2.0, 5.0))
 
 
 class RowLog:
-    """Rows that were measured, found again in a journal."""
+    """Measured rows, kept in a journal."""
 
     def __init__(self, folder: Path | None) -> None:
         self.journal = Journal(None if folder is None else folder / "video.jsonl")
@@ -63,7 +63,7 @@ class RowLog:
         for record in self.journal.read():
             try:
                 row = Row(**record)
-            except TypeError:  # of another version of latens: it is measured again
+            except TypeError:  # a record of another version of latens is measured again
                 continue
             self._rows[row.key] = row
 
@@ -76,7 +76,7 @@ class RowLog:
 
 
 def evaluate(codec: VideoCodec, sources: Sequence[Source], options: VideoEvaluation, folder: Path | None) -> Report:
-    """Rates of real files and PSNR of region and background, of our codec and of ordinary encoders.
+    """Rates of files and PSNR of region and background, for a model and standard encoders.
 
     Raises UsageError, InputError or UnreadableInput for the data.
     """
@@ -85,7 +85,7 @@ def evaluate(codec: VideoCodec, sources: Sequence[Source], options: VideoEvaluat
     rows = [row for clip in clips for row in _measure(codec, clip, options, log)]
     blocks: list[Block] = [rate_table(rows), *delta_tables(rows), Figure(figure(rows), "Region and background")]
     names = ", ".join(clip.name for clip in clips)
-    about = f"{codec.name}, weights {codec.model_id[:12]}; {names}; first {len(clips[0].frames)} frames; bits of real files"
+    about = f"{codec.name}, weights {codec.model_id[:12]}; {names}; first {len(clips[0].frames)} frames; rates of files"
     facts = {"model": codec.name, "model_id": codec.model_id, "clips": [clip.name for clip in clips], "bd_rates": summary(rows)}
     return Report(
         name="video_codec", title="Video codec", about=about, blocks=blocks, facts=facts, rows=[row._asdict() for row in rows]
@@ -98,7 +98,7 @@ def _measure(codec: VideoCodec, clip: RegionClip, options: VideoEvaluation, log:
     gain = float(options.gain) or None
     if any(quality > codec.best_quality for quality in options.qualities):
         where = f"qualities={','.join(f'{quality:g}' for quality in options.qualities)}"
-        raise UsageError(f"the model's best quality is {codec.best_quality:g}", where=where)
+        raise UsageError(f"the highest quality of this model is {codec.best_quality:g}", where=where)
     for region in (False, True):
         for quality in options.qualities:
             used = gain if region and codec.takes_gain else None
@@ -130,7 +130,7 @@ def _version(name: str) -> str:
 
 
 def rate_table(rows: Sequence[Row]) -> Table:
-    """Means over the clips at every setting."""
+    """Means over the clips at every quality."""
     found = []
     for label, own in by_label(rows):
         for setting, group in by_setting(own):
@@ -148,11 +148,11 @@ def rate_table(rows: Sequence[Row]) -> Table:
                 ]
             )
     without = max((row.without_roi for row in rows), default=0)
-    caption = "Means over clips; PSNR in dB of 8-bit RGB, frame by frame."
+    caption = "Means over clips; PSNR of 8-bit RGB, averaged over frames."
     if without:
-        caption += f" Up to {without} frames of a clip have no region and are left out of its mean."
+        caption += f" Up to {without} frames per clip have no region and are excluded from the mean of the region."
     return Table(
-        ["codec", "quality", "bpp", "region dB", "rest dB", "all dB", "encode s/frame", "decode s/frame"], found, caption
+        ["codec", "quality", "bpp", "region dB", "background dB", "all dB", "encode s/frame", "decode s/frame"], found, caption
     )
 
 
@@ -165,7 +165,7 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def deltas(rows: Sequence[Row]) -> list[Delta]:
-    """Every codec with region against itself without, and ours against every other codec."""
+    """Every codec with region relative to itself without, and the model relative to every other codec."""
     curves = dict(by_label(rows))
     pairs = [(f"{name} + region", name) for name in curves if f"{name} + region" in curves]
     pairs += [(OURS, name) for name in curves if name != OURS and "+" not in name and OURS in curves]
@@ -175,7 +175,7 @@ def deltas(rows: Sequence[Row]) -> list[Delta]:
 
 
 def delta_tables(rows: Sequence[Row]) -> list[Table]:
-    """The comparisons as a table; none for a single codec."""
+    """The comparisons as a table; an empty list for a single codec."""
     found = [
         [
             each.tested,
@@ -188,17 +188,17 @@ def delta_tables(rows: Sequence[Row]) -> list[Table]:
         for each in deltas(rows)
     ]
     caption = (
-        "BD-rate: difference in rate at equal PSNR (negative: fewer bits); rest: background PSNR at equal rate. Means over the "
-        "clips whose curves overlap; clips: their number for the region."
+        "BD-rate: difference in rate at equal PSNR (negative: fewer bits). Background: difference in PSNR at equal rate. Means "
+        "over the clips whose curves overlap; clips: their number for the region."
     )
-    columns = ["tested", "against", "BD-rate region %", "rest dB", "BD-rate all %", "clips"]
+    columns = ["tested", "relative to", "BD-rate region %", "background dB", "BD-rate all %", "clips"]
     return [Table(columns, found, caption)] if found else []
 
 
 def figure(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> bytes:
-    """A PNG: PSNR of region and background against the rate on equal axes, means over clips.
+    """PSNR of region and background over the rate, on equal axes, as a PNG. Means over clips.
 
-    Codecs without the region are dashed; with `titles`, names of codecs, all lines are solid.
+    Curves without the region are dashed; with `titles` (label -> name) all curves are solid.
     """
     drawn = {
         title: [_line(number, label, own, of, titles) for number, (label, own) in enumerate(by_label(rows))]

@@ -1,10 +1,10 @@
-"""Entropy parameters of the video codecs in integers: what encoder and decoder must agree on to the last bit.
+"""Entropy parameters of the video codecs in integer arithmetic, equal in encoder and decoder to the last bit.
 
-Mean and scale come from the frozen hyper-synthesis of decoded integers alone (`latens.codes.coding`). Gains of rates and of
-quality maps move the index of a scale's table by sums of stored integers; steps of latent scaling move it by an integer that
-thresholds give for the output of a frozen gain decoder. Floats touch encoders and decoded pixels only.
+The frozen hyper-synthesis computes mean and scale from decoded integers (`latens.codes.coding`). Gains of rates and quality
+maps shift the table index of a scale by sums of stored integers. Steps of latent scaling shift it by an integer, which is found
+by thresholds for the output of a frozen gain decoder. Only encoders and decoded pixels depend on floating-point arithmetic.
 
-Letters: Q rates, M channels of a latent, T frames of a chunk, N channels of a hyper-latent, h w sizes of the latent.
+Letters: Q rates, M channels of a latent, T frames of a chunk, N channels of a hyper-latent, h w size of the latent.
 """
 
 from __future__ import annotations
@@ -28,58 +28,58 @@ from latens.systems.video_codec.codec import SCALE_RATIO, GainCodec, HyperpriorC
 from latens.systems.video_codec.config import AMPLIFIER_MAX
 from latens.systems.video_codec.model import ScaleSpaceFlow
 
-QUALITY_STEPS = 256  # a stored quality counts these per unit
+QUALITY_STEPS = 256  # steps of a stored quality per unit
 FRACTION_BITS = 12  # of stored log-gains, in levels
 SUM_BITS = FRACTION_BITS + 8  # of log-gains at a quality in 1/256, and of quality maps enlarged with weights in 1/256
-BELOW = 24  # levels that are told apart below the first table: gains lift scales by at most 2.1 octaves, 11.5 levels
-WEIGHT_BITS = 8  # of frozen hyper-syntheses and gain decoders: half the file of 16 bits
+LEVELS_BELOW = 24  # levels below the first table: gains raise scales by at most 2.1 octaves, 11.5 levels
+WEIGHT_BITS = 8  # of frozen hyper-syntheses and gain decoders; half the size of 16 bits
 Y_TABLES = ("y.counts", "y.lows", "y.sizes")
-GAIN_REACH = 1 << 21  # largest input of a gain decoder, in 1/1024
+GAIN_INPUT_BOUND = 1 << 21  # largest input of a gain decoder, in 1/1024
 GAIN_ACTIVATION_BITS = 11
-AMPLIFIER_STEPS = 2  # stored gain amplifiers are these fractions of an octave
+AMPLIFIER_STEPS = 2  # stored gain amplifiers per octave
 MAX_AMPLIFIER = round(AMPLIFIER_STEPS * math.log2(AMPLIFIER_MAX))
-CHUNK = "chunk"  # name of the only latent of a chunk codec
+CHUNK = "chunk"  # name of the latent of a chunk codec
 
 
 class ExactCoding(NamedTuple):
-    """The frozen integers of a model, by the names of its latents."""
+    """The frozen integers of a model, by name of the latent."""
 
     parts: Mapping[str, FrozenCoding]
     gains: Mapping[str, Int[Tensor, "Q M"]]  # log-gains of latents whose scales follow the rate, in 2^-12 levels
-    response: Int[Tensor, "M T"] | None  # of a chunk codec to one level of the quality map, in 2^-12 levels
+    response: Int[Tensor, "M T"] | None  # of a chunk codec: change of log-gains per level of the quality map, in 2^-12 levels
     decoders: Mapping[str, IntegerNetwork]  # gain decoders
     steps: Int[Tensor, "A K"] | None  # thresholds of a gain decoder's output, in 1/1024, for every gain amplifier
-    drop: Int[Tensor, "1"]  # of the quality for one level of a quality map, half an octave of lambda, in 1/256
+    drop: Int[Tensor, "1"]  # of the quality per level of a quality map (half an octave of lambda), in 1/256
 
     def shift(
         self, name: str, quality: Int[Tensor, "h w"], offset: Int[Tensor, "M h w"] | int = 0
     ) -> Int[Tensor, "M h w"] | int:
-        """Levels by which gains at qualities in 1/256 move a latent's tables; `offset` is in 2^-20 levels."""
+        """Levels by which gains at qualities in 1/256 shift the tables of a latent; `offset` is in 2^-20 levels."""
         table = self.gains.get(name)
         return 0 if table is None else rounded(at_quality(table, quality) + offset, SUM_BITS)
 
     def qualities(self, quality: int, levels: Int[Tensor, "a b"], factor: int) -> Int[Tensor, "h w"]:
-        """Qualities in 1/256 of the entries of a latent with `factor` of them per cell of a quality map and side.
+        """Qualities in 1/256 of the entries of a latent, with `factor` x `factor` entries per cell of a quality map.
 
-        They go on below 1, where gains are extrapolated.
+        They may be below 1, where gains are extrapolated.
         """
         smooth = enlarged(enlarged(levels[None], factor).transpose(1, 2), factor).transpose(1, 2)[0]
         return quality - rounded(smooth * self.drop, 2 * (2 * factor).bit_length() - 2)
 
     def map_offset(self, levels: Int[Tensor, "T a b"]) -> Int[Tensor, "M h w"]:
-        """What a quality map adds to the log-gains of a chunk's latent, in 2^-20 levels."""
+        """Change of the log-gains of the latent of a chunk by a quality map, in 2^-20 levels."""
         assert self.response is not None
         coarse = (self.response[:, :, None, None] * levels).sum(1)
         return enlarged(enlarged(coarse, MAP_CELL // BLOCK).transpose(1, 2), MAP_CELL // BLOCK).transpose(1, 2)
 
     def step_index(self, name: str, latent: Int[Tensor, "1 N h w"], amplifier: int) -> Int[Tensor, "1 M h w"]:
-        """The integers k of the quantization steps r^k, from a gain latent in 1/1024. `amplifier` counts half octaves."""
+        """The integers k of the quantization steps r^k, from a gain latent in 1/1024. `amplifier` is in half octaves."""
         assert self.steps is not None
         raw = self.decoders[name](latent)
         return torch.bucketize(raw.contiguous(), self.steps[amplifier], right=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that is frozen, as integer tensors; tables of y that are those of the first part are left out."""
+        """All frozen integers as tensors. Tables of y that equal those of the first part are left out."""
         found = {f"{name}|{key}": tensor for name, part in self.parts.items() for key, tensor in part.tensors().items()}
         first = next(iter(self.parts))
         for name in list(self.parts)[1:]:
@@ -93,13 +93,13 @@ class ExactCoding(NamedTuple):
         return found | {"drop": self.drop}
 
     def spec(self) -> dict[str, Any]:
-        """What is not a tensor, for config.json."""
+        """The specification of the networks, for config.json."""
         decoders = {name: {"network": net.spec(), "self_test": net.fingerprint()} for name, net in self.decoders.items()}
         return {"parts": {name: part.spec() for name, part in self.parts.items()}, "decoders": decoders}
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> ExactCoding:
-        """Undoes `tensors` and `spec`, and runs the self-tests on `device`. Raises ModelError or DeviceMismatch."""
+        """The inverse of `spec` and `tensors`; runs the self-tests on `device`. Raises ModelError or DeviceMismatch."""
         try:
             first = _under(tensors, f"{next(iter(spec['parts']))}|")
             common = {key: first[key] for key in Y_TABLES}
@@ -134,7 +134,7 @@ def rounded(value: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
 
 
 def at_quality(table: Tensor, quality: Int[Tensor, "h w"]) -> Tensor:
-    """Rows (Q, M) of a table at qualities in 1/256, times 256, as (M, h, w); linear between neighbors and below the first."""
+    """256 times the rows of a table (Q, M) at qualities in 1/256, as (M, h, w); linear in between and below the first."""
     place = (quality - QUALITY_STEPS).clamp(max=QUALITY_STEPS * (len(table) - 1))
     low = torch.div(place, QUALITY_STEPS, rounding_mode="floor").clamp(0, len(table) - 2)
     share = (place - low * QUALITY_STEPS)[..., None]
@@ -142,10 +142,10 @@ def at_quality(table: Tensor, quality: Int[Tensor, "h w"]) -> Tensor:
 
 
 def enlarged(coarse: Int[Tensor, "M h w"], factor: int) -> Int[Tensor, "M h v"]:
-    """Rows enlarged linearly, times 2 `factor`: the integers of `F.interpolate` without aligned corners. `factor` is even."""
+    """2 `factor` times the linear interpolation along rows, as by `F.interpolate(align_corners=False)`. `factor` is even."""
     width = coarse.shape[2]
     places = torch.arange(width * factor, device=coarse.device)
-    position = 2 * places + 1 - factor  # of the sample's center in 1 / (2 factor), from the center of the first cell
+    position = 2 * places + 1 - factor  # of the sample centers, in units of 1 / (2 factor) from the center of the first cell
     low = torch.div(position, 2 * factor, rounding_mode="floor")
     share = position - low * 2 * factor
     first, second = (index.clamp(0, width - 1) for index in (low, low + 1))
@@ -153,17 +153,17 @@ def enlarged(coarse: Int[Tensor, "M h w"], factor: int) -> Int[Tensor, "M h v"]:
 
 
 def shifted(level: Int[Tensor, "1 M h w"], shift: Int[Tensor, "..."] | int) -> Int[Tensor, "1 M h w"]:
-    """Indices of tables, moved and held to those that exist."""
+    """Table indices plus shifts, clamped to the range of tables."""
     return (level + shift).clamp(0, LEVELS - 1)
 
 
 def fixed_log(values: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Natural logarithms as integers, in 2^-12 levels."""
+    """Logarithms as integers, in 2^-12 levels."""
     return (values.detach().double().cpu() * (2.0**FRACTION_BITS / math.log(SCALE_RATIO))).round().long()
 
 
 def step_thresholds() -> Int[Tensor, "A K"]:
-    """Outputs of a gain decoder, in 1/1024, from which on k is at least 1, 2, ..., for every amplifier (see `gain_steps`)."""
+    """Lowest outputs of a gain decoder, in 1/1024, at which k is 1, 2, ..., for every amplifier (see `gain_steps`)."""
     k = np.arange(1, LEVELS) - 0.5
     rows = []
     for amplifier in range(MAX_AMPLIFIER + 1):
@@ -177,14 +177,14 @@ def step_thresholds() -> Int[Tensor, "A K"]:
 
 
 def hyper_parts(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """(name, module) of everything that has a hyper-codec."""
+    """(name, module) of every module with a hyper-codec."""
     for name, module in model.named_modules():
         if hasattr(module, "hyper_synthesis"):
             yield name or CHUNK, module
 
 
 class Calibration:
-    """Collects the inputs of hyper-syntheses and gain decoders while a model codes clips."""
+    """Records the inputs of hyper-syntheses and gain decoders while a model codes clips."""
 
     def __init__(self, model: nn.Module) -> None:
         self.found: dict[str, list[Tensor]] = {}
@@ -192,13 +192,13 @@ class Calibration:
         for name, part in hyper_parts(model):
             watched = {name: part.hyper_synthesis} | ({f"{name}|decoder": part.decoder} if isinstance(part, GainCodec) else {})
             for key, module in watched.items():
-                self.hooks.append(module.register_forward_pre_hook(self._keeper(key)))
+                self.hooks.append(module.register_forward_pre_hook(self._recorder(key)))
 
-    def _keeper(self, key: str) -> Any:
+    def _recorder(self, key: str) -> Any:
         return lambda module, inputs: self.found.setdefault(key, []).append(inputs[0].detach().float().cpu())
 
     def inputs(self, key: str) -> Float[Tensor, "n C h w"]:
-        """All that was seen, cut to the smallest size."""
+        """All recorded inputs, cropped to the smallest size."""
         found = self.found[key]
         height, width = (min(x.shape[side] for x in found) for side in (2, 3))
         return torch.cat([x[:, :, :height, :width] for x in found])
@@ -210,7 +210,7 @@ class Calibration:
 
 @torch.no_grad()
 def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[str, Tensor]]) -> ExactCoding:
-    """The frozen coding of a trained model; `batches` of clips, coded at the ends of its rates, set the ranges of integers."""
+    """The frozen coding of a trained model. `batches` of clips, coded at its lowest and highest rate, calibrate it."""
     calibration = Calibration(model)
     for batch in batches:
         frames, mask = batch["frames"].cpu(), batch.get("mask")
@@ -223,10 +223,14 @@ def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[s
     decoders: dict[str, IntegerNetwork] = {}
     for name, part in hyper_parts(model):
         follows = isinstance(part, ChunkCodec) or (isinstance(part, HyperpriorCodec) and part.follow)
-        owner = name.removesuffix(".background")  # its second hyper-codec shares the gains of a latent
+        owner = name.removesuffix(".background")  # the second hyper-codec of a latent shares its gains
         follows = follows or (owner != name and bool(model.get_submodule(owner).follow))
         parts[name] = freeze(
-            part.hyper_synthesis, part.prior, calibration.inputs(name), weight_bits=WEIGHT_BITS, below=BELOW if follows else 0
+            part.hyper_synthesis,
+            part.prior,
+            calibration.inputs(name),
+            weight_bits=WEIGHT_BITS,
+            below=LEVELS_BELOW if follows else 0,
         )
         if follows and owner == name:
             assert isinstance(part.gains, RateGains)
@@ -236,7 +240,7 @@ def freeze_model(model: ScaleSpaceFlow | ChunkCodec, batches: Sequence[Mapping[s
                 part.decoder,
                 calibration.inputs(f"{name}|decoder"),
                 input_frac_bits=OUTPUT_BITS,
-                input_bound=GAIN_REACH,
+                input_bound=GAIN_INPUT_BOUND,
                 output_frac_bits=OUTPUT_BITS,
                 weight_bits=WEIGHT_BITS,
                 activation_bits=GAIN_ACTIVATION_BITS,

@@ -3,17 +3,17 @@
 Profile "VID1". The profile header, little-endian and unsigned:
 
     width, height          4 + 4   pixels of the upright frames
-    quality                2       in 1/256; where bit 1 of the flags is set, about the mean
+    quality                2       in 1/256; approximate mean if bit 1 of the flags is set
     amplifier              1       gain amplifier in half octaves
-    flags                  1       bit 0: groups hold the map of a region; bit 1: groups hold qualities
-    group                  2       most frames of a group
+    flags                  1       bit 0: the clip has a region; bit 1: groups store qualities
+    group                  2       maximum number of frames of a group
     time base              4 + 4   seconds, as a fraction
-    rate                   4 + 4   mean frames a second, as a fraction
-    aspect                 4 + 4   width to height of a pixel
+    rate                   4 + 4   mean frames per second, as a fraction
+    aspect                 4 + 4   width of a pixel over its height, as a fraction
 
 A section of kind FRAMES holds one group, a section of kind SOUND a piece of an audio-only Matroska file. The payload of a group
-is the times of its frames (see `pack_times`), with bit 1 of the flags the qualities of its units of frames (see
-`pack_qualities`), then what `groups` writes.
+contains the times of its frames (`pack_times`), if bit 1 of the flags is set the qualities of its units of frames
+(`pack_qualities`), and the bytes of `groups.GroupCoder.encode`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FRAMES, SOUND = 1, 2
 KINDS: Mapping[int, str] = MappingProxyType({FRAMES: "frames", SOUND: "sound"})
 REGION, VARIED = 1, 2  # flags
 MAX_GROUP = 1024  # frames
-SOUND_PIECE = 8 << 20  # bytes of a section of sound
+SOUND_PIECE = 8 << 20  # maximum bytes of a section of sound
 
 _HEADER = struct.Struct("<IIHBBH6I")
 
@@ -48,14 +48,14 @@ class VideoHeader(NamedTuple):
     setting: Setting
     group: int
     time_base: Fraction  # seconds
-    rate: Fraction  # frames a second
+    rate: Fraction  # frames per second
     aspect: Fraction
 
     def pack(self) -> bytes:
-        how = self.setting
+        setting = self.setting
         fractions = [part for value in self[4:] for part in _halves(value)]
-        flags = REGION * how.region + VARIED * how.varied
-        return _HEADER.pack(self.width, self.height, how.quality, how.amplifier, flags, self.group, *fractions)
+        flags = REGION * setting.region + VARIED * setting.varied
+        return _HEADER.pack(self.width, self.height, setting.quality, setting.amplifier, flags, self.group, *fractions)
 
 
 def _halves(value: Fraction) -> tuple[int, int]:
@@ -64,26 +64,26 @@ def _halves(value: Fraction) -> tuple[int, int]:
 
 
 def read_video_header(packed: bytes) -> VideoHeader:
-    """Raises Corrupt, UnsupportedFeature or LimitExceeded."""
+    """The fields of a profile header. Raises Corrupt, UnsupportedFeature or LimitExceeded."""
     if len(packed) != _HEADER.size:
         raise Corrupt(f"the clip header has {len(packed)} bytes instead of {_HEADER.size}", section="header")
     width, height, quality, amplifier, flags, group, *parts = _HEADER.unpack(packed)
     if flags & ~(REGION | VARIED):
-        raise UnsupportedFeature("the clip uses a feature this latens does not know", hint="update latens")
+        raise UnsupportedFeature("the clip uses a feature that this version of latens does not know", hint="update latens")
     if min(width, height, group, *parts) < 1 or group > MAX_GROUP or amplifier > MAX_AMPLIFIER:
         raise Corrupt("a field of the clip header has an impossible value", section="header")
     limits = ImageLimits()
     if width * height > limits.pixels:
-        raise LimitExceeded(f"frames of {width} x {height} are larger than the limit of {limits.pixels:,} pixels")
+        raise LimitExceeded(f"frames of {width} x {height} pixels exceed the limit of {limits.pixels:,} pixels")
     fractions = [Fraction(parts[i], parts[i + 1]) for i in (0, 2, 4)]
-    how = Setting(quality, amplifier, bool(flags & REGION), bool(flags & VARIED))
-    return VideoHeader(width, height, how, group, *fractions)
+    setting = Setting(quality, amplifier, bool(flags & REGION), bool(flags & VARIED))
+    return VideoHeader(width, height, setting, group, *fractions)
 
 
 def pack_times(ticks: Sequence[int]) -> bytes:
-    """Times of the frames of a group, and the end of the last, in units of the time base.
+    """The bytes of the times of the frames of a group, and of the end of the last frame, in units of the time base.
 
-    The first time and the steps from each to the next, as integers of 7 bits a byte; equal steps are stored once.
+    The first time and the differences between neighbors, as integers with 7 bits per byte. Equal differences are stored once.
     """
     steps = [after - before for before, after in itertools.pairwise(ticks)]
     constant = len(set(steps)) == 1
@@ -92,7 +92,7 @@ def pack_times(ticks: Sequence[int]) -> bytes:
 
 
 def read_times(unpacker: Unpacker, count: int) -> tuple[int, ...]:
-    """Undoes `pack_times`: `count` + 1 of them. Raises Corrupt."""
+    """The `count` + 1 times of `pack_times`. Raises Corrupt."""
     constant = unpacker.number()
     found = [_signed(unpacker.number())]
     steps = [_signed(unpacker.number())] * count if constant else [_signed(unpacker.number()) for _ in range(count)]
@@ -102,13 +102,13 @@ def read_times(unpacker: Unpacker, count: int) -> tuple[int, ...]:
 
 
 def pack_qualities(qualities: Sequence[int]) -> bytes:
-    """Qualities of the units of a group, in 1/256: their number, the first, and the steps from each to the next."""
+    """The bytes of the qualities of the units of a group, in 1/256: number, first quality, and differences."""
     steps = [after - before for before, after in itertools.pairwise(qualities)]
     return varint(len(qualities)) + varint(qualities[0]) + b"".join(varint(_zigzag(step)) for step in steps)
 
 
 def read_qualities(unpacker: Unpacker, count: int) -> tuple[int, ...]:
-    """Undoes `pack_qualities` for a group of `count` frames. Raises Corrupt."""
+    """The qualities of `pack_qualities`, for a group of `count` frames. Raises Corrupt."""
     number = unpacker.number()
     if not 1 <= number <= count:
         raise Corrupt(f"a group holds {number} qualities for {count} frames", section="frames")
@@ -135,23 +135,23 @@ class OpenedStream(NamedTuple):
 
 
 def open_stream(stream: BinaryIO) -> OpenedStream:
-    """Reads the header. Raises StreamError or LimitExceeded."""
+    """Read the header. Raises StreamError or LimitExceeded."""
     found: ClipHeader = read_header(stream)
     if found.profile != PROFILE:
-        what = f"this is no clip of the video codecs (profile {found.profile!r})"
-        raise UnsupportedFeature(what, hint="use the verb of the system that wrote it")
+        what = f"this file holds no clip of a video codec (profile {found.profile!r})"
+        raise UnsupportedFeature(what, hint="use the command of the system that wrote it")
     return OpenedStream(read_video_header(found.header), found.model_id.hex(), found.version)
 
 
 def sections(stream: BinaryIO, header: VideoHeader, offset: int | None = None) -> Iterator[ClipSection | ClipDamage]:
-    """Sections in order, and damage where it is. Raises Corrupt for a group with more frames than groups may have."""
+    """Sections and damage in the order of the file. Raises Corrupt for a group with too many frames."""
     for part in read_sections(stream, known_kinds=KINDS, offset=offset):
         if isinstance(part, ClipSection) and part.kind == FRAMES and not 1 <= part.frames <= header.group:
-            raise Corrupt(f"a group holds {part.frames} frames, at most {header.group} are possible", section="frames")
+            raise Corrupt(f"a group holds {part.frames} frames, but at most {header.group} are possible", section="frames")
         yield part
 
 
 def group_at(stream: BinaryIO, frame: int) -> IndexEntry | None:
-    """The group that holds a frame, or the next one; None behind the end. The place of the stream is not defined afterwards."""
+    """The group that holds a frame, or the next group; None after the end. Moves the position of the stream."""
     entries = [entry for entry in read_index(stream) if entry.kind == FRAMES and entry.first + entry.frames > frame]
     return min(entries, key=lambda entry: entry.first, default=None)

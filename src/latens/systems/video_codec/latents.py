@@ -1,4 +1,4 @@
-"""One latent to bytes and back, with the frozen integers of `exact`.
+"""One latent to bytes and back, with the frozen integers of `exact.ExactCoding`.
 
     scaled latent --hyper_analysis--> z, integers --frozen hyper-synthesis--> mean, table index (+ shift - k)
                   (y - mean) / r^k --round--> symbols, integers;  decoded: symbols r^k + mean
@@ -22,8 +22,8 @@ from latens.shapes import Bool, Float, Int
 from latens.systems.video_codec.codec import step_of
 from latens.systems.video_codec.exact import shifted
 
-ROUNDING_WEIGHT = 20.0  # of squared errors against bits when the encoder rounds (see `round_for_rate`)
-CRC_BYTES = 2  # checksum of a latent's table indices: tells another machine from damage
+ROUNDING_WEIGHT = 20.0  # of squared errors relative to bits in rate-aware rounding (see `round_for_rate`)
+CRC_BYTES = 2  # checksum of table indices, which separates a machine that computes others from damage
 MAX_BYTES = 1 << 28  # of one part
 
 
@@ -32,21 +32,21 @@ class PackerMark(NamedTuple):
 
     parts: int
     bits: dict[str, int]
-    places: int
+    bit_maps: int
 
 
 class Packer:
-    """Parts of a group of frames, one after the other, each behind its length; `bits` counts them by name.
+    """The parts of a group of frames in order, each preceded by its length. `bits` counts them by name.
 
-    With `places` it also collects the code length of every place of every latent, with the frames that share it; coders set
-    `now` to the frames that they write. `qualities` are those of the units that `groups.at_pace` wrote, in 1/256.
+    With `bit_maps` it also collects the code length at every position of every latent, and the frames that share the latent;
+    coders set `current_frames`. `qualities` are those of the units that `groups.with_rate_control` wrote, in 1/256.
     """
 
-    def __init__(self, *, places: bool = False) -> None:
+    def __init__(self, *, bit_maps: bool = False) -> None:
         self._parts: list[bytes] = []
         self.bits: dict[str, int] = {}
-        self.places: list[tuple[range, Float[Tensor, "h w"]]] | None = [] if places else None
-        self.now = range(0)
+        self.bit_maps: list[tuple[range, Float[Tensor, "h w"]]] | None = [] if bit_maps else None
+        self.current_frames = range(0)
         self.qualities: list[int] = []
 
     @property
@@ -55,18 +55,18 @@ class Packer:
         return sum(self.bits.values()) // 8
 
     def mark(self) -> PackerMark:
-        """The present state, for `rewind`."""
-        return PackerMark(len(self._parts), dict(self.bits), 0 if self.places is None else len(self.places))
+        """The current state, for `rewind`."""
+        return PackerMark(len(self._parts), dict(self.bits), 0 if self.bit_maps is None else len(self.bit_maps))
 
     def rewind(self, mark: PackerMark) -> None:
-        """Drops what was appended since `mark`."""
+        """Remove the parts that were appended since `mark`."""
         del self._parts[mark.parts :]
         self.bits = dict(mark.bits)
-        if self.places is not None:
-            del self.places[mark.places :]
+        if self.bit_maps is not None:
+            del self.bit_maps[mark.bit_maps :]
 
     def put(self, part: bytes, name: str) -> None:
-        """Appends bytes of any length."""
+        """Append a part."""
         head = varint(len(part))
         self._parts += [head, part]
         self.bits[name] = self.bits.get(name, 0) + 8 * (len(head) + len(part))
@@ -76,29 +76,29 @@ class Packer:
 
 
 class Unpacker:
-    """Takes the parts off again. Raises Corrupt where there are none left."""
+    """Reads the parts of a group in order. Raises Corrupt after the last part."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._place = data, 0
+        self._data, self._position = data, 0
 
     @property
-    def place(self) -> int:
-        """Bytes that were taken."""
-        return self._place
+    def position(self) -> int:
+        """Bytes read so far."""
+        return self._position
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left."""
-        return self._place == len(self._data)
+        """True after the last part."""
+        return self._position == len(self._data)
 
     def number(self) -> int:
         """An unsigned integer below 2^63."""
         value = shift = 0
         while True:
-            if self._place >= len(self._data) or shift > 56:
+            if self._position >= len(self._data) or shift > 56:
                 raise Corrupt("a group of frames ends early or is damaged", section="frames")
-            byte = self._data[self._place]
-            self._place += 1
+            byte = self._data[self._position]
+            self._position += 1
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
@@ -107,24 +107,24 @@ class Unpacker:
     def take(self) -> bytes:
         """The next part."""
         length = self.number()
-        if length > min(MAX_BYTES, len(self._data) - self._place):
+        if length > min(MAX_BYTES, len(self._data) - self._position):
             raise Corrupt("a group of frames ends early or is damaged", section="frames")
-        self._place += length
-        return self._data[self._place - length : self._place]
+        self._position += length
+        return self._data[self._position - length : self._position]
 
     def rest(self) -> bytes:
-        """All that is left."""
-        place, self._place = self._place, len(self._data)
-        return self._data[place:]
+        """All remaining bytes."""
+        position, self._position = self._position, len(self._data)
+        return self._data[position:]
 
     def finish(self) -> None:
-        """Raises Corrupt where something is left."""
-        if self._place != len(self._data):
-            raise Corrupt(f"{len(self._data) - self._place:,} bytes follow a group of frames", section="frames")
+        """Raise Corrupt if bytes remain."""
+        if self._position != len(self._data):
+            raise Corrupt(f"{len(self._data) - self._position:,} bytes follow a group of frames", section="frames")
 
 
 def varint(value: int) -> bytes:
-    """An unsigned integer in groups of 7 bits, lowest first."""
+    """The bytes of an unsigned integer, 7 bits per byte, lowest first."""
     found = bytearray()
     while value > 127:
         found.append(value & 127 | 128)
@@ -133,7 +133,7 @@ def varint(value: int) -> bytes:
 
 
 class Quantized(NamedTuple):
-    """A latent as decoded, in quantization steps of its rate."""
+    """A decoded latent, in units of the quantization step of its rate."""
 
     symbols: Int[Tensor, "1 M h w"]
     mean: Float[Tensor, "1 M h w"]
@@ -145,26 +145,26 @@ class Quantized(NamedTuple):
         return self.symbols * step_of(self.step_index.float()) + self.mean
 
     def fixed_point(self) -> Int[Tensor, "1 M h w"]:
-        """The values in 1/1024, exact; only of a latent without steps."""
+        """The values in 1/1024 as exact integers; for a latent without steps."""
         return (self.symbols << OUTPUT_BITS) + (self.mean * (1 << OUTPUT_BITS)).long()
 
 
 class Conditions(NamedTuple):
-    """What decides the tables of a latent beside its hyper-latent; all are known to the decoder."""
+    """Inputs of the table selection in addition to the hyper-latent; the decoder knows all of them."""
 
     shift: Int[Tensor, "M _ _"] | int = 0
     step_index: Int[Tensor, "1 M h w"] | None = None
-    cells: Bool[Tensor, "1 1 h w"] | None = None  # True: the first of two hyper-codecs
+    cells: Bool[Tensor, "1 1 h w"] | None = None  # True selects the first of two hyper-codecs
 
 
 class LatentCoder:
-    """The hyper-codecs of one latent: one, or two for region and background (see `Conditions.cells`)."""
+    """Codes one latent with one hyper-codec, or with two for region and background (`Conditions.cells`)."""
 
     def __init__(self, name: str, analyses: Sequence[nn.Module], codings: Sequence[FrozenCoding], ratio: int) -> None:
         self.name, self.analyses, self.codings, self.ratio = name, analyses, codings, ratio
 
     def write(self, packer: Packer, scaled: Float[Tensor, "1 M h w"], given: Conditions) -> Quantized:
-        """Quantizes the latent at its rate and appends it."""
+        """Quantize the latent and append it to the packer."""
         cells = given.cells
         insides = [scaled] if cells is None else [scaled * cells, scaled * ~cells]
         found = []
@@ -179,19 +179,19 @@ class LatentCoder:
         coding = self.codings[0]
         scale = coding.scale_of(level)
         symbols = round_for_rate(residual, scale, ROUNDING_WEIGHT).long()
-        if packer.places is not None:
-            packer.places.append((packer.now, gaussian_bits(symbols.float(), scale).sum((0, 1))))
+        if packer.bit_maps is not None:
+            packer.bit_maps.append((packer.current_frames, gaussian_bits(symbols.float(), scale).sum((0, 1))))
         packer.put(level_crc(level) + coding.encode_y(symbols, level), self.name)
         return Quantized(symbols, mean, given.step_index)
 
     def read(self, unpacker: Unpacker, size: tuple[int, int], given: Conditions, device: torch.device) -> Quantized:
-        """The next latent, of the size h, w. Raises Corrupt, or DeviceMismatch where this machine finds other tables."""
+        """Read the next latent, of `size` = (h, w). Raises Corrupt, or DeviceMismatch if this machine computes other tables."""
         height, width = (side // self.ratio for side in size)
         found = [coding.parameters(coding.decode_z(unpacker.take(), height, width).to(device)) for coding in self.codings]
         mean, level = self._merged(found, given)
         data = unpacker.take()
         if data[:CRC_BYTES] != level_crc(level):
-            what = f"this machine computes other entropy parameters than the file was written with ({self.name})"
+            what = f"this machine computes other entropy parameters than the encoder did ({self.name})"
             raise DeviceMismatch(what, hint="`latens doctor` tests the arithmetic; try --device cpu")
         symbols = self.codings[0].decode_y(data[CRC_BYTES:], level).to(device)
         return Quantized(symbols, mean, given.step_index)

@@ -1,7 +1,7 @@
-"""Clips through a codec and back: bits of real files, PSNR of region and background.
+"""Rates of files, and PSNR of region and background of decoded clips.
 
-Conventions: PSNR of 8-bit RGB, frame by frame, then the mean over the frames of a clip; a frame without region (or without
-background) is left out of that mean and counted. Rates are bits of the whole file by pixels of the clip.
+Conventions: PSNR of 8-bit RGB per frame, averaged over the frames of a clip. A frame without region (or without background) is
+excluded from that mean and counted. Rates are the bits of the whole file over the pixels of the clip.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.errors import UnreadableInput, UsageError
 from latens.shapes import Bool, UInt8
-from latens.systems.video_codec.moving import moving_photograph
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.streets import KIND, images_of, street_clip
+from latens.systems.video_codec.synthetic import moving_photograph
 from latens.video.codecs import CODECS, CodecName
 
-RATE = 25  # frames a second of folders of images
-CAP = 100.0  # dB, of a frame without error
-SAMPLE_FRAMES, SAMPLE_SIDE = 12, 256  # of the clip that is made where no data is given
+RATE = 25  # frames per second of folders of images
+CAP = 100.0  # dB, PSNR of a frame without error
+SAMPLE_FRAMES, SAMPLE_SIDE = 12, 256  # of `sample_clip`
 
 
 class RegionClip(NamedTuple):
@@ -46,19 +46,19 @@ class RegionClip(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """Mean PSNR in dB of whole frames, region and background; None where no frame has any of it."""
+    """Mean PSNR in dB of whole frames, region and background; None if no frame has such pixels."""
 
     psnr: float
     roi: float | None
     rest: float | None
-    without_roi: int  # frames
+    without_roi: int  # frames without region
 
 
 class Row(NamedTuple):
-    """One clip, one codec, one setting."""
+    """Measurements of one clip with one codec at one quality."""
 
     clip: str
-    digest: str  # of its pixels and masks
+    digest: str  # hash of pixels and masks
     codec: str
     version: str  # of the weights, or of the encoder
     region: bool  # coded with its region
@@ -87,10 +87,10 @@ class Row(NamedTuple):
 
 
 def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -> list[RegionClip]:
-    """The first `frames` frames (0: all) of the clips of folders with CLIP/frames and CLIP/masks; street images in motion.
+    """The first `frames` frames (0: all) of clips in folders with CLIP/frames and CLIP/masks, and street images in motion.
 
-    `names` chooses clips, where any of them is there. Without sources it is a photograph of latens in motion.
-    Raises UsageError for other kinds of data, UnreadableInput for folders without annotated clips.
+    `names` selects clips; if the data contain none of them, all clips are used. Without sources the clip is a bundled
+    photograph in motion. Raises UsageError for other kinds of data, UnreadableInput for folders without annotated clips.
     """
     if not sources:
         return [sample_clip()]
@@ -106,20 +106,18 @@ def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -
     chosen = [place for place in places if place.stem in names] or places
     if not chosen:
         where = ", ".join(map(str, sources))
-        raise UnreadableInput(
-            "there are no annotated clips", where=where, hint="a clip is CLIP/frames/*.jpg and CLIP/masks/*.png"
-        )
+        raise UnreadableInput("no annotated clips", where=where, hint="a clip is CLIP/frames/*.jpg and CLIP/masks/*.png")
     return [read_region_clip(place, frames) if place.is_dir() else street_region(place, frames) for place in chosen]
 
 
 def street_region(image: Path, frames: int) -> RegionClip:
-    """A street image in motion, for `frames` frames (0: as many as the clip that is made has). Raises as `street_clip`."""
+    """A street image in motion, of `frames` frames (0: SAMPLE_FRAMES). Raises as `street_clip`."""
     clip = street_clip(image, frames or SAMPLE_FRAMES)
     return RegionClip(clip.name, clip.frames, clip.region())
 
 
 def read_region_clip(folder: Path, frames: int) -> RegionClip:
-    """Raises UnreadableInput or InputError."""
+    """The first `frames` frames (0: all) of a folder. Raises UnreadableInput or InputError."""
     paths = images_in(folder / "frames")[: frames or None]
     pixels = np.stack([read_image(path).pixels for path in paths])
     reader = MaskReader(pixels.shape[1:3], None, lambda text: None)
@@ -128,7 +126,7 @@ def read_region_clip(folder: Path, frames: int) -> RegionClip:
 
 
 def sample_clip() -> RegionClip:
-    """A photograph of latens that pans and turns; the region is a disk that stays with the content, an eye of the cat."""
+    """A bundled photograph that pans and turns; the region is a disk around an eye of the cat, moving with the content."""
     rng = np.random.default_rng(4)
     pixels = read_image(photographs()[1].path).pixels
     frames = moving_photograph(pixels, rng, SAMPLE_FRAMES, SAMPLE_SIDE, 0.01, 1.2)
@@ -142,7 +140,7 @@ def sample_clip() -> RegionClip:
 
 
 def bench_clip() -> RegionClip:
-    """The clip of `sample_clip` at 854 x 480, two frames."""
+    """Two frames of `sample_clip`, resized to 854 x 480."""
     clip = sample_clip()
     size = (854, 480)
     frames = [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in clip.frames[:2]]
@@ -154,9 +152,9 @@ def bench_clip() -> RegionClip:
 
 
 def quality_of(decoded: Sequence[np.ndarray], clip: RegionClip) -> Quality:
-    """PSNR of decoded frames, as many as the clip has."""
+    """PSNR of the decoded frames of a clip. Raises UnreadableInput for another number of frames."""
     if len(decoded) != len(clip.frames):
-        raise UnreadableInput(f"{len(decoded)} frames came back of {len(clip.frames)}", where=clip.name)
+        raise UnreadableInput(f"{len(decoded)} of {len(clip.frames)} frames were decoded", where=clip.name)
     found: list[list[float]] = [[], [], []]
     for image, original, mask in zip(decoded, clip.frames, clip.masks, strict=True):
         squared = np.square(image.astype(np.float64) - original).mean(-1)
@@ -169,7 +167,7 @@ def quality_of(decoded: Sequence[np.ndarray], clip: RegionClip) -> Quality:
 
 
 def measure_ours(codec: VideoCodec, clip: RegionClip, setting: float, *, region: bool, gain: float | None = None) -> Row:
-    """Our codec on a clip, through the bytes of a file."""
+    """Compress and decompress a clip with the model, and measure the result."""
     started = time.perf_counter()
     blob = codec.compress(clip.frames, roi=clip.masks if region else None, quality=setting, gain=gain, fps=RATE)
     packed = time.perf_counter()
@@ -179,8 +177,8 @@ def measure_ours(codec: VideoCodec, clip: RegionClip, setting: float, *, region:
 
 
 def measure_encoder(name: CodecName, clip: RegionClip, folder: Path, setting: float, *, region: bool, threads: int = 1) -> Row:
-    """An ordinary encoder on a clip; `folder` holds its frames (see `as_folder`)."""
-    from latens.video.compress import compress_clip  # here, as training needs no PyAV
+    """Compress and decompress a clip with a standard encoder; `folder` holds its frames (see `as_folder`)."""
+    from latens.video.compress import compress_clip  # imported here, as training does not need PyAV
 
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "clip.mp4"
@@ -197,7 +195,7 @@ def measure_encoder(name: CodecName, clip: RegionClip, folder: Path, setting: fl
 
 
 def as_folder(clip: RegionClip, folder: Path) -> Path:
-    """The frames as PNG images in `folder`."""
+    """Write the frames as PNG images into `folder`; return it."""
     for number, frame in enumerate(clip.frames):
         Image.fromarray(frame).save(folder / f"{number:05d}.png", compress_level=1)
     return folder
@@ -225,17 +223,17 @@ def _row(
 
 
 def by_setting(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
-    """Rows of one codec by setting, ascending."""
+    """Rows grouped by quality, ascending."""
     return [(setting, [row for row in rows if row.setting == setting]) for setting in sorted({row.setting for row in rows})]
 
 
 def mean(rows: Sequence[Row], of: Callable[[Row], float | None]) -> float:
-    """Mean over the rows that have this value; NaN where none has."""
+    """Mean over the rows that have this value; NaN if none has."""
     values = [value for row in rows if (value := of(row)) is not None]
     return float(np.mean(values)) if values else float("nan")
 
 
 def by_label(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """Rows by label (see `Row.label`), in the order of their first rows."""
+    """Rows grouped by `Row.label`, in the order of their first rows."""
     for label in dict.fromkeys(row.label for row in rows):
         yield label, [row for row in rows if row.label == label]

@@ -1,11 +1,11 @@
-"""Scale-space flow with a region of interest (003, section 6.3; Agustsson et al. 2020).
+"""Scale-space flow with a region of interest (Agustsson et al. 2020; Perugachi-Diaz 2024, section 6.3).
 
     first frame:  x_0 --intra--> x_hat_0
     next frames:  x_i, x_hat_(i-1) --motion--> flow, scale --warp of the scale-space volume of x_hat_(i-1)--> prediction
                   x_i - prediction --residual--> r_hat;  x_hat_i = prediction + r_hat
 
 The five methods of Figure 6.4.1 differ in `Treatment`: a mask for the three encoders, quantization steps for the latents of
-first frames and residuals, or cells that choose one of two hyper-codecs. Frames of any size are padded to whole hyper-latents.
+first frames and residuals, or cells that select one of two hyper-codecs. Frames are padded to whole hyper-latent samples.
 
 Letters: B batch, T frames, H W frame size, M latent channels, h w = H/16 W/16.
 """
@@ -39,7 +39,7 @@ from latens.systems.video_codec.motion import MotionAnalysis, MotionSynthesis
 
 
 class CodedClip(NamedTuple):
-    """Decoded frames, not clamped, and the bits of every part of the code by frame; the sum of all parts is the rate."""
+    """Decoded frames, not clamped, and bits per frame by part of the code; the sum of all parts is the rate."""
 
     frames: Float[Tensor, "B T 3 H W"]
     bits: dict[str, Float[Tensor, "B T"]]
@@ -54,24 +54,24 @@ class CodedFrame(NamedTuple):
 
 
 class Treatment(NamedTuple):
-    """How one frame is coded: its rate, and what the method does with its mask."""
+    """Coding options of one frame: its rate, and the inputs that a method derives from its mask."""
 
     quality: Float[Tensor, "B"]
     mask: Float[Tensor, "B 1 H W"] | None = None  # for the encoders
-    cells: Bool[Tensor, "B 1 h w"] | None = None  # region of OBIC
+    cells: Bool[Tensor, "B 1 h w"] | None = None  # True in the region; for OBIC
     step: Float[Tensor, "B M h w"] | None = None  # quantization steps of latent scaling
-    bits: Mapping[str, Float[Tensor, "B"]] = {}  # of what is sent about the mask
+    bits: Mapping[str, Float[Tensor, "B"]] = {}  # bits of the mask
 
 
 class ScaleSpaceFlow(nn.Module):
-    """The codecs of first frames, motion and residuals; for latent scaling also those of two gains."""
+    """The codecs of first frames, motion and residuals; for latent scaling also two gain codecs."""
 
-    starts_from = ("image_codec",)  # systems whose weights become the codec of first frames
+    starts_from = ("image_codec",)  # systems whose weights initialize the codec of first frames
 
     def __init__(self, config: ScaleSpaceFlowConfig) -> None:
         super().__init__()
         self.config = config
-        self.coding_only = False  # weights may lack what coding uses as frozen integers: hyper-syntheses, gain decoders
+        self.coding_only = False  # True: weights may lack the networks that coding has as integers
         method = config.method
         masked, split = isinstance(method, Implicit | LatentScaling), isinstance(method, Obic)
         self.masked = masked
@@ -92,9 +92,9 @@ class ScaleSpaceFlow(nn.Module):
         amplifier: Float[Tensor, "B"] | None = None,
         rounding: Rounding = "mixed",
     ) -> CodedClip:
-        """Codes a clip. `mask` (default: all region) is in [0, 1]; `amplifier` is ga of Eq. D.1 (default: 1).
+        """Code a clip. `mask` (default: 1 everywhere) is in [0, 1]; `amplifier` is ga of Eq. D.1 (default: 1).
 
-        In training the first frame is detached before it predicts the next; later ones keep their gradient.
+        The decoded first frame of a group is detached before it predicts the next frame; later frames keep their gradient.
         """
         height, width = frames.shape[3:]
         amplifier = torch.ones_like(quality) if amplifier is None else amplifier
@@ -119,7 +119,7 @@ class ScaleSpaceFlow(nn.Module):
     def treatment(
         self, gain: GainCodec | None, quality: Tensor, mask: Tensor, amplifier: Tensor, rounding: Rounding
     ) -> Treatment:
-        """What the method makes of the mask of a frame."""
+        """The coding options that the method derives from the mask of a frame."""
         if isinstance(self.config.method, Obic):
             return Treatment(quality, cells=cells_of(mask))
         if gain is None:
@@ -128,39 +128,39 @@ class ScaleSpaceFlow(nn.Module):
         bits = {"gain": coded.bits.sum((1, 2)), "gain_hyper": coded.bits_hyper}
         return Treatment(quality, mask, step=step_of(gain_steps(coded.raw, amplifier)), bits=bits)
 
-    def code_intra(self, frame: Float[Tensor, "B 3 H W"], how: Treatment, rounding: Rounding) -> CodedFrame:
-        """A frame by itself. Sides are multiples of `config.multiple`."""
-        y = self.intra.analysis(frame, how.mask)
-        coded = self.intra.code(y, how.quality, rounding, step=how.step, cells=how.cells)
-        bits = {"intra": coded.bits.sum((1, 2)), "intra_hyper": coded.bits_hyper, **how.bits}
+    def code_intra(self, frame: Float[Tensor, "B 3 H W"], treatment: Treatment, rounding: Rounding) -> CodedFrame:
+        """Code a frame without prediction. Sides are multiples of `config.multiple`."""
+        y = self.intra.analysis(frame, treatment.mask)
+        coded = self.intra.code(y, treatment.quality, rounding, step=treatment.step, cells=treatment.cells)
+        bits = {"intra": coded.bits.sum((1, 2)), "intra_hyper": coded.bits_hyper, **treatment.bits}
         return CodedFrame(self.intra.synthesis(coded.y_hat).float(), bits)
 
     def code_inter(
-        self, frame: Float[Tensor, "B 3 H W"], reference: Float[Tensor, "B 3 H W"], how: Treatment, rounding: Rounding
+        self, frame: Float[Tensor, "B 3 H W"], reference: Float[Tensor, "B 3 H W"], treatment: Treatment, rounding: Rounding
     ) -> CodedFrame:
-        """A frame by its difference from the warped reference, the decoded frame before."""
-        motion = self.motion.code(self.motion.analysis(frame, reference, how.mask), how.quality, rounding)
+        """Code a frame by motion and residual; `reference` is the decoded frame before it."""
+        motion = self.motion.code(self.motion.analysis(frame, reference, treatment.mask), treatment.quality, rounding)
         predicted = self.predict(reference, motion.y_hat)
-        y = self.residual.analysis(frame - predicted, how.mask)
-        coded = self.residual.code(y, how.quality, rounding, step=how.step, cells=how.cells)
+        y = self.residual.analysis(frame - predicted, treatment.mask)
+        coded = self.residual.code(y, treatment.quality, rounding, step=treatment.step, cells=treatment.cells)
         bits = {
             "motion": motion.bits.sum((1, 2)),
             "motion_hyper": motion.bits_hyper,
             "residual": coded.bits.sum((1, 2)),
             "residual_hyper": coded.bits_hyper,
-            **how.bits,
+            **treatment.bits,
         }
         return CodedFrame(predicted + self.residual.synthesis(coded.y_hat, motion.y_hat).float(), bits)
 
     def predict(self, reference: Float[Tensor, "B 3 H W"], motion: Float[Tensor, "B M h w"]) -> Float[Tensor, "B 3 H W"]:
-        """The reference, warped and blurred as the decoded motion latent says."""
+        """The prediction: the reference, warped and blurred by the scale-space flow of the decoded motion latent."""
         field = self.motion.synthesis(motion).float()
         with torch.autocast(reference.device.type, enabled=False):
             volume = scale_space_volume(reference.float(), self.config.levels, sigma=self.config.sigma)
             return warp_volume(volume, field[:, :2], field[:, 2:])
 
     def padded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
-        """Filled to whole hyper-latent samples with the last row and column."""
+        """The image, padded by replication to whole hyper-latent samples."""
         return pad_to_multiple(image, self.config.multiple).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
@@ -172,7 +172,7 @@ class ScaleSpaceFlow(nn.Module):
     def restored(
         self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> Mapping[str, Tensor]:
-        """The weights of a model folder; networks that it keeps as frozen integers alone become floats again."""
+        """The weights of a model folder; networks that it stores only as frozen integers are converted to floats."""
         weights, spec = dict(stored), config["coding"]
         frozen = {f"{name}.hyper_synthesis": (own["network"], f"{name}|network.") for name, own in spec["parts"].items()}
         frozen |= {f"{name}.decoder": (own["network"], f"{name}|decoder.") for name, own in spec["decoders"].items()}
@@ -188,19 +188,20 @@ class ScaleSpaceFlow(nn.Module):
         return weights
 
     def complete(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights of an image codec, or of plain scale-space flow for another method, as weights of this model."""
+        """Weights of an image codec or of plain scale-space flow as initial weights of this model; see `completed`."""
         return completed(self, weights)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As usual; weights of an image codec, or of plain scale-space flow for another method, are completed first."""
+        """`nn.Module.load_state_dict` of the weights that `completed` returns."""
         return super().load_state_dict(completed(self, state_dict), strict=strict, assign=assign)
 
 
 def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Weights to start `model` from, with its own where those of a simpler model have none.
+    """Initial weights of `model` from those of a simpler model; missing ones are the model's own.
 
-    An image codec becomes the codec of first frames. Plain scale-space flow gets the layers for masks and gains, and the second
-    hyper-codecs of OBIC start as copies of the first. Anything else is returned as it is.
+    Weights of an image codec become the codec of first frames. Plain scale-space flow gets the layers for masks and gains, and
+    the second hyper-codecs of OBIC become copies of the first. Other weights are returned unchanged. Raises ValueError for
+    weights that were stored for coding only.
     """
     own = model.state_dict()
     if any(name.startswith("analysis.") for name in state):
@@ -212,7 +213,7 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     if frozen and model.coding_only:
         return completed(model, {**state, **{name: own[name] for name in frozen}})
     if any("hyper_synthesis." in name for name in frozen - added):
-        what = "these weights were stored for coding alone, without hyper-synthesis: see `ScaleSpaceFlow.restored`"
+        what = "these weights were stored for coding only, without hyper-synthesis; use `ScaleSpaceFlow.restored`"
         raise ValueError(what)
     if not missing or missing != added:
         return state
@@ -236,7 +237,7 @@ def motion_codec(config: ScaleSpaceFlowConfig, *, mask: bool) -> HyperpriorCodec
 
 
 def residual_codec(config: ScaleSpaceFlowConfig, *, mask: bool, split: bool) -> HyperpriorCodec:
-    """The synthesis also sees the motion latent."""
+    """The codec of residuals; its synthesis has the motion latent as a second input."""
     n, m, extra = config.residual.hidden, config.residual.latent, config.motion.latent
     if config.transforms == "paper":
         transforms: tuple[nn.Module, nn.Module] = (paper_analysis(3, n, m, mask=mask), Joined(paper_synthesis(m + extra, n, 3)))
@@ -247,7 +248,7 @@ def residual_codec(config: ScaleSpaceFlowConfig, *, mask: bool, split: bool) -> 
 
 
 class Joined(nn.Module):
-    """A synthesis of two latents of one size, joined along the channels."""
+    """A synthesis of two latents of equal size, concatenated along the channels."""
 
     def __init__(self, layers: nn.Module) -> None:
         super().__init__()
@@ -259,12 +260,12 @@ class Joined(nn.Module):
 
 
 def cells_of(mask: Float[Tensor, "B 1 H W"]) -> Bool[Tensor, "B 1 h w"]:
-    """Cells of the latent's size; one is region if any of its pixels is."""
+    """The region at the size of the latent; a cell belongs to it if any of its pixels does."""
     return F.max_pool2d(mask.float(), STRIDE) > 0
 
 
 def map_cost(cells: Bool[Tensor, "B T 1 h w"]) -> Float[Tensor, "B T"]:
-    """Bits of the maps of clips when they are sent without loss, spread evenly over the frames."""
+    """Bits of the losslessly coded maps of clips, divided evenly among the frames."""
     maps = cells[:, :, 0].long().cpu().numpy()
     bits = torch.tensor([map_bits(clip, 2) for clip in maps], dtype=torch.float32, device=cells.device)
     return (bits / maps.shape[1])[:, None].expand(-1, maps.shape[1])

@@ -1,8 +1,8 @@
 """Transforms of motion: two frames -> latent -> scale-space flow.
 
-The compact ones start as a classical motion compensation: the encoder searches motion from coarse to fine, a linear path
-carries it as cosine transforms of 4 x 4 vectors to a latent, and deep paths refine both ends. Only the encoder searches; a
-decoder needs the latent alone.
+The compact transforms are initialized as classical motion compensation: the encoder searches motion from coarse to fine, a
+linear path transforms blocks of 4 x 4 vectors by a cosine transform to the latent and back, and deep paths refine both
+directions. Only the encoder searches motion.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from latens.shapes import Float
 from latens.systems.video_codec.config import STRIDE, ScaleSpaceFlowConfig
 
 FLOW_UNIT = 4.0  # pixels per unit of the networks' flow
-# Quantization steps per unit of the mean flow of 16 x 16 pixels at the middle rate, when training starts, and how much fewer
-# there are for a coefficient of frequency f: 1 + FINE_FLOW f.
+# Initial quantization steps per unit of the mean flow of 16 x 16 pixels at the middle rate; a coefficient of frequency f has
+# fewer by the factor 1 + FINE_FLOW f.
 FLOW_GAIN = 8.0
 FINE_FLOW = 1.5
-CELL = STRIDE // FOLD  # samples of the folded image per latent sample and side
+CELL = STRIDE // FOLD  # samples of the folded image per latent sample, in each direction
 
 
 class MotionAnalysis(nn.Module):
@@ -45,7 +45,7 @@ class MotionAnalysis(nn.Module):
 
 
 class CompactMotionAnalysis(nn.Module):
-    """Sees both frames, the motion that a block search found, and the reference moved by it."""
+    """Motion analysis of both frames, the motion found by block matching, and the reference warped by it."""
 
     def __init__(self, n: int, m: int, search: int, *, mask: bool) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class CompactMotionAnalysis(nn.Module):
 
 
 class MotionSynthesis(nn.Module):
-    """Latent (B, M, h, w) -> flow in pixels and scale in levels (B, 3, 16h, 16w)."""
+    """Latent (B, M, h, w) -> flow in pixels (2 channels) and scale in levels (B, 3, 16h, 16w)."""
 
     def __init__(self, config: ScaleSpaceFlowConfig) -> None:
         super().__init__()
@@ -94,12 +94,12 @@ class MotionSynthesis(nn.Module):
 
 
 def in_pixels(field: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Flow and scale from the units of the networks."""
+    """Flow in pixels and scale in levels, from the units of the networks."""
     return torch.cat([FLOW_UNIT * field[:, :2], field[:, 2:]], dim=1)
 
 
 class CompactMotionSynthesis(nn.Module):
-    """Latent -> flow and scale at a quarter of the frame's size."""
+    """Latent -> flow and scale at a quarter of the resolution."""
 
     def __init__(self, m: int, n: int) -> None:
         super().__init__()
@@ -118,9 +118,9 @@ class CompactMotionSynthesis(nn.Module):
 
 
 def flow_basis(channels: int) -> tuple[Float[Tensor, "M 2 4 4"], Float[Tensor, "M 2 4 4"]]:
-    """Analysis and synthesis functions of 4 x 4 flow vectors: cosine products of lowest frequency, dx and dy in turn.
+    """Analysis and synthesis functions of 4 x 4 flow vectors: products of cosines by frequency, dx and dy in turn.
 
-    Channels beyond all 32 of them are zero.
+    There are 32 of them; further channels are zero.
     """
     steps = torch.arange(CELL)
     waves = torch.cos(torch.pi * (2 * steps + 1) * steps[:, None] / (2 * CELL))
@@ -136,5 +136,5 @@ def flow_basis(channels: int) -> tuple[Float[Tensor, "M 2 4 4"], Float[Tensor, "
 
 
 def enlarged(field: Float[Tensor, "B C H/4 W/4"]) -> Float[Tensor, "B C H W"]:
-    """A field at a quarter of the size, enlarged bilinearly."""
+    """A field at a quarter of the resolution, upsampled bilinearly."""
     return F.interpolate(field, scale_factor=float(FOLD), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Rate plus distortion of clips, with errors of the background counting less (003, Eqs. 6.3.4 to 6.3.7)."""
+"""Rate plus distortion of clips, with less weight for the background (Perugachi-Diaz 2024, Eqs. 6.3.4 to 6.3.7)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 VideoCodec: TypeAlias = ScaleSpaceFlow | ChunkCodec
 
 
-# Small changes of a flow move whole regions of the prediction, so its layers learn more slowly.
+# Small changes of the flow move large areas of the prediction, so its layers have a lower learning rate.
 FLOW_OPTIMIZER = MappingProxyType({"model": (Group(("intra", "residual")), Group(("motion",), lr_factor=0.3))})
 
 
@@ -37,9 +37,9 @@ class Draw(NamedTuple):
 
 
 class RateDistortion:
-    """Bits per pixel + lambda 255^2 weighted MSE; lambda and, where the method has one, the gain amplifier are random.
+    """Bits per pixel + lambda * 255^2 * weighted MSE, with random lambda and, if the method has one, random gain amplifier ga.
 
-    Errors of the background count 1 / (gamma ga). Raising both by ga is ours: 003 trains with ga = 1 alone.
+    Errors of the background have the weight 1 / (gamma ga). The paper trains with ga = 1 only.
     """
 
     optimizers: Mapping[str, Sequence[Group]]
@@ -51,7 +51,7 @@ class RateDistortion:
         sizes = model.config
         chunk = isinstance(sizes, ChunkConfig)
         method = Plain() if isinstance(sizes, ChunkConfig) else sizes.method
-        self.blind = not chunk and isinstance(method, Plain)
+        self.ignores_region = not chunk and isinstance(method, Plain)
         self.gamma = 1.0 if isinstance(method, Plain) else method.gamma
         self.amplified = sizes.region_share if isinstance(sizes, ChunkConfig) else 0.0
         if isinstance(method, LatentScaling):
@@ -71,7 +71,7 @@ class RateDistortion:
         yield Step("model", loss, {"bpp": bpp.mean(), "distortion": distortion.mean(), **parts})
 
     def draw(self, count: int, device: torch.device) -> Draw:
-        """Random rates, and amplifiers that are 1 or drawn log-uniformly up to 64."""
+        """Random rates, and amplifiers that are 1 or log-uniform between 1 and 64."""
         quality = 1 + torch.rand(count, device=device) * (len(self.lambdas) - 1)
         if self.config.quality:
             quality = torch.full_like(quality, self.config.quality)
@@ -82,13 +82,13 @@ class RateDistortion:
     def weights(
         self, frames: Float[Tensor, "B T 3 H W"], mask: Float[Tensor, "B T 1 H W"] | None, amplifier: Float[Tensor, "B"]
     ) -> Float[Tensor, "B T 1 H W"]:
-        """Weights of squared errors: 1 in the region, 1 / (gamma ga) outside; 1 everywhere for a method without a region."""
-        if self.blind or mask is None:
+        """Weights of squared errors: 1 in the region, 1 / (gamma ga) outside; 1 everywhere for plain scale-space flow."""
+        if self.ignores_region or mask is None:
             return torch.ones_like(frames[:, :, :1])
         return mask + (1 - mask) / (self.gamma * amplifier)[:, None, None, None, None]
 
     def validate(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean over rates of log(true loss) at ga = 1, and rate and PSNR (all, region, background) of each."""
+        """Mean over rates of log(true loss) at ga = 1; bpp and PSNR (all, region, background) of each rate."""
         results: dict[str, float] = {}
         logs = []
         for level in self.config.levels:
@@ -104,7 +104,7 @@ class RateDistortion:
     def _measured(self, model: Any, batch: dict[str, Tensor], level: float) -> list[float]:
         frames, mask = batch["frames"], batch.get("mask")
         quality = torch.full((len(frames),), level, device=frames.device)
-        coded = model(frames, quality, mask=None if self.blind else mask, rounding="plain")
+        coded = model(frames, quality, mask=None if self.ignores_region else mask, rounding="plain")
         bpp = bits_per_pixel(coded)
         errors = (coded.frames.clamp(0, 1) - frames).square()
         weighted = (self.weights(frames, mask, torch.ones_like(quality)) * errors).mean((1, 2, 3, 4))
@@ -114,9 +114,9 @@ class RateDistortion:
         return [float(loss.mean()), float(bpp.mean()), *psnr]
 
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """The last frame of the first held-out clip and its reconstructions at the validated rates, side by side."""
+        """The last frame of the first held-out clip and its reconstructions at the rates of `levels`, side by side."""
         frames = batches[0]["frames"][:1]
-        mask = None if self.blind else batches[0]["mask"][:1]
+        mask = None if self.ignores_region else batches[0]["mask"][:1]
         views = [frames[0, -1]]
         for level in self.config.levels:
             quality = torch.full((1,), level, device=frames.device)
@@ -135,12 +135,12 @@ class RateDistortion:
 
 
 def bits_per_pixel(coded: CodedClip) -> Float[Tensor, "B"]:
-    """Mean rate of the frames of every clip."""
+    """Bits per pixel of every clip."""
     return coded.total().mean(1) / (coded.frames.shape[3] * coded.frames.shape[4])
 
 
 def region_psnr(errors: Float[Tensor, "B T 3 H W"], region: Float[Tensor, "B T 1 H W"]) -> float:
-    """Mean PSNR in dB of the frames that have pixels of the region; not a number if none has."""
+    """Mean PSNR in dB over the frames that have pixels of the region; NaN if none has. Errors are squared, in [0, 1]."""
     pixels = region.sum((2, 3, 4))
     mse = (errors * region).sum((2, 3, 4)) / (3 * pixels).clamp_min(1)
     found = -10 * mse.clamp_min(1e-10).log10()[pixels > 0]

@@ -1,7 +1,7 @@
-"""Clips with two objects, either of which is chosen as the region, and the gain of the chosen one at equal rate.
+"""Choice of the region among two objects: the gain in PSNR of the chosen object at equal rate.
 
-003 (Figures D.5 and D.6) uses DAVIS clips with several annotated objects. The clips here have one each, so objects of two
-clips are cut out and move over a frame of a third; which pixel belongs to which object is then known exactly.
+Perugachi-Diaz 2024 (Figs. D.5 and D.6) uses DAVIS clips with several annotated objects. The clips here have one object each, so
+objects of two clips are cut out and move over a frame of a third clip, with exact masks.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.shapes import UInt8
 from latens.systems.video_codec.compare import difference_at_equal_rate, signed
-from latens.systems.video_codec.looks import coded, image, outlined, region_numbers
 from latens.systems.video_codec.measure import RATE, SAMPLE_FRAMES, SAMPLE_SIDE, RegionClip, quality_of
-from latens.systems.video_codec.moving import composite, cut_out, moving_photograph
 from latens.systems.video_codec.study import SCALING, Study
+from latens.systems.video_codec.synthetic import composite, cut_out, moving_photograph
+from latens.systems.video_codec.visualization import coded, image, outlined, region_numbers
 
 OBJECTS = (1, 2)  # ids
-VISIBLE = 0.02  # share of every frame that each object should cover
-DRAWS = 40  # paths of the objects that are tried
-CLAIMED = 5.0  # dB that every instance gains, according to 003
-SPEED, ZOOM = 0.01, 1.0  # of the background and of the objects, see `moving`
-# Choices of classes in one street image; 003 has no such figure.
+VISIBLE = 0.02  # share of every frame that each object should cover at least
+DRAWS = 40  # number of random motions that are tried
+CLAIMED = 5.0  # dB, gain of every instance in the paper
+SPEED, ZOOM = 0.01, 1.0  # of the background and the objects, see `synthetic`
+# Choices of classes in one street image (not in the paper).
 CHOICES = {"road and what moves on it": ("road", "car", "pedestrian", "bicyclist"), "buildings": ("building",), "sky": ("sky",)}
 
 
 class Pair(NamedTuple):
     """A clip with two objects."""
 
-    clip: RegionClip  # its region is both objects
+    clip: RegionClip  # the region contains both objects
     ids: UInt8[np.ndarray, "T S S"]  # 1 and 2 for the pixels of the objects
-    names: tuple[str, str]  # of the clips that the objects come from
+    names: tuple[str, str]  # source clips of the objects
 
     def chosen(self, number: int) -> RegionClip:
         """The clip with one object as its region."""
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
     @property
     def covered(self) -> float:
-        """The smallest part of a frame that an object covers."""
+        """The smallest share of a frame that an object covers."""
         return float(min((self.ids == number).mean((1, 2)).min() for number in OBJECTS))
 
 
@@ -59,24 +59,24 @@ class Point(NamedTuple):
     psnr: tuple[float, float]  # dB of the two objects
 
 
-class Worth(NamedTuple):
-    """The gain of an object from being chosen as the region instead of the other one."""
+class SelectionGain(NamedTuple):
+    """The gain in PSNR of an object when it is the region instead of the other object."""
 
     pair: str
     name: str
     share: float  # of the frame
-    gain: float | None  # dB at equal rate; None where no rate is shared
-    points: Mapping[bool, Sequence[tuple[float, float]]]  # (bpp, dB of this object) when it is chosen, and when the other is
+    gain: float | None  # dB at equal rate; None without a common rate
+    points: Mapping[bool, Sequence[tuple[float, float]]]  # (bpp, dB of this object) by whether it is chosen
 
 
 def pairs_of(clips: Sequence[RegionClip]) -> list[Pair]:
-    """The object of every clip with that of the next one, over a frame of the one after. Raises InputError."""
+    """The objects of every clip and the next one, over a frame of the clip after these. Raises InputError."""
     count = len(clips)
     return [_pair([clips[(index + step) % count] for step in range(3)], index) for index in range(count)]
 
 
 def _pair(clips: Sequence[RegionClip], seed: int) -> Pair:
-    """Two objects on the first drawn paths that keep both visible in every frame, or else on the best of all drawn paths."""
+    """Two objects with the first random motion that keeps both visible in every frame, or else with the best one."""
     first, second, behind = clips
     frames = min(SAMPLE_FRAMES, *(len(clip.frames) for clip in clips))
     side = min(SAMPLE_SIDE, *behind.frames.shape[1:3])
@@ -84,7 +84,7 @@ def _pair(clips: Sequence[RegionClip], seed: int) -> Pair:
     for clip in (first, second):
         found = cut_out(clip.frames[:frames], (255 * clip.masks[:frames]).astype(np.uint8))
         if found is None:
-            raise InputError("there is no object to cut out", where=clip.name, hint="choose clips with --set clips=[...]")
+            raise InputError("no object to cut out", where=clip.name, hint="choose clips with --set clips=[...]")
         cuts.append(found)
     best: Pair | None = None
     for draw in range(DRAWS):
@@ -103,26 +103,26 @@ def _pair(clips: Sequence[RegionClip], seed: int) -> Pair:
     return best
 
 
-def worths(study: Study) -> list[Worth]:
-    """Every object of every pair, coded by latent scaling."""
+def selection_gains(study: Study) -> list[SelectionGain]:
+    """The gain of every object of every pair, coded by latent scaling."""
     pairs = pairs_of(study.clips)
     tasks = [(pair, number, quality) for pair in pairs for number in OBJECTS for quality in study.scale.qualities]
     study.lab.complete([lambda t=task: _point(study, *t) for task in tasks])  # type: ignore[misc]
-    return [_worth(study, pair, number) for pair in pairs for number in OBJECTS]
+    return [_selection_gain(study, pair, number) for pair in pairs for number in OBJECTS]
 
 
-def _worth(study: Study, pair: Pair, number: int) -> Worth:
+def _selection_gain(study: Study, pair: Pair, number: int) -> SelectionGain:
     points = {}
     for own, chosen in ((True, number), (False, 3 - number)):
         found = [_point(study, pair, chosen, quality) for quality in study.scale.qualities]
         points[own] = [(point.bpp, point.psnr[number - 1]) for point in found]
     curves = {own: tuple(zip(*curve, strict=True)) for own, curve in points.items()}
     gain = difference_at_equal_rate(curves[True], curves[False])  # type: ignore[arg-type]
-    return Worth(pair.clip.name, pair.names[number - 1], float((pair.ids == number).mean()), gain, points)
+    return SelectionGain(pair.clip.name, pair.names[number - 1], float((pair.ids == number).mean()), gain, points)
 
 
 def _point(study: Study, pair: Pair, number: int, quality: float) -> Point:
-    """Bits of the file and PSNR of both objects, the mean over frames, when one of them is the region."""
+    """Rate of the file and mean PSNR of both objects when object `number` is the region."""
     codec = study.model(SCALING)
     key = {"objects": pair.digest, "chosen": number, "model": codec.model_id, "precision": codec.precision, "quality": quality}
 
@@ -140,23 +140,23 @@ def _point(study: Study, pair: Pair, number: int, quality: float) -> Point:
 
 
 def bars(study: Study) -> list[Block]:
-    """Rate against PSNR of every object, chosen and not chosen (003 has bars at one rate)."""
-    found = worths(study)
+    """Figure D.6: PSNR of every object over the rate, chosen and not chosen (bars at one rate in the paper)."""
+    found = selection_gains(study)
     panels = []
     for pair in dict.fromkeys(each.pair for each in found):
         lines = []
         for color, each in enumerate(each for each in found if each.pair == pair):
             for own, style in ((True, "-o"), (False, "--o")):
                 rates, values = zip(*each.points[own], strict=True)
-                name = f"object {color + 1}, {'chosen' if own else 'the other is chosen'}"
+                name = f"object {color + 1}, {'chosen' if own else 'not chosen'}"
                 lines.append(Line(name, rates, values, color, style))
         panels.append(LinePanel("bits per pixel", "PSNR of the object (dB)", lines, f"1 and 2: {pair}"))
-    note = "Solid: the object is the region; dashed: the other one is. One model, one clip a panel."
-    return [Figure(line_plot(panels), "Objects chosen in turn", note), gains_table(found)]
+    note = "Solid: the object is the region; dashed: the other object is. One clip per panel."
+    return [Figure(line_plot(panels), "PSNR of objects by the choice of the region", note), gains_table(found)]
 
 
-def gains_table(found: Sequence[Worth]) -> Table:
-    """The gain from being chosen, by object, and its mean."""
+def gains_table(found: Sequence[SelectionGain]) -> Table:
+    """The gains of all objects, and their mean."""
     rows = []
     for each in found:
         rates = [
@@ -166,18 +166,18 @@ def gains_table(found: Sequence[Worth]) -> Table:
     gains = [each.gain for each in found if each.gain is not None]
     if gains:
         spread = f"{np.mean(gains):+.2f} ({min(gains):+.2f} to {max(gains):+.2f})"
-        rows.append([f"mean of {len(gains)} (smallest to largest)", "", "", "", "", spread])
-    columns = ["clip", "object of", "% of the frame", "bpp, it chosen", "bpp, the other chosen", "gain dB at equal rate"]
+        rows.append([f"mean of {len(gains)} (range)", "", "", "", "", spread])
+    columns = ["clip", "object of", "% of the frame", "bpp, chosen", "bpp, not chosen", "gain dB at equal rate"]
     caption = (
-        "Gain: PSNR of the object when it is the region less that when the other one is, mean over the rates that both curves "
-        f"have, dB linear in log rate between the measured qualities. 003 claims {CLAIMED:g} dB or more for every instance at "
-        "about equal rate."
+        "Gain: PSNR of the object when it is the region minus that when the other object is, mean over the common rates of "
+        "both curves, interpolated linearly in the logarithm of the rate. Perugachi-Diaz 2024 reports "
+        f"{CLAIMED:g} dB or more for every instance at about equal rate."
     )
     return Table(columns, rows, caption)
 
 
 def images(study: Study) -> list[Block]:
-    """One frame with each object chosen in turn, and one street image with classes chosen in turn."""
+    """Figure D.5: one frame for each choice of an object, and one street image for each choice of classes."""
     codec, quality = study.model(SCALING), study.scale.shown
     pair = pairs_of(study.clips)[0]
     both = outlined(outlined(pair.clip.frames[-1], pair.ids[-1] == 1), pair.ids[-1] == 2)
@@ -207,6 +207,6 @@ def _classes(study: Study) -> list[Block]:
         shown = outlined(made.frames[-1], clip.masks[-1])
         figures.append(image(shown, f"{title} chosen", f"{8 * made.bytes / clip.masks.size:.3f} bpp; {numbers}"))
     return [
-        "Classes of a street image in motion as the region (ours, not in 003):",
+        "Classes of a street image in motion as the region (not in Perugachi-Diaz 2024):",
         Gallery(figures, columns=4, narrowest=160),
     ]

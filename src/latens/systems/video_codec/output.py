@@ -1,4 +1,4 @@
-"""Decoded clips into files: an ordinary clip of high quality, or a folder of PNG images."""
+"""Writing of decoded clips: a standard clip of high quality, or a folder of PNG images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latens.data.image_output import write_image
 from latens.errors import OutputExists, Truncated
 from latens.systems.video_codec.decoded import ClipFrame, DecodedClip
 
-# Encoders that lose little: what a player shows should be what the codec decoded.
+# High-quality encoders, so that a player shows what the codec decoded.
 CODINGS: Mapping[str, Coding] = MappingProxyType(
     {
         "gif": Coding("gif", {}),
@@ -33,28 +33,28 @@ USUAL = Coding("libx264", {"preset": "fast", "crf": "8"})
 
 
 class WrittenClip(NamedTuple):
-    """What came out of a file."""
+    """A written clip or folder of images, and the damage of its source."""
 
     path: Path
     width: int
     height: int
     frames: int
     duration: float  # seconds
-    damage: tuple[str, ...]  # what could not be read; not empty: frames are missing
-    seconds: float  # of work
+    damage: tuple[str, ...]  # unreadable parts of the file; if there are any, frames are missing
+    seconds: float  # wall-clock time of decoding and writing
     notes: tuple[str, ...]
 
 
 def write_decoded(decoded: DecodedClip, out: Path, *, force: bool = False, threads: int = 0) -> WrittenClip:
-    """Writes the frames of a file as a clip, or as PNG images into the folder `out` where its name has no ending of a clip.
+    """Write the frames of a file as a clip, or as PNG images into the folder `out` if it has no file ending of a clip.
 
-    Frames of damaged groups are left out; a clip keeps its times. Raises Truncated where no frame is left, OutputExists,
-    UsageError, StreamError or StorageFull.
+    Frames of damaged groups are left out; the other frames of a clip keep their times. Raises Truncated if no frame can be
+    decoded, OutputExists, UsageError, StreamError or StorageFull.
     """
     started = time.perf_counter()
     first = next(decoded, None)
     if first is None:
-        reason = decoded.damage[0].reason if decoded.damage else "it holds no group of frames"
+        reason = decoded.damage[0].reason if decoded.damage else "the file holds no group of frames"
         raise Truncated(f"no frame can be decoded: {reason}", have=0, need=1, hint="copy or download the file again")
     header = decoded.header
     tally = _Tally()
@@ -79,7 +79,7 @@ class _Tally:
         self.frames, self.duration = 0, Fraction(0)
 
     def all(self, first: ClipFrame, rest: DecodedClip) -> Iterator[ClipFrame]:
-        """Every frame, counted."""
+        """All frames; counts them and their duration."""
         frame: ClipFrame | None = first
         while frame is not None:
             self.frames, self.duration = self.frames + 1, self.duration + frame.duration
@@ -105,7 +105,7 @@ def _write_clip(decoded: DecodedClip, first: ClipFrame, out: Path, tally: _Tally
 
 @contextlib.contextmanager
 def _sound_file(decoded: DecodedClip) -> Iterator[Path | None]:
-    """The sound as a file that FFmpeg reads; None where there is none."""
+    """The sound as a file for FFmpeg; None without sound."""
     if not decoded.sound:
         yield None
         return
@@ -118,7 +118,7 @@ def _sound_file(decoded: DecodedClip) -> Iterator[Path | None]:
 
 def _write_images(decoded: DecodedClip, first: ClipFrame, out: Path, tally: _Tally, *, force: bool) -> list[str]:
     if not force and out.is_dir() and any(out.iterdir()):
-        raise OutputExists("this folder holds files already", where=str(out), hint="name another one, or add --force")
+        raise OutputExists("this folder is not empty", where=str(out), hint="name another folder, or add --force")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,4 +128,4 @@ def _write_images(decoded: DecodedClip, first: ClipFrame, out: Path, tally: _Tal
         write_image(out / f"{frame.number:05d}.png", Image.fromarray(frame.pixels))
         uneven = uneven or frame.duration != first.duration
     notes = ["sound is not written into a folder of images"] if decoded.sound else []
-    return [*notes, "the times of the frames are uneven; images do not keep them"] if uneven else notes
+    return [*notes, "the frame rate varies; a folder of images does not store times"] if uneven else notes

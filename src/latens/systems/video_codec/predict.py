@@ -1,4 +1,4 @@
-"""The codec a user holds: clips to bytes and back, frame by frame."""
+"""The loaded video codec, which compresses clips to bytes and decompresses them frame by frame."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from latens.systems.video_codec.format import (
 )
 from latens.systems.video_codec.groups import GroupCoder, Setting
 from latens.systems.video_codec.model import ScaleSpaceFlow
-from latens.systems.video_codec.pace import WINDOW, Pacer
-from latens.systems.video_codec.sized import check_target, make_plan, too_large
+from latens.systems.video_codec.rate_control import WINDOW, RateController
+from latens.systems.video_codec.size_plan import check_target, make_plan, too_large
 from latens.systems.video_codec.source import Roi, Source
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import Recorded
@@ -60,15 +60,15 @@ DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
 
 
 class VideoCodec:
-    """Compresses clips to `.ltv` bytes and decodes them; one path for all models, chosen by the model's configuration.
+    """Compresses clips to `.ltv` bytes and decodes them, for every kind of model.
 
-    `quality` runs from 1 to the number of rates of the model, in steps of 1/256. Files name the model that wrote them.
+    `quality` is between 1 and the number of rates of the model, in steps of 1/256. A file contains the id of its model.
     """
 
     def __init__(self, coder: GroupCoder, *, folder: Path, sha256: str, device: torch.device) -> None:
         self.coder, self.folder = coder, folder
         self.name, self.model_id, self.device = folder.name, sha256, device
-        self.file_id = sha256[:16]  # of the model, in the files it writes
+        self.file_id = sha256[:16]  # id of the model in files
         self.precision = transform_precision(device)
         self.config: VideoModel = coder.config
         self.best_quality = float(len(self.config.lambdas))
@@ -82,14 +82,14 @@ class VideoCodec:
 
     @property
     def takes_gain(self) -> bool:
-        """Whether the ratio between region and rest can be chosen; OBIC and the implicit method have learned one."""
+        """True if `gain` has an effect. For OBIC and the implicit method the ratio of region and background is learned."""
         return not isinstance(self.config, ScaleSpaceFlowConfig) or not isinstance(self.config.method, Obic | Implicit)
 
     def default_gain(self, quality: float) -> float:
-        """The gain amplifier that is used where none is given.
+        """The gain amplifier that is used by default.
 
-        Latent scaling has learned a ratio of its own, which 1 keeps. Quality maps reach about as far as the model's rates: at
-        most to errors that weigh `SPARE` times less than at quality 1.
+        For latent scaling it is 1, the learned ratio. For quality maps it is DEFAULT_GAIN, or less at low qualities: the weight
+        of errors outside the region is at least 1 / SPARE of the weight at quality 1.
         """
         if isinstance(self.config, ScaleSpaceFlowConfig) and isinstance(self.config.method, LatentScaling):
             return 1.0
@@ -132,26 +132,26 @@ class VideoCodec:
         gain: float | None = None,
         fps: Fraction | float | None = None,
     ) -> EncodedClip:
-        """Writes a clip to a stream, group by group, and returns its numbers.
+        """Write a clip to a stream, group by group, and return its size, rate and quality.
 
         `frames` is a path, an array or tensor of frames, or an iterator. `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask
         image, a folder of masks, a mask video, or an array of masks (T, H, W) or (H, W), bool or uint8 weights. `gain` is the
-        gain amplifier, 1 to 64: larger makes the rest coarser.
+        gain amplifier, 1 to 64; larger values make the background coarser.
 
-        `size` in bytes or `kbps` in kbit/s (of the whole file, sound included) replace `quality`: the file is at most 3 %
-        smaller and never larger, unless the finest quality takes fewer bytes, which a note reports. The clip is read twice,
-        some frames are coded on trial, and the quality varies from frame to frame. `frames` must not be an iterator then, and
-        `out` should be seekable: a file that turns out larger is written again.
+        `size` in bytes or `kbps` in kbit/s (of the whole file, sound included) replaces `quality`: the file is at most 3 %
+        smaller and never larger, unless the highest quality takes fewer bytes, which a note reports. The clip is read twice,
+        some frames are coded on trial, and the quality varies from frame to frame. In this case `frames` must not be an
+        iterator, and `out` should be seekable: a file that turns out larger is written a second time.
 
-        Raises UsageError, also for a size that the model does not reach; InputError, UnreadableInput or LimitExceeded.
+        Raises UsageError, also for a size that the model cannot reach, InputError, UnreadableInput or LimitExceeded.
         """
         started = time.perf_counter()
         check_target(frames, quality, size, kbps)
-        how, notes = self.setting(roi is not None, quality, gain)
+        setting, notes = self.setting(roi is not None, quality, gain)
         source = Source(frames, roi, roi_ids, track, fps)
         source.check()
         if size is None and kbps is None:
-            done = self._pass(source, out, how, notes)
+            done = self._pass(source, out, setting, notes)
         else:
             done = self._to_size(source, out, gain, size, kbps, notes)
         return done._replace(seconds=round(time.perf_counter() - started, 3))
@@ -159,41 +159,45 @@ class VideoCodec:
     def _to_size(
         self, source: Source, out: BinaryIO, gain: float | None, size: float | None, kbps: float | None, notes: list[str]
     ) -> EncodedClip:
-        """Writes a file of `size` bytes or of `kbps`; one that turns out larger is written a second time."""
+        """Write a file of `size` bytes or of `kbps`; a file that turns out larger is written a second time."""
         if source.track:
             source = source._replace(recorded=Recorded())
         plan = make_plan(self, source, gain, size, kbps)
         place = out.tell() if out.seekable() else None
-        pacer = plan.pacer()
-        done = self._pass(source, out, plan.how, notes, pacer)
+        controller = plan.controller()
+        done = self._pass(source, out, plan.setting, notes, controller)
         if done.bytes > plan.wanted and place is not None:
             out.seek(place)
             out.truncate()
-            done = self._pass(source, out, plan.how, notes, plan.pacer(pacer))
+            done = self._pass(source, out, plan.setting, notes, plan.controller(controller))
         if done.bytes > plan.wanted:
             raise too_large(plan.wanted, done.bytes, done.lowest_quality)
         short = done.bytes < WINDOW * plan.wanted
-        why = f"{done.bytes:,} of {plan.wanted:,.0f} bytes reached: quality {self.best_quality:g} is the finest"
+        why = f"{done.bytes:,} of {plan.wanted:,.0f} bytes used: quality {self.best_quality:g} is the highest"
         return done._replace(notes=(*done.notes, why)) if short else done
 
-    def _pass(self, source: Source, out: BinaryIO, how: Setting, notes: list[str], pacer: Pacer | None = None) -> EncodedClip:
-        """Writes the file once."""
+    def _pass(
+        self, source: Source, out: BinaryIO, setting: Setting, notes: list[str], controller: RateController | None = None
+    ) -> EncodedClip:
+        """Write the file once."""
         with source.open() as (clip, regions):
             note_depth(clip)
-            header = header_of(clip, how, self.config.group)
+            header = header_of(clip, setting, self.config.group)
             writer = ClipWriter(out, ClipHeader(PROFILE, bytes.fromhex(self.file_id), header.pack()))
             notes = notes + self._write_sound(writer, clip)
-            written = GroupWriter(self.coder, writer, how, header, pacer)
+            written = GroupWriter(self.coder, writer, setting, header, controller)
             for frame in clip.frames():
                 written.add(frame, None if regions is None else regions.of(frame))
             written.flush()
             if regions is not None:
                 regions.finish(written.last + 1)
             writer.close()
-        return record_of(clip, regions, written, writer.offset, how, None if pacer is None else pacer.wanted, notes)
+        return record_of(
+            clip, regions, written, writer.offset, setting, None if controller is None else controller.wanted, notes
+        )
 
     def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
-        """The stored setting of a request, and notes on it. Raises UsageError."""
+        """The coding options for a quality and a gain (None: the defaults), and notes on them. Raises UsageError."""
         quality = self.default_quality if quality is None else quality
         if not 1 <= quality <= self.best_quality:
             raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")
@@ -209,7 +213,11 @@ class VideoCodec:
         wanted = self.default_gain(quality) if gain is None else gain
         amplifier = round(AMPLIFIER_STEPS * math.log2(wanted))
         used = 2.0 ** (amplifier / AMPLIFIER_STEPS)
-        notes = [] if gain is None or abs(used / wanted - 1) < 0.01 else [f"gain {used:.3g} is used: gains are half octaves"]
+        notes = (
+            []
+            if gain is None or abs(used / wanted - 1) < 0.01
+            else [f"gain {used:.3g} is used: gains are rounded to half octaves"]
+        )
         return Setting(round(quality * QUALITY_STEPS), amplifier, True), notes
 
     @staticmethod
@@ -226,9 +234,9 @@ class VideoCodec:
     # --------------------------------------------------------------------------------------------------- decompression
 
     def frames(self, blob: bytes | str | Path | BinaryIO, *, start: int = 0) -> DecodedClip:
-        """The frames of a file, decoded one after the other as they are asked for, from frame `start` on.
+        """An iterator that decodes the frames of a file, from frame `start` on.
 
-        Damaged groups are left out; `damage` of the result lists them. Raises StreamError, ModelMismatch or DeviceMismatch.
+        Damaged groups are left out and listed in `damage` of the result. Raises StreamError, ModelMismatch or DeviceMismatch.
         """
         with contextlib.ExitStack() as held:
             if isinstance(blob, str | Path):
@@ -242,7 +250,10 @@ class VideoCodec:
     def decompress(
         self, blob: bytes | str | Path | BinaryIO, out: str | Path, *, force: bool = False, threads: int = 0
     ) -> WrittenClip:
-        """Writes the clip of a file as `out`, see `write_decoded`. Raises StreamError, ModelMismatch or DeviceMismatch."""
+        """Decode a file to a clip or a folder of images, as `output.write_decoded`, whose errors it raises.
+
+        Also raises ModelMismatch or DeviceMismatch.
+        """
         from latens.systems.video_codec.output import write_decoded
 
         with self.frames(blob) as decoded:
@@ -253,17 +264,17 @@ class VideoCodec:
         opened = open_stream(stream)
         if opened.model_id != self.file_id:
             raise ModelMismatch(
-                f"the file was written with model {opened.model_id}, this is {self.name} {self.file_id}",
-                hint="give its folder with --model; `latens models` lists the bundled ones",
+                f"the file was written with model {opened.model_id}, not {self.name} {self.file_id}",
+                hint="pass the folder of its model with --model; `latens models` lists the bundled models",
             )
         quality = opened.header.setting.quality
         if not QUALITY_STEPS <= quality <= self.best_quality * QUALITY_STEPS or opened.header.group > self.config.group:
-            raise Corrupt(f"quality {quality / QUALITY_STEPS:g} is not one of this model", section="header")
+            raise Corrupt(f"{quality / QUALITY_STEPS:g} is not a quality of this model", section="header")
         return opened
 
 
 def _for_coding(config: VideoModel) -> ScaleSpaceFlow | ChunkCodec:
-    """A model whose weights may lack what the frozen coding replaces."""
+    """A model whose weights may lack the networks that the frozen coding replaces."""
     model = build_model(config)
     if isinstance(model, ScaleSpaceFlow):
         model.coding_only = True

@@ -46,9 +46,9 @@ def tiny() -> VideoTraining:
 
 
 def cpu() -> VideoTraining:
-    """Scale-space flow on one core: a trunk at a constant rate without a known end, from the image codec (--init).
+    """Scale-space flow on one core, from the image codec (--init), at a constant learning rate until it is stopped.
 
-    The codec of first frames keeps its weights. `cpu_decay` with --init RUN/best makes a usable model.
+    The codec of first frames keeps its weights. A usable model is then trained by `cpu_decay` with --init RUN/best.
     """
     return TrainConfig(
         system="video_codec",
@@ -62,9 +62,9 @@ def cpu() -> VideoTraining:
 
 
 def cpu_decay() -> VideoTraining:
-    """A branch of `cpu` whose rate falls to zero, the codec of first frames included.
+    """After `cpu` (--init RUN/best): all parts of the model, at a learning rate that falls to zero.
 
-    Ten minutes of one core with native bfloat16; six times the steps take an hour.
+    Ten minutes on one core with native bfloat16; six times the steps take an hour.
     """
     return replace(
         cpu(),
@@ -76,27 +76,27 @@ def cpu_decay() -> VideoTraining:
 
 
 def cpu_roi_loss() -> VideoTraining:
-    """From `cpu` (--init RUN/best): the loss knows the region, the codec does not."""
+    """ROI loss, after `cpu` (--init RUN/best): the loss weights the region, the codec has no input for it."""
     return _with(cpu_decay(), "cpu_roi_loss", RoiLoss())
 
 
 def cpu_obic() -> VideoTraining:
-    """From `cpu` (--init RUN/best): separate hyper-codecs for region and background."""
+    """OBIC, after `cpu` (--init RUN/best): separate hyper-codecs for region and background."""
     return _with(cpu_decay(), "cpu_obic", Obic())
 
 
 def cpu_implicit() -> VideoTraining:
-    """From `cpu` (--init RUN/best): the encoders see the mask."""
+    """Implicit, after `cpu` (--init RUN/best): the mask is an input of the encoders."""
     return _with(cpu_decay(), "cpu_implicit", Implicit())
 
 
 def cpu_scaling() -> VideoTraining:
-    """From `cpu` (--init RUN/best): the encoders see the mask, and a gain that is sent coarsens the background."""
+    """Latent scaling, after `cpu` (--init RUN/best): implicit, and a transmitted gain coarsens the background."""
     return _with(cpu_decay(), "cpu_scaling", LatentScaling())
 
 
 def cpu_chunk() -> VideoTraining:
-    """The codec without motion compensation on one core: a trunk at a constant rate without a known end."""
+    """The codec without motion compensation on one core, at a constant learning rate until it is stopped."""
     return replace(
         cpu(),
         recipe="cpu_chunk",
@@ -107,12 +107,12 @@ def cpu_chunk() -> VideoTraining:
 
 
 def cpu_chunk_decay() -> VideoTraining:
-    """A branch of `cpu_chunk` (--init RUN/best) whose rate falls to zero, about an hour."""
+    """After `cpu_chunk` (--init RUN/best): at a learning rate that falls to zero."""
     return replace(cpu_decay(), recipe="cpu_chunk_decay", model=cpu_chunk().model, data=cpu_chunk().data)
 
 
 def gpu() -> VideoTraining:
-    """One data-center GPU: the model of `cpu`, whose weights it can start from, on larger crops and longer clips."""
+    """The model of `cpu`, optionally from its weights, on larger crops and longer clips: one data-center GPU."""
     return replace(
         cpu(),
         recipe="gpu",
@@ -124,10 +124,10 @@ def gpu() -> VideoTraining:
 
 
 def paper() -> VideoTraining:
-    """003, section 6.4.2 and appendix D.4, plain scale-space flow; other methods by `--set model.method.kind=...`.
+    """Perugachi-Diaz 2024, section 6.4.2 and appendix D.4; other methods: `--set model.method.kind=...`.
 
-    One model for eight rates where 003 trains eight, and crops of 256 x 256 where 003 has 256 x 384. The first million steps
-    there are on Vimeo-90k; 300,000 steps on the data of interest follow.
+    This is one model for eight rates instead of eight models, on crops of 256 x 256 instead of 256 x 384. The paper first
+    trains for a million steps on Vimeo-90k, then for 300,000 steps on the data of interest.
     """
     size = CodecSize(hidden=128, latent=192, hyper=192)
     lambdas = tuple(round(1 / (255**2 * 1e-4 * 2**exponent), 6) for exponent in reversed(range(8)))

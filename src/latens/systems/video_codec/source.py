@@ -1,4 +1,4 @@
-"""A clip and its region as the user gives them; they can be opened more than once unless frames come from an iterator."""
+"""A clip and its region, as a caller passes them. They can be opened repeatedly unless frames come from an iterator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
 
 class Source(NamedTuple):
-    """Frames and region as the user gives them. `recorded` keeps the masks of a first pass with tracking for the next."""
+    """Frames and region of a caller. `recorded` keeps the tracked masks of a first pass for the next."""
 
     frames: FramesLike
     roi: Roi | None
@@ -31,15 +31,15 @@ class Source(NamedTuple):
     recorded: Recorded | None = None
 
     def check(self) -> None:
-        """Raises UsageError for options without effect."""
+        """Raise UsageError for options without effect."""
         if self.roi is None and (self.roi_ids is not None or self.track):
             raise UsageError(f"{'--roi-id' if self.roi_ids is not None else '--track'} needs a region", hint="add --roi")
         if isinstance(self.roi, np.ndarray) and self.track:
-            raise UsageError("an array has the masks of all frames; nothing is tracked", hint="leave track out")
+            raise UsageError("an array of masks is not tracked", hint="leave track out")
 
     @contextlib.contextmanager
     def open(self) -> Iterator[tuple[Clip, Regions | None]]:
-        """Raises UsageError, InputError, UnreadableInput or LimitExceeded."""
+        """Open clip and regions. Raises UsageError, InputError, UnreadableInput or LimitExceeded."""
         with open_frames(self.frames, fps=self.fps) as clip:
             if self.recorded is not None and self.recorded.complete:
                 yield clip, self.recorded

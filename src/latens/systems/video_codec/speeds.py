@@ -1,4 +1,4 @@
-"""Frames a second of first (I) and predicted (P) frames: Table D.1 of 003."""
+"""Frames per second of first (I) and predicted (P) frames: Table D.1 of Perugachi-Diaz 2024."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from latens.systems.video_codec.study import SCALING, SSF, VARIANTS, Study
 
 
 def speeds(study: Study) -> list[Block]:
-    """Frames a second of first (I) and predicted (P) frames on this machine; 003 has 1280 x 720 on a V100."""
+    """Table D.1 on this machine; the paper has 1280 x 720 on a V100."""
     clip = study.clips[0]
     rows = []
     for label in (SSF, SCALING):
@@ -25,13 +25,13 @@ def speeds(study: Study) -> list[Block]:
         rates = study.lab.once(key, partial(frame_rates, codec, clip, region=VARIANTS[label].aware))
         rows.append([label, *(f"{rate:.2f}" for rate in rates)])
     height, width = clip.frames.shape[1:3]
-    parts = [f"{side} {kind}{how}" for how in ("", ", networks") for side in ("encode", "decode") for kind in ("I", "P")]
-    caption = f"Frames a second, {width} x {height}, {torch.get_num_threads()} threads; the second half without entropy coding."
+    parts = [f"{side} {kind}{suffix}" for suffix in ("", ", networks") for side in ("encode", "decode") for kind in ("I", "P")]
+    caption = f"Frames per second, {width} x {height}, {torch.get_num_threads()} threads. 'networks': without entropy coding."
     return [Table(["method", *parts], rows, caption)]
 
 
 def frame_rates(codec: VideoCodec, clip: RegionClip, *, region: bool) -> list[float]:
-    """The eight numbers of a row of Table D.1, coded with the `region` or without."""
+    """The eight numbers of a row of Table D.1, with or without the `region`."""
     frames, masks = clip.frames[:2], clip.masks[:2]
 
     def encode(count: int) -> bytes:
@@ -50,7 +50,7 @@ def frame_rates(codec: VideoCodec, clip: RegionClip, *, region: bool) -> list[fl
 
 @torch.no_grad()
 def _network_seconds(model: ScaleSpaceFlow, frames: Sequence[torch.Tensor], mask: torch.Tensor | None) -> list[float]:
-    """Transforms alone: encode I, P, decode I, P."""
+    """Seconds of the transforms: encode I, encode P, decode I, decode P."""
     seen = None if mask is None else model.padded(mask)
     y = model.intra.analysis(frames[0], seen)
     flow = model.motion.analysis(frames[1], frames[0], seen)
@@ -64,17 +64,17 @@ def _network_seconds(model: ScaleSpaceFlow, frames: Sequence[torch.Tensor], mask
         model.predict(frames[0], flow)
         model.residual.synthesis(residual, flow)
 
-    acts: list[Callable[[], object]] = [
+    actions: list[Callable[[], object]] = [
         lambda: model.intra.analysis(frames[0], seen), encode_inter, lambda: model.intra.synthesis(y), decode_inter
     ]  # fmt: skip
-    return [_seconds(act) for act in acts]
+    return [_seconds(action) for action in actions]
 
 
-def _seconds(act: Callable[[], object], repeats: int = 3) -> float:
-    """The shortest time of `repeats` calls."""
+def _seconds(action: Callable[[], object], repeats: int = 3) -> float:
+    """The shortest time of `repeats` calls in seconds."""
     found = []
     for _ in range(repeats):
         started = time.perf_counter()
-        act()
+        action()
         found.append(time.perf_counter() - started)
     return min(found)

@@ -1,7 +1,7 @@
-"""Images of streets with label maps as clips, instead of Cityscapes (003, sections 6.4.1 and 6.4.5).
+"""Street images with label maps as clips, instead of Cityscapes (Perugachi-Diaz 2024, sections 6.4.1 and 6.4.5).
 
-A folder holds train/ and val/ with X.jpg or X.png and X_label.png, whose values are the class numbers of CamVid (Brostow et
-al. 2009; 0 to 10, all else is void). An image becomes a clip in which the view pans and moves forward, its labels with it.
+A folder holds train/ and val/ with X.jpg or X.png and X_label.png, whose values are the class numbers of CamVid (Brostow et al.
+2009): 0 to 10, other values are void. An image becomes a clip with labels in which the camera pans and moves forward.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from latens.data.images import PICTURE_ENDINGS, decoding, read_image
 from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput
 from latens.shapes import Bool, UInt8
-from latens.systems.video_codec.moving import Path as Motion
-from latens.systems.video_codec.moving import view
+from latens.systems.video_codec.synthetic import Motion, view
 
-KIND = "camvid"  # of a source
+KIND = "camvid"  # kind of a source
 LABELS = "_label.png"
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
-# 003 chooses vehicle, road, pedestrian, bicycle and motorcycle of Cityscapes; CamVid counts motorcycles as bicyclists.
+# The paper chooses vehicle, road, pedestrian, bicycle and motorcycle of Cityscapes; in CamVid motorcyclists are bicyclists.
 REGION = ("road", "car", "pedestrian", "bicyclist")
-SIDE = 256  # of a clip in pixels, or the shorter side of a smaller image
-FORWARD = (0.005, 0.015)  # range of the share by which the view shrinks from frame to frame
-SIDEWAYS = 0.01  # most motion from frame to frame, in widths of the image
+SIDE = 256  # side of a clip in pixels; the shorter side of a smaller image
+FORWARD = (0.005, 0.015)  # range of the relative decrease of the field of view per frame
+SIDEWAYS = 0.01  # maximum motion per frame, in widths of the image
 
 Part: TypeAlias = Literal["train", "val"]
 
@@ -40,17 +39,17 @@ class StreetClip(NamedTuple):
     labels: UInt8[np.ndarray, "T S S"]
 
     def region(self, classes: Sequence[str] = REGION) -> Bool[np.ndarray, "T S S"]:
-        """Pixels of some classes."""
+        """The pixels of these classes."""
         return np.isin(self.labels, [CLASSES.index(name) for name in classes])
 
 
 def split_streets(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """Sources of images of streets, and the others."""
+    """Sources of street images, and the other sources."""
     return [source for source in sources if source.kind == KIND], [source for source in sources if source.kind != KIND]
 
 
 def street_clips(source: Source, part: Part, frames: int, count: int = 0) -> list[StreetClip]:
-    """`count` images (0: all), evenly spaced over the names, as clips. Raises UnreadableInput or InputError."""
+    """`count` images (0: all), evenly spaced in the order of names, as clips. Raises UnreadableInput or InputError."""
     images = images_of(source, part)
     if count and count < len(images):
         images = [images[index * len(images) // count] for index in range(count)]
@@ -58,7 +57,7 @@ def street_clips(source: Source, part: Part, frames: int, count: int = 0) -> lis
 
 
 def images_of(source: Source, part: Part) -> list[Path]:
-    """Images that have labels, by name. Raises UnreadableInput where there are none."""
+    """Images with labels, by name. Raises UnreadableInput if there are none."""
     folder = source.path / part
     found = sorted(folder.glob("*")) if folder.is_dir() else []
     images = [path for path in found if path.suffix.lower() in PICTURE_ENDINGS and labels_of(path).is_file()]
@@ -73,14 +72,14 @@ def labels_of(image: Path) -> Path:
 
 
 def street_clip(path: Path, frames: int) -> StreetClip:
-    """An image in motion, the same every time. Raises UnreadableInput or InputError."""
+    """An image in motion, determined by its name. Raises UnreadableInput or InputError."""
     pixels = read_image(path).pixels
     place = labels_of(path)
     with reading(place), open(place, "rb") as stream, decoding(str(place)), Image.open(stream) as image:
         labels = np.asarray(image)
     if labels.shape != pixels.shape[:2] or labels.dtype != np.uint8:
-        what = f"a label map of shape {labels.shape} for an image of {pixels.shape[1]} x {pixels.shape[0]}"
-        raise InputError(what, where=str(place), hint="label maps have 8 bits, one channel and the size of their image")
+        what = f"the label map of shape {labels.shape} does not match an image of {pixels.shape[1]} x {pixels.shape[0]}"
+        raise InputError(what, where=str(place), hint="a label map has 8 bits, one channel and the size of its image")
     height, width = labels.shape
     side = min(SIDE, height, width)
     motion = _motion(np.random.default_rng(zlib.crc32(path.stem.encode())), height, width, side, frames)
@@ -90,7 +89,7 @@ def street_clip(path: Path, frames: int) -> StreetClip:
 
 
 def _motion(rng: np.random.Generator, height: int, width: int, side: int, frames: int) -> Motion:
-    """Starts with the largest view in the middle, moves forward and to one side, and stays inside the image."""
+    """A motion from the largest central view forward and to one side, inside the image."""
     shorter = min(height, width)
     room = np.array([width - shorter, height - shorter]) / 2
     speed = np.minimum(SIDEWAYS * width, room / max(frames - 1, 1)) * rng.uniform(-1, 1, 2)

@@ -1,8 +1,8 @@
-"""The methods of Figure 6.4.1, trained for equal steps from one plain model and measured on clips, for tables and figures.
+"""Training and measurement of the methods of Perugachi-Diaz 2024, Figure 6.4.1, from one plain model and for equal steps.
 
-003 trains 80 models, one for every rate. Here a method is trained once for all rates: five methods at gamma 30, latent scaling
-also at gamma 10 and on masks of Perlin noise, seven trainings. Three more on images of streets in
-motion replace those on Cityscapes, where `--data` has such images.
+The paper trains 80 models, one per rate. Here every method is trained once for all rates: five methods at gamma 30, and latent
+scaling also at gamma 10 and on masks of Perlin noise. Three more trainings on street images in motion replace those on
+Cityscapes if `--data` has such images.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from latens.systems.video_codec.streets import StreetClip, split_streets, street
 
 @settings
 class VideoScale:
-    """Length of the trainings, and the clips that are measured."""
+    """Length of the trainings, and clips and rates of the measurements."""
 
-    recipe: Literal["tiny", "cpu_decay", "paper"] = "cpu_decay"  # of every training
-    steps: Natural = 0  # above 0: instead of the recipe's
-    clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # of the data, where they are there
-    start: str = ""  # plain model that all methods start from, a name or a folder; empty: it is trained as they are
-    train: str = ""  # folders of clips and photographs to train on (A,B); empty: the data that is measured
-    streets: Count = 4  # images of streets that are measured as clips
-    frames: Natural = 24  # the first of every clip; 0: all
+    recipe: Literal["tiny", "cpu_decay", "paper"] = "cpu_decay"  # recipe of every training
+    steps: Natural = 0  # steps of every training; 0: those of the recipe
+    clips: tuple[str, ...] = ("blackswan", "drift-straight", "horsejump-high", "cows")  # all clips if --data has none of these
+    start: str = ""  # plain model that all methods start from, a name or a folder; empty: train one
+    train: str = ""  # folders of clips and photographs for training (A,B); empty: --data
+    streets: Count = 4  # number of street images that are measured as clips
+    frames: Natural = 24  # number of frames per clip, from the first; 0: all
     qualities: tuple[Positive, ...] = (1.0, 2.5, 4.0, 6.0)  # rates of every curve
     shown: Positive = 3.0  # quality of images
     amplifiers: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # gain amplifiers of Figure D.7
-    swept: Natural = 0  # clips of Figure D.7, the first ones; 0: all
+    swept: Natural = 0  # number of clips of Figure D.7, from the first; 0: all
 
 
 SCALES: Mapping[str, VideoScale] = MappingProxyType(
@@ -71,16 +71,16 @@ VideoLab: TypeAlias = Lab[VideoCodec, VideoScale]
 
 
 class Variant(NamedTuple):
-    """One training."""
+    """Method and data of one training."""
 
     method: Method
     masks: Literal["objects", "perlin"] = "objects"
-    quality: float = 0.0  # above 0: the only rate
-    streets: bool = False  # trained on images of streets
+    quality: float = 0.0  # above 0: the only quality
+    streets: bool = False  # trained on street images
 
     @property
     def aware(self) -> bool:
-        """Whether its encoder is given the region."""
+        """True if the region is an input of the encoder."""
         return not isinstance(self.method, Plain | RoiLoss)
 
 
@@ -88,11 +88,11 @@ SSF, LOSS, OBIC, IMPLICIT, SCALING = "SSF", "ROI loss", "OBIC", "implicit", "lat
 SCALING_10, SCALING_PERLIN = "latent scaling, gamma 10", "latent scaling, Perlin masks"
 SSF_STREETS, SCALING_STREETS = "SSF, streets", "latent scaling, streets"
 SCALING_10_STREETS = "latent scaling, gamma 10, streets"
-ONE_RATE = (2.0, 6.0)  # qualities of the models with one rate
+ONE_RATE = (2.0, 6.0)  # qualities of the models with a single rate
 
 
-def alone(quality: float) -> str:
-    """Label of plain scale-space flow trained for one quality."""
+def single_rate(quality: float) -> str:
+    """Label of plain scale-space flow trained for a single quality."""
     return f"{SSF}, quality {quality:g} alone"
 
 
@@ -108,26 +108,26 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         SSF_STREETS: Variant(Plain(), streets=True),
         SCALING_STREETS: Variant(LatentScaling(), streets=True),
         SCALING_10_STREETS: Variant(LatentScaling(gamma=10.0), streets=True),
-        **{alone(quality): Variant(Plain(), quality=quality) for quality in ONE_RATE},
+        **{single_rate(quality): Variant(Plain(), quality=quality) for quality in ONE_RATE},
     }
 )
 
 
 class Study:
-    """Models and clips of a laboratory. Raises UsageError or UnreadableInput for the data."""
+    """Models, clips and measurements of a `Lab`. Raises UsageError or UnreadableInput for the data."""
 
     def __init__(self, lab: VideoLab) -> None:
         self.lab, self.scale = lab, lab.scale
         self.street_sources, self.clip_sources = split_streets(lab.sources)
         if lab.sources and not self.clip_sources:
-            where, hint = ", ".join(map(str, lab.sources)), "give clips of objects as well: --data davis:DIR camvid:DIR"
-            raise UsageError("methods are trained on clips of objects", where=where, hint=hint)
+            where, hint = ", ".join(map(str, lab.sources)), "add clips of objects: --data davis:DIR camvid:DIR"
+            raise UsageError("the methods are trained on clips of objects", where=where, hint=hint)
         self.clips = region_clips(self.clip_sources, self.scale.clips, self.scale.frames)
         self._loaded: dict[str, VideoCodec] = {}
 
     @cached_property
     def streets(self) -> list[StreetClip]:
-        """Images of streets as clips, from the part that is not trained on; none without `camvid:DIR`."""
+        """Clips of the street images in val/; none without `camvid:DIR`."""
         frames = len(self.clips[0].frames)
         return [clip for each in self.street_sources for clip in street_clips(each, "val", frames, self.scale.streets)]
 
@@ -149,19 +149,19 @@ class Study:
         return replace(base, model=replace(model, method=method), data=data, objective=loss, run=run)
 
     def start(self) -> Path:
-        """The plain model that all methods start from: the one of the scale, or one that is trained here as they are."""
+        """The plain model that all methods start from: `scale.start`, or one that is trained for as many steps."""
         if self.scale.start:
             folder = locate(self.scale.start)
             if read_config(folder)["model"].get("method", {}).get("kind") != "plain":
-                hint = "name a model of `cpu` or `cpu_decay`, or leave start out: it is trained first then"
-                what = "the methods start from plain scale-space flow, and this is another model"
+                hint = "name a model of `cpu` or `cpu_decay`, or leave start out to train one"
+                what = "the methods start from plain scale-space flow; this is another model"
                 raise UsageError(what, where=str(folder), hint=hint)
             return folder
         plain = VARIANTS[SSF]
         return self.lab.trained(self.config(plain), name="start", sources=self.sources(plain))
 
     def sources(self, variant: Variant) -> list[Source]:
-        """Data to train on."""
+        """Training data of a variant."""
         if variant.streets:
             return self.street_sources
         return [Source("", place) for place in self.scale.train.split(",") if place] or self.clip_sources
@@ -175,14 +175,14 @@ class Study:
         return self._loaded[label]
 
     def row(self, label: str, clip: RegionClip, quality: float, gain: float | None = None) -> Row:
-        """One clip at one rate, with its region if the method has learned to use one."""
+        """One clip at one quality, with its region if it is an input of the method."""
         codec, aware = self.model(label), VARIANTS[label].aware
         key = {"clip": clip.digest, "model": codec.model_id, "precision": codec.precision, "quality": quality, "gain": gain}
         found = self.lab.once(key, lambda: measure_ours(codec, clip, quality, region=aware, gain=gain)._asdict())
         return Row(**found)._replace(clip=clip.name, codec=label, region=False)
 
     def rows(self, labels: Sequence[str], clips: Sequence[RegionClip] | None = None) -> list[Row]:
-        """Every clip (default: all clips with objects) at every rate of these variants."""
+        """Rows of these variants on every clip (default: all clips of objects) at every quality."""
         found = self.clips if clips is None else clips
         tasks = [(label, clip, quality) for label in labels for clip in found for quality in self.scale.qualities]
         self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
@@ -197,7 +197,7 @@ class Study:
         """Latent scaling at three qualities with all gain amplifiers, by quality; rows have the amplifier as their setting."""
         best = self.model(SCALING).best_quality
         qualities = (1.0, (1 + best) / 2, best)
-        # 1 is what latent scaling does without an amplifier: the same measurement.
+        # The default of latent scaling is 1, so both share one measurement.
         gains = {amplifier: None if amplifier == 1 else amplifier for amplifier in self.scale.amplifiers}
         tasks = [(SCALING, clip, quality, gain) for quality in qualities for gain in gains.values() for clip in self.swept]
         self.lab.complete([lambda t=task: self.row(*t) for task in tasks])  # type: ignore[misc]
@@ -211,18 +211,18 @@ class Study:
         }
 
     def about(self) -> str:
-        """Data and scale in a sentence."""
+        """A summary of data and scale."""
         names = ", ".join(clip.name for clip in self.clips)
         scale = self.scale
         height, width = self.clips[0].frames.shape[1:3]
         steps = scale.steps or RECIPES[scale.recipe]().run.steps
         return (
             f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}; every method trained for {steps:,} "
-            f"steps of the recipe {scale.recipe} from one plain model, once for all rates; bits of real files"
+            f"steps of the recipe {scale.recipe} from one plain model, once for all rates; rates of files"
         )
 
     def facts(self) -> dict[str, object]:
-        """Scale, data, and the models that were used."""
+        """Scale, data and models for the report."""
         return {
             "recipe": self.lab.recipe,
             "scale": to_dict(self.scale),

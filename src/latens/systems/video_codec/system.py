@@ -1,4 +1,4 @@
-"""The video codec as a system: training, application, evaluation, timing, tables, figures and demo."""
+"""The record of the video codec: training, application, evaluation, timing, tables, figures and demo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLE_FRAMES = 8
 
 
 def example(folder: Path) -> Example:
-    """Two clips of a bright disk that moves over a pattern, with masks, and images like streets with label maps."""
+    """A small data set: two clips of a bright disk that moves over a pattern, with masks, and images with label maps."""
     height, width = EXAMPLE_SIZE
     rows, columns = np.mgrid[:height, :width]
     rng = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def example(folder: Path) -> Example:
 
 
 def apply(codec: VideoCodec, path: Path) -> Mapping[str, np.ndarray]:
-    """The file, and the frames that are decoded from it."""
+    """The bytes of the file, and the decoded frames."""
     blob = codec.compress(path, quality=1, fps=25)
     frames = np.stack([frame.pixels for frame in codec.frames(blob)])
     return {"file": np.frombuffer(blob, dtype=np.uint8), "decoded": frames}

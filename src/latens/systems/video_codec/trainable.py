@@ -1,4 +1,4 @@
-"""Puts model, objective and data of a training configuration together."""
+"""Model, objective and data of a training configuration, and the initial scale of hyper-codecs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from latens.systems.video_codec.objective import RateDistortion, VideoCodec
 from latens.systems.video_codec.recipes import VideoTraining
 from latens.training.objective import Trainable
 
-Z_START = 2.0  # root mean square of hyper-latents when training starts
+Z_START = 2.0  # initial root mean square of hyper-latents
 
 
 def build(config: VideoTraining, sources: Sequence[Source]) -> Trainable:
-    """Raises UsageError or UnreadableInput for data that cannot be trained on."""
+    """Model, objective and data of a training run. Raises UsageError or UnreadableInput for unusable data."""
     quality, best = config.objective.quality, len(config.model.lambdas)
     if quality and not 1 <= quality <= best:
         raise UsageError(f"objective.quality {quality:g} is not within 1 to {best}", hint="0 trains all rates")
@@ -31,7 +31,7 @@ def build(config: VideoTraining, sources: Sequence[Source]) -> Trainable:
     if isinstance(model, ScaleSpaceFlow) and not config.objective.train_intra:
         model.intra.requires_grad_(False)
     objective = RateDistortion(config.objective, model)
-    data = ClipData(sources, config.data, config.run.seed, regions=not objective.blind)
+    data = ClipData(sources, config.data, config.run.seed, regions=not objective.ignores_region)
     match_scales(model, data.batch(0, 0))
     return Trainable(model, objective, data)
 
@@ -43,14 +43,14 @@ def build_model(config: VideoModel) -> VideoCodec:
 
 @torch.no_grad()
 def match_scales(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
-    """Starts every hyper-codec at the size of its latent: scales at the root mean square of each channel, z at Z_START steps.
+    """Initialize every hyper-codec for its latent: scales at the root mean square of each channel, z at Z_START steps.
 
-    Otherwise z rounds to zero for hundreds of steps, and nothing tells the scales of different rates and places.
+    Otherwise z rounds to zero for hundreds of steps, and scales cannot depend on rate and position.
     """
     latents: dict[str, Tensor] = {}
     parts = dict(model.named_modules())
     names = [name.removesuffix("hyper_analysis") for name in parts if name.endswith("hyper_analysis")]
-    hooks = [parts[f"{name}hyper_analysis"].register_forward_pre_hook(_keeper(latents, name)) for name in names]
+    hooks = [parts[f"{name}hyper_analysis"].register_forward_pre_hook(_recorder(latents, name)) for name in names]
     first_pass(model, batch)
     for hook in hooks:
         hook.remove()
@@ -64,7 +64,7 @@ def match_scales(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
 
 
 def first_pass(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
-    """Codes the beginning of a batch at the middle rate, where gains start at 1; the reference of scale-space flow is exact."""
+    """Code the first frames of a batch at the middle rate, where gains start at 1; the reference frame is the original."""
     frames = batch["frames"]
     quality = torch.full((len(frames),), (1 + len(model.config.lambdas)) / 2)
     if isinstance(model, ChunkCodec):
@@ -79,7 +79,7 @@ def first_pass(model: VideoCodec, batch: Mapping[str, Tensor]) -> None:
     model.code_inter(after, before, second, "plain")
 
 
-def _keeper(latents: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _recorder(latents: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     """A hook that keeps the first input of a module."""
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

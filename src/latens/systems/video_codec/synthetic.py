@@ -1,4 +1,4 @@
-"""Clips made of still material: photographs that pan, zoom and turn, and cut-out objects that move over them.
+"""Synthetic clips: photographs that pan, zoom and turn, and cut-out objects that move over them.
 
 Letters: T frames, S side of the clip in pixels.
 """
@@ -12,21 +12,21 @@ import numpy as np
 from latens.shapes import Float, UInt8
 
 Outside: TypeAlias = Literal["mirror", "repeat", "black"]
-FEATHER = 3  # pixels over which the edge of a cut-out fades
+FEATHER = 3  # size in pixels of the blur of the edge of a cut-out
 
 
-class Path(NamedTuple):
-    """A similarity motion: center, size and angle at the first frame, and their change from frame to frame."""
+class Motion(NamedTuple):
+    """A similarity motion: center, zoom and angle at the first frame, and their change per frame."""
 
     center: Float[np.ndarray, "2"]  # source pixels
     zoom: float  # source pixels per pixel of the clip
     angle: float  # radians
     velocity: Float[np.ndarray, "2"]  # source pixels per frame
-    zoom_rate: float  # relative
+    zoom_rate: float  # relative change per frame
     turn: float  # radians per frame
 
     def matrix(self, frame: int, side: int) -> Float[np.ndarray, "2 3"]:
-        """From pixels of the clip to source pixels."""
+        """The affine map from pixels of the clip to source pixels, at a frame."""
         zoom, angle = self.zoom * (1 + self.zoom_rate) ** frame, self.angle + self.turn * frame
         cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
         rotation = np.array([[cosine, -sine], [sine, cosine]])
@@ -34,15 +34,15 @@ class Path(NamedTuple):
         return np.hstack([rotation, (center - rotation @ np.full(2, (side - 1) / 2))[:, None]])
 
 
-def random_path(rng: np.random.Generator, height: int, width: int, side: int, speed: float, zoom: float) -> Path:
-    """A path that starts within a source of this size; `speed` is in sides of the clip per frame."""
+def random_motion(rng: np.random.Generator, height: int, width: int, side: int, speed: float, zoom: float) -> Motion:
+    """A motion that starts inside a source of height x width pixels; `speed` is in sides of the clip per frame."""
     scale = rng.uniform(1, zoom)
     margin = min(side * scale, height, width) / 2
     center = np.array(
         [rng.uniform(margin, max(width - margin, margin + 1)), rng.uniform(margin, max(height - margin, margin + 1))]
     )
     strength = rng.exponential(1.0)
-    return Path(
+    return Motion(
         center=center,
         zoom=scale,
         angle=rng.uniform(-0.2, 0.2),
@@ -53,34 +53,34 @@ def random_path(rng: np.random.Generator, height: int, width: int, side: int, sp
 
 
 def view(
-    source: UInt8[np.ndarray, "H W ..."], path: Path, frame: int, side: int, *, outside: Outside, smooth: bool = True
+    source: UInt8[np.ndarray, "H W ..."], motion: Motion, frame: int, side: int, *, outside: Outside, smooth: bool = True
 ) -> UInt8[np.ndarray, "S S ..."]:
-    """A frame of a moving photograph, mirrored, repeated or black outside of it. Label maps need `smooth=False`."""
-    import cv2  # in functions: a machine that trains on clips alone may lack it
+    """A frame of a moving source; pixels outside it are mirrored, repeated or black. Label maps need `smooth=False`."""
+    import cv2  # imported here, as training on real clips does not need it
 
     borders = {"mirror": cv2.BORDER_REFLECT_101, "repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT}
     flags = (cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(source, path.matrix(frame, side), (side, side), flags=flags, borderMode=borders[outside])
+    return cv2.warpAffine(source, motion.matrix(frame, side), (side, side), flags=flags, borderMode=borders[outside])
 
 
 def moving_photograph(
     photograph: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator, frames: int, side: int, speed: float, zoom: float
 ) -> UInt8[np.ndarray, "T S S 3"]:
-    """A photograph that pans, zooms and turns steadily."""
+    """A photograph that pans, zooms and turns at constant speed."""
     height, width = photograph.shape[:2]
-    path = random_path(rng, height, width, side, speed, zoom)
-    return np.stack([view(photograph, path, frame, side, outside="mirror") for frame in range(frames)])
+    motion = random_motion(rng, height, width, side, speed, zoom)
+    return np.stack([view(photograph, motion, frame, side, outside="mirror") for frame in range(frames)])
 
 
 class Cutout(NamedTuple):
-    """The bounding box of an object in a clip: frames and masks (0 or 255), cropped to it."""
+    """Frames and masks (0 or 255) of a clip, cropped to the bounding box of an object."""
 
     frames: UInt8[np.ndarray, "T H W 3"]
     masks: UInt8[np.ndarray, "T H W"]
 
 
 def cut_out(frames: UInt8[np.ndarray, "T H W 3"], masks: UInt8[np.ndarray, "T H W"]) -> Cutout | None:
-    """Crop frames and masks to the bounding box of all masks. Returns None if the masks are empty."""
+    """Crop frames and masks to the bounding box of all masks; None if the masks are empty."""
     rows, columns = (np.flatnonzero(masks.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if len(rows) == 0:
         return None
@@ -96,7 +96,7 @@ class Composite(NamedTuple):
 def composite(
     background: UInt8[np.ndarray, "T S S 3"], objects: list[Cutout], rng: np.random.Generator, speed: float
 ) -> Composite:
-    """Objects pasted over a clip, each a third to two thirds of its side, moving on paths of their own."""
+    """Objects pasted over a clip, each a third to two thirds of its side, with independent motion."""
     import cv2
 
     side = background.shape[1]
@@ -109,10 +109,10 @@ def composite(
         for index in range(len(frames)):
             target = place + drift * index
             center = np.array([width, height]) / 2 - zoom * (target - (side - 1) / 2)
-            path = Path(center, zoom, 0.0, np.zeros(2), 0.0, 0.0)
-            mask = view(cutout.masks[index], path, 0, side, outside="black")
+            motion = Motion(center, zoom, 0.0, np.zeros(2), 0.0, 0.0)
+            mask = view(cutout.masks[index], motion, 0, side, outside="black")
             alpha = cv2.GaussianBlur(mask, (FEATHER, FEATHER), 0).astype(np.float32)[..., None] / 255
-            pasted = view(cutout.frames[index], path, 0, side, outside="repeat")
+            pasted = view(cutout.frames[index], motion, 0, side, outside="repeat")
             frames[index] += alpha * (pasted - frames[index])
             ids[index][mask > 127] = number
     return Composite(frames.round().clip(0, 255).astype(np.uint8), ids)

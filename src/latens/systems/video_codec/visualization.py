@@ -23,50 +23,50 @@ from latens.systems.video_codec.predict import VideoCodec
 
 OUTLINE = (255, 80, 20)
 DARKEST = 0.25  # of a frame under a map
-MAX_BITS, MIN_BITS = 2.0, 0.001  # per pixel, ends of the color scale of maps of bits
-DECIBELS = (15.0, 45.0)  # ends of the color scale of maps of PSNR
-WINDOW = 16  # pixels over which a map of PSNR is averaged
-FRAME = 5  # that images show, as in 003; the last one of shorter clips
+MAX_BITS, MIN_BITS = 2.0, 0.001  # bits per pixel at the ends of the color scale of maps
+DECIBELS = (15.0, 45.0)  # dB at the ends of the color scale of maps of PSNR
+WINDOW = 16  # side in pixels of the window of maps of PSNR
+FRAME = 5  # index of the shown frame, as in the paper; shorter clips show their last frame
 
 
 class Coded(NamedTuple):
-    """A clip through a codec."""
+    """A decoded clip, and the size of its file."""
 
     frames: UInt8[np.ndarray, "T H W 3"]
     bytes: int
 
 
 def coded(codec: VideoCodec, clip: RegionClip, quality: float, *, region: bool, gain: float | None = None) -> Coded:
-    """The clip decoded from a file in memory, and the size of that file."""
+    """Compress and decompress a clip."""
     blob = codec.compress(clip.frames, roi=clip.masks if region else None, quality=quality, gain=gain, fps=RATE)
     return Coded(np.stack([frame.pixels for frame in codec.frames(blob)]), len(blob))
 
 
-def bits_map(codec: VideoCodec, clip: RegionClip, frame: int, how: Setting) -> Float[np.ndarray, "H W"]:
-    """Bits per pixel at every pixel of a frame, summed over its latents. `frame` lies in the first group.
+def bits_map(codec: VideoCodec, clip: RegionClip, frame: int, setting: Setting) -> Float[np.ndarray, "H W"]:
+    """Bits per pixel at every pixel of a frame of the first group, summed over its latents.
 
-    The bits of a latent that several frames share are divided evenly among them.
+    The bits of a latent are divided evenly among the frames that share it.
     """
     height, width = clip.frames.shape[1:3]
     stride = BLOCK if isinstance(codec.config, ChunkConfig) else STRIDE
-    packer = Packer(places=True)
-    _pack_first_group(packer, codec, clip, how)
+    packer = Packer(bit_maps=True)
+    _pack_first_group(packer, codec, clip, setting)
     total = np.zeros((height, width))
-    assert packer.places is not None
-    for frames, bits in packer.places:
+    assert packer.bit_maps is not None
+    for frames, bits in packer.bit_maps:
         if frame in frames:
             total += _spread(bits, stride, (height, width)) / len(frames)
     return total
 
 
 def shares(codec: VideoCodec, clip: RegionClip, quality: float) -> dict[str, float]:
-    """Shares of the bits of the first group of frames by latent (intra, motion, residual, gain), each with its hyper-latent.
+    """Shares of the bits of the first group by latent (intra, motion, residual, gain), each with its hyper-latent.
 
     The clip is coded with its region.
     """
-    how, _ = codec.setting(True, quality, None)
+    setting, _ = codec.setting(True, quality, None)
     packer = Packer()
-    _pack_first_group(packer, codec, clip, how)
+    _pack_first_group(packer, codec, clip, setting)
     found: dict[str, float] = {}
     for name, bits in packer.bits.items():
         kind = "gain" if "_gain" in name else name.removesuffix("_hyper")
@@ -74,21 +74,21 @@ def shares(codec: VideoCodec, clip: RegionClip, quality: float) -> dict[str, flo
     return found
 
 
-def _pack_first_group(packer: Packer, codec: VideoCodec, clip: RegionClip, how: Setting) -> None:
+def _pack_first_group(packer: Packer, codec: VideoCodec, clip: RegionClip, setting: Setting) -> None:
     count = min(codec.config.group, len(clip.frames))
-    masks = [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]] if how.region else None
-    codec.coder.encode(packer, list(clip.frames[:count]), masks, how)
+    masks = [(255 * mask).astype(np.uint8) for mask in clip.masks[:count]] if setting.region else None
+    codec.coder.encode(packer, list(clip.frames[:count]), masks, setting)
 
 
 def _spread(bits: torch.Tensor, stride: int, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
-    """Bits of cells as bits per pixel of the image that they cover."""
+    """Bits of cells of `stride` x `stride` pixels as bits per pixel, cropped to `size`."""
     enlarged = F.interpolate(bits[None, None].float().cpu(), scale_factor=float(stride), mode="nearest")[0, 0]
     found: np.ndarray = enlarged.numpy()[: size[0], : size[1]] / stride**2
     return found
 
 
 def psnr_map(decoded: Pixels, original: Pixels) -> Float[np.ndarray, "H W"]:
-    """PSNR in dB over the WINDOW x WINDOW pixels around every pixel."""
+    """PSNR in dB in a window of WINDOW x WINDOW pixels around every pixel."""
     squared = np.square(decoded.astype(np.float64) - original).mean(-1)
     tensor = torch.from_numpy(squared)[None, None]
     mean = F.avg_pool2d(tensor, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)[0, 0, : squared.shape[0]]
@@ -97,18 +97,18 @@ def psnr_map(decoded: Pixels, original: Pixels) -> Float[np.ndarray, "H W"]:
 
 
 def bits_image(bits: Float[np.ndarray, "H W"]) -> Pixels:
-    """A map of bits in colors, dark where there are few; logarithmic."""
+    """A map of bits in colors, from few (dark) to many (bright) on a logarithmic scale."""
     low, high = np.log(MIN_BITS), np.log(MAX_BITS)
     return colored((np.log(np.maximum(bits, MIN_BITS)) - low) / (high - low))
 
 
 def psnr_image(decibels: Float[np.ndarray, "H W"]) -> Pixels:
-    """A map of PSNR in colors, dark where it is low."""
+    """A map of PSNR in colors, from low (dark) to high (bright)."""
     return colored((decibels - DECIBELS[0]) / (DECIBELS[1] - DECIBELS[0]))
 
 
 def colored(share: Float[np.ndarray, "H W"]) -> Pixels:
-    """Values from 0 to 1 in colors from black over violet and orange to white."""
+    """Values from 0 to 1 in colors from black over violet and orange to light yellow."""
     stops = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], dtype=np.float64)
     place = np.clip(share, 0, 1) * (len(stops) - 1)
     low = np.minimum(place.astype(int), len(stops) - 2)
@@ -117,7 +117,7 @@ def colored(share: Float[np.ndarray, "H W"]) -> Pixels:
 
 
 def colored_labels(labels: UInt8[np.ndarray, "H W"], classes: int) -> Pixels:
-    """A label map with a color for every class; other numbers are black."""
+    """A label map with one color per class; other values are black."""
     hues = np.arange(classes) / classes
     wheel = [np.clip(np.abs((6 * hues + shift) % 6 - 3) - 1, 0, 1) for shift in (0, 4, 2)]
     palette = np.zeros((256, 3), np.uint8)
@@ -127,30 +127,30 @@ def colored_labels(labels: UInt8[np.ndarray, "H W"], classes: int) -> Pixels:
 
 
 def outlined(pixels: Pixels, mask: Bool[np.ndarray, "H W"]) -> Pixels:
-    """A frame with the edge of its region drawn."""
-    around = np.pad(mask, 1, mode="edge")  # the edge of the frame is none of the region
+    """A frame with the outline of its region."""
+    around = np.pad(mask, 1, mode="edge")  # the edge of the frame is not an edge of the region
     inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     drawn: np.ndarray = np.where((mask & ~inside)[..., None], OUTLINE, pixels).astype(np.uint8)
     return drawn
 
 
 def region_numbers(decoded: Pixels, original: Pixels, mask: Bool[np.ndarray, "H W"]) -> str:
-    """PSNR of region and background of one frame, in words."""
+    """PSNR of region and background of one frame, as text."""
     squared = np.square(decoded.astype(np.float64) - original).mean(-1)
     shown = []
-    for name, part in (("region", mask), ("rest", ~mask)):
+    for name, part in (("region", mask), ("background", ~mask)):
         if part.any():
             shown.append(f"{name} {10 * np.log10(255**2 / max(squared[part].mean(), 1e-10)):.1f} dB")
     return ", ".join(shown)
 
 
 def shown_frame(frames: UInt8[np.ndarray, "T H W 3"]) -> int:
-    """Number of the frame that images show."""
+    """Index of the frame that images show."""
     return min(FRAME, len(frames) - 1)
 
 
 def mask_image(mask: Bool[np.ndarray, "H W"]) -> Figure:
-    """A region in black and white, with its share of the frame."""
+    """A region in black and white, captioned with its share of the frame."""
     return image(
         np.repeat((255 * mask).astype(np.uint8)[..., None], 3, axis=2), "region", f"{100 * mask.mean():.1f} % of the frame"
     )

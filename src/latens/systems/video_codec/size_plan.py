@@ -1,8 +1,8 @@
-"""Planning a file of a size: a model of rates from sampled groups, before the one pass of `pace`.
+"""Planning of a file of a target size: a rate model from sampled groups, for the pass of `rate_control`.
 
-The clip is read once to count its frames and to hold spans: the first frames of a few groups, spread over the clip. The spans
-are coded at one to four qualities, and at the two ends of the qualities where the wanted size seems out of reach. A trial codes
-one span of 3 frames (of the chunk codec: 8) for about every 20 frames of the clip, at most 8 spans.
+The clip is read once to count its frames and to collect spans, the first frames of a few groups spread over the clip. The spans
+are coded at one to four qualities, and at the lowest and highest quality if the target size seems out of reach. A trial codes
+one span of 3 frames (chunk codec: 8) for about every 20 frames of the clip, and at most 8 spans.
 """
 
 from __future__ import annotations
@@ -19,58 +19,58 @@ from latens.systems.video_codec.exact import QUALITY_STEPS
 from latens.systems.video_codec.format import SOUND_PIECE
 from latens.systems.video_codec.groups import Frame, GroupCoder, Mask, Setting
 from latens.systems.video_codec.latents import Packer
-from latens.systems.video_codec.pace import AIM, Pacer, RateModel, Shape, highest_within
+from latens.systems.video_codec.rate_control import TARGET_SHARE, RateController, RateModel, Shape, highest_within
 from latens.systems.video_codec.source import Source
 
 if TYPE_CHECKING:
     from latens.systems.video_codec.predict import VideoCodec
 
 MAX_SPANS = 8
-SPAN_UNITS, SPAN_FRAMES = 2, 3  # a span has at least so many units and frames
-FRAMES_PER_SPAN = 20  # frames of the clip for every span that is coded
-SPAN_BYTES = 256 << 20  # most memory of held frames
+SPAN_UNITS, SPAN_FRAMES = 2, 3  # minimum units and frames of a span
+FRAMES_PER_SPAN = 20  # frames of the clip per coded span
+SPAN_BYTES = 256 << 20  # maximum memory of the collected frames
 NEAR = 0.05  # relative error of the expected size at which the search stops
-MAX_TRIALS = 4  # of the search for a quality
-OUT_OF_REACH = 1.15  # a sample may be wrong by this factor; a wanted size beyond it is refused before anything is coded
-TYPICAL_BPP, TYPICAL_QUALITY, TYPICAL_SLOPE = 0.2, 4.0, 0.3  # bits per pixel at a quality and ln of their growth per quality
-FILE_BYTES = 80  # of header and end of a file
+MAX_TRIALS = 4  # maximum trials of the search for a quality
+OUT_OF_REACH = 1.15  # possible error of a sample; targets beyond it are refused before encoding
+TYPICAL_BPP, TYPICAL_QUALITY, TYPICAL_SLOPE = 0.2, 4.0, 0.3  # bpp at a quality, growth of ln(bpp) per quality
+FILE_BYTES = 80  # bytes of header and end of a file
 BYTES_PER_KBIT = 125.0
 
 Span = list[tuple[Frame, "Mask | None"]]
 
 
 class Scan(NamedTuple):
-    """Sizes of a clip and a sample of its frames, from one reading."""
+    """Size of a clip, and a sample of its frames."""
 
     frames: int
     seconds: Fraction
-    pixels: int  # of a frame
+    pixels: int  # pixels of a frame
     sound: int  # bytes
     spans: list[Span]  # first frames of groups
 
 
 class Plan(NamedTuple):
-    """How a file of `wanted` bytes is written."""
+    """Coding options and rate model of a file of `wanted` bytes."""
 
     wanted: float
-    how: Setting
+    setting: Setting
     shape: Shape
     model: RateModel
-    highest: int  # quality of the model, in 1/256
+    highest: int  # highest quality of the model, in 1/256
 
-    def pacer(self, earlier: Pacer | None = None) -> Pacer:
-        return Pacer(self.wanted, self.shape, self.model, QUALITY_STEPS, self.highest, earlier)
+    def controller(self, earlier: RateController | None = None) -> RateController:
+        return RateController(self.wanted, self.shape, self.model, QUALITY_STEPS, self.highest, earlier)
 
 
 EXAMPLES = {"quality": "4", "size": "8_000_000 (bytes)", "kbps": "300"}
 
 
 def check_target(frames: object, quality: float | None, size: float | None, kbps: float | None) -> None:
-    """Raises UsageError for targets that exclude each other or are not positive, and for frames that can be read only once."""
+    """Raise UsageError for several targets, for one that is not positive, and for frames that can be read only once."""
     targets = {"quality": quality, "size": size, "kbps": kbps}
     for name, value in targets.items():
         if value is not None and not isinstance(value, int | float):
-            raise UsageError(f"{name} {value!r} is no number", hint=f"give a number, as in {name}={EXAMPLES[name]}")
+            raise UsageError(f"{name} {value!r} is not a number", hint=f"give a number, such as {name}={EXAMPLES[name]}")
     given = [name for name, value in targets.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
@@ -83,7 +83,7 @@ def check_target(frames: object, quality: float | None, size: float | None, kbps
 
 
 def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float | None, kbps: float | None) -> Plan:
-    """Plans a file of `size` bytes, or of `kbps`. Raises UsageError for one out of reach, and what `Source.open` raises."""
+    """Plan a file of `size` bytes or of `kbps`. Raises UsageError if it is out of reach, and the errors of `Source.open`."""
     coder = codec.coder
     scan = scan_clip(source, coder)
     wanted = float(size) if size is not None else BYTES_PER_KBIT * (kbps or 0.0) * float(scan.seconds)
@@ -107,9 +107,9 @@ def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float
     tried: dict[int, float] = {}
     while quality not in tried and len(tried) < MAX_TRIALS:
         tried[quality] = measure(quality)
-        if abs(tried[quality] / (AIM * wanted) - 1) <= NEAR:
+        if abs(tried[quality] / (TARGET_SHARE * wanted) - 1) <= NEAR:
             break
-        quality = highest_within(expected, AIM * wanted, lowest, highest)
+        quality = highest_within(expected, TARGET_SHARE * wanted, lowest, highest)
     if tried.get(lowest, 0.0) > OUT_OF_REACH * wanted or tried.get(highest, math.inf) * OUT_OF_REACH < wanted:
         ends = [tried.get(end) or measure(end) for end in (lowest, highest)]
         raise out_of_reach(wanted, size is None, float(scan.seconds), ends[0], ends[1], codec.best_quality)
@@ -117,7 +117,7 @@ def make_plan(codec: VideoCodec, source: Source, gain: float | None, size: float
 
 
 def out_of_reach(wanted: float, rate: bool, seconds: float, low: float, high: float, best: float) -> UsageError:
-    """The error for a size or bit rate that the qualities of the model do not give; sizes in bytes."""
+    """The error for a size or bit rate outside the range of the model; `wanted`, `low` and `high` are in bytes."""
     scale = 8e-3 / max(seconds, 1e-6) if rate else 1.0
     shown = [f"{scale * value:,.0f}" if scale * value >= 10 else f"{scale * value:.3g}" for value in (wanted, low, high)]
     what = f"out of reach: {shown[0]} {'kbit/s' if rate else 'B'} asked for"
@@ -127,13 +127,13 @@ def out_of_reach(wanted: float, rate: bool, seconds: float, low: float, high: fl
 
 
 def too_large(wanted: float, size: int, lowest: float) -> UsageError:
-    """The error for a file that was written and ended above the wanted size."""
+    """The error for a written file that exceeds the target size."""
     what = f"out of reach: {wanted:,.0f} B asked for, the file has {size:,} at quality {lowest:.3g} and above"
     return UsageError(what, hint="ask for a larger file, or make the clip smaller or shorter")
 
 
 def scan_clip(source: Source, coder: GroupCoder) -> Scan:
-    """Reads the clip once. Masks are read for the frames of spans, and for every frame where `source` records them."""
+    """Read the clip once. Masks are read for the frames of spans, and for every frame if `source` records them."""
     group, recording = coder.config.group, source.recorded is not None
     span = min(group, max(SPAN_FRAMES, SPAN_UNITS * coder.unit))
     held: dict[int, Span] = {}
@@ -149,7 +149,7 @@ def scan_clip(source: Source, coder: GroupCoder) -> Scan:
             if not wanted:
                 continue
             held.setdefault(index, []).append((frame.rgb(), mask))
-            while len(held) > most:  # as the number of frames is not known yet: every second span is dropped
+            while len(held) > most:  # the number of frames is not known yet, so every second span is dropped
                 stride *= 2
                 held = {each: part for each, part in held.items() if each % stride == 0}
         if regions is not None and recording:
@@ -161,7 +161,7 @@ def scan_clip(source: Source, coder: GroupCoder) -> Scan:
 
 
 def sound_bytes(clip: Clip) -> int:
-    """Bytes of the sound in the file: its sections and their entries in the index."""
+    """Bytes of the sound in the file, with the heads of its sections and their entries in the index."""
     from latens.data.clips.sound import copied_sound
 
     size = len(copied_sound(clip.path)[0])
@@ -169,7 +169,7 @@ def sound_bytes(clip: Clip) -> int:
 
 
 class _Tally:
-    """See `groups.Pace`: the same quality for all units, whose ends in the group are kept."""
+    """A `groups.RateControl` with one quality for all units, which records their ends in the group."""
 
     def __init__(self, quality: int) -> None:
         self._quality, self.ends = quality, [0]
@@ -182,19 +182,19 @@ class _Tally:
         return True
 
 
-def add_trial(model: RateModel, coder: GroupCoder, spans: Sequence[Span], how: Setting) -> None:
-    """Codes the spans and adds the mean sizes of their units to the model."""
+def add_trial(model: RateModel, coder: GroupCoder, spans: Sequence[Span], setting: Setting) -> None:
+    """Code the spans and add the mean sizes of their units to the model."""
     firsts: list[int] = []
     later: list[int] = []
     maps = 0.0
     for span in spans:
         frames, masks = [part[0] for part in span], [part[1] for part in span if part[1] is not None]
-        packer, tally = Packer(), _Tally(how.quality)
-        coder.encode(packer, frames, masks if how.region else None, how, tally)
+        packer, tally = Packer(), _Tally(setting.quality)
+        coder.encode(packer, frames, masks if setting.region else None, setting, tally)
         map_bytes = packer.bits.get("map", 0) / 8
         sizes = [after - before for before, after in zip(tally.ends, tally.ends[1:], strict=False)]
         firsts.append(sizes[0] - round(map_bytes))
         later += sizes[1:]
         maps += map_bytes * coder.config.group / len(span) / len(spans)
     model.map_bytes = maps
-    model.add(how.quality, sum(firsts) / len(firsts), sum(later) / len(later) if later else None)
+    model.add(setting.quality, sum(firsts) / len(firsts), sum(later) / len(later) if later else None)

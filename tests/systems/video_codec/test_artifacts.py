@@ -1,4 +1,4 @@
-"""Parts of the figures and claims of chapter 6: street images, chosen objects, differences at equal rate, verdicts."""
+"""Parts of the figures and claims of chapter 6: street images, choice of objects, differences at equal rate, claims."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from latens.systems.video_codec.claims import Claim, at_least, at_most, within
 from latens.systems.video_codec.compare import difference_at_equal_rate
 from latens.systems.video_codec.config import ClipConfig
 from latens.systems.video_codec.dataset import ClipData
-from latens.systems.video_codec.looks import colored_labels, outlined
 from latens.systems.video_codec.measure import RegionClip
-from latens.systems.video_codec.objects import OBJECTS, VISIBLE, Worth, gains_table, pairs_of
+from latens.systems.video_codec.objects import OBJECTS, VISIBLE, SelectionGain, gains_table, pairs_of
 from latens.systems.video_codec.streets import CLASSES, KIND, LABELS, street_clips
 from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab
 from latens.systems.video_codec.system import SYSTEM
+from latens.systems.video_codec.visualization import colored_labels, outlined
 
 from .makers import config
 
@@ -43,15 +43,15 @@ def street(folder: Path, name: str = "a", height: int = 72, width: int = 100) ->
 def test_labels_of_a_street_move_with_its_pixels(tmp_path: Path) -> None:
     (found,) = street_clips(street(tmp_path), "val", 5)
     assert found.frames.shape == (5, 72, 72, 3)
-    alike = np.abs(found.frames[..., 0].astype(int) - 20 * found.labels) <= 10
-    assert alike.mean() > 0.95  # but for the smooth edges between classes
+    similar = np.abs(found.frames[..., 0].astype(int) - 20 * found.labels) <= 10
+    assert similar.mean() > 0.95  # except at smooth edges between classes
     assert (found.labels[0] != found.labels[-1]).any()
     assert set(np.unique(found.labels)) == {1, 3, 8}
     assert np.array_equal(found.region(), (found.labels == 3) | (found.labels == 8))
     assert np.array_equal(found.region(["building"]), found.labels == 1)
 
 
-def test_a_street_without_labels_or_with_others_is_refused(tmp_path: Path) -> None:
+def test_a_street_without_labels_of_its_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match="label maps"):
         street_clips(Source(KIND, str(tmp_path)), "val", 2)
     source = street(tmp_path)
@@ -60,14 +60,14 @@ def test_a_street_without_labels_or_with_others_is_refused(tmp_path: Path) -> No
         street_clips(source, "val", 2)
 
 
-def test_training_on_streets_draws_pixels_with_their_region(tmp_path: Path) -> None:
+def test_training_clips_of_streets_have_their_region(tmp_path: Path) -> None:
     config = ClipConfig(crop=64, batch=2, shrink=1.0, zoom=1.0)
     batch = ClipData([street(tmp_path)], config, 0, regions=True).batch(0, 0)
     gray, mask = 255 * batch["frames"][:, :, 0], batch["mask"][:, :, 0] > 0
     assert ((gray > 40) == mask).float().mean() > 0.95
 
 
-def test_every_object_of_a_pair_is_seen_in_every_frame() -> None:
+def test_both_objects_of_a_pair_are_visible_in_every_frame() -> None:
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:96, :96]
     disk = np.hypot(rows - 48, columns - 40) < 20
@@ -86,31 +86,31 @@ def test_every_object_of_a_pair_is_seen_in_every_frame() -> None:
 def test_differences_are_taken_at_equal_rate_and_within_limits() -> None:
     anchor = ([0.1, 0.2, 0.4, 0.8], [20.0, 23.0, 26.0, 29.0])
     assert difference_at_equal_rate(([0.05, 0.1, 0.2, 0.4], anchor[1]), anchor) == pytest.approx(3)
-    above = ([0.1, 0.2, 0.4, 0.8], [20.0, 23.0, 27.0, 31.0])  # ahead by 0 up to 0.2, then by 1 and 2
+    above = ([0.1, 0.2, 0.4, 0.8], [20.0, 23.0, 27.0, 31.0])  # difference 0 up to 0.2, then 1 and 2
     assert difference_at_equal_rate(above, anchor, within=(0.0, 0.2)) == pytest.approx(0)
     assert difference_at_equal_rate(above, anchor, within=(0.4, 1.0)) == pytest.approx(1.5)
     assert difference_at_equal_rate(([1.0, 2.0], [1.0, 2.0]), anchor) is None
     assert difference_at_equal_rate(above, anchor, within=(0.9, 1.0)) is None
 
 
-def test_the_table_of_gains_shows_what_is_compared() -> None:
+def test_the_table_of_gains_has_means_and_rates() -> None:
     points = {True: [(0.1, 30.0), (0.2, 33.0)], False: [(0.1, 24.0), (0.4, 30.0)]}
-    table = gains_table([Worth("a and b", "a", 0.1, 7.5, points), Worth("a and b", "b", 0.2, 4.5, points)])
+    table = gains_table([SelectionGain("a and b", "a", 0.1, 7.5, points), SelectionGain("a and b", "b", 0.2, 4.5, points)])
     assert [row[-1] for row in table.rows] == ["+7.50", "+4.50", "+6.00 (+4.50 to +7.50)"]
     assert table.rows[0][3:5] == ["0.100 to 0.200", "0.100 to 0.400"]
 
 
-def test_a_claim_is_confirmed_by_its_mean_and_counts_its_clips() -> None:
+def test_the_mean_confirms_a_claim_and_clips_are_counted() -> None:
     values = {"a": -80.0, "b": -65.0, "c": -66.0}
     assert Claim("x", "-69.3", "%", at_most(-69.3), values).verdict() == "confirmed; 1 of 3"
     assert Claim("x", "5", "dB", at_least(5), values).verdict() == "not confirmed; 0 of 3"
-    assert Claim("x", "alike", "%", within(70), values).cells()[2:] == [
+    assert Claim("x", "comparable", "%", within(70), values).cells()[2:] == [
         "-70.33", "-80.00 to -65.00", "%", "within ±70", "not confirmed; 2 of 3"
     ]  # fmt: skip
-    assert Claim("x", "alike", "%", within(10), {}).verdict() == "undecided: no common range"
+    assert Claim("x", "comparable", "%", within(10), {}).verdict() == "undecided: the curves do not overlap"
 
 
-def test_the_edge_of_a_frame_is_not_drawn_as_edge_of_the_region() -> None:
+def test_the_outline_of_a_region_excludes_the_edge_of_the_frame() -> None:
     mask = np.zeros((8, 8), bool)
     mask[:, 4:] = True
     drawn = outlined(np.zeros((8, 8, 3), np.uint8), mask).any(-1)
@@ -118,7 +118,7 @@ def test_the_edge_of_a_frame_is_not_drawn_as_edge_of_the_region() -> None:
     assert drawn.sum() == 8
 
 
-def test_every_class_has_a_color_of_its_own() -> None:
+def test_every_class_has_its_own_color() -> None:
     colors = colored_labels(np.arange(12, dtype=np.uint8)[None], len(CLASSES))[0]
     assert len(np.unique(colors, axis=0)) == 12
     assert not colors[11].any()  # void
@@ -140,7 +140,7 @@ def study(folder: Path, sources: list[Source], start: str = "") -> Study:
     return Study(laboratory(folder, sources, start))
 
 
-def test_streets_are_measured_and_trained_on_apart_from_clips(tmp_path: Path) -> None:
+def test_streets_and_clips_are_separate_data(tmp_path: Path) -> None:
     sources = list(SYSTEM.example(tmp_path).test_sources)
     found = study(tmp_path, sources)
     assert found.sources(VARIANTS[SCALING]) == sources[:1]
@@ -152,13 +152,13 @@ def test_streets_are_measured_and_trained_on_apart_from_clips(tmp_path: Path) ->
         study(tmp_path, sources[1:])
 
 
-def test_figures_on_streets_say_what_they_lack(tmp_path: Path) -> None:
+def test_figures_on_streets_without_streets_report_it(tmp_path: Path) -> None:
     sources = list(SYSTEM.example(tmp_path).test_sources)
     report = ARTIFACTS["figure6.4.4"].make(laboratory(tmp_path, sources[:1]))
-    assert "stand-in" in report.title
+    assert "substitute" in report.title
     assert report.exit_status != 0
     assert f"{KIND}:DIR" in report.failures[0]
-    assert not (tmp_path / "runs").exists()  # nothing is trained for it
+    assert not (tmp_path / "runs").exists()  # no training was started
 
 
 def test_methods_start_from_a_named_model(tmp_path: Path) -> None:
