@@ -78,8 +78,8 @@ COMPARED = ("AP", "AP, mostly hidden", "AP of visible parts", "mean IoU of hidde
 TARGET_USED, TARGET_IOU = 0.9, 0.99
 LEGEND = (
     "In percent, except parameters and minutes; mean ± deviation over seeds. AP: 0.50:0.95 of whole masks; hidden: of objects "
-    "hidden by more than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: overlapping pairs in the "
-    "right order; count: images with the right number; parameters in millions; minutes of training without the mask code."
+    "hidden by more than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: overlapping pairs in "
+    "the right order; count: images with the right number; parameters in millions; minutes of training without the mask code."
 )
 
 
