@@ -1,4 +1,4 @@
-"""Table 1 of Li et al. 2019 and an ablation of its prior, on scenes with depth. Missing models are trained with equal budgets."""
+"""Table 1 of Li et al. 2019 and an ablation of its prior, on scenes with depth. Missing models are trained first."""
 
 from __future__ import annotations
 
