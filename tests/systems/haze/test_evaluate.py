@@ -1,4 +1,4 @@
-"""Table 1 on simulated streets and on a folder: baselines, upper bounds, missing rows, the journal, trained rows."""
+"""Table 1 on simulated streets and on a folder: baselines, references, missing rows, the journal, trained rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def save_scene(folder: Path, name: str, depth: np.ndarray, image: np.ndarray | N
 RAMP = np.linspace(1, 200, 48)[:, None].repeat(64, 1)
 
 
-def test_rows_baselines_and_upper_bounds(haze: Haze) -> None:
+def test_rows_baselines_and_references(haze: Haze) -> None:
     found = measure(haze, None, SMALL)
     means = found.means()
     removal = {method for task, method in means if task == DEHAZE}

@@ -72,7 +72,7 @@ class SampleSource(Protocol):
         ...
 
     def contents(self) -> list[str]:
-        """Names or hashes of the training images, which distinguish data sets of one name."""
+        """Names or hashes of the training images, which distinguish data sets with the same name."""
         ...
 
 

@@ -156,7 +156,7 @@ class Comparison:
 
     @cached_property
     def _first_digest(self) -> str:
-        """Hash of the first test image, which distinguishes test sets of one name."""
+        """Hash of the first test image, which distinguishes test sets with the same name."""
         return image_digest([self.test[0]])
 
     def _result(self, variant: Variant, seed: int) -> Any:

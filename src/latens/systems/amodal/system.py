@@ -130,7 +130,7 @@ def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]
 
 SYSTEM = System[AmodalTraining, AmodalSegmenter](
     name=NAME,
-    title="Whole outlines of overlapping objects",
+    title="Amodal segmentation of overlapping objects",
     recipes=RECIPES,
     example=example,
     build=build,

@@ -48,7 +48,7 @@ def with_variant(config: AmodalTraining, variant: Variant) -> AmodalTraining:
 
 
 def has_code(variant: Variant) -> bool:
-    """Whether a variant has a mask code."""
+    """True if a variant has a mask code."""
     return VARIANTS[variant](HeadConfig()).mask == "vq"
 
 

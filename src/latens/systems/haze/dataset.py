@@ -101,7 +101,7 @@ class SceneData:
         return TrainingScene(small.image, small.depth, float(drawn))
 
     def _relative(self, scene: TrainingScene, sparse: int = 1) -> TrainingScene:
-        """The scene with depth in [0, 1], relative to `data.max_depth`, or by default to its own largest depth.
+        """The scene with depth in [0, 1], relative to `data.max_depth`, else to its largest depth (at most `scene.max_depth`).
 
         By default the farthest point of a crop has depth 1, because a crop does not show the scale of its scene.
         """

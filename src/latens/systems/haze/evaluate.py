@@ -1,4 +1,4 @@
-"""Evaluation on scenes with depth (Li et al. 2019, Table 1): every method, trivial baselines, upper bounds.
+"""Evaluation on scenes with depth (Li et al. 2019, Table 1): every method, trivial baselines, references with known depth.
 
 `protocol` defines scenes, haze and rows. PSNR and SSIM are computed on 8-bit RGB.
 """

@@ -77,7 +77,7 @@ class Haze:
         self.default_method = next(iter(loaded), "physical")
 
     def has(self, method: str) -> bool:
-        """Whether the method is available. Raises UsageError for an unknown method."""
+        """True if the method is available. Raises UsageError for an unknown method."""
         known = (*CLASSICAL, *LEARNED)
         if method not in known:
             raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")

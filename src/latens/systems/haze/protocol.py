@@ -98,7 +98,7 @@ def _results(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Iterator[
 
 
 def removal_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Iterator[tuple[str, Pixels]]:
-    """Yield (method, dehazed image): the hazy image, methods as in `latens dehaze`, published baselines, upper bounds."""
+    """Yield (method, dehazed image): the hazy image, methods as in `latens dehaze`, published baselines, known depth."""
     hazy, pixels = sample.hazy, to_pixels(sample.hazy[0])
     yield "do nothing", pixels
     yield "dcp", haze.dehaze_pixels(pixels, "dcp")
@@ -116,7 +116,7 @@ def removal_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Itera
 
 
 def synthesis_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Iterator[tuple[str, Tensor]]:
-    """Yield (method, hazy image). Airlight and beta are random, so true depth with mean haze is an upper bound."""
+    """Yield (method, hazy image). Airlight and beta are random, so true depth with mean haze is a reference."""
     clear = sample.clear
     mean, beta = torch.full((1, 3), MEAN_AIRLIGHT), torch.full((1,), MEAN_BETA)
     yield "do nothing", clear

@@ -149,7 +149,7 @@ def cases(haze: Haze) -> Sequence[Case]:
 
 SYSTEM = System[HazeTraining, Haze](
     name="haze",
-    title="Haze and its removal",
+    title="Haze removal and synthesis",
     recipes=RECIPES,
     example=example,
     build=build,

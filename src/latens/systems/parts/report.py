@@ -117,7 +117,7 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         written.append(out / SWAPS)
         write_atomic(written[-1], swaps)
         caption = (
-            "The appearance of one part of the target is replaced by that of the source, without a change of occurrences. Of the "
+            "The appearance of one part of the target is replaced by that of the source; occurrences do not change. Of the "
             "parts in both images, the one that changes the reconstruction most is shown."
         )
         blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))

@@ -140,7 +140,7 @@ def training_step(parts: Parts) -> Callable[[], None]:
 
 SYSTEM = System[PartsTraining, Parts](
     name="parts",
-    title="Parts that repeat in images, found without labels",
+    title="Unsupervised discovery of parts in images",
     recipes=RECIPES,
     example=example,
     build=build,
