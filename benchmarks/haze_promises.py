@@ -138,7 +138,7 @@ def in_this_process(haze: Haze, arguments: argparse.Namespace) -> dict[str, obje
     made = np.asarray(haze.dehaze(pixels, method=arguments.step))
     row: dict[str, object] = {"method": arguments.step, "cpu_s": round(time.process_time() - started, 2)}
     row["peak_mib"] = round(peak_memory() / 2**20)
-    predict.PIECE = 2 * WIDTH  # translators: one piece, so normalized by the same statistics
+    predict.TILE = 2 * WIDTH  # translators: one piece, so normalized by the same statistics
     whole = to_pixels(haze.clear(haze.tensor(pixels), arguments.step)[0])
     row["most_steps_apart"] = int(np.abs(whole.astype(int) - made).max())
     return row

@@ -22,7 +22,7 @@ def tiny_config() -> AmodalConfig:
 
 @pytest.fixture(scope="session")
 def amodal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights are seeded and untrained; scores are pushed up, so that there is something to draw."""
+    """Seeded, untrained weights with raised scores, so that objects are detected."""
     torch.manual_seed(0)
     model = AmodalRCNN(tiny_config())
     with torch.no_grad():

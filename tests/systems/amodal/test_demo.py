@@ -1,4 +1,4 @@
-"""The segmenter's section of the demo: its files, images and numbers."""
+"""Demo section of the amodal segmenter: files, images and numbers."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def sample() -> Sample:
     return Sample(np.full((20, 30, 3), 100, dtype=np.uint8), paint(masks, np.array([0, 1, 2])))
 
 
-def test_table_is_what_was_found_beside_the_truth() -> None:
+def test_table_compares_detections_with_the_truth() -> None:
     truth = sample()
     amodal = truth.layers.amodal[[1, 0]].copy()
-    amodal[1, :, 9] = False  # a column short
+    amodal[1, :, 9] = False  # one column too small
     layers = Layers(amodal, amodal.copy(), np.array([0, 1]), np.zeros(2, dtype=np.int64))
     alone = demo.cells(Segmentation(layers=layers, scores=np.array([0.9, 0.75]), classes=("cell",)), truth)
     assert alone.rows[0] == ["1", "0.90", "0", "100", "11.3", "0", "100", "50", "1.000"]
     assert alone.rows[1][3:] == ["90", "10.7", "0", "100", "0", "0.900"]
-    assert alone.caption.endswith("not found: 1.")
+    assert alone.caption.endswith("Missed cells: 1.")
     nothing = Segmentation(layers=paint(np.ones((1, 20, 30), dtype=bool), np.zeros(1)), scores=np.ones(1), classes=("cell",))
     assert demo.cells(nothing, truth).rows[0][-3:] == ["-", "-", "-"]
 

@@ -1,4 +1,4 @@
-"""The mask code: shapes, gradients, and that a short run of it learns without collapse."""
+"""The mask code: shapes, batches, and a short training run without codebook collapse."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from latens.codes.vq import usage
 from latens.data.instances import Sample, paint
 from latens.data.source import parse_source
+from latens.systems.amodal.batches import AmodalData, mask_crops
 from latens.systems.amodal.config import AmodalConfig, LossConfig, MaskCodeConfig, SceneConfig
-from latens.systems.amodal.dataset import AmodalData, mask_crops, open_source
+from latens.systems.amodal.dataset import open_source
 from latens.systems.amodal.model import MaskAutoencoder, code_loss
 from latens.systems.amodal.objective import binary_iou
 
@@ -20,7 +21,7 @@ SMALL = MaskCodeConfig(size=28, codewords=16, width=8, channels=8, delay=0)
 
 
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, size=14), replace(SMALL, size=56, decay=0.0)])
-def test_codes_decode_to_what_the_forward_pass_gives(config: MaskCodeConfig) -> None:
+def test_decoding_the_code_equals_the_forward_pass(config: MaskCodeConfig) -> None:
     torch.manual_seed(0)
     model = MaskAutoencoder(config).eval()
     mask = torch.rand(3, 1, config.size, config.size)
@@ -29,11 +30,11 @@ def test_codes_decode_to_what_the_forward_pass_gives(config: MaskCodeConfig) -> 
     assert found.indices.shape == (3, 7, 7)
     assert torch.equal(model.encode(mask), found.indices)
     torch.testing.assert_close(model.decode(found.indices), found.logits)
-    sure = torch.nn.functional.one_hot(found.indices, config.codewords).movedim(-1, 1).float()
-    torch.testing.assert_close(model.decode_weights(sure), found.logits, rtol=1e-4, atol=1e-4)
+    one_hot = torch.nn.functional.one_hot(found.indices, config.codewords).movedim(-1, 1).float()
+    torch.testing.assert_close(model.decode_weights(one_hot), found.logits, rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_depends_on_seed_step_and_rank_alone() -> None:
+def test_a_batch_depends_only_on_seed_step_and_rank() -> None:
     sources = [open_source(parse_source("simulated"))]
     feeds = [AmodalData(sources, AmodalConfig(size=64), SceneConfig(batch=2), 5, LossConfig(code_batch=6), 3) for _ in range(2)]
     for step, key in ((1, "crops"), (7, "image")):
@@ -48,7 +49,7 @@ def test_a_batch_depends_on_seed_step_and_rank_alone() -> None:
 
 
 @pytest.mark.slow
-def test_a_short_run_learns_shapes_and_keeps_the_codebook_alive() -> None:
+def test_a_short_run_learns_shapes_and_uses_the_codebook() -> None:
     torch.manual_seed(0)
     config = MaskCodeConfig(size=28, codewords=64, width=16, channels=16, delay=40)
     feed = AmodalData(
@@ -74,7 +75,7 @@ def test_a_short_run_learns_shapes_and_keeps_the_codebook_alive() -> None:
     assert usage(codes, config.codewords).share > 0.8
 
 
-def test_jitter_moves_boxes_as_proposals_do() -> None:
+def test_jittered_boxes_crop_masks() -> None:
     mask = np.zeros((1, 64, 64), dtype=bool)
     mask[0, 16:48, 16:48] = True
     sample = Sample(np.zeros((64, 64, 3), dtype=np.uint8), paint(mask, np.zeros(1)))

@@ -17,8 +17,9 @@ from latens.data.source import parse_source
 from latens.errors import InputError, ModelError, UsageError
 from latens.hub import load_model
 from latens.settings import override
+from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.config import AmodalConfig, HeadConfig, LossConfig
-from latens.systems.amodal.dataset import AmodalData, common_classes, open_source
+from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.objective import AmodalObjective, codeword_loss, mask_loss, occlusion_loss, truth_of
 from latens.systems.amodal.pipeline import AmodalRCNN, Truth
 from latens.systems.amodal.recipes import cpu, cpu_fcn, tiny
@@ -53,7 +54,7 @@ def test_every_parameter_of_every_variant_receives_a_finite_gradient(head: HeadC
     torch.manual_seed(0)
     sizes = config(head)
     model = AmodalRCNN(replace(sizes, detector=replace(sizes.detector, rpn_samples=1000)))  # every anchor of every level
-    for module in model.modules():  # residual blocks start as the identity, so nothing would reach their inner layers
+    for module in model.modules():  # residual blocks start as the identity, with zero gradient in their inner layers
         if isinstance(module, torch.nn.GroupNorm) and not module.weight.any():
             torch.nn.init.ones_(module.weight)
     objective = AmodalObjective(LossConfig(), model, 0)
@@ -70,7 +71,7 @@ def test_every_parameter_of_every_variant_receives_a_finite_gradient(head: HeadC
 
 
 @pytest.mark.parametrize("head", VARIANTS.values(), ids=VARIANTS.keys())
-def test_detection_is_deterministic_and_images_of_a_batch_do_not_matter(head: HeadConfig) -> None:
+def test_detection_is_deterministic_and_independent_of_the_batch(head: HeadConfig) -> None:
     torch.manual_seed(0)
     model = AmodalRCNN(config(head, ("a", "b"))).eval()
     image = torch.rand(2, 3, 64, 96)
@@ -103,7 +104,7 @@ def test_a_batch_without_objects_has_a_loss() -> None:
 
 
 @pytest.mark.parametrize("code_steps", [0, 10])
-def test_processes_that_train_together_get_a_gradient_of_every_parameter(code_steps: int) -> None:
+def test_distributed_training_gets_a_gradient_of_every_parameter(code_steps: int) -> None:
     torch.manual_seed(0)
     model = AmodalRCNN(config(BASE))
     torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
@@ -116,12 +117,12 @@ def test_processes_that_train_together_get_a_gradient_of_every_parameter(code_st
 
 
 def test_losses_by_hand() -> None:
-    # Eq. 2: an even chance everywhere costs log 2, whatever the label.
+    # Eq. 2: probability 1/2 everywhere costs log 2 for any label.
     truth = Truth(torch.tensor([1]), torch.tensor([0]), torch.ones(1, 8, 8), torch.zeros(1, 8, 8))
     assert float(occlusion_loss([torch.zeros(2, 4, 4), torch.zeros(2, 2, 2)], truth, 2)) == pytest.approx(math.log(2))
-    sure = torch.stack((torch.full((4, 4), -20.0), torch.full((4, 4), 20.0)))  # image 1 is hidden throughout
-    assert float(occlusion_loss([sure], truth, 2)) < 1e-6
-    # Eq. 3: logits 0 cost K log 2 a position.
+    certain = torch.stack((torch.full((4, 4), -20.0), torch.full((4, 4), 20.0)))  # all pixels of image 1 are hidden
+    assert float(occlusion_loss([certain], truth, 2)) < 1e-6
+    # Eq. 3: logits of 0 cost K log 2 per position.
     torch.manual_seed(0)
     model = AmodalRCNN(config(BASE))
     assert model.code is not None
@@ -143,7 +144,7 @@ def test_baseline_and_ours_have_equal_parameters() -> None:
     assert abs(baseline / ours - 1) < 0.05
 
 
-def test_words_and_classes_that_do_not_fit_are_refused() -> None:
+def test_unknown_sources_and_other_classes_are_refused() -> None:
     embryos, shapes = (open_source(parse_source(word)) for word in ("simulated", "simulated:opaque"))
     assert common_classes([embryos, shapes], ()) == ("cell",)
     with pytest.raises(UsageError, match="classes"):
@@ -165,7 +166,7 @@ def records(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-def test_two_stages_in_one_run_and_the_code_is_frozen_in_the_second(tmp_path: Path) -> None:
+def test_the_second_stage_freezes_the_code(tmp_path: Path) -> None:
     settings = {"run.steps": "24", "objective.code_steps": "12", "run.checkpoint_every": "6"}
     whole = run(tmp_path / "whole", settings)
     seen = [record for record in records(whole) if record["kind"] == "train"]  # type: ignore[comparison-overlap]
@@ -178,7 +179,7 @@ def test_two_stages_in_one_run_and_the_code_is_frozen_in_the_second(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_code_can_be_taken_from_another_run(tmp_path: Path) -> None:
+def test_a_code_of_another_run_can_be_used(tmp_path: Path) -> None:
     first = run(tmp_path / "first", {"run.steps": "4", "run.validate_every": "4", "objective.code_steps": "2"})
     settings = {"objective.code_from": str(first / "best"), "run.steps": "2", "run.validate_every": "2"}
     run(tmp_path / "second", settings)
@@ -188,7 +189,7 @@ def test_a_code_can_be_taken_from_another_run(tmp_path: Path) -> None:
         build(override(tiny(), {"objective.code_from": str(first / "best"), "model.code.codewords": "8"}), [])
 
 
-def test_truth_has_what_the_pipeline_reads() -> None:
+def test_batches_contain_the_truth() -> None:
     found = truth_of(batch())
     assert found.amodal.shape == found.visible.shape
     assert len(found.owner) == len(found.label) == len(found.amodal)

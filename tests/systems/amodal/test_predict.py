@@ -1,4 +1,4 @@
-"""What the segmenter returns and writes: consistent, in the size of the image, and readable by others."""
+"""Output of the segmenter: consistent, of the size of the image, readable by other programs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_kinds_of_images_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> No
         segmenter.segment(np.zeros((4, 4, 7)))
 
 
-def test_windows_give_what_the_whole_image_gives() -> None:
+def test_pasting_in_windows_equals_pasting_in_the_whole_image() -> None:
     grids = torch.rand(4, 14, 14, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[3.2, 4.1, 20.7, 30.2], [-5.0, -3.0, 8.0, 9.0], [30.0, 20.0, 60.0, 55.0], [50.0, 50.0, 60.0, 60.0]])
     np.testing.assert_allclose(paste_each(grids, boxes, (40, 48)), paste(grids, boxes, (40, 48)).numpy(), atol=1e-4)
@@ -81,13 +81,13 @@ def discs() -> Layers:
     return paint(masks, np.array([1, 0, 2]))
 
 
-def test_order_follows_from_what_is_visible() -> None:
+def test_order_follows_from_visible_masks() -> None:
     layers = discs()
     margins = front_margins(layers.amodal, layers.visible.astype(float))
     assert margins[1, 0] == 1
     assert margins[0, 1] == -1
     assert layers_of(margins).tolist() == [1, 0, 2]
-    rng = np.random.default_rng(0)  # windows give what whole images give
+    rng = np.random.default_rng(0)  # windows give the same as whole images
     amodal, chance = rng.random((5, 12, 14)) > 0.9, rng.random((5, 12, 14))
     found = front_margins(amodal, chance)
     for i, j in np.ndindex(5, 5):
@@ -97,7 +97,7 @@ def test_order_follows_from_what_is_visible() -> None:
     assert layers_of(np.zeros((0, 0))).shape == (0,)
 
 
-def test_unsure_objects_hide_nothing() -> None:
+def test_objects_with_low_scores_hide_nothing() -> None:
     layers = discs()
     visible = layers.visible.astype(float)
     found = ordered(layers.amodal, visible, np.array([0.9, 0.2, 0.8]), np.zeros(3, dtype=np.int64))
@@ -167,17 +167,17 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         frames = (result() for _ in range(count))
         tracemalloc.start()
         write_outputs(frames, tmp_path / f"{count}.json", "s.tif", count=count)
-        reached = tracemalloc.get_traced_memory()[1]
+        most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return reached
+        return most
 
     peak(2)  # imports
     frame = result()
     kept = frame.pixels.nbytes + frame.found.layers.amodal.nbytes + frame.found.layers.visible.nbytes
-    assert peak(60) - peak(6) < 6 * kept  # 54 frames more
+    assert peak(60) - peak(6) < 6 * kept  # 54 additional frames
 
 
-def test_deep_images_are_stretched_in_python_as_on_the_command_line(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
+def test_16_bit_images_are_stretched_in_python_as_on_the_command_line(segmenter: AmodalSegmenter, tmp_path: Path) -> None:
     values = image()[..., 0].astype(np.uint16) * 10 + 400
     Image.fromarray(values).save(tmp_path / "a.png")
     ((shown, expected),) = segmenter.segment_frames(tmp_path / "a.png", least_score=0.05)
@@ -198,7 +198,7 @@ def test_rois_are_read_by_roifile_and_fit_the_masks() -> None:
         read = [ImagejRoi.frombytes(archive.read(name)) for name in archive.namelist()]
     assert [roi.position for roi in read] == [1, 1, 1, 2, 2, 2]
     for roi, mask in zip(read, frame.found.layers.amodal, strict=False):
-        fine = np.zeros((600, 800), dtype=np.uint8)  # ten samples a pixel
+        fine = np.zeros((600, 800), dtype=np.uint8)  # ten samples per pixel
         cv2.fillPoly(fine, [np.round(roi.coordinates() * 10).astype(np.int32)], 1)
         truth = mask.repeat(10, 0).repeat(10, 1)
         assert (fine.astype(bool) & truth).sum() / (fine.astype(bool) | truth).sum() > 0.98
@@ -219,7 +219,7 @@ def test_overlay_draws_both_outlines_where_objects_overlap() -> None:
     drawn = overlay(frame.pixels, frame.found.layers)
     inside_front = frame.found.layers.amodal[0] & frame.found.layers.visible[1]
     changed = (drawn != frame.pixels).any(2)
-    assert (changed & inside_front).sum() > 5  # the dashed outline of what is behind
+    assert (changed & inside_front).sum() > 5  # the dashed outline of the object behind
     assert changed.mean() < 0.3
 
 
@@ -248,7 +248,7 @@ def test_evaluation_of_perfect_results_is_perfect() -> None:
     assert found.digest == digest(Simulated("embryo").held_out("test", 3, 64))
 
 
-def test_evaluation_reports_and_tells_that_class_names_differ(
+def test_evaluation_warns_of_differing_class_names(
     segmenter: AmodalSegmenter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = AmodalEvaluation(images=2, size=64)
@@ -280,14 +280,14 @@ def modules_after(module: str) -> set[str]:
     return set(ended.stdout.split())
 
 
-def test_loading_the_segmenter_loads_no_training_and_no_simulator() -> None:
+def test_the_segmenter_imports_neither_training_nor_simulators() -> None:
     names = modules_after("latens.systems.amodal.predict")
     assert "latens.systems.amodal.pipeline" in names
-    strange = (
+    unwanted = (
         "latens.training",
         "latens.systems.amodal.simulator",
         "latens.data.convert",
         "latens.data.annotations",
         "accelerate",
     )
-    assert not [name for name in names if name.startswith(strange) or name == "latens.systems.amodal.dataset"]
+    assert not [name for name in names if name.startswith(unwanted) or name == "latens.systems.amodal.dataset"]

@@ -1,4 +1,4 @@
-"""Settings of the amodal system: refused values, rules between fields, old configurations, meanings."""
+"""Settings of the amodal system: invalid values, rules between fields, configurations of earlier versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latens.systems.amodal.recipes import RECIPES, cpu, cpu_fcn
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("data.turns", "true", "no setting 'data.turns'"),
         ("model.size", "100", "multiple of 32"),
@@ -24,16 +24,16 @@ from latens.systems.amodal.recipes import RECIPES, cpu, cpu_fcn
         ("model.head.resolution", "42", "power of two"),
         ("model.head.dense", "0", "fully connected"),
         ("model.detector.anchors", "8,16", "at least 5"),
-        ("model.classes", "a,a", "one name"),
+        ("model.classes", "a,a", "must be distinct"),
         ("objective.code_steps", "-1", "greater than or equal to 0"),
     ],
 )
-def test_values_that_cannot_be_built_are_refused(name: str, value: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_invalid_values_are_refused(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         override(cpu(), {name: value})
 
 
-def test_rules_hold_for_the_variant_that_they_concern() -> None:
+def test_rules_depend_on_the_variant() -> None:
     assert override(cpu_fcn(), {"model.head.dense": "0"}).model.head.dense == 0
     small = {"model.code.size": "20", "model.code.grid": "5"}
     assert override(cpu(), {**small, "model.head.refine": "false"}).model.code.halvings == 2

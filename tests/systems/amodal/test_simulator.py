@@ -1,4 +1,4 @@
-"""Simulated images: seeded, consistent with their truth, and fast."""
+"""Simulated images: reproducible, consistent with their truth, fast."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from latens.systems.amodal.simulator.nuclei import NucleiImage, composite, read_
 from latens.systems.amodal.simulator.shapes import shapes
 
 
-def open_source(word: str) -> SampleSource:
-    return open_parsed(parse_source(word))
+def open_source(value: str) -> SampleSource:
+    return open_parsed(parse_source(value))
 
 
 def drawn(seed: int, kind: str, size: int = 128) -> Sample:
@@ -34,7 +34,7 @@ def drawn(seed: int, kind: str, size: int = 128) -> Sample:
 
 
 @pytest.mark.parametrize("kind", ["embryo", "opaque", "translucent"])
-def test_the_seed_decides_and_the_truth_is_consistent(kind: str) -> None:
+def test_images_are_reproducible_and_the_truth_is_consistent(kind: str) -> None:
     for seed in range(6):
         one, two = drawn(seed, kind), drawn(seed, kind)
         assert np.array_equal(one.image, two.image)
@@ -58,17 +58,17 @@ def test_embryos_have_two_to_eight_cells_of_one_volume_inside_the_zona() -> None
         counts.add(len(cells.radius))
         out = np.sqrt((cells.center**2).sum(1)) + cells.radius
         assert (out <= cells.zona + 1e-6).all()
-        share = (cells.radius**3).sum() ** (1 / 3) / cells.zona  # cleavage keeps the volume
+        share = (cells.radius**3).sum() ** (1 / 3) / cells.zona  # cleavage preserves the volume
         assert 0.78 <= share <= 0.9
     assert counts == set(range(2, 9))
 
 
-def test_an_image_of_translucent_cells_does_not_tell_which_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells and focal plane mirrored in depth: the same image, the opposite order. So order accuracy is at best 50 %."""
+def test_images_of_translucent_cells_do_not_determine_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells and focal plane mirrored in depth give the same image and the opposite order: order accuracy is at best 50 %."""
     config = EmbryoConfig(size=96)
 
     class Mirrored(np.random.Generator):
-        """The same stream, with the focal plane, which is the first number drawn from this range, on the other side."""
+        """The same random numbers, except for the position of the focal plane, whose sign is reversed."""
 
         def uniform(self, low: float = 0.0, high: float = 1.0, size: int | None = None) -> float:  # type: ignore[override]
             value = super().uniform(low, high, size)
@@ -90,7 +90,7 @@ def test_an_image_of_translucent_cells_does_not_tell_which_is_in_front(monkeypat
 
 
 def test_overlapping_cells_show_both_outlines_unless_opaque() -> None:
-    # What the cell behind adds to the image inside the overlap is there for translucency 1 and gone for 0.
+    # The cell behind contributes to the image inside the overlap for translucency 1, but not for 0.
     behind = []
     for translucency in (1.0, 0.0):
         sample = embryo(np.random.default_rng(5), EmbryoConfig(size=256, cells=(4, 4), translucency=translucency))
@@ -101,17 +101,17 @@ def test_overlapping_cells_show_both_outlines_unless_opaque() -> None:
 
 def test_a_large_image_takes_less_than_a_tenth_of_a_second() -> None:
     for kind in ("embryo", "opaque"):
-        least = 1.0
-        for seed in range(6):  # noise on a busy machine only adds
+        fastest = 1.0
+        for seed in range(6):  # load on the machine only increases times
             before = time.process_time()
             drawn(seed, kind, 500)
-            least = min(least, time.process_time() - before)
-        assert least <= 0.1
+            fastest = min(fastest, time.process_time() - before)
+        assert fastest <= 0.1
 
 
 @pytest.fixture(scope="module")
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen images with six discs each, half of them on a bright ground."""
+    """Sixteen images with six discs each, half of them with a bright background."""
     folder = tmp_path_factory.mktemp("nuclei")
     rows, columns = np.mgrid[0:96, 0:96]
     for number in range(16):
@@ -138,7 +138,7 @@ def by_ground(nuclei: Path, *, dark: bool) -> list[NucleiImage]:
     return [source for source in read_nuclei(nuclei, "train") if source.dark == dark]
 
 
-def test_light_adds_up_or_is_absorbed_where_nuclei_overlap(nuclei: Path) -> None:
+def test_intensities_add_or_multiply_where_nuclei_overlap(nuclei: Path) -> None:
     for dark in (True, False):
         for seed in range(20):
             sample = composite(np.random.default_rng(seed), by_ground(nuclei, dark=dark), 128)
@@ -173,7 +173,7 @@ def annotated(tmp_path: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 40])
-def test_annotated_images_are_split_resized_and_turned_with_their_truth(count: int, tmp_path: Path) -> None:
+def test_annotated_images_are_split_resized_and_rotated_with_their_truth(count: int, tmp_path: Path) -> None:
     source = open_source(f"kins:{annotated(tmp_path, count)}")
     assert isinstance(source, Annotated)
     train, held = ({scene.file for scene in source.splits[split]} for split in ("train", "validation"))
@@ -190,7 +190,7 @@ def test_annotated_images_are_split_resized_and_turned_with_their_truth(count: i
     assert turned_sample.image[turned_sample.layers.amodal[0]].mean() > 150
 
 
-def test_held_out_images_are_made_one_by_one_and_always_the_same() -> None:
+def test_held_out_images_are_computed_on_access_and_reproducible() -> None:
     made: list[int] = []
 
     def make(number: int) -> Sample:
@@ -209,7 +209,7 @@ def test_held_out_images_are_made_one_by_one_and_always_the_same() -> None:
             both[wrong]
 
 
-def test_another_dialect_or_size_than_said_is_refused(tmp_path: Path) -> None:
+def test_another_dialect_or_size_is_refused(tmp_path: Path) -> None:
     path = annotated(tmp_path, 2)
     with pytest.raises(InputError, match="kins2020, not cocoa"):
         open_source(f"cocoa:{path}")

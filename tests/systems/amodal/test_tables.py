@@ -1,4 +1,4 @@
-"""Tables of 000: what is trained, that nothing is done twice, that work is shared, and the arithmetic of the cells."""
+"""Tables of Jang et al. 2020: runs that are trained, reuse of results, sharing of work, arithmetic of the cells."""
 
 from __future__ import annotations
 
@@ -30,19 +30,7 @@ from latens.systems.amodal import experiments
 from latens.systems.amodal.config import MaskCodeConfig
 from latens.systems.amodal.dataset import concatenate, open_source
 from latens.systems.amodal.evaluate import digest as image_digest
-from latens.systems.amodal.experiments import (
-    BASELINES,
-    SCALES,
-    VARIANTS,
-    AmodalLab,
-    AmodalScale,
-    Comparison,
-    Result,
-    Variant,
-    has_code,
-    parameters,
-    with_variant,
-)
+from latens.systems.amodal.experiments import SCALES, AmodalLab, AmodalScale, Comparison, Result
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.predict import load
 from latens.systems.amodal.recipes import cpu
@@ -60,15 +48,16 @@ from latens.systems.amodal.tables import (
     measured,
     paper,
 )
+from latens.systems.amodal.variants import BASELINES, VARIANTS, Variant, has_code, parameters, with_variant
 
 SMALL = {"steps": "1", "code_steps": "2", "seeds": "2", "code_seeds": "2", "images": "2"}
 
 
-def laboratory(out: Path, words: Sequence[str] = (), scale: AmodalScale = SCALES["tiny"]) -> AmodalLab:
+def laboratory(out: Path, values: Sequence[str] = (), scale: AmodalScale = SCALES["tiny"]) -> AmodalLab:
     return Lab(
         build=SYSTEM.build,
         open_model=lambda place: load(place or "amodal", device="cpu"),
-        sources=parse_sources(words),
+        sources=parse_sources(values),
         scale=scale,
         recipe="tiny",
         folder=out,
@@ -83,32 +72,32 @@ def report(name: str, out: Path, **changes: str) -> Report:
 
 
 def make(name: str, out: Path, **changes: str) -> dict[str, list[list[str]]]:
-    """A table: its rows, and those of the differences."""
+    """The rows of a table and of its differences."""
     kinds = ("rows", "differences")
     return {kind: table["rows"] for kind, table in zip(kinds, report(name, out, **changes).to_dict()["tables"], strict=False)}
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, logger="latens")
     return caplog
 
 
-def trained(said: pytest.LogCaptureFixture) -> list[str]:
+def trained(log: pytest.LogCaptureFixture) -> list[str]:
     """Names of the runs trained since the last call."""
-    names = [line.removeprefix("training ") for line in said.messages if line.startswith("training ")]
-    said.clear()
+    names = [line.removeprefix("training ") for line in log.messages if line.startswith("training ")]
+    log.clear()
     return names
 
 
 def refuse(text: str) -> float:
-    raise AssertionError(f"{text} is no JSON")
+    raise AssertionError(f"{text} is not valid JSON")
 
 
-def test_a_table_is_trained_once_and_shares_its_runs(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_a_table_is_trained_once_and_shares_its_runs(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     first = make("table1", tmp_path)
     first_seed = ["fcn-plain-0", "fcn-wide-0", "fcn-0", "code-0", "vq-0"]
-    assert trained(said) == [*first_seed, "fcn-plain-1", "fcn-wide-1", "fcn-1", "vq-1"]
+    assert trained(log) == [*first_seed, "fcn-plain-1", "fcn-wide-1", "fcn-1", "vq-1"]
     assert [(row[0], row[1], row[-1]) for row in first["rows"]] == [(row.name, "2", paper(row.printed)) for row in TABLE_1]
     assert [row[-1] for row in first["differences"]] == ["+1.7", "-", "-"]
     written = json.loads((tmp_path / "table1.json").read_text(), parse_constant=refuse)
@@ -118,36 +107,38 @@ def test_a_table_is_trained_once_and_shares_its_runs(tmp_path: Path, said: pytes
     assert written["runs"][0]["digest"] == image_digest(test)
     assert not list((tmp_path / "runs").glob("*/checkpoints"))
 
-    said.clear()
+    log.clear()
     assert make("table1", tmp_path) == first
-    assert not said.messages
+    assert not log.messages
     make("table3", tmp_path, seeds="1")
-    assert trained(said) == ["vq-alone-0", "vq-refined-0"]
+    assert trained(log) == ["vq-alone-0", "vq-refined-0"]
     codes = [load_model(folder / "best").weights for folder in (tmp_path / "runs").glob("[cv]*")]
     assert len(codes) == 5
     assert all(torch.equal(codes[0][name], other[name]) for other in codes for name in codes[0] if name.startswith("code."))
 
 
-def test_rows_may_be_made_one_by_one_and_a_given_code_is_not_trained(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_rows_can_be_trained_separately_and_a_given_code_is_not_trained(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     make("table1", tmp_path / "given", rows="vq", seeds="1")
     (code,) = (tmp_path / "given" / "runs").glob("code-*")
-    trained(said)
+    trained(log)
     out, code_from = tmp_path / "out", str(code / "best")
     part = make("table2", out, rows="asn-vq", seeds="1", code_from=code_from)
-    assert trained(said) == ["asn-vq-0"]
+    assert trained(log) == ["asn-vq-0"]
     assert [row[1] for row in part["rows"]] == ["0", "0", "0", "1"]
     assert [row[2] == "-" for row in part["rows"]] == [True, True, True, False]
     assert all(row[1] == "0" for row in part["differences"])
     whole = make("table2", out, seeds="1", code_from=code_from)
-    assert trained(said) == ["fcn-0", "vq-0", "asn-fcn-0"]
+    assert trained(log) == ["fcn-0", "vq-0", "asn-fcn-0"]
     assert whole["rows"][3] == part["rows"][3]
     assert not list((out / "runs").glob("code-*"))
     make("table2", out, seeds="1", code_from=code_from, images="1", rows="vq")
-    assert any("measuring on 1 images" in line for line in said.messages)
-    assert trained(said) == []  # the same weights are measured on another test set
+    assert any("evaluating on 1 images" in line for line in log.messages)
+    assert trained(log) == []  # the same weights are evaluated on another test set
 
 
-def test_a_stopped_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_command_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -156,7 +147,7 @@ def test_a_stopped_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(KeyboardInterrupt):
             make("table1", tmp_path, seeds="1")
     make("table1", tmp_path, seeds="1")
-    assert trained(said) == ["fcn-plain-0", "fcn-wide-0", "fcn-0", "code-0", "vq-0"]
+    assert trained(log) == ["fcn-plain-0", "fcn-wide-0", "fcn-0", "code-0", "vq-0"]
 
 
 TABLE = """
@@ -176,8 +167,8 @@ SYSTEM.artifacts["table1"].make(lab)
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", TABLE.format(settings={**SMALL, "seeds": "1"}), str(tmp_path)]
-    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    values = [sys.executable, "-c", TABLE.format(settings={**SMALL, "seeds": "1"}), str(tmp_path)]
+    both = [subprocess.Popen(values, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     lines = [process.communicate(timeout=200)[0].splitlines() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     names = [[line.removeprefix("training ") for line in each if line.startswith("training ")] for each in lines]
@@ -198,7 +189,7 @@ def test_cells_are_means_and_differences_are_paired_by_seed() -> None:
     theirs = [result("fcn", 1, 0.6), result("fcn", 0, 0.3, 0.1)]
     cells = measured(one, ours)
     assert cells[:3] == ["a", "3", "70.00 ± 20.00"]
-    assert cells[4] == "40.00"  # the runs that have hidden objects
+    assert cells[4] == "40.00"  # only the runs with hidden objects
     assert cells[-2:] == ["1.50", "1.5 ± 0.0"]
     # Differences 20 and 10: mean 15, deviation 5 sqrt 2. The third seed has no partner.
     assert difference(one, other, ours, theirs)[:4] == ["a - b", "2", "+15.00 ± 7.07", "+30.00"]
@@ -214,7 +205,7 @@ def test_rows_are_variants_and_baselines_have_equal_parameters() -> None:
         assert abs(sizes[0] / sizes[1] - 1) < 0.05
 
 
-def test_rows_differ_in_what_is_compared_alone(tmp_path: Path) -> None:
+def test_rows_differ_only_in_the_compared_settings(tmp_path: Path) -> None:
     runs = Comparison(laboratory(tmp_path, scale=AmodalScale()), SIMULATED)
     made = {variant: runs.config(variant, 1) for variant in VARIANTS}
     reference = made["vq"]
@@ -230,7 +221,7 @@ def test_rows_differ_in_what_is_compared_alone(tmp_path: Path) -> None:
 
 
 def annotated(folder: Path, count: int, classes: tuple[str, ...] = ("cell",)) -> str:
-    """The word of a set of `count` images with one square each."""
+    """A value of --data for a set of `count` images with one square each."""
     folder.mkdir()
     masks = np.zeros((1, 40, 60), dtype=bool)
     masks[0, 10:30, 10:30] = True
@@ -242,11 +233,11 @@ def annotated(folder: Path, count: int, classes: tuple[str, ...] = ("cell",)) ->
     return f"coco:{folder / 'a.json'}"
 
 
-def key(words: Sequence[str], scale: AmodalScale, out: Path) -> str:
-    return digest(Comparison(laboratory(out, words, scale), SIMULATED).key("fcn", 0))
+def key(values: Sequence[str], scale: AmodalScale, out: Path) -> str:
+    return digest(Comparison(laboratory(out, values, scale), SIMULATED).key("fcn", 0))
 
 
-def test_what_was_trained_on_is_not_tested_on(tmp_path: Path) -> None:
+def test_training_images_are_not_test_images(tmp_path: Path) -> None:
     word = annotated(tmp_path / "a", 40)
     source = open_source(parse_source(word))
     held = [sample.image[0, 0, 0] for sample in Comparison(laboratory(tmp_path, [word]), SIMULATED).test]
@@ -261,7 +252,7 @@ def test_what_was_trained_on_is_not_tested_on(tmp_path: Path) -> None:
     assert key([word], replace(scale, test=other), tmp_path) != key([word], scale, tmp_path)
 
 
-def test_data_that_changed_under_the_same_name_is_other_data(tmp_path: Path) -> None:
+def test_changed_data_have_another_key(tmp_path: Path) -> None:
     word = annotated(tmp_path / "a", 40)
     before = key([word], SCALES["tiny"], tmp_path)
     assert key([word], SCALES["tiny"], tmp_path) == before
@@ -281,19 +272,19 @@ def test_data_that_changed_under_the_same_name_is_other_data(tmp_path: Path) -> 
     assert len(keys) == 5
 
 
-def test_codebook_reports_usage_and_reconstruction(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_codebook_reports_usage_and_reconstruction(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     found = report("codebook", tmp_path, side="100")
     assert "images of 96 pixels; tested on 2 images of 100 pixels" in found.about
     (table,) = found.blocks
     assert isinstance(table, Table)
     assert [row[0] for row in table.rows] == ["0", "1", "mean"]
-    assert trained(said) == ["code-0", "code-1"]
+    assert trained(log) == ["code-0", "code-1"]
     scale = override(SCALES["tiny"], SMALL | {"side": "100", "size": "96"})
     lab = laboratory(tmp_path, ["simulated", "simulated:opaque"], scale)
     runs = Comparison(lab, SIMULATED)
     crops = held_out_crops(runs.test, 28)
     code = lab.open_model(runs.code(1)).model.code
-    assert trained(said) == []
+    assert trained(log) == []
     assert code is not None
     indices = code.encode(crops)
     a, b = code.decode(indices) > 0, crops > 0.5
@@ -303,7 +294,7 @@ def test_codebook_reports_usage_and_reconstruction(tmp_path: Path, said: pytest.
     assert float(table.rows[1][3]) == pytest.approx(float(iou.mean()), abs=6e-5)
 
 
-def test_a_code_that_gives_every_mask_back_is_perfect() -> None:
+def test_perfect_reconstruction_has_iou_1() -> None:
     torch.manual_seed(0)
     code = MaskAutoencoder(MaskCodeConfig(size=28, codewords=16, width=8, channels=8))
     crops = held_out_crops(concatenate([open_source(parse_source("simulated:opaque")).held_out("test", 9, 64)]), 28)
@@ -316,7 +307,7 @@ def test_a_code_that_gives_every_mask_back_is_perfect() -> None:
     assert (found.used, found.perplexity) == (1 / 16, 1)
 
 
-def test_data_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+def test_unusable_data_are_refused(tmp_path: Path) -> None:
     scale = SCALES["tiny"]
     two = annotated(tmp_path / "two", 3, ("a", "b"))
     with pytest.raises(UsageError):

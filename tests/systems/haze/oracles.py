@@ -30,10 +30,10 @@ def boundary_constraint(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig |
 def measure_beta(
     hazy: Float[Tensor, "3 H W"], clear: Float[Tensor, "3 H W"], depth: Float[Tensor, "1 H W"], airlight: Float[Tensor, "3"]
 ) -> float:
-    """Beta of an image whose clear version, depth and airlight are known: least squares of -log t over depth.
+    """Beta of an image with known clear version, depth and airlight, by least squares of -log t over depth.
 
-    Pixels count by (J - A)^2, those close to the airlight's color carry no information. Infinite depth is left out. Raises
-    ValueError when nothing is left.
+    Pixels are weighted by (J - A)^2, because colors near the airlight carry no information. Infinite depth is skipped. Raises
+    ValueError if no pixel remains.
     """
     contrast = (clear - airlight[:, None, None]).double()
     veiled = (hazy - airlight[:, None, None]).double()
@@ -43,7 +43,7 @@ def measure_beta(
     kept = distance.isfinite() & (distance > 0) & (energy > 1e-3) & (t > 0.02) & (t <= 1.05)
     if not bool(kept.any()):
         raise ValueError("no pixel determines the scattering coefficient")
-    # The error of log t grows as 1 / t, and that of t as 1 / contrast.
+    # The error of log t is proportional to 1 / t, and that of t to 1 / contrast.
     weight = energy[kept] * t[kept].square()
     optical = -t[kept].log()
     return float((weight * distance[kept] * optical).sum() / (weight * distance[kept].square()).sum())

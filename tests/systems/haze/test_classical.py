@@ -1,4 +1,4 @@
-"""Dark channel prior and boundary constraint: slow versions in NumPy, the published full-size forms, every size."""
+"""Dark channel prior and boundary constraint against slow NumPy versions and the published full-size forms."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_coarse_transmission_is_one_minus_omega_dark() -> None:
 def test_haze_is_removed(method: Callable[[torch.Tensor], HazeEstimate]) -> None:
     hazy, clear, t = scene()
     found = method(hazy)
-    below = slice(20, None)  # the tiles
+    below = slice(20, None)  # the tiles, without the sky
     before = (hazy - clear)[:, :, below].abs().mean()
     after = (found.clear(hazy) - clear)[:, :, below].abs().mean()
     assert after < 0.55 * before
@@ -106,7 +106,7 @@ def test_kirsch_masks_are_eight_directions_of_unit_norm() -> None:
 
 
 def slow_regularize(bound: np.ndarray, hazy: np.ndarray, config: BoundaryConfig) -> np.ndarray:
-    """The same minimisation by matrices: circular convolutions written out and the quadratic step solved directly."""
+    """The same minimization with explicit matrices: circular convolutions, and a direct solution of the quadratic step."""
     height, width = bound.shape
     masks = kirsch_filters()[:, 0].double().numpy()
     matrices = []
@@ -132,7 +132,7 @@ def slow_regularize(bound: np.ndarray, hazy: np.ndarray, config: BoundaryConfig)
     return np.abs(t).reshape(height, width)
 
 
-def test_regularisation_against_a_direct_solver() -> None:
+def test_regularization_equals_a_direct_solver() -> None:
     generator = torch.Generator().manual_seed(1)
     bound = torch.rand(1, 1, 9, 8, generator=generator).double()
     hazy = torch.rand(1, 3, 9, 8, generator=generator).double()
@@ -142,14 +142,14 @@ def test_regularisation_against_a_direct_solver() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50)])
 @pytest.mark.parametrize("value", [None, 0.0, 1.0])
-def test_any_size_and_flat_images_stay_finite(
+def test_any_size_and_constant_images_give_finite_results(
     size: tuple[int, int], value: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hazy = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     if value is not None:
         hazy[:] = value
     estimates = [dcp(hazy), dcp(hazy, DarkChannelConfig()), bccr(hazy)]
-    monkeypatch.setattr(methods, "FULL_SIDE", 12)  # larger images are solved small
+    monkeypatch.setattr(methods, "FULL_SIDE", 12)  # larger images are reduced
     for found in (*estimates, bccr(hazy)):
         clear = found.clear(hazy)
         assert clear.shape == hazy.shape
@@ -157,7 +157,7 @@ def test_any_size_and_flat_images_stay_finite(
         assert 0 <= float(clear.min()) <= float(clear.max()) <= 1
 
 
-def test_images_of_a_batch_do_not_meet() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     first, _, _ = scene()
     second = scene(beta=0.4)[0].flip(3)
     for method in (dcp, bccr):
@@ -166,14 +166,14 @@ def test_images_of_a_batch_do_not_meet() -> None:
         torch.testing.assert_close(together.airlight[1:], alone.airlight)
 
 
-def test_the_rows_of_table_1_at_full_size_are_the_published_forms() -> None:
+def test_full_size_rows_of_table_1_equal_the_published_forms() -> None:
     hazy, _, _ = scene(120, 160)
     for config in (DarkChannelConfig(), GENTLE):
         torch.testing.assert_close(dcp(hazy, config).clear(hazy), dark_channel_prior(hazy, config).clear(hazy))
     torch.testing.assert_close(bccr(hazy).transmission, boundary_constraint(hazy).transmission.clamp_min(methods.SMALLEST))
 
 
-def test_working_small_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reduced_images_change_the_result_little(monkeypatch: pytest.MonkeyPatch) -> None:
     hazy, _, _ = scene(120, 160)
     assert float((dark_channel_prior(hazy).transmission - dcp(hazy).transmission).abs().mean()) < 0.12
     whole = bccr(hazy)
@@ -188,10 +188,10 @@ def test_a_perfect_estimate_gives_the_clear_image() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (17, 33), (90, 130), (3, 3000)])
-def test_bands_give_the_bytes_of_the_whole_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bands, "BAND_PIXELS", 2**10)  # several bands even here
+def test_bands_give_the_same_bytes_as_the_whole_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bands, "BAND_PIXELS", 2**10)  # several bands
     pixels = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     tensor = pixels.permute(2, 0, 1)[None].float() / 255
     whole = dcp(tensor).clear(tensor)[0].mul(255).round().byte().permute(1, 2, 0)
     made = bands.dark_channel_pixels(pixels)
-    assert int((made.int() - whole.int()).abs().max()) <= 1  # one rounds, the other adds a half and cuts
+    assert int((made.int() - whole.int()).abs().max()) <= 1  # one rounds, the other adds 0.5 and truncates

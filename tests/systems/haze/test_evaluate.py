@@ -1,4 +1,4 @@
-"""Table 1 on simulated streets and on a folder: floors, ceilings, missing rows, the journal, and how rows are trained."""
+"""Table 1 on simulated streets and on a folder: baselines, references, missing rows, the journal, trained rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from latens.settings import SettingsError, override
 from latens.systems.haze import evaluate as evaluation
 from latens.systems.haze.artifacts import ROWS, SCALES, row_config
 from latens.systems.haze.config import LEARNED, PhysicalConfig
-from latens.systems.haze.evaluate import DEHAZE, PAPER, SYNTHESIS, Protocol, evaluate, measure, show
+from latens.systems.haze.evaluate import PAPER, evaluate, measure
 from latens.systems.haze.predict import Haze, network
+from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol, Row, hazy_scene, removal_rows
 from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street
 
@@ -45,29 +46,29 @@ def save_scene(folder: Path, name: str, depth: np.ndarray, image: np.ndarray | N
 RAMP = np.linspace(1, 200, 48)[:, None].repeat(64, 1)
 
 
-def test_rows_floors_and_ceilings(haze: Haze) -> None:
+def test_rows_baselines_and_references(haze: Haze) -> None:
     found = measure(haze, None, SMALL)
     means = found.means()
     removal = {method for task, method in means if task == DEHAZE}
     assert removal >= {"do nothing", "dcp", "dcp, full size", "dcp, gentle", "bccr", "physical"}
     assert {method for task, method in means if task == SYNTHESIS} >= {"do nothing", "ramp for depth, mean haze", "physical"}
     assert means[DEHAZE, "do nothing"][0] == pytest.approx(means[SYNTHESIS, "do nothing"][0])
-    assert means[DEHAZE, "true transmission and airlight"][0] > 40  # 8 bits are all that is lost
+    assert means[DEHAZE, "true transmission and airlight"][0] > 40  # the only loss is rounding to 8 bits
     assert means[DEHAZE, "true depth, mean haze"][0] > means[DEHAZE, "do nothing"][0]
     assert means[SYNTHESIS, "true depth, mean haze"][0] > means[SYNTHESIS, "ramp for depth, mean haze"][0]
     assert len(found.rows) == 2 * 2 * len(means)
     assert set(found.missing) == {kind for kind in LEARNED if not haze.has(kind)} == {"unit", "cyclegan"}
     text = evaluation.report("table1", haze, found).table()
     assert "d / 120 m" in text
-    assert "Without weights here" in text
+    assert "there are no weights: unit, cyclegan" in text
     assert f"{PAPER['dcp, full size'][3]:g}" in text
 
 
-def test_the_rows_are_what_dehaze_gives(haze: Haze) -> None:
+def test_rows_equal_the_output_of_dehaze(haze: Haze) -> None:
     made = street(0, (48, 64))
-    shown = show(Scene("s", made.image, made.depth), 0, 0, SMALL)
-    pixels = shown.hazy[0].permute(1, 2, 0).mul(255).round().byte().numpy()
-    rows = dict(evaluation.removal_rows(haze, ["physical"], shown))
+    sample = hazy_scene(Scene("s", made.image, made.depth), 0, 0, SMALL)
+    pixels = sample.hazy[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+    rows = dict(removal_rows(haze, ["physical"], sample))
     for method in ("dcp", "bccr", "physical"):
         assert np.array_equal(rows[method], np.asarray(haze.dehaze(pixels, method=method))), method
     assert not np.array_equal(rows["dcp"], rows["dcp, full size"])
@@ -76,7 +77,7 @@ def test_the_rows_are_what_dehaze_gives(haze: Haze) -> None:
 def test_the_same_scene_has_the_same_haze(haze: Haze) -> None:
     made = street(0, (48, 64))
     scene = Scene("s", made.image, made.depth)
-    first, again, other = (show(scene, 0, draw, SMALL) for draw in (0, 0, 1))
+    first, again, other = (hazy_scene(scene, 0, draw, SMALL) for draw in (0, 0, 1))
     assert torch.equal(first.hazy, again.hazy)
     assert not torch.equal(first.hazy, other.hazy)
 
@@ -96,13 +97,13 @@ def test_a_folder_with_a_bad_scene(haze: Haze, tmp_path: Path, caplog: pytest.Lo
             evaluate(haze, sources, Protocol(), None)
 
 
-def test_a_white_frame_is_cut_off(haze: Haze, tmp_path: Path) -> None:
+def test_a_white_frame_is_removed(haze: Haze, tmp_path: Path) -> None:
     framed = np.full((60, 80, 3), 255, np.uint8)
     framed[6:-6, 6:-6] = 100
     save_scene(tmp_path, "a", np.linspace(1, 200, 60)[:, None].repeat(80, 1), framed)
     protocol = override(Protocol(draws=1), {"border": "6"})
-    assert "6 pixels cut off" in measure(haze, tmp_path, protocol).setting()
-    assert float(show(load_scene(find_scenes(tmp_path)[0], border=6), 0, 0, protocol).clear.max()) < 0.5
+    assert "a border of 6 pixels removed" in measure(haze, tmp_path, protocol).setting()
+    assert float(hazy_scene(load_scene(find_scenes(tmp_path)[0], border=6), 0, 0, protocol).clear.max()) < 0.5
     with pytest.raises(InputError, match="border of 30"):
         measure(haze, tmp_path, replace(protocol, border=30))
     for wrong in ({"draws": "0"}, {"border": "-1"}, {"borders": "1"}):
@@ -110,8 +111,8 @@ def test_a_white_frame_is_cut_off(haze: Haze, tmp_path: Path) -> None:
             override(Protocol(), wrong)
 
 
-def test_a_stopped_evaluation_continues(haze: Haze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are kept for these files, this protocol and these weights, and for no others."""
+def test_an_interrupted_evaluation_continues(haze: Haze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored rows are reused only for the same files, protocol and weights."""
     data, out, protocol = tmp_path / "data", tmp_path / "out", Protocol(side=48, draws=1)
     data.mkdir()
     for name in ("a", "b"):
@@ -119,7 +120,7 @@ def test_a_stopped_evaluation_continues(haze: Haze, tmp_path: Path, monkeypatch:
     measured: list[str] = []
     rows_of = evaluation.rows_of
 
-    def watched(*arguments: object) -> list[evaluation.Row]:
+    def watched(*arguments: object) -> list[Row]:
         scene = arguments[2]
         assert isinstance(scene, Scene)
         if scene.name == "b" and not measured[1:]:
@@ -145,7 +146,7 @@ def test_a_stopped_evaluation_continues(haze: Haze, tmp_path: Path, monkeypatch:
     assert measured[4:] == ["a", "b", "a", "b"]
 
 
-def test_every_row_of_table_1_is_another_model() -> None:
+def test_every_row_of_table_1_is_a_different_model() -> None:
     for prefix in ("cpu", "paper"):
         configs = [row_config(replace(SCALES["cpu"], prefix=prefix), kind) for kind in ROWS]
         assert [config.model.kind for config in configs] == list(ROWS)

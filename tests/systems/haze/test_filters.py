@@ -1,4 +1,4 @@
-"""Window filters against slow sums and OpenCV."""
+"""Window filters compared with slow sums and OpenCV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def image(height: int, width: int, channels: int = 1, seed: int = 0) -> torch.Te
 
 
 @pytest.mark.parametrize(("height", "width", "radius"), [(17, 23, 3), (40, 31, 7), (9, 60, 8)])
-def test_means_and_minima_are_those_of_opencv(height: int, width: int, radius: int) -> None:
+def test_means_and_minima_equal_those_of_opencv(height: int, width: int, radius: int) -> None:
     x = image(height, width, 2)
     side = (2 * radius + 1, 2 * radius + 1)
     for channel in range(2):
@@ -36,14 +36,14 @@ def test_images_smaller_than_the_window(height: int, width: int) -> None:
     assert bool(guided_filter(x, x, 5, 1e-3).isfinite().all())
 
 
-def test_running_sums_keep_their_digits() -> None:
+def test_running_sums_are_accurate() -> None:
     x = 1 + 1e-3 * image(4, 4000).double()
     exact = box_mean(x, 30)
     assert (box_mean(x.float(), 30).double() - exact).abs().max() < 1e-6
 
 
 def slow_guided(guide: np.ndarray, x: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
-    """He et al. 2010, Eqs. 5, 6 and 8, window by window in float64; windows wholly inside the image only."""
+    """He et al. 2010, Eqs. 5, 6 and 8, window by window in float64; only windows that lie inside the image."""
     height, width = guide.shape
     slopes, offsets = np.zeros((height, width)), np.zeros((height, width))
     for row in range(radius, height - radius):
@@ -57,16 +57,16 @@ def slow_guided(guide: np.ndarray, x: np.ndarray, radius: int, epsilon: float) -
     return cv2.blur(slopes, side) * guide + cv2.blur(offsets, side)
 
 
-def test_guided_filter_against_sums_in_float64() -> None:
+def test_guided_filter_equals_sums_in_float64() -> None:
     guide, x = image(24, 27, seed=1), image(24, 27, seed=2)
     expected = slow_guided(guide[0, 0].double().numpy(), x[0, 0].double().numpy(), 3, 1e-2)
     found = guided_filter(guide.double(), x.double(), 3, 1e-2)[0, 0].numpy()
-    inner = (slice(6, -6), slice(6, -6))  # windows of windows that meet no border
+    inner = (slice(6, -6), slice(6, -6))  # two windows away from the border
     assert found[inner] == pytest.approx(expected[inner], abs=1e-10)
     assert guided_filter(guide, x, 3, 1e-2)[0, 0].numpy()[inner] == pytest.approx(expected[inner], abs=1e-4)
 
 
-def test_a_guide_fitted_small_is_near_the_whole_filter() -> None:
+def test_a_reduced_fit_approximates_the_full_filter() -> None:
     """The fast guided filter (He and Sun 2015), as `methods.refine` applies it."""
     rows, columns = torch.meshgrid(torch.linspace(0, 3, 96), torch.linspace(0, 3, 128), indexing="ij")
     guide = (0.5 + 0.5 * torch.sin(3 * rows + 2 * columns))[None, None]
@@ -75,7 +75,7 @@ def test_a_guide_fitted_small_is_near_the_whole_filter() -> None:
     assert float((guided_filter(guide, x, 16, 1e-3) - fast).abs().max()) < 0.03
 
 
-def test_a_guide_gives_its_edges() -> None:
+def test_the_output_has_the_edges_of_the_guide() -> None:
     guide = torch.zeros(1, 1, 40, 40)
     guide[..., 20:] = 1
     blurred = box_mean(0.2 + 0.6 * guide, 4)

@@ -1,4 +1,4 @@
-"""Eq. 1, its inverse, and the metric knob."""
+"""The scattering model, its inverse, and visibility."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_equation_1_pixel_by_pixel() -> None:
     assert float(hazy[1, 2, 4, 5]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_removing_what_was_added_gives_the_image_back() -> None:
+def test_removal_inverts_synthesis() -> None:
     clear, depth = scene()
     t, airlight = formation.transmission(depth, torch.tensor([0.01, 0.02])), torch.full((2, 3), 0.9)
     back = formation.remove_haze(formation.add_haze(clear, t, airlight), t, airlight, floor=0.01)
@@ -48,7 +48,7 @@ def test_visibility_is_where_contrast_falls_to_five_percent() -> None:
     assert formation.visibility_of_beta(beta) == pytest.approx(150)
 
 
-def test_beta_is_measured_back_and_grows_with_the_haze() -> None:
+def test_measured_beta_equals_the_given_one() -> None:
     clear, depth = scene()
     airlight = torch.tensor([0.95, 0.9, 0.85])
     found = []
@@ -60,13 +60,13 @@ def test_beta_is_measured_back_and_grows_with_the_haze() -> None:
     assert found == sorted(found)
 
 
-def test_beta_of_nothing_is_refused() -> None:
+def test_beta_without_usable_pixels_is_refused() -> None:
     clear, depth = scene()
     with pytest.raises(ValueError, match="no pixel"):
         measure_beta(clear[0], clear[0], depth[0] * math.inf, torch.ones(3))
 
 
-def test_haze_parameters_are_those_of_the_paper_and_seeded() -> None:
+def test_haze_parameters_have_the_ranges_of_the_paper_and_are_seeded() -> None:
     drawn = formation.draw_haze_parameters(np.random.default_rng(3), 500)
     assert drawn.airlight.shape == (500, 3)
     assert 0.8 <= float(drawn.airlight.min()) < 0.81

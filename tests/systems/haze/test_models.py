@@ -1,4 +1,4 @@
-"""Translators, physical head, DehazeNet: the adversarial pair, losses against their formulas, fixed statistics, sizes."""
+"""Translators, physical model, DehazeNet: gradients, losses compared with their formulas, frozen statistics, sizes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def scenes(count: int = 2, size: int = 64) -> dict[str, torch.Tensor]:
     ],
     ids=["mmd", "unit", "cyclegan"],
 )  # fmt: skip
-def test_the_adversarial_pair_reaches_every_parameter_once(config: TranslatorConfig, loss: TranslationLossConfig) -> None:
+def test_every_parameter_has_a_gradient_from_its_own_optimizer(config: TranslatorConfig, loss: TranslationLossConfig) -> None:
     torch.manual_seed(0)
     model, objective = HazeTranslator(config, 64).train(), TranslationObjective(loss)
     owned = {
@@ -63,14 +63,14 @@ def test_the_adversarial_pair_reaches_every_parameter_once(config: TranslatorCon
             if key in owned[step.optimizer]:
                 assert parameter.grad is not None, key
                 assert parameter.grad.isfinite().all(), key
-                # A bias before a normalization changes nothing.
+                # A bias before a normalization has no effect.
                 assert parameter.grad.abs().max() > 0 or key.endswith("bias"), key
             elif step.optimizer == "generators":
-                assert parameter.grad is None, key  # nothing is computed for the discriminators
+                assert parameter.grad is None, key  # frozen in the generator step
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_translation_in_use_is_deterministic_and_keeps_the_size() -> None:
+def test_translation_is_deterministic_in_evaluation_and_keeps_the_size() -> None:
     torch.manual_seed(0)
     model = HazeTranslator(SMALL).eval()
     image = torch.rand(1, 3, 32, 48)
@@ -82,12 +82,12 @@ def test_translation_in_use_is_deterministic_and_keeps_the_size() -> None:
         assert not torch.equal(model.translate(image, "clear"), model.translate(image, "clear"))  # N(mean, 1)
 
 
-def test_pieces_with_frozen_norm_stats_are_the_whole() -> None:
+def test_tiles_with_frozen_statistics_equal_the_whole_image() -> None:
     torch.manual_seed(0)
     config = TranslatorConfig(channels=4, blocks=1, discriminator=DiscriminatorConfig(channels=4))
     model = HazeTranslator(config).eval()
     image = torch.rand(1, 3, 256, 64)
-    image[:, :, 128:] *= 0.2  # pieces with other statistics than the whole
+    image[:, :, 128:] *= 0.2  # tiles with other statistics than the whole image
     halo = receptive_radius(config)
     with torch.no_grad():
         with frozen_norm_stats(model):
@@ -100,7 +100,7 @@ def test_pieces_with_frozen_norm_stats_are_the_whole() -> None:
     assert all(part.held is None for part in model.modules() if isinstance(part, ImageNorm))
 
 
-def test_the_receptive_radius_is_what_a_pixel_sees() -> None:
+def test_the_receptive_radius_matches_the_network() -> None:
     torch.manual_seed(0)
     config = TranslatorConfig(channels=4, blocks=1, discriminator=DiscriminatorConfig(channels=4))
     model = HazeTranslator(config).eval()
@@ -115,7 +115,7 @@ def test_the_receptive_radius_is_what_a_pixel_sees() -> None:
     assert receptive_radius(config) - 8 <= seen <= receptive_radius(config)
 
 
-def test_adversarial_losses_by_their_formulas() -> None:
+def test_adversarial_losses_equal_their_formulas() -> None:
     real, fake = [torch.tensor([0.7]), torch.tensor([-1.0])], [torch.tensor([0.2]), torch.tensor([3.0])]
     assert float(discriminator_loss(real, fake, "lsgan")) == pytest.approx(0.3**2 + 0.2**2 + 2**2 + 3**2)
     assert float(generator_loss(fake, "lsgan")) == pytest.approx(0.8**2 + 2**2)
@@ -142,32 +142,32 @@ def test_the_prior_term_counts_the_first_code_once_or_twice() -> None:
     assert terms[True][0] - terms[False][0] == pytest.approx(terms[False][1], rel=1e-4)
 
 
-def test_the_pool_gives_back_older_fakes_and_is_part_of_the_state() -> None:
+def test_the_pool_returns_older_images_and_is_part_of_the_state() -> None:
     torch.manual_seed(0)
     pool = ImagePool(4, 2)
     for value in range(4):
         fake = torch.full((1, 3, 2, 2), float(value))
-        assert torch.equal(pool.exchange(fake), fake)  # while it fills, nothing older is there
-    given = {float(pool.exchange(torch.full((1, 3, 2, 2), 9.0))[0, 0, 0, 0]) for _ in range(30)}
-    assert 9.0 in given
-    assert given & {0.0, 1.0, 2.0, 3.0}
+        assert torch.equal(pool.exchange(fake), fake)  # the pool is not full
+    returned = {float(pool.exchange(torch.full((1, 3, 2, 2), 9.0))[0, 0, 0, 0]) for _ in range(30)}
+    assert 9.0 in returned
+    assert returned & {0.0, 1.0, 2.0, 3.0}
     other = ImagePool(4, 2)
     other.load_state_dict(pool.state_dict())
     assert torch.equal(other.images, pool.images)
 
 
-def test_dehazenet_sees_sixteen_by_sixteen() -> None:
+def test_dehazenet_has_the_sizes_of_the_paper() -> None:
     torch.manual_seed(0)
     net = DehazeNet()
     assert net(torch.rand(2, 3, PATCH, PATCH)).shape == (2, 1, 1, 1)
-    weights = 3 * 16 * 25 + 16 + 4 * 16 * (9 + 25 + 49) + 48 + 48 * 36 + 1  # of the layers as the paper lists them
+    weights = 3 * 16 * 25 + 16 + 4 * 16 * (9 + 25 + 49) + 48 + 48 * 36 + 1  # of the layers in the paper
     assert sum(parameter.numel() for parameter in net.parameters()) == weights
     hazy = torch.rand(1, 3, 9, 40)
     found = refine(dehazenet(hazy, net), hazy)
     assert found.transmission.shape == (1, 1, 9, 40)
 
 
-def test_the_physical_head_starts_at_the_mean_haze_parameters() -> None:
+def test_the_physical_model_starts_at_the_mean_haze_parameters() -> None:
     torch.manual_seed(0)
     model = PhysicalHaze(PhysicalConfig(channels=8)).eval()
     with torch.no_grad():
@@ -176,12 +176,12 @@ def test_the_physical_head_starts_at_the_mean_haze_parameters() -> None:
     assert beta.tolist() == pytest.approx([1.2] * 2, abs=0.3)
 
 
-def test_doubling_convolution_is_enlargement_and_convolution() -> None:
+def test_doubled_convolution_equals_upsampling_and_convolution() -> None:
     torch.manual_seed(0)
     layer, x = DoubledConv(4, 6).double(), torch.randn(2, 4, 9, 7, dtype=torch.float64)
     enlarged = F.interpolate(x, scale_factor=2.0, mode="nearest")
     wanted = F.conv2d(enlarged, layer.conv.weight, layer.conv.bias, padding=2)
-    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # borders differ: the small map is mirrored
+    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # borders differ, because the small map is padded
     assert torch.allclose(layer(x)[inside], wanted[inside], atol=1e-12)
 
 
@@ -189,15 +189,15 @@ def test_doubling_convolution_is_enlargement_and_convolution() -> None:
     ("crop", "scales", "layers", "norm", "fits"),
     [
         (64, 2, 3, False, True),
-        (16, 1, 4, False, True),  # the last layer sees 2 x 2
+        (16, 1, 4, False, True),  # the input of the last layer is 2 x 2
         (16, 1, 5, False, False),
-        (16, 1, 4, True, False),  # a normalization would see one sample
+        (16, 1, 4, True, False),  # a normalization would have one sample
         (32, 2, 4, False, True),
-        (30, 1, 2, False, False),  # no multiple of the stride
+        (30, 1, 2, False, False),  # not a multiple of the stride
         (4, 1, 1, False, False),
     ],
 )
-def test_crops_that_no_layer_survives_are_refused(crop: int, scales: int, layers: int, norm: bool, fits: bool) -> None:
+def test_crops_that_are_too_small_are_refused(crop: int, scales: int, layers: int, norm: bool, fits: bool) -> None:
     sizes = DiscriminatorConfig(channels=2, scales=scales, layers=layers, norm=norm)
     config = TranslatorConfig(channels=2, blocks=1, discriminator=sizes)
     if fits:

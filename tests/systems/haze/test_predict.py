@@ -1,4 +1,4 @@
-"""The object a user holds: every method on every kind of image, the metric knob, pieces, clips, what is refused."""
+"""`Haze`: every method on every kind of image, visibility, tiles, clips, errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def untrained(kind: str) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def haze() -> Haze:
-    """Every kind of method, the learned ones with seeded, untrained weights."""
+    """Every kind of method; learned methods have seeded, untrained weights."""
     return Haze({kind: untrained(kind) for kind in TINY}, name="tiny", sha256="0" * 64, device=torch.device("cpu"))
 
 
@@ -56,7 +56,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("method", ["dcp", "bccr", *TINY])
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (37, 50)])
-def test_any_size_and_mode_comes_back_as_it_was(method: str, size: tuple[int, int], haze: Haze) -> None:
+def test_size_and_mode_are_preserved(method: str, size: tuple[int, int], haze: Haze) -> None:
     rng = np.random.default_rng(0)
     for mode, channels in (("L", ()), ("RGB", (3,)), ("RGBA", (4,))):
         image = Image.fromarray(rng.integers(0, 256, (*size, *channels), dtype=np.uint8), mode)
@@ -71,19 +71,19 @@ def test_any_size_and_mode_comes_back_as_it_was(method: str, size: tuple[int, in
 
 @pytest.mark.parametrize("method", ["dcp", "bccr", "physical", "dehazenet"])
 @pytest.mark.parametrize("value", [0, 255])
-def test_flat_images_stay_flat(method: str, value: int, haze: Haze) -> None:
+def test_constant_images_stay_constant(method: str, value: int, haze: Haze) -> None:
     found = np.asarray(haze.dehaze(np.full((40, 60, 3), value, np.uint8), method=method)).astype(int)
     assert np.ptp(found, axis=(0, 1)).max() <= 1
 
 
-def test_what_is_no_image_is_refused(haze: Haze, tmp_path: Path) -> None:
+def test_invalid_images_are_refused(haze: Haze, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("no image")
     for source in (tmp_path / "x.jpg", np.full((4, 4, 3), np.nan), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(InputError):
             haze.dehaze(source)
 
 
-def test_without_weights_the_classical_methods_work_and_the_others_say_what_is_missing(scene: tuple) -> None:
+def test_without_weights_classical_methods_work_and_others_raise(scene: tuple) -> None:
     bare = load("haze", device="cpu")
     for method in ("dcp", "bccr"):
         assert bare.dehaze(scene[0], method=method).size == (144, 96)
@@ -97,7 +97,7 @@ def test_without_weights_the_classical_methods_work_and_the_others_say_what_is_m
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_a_folder_gives_the_same_image(kind: str, scene: tuple, tmp_path: Path) -> None:
+def test_a_model_folder_gives_the_same_image(kind: str, scene: tuple, tmp_path: Path) -> None:
     model = untrained(kind)
     config = to_dict(TINY[kind])
     save_model(tmp_path / "m", {"system": "haze", "model": config}, half_weights(model))
@@ -109,7 +109,7 @@ def test_a_folder_gives_the_same_image(kind: str, scene: tuple, tmp_path: Path) 
     assert np.array_equal(np.asarray(loaded.dehaze(scene[0])), np.asarray(same.dehaze(scene[0])))
 
 
-def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_invalid_model_folders_are_refused(tmp_path: Path) -> None:
     config = to_dict(TINY["physical"])
     save_model(tmp_path / "m", {"system": "haze", "model": config | {"channels": 16}}, half_weights(untrained("physical")))
     with pytest.raises(ModelError, match="do not fit"):
@@ -119,7 +119,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "o", device="cpu")
 
 
-def test_visibility_is_what_was_asked_for_and_monotone(haze: Haze, scene: tuple) -> None:
+def test_visibility_is_accurate_and_monotone(haze: Haze, scene: tuple) -> None:
     image, depth = scene
     clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
     means, color = [], torch.tensor([0.95, 0.92, 0.9])
@@ -132,7 +132,7 @@ def test_visibility_is_what_was_asked_for_and_monotone(haze: Haze, scene: tuple)
     assert means == sorted(means, reverse=True)
 
 
-def test_predicted_depth_obeys_the_knob_too(haze: Haze, scene: tuple) -> None:
+def test_beta_is_accurate_with_predicted_depth(haze: Haze, scene: tuple) -> None:
     image = scene[0]
     clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_predicted_depth_obeys_the_knob_too(haze: Haze, scene: tuple) -> None:
     assert measure_beta(hazy, clear, meters, torch.tensor([0.9, 0.9, 0.9])) == pytest.approx(0.01, rel=0.05)
 
 
-def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
+def test_invalid_depth_and_conflicting_options_are_refused(haze: Haze, scene: tuple) -> None:
     image, depth = scene
     cases = {
         "144 x 90, its image 144 x 96": depth[:90],
@@ -150,13 +150,13 @@ def test_depth_that_does_not_fit_is_refused(haze: Haze, scene: tuple) -> None:
         "NaN": np.full_like(depth, np.nan),
         "negative": -np.ones_like(depth),
     }
-    for words, wrong in cases.items():
-        with pytest.raises(InputError, match=words):
+    for message, wrong in cases.items():
+        with pytest.raises(InputError, match=message):
             haze.haze(image, visibility=100, depth=wrong)
     for settings in ({"visibility": 100, "beta": 0.1}, {"visibility": -1}, {"beta": math.nan}, {"max_depth": 0}):
         with pytest.raises(UsageError):
             haze.haze(image, depth=depth, **settings)
-    with pytest.raises(UsageError, match="makes no haze"):
+    with pytest.raises(UsageError, match="cannot add haze"):
         haze.haze(image, method="dcp", visibility=100, depth=depth)
     with pytest.raises(UsageError, match="cannot be set"):
         haze.haze(image, method="mmd", visibility=100)
@@ -171,7 +171,7 @@ def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
     relative = DepthFormat(relative=True, hole=None)
     by_share = np.asarray(haze.haze(image, visibility=150, depth=stored, depth_format=relative, max_depth=100)).astype(int)
     assert np.abs(by_meters - by_share)[1:].max() <= 2
-    floats = (meters / 7).astype(np.float32)  # as networks give them: neither meters nor within 1 or 255
+    floats = (meters / 7).astype(np.float32)  # relative depth in an arbitrary unit, as networks predict it
     by_floats = np.asarray(haze.haze(image, visibility=150, depth=floats, depth_format=relative, max_depth=100)).astype(int)
     assert np.abs(by_meters - by_floats).max() <= 1
     refined = np.asarray(haze.haze(image, visibility=150, depth=meters, refine_depth=True)).astype(int)
@@ -179,21 +179,21 @@ def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
     assert haze.haze(image, method="mmd").size == (144, 96)
 
 
-def test_large_images_in_pieces_are_the_whole(haze: Haze, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_large_images_equal_the_whole_image(haze: Haze, monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.rand(1, 3, 203, 310, generator=torch.Generator().manual_seed(0))
     image[:, :, 100:] *= 0.3
     monkeypatch.setattr(predict, "WHOLE_PIXELS", 4000)
-    pieces: dict[int, torch.Tensor] = {}
+    tiled: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for side in (64, 512):
-            monkeypatch.setattr(predict, "PIECE", side)
-            pieces[side] = haze.translate(image, "mmd", "clear")
-    assert pieces[64].shape == image.shape
-    assert float((pieces[64] - pieces[512]).abs().max()) < 1 / 255
+            monkeypatch.setattr(predict, "TILE", side)
+            tiled[side] = haze.translate(image, "mmd", "clear")
+    assert tiled[64].shape == image.shape
+    assert float((tiled[64] - tiled[512]).abs().max()) < 1 / 255
 
 
 def panning(frames: int = 8, step: int = 3) -> tuple[list[np.ndarray], int]:
-    """A camera that pans over a hazy image with a little noise; columns move left by `step` each frame."""
+    """A camera that pans over a hazy image with a little noise; columns move left by `step` pixels per frame."""
     made = street(5, (96, 200))
     t = np.exp(-np.minimum(made.depth, 200) / 80)[..., None]
     hazy = made.image * t + 225 * (1 - t)
@@ -203,7 +203,7 @@ def panning(frames: int = 8, step: int = 3) -> tuple[list[np.ndarray], int]:
 
 
 def flicker(frames: list[np.ndarray], step: int) -> float:
-    """Mean difference of neighboring frames along the known motion, against the contrast of the clip."""
+    """Mean difference of consecutive frames along the known motion, relative to the contrast of the clip."""
     errors = [np.abs(a[:, step:].astype(float) - b[:, :-step]).mean() for a, b in itertools.pairwise(frames)]
     return float(np.mean(errors) / np.mean([frame.std() for frame in frames]))
 
@@ -219,7 +219,7 @@ def test_a_clip_does_not_flicker(method: str, haze: Haze) -> None:
     assert flicker(steady, step) <= 1.1 * flicker(frames, step)
 
 
-def test_a_cut_starts_anew_and_translators_refuse_clips(haze: Haze) -> None:
+def test_a_cut_resets_the_filter_and_translators_refuse_clips(haze: Haze) -> None:
     first, second = street(1, (64, 96)).image, street(2, (64, 96)).image
     made = list(haze.dehaze_clip(iter([first, first, second]), method="dcp"))
     assert np.array_equal(made[2], np.asarray(haze.dehaze(second, method="dcp")))
@@ -231,12 +231,12 @@ def test_a_cut_starts_anew_and_translators_refuse_clips(haze: Haze) -> None:
         list(haze.dehaze_clip(frames(), method="mmd"))
 
 
-def test_a_noisy_sky_moves_with_what_is_around_it() -> None:
+def test_a_noisy_sky_has_the_motion_of_its_surroundings() -> None:
     rng = np.random.default_rng(0)
     wide = np.full((96, 170), 0.8)
     wide[60:] = cv2.GaussianBlur(rng.random((36, 170)), (0, 0), 2) * 2 - 0.5
     before, now = (wide[:, i : i + 160] + rng.normal(0, 0.01, (96, 160)) for i in (0, 3))
     motion = motion_between(before.astype(np.float32), now.astype(np.float32))
     moved = motion.columns - np.arange(160)
-    assert float(np.abs(moved[10:40, 10:-10] - 3).mean()) < 0.5  # without it: the motion of noise, some pixels any way
+    assert float(np.abs(moved[10:40, 10:-10] - 3).mean()) < 0.5  # flow of noise would be random
     assert float(np.abs(moved[70:90, 10:-10] - 3).mean()) < 0.3

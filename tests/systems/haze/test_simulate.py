@@ -1,4 +1,4 @@
-"""Simulated streets: depth is that of the geometry, scenes are seeded and differ."""
+"""Simulated streets: exact depth, reproducible and diverse scenes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rays(height: int = 60, width: int = 80) -> np.ndarray:
 EYE = np.array([0.5, 1.5, 0], np.float32)
 
 
-def test_points_lie_on_the_surfaces_they_belong_to() -> None:
+def test_points_lie_on_their_surfaces() -> None:
     boxes = [
         Box((-2, 0, 10), (2, 3, 12), (1, 1, 1)),
         Box((3, 0, 1), (4, 8, 30), (1, 1, 1)),
@@ -44,7 +44,7 @@ def test_points_lie_on_the_surfaces_they_belong_to() -> None:
     assert (((points[owner == 2] - middle) / radii) ** 2).sum(1) == pytest.approx(1, abs=1e-3)
 
 
-def test_the_nearest_surface_wins_whatever_the_order() -> None:
+def test_the_nearest_surface_is_independent_of_the_order() -> None:
     boxes = [Box((-2, 0, 10), (2, 3, 12), (1, 1, 1)), Box((-1, 0, 5), (1, 2, 6), (1, 1, 1))]
     first, _ = trace(rays(), EYE, boxes)
     second, _ = trace(rays(), EYE, boxes[::-1])
@@ -53,7 +53,7 @@ def test_the_nearest_surface_wins_whatever_the_order() -> None:
     assert straight == pytest.approx(5, abs=1e-4)
 
 
-def test_a_seed_is_a_scene() -> None:
+def test_scenes_are_reproducible() -> None:
     a, b, other = street(4, SIZE), street(4, SIZE), street(5, SIZE)
     assert np.array_equal(a.image, b.image)
     assert np.array_equal(a.depth, b.depth)
@@ -70,8 +70,8 @@ def test_scenes_look_like_streets() -> None:
         assert near.max() < 30
         assert scene.depth.min() > 0.3
         assert scene.image.std() > 15
-    assert sum(bool(np.isinf(scene.depth).any()) for scene in scenes) >= 5  # most have some sky
-    assert len({scene.image.mean().round() for scene in scenes}) > 5  # in varied light
+    assert sum(bool(np.isinf(scene.depth).any()) for scene in scenes) >= 5  # most contain sky
+    assert len({scene.image.mean().round() for scene in scenes}) > 5  # different light
 
 
 def test_a_scene_takes_a_fraction_of_a_second() -> None:

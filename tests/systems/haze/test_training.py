@@ -1,4 +1,4 @@
-"""Scenes are found and hazed; sources, settings and sizes that do not fit are refused; what is left out is a warning."""
+"""Scenes and batches; invalid sources, settings and sizes are refused; skipped files cause a warning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def save(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def rgbd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images with depth, named as the data sets name them."""
+    """Images with depth, under the file names of their data sets."""
     folder, rng = tmp_path_factory.mktemp("rgbd"), np.random.default_rng(0)
     image = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
     ramp = np.linspace(4, 60, 80)[:, None].repeat(96, 1)
@@ -49,7 +49,7 @@ def rgbd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_scenes_are_found_by_the_names_of_the_data_sets(rgbd: Path) -> None:
+def test_scenes_are_found_by_their_file_names(rgbd: Path) -> None:
     found = {scene.name: scene for scene in find_scenes(rgbd)}
     assert len(found) == 9
     ramp = np.linspace(4, 60, 80)
@@ -61,7 +61,7 @@ def test_scenes_are_found_by_the_names_of_the_data_sets(rgbd: Path) -> None:
     assert small.depth.shape == (40, 49)
 
 
-def test_neighbors_stay_on_one_side_of_the_split(rgbd: Path) -> None:
+def test_neighboring_frames_are_in_one_split(rgbd: Path) -> None:
     nyu = find_scenes(rgbd / "nyu")
     train_part, held = split(nyu, 1 / 3)
     assert [scene.name for scene in train_part] == ["0000", "0001"]
@@ -69,7 +69,7 @@ def test_neighbors_stay_on_one_side_of_the_split(rgbd: Path) -> None:
     assert split(nyu[:1], 0.1) == (nyu[:1], nyu[:1])
 
 
-def test_folders_without_depth_and_wrong_depth_are_refused(tmp_path: Path) -> None:
+def test_missing_and_wrong_depth_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match="not a folder"):
         find_scenes(tmp_path / "missing")
     save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
@@ -89,12 +89,12 @@ def test_batches_are_seeded_and_follow_equation_1(rgbd: Path) -> None:
     hazy = add_haze(batch["truth"], transmission(batch["depth"], batch["beta"]), batch["airlight"])
     assert float((hazy - batch["hazy"]).abs().max()) <= 0.5 / 255 + 1e-6
     assert batch["clear"].shape == batch["hazy"].shape == (3, 3, 32, 32)
-    weathers = {tuple(w.tolist()) for step in range(20) for w in data.batch(step, 0)["airlight"]}
-    assert len(weathers) <= len(data.train)  # one draw for every image
+    airlights = {tuple(w.tolist()) for step in range(20) for w in data.batch(step, 0)["airlight"]}
+    assert len(airlights) <= len(data.train)  # one draw per image
     assert all(size % 32 == 0 for b in data.validation() for size in b["hazy"].shape[2:])
 
 
-def test_disjoint_halves_share_no_scene() -> None:
+def test_disjoint_halves_have_no_common_scene() -> None:
     data = SceneData([], HazeDataConfig(side=48, crop=48, batch=8, scenes=4, disjoint=True), seed=0)
     data.train = [scene._replace(image=np.full_like(scene.image, 40 * i)) for i, scene in enumerate(data.train)]
     batches = [data.batch(step, 0) for step in range(6)]
@@ -115,38 +115,38 @@ def test_real_folders_are_unpaired(tmp_path: Path) -> None:
     assert "cycle_psnr" in parts.objective.validate(parts.model.eval(), parts.data.validation()[:1])
     with pytest.raises(UsageError, match="depth"):
         build(recipes.tiny(), parse_sources([tmp_path]))
-    with pytest.raises(UnreadableInput, match="depth"):  # the word says scenes with depth, and there are none
+    with pytest.raises(UnreadableInput, match="depth"):  # `rgbd:` requires scenes with depth
         build(config, [Source("rgbd", str(tmp_path))])
     with pytest.raises(UsageError, match="'hazi:"):
         build(config, [Source("hazi", str(tmp_path))])
 
 
-def test_real_images_may_be_upright_or_wide(tmp_path: Path) -> None:
+def test_real_images_may_have_any_orientation(tmp_path: Path) -> None:
     save(tmp_path / "hazy" / "upright.png", np.full((120, 70, 3), 200, np.uint8))
     save(tmp_path / "clear" / "wide.png", np.full((70, 100, 3), 50, np.uint8))
     parts = build(replace(recipes.tiny_mmd(), data=HazeDataConfig(side=64, crop=64, batch=1)), parse_sources([tmp_path]))
     model, held_out = parts.model.eval(), parts.data.validation()
     assert "cycle_psnr" in parts.objective.validate(model, held_out)
     for view in parts.objective.images(model, held_out).values():
-        assert view.shape[1] > 64 + 64 + 64  # all four, as high as the lower
+        assert view.shape[1] > 64 + 64 + 64  # four images, scaled to the lower height
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"objective.prior.positions": "1"}, "positions"),
-        ({"model.shared_blocks": "9"}, "9 shared blocks of 1"),
+        ({"model.shared_blocks": "9"}, "shared_blocks .9. must be at most blocks .1."),
         ({"data.crop": "65"}, "crops of 65 pixels"),
         ({"data.side": "8"}, "data.side"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, str], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_invalid_settings_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         override(recipes.tiny_mmd(), settings)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "settings", "said"),
+    ("recipe", "settings", "message"),
     [
         ("tiny", {"data.crop": "50"}, "multiple of 32"),
         ("tiny_mmd", {"data.crop": "50"}, "multiple of 4"),
@@ -154,18 +154,18 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, str], said: str
         ("tiny", {"data.side": "400", "data.crop": "384", "data.scenes": "0"}, "at least 384"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_before_training(recipe: str, settings: dict[str, str], said: str) -> None:
+def test_invalid_sizes_are_refused_before_training(recipe: str, settings: dict[str, str], message: str) -> None:
     config = override(recipes.RECIPES[recipe](), {"data.scenes": "1", **settings})
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         build(config, [])
 
 
 def test_losses_of_another_model_are_refused() -> None:
-    with pytest.raises(UsageError, match="no losses of the model 'physical'"):
+    with pytest.raises(UsageError, match="does not belong to the model 'physical'"):
         build(replace(recipes.tiny(), objective=TranslationLossConfig()), [])
 
 
-def test_what_is_left_out_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_scenes_cause_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ramp = np.linspace(4, 60, 80)[:, None].repeat(96, 1).astype(np.uint8)
     for name in "abcdef":  # d and e lie between training and held-out scenes
         side = 40 if name == "b" else 80
@@ -174,27 +174,27 @@ def test_what_is_left_out_is_a_warning(tmp_path: Path, caplog: pytest.LogCapture
     save(tmp_path / "plain.png", np.zeros((80, 96, 3), np.uint8))
     data = SceneData([tmp_path], HazeDataConfig(side=64, crop=64, scenes=0), seed=0)
     assert (len(data.train), len(data.held_out)) == (1, 1)
-    assert "1 images without a depth map, plain.png first" in caplog.text
+    assert "1 images without a depth map, the first is plain.png" in caplog.text
     assert "left out" in caplog.text  # a: no measurement
-    assert "left out of training: 1 scenes with a side below 64" in caplog.text
+    assert "skipped for training: 1 scenes with a side below 64" in caplog.text
 
 
-def test_a_single_scene_serves_both_and_it_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_single_scene_is_used_for_both_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path / "a.png", np.full((80, 96, 3), 90, np.uint8))
     save(tmp_path / "a_depth.png", np.linspace(4, 60, 80)[:, None].repeat(96, 1).astype(np.uint8))
     data = SceneData([tmp_path], HazeDataConfig(side=64, crop=64, scenes=0), seed=0)
     assert len(data.train) == len(data.held_out) == 1
-    assert "1 scenes serve for training and for validation" in caplog.text
+    assert "the same 1 scenes are used for training and validation" in caplog.text
 
 
-def test_the_paper_is_as_written() -> None:
+def test_recipe_paper_has_the_settings_of_the_paper() -> None:
     config = recipes.paper()
     assert (config.optim.lr, config.optim.beta1, config.run.steps, config.data.batch) == (1e-4, 0.5, 250_000, 1)
     loss = config.objective
     assert (loss.prior.weight, loss.adversarial_weight, loss.reconstruction_weight, loss.cycle_weight) == (0.01, 1, 10, 10)
 
 
-def test_real_images_may_lie_in_two_places(tmp_path: Path) -> None:
+def test_real_images_may_be_in_two_folders(tmp_path: Path) -> None:
     for index in range(3):
         save(tmp_path / "fog" / f"{index}.png", np.full((70, 80, 3), 200 + index, np.uint8))
         save(tmp_path / "sun" / f"{index}.png", np.full((70, 80, 3), 50 + index, np.uint8))
@@ -208,19 +208,19 @@ def test_real_images_may_lie_in_two_places(tmp_path: Path) -> None:
         build(config, parse_sources([f"hazy:{tmp_path}/fog", "clear:/missing"]))
 
 
-def test_a_crop_is_a_scene_of_its_own() -> None:
+def test_the_depth_of_a_crop_is_relative_to_the_crop() -> None:
     data = SceneData([], HazeDataConfig(side=96, crop=64, batch=8, scenes=3), seed=1)
     depth = data.batch(0, 0)["depth"]
-    assert depth.amax((1, 2, 3)).tolist() == pytest.approx([1.0] * 8)  # its farthest point is at 1
+    assert depth.amax((1, 2, 3)).tolist() == pytest.approx([1.0] * 8)  # the farthest point
 
 
-def test_jitter_changes_images_and_zero_does_not() -> None:
+def test_jitter_of_strength_zero_changes_nothing() -> None:
     rng, image = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert np.array_equal(jitter_camera(image, rng, 0.0), image)
     assert not np.array_equal(jitter_camera(image, rng, 1.0), image)
 
 
-def test_a_model_with_a_history_of_fakes_is_started_from(tmp_path: Path) -> None:
+def test_a_model_with_an_image_pool_can_initialize_a_run(tmp_path: Path) -> None:
     settings = {"data.scenes": "2", "run.steps": "2", "model.kind": "cyclegan", "model.discriminator.pool": "3"}
     config = override(recipes.tiny_mmd(), {**settings, "objective.prior.kind": "none"})
     first = train(build, config, [], tmp_path / "a", device="cpu")
@@ -228,8 +228,8 @@ def test_a_model_with_a_history_of_fakes_is_started_from(tmp_path: Path) -> None
     assert again.ended == "finished"
 
 
-def test_runs_of_earlier_versions_keep_their_meaning() -> None:
-    """A run folder of the one class of settings for all models, in its words."""
+def test_runs_of_earlier_versions_load() -> None:
+    """Saved settings from before each model had its own class and the current names."""
     config = recipes.tiny_mmd()
     old = to_dict(config)
     old["model"]["judge"] = old["model"].pop("discriminator")

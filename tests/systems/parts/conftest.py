@@ -1,4 +1,4 @@
-"""Small labeled images, and untrained models of every kind in folders."""
+"""Small labeled images, and untrained models in folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = PatchVAEConfig(size=16, encoder="local", parts=4, appearance=3)
 
 
 def save_untrained(folder: Path, config: PartsConfig) -> Path:
-    """A model with seeded weights; the occurrence head of a PatchVAE is scaled up so that parts do occur."""
+    """A model with seeded weights; the occurrence head of a PatchVAE is scaled so that parts occur."""
     torch.manual_seed(0)
     model = build_model(config)
     if isinstance(model, PatchVAE):
@@ -53,7 +53,7 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 @pytest.fixture(scope="session")
 def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of small images: squares on dark and discs on bright ground."""
+    """Two classes of small images: squares on a bright and discs on a dark background."""
     folder = tmp_path_factory.mktemp("labeled")
     rng = np.random.default_rng(0)
     row, column = np.mgrid[0:16, 0:16]

@@ -1,4 +1,4 @@
-"""Training batches: the same for the same step, unreadable images, labels of several data sets."""
+"""Training batches: reproducibility, unreadable images, labels of several data sets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_batches_are_a_function_of_the_step(tmp_path: Path) -> None:
 
 
 def test_one_image_and_damaged_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save(tmp_path / "a" / "one.png", 0, 9, 300)  # smaller than the squares, and long
+    save(tmp_path / "a" / "one.png", 0, 9, 300)  # shorter side below the side of the crops
     data = ImageData(sources(tmp_path / "a"), ImagesConfig(batch=2), 16, 0)
     assert data.batch(0, 0)["image"].shape == (2, 3, 16, 16)
     assert len(data.validation()[0]["image"]) == 1
@@ -56,7 +56,7 @@ def test_one_image_and_damaged_images(tmp_path: Path, caplog: pytest.LogCaptureF
         ImageData(sources(tmp_path / "b"), ImagesConfig(batch=2), 16, 0).batch(0, 0)
 
 
-def test_labels_of_several_data_sets_have_one_meaning(tmp_path: Path) -> None:
+def test_data_sets_with_different_classes_are_refused(tmp_path: Path) -> None:
     for i in range(20):
         for folder in ("one/ash", "one/elm", "more/ash", "more/elm", "more/yew", "plain"):
             save(tmp_path / folder / f"{i}.png", i)
@@ -65,7 +65,7 @@ def test_labels_of_several_data_sets_have_one_meaning(tmp_path: Path) -> None:
     assert ImageData(sources(tmp_path / "plain"), config.data, 16, 0).classes == ()
     for other in ("more", "plain"):
         both = sources(one, tmp_path / other)
-        build(config, both)  # nothing is learned from labels
+        build(config, both)  # labels are not used
         with pytest.raises(InputError, match=f"one and {other} have different classes") as raised:
             build(supervised(config), both)
         assert raised.value.hint

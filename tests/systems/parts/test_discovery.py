@@ -1,4 +1,4 @@
-"""The simulator tells the truth, and part IoU is what areas say."""
+"""Simulated scenes and part IoU."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_impossible_scenes_are_refused(kinds: int, size: int) -> None:
         simulate_scenes(1, size=size, kinds=kinds)
 
 
-def test_part_iou_is_that_of_areas_with_one_part_a_kind() -> None:
+def test_part_iou_uses_areas_and_one_part_per_kind() -> None:
     known = np.zeros((2, 2, 4, 4), bool)
     known[0, 0, :2, :2] = True  # four pixels
     known[1, 1, 2:, :] = True  # eight pixels
     found = np.zeros((2, 3, 4, 4), bool)
     found[0, 2, :2, :3] = True  # six pixels: four of kind 0
     found[1, 0, 3:, :] = True  # four pixels, all of kind 1
-    found[1, 1, 2:, :2] = True  # four pixels of kind 1, the rest belongs to the better part
+    found[1, 1, 2:, :2] = True  # four pixels of kind 1, which is matched with the better part
     found[0, 1, 0, 0] = True
     matches = part_iou(found, known)
     assert [(match.kind, match.iou, match.purity) for match in matches] == [
@@ -62,7 +62,7 @@ def test_part_iou_is_that_of_areas_with_one_part_a_kind() -> None:
     assert mean_iou(matches, 4) == pytest.approx((4 / 6 + 1 / 2) / 4)
 
 
-def test_thresholds_are_the_best_of_each_part() -> None:
+def test_thresholds_maximize_the_iou_of_each_part() -> None:
     masks = np.zeros((1, 1, 8, 8), bool)
     masks[0, 0, 2:6, 2:6] = True
     maps = np.where(masks, 0.75, 0.45).astype(np.float32)
@@ -73,13 +73,13 @@ def test_thresholds_are_the_best_of_each_part() -> None:
 
 
 @pytest.mark.parametrize("stride", [4, 8])
-def test_finer_cells_lie_where_they_look(stride: int) -> None:
+def test_interleaved_cells_are_at_their_positions(stride: int) -> None:
     row, column = torch.meshgrid(torch.arange(32.0), torch.arange(24.0), indexing="ij")
-    place = torch.stack([row, column, row + column])[None]
-    found = shift_and_interleave(lambda image: torch.nn.functional.avg_pool2d(image, stride), place, stride)
+    positions = torch.stack([row, column, row + column])[None]
+    found = shift_and_interleave(lambda image: torch.nn.functional.avg_pool2d(image, stride), positions, stride)
     assert found.shape == (1, 3, 64 // stride, 48 // stride)
     middles = torch.arange(32 // (stride // 2)) * stride / 2 + stride / 4 - 0.5
-    inner = slice(1, -1)  # at the border the reflection takes part
+    inner = slice(1, -1)  # border cells include the reflection
     assert torch.allclose(found[0, 0, inner, 2], middles[inner])
     assert torch.allclose(found[0, 1, 2, inner], middles[: 48 // stride][inner])
 

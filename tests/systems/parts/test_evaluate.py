@@ -1,4 +1,4 @@
-"""Evaluation: what is measured on which data, that finished probes are found again, and refusals."""
+"""Evaluation: measurements on every kind of data, reuse of finished probes, errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_frechet_distance_of_gaussians_with_diagonal_covariances() -> None:
         frechet_distance(a[:1], b)
 
 
-def test_quality_is_measured_on_the_images(parts: Parts, labeled_source: Source) -> None:
+def test_reconstruction_quality(parts: Parts, labeled_source: Source) -> None:
     squares = Squares(open_labeled(labeled_source), 16)
     found = reconstruction_quality(parts.model, squares, lambda x: x.mean((2, 3)))  # type: ignore[arg-type]
     assert 0 < found.psnr < 60
@@ -50,7 +50,7 @@ def test_quality_is_measured_on_the_images(parts: Parts, labeled_source: Source)
     assert reconstruction_quality(parts.model, squares).frechet is None  # type: ignore[arg-type]
 
 
-def test_a_stopped_evaluation_continues(
+def test_an_interrupted_evaluation_continues(
     parts: Parts, labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -65,7 +65,7 @@ def test_a_stopped_evaluation_continues(
     assert caplog.text.count("epoch") == trained
 
 
-def test_a_long_probe_logs_its_progress_in_few_lines(parts: Parts, labeled: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_probe_logs_few_lines(parts: Parts, labeled: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     measured(parts, labeled, ("conv1-5",), epochs=25)
     lines = [record.getMessage() for record in caplog.records if "epoch" in record.getMessage()]
@@ -73,9 +73,7 @@ def test_a_long_probe_logs_its_progress_in_few_lines(parts: Parts, labeled: Path
     assert lines[-1].startswith("conv1-5: epoch 25 of 25, validation")
 
 
-def test_probes_without_labels_are_refused_before_anything_is_measured(
-    parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_probes_without_labels_are_refused_first(parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     Image.new("RGB", (20, 20), (9, 99, 200)).save(tmp_path / "one.png")
     with pytest.raises(InputError, match="labeled images"):
@@ -93,14 +91,14 @@ def test_evaluation_without_data_uses_scenes(parts: Parts, vae: Parts) -> None:
         assert "Mean IoU" in report.table()
 
 
-def test_labels_decide_the_probes(parts: Parts, labeled: Path) -> None:
+def test_default_probes_need_labels(parts: Parts, labeled: Path) -> None:
     assert [probe["probe"] for probe in measured(parts, labeled).facts["probes"]] == ["linear", "knn"]
     plain = measured(parts, labeled / "a").facts
     assert plain["probes"] == []
     assert plain["quality"] is not None
 
 
-def test_bad_requests_are_refused(parts: Parts) -> None:
+def test_invalid_options_are_refused(parts: Parts) -> None:
     options = SYSTEM.evaluation.options
     assert override(options, {"probes": "linear,knn"}).probes == ("linear", "knn")
     with pytest.raises(SettingsError, match="conv7"):
@@ -109,7 +107,7 @@ def test_bad_requests_are_refused(parts: Parts) -> None:
         measured(parts, None, ("knn",))
 
 
-def test_unreadable_images_are_left_out_and_named_once(
+def test_unreadable_images_are_skipped_and_reported_once(
     parts: Parts, labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for split, broken in (("train", "a/0.png"), ("test", "b/1.png")):
@@ -123,8 +121,8 @@ def test_unreadable_images_are_left_out_and_named_once(
         assert sum("left out" in record.getMessage() and name in record.getMessage() for record in caplog.records) == 1
 
 
-def test_results_of_other_images_are_not_taken_for_these(parts: Parts, tmp_path: Path) -> None:
-    """Two packs of one name with the same images under other labels, one after the other into one folder."""
+def test_results_of_other_labels_are_not_reused(parts: Parts, tmp_path: Path) -> None:
+    """Two packs of the same name and images with different labels, evaluated into one folder."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8), np.arange(40) % 2
     images[labels == 1] //= 8

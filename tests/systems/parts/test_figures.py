@@ -1,4 +1,4 @@
-"""Figures and the demo section: which images they show, what is left out, and that they are made."""
+"""Figures and the demo section: selection of images, unreadable images, output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def album_of(path: Path, most: int) -> tuple[list[np.ndarray], list[str], list[s
 
 
 def figure(name: str, parts: Parts, data: Path, folder: Path) -> Report:
-    """A figure of `parts` in a laboratory that cannot train."""
+    """A figure of `parts` in a `Lab` without training."""
     lab = Lab[Parts, FigureScale](
         build=build,
         open_model=lambda place: parts,
@@ -39,14 +39,14 @@ def figure(name: str, parts: Parts, data: Path, folder: Path) -> Report:
     return FIGURES[name].make(lab)
 
 
-def test_images_of_a_folder_of_classes_are_mixed_and_named(labeled: Path) -> None:
+def test_images_of_a_folder_of_classes_have_class_names(labeled: Path) -> None:
     images, names, _ = album_of(labeled, 8)
     assert len(images) == len(names) == 8
     assert set(names) == {"a", "b"}
-    assert len(album_of(labeled, 500)[0]) == 24  # without a test split all may be shown
+    assert len(album_of(labeled, 500)[0]) == 24  # without a test split, all images are available
 
 
-def test_images_are_those_of_the_test_split(labeled: Path, tmp_path: Path) -> None:
+def test_images_are_from_the_test_split(labeled: Path, tmp_path: Path) -> None:
     shutil.copytree(labeled, tmp_path / "train")
     shutil.copytree(labeled, tmp_path / "test", ignore=shutil.ignore_patterns("1*.png"))
     assert len(album_of(tmp_path, 500)[0]) == 13
@@ -64,16 +64,14 @@ def test_images_of_a_plain_folder_keep_their_order_and_names(labeled: Path, tmp_
         album_of(tmp_path / "none", 500)
 
 
-def test_images_without_a_label_are_called_by_their_key(labeled: Path, tmp_path: Path) -> None:
+def test_images_without_a_label_have_their_key_as_name(labeled: Path, tmp_path: Path) -> None:
     coded = np.frombuffer((labeled / "a" / "0.png").read_bytes(), np.uint8)
     offsets = np.array([0, len(coded), 2 * len(coded)])
     np.savez(tmp_path / "x.npz", jpeg=np.r_[coded, coded], offsets=offsets, labels=np.array([0, -1]), classes=["ash", "elm"])
     assert album_of(tmp_path / "x.npz", 500)[1] == ["ash", "x-1"]
 
 
-def test_figures_leave_out_what_cannot_be_read(
-    parts: Parts, labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_figures_skip_unreadable_images(parts: Parts, labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     album = tmp_path / "album"
     album.mkdir()
     for name in ("1", "3"):
@@ -133,9 +131,9 @@ def test_the_demo_has_maps_patches_and_links(parts: Parts, photos: list[Photogra
         assert counts == [int((code.occurrence[int(row[0])] > PRESENT).sum()) for row in table.rows]
 
 
-def test_a_gallery_of_one_image_agrees_with_its_map(parts: Parts, photos: list[Photograph]) -> None:
+def test_occurrences_of_an_image_agree_with_its_map(parts: Parts, photos: list[Photograph]) -> None:
     (code,) = parts.encode(photos[0].path)
-    galleries = parts.places(photos[0].path, most=3)
+    galleries = parts.occurrences(photos[0].path, most=3)
     assert sorted(gallery.part for gallery in galleries) == sorted(code.present())
     for gallery in galleries:
         scores = [patch.score for patch in gallery.patches]

@@ -1,4 +1,4 @@
-"""Patches and averages of parts: cut from the right places of the right images, whatever form the images have."""
+"""Patches and averages of parts: position, image and size, for images of every type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.systems.parts.drawing import BEYOND, MARK, average, boxed, marked
+from latens.systems.parts.drawing import MARK, OUTSIDE, average, boxed, marked
 from latens.systems.parts.gallery import (
     PRESENT,
     Occurrence,
@@ -34,7 +34,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def coded(*maps: np.ndarray) -> list[np.ndarray]:
-    """Occurrences of one part with these maps."""
+    """Occurrence maps of a single part."""
     return [one[None].astype(np.float32) for one in maps]
 
 
@@ -63,7 +63,7 @@ def test_galleries_are_sorted_and_cut_from_the_image(parts: Parts, album: list[P
     assert counts == [gallery.occurrences for gallery in galleries]
 
 
-def test_one_image_in_every_form_has_a_gallery(parts: Parts, album: list[Path]) -> None:
+def test_one_image_of_every_type_has_a_gallery(parts: Parts, album: list[Path]) -> None:
     pixels = next(read_all(album[0]))
     (expected, *_) = parts.gallery([album[0]])
     for form in (album[0], str(album[0]), Image.open(album[0]), pixels, pixels[None], [[pixels]]):
@@ -83,7 +83,7 @@ def test_the_box_is_the_cell() -> None:
         assert (right - left, bottom - top) == (10, 10)
         assert (patch.pixels[top:bottom, left:right] == (*cell, 0)).all()
     assert cut(pixels, (8, 12), Occurrence(0, (4, 5), 1.0)).pixels.shape == (50, 50, 3)
-    assert cut(pixels, (8, 12), Occurrence(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # what is beyond the corner is missing
+    assert cut(pixels, (8, 12), Occurrence(0, (0, 0), 1.0)).pixels.shape == (30, 30, 3)  # cropped at the corner
     assert cut(pixels[:1, :1], (2, 2), Occurrence(0, (1, 1), 1.0)).pixels.shape == (1, 1, 3)
 
 
@@ -100,14 +100,14 @@ def test_patches_of_large_images_are_small() -> None:
     assert inside.max() < 10
 
 
-def test_a_drawn_patch_has_its_cell_in_the_middle_also_at_the_border() -> None:
+def test_a_drawn_patch_has_its_cell_at_the_center_even_at_the_border() -> None:
     pixels = np.full((80, 80, 3), 90, np.uint8)
     pixels[:10, :10] = 200
     tile = marked(cut(pixels, (8, 8), Occurrence(0, (0, 0), 1.0)), 100)
     assert tile.shape == (100, 100, 3)
     assert (tile[43:57, 43:57] == 200).all()
     assert (tile[40, 40:60] == MARK).all()
-    assert (tile[:38] == BEYOND).all()
+    assert (tile[:38] == OUTSIDE).all()
     assert (tile[65:, 65:] == 90).all()
 
 
@@ -122,16 +122,16 @@ def test_averages_are_of_aligned_cells() -> None:
     assert (gallery.mean[8:16, 8:16] == 150).all()
     assert gallery.mean[:8].max() == 0
     assert (gallery.mean[8:16, 16:] == 0).all()
-    assert (gallery.mean[8:16, :8] == 100).all()  # the border of the second image goes on
+    assert (gallery.mean[8:16, :8] == 100).all()  # the border of the second image is replicated
 
 
-def test_an_average_takes_several_places_of_an_image_but_shows_one() -> None:
-    sure = np.full((6, 6), 0.1)
-    sure[0, 0], sure[3, 3] = 0.7, 0.9
-    places = one_per_image(coded(sure), 0)
-    assert [found.cell for found in places.shown] == [(3, 3)]
-    assert [found.cell for found in places.averaged] == [(3, 3), (0, 0)]
-    assert [found.cell for found in within_image(coded(sure)[0], 0).shown] == [(3, 3), (0, 0)]
+def test_an_average_uses_several_cells_of_an_image_but_shows_one() -> None:
+    probability = np.full((6, 6), 0.1)
+    probability[0, 0], probability[3, 3] = 0.7, 0.9
+    occurrences = one_per_image(coded(probability), 0)
+    assert [found.cell for found in occurrences.shown] == [(3, 3)]
+    assert [found.cell for found in occurrences.averaged] == [(3, 3), (0, 0)]
+    assert [found.cell for found in within_image(coded(probability)[0], 0).shown] == [(3, 3), (0, 0)]
 
 
 def test_explained_is_the_share_of_variance_of_the_average() -> None:
@@ -141,7 +141,7 @@ def test_explained_is_the_share_of_variance_of_the_average() -> None:
     codes = list(maps)
     images_of = [black, black, black, white]
     first, second = cut_galleries([one_per_image(codes, part) for part in (0, 1)], grids(codes), images_of.__getitem__, most=1)
-    # Means 0 and 127.5, middle 63.75. Of part 0 every window is its mean; those of part 1 are 63.75 and 191.25 away.
+    # Means 0 and 127.5, middle 63.75. Windows of part 0 equal their mean; those of part 1 are 63.75 and 191.25 from the middle.
     assert first.explained == pytest.approx(1)
     assert second.explained == pytest.approx(63.75**2 / ((63.75**2 + 191.25**2) / 2))
 
@@ -183,9 +183,9 @@ def test_surroundings_of_tiny_images(size: tuple[int, int]) -> None:
         assert (surroundings(pixels, (2, 2), cell) == 77).all()
 
 
-def test_places_of_a_part_do_not_touch() -> None:
-    sure = np.full((5, 6), 0.1)
-    sure[0, 0], sure[0, 1], sure[0, 2], sure[4, 5] = 0.9, 0.8, 0.7, 0.95
-    assert peaks(sure, 9) == [((4, 5), 0.95), ((0, 0), 0.9), ((0, 2), 0.7)]
-    assert peaks(sure, 2) == [((4, 5), 0.95), ((0, 0), 0.9)]
+def test_peaks_are_not_adjacent() -> None:
+    probability = np.full((5, 6), 0.1)
+    probability[0, 0], probability[0, 1], probability[0, 2], probability[4, 5] = 0.9, 0.8, 0.7, 0.95
+    assert peaks(probability, 9) == [((4, 5), 0.95), ((0, 0), 0.9), ((0, 2), 0.7)]
+    assert peaks(probability, 2) == [((4, 5), 0.95), ((0, 0), 0.9)]
     assert peaks(np.full((2, 2), PRESENT), 9) == []

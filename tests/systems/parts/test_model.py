@@ -1,4 +1,4 @@
-"""Every member of the family: gradients, sizes, what the equations say, and how far an encoder looks."""
+"""All models of Table 1: gradients, sizes, equations, receptive fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL_VAE = BetaVAEConfig(size=16, encoder="local", parts=4, appearance=3)
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("categorical", [None, False, True])
-def test_an_adversarial_step_moves_each_side_once(categorical: bool | None, weighted: bool) -> None:
+def test_an_adversarial_step_updates_each_side_once(categorical: bool | None, weighted: bool) -> None:
     torch.manual_seed(0)
     if categorical is None:
         model = Adversarial(BetaVAE(SMALL_VAE))
@@ -51,7 +51,7 @@ def test_an_adversarial_step_moves_each_side_once(categorical: bool | None, weig
 
 @pytest.mark.parametrize("encoder", ["local", "resnet"])
 @pytest.mark.parametrize("size", [(32, 32), (64, 48)])
-def test_convolutional_members_take_any_multiple_of_eight(encoder: Literal["local", "resnet"], size: tuple[int, int]) -> None:
+def test_convolutional_models_accept_any_multiple_of_eight(encoder: Literal["local", "resnet"], size: tuple[int, int]) -> None:
     for config in (replace(SMALL, encoder=encoder), MaskedConfig(size=16, encoder=encoder)):
         assert build_model(config)(torch.rand(2, 3, *size), 0.5).image.shape == (2, 3, *size)
 
@@ -76,9 +76,9 @@ class View(NamedTuple):
 
 
 def receptive_field(encoder: StagedEncoder, head: int = 1) -> View:
-    """Of a cell behind a head of side `head`, by arithmetic along the deepest path."""
+    """Receptive field after a head of side `head`, computed along the deepest path."""
     view = View(1, 1)
-    for layer in encoder.modules():  # in the order they run; shortcuts see less than the path beside them
+    for layer in encoder.modules():  # in the order of execution; shortcuts have smaller receptive fields
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and not _on_shortcut(encoder, layer):
             side, stride = _whole(layer.kernel_size), _whole(layer.stride)
             view = View(view.size + (side - 1) * view.stride, view.stride * stride)
@@ -95,20 +95,20 @@ def _whole(value: object) -> int:
 
 
 @pytest.mark.parametrize(("encoder", "head", "seen"), [(resnet_encoder(2), 3, 115), (local_encoder(), 1, 24)])
-def test_receptive_fields_are_what_gradients_say(encoder: StagedEncoder, head: int, seen: int) -> None:
+def test_receptive_fields_match_gradients(encoder: StagedEncoder, head: int, seen: int) -> None:
     assert receptive_field(encoder, head).size == seen
     assert receptive_field(encoder, head).stride == 8
     image = torch.rand(1, 3, 256, 256, requires_grad=True)
     features = encoder.eval()(image)
-    reach = head // 2
+    radius = head // 2
     middle = features.shape[2] // 2
-    features[:, :, middle - reach : middle + reach + 1, middle].abs().sum().backward()
+    features[:, :, middle - radius : middle + radius + 1, middle].abs().sum().backward()
     rows = image.grad.abs().sum((0, 1, 3)).nonzero()  # type: ignore[union-attr]
-    assert 0.8 * seen < int(rows.max() - rows.min()) + 1 <= seen  # the ends of a wide field carry rounded-off weights
+    assert 0.8 * seen < int(rows.max() - rows.min()) + 1 <= seen  # weights at the ends of a wide field may round to 0
 
 
-def test_appearance_is_the_same_at_every_cell_where_a_part_is() -> None:
-    """Two codes that differ in appearances of absent parts only give the same image (Eq. 5)."""
+def test_appearances_of_absent_parts_have_no_effect() -> None:
+    """Codes that differ only in appearances of absent parts give the same image (Eq. 5)."""
     torch.manual_seed(0)
     model = PatchVAE(SMALL).eval()
     occurrence = torch.zeros(1, 4, 2, 2)
@@ -121,7 +121,7 @@ def test_appearance_is_the_same_at_every_cell_where_a_part_is() -> None:
     assert not torch.allclose(model.decode(appearance, occurrence), model.decode(other, occurrence))
 
 
-def test_the_decoder_runs_once_a_step() -> None:
+def test_the_decoder_runs_once_per_step() -> None:
     model = PatchVAE(SMALL)
     calls = []
     model.decoder.register_forward_hook(lambda *_: calls.append(1))
@@ -135,19 +135,19 @@ def test_pooling_weights_pass_no_gradient_to_occurrences() -> None:
     assert model.occurrence.weight.grad is None
 
 
-def test_categorical_parts_share_a_cell() -> None:
+def test_categorical_probabilities_sum_to_one() -> None:
     torch.manual_seed(0)
     model = PatchVAE(replace(SMALL, categorical=True))
     logits = model.posterior(torch.rand(2, 3, 16, 16)).logits
     torch.testing.assert_close(model.probability(logits).sum(1), torch.ones(2, 2, 2))
     torch.testing.assert_close(model.sample_occurrence(logits, 0.3, hard=True).sum(1), torch.ones(2, 2, 2))
-    assert torch.equal(model.chosen(logits).sum(1), torch.ones(2, 2, 2))
+    assert torch.equal(model.hard_occurrence(logits).sum(1), torch.ones(2, 2, 2))
     found = model(torch.rand(2, 3, 16, 16), 0.5)
     assert found.kl_occ.sum(1).max() <= 4 * torch.tensor(4.0).log()  # four cells, at most log N each
-    sure = torch.zeros(1, 4, 2, 2)
-    sure[:, 1] = 30.0
+    certain = torch.zeros(1, 4, 2, 2)
+    certain[:, 1] = 30.0
     torch.testing.assert_close(
-        model.occurrence_kl(sure), torch.tensor([[0.0, 4 * math.log(4), 0.0, 0.0]]), atol=1e-5, rtol=1e-5
+        model.occurrence_kl(certain), torch.tensor([[0.0, 4 * math.log(4), 0.0, 0.0]]), atol=1e-5, rtol=1e-5
     )
 
 
@@ -201,7 +201,7 @@ def test_constant_batches_train_without_nan(value: float, weighted: bool) -> Non
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_objective_adds_up_as_in_eq_11() -> None:
+def test_the_loss_is_the_sum_of_eq_11() -> None:
     torch.manual_seed(0)
     losses = PatchVAELoss(beta_app=0.7, beta_occ=1.9)
     model = PatchVAE(SMALL)

@@ -1,4 +1,4 @@
-"""What a user holds: images of every kind go in, codes come out, swaps change what they should."""
+"""`Parts`: codes of images of every type, swaps, galleries, reports, errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_codes_have_the_shape_of_the_image(parts: Parts, album: list[Path]) -> N
     assert fine.occurrence.shape == (4, 4, 6)
 
 
-def test_the_same_image_in_every_form_has_the_same_code(parts: Parts, album: list[Path]) -> None:
+def test_the_same_image_of_every_type_has_the_same_code(parts: Parts, album: list[Path]) -> None:
     pixels = np.asarray(Image.open(album[0]))
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
     forms = [album[0], str(album[0]), album[0].read_bytes(), Image.open(album[0]), pixels, pixels / 255.0, tensor, tensor[None]]
@@ -55,14 +55,14 @@ def test_the_same_image_in_every_form_has_the_same_code(parts: Parts, album: lis
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (17, 300)])
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
-def test_odd_gray_and_deep_images_are_handled(parts: Parts, size: tuple[int, int], mode: str) -> None:
+def test_unusual_sizes_and_modes_are_accepted(parts: Parts, size: tuple[int, int], mode: str) -> None:
     (code,) = parts.encode(Image.new(mode, (size[1], size[0]), 90))
     assert np.isfinite(code.occurrence).all()
     assert parts.embed(Image.new(mode, (size[1], size[0]), 90)).shape == (1, 128)
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (np.full((8, 8, 3), 200.0), "not in 0..1"),
         (np.full((8, 8, 3), np.nan), "not finite"),
@@ -72,17 +72,17 @@ def test_odd_gray_and_deep_images_are_handled(parts: Parts, size: tuple[int, int
         (7, "not an image"),
     ],
 )
-def test_bad_images_are_said(parts: Parts, image: object, said: str) -> None:
+def test_invalid_images_are_refused(parts: Parts, image: object, message: str) -> None:
     for verb in (parts.encode, parts.embed):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             verb(image)  # type: ignore[operator]
 
 
-def test_large_images_are_held_one_at_a_time(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_in_memory_one_at_a_time(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[np.ndarray]] = []
 
     def reading(path: Path) -> LoadedImage:
-        assert sum(pixels() is not None for pixels in held) <= 1  # the one before may still have a name
+        assert sum(pixels() is not None for pixels in held) <= 1  # the previous image may still be referenced
         image = read_image(path)
         held.append(weakref.ref(image.pixels))
         return image
@@ -94,32 +94,32 @@ def test_large_images_are_held_one_at_a_time(parts: Parts, album: list[Path], mo
         assert len(held) >= len(album)
 
 
-def test_lines_of_pixels_are_refused(parts: Parts, tmp_path: Path) -> None:
+def test_extreme_aspect_ratios_are_refused(parts: Parts, tmp_path: Path) -> None:
     assert parts.encode(Image.new("RGB", (64, 1)))[0].occurrence.shape == (4, 2, 128)
     with pytest.raises(InputError, match=r"1 x 65 pixels(?s:.*)crop"):
         parts.encode(Image.new("RGB", (1, 65)))
     Image.new("RGB", (130, 2)).save(tmp_path / "line.png")
     for verb in (parts.encode, parts.statistics, parts.gallery):
-        with pytest.raises(InputError, match=r"line\.png: of 130 x 2"):
+        with pytest.raises(InputError, match=r"line\.png: an image of 130 x 2"):
             verb(tmp_path / "line.png")  # type: ignore[operator]
 
 
-def test_requests_that_mean_nothing_are_said(parts: Parts, album: list[Path]) -> None:
+def test_invalid_requests_are_refused(parts: Parts, album: list[Path]) -> None:
     codes = parts.encode(album)
     for verb in (lambda: parts.decode(codes), lambda: parts.swap(codes[:1], codes[1], 0)):  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"list is not the code(?s:.*)codes\[0\]"):
             verb()
-    for verb in (lambda: parts.gallery(album, most=0), lambda: parts.places(album[0], most=0)):
+    for verb in (lambda: parts.gallery(album, most=0), lambda: parts.occurrences(album[0], most=0)):
         with pytest.raises(UsageError, match="0 patches"):
             verb()
     with pytest.raises(UsageError, match="3 images instead of one"):
-        parts.places(album)  # type: ignore[arg-type]
+        parts.occurrences(album)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no images"):
         parts.statistics([])
     assert parts.gallery([]) == []
 
 
-def test_a_swap_changes_the_image_where_the_part_is(parts: Parts) -> None:
+def test_a_swap_changes_the_image_only_near_the_part(parts: Parts) -> None:
     occurrence = np.zeros((4, 8, 8), np.float32)
     occurrence[1, :, :2] = 1
     one = PartCode(occurrence, np.zeros((4, 3), np.float32), (64, 64))
@@ -131,8 +131,8 @@ def test_a_swap_changes_the_image_where_the_part_is(parts: Parts) -> None:
     before, after = (np.asarray(parts.decode(code)).astype(int) for code in (one, swapped))
     change = np.abs(after - before).max(axis=(0, 2))
     assert change[:16].max() > 0
-    assert change[32:].max() == 0  # transposed layers reach a cell and a half beyond
-    assert np.array_equal(np.asarray(parts.decode(parts.swap(one, two, 0))), before.astype(np.uint8))  # part 0 is nowhere
+    assert change[32:].max() == 0  # transposed convolutions extend a cell and a half
+    assert np.array_equal(np.asarray(parts.decode(parts.swap(one, two, 0))), before.astype(np.uint8))  # part 0 does not occur
     with pytest.raises(UsageError, match="no part 4"):
         parts.swap(one, two, 4)
     with pytest.raises(UsageError, match="model of 4"):
@@ -148,7 +148,7 @@ def test_the_report_of_an_album(parts: Parts, album: list[Path], tmp_path: Path)
     assert "active" in report.table().text()
 
 
-def test_drawings_have_the_right_sizes_and_dark_places(parts: Parts, album: list[Path]) -> None:
+def test_overlays_are_dark_where_a_part_is_absent(parts: Parts, album: list[Path]) -> None:
     pixels = next(read_all(album[0]))
     (code,) = parts.encode(pixels)
     assert occurrence_sheet(pixels, code, height=40).shape[0] >= 40
@@ -164,7 +164,7 @@ def test_a_gallery_is_as_wide_as_its_longest_row() -> None:
     mean = np.zeros((24, 24, 3), np.uint8)
     few, many = PartGallery(0, patches[:1], 1, mean, 0.5), PartGallery(1, patches, 12, mean, 0.5)
     narrow, wide = gallery_sheet([few]), gallery_sheet([few, many])
-    tile = 84 + 4  # and the gap
+    tile = 84 + 4  # with the gap
     assert wide.shape == (2 * tile, narrow.shape[1] + 11 * tile, 3)
     assert (wide[tile + 4, -tile : -4 - 4] < 255).all()  # the twelfth patch
     assert (wide[:tile, -11 * tile :] == 255).all()
@@ -179,7 +179,7 @@ def test_text_above_a_narrow_tile_is_not_cut() -> None:
     assert (titled(narrow, "1", np.array([1.0, 0, 0]))[18] == (255, 0, 0)).all()
 
 
-def test_the_swap_that_shows_most_is_drawn(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_swap_with_the_largest_change_is_drawn(parts: Parts, album: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = next(read_all(album[0]))
     (code,) = parts.encode(pixels)
     assert len(code.present()) > 1
@@ -199,7 +199,7 @@ def test_the_swap_that_shows_most_is_drawn(parts: Parts, album: list[Path], monk
     assert swap_sheet(parts, nowhere, []) is None
 
 
-def test_models_without_parts_embed_only(vae: Parts, album: list[Path]) -> None:
+def test_models_without_parts_only_embed(vae: Parts, album: list[Path]) -> None:
     features = vae.embed(album)
     assert features.shape == (3, 128)
     assert np.isfinite(features).all()
@@ -217,8 +217,8 @@ def test_loading(parts_folder: Path, parts: Parts, album: list[Path], tmp_path: 
             load(name, device="cpu")
     save_model(tmp_path / "other", {"system": "image_codec", "model": {}}, {"a": torch.zeros(1)})
     save_model(tmp_path / "broken", {"system": "parts", "model": {"kind": "patchvae", "size": 16}}, {"a": torch.zeros(1)})
-    for name, said in (("other", "image_codec"), ("broken", "do not fit")):
-        with pytest.raises(ModelError, match=said):
+    for name, message in (("other", "image_codec"), ("broken", "do not fit")):
+        with pytest.raises(ModelError, match=message):
             load(tmp_path / name, device="cpu")
     with pytest.raises(UsageError, match="resolution"):
         parts.at(30)

@@ -1,4 +1,4 @@
-"""Tables: rows and published numbers, runs that are shared and found again, work that another process has claimed."""
+"""Tables: rows and published numbers, reuse of runs, work that another process has claimed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import SettingsError, override
 from latens.systems.parts.predict import Parts, load
+from latens.systems.parts.published import TABLE_1, TABLE_2, published_set
 from latens.systems.parts.recipes import TABLE_1_ROWS
 from latens.systems.parts.system import SYSTEM, build
-from latens.systems.parts.tables import TABLE_1, TABLE_2, TABLES, published_set, table1, table2
+from latens.systems.parts.tables import TABLES, table1, table2
 from latens.systems.parts.trials import Score, Trials
 
 SMALL = {"steps": "1", "epochs": "1", "seeds": "1"}
@@ -44,7 +45,7 @@ def made(name: str, data: Path | None, folder: Path, **changes: str) -> Report:
 
 
 class Known(Trials):
-    """Trials whose results are given."""
+    """Trials with given results."""
 
     ran: list[tuple[int, int]]
     asked: list[str]
@@ -57,7 +58,7 @@ class Known(Trials):
         return Score([0.5, 1.5], [2.0, 4.0])
 
 
-def test_tables_1_and_2_have_every_row_beside_the_published_one(labeled: Path, labeled_source: Source, tmp_path: Path) -> None:
+def test_tables_1_and_2_have_every_row_and_its_published_numbers(labeled: Path, labeled_source: Source, tmp_path: Path) -> None:
     lab = lab_of("table1", labeled, tmp_path, seeds="2")
     trials = Known(lab, labeled_source)
     (block,) = table1(trials, lab.scale)
@@ -74,7 +75,7 @@ def test_tables_1_and_2_have_every_row_beside_the_published_one(labeled: Path, l
     assert trials.ran == [(len(TABLE_1_ROWS), 5), (len(TABLE_2), 1)]
 
 
-def test_rows_and_probes_may_be_made_one_by_one(labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_and_probes_can_be_measured_separately(labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     def rows(**changes: str) -> dict[str, list[str]]:
@@ -89,7 +90,7 @@ def test_rows_and_probes_may_be_made_one_by_one(labeled: Path, tmp_path: Path, c
     assert not list((tmp_path / "runs").glob("*/checkpoints"))
 
 
-def test_claimed_work_is_waited_for_at_the_end(labeled: Path, labeled_source: Source, tmp_path: Path) -> None:
+def test_claimed_work_comes_last(labeled: Path, labeled_source: Source, tmp_path: Path) -> None:
     lab = lab_of("table1", labeled, tmp_path)
     trials, rows = Trials(lab, labeled_source), [TABLE_1_ROWS["random"], TABLE_1_ROWS["PatchVAE"]]
     order: list[str] = []
@@ -97,7 +98,7 @@ def test_claimed_work_is_waited_for_at_the_end(labeled: Path, labeled_source: So
 
     def watched(variant: Any, seed: int, probe: Any) -> list[Any]:
         order.append("random" if variant is rows[0] else "PatchVAE")
-        held.__exit__(None, None, None)  # the other process is done
+        held.__exit__(None, None, None)  # the other process has finished
         return measure(variant, seed, probe)
 
     trials._measure = watched  # type: ignore[method-assign]
@@ -108,7 +109,7 @@ def test_claimed_work_is_waited_for_at_the_end(labeled: Path, labeled_source: So
     assert all(len(trials.score("", row, "knn").top1) == 1 for row in rows)
 
 
-def test_runs_of_other_images_are_not_taken_for_these(tmp_path: Path) -> None:
+def test_runs_on_other_data_are_not_reused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8), np.arange(40) % 2
     keys = []
@@ -129,7 +130,7 @@ def test_a_shorter_run_ends_at_the_temperature_of_the_recipe(labeled: Path, labe
     assert rates[1] * 300 == pytest.approx(rates[0] * base.run.steps)
 
 
-def test_published_rows_are_rows() -> None:
+def test_published_rows_exist() -> None:
     for rows in TABLE_1.values():
         assert set(rows) < set(TABLE_1_ROWS)
     assert set(TABLE_2) < set(TABLE_1_ROWS)
@@ -139,7 +140,7 @@ def test_published_rows_are_rows() -> None:
     assert {"table1", "figure4", "discovery"} < set(SYSTEM.artifacts)
 
 
-def test_bad_requests_are_refused(tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="labeled images"):
         made("table1", None, tmp_path)
     odd = (("seeds", "0"), ("epochs", "0"), ("steps", "-5"), ("images", "-40"), ("features", "x"), ("scenes", "9"))

@@ -1,4 +1,4 @@
-"""Every row of Table 1 trains; settings that do not fit are refused; old run folders load."""
+"""Training of every row of Table 1; invalid settings; run folders of earlier versions."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_every_row_trains(name: Row, labeled_source: Source, tmp_path: Path) -> 
     assert list((found.folder / "samples").glob("*.png"))
 
 
-def test_rows_have_one_name() -> None:
+def test_row_names_match_the_type() -> None:
     assert get_args(Row) == tuple(TABLE_1_ROWS)
 
 
-def test_data_that_cannot_be_trained_on_are_refused(labeled: Path, labeled_source: Source) -> None:
-    with pytest.raises(UsageError, match="learned from images"):
+def test_unusable_data_are_refused(labeled: Path, labeled_source: Source) -> None:
+    with pytest.raises(UsageError, match="training needs images"):
         build(tiny(), [])
     supervised = TABLE_1_ROWS["supervised"](tiny())
     with pytest.raises(UsageError, match="needs labels"):
@@ -70,19 +70,19 @@ def test_data_that_cannot_be_trained_on_are_refused(labeled: Path, labeled_sourc
         ({"data.smallest_crop": "0"}, "data.smallest_crop"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(changes: dict[str, str], message: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         override(tiny(), changes)
 
 
-def test_a_kind_keeps_the_settings_that_it_has() -> None:
+def test_settings_that_kinds_share_are_kept() -> None:
     found = override(tiny(), {"model.kind": "betavae", "objective.kind": "betavae", "model.appearance": "5"})
     assert (found.model.kind, found.model.size, getattr(found.model, "appearance", None)) == ("betavae", 16, 5)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_settings_of_earlier_runs_load(name: str) -> None:
-    """One class of model settings and one of losses served all kinds; names were others."""
+    """Earlier versions had one class of model settings and one of losses, with other names."""
     everything = {"adversarial": 0.0, "agreement": 0.2, "constancy": 0.1, "penalty": 1.0, "masked": 0.6, "prior": 0.0}
     old = {
         "system": "parts",

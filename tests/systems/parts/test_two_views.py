@@ -1,4 +1,4 @@
-"""Two views of an image: their losses, what they train, and what is exported."""
+"""Losses between two views of an image: values, gradients, export."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latens.systems.parts.two_views import (
 SIZES = PatchVAEConfig(size=16, encoder="local", parts=4, appearance=3)
 
 
-def test_a_view_is_an_image_and_differs_from_the_last() -> None:
+def test_views_are_images_and_differ() -> None:
     torch.manual_seed(0)
     image = torch.rand(6, 3, 16, 24)
     first, second = random_view(image), random_view(image)
@@ -38,8 +38,8 @@ def test_a_view_is_an_image_and_differs_from_the_last() -> None:
     assert torch.equal(random_view(image), first)
 
 
-def test_a_cut_shows_half_a_side_or_more_and_keeps_colors() -> None:
-    """A ramp from left to right stays one, of a slope between a half and one, mirrored or not."""
+def test_a_crop_has_at_least_half_the_side_and_keeps_colors() -> None:
+    """The crop of a horizontal ramp is a ramp with an absolute slope between 1/2 and 1."""
     torch.manual_seed(1)
     ramp = torch.linspace(0, 1, 64).expand(40, 3, 64, 64)
     slope = (random_crop(ramp)[:, 0, 32].diff(dim=1)).mean(1) * 63
@@ -49,7 +49,7 @@ def test_a_cut_shows_half_a_side_or_more_and_keeps_colors() -> None:
     assert torch.allclose(random_crop(plain), plain, atol=1e-6)
 
 
-def test_some_views_are_gray_and_none_moves_its_pixels() -> None:
+def test_color_jitter_makes_some_images_gray_and_moves_no_pixels() -> None:
     torch.manual_seed(2)
     image = torch.zeros(200, 3, 8, 8)
     image[:, :, 2:5, 3:6] = torch.tensor([0.6, 0.4, 0.3])[None, :, None, None]
@@ -60,7 +60,7 @@ def test_some_views_are_gray_and_none_moves_its_pixels() -> None:
     assert torch.allclose(inside, inside.mean((2, 3), keepdim=True).expand_as(inside), atol=1e-6)
 
 
-def test_views_apart_is_the_formula() -> None:
+def test_nt_xent_equals_its_formula() -> None:
     torch.manual_seed(3)
     a, b = torch.randn(3, 5), torch.randn(3, 5)
     both = [*a, *b]
@@ -72,7 +72,7 @@ def test_views_apart_is_the_formula() -> None:
     assert float(nt_xent_loss(a[:1], b[:1], 0.3)) == pytest.approx(0, abs=1e-6)
 
 
-def test_both_are_exact_under_autocast() -> None:
+def test_both_losses_use_float32_under_autocast() -> None:
     torch.manual_seed(5)
     maps = [(torch.randn(2, 4, 6, 6) / 4).softmax(1) for _ in range(2)]
     vectors = [torch.randn(6, 8) for _ in range(2)]
@@ -82,15 +82,15 @@ def test_both_are_exact_under_autocast() -> None:
     assert found == exact
 
 
-def test_views_that_agree_alone_are_told_apart_best() -> None:
+def test_nt_xent_is_small_for_distinct_pairs_of_equal_views() -> None:
     eye = torch.eye(8)
     assert float(nt_xent_loss(eye, eye, 0.1)) < 0.01
     same = torch.ones(8, 8)
     assert float(nt_xent_loss(same, same, 0.1)) == pytest.approx(math.log(15), rel=1e-5)
 
 
-def test_mutual_information_is_the_formula() -> None:
-    """On one row of three cells, whose pairs are those at most one cell apart."""
+def test_iic_equals_its_formula() -> None:
+    """On one row of three cells; pairs are at most one cell apart."""
     torch.manual_seed(7)
     a, b = (torch.randn(1, 2, 1, 3).double().softmax(1) for _ in range(2))
     pairs = [(i, j) for i in range(3) for j in range(3) if abs(i - j) <= 1]
@@ -102,17 +102,17 @@ def test_mutual_information_is_the_formula() -> None:
     assert float(iic_loss(a, b)) == pytest.approx(-float(expected), rel=1e-5)
 
 
-def test_parts_that_say_most_are_sure_even_and_compact() -> None:
+def test_iic_prefers_certain_balanced_and_compact_parts() -> None:
     halves = F.one_hot(torch.arange(8)[None, None].expand(2, 8, 8) // 4, 2).permute(0, 3, 1, 2).float()
     stripes = F.one_hot(torch.arange(8)[None, None].expand(2, 8, 8) % 2, 2).permute(0, 3, 1, 2).float()
     one = torch.zeros(2, 2, 8, 8)
     one[:, 0] = 1
-    unsure = torch.full((2, 2, 8, 8), 0.5)
-    told = [-float(iic_loss(maps, maps)) for maps in (halves, stripes, one, unsure)]
-    assert 0.35 < told[0] < math.log(2)
-    assert told[0] > 5 * told[1]
-    assert told[2] == pytest.approx(0, abs=1e-5)
-    assert told[3] == pytest.approx(0, abs=1e-5)
+    uncertain = torch.full((2, 2, 8, 8), 0.5)
+    information = [-float(iic_loss(maps, maps)) for maps in (halves, stripes, one, uncertain)]
+    assert 0.35 < information[0] < math.log(2)
+    assert information[0] > 5 * information[1]
+    assert information[2] == pytest.approx(0, abs=1e-5)
+    assert information[3] == pytest.approx(0, abs=1e-5)
 
 
 def test_the_iic_loss_trains_occurrences() -> None:
@@ -159,7 +159,7 @@ def test_the_contrastive_loss_trains_the_encoder_and_is_not_exported(beta: bool)
     assert set(objective(0.5).export(model, []).weights) == set(generator.state_dict())
 
 
-def test_validation_of_views_can_be_repeated() -> None:
+def test_validation_of_views_is_reproducible() -> None:
     torch.manual_seed(6)
     model = TwoViews(PatchVAE(SIZES)).eval()
     batches = [{"image": torch.rand(8, 3, 16, 16)}, {"image": torch.rand(3, 3, 16, 16)}]
@@ -167,8 +167,8 @@ def test_validation_of_views_can_be_repeated() -> None:
     assert objective.validate(model, batches) == objective.validate(model, batches)
 
 
-def test_parts_are_not_compared_at_the_border() -> None:
-    """A part that stands for the border alone tells nothing."""
+def test_border_cells_are_excluded() -> None:
+    """A part that encodes only the border has no mutual information."""
     model = PatchVAE(replace(SIZES, categorical=True, parts=2)).eval()
     features = torch.zeros(4, 128, 8, 8)
     features[:, 0, 0] = features[:, 0, -1] = features[:, 0, :, 0] = features[:, 0, :, -1] = 1
@@ -183,7 +183,7 @@ def test_parts_are_not_compared_at_the_border() -> None:
 
 
 class Fixed(torch.nn.Module):
-    """An encoder that says the same of every image."""
+    """An encoder with constant output."""
 
     def __init__(self, features: torch.Tensor) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Amodal instance segmentation with vector-quantized shape codes (000)."""
+"""Amodal instance segmentation with vector-quantized shape codes (Jang et al. 2020)."""

@@ -1,10 +1,10 @@
-"""Training and test data of the amodal segmenter: sources of annotated images, held-out sets, and batches.
+"""Sources of annotated images for the amodal segmenter, and their held-out sets.
 
 Values of `--data`:
 
 simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
 nuclei:FOLDER, nuclei-opaque:FOLDER                   composites of real nuclei, from images with label maps
-coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; without IMAGES the images are beside the file
+coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; IMAGES defaults to the folder of the file
 labelme:FOLDER, labels:FOLDER                         labelme's files; images with label maps or stacks of masks
 """
 
@@ -16,34 +16,25 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from latens.data.convert import READABLE, read_collection
 from latens.data.instances import Collection, Layers, Sample, Scene
-from latens.data.masks import boxes_of, crop
 from latens.data.source import Source
 from latens.data.stacks import read_frame
-from latens.data.tensors import to_tensor
 from latens.errors import InputError, UsageError
-from latens.shapes import Float
-from latens.systems.amodal.config import AmodalConfig, EmbryoConfig, LossConfig, SceneConfig, ShapesConfig
+from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split_of
 from latens.systems.amodal.simulator.shapes import shapes
-from latens.training.data import generator
 
-VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # distinct from all training streams, whose seeds have three numbers
+VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # training streams have seeds of three numbers, so none coincides
 KINDS = ("embryo", "opaque", "translucent")
-SMALLEST = 16  # pixels; smaller masks are dropped after resizing
-JITTER = 0.1  # standard deviation of the box sides relative to the extent of the box, like that of proposals
-SCENES = 4  # images whose objects fill a batch of masks
-MAX_EMPTY = 100  # consecutive images without an object after which an error is raised
+SMALLEST = 16  # pixels; masks that are smaller after resizing are dropped
 
 
 class HeldOut:
-    """Held-out images, made on request because the masks of a whole test set need gigabytes."""
+    """Held-out images, computed on access: the masks of a whole test set would need gigabytes of memory."""
 
     def __init__(self, make: Callable[[int], Sample], count: int) -> None:
         self._make = make
@@ -62,7 +53,7 @@ class HeldOut:
 
 
 def concatenate(sets: Sequence[HeldOut]) -> HeldOut:
-    """The concatenation of several sets."""
+    """Several held-out sets as one."""
     places = [(one, number) for one in sets for number in range(len(one))]
     return HeldOut(lambda place: places[place][0][places[place][1]], len(places))
 
@@ -77,16 +68,16 @@ class SampleSource(Protocol):
         ...
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        """At most `count` images of the split "validation", "test", or "all" (all annotated images; else the test split)."""
+        """At most `count` images of the split "validation", "test" or "all" (every annotated image; if simulated, "test")."""
         ...
 
     def contents(self) -> list[str]:
-        """Names or hashes of the training images, which distinguish data sets of one name."""
+        """Names or hashes of the training images, which distinguish data sets with the same name."""
         ...
 
 
 def open_source(source: Source, *, rotate: bool = False) -> SampleSource:
-    """The images that a value of `--data` names. Raises UsageError for an unknown value, InputError for unusable files."""
+    """Open a value of `--data`. Raises UsageError for an unknown value, InputError for unusable files."""
     kind, place = source
     if str(source) == "simulated" or (kind == "simulated" and place in KINDS):
         return Simulated(place if kind else "embryo")
@@ -95,14 +86,14 @@ def open_source(source: Source, *, rotate: bool = False) -> SampleSource:
     if kind in READABLE and place:
         return Annotated(read_collection(str(source)), rotate=rotate)
     raise UsageError(
-        f"'{source}' names no data",
+        f"unknown data source '{source}'",
         where="--data",
         hint="write simulated, nuclei:FOLDER, coco:FILE.json,IMAGES (or kins, cocoa, d2sa), labelme:FOLDER or labels:FOLDER",
     )
 
 
 def common_classes(sources: Sequence[SampleSource], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The classes of the model: `wanted`, or those of the data. Simulated and single-class data fit any single class.
+    """Classes of the model: `wanted`, or those of the data. Names are ignored where model and data have a single class.
 
     Raises UsageError when the data sets do not have the same classes in the same order.
     """
@@ -111,15 +102,15 @@ def common_classes(sources: Sequence[SampleSource], wanted: Sequence[str]) -> tu
     for found in names:
         if found != classes and not len(found) == len(classes) == 1:
             raise UsageError(
-                f"data of the classes {', '.join(found)} for a model of the classes {', '.join(classes)}",
+                f"the data have the classes {', '.join(found)}, the model has {', '.join(classes)}",
                 where="--data",
-                hint="train on one set of classes; --set model.classes=[...] names them",
+                hint="train on data with the same classes; name them with --set model.classes=[...]",
             )
     return classes
 
 
 class Simulated:
-    """Endless images from a simulator of one class."""
+    """Unlimited images from a simulator of one class."""
 
     def __init__(self, kind: str) -> None:
         self.classes: tuple[str, ...] = ("cell",) if kind == "embryo" else ("shape",)
@@ -138,7 +129,7 @@ class Simulated:
 
 
 class Nuclei:
-    """Endless composites of nuclei; training, validation and test use different images."""
+    """Unlimited composites of nuclei; training, validation and test use nuclei of different images."""
 
     classes: tuple[str, ...] = ("nucleus",)
 
@@ -192,7 +183,7 @@ class Annotated:
         pixels = read_frame(path)
         if pixels.shape[:2] != (scene.height, scene.width):
             raise InputError(
-                f"the image measures {pixels.shape[1]} x {pixels.shape[0]}, its annotations {scene.width} x {scene.height}",
+                f"the image has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotations {scene.width} x {scene.height}",
                 where=str(path),
             )
         return resized(Sample(pixels, scene.layers()), size)
@@ -232,91 +223,9 @@ def resized(sample: Sample, size: int) -> Sample:
 
 
 def rotated(sample: Sample, quarters: int, *, mirror: bool) -> Sample:
-    """The image and its truth, rotated by `quarters` times 90 degrees and mirrored."""
+    """Image and masks rotated by `quarters` times 90 degrees, then mirrored if `mirror`."""
     image, (amodal, visible, layer, category) = np.rot90(sample.image, quarters), sample.layers
     amodal, visible = (np.rot90(masks, quarters, (1, 2)) for masks in (amodal, visible))
     if mirror:
         image, amodal, visible = image[:, ::-1], amodal[:, :, ::-1], visible[:, :, ::-1]
     return Sample(image, Layers(amodal, visible, layer, category))
-
-
-# ----------------------------------------------------------------------------------------------------------- batches
-
-
-class AmodalData:
-    """{"crops"} in the first `code_steps` steps, then {"image", "amodal", "visible", "label", "owner"}.
-
-    Batches draw from the sources in turn, so that several data sets mix evenly.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[SampleSource],
-        model: AmodalConfig,
-        scenes: SceneConfig,
-        code_steps: int,
-        losses: LossConfig,
-        seed: int,
-    ) -> None:
-        self.sources = sources
-        self.model = model
-        self.scenes = scenes
-        self.code_steps = code_steps
-        self.losses = losses
-        self.seed = seed
-
-    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
-        rng = generator(self.seed, step, rank)
-        if step < self.code_steps:
-            samples = [self._draw(rng, SCENES * step + number) for number in range(SCENES)]
-            while not any(len(sample.layers.layer) for sample in samples):
-                if len(samples) > MAX_EMPTY:
-                    raise InputError("the training images hold no object", hint="objects may be too small: raise model.size")
-                samples.append(self._draw(rng, step + len(samples)))
-            return {"crops": mask_crops(rng, samples, self.losses.code_batch, self.model.code.size)}
-        count = self.scenes.batch
-        return collate([self._draw(rng, count * step + number) for number in range(count)], self.model.size)
-
-    def _draw(self, rng: np.random.Generator, number: int) -> Sample:
-        return self.sources[number % len(self.sources)].draw(rng, self.model.size)
-
-    def validation(self) -> list[dict[str, Tensor]]:
-        share = -(-self.scenes.validation // len(self.sources))
-        samples = [sample for source in self.sources for sample in source.held_out("validation", share, self.model.size)]
-        step = self.scenes.batch
-        return [collate(samples[start : start + step], self.model.size) for start in range(0, len(samples), step)]
-
-
-def collate(samples: Sequence[Sample], size: int) -> dict[str, Tensor]:
-    """Images (B, 3, size, size) in [0, 1], padded at the right and bottom, and their concatenated objects."""
-    image = np.zeros((len(samples), size, size, 3), dtype=np.uint8)
-    amodal, visible, label, owner = [], [], [], []
-    for index, sample in enumerate(samples):
-        height, width = sample.image.shape[:2]
-        image[index, :height, :width] = sample.image
-        room = ((0, 0), (0, size - height), (0, size - width))
-        amodal.append(np.pad(sample.layers.amodal, room))
-        visible.append(np.pad(sample.layers.visible, room))
-        label.append(sample.layers.category)
-        owner.append(np.full(len(sample.layers.category), index))
-    return {
-        "image": to_tensor(image, channels_last=True),
-        "amodal": torch.from_numpy(np.concatenate(amodal).astype(np.uint8)),
-        "visible": torch.from_numpy(np.concatenate(visible).astype(np.uint8)),
-        "label": torch.from_numpy(np.concatenate(label).astype(np.int64)),
-        "owner": torch.from_numpy(np.concatenate(owner).astype(np.int64)),
-    }
-
-
-def mask_crops(rng: np.random.Generator, samples: Sequence[Sample], count: int, size: int) -> Float[Tensor, "N 1 S S"]:
-    """Area coverages of randomly chosen, mirrored and rotated masks in crops with jittered boxes."""
-    masks = torch.from_numpy(np.concatenate([sample.layers.amodal for sample in samples]).astype(np.float32))
-    boxes = boxes_of(masks)
-    chosen = torch.from_numpy(rng.integers(len(masks), size=count))
-    extent = (boxes[:, 2:] - boxes[:, :2])[chosen].repeat(1, 2)
-    shift = torch.from_numpy(rng.normal(0, JITTER, (count, 4)).clip(-2 * JITTER, 2 * JITTER).astype(np.float32))
-    exact = torch.from_numpy(rng.random((count, 1)) < 0.2)
-    crops = crop(masks[chosen], boxes[chosen] + torch.where(exact, 0, shift * extent), size)
-    turns = rng.integers(8, size=count)
-    turned = [torch.rot90(mask.mT if turn >= 4 else mask, int(turn) % 4) for mask, turn in zip(crops, turns, strict=True)]
-    return torch.stack(turned)[:, None]

@@ -15,18 +15,18 @@ from latens.systems.amodal.draw import hidden_parts, overlay
 from latens.systems.amodal.outputs import Frame, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
-NUMBERS = (0, 1)  # of the frozen test images that are shown
+NUMBERS = (0, 1)  # indices of the test images in the demo
 SIZE = 500  # pixels
 
 INTRO = (
     "Cells of an embryo overlap and are translucent. The model predicts the whole outline of every cell, including the part "
     "behind other cells, and their depth order. These embryos are simulated (Hoffman modulation contrast, as embryologists use "
-    "it), so the truth is known; no training run has seen them. Dashed outlines are behind another cell."
+    "it), so the truth is known, and no model was trained on them. Outlines behind another cell are dashed."
 )
 
 
 def section(segmenter: AmodalSegmenter, folder: Path) -> Section:
-    """Segments embryos and writes their images, and all files of `latens segment`, into `folder`."""
+    """Segment embryos; write their images and all files of `latens segment` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = Simulated("embryo").held_out("test", max(NUMBERS) + 1, SIZE)
     parts = [_embryo(segmenter, samples[number], f"embryo-{number}", folder) for number in NUMBERS]
@@ -45,13 +45,13 @@ def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path)
         Figure(png_bytes(overlay(sample.image, sample.layers)), "Truth", _counted(len(sample.layers.layer), "cell")),
     ]
     names = [f"{name}.png", *(path.name for path in written.files)]
-    links = Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{each}" for each in names])
+    links = Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{each}" for each in names])
     heading = f"Embryo of {_counted(len(sample.layers.layer), 'cell')}"
     return Part(heading, [Gallery(figures, columns=4, narrowest=200), cells(found, sample), links])
 
 
 def cells(found: Segmentation, sample: Sample) -> Table:
-    """Measurements of every detected cell next to those of the true cell that it matches."""
+    """Measurements of every detected cell and of the true cell that it matches."""
     iou = mask_iou(found.layers.amodal, sample.layers.amodal)
     partner = dict(match(iou))
     share, true_share = found.layers.hidden_fraction(), sample.layers.hidden_fraction()
@@ -66,9 +66,9 @@ def cells(found: Segmentation, sample: Sample) -> Table:
             continue
         true_area = int(sample.layers.amodal[true].sum())
         rows.append([*row, f"{true_area:,}", f"{100 * true_share[true]:.0f}", f"{iou[index, true]:.3f}"])
-    columns = ["cell", "score", "layer", "area px", "diameter px", "hidden %", "true area px", "truly hidden %", "IoU"]
+    columns = ["cell", "score", "layer", "area px", "diameter px", "hidden %", "true area px", "true hidden %", "IoU"]
     missed = len(sample.layers.layer) - len(partner)
-    caption = f"Layer 0 is in front. IoU of whole outlines, hidden parts included; cells that were not found: {missed}."
+    caption = f"Layer 0 is in front. IoU of whole masks, hidden parts included. Missed cells: {missed}."
     return Table(columns, rows, caption)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from latens.data.instances import Layers
 from latens.shapes import Bool, UInt8
 
-GOLDEN = 0.61803398875  # turns of the color circle between two objects
-DIM, TINT = 0.6, 0.5  # in images of hidden parts: brightness of the image, and share of the color
+GOLDEN = 0.61803398875  # fraction of the color circle between consecutive objects
+DIM, TINT = 0.6, 0.5  # images of hidden parts: brightness of the image, opacity of the color
 DASH = 5  # length of a dash in pixels, for an image of 500 pixels
 
 

@@ -1,7 +1,7 @@
 """Evaluation on test images: AP of amodal and visible masks, AP by degree of occlusion, depth order, counts, areas.
 
-`--data` takes one value of `dataset`; without it, 500 simulated embryos outside the training streams are used. The report
-identifies the test images by a hash of their pixels.
+`--data` takes one value that `dataset` lists. The default is 500 simulated embryos, none of which is used in training. The
+report identifies the test images by a hash of their pixels and masks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 
 logger = logging.getLogger(__name__)
 
-MIN_SCORE = 0.05  # smallest score of objects in average precision
+MIN_SCORE = 0.05  # smallest score of detections that enter average precision
 SHOWN = 8  # number of test images that are drawn
 
 
@@ -55,34 +55,34 @@ class Measured(NamedTuple):
 def evaluate(
     segmenter: AmodalSegmenter, sources: Sequence[Source], options: AmodalEvaluation, folder: Path | None = None
 ) -> Report:
-    """Measures the segmenter on the test images of a source; the first images with their objects go into `folder`.
+    """Evaluate the segmenter on the test images of a source; the first images with their objects go into `folder`.
 
-    Raises UsageError for several sources or a word that names no data, InputError for classes that are not the model's.
+    Raises UsageError for several sources or an unknown one, InputError where the classes of data and model differ.
     """
-    word = one_source(sources) or Source("", "simulated")
-    source = open_source(word)
+    value = one_source(sources) or Source("", "simulated")
+    source = open_source(value)
     one_class = len(source.classes) == len(segmenter.classes) == 1
-    taken_for_same = one_class and segmenter.classes != source.classes
-    if taken_for_same:
+    names_differ = one_class and segmenter.classes != source.classes
+    if names_differ:
         logger.warning("the model's class '%s' is compared with '%s' of the truth", segmenter.classes[0], source.classes[0])
     elif not one_class:
-        check_classes(segmenter.classes, source.classes, str(word))
+        check_classes(segmenter.classes, source.classes, str(value))
     found = measure(segmenter, source.held_out("all", options.images, options.size), folder)
     classes = {"model": list(segmenter.classes), "truth": list(source.classes)}
-    facts = {"model": segmenter.name, "model_id": segmenter.model_id, "data": str(word), **found._asdict()}
+    facts = {"model": segmenter.name, "model_id": segmenter.model_id, "data": str(value), **found._asdict()}
     rows = [[name, "-" if math.isnan(value) else f"{value:.4f}"] for name, value in found.numbers.items()]
     return Report(
         name="report",
         title="Amodal segmentation",
         about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {counted(found.images, 'image')}, "
-        f"{counted(found.objects, 'object')}, {word}",
+        f"{counted(found.objects, 'object')}, {value}",
         blocks=[Table(["measure", "value"], rows, f"Test set {found.digest[:12]}.")],
-        facts={**facts, **({"compared_classes": classes} if taken_for_same else {})},
+        facts={**facts, **({"compared_classes": classes} if names_differ else {})},
     )
 
 
 def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = None) -> Measured:
-    """Segments test images and compares the objects with the truth; the first images go into `folder`."""
+    """Segment test images and compare the objects with the truth; the first images go into `folder`."""
 
     def results() -> Iterator[tuple[Sample, Segmentation]]:
         for number, sample in enumerate(samples, start=1):
@@ -97,7 +97,7 @@ def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = 
 
 
 def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Measured:
-    """The measures of given results. Masks are stored run-length coded, so any number of images fits into memory."""
+    """Measures of given results. Masks are held run-length coded, so that thousands of images fit into memory."""
     truth: list[Scene] = []
     found: list[Scene] = []
     scores: list[ImageScores] = []
@@ -125,7 +125,7 @@ def confident(result: Segmentation) -> Segmentation:
 
 
 def digest(samples: Iterable[Sample]) -> str:
-    """SHA-256 over pixels and masks, in order: machines with the same digest have tested on the same images."""
+    """SHA-256 of pixels and masks, in order. Evaluations with equal digests used the same test images."""
     total = hashlib.sha256()
     for sample in samples:
         _add_to_digest(total, sample)

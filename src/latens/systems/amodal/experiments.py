@@ -1,7 +1,7 @@
-"""Models of the tables of 000: variants of a recipe, trained from several seeds and measured on one test set.
+"""Runs behind the tables of Jang et al. 2020: variants of a recipe, trained from several seeds, evaluated on one test set.
 
-All variants with a shape code share one mask code. `latens.experiments.lab` keeps runs and measurements, so tables share them
-and a stopped command continues.
+All variants with a shape code share one mask code. `latens.experiments.lab` stores runs and measurements, so that tables reuse
+them and an interrupted command continues.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -25,7 +24,6 @@ from latens.experiments.journal import digest
 from latens.experiments.lab import Lab
 from latens.hub import load_model
 from latens.settings import Count, Natural, settings, to_dict
-from latens.systems.amodal.config import AmodalConfig, HeadConfig
 from latens.systems.amodal.dataset import (
     HeldOut,
     SampleSource,
@@ -35,38 +33,36 @@ from latens.systems.amodal.dataset import (
 )
 from latens.systems.amodal.evaluate import digest as image_digest
 from latens.systems.amodal.evaluate import measure
-from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter
 from latens.systems.amodal.recipes import AmodalTraining
+from latens.systems.amodal.variants import Variant, has_code, parameters, with_variant
 
 logger = logging.getLogger(__name__)
 
 CODE_SEED = 0
 VALIDATIONS = 4  # number of validations in a pipeline run, which keeps the best weights
 FINGERPRINT_SIZE = 96  # side in pixels of the held-out image whose hash identifies a data set or simulator version
-WIDEST = 1024
 
 Recipe = Literal["tiny", "cpu", "cpu_code", "cpu_fcn", "gpu", "paper"]
-Variant = Literal["fcn", "fcn-plain", "fcn-wide", "vq", "asn-fcn", "asn-vq", "vq-alone", "vq-refined"]
 
 
 @settings
 class AmodalScale:
-    """Size of an experiment. 0 and "" leave a value to the recipe or the data."""
+    """Size of an experiment. 0 and "" mean the default of the recipe or the data."""
 
-    recipe: Recipe = "cpu"  # of training, which variants change
-    code_recipe: Recipe = "cpu_code"  # of the mask code, which is trained first, once for all rows
-    steps: Natural = 1500  # of the pipeline
-    code_steps: Natural = 0  # of the mask code
+    recipe: Recipe = "cpu"  # training recipe, from which the variants derive
+    code_recipe: Recipe = "cpu_code"  # recipe of the mask code that all rows share
+    steps: Natural = 1500  # training steps of the pipeline
+    code_steps: Natural = 0  # training steps of the mask code
     code_from: str = ""  # model folder with a trained mask code
     size: Natural = 128  # longer side of training images, pixels
-    batch: Natural = 8  # images of a training step
-    seeds: Count = 3  # of every row
-    code_seeds: Count = 5  # of the mask code, for `codebook`
+    batch: Natural = 8  # images per training step
+    seeds: Count = 3  # seeds per row
+    code_seeds: Count = 5  # seeds of the mask code, in `codebook`
     images: Count = 500  # largest number of test images
-    side: Count = 256  # their longer side, pixels
-    test: str = ""  # another data set, all of which is used for testing; a value as for --data
-    rows: tuple[Variant, ...] = ()  # train and measure only these variants; finished others are shown too
+    side: Count = 256  # longer side of test images, pixels
+    test: str = ""  # separate test set (a value of --data), used whole; default: held-out images of the training data
+    rows: tuple[Variant, ...] = ()  # variants to train and evaluate; variants that are finished already are shown too
 
 
 AmodalLab: TypeAlias = Lab[AmodalSegmenter, AmodalScale]
@@ -90,102 +86,38 @@ SCALES: Mapping[str, AmodalScale] = MappingProxyType(
     }
 )
 
-# ----------------------------------------------------------------------------------------------------------- variants
-
-VARIANTS: Mapping[Variant, Callable[[HeadConfig], HeadConfig]] = MappingProxyType(
-    {
-        "fcn": partial(replace, mask="fcn", occlusion=False),
-        "fcn-plain": partial(replace, mask="fcn", occlusion=False, dense=0),
-        "fcn-wide": partial(replace, mask="fcn", occlusion=False, dense=0),
-        "vq": replace,
-        "asn-fcn": partial(replace, mask="fcn", occlusion=False, asn=True),
-        "asn-vq": partial(replace, asn=True),
-        "vq-alone": partial(replace, refine=False, occlusion=False),
-        "vq-refined": partial(replace, occlusion=False),
-    }
-)
-BASELINES: Mapping[Variant, tuple[Variant, Literal["dense", "channels"]]] = MappingProxyType(
-    {"fcn": ("vq", "dense"), "fcn-wide": ("vq", "channels"), "asn-fcn": ("asn-vq", "dense")}
-)
-"""Baselines, the variant that each equals in parameters, and the setting of its head that is widened for that."""
-
-
-def with_variant(config: AmodalTraining, variant: Variant) -> AmodalTraining:
-    """The training configuration of a variant. Baselines get as many parameters as the variant they are compared with."""
-    base = replace(config.model, classes=config.model.classes or ("object",))
-    model = _with_head(base, VARIANTS[variant])
-    if variant in BASELINES:
-        other, name = BASELINES[variant]
-        wanted = parameters(_with_head(base, VARIANTS[other]))
-        width = equal_width(model, name, wanted)
-        model = replace(model, head=_widened(model.head, name, width))
-    return replace(config, model=replace(model, classes=config.model.classes))
-
-
-def has_code(variant: Variant) -> bool:
-    """Whether a variant has a mask code."""
-    return VARIANTS[variant](HeadConfig()).mask == "vq"
-
-
-def equal_width(baseline: AmodalConfig, name: Literal["dense", "channels"], wanted: int) -> int:
-    """The value (up to `WIDEST`) of a width setting of the baseline's head that brings its parameters nearest to `wanted`."""
-
-    def size(width: int) -> int:
-        return parameters(replace(baseline, head=_widened(baseline.head, name, width)))
-
-    above = bisect_left(range(1, WIDEST), wanted, key=size) + 1
-    return min((max(above - 1, 1), above), key=lambda width: abs(size(width) - wanted))
-
-
-def _widened(head: HeadConfig, name: Literal["dense", "channels"], width: int) -> HeadConfig:
-    return replace(head, dense=width) if name == "dense" else replace(head, channels=width)
-
-
-def _with_head(model: AmodalConfig, change: Callable[[HeadConfig], HeadConfig]) -> AmodalConfig:
-    return replace(model, head=change(model.head))
-
-
-@lru_cache(maxsize=256)
-def parameters(config: AmodalConfig) -> int:
-    """Number of parameters of a model, including its frozen mask code; without classes, one class is assumed."""
-    sizes = replace(config, classes=config.classes or ("object",))
-    return sum(parameter.numel() for parameter in AmodalRCNN(sizes).parameters())
-
-
-# --------------------------------------------------------------------------------------------------------------- runs
-
 
 class Result(NamedTuple):
-    """One variant trained from one seed."""
+    """Evaluation of one variant trained from one seed."""
 
     variant: str
     seed: int
-    numbers: Mapping[str, float]  # of its evaluation
+    numbers: Mapping[str, float]
     parameters: int
     seconds: float  # of training
     digest: str  # of the test images
 
 
 class Comparison:
-    """Runs and measurements of variants on the data and at the scale of a laboratory.
+    """Runs and measurements of variants, on the data and at the scale of a `Lab`.
 
-    `default` are the sources without `--data`. Raises UsageError or InputError when the data cannot be used.
+    `default` are the sources without `--data`. Raises UsageError or InputError for unusable data.
     """
 
     def __init__(self, lab: AmodalLab, default: Sequence[Source], scale: AmodalScale | None = None) -> None:
         self.lab, self.scale = lab, scale or lab.scale
-        self.words = list(lab.sources or default)
-        self.sources = [open_source(word) for word in self.words]
-        self.base, self.code_base = self._of_these_classes(self.scale.recipe), self._of_these_classes(self.scale.code_recipe)
+        self.values = list(lab.sources or default)
+        self.sources = [open_source(value) for value in self.values]
+        self.base, self.code_base = self._with_classes(self.scale.recipe), self._with_classes(self.scale.code_recipe)
         self.test = concatenate(self._test_sets())
         self.identity = [identity(source) for source in self.sources]
 
-    def _of_these_classes(self, recipe: str) -> AmodalTraining:
+    def _with_classes(self, recipe: str) -> AmodalTraining:
         config: AmodalTraining = recipe_of(NAME, recipe)
         return replace(config, model=replace(config.model, classes=common_classes(self.sources, config.model.classes)))
 
     def _test_sets(self) -> list[HeldOut]:
-        """The test images. For a data set that is also used in training, these are its held-out images."""
+        """The test images: all of `scale.test`, or held-out images of the training data."""
         scale = self.scale
         if not scale.test:
             share = -(-scale.images // len(self.sources))
@@ -197,8 +129,8 @@ class Comparison:
 
     @property
     def test_name(self) -> str:
-        """The values of `--data` of the test images."""
-        return self.scale.test or " ".join(map(str, self.words))
+        """The test images as values of `--data`."""
+        return self.scale.test or " ".join(map(str, self.values))
 
     def results(self, variants: Sequence[Variant]) -> list[Result]:
         """Results of these variants by variant and seed; missing ones are trained and measured.
@@ -217,14 +149,14 @@ class Comparison:
             "config": self.config(variant, seed),
             "variant": variant,
             "seed": seed,
-            "data": [*map(str, self.words), *self.identity],
+            "data": [*map(str, self.values), *self.identity],
             "code": self.code_identity if has_code(variant) else "",
             "test": [self.test_name, len(self.test), self.scale.side, self._first_digest],
         }
 
     @cached_property
     def _first_digest(self) -> str:
-        """Hash of the first test image, which distinguishes test sets of one name."""
+        """Hash of the first test image, which distinguishes test sets with the same name."""
         return image_digest([self.test[0]])
 
     def _result(self, variant: Variant, seed: int) -> Any:
@@ -235,7 +167,7 @@ class Comparison:
         if has_code(variant):
             config = replace(config, objective=replace(config.objective, code_from=str(self.shared_code())))
         folder = self._train(config, f"{variant}-{seed}", [self.code_identity] if has_code(variant) else [])
-        logger.info("%s, seed %d: measuring on %d images", variant, seed, len(self.test))
+        logger.info("%s, seed %d: evaluating on %d images", variant, seed, len(self.test))
         found = measure(self.lab.open_model(folder), self.test, folder.parent / "report")
         logger.info("%s, seed %d: AP %.2f %%", variant, seed, 100 * found.numbers["AP"])
         size = parameters(config.model)
@@ -266,7 +198,7 @@ class Comparison:
     # ---------------------------------------------------------------------------------------------------- mask codes
 
     def shared_code(self) -> Path:
-        """The model folder whose mask code all rows use: `scale.code_from`, or one that is trained here."""
+        """Model folder of the mask code that all rows share: `scale.code_from`, or a code trained here."""
         return Path(self.scale.code_from) if self.scale.code_from else self.code(CODE_SEED)
 
     @cached_property
@@ -274,33 +206,33 @@ class Comparison:
         """Identifies the shared mask code without training it."""
         if self.scale.code_from:
             return load_model(Path(self.scale.code_from)).sha256
-        return digest({"config": self.code_config(CODE_SEED), "data": [*map(str, self.words), *self.identity]})
+        return digest({"config": self.code_config(CODE_SEED), "data": [*map(str, self.values), *self.identity]})
 
     def code(self, seed: int) -> Path:
         """The model folder of a mask code trained from a seed."""
         return self._train(self.code_config(seed), f"code-{seed}", [])
 
     def _train(self, config: AmodalTraining, name: str, identity: Sequence[str]) -> Path:
-        return self.lab.trained(config, name=name, sources=self.words, identity=[*self.identity, *identity])
+        return self.lab.trained(config, name=name, sources=self.values, identity=[*self.identity, *identity])
 
     def facts(self, results: Sequence[Result] = ()) -> dict[str, Any]:
         """Data, scale and results as JSON-able values."""
         runs = [result._asdict() for result in results]
-        return {"data": [*map(str, self.words)], "recipe": self.lab.recipe, "scale": to_dict(self.scale), "runs": runs}
+        return {"data": [*map(str, self.values)], "recipe": self.lab.recipe, "scale": to_dict(self.scale), "runs": runs}
 
     def about(self, results: Sequence[Result] = ()) -> str:
-        """A sentence on data and scale."""
+        """Description of data and scale."""
         size = self.scale.size or self.base.model.size
         digests = {result.digest[:12] for result in results}
         named = f" (test set {', '.join(sorted(digests))})" if digests else ""
         return (
-            f"Trained on {' and '.join(map(str, self.words))} by recipe {self.scale.recipe}, images of {size} pixels; "
+            f"Trained on {' and '.join(map(str, self.values))} with recipe {self.scale.recipe}, images of {size} pixels; "
             f"tested on {counted(len(self.test), 'image')} of {self.scale.side} pixels of {self.test_name}{named}."
         )
 
 
 def identity(source: SampleSource) -> str:
-    """A hash that distinguishes data sets of one name (such as before and after adding images) and simulator versions."""
+    """A hash of data that changes with the images of a folder or the version of a simulator."""
     parts = [image_digest(source.held_out("validation", 1, FINGERPRINT_SIZE)), *source.contents()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 

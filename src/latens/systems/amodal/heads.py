@@ -1,4 +1,4 @@
-"""Heads of the pipeline (000, Figs. 3 and 4): region features, occlusion branch, shape-code module, the baselines' mask heads.
+"""Heads of the pipeline (Jang et al. 2020, Figs. 3 and 4): region features, occlusion branch, mask heads.
 
 Letters: B images, R regions of interest, F feature channels, C classes, K codewords, M code grid, S side of a decoded mask,
 N side of a refined mask. Region features are 14 x 14 for masks and 7 x 7 for boxes.
@@ -23,13 +23,13 @@ from latens.systems.amodal.model import MaskAutoencoder
 BOX_REGION = 7  # side of the region features of boxes; those of masks are REGION x REGION
 SAMPLES = 2  # sampling points per cell and direction
 CANONICAL = 224  # side of a box that belongs to the map of stride 16 (Lin et al. 2017, Eq. 1)
-LARGEST_DENSE = 128  # largest side of a map for which matrix products are faster on a CPU
+LARGEST_DENSE = 128  # largest side of a map for which dense matrix products are faster than `roi_align` on a CPU
 
 
 class MaskPrediction(NamedTuple):
-    mask: Float[Tensor, "R C N N"]  # logits of the amodal mask for every class; C is 1 where classes share it
+    mask: Float[Tensor, "R C N N"]  # logits of the amodal mask per class; C is 1 if all classes share one mask
     code: Float[Tensor, "R K M M"] | None  # logits of the codewords, Eq. 3
-    direct: bool  # whether the mask is regressed or refined, and so has its own loss
+    direct: bool  # True if the mask is regressed or refined and has a loss of its own
 
 
 def conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
@@ -89,8 +89,8 @@ class CodeHead(nn.Module):
 class ShapeCodeModule(nn.Module):
     """The VQ-VAE segmentation module (Fig. 4): code, decoded mask, and optionally the refined mask.
 
-    The decoder is passed to `forward`: it is trained before and frozen here. Codewords are averaged with softmax weights, so
-    that the refinement loss also trains the code head.
+    The pretrained, frozen decoder is an argument of `forward`. Codewords are averaged with softmax weights, so that the
+    gradient of the refinement loss reaches the code head.
     """
 
     def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:
@@ -134,8 +134,8 @@ class Refinement(nn.Module):
 class FcnHead(nn.Module):
     """Mask R-CNN's head: four convolutions, enlargement, one mask per class.
 
-    `dense` above zero adds a fully connected path (Liu et al. 2018, PANet), which gives the baseline the parameters and the
-    receptive field of the shape-code module.
+    With `dense` above 0, a fully connected path is added (PANet, Liu et al. 2018). The baseline then has the receptive field
+    of the shape-code module and, for a suitable width, as many parameters.
     """
 
     def __init__(self, features: int, classes: int, config: HeadConfig) -> None:
@@ -210,21 +210,21 @@ def pool_regions(
 ) -> Float[Tensor, "R F S S"]:
     """Features of regions by bilinear sampling (RoIAlign, He et al. 2017), from the map that fits the size of each box.
 
-    There is no half-pixel shift as in older implementations.
-    `strides` are 4, 8, 16, 32; `boxes` are (x0, y0, x1, y1) in pixels of the image, one tensor per image.
+    Sampling is aligned (no half-pixel shift). `strides` are 4, 8, 16, 32; `boxes` are (x0, y0, x1, y1) in pixels, one tensor
+    per image.
     """
     flat = torch.cat([F.pad(part, (1, 0), value=float(index)) for index, part in enumerate(boxes)])
     extent = (flat[:, 3:] - flat[:, 1:3]).clamp(min=1e-3).prod(dim=1).sqrt()
     level = (4 + torch.log2(extent / CANONICAL + 1e-6)).floor().clamp(2, 5).long() - 2
-    parts, places = [], []
+    parts, positions = [], []
     for index, stride in enumerate(strides):
         chosen = (level == index).nonzero()[:, 0]
         if len(chosen):
             parts.append(align(pyramid[index], flat[chosen], size, 1 / stride))
-            places.append(chosen)
+            positions.append(chosen)
     if not parts:
         return pyramid[0].new_zeros(0, pyramid[0].shape[1], size, size)
-    return torch.cat(parts)[torch.cat(places).argsort()]
+    return torch.cat(parts)[torch.cat(positions).argsort()]
 
 
 def align(features: Float[Tensor, "B F h w"], boxes: Float[Tensor, "R 5"], size: int, scale: float) -> Float[Tensor, "R F S S"]:

@@ -1,4 +1,4 @@
-"""Vector-quantized autoencoder of object masks (000, section 3, Fig. 2).
+"""Vector-quantized autoencoder of object masks (Jang et al. 2020, section 3, Fig. 2).
 
     mask --encoder--> e --quantizer--> e_hat --decoder--> mask
                           |
@@ -53,14 +53,14 @@ class MaskAutoencoder(nn.Module):
         return logits
 
     def decode_weights(self, weights: Float[Tensor, "B K M M"]) -> Float[Tensor, "B 1 S S"]:
-        """Logits of the masks of mixtures of codewords; weights are not negative and sum to one over K."""
+        """Logits of masks decoded from mixtures of codewords; weights are nonnegative and sum to 1 over K."""
         mixed = F.conv2d(weights, self.quantizer.codebook.T[:, :, None, None].to(weights.dtype))
         logits: Tensor = self.decoder(mixed).float()
         return logits
 
 
 def mask_encoder(config: MaskCodeConfig) -> nn.Sequential:
-    """Every halving folds 2 x 2 pixels into channels and convolves them."""
+    """Every halving folds 2 x 2 pixels into channels, followed by a residual block."""
     c = config.channels
     layers: list[nn.Module] = [fold(1, c), Residual(c)]
     for _ in range(config.halvings - 1):
@@ -82,5 +82,5 @@ def mask_decoder(config: MaskCodeConfig) -> nn.Sequential:
 
 
 def code_loss(code: MaskCode, mask: Float[Tensor, "B 1 S S"]) -> Float[Tensor, ""]:
-    """L_v of Eq. 1; the reconstruction term is the cross-entropy that the text names, with soft coverage as target."""
+    """L_v of Eq. 1. The reconstruction term is the cross-entropy of the text, with soft coverage as target."""
     return F.binary_cross_entropy_with_logits(code.logits, mask.float()) + code.loss

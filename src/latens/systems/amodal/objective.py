@@ -1,4 +1,4 @@
-"""Training losses: Eq. 1 for the mask code in the first steps, then the sum of section 4.3 with the code frozen."""
+"""Training losses of Jang et al. 2020: Eq. 1 for the mask code, then the sum of section 4.3 with the code frozen."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Regions, Training, Truth
 from latens.training.objective import Export, Group, Step
 
-HIDDEN = 0.05  # hidden fraction from which ASN calls an object occluded
-ASN_WEIGHT = 8.0  # of occluded objects in that loss (Qi et al. 2019)
+HIDDEN = 0.05  # hidden fraction above which an object counts as occluded in the loss of ASN
+ASN_WEIGHT = 8.0  # weight of occluded objects in that loss (Qi et al. 2019)
 
 
 class AmodalObjective:
@@ -65,7 +65,7 @@ class AmodalObjective:
         yield Step("model", torch.stack(list(terms.values())).sum() + rest, {**terms})
 
     def code_step(self, found: MaskCode, crops: Tensor, code: MaskAutoencoder) -> Step:
-        """The step of L_v of Eq. 1; logs the share of codewords that the batch uses."""
+        """Step on L_v of Eq. 1; logs the share of codewords in use and their perplexity."""
         used = usage(found.indices, code.config.codewords)
         iou = binary_iou(found.logits, crops).mean()
         return Step("code", code_loss(found, crops), {"code_iou": iou, "used": used.share, "perplexity": used.perplexity})
@@ -87,9 +87,9 @@ class AmodalObjective:
         return terms
 
     def validate(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """1 - panoptic quality of objects above SCORE_THRESHOLD, and IoU of true masks with their reconstruction by the code.
+        """Loss 1 - panoptic quality of detections above SCORE_THRESHOLD; IoU of true masks and their reconstructions.
 
-        While no object is found, the loss is 2 - that IoU, so that the best weights of the first stage are kept.
+        Where the panoptic quality is 0, 1 - IoU is added, so that the best weights of the first stage are selected.
         """
         quality, ious, indices = Quality(), [], []
         for batch in batches:
@@ -112,7 +112,7 @@ class AmodalObjective:
         return numbers
 
     def images(self, model: AmodalRCNN, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Up to four held-out images with the detected objects, above the same images with the true objects."""
+        """Up to four held-out images: detections in the upper row, truth in the lower row."""
         batch = {name: tensor.cpu() for name, tensor in batches[0].items()}
         found = model.detect(batches[0]["image"])
         columns = []
@@ -133,7 +133,7 @@ class AmodalObjective:
 
 
 def zero_from_all_parameters(model: nn.Module) -> Float[Tensor, ""]:
-    """Zero as a function of every parameter: distributed training waits for a gradient of each, in both stages."""
+    """Zero that depends on every trainable parameter: distributed training needs a gradient of each, in both stages."""
     return 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
 
 
@@ -142,7 +142,7 @@ def truth_of(batch: dict[str, Tensor]) -> Truth:
 
 
 def found_layers(found: Detections, size: tuple[int, int]) -> Layers:
-    """Dense masks of the objects above SCORE_THRESHOLD at a size (H, W), as `AmodalSegmenter` makes them."""
+    """Dense masks of the detections above SCORE_THRESHOLD at size (H, W), as in `AmodalSegmenter`."""
     kept = found.scores >= SCORE_THRESHOLD
     amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SCORE_THRESHOLD
     visible = paste_each(found.visible[kept], found.boxes[kept], size)
@@ -150,7 +150,7 @@ def found_layers(found: Detections, size: tuple[int, int]) -> Layers:
 
 
 def occlusion_loss(logits: Sequence[Float[Tensor, "B h w"]], truth: Truth, images: int) -> Float[Tensor, ""]:
-    """L_o of Eq. 2 as a mean over pixels and levels; the label of a pixel of a level is the occluded share of its area."""
+    """L_o of Eq. 2, mean over pixels and levels. The target of a pixel of a level is the occluded share of its area."""
     hidden = truth.amodal * (1 - truth.visible)
     height, width = truth.amodal.shape[1:]
     target = hidden.new_zeros(images, height, width).index_add_(0, truth.owner, hidden).clamp(max=1)

@@ -9,11 +9,11 @@ from latens.data.instances import Layers, paint
 from latens.data.masks import paste
 from latens.shapes import Bool, Float, Int
 
-SCORE_THRESHOLD = 0.5  # smallest score of a detected object, and smallest probability of a mask pixel
+SCORE_THRESHOLD = 0.5  # smallest score of a reported object, and probability above which a pixel belongs to a mask
 
 
 def paste_each(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> np.ndarray:
-    """The result of `latens.data.masks.paste`, computed only inside each box; (N, H, W) float32."""
+    """`latens.data.masks.paste`, computed only inside each box: (N, H, W) float32."""
     height, width = size
     whole = np.zeros((len(grids), height, width), dtype=np.float32)
     for index, (grid, box) in enumerate(zip(grids.float(), boxes, strict=True)):
@@ -68,7 +68,7 @@ def _common(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple
 
 
 def layers_of(margins: Float[np.ndarray, "N N"]) -> Int[np.ndarray, "N"]:
-    """Ranks (0 in front) by a greedy choice: the object with the smallest sum of margins against it comes next."""
+    """Ranks (0 in front), chosen greedily: the next object is the one with the smallest sum of margins against it."""
     left = list(range(len(margins)))
     rank = np.zeros(len(margins), dtype=np.int64)
     for position in range(len(margins)):

@@ -1,6 +1,6 @@
 """Output files of a segmented file: COCO JSON, overlay, tables, a stack of masks, and ROIs for Fiji.
 
-For out/embryo.json, which is written last and marks the input as done:
+Files for the output out/embryo.json, which is renamed last and marks the input as done:
 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
     embryo.cells.csv     one line per cell
@@ -8,7 +8,7 @@ For out/embryo.json, which is written last and marks the input as done:
     embryo.masks.tif     one page per cell, in the order of the table
     embryo.rois.zip      ImageJ ROIs, if the extra `micro` is installed
 
-All files are written frame by frame, so a stack of any length needs the memory of one frame.
+All files are written frame by frame, so memory does not grow with the length of a stack.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CELL_COLUMNS = (
 )  # fmt: skip
 FRAME_COLUMNS = ("image", "frame", "count", "symmetry", "occluded_px")
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
-BIG = 2**32 - 2**28  # bytes of pixels from which overlays need 64-bit offsets
+BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
 
 
 class Frame(NamedTuple):
@@ -62,7 +62,7 @@ class Written(NamedTuple):
 
     files: list[Path]
     objects: list[int]
-    left_out: tuple[str, ...] = ()  # kinds of files that need a package that is not installed
+    left_out: tuple[str, ...] = ()  # outputs skipped because a package is missing
 
 
 def write_outputs(
@@ -81,7 +81,7 @@ def write_outputs(
             files.add(frame, number)
             objects.append(len(frame.found))
         if not objects:
-            raise ValueError("there is no frame to write")
+            raise ValueError("no frames to write")
     return Written([*files.paths[1:], files.paths[0]], objects, files.left_out)
 
 
@@ -99,14 +99,14 @@ class _Files:
         self.paths: list[Path] = []
         self.left_out: tuple[str, ...] = ()
         self._json = self._open(output)
-        self._cells, self._frames = self._open_beside("cells.csv"), self._open_beside("frames.csv")
-        self._drawn = self._open_beside("overlay.png" if count == 1 else "overlay.tif")
+        self._cells, self._frames = self._open_next_to("cells.csv"), self._open_next_to("frames.csv")
+        self._drawn = self._open_next_to("overlay.png" if count == 1 else "overlay.tif")
 
     def _open(self, path: Path) -> BinaryIO:
         self.paths.append(path)
         return self._stack.enter_context(writing(path))
 
-    def _open_beside(self, ending: str) -> BinaryIO:
+    def _open_next_to(self, ending: str) -> BinaryIO:
         return self._open(Path(f"{self._stem}.{ending}"))
 
     def begin(self, classes: Sequence[str], info: dict[str, Any]) -> None:
@@ -133,15 +133,15 @@ class _Files:
         self._overlays.write(image)
 
     def _add_cells(self, frame: Frame, number: int) -> None:
-        """Write masks and ROIs. Their files are opened at the first cell, because neither format may be empty."""
+        """Write masks and ROIs. Their files are opened at the first cell, because neither may be empty."""
         if self._masks is None:
-            self._masks = StackWriter(self._open_beside("masks.tif"))
+            self._masks = StackWriter(self._open_next_to("masks.tif"))
             if importlib.util.find_spec("roifile") is not None:
-                file = self._open_beside("rois.zip")
+                file = self._open_next_to("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
             else:
                 self.left_out = ("ROIs",)
-                logger.warning("%s: no ROIs for Fiji were written; pip install 'latens[micro]'", self._source)
+                logger.warning("%s: ROIs for Fiji were skipped; install them with pip install 'latens[micro]'", self._source)
         for mask in frame.found.layers.amodal:
             self._masks.write(mask.astype(np.uint8) * 255)
         if self._archive is not None:
@@ -225,7 +225,7 @@ def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:
 
     for index, mask in enumerate(frame.found.layers.amodal, start=1):
         name = f"{number:04d}-cell-{index:02d}"
-        roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # counted from 0 here
+        roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # roifile counts from 0
         archive.writestr(f"{name}.roi", roi.tobytes())
 
 

@@ -1,10 +1,10 @@
-"""The amodal segmentation pipeline (000, Fig. 3) on torchvision's proposal network and box arithmetic.
+"""Amodal segmentation pipeline (Jang et al. 2020, Fig. 3), based on torchvision's proposal network and box arithmetic.
 
     image -> backbone -> pyramid --(occlusion branch)--> joined pyramid -> proposals -> boxes, classes
                                                               |                          |
                                                               `--> region features <-----' -> amodal and visible mask
 
-Every component that the paper's tables vary is a setting of `HeadConfig`. All images of a batch have one size.
+The components that the paper's tables vary are settings of `HeadConfig`. All images of a batch have the same size.
 
 Letters: B images, H W image (multiples of 32), T objects of the batch, R regions, C classes, N side of a mask.
 """
@@ -63,7 +63,7 @@ class Regions(NamedTuple):
     label: Int[Tensor, "R"]
     prediction: MaskPrediction
     visible: Float[Tensor, "R 28 28"]  # logits
-    hidden: Float[Tensor, "R"] | None  # ASN's logit of "hidden in part"
+    hidden: Float[Tensor, "R"] | None  # ASN's logit of "partly hidden"
     amodal_target: Float[Tensor, "R S S"]  # area coverage on the grid of the mask code
     mask_target: Float[Tensor, "R N N"]
     visible_target: Float[Tensor, "R 28 28"]
@@ -76,7 +76,7 @@ class Training(NamedTuple):
     proposal_loss: Float[Tensor, ""]  # L_p
     detection_loss: Float[Tensor, ""]  # L_d
     occlusion_logits: list[Tensor]  # (B, h, w) per level; empty without the branch
-    regions: Regions | None  # None when no proposal holds an object
+    regions: Regions | None  # None if no proposal matches an object
 
 
 class Detections(NamedTuple):
@@ -91,7 +91,7 @@ class Detections(NamedTuple):
 
 
 class AmodalRCNN(nn.Module):
-    """Mask R-CNN with the parts of the paper, or the baselines it is compared with."""
+    """Mask R-CNN with the heads of the paper, or those of a baseline."""
 
     def __init__(self, config: AmodalConfig) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class AmodalRCNN(nn.Module):
             ShapeCodeModule(features, classes, head, config.code) if head.mask == "vq" else FcnHead(features, classes, head)
         )
         self.visible = VisibleHead(features, head.channels)
-        # Box arithmetic of torchvision: sampling, assignment, decoding, suppression. It holds no parameters.
+        # Box arithmetic of torchvision (sampling, matching, decoding, suppression), without parameters.
         self.boxes = RoIHeads(
             None, None, None, 0.5, 0.5, detector.roi_samples, 0.25, None,
             detector.smallest_score, detector.nms, detector.detections,
@@ -122,7 +122,7 @@ class AmodalRCNN(nn.Module):
         self.std: Tensor
 
     def forward(self, image: Float[Tensor, "B 3 H W"], truth: Truth | None) -> Training | MaskCode:
-        """One training pass over images in [0, 1]; without truth, `image` is masks (B, 1, S, S) for the mask code."""
+        """Training pass over images in [0, 1]. Without truth, `image` holds masks (B, 1, S, S) for the mask code."""
         if truth is None:
             assert self.code is not None
             return self.code(image)
@@ -161,7 +161,7 @@ class AmodalRCNN(nn.Module):
         return joined, [level.float() for level in logits]
 
     def segment(self, pyramid: Sequence[Tensor], boxes: list[Tensor]) -> tuple[MaskPrediction, Tensor, Tensor | None]:
-        """Logits of amodal and visible masks for boxes of every image, and ASN's logit of "hidden in part"."""
+        """Logits of amodal and visible masks for boxes of every image, and ASN's logit of "partly hidden"."""
         region = pool_regions(pyramid, STRIDES, boxes, REGION)
         hidden = None
         if self.classifier is not None and self.coding is not None:
@@ -174,7 +174,7 @@ class AmodalRCNN(nn.Module):
     def _regions(
         self, pyramid: list[Tensor], proposals: list[Tensor], matched: list[Tensor], labels: list[Tensor], truth: Truth
     ) -> Regions | None:
-        """Predictions and targets for the sampled proposals that hold an object."""
+        """Predictions and targets for the sampled proposals that match an object."""
         boxes = [part[label > 0] for part, label in zip(proposals, labels, strict=True)]
         flat = torch.cat(boxes)
         if not len(flat):
@@ -200,7 +200,7 @@ class AmodalRCNN(nn.Module):
 
     def _detections(self, pyramid: list[Tensor], index: int, boxes: Tensor, scores: Tensor, label: Tensor) -> Detections:
         if not len(boxes):
-            return self._nothing(boxes)
+            return self._no_detections(boxes)
         own = [level[index : index + 1] for level in pyramid]
         prediction, visible, _ = self.segment(own, [boxes])
         channel = label if prediction.mask.shape[1] > 1 else torch.zeros_like(label)
@@ -208,7 +208,7 @@ class AmodalRCNN(nn.Module):
         code = None if prediction.code is None else prediction.code.argmax(dim=1)
         return Detections(boxes, scores, label, mask.sigmoid(), visible.sigmoid(), code)
 
-    def _nothing(self, boxes: Tensor) -> Detections:
+    def _no_detections(self, boxes: Tensor) -> Detections:
         head, grid = self.config.head, self.config.code.grid
         side = head.resolution if head.refine or self.code is None else self.config.code.size
         empty, none = boxes.new_zeros(0), torch.zeros(0, dtype=torch.long, device=boxes.device)
@@ -240,7 +240,7 @@ class Backbone(nn.Module):
 
 
 class ResNet50(Staged):
-    """The stages of torchvision's ResNet-50, from scratch, with group normalization."""
+    """The stages of torchvision's ResNet-50 with group normalization and random weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class ResNet50(Staged):
 
 
 class FloatHead(RPNHead):  # type: ignore[misc]
-    """The proposal head with outputs in float32: boxes in bfloat16 would be off by pixels."""
+    """The proposal head with float32 outputs: bfloat16 would round box coordinates by whole pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         scores, deltas = super().forward(x)
@@ -258,7 +258,7 @@ class FloatHead(RPNHead):  # type: ignore[misc]
 
 
 def proposal_network(config: AmodalConfig, features: int) -> RegionProposalNetwork:
-    """Torchvision's, with one size and three shapes of anchors per level."""
+    """Torchvision's proposal network; anchors of one size and three aspect ratios per level."""
     detector = config.detector
     anchors = AnchorGenerator(tuple((side,) for side in detector.anchors), ((0.5, 1.0, 2.0),) * len(detector.anchors))
     kept = {"training": detector.proposals, "testing": detector.proposals}

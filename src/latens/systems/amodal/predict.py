@@ -1,4 +1,4 @@
-"""The loaded amodal segmenter: objects of an image with their hidden parts and depth order."""
+"""Inference with an amodal segmenter: objects of an image with their hidden parts and depth order."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ class AmodalSegmenter:
         self.precision = transform_precision(device)
         self.trained_on = next(
             (known.trained_on for known in MODELS.values() if known.sha256 == sha256), None
-        )  # a bundled model
+        )  # bundled models only
         self.classes = model.config.classes
 
     def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """The objects of an image (for a TIFF stack, of its first page) with a score of at least `least_score`.
+        """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.
 
-        16-bit gray files and arrays are stretched to their own range, as `latens segment` does. Raises InputError for input
-        that is no image, LimitExceeded for an image that is too large.
+        Gray values of 16 bits are stretched from their 0.1 to their 99.9 percentile, as in `latens segment`. Raises InputError
+        for input that is not an image, LimitExceeded for an image that is too large.
         """
         return self.segment_pixels(pixels_of(image), least_score=least_score)
 
     def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, Segmentation]]:
-        """Yield every frame of a TIFF stack, or the image of any other file, as uint8 (H, W, 3) with its objects."""
+        """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""
         for pixels in read_frames(path):
             yield pixels, self.segment_pixels(pixels, least_score=least_score)
 
@@ -105,17 +105,17 @@ def pixels_of(image: ImageLike | LoadedImage) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
-    """The image resized to a longer side of `size` and padded to multiples of 32; the scale factors of columns and rows."""
+    """Network input: the image resized to a longer side of `size`, padded to multiples of 32; and its scale factors (x, y)."""
     height, width = pixels.shape[:2]
     factor = size / max(height, width)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR))
-    room = ((0, -target[1] % STRIDE), (0, -target[0] % STRIDE), (0, 0))
-    return to_tensor(np.pad(small, room), channels_last=True), (target[0] / width, target[1] / height)
+    padding = ((0, -target[1] % STRIDE), (0, -target[0] % STRIDE), (0, 0))
+    return to_tensor(np.pad(small, padding), channels_last=True), (target[0] / width, target[1] / height)
 
 
 def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
-    """A segmenter by name, or from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
+    """Load a segmenter by name, model folder or hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     chosen = choose_device(device, threads)
     folder = locate(place)
     found, model = load_network(folder, NAME, AmodalConfig, AmodalRCNN)

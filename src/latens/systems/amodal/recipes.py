@@ -1,7 +1,7 @@
-"""Training configurations, as functions. Nothing here imports torch.
+"""Training configurations of the amodal segmenter (Jang et al. 2020). This module does not import torch.
 
-Rows of the paper's tables: `cpu` with `--set model.head.refine=false`, `model.head.occlusion=false`, `model.head.asn=true`;
-`cpu_fcn` is the baseline with as many parameters.
+The rows of the paper's tables are `cpu` with `model.head.refine=false`, `model.head.occlusion=false` or `model.head.asn=true`,
+and the baseline `cpu_fcn`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def tiny() -> AmodalTraining:
 
 
 def cpu() -> AmodalTraining:
-    """Two CPU cores, under two hours: the bundled model, images of 256 pixels, ResNet-18 of half width."""
+    """Two CPU cores, under two hours: images of 256 pixels, ResNet-18 of half width, as the bundled model."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -60,7 +60,7 @@ def cpu() -> AmodalTraining:
 
 
 def cpu_code() -> AmodalTraining:
-    """The mask code of `cpu` alone, with its own learning rate, for runs that share it through `objective.code_from`."""
+    """The mask code of `cpu` only, at a higher learning rate, for runs that share it through `objective.code_from`."""
     base = cpu()
     return replace(
         base,
@@ -71,10 +71,10 @@ def cpu_code() -> AmodalTraining:
 
 
 def cpu_fcn() -> AmodalTraining:
-    """The baseline of `cpu`: Mask R-CNN's head without occlusion branch; with a dense path, 3 % fewer parameters than `cpu`."""
+    """Baseline of `cpu`: FCN mask head with a fully connected path, no occlusion branch; 3 % fewer parameters."""
     base = cpu()
     head = HeadConfig(mask="fcn", occlusion=False, dense=88)
-    # There is no mask code stage; the number of pipeline steps is that of `cpu`.
+    # Without the stage of the mask code, the pipeline has as many steps as in `cpu`.
     return replace(
         base,
         recipe="cpu_fcn",
@@ -96,7 +96,7 @@ def gpu() -> AmodalTraining:
 
 
 def paper() -> AmodalTraining:
-    """000, sections 3 and 4, with ResNet-50 and 256 pyramid channels; the README lists what the paper does not specify."""
+    """Jang et al. 2020, sections 3 and 4, with ResNet-50 and 256 pyramid channels; sizes that the paper omits are ours."""
     base = cpu()
     detector = DetectorConfig(
         proposals=1000, rpn_samples=256, roi_samples=512, box_hidden=1024, detections=100, anchors=(32, 64, 128, 256, 512)

@@ -21,8 +21,9 @@ from latens.data.tensors import to_tensor
 from latens.errors import ModelError
 from latens.experiments.bench import Case
 from latens.hub import load_model
+from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.config import EmbryoConfig
-from latens.systems.amodal.dataset import AmodalData, common_classes, open_source
+from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.experiments import SCALES
@@ -42,8 +43,8 @@ BENCH_SIZE, BENCH_SEED = 500, 4  # side in pixels and seed of the timed embryo
 def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data; without sources, embryos are simulated.
 
-    Raises UsageError for a word that names no data and for data sets of different classes, InputError for unusable files,
-    ModelError when the mask code of `objective.code_from` does not fit.
+    Raises UsageError for an unknown source and for data sets of different classes, InputError for unusable files, ModelError
+    if the mask code of `objective.code_from` does not fit.
     """
     opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
@@ -52,15 +53,15 @@ def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     if model.code is None:
         code_steps = 0
     elif config.objective.code_from:
-        take_code(model, Path(config.objective.code_from))
+        load_code(model, Path(config.objective.code_from))
         code_steps = 0
     objective = AmodalObjective(config.objective, model, code_steps)
     data = AmodalData(opened, sizes, config.data, code_steps, config.objective, config.run.seed)
     return Trainable(model, objective, data)
 
 
-def take_code(model: AmodalRCNN, folder: Path) -> None:
-    """Loads the mask code of another model of this system, and freezes it. Raises ModelError when its sizes differ."""
+def load_code(model: AmodalRCNN, folder: Path) -> None:
+    """Load the mask code of another amodal model and freeze it. Raises ModelError if its sizes differ."""
     assert model.code is not None
     prefix = "code."
     weights = {
@@ -69,8 +70,8 @@ def take_code(model: AmodalRCNN, folder: Path) -> None:
     try:
         model.code.load_state_dict(weights)
     except RuntimeError as error:
-        what = f"its mask code does not fit ({str(error).splitlines()[-1].strip()})"
-        raise ModelError(what, where=str(folder), hint="use the same sizes under model.code") from None
+        what = f"the mask code does not fit ({str(error).splitlines()[-1].strip()})"
+        raise ModelError(what, where=str(folder), hint="use the settings model.code.* of that model") from None
     model.code.requires_grad_(False)
 
 
@@ -108,7 +109,7 @@ def cases(segmenter: AmodalSegmenter) -> Sequence[Case]:
 
 
 def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]:
-    """Torchvision's model with random weights, at the image's own size (no resizing to 800); made at the first call."""
+    """Torchvision's model with random weights, without resizing to 800 pixels; built at the first call."""
 
     @functools.cache
     def model() -> torch.nn.Module:
@@ -129,7 +130,7 @@ def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]
 
 SYSTEM = System[AmodalTraining, AmodalSegmenter](
     name=NAME,
-    title="Whole outlines of overlapping objects",
+    title="Amodal segmentation of overlapping objects",
     recipes=RECIPES,
     example=example,
     build=build,

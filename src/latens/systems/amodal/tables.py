@@ -1,4 +1,4 @@
-"""Tables 1 to 3 of 000 with the paper's numbers, and a table of codebook usage, which the paper lacks."""
+"""Tables 1 to 3 of Jang et al. 2020 with the paper's numbers, and a table of codebook usage, which is not in the paper."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from latens.errors import InputError
 from latens.experiments.report import Report, spread
 from latens.inference.page import Table
 from latens.shapes import Float
+from latens.systems.amodal.batches import mask_crops
 from latens.systems.amodal.config import STRIDE
-from latens.systems.amodal.dataset import HeldOut, mask_crops
-from latens.systems.amodal.experiments import AmodalLab, Comparison, Result, Variant
+from latens.systems.amodal.dataset import HeldOut
+from latens.systems.amodal.experiments import AmodalLab, Comparison, Result
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.objective import binary_iou
+from latens.systems.amodal.variants import Variant
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ SEED = 20_112  # of the mask crops
 
 
 class Row(NamedTuple):
-    """A row of a table of 000: its printed name, our variant, the paper's mAP in percent (one run)."""
+    """A row of a table: the name that is printed, the variant, and the paper's mAP in percent (one run)."""
 
     name: str
     variant: Variant
@@ -71,18 +73,18 @@ MEASURES: Mapping[str, str] = {
     "order accuracy": "order",
     "count accuracy": "count",
 }
-"""Keys of a report, and the columns they become, in percent."""
+"""Measure -> column of the table, in percent."""
 COMPARED = ("AP", "AP, mostly hidden", "AP of visible parts", "mean IoU of hidden parts")
-WANTED_USED, WANTED_IOU = 0.9, 0.99
+TARGET_USED, TARGET_IOU = 0.9, 0.99
 LEGEND = (
-    "In percent but the last two; mean ± deviation over seeds. AP: 0.50:0.95 of whole masks; hidden: of objects hidden by more "
-    "than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: of overlapping pairs; count: images "
-    "with the right number; parameters in millions; minutes of training, without the mask code, which is trained once for all."
+    "In percent, except parameters and minutes; mean ± deviation over seeds. AP: 0.50:0.95 of whole masks; hidden: of objects "
+    "hidden by more than 25 %; IoU: mean over true objects, of whole masks and of hidden parts; order: overlapping pairs in "
+    "the right order; count: images with the right number; parameters in millions; minutes of training without the mask code."
 )
 
 
 def table1(lab: AmodalLab) -> Report:
-    """Table 1: shape code against Mask R-CNN's mask head, the latter also with as many parameters."""
+    """Table 1: shape code against the FCN head of Mask R-CNN, also with equal numbers of parameters."""
     pairs: list[tuple[Variant, Variant]] = [("vq", "fcn-plain"), ("vq", "fcn-wide"), ("vq", "fcn")]
     return comparison(lab, "table1", "Shape code against direct regression", TABLE_1, EMBRYOS, pairs)
 
@@ -94,7 +96,7 @@ def table2(lab: AmodalLab) -> Report:
 
 
 def table3(lab: AmodalLab) -> Report:
-    """Table 3: refinement and occlusion map, added one by one."""
+    """Table 3: ablation of refinement and occlusion map."""
     pairs: list[tuple[Variant, Variant]] = [("vq-refined", "vq-alone"), ("vq", "vq-refined"), ("vq", "vq-alone")]
     return comparison(lab, "table3", "Refinement and occlusion map", TABLE_3, KINS, pairs)
 
@@ -116,7 +118,7 @@ def comparison(
     by_variant = {row.variant: row for row in rows}
     differences = [difference(by_variant[one], by_variant[other], of[one], of[other]) for one, other in pairs]
     columns = ["difference", "seeds", *(MEASURES[key] for key in COMPARED), f"paper mAP ({printed_on})"]
-    paired = Table(columns, differences, "In points, paired by seed: the same data in the same order.")
+    paired = Table(columns, differences, "In percentage points, paired by seed; both runs see the same data in the same order.")
     facts = runs.facts(results)
     return Report(name=name, title=title, about=runs.about(results), blocks=[table, paired], facts=facts)
 
@@ -153,7 +155,7 @@ def codebook(lab: AmodalLab) -> Report:
     """The mask code from several seeds: codewords in use, perplexity, reconstruction of held-out shapes."""
     scale = replace(
         lab.scale, size=lab.scale.side - lab.scale.side % STRIDE
-    )  # shapes are learned in the size they are tested in
+    )  # the code is trained at the size of the test images
     runs = Comparison(lab, DIVERSE, scale)
     sizes = runs.base.model.code
     crops = held_out_crops(runs.test, sizes.size)
@@ -170,15 +172,15 @@ def codebook(lab: AmodalLab) -> Report:
         "mean", spread([100 * q.used for q in found], ".1f"), spread([q.perplexity for q in found], ".1f"),
         spread([q.iou for q in found], ".4f"), spread([q.worst for q in found], ".4f"),
     ])  # fmt: skip
-    alive = sum(quality.used >= WANTED_USED and quality.iou >= WANTED_IOU for quality in found)
+    passed = sum(quality.used >= TARGET_USED and quality.iou >= TARGET_IOU for quality in found)
     caption = (
         f"{found[0].masks} held-out masks on {sizes.size} x {sizes.size}; {sizes.codewords} codewords on a grid of "
-        f"{sizes.grid}. Wanted: {100 * WANTED_USED:.0f} % used and IoU {WANTED_IOU}, met by {alive} of {len(found)} seeds "
+        f"{sizes.grid}. Target: {100 * TARGET_USED:.0f} % used and IoU {TARGET_IOU}, met by {passed} of {len(found)} seeds "
         f"(mean IoU {mean(q.iou for q in found):.4f})."
     )
     table = Table(["seed", "used %", "perplexity", "IoU", "IoU of the worst 1 %"], rows, caption)
     facts = {**runs.facts(), "seeds": [quality._asdict() for quality in found]}
-    return Report(name="codebook", title="Usage of the codebook", about=runs.about(), blocks=[table], facts=facts)
+    return Report(name="codebook", title="Codebook usage", about=runs.about(), blocks=[table], facts=facts)
 
 
 class CodeQuality(NamedTuple):
@@ -192,7 +194,7 @@ class CodeQuality(NamedTuple):
 def held_out_crops(samples: HeldOut, size: int) -> Float[Tensor, "N 1 S S"]:
     """Masks of held-out images as mirrored and rotated crops with jittered boxes.
 
-    Raises InputError when the images hold no object.
+    Raises InputError if the images have no objects.
     """
     rng = np.random.default_rng(SEED)
     found = []
@@ -201,13 +203,13 @@ def held_out_crops(samples: HeldOut, size: int) -> Float[Tensor, "N 1 S S"]:
         if any(len(sample.layers.layer) for sample in group):
             found.append(mask_crops(rng, group, CROPS, size))
     if not found:
-        raise InputError("the held-out images hold no object")
+        raise InputError("no object in the held-out images")
     return torch.cat(found)
 
 
 @torch.no_grad()
 def code_quality(code: MaskAutoencoder, crops: Float[Tensor, "N 1 S S"]) -> CodeQuality:
-    """Usage and reconstruction over all masks."""
+    """Codebook usage, perplexity and reconstruction IoU of a mask code on held-out shapes."""
     device = next(code.parameters()).device
     indices, ious = [], []
     for part in crops.split(256):

@@ -1,4 +1,4 @@
-"""Table 1 of 002 and an ablation of its prior on scenes with depth. Rows without weights are trained first, at one budget."""
+"""Table 1 of Li et al. 2019 and an ablation of its prior, on scenes with depth. Missing models are trained first."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.haze.config import TRANSLATORS, PriorConfig, TranslationLossConfig
-from latens.systems.haze.evaluate import DEHAZE, SYNTHESIS, Measured, Protocol, folder_of_scenes, measure, report
+from latens.systems.haze.evaluate import Measured, folder_of_scenes, measure, report
 from latens.systems.haze.predict import Haze, recipe_for
+from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol
 from latens.systems.haze.recipes import HazeTraining, cyclegan, unit
 
 ROWS = ("unit", "cyclegan", "dehazenet", "mmd", "physical")
@@ -39,8 +40,8 @@ PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
 class Scale:
     """Length of the training runs, and the test scenes."""
 
-    minutes: Positive = 60.0  # of training per row and call of the command
-    steps: Natural = 0  # of training; 0: as in the recipe
+    minutes: Positive = 60.0  # training time per row and call of the command
+    steps: Natural = 0  # training steps; 0: those of the recipe
     prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # first part of the names of the recipes
     train: str = ""  # folders of training scenes (A,B) in addition to simulated streets
     side: Count = 240  # short side of the test scenes in pixels
@@ -60,16 +61,16 @@ HazeLab: TypeAlias = Lab[Haze, Scale]
 
 
 def table1(lab: HazeLab) -> Report:
-    """Table 1 of 002; rows without weights are trained."""
+    """Table 1; models without weights are trained."""
     haze = lab.loaded
     for kind in ROWS:
         if not haze.has(kind):
             haze.add(trained(lab, row_config(lab.scale, kind), kind))
-    return described(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab), lab.folder)))
+    return with_scale(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab), lab.folder)))
 
 
 def ablation(lab: HazeLab) -> Report:
-    """Ablation of the prior of the code: none, UNIT's, and the paper's with several weights and kernels."""
+    """Ablation of the prior of the code: none, KL divergence (UNIT), MMD (the paper) with several weights and kernels."""
     rows: list[list[str]] = []
     found: Measured | None = None
     for name, prior in PRIORS.items():
@@ -85,12 +86,12 @@ def ablation(lab: HazeLab) -> Report:
         rows.append([name, *numbers, f"{code_snr(best.parent):.1f}"])
     assert found is not None
     columns = ["prior", "removal PSNR", "SSIM", "synthesis PSNR", "SSIM ", "code SNR dB"]
-    caption = "Code SNR: variance of the code's mean against the unit noise of its samples, at the end of training."
+    caption = "Code SNR: variance of the mean of the code relative to the unit variance of its noise, at the end of training."
     made = Report(name="ablation", title="Prior of the code", about=found.setting(), blocks=[Table(columns, rows, caption)])
-    return described(lab, made)
+    return with_scale(lab, made)
 
 
-def described(lab: HazeLab, made: Report) -> Report:
+def with_scale(lab: HazeLab, made: Report) -> Report:
     """The report with the scale added to its facts."""
     return replace(made, facts={**made.facts, "recipe": lab.recipe, "scale": to_dict(lab.scale)})
 
@@ -116,7 +117,7 @@ def row_config(scale: Scale, kind: str) -> HazeTraining:
 
 
 def recipe_name(scale: Scale, kind: str) -> str:
-    """The recipe of a row. Raises UsageError where there is none."""
+    """The recipe of a row. Raises UsageError if there is none."""
     if scale.prefix == "tiny":
         if kind == "dehazenet":
             hint = "train it with `latens train haze --recipe cpu_dehazenet`"

@@ -1,7 +1,7 @@
-"""Haze removal on 8-bit images in bands of rows that fit into the processor's cache.
+"""Haze removal on 8-bit images in bands of rows that fit into the cache of the processor.
 
-For megapixel images memory bandwidth is the bottleneck: a single pass over the whole image in float32 costs as much as all
-arithmetic on cached bands. Letters: H W image size, h w number of blocks.
+Memory bandwidth limits the speed on megapixel images: one pass over the whole image in float32 takes as long as all arithmetic
+on cached bands. Letters: H W image size, h w number of blocks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def bands(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Iterator[Band]:
 def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
     """Mean and minimum of every color over blocks of factor x factor pixels, in [0, 1].
 
-    Rows are reduced first, because they are contiguous, and in 8 bits where possible.
+    Rows are reduced before columns, because they are contiguous in memory; minima are taken in 8 bits.
     """
     height, width = pixels.shape[:2]
     whole = height // factor * factor
@@ -57,7 +57,7 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
         means.append(joined.float().mean(1))
         darkest.append(joined.amin(1))
     mean, dark = (torch.cat(p).view(-1, width, 3).permute(2, 0, 1)[None].contiguous().float() for p in (means, darkest))
-    if width % factor == 0:  # equal to pooling, three times faster
+    if width % factor == 0:  # the same result as pooling, three times as fast
         mean_parts, dark_parts = ([part[..., offset::factor] for offset in range(factor)] for part in (mean, dark))
         mean, dark = reduce(torch.add, mean_parts), reduce(torch.minimum, dark_parts)
         return Blocks(mean.div_(255 * factor), dark.div_(255))
@@ -69,7 +69,7 @@ def block_statistics(pixels: UInt8[Tensor, "H W 3"], factor: int) -> Blocks:
 
 
 def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Tensor, "1 3 h w"]) -> UInt8[Tensor, "H W 3"]:
-    """The dehazed image: the estimate is refined with the image as guide; `small` holds its block means."""
+    """The dehazed image. A guided filter with the image as guide refines the estimate; `small` holds the block means."""
     fitted = fit_guide(luminance(small), coarse.t, coarse.radius, coarse.epsilon)
     result = torch.empty_like(pixels)
     airlight = 255 * coarse.airlight[:, :, None, None]
@@ -78,7 +78,7 @@ def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Te
         guide = (red * (LUMA[0] / 255)).add_(green, alpha=LUMA[1] / 255).add_(blue, alpha=LUMA[2] / 255)[:, None]
         t = guide_rows(fitted, band, coarse.factor, guide).clamp_(max(SMALLEST, coarse.floor), 1)
         gain = t.reciprocal_()
-        # J = A + (I - A) / t; one half is added because the conversion to bytes truncates.
+        # J = A + (I - A) / t, plus 0.5, because the conversion to bytes truncates.
         clear = torch.addcmul(airlight + 0.5, band.colors.sub_(airlight), gain).clamp_(0, 255)
         result[band.first : band.last] = clear[0].byte().permute(1, 2, 0)
     return result
@@ -86,7 +86,7 @@ def clear_pixels(pixels: UInt8[Tensor, "H W 3"], coarse: Coarse, small: Float[Te
 
 @torch.no_grad()
 def dark_channel_pixels(pixels: UInt8[Tensor, "H W 3"], config: DarkChannelConfig = FAST) -> UInt8[Tensor, "H W 3"]:
-    """The dehazed image by the dark channel prior with a gray guide; `config.shrink` is above 1."""
+    """The image dehazed by the dark channel prior with a gray guide; `config.shrink` must be above 1."""
     blocks = block_statistics(pixels, config.shrink)
     return clear_pixels(pixels, dark_channel(blocks, config), blocks.mean)
 

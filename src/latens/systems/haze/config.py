@@ -1,4 +1,4 @@
-"""Settings of the haze models (002), of their losses, and of the training data. No torch here."""
+"""Settings of the haze models (Li et al. 2019), their losses and the training data. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class DiscriminatorConfig:
 
 @settings
 class TranslatorConfig:
-    """Image-to-image translation between the domains: the model of 002 (Fig. 2), or one of its baselines."""
+    """Image-to-image translation between the domains: the model of the paper (Fig. 2), UNIT or CycleGAN."""
 
     kind: Literal["mmd", "unit", "cyclegan"] = "mmd"  # row of Table 1
     channels: Count = 64  # after the first layer
     blocks: Count = 4  # residual blocks of every encoder and every generator
     shared_blocks: Natural = 0  # residual blocks next to the code that both domains share (UNIT's paper: 1, its code: 0)
-    code_channels: Natural = 0  # channels of the code ("8-dimension" in the text of 002); 0: those of the residual blocks
+    code_channels: Natural = 0  # channels of the code ("8-dimension" in the text of the paper); 0: those of the residual blocks
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     @validator
     def shares_at_most_all(self) -> TranslatorConfig:
         if self.shared_blocks > self.blocks:
-            raise ValueError(f"{self.shared_blocks} shared blocks of {self.blocks}")
+            raise ValueError(f"shared_blocks ({self.shared_blocks}) must be at most blocks ({self.blocks})")
         return self
 
 
@@ -53,7 +53,7 @@ class PhysicalConfig:
     short_side: Count = 240  # pixels; images are reduced to about this shorter side
 
     def without_effect(self) -> dict[str, str]:
-        return dict.fromkeys((".data.disjoint", ".objective.prior.double_first_prior_term"), "it is for translators")
+        return dict.fromkeys((".data.disjoint", ".objective.prior.double_first_prior_term"), "only translators use it")
 
 
 @settings
@@ -68,9 +68,9 @@ HazeModel: TypeAlias = Annotated[TranslatorConfig | PhysicalConfig | DehazeNetCo
 
 @settings
 class PriorConfig:
-    """The loss that matches the distribution of the code to N(0, 1) (002, Eqs. 8 to 12)."""
+    """Loss that matches the distribution of the code to N(0, 1) (Eqs. 8 to 12)."""
 
-    kind: Literal["mmd", "kl", "none"] = "mmd"  # discrepancy, divergence (UNIT) or nothing (CycleGAN)
+    kind: Literal["mmd", "kl", "none"] = "mmd"  # maximum mean discrepancy, KL divergence (UNIT) or none (CycleGAN)
     weight: NonNegative = 0.01  # lambda_m
     bandwidth: NonNegative = 0.0  # sigma of the Gaussian kernel; 0: the square root of the code's channels
     kernels: Annotated[tuple[Positive, ...], MinLen(1)] = (1.0,)  # factors on sigma; the kernels are averaged
@@ -83,13 +83,13 @@ class PriorConfig:
     def without_effect(self) -> dict[str, str]:
         kernel = ("bandwidth", "kernels", "positions")
         if self.kind == "none":
-            return dict.fromkeys(("weight", "sampled", "double_first_prior_term", *kernel), "the kind of prior is none")
+            return dict.fromkeys(("weight", "sampled", "double_first_prior_term", *kernel), "prior.kind is none")
         return dict.fromkeys(kernel, "the kl divergence has no kernel") if self.kind == "kl" else {}
 
 
 @settings
 class TranslationLossConfig:
-    """Loss weights of the translators: 002, Eq. 13, UNIT and CycleGAN."""
+    """Loss weights of the translators (Eq. 13; UNIT; CycleGAN)."""
 
     adversarial: Literal["lsgan", "log"] = "lsgan"  # least squares; "log": Eqs. 2 and 3 as printed
     adversarial_weight: NonNegative = 1.0  # of the adversarial terms
@@ -125,19 +125,19 @@ class PatchLossConfig:
 
 @settings
 class HazeDataConfig:
-    """Training images: resized, cropped, mirrored, and hazed by 002, section 4.1.1.
+    """Training images: resized, cropped, mirrored, and hazed as in section 4.1.1.
 
-    Without folders, `scenes` streets are simulated. Depth d is relative, in [0, 1].
+    `scenes` simulated streets are added to the folders. Depth d is relative, in [0, 1].
     """
 
     side: Annotated[int, Ge(32)] = 192  # images are reduced to this short side
-    crop: Annotated[int, Ge(16)] = 128  # side of a training crop in pixels; DehazeNet takes patches of 16 from scenes as large
+    crop: Annotated[int, Ge(16)] = 128  # side of a training crop, pixels; for DehazeNet, smallest side of a scene
     batch: Count = 4  # crops
-    scenes: Natural = 240  # simulated streets
+    scenes: Natural = 240  # number of simulated streets
     max_depth: NonNegative = 0.0  # meters at which relative depth is 1; 0: the farthest point of each crop
-    draws: Natural = 0  # fixed draws of airlight and beta per image; 0: a new draw each time
+    draws: Natural = 0  # fixed draws of airlight and beta per image; 0: a new draw for every crop
     validation_share: Share = 0.1  # the last images of every folder, so that neighboring frames stay together
-    disjoint: bool = False  # hazy and clear images of translators come from different halves of the scenes
+    disjoint: bool = False  # take hazy and clear images of translators from different halves of the scenes
     color_jitter: NonNegative = 0.0  # strength of jitter in gamma, gain and tint; 1 is the spread between consumer cameras
     border: Natural = 0  # pixels cut off every side of images from folders (12 removes the white frame of NYU)
 

@@ -1,4 +1,4 @@
-"""Training crops: scenes with depth, hazed by Eq. 1; or real hazy and clear images that are not paired."""
+"""Training crops: scenes with depth, hazed by the scattering model (Eq. 1), or unpaired real hazy and clear images."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from latens.training.data import generator
 logger = logging.getLogger(__name__)
 
 MULTIPLE = 32  # sides of held-out images are cropped to multiples of this
-STREET_REACH = (60.0, 260.0)  # meters
+STREET_MAX_DEPTH = (60.0, 260.0)  # range of the depth of simulated streets that maps to 1, meters
 FIXED = 77  # random stream of the fixed haze parameters of every image (`draws` above 0)
 ASPECT = (0.9, 1.4)  # width / height of the region that is resampled to a square crop
-SPARSE = 3  # the largest depth of a crop is measured on every third pixel of both directions
-GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # range of the color_jitter: log of the gamma, exposure, colors
+SPARSE = 3  # the largest depth of a crop is measured on every third row and column
+GAMMA, GAIN, TINT = 0.6, (0.6, 1.1), 0.06  # ranges of color jitter: log gamma, exposure, color channels
 
 
-class Ready(NamedTuple):
-    """A scene in memory: 8-bit image, depth, and max_depth (the depth that maps to 1). In a crop, depth is in [0, 1]."""
+class TrainingScene(NamedTuple):
+    """A scene in memory: 8-bit image, depth, and the depth that maps to 1. The depth of a crop is relative, in [0, 1]."""
 
     image: Pixels
     depth: np.ndarray
@@ -56,8 +56,8 @@ class Ready(NamedTuple):
 class SceneData:
     """Batches of scenes with depth, from folders and simulated streets.
 
-    {"hazy", "truth", "depth", "airlight", "beta"} belong to the hazed scenes, "clear" to other scenes; all (B, ., crop,
-    crop). Raises UsageError when no scene is large enough.
+    {"hazy", "truth", "depth", "airlight", "beta"} belong to the hazed scenes, "clear" to other scenes; images are (B, 3, crop,
+    crop). Raises UsageError if no scene is large enough.
     """
 
     def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
@@ -66,7 +66,7 @@ class SceneData:
         parts = [split(find_scenes(folder), config.validation_share) for folder in folders]
         for folder, (train, held) in zip(folders, parts, strict=True):
             if train == held:
-                logger.warning("%s: %d scenes serve for training and for validation", folder, len(train))
+                logger.warning("%s: the same %d scenes are used for training and validation", folder, len(train))
         self.train = self._load([path for train, _ in parts for path in train])
         self.held_out = self._load([path for _, held in parts for path in held])
         few = max(round(config.scenes * config.validation_share), 2)
@@ -81,29 +81,29 @@ class SceneData:
             what = f"no {'held-out ' if self.train else ''}scene has both sides of at least {least} pixels"
             raise UsageError(what, hint="give folders with larger images, or --set data.crop=... or data.scenes=...")
 
-    def _load(self, paths: Sequence[ScenePath]) -> list[Ready]:
-        ready = []
+    def _load(self, paths: Sequence[ScenePath]) -> list[TrainingScene]:
+        loaded = []
         for path in paths:
             try:
-                ready.append(self._ready(load_scene(path, border=self.config.border)))
+                loaded.append(self._reduced(load_scene(path, border=self.config.border)))
             except (InputError, LimitExceeded) as error:
                 left_out(error)
-        return ready
+        return loaded
 
-    def _ready(self, scene: Scene) -> Ready:
+    def _reduced(self, scene: Scene) -> TrainingScene:
         small = reduced(scene, self.config.side)
-        return Ready(small.image, small.depth)
+        return TrainingScene(small.image, small.depth)
 
-    def _street(self, scene: Scene) -> Ready:
-        """A simulated street whose largest depth is one or two city blocks; its farthest point is much too far."""
+    def _street(self, scene: Scene) -> TrainingScene:
+        """A simulated street with a random largest depth: relative to the farthest point, most of the image would be near."""
         small = reduced(scene, self.config.side)
-        drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_REACH)
-        return Ready(small.image, small.depth, float(drawn))
+        drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_MAX_DEPTH)
+        return TrainingScene(small.image, small.depth, float(drawn))
 
-    def _relative(self, scene: Ready, sparse: int = 1) -> Ready:
-        """The scene with depth in [0, 1], relative to the configured max_depth, or else to its own (at most the stored one).
+    def _relative(self, scene: TrainingScene, sparse: int = 1) -> TrainingScene:
+        """The scene with depth in [0, 1], relative to `data.max_depth`, else to its largest depth (at most `scene.max_depth`).
 
-        The farthest point of a crop has depth 1: a crop does not show the scale of the scene it was cut from.
+        By default the farthest point of a crop has depth 1, because a crop does not show the scale of its scene.
         """
         if self.config.max_depth:
             return scene._replace(depth=relative_depth(scene.depth, self.config.max_depth))
@@ -115,13 +115,13 @@ class SceneData:
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
         count, half = len(self.train), len(self.train) // 2
-        apart = self.config.disjoint and half > 0
+        disjoint = self.config.disjoint and half > 0
         hazed, drawn, clear = [], [], []
         for _ in range(self.config.batch):
-            index = int(rng.integers(half if apart else count))
+            index = int(rng.integers(half if disjoint else count))
             hazed.append(self._crop(self.train[index], rng))
             drawn.append(self._parameters(index, rng))
-            other = int(rng.integers(half, count)) if apart else int(rng.integers(count))
+            other = int(rng.integers(half, count)) if disjoint else int(rng.integers(count))
             clear.append(self._crop(self.train[other], rng))
         parameters = HazeParameters(torch.cat([w.airlight for w in drawn]), torch.cat([w.beta for w in drawn]))
         return {**hazy_batch(hazed, parameters), "clear": batched([crop.image for crop in clear])}
@@ -131,7 +131,7 @@ class SceneData:
             rng = np.random.default_rng([self.seed, FIXED, index, int(rng.integers(self.config.draws))])
         return draw_haze_parameters(rng, 1)
 
-    def _crop(self, scene: Ready, rng: np.random.Generator) -> Ready:
+    def _crop(self, scene: TrainingScene, rng: np.random.Generator) -> TrainingScene:
         """A random region resampled to a square, mirrored half of the time, with relative depth."""
         height, width = scene.image.shape[:2]
         size = self.config.crop
@@ -147,24 +147,24 @@ class SceneData:
             image, depth = image[:, ::-1], depth[:, ::-1]
         if self.config.color_jitter:
             image = jitter_camera(image, rng, self.config.color_jitter)
-        return self._relative(Ready(image, depth, scene.max_depth), SPARSE)
+        return self._relative(TrainingScene(image, depth, scene.max_depth), SPARSE)
 
     def validation(self) -> list[dict[str, Tensor]]:
-        """All held-out scenes, uncropped but for sides that are multiples of 32, each with one draw of haze parameters."""
+        """All held-out scenes, cropped to sides that are multiples of 32, each with one draw of haze parameters."""
         batches = []
         for index, scene in enumerate(self.held_out):
             height, width = (max(side // MULTIPLE * MULTIPLE, 1) for side in scene.image.shape[:2])
-            whole = self._relative(Ready(scene.image[:height, :width], scene.depth[:height, :width], scene.max_depth))
+            whole = self._relative(TrainingScene(scene.image[:height, :width], scene.depth[:height, :width], scene.max_depth))
             batch = hazy_batch([whole], draw_haze_parameters(np.random.default_rng([FIXED, index]), 1))
             batches.append({**batch, "clear": batch["truth"]})
         return batches
 
 
-def _large_enough(scenes: list[Ready], least: int, purpose: str) -> list[Ready]:
-    """The scenes with both sides of at least `least` pixels; a warning counts the others."""
+def _large_enough(scenes: list[TrainingScene], least: int, purpose: str) -> list[TrainingScene]:
+    """The scenes whose sides are at least `least` pixels; a warning counts the others."""
     kept = [scene for scene in scenes if min(scene.image.shape[:2]) >= least]
     if len(kept) < len(scenes):
-        logger.warning("left out of %s: %d scenes with a side below %d pixels", purpose, len(scenes) - len(kept), least)
+        logger.warning("skipped for %s: %d scenes with a side below %d pixels", purpose, len(scenes) - len(kept), least)
     return kept
 
 
@@ -183,7 +183,7 @@ class UnpairedData:
                 raise UnreadableInput(what, where=", ".join(map(str, folders)))
             held = max(round(len(found) * config.validation_share), 1)
             if held >= len(found):
-                logger.warning("%d %s images serve for training and for validation", len(found), domain)
+                logger.warning("the same %d %s images are used for training and validation", len(found), domain)
             self.train[domain] = found[:-held] or found
             self.held_out[domain] = found[-held:]
 
@@ -198,7 +198,7 @@ class UnpairedData:
                 small_ones += 1
         if small_ones:
             least = max(self.config.crop, MULTIPLE)
-            logger.warning("%s: left out %d images with a side below %d pixels", folder, small_ones, least)
+            logger.warning("%s: skipped %d images with a side below %d pixels", folder, small_ones, least)
         return found
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
@@ -220,7 +220,7 @@ class UnpairedData:
 
 
 class PatchData:
-    """Batches {"patches": (B, 3, 16, 16)} of clear images, for DehazeNet; held-out scenes are uncropped and hazed by Eq. 1."""
+    """Batches {"patches": (B, 3, 16, 16)} of clear images for DehazeNet; held-out scenes are whole and hazed by Eq. 1."""
 
     def __init__(self, scenes: SceneData, batch: int) -> None:
         self.scenes = scenes
@@ -248,8 +248,8 @@ def jitter_camera(image: Pixels, rng: np.random.Generator, amount: float) -> Pix
     return np.stack([tables[image[..., color], color] for color in range(3)], -1)
 
 
-def hazy_batch(scenes: Sequence[Ready], parameters: HazeParameters) -> dict[str, Tensor]:
-    """Haze added to scenes of one size by Eq. 1, rounded to 8 bits."""
+def hazy_batch(scenes: Sequence[TrainingScene], parameters: HazeParameters) -> dict[str, Tensor]:
+    """Scenes of the same size, hazed by Eq. 1 and rounded to 8 bits."""
     truth = batched([scene.image for scene in scenes])
     depth = torch.from_numpy(np.stack([scene.depth for scene in scenes]))[:, None]
     hazy = add_haze(truth, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
@@ -257,7 +257,7 @@ def hazy_batch(scenes: Sequence[Ready], parameters: HazeParameters) -> dict[str,
 
 
 def batched(images: Sequence[Pixels]) -> Tensor:
-    """Images of one size (H, W, 3) as (B, 3, H, W) in [0, 1]."""
+    """Images of the same size (H, W, 3) as (B, 3, H, W) in [0, 1]."""
     return to_tensor(np.stack(images))
 
 

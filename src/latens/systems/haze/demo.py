@@ -13,16 +13,16 @@ from latens.data.tensors import to_pixels
 from latens.inference.page import Figure, Gallery, Part, Section
 from latens.metrics.image import psnr
 from latens.systems.haze.config import CLASSICAL, LEARNED
-from latens.systems.haze.evaluate import Protocol, show
 from latens.systems.haze.predict import MAX_DEPTH, Haze
+from latens.systems.haze.protocol import Protocol, hazy_scene
 from latens.systems.haze.scenes import HELD_OUT_SEED, Scene, simulated
 
 STREETS = 2
 VISIBILITIES = (400.0, 150.0, 60.0)  # meters
 
 INTRO = (
-    "Streets that no model was trained on, in haze of a random color and density (Eq. 1), and without it again by every "
-    "bundled method. Below, the clear street in haze of three visibilities; the depth that it needs is predicted."
+    "Simulated streets that were not used in training. Above: haze of random color and density, and its removal by every "
+    "bundled method, with PSNR. Below: the clear street in haze of three visibilities, with predicted depth."
 )
 
 
@@ -37,9 +37,9 @@ def section(haze: Haze, folder: Path) -> Section:
 
 def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Gallery:
     """The hazy street, the result and PSNR of every method, and the truth."""
-    hazy = to_pixels(show(scene, index, 0, Protocol(max_depth=MAX_DEPTH)).hazy[0])
+    hazy = to_pixels(hazy_scene(scene, index, 0, Protocol(max_depth=MAX_DEPTH)).hazy[0])
     write_image(folder / f"{scene.name}_hazy.png", to_pil(hazy))
-    figures = [figure(hazy, "In haze", f"{psnr(hazy, scene.image):.2f} dB")]
+    figures = [figure(hazy, "Hazy", f"{psnr(hazy, scene.image):.2f} dB")]
     for method in (*CLASSICAL, *LEARNED):
         if haze.has(method):
             image = haze.dehaze(hazy, method=method)

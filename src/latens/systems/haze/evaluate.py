@@ -1,6 +1,6 @@
-"""Evaluation on scenes with depth (Table 1 of 002): removal and synthesis by every method, trivial baselines, upper bounds.
+"""Evaluation on scenes with depth (Li et al. 2019, Table 1): every method, trivial baselines, references with known depth.
 
-Haze is added as in 002, section 4.1.1, with depth relative to the largest of each scene. PSNR and SSIM are those of 8-bit RGB.
+`protocol` defines scenes, haze and rows. PSNR and SSIM are computed on 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -10,46 +10,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from latens.data.depth import relative_depth
-from latens.data.images import Pixels
 from latens.data.notes import left_out
 from latens.data.source import Source, one_source
-from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError, UsageError, counted
 from latens.experiments.journal import Journal, digest
 from latens.experiments.lab import JOURNAL
 from latens.experiments.report import Report
 from latens.inference.page import Table
-from latens.metrics.image import mean_db, psnr, ssim
-from latens.settings import Count, Natural, NonNegative, settings, to_dict
-from latens.systems.haze import methods
-from latens.systems.haze.baselines.dark_channel import GENTLE, DarkChannelConfig, blocks_of
-from latens.systems.haze.config import LEARNED, TRANSLATORS
-from latens.systems.haze.formation import (
-    MEAN_AIRLIGHT,
-    MEAN_BETA,
-    HazeParameters,
-    add_haze,
-    draw_haze_parameters,
-    remove_haze,
-    transmission,
-)
-from latens.systems.haze.physical import PhysicalHaze
+from latens.metrics.image import mean_db
+from latens.settings import to_dict
+from latens.systems.haze.config import LEARNED
 from latens.systems.haze.predict import MAX_DEPTH, Haze
+from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol, Row, rows_of
 from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, cropped, find_scenes, load_scene, reduced, simulated
 
 logger = logging.getLogger(__name__)
 
-DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
 STREETS = 8  # number of simulated streets when no folder is given
-DRAW_SEED = 4110  # seed of the haze parameters
-PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; ApolloScape, resolution and depth scale not stated
+PAPER = {  # Table 1: SSIM and PSNR of synthesis, then of removal; on ApolloScape, resolution and depth scale not stated
     "unit": (0.8524, 24.5181, 0.8255, 21.1384),
     "cyclegan": (0.8858, 25.1917, 0.8432, 22.6649),
     "dcp, full size": (None, None, 0.8338, 18.2011),
@@ -59,39 +41,8 @@ PAPER = {  # Table 1 of 002: SSIM and PSNR of synthesis, then of removal; Apollo
 }
 
 
-@settings
-class Protocol:
-    """The evaluation protocol: size, haze and number of the test scenes."""
-
-    side: Count = 240  # pixels; scenes are reduced to this short side
-    draws: Count = 3  # draws of airlight and beta per scene
-    scenes: Natural = 0  # largest number of scenes, evenly spread over the folder; 0: all, or 8 simulated streets
-    border: Natural = 0  # pixels cropped from every side (12 removes the white frame of NYU)
-    max_depth: NonNegative = (
-        0.0  # meters at which relative depth is 1; 0: the largest depth of each scene (120 for simulated streets)
-    )
-
-
-class Row(NamedTuple):
-    task: str
-    method: str
-    scene: str
-    draw: int
-    psnr: float
-    ssim: float | None
-
-
-class Shown(NamedTuple):
-    """A scene with haze of one draw, as tensors of a batch of one."""
-
-    hazy: Tensor
-    clear: Tensor
-    depth: Tensor
-    parameters: HazeParameters
-
-
 class Measured(NamedTuple):
-    """The rows of an evaluation and its circumstances."""
+    """Rows of an evaluation, with its data and protocol."""
 
     source: str
     protocol: Protocol
@@ -124,16 +75,16 @@ class Measured(NamedTuple):
         return tables
 
     def setting(self) -> str:
-        """A sentence on data and protocol."""
+        """Description of data and protocol."""
         scenes = len({row.scene for row in self.rows})
-        depth = f"d / {self.protocol.max_depth:g} m" if self.protocol.max_depth else "d / its own 99.9 % quantile"
-        without = f" Without weights here: {', '.join(self.missing)}." if self.missing else ""
-        border = f"{self.protocol.border} pixels cut off every side, " if self.protocol.border else ""
+        depth = f"d / {self.protocol.max_depth:g} m" if self.protocol.max_depth else "d / 99.9 % quantile of each scene"
+        without = f" Not evaluated, because there are no weights: {', '.join(self.missing)}." if self.missing else ""
+        border = f"a border of {self.protocol.border} pixels removed, " if self.protocol.border else ""
         return (
             f"{counted(scenes, 'scene')} of {self.source}, "
             f"{counted(self.protocol.draws, 'draw')} each (A ~ U[0.8, 1]^3, beta ~ U[0.8, 1.6]), "
-            f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are of ApolloScape, with a "
-            f"scale that it does not state.{without}"
+            f"{depth}, {border}short side {self.protocol.side} pixels. The paper's numbers are for ApolloScape, with an "
+            f"unstated depth scale.{without}"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -159,7 +110,7 @@ def folder_of_scenes(source: Source | None) -> Path | None:
     """The folder of a source, None for simulated streets. Raises UsageError for a source of images without depth."""
     if source is not None and source.kind not in DEPTH_KINDS:
         hint = "give a folder, rgbd:FOLDER or apollo:FOLDER"
-        raise UsageError(f"'{source}' names no scenes with depth", where="--data", hint=hint)
+        raise UsageError(f"'{source}' is not a source of scenes with depth", where="--data", hint=hint)
     return None if source is None else source.path
 
 
@@ -179,7 +130,7 @@ def report(name: str, haze: Haze, found: Measured) -> Report:
 def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | None = None) -> Measured:
     """Rows of all available methods on the scenes of a folder or on simulated streets.
 
-    Rows of finished scenes are kept in `folder`. A later call with the same weights, protocol and files measures only the rest.
+    Rows of finished scenes are stored in `folder`. A later call with the same weights, protocol and files skips these scenes.
     """
     if data is None and not protocol.max_depth:
         protocol = replace(protocol, max_depth=MAX_DEPTH)
@@ -202,7 +153,7 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
         rows += [Row(*row) for row in known[key]]
         logger.info("%d: %s", index + 1, candidate.name)
     if not rows:
-        raise InputError("none of the scenes can be used", where=str(data), hint=failures[0] if failures else None)
+        raise InputError("no scene could be used", where=str(data), hint=failures[0] if failures else None)
     source = "simulated streets" if data is None else data.name
     missing = tuple(kind for kind in LEARNED if kind not in learned)
     return Measured(source, protocol, tuple(rows), missing, tuple(failures))
@@ -234,73 +185,9 @@ def _street(seed: int, protocol: Protocol) -> Scene:
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """Path, size and modification time, so that an edited file is measured again."""
+    """Path, size and modification time; an edited file is evaluated again."""
     try:
         status = path.stat()
     except OSError:  # reading it reports the error
         return str(path), 0, 0
     return str(path.resolve()), status.st_size, status.st_mtime_ns
-
-
-def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protocol: Protocol) -> list[Row]:
-    """Rows of every method for every draw of a scene."""
-    return [
-        Row(task, method, scene.name, draw, psnr(made, wanted), ssim(made, wanted))
-        for draw in range(protocol.draws)
-        for task, method, made, wanted in _results(haze, learned, show(scene, index, draw, protocol))
-    ]
-
-
-def show(scene: Scene, index: int, draw: int, protocol: Protocol) -> Shown:
-    """The scene with haze of one draw, rounded to 8 bits."""
-    parameters = draw_haze_parameters(np.random.default_rng([DRAW_SEED, index, draw]), 1)
-    depth = torch.from_numpy(relative_depth(scene.depth, protocol.max_depth or None))[None, None]
-    clear = to_tensor(scene.image)
-    hazy = add_haze(clear, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
-    return Shown(hazy, clear, depth, parameters)
-
-
-@torch.no_grad()
-def _results(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Yields (task, method, output, target)."""
-    wanted = {DEHAZE: to_pixels(shown.clear[0]), SYNTHESIS: to_pixels(shown.hazy[0])}
-    for method, made in removal_rows(haze, learned, shown):
-        yield DEHAZE, method, made, wanted[DEHAZE]
-    for method, tensor in synthesis_rows(haze, learned, shown):
-        yield SYNTHESIS, method, to_pixels(tensor[0]), wanted[SYNTHESIS]
-
-
-def removal_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Pixels]]:
-    """Yield (method, dehazed image): the hazy image itself, methods as in `latens dehaze`, baselines, upper bounds."""
-    hazy, pixels = shown.hazy, to_pixels(shown.hazy[0])
-    yield "do nothing", pixels
-    yield "dcp", haze.dehaze_pixels(pixels, "dcp")
-    for name, config in (("dcp, full size", DarkChannelConfig()), ("dcp, gentle", GENTLE)):
-        coarse = methods.dark_channel(blocks_of(hazy, config.shrink), config)
-        yield name, to_pixels(methods.refine(coarse, hazy).clear(hazy)[0])
-    for method in ("bccr", *learned):
-        yield method, haze.dehaze_pixels(pixels, method)
-    mean = torch.full((1, 3), MEAN_AIRLIGHT)
-    mean_t = transmission(shown.depth, torch.full((1,), MEAN_BETA))
-    true_t = transmission(shown.depth, shown.parameters.beta)
-    yield "true depth, mean haze", to_pixels(remove_haze(hazy, mean_t, mean)[0])
-    yield "true depth and airlight, mean beta", to_pixels(remove_haze(hazy, mean_t, shown.parameters.airlight)[0])
-    yield "true transmission and airlight", to_pixels(remove_haze(hazy, true_t, shown.parameters.airlight, floor=0.01)[0])
-
-
-def synthesis_rows(haze: Haze, learned: Sequence[str], shown: Shown) -> Iterator[tuple[str, Tensor]]:
-    """Yield (method, hazy image). Airlight and beta are random, so true depth with mean haze is the upper bound."""
-    clear = shown.clear
-    mean, beta = torch.full((1, 3), MEAN_AIRLIGHT), torch.full((1,), MEAN_BETA)
-    yield "do nothing", clear
-    height = clear.shape[2]
-    ramp = torch.linspace(1, 0, height)[None, None, :, None].expand_as(shown.depth)
-    yield "ramp for depth, mean haze", add_haze(clear, transmission(ramp, beta), mean)
-    for kind in learned:
-        moved = clear.to(haze.device)
-        if kind in TRANSLATORS:
-            yield kind, haze.translate(moved, kind, "hazy").cpu()
-        elif kind == "physical":
-            depth = methods.physical_depth(moved, cast(PhysicalHaze, haze.model(kind))).cpu()
-            yield kind, add_haze(clear, transmission(depth, beta), mean)
-    yield "true depth, mean haze", add_haze(clear, transmission(shown.depth, beta), mean)

@@ -1,7 +1,7 @@
-"""Window filters of batches: mean, minimum, maximum, guided filter. Their cost grows at most logarithmically with the window.
+"""Window filters for batches: mean, minimum, maximum, guided filter. The cost grows at most logarithmically with the window.
 
-Letters: B batch, C channels, r radius; a window has 2 r + 1 samples a side. Borders are mirrored without repeating the edge
-sample; where an image is smaller than the radius, its edge sample is repeated.
+Letters: B batch, C channels, r radius; a window has 2 r + 1 samples per side. Borders are reflected without repeating the edge
+sample; if an image is smaller than the radius, its edge sample is repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _mean_along(x: Tensor, radius: int, dim: int) -> Tensor:
     if radius == 0:
         return x
     padded = pad_mirrored(x, radius, dim)
-    # Sums of deviations from the mean keep more digits in float32 than sums of the values.
+    # In float32, sums of deviations from the mean are more accurate than sums of the values.
     center = x.mean(dim, keepdim=True)
     sums = torch.cumsum(padded - center, dim)
     upper = sums.narrow(dim, width - 1, size)

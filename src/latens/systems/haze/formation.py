@@ -1,8 +1,8 @@
-"""The atmospheric scattering model (002, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
+"""The atmospheric scattering model (Li et al. 2019, Eq. 1): I = J t + A (1 - t), t = exp(-beta d).
 
 Letters: B batch, H W image size; I hazy, J clear, t transmission, A airlight, d distance, beta scattering coefficient.
-Images and airlight are in [0, 1]. The product beta d has no unit: beta is per meter for d in meters, and per largest
-depth of the scene for relative d.
+Images and airlight are in [0, 1]. The product beta d is dimensionless: beta is per meter for d in meters, and per largest depth
+of the scene for relative d.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from latens.shapes import Float
 
 CONTRAST = 0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
-AIRLIGHT = (0.8, 1.0)  # range of each color (002, section 4.1.1)
-BETA = (0.8, 1.6)  # range, per largest depth of the scene (002, section 4.1.1)
+AIRLIGHT = (0.8, 1.0)  # range of each color (section 4.1.1)
+BETA = (0.8, 1.6)  # range, per largest depth of the scene (section 4.1.1)
 MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # means of those uniform distributions
 FLOOR = 0.1  # smallest transmission in the division that removes haze (He et al. 2009)
 
@@ -78,7 +78,7 @@ def draw_haze_parameters(
     airlight: tuple[float, float] = AIRLIGHT,
     beta: tuple[float, float] = BETA,
 ) -> HazeParameters:
-    """Independent uniform draws for `count` images: three components of airlight and one beta each (002, section 4.1.1)."""
+    """Independent uniform draws for `count` images: three components of airlight and one beta each (section 4.1.1)."""
     colors = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
     coefficients = rng.uniform(*beta, size=count).astype(np.float32)
     return HazeParameters(torch.from_numpy(colors), torch.from_numpy(coefficients))

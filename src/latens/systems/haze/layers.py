@@ -1,7 +1,7 @@
 """Layers of the translators: padded convolutions, and normalization whose statistics can be frozen.
 
-Instance and layer normalization depend on the whole image. When an image is translated in pieces, every piece uses the
-statistics of the reduced whole image, so that the pieces have no seams.
+Instance and layer normalization depend on the whole image. If an image is translated in tiles, every tile uses the statistics
+of the reduced image, so that there are no seams.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class ImageNorm(nn.Module):
 def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Instance normalization: (x - mean) / deviation of each channel of each image.
 
-    On a CPU, batch normalization of one image at a time is eight times as fast as torch's instance normalization in
-    channels-last memory.
+    On a CPU with channels-last memory, batch normalization of one image at a time is eight times as fast as
+    `F.instance_norm`.
     """
     if x.device.type != "cpu":
         return F.instance_norm(x, eps=EPSILON)
@@ -62,7 +62,7 @@ def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 
 @contextmanager
 def frozen_norm_stats(model: nn.Module) -> Iterator[None]:
-    """A block in which the first forward pass fixes the statistics of every `ImageNorm` for later passes."""
+    """Context in which the first forward pass fixes the statistics of every `ImageNorm` for later passes."""
     norms = [part for part in model.modules() if isinstance(part, ImageNorm)]
     hooks = [norm.register_forward_hook(_stop_recording) for norm in norms]
     for norm in norms:
@@ -90,8 +90,8 @@ def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> n
 class DoubledConv(nn.Module):
     """Nearest-neighbor upsampling by 2 and a 5 x 5 convolution, computed at the small size.
 
-    Every phase of the output depends on 3 x 3 input samples: taps that fall on the same sample are summed first, which leaves 9
-    of 25 products. Padding reflects the small map.
+    Every phase of the output depends on 3 x 3 input samples. Taps that fall on the same sample are summed first, which leaves
+    9 of 25 products. The small map is padded by reflection.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -114,7 +114,7 @@ class DoubledConv(nn.Module):
 
 
 class NormResidual(nn.Module):
-    """x plus two normalized 3 x 3 convolutions of it."""
+    """Residual block: x plus two normalized 3 x 3 convolutions of x."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -142,8 +142,8 @@ class PerDomain(nn.Module):
 class ImagePool(nn.Module):
     """History of generated images for a discriminator (Shrivastava et al. 2017).
 
-    Each image of `exchange` is replaced with probability 1/2 by one of the history, whose place it takes. The history is part
-    of the checkpoint, so a resumed run sees the same images.
+    With probability 1/2, `exchange` replaces an image by one of the history and stores the image in its place. The history is
+    part of the checkpoint, so a resumed run sees the same images.
     """
 
     def __init__(self, size: int, crop: int) -> None:

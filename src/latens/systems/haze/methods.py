@@ -1,6 +1,6 @@
 """Dehazing methods based on the scattering model: estimate transmission at low resolution, refine it with a guided filter.
 
-The estimate sees the whole image, so airlight and statistics are global and large images have no seams. For clips, a temporal
+The estimate uses the whole image, so airlight and statistics are global and large images have no seams. For clips, a temporal
 filter runs between the two steps.
 """
 
@@ -25,11 +25,11 @@ from latens.systems.haze.formation import HazeEstimate, transmission
 from latens.systems.haze.physical import STRIDE, PhysicalHaze
 
 T = TypeVar("T")
-SMALLEST = 1e-3
+SMALLEST = 1e-3  # lower bound of the refined transmission
 VIEWS = (1.0, 2 / 3)  # scales of the image at which the physical model is evaluated, relative to the training size
-PHYSICAL_FLOOR = 0.08
+PHYSICAL_FLOOR = 0.08  # lower bound of t in `remove_haze`
 PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced image
-FULL_SIDE = 960  # boundary constraint and DehazeNet work on images reduced to at most this side
+FULL_SIDE = 960  # boundary constraint and DehazeNet use images reduced to at most this side
 
 
 class Coarse(NamedTuple):
@@ -44,7 +44,7 @@ class Coarse(NamedTuple):
 
 
 def refine(coarse: Coarse, hazy: Float[Tensor, "B 3 H W"]) -> HazeEstimate:
-    """Transmission at full size, by a guided filter whose guide is the image."""
+    """Transmission at full size, by a guided filter with the image as guide."""
     if coarse.radius == 0:
         return HazeEstimate(coarse.t.clamp(SMALLEST, 1), coarse.airlight, coarse.floor)
     guide = luminance(hazy)
@@ -79,8 +79,8 @@ def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
         airlight, beta = model.haze_parameters(code)
         return transmission(model.depth(code), beta), airlight
 
-    seen = views(small, read)
-    t, airlight = torch.stack([t for t, _ in seen]).mean(0), torch.stack([a for _, a in seen]).mean(0)
+    predictions = views(small, read)
+    t, airlight = torch.stack([t for t, _ in predictions]).mean(0), torch.stack([a for _, a in predictions]).mean(0)
     return Coarse(t, airlight, factor, PHYSICAL_RADIUS if factor > 1 else 0, PHYSICAL_EPSILON, PHYSICAL_FLOOR)
 
 
@@ -88,8 +88,8 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
     """Relative depth in [0, 1] of clear images, at full size."""
     factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
-    seen = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, STRIDE), "clear")), None))
-    depth = torch.stack([depth for depth, _ in seen]).mean(0)
+    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, STRIDE), "clear")), None))
+    depth = torch.stack([depth for depth, _ in predictions]).mean(0)
     if factor == 1:
         return depth
     fitted = fit_guide(luminance(small), depth, PHYSICAL_RADIUS, PHYSICAL_EPSILON)
@@ -99,12 +99,12 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
 def views(
     small: Float[Tensor, "B 3 h w"], read: Callable[[Tensor], tuple[Tensor, T]]
 ) -> list[tuple[Float[Tensor, "B 1 h w"], T]]:
-    """Test-time augmentation: results of `read` for the image at two scales, each plain and mirrored.
+    """Test-time augmentation: results of `read` for the image at two scales, each also mirrored.
 
-    Maps are brought back to (B, 1, h, w) of the image. docs/results.md has the gain of the mean over a single view.
+    Maps are resized and mirrored back to (B, 1, h, w). docs/results.md reports the gain over a single view.
     """
     height, width = small.shape[2:]
-    seen = []
+    predictions = []
     for scale in VIEWS:
         size = (max(round(scale * height), 1), max(round(scale * width), 1))
         view = F.interpolate(small, size, mode="bilinear", antialias=True) if scale != 1 else small
@@ -114,8 +114,8 @@ def views(
             found = found.flip(3) if mirrored else found
             if size != (height, width):
                 found = F.interpolate(found, (height, width), mode="bilinear", align_corners=False)
-            seen.append((found, rest))
-    return seen
+            predictions.append((found, rest))
+    return predictions
 
 
 def shrinkage(image: Tensor, side: int) -> int:

@@ -1,10 +1,10 @@
-"""Two VAE-GANs with a shared latent space (002, Fig. 1), and with other settings UNIT and CycleGAN.
+"""Two VAE-GANs with a shared latent space (Li et al. 2019, Fig. 1), and with other settings UNIT and CycleGAN.
 
     hazy  x_i --E_I--> z_i --G_J--> clear   (dehazing,  F_IJ)        D_I: real or generated hazy images
     clear x_j --E_J--> z_j --G_I--> hazy    (synthesis, F_JI)        D_J: real or generated clear images
 
-The "D_J(x_j)" inside F_JI of section 3 is a misprint for E_J(x_j). Sizes follow UNIT's code, which the weights of the paper
-come from: the code is a map of H/4 x W/4 positions. `translate` takes images in [0, 1]; all other methods take [-1, 1].
+The "D_J(x_j)" inside F_JI of section 3 is read as E_J(x_j). Sizes follow the released UNIT: the code is a map of H/4 x W/4
+positions. `translate` takes images in [0, 1]; all other methods take [-1, 1].
 
 Letters: B batch, C channels of the code, h w = H/4 W/4.
 """
@@ -24,7 +24,7 @@ from latens.systems.haze.layers import DoubledConv, ImageNorm, ImagePool, NormRe
 
 Domain = Literal["hazy", "clear"]
 STRIDE = 4  # image pixels per code sample and side
-SLOPE = 0.2  # of the discriminators' leaky rectifiers
+SLOPE = 0.2  # of the leaky ReLU of the discriminators
 
 
 class Translation(NamedTuple):
@@ -32,8 +32,8 @@ class Translation(NamedTuple):
 
     code_hazy: Float[Tensor, "B C h w"]  # means
     code_clear: Float[Tensor, "B C h w"]
-    hazy_again: Float[Tensor, "B 3 H W"]  # x_ii
-    clear_again: Float[Tensor, "B 3 H W"]  # x_jj
+    hazy_reconstruction: Float[Tensor, "B 3 H W"]  # x_ii
+    clear_reconstruction: Float[Tensor, "B 3 H W"]  # x_jj
     dehazed: Float[Tensor, "B 3 H W"]  # x_ij
     hazed: Float[Tensor, "B 3 H W"]  # x_ji
     code_dehazed: Float[Tensor, "B C h w"]  # E_J(x_ij)
@@ -71,17 +71,17 @@ class HazeTranslator(nn.Module):
         code_hazy, code_clear = self.encode(hazy, "hazy"), self.encode(clear, "clear")
         z_hazy, z_clear = self.sample(code_hazy), self.sample(code_clear)
         if self.variational:
-            hazy_again, hazed = self.decode(torch.cat([z_hazy, z_clear]), "hazy").split((len(hazy), len(clear)))
-            dehazed, clear_again = self.decode(torch.cat([z_hazy, z_clear]), "clear").split((len(hazy), len(clear)))
+            hazy_reconstruction, hazed = self.decode(torch.cat([z_hazy, z_clear]), "hazy").split((len(hazy), len(clear)))
+            dehazed, clear_reconstruction = self.decode(torch.cat([z_hazy, z_clear]), "clear").split((len(hazy), len(clear)))
         else:  # CycleGAN has no reconstruction
             dehazed, hazed = self.decode(z_hazy, "clear"), self.decode(z_clear, "hazy")
-            hazy_again, clear_again = hazy, clear
+            hazy_reconstruction, clear_reconstruction = hazy, clear
         code_dehazed, code_hazed = self.encode(dehazed, "clear"), self.encode(hazed, "hazy")
         return Translation(
             code_hazy,
             code_clear,
-            hazy_again,
-            clear_again,
+            hazy_reconstruction,
+            clear_reconstruction,
             dehazed,
             hazed,
             code_dehazed,
@@ -91,7 +91,7 @@ class HazeTranslator(nn.Module):
         )
 
     def encode(self, image: Float[Tensor, "B 3 H W"], domain: Domain) -> Float[Tensor, "B C h w"]:
-        """Mean of the code."""
+        """Mean of the code of images in [-1, 1]."""
         code: Tensor = self.squeeze(self.shared_encoder(self.encoders[domain](image)))
         return code
 
@@ -110,17 +110,17 @@ class HazeTranslator(nn.Module):
 
 
 def check_crop(config: TranslatorConfig, crop: int) -> None:
-    """Raise UsageError for crops that are too small for the layers of stride 2, or no multiple of the stride."""
-    smallest = 2 * STRIDE  # a normalization needs more than one sample
+    """Raise UsageError for crops that are too small for the layers of stride 2, or not a multiple of the stride."""
+    smallest = 2 * STRIDE  # normalization needs more than one sample
     if crop % STRIDE or crop < smallest:
-        what = f"translators take crops of a multiple of {STRIDE} pixels, at least {smallest}, not {crop}"
+        what = f"data.crop must be a multiple of {STRIDE} and at least {smallest} for translators, not {crop}"
         raise UsageError(what, where="--set data.crop", hint=f"set data.crop={max(crop // STRIDE * STRIDE, smallest)}")
     discriminator, side = config.discriminator, crop
     for _ in range(discriminator.scales - 1):
         side = -(-side // 2)
     for _ in range(discriminator.layers - 1):
         side //= 2
-    if side < (4 if discriminator.norm else 2):  # the last layer halves once more
+    if side < (4 if discriminator.norm else 2):  # the last layer of stride 2 halves once more
         what = f"a crop of {crop} pixels is too small for a discriminator of {discriminator.scales} scales"
         raise UsageError(
             f"{what} and {discriminator.layers} layers",
@@ -152,23 +152,23 @@ def decoder(config: TranslatorConfig) -> nn.Sequential:
 def receptive_radius(config: TranslatorConfig) -> int:
     """Radius of the receptive field of a translated pixel, in image pixels, rounded up to a multiple of the stride.
 
-    Terms: 3 for the first layer; 1 and 2 for the two strided layers; two positions of 4 pixels for each residual block of
-    encoder and decoder; two positions of 2 pixels and of 1 pixel for the two layers after upsampling, with the rounding of each
-    upsampling; 3 for the last layer.
+    Terms: 3 for the first layer; 1 and 2 for the strided layers; two positions of 4 pixels per residual block of encoder and
+    decoder; two positions of 2 pixels and of 1 pixel for the layers after upsampling, plus the rounding of each upsampling; 3
+    for the last layer.
     """
     pixels = 3 + 1 + 2 + 2 * config.blocks * 2 * STRIDE + (2 * 2 + 2) + (2 + 1) + 3
     return -(-pixels // STRIDE) * STRIDE
 
 
 class Discriminator(nn.Module):
-    """Discriminators of one domain, on the image and on reduced copies, each of half the size of the one before."""
+    """Multi-scale discriminator of one domain: on the image and on copies, each reduced to half the size of the previous."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.scales = nn.ModuleList(discriminator_layers(config) for _ in range(config.scales))
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
-        """One map of scores per scale; above 1/2 (above 0 for logits) means real."""
+        """One map of scores per scale; scores above 1/2 (logits above 0) mean real."""
         scores: list[Tensor] = []
         for scale in self.scales:
             scores.append(scale(image))

@@ -1,4 +1,4 @@
-"""Losses of the translators (002, Eqs. 2, 3 and 9 to 13; UNIT; CycleGAN), of the physical model and of DehazeNet."""
+"""Losses of the translators (Li et al. 2019, Eqs. 2, 3 and 9 to 13; UNIT; CycleGAN), the physical model and DehazeNet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Batch = dict[str, Tensor]
 
 
 class TranslationObjective:
-    """Losses of a translator. Batches hold unpaired "hazy" and "clear" in [0, 1]; held-out ones may hold "truth" of "hazy"."""
+    """Losses of a translator. Batches: unpaired "hazy" and "clear" in [0, 1]; held-out batches may have "truth" of "hazy"."""
 
     optimizers: Mapping[str, Sequence[Group]] = MappingProxyType(
         {
@@ -45,14 +45,14 @@ class TranslationObjective:
         hazy, clear = 2 * batch["hazy"] - 1, 2 * batch["clear"] - 1
         made = translator(hazy, clear)
         fakes = {"hazy": made.hazed, "clear": made.dehazed}
-        realness = sum(
+        discriminator_total = sum(
             (
                 self.discriminator_terms(translator, domain, real, fakes[domain].detach())
                 for domain, real in (("hazy", hazy), ("clear", clear))
             ),
             torch.zeros((), device=hazy.device),
         )
-        yield Step("discriminators", self.config.adversarial_weight * realness, {})
+        yield Step("discriminators", self.config.adversarial_weight * discriminator_total, {})
         terms = self.generator_terms(translator, made, hazy, clear)
         total = torch.stack(list(terms.values())).sum()
         yield Step("generators", total, {**terms, "code_snr_db": signal_to_noise(made.code_hazy)})
@@ -62,7 +62,9 @@ class TranslationObjective:
         if model.pools is not None:
             fake = cast(ImagePool, model.pools[domain]).exchange(fake)
         scores = [score.split((len(real), len(fake))) for score in discriminator(torch.cat([real, fake]))]
-        return discriminator_loss([yes for yes, _ in scores], [no for _, no in scores], self.config.adversarial)
+        return discriminator_loss(
+            [on_real for on_real, _ in scores], [on_fake for _, on_fake in scores], self.config.adversarial
+        )
 
     def generator_terms(self, model: HazeTranslator, made: Translation, hazy: Tensor, clear: Tensor) -> dict[str, Tensor]:
         """The weighted generator terms of Eq. 13 by name."""
@@ -75,7 +77,7 @@ class TranslationObjective:
             )
         if model.variational:
             terms["reconstruction"] = loss.reconstruction_weight * (
-                distance(made.hazy_again, hazy) + distance(made.clear_again, clear)
+                distance(made.hazy_reconstruction, hazy) + distance(made.clear_reconstruction, clear)
             )
         terms["cycle"] = loss.cycle_weight * (distance(made.hazy_cycle, hazy) + distance(made.clear_cycle, clear))
         if loss.identity_weight:
@@ -90,12 +92,12 @@ class TranslationObjective:
         return terms
 
     def distance(self, a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-        """-log p up to a constant: of a Laplace (mean absolute) or a Gaussian (mean squared difference)."""
+        """-log p up to a constant, of a Laplace (mean absolute error) or a Gaussian distribution (mean squared error)."""
         difference = a.float() - b
         return difference.abs().mean() if self.config.distance == "l1" else difference.square().mean()
 
     def validate(self, model: HazeTranslator, batches: Sequence[Batch]) -> dict[str, float]:
-        """PSNR in both directions if the truth is known, otherwise of the cycle."""
+        """PSNR of both directions if the truth is known, else of the cycle."""
         scores: dict[str, list[float]] = {}
         for batch in batches:
             dehazed = model.translate(batch["hazy"], "clear")
@@ -122,23 +124,23 @@ class TranslationObjective:
 def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str) -> Tensor:
     """Discriminator loss summed over scales: least squares with targets 1 and 0 (LSGAN), or minus Eqs. 2 and 3 (logits)."""
     total = []
-    for yes, no in zip(real, fake, strict=True):
+    for on_real, on_fake in zip(real, fake, strict=True):
         if kind == "log":
-            total.append(F.softplus(-yes.float()).mean() + F.softplus(no.float()).mean())
+            total.append(F.softplus(-on_real.float()).mean() + F.softplus(on_fake.float()).mean())
         else:
-            total.append((yes.float() - 1).square().mean() + no.float().square().mean())
+            total.append((on_real.float() - 1).square().mean() + on_fake.float().square().mean())
     return torch.stack(total).sum()
 
 
 def generator_loss(fake: list[Tensor], kind: str) -> Tensor:
     """Generator loss summed over scales: least squares with target 1, or the non-saturating -log D."""
     if kind == "log":
-        return torch.stack([F.softplus(-no.float()).mean() for no in fake]).sum()
-    return torch.stack([(no.float() - 1).square().mean() for no in fake]).sum()
+        return torch.stack([F.softplus(-score.float()).mean() for score in fake]).sum()
+    return torch.stack([(score.float() - 1).square().mean() for score in fake]).sum()
 
 
 def prior_term(mean: Float[Tensor, "B C h w"], config: PriorConfig) -> Float[Tensor, ""]:
-    """Distance of codes from N(0, 1): Eq. 8, or UNIT's."""
+    """Distance of codes from N(0, 1): the MMD of Eq. 8, or the KL divergence of UNIT."""
     code = mean + torch.randn_like(mean) if config.sampled else mean
     if config.kind == "kl":
         return code_kl(code)
@@ -148,7 +150,7 @@ def prior_term(mean: Float[Tensor, "B C h w"], config: PriorConfig) -> Float[Ten
 
 @contextmanager
 def frozen(part: nn.Module) -> Iterator[None]:
-    """A block in which gradients pass through the module but are not computed for its parameters."""
+    """Context in which gradients pass through the module but are not computed for its parameters."""
     part.requires_grad_(False)
     try:
         yield
@@ -157,7 +159,7 @@ def frozen(part: nn.Module) -> Iterator[None]:
 
 
 def psnr(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
-    """Mean over images, in dB, RGB with peak 1."""
+    """Mean PSNR over images in dB, for RGB in [0, 1]."""
     error = (a.detach().float() - b.detach().float()).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean())
 
@@ -169,9 +171,9 @@ def half_weights(model: nn.Module, leave_out: str = " ") -> dict[str, Tensor]:
 
 # ------------------------------------------------------------------------------------------------------ physical head
 
-TRAINING_FLOOR = 0.05
-# Standard deviations of airlight and log beta in 002, section 4.1.1. Squared errors in these units converge in half as many
-# steps as absolute errors, whose gradients are noisy at the start.
+TRAINING_FLOOR = 0.05  # lower bound of t in `remove_haze` during training
+# Standard deviations of airlight and log beta (section 4.1.1). Squared errors in these units converge in half as many steps as
+# absolute errors, whose gradients are noisy at the start.
 AIRLIGHT_SPREAD, BETA_SPREAD = 0.058, 0.2
 
 
@@ -222,7 +224,7 @@ class PhysicalObjective:
         return terms
 
     def validate(self, model: PhysicalHaze, batches: Sequence[Batch]) -> dict[str, float]:
-        """PSNR of both directions. Synthesis uses mean airlight and beta, since it cannot know the true ones."""
+        """PSNR of both directions. Synthesis uses mean airlight and beta, because the true ones are unknown."""
         dehaze, haze = [], []
         for batch in batches:
             made = compose(model(batch["hazy"], batch["truth"]), batch["hazy"], batch["truth"], *mean_parameters(batch))
@@ -262,7 +264,7 @@ def mean_parameters(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class PatchObjective:
-    """Squared error of t on "patches" (B, 3, 16, 16) of clear images, hazed with one t ~ U(0, 1) each and white airlight."""
+    """Squared error of t on "patches" (B, 3, 16, 16) of clear images, each hazed with one t ~ U(0, 1) and white airlight."""
 
     optimizers: Mapping[str, Sequence[Group]] = ONE_OPTIMIZER
 
@@ -274,7 +276,7 @@ class PatchObjective:
         t = torch.rand(len(patches), 1, 1, 1, device=patches.device)
         airlight = patches.new_full((len(patches), 3), self.config.airlight)
         found = model(add_haze(patches, t, airlight)).float()
-        # The bounded rectifier has no gradient outside [0, 1], so the loss applies to the value before it.
+        # The bounded ReLU has no gradient outside [0, 1], so the loss is applied before it.
         yield Step("model", (found - t).square().mean(), {})
 
     def validate(self, model: DehazeNet, batches: Sequence[Batch]) -> dict[str, float]:

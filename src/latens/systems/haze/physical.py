@@ -4,8 +4,8 @@
                   >-- trunk --> code --<                                  clear = (hazy - A) / t + A
     clear --E_J--'                     '--> (hazy only) airlight A, beta   hazy = clear t + A (1 - t)
 
-Eq. 1 is applied to the pixels at full size, so texture is kept although the network sees a reduced image. No layer normalizes
-over the image.
+Eq. 1 (Li et al. 2019) is applied to the pixels at full size, so texture is preserved although the input of the network is
+reduced. No layer normalizes over the image.
 
 Letters: B batch, H W size of the reduced image (multiples of 32).
 """
@@ -28,9 +28,9 @@ from latens.systems.haze.layers import PerDomain
 from latens.systems.haze.model import Domain
 
 STRIDE = 32  # image pixels per sample of the code and side
-FOLD = 4  # side of the pixel blocks that are folded into channels: no layer works at full size
-AIRLIGHT_RANGE = (0.3, 1.05)
-BETA_RANGE = (0.1, 6.0)
+FOLD = 4  # side of the pixel blocks that are folded into channels, so that no layer runs at full size
+AIRLIGHT_RANGE = (0.3, 1.05)  # per color
+BETA_RANGE = (0.1, 6.0)  # per largest depth of the scene
 BLOCK = 16  # image pixels per sample of the coarse code and side
 PARAMETERS = 4  # haze parameters: airlight in three colors, beta
 START_DEPTH = -1.0  # logit of the predicted depth at the start of training
@@ -93,9 +93,9 @@ class PhysicalHaze(nn.Module):
         airlight, high-contrast ones beta.
         """
         raised = F.interpolate(code.whole, size=code.coarse.shape[2:], mode="nearest")
-        with torch.autocast(raised.device.type, enabled=False):  # in thick haze an error of 1 % in the airlight matters
-            known = torch.cat([raised.float(), code.coarse.float(), code.colors], 1)
-            value, attention_logit = self.votes(known).flatten(2).chunk(2, 1)
+        with torch.autocast(raised.device.type, enabled=False):  # thick haze amplifies errors of the airlight
+            features = torch.cat([raised.float(), code.coarse.float(), code.colors], 1)
+            value, attention_logit = self.votes(features).flatten(2).chunk(2, 1)
         pooled = (value * torch.softmax(attention_logit, 2)).sum(2)
         found = torch.sigmoid(self.weather_head(summary(code.whole)).float() + pooled)
         low, high = AIRLIGHT_RANGE
@@ -164,7 +164,7 @@ def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:
 
 
 def start_at_means(head: nn.Sequential) -> None:
-    """Set the biases of the last layer so that the first predictions are the mean haze parameters of the paper."""
+    """Initialize the last layer so that the first predictions are near the mean haze parameters of the paper."""
     last = head[-1]
     assert isinstance(last, nn.Linear)
     low, high = AIRLIGHT_RANGE

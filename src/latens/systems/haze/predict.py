@@ -1,4 +1,4 @@
-"""The loaded haze model: removes haze from images and clips, and adds haze to images."""
+"""Inference: removal of haze from images and clips, synthesis of haze on images."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ from latens.systems.haze.temporal import TemporalFilter
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 MAX_DEPTH = 120.0  # meters at relative depth 1, by default
-WHOLE_PIXELS = 2**19  # larger images are translated in pieces
-PIECE = 512  # rows and columns of a piece, without its margin
-REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # of measured depth: the window of 41 of Foggy Cityscapes (Sakaridis et al. 2018)
+WHOLE_PIXELS = 2**19  # larger images are translated in tiles
+TILE = 512  # rows and columns of a tile, without its margin
+REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # for measured depth: window of 41 as in Foggy Cityscapes (Sakaridis et al. 2018)
 SMALLEST = 16  # pixels; smaller sides of an image are padded to this for translation
 
 
-class Used(NamedTuple):
-    """What a method computes with, for `latens.launch.announce`; a method without weights has an empty `model_id`."""
+class UsedModel(NamedTuple):
+    """Model and device of a method, for `latens.launch.announce`; `model_id` is empty for a method without weights."""
 
     name: str
     model_id: str
@@ -61,10 +61,10 @@ class Used(NamedTuple):
 
 
 class Haze:
-    """Removes and adds haze, for images of any size and kind; gray images stay gray, and alpha is kept.
+    """Removal and synthesis of haze for images of any size; gray images stay gray, and alpha is preserved.
 
-    The methods are "dcp" and "bccr", which need no weights, that of the loaded model folder, and those of the bundled models.
-    The default is the method of the loaded model folder, or "physical". `hashes` are the hashes of the weights in `learned`.
+    The methods are "dcp" and "bccr", which need no weights, the method of the loaded model folder, and those of the bundled
+    models. The default is the method of the loaded model folder, else "physical".
     """
 
     def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class Haze:
         self.default_method = next(iter(loaded), "physical")
 
     def has(self, method: str) -> bool:
-        """Whether the method is available. Raises UsageError for an unknown method."""
+        """True if the method is available. Raises UsageError for an unknown method."""
         known = (*CLASSICAL, *LEARNED)
         if method not in known:
             raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
@@ -111,7 +111,7 @@ class Haze:
     def coarse(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> methods.Coarse:
         """The estimate before refinement."""
         if self.has(method) and method in TRANSLATORS:
-            raise UsageError(f"{method} translates images without estimating their haze", hint="use dcp, bccr or physical")
+            raise UsageError(f"{method} translates images and does not estimate transmission", hint="use dcp, bccr or physical")
         if method == "dcp":
             return methods.dark_channel(blocks_of(hazy, FAST.shrink), FAST)
         if method == "bccr":
@@ -123,7 +123,7 @@ class Haze:
     def dehaze_clip(self, frames: Iterable[Pixels], *, method: str | None = None) -> Iterator[Pixels]:
         """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates.
 
-        Raises UsageError for a translator, whose frames would flicker.
+        Raises UsageError for a translator, which has no estimate to filter.
         """
         chosen, steady = method or self.default_method, TemporalFilter()
         for frame in frames:
@@ -150,25 +150,25 @@ class Haze:
     ) -> Image.Image:
         """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
-        By default beta is the mean coefficient of 002 divided by `max_depth`. `depth` is a file or array (H, W) in
-        `depth_format` (default: `usual_format`); the farthest point of relative depth is at `max_depth`; `refine_depth`
-        aligns its edges with those of the image, which measured depth needs. Without `depth`, the physical model predicts it.
-        A translator as `method` adds the haze that it has learned; visibility, depth and airlight cannot be set then.
+        By default beta is the mean coefficient of Li et al. 2019 divided by `max_depth`. `depth` is a file or array (H, W) in
+        `depth_format` (default: `usual_format`); relative depth is scaled so that its farthest point is at `max_depth` meters.
+        `refine_depth` aligns the edges of measured depth with those of the image. Without `depth`, the physical model predicts
+        it. `airlight` is RGB in [0, 1]. With a translator as `method`, visibility, depth and airlight cannot be set.
 
-        Raises InputError for depth that does not fit the image, UsageError for settings that contradict, ModelMissing.
+        Raises InputError for depth that does not fit the image, UsageError for conflicting arguments, ModelMissing.
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         clear = self.tensor(loaded.pixels)
         if method in TRANSLATORS:
             unused = (airlight, max_depth, refine_depth, linear_light) != (GRAY, MAX_DEPTH, False, False)
             if unused or any(given is not None for given in (visibility, beta, depth, depth_format)):
-                what = f"{method} makes the haze that it has learned: depth, density and color cannot be set"
-                raise UsageError(what, where="--method", hint="leave --method out, or the other options")
+                what = f"{method} is a learned translation: depth, density and color of the haze cannot be set"
+                raise UsageError(what, where="--method", hint="remove --method or the other options")
             hazy = self.translate(clear, method, "hazy")
         else:
             if method not in (None, "physical"):
-                what = f"{method} makes no haze"
-                raise UsageError(what, where="--method", hint=f"use {', '.join(TRANSLATORS)}, or leave it out")
+                what = f"{method} cannot add haze"
+                raise UsageError(what, where="--method", hint=f"use {', '.join(TRANSLATORS)}, or remove --method")
             coefficient = scattering(visibility, beta, max_depth)
             meters = self.meters(clear, depth, depth_format, max_depth)
             t = transmission(meters, torch.tensor([coefficient], device=self.device))
@@ -197,7 +197,7 @@ class Haze:
 
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
-        """Translation by a network. Large images are translated in pieces, with the statistics of the reduced image."""
+        """Translation by a network. Large images are translated in tiles, with the statistics of the reduced image."""
         model = cast(HazeTranslator, self.model(method))
         height, width = image.shape[2:]
         x = pad_to_multiple(image, STRIDE)
@@ -210,14 +210,14 @@ class Haze:
             model.translate(pad_to_multiple(block_mean(x, factor), STRIDE), to)
             halo = receptive_radius(model.config)
 
-            def piece(part: Tensor) -> Tensor:
+            def translate_tile(part: Tensor) -> Tensor:
                 return model.translate(part, to)
 
-            made = apply_in_row_blocks(piece, x, scale=Fraction(1), halo=halo, core=PIECE, columns=PIECE)
+            made = apply_in_row_blocks(translate_tile, x, scale=Fraction(1), halo=halo, core=TILE, columns=TILE)
         return made[:, :, :height, :width]
 
     def model(self, kind: str) -> nn.Module:
-        """The network of a learned method. Raises ModelMissing where there are no weights."""
+        """The network of a learned method. Raises ModelMissing if there are no weights."""
         if kind not in self.learned:
             if not self.has(kind):
                 what = f"there are no weights for the method {kind}"
@@ -237,12 +237,12 @@ class Haze:
         """Hash of the weights of an available learned method."""
         return self.hashes[kind] if kind in self.hashes else MODELS[f"haze_{kind}"].sha256
 
-    def used(self, method: str | None) -> Used:
-        """Name and hash of what a method computes with. None: the haze of given depth, which needs no weights."""
+    def used(self, method: str | None) -> UsedModel:
+        """Name and hash of the model of a method; None means haze synthesis from given depth, which needs no weights."""
         if method is None or method in CLASSICAL:
-            return Used(method or "haze of given depth", "", self.device, self.precision)
+            return UsedModel(method or "haze of given depth", "", self.device, self.precision)
         own = method in self.hashes and self.hashes[method] == self.model_id
-        return Used(self.name if own else f"haze_{method}", self.hash_of(method), self.device, self.precision)
+        return UsedModel(self.name if own else f"haze_{method}", self.hash_of(method), self.device, self.precision)
 
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
@@ -286,7 +286,7 @@ def recipe_for(kind: str) -> str:
 
 
 def scattering(visibility: float | None, beta: float | None, max_depth: float) -> float:
-    """Scattering coefficient per meter. Raises UsageError when both are given, or for a value that is not positive."""
+    """Scattering coefficient per meter. Raises UsageError if both are given, and for values that are not positive."""
     if visibility is not None and beta is not None:
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):

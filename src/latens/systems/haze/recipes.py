@@ -1,7 +1,7 @@
-"""Training configurations of the haze system, as functions. Nothing here imports torch.
+"""Training configurations of the haze system. This module does not import torch.
 
-`cpu` trains the bundled model. The rows of Table 1 are `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and `cpu_dehazenet`, all on the
-same scenes. `paper` follows 002 as written.
+`cpu` is the recipe of the bundled physical model. The learned rows of Table 1 (Li et al. 2019) are `cpu_mmd`, `cpu_unit`,
+`cpu_cyclegan` and `cpu_dehazenet`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def tiny_mmd() -> HazeTraining:
 
 
 def cpu() -> HazeTraining:
-    """One CPU core, forty minutes: the physical model on simulated streets, and on RGB-D folders if given."""
+    """One CPU core, forty minutes: the physical model on simulated streets and on RGB-D folders, if given."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -99,7 +99,7 @@ def unit(config: HazeTraining) -> HazeTraining:
 
 
 def cyclegan(config: HazeTraining) -> HazeTraining:
-    """CycleGAN: no noise, reconstruction or prior; identity loss, image history, one discriminator scale with normalization."""
+    """CycleGAN: no noise, reconstruction or prior; with identity loss, image history and one normalized discriminator scale."""
     assert isinstance(config.model, TranslatorConfig)
     assert isinstance(config.objective, TranslationLossConfig)
     channels = config.model.discriminator.channels
@@ -110,7 +110,7 @@ def cyclegan(config: HazeTraining) -> HazeTraining:
 
 
 def cpu_dehazenet() -> HazeTraining:
-    """DehazeNet on patches: minutes."""
+    """One CPU core, minutes: DehazeNet on patches."""
     return replace(
         cpu(),
         recipe="cpu_dehazenet",
@@ -134,10 +134,10 @@ def gpu() -> HazeTraining:
 
 
 def paper() -> HazeTraining:
-    """002, section 4.1: Adam at 1e-4 with momentum 0.5, one image of each domain a step, 250,000 steps, one draw per image.
+    """Li et al. 2019, section 4.1: Adam at 1e-4 with beta1 0.5, batch 1 per domain, 250,000 steps, one draw per image.
 
-    Meant for ApolloScape (`--data`, with `--set data.scenes=0`); without folders it trains on simulated streets. The best
-    weights are selected on held-out training scenes, not on the test set.
+    For ApolloScape use `--data` and `--set data.scenes=0`; without folders it trains on simulated streets. Unlike in the paper,
+    each crop is hazed by its own depth range, and the best weights are selected on held-out training scenes.
     """
     return TrainConfig(
         system="haze",

@@ -1,8 +1,8 @@
 """Clear images with depth: simulated streets, and folders of RGB-D data sets.
 
-The names of the files of each image decide the format of its depth:
+The file names determine the format of the depth:
 
-    NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is a hole
+    NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is missing
     NAME[_left].jpg + NAME_depth256.png                meters * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
     NAME_leftImg8bit.png + NAME_disparity.png + NAME_camera.json      Cityscapes
     ColorImage/PLACE/NAME.jpg + Depth/PLACE/NAME.png   ApolloScape
@@ -26,7 +26,7 @@ from latens.systems.haze.simulator.streets import street
 
 logger = logging.getLogger(__name__)
 
-STORED = DepthFormat(relative=True)  # of files whose unit is unknown; 0 is a hole
+STORED = DepthFormat(relative=True)  # for files of unknown unit; 0 is missing
 SUFFIXES = ("_leftImg8bit", "_left", "")
 DEPTHS = (
     ("_depth256.png", FORMATS["kitti"]),
@@ -36,8 +36,8 @@ DEPTHS = (
 SIMULATED_SIZE = (240, 360)  # height and width
 HELD_OUT_SEED = 1_000_000  # seeds from this one on are never used in training
 DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # ends of the stems of depth files
-DEPTH_KINDS = ("", "rgbd", "apollo")  # sources whose place is a folder of images with depth
-GAP = 2  # images between training and held-out ones that are used for neither
+DEPTH_KINDS = ("", "rgbd", "apollo")  # kinds of sources that are folders of images with depth
+GAP = 2  # images between the training and the held-out images that are not used
 
 
 class ScenePath(NamedTuple):
@@ -56,7 +56,7 @@ class Scene(NamedTuple):
 
 
 def find_scenes(folder: Path) -> list[ScenePath]:
-    """Images under the folder that have depth, in natural order. Raises UnreadableInput when there is none."""
+    """Images under the folder that have depth, in natural order. Raises UnreadableInput if there are none."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of images and depth maps")
     paths = files_under(folder, PICTURE_ENDINGS)
@@ -64,10 +64,10 @@ def find_scenes(folder: Path) -> list[ScenePath]:
     used = {file for scene in found for file in (scene.image, scene.depth)}
     left = [path for path in paths if path not in used and not path.stem.endswith(DEPTH_STEMS)]
     if not found:
-        hint = "names that are understood: photo.jpg with photo_depth.png, Cityscapes, ApolloScape; see the README of haze"
+        hint = "accepted names: photo.jpg with photo_depth.png, Cityscapes, ApolloScape; see the README of haze"
         raise UnreadableInput("no image in this folder has a depth map", where=str(folder), hint=hint)
     if left:
-        logger.warning("%s: left out %d images without a depth map, %s first", folder, len(left), left[0].name)
+        logger.warning("%s: skipped %d images without a depth map, the first is %s", folder, len(left), left[0].name)
     return found
 
 
@@ -89,9 +89,9 @@ def _with_depth(path: Path, folder: Path) -> ScenePath | None:
 
 
 def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
-    """The image and its depth without `border` pixels of every side, reduced to a short side of `side` pixels (0: not reduced).
+    """The image and its depth, cropped by `border` pixels per side, reduced to a short side of `side` pixels (0: not reduced).
 
-    Raises InputError for a depth map of another size, without measurements or with NaN, and when the border covers the image.
+    Raises InputError for a depth map of another size, without measurements or with NaN, and if the border covers the image.
     """
     image = read_image(found.image)
     depth = read_depth(found.depth, found.form, size=image.pixels.shape[:2])
@@ -102,10 +102,10 @@ def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
 
 
 def cropped(scene: Scene, border: int) -> Scene:
-    """The scene without `border` pixels of every side. Raises InputError when nothing is left."""
+    """The scene without `border` pixels on every side. Raises InputError if nothing remains."""
     height, width = scene.depth.shape
     if 2 * border >= min(height, width):
-        raise InputError(f"nothing is left of {width} x {height} pixels without a border of {border}", where=scene.name)
+        raise InputError(f"a border of {border} pixels leaves nothing of {width} x {height} pixels", where=scene.name)
     inner = (slice(border, height - border), slice(border, width - border))
     return Scene(scene.name, scene.image[inner], scene.depth[inner])
 
@@ -136,9 +136,9 @@ def street_size(side: int) -> tuple[int, int]:
 
 
 def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
-    """Training scenes and held-out scenes; the latter are the last `share`, so that neighboring frames are on the same side.
+    """Training scenes and held-out scenes; the latter are the last `share`, so that most neighboring frames stay together.
 
-    `GAP` scenes between the two are used for neither. A single scene is used for both.
+    `GAP` scenes between the two are not used. A single scene is used for both.
     """
     held = max(round(len(paths) * share), 1)
     if len(paths) <= held:

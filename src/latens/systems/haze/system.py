@@ -31,11 +31,12 @@ from latens.systems.haze.config import (
 )
 from latens.systems.haze.dataset import PatchData, SceneData, UnpairedData
 from latens.systems.haze.demo import section
-from latens.systems.haze.evaluate import Protocol, evaluate
+from latens.systems.haze.evaluate import evaluate
 from latens.systems.haze.model import HazeTranslator
 from latens.systems.haze.objective import PatchObjective, PhysicalObjective, TranslationObjective
 from latens.systems.haze.physical import STRIDE, PhysicalHaze
 from latens.systems.haze.predict import Haze, load
+from latens.systems.haze.protocol import Protocol
 from latens.systems.haze.recipes import RECIPES, HazeTraining
 from latens.systems.haze.scenes import DEPTH_KINDS
 from latens.systems.haze.simulator.streets import street
@@ -52,33 +53,35 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a run.
 
     Sources are folders of scenes with depth, or folders of real images (see `is_unpaired`); without sources, streets are
-    simulated. Raises UsageError for losses of another model, for crops that the model cannot take, for unpaired data where
-    depth is needed, and for adversarial training in several processes.
+    simulated. Raises UsageError for losses of another model, crop sizes that do not fit the model, unpaired data where depth is
+    needed, and adversarial training in several processes.
     """
     for source in sources:
         if source.kind not in (*DEPTH_KINDS, *DOMAINS):
             hint = "give a folder, rgbd:FOLDER, apollo:FOLDER, or hazy:FOLDER and clear:FOLDER"
-            raise UsageError(f"'{source}' names no data", where="--data", hint=hint)
+            raise UsageError(f"unknown data source '{source}'", where="--data", hint=hint)
     loss = config.objective
     if isinstance(config.model, TranslatorConfig) and isinstance(loss, TranslationLossConfig):
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise UsageError("translators are trained by one process", hint="start it without torchrun or accelerate launch")
+            raise UsageError(
+                "translators can only be trained in one process", hint="start without torchrun or accelerate launch"
+            )
         model = HazeTranslator(config.model, config.data.crop)
         return Trainable(model, TranslationObjective(loss), _images(config, sources))
     if any(is_unpaired(source) for source in sources):
-        what = f"{config.model.kind} is trained on scenes with depth"
-        raise UsageError(what, where="--data", hint="give RGB-D folders or none")
+        what = f"{config.model.kind} needs scenes with depth"
+        raise UsageError(what, where="--data", hint="give RGB-D folders, or no --data")
     if isinstance(config.model, PhysicalConfig) and isinstance(loss, PhysicalLossConfig):
         if config.data.crop % STRIDE:
-            what = f"the physical head takes crops of a multiple of {STRIDE} pixels, not {config.data.crop}"
+            what = f"data.crop must be a multiple of {STRIDE} for the physical model, not {config.data.crop}"
             nearest = max(config.data.crop // STRIDE, 1) * STRIDE
             raise UsageError(what, where="--set data.crop", hint=f"set data.crop={nearest}")
         return Trainable(PhysicalHaze(config.model), PhysicalObjective(loss), _scenes(config, sources))
     if isinstance(config.model, DehazeNetConfig) and isinstance(loss, PatchLossConfig):
         _warn_unused(config.data, ("color_jitter", "draws", "disjoint"), "patches of DehazeNet")
         return Trainable(DehazeNet(), PatchObjective(loss), PatchData(_scenes(config, sources), config.data.batch))
-    what = f"{type(loss).__name__} holds no losses of the model '{config.model.kind}'"
-    raise UsageError(what, where="objective", hint="start from a recipe of that model: `latens recipes haze`")
+    what = f"{type(loss).__name__} does not belong to the model '{config.model.kind}'"
+    raise UsageError(what, where="objective", hint="start from a recipe of that model, see `latens recipes haze`")
 
 
 def _scenes(config: HazeTraining, sources: Sequence[Source]) -> SceneData:
@@ -93,7 +96,7 @@ def _warn_unused(data: HazeDataConfig, names: Sequence[str], what: str) -> None:
 
 
 def is_unpaired(source: Source) -> bool:
-    """Whether a source names real images: hazy:FOLDER, clear:FOLDER, or a folder that holds hazy/ and clear/."""
+    """True for unpaired real images: hazy:FOLDER, clear:FOLDER, or a folder with subfolders hazy and clear."""
     return source.kind in DOMAINS or (not source.kind and all((source.path / domain).is_dir() for domain in DOMAINS))
 
 
@@ -102,14 +105,14 @@ def _images(config: HazeTraining, sources: Sequence[Source]) -> StepData:
     if not unpaired:
         return _scenes(config, sources)
     if len(unpaired) < len(sources):
-        raise UsageError("unpaired folders and folders with depth are not mixed", where="--data", hint="give one kind")
+        raise UsageError("unpaired folders and folders with depth cannot be mixed", where="--data", hint="give only one kind")
     folders: dict[str, list[Path]] = {domain: [] for domain in DOMAINS}
     for source in unpaired:
         for domain in [source.kind] if source.kind else DOMAINS:
             folders[domain].append(source.path if source.kind else source.path / domain)
     for domain, found in folders.items():
         if not found:
-            raise UsageError(f"there are no {domain} images", where="--data", hint="give hazy:FOLDER and clear:FOLDER")
+            raise UsageError(f"no {domain} images given", where="--data", hint="give hazy:FOLDER and clear:FOLDER")
         for folder in found:
             if not folder.is_dir():
                 raise UnreadableInput("not a folder", where=str(folder), hint=f"give the folder of {domain} images")
@@ -118,7 +121,7 @@ def _images(config: HazeTraining, sources: Sequence[Source]) -> StepData:
 
 
 def example(folder: Path) -> Example:
-    """Two simulated streets with depth for training and testing; the image of one of them is the input."""
+    """Two simulated streets with depth as data; the image of the first is the input."""
     for seed in range(2):
         made = street(seed, (96, 128))
         write_image(folder / f"street{seed}.png", Image.fromarray(made.image))
@@ -128,7 +131,7 @@ def example(folder: Path) -> Example:
 
 
 def apply(haze: Haze, path: Path) -> Mapping[str, np.ndarray]:
-    """The dehazed image."""
+    """The image dehazed by the default method."""
     return {"dehazed": np.asarray(haze.dehaze(path))}
 
 
@@ -146,7 +149,7 @@ def cases(haze: Haze) -> Sequence[Case]:
 
 SYSTEM = System[HazeTraining, Haze](
     name="haze",
-    title="Haze and its removal",
+    title="Haze removal and synthesis",
     recipes=RECIPES,
     example=example,
     build=build,

@@ -11,11 +11,11 @@ from latens.systems.haze.methods import Coarse
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-KEEP = 0.8  # weight of the previous estimate where the frames agree
-KEEP_AIRLIGHT = 0.9
-TOLERANCE = 0.04  # gray difference at which the previous frame gets little weight; noise makes about half of it
-CUT = 0.35  # mean agreement below which a new scene begins
-SMALLEST_SIDE = 16  # pixels; motion of smaller images is taken as zero
+KEEP = 0.8  # weight of the previous transmission where the frames agree
+KEEP_AIRLIGHT = 0.9  # weight of the previous airlight
+TOLERANCE = 0.04  # gray difference at which the weight of the previous frame is 1/e; noise causes about half of it
+CUT = 0.35  # mean consistency below which a cut is assumed
+SMALLEST_SIDE = 16  # pixels; for smaller images no motion is estimated
 PLAIN = 1e-3  # squared gradient of the gray values; below it motion is undetermined (aperture problem)
 
 
@@ -37,10 +37,10 @@ class TemporalFilter:
         self.motion = None
         if self.past is not None and self.gray is not None and self.past.t.shape == coarse.t.shape:
             motion = motion_between(self.gray, now)
-            two_views = motion.two_views(self.gray, now)
-            if float(two_views.mean()) > CUT:
+            consistency = motion.consistency(self.gray, now)
+            if float(consistency.mean()) > CUT:
                 self.motion = motion
-                share = torch.from_numpy(KEEP * two_views).to(coarse.t)
+                share = torch.from_numpy(KEEP * consistency).to(coarse.t)
                 moved = torch.from_numpy(motion.follow(self.past.t[0, 0].cpu().numpy())).to(coarse.t)
                 airlight = coarse.airlight + KEEP_AIRLIGHT * (self.past.airlight - coarse.airlight)
                 coarse = coarse._replace(t=coarse.t + share * (moved - coarse.t), airlight=airlight)
@@ -48,16 +48,16 @@ class TemporalFilter:
         return coarse
 
     def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The hazy image (1, 3, H, W), averaged with the motion-compensated previous ones with weight 1 - t where they agree.
+        """The hazy image (1, 3, H, W), averaged with the motion-compensated previous frames with weight 1 - t where they agree.
 
-        Dividing by t multiplies noise by 1 / t. The average reduces it by about as much, and keeps near objects unchanged.
+        Division by t amplifies noise by 1 / t. The average reduces noise by about the same factor; near objects are unchanged.
         """
         now = np.ascontiguousarray(hazy[0].permute(1, 2, 0).cpu().numpy())
         if self.motion is not None and self.image is not None and self.image.shape == now.shape:
             motion = self.motion.enlarged(now.shape[0], now.shape[1])
             moved = motion.follow(self.image)
             difference = box_blur(np.abs(now - moved).mean(2))
-            share = alike(difference) * motion.inside() * (1 - t[0, 0].cpu().numpy())
+            share = similarity(difference) * motion.inside() * (1 - t[0, 0].cpu().numpy())
             now = now + share[..., None].astype(np.float32) * (moved - now)
         self.image = now
         return torch.from_numpy(now).permute(2, 0, 1)[None].to(hazy)
@@ -82,10 +82,10 @@ class Motion(NamedTuple):
         within = (self.columns > -0.5) & (self.columns < width - 0.5) & (self.rows > -0.5) & (self.rows < height - 0.5)
         return within.astype(np.float32)
 
-    def two_views(self, before: Array, now: Array) -> Array:
-        """Agreement of gray values along the motion, in [0, 1]."""
-        two_views: Array = alike(now - self.follow(before)) * self.inside()
-        return two_views.astype(np.float32)
+    def consistency(self, before: Array, now: Array) -> Array:
+        """Consistency of gray values along the motion, in [0, 1]."""
+        consistency: Array = similarity(now - self.follow(before)) * self.inside()
+        return consistency.astype(np.float32)
 
     def enlarged(self, height: int, width: int) -> Motion:
         """The motion at a larger size."""
@@ -101,7 +101,7 @@ class Motion(NamedTuple):
 def motion_between(before: Array, now: Array) -> Motion:
     """Dense optical flow of gray images (h, w) in [0, 1]; zero for images below `SMALLEST_SIDE`.
 
-    Sky and dense fog show only noise, without a motion to find. They take the motion of their surroundings, or of the whole.
+    In sky and dense fog the flow is undetermined. It is replaced by the flow of the surroundings or of the whole image.
     """
     import cv2
 
@@ -121,7 +121,7 @@ def motion_between(before: Array, now: Array) -> Motion:
 
 
 def steepness(gray: Array) -> Array:
-    """Squared gradient of the gray values (h, w, 1), smoothed against the noise of single pixels."""
+    """Squared gradient (h, w, 1) of the smoothed gray values."""
     import cv2
 
     smooth = cv2.GaussianBlur(gray, (0, 0), 2.0)
@@ -129,14 +129,14 @@ def steepness(gray: Array) -> Array:
     return np.asarray(down**2 + across**2)[..., None]
 
 
-def alike(difference: Array) -> Array:
-    """Agreement in [0, 1] of gray values with this difference."""
+def similarity(difference: Array) -> Array:
+    """Similarity in [0, 1] of gray values with this difference."""
     result: Array = np.exp(-((difference / TOLERANCE) ** 4))
     return result
 
 
 def box_blur(values: Array) -> Array:
-    """Means over 5 x 5 windows, against the noise of single pixels."""
+    """Mean over 5 x 5 windows, which reduces pixel noise."""
     import cv2
 
     return np.asarray(cv2.blur(values, (5, 5)))

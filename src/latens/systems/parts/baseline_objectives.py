@@ -20,15 +20,15 @@ from latens.systems.parts.objective import SEED, SHOWN
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
 
-class Whole:
-    """Exports all weights."""
+class ExportAllWeights:
+    """Mixin that exports all weights."""
 
     def export(self, model: BiGAN | MaskedAutoencoder | Supervised, batches: Sequence[dict[str, Tensor]]) -> Export:
         return Export(dict(model.state_dict()), {}, {"model": to_dict(model.config)})
 
 
-class BiGanObjective(Whole):
-    """Critic against encoder and generator, with the logistic loss and a penalty on the critic's gradient."""
+class BiGanObjective(ExportAllWeights):
+    """Critic against encoder and generator: logistic loss with a gradient penalty (R1) on the critic."""
 
     optimizers: Mapping[str, Sequence[Group]] = MappingProxyType(
         {"critic": (Group(("critic.",)),), "model": (Group(("encoder.", "to_vector.", "from_vector.", "decoder.")),)}
@@ -45,12 +45,12 @@ class BiGanObjective(Whole):
         real_score, fake_score = bigan.critic(image, found.detach()), bigan.critic(fake.detach(), vector)
         loss = F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
         yield Step("critic", loss + self.config.penalty * penalty, {"penalty": penalty})
-        fooled = F.softplus(bigan.critic(image, found)).mean() + F.softplus(-bigan.critic(fake, vector)).mean()
-        yield Step("model", fooled, {})
+        generator_loss = F.softplus(bigan.critic(image, found)).mean() + F.softplus(-bigan.critic(fake, vector)).mean()
+        yield Step("model", generator_loss, {})
 
     @torch.no_grad()
     def validate(self, model: BiGAN, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Squared error of G(E(x)): small only when encoder and generator invert one another, and comparable between steps."""
+        """Squared error of G(E(x)): small only if encoder and generator are inverse, and comparable between steps."""
         errors = [(model.decode(model.encode(batch["image"])) - batch["image"]).square().mean() for batch in batches]
         return {"loss": float(torch.stack(errors).mean())}
 
@@ -61,7 +61,7 @@ class BiGanObjective(Whole):
         return {"reconstructions": grid([image, model.decode(model.encode(image)), model.decode(drawn)])}
 
 
-class MaskedObjective(Whole):
+class MaskedObjective(ExportAllWeights):
     """Mean squared error of the hidden pixel values."""
 
     optimizers = ONE_OPTIMIZER
@@ -91,7 +91,7 @@ class MaskedObjective(Whole):
         return {"restored": grid([image, shown, shown + found.image * found.hidden])}
 
 
-class SupervisedObjective(Whole):
+class SupervisedObjective(ExportAllWeights):
     """Cross-entropy of the labels."""
 
     optimizers = ONE_OPTIMIZER
@@ -113,7 +113,7 @@ class SupervisedObjective(Whole):
 
 
 def gradient_penalty(critic: PairCritic, image: Float[Tensor, "B 3 H W"], vector: Float[Tensor, "B Z"]) -> Float[Tensor, ""]:
-    """Mean squared norm of the critic's gradient at real pairs, halved (R1; Mescheder et al. 2018)."""
+    """Half the mean squared norm of the gradient of the critic at real pairs (R1; Mescheder et al. 2018)."""
     image, vector = image.detach().requires_grad_(), vector.detach().requires_grad_()
     score = critic(image, vector)
     gradients = torch.autograd.grad(score.sum(), (image, vector), create_graph=True)

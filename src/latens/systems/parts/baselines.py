@@ -1,4 +1,4 @@
-"""Baselines of Table 1 with the encoder of PatchVAE: discriminators, BiGAN, supervised, and a masked autoencoder.
+"""Baselines of Table 1 of Gupta et al. 2020 with the encoder of PatchVAE, and a masked autoencoder.
 
 Letters: B batch, C channels of the encoder, H W image size, h w = H/8 W/8, Z dimensions of a vector code.
 """
@@ -36,7 +36,7 @@ CRITIC = 512  # units of the hidden layers of the critic of pairs
 
 
 class Adversarial(nn.Module):
-    """A (beta- or Patch-) VAE and the discriminator that its -GAN variant trains against."""
+    """A VAE with the discriminator of its -GAN variant. Attribute names are tensor names in checkpoints."""
 
     def __init__(self, generator: PatchVAE | BetaVAE) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Restored(NamedTuple):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Predicts hidden cells of the image from the others by one linear layer (Xie et al. 2022, SimMIM), for convolutions."""
+    """Masked autoencoder for convolutional encoders with a linear head (SimMIM, Xie et al. 2022)."""
 
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class MaskedAutoencoder(nn.Module):
         self.restore = nn.Conv2d(self.encoder.channels, 3 * self.encoder.stride**2, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "B 3 H W"], share: float) -> Restored:
-        """`share` of the 8 x 8 cells are hidden, chosen at random for every image."""
+        """A random share of the 8 x 8 cells of every image is hidden: (B, 3, H, W) in [0, 1] -> reconstruction and mask."""
         cells = image[:, :1, ::PATCH, ::PATCH]
         hidden = F.interpolate((torch.rand_like(cells) < share).to(image.dtype), scale_factor=PATCH, mode="nearest")
         features = self.encoder(image * (1 - hidden) + self.token * hidden)
@@ -138,7 +138,7 @@ Member: TypeAlias = PatchVAE | BetaVAE | BiGAN | MaskedAutoencoder | Supervised
 
 
 def build_model(config: PartsConfig) -> Member:
-    """The model that a configuration describes, with fresh weights."""
+    """The model of a configuration, with random weights."""
     match config:
         case BetaVAEConfig():
             return BetaVAE(config)

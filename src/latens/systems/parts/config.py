@@ -19,11 +19,13 @@ EDGE = 1  # cells along every side of an image that the IIC loss excludes
 
 @settings
 class NetworkConfig:
-    """What all models share: the encoder and the size of the training images."""
+    """Settings of all models: the encoder and the size of the training images."""
 
     size: Annotated[int, Ge(8)] = 32  # side of the training images, a multiple of the encoder's stride and of 8
-    encoder: Literal["resnet", "local"] = "resnet"  # "resnet" is the paper's, each cell sees 99 pixels; "local": 24 pixels
-    blocks: Annotated[int, Ge(1), Le(4)] = 2  # residual stages of "resnet": 2 end at 1/8 of the size, 4 (ImageNet) at 1/32
+    encoder: Literal["resnet", "local"] = (
+        "resnet"  # receptive field of a cell: 99 pixels for "resnet" (the paper), 24 for "local"
+    )
+    blocks: Annotated[int, Ge(1), Le(4)] = 2  # residual stages of "resnet": 2 (stride 8) or 4 (stride 32, ImageNet)
 
     @property
     def stride(self) -> int:
@@ -36,7 +38,7 @@ class NetworkConfig:
         if self.size % step:
             raise ValueError(f"size {self.size} is not a multiple of {step}; 32, 64 or 224 are usual")
         if self.encoder == "local" and self.blocks != 2:
-            raise ValueError(f"blocks {self.blocks} has no effect with the local encoder; leave it out")
+            raise ValueError(f"blocks {self.blocks} has no effect with the local encoder; remove it")
         return self
 
 
@@ -52,7 +54,7 @@ class CodeConfig(NetworkConfig):
 class PatchVAEConfig(CodeConfig):
     """The paper's model."""
 
-    kind: Literal["patchvae"] = "patchvae"  # which model
+    kind: Literal["patchvae"] = "patchvae"  # model
     categorical: bool = False  # exactly one part per cell instead of independent parts
 
 
@@ -60,28 +62,28 @@ class PatchVAEConfig(CodeConfig):
 class BetaVAEConfig(CodeConfig):
     """The paper's baseline (Higgins et al. 2017): one Gaussian for the whole image."""
 
-    kind: Literal["betavae"] = "betavae"  # which model
+    kind: Literal["betavae"] = "betavae"  # model
 
 
 @settings
 class BiGANConfig(CodeConfig):
     """Adversarial feature learning (Donahue et al. 2017)."""
 
-    kind: Literal["bigan"] = "bigan"  # which model
+    kind: Literal["bigan"] = "bigan"  # model
 
 
 @settings
 class MaskedConfig(NetworkConfig):
     """A masked autoencoder for convolutions (Xie et al. 2022, SimMIM)."""
 
-    kind: Literal["mae"] = "mae"  # which model
+    kind: Literal["mae"] = "mae"  # model
 
 
 @settings
 class SupervisedConfig(NetworkConfig):
     """Encoder and classifier trained on labels."""
 
-    kind: Literal["supervised"] = "supervised"  # which model
+    kind: Literal["supervised"] = "supervised"  # model
     classes: Natural = 0  # outputs; 0: as many as the training images have
 
 
@@ -100,8 +102,8 @@ class AnnealingConfig:
     start: Positive = 1.0  # temperature at the first step
     floor: Positive = 0.1  # smallest temperature
     rate: NonNegative = 3e-5  # exponential decay of the temperature, per step
-    compound: bool = True  # the faster decay of the released code
-    hard: bool = False  # the decoder sees 0 or 1, and gradients pass straight through
+    compound: bool = True  # use the faster decay of the released code
+    hard: bool = False  # the decoder receives 0 or 1; straight-through gradients
 
     @validator
     def _falls(self) -> AnnealingConfig:
@@ -184,16 +186,16 @@ LossConfig: TypeAlias = Annotated[
 
 @settings
 class ImagesConfig:
-    """How training images are drawn. Names decide which images are held out for validation."""
+    """Sampling of training images. Images are held out for validation by a hash of their names."""
 
     batch: Annotated[int, Ge(2)] = 128  # images; batch normalization needs two
     flip: bool = True  # mirror half of the images
     smallest_crop: Annotated[float, Gt(0), Le(1)] = 1.0  # side of the smallest random crop, as a share of the shorter side
-    limit: Natural = 0  # use so many images of each data set, chosen by name; 0: all
+    limit: Natural = 0  # number of images used of each data set, chosen by name; 0: all
     validation_share: Share = 0.05  # share of the images that is held out
-    validation_limit: Natural = 1024  # most images that are held out
+    validation_limit: Natural = 1024  # largest number of held-out images
 
     def without_effect(self) -> dict[str, str]:
         return {} if self.validation_share else {"validation_limit": "validation_share is 0"}
 
-    memory: Natural = 2048  # megabytes of prepared images that are kept; beyond it images are read again
+    memory: Natural = 2048  # megabytes of prepared images kept in memory; other images are read again

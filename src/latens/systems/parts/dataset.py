@@ -1,4 +1,4 @@
-"""Training batches of image sets: square crops of one size; a batch is a function of the step."""
+"""Training batches of image sets: square crops of one size; a batch is a function of seed and step."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ VALIDATION_BATCH = 64
 
 
 class ImageData:
-    """Batches {"image": (B, 3, S, S) float in [0, 1], "label": (B,) int64}; labels are -1 where there are none.
+    """Batches {"image": (B, 3, S, S) float in [0, 1], "label": (B,) int64}; missing labels are -1.
 
     Training images are drawn with replacement. With `smallest_crop` below 1 the crop is a random square whose side is at least
-    that share of the shorter side; with 1 it is the center square. Raises UnreadableInput when no image can be read.
+    that share of the shorter side; with 1 it is the center square. Raises UnreadableInput if no image can be read.
     """
 
     def __init__(self, sources: Sequence[Source], config: ImagesConfig, size: int, seed: int) -> None:
@@ -46,7 +46,7 @@ class ImageData:
         held_out = sorted((c, image) for image, c in zip(images, chance, strict=True) if c < config.validation_share)
         kept = [image for image, c in zip(images, chance, strict=True) if c >= config.validation_share]
         if not kept or not held_out:
-            logger.warning("%d images are too few to hold some out: validation uses training images", len(images))
+            logger.warning("with %d images, none could be held out: validation uses training images", len(images))
         self.train = kept or images
         self.held_out = sorted(image for _, image in held_out[: config.validation_limit]) or images[:1]
 
@@ -58,7 +58,7 @@ class ImageData:
         for found in sets:
             if found.classes != first:
                 what = f"the data sets {sets[0].name} and {found.name} have different classes"
-                raise InputError(what, where="--data", hint="give one of them, or one folder with the classes of all")
+                raise InputError(what, where="--data", hint="give one of them, or one folder with all classes")
             if first and found.labels.min() < 0:
                 raise InputError("some images have no label", where=found.name, hint="remove the images without a label")
         return first
@@ -68,7 +68,7 @@ class ImageData:
         images, labels = [], []
         for index in rng.integers(len(self.train), size=self.config.batch):
             pixels, label = self._readable(int(index))
-            images.append(self._cut(pixels, rng))
+            images.append(self._crop(pixels, rng))
             labels.append(label)
         return as_batch(images, labels)
 
@@ -81,7 +81,7 @@ class ImageData:
                 images.append(center_square(pixels, self.size))
                 labels.append(int(self.stores[s].found.labels[i]))
         if not images:
-            raise UnreadableInput("none of the held-out images can be read", where=self.stores[0].found.name)
+            raise UnreadableInput("none of the held-out images could be read", where=self.stores[0].found.name)
         starts = range(0, len(images), VALIDATION_BATCH)
         return [as_batch(images[k : k + VALIDATION_BATCH], labels[k : k + VALIDATION_BATCH]) for k in starts]
 
@@ -92,9 +92,9 @@ class ImageData:
             pixels = self.stores[s].get(i)
             if pixels is not None:
                 return pixels, int(self.stores[s].found.labels[i])
-        raise UnreadableInput("none of the training images can be read", where=self.stores[0].found.name)
+        raise UnreadableInput("none of the training images could be read", where=self.stores[0].found.name)
 
-    def _cut(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    def _crop(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         flip = self.config.flip and rng.random() < 0.5
         if self.config.smallest_crop < 1:
             height, width = pixels.shape[:2]
@@ -106,10 +106,10 @@ class ImageData:
 
 
 class Store:
-    """Images of a set with their shorter side reduced to `side`, kept in memory up to a number of bytes."""
+    """Images of a set with their shorter side reduced to `side`, cached in memory up to `budget` bytes."""
 
     def __init__(self, found: LabeledImages, side: int, budget: int) -> None:
-        self.found, self.side, self.room = found, side, budget
+        self.found, self.side, self.capacity = found, side, budget
         self.kept: dict[int, Pixels | None] = {}
 
     def get(self, i: int) -> Pixels | None:
@@ -123,8 +123,8 @@ class Store:
             left_out(error)
             pixels = None
         size = 0 if pixels is None else pixels.nbytes
-        if size <= self.room:
-            self.room -= size
+        if size <= self.capacity:
+            self.capacity -= size
             self.kept[i] = pixels
         return pixels
 

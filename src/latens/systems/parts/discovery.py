@@ -1,7 +1,7 @@
-"""Part discovery: IoU of parts with the known parts of simulated scenes, for PatchVAE and for clustered features of baselines.
+"""Part discovery: IoU of parts with the known parts of simulated scenes, for PatchVAE and clustered features of baselines.
 
-A map has one cell per 8 pixels. For both kinds of model, the resolution is doubled by interleaving the maps of the image and of
-copies shifted by half a cell, and the result is resized to the image. Thresholds are chosen on scenes that are not scored.
+A map has one cell per 8 pixels. For both kinds of model, the resolution is doubled by interleaving the maps of shifted copies
+of the image, and the result is resized to the image. Thresholds are chosen on other scenes than those that are scored.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from latens.systems.parts.model import PatchVAE
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.simulator import Scenes
 
-CLUSTERS = 16  # of the features of models without a number of parts
+CLUSTERS = 16  # number of clusters for models without a number of parts
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BATCH = 64
 
 
 class Match(NamedTuple):
-    """A known kind of part and the found part that is assigned to it."""
+    """A kind of motif and the predicted part that is assigned to it."""
 
     kind: int
     part: int
     iou: float
-    purity: float  # share of the found part's area that lies on the kind
+    purity: float  # share of the area of the part that lies on the motif
 
 
 class Discovery(NamedTuple):
-    """Coverage of known parts by found ones."""
+    """Agreement of predicted parts with known motifs."""
 
     matches: list[Match]
     iou: float  # mean over kinds
@@ -95,9 +95,9 @@ def cluster_maps(
 def shift_and_interleave(
     network: Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B C h w"]], batch: Float[Tensor, "B 3 S S"], stride: int
 ) -> Float[Tensor, "B C 2h 2w"]:
-    """Doubles the resolution of a network: its outputs for four copies shifted by half a stride, interleaved.
+    """Double the output resolution by shift-and-interleave: run the network on four copies shifted by half a stride.
 
-    Cells beyond the border see a reflection of the image. The network itself runs at the resolution it was trained at.
+    The image is padded by reflection. The network runs at the resolution that it was trained at.
     """
     size, quarter = batch.shape[2:], stride // 4
     padded = F.pad(batch, (quarter,) * 4, mode="reflect")
@@ -132,13 +132,13 @@ def _batches(encoder: StagedEncoder, images: np.ndarray) -> list[torch.Tensor]:
 def intersections(
     found: Bool[np.ndarray, "P N H W"], known: Bool[np.ndarray, "P K H W"]
 ) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N"], Float[np.ndarray, "K"]]:
-    """Areas over all images P: of overlaps, of found parts, of known parts."""
+    """Areas over all images P: overlaps, predicted parts, known parts."""
     flat = [np.moveaxis(maps, 1, 0).reshape(maps.shape[1], -1).astype(np.float32) for maps in (found, known)]
     return flat[0] @ flat[1].T, flat[0].sum(1), flat[1].sum(1)
 
 
 def part_iou(found: Bool[np.ndarray, "P N H W"], known: Bool[np.ndarray, "P K H W"]) -> list[Match]:
-    """Intersection over union of areas summed over all images; parts are assigned one to one so that the mean is largest."""
+    """IoU of areas summed over all images, for the one-to-one assignment of parts to motifs that maximizes the mean."""
     from scipy.optimize import linear_sum_assignment
 
     overlap, found_area, known_area = intersections(found, known)
@@ -149,5 +149,5 @@ def part_iou(found: Bool[np.ndarray, "P N H W"], known: Bool[np.ndarray, "P K H 
 
 
 def mean_iou(matches: list[Match], kinds: int) -> float:
-    """Mean over all known kinds; one without a partner counts as 0."""
+    """Mean over all kinds of motif; unmatched kinds count as 0."""
     return sum(match.iou for match in matches) / kinds

@@ -14,24 +14,24 @@ from latens.shapes import Float
 from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch, part_colors
 from latens.systems.parts.predict import PartCode, Parts
 
-DIM = 0.3  # brightness of the gray where a part is absent
-TINT = 0.35  # share of a part's color where it is present
+DIM = 0.3  # brightness where a part is absent
+TINT = 0.35  # opacity of the color of a part where it is present
 CONTRAST = 3  # factor on the differences of averages and of swaps
 MARK = (255, 255, 0)  # outline of the cell within a patch
 TEXT = 13  # size of the font
 LINE = 18  # height of a line of text, in pixels
 GAP = 4  # pixels between tiles
-PAPER = 255  # gray level of the background
-BEYOND = 215  # gray level of a patch beyond the border of its image
+BACKGROUND = 255  # gray level of the background
+OUTSIDE = 215  # gray level of a patch outside its image
 
 
 def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], color: Float[np.ndarray, "3"] | None = None) -> Pixels:
     """The image, dark gray where the part is unlikely; with a color, tinted where the part is likely."""
     heat = _resized_map(maps, *pixels.shape[:2])[..., None]
-    there = pixels.astype(np.float64)
+    base = pixels.astype(np.float64)
     if color is not None:
-        there = there * (1 - TINT) + 255 * TINT * color
-    shown = heat * there + (1 - heat) * DIM * pixels.mean(axis=2, keepdims=True)
+        base = base * (1 - TINT) + 255 * TINT * color
+    shown = heat * base + (1 - heat) * DIM * pixels.mean(axis=2, keepdims=True)
     return np.rint(shown.clip(0, 255)).astype(np.uint8)
 
 
@@ -48,9 +48,9 @@ def painted(pixels: Pixels, code: PartCode) -> Pixels:
     cells = np.where((highest > PRESENT)[..., None], colors[strongest], 0.0)
     size = (pixels.shape[1], pixels.shape[0])
     tint = np.asarray(Image.fromarray(np.rint(cells * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-    there = np.asarray(Image.fromarray((highest > PRESENT).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST))
+    present = np.asarray(Image.fromarray((highest > PRESENT).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST))
     gray = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
-    mixed = np.where((there > 0)[..., None], 0.5 * gray + 0.5 * tint, gray * 0.6)
+    mixed = np.where((present > 0)[..., None], 0.5 * gray + 0.5 * tint, gray * 0.6)
     return np.rint(mixed).astype(np.uint8)
 
 
@@ -67,11 +67,11 @@ def occurrence_sheet(pixels: Pixels, code: PartCode, *, most: int = 6, height: i
 
 
 def gallery_sheet(galleries: Sequence[PartGallery], *, side: int = 84) -> Pixels:
-    """One row per part: number of occurrences, variance explained by the average, the average, and its patches by score."""
+    """One row per part: number of occurrences, variance explained by the average, the average, patches by decreasing score."""
     columns, rows = max(len(gallery.patches) for gallery in galleries), []
     for gallery in galleries:
         patches = [marked(patch, side) for patch in gallery.patches]
-        blank = np.full((side, side, 3), PAPER, np.uint8)
+        blank = np.full((side, side, 3), BACKGROUND, np.uint8)
         name = label(f"part {gallery.part}\n{gallery.occurrences} times\nexpl. {100 * gallery.explained:.0f} %", 72, side)
         rows.append(row_of([name, average(gallery, side), *patches, *[blank] * (columns - len(patches))]))
     return column_of(rows)
@@ -85,7 +85,7 @@ def marked(patch: Patch, side: int) -> Pixels:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     drawn = Image.fromarray(patch.pixels).resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
     middle = (side / 2 - (left + right) / 2 * scale, side / 2 - (top + bottom) / 2 * scale)
-    tile = Image.new("RGB", (side, side), (BEYOND,) * 3)
+    tile = Image.new("RGB", (side, side), (OUTSIDE,) * 3)
     tile.paste(drawn, (round(middle[0]), round(middle[1])))
     half = side / PATCH_CELLS / 2
     ImageDraw.Draw(tile).rectangle([side / 2 - half, side / 2 - half, side / 2 + half, side / 2 + half], outline=MARK)
@@ -103,10 +103,10 @@ def average(gallery: PartGallery, side: int) -> Pixels:
 def swap_sheet(
     parts: Parts, source: Pixels, targets: Sequence[Pixels], *, height: int = 112, codes: Sequence[PartCode] | None = None
 ) -> Pixels | None:
-    """Figure 5: source and its part, target and its part, the target's reconstruction before and after the swap.
+    """Fig. 5: source and its part, target and its part, reconstruction of the target before and after the swap.
 
-    Of the parts present in both, the one that changes the reconstruction most is swapped; None where no pair shares a part.
-    `codes` are those of the source and of the targets, where they are already known.
+    Of the parts present in both images, the one that changes the reconstruction most is swapped. None if no target shares a
+    part with the source. `codes` are those of source and targets if already known.
     """
     code, *others = parts.encode([source, *targets]) if codes is None else codes
     rows = []
@@ -150,7 +150,7 @@ def boxed(pixels: Pixels, width: int, height: int) -> Pixels:
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     fitted = resized(pixels, max(1, min(height, round(pixels.shape[0] * scale))))[:, :width]
     left, top = (width - fitted.shape[1]) // 2, (height - fitted.shape[0]) // 2
-    tile = np.full((height, width, 3), PAPER, np.uint8)
+    tile = np.full((height, width, 3), BACKGROUND, np.uint8)
     tile[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
     return tile
 
@@ -162,7 +162,7 @@ def square(pixels: Pixels, side: int) -> Pixels:
 
 def label(text: str, width: int, height: int) -> Pixels:
     """Black text at the center of a white tile."""
-    tile = Image.new("RGB", (width, height), (PAPER,) * 3)
+    tile = Image.new("RGB", (width, height), (BACKGROUND,) * 3)
     font = ImageFont.load_default(TEXT)
     ImageDraw.Draw(tile).text((width / 2, height / 2), text, fill=0, anchor="mm", align="center", font=font)
     return np.asarray(tile)
@@ -174,18 +174,18 @@ def titled(pixels: Pixels, text: str, color: Float[np.ndarray, "3"] | None = Non
     lines = [label(text, width, LINE)]
     if color is not None:
         lines.append(np.tile(np.rint(255 * color).astype(np.uint8), (GAP, width, 1)))
-    filled = np.pad(pixels, ((0, 0), (0, width - pixels.shape[1]), (0, 0)), constant_values=PAPER)
+    filled = np.pad(pixels, ((0, 0), (0, width - pixels.shape[1]), (0, 0)), constant_values=BACKGROUND)
     return np.concatenate([*lines, filled])
 
 
 def row_of(tiles: Sequence[Pixels]) -> Pixels:
-    """Tiles side by side, padded at the bottom to one height."""
+    """Tiles side by side, padded at the bottom to equal height."""
     height = max(tile.shape[0] for tile in tiles)
-    filled = [np.pad(t, ((0, height - t.shape[0]), (0, GAP), (0, 0)), constant_values=PAPER) for t in tiles]
+    filled = [np.pad(t, ((0, height - t.shape[0]), (0, GAP), (0, 0)), constant_values=BACKGROUND) for t in tiles]
     return np.concatenate(filled, axis=1)
 
 
 def column_of(rows: Sequence[Pixels]) -> Pixels:
     width = max(row.shape[1] for row in rows)
-    filled = [np.pad(r, ((0, GAP), (0, width - r.shape[1]), (0, 0)), constant_values=PAPER) for r in rows]
+    filled = [np.pad(r, ((0, GAP), (0, width - r.shape[1]), (0, 0)), constant_values=BACKGROUND) for r in rows]
     return np.concatenate(filled)

@@ -44,11 +44,11 @@ class PartsEvaluation:
     """Options of an evaluation."""
 
     probes: tuple[Probe, ...] | None = (
-        None  # probes on labeled images, as "linear,knn"; none: linear and knn if there are labels
+        None  # probes on labeled images, e.g. "linear,knn"; default: linear and knn if there are labels
     )
-    schedule: ProbeConfig = field(default_factory=ProbeConfig)  # of the probes
-    images: Count = 2000  # most test images for statistics and reconstruction, chosen by name
-    scenes: Count = 200  # simulated scenes, where no data are given
+    schedule: ProbeConfig = field(default_factory=ProbeConfig)  # schedule of the probes
+    images: Count = 2000  # largest number of test images for statistics and reconstruction, chosen by name
+    scenes: Count = 200  # number of simulated scenes, used without --data
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Measured:
 
 
 def evaluate(parts: Parts, sources: Sequence[Source], options: PartsEvaluation, folder: Path | None) -> Report:
-    """Measures a model on the test split of one data set; probes learn on its training split.
+    """Evaluate a model on the test split of one data set; probes are trained on its training split.
 
-    Finished probes are kept in `folder`/probes.jsonl, so that a stopped evaluation continues. Raises UsageError for several
-    data sets and for probes without data, InputError for probes without labels.
+    Finished probes are stored in `folder`/probes.jsonl, so that an interrupted evaluation continues. Raises UsageError for
+    several data sets and for probes without data, InputError for probes without labels.
     """
     source = one_source(sources)
     if source is not None:
@@ -110,7 +110,7 @@ def _measure(parts: Parts, source: Source, options: PartsEvaluation, folder: Pat
 
 
 def warn_left_out(lines: Iterable[str]) -> None:
-    """Reports images that cannot be read."""
+    """Warn of images that cannot be read."""
     for line in lines:
         logger.warning("left out: %s", line)
 
@@ -118,7 +118,7 @@ def warn_left_out(lines: Iterable[str]) -> None:
 def _probe(
     parts: Parts, train: LabeledImages, test: LabeledImages, probes: Sequence[Probe], schedule: ProbeConfig, path: Path | None
 ) -> tuple[tuple[ProbeResult, ...], tuple[str, ...]]:
-    """Results, those of the same weights, images and schedule from the journal; and the images that were left out."""
+    """Results of probes, reused from the journal for equal weights, images and schedule; and the unreadable images."""
     images = [train.fingerprint(), test.fingerprint()]
     splits = functools.cache(lambda: split_sets(train, test, parts.config.size, schedule.validation_share))  # reads every image
 
@@ -173,7 +173,7 @@ def _blocks(found: Measured) -> list[Block]:
     if found.probes:
         rows = [[p.probe, f"{p.test:.2f}", f"{p.top5:.2f}", f"{p.validation:.2f}", p.chosen] for p in found.probes]
         rows.append(["most frequent class", f"{found.chance:.2f}", "-", "-", "-"])
-        caption = "Accuracy in percent; choices are made on a validation split of the training images."
+        caption = "Accuracy in percent; hyperparameters are chosen on a validation split of the training images."
         blocks.append(Table(["probe", "test top-1", "test top-5", "validation top-1", "chosen"], rows, caption))
     if found.statistics is not None:
         s = found.statistics
@@ -203,12 +203,12 @@ def _blocks(found: Measured) -> list[Block]:
 
 
 class ReconstructionQuality(NamedTuple):
-    """Means over images. PSNR is of pixels in [0, 1]: 12.9 dB above that of pixels divided by ImageNet's deviation."""
+    """Means over images. PSNR is for pixels in [0, 1]: 12.9 dB above that for pixels divided by the deviation of ImageNet."""
 
     psnr: float
     ssim: float
     frechet: float | None  # None without a feature network
-    mean_psnr: float  # of the mean color of every image, for comparison
+    mean_psnr: float  # baseline: the mean color of every image
 
     def table(self) -> Table:
         distance = "-" if self.frechet is None else f"{self.frechet:.3f}"
@@ -218,7 +218,7 @@ class ReconstructionQuality(NamedTuple):
 
 @torch.no_grad()
 def reconstruction_quality(model: VAE, squares: Squares, features: Features | None = None) -> ReconstructionQuality:
-    """Compares images with their `mean_image`. `features` gives the space of the Frechet distance (Table 7)."""
+    """Compare images with their `mean_image`. `features` computes the features for the Frechet distance (Table 7)."""
     device = next(model.parameters()).device
     peaks, similarities, flat = [], [], []
     spaces: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -240,14 +240,14 @@ def reconstruction_quality(model: VAE, squares: Squares, features: Features | No
 
 
 def frechet_distance(a: Float[np.ndarray, "n F"], b: Float[np.ndarray, "m F"]) -> float:
-    """Squared distance of two Gaussians fitted to features (Heusel et al. 2017): |mean|^2 + tr(A + B - 2 (A B)^(1/2)).
+    """Squared Frechet distance of Gaussians fitted to features (Heusel et al. 2017): |mean|^2 + tr(A + B - 2 (A B)^(1/2)).
 
-    Needs at least two rows of each (ValueError otherwise).
+    Raises ValueError for fewer than two rows.
     """
     from scipy.linalg import sqrtm
 
     if min(len(a), len(b)) < 2:
-        raise ValueError("a covariance needs two images")
+        raise ValueError("a covariance needs at least two images")
     first, second = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
     root = np.trace(sqrtm(first @ second)).real
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first) + np.trace(second) - 2 * root)

@@ -1,4 +1,4 @@
-"""Figures 1, 3, 4 and 5 of Gupta et al. 2020 from a trained model on any images, and the section of the demo page."""
+"""Figures 1, 3, 4 and 5 of Gupta et al. 2020 for a trained model and any images, and the section of the demo page."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ logger = logging.getLogger(__name__)
 SHOWN_PARTS = 6
 HEIGHT, WIDTH = 96, 144  # of an image in figures 1 and 3, in pixels
 SIDE = 96  # of a patch in figure 4
-LETTERS = 11  # of the name of an image that fit above its patch
-EXAMPLES = 5  # images of a part
-CHOICE = "Shown are the parts whose average explains most of the variance of their cells."
+LETTERS = 11  # length to which image names above patches are shortened
+EXAMPLES = 5  # images per part
+CHOICE = "The parts whose average explains most of the variance of their cells are shown."
 
 
 @settings
 class FigureScale:
-    """Data of a figure."""
+    """Number of images of a figure."""
 
-    images: Count = 500  # most images, chosen by name from a data set with classes
+    images: Count = 500  # largest number of images, chosen by name from a data set with classes
 
 
 FIGURE_SCALES: Mapping[str, FigureScale] = MappingProxyType(
@@ -74,7 +74,7 @@ Draw = Callable[[Parts, Sequence[Pixels], Sequence[str]], list[Block]]
 
 
 def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
-    """A figure of the trained model on the given images, by default photographs that come with latens."""
+    """A figure for the trained model and the given images, by default the bundled photographs."""
 
     def make(lab: Lab[Parts, FigureScale]) -> Report:
         parts, album = lab.loaded, read_album(one_source(lab.sources), lab.scale.images)
@@ -90,10 +90,10 @@ def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
 
 
 def read_album(source: Source | None, most: int) -> Album:
-    """Images of a data set with their classes, or else their names.
+    """At most `most` images of a data set, with their classes or else their names.
 
-    A data set with classes gives at most `most` images of its test split (of all images without one), chosen by name. A plain
-    folder gives its first images. Raises the first error if no image can be read.
+    Images of a data set with classes are chosen by name from its test split, if it has one; of a plain folder, the first are
+    taken. Raises the first error if no image can be read.
     """
     if source is None:
         photos = photographs()
@@ -128,8 +128,8 @@ def figure1(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
     """An image in which a part covers many cells, the map of that part, and patches of it from other images."""
     codes = parts.encode(images)
     rows = []
-    for gallery in clearest(parts, images, codes):
-        first, color = fullest(codes, gallery.part)[0], part_colors(codes[0].occurrence.shape[0])[gallery.part]
+    for gallery in most_explained(parts, images, codes):
+        first, color = images_by_coverage(codes, gallery.part)[0], part_colors(codes[0].occurrence.shape[0])[gallery.part]
         others = [marked(patch, HEIGHT) for patch in gallery.patches if patch.image != first][:EXAMPLES]
         shown = [images[first], overlay(images[first], codes[first].occurrence[gallery.part], color)]
         rows.append(
@@ -143,13 +143,13 @@ def figure3(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
     """Occurrence maps: one row per part, with the images in which it covers most cells."""
     codes = parts.encode(images)
     rows = []
-    for gallery in clearest(parts, images, codes):
+    for gallery in most_explained(parts, images, codes):
         tiles, color = [], part_colors(codes[0].occurrence.shape[0])[gallery.part]
-        for number in fullest(codes, gallery.part)[:EXAMPLES]:
+        for number in images_by_coverage(codes, gallery.part)[:EXAMPLES]:
             shown = images[number]
             tiles += [shown, overlay(shown, codes[number].occurrence[gallery.part], color)]
         rows.append(row_of([label(f"part {gallery.part}", 56, HEIGHT), *(boxed(tile, WIDTH, HEIGHT) for tile in tiles)]))
-    caption = f"Encoded part occurrences: each row is one part, in the images with most of it. {CHOICE}"
+    caption = f"Part occurrences: each row shows one part, in the images where it covers most cells. {CHOICE}"
     return [Figure(png_bytes(column_of(rows)), "Figure 3", caption, alt="figure 3")]
 
 
@@ -157,7 +157,7 @@ def figure4(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
     """Patches of every part in order of probability, with the names of their images."""
     galleries = parts.gallery(images, most=9)
     if not galleries:
-        raise _nothing(parts)
+        raise _no_parts(parts)
     rows = []
     for gallery in galleries[:12]:
         tiles = [titled(marked(patch, SIDE), shortened(names[patch.image])) for patch in gallery.patches]
@@ -165,14 +165,14 @@ def figure4(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
     whole = Figure(
         png_bytes(gallery_sheet(galleries)),
         "All parts",
-        "One row per part that occurs: its average, then its patches by probability.",
+        "One row per part that occurs: its average, then patches by decreasing probability.",
         alt="all parts",
     )
     return [
         Figure(
             png_bytes(column_of(rows)),
             "Figure 4",
-            "Patches sorted by probability, one per image, the cell outlined; the average is of up to 256 cells.",
+            "Patches by decreasing probability, one per image, with the cell outlined; the average is over up to 256 cells.",
             alt="figure 4",
         ),
         whole,
@@ -182,42 +182,42 @@ def figure4(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> lis
 def figure5(parts: Parts, images: Sequence[Pixels], names: Sequence[str]) -> list[Block]:
     """Appearance of one part transferred from a source to target images."""
     if len(images) < 2:
-        hint = "give a folder of two or more with --data"
-        raise InputError("a swap needs two images, and there is one", where=parts.name, hint=hint)
+        hint = "give a folder of two or more images with --data"
+        raise InputError("a swap needs at least two images, one was given", where=parts.name, hint=hint)
     sheets = []
     for start in range(min(2, len(images))):
         sheet = swap_sheet(parts, images[start], [p for i, p in enumerate(images[:5]) if i != start])
         sheets += [] if sheet is None else [sheet]
     if not sheets:
-        raise _nothing(parts)
+        raise _no_parts(parts)
     caption = (
-        "Source and its part, target and its part, the target's reconstruction before and after the swap, and their difference."
+        "Source and its part, target and its part, reconstruction of the target before and after the swap, their difference."
     )
     return [Figure(png_bytes(column_of(sheets)), "Figure 5", caption, alt="figure 5")]
 
 
 def shortened(name: str) -> str:
-    """The end of a long name: file names of one folder mostly differ at the end."""
+    """The end of a long name, because file names in a folder mostly differ at the end."""
     return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
-def clearest(parts: Parts, images: Sequence[Pixels], codes: Sequence[PartCode]) -> list[PartGallery]:
-    """The parts whose average explains most, among those in several images. Raises InputError if no part occurs."""
+def most_explained(parts: Parts, images: Sequence[Pixels], codes: Sequence[PartCode]) -> list[PartGallery]:
+    """The parts whose average explains most variance, among those in several images. Raises InputError if no part occurs."""
     galleries = parts.gallery(images, most=EXAMPLES + 1, codes=codes)
     if not galleries:
-        raise _nothing(parts)
+        raise _no_parts(parts)
     several = [gallery for gallery in galleries if gallery.occurrences > EXAMPLES]
     return sorted(several or galleries, key=lambda gallery: -gallery.explained)[:SHOWN_PARTS]
 
 
-def fullest(codes: Sequence[PartCode], part: int) -> list[int]:
+def images_by_coverage(codes: Sequence[PartCode], part: int) -> list[int]:
     """The images in which a part occurs, in decreasing order of the cells it covers."""
     share = [float(code.occurrence[part].mean()) for code in codes]
-    there = [number for number, code in enumerate(codes) if code.occurrence[part].max() > PRESENT]
-    return sorted(there, key=lambda number: -share[number])
+    present = [number for number, code in enumerate(codes) if code.occurrence[part].max() > PRESENT]
+    return sorted(present, key=lambda number: -share[number])
 
 
-def _nothing(parts: Parts) -> InputError:
+def _no_parts(parts: Parts) -> InputError:
     return InputError("no part of this model occurs in these images", where=parts.name, hint="give more images with --data")
 
 
@@ -234,17 +234,17 @@ FIGURES: Mapping[str, Artifact[Parts, FigureScale]] = MappingProxyType(
 # -------------------------------------------------------------------------------------------------------------- demo
 
 FINER = 2  # photographs are resized to this multiple of the training size
-DEMO_PARTS = 8  # with patches
-DEMO_PATCHES = 9  # of a part
+DEMO_PARTS = 8  # parts with patches
+DEMO_PATCHES = 9  # patches per part
 INTRO = (
     "A part is a pattern that repeats, within an image or across images. The model was trained on photographs without labels: "
     "for every cell of its map it predicts the probability of each part, and for every part one appearance per image. Patches "
-    "show the cells with the highest probability; the model sees the outlined cell and its neighbors."
+    "show the cells with the highest probability; the receptive field covers the outlined cell and its neighbors."
 )
 
 
 def section(parts: Parts, folder: Path) -> Section:
-    """Maps and galleries of the bundled photographs, written into `folder` as well."""
+    """Maps and galleries of the bundled photographs; the images are also written into `folder`."""
     return show(parts, folder, photographs())
 
 
@@ -258,7 +258,7 @@ def show(parts: Parts, folder: Path, photos: Sequence[Photograph]) -> Section:
 def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
     pixels = read_image(photo.path).pixels
     (code,) = parts.encode(pixels)
-    galleries = parts.places(pixels, most=DEMO_PATCHES, code=code)[:DEMO_PARTS]
+    galleries = parts.occurrences(pixels, most=DEMO_PATCHES, code=code)[:DEMO_PARTS]
     maps = occurrence_sheet(pixels, code)
     names = [f"{photo.name}_maps.png"]
     write_image(folder / names[0], Image.fromarray(maps))
@@ -267,11 +267,9 @@ def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
         sheet = png_bytes(gallery_sheet(galleries))
         names.append(f"{photo.name}_parts.png")
         write_atomic(folder / names[1], sheet)
-        caption = (
-            "One row per part, the most frequent first: the average of its cells, then the cells, outlined, by probability."
-        )
+        caption = "One row per part, most frequent first: the average of its cells, then patches by decreasing probability."
         blocks += [Figure(sheet, "Patches of the parts", caption, alt="parts"), occurrences(code, galleries)]
-    blocks.append(Links(f"Files in {folder.name}, beside this page:", [f"{folder.name}/{name}" for name in names]))
+    blocks.append(Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{name}" for name in names]))
     logger.info("parts: %s", photo.name)
     return Part(f"{photo.title} ({photo.credit})", blocks)
 
@@ -280,12 +278,12 @@ def _caption(code: PartCode) -> str:
     parts, rows, columns = code.occurrence.shape
     return (
         f"{len(code.present())} of {parts} parts occur on a map of {rows} × {columns} cells. All parts: every cell in the "
-        "color of its most likely part. Then single parts, those that cover most first."
+        "color of its most likely part. Then single parts, by decreasing coverage."
     )
 
 
 def occurrences(code: PartCode, galleries: Sequence[PartGallery]) -> Table:
-    """Share of the image that each part covers, and its highest probability."""
+    """Number of cells and share of the image that each part covers, and its highest probability."""
     rows = []
     for gallery in galleries:
         present = code.occurrence[gallery.part] > PRESENT

@@ -12,13 +12,13 @@ from PIL import Image
 from latens.data.images import Pixels
 from latens.shapes import Float
 
-PRESENT = 0.5  # probability above which a part is taken as present
+PRESENT = 0.5  # probability above which a part counts as present
 PATCH_CELLS = 5  # side of a patch, in cells: the cell and its context
-PATCH_SIDE = 32 * PATCH_CELLS  # largest side of a patch in pixels; patches of hundreds of images are in memory together
+PATCH_SIDE = 32 * PATCH_CELLS  # largest side of a patch in pixels; patches of hundreds of images are in memory at once
 MEAN_CELLS = 3  # side of an averaged window in cells: the receptive field of the local encoder
 MEAN_SIDE = 24  # pixels of the average
-MEAN_LIMIT = 256  # occurrences in an average, those of highest score
-MEAN_PER_IMAGE = 8  # occurrences of one image in an average
+MEAN_LIMIT = 256  # largest number of occurrences in an average, highest scores first
+MEAN_PER_IMAGE = 8  # largest number of occurrences per image in an average
 
 
 class Patch(NamedTuple):
@@ -38,7 +38,7 @@ class PartGallery(NamedTuple):
     patches: list[Patch]
     occurrences: int  # images with the part, or occurrences in one image
     mean: Pixels  # average window of 3 x 3 cells
-    explained: float  # share of the squared distance between windows and the mean of all parts that `mean` explains, 0 to 1
+    explained: float  # share of the variance about the mean of all parts that `mean` explains, in [0, 1]
 
 
 class Occurrence(NamedTuple):
@@ -58,7 +58,7 @@ class Occurrences(NamedTuple):
 
 
 def one_per_image(maps: Sequence[Float[np.ndarray, "N h w"]], part: int) -> Occurrences:
-    """Shown: the highest-scoring cell with p > 0.5 of every image. Averaged: up to `MEAN_PER_IMAGE` cells per image."""
+    """Shown: the highest-scoring cell with p > 0.5 per image. Averaged: up to `MEAN_PER_IMAGE` cells per image."""
     found = [Occurrence(i, *peak) for i, one in enumerate(maps) for peak in peaks(one[part], MEAN_PER_IMAGE)]
     found.sort(key=lambda occurrence: (-occurrence.score, occurrence.image))
     best = {occurrence.image: occurrence for occurrence in reversed(found)}
@@ -67,7 +67,7 @@ def one_per_image(maps: Sequence[Float[np.ndarray, "N h w"]], part: int) -> Occu
 
 
 def within_image(maps: Float[np.ndarray, "N h w"], part: int) -> Occurrences:
-    """The cells of one image in which a part occurs, without adjacent ones."""
+    """Non-adjacent cells of one image in which a part occurs."""
     found = [Occurrence(0, *peak) for peak in peaks(maps[part], maps[part].size)]
     return Occurrences(part, found, found[:MEAN_LIMIT])
 
@@ -98,7 +98,7 @@ def cut_galleries(
                 if found.image == image:
                     patches[row][found] = cut(pixels, grid, found)
             windows[row] += [surroundings(pixels, grid, found.cell) for found in part.averaged if found.image == image]
-    means = [np.mean(seen, axis=0) for seen in windows]
+    means = [np.mean(of_part, axis=0) for of_part in windows]
     middle = np.mean(means, axis=0)
     return [
         PartGallery(part.part, [patches[row][found] for found in part.shown[:most]], len(part.shown),
@@ -108,7 +108,7 @@ def cut_galleries(
 
 
 def explained(windows: Sequence[Float[np.ndarray, "S S 3"]], mean: np.ndarray, middle: np.ndarray) -> float:
-    """Share, 0 to 1, of the squared distance between windows and the mean of all parts that the mean of the part explains."""
+    """Explained variance in [0, 1]: squared distance of the mean of the part from `middle`, relative to that of its windows."""
     around = float(np.mean([np.square(window - middle).mean() for window in windows]))
     return float(np.square(mean - middle).mean()) / around if around > 0 else 0.0
 
@@ -117,11 +117,11 @@ def cut(pixels: Pixels, grid: tuple[int, ...], found: Occurrence) -> Patch:
     """A square of 5 x 5 cells around a cell, cropped at the image border and reduced to `PATCH_SIDE` pixels if larger."""
     (row, column), (rows, columns), (height, width) = found.cell, grid, pixels.shape[:2]
     tall, wide = height / rows, width / columns
-    reach = PATCH_CELLS / 2 * min(tall, wide)
-    top, bottom = _within((row + 0.5) * tall, reach, height)
-    left, right = _within((column + 0.5) * wide, reach, width)
+    radius = PATCH_CELLS / 2 * min(tall, wide)
+    top, bottom = _within((row + 0.5) * tall, radius, height)
+    left, right = _within((column + 0.5) * wide, radius, width)
     patch = pixels[top:bottom, left:right].copy()  # a view would keep the whole image
-    scale = min(1.0, PATCH_SIDE / (2 * reach))
+    scale = min(1.0, PATCH_SIDE / (2 * radius))
     if scale < 1:
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
         patch = np.asarray(Image.fromarray(patch).resize(size, Image.Resampling.LANCZOS))
@@ -131,18 +131,18 @@ def cut(pixels: Pixels, grid: tuple[int, ...], found: Occurrence) -> Patch:
     return Patch(found.image, found.cell, found.score, patch, (box[0], box[1], box[2], box[3]))
 
 
-def _within(middle: float, reach: float, end: int) -> tuple[int, int]:
+def _within(middle: float, radius: float, end: int) -> tuple[int, int]:
     """Start and end of a range of pixels, cropped at the border of the image; at least one pixel."""
-    start = min(max(round(middle - reach), 0), end - 1)
-    return start, max(min(round(middle + reach), end), start + 1)
+    start = min(max(round(middle - radius), 0), end - 1)
+    return start, max(min(round(middle + radius), end), start + 1)
 
 
 def surroundings(pixels: Pixels, grid: tuple[int, ...], cell: tuple[int, int]) -> Float[np.ndarray, "S S 3"]:
     """The cell and its neighbors, resampled to 24 x 24 pixels; the image border is replicated."""
     (row, column), (rows, columns), (height, width) = cell, grid, pixels.shape[:2]
-    reach, tall, wide = MEAN_CELLS / 2, height / rows, width / columns
-    across = _samples((column + 0.5 - reach) * wide, MEAN_CELLS * wide, width)
-    down = _samples((row + 0.5 - reach) * tall, MEAN_CELLS * tall, height)
+    radius, tall, wide = MEAN_CELLS / 2, height / rows, width / columns
+    across = _samples((column + 0.5 - radius) * wide, MEAN_CELLS * wide, width)
+    down = _samples((row + 0.5 - radius) * tall, MEAN_CELLS * tall, height)
     window = pixels[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
     window = window[np.ix_(down - down[0], across - across[0])]
     size = (MEAN_SIDE, MEAN_SIDE)

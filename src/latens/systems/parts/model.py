@@ -6,9 +6,9 @@
 
     x --encoder phi--> f --one layer over the whole map--> z (B, ND) --back to a map--> decoder G--> x_hat      (beta-VAE)
 
-The encoder `resnet` is the paper's: the first layers of a ResNet-18 (He et al. 2016). A cell of its map sees 99 x 99 pixels, an
-occurrence logit behind its 3 x 3 head 115: more than a whole CIFAR image. `local` has the same widths and strides but sees
-24 x 24 pixels, and its heads are 1 x 1. The other models of Table 1 and the masked autoencoder are in baselines.py.
+The encoder `resnet` is that of the paper: the first layers of a ResNet-18 (He et al. 2016). The receptive field of a cell is
+99 x 99 pixels, and 115 x 115 after the 3 x 3 head: more than a CIFAR image. `local` has the same widths and strides, 1 x 1
+heads and a receptive field of 24 x 24 pixels. The other models of Table 1 and the masked autoencoder are in baselines.py.
 
 Letters: B batch, N parts, D dimensions of one appearance (d_p), C channels of f, H W image size, h w = H/8 W/8 (H/32 W/32 for
 four residual stages).
@@ -37,21 +37,21 @@ from latens.shapes import Float
 from latens.systems.parts.config import STRIDE, BetaVAEConfig, NetworkConfig, PatchVAEConfig
 
 CODE_CHANNELS = 64  # of the map between the vector of a beta-VAE and the decoder
-SLOPE = 0.2  # of leaky ReLUs
+SLOPE = 0.2  # negative slope of leaky ReLUs
 MIN_LOGVAR, MAX_LOGVAR = -16.0, 16.0
 STEM = 64  # channels after the first stage
 WIDTHS = (64, 128, 256, 512)  # channels after the residual stages
 
 
 class Posterior(NamedTuple):
-    """Q of Eqs. 4 to 7 for a batch."""
+    """The approximate posterior Q of Eqs. 4 to 7."""
 
     logits: Float[Tensor, "B N h w"]  # of the occurrence
     appearance: Appearance
 
 
 class Reconstruction(NamedTuple):
-    """Output of both models in training. The divergences are in nats: of every part, or for a beta-VAE of every dimension."""
+    """Output of both models in training. Divergences are in nats, per part (for a beta-VAE, per dimension)."""
 
     image: Float[Tensor, "B 3 H W"]  # not clamped
     kl_app: Float[Tensor, "B N"]
@@ -60,7 +60,7 @@ class Reconstruction(NamedTuple):
 
 
 class PatchVAE(nn.Module):
-    """Eqs. 4 to 11. Works on images whose sides are multiples of the encoder's stride."""
+    """The model of Eqs. 4 to 11, for images in [0, 1] whose sides are multiples of the stride of the encoder."""
 
     def __init__(self, config: PatchVAEConfig) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class PatchVAE(nn.Module):
     def forward(
         self, image: Float[Tensor, "B 3 H W"], temperature: float, *, hard: bool = False, prior: float = 0.0
     ) -> Reconstruction:
-        """One sample of the code, reconstructed; `prior` 0 is 1/N. The decoder runs once."""
+        """Reconstruction from one sample of the code. `prior` 0 means 1/N. The decoder runs once."""
         features = self.encoder(image)
         posterior = self.heads(features)
         z_occ = self.sample_occurrence(posterior.logits, temperature, hard=hard)
@@ -84,7 +84,7 @@ class PatchVAE(nn.Module):
         return self._reconstruct(features, posterior, z_app, z_occ, prior)
 
     def posterior(self, image: Float[Tensor, "B 3 H W"]) -> Posterior:
-        """Occurrence and pooled appearance (section 3.2, "Constructing z_app"). The pooling weights pass no gradient."""
+        """Occurrence and pooled appearance (section 3.2, "Constructing z_app"). Pooling weights pass no gradient."""
         return self.heads(self.encoder(image))
 
     def heads(self, features: Float[Tensor, "B C h w"]) -> Posterior:
@@ -95,7 +95,7 @@ class PatchVAE(nn.Module):
         return Posterior(logits, pool_appearance(mean, logvar, weight))
 
     def probability(self, logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
-        """Probability that each part is at each cell."""
+        """Probability of every part in every cell."""
         return logits.softmax(dim=1) if self.config.categorical else logits.sigmoid()
 
     def sample_occurrence(
@@ -105,13 +105,13 @@ class PatchVAE(nn.Module):
         return draw(logits, temperature, hard=hard)
 
     def occurrence_kl(self, logits: Float[Tensor, "B N h w"], prior: float = 0.0) -> Float[Tensor, "B N"]:
-        """Summed over cells. With categorical cells the term of a single part may be negative."""
+        """KL divergence in nats, summed over cells. The term of a single part may be negative for categorical cells."""
         if self.config.categorical:
             return categorical_kl(logits).sum((2, 3))
         return bernoulli_kl(logits, prior or 1 / self.config.parts).sum((2, 3))
 
-    def chosen(self, logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
-        """1 where a part is more likely present than absent, else 0; of categorical cells 1 for the most likely part."""
+    def hard_occurrence(self, logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
+        """1 where a part is more likely present than absent, else 0; for categorical cells, 1 for the most likely part."""
         if self.config.categorical:
             return F.one_hot(logits.argmax(1), logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
         return (logits > 0).to(logits.dtype)
@@ -125,7 +125,7 @@ class PatchVAE(nn.Module):
         """Reconstruction without noise: parts with a probability above one half, with their mean appearance."""
         features = self.encoder(image)
         posterior = self.heads(features)
-        chosen = self.chosen(posterior.logits)
+        chosen = self.hard_occurrence(posterior.logits)
         return self._reconstruct(features, posterior, posterior.appearance.mean, chosen)
 
     def _reconstruct(
@@ -148,7 +148,7 @@ class BetaVAE(nn.Module):
         self.decoder = decoder(CODE_CHANNELS, self.encoder.stride)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Reconstruction:
-        """One sample of the code, reconstructed."""
+        """Reconstruction from one sample of the code."""
         features = self.encoder(image)
         appearance = self.head(features)
         return self._reconstruct(features, sample_gaussian(*appearance), appearance)
@@ -181,7 +181,7 @@ VAE: TypeAlias = PatchVAE | BetaVAE
 
 
 def build_encoder(config: NetworkConfig) -> StagedEncoder:
-    """Phi: with the stages that a probe freezes one by one (section 4, "Training details")."""
+    """The encoder phi, in the stages that probes freeze (section 4, "Training details")."""
     return local_encoder() if config.encoder == "local" else resnet_encoder(config.blocks)
 
 
@@ -202,7 +202,7 @@ def resnet_encoder(blocks: int) -> StagedEncoder:
 
 
 def local_encoder() -> StagedEncoder:
-    """Depth, widths and stride of the paper's encoder with two stages; a cell sees only the 24 x 24 pixels around it."""
+    """Depth, widths and stride of the paper's encoder with two stages; the receptive field of a cell is 24 x 24 pixels."""
     stem = nn.Sequential(nn.Conv2d(3, STEM, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU(inplace=True))
     first = nn.Sequential(BasicBlock(STEM, 64, 2, (3, 1)), BasicBlock(64, 64, 1, (3, 1)))
     second = nn.Sequential(BasicBlock(64, 128, 2, (3, 1)), BasicBlock(128, 128, 1, (1, 1)))
@@ -238,7 +238,7 @@ class BasicBlock(nn.Module):
 
 
 def decoder(channels: int, stride: int = STRIDE) -> nn.Sequential:
-    """G: 1 x 1 to 256 channels, then transposed 4 x 4 layers that double the side up to the size of the image."""
+    """The decoder G: 1 x 1 to 256 channels, then transposed 4 x 4 convolutions of stride 2 up to the size of the image."""
     layers: list[nn.Module] = [nn.Conv2d(channels, 256, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(SLOPE, inplace=True)]
     width = 256
     while stride > 2:
@@ -250,7 +250,7 @@ def decoder(channels: int, stride: int = STRIDE) -> nn.Sequential:
 
 
 def vector_head(encoder: StagedEncoder, size: int, outputs: int) -> nn.Sequential:
-    """A map of features to a vector (B, outputs, 1, 1), by a convolution as large as the map."""
+    """Features (B, C, h, w) -> vector (B, outputs, 1, 1), by a convolution with the size of the map."""
     return nn.Sequential(
         nn.Conv2d(encoder.channels, CODE_CHANNELS, 1, bias=False),
         nn.BatchNorm2d(CODE_CHANNELS),
@@ -266,5 +266,5 @@ def vector_to_map(inputs: int, side: int) -> nn.Sequential:
 
 
 def _to_image(output: Tensor) -> Tensor:
-    # Centered on mid-gray and unbounded: a squashed output could not reach pixels at the ends of their range.
+    # Centered at mid-gray and unbounded: a tanh could not reach the ends of the pixel range.
     return output.float() * 0.5 + 0.5

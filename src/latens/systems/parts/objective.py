@@ -27,16 +27,16 @@ from latens.systems.parts.statistics import Tally
 from latens.systems.parts.two_views import TwoViews, iic_of_views
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
-SHOWN = 8  # held-out images in a sample sheet
-SEED = 20200607  # of the noise in validation, so that two validations differ by the weights alone
-QUIET = 1e-4  # gradient energy added to every cell: a constant image gets weight 1 throughout
+SHOWN = 8  # number of held-out images in a sample sheet
+SEED = 20200607  # seed of the noise in validation, so that validations differ only by the weights
+MIN_ENERGY = 1e-4  # gradient energy added to every cell, so that constant images have weight 1 everywhere
 
 
 class Elbo:
     """Squared error + beta_app KL(appearance) + beta_occ KL(occurrence) per image, divided by its number of pixel values.
 
-    With `adversarial` above zero the discriminator takes its step first, then the model, once, with the adversarial term. With
-    `contrastive_weight` or `iic_weight` above zero, the NT-Xent or the IIC loss of two views is added.
+    With `adversarial` above 0, the discriminator takes its step before the model, whose loss has the adversarial term. With
+    `contrastive_weight` or `iic_weight` above 0, the NT-Xent or IIC loss of two views is added.
     """
 
     def __init__(self, config: PatchVAELoss | BetaVAELoss) -> None:
@@ -49,11 +49,11 @@ class Elbo:
 
     def temperature(self, step: int) -> float:
         """Temperature of the relaxed occurrences of a PatchVAE."""
-        law = cast(PatchVAELoss, self.config).annealing
-        return temperature_at(step, start=law.start, floor=law.floor, rate=law.rate, compound=law.compound)
+        schedule = cast(PatchVAELoss, self.config).annealing
+        return temperature_at(step, start=schedule.start, floor=schedule.floor, rate=schedule.rate, compound=schedule.compound)
 
     def sample(self, model: VAE, image: Float[Tensor, "B 3 H W"], step: int | None) -> Reconstruction:
-        """One sample of the code, reconstructed; None is validation, at the lowest temperature."""
+        """Reconstruction from one sample of the code; step None means validation, at the lowest temperature."""
         if not isinstance(model, PatchVAE):
             return cast(Reconstruction, model(image))
         loss = cast(PatchVAELoss, self.config)
@@ -63,11 +63,11 @@ class Elbo:
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image, generator = batch["image"], generator_of(model)
         found = self.sample(generator, image, step)
-        fooling: Tensor | float = 0.0
+        adversarial: Tensor | float = 0.0
         if self.config.adversarial:
-            judge = cast(Adversarial, model).judge
-            yield Step("judge", discriminator_loss(judge(image), judge(found.image.detach())), {})
-            fooling = generator_loss(judge(found.image))
+            discriminator = cast(Adversarial, model).judge
+            yield Step("judge", discriminator_loss(discriminator(image), discriminator(found.image.detach())), {})
+            adversarial = generator_loss(discriminator(found.image))
         error, kl_app, kl_occ = (term.mean() for term in self.terms(found, image))
         values = image[0].numel()
         elbo = (error + self.config.beta_app * kl_app + self.beta_occ * kl_occ) / values
@@ -75,10 +75,10 @@ class Elbo:
         if isinstance(generator, PatchVAE):
             logs["temperature"] = self.temperature(step)
         if self.config.adversarial:
-            logs["fooling"] = fooling
+            logs["adversarial"] = adversarial
         views = self.views(model, found, image)
         logs |= views
-        yield Step("model", elbo + self.config.adversarial * fooling / values + self.weigh(views), logs)
+        yield Step("model", elbo + self.config.adversarial * adversarial / values + self.weigh(views), logs)
 
     def views(self, model: nn.Module, found: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """The losses between two views with a weight above 0: "nt_xent" and "iic"."""
@@ -96,7 +96,7 @@ class Elbo:
     def terms(
         self, found: Reconstruction, image: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
-        """Error, KL of appearances and KL of occurrences of every image."""
+        """Error, KL of appearances and KL of occurrences, per image."""
         error = weighted_error if self.config.weighted else squared_error
         return error(found.image, image), found.kl_app.sum(1), found.kl_occ.sum(1)
 
@@ -135,7 +135,7 @@ class Elbo:
         return {"reconstructions": grid(rows)}
 
     def export(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """All weights but those of the discriminator and of the projector of two views, in float32."""
+        """The float32 weights without those of the discriminator and the projector."""
         core = generator_of(model)
         return Export(dict(core.state_dict()), {}, {"model": to_dict(core.config)})
 
@@ -146,7 +146,7 @@ def generator_of(model: nn.Module) -> VAE:
 
 
 def _map_of_parts(model: PatchVAE, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    chosen = model.chosen(model.posterior(image).logits)
+    chosen = model.hard_occurrence(model.posterior(image).logits)
     colors = torch.from_numpy(part_colors(chosen.shape[1])).to(chosen)
     mixed = torch.einsum("bnhw,nc->bchw", chosen, colors) / chosen.sum(1, keepdim=True).clamp_min(1)
     return F.interpolate(mixed, image.shape[2:], mode="nearest")
@@ -156,7 +156,7 @@ def _map_of_parts(model: PatchVAE, image: Float[Tensor, "B 3 H W"]) -> Float[Ten
 
 
 def squared_error(image: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:
-    """Summed over pixels and colors."""
+    """Squared error per image, summed over pixels and colors."""
     return (image - target).square().sum((1, 2, 3))
 
 
@@ -168,18 +168,18 @@ def weighted_error(image: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H
 def energy_weight(target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Mean absolute Laplacian of every 8 x 8 patch and color, with mean 1 over the color of an image (section 3.4).
 
-    The paper's weights sum to one; these keep the scale of the squared error, as the released code does. A color without any
-    gradient has weight 1 everywhere. Sides are multiples of 8.
+    The paper's weights have sum 1; a mean of 1 preserves the scale of the squared error, as in the released code. Colors
+    without gradient have weight 1 everywhere. Sides must be multiples of 8.
     """
     padded = F.pad(target, (1, 1, 1, 1), mode="replicate")
     neighbors = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1] + padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]
-    energy = F.avg_pool2d((neighbors - 4 * target).abs(), STRIDE) + QUIET
+    energy = F.avg_pool2d((neighbors - 4 * target).abs(), STRIDE) + MIN_ENERGY
     share = energy / energy.mean((2, 3), keepdim=True)
     return F.interpolate(share, scale_factor=STRIDE, mode="nearest")
 
 
 def discriminator_loss(real: Float[Tensor, "B 1"], fake: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
-    """Cross-entropy of a discriminator: `real` are logits of real images, `fake` of reconstructions."""
+    """Cross-entropy of a discriminator with logits `real` of images and `fake` of reconstructions."""
     return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
 
 

@@ -1,4 +1,4 @@
-"""The loaded model: codes of images, reconstructions, galleries of parts, and features for any classifier."""
+"""Inference: codes of images, reconstructions, galleries of parts, and features for any classifier."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from latens.systems.parts.statistics import PartStatistics, Tally
 
 NAME = "parts"
 EMBED_BATCH = 64
-MAX_PIXELS = 2**24  # of a resized image: its activations take about 180 bytes a pixel, 3 GB in all
-MAX_ASPECT = 64  # largest ratio of the sides; resizing a longer image by its shorter side could need gigabytes
+MAX_PIXELS = 2**24  # of a resized image; activations take about 180 bytes per pixel, 3 GB in total
+MAX_ASPECT = 64  # largest aspect ratio; longer images could need gigabytes after resizing by the shorter side
 
 
 @dataclass(frozen=True)
 class PartCode:
     """The code of one image: occurrence map and appearance of every part."""
 
-    occurrence: Float[np.ndarray, "N h w"]  # probability that a part is in a cell
-    appearance: Float[np.ndarray, "N D"]  # mean of each part's appearance
+    occurrence: Float[np.ndarray, "N h w"]  # probability of every part in every cell
+    appearance: Float[np.ndarray, "N D"]  # mean appearance of every part
     size: tuple[int, int]  # height and width of the image
 
     def present(self) -> list[int]:
-        """Parts with p > 0.5 in some cell, the most probable first."""
+        """Parts with p > 0.5 in some cell, by decreasing probability."""
         highest = self.occurrence.max(axis=(1, 2))
         return [int(n) for n in np.argsort(-highest, kind="stable") if highest[n] > PRESENT]
 
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
 
 class Parts:
-    """Finds parts in images of any size and kind, which are resized to `resolution` pixels on the shorter side.
+    """Parts in images of any size, which are resized to `resolution` pixels on the shorter side.
 
     `encode`, `decode`, `swap`, `gallery` and `statistics` need a PatchVAE; `embed` works with every model.
     """
@@ -75,13 +75,13 @@ class Parts:
         return self.model.config
 
     def at(self, resolution: int) -> Parts:
-        """The same model for images resized to another shorter side, a multiple of 8: larger ones give finer maps.
+        """The same model for another shorter side, a multiple of the stride; larger sides give finer maps.
 
-        Raises UsageError for another number, LimitExceeded for one that would take more memory than is reasonable.
+        Raises UsageError for other numbers, LimitExceeded for a resolution above `MAX_PIXELS`.
         """
         if resolution < 16 or resolution % self.model.encoder.stride:
-            hint = f"a multiple of {self.model.encoder.stride}, e.g. {2 * self.config.size}"
-            raise UsageError(f"a resolution of {resolution} pixels", where="resolution", hint=hint)
+            hint = f"choose a multiple of {self.model.encoder.stride}, at least 16, e.g. {2 * self.config.size}"
+            raise UsageError(f"resolution {resolution} is not supported", where="resolution", hint=hint)
         check_pixels(resolution, resolution)
         return Parts(self.model, name=self.name, sha256=self.model_id, device=self.device, resolution=resolution)
 
@@ -95,7 +95,7 @@ class Parts:
         model, pixels = self._patchvae(), read_one(image)
         height, width = pixels.shape[:2]
         if max(height, width) > MAX_ASPECT * min(height, width):
-            what = f"of {width} x {height} pixels one side is more than {MAX_ASPECT} times the other"
+            what = f"an image of {width} x {height} pixels exceeds the aspect ratio of {MAX_ASPECT}"
             raise InputError(what, where=str(image) if isinstance(image, str | Path) else None, hint="crop the image")
         posterior = model.posterior(self._prepared(pixels))
         q = model.probability(posterior.logits)[0].cpu().numpy()
@@ -104,22 +104,23 @@ class Parts:
 
     @torch.no_grad()
     def decode(self, code: PartCode) -> Image.Image:
-        """Reconstruction of a code: parts where p > 0.5, at the resolution of the model."""
+        """Reconstruction from a code with the parts of p > 0.5, at the resolution of the model."""
         model = self._patchvae()
         one_code(code)
         if code.occurrence.shape[0] != model.config.parts or code.appearance.shape != (
             model.config.parts,
             model.config.appearance,
         ):
-            what = f"a code of {code.occurrence.shape[0]} parts for a model of {model.config.parts}"
-            raise UsageError(what, hint="decode with the model that encoded")
+            sizes = f"{model.config.parts} parts with {model.config.appearance} numbers each"
+            what = f"a code of {code.occurrence.shape[0]} parts does not fit a model of {sizes}"
+            raise UsageError(what, hint="decode with the model that encoded the image")
         q = torch.from_numpy(code.occurrence.astype(np.float32)).to(self.device)
-        chosen = model.chosen(q[None] - PRESENT)
+        chosen = model.hard_occurrence(q[None] - PRESENT)
         appearance = torch.from_numpy(code.appearance.astype(np.float32)).to(self.device)
         return to_pil(to_pixels(model.decode(appearance[None], chosen)[0]))
 
     def swap(self, target: PartCode, source: PartCode, part: int, source_part: int | None = None) -> PartCode:
-        """`target` with the appearance of `part` from `source` (Gupta et al. 2020, Fig. 5), there of `source_part` if given."""
+        """`target` with the appearance of `part` replaced by that of `source_part` (default: `part`) in `source` (Fig. 5)."""
         one_code(target)
         one_code(source)
         other, count = part if source_part is None else source_part, self._patchvae().config.parts
@@ -133,7 +134,7 @@ class Parts:
     def gallery(
         self, images: ImageLike | LoadedImage | Sequence[Any], *, most: int = 9, codes: Sequence[PartCode] | None = None
     ) -> list[PartGallery]:
-        """Patches of every part that occurs, one per image (Gupta et al. 2020, Fig. 4). The part in most images comes first.
+        """Patches of every part that occurs, one per image (Gupta et al. 2020, Fig. 4), by decreasing number of images.
 
         `images` must be readable twice; `codes` are their codes if already known. Raises UsageError for `most` below 1.
         """
@@ -144,15 +145,17 @@ class Parts:
         every = singles(images)
         return cut_galleries(order, [one.shape[1:] for one in maps], lambda i: read_one(every[i]), most)
 
-    def places(self, image: ImageLike | LoadedImage, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
-        """Patches of every part of one image, without adjacent cells. The part with most cells comes first.
+    def occurrences(self, image: ImageLike | LoadedImage, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
+        """Patches of every part of one image, at non-adjacent cells, by decreasing number of cells.
 
         `code` is the code of the image if already known. Raises UsageError for several images and for `most` below 1.
         """
         check_most(most)
         several = singles(image)
         if len(several) != 1:
-            raise UsageError(f"{len(several)} images instead of one", where="places", hint="or use gallery(images)")
+            raise UsageError(
+                f"{len(several)} images instead of one", where="occurrences", hint="use gallery(images) for several images"
+            )
         pixels = read_one(several[0])
         known = self.measure(pixels).code if code is None else code
         order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
@@ -161,7 +164,7 @@ class Parts:
 
     @torch.no_grad()
     def embed(self, images: ImageLike | LoadedImage | Sequence[Any]) -> Float[np.ndarray, "n C"]:
-        """Features for a classifier: phi of the center square, averaged over cells."""
+        """Features (n, C) for a classifier: phi of the center square, averaged over cells."""
         squares = (center_square(pixels, self.resolution) for pixels in read_all(images))
         found = []
         while batch := list(islice(squares, EMBED_BATCH)):
@@ -171,10 +174,10 @@ class Parts:
         return np.concatenate(found) if found else np.zeros((0, self.model.encoder.channels), np.float32)
 
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
-        """Use and divergences of all parts. Raises UsageError for no images."""
+        """Frequency and divergences of all parts. Raises UsageError for an empty sequence."""
         every = singles(images)
         if not every:
-            raise UsageError("there are no images", where="statistics", hint="give at least one")
+            raise UsageError("no images given", where="statistics", hint="give at least one")
         return statistics_of(self.measure(image) for image in every)
 
     def _prepared(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
@@ -189,7 +192,7 @@ class Parts:
 
     def _patchvae(self) -> PatchVAE:
         if not isinstance(self.model, PatchVAE):
-            what = f"a model of the kind '{self.config.kind}' has features but no parts"
+            what = f"a model of kind '{self.config.kind}' has features but no parts"
             raise ModelError(what, where=self.name, hint="train one with --set model.kind=patchvae")
         return self.model
 
@@ -205,13 +208,13 @@ def statistics_of(measured: Iterable[Measured]) -> PartStatistics:
 def read_all(images: ImageLike | LoadedImage | Sequence[Any]) -> Iterator[Pixels]:
     """Pixels (H, W, 3) of one image, a sequence of them, or a batch: a tensor (B, 3, H, W) or an array (B, H, W, 3).
 
-    Images are read one at a time: large ones need not fit into memory together.
+    Images are read one at a time, so that only one is in memory.
     """
     return (read_one(one) for one in singles(images))
 
 
 def singles(images: ImageLike | LoadedImage | Sequence[Any]) -> list[ImageLike | LoadedImage]:
-    """One image, a sequence of them or a batch as a list of single images, unread."""
+    """One image, a sequence of images or a batch as a list of single images, not yet read."""
     if isinstance(images, LoadedImage):
         return [images]
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
@@ -227,12 +230,12 @@ def read_one(image: ImageLike | LoadedImage) -> Pixels:
 def one_code(code: object) -> None:
     """Raises UsageError for anything but one code, such as the list that `encode` returns."""
     if not isinstance(code, PartCode):
-        hint = "encode returns a list, one code per image: take codes[0]"
+        hint = "encode returns a list with one code per image: use codes[0]"
         raise UsageError(f"a {type(code).__name__} is not the code of one image", hint=hint)
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises LimitExceeded for an image that would be resized to more than `MOST_PIXELS`, before memory is taken."""
+    """Raises LimitExceeded for an image that would be resized to more than `MAX_PIXELS`, before memory is allocated."""
     if width * height > MAX_PIXELS:
         what = f"it would be resized to {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}"
         raise LimitExceeded(what, hint="choose a smaller resolution")
@@ -240,11 +243,11 @@ def check_pixels(width: int, height: int) -> None:
 
 def check_most(most: int) -> None:
     if most < 1:
-        raise UsageError(f"{most} patches of a part", where="most", hint="1 or more")
+        raise UsageError(f"{most} patches per part", where="most", hint="give 1 or more")
 
 
 def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:
-    """A model of this system by name, or from a model folder or a hub id.
+    """Load a model by name, model folder or hub id.
 
     Raises ModelMissing, ModelError or DeviceUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Training configurations of the parts system, and the rows of Table 1 as changes of a configuration."""
+"""Training configurations of the parts system, and the rows of Table 1 of Gupta et al. 2020 as variants of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PartsTraining(TrainConfig[PartsConfig, ImagesConfig, LossConfig]):
     """A training configuration of this system."""
 
     model: PartsConfig  # sizes of the network
-    data: ImagesConfig  # how training images are drawn
+    data: ImagesConfig  # sampling of training images
     objective: LossConfig  # weights of the losses; of the same kind as the model
 
     @validator
@@ -48,10 +48,10 @@ class PartsTraining(TrainConfig[PartsConfig, ImagesConfig, LossConfig]):
         if isinstance(model, PatchVAEConfig) and isinstance(loss, PatchVAELoss):
             if loss.iic_weight and not model.categorical:
                 raise ValueError(
-                    "objective.iic_weight compares one part per cell; set model.categorical=true, or the weight to 0"
+                    "objective.iic_weight requires one part per cell; set model.categorical=true, or the weight to 0"
                 )
             if loss.iic_weight and model.size <= 2 * EDGE * model.stride:
-                raise ValueError(f"model.size {model.size} leaves objective.iic_weight no cell to compare; 64 is usual")
+                raise ValueError(f"model.size {model.size} leaves no cell to compare for objective.iic_weight; 64 is usual")
             if loss.prior and model.categorical:
                 raise ValueError("objective.prior has no effect with model.categorical, whose prior is 1/N; set it to 0")
         return self
@@ -73,8 +73,8 @@ def tiny() -> PartsTraining:
 def cpu() -> PartsTraining:
     """One CPU core, half an hour: 64 x 64 crops of photographs, 32 local parts; recipe of the bundled model.
 
-    One part per cell, with the IIC loss between two views: without it, parts describe edges and corners of objects instead of
-    covering them. The weight of occurrences is small: a large one makes all parts equally frequent in every cell.
+    One part per cell, with the IIC loss between two views: without this loss, parts are edges and corners of objects instead of
+    regions. The weight of occurrences is small, because a large weight makes all parts equally likely in every cell.
     """
     return replace(
         tiny(),
@@ -120,8 +120,8 @@ def gpu() -> PartsTraining:
 def paper() -> PartsTraining:
     """The paper's CIFAR-100 schedule: 90 epochs of 390 steps, Adam 1e-4, batch 128, N = 16, d_p = 6, prior 1/N.
 
-    Weights of the divergences are the released 1 and 10 in units of pixels in [0, 1]. Indoor-67 and Places205 take
-    `--set model.size=224`; ImageNet also `model.blocks=4`, `model.parts=64` and `model.appearance=16`.
+    Weights of the divergences are the released 1 and 10 in units of pixels in [0, 1]. For Indoor-67 and Places205 use
+    `--set model.size=224`; for ImageNet also `model.blocks=4`, `model.parts=64` and `model.appearance=16`.
     """
     return PartsTraining(
         system="parts",
@@ -144,7 +144,7 @@ RECIPES: Mapping[str, Callable[[], PartsTraining]] = MappingProxyType(
 Variant: TypeAlias = Callable[[PartsTraining], PartsTraining]
 
 
-def in_turn(*variants: Variant) -> Variant:
+def compose(*variants: Variant) -> Variant:
     """A variant that applies several changes in order."""
 
     def change(config: PartsTraining) -> PartsTraining:
@@ -155,36 +155,36 @@ def in_turn(*variants: Variant) -> Variant:
     return change
 
 
-def _as(cls: type[T], old: Any) -> T:
+def _convert(cls: type[T], old: Any) -> T:
     """Settings of class `cls`; fields that `old` also has keep its values."""
     shared = {item.name for item in fields(cls)} & {item.name for item in fields(old)} - {"kind"}  # type: ignore[arg-type]
     return cls(**{name: getattr(old, name) for name in shared})
 
 
 def patchvae(config: PartsTraining) -> PartsTraining:
-    """PatchVAE, which the recipes train."""
+    """PatchVAE, the model of the recipes."""
     return config
 
 
 def betavae(config: PartsTraining) -> PartsTraining:
-    """The beta-VAE in place of PatchVAE."""
-    return replace(config, model=_as(BetaVAEConfig, config.model), objective=_as(BetaVAELoss, config.objective))
+    """The beta-VAE instead of PatchVAE."""
+    return replace(config, model=_convert(BetaVAEConfig, config.model), objective=_convert(BetaVAELoss, config.objective))
 
 
 def bigan(config: PartsTraining) -> PartsTraining:
     """BiGAN."""
     optim = replace(_adam(config), beta1=0.5)
-    return replace(config, model=_as(BiGANConfig, config.model), objective=BiGANLoss(), optim=optim)
+    return replace(config, model=_convert(BiGANConfig, config.model), objective=BiGANLoss(), optim=optim)
 
 
 def masked(config: PartsTraining) -> PartsTraining:
     """The masked autoencoder."""
-    return replace(config, model=_as(MaskedConfig, config.model), objective=MaskedLoss())
+    return replace(config, model=_convert(MaskedConfig, config.model), objective=MaskedLoss())
 
 
 def supervised(config: PartsTraining) -> PartsTraining:
     """Training on the labels of the same images (the paper's row was trained on ImageNet)."""
-    return replace(config, model=_as(SupervisedConfig, config.model), objective=SupervisedLoss())
+    return replace(config, model=_convert(SupervisedConfig, config.model), objective=SupervisedLoss())
 
 
 def untrained(config: PartsTraining) -> PartsTraining:
@@ -193,7 +193,7 @@ def untrained(config: PartsTraining) -> PartsTraining:
 
 
 def weighted(config: PartsTraining) -> PartsTraining:
-    """L_w: the error weighted by gradient energy."""
+    """L_w: the squared error weighted by gradient energy."""
     return replace(config, objective=replace(_elbo(config), weighted=True))
 
 
@@ -244,7 +244,7 @@ def _adam(config: PartsTraining) -> Adam:
     return config.optim
 
 
-views = contrastive(1.0, lr=3e-3)
+TWO_VIEWS = contrastive(1.0, lr=3e-3)
 
 Row = Literal[
     "beta-VAE", "beta-VAE + L_w", "beta-VAE-GAN", "beta-VAE-GAN + L_w",
@@ -257,24 +257,24 @@ Row = Literal[
 TABLE_1_ROWS: Mapping[Row, Variant] = MappingProxyType(
     {
         "beta-VAE": betavae,
-        "beta-VAE + L_w": in_turn(betavae, weighted),
-        "beta-VAE-GAN": in_turn(betavae, gan),
-        "beta-VAE-GAN + L_w": in_turn(betavae, gan, weighted),
+        "beta-VAE + L_w": compose(betavae, weighted),
+        "beta-VAE-GAN": compose(betavae, gan),
+        "beta-VAE-GAN + L_w": compose(betavae, gan, weighted),
         "PatchVAE": patchvae,
         "PatchVAE + L_w": weighted,
         "PatchVAE-GAN": gan,
-        "PatchVAE-GAN + L_w": in_turn(gan, weighted),
+        "PatchVAE-GAN + L_w": compose(gan, weighted),
         "BiGAN": bigan,
         "random": untrained,
         "supervised": supervised,
         # Not in the paper: local encoders, losses between two views, and masked autoencoders.
-        "local PatchVAE + L_w": in_turn(local, weighted),
-        "local PatchVAE-GAN + L_w": in_turn(local, weighted, gan),
-        "PatchVAE + L_w + two views": in_turn(weighted, views),
-        "local PatchVAE + L_w + two views": in_turn(local, weighted, views),
-        "beta-VAE + L_w + two views": in_turn(betavae, weighted, views),
+        "local PatchVAE + L_w": compose(local, weighted),
+        "local PatchVAE-GAN + L_w": compose(local, weighted, gan),
+        "PatchVAE + L_w + two views": compose(weighted, TWO_VIEWS),
+        "local PatchVAE + L_w + two views": compose(local, weighted, TWO_VIEWS),
+        "beta-VAE + L_w + two views": compose(betavae, weighted, TWO_VIEWS),
         "masked autoencoder": masked,
-        "local masked autoencoder": in_turn(masked, local),
+        "local masked autoencoder": compose(masked, local),
     }
 )
-"""Every row of our Table 1; up to "BiGAN" they are the paper's rows without labels."""
+"""Rows of `parts/table1`. Rows up to "BiGAN" are the paper's rows without labels."""

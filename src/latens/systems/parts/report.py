@@ -21,17 +21,16 @@ from latens.systems.parts.statistics import PartStatistics
 
 GALLERY, SWAPS, PAGE, RECORD = "gallery.png", "swaps.png", "index.html", "parts.json"
 SUMMARY = (RECORD, GALLERY, SWAPS, PAGE)
-MAX_TARGETS = 4  # images that swaps are shown on
+MAX_TARGETS = 4  # number of targets in swaps.png
 SWAP_HEIGHT = 112  # pixels of an image in swaps.png
 GALLERY_CAPTION = (
-    "One row per part: the number of images with it; the share of the variance among all parts that its average explains; the "
-    "average of its cells and their neighbors, with more contrast; its patches by probability, one per image, with the cell "
-    "outlined."
+    "One row per part: number of images; share of the variance that its average explains; average of its cells and their "
+    "neighbors, with increased contrast; patches by decreasing probability, one per image, with the cell outlined."
 )
 
 
 class PartsReport(NamedTuple):
-    """Galleries of all parts that occur, and the statistics of all of them."""
+    """Galleries of all parts that occur, and the statistics of all parts."""
 
     galleries: list[PartGallery]
     statistics: PartStatistics
@@ -39,7 +38,7 @@ class PartsReport(NamedTuple):
     codes: list[PartCode]
 
     def table(self) -> Table:
-        """Frequency and divergences of each part, the most frequent first."""
+        """Frequency and divergences of every part, by decreasing frequency."""
         s = self.statistics
         rows = [
             [
@@ -72,8 +71,8 @@ class PartsReport(NamedTuple):
         return {**self.statistics.to_dict(), "images": self.names, "galleries": galleries}
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether an earlier run wrote the summary in this folder, according to parts.json."""
+def is_earlier_summary(folder: Path) -> bool:
+    """True if an earlier run wrote the summary in this folder, according to parts.json."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError):
@@ -82,31 +81,31 @@ def is_ours(folder: Path) -> bool:
 
 
 def check_folder(folder: Path, inputs: Sequence[Path], *, force: bool) -> None:
-    """Raises UsageError where the summary would replace an input, and without `force` OutputExists for foreign files."""
+    """Raises UsageError if the summary would replace an input, and without `force` OutputExists for files of other origin."""
     places = [folder / name for name in SUMMARY]
     replaced = {os.path.realpath(place) for place in places} & {os.path.realpath(path) for path in inputs}
     if replaced:
         hint = "choose another folder with -o"
         raise UsageError("the result would replace its input", where=min(replaced), hint=hint)
     there = [place for place in places if place.exists()]
-    if there and not force and not is_ours(folder):
+    if there and not force and not is_earlier_summary(folder):
         hint = "choose another -o, or add --force"
-        raise OutputExists("the file already exists and is not of an earlier run", where=str(there[0]), hint=hint)
+        raise OutputExists("the file exists and was not written by latens parts", where=str(there[0]), hint=hint)
 
 
 def describe(
     parts: Parts, paths: Sequence[Path], names: Sequence[str], measured: Sequence[Measured], *, most: int = 9
 ) -> PartsReport:
-    """Collects the occurrences of every part in the images, which are already `measured`."""
+    """Collect the occurrences of every part in images that are already `measured`."""
     codes = [one.code for one in measured]
     return PartsReport(parts.gallery(list(paths), most=most, codes=codes), statistics_of(measured), list(names), codes)
 
 
 def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: Path) -> list[Path]:
-    """Writes parts.json, gallery.png, swaps.png and index.html into `out`; returns what was written."""
+    """Write parts.json, gallery.png, swaps.png and index.html into `out`; returns the paths."""
     out.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = []
-    written = [out / RECORD]  # first: if this run is stopped, the next one recognizes the other files by it
+    written = [out / RECORD]  # written first: if this run is interrupted, the next one recognizes the folder by this file
     write_atomic(written[-1], json.dumps(report.to_dict(), indent=1).encode())
     if report.galleries:
         sheet = png_bytes(gallery_sheet(report.galleries))
@@ -118,8 +117,8 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
         written.append(out / SWAPS)
         write_atomic(written[-1], swaps)
         caption = (
-            "The appearance of one part of the target is replaced by that of the source; occurrences stay. Of the parts in "
-            "both images, the one that changes the reconstruction most is shown."
+            "The appearance of one part of the target is replaced by that of the source; occurrences do not change. Of the "
+            "parts in both images, the one that changes the reconstruction most is shown."
         )
         blocks.append(Figure(swaps, "Appearance swaps", caption, alt="swaps"))
     blocks.append(report.table())
@@ -130,7 +129,7 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
 
 
 def _swaps(parts: Parts, paths: Sequence[Path], codes: Sequence[PartCode]) -> bytes | None:
-    """The first image as source, the next few as targets."""
+    """Swaps with the first image as source and the next `MAX_TARGETS` as targets."""
     if len(paths) < 2:
         return None
     count = 1 + MAX_TARGETS

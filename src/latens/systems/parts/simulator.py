@@ -1,6 +1,6 @@
-"""Simulated scenes with known parts: a few kinds of motif on textured ground, and the mask of every kind.
+"""Simulated scenes with known parts: motifs of a few kinds on a textured background, and the mask of every kind.
 
-All motifs of one kind have the same form; position, size, color and shade vary. The ground is smooth colored noise: it has
+Motifs of a kind have the same form; position, size, color and shade vary. The background is smooth colored noise, which has
 gradient energy but no repeated parts. A scene is a function of (seed, number).
 """
 
@@ -16,9 +16,9 @@ from latens.shapes import Bool, Float, UInt8
 
 KINDS = ("disc", "cross", "stripes", "ring", "triangle", "checks")
 COLORS = ((0.9, 0.25, 0.2), (0.2, 0.75, 0.95), (0.98, 0.88, 0.25), (0.95, 0.55, 0.9), (0.35, 0.9, 0.35), (0.97, 0.97, 0.97))
-MOTIFS = (1, 4)  # fewest and most in a scene
-SIDES = (0.30, 0.40)  # of a motif, as a share of the scene's
-DARK = 0.12
+MOTIFS = (1, 4)  # smallest and largest number in a scene
+SIDES = (0.30, 0.40)  # smallest and largest side of a motif, as a share of the scene
+DARK = 0.12  # gray level of the dark pixels of a motif
 
 
 class Scenes(NamedTuple):
@@ -27,9 +27,12 @@ class Scenes(NamedTuple):
 
 
 def simulate_scenes(count: int, *, size: int = 64, kinds: int = 4, seed: int = 0) -> Scenes:
-    """`count` scenes with the first `kinds` of `KINDS`. Raises UsageError for more kinds than there are, or a size below 16."""
+    """`count` scenes with the first `kinds` of `KINDS`. Raises UsageError for an invalid number of kinds or a size below 16."""
     if not 1 <= kinds <= len(KINDS) or size < 16:
-        raise UsageError(f"{kinds} kinds of motif on {size} pixels", hint=f"1 to {len(KINDS)} kinds, 16 pixels or more")
+        raise UsageError(
+            f"scenes with {kinds} kinds of motif and {size} pixels are not supported",
+            hint=f"give 1 to {len(KINDS)} kinds, 16 pixels or more",
+        )
     images = np.empty((count, size, size, 3), np.uint8)
     masks = np.zeros((count, kinds, size, size), bool)
     for number in range(count):
@@ -42,7 +45,7 @@ def simulate_scenes(count: int, *, size: int = 64, kinds: int = 4, seed: int = 0
 
 
 def ground(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
-    """Smooth noise in two shades of one dull color."""
+    """Smooth noise in shades of one unsaturated color."""
     grain = sum(_noise(rng, size, cells) / 2**octave for octave, cells in enumerate((3, 6, 12)))
     base = rng.uniform(0.25, 0.55, 3)
     tint = rng.uniform(-0.18, 0.18, 3)
@@ -50,7 +53,7 @@ def ground(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray, "S S"]:
-    """Random heights on a lattice, smoothly interpolated, about -1 to 1."""
+    """Random values on a lattice, smoothly interpolated, in about -1 to 1."""
     lattice = rng.uniform(-1, 1, (cells + 2, cells + 2))
     position = np.linspace(0, cells, size, endpoint=False)
     low = position.astype(int)

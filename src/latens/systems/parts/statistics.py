@@ -1,4 +1,4 @@
-"""Use of parts over a set of images: active parts, occupancy, and the divergence of every part."""
+"""Statistics of parts over a set of images: active parts, occupancy, and the divergence of every part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latens.shapes import Float
 
-ACTIVE_SHARE = 0.01  # smallest share of images with a part for it to count as active
+ACTIVE_SHARE = 0.01  # smallest share of images with a part that counts as active
 
 
 class PartStatistics(NamedTuple):
@@ -34,7 +34,7 @@ class PartStatistics(NamedTuple):
         return {**self._asdict(), **self.summary()}
 
     def rows(self) -> list[dict[str, float]]:
-        """One mapping for each part, the most frequent first."""
+        """One mapping per part, by decreasing frequency."""
         order = sorted(range(len(self.share)), key=lambda n: -self.share[n])
         columns = {"share": self.share, "occupancy": self.occupancy, "kl_app": self.kl_app, "kl_occ": self.kl_occ}
         return [{"part": n, **{name: values[n] for name, values in columns.items()}} for n in order]
@@ -48,13 +48,13 @@ class Tally:
         self.sums: Tensor = torch.zeros(())
 
     def add(self, q: Float[Tensor, "B N h w"], kl_app: Float[Tensor, "B N"], kl_occ: Float[Tensor, "B N"]) -> None:
-        """Adds a batch: occurrence probabilities, and divergences in nats."""
+        """Add a batch: occurrence probabilities, and divergences in nats."""
         occurs = (q.amax((2, 3)) > 0.5).float()
         self.sums = self.sums + torch.stack([occurs, q.mean((2, 3)), kl_app, kl_occ]).sum(1).double().cpu()
         self.images += len(q)
 
     def statistics(self) -> PartStatistics:
-        """Raises ValueError when nothing was added."""
+        """The statistics of all batches. Raises ValueError if there are none."""
         if not self.images:
             raise ValueError("statistics of no images")
         return PartStatistics(*(self.sums / self.images).tolist())

@@ -43,11 +43,11 @@ BENCH_BATCH = 128  # random images in a training step
 def build(config: PartsTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a run.
 
-    Raises UsageError without data, for missing labels, and for losses that several processes cannot train.
+    Raises UsageError without data, for missing labels, and for losses that need a single process.
     """
     if not sources:
         hint = "give folders of images, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"
-        raise UsageError("parts are learned from images", where="--data", hint=hint)
+        raise UsageError("training needs images", where="--data", hint=hint)
     _check_processes(config.objective)
     data = ImageData(sources, config.data, config.model.size, config.run.seed)
     sizes = config.model
@@ -66,7 +66,7 @@ def _classes(wanted: int, data: ImageData, sources: Sequence[Source]) -> int:
         hint = "give one folder of images for every class"
         raise UsageError("supervised training needs labels", where=", ".join(map(str, sources)), hint=hint)
     if wanted not in (0, found):
-        raise UsageError(f"the data have {found} classes", where=f"--set model.classes={wanted}", hint="leave it out")
+        raise UsageError(f"the data have {found} classes", where=f"--set model.classes={wanted}", hint="remove this setting")
     return found
 
 
@@ -84,18 +84,18 @@ def _for_training(model: VAE, loss: PatchVAELoss | BetaVAELoss) -> torch.nn.Modu
 
 
 def _check_processes(loss: LossConfig) -> None:
-    """Raise UsageError for several processes and losses that run modules outside the model's forward pass."""
-    alone = isinstance(loss, BiGANLoss)
+    """Raise UsageError for several processes with losses that call modules outside the forward pass of the model."""
+    single = isinstance(loss, BiGANLoss)
     if isinstance(loss, PatchVAELoss | BetaVAELoss):
-        alone = bool(loss.adversarial or loss.contrastive_weight or getattr(loss, "iic_weight", 0.0))
-    if alone and torch.distributed.is_available() and torch.distributed.is_initialized():
+        single = bool(loss.adversarial or loss.contrastive_weight or getattr(loss, "iic_weight", 0.0))
+    if single and torch.distributed.is_available() and torch.distributed.is_initialized():
         if torch.distributed.get_world_size() > 1:
-            hint = "start it without torchrun or accelerate launch"
-            raise UsageError("these losses are trained by one process", where="--set objective", hint=hint)
+            hint = "start without torchrun or accelerate launch"
+            raise UsageError("these losses can only be trained in one process", where="--set objective", hint=hint)
 
 
 def example(folder: Path, seed: int = 0) -> Example:
-    """Blurred random images of two classes, warm and cold colors: easy enough for 40 steps of `tiny`."""
+    """Blurred random images of two classes with warm and cold colors, which `tiny` can learn in 40 steps."""
     paths = write_two_classes(folder, EXAMPLE_IMAGES, EXAMPLE_SIZE, seed)
     sources = [Source("", str(folder))]
     return Example(kind="image", sources=sources, inputs=paths[:2], test_sources=sources)
@@ -110,7 +110,7 @@ def apply(parts: Parts, path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(parts: Parts) -> list[Case]:
-    """A training step, and the operations of a loaded model on a photograph."""
+    """A training step, and inference on a photograph."""
     pixels = read_image(photographs()[0].path).pixels
     timed = [Case("embed a photograph", lambda: parts.embed(pixels))]
     if isinstance(parts.model, PatchVAE):
@@ -122,7 +122,7 @@ def cases(parts: Parts) -> list[Case]:
 
 
 def training_step(parts: Parts) -> Callable[[], None]:
-    """A function that runs one update of a new model of the same sizes on random images, in float32 and channels last."""
+    """A function that runs one update of a new model with the same settings on random images, in float32 and channels last."""
     model = build_model(parts.config).to(parts.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     objective = Elbo(PatchVAELoss() if isinstance(model, PatchVAE) else BetaVAELoss())
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
@@ -140,7 +140,7 @@ def training_step(parts: Parts) -> Callable[[], None]:
 
 SYSTEM = System[PartsTraining, Parts](
     name="parts",
-    title="Parts that repeat in images, found without labels",
+    title="Unsupervised discovery of parts in images",
     recipes=RECIPES,
     example=example,
     build=build,

@@ -26,15 +26,26 @@ from latens.systems.parts.discovery import discover
 from latens.systems.parts.evaluate import Features, reconstruction_quality
 from latens.systems.parts.model import BetaVAE, PatchVAE
 from latens.systems.parts.predict import Parts, load
+from latens.systems.parts.published import (
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    Ablation,
+    published_set,
+)
 from latens.systems.parts.recipes import (
     TABLE_1_ROWS,
     PartsTraining,
     Row,
     Variant,
     betavae,
+    compose,
     contrastive,
     iic,
-    in_turn,
     local,
     one_part_per_cell,
     untrained,
@@ -61,7 +72,7 @@ SCENE_KINDS, SCENE_SIZE, SCORED, SCENE_BATCH = 4, 64, 200, 32
 
 
 def table1(trials: Trials, scale: Table1Scale) -> list[Block]:
-    """All rows and probes; the published numbers are those of the data set, or of CIFAR-100 where it has none."""
+    """All rows and probes. Published numbers are for the same data set if available, else for CIFAR-100."""
     trials.complete([TABLE_1_ROWS[name] for name in scale.rows or TABLE_1_ROWS], scale.probes or PROBES)
     known = published_set(trials.train.name)
     rows = []
@@ -78,14 +89,14 @@ def table1(trials: Trials, scale: Table1Scale) -> list[Block]:
 
 
 def table2(trials: Trials, scale: Table2Scale) -> list[Block]:
-    """A whole ResNet-18; the first convolution and two residual stages are frozen in the probe."""
+    """A whole ResNet-18; the probe freezes the first convolution and two residual stages."""
     size = max(32, trials.size)
 
     def whole_resnet(config: PartsTraining) -> PartsTraining:
         model = replace(config.model, encoder="resnet", blocks=4, size=size)
         return replace(config, model=replace(model, parts=64, appearance=16) if isinstance(model, CodeConfig) else model)
 
-    rows_of: Mapping[Row, Variant] = {name: in_turn(TABLE_1_ROWS[name], whole_resnet) for name in TABLE_2}
+    rows_of: Mapping[Row, Variant] = {name: compose(TABLE_1_ROWS[name], whole_resnet) for name in TABLE_2}
     trials.complete([rows_of[name] for name in scale.rows or TABLE_2], [ABLATED])
     rows = []
     for name, printed in TABLE_2.items():
@@ -99,7 +110,7 @@ def ablation(
     trials: Trials, title: str, published: Ablation, change: Callable[[PartsTraining, float], PartsTraining]
 ) -> list[Block]:
     """Conv[1-5] of PatchVAE over the values of one setting."""
-    variants: dict[float, Variant] = {value: partial(_flipped, change, value) for value in published}
+    variants: dict[float, Variant] = {value: partial(_apply, change, value) for value in published}
     trials.complete(variants.values(), [ABLATED])
     rows = []
     for value, (cifar, indoor) in published.items():
@@ -109,7 +120,7 @@ def ablation(
     return [Table([title, "ours", "published CIFAR-100", "published Indoor-67"], rows, caption)]
 
 
-def _flipped(change: Callable[[PartsTraining, float], PartsTraining], value: float, config: PartsTraining) -> PartsTraining:
+def _apply(change: Callable[[PartsTraining, float], PartsTraining], value: float, config: PartsTraining) -> PartsTraining:
     return change(config, value)
 
 
@@ -144,7 +155,7 @@ def table6(trials: Trials, scale: TableScale) -> list[Block]:
 
 
 def table7(trials: Trials, scale: Table7Scale) -> list[Block]:
-    """Reconstruction of test images."""
+    """Reconstruction quality on test images."""
     features = None if scale.features is None else feature_network(scale.features, trials.lab.device)
     trials.complete([TABLE_1_ROWS[name] for name in TABLE_7])
     rows = []
@@ -160,14 +171,14 @@ def table7(trials: Trials, scale: Table7Scale) -> list[Block]:
         rows.append([name, *ours, *(f"{value:g}" for value in printed)])
     columns = ["model", "PSNR dB", "FID", "SSIM", "published PSNR", "published FID", "published SSIM"]
     caption = (
-        f"{trials.test.name}, {scale.seeds} seeds. PSNR of pixels in [0, 1]; the published one is of pixels divided by "
-        "ImageNet's deviation: add 12.9 dB. FID in the features of --set features=MODEL."
+        f"{trials.test.name}, {scale.seeds} seeds. PSNR for pixels in [0, 1]; the published PSNR is for pixels divided by "
+        "the deviation of ImageNet: add 12.9 dB. FID on the features of --set features=MODEL."
     )
     return [Table(columns, rows, caption)]
 
 
 def feature_network(model: str, device: str) -> Features:
-    """The mean features of a model."""
+    """The encoder of a model, averaged over cells."""
     encoder = load(model, device=device).model.encoder
     return lambda images: encoder(images).mean((2, 3))
 
@@ -176,18 +187,18 @@ def discovery(trials: Trials, scale: DiscoveryScale) -> list[Block]:
     """Part IoU on simulated scenes: PatchVAE with both encoders, and clusters of the features of a beta-VAE."""
     count = min(SCORED, scale.scenes)
     tuning, scored = (simulate_scenes(count, size=SCENE_SIZE, kinds=SCENE_KINDS, seed=seed) for seed in (1, 2))
-    local_parts = in_turn(_scene_sized, local, weighted)
+    local_parts = compose(_scene_sized, local, weighted)
     variants: Mapping[str, Variant] = {
         "local PatchVAE + L_w": local_parts,
-        "local PatchVAE + L_w, one part per cell": in_turn(local_parts, one_part_per_cell),
-        "local PatchVAE + L_w, one part per cell, two views": in_turn(
+        "local PatchVAE + L_w, one part per cell": compose(local_parts, one_part_per_cell),
+        "local PatchVAE + L_w, one part per cell, two views": compose(
             local_parts, one_part_per_cell, contrastive(0.2), iic(0.1)
         ),
-        "PatchVAE + L_w": in_turn(_scene_sized, weighted),
-        "beta-VAE, clustered features": in_turn(_scene_sized, betavae),
-        "local beta-VAE, clustered features": in_turn(_scene_sized, betavae, local),
-        "local beta-VAE + two views, clustered features": in_turn(_scene_sized, betavae, local, contrastive(0.2)),
-        "local, no training, clustered features": in_turn(_scene_sized, betavae, local, untrained),
+        "PatchVAE + L_w": compose(_scene_sized, weighted),
+        "beta-VAE, clustered features": compose(_scene_sized, betavae),
+        "local beta-VAE, clustered features": compose(_scene_sized, betavae, local),
+        "local beta-VAE + two views, clustered features": compose(_scene_sized, betavae, local, contrastive(0.2)),
+        "local, no training, clustered features": compose(_scene_sized, betavae, local, untrained),
     }
     trials.complete(variants.values())
     rows = []
@@ -205,7 +216,7 @@ def _scene_sized(config: PartsTraining) -> PartsTraining:
 
 
 def write_scenes(count: int, path: Path) -> Source:
-    """Training scenes as a pack. The label of a scene, which no row learns from, is its number of motif kinds."""
+    """Training scenes as a pack. The label of a scene, which training does not use, is its number of motif kinds."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         pack = io.BytesIO()
@@ -214,12 +225,6 @@ def write_scenes(count: int, path: Path) -> Source:
         np.savez(pack, x_train=scenes.images, y_train=labels, x_test=scenes.images[:8], y_test=labels[:8])
         write_atomic(path, pack.getvalue())
     return Source("", str(path))
-
-
-def published_set(name: str) -> str:
-    """The data set of Table 1 with this name; CIFAR-100 for all other names."""
-    plain = name.lower().replace("-", "").replace("_", "")
-    return next((known for known in TABLE_1 if known.lower().replace("-", "") in plain), "CIFAR-100")
 
 
 # --------------------------------------------------------------------------------------------------------- artifacts
@@ -235,7 +240,7 @@ def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], 
             given = one_source(lab.sources)
             if given is None:
                 hint = "the paper used cifar100:PATH, indoor67:PATH, places205:PATH and imagenet:PATH"
-                raise UsageError(f"{name} is measured on labeled images", where="--data", hint=hint)
+                raise UsageError(f"{name} needs labeled images", where="--data", hint=hint)
             source = given
         trials = Trials(lab, source)
         made = blocks(trials, lab.scale)
@@ -246,77 +251,6 @@ def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], 
         return Report(name=name, title=title, about=about, blocks=made, facts=facts, rows=trials.rows, failures=left_out)
 
     return Artifact(make=make, scales=scales)
-
-
-# ---------------------------------------------------------------------------------------------------------- published
-
-TABLE_1: Mapping[str, Mapping[Row, tuple[float, float, float]]] = MappingProxyType(
-    {
-        "CIFAR-100": {
-            "beta-VAE": (44.12, 39.65, 28.57),
-            "beta-VAE + L_w": (44.96, 40.30, 28.33),
-            "beta-VAE-GAN": (44.69, 40.13, 29.89),
-            "beta-VAE-GAN + L_w": (45.61, 41.35, 31.53),
-            "PatchVAE": (43.07, 38.58, 28.72),
-            "PatchVAE + L_w": (43.75, 40.37, 30.55),
-            "PatchVAE-GAN": (44.45, 40.57, 31.74),
-            "PatchVAE-GAN + L_w": (45.39, 41.74, 32.65),
-            "BiGAN": (47.72, 41.89, 31.58),
-            "supervised": (55.99, 54.99, 54.36),
-        },
-        "Indoor-67": {
-            "beta-VAE": (20.08, 17.76, 13.06),
-            "beta-VAE + L_w": (21.34, 19.48, 13.96),
-            "beta-VAE-GAN": (19.10, 17.84, 13.06),
-            "beta-VAE-GAN + L_w": (20.45, 18.36, 14.33),
-            "PatchVAE": (20.97, 19.18, 13.43),
-            "PatchVAE + L_w": (23.21, 21.87, 15.45),
-            "PatchVAE-GAN": (21.12, 19.63, 14.55),
-            "PatchVAE-GAN + L_w": (22.46, 21.87, 16.42),
-            "BiGAN": (21.64, 17.09, 9.70),
-            "supervised": (45.90, 45.82, 40.90),
-        },
-        "Places205": {
-            "beta-VAE": (28.29, 24.34, 8.89),
-            "beta-VAE + L_w": (29.43, 24.93, 9.41),
-            "beta-VAE-GAN": (28.48, 24.51, 9.72),
-            "beta-VAE-GAN + L_w": (29.63, 25.26, 10.66),
-            "PatchVAE": (28.63, 24.95, 11.09),
-            "PatchVAE + L_w": (29.39, 26.29, 12.07),
-            "PatchVAE-GAN": (28.87, 25.25, 12.21),
-            "PatchVAE-GAN + L_w": (29.36, 26.30, 13.39),
-            "BiGAN": (30.06, 25.11, 10.82),
-            "supervised": (37.08, 36.46, 31.26),
-        },
-    }
-)
-"""Published: data set -> model -> Conv1, Conv[1-3], Conv[1-5] in percent. "supervised" was trained on ImageNet."""
-
-TABLE_2: Mapping[Row, tuple[float, float]] = MappingProxyType(
-    {
-        "beta-VAE": (44.45, 69.67),
-        "PatchVAE": (47.01, 71.71),
-        "beta-VAE + L_w": (47.28, 71.78),
-        "PatchVAE + L_w": (47.87, 72.49),
-        "supervised": (61.37, 83.79),
-    }
-)
-"""Published: top-1 and top-5 on ImageNet."""
-
-Ablation = Mapping[float, tuple[float, float]]
-
-TABLE_3: Ablation = MappingProxyType(
-    {4: (27.59, 14.40), 8: (28.74, 12.69), 16: (28.94, 14.33), 32: (27.78, 13.28), 64: (29.00, 12.76)}
-)
-TABLE_4: Ablation = MappingProxyType({3: (28.63, 14.25), 6: (28.97, 14.55), 9: (28.21, 14.55)})
-TABLE_5: Ablation = MappingProxyType({0.01: (28.86, 14.33), 0.05: (28.67, 14.25), 0.1: (28.31, 14.03)})
-TABLE_6: Ablation = MappingProxyType({0.06: (30.11, 14.10), 0.3: (30.37, 15.67), 0.6: (28.90, 13.51)})
-"""Published: value of N, d_p, the prior and beta_occ -> Conv[1-5] on CIFAR-100 and Indoor-67."""
-
-TABLE_7: Mapping[Row, tuple[float, float, float]] = MappingProxyType(
-    {"beta-VAE": (4.857, 108.741, 0.289), "PatchVAE": (4.342, 113.692, 0.235)}
-)
-"""Published: PSNR (of pixels divided by ImageNet's deviation: add 12.9 dB for [0, 1]), FID and SSIM on ImageNet."""
 
 
 ANY = scales_of(TableScale)

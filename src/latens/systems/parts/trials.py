@@ -33,19 +33,19 @@ from latens.systems.parts.evaluate import warn_left_out
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.recipes import RECIPES, PartsTraining, Row, Variant
 
-VALIDATIONS = 2  # smallest number of validations in a shortened run, which keeps the best weights
+VALIDATIONS = 2  # smallest number of validations in a shortened run, which selects the best weights
 
 
 @settings
 class TableScale:
     """Size of the experiments of a table."""
 
-    recipe: Literal["tiny", "cpu", "small", "gpu", "paper"] = "small"  # of training; the rows change it
-    steps: Natural = 0  # of training; 0: as in the recipe
-    size: Natural = 0  # side of the images; 0: as in the recipe
-    images: Natural = 0  # training images, chosen by name; 0: all
-    epochs: Count = 15  # of the fine-tuning probes
-    seeds: Count = 3  # models per row
+    recipe: Literal["tiny", "cpu", "small", "gpu", "paper"] = "small"  # training recipe, from which the rows derive
+    steps: Natural = 0  # training steps; 0: those of the recipe
+    size: Natural = 0  # side of the images; 0: that of the recipe
+    images: Natural = 0  # number of training images, chosen by name; 0: all
+    epochs: Count = 15  # epochs of the fine-tuning probes
+    seeds: Count = 3  # seeds per row
 
 
 @settings
@@ -70,14 +70,14 @@ class Table2Scale(TableScale):
 class Table7Scale(TableScale):
     """Scale of Table 7."""
 
-    features: str | None = None  # model whose encoder is the space of the FID
+    features: str | None = None  # model whose encoder computes the features of the FID
 
 
 @settings
 class DiscoveryScale(TableScale):
     """Scale of the part IoU table."""
 
-    scenes: Count = 4000  # simulated for training
+    scenes: Count = 4000  # number of simulated training scenes
 
 
 S = TypeVar("S", bound=TableScale)
@@ -90,7 +90,7 @@ def scales_of(cls: type[S]) -> Mapping[str, S]:
 
 
 class Score(NamedTuple):
-    """Accuracies of one probe over seeds, in percent; empty where none has been measured."""
+    """Accuracies of one probe over seeds, in percent; empty if not measured."""
 
     top1: list[float]
     top5: list[float]
@@ -106,7 +106,7 @@ class Trials:
         self.schedule = ProbeConfig(epochs=self.scale.epochs)
         self.train, self.test = open_labeled(source, "train"), open_labeled(source, "test")
         self.identity = self.train.fingerprint(), self.test.fingerprint()
-        self.rows: list[dict[str, Any]] = []  # single measurements, for the report
+        self.rows: list[dict[str, Any]] = []  # measurements per seed, for the report
         self.left_out: dict[str, None] = {}
         self._splits: dict[int, Splits] = {}
 
@@ -123,7 +123,7 @@ class Trials:
             validate_every = max(1, min(run.validate_every, scale.steps // VALIDATIONS))
             run = replace(run, steps=scale.steps, validate_every=validate_every)
             optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
-            # No rate of the compound schedule ends at the same temperature.
+            # For the compound schedule no rate ends at the same temperature.
             if isinstance(objective, PatchVAELoss) and not objective.annealing.compound:
                 rate = objective.annealing.rate * base.run.steps / scale.steps
                 objective = replace(objective, annealing=replace(objective.annealing, rate=rate))
@@ -164,7 +164,7 @@ class Trials:
     def squares(self, size: int) -> Squares:
         """The readable test images."""
         found = readable(self.test, size)
-        self._leave_out(found.left_out)
+        self._record_skipped(found.left_out)
         return found.squares
 
     def _measure(self, variant: Variant, seed: int, probe: Probe) -> list[Any]:
@@ -173,14 +173,14 @@ class Trials:
         if size not in self._splits:
             train = self.train.first_few(self.scale.images) if self.scale.images else self.train
             self._splits[size] = split_sets(train, self.test, size, self.schedule.validation_share)
-            self._leave_out(self._splits[size].left_out)
+            self._record_skipped(self._splits[size].left_out)
         return list(run_probe(probe, parts.model.encoder, self._splits[size], self.schedule, seed=seed))
 
     def _key(self, variant: Variant, seed: int, probe: Probe) -> dict[str, Any]:
         config, schedule = self.config(variant, seed), cache_key(probe, self.schedule)
         return {"config": config, "images": list(self.identity), "probe": probe, "schedule": schedule}
 
-    def _leave_out(self, lines: Iterable[str]) -> None:
+    def _record_skipped(self, lines: Iterable[str]) -> None:
         fresh = [line for line in lines if line not in self.left_out]
         warn_left_out(fresh)
         self.left_out |= dict.fromkeys(fresh)

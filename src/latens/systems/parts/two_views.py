@@ -1,10 +1,9 @@
 """Losses between two views of an image: NT-Xent (Chen et al. 2020, SimCLR) and IIC (Ji et al. 2019). Not in Gupta et al. 2020.
 
-One view is the image itself, whose parts are reconstructed; the other is a random crop in other colors. The NT-Xent loss makes
-the mean features of both views, through a small network, more similar than those of other images of the batch: features for
-recognition. The IIC loss maximizes the mutual information between the part of a cell in one view and the parts of that cell and
-its neighbors in the other: parts that cover their object. The decoder runs once, so each loss costs one more pass of the
-encoder.
+One view is the image itself, which is also reconstructed. The NT-Xent loss improves features for recognition: it makes the
+projected mean features of an image and of a random crop in other colors more similar than those of different images. The IIC
+loss makes parts cover regions: it maximizes the mutual information between the part of a cell in one view and the parts of that
+cell and its neighbors in a recolored view. Each loss costs one additional pass of the encoder.
 
 Letters: B batch, N parts, C channels of phi, H W image size, h w cells, P dimensions of the projection.
 """
@@ -20,11 +19,11 @@ from latens.systems.parts.config import EDGE
 from latens.systems.parts.model import VAE, PatchVAE
 
 PROJECTION = 512  # P
-SMALLEST_VIEW = 0.5  # smallest side of a crop, as a share of the image's
-COLOR, TINT = 0.4, 0.16  # changes of brightness, contrast and saturation; of one color against the others
-GRAY = 0.2  # share of views without color
+SMALLEST_VIEW = 0.5  # smallest side of a crop, as a share of the image
+COLOR, TINT = 0.4, 0.16  # ranges of brightness, contrast and saturation; of color channels
+GRAY = 0.2  # share of gray views
 TEMPERATURE = 0.2  # of the NT-Xent loss
-NEAR = 1  # largest distance of compared cells along each side
+NEAR = 1  # largest distance of compared cells along each axis
 MIN_JOINT = 1e-8  # smallest joint probability, so that the logarithm is finite
 
 
@@ -43,14 +42,14 @@ class TwoViews(nn.Module):
         )
 
     def contrast(self, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-        """`nt_xent_loss` of images with known features and another view of each."""
+        """`nt_xent_loss` of images, whose features are known, and a second view of each."""
         other = random_view(image).contiguous(memory_format=torch.channels_last)
         known, found = (self.projector(maps.mean((2, 3))).float() for maps in (features, self.generator.encoder(other)))
         return nt_xent_loss(known, found, TEMPERATURE)
 
 
 def nt_xent_loss(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, ""]:
-    """Cross-entropy of identifying the partner among 2B - 1 others by cosine, in nats (SimCLR, Eq. 1).
+    """Cross-entropy of identifying the second view among 2B - 1 vectors by cosine similarity, in nats (SimCLR, Eq. 1).
 
     About log(2B - 1) for uninformative vectors; 0 for a single image.
     """
@@ -63,7 +62,7 @@ def nt_xent_loss(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: 
 
 
 def iic_of_views(model: PatchVAE, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-    """`iic_loss` of images with known features and the same images in other colors.
+    """`iic_loss` of images, whose features are known, and the same images in other colors.
 
     Border cells are excluded: padding makes them easy to identify, and parts would learn to encode position.
     """
@@ -76,9 +75,9 @@ def iic_of_views(model: PatchVAE, features: Float[Tensor, "B C h w"], image: Flo
 def iic_loss(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"]) -> Float[Tensor, ""]:
     """Minus the mutual information of the part of a cell in `a` and of cells at most `NEAR` away in `b`, in nats (IIC, Eq. 3).
 
-    Between -log N and 0. Both hold probabilities that sum to one over the parts. It is smallest when every cell has one part
-    with certainty, all parts are equally frequent, and neighbors and views have the same. All neighbors share one joint
-    distribution; the paper's Eq. 5 averages over those of every direction.
+    Between -log N and 0. `a` and `b` hold probabilities that sum to 1 over the parts. The minimum is reached if every cell has
+    one part with certainty, all parts are equally frequent, and neighbors and views have equal parts. All neighbors share one
+    joint distribution; Eq. 5 of the IIC paper averages over the losses of every direction.
     """
     moves = [(y, x) for y in range(-NEAR, NEAR + 1) for x in range(-NEAR, NEAR + 1)]
     with torch.autocast(a.device.type, enabled=False):
@@ -96,8 +95,8 @@ def _moved(maps: Float[Tensor, "B N h w"], y: int, x: int) -> Float[Tensor, "B N
 
 
 def random_view(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Another view of every image in [0, 1]: a crop of half its side or more, mirrored or not, in other colors."""
-    # torchvision's transforms draw one change for a whole batch.
+    """A random view of every image in [0, 1]: a crop of at least half the side, randomly mirrored, in other colors."""
+    # The transforms of torchvision would apply the same change to the whole batch.
     return jitter_colors(random_crop(image.float()))
 
 
@@ -114,7 +113,7 @@ def random_crop(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
 
 
 def jitter_colors(image: Float[Tensor, "B 3 H W"], gray: float = GRAY) -> Float[Tensor, "B 3 H W"]:
-    """Random brightness, contrast, saturation and tint, a share `gray` of the images without color; in [0, 1]."""
+    """Random brightness, contrast, saturation and tint; a share `gray` of the images becomes gray; clamped to [0, 1]."""
     brightness, contrast, saturation = (_factor(image, 1, COLOR) for _ in range(3))
     image = image * brightness
     middle = image.mean((1, 2, 3), keepdim=True)

@@ -1,12 +1,12 @@
 """Simulated embryos: translucent blastomeres in a zona pellucida under Hoffman modulation contrast, with exact amodal masks.
 
 Cells are soft spheres of a given total volume, pushed apart inside the zona until they overlap by a chosen share of their
-contact distance. A cell adds phase in proportion to its thickness, so both outlines are visible where cells overlap. Modulation
-contrast renders the phase gradient along one direction as bright or dark; rims parallel to that direction vanish. Cells outside
-the focal plane are blurred. These effects are linear in the phase: one multiplication in the Fourier domain computes them.
-Lengths are relative to the side of the image, so the image size does not change the scene.
+contact distance. The phase of a cell is proportional to its thickness, so both outlines are visible where cells overlap.
+Modulation contrast renders the phase gradient along one direction as bright or dark; rims parallel to that direction vanish.
+Cells outside the focal plane are blurred. These effects are linear in the phase and are computed by one multiplication in the
+Fourier domain. Lengths are relative to the side of the image, so the image size does not change the scene.
 
-Needs only NumPy and Pillow; the same generator state gives the same bytes.
+The same generator state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latens.data.instances import Layers, Sample, paint
 from latens.shapes import Float, UInt8
 from latens.systems.amodal.config import EmbryoConfig
 
-FOCAL_PLANES = 4  # number of discrete degrees of defocus
+FOCAL_PLANES = 4  # number of discrete levels of defocus
 RELAXATION_STEPS = 60
 
 
@@ -35,7 +35,7 @@ class Cells(NamedTuple):
 
 
 class Body(NamedTuple):
-    """One object in a window of the image."""
+    """The outline of one object in a window of the image."""
 
     rows: slice
     columns: slice
@@ -70,10 +70,10 @@ def pack(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
     center = rng.normal(size=(count, 3)) * zona * np.array([0.35, 0.35, 0.2])
     wanted = (radius[:, None] + radius[None]) * (1 - config.overlap * rng.uniform(0.6, 1.4))
     for _ in range(RELAXATION_STEPS):
-        apart = center[:, None] - center[None]
-        distance = np.sqrt((apart**2).sum(2)) + np.eye(count)
-        push = np.clip(wanted - distance, 0, None) * (1 - np.eye(count))
-        center = center + 0.25 * (apart / distance[..., None] * push[..., None]).sum(1)
+        offset = center[:, None] - center[None]
+        distance = np.sqrt((offset**2).sum(2)) + np.eye(count)
+        penetration = np.clip(wanted - distance, 0, None) * (1 - np.eye(count))
+        center = center + 0.25 * (offset / distance[..., None] * penetration[..., None]).sum(1)
         center *= 0.985  # adhesion
         center[:, 2] *= 0.9  # gravity
         out = np.sqrt((center**2).sum(1))
@@ -105,11 +105,11 @@ def _body(rng: np.random.Generator, center: np.ndarray, radius: float, size: int
 def _cell_phase(
     rng: np.random.Generator, cells: Cells, bodies: list[Body], layers: Layers, config: EmbryoConfig
 ) -> Float[np.ndarray, "P H W"]:
-    """Phase of all cells, by plane of increasing defocus."""
+    """Phase of all cells, one plane per level of defocus, in increasing order."""
     size = config.size
     phase = np.zeros((FOCAL_PLANES, size, size), dtype=np.float32)
     focus = rng.uniform(-0.5, 0.5) * cells.zona
-    away = np.abs(cells.center[:, 2] - focus) / cells.zona
+    defocus = np.abs(cells.center[:, 2] - focus) / cells.zona
     granules = _granules(rng, size)
     grain, rim = rng.uniform(0.015, 0.06), rng.uniform(0.01, 0.04)
     for index, body in enumerate(bodies):
@@ -123,7 +123,7 @@ def _cell_phase(
         if config.translucency < 1:
             hidden = (layers.amodal[index] & ~layers.visible[index])[window]
             added = np.where(hidden, added * np.float32(config.translucency), added)
-        plane = min(int(away[index] * 1.4 * FOCAL_PLANES), FOCAL_PLANES - 1)
+        plane = min(int(defocus[index] * 1.4 * FOCAL_PLANES), FOCAL_PLANES - 1)
         phase[(plane, *window)] += added
     return phase
 
@@ -140,7 +140,7 @@ def _organelle(rng: np.random.Generator, body: Body, radius: float) -> np.ndarra
 
 
 def _granules(rng: np.random.Generator, size: int) -> Float[np.ndarray, "H W"]:
-    """Noise at two scales, of about unit variance."""
+    """Smooth noise at two scales, of about unit variance."""
     total = np.zeros((size, size), dtype=np.float32)
     for step in (max(1, size // 160), max(2, size // 60)):
         cells = -(-size // step) + 1
@@ -210,7 +210,7 @@ def _modulation_contrast(
 
 
 def _camera(rng: np.random.Generator, signal: Float[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Illumination, well wall, noise, time stamp, 8 bits and sometimes JPEG."""
+    """8-bit image: uneven illumination, noise, and sometimes the wall of the well, a time stamp and JPEG compression."""
     y = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, size, dtype=np.float32)[None]
     a, b = rng.normal(0, 0.06, 2).astype(np.float32)

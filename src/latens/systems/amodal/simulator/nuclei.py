@@ -1,7 +1,8 @@
 """Composites of real nuclei: real textures with exact amodal masks.
 
-Label maps are modal. Therefore unoccluded nuclei are cut out of an image, rotated, and pasted with overlap on its background
-color. Light adds in fluorescence and multiplies in stained tissue; with `opaque`, the nucleus in front hides those behind it.
+Label maps contain only visible parts. Therefore unoccluded nuclei are cut out of an image, rotated, and pasted with overlap on
+its background color. Intensities add in fluorescence and multiply in stained tissue; with `opaque`, the nucleus in front hides
+those behind it.
 """
 
 from __future__ import annotations
@@ -24,41 +25,41 @@ from latens.shapes import Bool, Float
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
-MARGIN = 3  # pixels of background around a nucleus that are cut out with it and fade out
-MIN_AREA, MIN_COUNT = 80, 4
-NUCLEI = (3, 10)
-TRIES = 60
+MARGIN = 3  # pixels of background that are cut out around a nucleus; they fade out
+MIN_AREA, MIN_COUNT = 80, 4  # smallest area of a nucleus in pixels, smallest number of nuclei of an image
+NUCLEI = (3, 10)  # smallest and largest number of nuclei of a composite
+TRIES = 60  # random positions per nucleus
 
 
 class Nucleus(NamedTuple):
     mask: Bool[np.ndarray, "h w"]
-    ratio: Float[np.ndarray, "h w 3"]  # of its light to that of the ground (bright ground) or difference (dark ground)
+    ratio: Float[np.ndarray, "h w 3"]  # intensity divided by the background (bright background), or minus it (dark background)
 
 
 class NucleiImage(NamedTuple):
     """The unoccluded nuclei of one image, and its background."""
 
     name: str
-    dark: bool
-    ground: Float[np.ndarray, "3"]
-    noise: float
+    dark: bool  # dark background, as in fluorescence
+    ground: Float[np.ndarray, "3"]  # background color, 0..255
+    noise: float  # robust standard deviation of the background
     nuclei: tuple[Nucleus, ...]
 
 
 def read_nuclei(folder: Path, split: Split) -> list[NucleiImage]:
     """The images of a label folder that belong to a split (70, 15, 15 % by the hash of their name) and have whole nuclei.
 
-    No image is in two splits. Raises InputError when none is left.
+    Raises InputError if there is none.
     """
     pairs = [(image, labels) for image, labels in pairs_in(folder) if split_of(image.name) == split]
     read = [_nuclei_of(image, labels) for image, labels in pairs]
     images = [each for each in read if len(each.nuclei) >= MIN_COUNT]
     if not images:
-        raise InputError(f"no image of the {split} split has {MIN_COUNT} whole nuclei", where=str(folder))
+        raise InputError(f"no image of the {split} split has at least {MIN_COUNT} unoccluded nuclei", where=str(folder))
     if len(images) < len(read):
         few = len(read) - len(images)
         logger.warning(
-            "%s: left out %d of %d images (%s), fewer than %d whole nuclei", folder, few, len(read), split, MIN_COUNT
+            "%s: skipped %d of %d images (%s) with fewer than %d whole nuclei", folder, few, len(read), split, MIN_COUNT
         )
     return images
 
@@ -73,7 +74,7 @@ def _nuclei_of(image: Path, labels: Path) -> NucleiImage:
     pixels = read_image(image).pixels.astype(np.float32)
     layers = read_labels(labels)
     if layers.amodal.shape[1:] != pixels.shape[:2]:
-        raise InputError("the label map has another size than its image", where=str(labels))
+        raise InputError("the label map and its image differ in size", where=str(labels))
     empty = pixels[~layers.amodal.any(axis=0)]
     if not len(empty):
         return NucleiImage(image.name, True, np.zeros(3, dtype=np.float32), 0.0, ())
@@ -94,7 +95,7 @@ def _cut(pixels: np.ndarray, mask: np.ndarray, others: np.ndarray, ground: np.nd
         return None
     window = (slice(top, bottom), slice(left, right))
     soft = mask[window].astype(np.float32)
-    for _ in range(MARGIN):  # grows by one pixel per round, with decreasing weight
+    for _ in range(MARGIN):  # each round dilates by one pixel, with decreasing weight
         grown = np.maximum.reduce([np.roll(soft, shift, axis) for axis in (0, 1) for shift in (-1, 1)])
         soft = np.maximum(soft, grown * np.float32(0.6))
     soft = np.where(mask[window], 1, np.where(others[window], 0, soft * 0.8))[..., None]
@@ -107,7 +108,7 @@ def _cut(pixels: np.ndarray, mask: np.ndarray, others: np.ndarray, ground: np.nd
 def composite(rng: np.random.Generator, images: Sequence[NucleiImage], size: int, *, opaque: bool = False) -> Sample:
     """A composite of 3 to 10 nuclei of one image, most of which overlap another; layer 0 is in front.
 
-    Translucent by default: intensities add (dark background) or multiply (bright background). `opaque`: the front one hides.
+    By default nuclei are translucent: intensities add (dark background) or multiply (bright background).
     """
     donor = images[int(rng.integers(len(images)))]
     chosen = [donor.nuclei[int(rng.integers(len(donor.nuclei)))] for _ in range(rng.integers(*NUCLEI, endpoint=True))]

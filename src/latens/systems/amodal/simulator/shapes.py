@@ -1,6 +1,6 @@
 """Simulated occluded shapes with exact amodal masks: ellipses, polygons, superquadrics, stars, letters, cars.
 
-Shapes are opaque or translucent. Some images hold a single object, so that a model does not learn to extend unoccluded objects.
+Shapes are opaque or translucent. Some images contain a single object, so that a model does not learn to extend every object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
     masks = [mask for mask in (_mask(rng, size) for _ in range(count)) if mask.sum() >= SMALLEST]
     if not masks:
         masks = [_fill(size, [_ellipse(size / 4) + size / 2])]
-    amodal = np.stack(masks)  # painted one after the other: the last is in front
+    amodal = np.stack(masks)  # painted in order: the last is in front
     layers = paint(amodal, np.arange(len(masks))[::-1])
     image = _ground(rng, size)
     for mask in masks:
@@ -45,20 +45,20 @@ def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
 
 def _mask(rng: np.random.Generator, size: int) -> np.ndarray:
     """(size, size) bool: one shape at random scale, aspect ratio, rotation and position."""
-    reach = size * rng.uniform(0.08, 0.24)
+    radius = size * rng.uniform(0.08, 0.24)
     kind = rng.choice(["ellipse", "polygon", "superquadric", "star", "letter", "car"])
     if kind == "letter":
-        return _letter(rng, size, reach)
+        return _letter(rng, size, radius)
     if kind == "ellipse":
-        outlines = [_ellipse(reach)]
+        outlines = [_ellipse(radius)]
     elif kind == "polygon":
-        outlines = [_polygon(reach, int(rng.integers(3, 9)), 1.0)]
+        outlines = [_polygon(radius, int(rng.integers(3, 9)), 1.0)]
     elif kind == "star":
-        outlines = [_polygon(reach, 2 * int(rng.integers(4, 8)), rng.uniform(0.4, 0.75))]
+        outlines = [_polygon(radius, 2 * int(rng.integers(4, 8)), rng.uniform(0.4, 0.75))]
     elif kind == "superquadric":
-        outlines = [_superquadric(reach, rng.uniform(0.5, 5.0))]
+        outlines = [_superquadric(radius, rng.uniform(0.5, 5.0))]
     else:
-        outlines = _car(rng, reach)
+        outlines = _car(rng, radius)
     stretch = np.array([rng.uniform(0.55, 1.0), 1.0])
     turn = rng.uniform(0, 2 * math.pi)
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -78,27 +78,27 @@ def _angles(count: int) -> np.ndarray:
     return np.arange(count) * (2 * math.pi / count)
 
 
-def _ellipse(reach: float) -> np.ndarray:
-    return _superquadric(reach, 2.0)
+def _ellipse(radius: float) -> np.ndarray:
+    return _superquadric(radius, 2.0)
 
 
-def _superquadric(reach: float, power: float) -> np.ndarray:
-    """|x|^p + |y|^p = reach^p."""
+def _superquadric(radius: float, power: float) -> np.ndarray:
+    """The curve |x|^power + |y|^power = radius^power."""
     cosine, sine = np.cos(_angles(72)), np.sin(_angles(72))
-    radius = (np.abs(cosine) ** power + np.abs(sine) ** power) ** (-1 / power)
-    return reach * radius[:, None] * np.stack((cosine, sine), axis=1)
+    unit = (np.abs(cosine) ** power + np.abs(sine) ** power) ** (-1 / power)
+    return radius * unit[:, None] * np.stack((cosine, sine), axis=1)
 
 
-def _polygon(reach: float, corners: int, inner: float) -> np.ndarray:
-    """A regular polygon; every other corner is at `inner` times the radius, which gives a star for `inner` below 1."""
-    turns = _angles(corners)
-    radius = np.where(np.arange(corners) % 2, inner, 1.0) * reach
-    return radius[:, None] * np.stack((np.cos(turns), np.sin(turns)), axis=1)
+def _polygon(radius: float, corners: int, inner: float) -> np.ndarray:
+    """A regular polygon; for `inner` below 1 a star, whose every other corner is at `inner` times the radius."""
+    angles = _angles(corners)
+    radii = np.where(np.arange(corners) % 2, inner, 1.0) * radius
+    return radii[:, None] * np.stack((np.cos(angles), np.sin(angles)), axis=1)
 
 
-def _car(rng: np.random.Generator, reach: float) -> list[np.ndarray]:
+def _car(rng: np.random.Generator, radius: float) -> list[np.ndarray]:
     """Overlapping outlines of body, cabin and wheels of a car in side view."""
-    long, high = reach, reach * rng.uniform(0.22, 0.35)
+    long, high = radius, radius * rng.uniform(0.22, 0.35)
     body = np.array([(-long, 0), (-long, high), (long, high), (long, high * 0.3), (long * 0.9, 0)])
     front, back = rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.9)
     cabin = np.array([(-back * long, 0), (-back * long * 0.7, -high), (front * long * 0.6, -high), (front * long, 0)])
@@ -106,12 +106,12 @@ def _car(rng: np.random.Generator, reach: float) -> list[np.ndarray]:
     return [body, cabin, *wheels]
 
 
-def _letter(rng: np.random.Generator, size: int, reach: float) -> np.ndarray:
-    font = ImageFont.load_default(size=max(10.0, reach * 2.4))
+def _letter(rng: np.random.Generator, size: int, radius: float) -> np.ndarray:
+    font = ImageFont.load_default(size=max(10.0, radius * 2.4))
     image = Image.new("L", (size, size))
     place = rng.uniform(0.15, 0.85, 2) * size
     letter = LETTERS[rng.integers(len(LETTERS))]
-    stroke = max(1.0, round(reach * 0.06))
+    stroke = max(1.0, round(radius * 0.06))
     ImageDraw.Draw(image).text((place[0], place[1]), letter, fill=255, font=font, anchor="mm", stroke_width=stroke)
     turned = image.rotate(float(rng.uniform(-40, 40)), center=(place[0], place[1]))
     return np.asarray(turned) > 127

@@ -1,4 +1,4 @@
-"""Boundary constraint with contextual regularization (Meng et al. 2013; row "Meng's" of Table 1 of 002).
+"""Boundary constraint with contextual regularization (Meng et al. 2013; row "Meng's" of Table 1 of Li et al. 2019).
 
 The colors of a clear image lie between C0 and C1, which gives a lower bound of the transmission. The bound is smoothed where
 the hazy image is smooth, by half-quadratic splitting; the quadratic step is solved by Fourier transform (circular borders).
@@ -16,7 +16,7 @@ from torch import Tensor
 from latens.shapes import Float
 from latens.systems.haze.filters import box_max, box_min
 
-SMALLEST_AIRLIGHT = 0.05
+SMALLEST_AIRLIGHT = 0.05  # keeps divisions finite for black images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,13 @@ class BoundaryConfig:
     closing: int = 3  # side of the morphological closing of the bound
     sigma: float = 0.5  # of the edge weights
     strength: float = 2.0  # lambda: weight of the bound relative to smoothness
-    exponent: float = 0.85  # delta: t^delta keeps a little haze
+    exponent: float = 0.85  # delta: t^delta leaves a little haze
 
 
 ROUNDS = 6  # beta = 1, 2 sqrt 2, 8, ... while below 256
 GROWTH = 2 * math.sqrt(2)
 SMALLEST = 1e-4
-FLOOR = 0.02  # keeps the division finite; the bound already keeps images in range
+FLOOR = 0.02  # keeps the division finite; the bound of t already keeps images in range
 
 
 def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Dark channel prior (He, Sun, Tang 2009; row "He's" of Table 1 of 002), refined by a guided filter.
+"""Dark channel prior (He et al. 2009; row "He's" of Table 1 of Li et al. 2019), refined by a guided filter.
 
 In clear outdoor images the minimum over the colors of a window is nearly 0; haze raises it to A (1 - t).
 """
@@ -26,7 +26,7 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DarkChannelConfig:
-    """Settings, by default the paper's. With `shrink` above 1 the estimate is made on an image reduced by that factor."""
+    """Settings; the defaults are those of He et al. 2009. The estimate is computed on an image reduced by `shrink`."""
 
     patch: int = 15  # side of the window in pixels, odd
     omega: float = 0.95  # share of the haze that is removed
@@ -37,7 +37,7 @@ class DarkChannelConfig:
     shrink: int = 1
 
 
-# omega, patch and epsilon are tuned on public scenes with the haze of 002, section 4.1.1: weaker removal has less error.
+# omega, patch and epsilon are tuned on public scenes with the haze of Li et al. 2019: weaker removal has less error.
 GENTLE = DarkChannelConfig(patch=7, omega=0.6, epsilon=1e-3)
 FAST = DarkChannelConfig(shrink=4)
 
@@ -50,7 +50,7 @@ def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:
 def coarse_transmission(blocks: Blocks, config: DarkChannelConfig) -> tuple[Tensor, Tensor]:
     """Transmission 1 - omega dark(I / A), (B, 1, h, w) per block, and airlight (B, 3), before refinement.
 
-    The windows have the same size in image pixels for every `shrink`, up to rounding to blocks.
+    The window has the same size in image pixels for every `shrink`, up to rounding to blocks.
     """
     radius = round((config.patch - 1) / 2 / config.shrink)
     airlight = airlight_of(blocks.mean, dark_channel(blocks.darkest, radius), config.brightest)

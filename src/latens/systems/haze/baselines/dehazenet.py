@@ -1,6 +1,6 @@
-"""DehazeNet (Cai et al. 2016; row "DehazeNet" of Table 1 of 002): a small network that estimates t of a patch.
+"""DehazeNet (Cai et al. 2016; row "DehazeNet" of Table 1 of Li et al. 2019): a small network that estimates t of a patch.
 
-It is trained on 16 x 16 patches of constant transmission and applied to every window of an image; a guided filter refines the
+It is trained on 16 x 16 patches of constant transmission and applied to every window of an image. A guided filter refines the
 result.
 """
 
@@ -21,7 +21,7 @@ FLOOR = 0.1  # lower bound of t; the paper has none, which amplifies noise in th
 
 
 class DehazeNet(nn.Module):
-    """Maxout features, multi-scale convolutions, local maximum, bounded rectifier: about 8,000 parameters."""
+    """Maxout features, multi-scale convolutions, local maximum, bounded ReLU: about 8,000 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class DehazeNet(nn.Module):
         nn.init.constant_(self.head.bias, 0.5)  # type: ignore[arg-type]
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 h w"]:
-        """Transmission before the bounded rectifier, for every 16 x 16 window: h = H - 15, w = W - 15."""
+        """Transmission before the bounded ReLU, for every 16 x 16 window: h = H - 15, w = W - 15."""
         maxima = self.features(image - 0.5).unflatten(1, (4, GROUPS)).amax(2)
         several = torch.cat([scale(maxima) for scale in self.scales], 1)
         result: Tensor = self.head(F.max_pool2d(several, 7, stride=1))

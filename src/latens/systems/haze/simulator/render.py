@@ -12,7 +12,7 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]  # float32 where it is large
 
 FAR = 400.0  # meters; beyond it is sky
-GROUND, SKY = -1, -2  # surface indices that are no box
+GROUND, SKY = -1, -2  # indices of surfaces other than boxes
 
 
 class Box(NamedTuple):
@@ -24,7 +24,7 @@ class Box(NamedTuple):
     windows: tuple[float, float, float] = (0.0, 0.0, 0.0)  # cell width, cell height, share; width 0: none
     glass: tuple[float, float, float] = (0.1, 0.12, 0.15)
     rough: float = 0.12  # contrast of the surface
-    crown: bool = False  # the ellipsoid inside the box instead of the box
+    crown: bool = False  # use the ellipsoid inside the box
 
 
 class Light(NamedTuple):
@@ -71,7 +71,7 @@ def trace(rays: Array, eye: Array, boxes: list[Box]) -> tuple[Array, np.ndarray[
 
 
 def _rectangle(rays: Array, eye: Array, box: Box) -> tuple[slice, slice] | None:
-    """Rows and columns that may see the box: all of them for a box beside the camera, None for a box behind it."""
+    """Rows and columns whose rays may hit the box: all for a box next to the camera, None for a box behind it."""
     if box.high[2] <= 0.1:
         return None
     if box.low[2] <= 0.5:
@@ -103,7 +103,7 @@ def _hit_crown(rays: Array, inverse: Array, eye: Array, box: Box) -> Array:
     a, b, c = (step * step).sum(-1), (step * start).sum(-1), (start * start).sum() - 1
     under = b * b - a * c
     hit = (-b - np.sqrt(np.maximum(under, 0))) / a
-    # Leaves: waves over the direction make the edge of the crown ragged.
+    # Sine waves over the ray direction give the crown an irregular edge, like leaves.
     ragged = 0.5 + 0.5 * np.sin(rays[..., 0] * 900 / radii[0] + 3 * np.sin(rays[..., 1] * 700)) * np.sin(
         rays[..., 1] * 800 / radii[1]
     )
@@ -159,7 +159,7 @@ def paint_ground(color: Array, points: Array, where: Any, ground: Ground, boxes:
 
 
 def _shadow(x: Array, z: Array, boxes: list[Box], light: Light) -> Array:
-    """1 in the sun, 0 in the shadow of a box; the soft shadow under cars is included."""
+    """1 in sunlight, 0 in the shadow of a box."""
     lit = np.ones_like(x)
     sx, sy, sz = light.direction
     for box in boxes:

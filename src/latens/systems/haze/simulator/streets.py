@@ -1,7 +1,7 @@
 """Procedural street scenes with exact depth: road, curbs, pavements, buildings, cars, trees, lamps, sky.
 
-A scene is a list of shapes in meters (boxes along the street, ellipsoids for tree crowns) seen by a level pinhole camera. Rays
-are intersected with the shapes, so depth is exact. x is right, y is up, z is forward; the ground is y = 0.
+A scene is a list of shapes in meters (boxes along the street, ellipsoids for tree crowns) and a pinhole camera. Rays are
+intersected with the shapes, so depth is exact. x is right, y is up, z is forward; the ground is y = 0.
 """
 
 from __future__ import annotations
