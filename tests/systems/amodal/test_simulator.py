@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_an_image_of_translucent_cells_does_not_tell_which_is_in_front(monkeypat
     class Mirrored(np.random.Generator):
         """The same stream, with the focal plane, which is the first number drawn from this range, on the other side."""
 
-        def uniform(self, low: float = 0.0, high: float = 1.0, size: int | None = None) -> float:  # type: ignore[override]
+        def uniform(self, low: float = 0.0, high: float = 1.0, size: int | None = None) -> Any:  # type: ignore[override]
             value = super().uniform(low, high, size)
             return -value if (low, high) == (-0.5, 0.5) else value
 

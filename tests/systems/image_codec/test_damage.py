@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,7 +92,7 @@ def test_another_prior_is_told_from_damage(codec: ImageCodec, small: bytes) -> N
     ],
 )
 def test_headers_that_lie_with_a_valid_checksum(
-    codec: ImageCodec, small: bytes, changes: dict[str, int], error: type[Exception]
+    codec: ImageCodec, small: bytes, changes: dict[str, Any], error: type[Exception]
 ) -> None:
     coded = image_format.read_coded_image(small)
     forged = coded._replace(header=coded.header._replace(**changes))

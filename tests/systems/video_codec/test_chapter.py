@@ -113,7 +113,7 @@ def test_a_claim_is_confirmed_by_its_mean_and_counts_its_clips() -> None:
 def test_the_edge_of_a_frame_is_not_drawn_as_edge_of_the_region() -> None:
     mask = np.zeros((8, 8), bool)
     mask[:, 4:] = True
-    drawn = outlined(np.zeros((8, 8, 3), np.uint8), mask).any(-1)
+    drawn = np.asarray(outlined(np.zeros((8, 8, 3), np.uint8), mask).any(-1))
     assert drawn[:, 4].all()
     assert drawn.sum() == 8
 
