@@ -1,4 +1,4 @@
-"""A pytest plugin (`-p tests.shape_checks`): calls of these packages check their shape annotations. As for mypy, an int is a float."""
+"""A pytest plugin (`-p tests.shape_checks`): calls of these packages check shape annotations. An int is a float, as for mypy."""
 
 from __future__ import annotations
 
