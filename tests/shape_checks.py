@@ -1,4 +1,4 @@
-"""A pytest plugin (`-p tests.shape_checks`): calls of these packages check shape annotations. An int is a float, as for mypy."""
+"""A pytest plugin (`-p tests.shape_checks`): calls of these packages check shape annotations. An int is a float."""
 
 from __future__ import annotations
 
