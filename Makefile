@@ -11,7 +11,7 @@ STAMP    := $(VENV)/.latens
 # Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test dev lint format types imports tests clean
+.PHONY: demo test dev lint format types imports tests shapes clean
 
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
@@ -36,6 +36,10 @@ imports: dev
 
 tests: dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu"
+
+# The shape annotations of these packages, checked at every call of their tests.
+shapes: dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -p tests.shape_checks -n $(JOBS) -m "not gpu" tests/codes tests/nn tests/training
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -71,7 +71,8 @@ def read_pixels(arguments: argparse.Namespace) -> np.ndarray:
         return np.asarray(Image.open(arguments.image).convert("RGB"))
     row, column = np.arange(arguments.height)[:, None, None], np.arange(arguments.width)[None, :, None]
     slopes = 3 * row + 5 * column + 40 * np.arange(3) + row * column // 64
-    return (np.abs(slopes % 512 - 256) * 255 // 256).astype(np.uint8)
+    pixels: np.ndarray = (np.abs(slopes % 512 - 256) * 255 // 256).astype(np.uint8)
+    return pixels
 
 
 def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -105,17 +105,19 @@ def opencv(hazy: np.ndarray) -> np.ndarray:
     t = 1 - CONFIG.omega * cv2.erode((image / airlight).min(2), kernel)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     t = np.clip(cv_guided(gray, t), CONFIG.floor, 1)[..., None]
-    return np.clip(np.rint(((image - airlight) / t + airlight) * 255), 0, 255).astype(np.uint8)
+    clear: np.ndarray = np.clip(np.rint(((image - airlight) / t + airlight) * 255), 0, 255).astype(np.uint8)
+    return clear
 
 
 def cv_guided(guide: np.ndarray, x: np.ndarray) -> np.ndarray:
     if hasattr(cv2, "ximgproc"):
-        return cv2.ximgproc.guidedFilter(guide, x, CONFIG.radius, CONFIG.epsilon)
+        filtered: np.ndarray = cv2.ximgproc.guidedFilter(guide, x, CONFIG.radius, CONFIG.epsilon)
+        return filtered
     side = (2 * CONFIG.radius + 1, 2 * CONFIG.radius + 1)
     mean_guide, mean_x = cv2.boxFilter(guide, -1, side), cv2.boxFilter(x, -1, side)
     variance = cv2.boxFilter(guide * guide, -1, side) - mean_guide * mean_guide
     slope = (cv2.boxFilter(guide * x, -1, side) - mean_guide * mean_x) / (variance + CONFIG.epsilon)
-    return cv2.boxFilter(slope, -1, side) * guide + cv2.boxFilter(mean_x - slope * mean_guide, -1, side)
+    return np.asarray(cv2.boxFilter(slope, -1, side) * guide + cv2.boxFilter(mean_x - slope * mean_guide, -1, side))
 
 
 PEER = "opencv ximgproc" if hasattr(cv2, "ximgproc") else "opencv boxFilter"

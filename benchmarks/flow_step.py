@@ -123,7 +123,8 @@ def recreated_loss(flow: Flow, x: Tensor, probes: Sequence[Tensor], *, toy: bool
             mapped = step(x, Exact())
             x, log_det = mapped.value, log_det + mapped.log_det
     z = x.flatten(1)
-    return -(-0.5 * z.square().sum(1) + log_det).mean() / z.shape[1]
+    loss: Tensor = -(-0.5 * z.square().sum(1) + log_det).mean() / z.shape[1]
+    return loss
 
 
 def recreated_iterations(flow: Flow, count: int) -> None:
@@ -139,9 +140,11 @@ def recreated_iterations(flow: Flow, count: int) -> None:
 
 def our_loss(flow: Flow, x: Tensor, probes: Sequence[Tensor] | None) -> Tensor:
     if probes is None:
-        return -flow(x, Exact()).log_prob.mean() / flow.dims
+        exact: Tensor = -flow(x, Exact()).log_prob.mean() / flow.dims
+        return exact
     left = list(probes)
-    return -flow(x, Series(TERMS, draw=lambda like, count: left.pop(0)[None])).log_prob.mean() / flow.dims
+    loss: Tensor = -flow(x, Series(TERMS, draw=lambda like, count: left.pop(0)[None])).log_prob.mean() / flow.dims
+    return loss
 
 
 def timed(act: Callable[[], object]) -> float:
@@ -175,7 +178,7 @@ def main() -> None:
     theirs = nn_gradients(flow, lambda: recreated_loss(flow, x, probes, toy=False))
     difference = max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(ours, theirs, strict=True))
     print(f"largest relative difference of a parameter's gradient: {difference:.1e}")
-    fast_flow = flow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fast_flow = flow.to(memory_format=torch.channels_last)
     fast_x = x if toy else x.contiguous(memory_format=torch.channels_last)
     rows: dict[str, list[float]] = {"released, re-created": [], "ours": [], "their power iterations": [], "ours, batched": []}
     count = 5 if toy else 1

@@ -32,12 +32,12 @@ from latens.data.tensors import to_pixels
 from latens.inference.memory import peak_memory
 from latens.systems.haze import predict
 from latens.systems.haze.formation import MEAN_AIRLIGHT, beta_of_visibility
-from latens.systems.haze.predict import Haze, load
+from latens.systems.haze.predict import MAX_DEPTH, Haze, load
 from latens.systems.haze.scenes import HELD_OUT_SEED, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "systems" / "haze"))
-from oracles import measure_beta  # type: ignore[import-not-found]
+from oracles import measure_beta
 
 AIRLIGHT = torch.full((3,), MEAN_AIRLIGHT)
 FRAMES, STEP, NOISE = 12, 3, 2.0  # of a clip; pixels a frame; gray levels of 255
@@ -70,7 +70,7 @@ def visibility(haze: Haze, folder: Path) -> Iterator[dict[str, object]]:
     scenes = [load_scene(found) for found in find_scenes(folder) if not found.form.relative]
     for scene, given in itertools.product(scenes, (True, False)):
         clear = haze.tensor(scene.image)
-        depth = torch.from_numpy(scene.depth)[None] if given else haze.meters(clear, None, FORMATS["meters"], predict.REACH)[0]
+        depth = torch.from_numpy(scene.depth)[None] if given else haze.meters(clear, None, FORMATS["meters"], MAX_DEPTH)[0]
         asked = [beta_of_visibility(meters) for meters in np.geomspace(60, 1500, 20)]
         found = [
             measure_beta(haze.tensor(made)[0], clear[0], depth, AIRLIGHT)

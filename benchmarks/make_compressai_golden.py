@@ -21,6 +21,7 @@ from pathlib import Path
 
 import compressai
 import torch
+from compressai.entropy_models import EntropyBottleneck
 from compressai.models import MeanScaleHyperprior
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def _spread_normalisation(model: MeanScaleHyperprior) -> None:
             layer.gamma.add_(0.1 * torch.randn_like(layer.gamma))
 
 
-def _spread_prior(bottleneck: nn.Module, deviations: Tensor) -> None:
+def _spread_prior(bottleneck: EntropyBottleneck, deviations: Tensor) -> None:
     """Densities of about these standard deviations, with gates that are not closed."""
     for matrix in bottleneck.matrices:
         matrix.add_(0.2 * torch.randn_like(matrix))
@@ -91,13 +92,16 @@ def _spread_prior(bottleneck: nn.Module, deviations: Tensor) -> None:
 def _set_output(net: nn.Sequential, x: Tensor, center: Tensor, deviation: Tensor) -> Tensor:
     """Rescale the last layer so that every output channel has this mean and standard deviation; returns the outputs."""
     last = net[-1]
+    assert isinstance(last, nn.Conv2d | nn.ConvTranspose2d)
+    assert last.bias is not None
     last.bias.zero_()
     out = net(x)
     ratio = deviation / out.std((0, 2, 3)).clamp_min(1e-6)
     shape = (1, -1, 1, 1) if isinstance(last, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     last.weight.mul_(ratio.reshape(shape))
     last.bias.copy_(center - ratio * out.mean((0, 2, 3)))
-    return net(x)
+    outputs: Tensor = net(x)
+    return outputs
 
 
 def model_with_seed(seed: int) -> MeanScaleHyperprior:

@@ -74,7 +74,7 @@ def pythae_update(image: Tensor, sizes: BetaVAEConfig) -> Callable[[], None] | N
     ours = BetaVAE(sizes)
     code = sizes.parts * sizes.appearance
 
-    class Encoder(BaseEncoder):
+    class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self) -> None:
             BaseEncoder.__init__(self)
             self.phi, self.head, self.latent_dim = ours.encoder, ours.to_vector, code
@@ -83,7 +83,7 @@ def pythae_update(image: Tensor, sizes: BetaVAEConfig) -> Callable[[], None] | N
             mean, logvar = self.head(self.phi(x)).flatten(1).chunk(2, dim=1)
             return ModelOutput(embedding=mean, log_covariance=logvar)
 
-    class Decoder(BaseDecoder):
+    class Decoder(BaseDecoder):  # type: ignore[misc]
         def __init__(self) -> None:
             BaseDecoder.__init__(self)
             self.spread, self.body = ours.from_vector, ours.decoder
@@ -117,7 +117,7 @@ def main() -> None:
     last = image.contiguous(memory_format=torch.channels_last)
 
     def fast(model: nn.Module) -> nn.Module:
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.to(memory_format=torch.channels_last)
 
     local = PatchVAEConfig(encoder="local")
     acts = {

@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 import latens
-from latens.systems.amodal import predict as amodal
-from latens.systems.image_codec import stages
 
 PRECISIONS = ("bfloat16", "float32")
 
@@ -25,14 +24,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(2)
     for precision in (*PRECISIONS, *PRECISIONS):  # twice each: the machine may be shared
-        for module in (amodal, stages):
-            module.transform_precision = lambda device, chosen=precision: chosen
         codec, segmenter = latens.load("image_codec"), latens.load("amodal")
+        codec.precision = segmenter.precision = precision
         blob = codec.compress(given.image)
         tasks: dict[str, Callable[[], object]] = {
-            "compress": lambda codec=codec: codec.compress(given.image),
-            "decompress": lambda codec=codec, blob=blob: codec.decompress(blob),
-            "segment": lambda segmenter=segmenter: segmenter.segment(given.image),
+            "compress": partial(codec.compress, given.image),
+            "decompress": partial(codec.decompress, blob),
+            "segment": partial(segmenter.segment, given.image),
         }
         for name, run in tasks.items():
             print(f"{precision:<9} {name:<11} {_seconds(run, given.repeats):.3f} s of CPU time")

@@ -44,7 +44,7 @@ def main() -> None:
     image = read_image(arguments)
     torch.manual_seed(0)
     config = HyperpriorConfig(hidden=arguments.hidden, latent=arguments.latent, hyper=arguments.latent)
-    ours = MeanScaleHyperprior(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = MeanScaleHyperprior(config).eval().to(memory_format=torch.channels_last)
     theirs = MeanScaleHyperprior(config).eval()
     theirs.load_state_dict(ours.state_dict())
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.refinement import Trials, meet_target
 
+Kind = Literal["bpp", "psnr"]
 THREE = (2.0, 4.5, 7.0)
 TARGETS = 6
 
@@ -46,7 +48,8 @@ def main() -> None:
     arguments = parser.parse_args()
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
     images = [read_image(path) for path in sorted(arguments.images.glob("*.png"))[: arguments.count]]
-    for kind in ("bpp", "psnr"):
+    kinds: tuple[Kind, ...] = ("bpp", "psnr")
+    for kind in kinds:
         for name, trials in (("one model", Trials), ("three qualities", FixedTrials)):
             misses = [miss for image in images for miss in misses_of(codec, image, kind, trials, arguments.steps)]
             known = [miss for miss in misses if miss is not None]
@@ -66,7 +69,7 @@ def main() -> None:
             )
 
 
-def misses_of(codec: ImageCodec, image: LoadedImage, kind: str, trials: type[Trials], steps: int) -> list[float | None]:
+def misses_of(codec: ImageCodec, image: LoadedImage, kind: Kind, trials: type[Trials], steps: int) -> list[float | None]:
     """By what share each target is missed; None where the codec says that it is out of reach."""
     pixels = image.pixels[..., 0].size
     ends = []
@@ -75,8 +78,8 @@ def misses_of(codec: ImageCodec, image: LoadedImage, kind: str, trials: type[Tri
         decibels = psnr(np.asarray(codec.decompress(blob)), image.pixels)
         ends.append(8 * len(blob) / pixels if kind == "bpp" else decibels)
     found: list[float | None] = []
-    for target in np.geomspace(*ends, TARGETS) if kind == "bpp" else np.linspace(*ends, TARGETS):
-        aim = RateTarget(kind, float(target))  # type: ignore[arg-type]
+    for target in np.geomspace(ends[0], ends[1], TARGETS) if kind == "bpp" else np.linspace(ends[0], ends[1], TARGETS):
+        aim = RateTarget(kind, float(target))
         try:
             refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), Refine(steps=steps), None)
         except UsageError:

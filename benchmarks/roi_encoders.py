@@ -30,7 +30,7 @@ from latens.data.regions.masks import box_of, draw
 from latens.data.regions.track import Tracker
 from latens.data.regions.words import Shape
 from latens.metrics.rate import bd_rate
-from latens.video.codecs import CODECS
+from latens.video.codecs import CODECS, CodecName
 from latens.video.compress import compress_clip
 
 HELD_OUT = "blackswan,drift-straight,horsejump-high,cows,kite-surf,paragliding-launch,scooter-black,drift-chicane"
@@ -60,7 +60,9 @@ def short_clip(folder: Path, count: int, place: Path) -> tuple[Path, Path]:
 
 
 def measure(clip: Path, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Point:
-    size, region, background = 0, [], []
+    size = 0
+    region: list[float] = []
+    background: list[float] = []
     with av.open(str(clip)) as container:
         for packet in container.demux(video=0):
             size += packet.size
@@ -80,7 +82,7 @@ def decibels(errors: np.ndarray) -> float:
     return float(min(100.0, 10 * np.log10(255**2 / max(errors.mean(), 1e-9)))) if errors.size else float("nan")
 
 
-def curve(source: Path, masks: Path | None, folder: Path, count: int, codec: str, strength: float | None) -> list[Point]:
+def curve(source: Path, masks: Path | None, folder: Path, count: int, codec: CodecName, strength: float | None) -> list[Point]:
     images, truth = frames_of(folder, count)
     points = []
     for quality in QUALITIES:
@@ -142,8 +144,9 @@ def encode_plainly(source: Path, out: Path, library: str, options: dict[str, str
     with av.open(str(source)) as given, av.open(str(out), "w") as made:
         read = given.streams.video[0]
         written = made.add_stream(library, rate=read.average_rate)
+        assert isinstance(written, av.VideoStream)
         written.width, written.height, written.pix_fmt = read.width, read.height, "yuv420p"
-        written.options = options
+        written.options = dict(options)
         written.codec_context.thread_count = 1
         for frame in given.decode(read):
             frame.pict_type = 0
@@ -167,7 +170,7 @@ def speed(folder: Path, arguments: argparse.Namespace) -> list[dict[str, object]
         clip, out = Path(place) / "fine.mp4", Path(place) / "out.mp4"
         compress_clip(source, clip, quality=8, fps=RATE)
         for name in arguments.codecs.split(","):
-            codec = CODECS[name]  # type: ignore[index]
+            codec = CODECS[name]
             options = codec.encoder_options(codec.rate_factor(5), {}, 1)
             times = [
                 cpu_seconds(action, arguments.repeats)

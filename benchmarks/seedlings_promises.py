@@ -89,7 +89,7 @@ def kinds(trays: int, model: str) -> None:
         camera = draw_camera(SEED, tray, day)._replace(tilt=(0.08, -0.06))
         gray, color = photograph(SEED, tray, day), photograph(SEED, tray, day, color=True)
         hard, tilted = photograph(SEED, tray, day, preset="hard"), photograph(SEED, tray, day, camera=camera)
-        cases = {
+        cases: dict[str, tuple[np.ndarray, TrayPhotograph]] = {
             "color": (color.pixels, color),
             "16 bits": (gray.pixels.astype(np.uint16) * 257, gray),
             "preset hard": (hard.pixels, hard),
@@ -105,8 +105,8 @@ def kinds(trays: int, model: str) -> None:
                 continue
             errors.setdefault(name, []).append(float(np.linalg.norm(centers - made.centers, axis=-1).max()))
     for name, largest in errors.items():
-        error = f"largest error of a tray {np.median(largest):.1f} px (median), {max(largest):.1f} (of all)"
-        print(f"{name}: {len(largest)} of {trays} read, {error}")
+        shown = f"largest error of a tray {np.median(largest):.1f} px (median), {max(largest):.1f} (of all)"
+        print(f"{name}: {len(largest)} of {trays} read, {shown}")
 
 
 def rims(trays: int, model: str) -> None:
@@ -127,8 +127,8 @@ def rims(trays: int, model: str) -> None:
             continue
         errors.append(np.linalg.norm(centers - made.centers, axis=-1).ravel())
     joined = np.concatenate(errors)
-    error = f"mean {joined.mean():.2f} px, 95 % {np.percentile(joined, 95):.2f}, largest {joined.max():.1f}"
-    print(f"empty trays: {len(errors)} of {trays} placed, {error}")
+    shown = f"mean {joined.mean():.2f} px, 95 % {np.percentile(joined, 95):.2f}, largest {joined.max():.1f}"
+    print(f"empty trays: {len(errors)} of {trays} placed, {shown}")
 
 
 def several(trays: int, model: str) -> None:
@@ -211,7 +211,7 @@ def times(trays: int, model: str) -> None:
         for day in (*DAYS[::-1], 3):
             made = photograph(SEED, tray, day)
             graded = grader.grade(made.pixels, day=day, reference=reference)
-            reference = reference or graded.lattice
+            reference = reference or Reference(graded.lattice, None)
             seen[day] = graded.seen
         up = made.plants.emergence[made.plants.emergence < max(DAYS)]
         truth = {"t50_farooq": np.median(up), "t50_censored": np.median(up), "mgt_censored": up.mean()}

@@ -21,7 +21,8 @@ def image(height: int, width: int) -> np.ndarray:
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
     waves = [np.sin((rows * a + columns * b) / 17) for a, b in ((1.0, 0.3), (0.2, -1.0), (-0.5, 0.7))]
     edges = ((rows // 23 + columns // 31) % 2)[..., None] * 40
-    return np.clip(np.stack(waves, axis=-1) * 80 + 110 + edges, 0, 255).astype(np.uint8)
+    pixels: np.ndarray = np.clip(np.stack(waves, axis=-1) * 80 + 110 + edges, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from latens import hub
+from latens.data.files import write_atomic
 from latens.errors import ModelError, ModelMissing
 
 
@@ -109,7 +110,7 @@ def test_a_save_that_dies_leaves_the_old_model_or_the_new_one(tmp_path: Path, mo
     tables = [{"t": torch.tensor([entry])} for entry in (1, 2)]
     hub.save_model(tmp_path, {"system": "x"}, old, tables[0])
     whole = hub.load_model(tmp_path)
-    write, calls = hub.write_atomic, 0
+    write, calls = write_atomic, 0
 
     def failing(path: Path, data: bytes) -> None:
         nonlocal calls

@@ -15,7 +15,7 @@ from latens.cli.main import main
 from latens.data.source import Source
 from latens.hub import save_model
 from latens.settings import to_dict
-from latens.systems.flow.config import VectorFlow
+from latens.systems.flow.config import ImageFlow, VectorFlow
 from latens.systems.flow.model import Flow
 from latens.systems.flow.recipes import tiny
 
@@ -25,7 +25,9 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    flow = Flow(tiny().model).freeze()
+    config = tiny().model
+    assert isinstance(config, ImageFlow)
+    flow = Flow(config).freeze()
     folder = tmp_path_factory.mktemp("models") / "images"
     save_model(folder, {"system": "flow", "model": to_dict(flow.config), "terms": 2}, dict(flow.state_dict()))
     return folder

@@ -41,7 +41,7 @@ def all_errors() -> list[type[errors.LatensError]]:
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
 def test_every_error_has_its_exit_status_and_at_most_three_lines(kind: type[errors.LatensError], capsys: Capture) -> None:
     extra = {"have": 1, "need": 2} if kind is errors.Truncated else {}
-    error = kind("what happened", where="photo.ltn", hint="what\nto\ndo\nnext", **extra)  # type: ignore[arg-type]
+    error = kind("what happened", where="photo.ltn", hint="what\nto\ndo\nnext", **extra)
     assert run_raising(error) == kind.exit_status
     shown = capsys.readouterr()
     assert shown.out == ""

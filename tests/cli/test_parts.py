@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from latens import catalogue
 from latens.cli.main import main
 from latens.systems.parts import report
-from latens.systems.parts.model import PatchVAE
+from latens.systems.parts.model import PatchVAE, Posterior
 
 Capture = pytest.CaptureFixture[str]
 
@@ -102,8 +103,14 @@ def test_a_summary_that_was_stopped_is_made_again(
 
 def test_every_image_is_encoded_once(album: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (album / "c.jpg").unlink()
-    encoded, posterior = [], PatchVAE.posterior
-    monkeypatch.setattr(PatchVAE, "posterior", lambda self, image: encoded.append(image.shape) or posterior(self, image))
+    encoded: list[torch.Size] = []
+    posterior = PatchVAE.posterior
+
+    def counted(self: PatchVAE, image: torch.Tensor) -> Posterior:
+        encoded.append(image.shape)
+        return posterior(self, image)
+
+    monkeypatch.setattr(PatchVAE, "posterior", counted)
     for _ in ("maps are made", "maps are there"):
         encoded.clear()
         assert main(["parts", str(album), "-o", str(album.parent / "o"), "--model", str(model), "--device", "cpu"]) == 0

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import random
+from typing import Any
 
 import constriction
 import numpy as np
@@ -285,7 +286,7 @@ def test_pmfs_keep_their_shape_and_the_escape_takes_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("pmf", [[0.5, -0.1], [float("nan")], [0.0, 0.0], [float("inf")], [[0.5]]])
-def test_bad_mass_functions_are_refused(pmf: list) -> None:
+def test_bad_mass_functions_are_refused(pmf: list[Any]) -> None:
     with pytest.raises(ValueError, match="mass function"):
         tables_from_pmfs([np.array(pmf)], [0])
 

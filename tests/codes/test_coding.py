@@ -19,13 +19,15 @@ HIDDEN, LATENT = 6, 5
 @pytest.fixture(scope="module")
 def network() -> nn.Sequential:
     torch.manual_seed(0)
+    last = nn.Conv2d(8, 2 * LATENT, 3, padding=1)
     made = nn.Sequential(
         nn.ConvTranspose2d(HIDDEN, 8, 5, stride=2, padding=2, output_padding=1),
         nn.ReLU(),
-        nn.Conv2d(8, 2 * LATENT, 3, padding=1),
+        last,
     )
+    assert last.bias is not None
     with torch.no_grad():
-        made[2].bias[LATENT:] = 3.0  # scales
+        last.bias[LATENT:] = 3.0  # scales
     return made.eval()
 
 

@@ -11,7 +11,8 @@ from latens.codes.fixed_point import solve
 def contraction(factor: float, dims: int) -> torch.Tensor:
     torch.manual_seed(0)
     matrix = torch.randn(dims, dims, dtype=torch.float64)
-    return matrix * (factor / torch.linalg.matrix_norm(matrix, 2))
+    scaled: torch.Tensor = matrix * (factor / torch.linalg.matrix_norm(matrix, 2))
+    return scaled
 
 
 @pytest.mark.parametrize("memory", [0, 5])

@@ -37,6 +37,7 @@ def frozen(kind: str, weight_bits: int) -> tuple[nn.Sequential, IntegerNetwork, 
     with torch.no_grad():
         for layer in stack:
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                assert layer.bias is not None
                 layer.bias.normal_(0, 0.3)
                 transposed = isinstance(layer, nn.ConvTranspose2d)
                 sizes = torch.logspace(-0.5, 0.5, layer.out_channels)[:, None, None]
@@ -58,6 +59,7 @@ def test_a_float_network_of_the_integers_gives_their_outputs(kind: str, weight_b
         for layer, (weight, bias) in zip(layers, float_parameters(net), strict=True):
             assert weight.dtype == bias.dtype == torch.float32
             layer.weight.copy_(weight)  # of torch's layout, or this raises
+            assert layer.bias is not None
             layer.bias.copy_(bias)
         exact = net((inputs * 256).long()).double() / 1024
         size = float(stack(inputs).square().mean().sqrt())

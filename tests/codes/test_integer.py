@@ -28,7 +28,8 @@ def oracle(net: IntegerNetwork, z: Tensor) -> np.ndarray:
     for layer in net.layers:
         assert isinstance(layer, IntegerLayer)
         x = oracle_layer(layer, x)
-    return x.astype(np.int64)
+    numbers: np.ndarray = x.astype(np.int64)
+    return numbers
 
 
 def oracle_layer(layer: IntegerLayer, x: np.ndarray) -> np.ndarray:
@@ -53,13 +54,15 @@ def oracle_layer(layer: IntegerLayer, x: np.ndarray) -> np.ndarray:
                 acc += np.einsum("bchw,oc->bohw", window, weight[:, :, i, j])
 
     def column(name: str) -> np.ndarray:
-        return getattr(layer, name).numpy().astype(object)[:, None, None]
+        values: np.ndarray = getattr(layer, name).numpy().astype(object)[:, None, None]
+        return values
 
     acc = acc + column("bias")
     scaled = acc * np.where(acc < 0, column("negative"), column("positive"))
     assert np.abs(scaled).max() < 1 << 63
     half = np.array([1 << (int(s) - 1) for s in layer.shift], dtype=object)[:, None, None]
-    return np.clip((scaled + half) >> column("shift"), -shape.clamp, shape.clamp)
+    rounded: np.ndarray = np.clip((scaled + half) >> column("shift"), -shape.clamp, shape.clamp)
+    return rounded
 
 
 def test_an_independent_implementation_agrees(inputs: Make, make: Make) -> None:

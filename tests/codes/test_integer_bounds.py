@@ -123,12 +123,13 @@ def test_float32_is_not_used_where_torch_shortens_it(
         return original(self, x, carrier)
 
     monkeypatch.setattr(IntegerLayer, "forward", spy)
-    before = torch.backends.mkldnn.conv.fp32_precision
-    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    backend: Any = torch.backends.mkldnn
+    before = backend.conv.fp32_precision
+    backend.conv.fp32_precision = "bf16"
     try:
         net(inputs())
     finally:
-        torch.backends.mkldnn.conv.fp32_precision = before
+        backend.conv.fp32_precision = before
     assert seen == {torch.float64}
 
 
@@ -162,6 +163,7 @@ def test_leaky_slope_and_rounding() -> None:
 
 def test_dead_and_bias_only_channels() -> None:
     conv = nn.Conv2d(2, 3, 3, padding=1)
+    assert conv.bias is not None
     with torch.no_grad():
         conv.weight[0].zero_()
         conv.bias[0] = 3.5

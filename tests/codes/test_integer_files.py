@@ -57,7 +57,7 @@ def test_loading_other_weights_is_seen_at_once(inputs: Make, network: Make) -> N
         lambda spec, tensors: tensors["layers.1.bias"].fill_(1 << 52),
     ],
 )
-def test_damaged_model_files_are_refused(network: Make, damage) -> None:
+def test_damaged_model_files_are_refused(network: Make, damage: Callable[..., object]) -> None:
     net = network()
     spec = json.loads(json.dumps(net.spec()))
     tensors = {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -32,7 +32,7 @@ def test_search_finds_the_nearest_setting_in_few_trials(power: float, share: flo
 
     def rate(steps: int) -> float:
         calls.append(steps)
-        return (steps / 256) ** power
+        return float((steps / 256) ** power)
 
     wanted = rate(256) + share * (rate(2048) - rate(256))
     calls.clear()

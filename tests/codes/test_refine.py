@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latens.codes.annealing import METHODS, Refine, RoundingLaw
 from latens.codes.entropy import gaussian_bits
@@ -18,14 +18,20 @@ WEIGHT = 0.01
 FEW = 8
 
 
+def bias_of(layer: nn.Module) -> Tensor:
+    bias = layer.bias
+    assert isinstance(bias, Tensor)
+    return bias
+
+
 def small_model(lambdas: tuple[float, ...] = (0.01,)) -> MeanScaleHyperprior:
     """Random weights, but a code of the image from the start: the block transform beside the deep path."""
     torch.manual_seed(0)
     config = HyperpriorConfig(hidden=8, latent=12, hyper=8, lambdas=lambdas, transforms="compact")
     model = MeanScaleHyperprior(config).eval()
     with torch.no_grad():
-        model.synthesis.deep[-2].weight.mul_(0.01)  # untrained, it would drown the image
-        model.hyper_synthesis[-1].bias[config.latent :] = 2.0  # scale
+        cast(nn.Conv2d, cast(nn.Sequential, model.synthesis.deep)[-2]).weight.mul_(0.01)  # untrained, it would drown the image
+        bias_of(model.hyper_synthesis[-1])[config.latent :] = 2.0  # scale
     return model
 
 
@@ -144,12 +150,11 @@ def test_medians_are_honoured(images: Tensor) -> None:
     model = small_model()
     plain = refine(model, images, WEIGHT, settings=Refine(steps=1)).start
     with torch.no_grad():
-        for layer in (model.hyper_analysis[-1],):
-            layer.bias += 0.4
+        bias_of(model.hyper_analysis[-1]).add_(0.4)
         first, bias = model.prior.weights[0], model.prior.biases[0]
         bias -= torch.nn.functional.softplus(first) * 0.4
-        model.hyper_synthesis[0].bias.zero_()
-        model.hyper_synthesis[0].weight.zero_()
+        bias_of(model.hyper_synthesis[0]).zero_()
+        cast(nn.Conv2d, model.hyper_synthesis[0]).weight.zero_()
     shifted = refine(model, images, WEIGHT, settings=Refine(steps=1)).start
     assert torch.equal(shifted.z, plain.z)
     torch.testing.assert_close(shifted.bits_z, plain.bits_z, rtol=1e-3, atol=1e-2)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from latens.codes.annealing import METHODS, THREE_CLASS_METHODS, RoundingLaw
+from latens.codes.annealing import METHODS, THREE_CLASS_METHODS, Method, RoundingLaw
 from latens.codes.rounding import add_noise, log_odds, log_weights, probabilities, relax, round_straight_through
 from latens.errors import UsageError
 
@@ -26,7 +26,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("method", GUMBEL)
-def test_two_classes_sum_to_one_fall_and_mirror(method: str) -> None:
+def test_two_classes_sum_to_one_fall_and_mirror(method: Method) -> None:
     law = RoundingLaw(method=method)
     v = torch.linspace(0.001, 0.999, 333, dtype=torch.float64)
     floor, ceiling = probabilities(v, law)
@@ -61,7 +61,7 @@ def test_ssl_comes_close_to_the_other_laws() -> None:
     """003, section 5.3.1: exactly linear at a = 1, roughly cosine at 1.6 and atanh at 0.65, a step for large a."""
     v = torch.linspace(0.02, 0.98, 97, dtype=torch.float64)
 
-    def distance(a: float, method: str) -> float:
+    def distance(a: float, method: Method) -> float:
         return float((probabilities(v, RoundingLaw(a=a)) - probabilities(v, RoundingLaw(method=method))).abs().max())
 
     assert distance(1.0, "linear") < 1e-12
@@ -71,7 +71,7 @@ def test_ssl_comes_close_to_the_other_laws() -> None:
 
 
 @pytest.mark.parametrize("method", GUMBEL)
-def test_log_odds_are_the_difference_of_the_weights(method: str) -> None:
+def test_log_odds_are_the_difference_of_the_weights(method: Method) -> None:
     law = RoundingLaw(method=method)
     floor, ceiling = log_weights(V, law)
     torch.testing.assert_close(log_odds(V, law), ceiling - floor, rtol=1e-6, atol=1e-6)
@@ -82,7 +82,8 @@ def test_log_odds_are_the_difference_of_the_weights(method: str) -> None:
 
 def test_three_classes_without_reach_are_two() -> None:
     """r = 1 with n = 1 (n = 2 for the cosine): 003, section 5.3.2."""
-    for method, n in (("linear", 1.0), ("cosine", 2.0), ("ssl", 1.0)):
+    cases: tuple[tuple[Method, float], ...] = (("linear", 1.0), ("cosine", 2.0), ("ssl", 1.0))
+    for method, n in cases:
         two = probabilities(V, RoundingLaw(method=method))
         three = probabilities(V, RoundingLaw(method=method, classes=3, n=n))
         for i, v in enumerate(V.tolist()):
@@ -102,7 +103,7 @@ def test_three_classes_of_the_figures_example() -> None:
 
 
 @pytest.mark.parametrize("method", THREE_CLASS_METHODS)
-def test_three_classes_are_symmetric_about_an_integer(method: str) -> None:
+def test_three_classes_are_symmetric_about_an_integer(method: Method) -> None:
     law = RoundingLaw.thesis(method, 3)
     down, stay, up = probabilities(torch.tensor([4.3, 3.7], dtype=torch.float64), law).tolist()
     assert [down[0], stay[0], up[0]] == pytest.approx([up[1], stay[1], down[1]])
@@ -125,7 +126,7 @@ def test_samples_stay_near_and_carry_a_gradient(law: RoundingLaw) -> None:
 
 
 @pytest.mark.parametrize("method", GUMBEL)
-def test_cold_samples_are_integers_drawn_with_sharpened_probabilities(method: str) -> None:
+def test_cold_samples_are_integers_drawn_with_sharpened_probabilities(method: Method) -> None:
     """As the temperature falls, a sample becomes floor or ceiling, with odds raised to 1/tau (Eq. 5.2.3)."""
     law = RoundingLaw(method=method)
     tau = 0.5

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -179,7 +180,7 @@ def test_a_png_is_called_a_png() -> None:
     ],
     ids=["to LF", "to CR LF", "to CR", "7 bits", "latin-1 as UTF-8", "broken UTF-8"],
 )
-def test_text_mode_damage_is_recognised(damage) -> None:
+def test_text_mode_damage_is_recognised(damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(Corrupt, match="text mode") as caught:
         unpack(damage(pack(SMALL)))
     assert "binary" in (caught.value.hint or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_codes_indices_and_moving_averages_equal_the_oracle() -> None:
         assert torch.equal(mine.indices, indices)
         torch.testing.assert_close(mine.code, code)
         torch.testing.assert_close(mine.loss, loss.squeeze())
-        torch.testing.assert_close(ours.codebook, theirs._codebook.embed[0], rtol=1e-4, atol=1e-5)
+        codebook: Any = theirs._codebook
+        torch.testing.assert_close(ours.codebook, codebook.embed[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

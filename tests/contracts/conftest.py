@@ -14,7 +14,8 @@ from .workshop import Workshop
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All promises of one system run in one worker, which trains it once."""
     for item in items:
-        name = getattr(item, "callspec", None) and item.callspec.params.get("system_name")
+        call = getattr(item, "callspec", None)
+        name = call and call.params.get("system_name")
         if name:
             item.add_marker(pytest.mark.xdist_group(f"contract-{name}"))
 

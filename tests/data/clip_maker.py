@@ -41,13 +41,15 @@ def make_clip(
     """A clip of `image`s at time stamps `times` of a time base; `matrix` 1 is BT.709, None untagged."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(library, rate=1 / base if base.denominator < 200 else 25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = *size, format
         stream.time_base = stream.codec_context.time_base = base
-        fine = {"crf": "6", "bf": "0"} if library == "libx264" else {}
+        fine: dict[str, object] = {"crf": "6", "bf": "0"} if library == "libx264" else {}
         stream.options = fine | (options or {})
         if rotation:
             stream.set_display_rotation(rotation)
         voice = container.add_stream(sound, rate=48000) if sound else None
+        assert voice is None or isinstance(voice, av.AudioStream)
         tags: dict[str, Any] = {
             "colorspace": matrix,
             "color_primaries": matrix,

@@ -54,7 +54,7 @@ def test_labelme_round_trip_through_kins(tmp_path: Path) -> None:
 
 
 def test_labelme_polygons_rectangles_circles_and_visible_parts(tmp_path: Path) -> None:
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {"label": "cell", "points": [[2, 2], [8, 2], [8, 8], [2, 8]], "group_id": 1, "flags": {"layer:1": True}},
         {"label": "cell/visible", "points": [[2, 2], [5, 8]], "shape_type": "rectangle", "group_id": 1},
         {"label": "dot", "points": [[20, 20], [26, 20]], "shape_type": "circle"},

@@ -155,6 +155,7 @@ def test_damaged_packets_are_skipped_and_counted(tmp_path: Path) -> None:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(source.read_bytes())
     position, size = packets[13]
+    assert position is not None
     data[position : position + size] = b"\xff" * size
     (tmp_path / "b.mp4").write_bytes(data)
     clip, frames = taken(tmp_path / "b.mp4")
@@ -175,6 +176,7 @@ def test_a_clip_cut_inside_its_first_frame_is_refused(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", container_options={"movflags": "+faststart"})
     with av.open(str(source)) as container:
         first = next(packet for packet in container.demux(video=0) if packet.size)
+        assert first.pos is not None
         cut = first.pos + 10
     for length in (cut, 40, 3):
         (tmp_path / "b.mp4").write_bytes(source.read_bytes()[:length])

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def pack(path: Path, count: int = 6, **changes: object) -> Path:
     offsets = np.cumsum([0, *map(len, blobs)])
     joined = np.frombuffer(b"".join(blobs), np.uint8)
     arrays = {"jpeg": joined, "offsets": offsets, "labels": np.arange(count) % 3, "classes": ["cat", "dog", "elk"]}
-    np.savez(path, **{key: np.asarray(value) for key, value in (arrays | changes).items()})
+    entries: dict[str, Any] = {key: np.asarray(value) for key, value in (arrays | changes).items()}
+    np.savez(path, **entries)
     return path
 
 
@@ -133,7 +135,7 @@ def test_cut_and_flipped_packs_are_refused(save: Callable[..., None], tmp_path: 
         ({"offsets": [-9, 1, 2, 3, 4, 5, 6]}, "offsets"),
     ],
 )
-def test_packs_that_do_not_fit_together_are_refused(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_packs_that_do_not_fit_together_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said) as raised:
         open_set(pack(tmp_path / "x.npz", **changes))
     assert raised.value.hint

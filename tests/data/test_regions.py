@@ -102,7 +102,7 @@ def test_words() -> None:
     assert box_of(draw(Shape("box", 10, 5, 30, 20), WIDTH, HEIGHT)) == (10, 5, 30, 20)
     share = draw(Shape("ellipse", 10, 5, 50, 55), WIDTH, HEIGHT).sum() / 255 / (40 * 50)
     assert share == pytest.approx(np.pi / 4, abs=0.01)
-    assert parse_ids("2,5") == {2, 5}
+    assert parse_ids("2,5") == frozenset({2, 5})
     with pytest.raises(UsageError):
         parse_ids("2,x")
 

@@ -91,7 +91,8 @@ def test_what_is_trained_is_what_the_paper_trains(name: Probe, convolutions: int
     assert len(trained) == convolutions
     copied(torch.rand(4, 3, 32, 32)).square().mean().backward() if trained else copied(torch.rand(4, 3, 32, 32))
     for parameter in trained:
-        parameter.data -= parameter.grad  # type: ignore[operator]
+        assert parameter.grad is not None
+        parameter.data -= parameter.grad
     before = encoder.state_dict()
     moved = [key for key, value in copied.state_dict().items() if not torch.equal(value, before[key])]
     assert len(moved) == convolutions

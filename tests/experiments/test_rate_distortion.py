@@ -42,7 +42,8 @@ def test_curves_without_common_quality_have_no_bd_rate() -> None:
 def test_means_are_over_inputs_at_each_setting() -> None:
     found = results([row(OURS, 2.0, name="a"), row(OURS, 2.0, name="b", factor=3.0)])
     (mean,) = found.means(OURS)
-    assert (found.names, mean.setting, mean.bpp, mean.psnr) == (("a", "b"), 2.0, pytest.approx(6.4), 36)
+    assert (found.names, mean.setting, mean.psnr) == (("a", "b"), 2.0, 36)
+    assert mean.bpp == pytest.approx(6.4)
 
 
 def test_clips_are_called_clips_and_need_no_code_length() -> None:

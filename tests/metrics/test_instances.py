@@ -30,16 +30,17 @@ def random_case(rng: np.random.Generator, classes: int) -> tuple[list[Scene], li
     """A few small images: boxes as truth; shifted, missing and invented ones as results, with tied scores."""
     truth, found = [], []
     for _ in range(rng.integers(1, 4)):
-        true, seen, scores = [], [], []
+        true: list[tuple[int, ...]] = []
+        seen: list[tuple[int, ...]] = []
         for _ in range(rng.integers(0, 5)):
-            y, x = rng.integers(0, 14, 2)
-            h, w = rng.integers(3, 10, 2)
-            true.append((y, x, h, w, rng.integers(classes)))
+            y, x = rng.integers(0, 14, 2).tolist()
+            h, w = rng.integers(3, 10, 2).tolist()
+            true.append((y, x, h, w, int(rng.integers(classes))))
             for _ in range(rng.integers(0, 3)):
-                dy, dx = rng.integers(-1, 2, 2)
+                dy, dx = rng.integers(-1, 2, 2).tolist()
                 seen.append((max(y + dy, 0), max(x + dx, 0), h, w, true[-1][4] if rng.random() < 0.9 else 0))
         for _ in range(rng.integers(0, 3)):
-            seen.append((*rng.integers(0, 14, 2), *rng.integers(2, 10, 2), rng.integers(classes)))
+            seen.append((*rng.integers(0, 14, 2).tolist(), *rng.integers(2, 10, 2).tolist(), int(rng.integers(classes))))
         scores = rng.integers(1, 8, len(seen)) / 8
         truth.append(scene_of(boxes(true, rng)))
         found.append(scene_of(boxes(seen, rng), scores=scores.tolist()))

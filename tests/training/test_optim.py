@@ -63,8 +63,11 @@ def test_counters_are_copied_into_the_average_and_weights_are_mixed() -> None:
         model.weight.add_(1)
     model(torch.randn(4, 2))
     average.update_parameters(model)
-    assert int(average.module.num_batches_tracked) == 1
-    assert ((average.module.weight > 1) & (average.module.weight < 2)).all()
+    copied = average.module
+    assert isinstance(copied, torch.nn.BatchNorm1d)
+    assert copied.num_batches_tracked is not None
+    assert int(copied.num_batches_tracked) == 1
+    assert ((copied.weight > 1) & (copied.weight < 2)).all()
 
 
 def test_adam_takes_its_first_decay_from_the_configuration() -> None:

@@ -28,7 +28,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     texture = rng.integers(30, 220, (SIZE[1] // 2, SIZE[0] // 2, 3), dtype=np.uint8).repeat(2, 0).repeat(2, 1)
     images = [np.roll(texture, (number, 3 * number), axis=(0, 1)) for number in range(10)]
-    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", size=SIZE, times=range(10), images=images, sound="aac")
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    make_clip(path, size=SIZE, times=range(10), images=images, sound="aac")
+    return path
 
 
 def frames(path: Path) -> list[np.ndarray]:
@@ -110,11 +112,16 @@ def test_contradictions_are_refused(options: dict[str, object], clip: Path, tmp_
 
 
 def test_tracking_saves_masks_and_runs_once_for_a_size(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latens.data.regions.track import Tracker
+    from latens.data.regions.track import Found, Tracker
 
     calls = []
     follow = Tracker.next
-    monkeypatch.setattr(Tracker, "next", lambda self, pixels: calls.append(1) or follow(self, pixels))
+
+    def counted(self: Tracker, pixels: np.ndarray) -> Found:
+        calls.append(1)
+        return follow(self, pixels)
+
+    monkeypatch.setattr(Tracker, "next", counted)
     done = compress_clip(clip, tmp_path / "a.mp4", roi=BOX, track=True, size=15_000, save_masks=tmp_path / "masks", threads=1)
     assert done.trials > 1
     assert len(calls) <= 10

@@ -7,7 +7,7 @@ estimate of the log-determinant; all others know theirs in closed form.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ class Mapped(NamedTuple):
     moments: Float[Tensor, "B"] | None = None
 
 
+@runtime_checkable
 class Bijector(Protocol):
     """An invertible map of batches."""
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.errors import DeviceMismatch, ModelError
-from latens.shapes import Int
+from latens.shapes import Int, Shaped
 
 FLOAT32_EXACT = 1 << 24
 FLOAT64_EXACT = 1 << 53
@@ -100,7 +100,7 @@ class IntegerLayer(nn.Module):
         self.linear = torch.equal(self.positive, self.negative)
         self._operands: dict[tuple[torch.device, torch.dtype], _Operands] = {}
 
-    def forward(self, x: Int[Tensor, "B C h w"], carrier: torch.dtype) -> Int[Tensor, "B O H W"]:
+    def forward(self, x: Shaped[Tensor, "B C h w"], carrier: torch.dtype) -> Shaped[Tensor, "B O H W"]:
         """Integers to integers, held as float64 where that is exact and as int64 otherwise.
 
         The sum is carried in `carrier` (float32, float64 or int64); with int64 everything is.

@@ -144,7 +144,7 @@ def exact_log_det(columns: Float[Tensor, "D B D"]) -> Float[Tensor, "B"]:
     return log_det
 
 
-def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """Upper bound on the error of a series with `terms` terms: |tr J^j| <= |J|_F^2 L^(j-2) for j >= 2, summed beyond them.
 
     `frobenius` is |J|_F^2 or an upper bound of it, such as D L^2. Raises ValueError for `terms` below 1 or L outside [0, 1).

@@ -70,7 +70,7 @@ def quantize_network(
     return IntegerNetwork(layers, input_frac_bits=input_frac_bits, input_bound=input_bound, output_frac_bits=output_frac_bits)
 
 
-def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "O I kh kw"], Float[Tensor, "O"]]]:
+def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_"]]]:
     """Weight and bias of every layer, float32, of a float network with the outputs of an integer network.
 
     Undoes `quantize_network` up to rounding and to the scale of hidden channels, which rectifiers leave free: the weights of

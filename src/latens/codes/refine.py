@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from latens.shapes import Float, Int
 PEAK = 255.0**2  # lambda weights the squared error of 8-bit values
 
 
+@runtime_checkable
 class Prior(Protocol):
     """The density of z."""
 
@@ -36,6 +37,7 @@ class Prior(Protocol):
     def medians(self) -> Tensor: ...
 
 
+@runtime_checkable
 class Hyperprior(Protocol):
     """Interface of a refinable codec with a latent y, scaled to unit quantization steps, and a hyper-latent z.
 
@@ -68,6 +70,7 @@ class Measurement(NamedTuple):
         return -10 * self.mse.log10()
 
 
+@runtime_checkable
 class Goal(Protocol):
     """Objective of a refinement. `observe` receives every measurement and may change the weight."""
 

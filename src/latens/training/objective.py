@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Export(NamedTuple):
     config: dict[str, Any]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The losses of a model. `optimizers` maps the name of each optimizer to its groups of parameters.
 

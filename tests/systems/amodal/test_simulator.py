@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_images_of_translucent_cells_do_not_determine_the_order(monkeypatch: pyt
     class Mirrored(np.random.Generator):
         """The same random numbers, except for the position of the focal plane, whose sign is reversed."""
 
-        def uniform(self, low: float = 0.0, high: float = 1.0, size: int | None = None) -> float:  # type: ignore[override]
+        def uniform(self, low: float = 0.0, high: float = 1.0, size: int | None = None) -> Any:  # type: ignore[override]
             value = super().uniform(low, high, size)
             return -value if (low, high) == (-0.5, 0.5) else value
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from latens.data.source import Source
 from latens.systems.flow.build import build
-from latens.systems.flow.config import PointsConfig, VectorFlow
+from latens.systems.flow.config import ImageFlow, PointsConfig, VectorFlow
 from latens.systems.flow.predict import DensityModel, load
 from latens.systems.flow.recipes import FlowTraining, tiny, toy
 from latens.training.run import train
@@ -22,7 +22,8 @@ def image(number: int, size: int = 12) -> np.ndarray:
     rng = np.random.default_rng(number)
     rows, columns = np.mgrid[0:size, 0:size] / size
     waves = [np.sin(rng.uniform(1, 4) * rows + rng.uniform(1, 4) * columns + rng.uniform(0, 6)) for _ in range(3)]
-    return np.rint(120 + 80 * np.stack(waves, axis=-1)).astype(np.uint8)
+    pixels: np.ndarray = np.rint(120 + 80 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return pixels
 
 
 def short_toy(steps: int) -> FlowTraining:
@@ -45,6 +46,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image_model(album: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hybrid model of 8 x 8 images."""
     config = tiny()
+    assert isinstance(config.model, ImageFlow)
     config = replace(config, model=replace(config.model, classes=2, head_width=8))
     folder = tmp_path_factory.mktemp("image-run")
     train(build, config, [Source("", str(album))], folder, device="cpu")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from latens.codes.bijector import ActNorm, Logit, Whitening
+from latens.codes.bijector import ActNorm, Affine, Logit, Whitening
 from latens.codes.logdet import Exact, Series
 from latens.systems.flow.config import (
     CouplingBlocks,
     DenseBlocks,
-    FlowConfig,
+    DensityFlow,
     ImageFlow,
     LikelihoodConfig,
     ResidualBlocks,
@@ -39,7 +39,7 @@ def double() -> Iterator[None]:
 
 
 LIP = DenseBlocks(growth=124, activation="lipswish")
-PARAMETERS: list[tuple[str, FlowConfig, float, float]] = [  # name, sizes, millions, tolerance
+PARAMETERS: list[tuple[str, DensityFlow, float, float]] = [  # name, sizes, millions, tolerance
     ("small i-DenseNet", ImageFlow(), 8.70, 0.005),
     ("with LipSwish (Table B.1 swaps its growths)", ImageFlow(block=LIP), 8.76, 0.005),
     ("depth 2", ImageFlow(block=DenseBlocks(growth=318, depth=2)), 8.76, 0.005),
@@ -60,7 +60,7 @@ PARAMETERS: list[tuple[str, FlowConfig, float, float]] = [  # name, sizes, milli
 @pytest.mark.parametrize(
     ("name", "config", "millions", "tolerance"), PARAMETERS, ids=lambda case: case if isinstance(case, str) else ""
 )
-def test_parameters_are_those_of_the_thesis(name: str, config: FlowConfig, millions: float, tolerance: float) -> None:
+def test_parameters_are_those_of_the_thesis(name: str, config: DensityFlow, millions: float, tolerance: float) -> None:
     """Table 4.4.1, section 4.5.2, appendix B.2; without the two numbers a toy block of the released code that it never uses."""
     with torch.device("meta"):
         model = Flow(config)
@@ -90,13 +90,15 @@ def test_parameters_of_the_widened_flow() -> None:
     ],
     ids=lambda config: f"{config.kind} {config.block.kind}",
 )
-def test_log_densities_are_those_of_the_whole_jacobian(config: FlowConfig, double: None) -> None:
+def test_log_densities_are_those_of_the_whole_jacobian(config: DensityFlow, double: None) -> None:
     """A three-scale net on 3 x 8 x 8 pixels: 192 dimensions, to 1e-8; the inverse to 1e-9."""
     model = Flow(config)
     shape = (config.columns,) if isinstance(config, VectorFlow) else (config.channels, config.size, config.size)
     batch = torch.rand(6, *shape)
     if isinstance(config, VectorFlow):
-        model.steps[0].out = torch.float64
+        first = model.steps[0]
+        assert isinstance(first, Affine)
+        first.out = torch.float64
     model.train()
     model(batch, Series(3))  # sets the normalization
     model.power_iterations(50)
@@ -166,9 +168,9 @@ def test_concatenations_stay_equal_in_the_first_part_of_a_run() -> None:
     model, update = Flow(SMALL), after_update(LikelihoodConfig(equal_share=0.5), 10)
     for step, kept in ((4, True), (5, False)):
         eta = model.steps[2].branch.stages[0].mix.eta  # type: ignore[union-attr,index]
-        eta.data[0] = 2.0  # type: ignore[union-attr,index]
+        eta.data[0] = 2.0
         update(model, step)
-        assert (float(eta.detach()[0]) == 1.0) == kept  # type: ignore[index]
+        assert (float(eta.detach()[0]) == 1.0) == kept
 
 
 def test_a_budget_is_spent_and_not_more() -> None:

@@ -12,6 +12,7 @@ import torch
 import latens
 from latens.codes.logdet import Exact
 from latens.errors import InputError, ModelMissing, UsageError
+from latens.systems.flow.config import ImageFlow
 from latens.systems.flow.dataset import ImageData
 from latens.systems.flow.evaluate import reconstruction
 from latens.systems.flow.gaussian import fit_gaussian
@@ -107,7 +108,8 @@ def test_classes_and_certificates(images: DensityModel, table: DensityModel) -> 
 def test_a_model_without_a_classifier_names_the_command(images: DensityModel) -> None:
     from latens.systems.flow.model import Flow
 
-    plain = Flow(replace(images.config, classes=0), frozen=True)  # type: ignore[type-var]
+    assert isinstance(images.config, ImageFlow)
+    plain = Flow(replace(images.config, classes=0), frozen=True)
     model = DensityModel(plain, name="plain", sha256="", device=torch.device("cpu"))
     with pytest.raises(ModelMissing, match="no classifier") as caught:
         model.classify(image(0))

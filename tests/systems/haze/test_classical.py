@@ -129,7 +129,8 @@ def slow_regularize(bound: np.ndarray, hazy: np.ndarray, config: BoundaryConfig)
             u = np.sign(response) * np.maximum(np.abs(response) - weight / (beta * 8), 0)
             right, left = right + matrix.T @ u, left + matrix.T @ matrix
         t, beta = np.linalg.solve(left, right), beta * GROWTH
-    return np.abs(t).reshape(height, width)
+    result: np.ndarray = np.abs(t).reshape(height, width)
+    return result
 
 
 def test_regularization_equals_a_direct_solver() -> None:

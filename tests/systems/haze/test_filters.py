@@ -54,7 +54,7 @@ def slow_guided(guide: np.ndarray, x: np.ndarray, radius: int, epsilon: float) -
             slopes[row, column] = covariance / (inside.var() + epsilon)
             offsets[row, column] = values.mean() - slopes[row, column] * inside.mean()
     side = (2 * radius + 1, 2 * radius + 1)
-    return cv2.blur(slopes, side) * guide + cv2.blur(offsets, side)
+    return np.asarray(cv2.blur(slopes, side) * guide + cv2.blur(offsets, side))
 
 
 def test_guided_filter_equals_sums_in_float64() -> None:

@@ -36,6 +36,8 @@ TINY: dict[str, TranslatorConfig | PhysicalConfig | DehazeNetConfig] = {
     "dehazenet": DehazeNetConfig(),
 }
 
+Scene = tuple[np.ndarray, np.ndarray]  # a street and its depth
+
 
 def untrained(kind: str) -> nn.Module:
     torch.manual_seed(0)
@@ -49,7 +51,7 @@ def haze() -> Haze:
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[np.ndarray, np.ndarray]:
+def scene() -> Scene:
     made = street(3, (96, 144))
     return made.image, made.depth
 
@@ -83,7 +85,7 @@ def test_invalid_images_are_refused(haze: Haze, tmp_path: Path) -> None:
             haze.dehaze(source)
 
 
-def test_without_weights_classical_methods_work_and_others_raise(scene: tuple) -> None:
+def test_without_weights_classical_methods_work_and_others_raise(scene: Scene) -> None:
     bare = load("haze", device="cpu")
     for method in ("dcp", "bccr"):
         assert bare.dehaze(scene[0], method=method).size == (144, 96)
@@ -97,7 +99,7 @@ def test_without_weights_classical_methods_work_and_others_raise(scene: tuple) -
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_a_model_folder_gives_the_same_image(kind: str, scene: tuple, tmp_path: Path) -> None:
+def test_a_model_folder_gives_the_same_image(kind: str, scene: Scene, tmp_path: Path) -> None:
     model = untrained(kind)
     config = to_dict(TINY[kind])
     save_model(tmp_path / "m", {"system": "haze", "model": config}, half_weights(model))
@@ -119,7 +121,7 @@ def test_invalid_model_folders_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "o", device="cpu")
 
 
-def test_visibility_is_accurate_and_monotone(haze: Haze, scene: tuple) -> None:
+def test_visibility_is_accurate_and_monotone(haze: Haze, scene: Scene) -> None:
     image, depth = scene
     clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
     means, color = [], torch.tensor([0.95, 0.92, 0.9])
@@ -132,7 +134,7 @@ def test_visibility_is_accurate_and_monotone(haze: Haze, scene: tuple) -> None:
     assert means == sorted(means, reverse=True)
 
 
-def test_beta_is_accurate_with_predicted_depth(haze: Haze, scene: tuple) -> None:
+def test_beta_is_accurate_with_predicted_depth(haze: Haze, scene: Scene) -> None:
     image = scene[0]
     clear = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
     with torch.no_grad():
@@ -142,7 +144,7 @@ def test_beta_is_accurate_with_predicted_depth(haze: Haze, scene: tuple) -> None
     assert measure_beta(hazy, clear, meters, torch.tensor([0.9, 0.9, 0.9])) == pytest.approx(0.01, rel=0.05)
 
 
-def test_invalid_depth_and_conflicting_options_are_refused(haze: Haze, scene: tuple) -> None:
+def test_invalid_depth_and_conflicting_options_are_refused(haze: Haze, scene: Scene) -> None:
     image, depth = scene
     cases = {
         "144 x 90, its image 144 x 96": depth[:90],
@@ -162,7 +164,7 @@ def test_invalid_depth_and_conflicting_options_are_refused(haze: Haze, scene: tu
         haze.haze(image, method="mmd", visibility=100)
 
 
-def test_relative_depth_and_learned_haze(haze: Haze, scene: tuple) -> None:
+def test_relative_depth_and_learned_haze(haze: Haze, scene: Scene) -> None:
     image, depth = scene
     meters = np.minimum(depth, 100)
     stored = np.rint(meters / 100 * 255).astype(np.uint8)

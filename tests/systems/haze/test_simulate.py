@@ -16,7 +16,8 @@ SIZE = (48, 72)
 def rays(height: int = 60, width: int = 80) -> np.ndarray:
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     directions = np.stack([(columns - width / 2) / width, (height / 2 - rows) / width, np.ones_like(rows)], -1)
-    return (directions / np.linalg.norm(directions, axis=-1, keepdims=True)).astype(np.float32)
+    unit: np.ndarray = (directions / np.linalg.norm(directions, axis=-1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 EYE = np.array([0.5, 1.5, 0], np.float32)

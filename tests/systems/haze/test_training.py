@@ -21,6 +21,7 @@ from latens.systems.haze.dataset import SceneData, UnpairedData, jitter_camera
 from latens.systems.haze.formation import add_haze, transmission
 from latens.systems.haze.scenes import find_scenes, load_scene, split
 from latens.systems.haze.system import build
+from latens.training.config import Adam
 from latens.training.run import train
 
 
@@ -189,8 +190,10 @@ def test_a_single_scene_is_used_for_both_with_a_warning(tmp_path: Path, caplog: 
 
 def test_recipe_paper_has_the_settings_of_the_paper() -> None:
     config = recipes.paper()
+    assert isinstance(config.optim, Adam)
     assert (config.optim.lr, config.optim.beta1, config.run.steps, config.data.batch) == (1e-4, 0.5, 250_000, 1)
     loss = config.objective
+    assert isinstance(loss, TranslationLossConfig)
     assert (loss.prior.weight, loss.adversarial_weight, loss.reconstruction_weight, loss.cycle_weight) == (0.01, 1, 10, 10)
 
 

@@ -342,7 +342,9 @@ def test_imported_weights_stay_float32(folder: Path) -> None:
 def codec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ImageCodec:
     """The imported codec with plain rounding as in CompressAI, instead of rate-aware rounding."""
     monkeypatch.setattr("latens.systems.image_codec.stages.ROUNDING_WEIGHT", 1e9)
-    return latens.load(folder, device="cpu")
+    loaded = latens.load(folder, device="cpu")
+    assert isinstance(loaded, ImageCodec)
+    return loaded
 
 
 @pytest.mark.parametrize(("precision", "decibels"), [("float32", 55.0), ("bfloat16", 30.0)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,7 +92,7 @@ def test_other_entropy_parameters_raise_device_mismatch(codec: ImageCodec, small
     ],
 )
 def test_impossible_headers_with_a_valid_checksum_are_refused(
-    codec: ImageCodec, small: bytes, changes: dict[str, int], error: type[Exception]
+    codec: ImageCodec, small: bytes, changes: dict[str, Any], error: type[Exception]
 ) -> None:
     coded = image_format.read_coded_image(small)
     forged = coded._replace(header=coded.header._replace(**changes))

@@ -34,8 +34,11 @@ def test_the_hard_phase_codes_the_symbols_of_files_and_freezes_the_encoder(tmp_p
     torch.manual_seed(0)
     trainable = build(config, [Source("", str(tmp_path))])
     model, image, quality = trainable.model, torch.rand(2, 3, 64, 64), torch.tensor([2.0, 7.5])
+    assert isinstance(model, MeanScaleHyperprior)
+    bias = model.hyper_synthesis[-1].bias
+    assert isinstance(bias, torch.Tensor)
     with torch.no_grad():
-        model.hyper_synthesis[-1].bias.add_(1.0)  # with untrained scales rate-aware rounding equals plain rounding
+        bias.add_(1.0)  # with untrained scales rate-aware rounding equals plain rounding
     coded = model(image, quality, rounding="hard")
     written = model.rounded(image, quality, rate_weight=ROUNDING_WEIGHT)
     torch.testing.assert_close(coded.bits_y, written.bits_y, rtol=1e-4, atol=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
         ({"psnr": float("nan")}, "positive"),
     ],
 )
-def test_impossible_requests_are_refused(bundled: ImageCodec, request_: dict[str, float], message: str) -> None:
+def test_impossible_requests_are_refused(bundled: ImageCodec, request_: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         bundled.compress(COLOR, **request_)
     assert message in str(caught.value)

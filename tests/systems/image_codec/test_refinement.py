@@ -32,7 +32,7 @@ def refined(bundled: ImageCodec, photo: LoadedImage) -> RefinedImage:
 
 
 def pixels_of(image: LoadedImage) -> int:
-    return image.pixels.shape[0] * image.pixels.shape[1]
+    return int(image.pixels.shape[0] * image.pixels.shape[1])
 
 
 def decoded(codec: ImageCodec, blob: bytes) -> np.ndarray:

@@ -43,11 +43,11 @@ def test_frechet_distance_of_gaussians_with_diagonal_covariances() -> None:
 
 def test_reconstruction_quality(parts: Parts, labeled_source: Source) -> None:
     squares = Squares(open_labeled(labeled_source), 16)
-    found = reconstruction_quality(parts.model, squares, lambda x: x.mean((2, 3)))  # type: ignore[arg-type]
+    found = reconstruction_quality(parts.model, squares, lambda x: x.mean((2, 3)))
     assert 0 < found.psnr < 60
     assert found.frechet is not None
     assert found.mean_psnr > 10
-    assert reconstruction_quality(parts.model, squares).frechet is None  # type: ignore[arg-type]
+    assert reconstruction_quality(parts.model, squares).frechet is None
 
 
 def test_an_interrupted_evaluation_continues(

@@ -97,6 +97,6 @@ def test_settings_of_earlier_runs_load(name: str) -> None:
     found = decode_like(RECIPES[name](), upgrade_run(old))
     assert (found.recipe, found.data.validation_limit) == ("cpu", 9)
     assert found.model.kind == found.objective.kind == "patchvae"
-    assert (found.objective.contrastive_weight, found.objective.iic_weight) == (0.2, 0.1)  # type: ignore[union-attr]
+    assert (found.objective.contrastive_weight, found.objective.iic_weight) == (0.2, 0.1)
     old["model"]["kind"] = "mae"  # type: ignore[index]
     assert decode_like(cpu(), upgrade_run(old)).objective.masked == 0.6  # type: ignore[union-attr]

@@ -172,6 +172,7 @@ def test_border_cells_are_excluded() -> None:
     model = PatchVAE(replace(SIZES, categorical=True, parts=2)).eval()
     features = torch.zeros(4, 128, 8, 8)
     features[:, 0, 0] = features[:, 0, -1] = features[:, 0, :, 0] = features[:, 0, :, -1] = 1
+    assert model.occurrence.bias is not None
     with torch.no_grad():
         model.occurrence.weight.zero_()
         model.occurrence.weight[0, 0], model.occurrence.bias[:] = 40.0, torch.tensor([-20.0, 0.0])

@@ -101,7 +101,7 @@ def test_an_interrupted_experiment_goes_on(
     assert not (tmp_path / "out" / "plants.csv").exists()
     with (tmp_path / "out" / "graded.jsonl").open("a") as stream:
         stream.write('{"path": "cut sh')  # a line that a power cut left behind
-    graded = []
+    graded: list[Path] = []
     monkeypatch.setattr(grader, "grade_trays", _counting(grader.grade_trays, graded))
     again = grade_folder(grader, paths, tmp_path / "out", grid=GRID, workers=2)
     assert sorted(graded) == paths[2:]

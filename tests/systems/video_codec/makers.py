@@ -15,6 +15,7 @@ from latens.systems.video_codec.config import (
     CodecSize,
     Implicit,
     LatentScaling,
+    Method,
     Obic,
     Plain,
     ScaleSpaceFlowConfig,
@@ -29,7 +30,8 @@ HEIGHT, WIDTH, FRAMES = 70, 101, 6
 CPU = torch.device("cpu")
 SIZE = CodecSize(hidden=12, latent=16, hyper=8)
 GAIN = CodecSize(hidden=8, latent=8, hyper=8)
-METHODS = {"plain": Plain(), "obic": Obic(), "implicit": Implicit(), "scaling": LatentScaling(gain=GAIN)}
+SCALING = LatentScaling(gain=GAIN)
+METHODS: dict[str, Method] = {"plain": Plain(), "obic": Obic(), "implicit": Implicit(), "scaling": SCALING}
 KINDS = ("chunk", *METHODS)
 
 

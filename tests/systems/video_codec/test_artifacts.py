@@ -113,7 +113,7 @@ def test_the_mean_confirms_a_claim_and_clips_are_counted() -> None:
 def test_the_outline_of_a_region_excludes_the_edge_of_the_frame() -> None:
     mask = np.zeros((8, 8), bool)
     mask[:, 4:] = True
-    drawn = outlined(np.zeros((8, 8, 3), np.uint8), mask).any(-1)
+    drawn = np.asarray(outlined(np.zeros((8, 8, 3), np.uint8), mask).any(-1))
     assert drawn[:, 4].all()
     assert drawn.sum() == 8
 

@@ -35,7 +35,7 @@ def test_every_parameter_gets_a_gradient() -> None:
                 if parameter.grad is not None and bool(parameter.grad.any()):
                     assert bool(parameter.grad.isfinite().all()), name
                     reached.add(name)
-                    parameter -= 0.05 * parameter.grad / parameter.grad.norm()
+                    parameter.sub_(0.05 * parameter.grad / parameter.grad.norm())
         model.zero_grad()
     assert {name for name, _ in model.named_parameters()} - reached == set()
 

@@ -34,7 +34,7 @@ def test_psnr_by_region_excludes_frames_without_region() -> None:
     masks[:2, :4] = True
     decoded = frames.copy()
     decoded[:, :4] += 10
-    found = quality_of(decoded, RegionClip("x", frames, masks))
+    found = quality_of(list(decoded), RegionClip("x", frames, masks))
     assert found.roi == pytest.approx(20 * np.log10(25.5))
     # Background: two frames without error (capped at 100 dB), and one with an error of 10 in half of its pixels.
     assert found.rest == pytest.approx((100 + 100 + 10 * np.log10(255**2 / 50)) / 3)

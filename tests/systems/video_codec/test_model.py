@@ -26,7 +26,7 @@ def loud(model: ScaleSpaceFlow) -> ScaleSpaceFlow:
     with torch.no_grad():
         for part in model.modules():
             if isinstance(part, Hyper):
-                part.hyper_analysis[-1].weight *= 100  # type: ignore[operator]
+                part.hyper_analysis[-1].get_parameter("weight").mul_(100)
     return model
 
 
@@ -47,7 +47,7 @@ def test_every_parameter_gets_a_gradient(method: Method, transforms: str) -> Non
                 assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
                 if parameter.grad is not None and bool(parameter.grad.any()):
                     reached.add(name)
-                    parameter -= 0.05 * parameter.grad / parameter.grad.norm()
+                    parameter.sub_(0.05 * parameter.grad / parameter.grad.norm())
         model.zero_grad()
     assert {name for name, _ in model.named_parameters()} - reached == set()
 

@@ -90,6 +90,7 @@ def test_tiny_overfits_two_clips(clips: Callable[..., Path], tmp_path: Path) -> 
     with torch.no_grad():
         before = parts.objective.validate(parts.model.eval(), list(parts.data.validation()))["loss"]
     result = train(build, config, [Source("", str(folder))], tmp_path / "run", device="cpu")
+    assert result.best is not None
     assert result.best < before - 0.5
 
 

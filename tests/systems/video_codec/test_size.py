@@ -25,7 +25,7 @@ LOWEST, HIGHEST = 256, 8 * 256
 def simulated(seed: int, shape: Shape, cut: int | None) -> list[float]:
     """Bytes of the units of a clip at quality 1; from unit `cut` on the scene takes three times as many."""
     rng = np.random.default_rng(seed)
-    sizes = []
+    sizes: list[float] = []
     for start in range(0, shape.frames, shape.group):
         for unit in range(0, min(shape.group, shape.frames - start), shape.unit):
             size = 4000.0 if unit == 0 else 900.0
@@ -152,7 +152,7 @@ def test_targets_that_cannot_be_met_are_refused() -> None:
     assert any("quality 2 is the highest" in note for note in done.notes)
     for options in ({"size": 0}, {"kbps": math.nan}, {"size": 9000, "kbps": 8.0}, {"size": 9000, "quality": 2.0}):
         with pytest.raises(UsageError):
-            codec.compress(clip(), fps=25, **options)  # type: ignore[arg-type]
+            codec.compress(clip(), fps=25, **options)
     with pytest.raises(UsageError, match="read twice"):
         codec.compress(iter(clip()), size=9000, fps=25)
 
