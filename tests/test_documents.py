@@ -1,4 +1,4 @@
-"""Commands in the documents are commands: they parse, and name systems, recipes, settings, tables and models that exist."""
+"""Commands in documents parse and name existing systems, recipes, settings, tables and models; links lead to existing files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ DOCUMENTS = sorted(
     [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src/latens").rglob("README.md")],
     key=lambda path: path.as_posix(),
 )
+TEXTS = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(latens [a-z]+ [^`]+)`")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BENCHMARK = re.compile(r"\bbenchmarks/\w+\.py")
 PLACEHOLDER = re.compile(r"[A-Z]{3,}|\.\.\.|\[|<")  # of synopses, as SYSTEM or [-o OUT]
 
 
@@ -43,6 +46,21 @@ def commands() -> Iterator[Command]:
 
 
 ALL = list(commands())
+
+
+@pytest.mark.parametrize("document", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_benchmarks_exist(document: Path) -> None:
+    text = document.read_text()
+    links = [target for target in LINK.findall(text) if "://" not in target]
+    assert [target for target in links if not (document.parent / target).exists()] == []
+    assert [name for name in BENCHMARK.findall(text) if not (ROOT / name).exists()] == []
+
+
+def test_every_system_has_a_page_of_results_in_the_index() -> None:
+    index = (ROOT / "docs/results/index.md").read_text()
+    pages = {path.stem for path in (ROOT / "docs/results").glob("*.md")} - {"index"}
+    assert pages >= set(SYSTEMS)
+    assert {Path(target).stem for target in LINK.findall(index)} >= pages
 
 
 def test_there_are_commands() -> None:
