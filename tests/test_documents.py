@@ -12,7 +12,7 @@ import pytest
 
 from latens.catalogue import MODELS, SYSTEMS
 from latens.cli.common import parse_settings
-from latens.cli.main import build_app
+from latens.cli.main import VERBS, build_app
 from latens.contract import open_system
 from latens.launch import plan_training
 from latens.settings import override
@@ -61,6 +61,11 @@ def test_every_system_has_a_page_of_results_in_the_index() -> None:
     pages = {path.stem for path in (ROOT / "docs/results").glob("*.md")} - {"index"}
     assert pages >= set(SYSTEMS)
     assert {Path(target).stem for target in LINK.findall(index)} >= pages
+
+
+def test_every_verb_is_on_the_page_of_the_command_line() -> None:
+    table = (ROOT / "docs/cli.md").read_text().partition("## Global options")[0]
+    assert [verb.name for verb in VERBS if f"`{verb.name} " not in table and f"`{verb.name}`" not in table] == []
 
 
 def test_there_are_commands() -> None:
