@@ -101,7 +101,7 @@ def views(
 ) -> list[tuple[Float[Tensor, "B 1 h w"], T]]:
     """Test-time augmentation: results of `read` for the image at two scales, each plain and mirrored.
 
-    Maps are brought back to (B, 1, h, w) of the image. docs/notes/haze.md has the gain of the mean over a single view.
+    Maps are brought back to (B, 1, h, w) of the image. docs/results.md has the gain of the mean over a single view.
     """
     height, width = small.shape[2:]
     seen = []
