@@ -28,6 +28,7 @@ INLINE = re.compile(r"`(latens [a-z]+ [^`]+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 BENCHMARK = re.compile(r"\bbenchmarks/\w+\.py")
 PLACEHOLDER = re.compile(r"[A-Z]{3,}|\.\.\.|\[|<")  # of synopses, as SYSTEM or [-o OUT]
+TWO_WORDS = {verb.name for verb in VERBS if " " in verb.name}
 
 
 class Command(NamedTuple):
@@ -42,7 +43,8 @@ def commands() -> Iterator[Command]:
         for line in [*blocks, *INLINE.findall(text)]:
             if line.startswith("latens ") and not PLACEHOLDER.search(re.sub(r"=\[[^\]]*\]|[A-Z_]+/|:[A-Z]+", "", line)):
                 words = shlex.split(re.split(r"\s#\s|\s&&\s|\s\|\s", line)[0], comments=True)[1:]
-                yield Command(f"{document.relative_to(ROOT)}: {line.strip()}", words)
+                if " ".join(words) not in TWO_WORDS:  # the name of a verb alone
+                    yield Command(f"{document.relative_to(ROOT)}: {line.strip()}", words)
 
 
 ALL = list(commands())
