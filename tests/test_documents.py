@@ -1,4 +1,4 @@
-"""Commands in the documents are commands: they parse, and name systems, recipes, settings, tables and models that exist."""
+"""Commands in documents parse and name existing systems, recipes, settings, tables and models; links lead to existing files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from latens.catalogue import MODELS, SYSTEMS
 from latens.cli.common import parse_settings
-from latens.cli.main import build_app
+from latens.cli.main import VERBS, build_app
 from latens.contract import open_system
 from latens.launch import plan_training
 from latens.settings import override
@@ -22,9 +22,13 @@ DOCUMENTS = sorted(
     [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src/latens").rglob("README.md")],
     key=lambda path: path.as_posix(),
 )
+TEXTS = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(latens [a-z]+ [^`]+)`")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BENCHMARK = re.compile(r"\bbenchmarks/\w+\.py")
 PLACEHOLDER = re.compile(r"[A-Z]{3,}|\.\.\.|\[|<")  # of synopses, as SYSTEM or [-o OUT]
+TWO_WORDS = {verb.name for verb in VERBS if " " in verb.name}
 
 
 class Command(NamedTuple):
@@ -39,10 +43,31 @@ def commands() -> Iterator[Command]:
         for line in [*blocks, *INLINE.findall(text)]:
             if line.startswith("latens ") and not PLACEHOLDER.search(re.sub(r"=\[[^\]]*\]|[A-Z_]+/|:[A-Z]+", "", line)):
                 words = shlex.split(re.split(r"\s#\s|\s&&\s|\s\|\s", line)[0], comments=True)[1:]
-                yield Command(f"{document.relative_to(ROOT)}: {line.strip()}", words)
+                if " ".join(words) not in TWO_WORDS:  # the name of a verb alone
+                    yield Command(f"{document.relative_to(ROOT)}: {line.strip()}", words)
 
 
 ALL = list(commands())
+
+
+@pytest.mark.parametrize("document", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_benchmarks_exist(document: Path) -> None:
+    text = document.read_text()
+    links = [target for target in LINK.findall(text) if "://" not in target]
+    assert [target for target in links if not (document.parent / target).exists()] == []
+    assert [name for name in BENCHMARK.findall(text) if not (ROOT / name).exists()] == []
+
+
+def test_every_system_has_a_page_of_results_in_the_index() -> None:
+    index = (ROOT / "docs/results/index.md").read_text()
+    pages = {path.stem for path in (ROOT / "docs/results").glob("*.md")} - {"index"}
+    assert pages >= set(SYSTEMS)
+    assert {Path(target).stem for target in LINK.findall(index)} >= pages
+
+
+def test_every_verb_is_on_the_page_of_the_command_line() -> None:
+    table = (ROOT / "docs/cli.md").read_text().partition("## Global options")[0]
+    assert [verb.name for verb in VERBS if f"`{verb.name} " not in table and f"`{verb.name}`" not in table] == []
 
 
 def test_there_are_commands() -> None:

@@ -48,7 +48,7 @@ class Codec(NamedTuple):
 
 
 _X265 = MappingProxyType({"preset": "fast", "x265-params": "log-level=none"})
-# The offsets are measured in docs/notes/video.md. Adaptive quantization stays on: without it the encoders ignore regions.
+# Offsets are from docs/results/video_encoders.md. Adaptive quantization stays on: without it the encoders ignore regions.
 CODECS: Mapping[CodecName, Codec] = MappingProxyType(
     {
         "h264": Codec(
