@@ -29,11 +29,27 @@ MAX_COLORS = 200_000  # pixels of a folder of images
 
 
 def points_name(sources: Sequence[Source]) -> PointsName | None:
-    """The simulated distribution that the data name, if they do."""
-    names = [name for name in NAMES if any(str(source) == name and not source.path.exists() for source in sources)]
-    if names and len(sources) > 1:
-        raise UsageError("simulated points are not mixed with other data", where="--data", hint=f"give {names[0]} alone")
-    return names[0] if names else None
+    """The simulated distribution that the data name, else None.
+
+    The bare names in NAMES always mean simulated points; a file or folder of that name is written ./NAME, and a warning says so
+    where one exists. Raises UsageError for a name together with other data.
+    """
+    names = [name for name in NAMES if any(str(source) == name for source in sources)]
+    if not names:
+        return None
+    name = names[0]
+    if len(sources) > 1:
+        raise UsageError("simulated points are not mixed with other data", where="--data", hint=f"give {name} alone")
+    if sources[0].path.exists():
+        logger.warning("--data %s: simulated points are used, not the path %s; for the path write ./%s", name, name, name)
+    return name
+
+
+def require_images(sources: Sequence[Source]) -> None:
+    """Raises UsageError where the data name a simulated distribution."""
+    if points_name(sources) is not None:
+        hint = f"use --recipe toy, or write ./{sources[0]} for a folder of that name"
+        raise UsageError(f"{sources[0]} names simulated points, not images", where="--data", hint=hint)
 
 
 class SimulatedPoints:
@@ -133,8 +149,7 @@ class ImageData:
         if not sources:
             hint = "give a folder of images, an .npz pack, or cifar10:PATH, mnist:PATH, imagenet32:PATH"
             raise UsageError("a density of images is learned from images", where="--data", hint=hint)
-        if points_name(sources) is not None:
-            raise UsageError(f"{sources[0]} is no data set of images", where="--data", hint="use --recipe toy")
+        require_images(sources)
         sets = [open_labeled(source, "train") for source in sources]
         if config.limit:
             sets = [found.first_few(config.limit) for found in sets]

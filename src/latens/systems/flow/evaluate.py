@@ -21,7 +21,7 @@ from latens.experiments.report import Report
 from latens.inference.page import Block, Table
 from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.flow.config import ImageFlow, PointsConfig, VectorFlow
-from latens.systems.flow.dataset import TableData, in_channels, open_points, points_name, read_squares
+from latens.systems.flow.dataset import TableData, in_channels, open_points, points_name, read_squares, require_images
 from latens.systems.flow.gaussian import fit_gaussian
 from latens.systems.flow.points import ENTROPY, draw, log_density
 from latens.systems.flow.predict import DensityModel, as_images
@@ -72,6 +72,7 @@ def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluati
     rows: list[tuple[str, np.ndarray]] = []
     labels = None
     if sources:
+        require_images(sources)
         test = open_labeled(sources[0], "test").first_few(options.images)
         pixels, kept = read_squares(test, config.size, config.channels)
         labels, name = test.labels[kept], test.name
