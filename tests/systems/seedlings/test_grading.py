@@ -147,6 +147,41 @@ def test_two_trays_in_one_photograph(grader: SeedlingGrader, trays: Path, tmp_pa
     assert "2 trays were found" in str(refused.failures[0][1])
 
 
+def test_two_trays_without_a_day_are_two_lots(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    parts = [np.asarray(Image.open(trays / f"T{k}_day5.png"))[320:704, 380:900] for k in (0, 1)]
+    both = tmp_path / "both.png"
+    Image.fromarray(np.concatenate(parts, axis=1)).save(both)
+    result = grade_folder(grader, [both], tmp_path / "out", grid=GridOptions(rows=4, cols=6, trays=2))
+    assert [lot.name for lot in result.lots] == ["both#1", "both#2"]
+    unknown = [text for text in result.warnings if "the day is unknown" in text]
+    assert len(unknown) == 1  # once for the photograph, not once for each tray
+    assert unknown[0].startswith(f"{both}: ")
+
+
+def test_a_run_without_results_leaves_the_folder_free(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    wall, out = tmp_path / "wall_day5.png", tmp_path / "out"
+    Image.fromarray(np.full((300, 300), 9, np.uint8)).save(wall)
+    assert grade_folder(grader, [wall], out, grid=GridOptions(rows=9, cols=9)).failures
+    assert not out.exists() or not list(out.iterdir())
+    assert len(grade_folder(grader, [trays / "T0_day5.png"], out, grid=GRID).graded) == 1
+
+
+def test_strange_photographs_get_no_usable_share(grader: SeedlingGrader, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.clip(200 + 50 * rng.standard_normal((400, 600)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wall_day5.png")
+    corners = (50.0, 50.0, 550.0, 50.0, 550.0, 350.0, 50.0, 350.0)
+    for _ in range(2):  # graded, then read from the record
+        result = grade_folder(
+            grader, [tmp_path / "wall_day5.png"], tmp_path / "out", grid=GridOptions(rows=4, cols=6, corners=corners)
+        )
+        (lot,) = result.lots
+        assert lot.usable is None
+        assert lot.verdict == "undecided"
+        assert any("unlike the training crops" in note for note in lot.notes)
+    assert "grades withheld" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_an_empty_tray_takes_the_rim_of_the_others(grader: SeedlingGrader, tmp_path: Path) -> None:
     """A whole tray of 10 x 15 cells, whose rim is in the photograph."""
     for tray in (0, 1):

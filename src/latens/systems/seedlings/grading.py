@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,7 @@ def grade_folder(
 
     `workers` photographs are graded at once. Those that an earlier run into `out` has graded with the same model and grid are
     taken from there, unless `force`. A photograph that cannot be read is listed in `failures`, and its trays' lots say so.
+    Where no photograph could be graded, nothing is written.
     Without `lots` every tray is a lot. Raises OutputExists where `out` holds results of another model or grid.
     """
     table = read_lots(lots) if lots is not None else None
@@ -71,18 +73,20 @@ def grade_folder(
     request = {"model": grader.model_id, **to_dict(grid)}
     check_request(out, "grade", request, results=(PLANTS, LOTS, REPORT), force=force)
     shots = {path: identify(path, sown=_sown(path, table, sown), day=day) for path in paths}
-    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force))
-    note_request(out, "grade", request)
+    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force), lambda: note_request(out, "grade", request))
     graded, failures = _grade_all(work, paths, workers, on_graded)
-    warnings = [f"{one.path}: {text}" for one in graded for text in one.warnings]
+    if not graded:
+        return Experiment((), (), tuple(failures), (), (), (), ())
+    photographs = by_photograph(graded)
+    warnings = [text for path, trays in photographs.items() for text in warnings_on(path, trays)]
     counted, doubled = _without_doubles(graded)
     general = [*doubled, *_unused(counted, table), *work.notes(paths)]
     found = lots_of(grader, counted, table, [shots[path] for path, _ in failures], limit)
     write_atomic(out / PLANTS, _csv(COLUMNS, [plant for one in graded for plant in one.plants()]))
     write_atomic(out / LOTS, _csv(list(found[0].record()) if found else ["lot"], [lot.record() for lot in found]))
-    blocks = lot_blocks(found)
+    blocks = lot_blocks(found, limit)
     page = experiment_page(
-        grader, blocks, _figures(graded, work.overlays), [*general, *warnings], failures, len({one.path for one in graded})
+        grader, blocks, _figures(photographs, work.overlays), [*general, *warnings], failures, len(photographs)
     )
     page.save(out / REPORT)
     files = [*(work.overlays[path] for path in paths if work.overlays[path].is_file()), out / PLANTS, out / LOTS, out / REPORT]
@@ -112,9 +116,16 @@ class _Work:
     """One photograph to its grades and its overlay; for any thread."""
 
     def __init__(
-        self, grader: SeedlingGrader, out: Path, shots: Mapping[Path, Shot], grid: GridOptions, ledger: Ledger
+        self,
+        grader: SeedlingGrader,
+        out: Path,
+        shots: Mapping[Path, Shot],
+        grid: GridOptions,
+        ledger: Ledger,
+        note: Callable[[], None],
     ) -> None:
         self.grader, self.shots, self.grid, self.ledger = grader, shots, grid, ledger
+        self._note, self._noted, self._lock = note, False, Lock()
         self.overlays = _overlay_paths(list(shots), out)
         self.reused = 0
 
@@ -135,11 +146,22 @@ class _Work:
         assert reading is not None
         several = self.grid.trays > 1 or self.grid.tray
         names = [one.shot.tray.removeprefix(shot.tray) if several else "" for one in found]
-        drawn = [Drawn(one.lattice, one.p_success, one.seen, name) for one, name in zip(found, names, strict=True)]
+        drawn = [
+            Drawn(one.lattice, None if one.strange else one.p_success, one.seen, name)
+            for one, name in zip(found, names, strict=True)
+        ]
+        self._note_once()
         write_atomic(overlay, webp_bytes(draw_trays(reading.image.pixels, reading.foreground.mask, drawn), quality=75))
         light = [one._replace(reading=None) for one in found]
         self.ledger.add(path, shot, light)
         return light
+
+    def _note_once(self) -> None:
+        """Records the request before the first result, so that a run without results does not bind the folder to it."""
+        with self._lock:
+            if not self._noted:
+                self._note()
+                self._noted = True
 
     def notes(self, paths: Sequence[Path]) -> list[str]:
         """Notes on earlier runs."""
@@ -222,16 +244,30 @@ def _without_doubles(graded: list[GradedTray]) -> tuple[list[GradedTray], list[s
         if one.shot.day is not None and key in first:
             said.append(f"{one.path}: not counted; {first[key].path} shows tray {key[0]} on day {key[1]}, too")
         else:
-            first[key if one.shot.day is not None else (str(one.path), None)] = one
+            first[key if one.shot.day is not None else (f"{one.path} {one.shot.tray}", None)] = one
     return list(first.values()), said
 
 
-def _figures(graded: Sequence[GradedTray], overlays: Mapping[Path, Path]) -> list[Figure]:
-    """Overlays for the report: photographs with warnings first, then the others in order."""
+def by_photograph(graded: Sequence[GradedTray]) -> dict[Path, list[GradedTray]]:
+    """The trays of each photograph."""
     trays: dict[Path, list[GradedTray]] = {}
     for one in graded:
         if one.path is not None:
             trays.setdefault(one.path, []).append(one)
+    return trays
+
+
+def warnings_on(path: Path, trays: Sequence[GradedTray]) -> list[str]:
+    """Warnings on one photograph. A warning names its trays unless it holds for all of them."""
+    found = []
+    for text in dict.fromkeys(text for one in trays for text in one.warnings):
+        names = [one.shot.tray for one in trays if text in one.warnings]
+        found.append(f"{path}: {text}" if len(names) == len(trays) else f"{path}, {', '.join(names)}: {text}")
+    return found
+
+
+def _figures(trays: Mapping[Path, Sequence[GradedTray]], overlays: Mapping[Path, Path]) -> list[Figure]:
+    """Overlays for the report: photographs with warnings first, then the others in order."""
     order = sorted(trays, key=lambda path: not any(one.warnings for one in trays[path]))
     return [
         Figure(
@@ -245,7 +281,8 @@ def _figures(graded: Sequence[GradedTray], overlays: Mapping[Path, Path]) -> lis
 
 def _title(one: GradedTray) -> str:
     day = "day unknown" if one.shot.day is None else f"day {one.shot.day}"
-    return f"{one.shot.tray}, {day}: {int(one.seen.sum())} seen, {int((one.p_success >= 0.5).sum())} predicted to succeed"
+    success = "grades withheld" if one.strange else f"{int((one.p_success >= 0.5).sum())} predicted to succeed"
+    return f"{one.shot.tray}, {day}: visible plants in {int(one.seen.sum())} of {len(one.seen)} cells, {success}"
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -311,7 +311,7 @@ def _extent(cells: np.ndarray) -> tuple[int, int]:
 def _check(found: Lattice, blobs: np.ndarray, weights: np.ndarray) -> None:
     """Raises NoLattice for a fit that a person would not accept."""
     if found.residual > BAD_RESIDUAL or found.support < BAD_SUPPORT:
-        what = f"the plants are {found.residual:.2f} pitches from the nearest cell (typical), {found.support:.0%} near one"
+        what = f"median distance of the plants from cell centers {found.residual:.2f} pitches, {found.support:.0%} of them near one"
         raise NoLattice(f"no {found.rows} x {found.cols} grid fits: {what}")
     scale = np.linalg.norm(
         project(found.homography, np.array([[1.0, 0], [0, 1.0]])) - project(found.homography, np.zeros(2)), axis=1

@@ -79,7 +79,7 @@ def _read(journal: Journal) -> dict[str, dict[str, Any]]:
 def _plain(one: GradedTray) -> dict[str, Any]:
     lattice = {**one.lattice._asdict(), "homography": one.lattice.homography.tolist()}
     arrays = {name: getattr(one, name).tolist() for name in ARRAYS}
-    return {"shot": list(one.shot), "lattice": lattice, **arrays, "warnings": list(one.warnings)}
+    return {"shot": list(one.shot), "lattice": lattice, **arrays, "warnings": list(one.warnings), "strange": one.strange}
 
 
 def _graded(path: Path, plain: dict[str, Any]) -> GradedTray:
@@ -93,4 +93,5 @@ def _graded(path: Path, plain: dict[str, Any]) -> GradedTray:
         }
     )
     areas, seen, p_seen, p_success = (np.array(plain[name]) for name in ARRAYS)
-    return GradedTray(path, Shot(*plain["shot"]), lattice, areas, seen, p_seen, p_success, tuple(plain["warnings"]))
+    warnings, strange = tuple(plain["warnings"]), bool(plain["strange"])
+    return GradedTray(path, Shot(*plain["shot"]), lattice, areas, seen, p_seen, p_success, warnings, strange)

@@ -199,6 +199,9 @@ def _usable(
     last = {tray: max(shots, key=lambda one: -1 if one.shot.day is None else one.shot.day) for tray, shots in found.items()}
     called = {tray: int(((one.p_success >= 0.5) & cells[tray]).sum()) for tray, one in last.items()}
     sizes = {tray: max(sown[tray], called[tray]) for tray in last}
+    strange = [tray for tray, one in last.items() if one.strange]
+    if strange:
+        return None, None, None, [f"no usable share: the crops of {', '.join(strange)} are unlike the training crops"]
     days = {one.shot.day for one in last.values()}
     notes = [] if len(days) == 1 else ["the trays were last photographed on different days"]
     known = [grader.rates_of(day) for day in sorted(days, key=lambda day: -1 if day is None else day)]

@@ -78,7 +78,7 @@ def indices(counts: Counts) -> Indices:
     squares = float(new @ (days - mean) ** 2) if mean is not None else 0.0
     variance = squares / (total - 1) if total > 1 else None
     if mean is not None and total > 1 and squares == 0:
-        missing.append("all seeds were first seen on one day: no uniformity")
+        missing.append("all seeds were first seen on one day: MGT is that day, and uniformity is not defined")
     farooq, coolbear, of_sown = (median_time(counts, q) for q in (total / 2, (total + 1) / 2, sown / 2))
     if total and farooq is None:
         missing.append(

@@ -57,7 +57,7 @@ def identify(path: Path, *, sown: date | None = None, day: int | None = None) ->
         return _since(stem, taken_at, sown, "EXIF DateTimeOriginal")
     if taken_at is not None:
         return Shot(stem, None, f"taken on {taken_at} (EXIF); the day needs the date of sowing (--sown)")
-    return Shot(stem, None, "its name holds no day (TRAY_day6.png, or TRAY_2024-03-07.png with --sown)")
+    return Shot(stem, None, "name the file TRAY_day6.png, or TRAY_2024-03-07.png with --sown, or give --day")
 
 
 def _since(tray: str, taken: date, sown: date, source: str) -> Shot:

@@ -57,6 +57,7 @@ class GradedTray(NamedTuple):
     p_seen: np.ndarray
     p_success: np.ndarray
     warnings: tuple[str, ...]
+    strange: bool  # the crops are unlike the training crops: `p_success` cannot be trusted
     reading: Reading | None = None  # pixels; dropped in batches
 
     @property
@@ -207,25 +208,25 @@ class SeedlingGrader:
     def _graded(self, reading: Reading, path: Path | None, shot: Shot) -> GradedTray:
         opinion = self.judge(reading.crops, shot.day)
         area = reading.areas * (64 / reading.lattice.pitch) ** 2
-        p_seen = opinion.seen
-        if p_seen is None or is_strange(opinion):  # leaves larger than the threshold
+        p_seen, strange = opinion.seen, is_strange(opinion)
+        if p_seen is None or strange:  # leaves larger than the threshold
             p_seen = area / (area + max(self.area_threshold, 1e-6))
         warnings = self._warnings(reading, shot, opinion)
         return GradedTray(
-            path, shot, reading.lattice, reading.areas, p_seen >= 0.5, p_seen, opinion.classes[:, 1], warnings, reading
+            path, shot, reading.lattice, reading.areas, p_seen >= 0.5, p_seen, opinion.classes[:, 1], warnings, strange, reading
         )
 
     def _warnings(self, reading: Reading, shot: Shot, opinion: Opinion) -> tuple[str, ...]:
         found = list(reading.notes)
         if shot.day is None:
-            found.append(f"day not known ({shot.note or 'give --day'}); the grades of all days are averaged")
+            found.append(f"the day is unknown, so that probabilities are averaged over days: {shot.note or 'give --day'}")
         elif self.network.days and not min(self.network.days) <= shot.day <= max(self.network.days):
             low, high = min(self.network.days), max(self.network.days)
             found.append(f"day {shot.day} is outside the days {low} to {high} that the model knows; grades are a guess")
         if is_strange(opinion):
             share = float((opinion.strange > 1).mean())
-            text = f"{share:.0%} of the crops are unlike those that the model was trained on: do not trust its grades"
-            found.append(f"{text}; emergence is judged by leaf area")
+            text = f"{share:.0%} of the crops are unlike the training crops: p_success cannot be trusted"
+            found.append(f"{text}, and p_seen is computed from the leaf area")
         return tuple(found)
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 Method = Literal["lattice", "thesis"]
 ROWS, COLS, SIZE = 10, 15, 64
-CORNERS_HINT = "check --rows and --cols, or give the centers of the four corner cells with --corners x,y,x,y,x,y,x,y"
+CORNERS_HINT = "check --rows and --cols of one tray (several: --trays N), or give the centers of the four corner cells with --corners x,y,x,y,x,y,x,y"
 OTHERS_HINT = "; another day of this tray, or other trays of its kind, in the same command can place its grid, too"
 
 
