@@ -190,7 +190,7 @@ def damageable(packer: Packer) -> tuple[bytes, list[Source]]:
     """An archive of three groups of two small files."""
     sources = [Source(f"{i}.png", i - 2, png(pixels)) for i, pixels in enumerate(smooth(6, 12, 12))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("latens.systems.flow.pack.packer.AT_ONCE", 2)
+        patch.setattr("latens.systems.flow.pack.packer.GROUP_FILES", 2)
         return archived(packer, sources)[0], sources
 
 

@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from datetime import date
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
