@@ -41,7 +41,7 @@ def test_an_experiment(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> N
     lots = {row["lot"]: row for row in rows_of(tmp_path / "out" / "lots.csv")}
     assert lots["A"]["seeds"] == "36"
     assert lots["A"]["days"] == "5 6"
-    assert "reach beyond" in lots["B"]["notes"]
+    assert "out of range" in lots["B"]["notes"]
     assert lots["B"]["seeds"] == "12"
     assert "no photograph of tray T9" in lots["C"]["notes"]  # the row stays
     assert lots["C"]["verdict"] == "undecided"
@@ -68,10 +68,10 @@ def test_doubles_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path,
     result = grade_folder(grader, sorted(folder.rglob("*.png")), tmp_path / "out", grid=GRID)
     assert len(result.graded) == 6
     assert {path.name for path, _ in result.failures} == {"T1_day7.png", "empty_day5.png"}
-    assert any("not counted" in text for text in result.general)
+    assert any("left out of the lots" in text for text in result.general)
     assert any("averaged" in text for text in result.warnings)
     lots = {lot.name: lot for lot in result.lots}
-    assert "no day with a photograph" in " ".join(lots["photo"].notes)
+    assert "no curve" in " ".join(lots["photo"].notes)
     assert "could not be read" in " ".join(lots["T1"].notes)
     assert lots["T0"].seeds == 24
 
@@ -127,11 +127,11 @@ def test_tables_of_the_user_are_not_replaced(grader: SeedlingGrader, trays: Path
     paths = sorted(trays.glob("*day5.png"))
     with pytest.raises(OutputExists, match="nothing tells"):
         grade_folder(grader, paths, tmp_path, grid=GRID)
-    with pytest.raises(UsageError, match="would replace"):
+    with pytest.raises(UsageError, match="would overwrite"):
         grade_folder(grader, paths, tmp_path, grid=GRID, lots=table, force=True)
     assert table.read_text() == "tray,lot\nT0,A\n"
     found = grade_folder(grader, paths, tmp_path / "out", grid=GRID, lots=table)
-    assert any("no lot names T1" in text for text in found.general)
+    assert any("no lot names the trays T1" in text for text in found.general)
 
 
 def test_two_trays_in_one_photograph(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_run_without_results_leaves_the_folder_free(grader: SeedlingGrader, tr
     assert len(grade_folder(grader, [trays / "T0_day5.png"], out, grid=GRID).graded) == 1
 
 
-def test_strange_photographs_get_no_usable_share(grader: SeedlingGrader, tmp_path: Path) -> None:
+def test_no_usable_share_for_images_unlike_the_training_crops(grader: SeedlingGrader, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = np.clip(200 + 50 * rng.standard_normal((400, 600)), 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wall_day5.png")
@@ -195,7 +195,7 @@ def test_an_empty_tray_takes_the_rim_of_the_others(grader: SeedlingGrader, tmp_p
     assert any("by the rim as on the other trays" in text for text in found.warnings)
 
 
-def test_strange_images_are_called_so(grader: SeedlingGrader) -> None:
+def test_warning_for_images_unlike_the_training_crops(grader: SeedlingGrader) -> None:
     rng = np.random.default_rng(0)
     pixels = np.clip(200 + 50 * rng.standard_normal((400, 600)), 0, 255).astype(np.uint8)
     corners = (50.0, 50.0, 550.0, 50.0, 550.0, 350.0, 50.0, 350.0)

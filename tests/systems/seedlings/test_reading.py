@@ -12,14 +12,14 @@ from latens.data.images import read_image
 from latens.errors import InputError
 from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice, from_corners
-from latens.systems.seedlings.reading import Reading, draw_overlay, read_tray, read_trays
+from latens.systems.seedlings.reading import TrayReading, draw_overlay, read_tray, read_trays
 from latens.systems.seedlings.reference import Reference
 from latens.systems.seedlings.rim import common_rim, find_rim, rim_of
 from latens.systems.seedlings.simulator.photograph import Camera, TrayPhotograph, photograph
 from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_lattice
 
 
-def error_of(reading: Reading, made: TrayPhotograph) -> np.ndarray:
+def error_of(reading: TrayReading, made: TrayPhotograph) -> np.ndarray:
     found: np.ndarray = np.linalg.norm(reading.lattice.centers() - made.centers, axis=-1)
     return found
 
@@ -71,7 +71,7 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         assert "--corners" in (caught.value.hint or "")
     made = photograph(8, 5, 6, rows=4, cols=6)
     more = read_tray(made.pixels, rows=3, cols=6)
-    assert any("more than the 3 x 6" in note for note in more.notes)
+    assert any("more than the requested 3 x 6" in note for note in more.notes)
 
 
 def test_staggered_rows_are_refused() -> None:
@@ -112,9 +112,9 @@ def test_two_trays_are_found_and_never_mixed(gap: float) -> None:
     with pytest.raises(InputError, match=r"2 trays were found: #1 .* 1 tray was asked for") as caught:
         read_tray(pixels, rows=5, cols=6)
     assert "--trays 2" in (caught.value.hint or "")
-    with pytest.raises(InputError, match="3 trays were asked for"):
+    with pytest.raises(InputError, match="3 trays were requested"):
         read_trays(pixels, rows=5, cols=6, trays=3)
-    with pytest.raises(InputError, match="tray 3 was asked for"):
+    with pytest.raises(InputError, match="tray 3 was requested"):
         read_trays(pixels, rows=5, cols=6, tray=3)
 
 

@@ -37,7 +37,7 @@ def test_dates_need_the_day_of_sowing() -> None:
     assert before.day is None
     assert "before" in before.note
     assert identify(Path("A_2024-03-07.png"), day=4) == Shot("A", 4)
-    with pytest.raises(UsageError, match="no date"):
+    with pytest.raises(UsageError, match="not a date"):
         parse_date("1.3.2024", "--sown")
 
 

@@ -85,7 +85,7 @@ def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluati
         pixels, name = photograph_tiles(config, options.images), "photographs (tiles)"
     scores = flow.scores(torch.from_numpy(pixels), draws=options.draws, bounds=True)
     rows.append((flow.name, scores.mean))
-    rows.append(("lossless WebP, one file per image", np.array([complexity(one) for one in pixels])))
+    rows.append(("WebP lossless, one file an image", np.array([complexity(one) for one in pixels])))
     ours = scores.mean
     table = []
     for title, bits in rows:

@@ -181,9 +181,7 @@ def table_b_3(lab: Lab[DensityModel, TimeScale]) -> Report:
         ours, theirs = lab.once(key, lambda a=activation: time_pair(lab.scale, a))  # type: ignore[misc]
         cells = [f"{100 * (other / own - 1):+.0f} %" for own, other in zip(ours[:3], theirs[:3], strict=True)]
         rows.append([activation, *cells, f"{ours[3]:.1f} / {theirs[3]:.1f}", TIME_PUBLISHED[activation]])
-    caption = (
-        "i-DenseNet compared with a Residual Flow of equal size, + is faster; CPU time, untrained weights at their bounds."
-    )
+    caption = "i-DenseNet compared with a Residual Flow of equal size; + is faster. CPU time, untrained weights at the bounds."
     columns = [
         "activation",
         "forward",

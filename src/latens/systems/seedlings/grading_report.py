@@ -1,4 +1,4 @@
-"""report.html of an experiment: curves, the table of the lots, overlays and warnings."""
+"""Page report.html of an experiment: curves, table of lots, overlays and warnings."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from latens.systems.seedlings.predict import SeedlingGrader
 
 CAPTION = (
     "Seen: share of the seeds sown. T50: day by which half of the seen seeds had emerged (Farooq); MGT: mean germination time;"
-    " both by count days. CUG: coefficient of uniformity of germination. Usable: predicted share of grades 5 and 6, corrected for"
-    " the model's errors; 95 %: its interval. Verdict: accept where the whole interval is at least {limit:g} %, reject where it is"
-    " below, undecided otherwise."
+    " both by count days. CUG: coefficient of uniformity of germination. Usable: predicted share of grades 5 and 6, corrected"
+    " for the model's errors; 95 %: its interval. Verdict: accept where the whole interval is at least {limit:g} %, reject"
+    " where the whole interval is below, undecided otherwise."
 )
 LEGEND = (
-    "Frame of a cell: blue, success is predicted (grade 5 or 6); orange, failure; green, grades are withheld because the crops are"
-    " unlike the training crops. A red cross marks a cell without a visible plant; yellow lines are the outlines of leaves."
+    "Frame of a cell: blue, success is predicted (grade 5 or 6); orange, failure; green, grades are withheld because the crops"
+    " are unlike the training crops. A red cross marks a cell without a visible plant. Yellow lines are outlines of leaves."
 )
 
 
 def lot_blocks(lots: Sequence[LotResult], limit: float) -> list[Block]:
-    """Cumulative curves and the table of the lots. `limit` is the usable share of the verdicts, in (0, 1]."""
+    """Germination curves, table of lots, and notes on lots. `limit` is the usable share of the verdicts, in (0, 1]."""
     if not lots:
         return []
     blocks: list[Block] = []
@@ -37,8 +37,8 @@ def lot_blocks(lots: Sequence[LotResult], limit: float) -> list[Block]:
         panel = LinePanel("day after sowing", "seen, % of seeds sown", lines, limits=(0.0, 102.0))
         blocks.append(Figure(line_plot([panel]), "Germination curves"))
     blocks.append(Table(LotResult.COLUMNS, [lot.cells() for lot in lots], CAPTION.format(limit=100 * limit)))
-    said = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
-    return [*blocks, *said]
+    notes = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
+    return [*blocks, *notes]
 
 
 def experiment_page(
@@ -49,11 +49,17 @@ def experiment_page(
     failures: Sequence[tuple[Path, LatensError]],
     count: int,
 ) -> Page:
+    """The page. `count` is the number of graded photographs."""
     parts = [Part("Photographs", [LEGEND, Gallery(overlays, columns=2, narrowest=320)])] if overlays else []
     if count > len(overlays):
-        parts.append(Part("More photographs", [f"{count - len(overlays)} overlays lie beside this page as NAME.overlay.webp."]))
+        parts.append(
+            Part(
+                "More photographs",
+                [f"{count - len(overlays)} more overlays are in the folder of this page: NAME.overlay.webp."],
+            )
+        )
     if warnings or failures:
-        said = [*(f"not read: {error}" for _, error in failures), *warnings]
-        parts.append(Part("Warnings", said))
+        notes = [*(f"not graded: {error}" for _, error in failures), *warnings]
+        parts.append(Part("Warnings", notes))
     lead = f"{counted(count, 'photograph')}, graded by {grader.name} ({grader.model_id[:12]})."
     return Page("Seedling trays", [Section("Lots", list(blocks), parts)], lead=lead)
