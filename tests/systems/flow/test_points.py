@@ -53,9 +53,9 @@ def test_tables_are_read_with_and_without_names(tmp_path: Path) -> None:
     [
         ("", UnreadableInput, "empty"),
         ("1,2\n3", InputError, "1 cells where the first row has 2"),
-        ("1,2\n3,x", InputError, "'x' is no number"),
+        ("1,2\n3,x", InputError, "'x' is not a number"),
         ("1,2\n3,nan", InputError, "row 2, column 2 is not finite"),
-        ("1,2\n3,", InputError, "'' is no number"),
+        ("1,2\n3,", InputError, "'' is not a number"),
         ("a,b\n", InputError, "no table"),
     ],
 )
