@@ -25,9 +25,7 @@ class DenseBlocks:
     depth: Count = 3  # dense layers of a block
     activation: ActivationChoice = "clipswish"  # nonlinearity of the dense layers
     learned: bool = True  # learnable weights of the concatenation (LC); false: equal weights
-    budget: Annotated[float, Ge(0), Lt(1)] = (
-        0.0  # scale the last layer so that the block reaches this Lipschitz bound; 0: no rescaling
-    )
+    budget: Annotated[float, Ge(0), Lt(1)] = 0.0  # Lipschitz bound to which the last layer is scaled; 0: no scaling
 
 
 @settings
@@ -100,12 +98,8 @@ class ImageFlow:
     tail_growth: Annotated[int, Ge(2)] = 32  # features added by each layer of a fully connected block
     coefficient: Below1 = 0.98  # largest spectral norm of a layer
     mixing: Below1 = 0.98  # Lipschitz constant of a concatenation
-    input: Literal["logit", "standardize"] = (
-        "logit"  # first step: logit, or standardization by mean and deviation of CIFAR-10 (hybrid models)
-    )
-    whiten: bool = (
-        False  # start every scale with a learned linear map of the channels, initialized to whiten the first batch (ours)
-    )
+    input: Literal["logit", "standardize"] = "logit"  # first step: logit, or standardization (hybrid models)
+    whiten: bool = False  # start every scale with a learned map of the channels that whitens the first batch (ours)
     alpha: Annotated[float, Gt(0), Lt(0.5)] = 0.05  # margin of the logit at black and white
     classes: Natural = 0  # classes of the classifier on the features of all scales; 0: no classifier
     head_width: Count = 256  # channels of the classifier's convolution at every scale
@@ -166,9 +160,7 @@ class CropsConfig:
     batch: Count = 32  # crops of a batch
     size: Annotated[int, Ge(2)] = 32  # side in pixels
     crops: Count = 24  # maximum number of crops of one image
-    large: Natural = (
-        0  # side in pixels of additional larger crops, with as many pixels in each batch as the small ones; 0: none
-    )
+    large: Natural = 0  # side in pixels of additional larger crops, equally many pixels per batch; 0: none
     validation_share: Share = 0.03  # share of the images that is held out
     validation_limit: Count = 128  # maximum number of held-out crops of each data set
 
@@ -183,9 +175,7 @@ DataConfig: TypeAlias = Annotated[PointsConfig | ImagesConfig | CropsConfig, Fie
 class LikelihoodConfig:
     """Loss: bits per dimension of images or nats of rows, plus the cross-entropy of a classifier in hybrid models."""
 
-    log_det: Literal["poisson", "geometric", "exact"] = (
-        "poisson"  # estimator of the log-determinant in training; exact only for few dimensions
-    )
+    log_det: Literal["poisson", "geometric", "exact"] = "poisson"  # estimator in training; exact only for few dimensions
     rate: Positive = 2.0  # mean of the Poisson, or success probability of the geometric distribution
     exact_terms: Count = 2  # terms of the series computed before the Russian roulette
     probes: Count = 1  # Rademacher vectors per estimate

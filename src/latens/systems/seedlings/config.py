@@ -43,18 +43,14 @@ class CropsConfig:
 
     batch: Count = 128  # crops of a batch
     days: Annotated[tuple[Natural, ...], MinLen(1)] = DAYS  # days of the photographs that are used
-    split: Literal["tray", "plant", "leaky"] = (
-        "tray"  # unit of the split; `leaky` redraws plants for each day, as the thesis does
-    )
+    split: Literal["tray", "plant", "leaky"] = "tray"  # unit of the split; leaky: redrawn for each day, as in the thesis
     train_share: Share = 0.6  # share of trays or plants for training
     validation_share: Share = 0.2  # share of trays or plants for validation
     split_seed: Natural = 0  # seed of the split
     fold: Natural = 0  # fold of a cross-validation: folds 0 to 4 test every plant once
     oversample: bool = True  # repeat random crops of smaller classes until all classes are equal
     augment: bool = True  # random rotations, flips and affine maps
-    rotation: Literal["quarter", "any"] = (
-        "quarter"  # quarter turns, or any angle up to 90 degrees (the thesis says "90 degrees random rotations")
-    )
+    rotation: Literal["quarter", "any"] = "quarter"  # quarter turns, or any angle up to 90 degrees
     shift: Share = 0.06  # maximum shift of the affine map, in crop sides
     scale: Annotated[float, Ge(0), Le(0.5)] = 0.1  # maximum relative change of size
     shear: Annotated[float, Ge(0), Le(45)] = 8.0  # maximum shear angle in degrees
@@ -79,13 +75,9 @@ class GradingLossConfig:
     """Cross-entropy of success (Eqs. 3.3 and 3.4), plus that of emergence for models with this output."""
 
     weighted: bool = False  # Eq. 3.4: weight 1 for failures, minority / majority for successes
-    divisor: Literal["count", "weights"] = (
-        "count"  # divisor of a weighted sum: number of crops (Eq. 3.4), or sum of weights (torch)
-    )
+    divisor: Literal["count", "weights"] = "count"  # of a weighted sum: number of crops (Eq. 3.4), or sum of weights
     seen_weight: NonNegative = 1.0  # weight of the loss of emergence
-    select: Literal["corrected", "raw"] = (
-        "corrected"  # validation loss that selects the weights: after prior correction, or as trained
-    )
+    select: Literal["corrected", "raw"] = "corrected"  # validation loss of the selection: after prior correction, or as trained
 
 
 @settings

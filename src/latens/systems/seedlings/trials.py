@@ -51,9 +51,7 @@ class Scale:
     epochs: Count = 6  # epochs of the balanced training set
     checks: Count = 1  # validations per epoch
     precision: Literal["auto", "bf16", "no"] = "auto"  # training precision; auto: bf16 if it is faster on the device
-    protocol: Literal["cpu", "paper"] = (
-        "cpu"  # cpu: SGD with momentum, He-normal weights, corrected selection; paper: the thesis
-    )
+    protocol: Literal["cpu", "paper"] = "cpu"  # cpu: momentum, He-normal weights; paper: as in the thesis
     width: Count = 8  # width of the network `small`
     pretrained: str = ""  # file with ImageNet weights for torchvision networks
 
