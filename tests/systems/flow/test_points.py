@@ -59,7 +59,7 @@ def test_tables_are_read_with_and_without_names(tmp_path: Path) -> None:
         ("a,b\n", InputError, "no table"),
     ],
 )
-def test_bad_tables_are_refused_in_words(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
+def test_bad_tables_raise_clear_errors(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(error, match=words):

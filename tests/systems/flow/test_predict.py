@@ -46,7 +46,7 @@ def test_draws_average_to_the_exact_density(images: DensityModel) -> None:
     assert density.bits_per_dim == pytest.approx(float(bits.mean()), abs=4 * error)
 
 
-def test_latents_go_back_to_the_same_image(images: DensityModel) -> None:
+def test_the_inverse_restores_the_image(images: DensityModel) -> None:
     pixels = np.stack([image(n, 8) for n in range(4)])
     latents = images(list(pixels))
     assert latents.shape == (4, 192)
@@ -148,7 +148,7 @@ def test_bad_rows_and_latents_are_refused(table: DensityModel) -> None:
         table.inverse(torch.zeros(2, 3))
 
 
-def test_a_density_is_fitted_to_a_table_in_the_units_of_the_user() -> None:
+def test_densities_are_in_the_units_of_the_table() -> None:
     """Columns of 1.7e9 +- 1 and of 1e-6 are standardized in float64; a shift and a scale move the density as they should."""
     rng = np.random.default_rng(0)
     plain = rng.normal(size=(2000, 2)) @ np.array([[1.0, 0.8], [0.0, 0.6]])
@@ -161,7 +161,7 @@ def test_a_density_is_fitted_to_a_table_in_the_units_of_the_user() -> None:
     assert second.sample(5)[:, 0] == pytest.approx(1.7e9, abs=10)
 
 
-def test_the_gaussian_is_that_of_its_formula() -> None:
+def test_the_gaussian_matches_its_formula() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(100, 140, (400, 1, 2, 2), dtype=np.uint8)
     bits = fit_gaussian(pixels, flip=False).bits_per_dim(pixels)

@@ -57,7 +57,7 @@ def test_curves_come_from_first_seen_days(grader: SeedlingGrader, trays: Path, t
     assert result.lots[0].cumulative == pytest.approx(expected)
 
 
-def test_doubles_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+def test_duplicates_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(trays, folder)
     (folder / "again").mkdir()
@@ -85,7 +85,7 @@ def test_an_empty_day_takes_the_grid_of_another(grader: SeedlingGrader, trays: P
     assert any("another day" in text for text in result.warnings)
 
 
-def test_an_interrupted_experiment_goes_on(
+def test_an_interrupted_experiment_resumes(
     grader: SeedlingGrader, trays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables of an interrupted and continued run, on two threads, are those of one run."""
@@ -238,7 +238,7 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
         (["--rows", "0"], 2, "rows"),
     ],
 )
-def test_wrong_words(
+def test_invalid_arguments(
     words: list[str],
     status: int,
     message: str,

@@ -71,8 +71,8 @@ class GradingObjective:
         if seen is not None and (truth != UNKNOWN).any() and self.config.seen_weight:
             known = truth != UNKNOWN
             of_seen = cross_entropy(probabilities(seen[known]), truth[known])
-            told = float((seen[known].argmax(1) == truth[known]).mean())
-            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": told}
+            seen_accuracy = float((seen[known].argmax(1) == truth[known]).mean())
+            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": seen_accuracy}
         return numbers
 
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:

@@ -237,9 +237,9 @@ def _continues(window: Window, taken: Sequence[Window]) -> bool:
     for other in taken:
         step = window.first - other.first
         for axis in (0, 1):
-            beside = abs(abs(step[axis]) - window.size[axis]) < GAP
+            adjacent = abs(abs(step[axis]) - window.size[axis]) < GAP
             aligned = abs(step[1 - axis] - np.rint(step[1 - axis])) < GAP and abs(step[1 - axis]) < window.size[1 - axis] / 2
-            if beside and aligned and window.size[axis] > 1:
+            if adjacent and aligned and window.size[axis] > 1:
                 return True
     return False
 
