@@ -56,7 +56,7 @@ def test_tables_are_read_with_and_without_names(tmp_path: Path) -> None:
         ("1,2\n3,x", InputError, "'x' is not a number"),
         ("1,2\n3,nan", InputError, "row 2, column 2 is not finite"),
         ("1,2\n3,", InputError, "'' is not a number"),
-        ("a,b\n", InputError, "no table"),
+        ("a,b\n", InputError, "not a table"),
     ],
 )
 def test_bad_tables_raise_clear_errors(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
