@@ -53,7 +53,7 @@ def require_images(sources: Sequence[Source]) -> None:
 
 
 class SimulatedPoints:
-    """Batches {"rows": (B, 2) float64}: fresh points of a distribution at every step."""
+    """Batches {"rows": (B, 2) float64} of new points of a distribution at every step."""
 
     columns = ("x", "y")
 

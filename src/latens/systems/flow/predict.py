@@ -224,7 +224,7 @@ class DensityModel:
         return torch.from_numpy(np.stack([one.pixels for one in self._squares(images)]))
 
     def _squares(self, images: Any) -> list[Square]:
-        """Raises UsageError for no images, and InputError."""
+        """Square images for the model. Raises UsageError without images, and the exceptions of `one_square`."""
         config = self._image_config("this call")
         several = single_images(images)
         if not several:

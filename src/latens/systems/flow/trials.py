@@ -162,7 +162,9 @@ def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
         config = with_steps(config, steps_within(lab.scale.minutes, seconds))
     before, started = set((lab.folder / RUNS).glob("*")), time.process_time()
     folder = lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity).parent
-    taken = None if folder in before else round(time.process_time() - started, 1)  # None: the run is not of this process alone
+    taken = (
+        None if folder in before else round(time.process_time() - started, 1)
+    )  # None: an earlier process did a part of the run
     lab.once({"what": "training seconds", "run": folder.name}, lambda: taken)
     return folder
 

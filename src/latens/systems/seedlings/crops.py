@@ -95,7 +95,7 @@ def load_pack(path: Path) -> Crops:
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
-        changed = 0  # the reader reports the file
+        changed = 0  # `read_pack` reports the missing file
     return _load_pack(path, changed)
 
 

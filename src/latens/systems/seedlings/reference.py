@@ -52,7 +52,7 @@ def _verified(lattice: Lattice, foreground: Foreground, reason: str) -> str:
     if inside.sum() < MIN_PLANTS:
         return ", not verified by plants"
     areas = foreground.areas[inside]
-    large = areas >= LARGE * np.percentile(areas, 95)  # of an empty tray: its moss
+    large = areas >= LARGE * np.percentile(areas, 95)  # in an empty tray these are moss
     off = np.linalg.norm(places[inside] - np.rint(places[inside]), axis=1)
     if np.median(off[large]) <= VERIFIED and (off[large] < STRAY).mean() >= BAD_SUPPORT:
         return ", confirmed by its plants"

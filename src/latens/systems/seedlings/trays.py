@@ -147,7 +147,7 @@ def gap_within(lattice: Lattice, blobs: np.ndarray, areas: np.ndarray) -> str:
     for axis, count, name in ((1, lattice.rows, "rows"), (0, lattice.cols, "columns")):
         lines = [places[cells[:, axis] == line, axis] for line in range(count)]
         filled = [line for line in range(count) if len(lines[line]) >= 3]
-        after = [line for line in filled if line - 1 in filled]  # each with the gap before it
+        after = [line for line in filled if line - 1 in filled]  # lines whose preceding line is filled too
         if len(after) < 2:
             continue
         middle = {line: lines[line].mean() for line in filled}

@@ -89,7 +89,7 @@ class FrozenFlow:
         return digest.hexdigest()
 
     def table_hash(self) -> str:
-        """SHA-256 (hexadecimal) of the tables alone."""
+        """SHA-256 (hexadecimal) of the tables only."""
         arrays = self.tables.arrays()
         return hashlib.sha256(b"".join(arrays[name].astype("<i4").tobytes() for name in sorted(arrays))).hexdigest()
 
@@ -140,13 +140,13 @@ class Chroma(NamedTuple):
         return predicted(self.means[:, :1], self.scales[:, :1])
 
     def cyan(self, orange: Int[Tensor, "B 1 h w"]) -> Predicted:
-        """The prediction of Cg for given Co."""
+        """Prediction of Cg given Co."""
         error = (orange.to(torch.int64) << OUTPUT_BITS) - self.means[:, :1]
         return predicted(self.means[:, 1:] + (self.share * error >> OUTPUT_BITS), self.scales[:, 1:])
 
 
 def predicted(mean: Int[Tensor, "..."], level: Int[Tensor, "..."]) -> Predicted:
-    """Rounds a mean to eighths and a level to a whole one; both times 2^OUTPUT_BITS."""
+    """Rounds a mean to eighths and a scale level to an integer; both are scaled by 2^OUTPUT_BITS."""
     limit = MEAN_LIMIT << OUTPUT_BITS
     eighths = (mean.clamp(-limit, limit) + (1 << (OUTPUT_BITS - 4))) >> (OUTPUT_BITS - 3)
     whole = ((level + (1 << (OUTPUT_BITS - 1))) >> OUTPUT_BITS).clamp(0, SCALES - 1)
