@@ -184,7 +184,7 @@ def lots(trays: int, model: str) -> None:
             except InputError as error:
                 print(f"tray {tray}, day {day}: {error.what}")
                 continue
-            seen = grader.judge(reading.crops, day).seen
+            seen = grader.predict_crops(reading.crops, day).seen
             assert seen is not None
             truth = made.seen.ravel().astype(np.int64)
             right[day].append(float(((seen >= 0.5) == truth).mean()))
@@ -236,7 +236,7 @@ def shares(trays: int, model: str) -> None:
         for tray in range(trays):
             for day in DAYS:
                 made = photograph(SEED + round(1000 * true), tray, day, success=true)
-                called = int((grader.judge(read_tray(made.pixels).crops, day).classes[:, 1] >= 0.5).sum())
+                called = int((grader.predict_crops(read_tray(made.pixels).crops, day).classes[:, 1] >= 0.5).sum())
                 rates = grader.rates_of(day)
                 assert rates is not None
                 share = corrected_share(called, 150, rates)

@@ -149,7 +149,7 @@ def test_training_data_are_checked(tmp_path: Path, album: Path, capsys: Capture)
         ("mons", "toy", 3, "did you mean 'moons'"),
         ("moons", "tiny", 2, "use --recipe toy"),
         (str(album), "hybrid", 2, "labeled images"),
-        (str(tmp_path / "text.csv"), "toy", 3, "is no number"),
+        (str(tmp_path / "text.csv"), "toy", 3, "is not a number"),
     ):
         command = ["train", "flow", "--recipe", recipe, "--data", data, "-o", str(tmp_path / "run"), "--device", "cpu"]
         assert main(command) == status

@@ -94,7 +94,7 @@ def grade(
     check_writable(out)
     reporter = Reporter(options)
 
-    from latens.systems.seedlings.grading import grade_folder
+    from latens.systems.seedlings.grading import grade_folder, warnings_on
     from latens.systems.seedlings.predict import load
 
     workers = worker_count(options.threads) if len(files) > 1 else 1
@@ -109,9 +109,8 @@ def grade(
             nonlocal done
             done += 1
             show(done)
-            for one in trays:
-                for text in one.warnings:
-                    logger.warning("%s: %s", path if len(trays) == 1 else f"{path}, {one.shot.tray}", text)
+            for text in warnings_on(path, trays):
+                logger.warning(text)
 
         try:
             result = grade_folder(
@@ -140,7 +139,8 @@ def report(result: Experiment, out: Path, reporter: Reporter) -> int:
             lot.record(), ", ".join(f"{name} {value}" for name, value in zip(lot.COLUMNS, lot.cells(), strict=True))
         )
     done = counted(len({one.path for one in result.graded}), "photograph")
-    logger.info("%s graded, %d failed; written to %s", done, len(result.failures), out / "report.html")
+    place = f"written to {out / 'report.html'}" if result.graded else "nothing was written"
+    logger.info("%s graded, %d failed; %s", done, len(result.failures), place)
     return SOME_FAILED if result.failures else 0
 
 

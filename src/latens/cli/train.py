@@ -24,7 +24,8 @@ def train(
         Parameter(
             consume_multiple=True,
             negative=(),
-            help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, moons or mnist:DIR for flow, "
+            help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, moons (points; ./moons: a folder) or "
+            "mnist:DIR for flow, "
             "kins:FILE.json,DIR for amodal, hazy:DIR clear:DIR for haze, labels:grades.csv for seedlings.",
         ),
     ] = None,

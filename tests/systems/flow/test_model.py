@@ -113,7 +113,7 @@ def test_log_densities_are_those_of_the_whole_jacobian(config: DensityFlow, doub
 
 
 @pytest.mark.parametrize("step", [Logit(0.05), ActNorm(5), Whitening(5)], ids=lambda step: type(step).__name__)
-def test_no_inverse_enlarges_an_error_by_more_than_said(step: Logit | ActNorm | Whitening, double: None) -> None:
+def test_enlargement_bounds_the_error_of_the_inverse(step: Logit | ActNorm | Whitening, double: None) -> None:
     step.double().train()
     y = step(torch.rand(200, 5, 2, 2), Exact()).value.detach()
     if isinstance(step, Logit):
@@ -123,7 +123,7 @@ def test_no_inverse_enlarges_an_error_by_more_than_said(step: Logit | ActNorm | 
     assert 0.5 * enlargement(step) < float(grown.detach().max()) <= enlargement(step) * (1 + 1e-6)
 
 
-def test_a_series_is_within_its_printed_bound(double: None) -> None:
+def test_the_truncation_error_is_within_its_bound(double: None) -> None:
     """Averaged over probes until their noise is below the bound."""
     model = Flow(replace(SMALL, size=4, scales=(1,), tail=0)).train()
     x = torch.rand(1, 3, 4, 4)
@@ -140,7 +140,7 @@ def test_a_series_is_within_its_printed_bound(double: None) -> None:
 
 
 def test_every_block_is_certified_after_training_from_scratch() -> None:
-    """200 steps at a large rate: frozen blocks are below 1 for certain; the power iterations alone miss their aim."""
+    """200 steps at a large rate: certified blocks are below 1; the power iterations alone exceed their target."""
     torch.manual_seed(0)
     sizes = replace(SMALL, scales=(1, 1))
     model = Flow(sizes).train()
@@ -173,7 +173,7 @@ def test_concatenations_stay_equal_in_the_first_part_of_a_run() -> None:
         assert (float(eta.detach()[0]) == 1.0) == kept
 
 
-def test_a_budget_is_spent_and_not_more() -> None:
+def test_the_lipschitz_budget_is_reached_but_not_exceeded() -> None:
     spending = replace(SMALL, block=DenseBlocks(growth=6, depth=2, budget=0.97))
     model = Flow(spending)
     for parameter in model.parameters():

@@ -94,7 +94,7 @@ def test_logistic_bits_are_probabilities() -> None:
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 17), (1, 1), (1, 7), (5, 1), (2, 2), (3, 40)])
 @pytest.mark.parametrize("gray", [False, True])
-def test_images_of_any_size_come_back(flow: FrozenFlow, shape: tuple[int, int], gray: bool) -> None:
+def test_images_of_any_size_are_restored(flow: FrozenFlow, shape: tuple[int, int], gray: bool) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
     pixels = np.concatenate([smooth(2, *shape), noise])
     pixels = np.repeat(pixels[..., :1], 3, axis=3) if gray else pixels
@@ -105,7 +105,7 @@ def test_images_of_any_size_come_back(flow: FrozenFlow, shape: tuple[int, int], 
     assert streams == codec.encode(flow.reference(), pixels, gray=gray)
 
 
-def test_streams_are_as_long_as_the_tables_say_and_near_the_loss(net: IntegerFlowNet, flow: FrozenFlow) -> None:
+def test_stream_lengths_match_the_tables_and_the_loss(net: IntegerFlowNet, flow: FrozenFlow) -> None:
     pixels = smooth(8, 64, 64, seed=3)
     bits = [8 * len(stream) for stream in codec.encode(flow, pixels)]
     tables = codec.code_lengths(flow, pixels)
@@ -141,7 +141,7 @@ def test_a_damaged_stream_leaves_the_others(flow: FrozenFlow) -> None:
     assert np.array_equal(np.asarray(decoded[2]), pixels[2])
 
 
-def test_what_is_no_plain_image_is_stored() -> None:
+def test_other_files_than_plain_images_are_stored() -> None:
     pixels = smooth(1, 12, 12)[0]
     assert plain_image(png(pixels)) is not None
     palette = io.BytesIO()
@@ -151,7 +151,7 @@ def test_what_is_no_plain_image_is_stored() -> None:
     assert [plain_image(data) for data in (palette.getvalue(), alpha, wide, png(pixels)[:-20], b"text", b"")] == [None] * 6
 
 
-def test_chunks_of_a_png_come_back() -> None:
+def test_png_chunks_are_restored() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("title", "a boat")
     data = png(smooth(1, 12, 12)[0], pnginfo=text, dpi=(300, 300))
@@ -172,7 +172,7 @@ def restored(packer: Packer, data: bytes) -> list[Restored]:
     return list(packer.unpack(io.BytesIO(data)))
 
 
-def test_every_file_comes_back_and_none_is_larger(packer: Packer) -> None:
+def test_every_file_is_restored_and_none_grows(packer: Packer) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     images = [*smooth(5, 24, 24), noise, np.zeros((30, 31, 3), np.uint8)]
     sources = [Source(f"a/{i}.png", 10**18 + i, png(pixels)) for i, pixels in enumerate(images)]
@@ -190,11 +190,13 @@ def damageable(packer: Packer) -> tuple[bytes, list[Source]]:
     """An archive of three groups of two small files."""
     sources = [Source(f"{i}.png", i - 2, png(pixels)) for i, pixels in enumerate(smooth(6, 12, 12))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("latens.systems.flow.pack.packer.AT_ONCE", 2)
+        patch.setattr("latens.systems.flow.pack.packer.GROUP_FILES", 2)
         return archived(packer, sources)[0], sources
 
 
-def test_any_flipped_bit_is_said_and_loses_one_group_at_most(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
+def test_any_flipped_bit_is_reported_and_loses_one_group_at_most(
+    packer: Packer, damageable: tuple[bytes, list[Source]]
+) -> None:
     data, sources = damageable
     for place in range(0, len(data), 3):
         broken = bytearray(data)
@@ -211,10 +213,10 @@ def test_any_flipped_bit_is_said_and_loses_one_group_at_most(packer: Packer, dam
         assert len(missing) <= 2, place
         lost = [one.name for one in files if one.data is None]
         assert [name or source.name for name, source in zip(lost, missing, strict=True)] == [source.name for source in missing]
-        assert missing or any(not one.number or not one.name for one in found), place  # nothing goes unsaid
+        assert missing or any(not one.number or not one.name for one in found), place  # all damage is reported
 
 
-def test_a_cut_archive_gives_what_is_before_the_cut(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
+def test_a_truncated_archive_restores_the_intact_files(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
     data, sources = damageable
     before = 0
     for end in range(0, len(data), 5):
@@ -226,14 +228,14 @@ def test_a_cut_archive_gives_what_is_before_the_cut(packer: Packer, damageable: 
         intact = [one.data for one in found if one.data is not None]
         assert intact == [source.data for source in sources[: len(intact)]]
         assert len(intact) >= before
-        assert any(one.data is None for one in found)  # it says so
+        assert any(one.data is None for one in found)  # the damage is reported
         before = len(intact)
     assert before == 6
 
 
 def test_damage_in_two_places(packer: Packer, damageable: tuple[bytes, list[Source]]) -> None:
     data, sources = damageable
-    broken = bytearray(data[: len(data) - 5])  # the index is cut off
+    broken = bytearray(data[: len(data) - 5])  # the index is truncated
     marks = [place for place in range(len(data)) if data[place : place + 4] == b"\xc5LTS"]
     broken[marks[1] + 6] ^= 1  # the head of the second group
     found = restored(packer, bytes(broken))
@@ -243,7 +245,7 @@ def test_damage_in_two_places(packer: Packer, damageable: tuple[bytes, list[Sour
     assert [one.data for one in restored(packer, bytes(broken)) if one.data] == [s.data for s in (*sources[:2], *sources[4:])]
 
 
-def test_forged_parts_are_refused_in_words(packer: Packer) -> None:
+def test_forged_parts_raise_clear_errors(packer: Packer) -> None:
     bomb = zlib.compress(bytes(10**6))
     forged = [
         Member("short", 0, archive.MODEL, b"\0"),
@@ -274,11 +276,11 @@ def test_another_model_and_other_files_are_refused(packer: Packer, flow: FrozenF
         restored(packer, earlier)
     with pytest.raises(UnsupportedFeature, match="IMG1"):
         restored(packer, earlier.replace(b"LTP1", b"IMG1"))
-    with pytest.raises(NotOurFile, match="no archive"):
+    with pytest.raises(NotOurFile, match="not an archive"):
         restored(packer, b"no archive at all")
 
 
-def test_sums_that_are_not_exact_are_noticed(flow: FrozenFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inexact_sums_are_detected(flow: FrozenFlow, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole images are coded in int64: a difference in the last pixel's sums is found."""
     packer = Packer(flow, name="test", sha256="00" * 8)
     network = packer.flow.networks["luma_0_2"]
@@ -291,7 +293,7 @@ def test_sums_that_are_not_exact_are_noticed(flow: FrozenFlow, monkeypatch: pyte
         return found
 
     monkeypatch.setattr(IntegerNetwork, "forward", wrong)
-    with pytest.raises(ModelError, match="exact arithmetic"):
+    with pytest.raises(ModelError, match="not exact on this machine"):
         archived(packer, [Source("a.png", 0, png(smooth(1, 90, 90)[0]))])
 
 
@@ -344,11 +346,11 @@ def test_larger_crops_join_every_batch(tmp_path: Path) -> None:
     assert step.loss.detach().item() == pytest.approx(sum(logged) / 2)
     exported = objective.export(net, [batch])
     assert FrozenFlow.from_tensors(exported.config["coding"], exported.coding).hash()
-    with pytest.raises(UsageError, match="pixels a side"):
+    with pytest.raises(UsageError, match="sides of at least"):
         CropData([parse_source(tmp_path)], CropsConfig(large=500), seed=0)
 
 
 def test_a_residual_flow_cannot_pack(tmp_path: Path) -> None:
     save_model(tmp_path, {"system": "flow", "model": {"kind": "image"}}, {"a": torch.zeros(1)})
-    with pytest.raises(UsageError, match="cannot pack"):
+    with pytest.raises(UsageError, match="packing needs an integer flow"):
         load(tmp_path)

@@ -53,13 +53,13 @@ def test_tables_are_read_with_and_without_names(tmp_path: Path) -> None:
     [
         ("", UnreadableInput, "empty"),
         ("1,2\n3", InputError, "1 cells where the first row has 2"),
-        ("1,2\n3,x", InputError, "'x' is no number"),
+        ("1,2\n3,x", InputError, "'x' is not a number"),
         ("1,2\n3,nan", InputError, "row 2, column 2 is not finite"),
-        ("1,2\n3,", InputError, "'' is no number"),
-        ("a,b\n", InputError, "no table"),
+        ("1,2\n3,", InputError, "'' is not a number"),
+        ("a,b\n", InputError, "not a table"),
     ],
 )
-def test_bad_tables_are_refused_in_words(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
+def test_bad_tables_raise_clear_errors(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(error, match=words):

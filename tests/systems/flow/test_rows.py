@@ -1,4 +1,4 @@
-"""Rows of the tables: equal CPU time, published numbers beside the right data, outliers through the same JPEG step."""
+"""Rows of the tables: equal CPU time, published numbers with the right data, outliers through the same JPEG step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> Non
         assert any(cell.strip() == str(count) for cell in cells for count in steps)
 
 
-def test_published_numbers_stand_beside_the_original_images_alone(tmp_path: Path, album: Path) -> None:
+def test_published_numbers_appear_only_for_the_original_images(tmp_path: Path, album: Path) -> None:
     published = {"row": "3.37"}
     assert published_for(arrays(tmp_path / "ten.npz"), published) == published
     assert published_for(arrays(tmp_path / "two.npz", classes=2), published) == {}
@@ -59,7 +59,7 @@ def test_published_numbers_stand_beside_the_original_images_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("JPEG", True), ("PNG", False)])
-def test_jpeg_packs_are_told_by_their_bytes(kind: str, expected: bool, tmp_path: Path) -> None:
+def test_jpeg_packs_are_detected_by_their_bytes(kind: str, expected: bool, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, kind)
     blob = np.frombuffer(buffer.getvalue(), np.uint8)

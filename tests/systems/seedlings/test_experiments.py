@@ -42,7 +42,7 @@ def test_attention_maps() -> None:
     assert float(heat.min()) >= 0
     assert float(heat.max()) <= 1
     flat = grader(GraderConfig(backbone="logistic"), 2)
-    with pytest.raises(UsageError, match="no attention map"):
+    with pytest.raises(UsageError, match="attention maps need"):
         grad_cam(flat, torch.zeros(1, 1, 64, 64), torch.tensor([6]), 1)
 
 

@@ -41,7 +41,7 @@ def test_an_experiment(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> N
     lots = {row["lot"]: row for row in rows_of(tmp_path / "out" / "lots.csv")}
     assert lots["A"]["seeds"] == "36"
     assert lots["A"]["days"] == "5 6"
-    assert "reach beyond" in lots["B"]["notes"]
+    assert "out of range" in lots["B"]["notes"]
     assert lots["B"]["seeds"] == "12"
     assert "no photograph of tray T9" in lots["C"]["notes"]  # the row stays
     assert lots["C"]["verdict"] == "undecided"
@@ -57,7 +57,7 @@ def test_curves_come_from_first_seen_days(grader: SeedlingGrader, trays: Path, t
     assert result.lots[0].cumulative == pytest.approx(expected)
 
 
-def test_doubles_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+def test_duplicates_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(trays, folder)
     (folder / "again").mkdir()
@@ -68,10 +68,10 @@ def test_doubles_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path,
     result = grade_folder(grader, sorted(folder.rglob("*.png")), tmp_path / "out", grid=GRID)
     assert len(result.graded) == 6
     assert {path.name for path, _ in result.failures} == {"T1_day7.png", "empty_day5.png"}
-    assert any("not counted" in text for text in result.general)
+    assert any("left out of the lots" in text for text in result.general)
     assert any("averaged" in text for text in result.warnings)
     lots = {lot.name: lot for lot in result.lots}
-    assert "no day with a photograph" in " ".join(lots["photo"].notes)
+    assert "no curve" in " ".join(lots["photo"].notes)
     assert "could not be read" in " ".join(lots["T1"].notes)
     assert lots["T0"].seeds == 24
 
@@ -85,7 +85,7 @@ def test_an_empty_day_takes_the_grid_of_another(grader: SeedlingGrader, trays: P
     assert any("another day" in text for text in result.warnings)
 
 
-def test_an_interrupted_experiment_goes_on(
+def test_an_interrupted_experiment_resumes(
     grader: SeedlingGrader, trays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables of an interrupted and continued run, on two threads, are those of one run."""
@@ -127,11 +127,11 @@ def test_tables_of_the_user_are_not_replaced(grader: SeedlingGrader, trays: Path
     paths = sorted(trays.glob("*day5.png"))
     with pytest.raises(OutputExists, match="nothing tells"):
         grade_folder(grader, paths, tmp_path, grid=GRID)
-    with pytest.raises(UsageError, match="would replace"):
+    with pytest.raises(UsageError, match="would overwrite"):
         grade_folder(grader, paths, tmp_path, grid=GRID, lots=table, force=True)
     assert table.read_text() == "tray,lot\nT0,A\n"
     found = grade_folder(grader, paths, tmp_path / "out", grid=GRID, lots=table)
-    assert any("no lot names T1" in text for text in found.general)
+    assert any("no lot names the trays T1" in text for text in found.general)
 
 
 def test_two_trays_in_one_photograph(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
@@ -147,6 +147,41 @@ def test_two_trays_in_one_photograph(grader: SeedlingGrader, trays: Path, tmp_pa
     assert "2 trays were found" in str(refused.failures[0][1])
 
 
+def test_two_trays_without_a_day_are_two_lots(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    parts = [np.asarray(Image.open(trays / f"T{k}_day5.png"))[320:704, 380:900] for k in (0, 1)]
+    both = tmp_path / "both.png"
+    Image.fromarray(np.concatenate(parts, axis=1)).save(both)
+    result = grade_folder(grader, [both], tmp_path / "out", grid=GridOptions(rows=4, cols=6, trays=2))
+    assert [lot.name for lot in result.lots] == ["both#1", "both#2"]
+    unknown = [text for text in result.warnings if "the day is unknown" in text]
+    assert len(unknown) == 1  # once for the photograph, not once for each tray
+    assert unknown[0].startswith(f"{both}: ")
+
+
+def test_a_run_without_results_leaves_the_folder_free(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    wall, out = tmp_path / "wall_day5.png", tmp_path / "out"
+    Image.fromarray(np.full((300, 300), 9, np.uint8)).save(wall)
+    assert grade_folder(grader, [wall], out, grid=GridOptions(rows=9, cols=9)).failures
+    assert not out.exists() or not list(out.iterdir())
+    assert len(grade_folder(grader, [trays / "T0_day5.png"], out, grid=GRID).graded) == 1
+
+
+def test_no_usable_share_for_images_unlike_the_training_crops(grader: SeedlingGrader, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.clip(200 + 50 * rng.standard_normal((400, 600)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wall_day5.png")
+    corners = (50.0, 50.0, 550.0, 50.0, 550.0, 350.0, 50.0, 350.0)
+    for _ in range(2):  # graded, then read from the record
+        result = grade_folder(
+            grader, [tmp_path / "wall_day5.png"], tmp_path / "out", grid=GridOptions(rows=4, cols=6, corners=corners)
+        )
+        (lot,) = result.lots
+        assert lot.usable is None
+        assert lot.verdict == "undecided"
+        assert any("unlike the training crops" in note for note in lot.notes)
+    assert "grades withheld" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_an_empty_tray_takes_the_rim_of_the_others(grader: SeedlingGrader, tmp_path: Path) -> None:
     """A whole tray of 10 x 15 cells, whose rim is in the photograph."""
     for tray in (0, 1):
@@ -160,7 +195,7 @@ def test_an_empty_tray_takes_the_rim_of_the_others(grader: SeedlingGrader, tmp_p
     assert any("by the rim as on the other trays" in text for text in found.warnings)
 
 
-def test_strange_images_are_called_so(grader: SeedlingGrader) -> None:
+def test_warning_for_images_unlike_the_training_crops(grader: SeedlingGrader) -> None:
     rng = np.random.default_rng(0)
     pixels = np.clip(200 + 50 * rng.standard_normal((400, 600)), 0, 255).astype(np.uint8)
     corners = (50.0, 50.0, 550.0, 50.0, 550.0, 350.0, 50.0, 350.0)
@@ -198,12 +233,12 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
         (["--day", "6"], 2, "one day for 4"),
         (["--corners", "1,2,3"], 2, "eight numbers"),
         (["--limit", "often"], 2, "no share"),
-        (["--sown", "March"], 2, "no date"),
+        (["--sown", "March"], 2, "not a date"),
         (["--lots", "missing.csv"], 3, "no such file"),
         (["--rows", "0"], 2, "rows"),
     ],
 )
-def test_wrong_words(
+def test_invalid_arguments(
     words: list[str],
     status: int,
     message: str,

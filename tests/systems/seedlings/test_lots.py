@@ -70,7 +70,7 @@ def test_repeated_and_equal_counts() -> None:
     assert (found.t50_farooq, found.t50_coolbear) == pytest.approx((5.0, 5.038462), abs=1e-6)
 
 
-def test_what_is_not_defined_is_said() -> None:
+def test_undefined_indices_have_reasons() -> None:
     none = indices(Counts((4, 5), (0, 0), 20))
     assert none.percentage == 0
     assert none.mgt is None

@@ -12,14 +12,14 @@ from latens.data.images import read_image
 from latens.errors import InputError
 from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.lattice import NoLattice, from_corners
-from latens.systems.seedlings.reading import Reading, draw_overlay, read_tray, read_trays
+from latens.systems.seedlings.reading import TrayReading, draw_overlay, read_tray, read_trays
 from latens.systems.seedlings.reference import Reference
 from latens.systems.seedlings.rim import common_rim, find_rim, rim_of
 from latens.systems.seedlings.simulator.photograph import Camera, TrayPhotograph, photograph
 from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_lattice
 
 
-def error_of(reading: Reading, made: TrayPhotograph) -> np.ndarray:
+def error_of(reading: TrayReading, made: TrayPhotograph) -> np.ndarray:
     found: np.ndarray = np.linalg.norm(reading.lattice.centers() - made.centers, axis=-1)
     return found
 
@@ -62,7 +62,7 @@ def test_areas_are_those_of_the_leaves() -> None:
     assert reading.areas.sum() == pytest.approx(true.sum(), rel=0.2)
 
 
-def test_refusals_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_have_hints(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 60, (600, 800), dtype=np.uint8)
     for pixels in (noise, np.full((600, 800), 40, np.uint8)):
@@ -71,7 +71,7 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         assert "--corners" in (caught.value.hint or "")
     made = photograph(8, 5, 6, rows=4, cols=6)
     more = read_tray(made.pixels, rows=3, cols=6)
-    assert any("more than the 3 x 6" in note for note in more.notes)
+    assert any("more than the requested 3 x 6" in note for note in more.notes)
 
 
 def test_staggered_rows_are_refused() -> None:
@@ -112,13 +112,13 @@ def test_two_trays_are_found_and_never_mixed(gap: float) -> None:
     with pytest.raises(InputError, match=r"2 trays were found: #1 .* 1 tray was asked for") as caught:
         read_tray(pixels, rows=5, cols=6)
     assert "--trays 2" in (caught.value.hint or "")
-    with pytest.raises(InputError, match="3 trays were asked for"):
+    with pytest.raises(InputError, match="3 trays were requested"):
         read_trays(pixels, rows=5, cols=6, trays=3)
-    with pytest.raises(InputError, match="tray 3 was asked for"):
+    with pytest.raises(InputError, match="tray 3 was requested"):
         read_trays(pixels, rows=5, cols=6, tray=3)
 
 
-def test_a_tray_that_the_image_cuts_off_has_the_rows_in_view() -> None:
+def test_a_tray_at_the_image_border_has_its_visible_rows() -> None:
     pixels, centers = side_by_side(0.6)
     cut = round(centers[0][0, 3, 0]) + 35  # columns 1 to 4 of the left tray are out of view
     first, second = read_trays(pixels[:, cut:], rows=5, cols=6, trays=2)
@@ -128,7 +128,7 @@ def test_a_tray_that_the_image_cuts_off_has_the_rows_in_view() -> None:
     assert second.lattice.cols == 6
 
 
-def test_trays_of_other_rows_than_asked_for_are_refused() -> None:
+def test_trays_with_other_rows_than_requested_are_refused() -> None:
     """Two trays of 4 rows, asked for 8: a gap runs through every lattice."""
     image = np.full((1000, 1000), 30, np.uint8)
     rng = np.random.default_rng(1)
@@ -170,7 +170,7 @@ def test_corners_skip_the_fit() -> None:
         from_corners(np.array([[0, 0], [0, 9], [9, 9], [9, 0.0]]), 2, 2)
 
 
-def test_another_day_gives_the_grid() -> None:
+def test_the_grid_of_another_day_is_transferred() -> None:
     """A tray with nine plants takes the grid of a later day, moved onto these plants."""
     camera = Camera(pitch=70, rotation=1.0)
     keep = np.zeros((10, 15), bool)
@@ -201,7 +201,7 @@ def test_an_overlay_marks_cells_by_probability() -> None:
     assert not np.array_equal(plain, graded)
 
 
-def test_the_simulator_is_deterministic_and_tells_the_truth() -> None:
+def test_the_simulator_is_deterministic_and_consistent_with_its_truth() -> None:
     first, again = (photograph(1, 2, 5, rows=3, cols=4) for _ in range(2))
     assert np.array_equal(first.pixels, again.pixels)
     assert first.pixels.shape == (1024, 1280)

@@ -37,7 +37,7 @@ def test_dates_need_the_day_of_sowing() -> None:
     assert before.day is None
     assert "before" in before.note
     assert identify(Path("A_2024-03-07.png"), day=4) == Shot("A", 4)
-    with pytest.raises(UsageError, match="no date"):
+    with pytest.raises(UsageError, match="not a date"):
         parse_date("1.3.2024", "--sown")
 
 
@@ -88,11 +88,11 @@ def test_lots(tmp_path: Path) -> None:
     assert not second.holds(("C", 1, 1))
     for text, message in (
         ("tray,lot\nA,L\nA,L\n", "twice"),
-        ("tray,rows,lot\nA,5-1,L\n", "no range"),
-        ("tray,rows,lot\nA,0-3,L\n", "no range"),
+        ("tray,rows,lot\nA,5-1,L\n", "not a range"),
+        ("tray,rows,lot\nA,0-3,L\n", "not a range"),
         ("tray,lot,seeds\nA,L,many\n", "number of seeds"),
-        ("tray,lot,sown\nA,L,soon\n", "no date"),
-        ("tray,lot\n,L\n", "needed"),
+        ("tray,lot,sown\nA,L,soon\n", "not a date"),
+        ("tray,lot\n,L\n", "must not be empty"),
         ("tray,rows,lot\nA,1-4,L\nA,4-6,M\n", "L and M share cells of tray A"),
         ("tray,rows,cols,lot\nA,1-4,,L\nA,,15,M\n", "share cells"),
         ("tray,rows\nA,1\n", "column lot"),

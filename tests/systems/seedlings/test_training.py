@@ -47,7 +47,7 @@ def drawn(trays: int = 10, plants: int = 30, days: tuple[int, ...] = (4, 5)) -> 
 
 
 @pytest.mark.parametrize("by", ["tray", "plant"])
-def test_no_plant_is_on_two_sides(by: str) -> None:
+def test_no_plant_is_in_two_parts(by: str) -> None:
     crops = drawn()
     parts = split(crops, by, 0.6, 0.2)  # type: ignore[arg-type]
     assert sum(map(len, parts.values())) == crops.size
@@ -66,7 +66,7 @@ def test_the_leaky_split_shares_plants_between_days() -> None:
     assert np.mean([plant in train for plant in test]) == pytest.approx(0.6, abs=0.1)
 
 
-def test_oversampling_balances_the_training_part_alone() -> None:
+def test_oversampling_balances_only_the_training_part() -> None:
     crops = drawn()
     data = CropBatches(crops, CropsConfig(batch=16, days=(4, 5)), seed=0)
     order = data.epoch(0)
@@ -92,7 +92,7 @@ def test_augmentation_without_ranges_is_a_symmetry_of_the_square() -> None:
         assert float(filled.max()) == pytest.approx(lightest, abs=0.05)
 
 
-def test_weights_of_eq_3_4_and_what_the_sum_is_divided_by() -> None:
+def test_weights_and_divisor_of_eq_3_4() -> None:
     assert class_weights(np.array([15, 85])) == pytest.approx([1, 15 / 85])
     data = CropBatches(drawn(), CropsConfig(oversample=False), seed=0)
     logits, label = torch.zeros(4, 2), torch.tensor([0, 1, 1, 1])
@@ -125,7 +125,7 @@ def test_the_temperature_is_found() -> None:
 
 
 def test_sizes_of_the_networks() -> None:
-    """Parameters as in 003 (4096 inputs, two outputs); the small network stays below 100,000."""
+    """Parameters as in Perugachi-Diaz 2024 (4096 inputs, two outputs); the small network stays below 100,000."""
     counts = {"logistic": 2 * 4097, "mlp500": 500 * 4097 + 2 * 501, "mlp1000-500": 1000 * 4097 + 500 * 1001 + 2 * 501}
     for backbone, count in counts.items():
         made = grader(GraderConfig(backbone=backbone), 2)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def test_sizes_of_the_networks() -> None:
 
 
 def test_pretrained_weights_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableInput, match="no such file"):
+    with pytest.raises(UnreadableInput, match="weights not found"):
         grader(GraderConfig(backbone="alexnet", pretrained=str(tmp_path / "none.pt")), 2)
     path = tmp_path / "wrong.pt"
     torch.save({"a": torch.zeros(1)}, path)
@@ -152,7 +152,7 @@ def test_packs(tmp_path: Path) -> None:
     save_pack(crops, tmp_path / "crops.npz")
     assert load_pack(tmp_path / "crops.npz").fingerprint() == crops.fingerprint()
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    with pytest.raises(UnreadableInput, match="pack without"):
+    with pytest.raises(UnreadableInput, match="pack has no array"):
         load_pack(tmp_path / "other.npz")
 
 
@@ -167,7 +167,7 @@ def test_folders_of_trays_and_of_classes(tmp_path: Path, caplog: pytest.LogCaptu
     config = CropsConfig(rows=4, cols=6)
     crops = open_crops([Source("", str(trays))], GraderConfig(), config)
     assert crops.label.tolist() == made.plants.success[:20].astype(int).tolist()
-    assert "tray 'other' is in no table" in caplog.text
+    assert "no table of grades has the tray 'other'" in caplog.text
     for name, value in (("beet", 40), ("maize", 200)):
         (tmp_path / "classes" / name).mkdir(parents=True)
         for index in range(3):
@@ -176,9 +176,9 @@ def test_folders_of_trays_and_of_classes(tmp_path: Path, caplog: pytest.LogCaptu
     colored = open_crops([source], GraderConfig(channels=3), config)
     assert colored.classes == ("beet", "maize")
     assert colored.pixels.shape == (6, 64, 64, 3)
-    with pytest.raises(UsageError, match="names no data"):
+    with pytest.raises(UsageError, match="not a known kind of data"):
         open_crops([Source("hazy", "x")], GraderConfig(), config)
-    with pytest.raises(UsageError, match="no preset"):
+    with pytest.raises(UsageError, match="unknown preset"):
         open_crops([Source("simulated", "harder")], GraderConfig(), config)
     with pytest.raises(InputError, match="no photograph"):
         open_crops([source, Source("labels", str(trays / "grades.csv"))], GraderConfig(), config)
@@ -186,7 +186,7 @@ def test_folders_of_trays_and_of_classes(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_too_few_trays_are_refused() -> None:
     crops = drawn(1, 2, (4,))
-    with pytest.raises(InputError, match="no crops are left"):
+    with pytest.raises(InputError, match="part has no crops"):
         CropBatches(crops, CropsConfig(days=(4,)), 0)
 
 
@@ -204,12 +204,12 @@ def test_the_bootstrap_sees_a_difference_and_no_difference() -> None:
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-def test_the_majority_is_beaten_by_knowledge_only() -> None:
+def test_only_an_informed_model_beats_the_majority() -> None:
     rng = np.random.default_rng(1)
     label, tray = (rng.random(600) < 0.85).astype(np.int64), np.repeat(np.arange(12), 50)
-    told = np.where(rng.random(600) < 0.95, label, 1 - label).astype(float)
-    gain = paired_difference(accuracy_of(told, label), majority_of(label), tray)
-    assert gain.value == pytest.approx((told == label).mean() - label.mean())
+    informed = np.where(rng.random(600) < 0.95, label, 1 - label).astype(float)
+    gain = paired_difference(accuracy_of(informed, label), majority_of(label), tray)
+    assert gain.value == pytest.approx((informed == label).mean() - label.mean())
     assert gain.low > 0.02
     constant = paired_difference(accuracy_of(np.ones(600), label), majority_of(label), tray)
     assert tuple(constant) == (0, 0, 0)
@@ -240,7 +240,7 @@ def test_a_pack_that_is_written_again_is_read_again(tmp_path: Path) -> None:
 
 
 def test_settings_that_contradict_each_other() -> None:
-    with pytest.raises(UsageError, match="nothing to test"):
+    with pytest.raises(UsageError, match="leave a test set"):
         CropsConfig(train_share=0.8, validation_share=0.2)
     with pytest.raises(UsageError, match="1 or 3"):
         GraderConfig(channels=2)

@@ -1,4 +1,4 @@
-"""Invertible DenseNets. `latens.flow.fit(table)` fits a density to a table of numbers; imports nothing heavy by itself."""
+"""Invertible DenseNets. `latens.flow.fit(table)` fits a density to a table of numbers. Importing this module loads no torch."""
 
 from __future__ import annotations
 

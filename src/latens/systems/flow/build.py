@@ -1,4 +1,4 @@
-"""A training run's parts: model, loss and data of a configuration; and `fit`, for tables at hand."""
+"""Parts of a training run (model, loss and data of a configuration), and `fit` for tables in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from latens.training.objective import Trainable
 
 
 def build(config: FlowTraining, sources: Sequence[Source]) -> Trainable:
-    """Raises UsageError without data or for other data than the model's, InputError for data that cannot be used."""
+    """Model, loss and data of a run. Raises UsageError for missing or unsuitable sources, InputError for unusable contents."""
     if isinstance(config.data, PointsConfig):
         return of_points(config, open_points(sources, config.data, config.run.seed))
     if isinstance(config.data, CropsConfig):
@@ -36,14 +36,18 @@ def build(config: FlowTraining, sources: Sequence[Source]) -> Trainable:
 
 
 def of_points(config: FlowTraining, data: SimulatedPoints | TableData) -> Trainable:
-    """A flow on rows, whose first step standardizes their columns."""
+    """A flow on rows. Its first step standardizes the columns."""
     assert isinstance(config.model, VectorFlow)
     found = len(data.columns)
     if config.model.columns not in (0, found):
         raise UsageError(f"the data have {found} columns", where=f"--set model.columns={config.model.columns}")
     if config.objective.log_det == "exact" and found > MAX_EXACT:
         hint = "use --set objective.log_det=poisson"
-        raise UsageError(f"exact log-determinants of {found} columns take too long", where="objective.log_det", hint=hint)
+        raise UsageError(
+            f"exact log-determinants are limited to {MAX_EXACT} columns; the data have {found}",
+            where="objective.log_det",
+            hint=hint,
+        )
     sizes = replace(config.model, columns=found)
     model = Flow(sizes, recompute=config.objective.recompute)
     model.steps[0].mean.copy_(torch.from_numpy(np.asarray(data.mean)))  # type: ignore[operator]
@@ -52,7 +56,7 @@ def of_points(config: FlowTraining, data: SimulatedPoints | TableData) -> Traina
 
 
 def of_images(config: FlowTraining, data: ImageData) -> Trainable:
-    """A flow on images; a hybrid model takes the classes of the data."""
+    """A flow on images. A hybrid model takes its classes from the data."""
     assert isinstance(config.model, ImageFlow)
     assert isinstance(config.data, ImagesConfig)
     sizes, classes = config.model, data.classes
@@ -66,7 +70,7 @@ def of_images(config: FlowTraining, data: ImageData) -> Trainable:
 
 
 def of_crops(config: FlowTraining, data: CropData) -> Trainable:
-    """The packer's flow on crops of images."""
+    """The integer flow of the packer on crops of images."""
     assert isinstance(config.model, IntegerFlow)
     return Trainable(IntegerFlowNet(config.model), CodeLength(config.model, data.config), data)
 
@@ -86,11 +90,11 @@ def fit(
     threads: int | None = None,
     config: FlowTraining | None = None,
 ) -> DensityModel:
-    """A density fitted to a table: an array (n, D), a data frame, a tensor, or the path of one (.csv, .tsv, .npy).
+    """Fits a density to a table: an array (n, D), a data frame, a tensor, or a path (.csv, .tsv, .txt, .npy).
 
-    Columns are standardized inside, in float64; densities are in the units of the table. A tenth of the rows is held out and
-    chooses the weights. `out` keeps the run; `config` replaces the settings of the recipe `toy`. Raises InputError for cells
-    that are not finite, constant columns, and tables of one row.
+    The model standardizes the columns in float64; densities are in the units of the table. A tenth of the rows is held out to
+    select the weights. `out` is a folder in which the run is kept. `config` replaces the recipe `toy`; its number of steps is
+    replaced by `steps`, its seed by `seed`. Raises InputError for non-finite cells, constant columns, and tables of one row.
     """
     from latens.inference.device import choose_device
     from latens.training.run import train

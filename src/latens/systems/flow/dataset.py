@@ -1,4 +1,4 @@
-"""Training batches: rows of tables and simulated points, and squares of images as 8-bit values."""
+"""Training batches of the flow: rows of tables, simulated points, and square 8-bit images."""
 
 from __future__ import annotations
 
@@ -24,20 +24,36 @@ from latens.training.data import generator
 logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 64
-VALIDATION_SEED = 2**31  # of the fresh points
-MAX_COLORS = 200_000  # pixels of a folder of images
+VALIDATION_SEED = 2**31  # seed of the simulated validation points
+MAX_COLORS = 200_000  # number of pixels sampled from a folder of images
 
 
 def points_name(sources: Sequence[Source]) -> PointsName | None:
-    """The simulated distribution that the data name, if they do."""
-    names = [name for name in NAMES if any(str(source) == name and not source.path.exists() for source in sources)]
-    if names and len(sources) > 1:
-        raise UsageError("simulated points are not mixed with other data", where="--data", hint=f"give {names[0]} alone")
-    return names[0] if names else None
+    """The simulated distribution that the data name, else None.
+
+    The bare names in NAMES always mean simulated points; a file or folder of that name is written ./NAME, and a warning says so
+    where one exists. Raises UsageError for a name together with other data.
+    """
+    names = [name for name in NAMES if any(str(source) == name for source in sources)]
+    if not names:
+        return None
+    name = names[0]
+    if len(sources) > 1:
+        raise UsageError("simulated points are not mixed with other data", where="--data", hint=f"give {name} alone")
+    if sources[0].path.exists():
+        logger.warning("--data %s: simulated points are used, not the path %s; for the path write ./%s", name, name, name)
+    return name
+
+
+def require_images(sources: Sequence[Source]) -> None:
+    """Raises UsageError where the data name a simulated distribution."""
+    if points_name(sources) is not None:
+        hint = f"use --recipe toy, or write ./{sources[0]} for a folder of that name"
+        raise UsageError(f"{sources[0]} names simulated points, not images", where="--data", hint=hint)
 
 
 class SimulatedPoints:
-    """Batches {"rows": (B, 2) float64}: fresh points of a distribution at every step."""
+    """Batches {"rows": (B, 2) float64} of new points of a distribution at every step."""
 
     columns = ("x", "y")
 
@@ -54,7 +70,10 @@ class SimulatedPoints:
 
 
 class TableData:
-    """Batches {"rows": (B, D) float64} of a table's rows, drawn with replacement; some rows are held out, by position."""
+    """Batches {"rows": (B, D) float64}, drawn with replacement from the rows of a table.
+
+    A hash of its position decides whether a row is held out.
+    """
 
     def __init__(self, table: NumberTable, config: PointsConfig, seed: int) -> None:
         self.table, self.config, self.seed, self.columns = table, config, seed, table.columns
@@ -63,7 +82,7 @@ class TableData:
         held_out = np.flatnonzero(chance < config.validation_share)[: config.validation_limit]
         kept = np.flatnonzero(chance >= config.validation_share)
         if len(held_out) < 2 or not len(kept):
-            logger.warning("%d rows are too few to hold some out: validation uses training rows", len(chance))
+            logger.warning("%d rows are too few for a validation set: validation uses training rows", len(chance))
             held_out = kept = np.arange(len(chance))
         self.kept, self.held_out = kept, held_out
 
@@ -76,17 +95,17 @@ class TableData:
 
 
 def open_points(sources: Sequence[Source], config: PointsConfig, seed: int) -> SimulatedPoints | TableData:
-    """Simulated points by name, the rows of tables, or the colors of images. Raises UsageError or InputError."""
+    """Simulated points by name, rows of tables, or colors of images. Raises UsageError, InputError or UnreadableInput."""
     if not sources:
         hint = f"give {', '.join(NAMES)}, tables (.csv, .tsv, .npy) or folders of images"
-        raise UsageError("a density is learned from data", where="--data", hint=hint)
+        raise UsageError("training a density needs data", where="--data", hint=hint)
     name = points_name(sources)
     if name is not None:
         return SimulatedPoints(name, config, seed)
     for source in sources:
         if not source.kind and not source.path.exists():
             hint = did_you_mean(str(source), NAMES, f"give {', '.join(NAMES)}, a table or a folder of images")
-            raise UnreadableInput("no such data", where=str(source), hint=hint)
+            raise UnreadableInput("file or folder not found", where=str(source), hint=hint)
     tables = [
         read_table(source.path)
         if not source.kind and source.path.suffix.lower() in TABLE_ENDINGS
@@ -95,13 +114,17 @@ def open_points(sources: Sequence[Source], config: PointsConfig, seed: int) -> S
     ]
     widths = {table.rows.shape[1] for table in tables}
     if len(widths) > 1:
-        raise InputError(f"tables of {' and '.join(map(str, sorted(widths)))} columns", where="--data", hint="give one kind")
+        raise InputError(
+            f"the tables have {' and '.join(map(str, sorted(widths)))} columns",
+            where="--data",
+            hint="give tables with the same columns",
+        )
     return TableData(NumberTable(np.concatenate([table.rows for table in tables]), tables[0].columns), config, seed)
 
 
 def colors_of(found: LabeledImages, seed: int) -> NumberTable:
-    """Colors of random pixels, dequantized: a table with the columns red, green and blue in [0, 1)."""
-    logger.info("%s: learning the distribution of its colors", found.name)
+    """Table of the dequantized colors of random pixels: columns red, green and blue in [0, 1)."""
+    logger.info("%s: images given, so the rows are the colors of their pixels", found.name)
     rng = np.random.default_rng(seed)
     share = -(-MAX_COLORS // len(found))
     rows = []
@@ -122,19 +145,18 @@ def colors_of(found: LabeledImages, seed: int) -> NumberTable:
 
 
 class ImageData:
-    """Batches {"pixels": (B, C, S, S) uint8, "label": (B,) int64}; labels are -1 where there are none.
+    """Batches {"pixels": (B, C, S, S) uint8, "label": (B,) int64}; the label of an unlabeled image is -1.
 
-    All images are held in memory as squares; training images are drawn with replacement. Raises UnreadableInput where none
-    can be read.
+    All images are held in memory as squares. Training images are drawn with replacement. Raises UsageError without images, and
+    UnreadableInput where no image can be read.
     """
 
     def __init__(self, sources: Sequence[Source], config: ImagesConfig, size: int, channels: int, seed: int) -> None:
         self.config, self.seed = config, seed
         if not sources:
             hint = "give a folder of images, an .npz pack, or cifar10:PATH, mnist:PATH, imagenet32:PATH"
-            raise UsageError("a density of images is learned from images", where="--data", hint=hint)
-        if points_name(sources) is not None:
-            raise UsageError(f"{sources[0]} is no data set of images", where="--data", hint="use --recipe toy")
+            raise UsageError("training a density of images needs images", where="--data", hint=hint)
+        require_images(sources)
         sets = [open_labeled(source, "train") for source in sources]
         if config.limit:
             sets = [found.first_few(config.limit) for found in sets]
@@ -149,7 +171,7 @@ class ImageData:
         self.held_out = np.sort(held_out)
         self.train = np.flatnonzero(chance >= config.validation_share)
         if not len(self.train) or not len(self.held_out):
-            logger.warning("%d images are too few to hold some out: validation uses training images", len(chance))
+            logger.warning("%d images are too few for a validation set: validation uses training images", len(chance))
             self.train = np.arange(len(chance))
             self.held_out = self.held_out if len(self.held_out) else self.train[: config.validation_limit or 1]
 
@@ -160,7 +182,7 @@ class ImageData:
         return as_batch(pixels, self.labels[chosen])
 
     def _varied(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random mirror image and crop, as the settings say."""
+        """Random mirroring and cropping, as configured."""
         if self.config.flip and rng.random() < 0.5:
             pixels = pixels[:, :, ::-1]
         pad = self.config.pad
@@ -177,7 +199,10 @@ class ImageData:
 
 
 def read_squares(found: LabeledImages, size: int, channels: int) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
-    """The middle squares of all images that can be read, and their indices; the others are logged."""
+    """Center squares of all readable images, and the indices of these; unreadable images are logged.
+
+    Raises UnreadableInput where no image can be read.
+    """
     pixels, good, resized = [], [], 0
     for i in range(len(found)):
         try:
@@ -191,12 +216,12 @@ def read_squares(found: LabeledImages, size: int, channels: int) -> tuple[UInt8[
     if not pixels:
         raise UnreadableInput("none of the images can be read", where=found.name)
     if resized:
-        logger.info("%s: the middle squares of %d images were resized to %d x %d", found.name, resized, size, size)
+        logger.info("%s: the center squares of %d images were resized to %d x %d", found.name, resized, size, size)
     return np.stack(pixels), np.array(good)
 
 
 def in_channels(pixels: UInt8[np.ndarray, "S S 3"], channels: int) -> UInt8[np.ndarray, "C S S"]:
-    """Channels first; gray by the luma of Rec. 601 for one channel."""
+    """Channels first. One channel is the luma of Rec. 601."""
     if channels == 1:
         luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114]))
         return np.clip(luma, 0, 255).astype(np.uint8)[None]

@@ -1,4 +1,4 @@
-"""The section of `latens demo`: samples, densities of tiles of photographs, the least and the most unusual ones."""
+"""Section of `latens demo`: samples, densities of tiles of photographs, the least and the most unusual tiles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from latens.systems.flow.predict import DensityModel
 from latens.systems.flow.unusual import complexity, statistics_of
 
 INTRO = (
-    "A bijection between images of 32 × 32 pixels and independent normal numbers: the likelihood of an image is known up to "
-    "the printed error, samples are drawn by the inverse, and every block carries a proof that it has one."
+    "A bijection between images of 32 × 32 pixels and independent normal latents. It gives the likelihood of an image and draws"
+    " samples by its inverse; a proven Lipschitz bound below 1 guarantees that every block is invertible."
 )
-TILES, EDGE, SAMPLES = 60, 6, 24  # tiles that are scored, shown at both ends, and samples
+TILES, EDGE, SAMPLES = 60, 6, 24  # number of scored tiles, of tiles shown at each end, and of samples
 
 
 def section(flow: DensityModel, folder: Path) -> Section:
-    """The section; samples are written into `folder` as an image."""
+    """The section. Samples are written into `folder` as an image."""
     config = flow.config
     if not isinstance(config, ImageFlow):
         return Section("Densities", [Table(["bound of every block"], [[f"{one.lipschitz:.4f}"] for one in flow.certify()], "")])
@@ -36,7 +36,7 @@ def section(flow: DensityModel, folder: Path) -> Section:
     files = np.array([complexity(one) for one in tiles])
     blocks: list[Block] = [
         INTRO,
-        Figure(png_bytes(sheet), "Samples", "Latents drawn from a normal distribution, through the inverse.", alt="samples"),
+        Figure(png_bytes(sheet), "Samples", "Inverse of latents drawn from a normal distribution.", alt="samples"),
     ]
     if flow.reference is not None:
         unusual = flow.reference.distance(statistics_of(tiles, scores.latents, scores.mean, flow.model.shape))

@@ -1,4 +1,4 @@
-"""Grids of images and maps of densities, as pixels."""
+"""Image grids and color maps of densities as pixel arrays."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from latens.data.images import Pixels
 from latens.shapes import Float, UInt8
 
 GAP = 2  # pixels between images
-CELL, MARGIN, TEXT = 56, 64, 15  # pixels of a heat map: its cells, the room for labels, and their letters
+CELL, MARGIN, TEXT = 56, 64, 15  # sizes in a heat map, in pixels: cells, margin for labels, font
 # Dark blue over green to yellow, in even steps of lightness.
 COLORS = np.array([[13, 16, 54], [34, 70, 116], [33, 122, 124], [84, 170, 96], [190, 205, 60], [253, 238, 140]], dtype=float)
 
 
 def image_grid(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, columns: int, enlarge: int = 1) -> Pixels:
-    """Images of one size in rows of `columns`, every pixel enlarged to a square of `enlarge`, on white."""
+    """Grid of equal-sized images on white, with `columns` images a row; every pixel becomes a square of `enlarge` pixels."""
     height, width = (side * enlarge for side in images[0].shape[:2])
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -29,7 +29,7 @@ def image_grid(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, columns: int, en
 
 
 def colored(values: Float[np.ndarray, "H W"]) -> Pixels:
-    """Values in [0, 1] in colors of even steps of lightness."""
+    """Color map of values in [0, 1], with even steps of lightness."""
     place = np.clip(values, 0, 1) * (len(COLORS) - 1)
     lower = np.minimum(place.astype(int), len(COLORS) - 2)
     mixed = COLORS[lower] + (place - lower)[..., None] * (COLORS[lower + 1] - COLORS[lower])
@@ -37,7 +37,7 @@ def colored(values: Float[np.ndarray, "H W"]) -> Pixels:
 
 
 def heat_map(values: Float[np.ndarray, "rows columns"], rows: Sequence[str], columns: Sequence[str]) -> Pixels:
-    """Values in [0, 1] as colored cells with the value in each, labeled on the left and above."""
+    """Matrix of values in [0, 1] as colored cells that show the values, with row labels on the left and column labels above."""
     height, width = values.shape
     sheet = Image.new("RGB", (MARGIN + width * CELL, MARGIN // 2 + height * CELL), "white")
     sheet.paste(Image.fromarray(colored(values).repeat(CELL, axis=0).repeat(CELL, axis=1)), (MARGIN, MARGIN // 2))

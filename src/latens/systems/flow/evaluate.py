@@ -1,4 +1,4 @@
-"""Evaluation: bits per dimension of held-out images beside a Gaussian and files, or nats of held-out rows."""
+"""Evaluation: bits per dimension of held-out images, or nats of held-out rows, compared with baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from latens.experiments.report import Report
 from latens.inference.page import Block, Table
 from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.flow.config import ImageFlow, PointsConfig, VectorFlow
-from latens.systems.flow.dataset import TableData, in_channels, open_points, points_name, read_squares
+from latens.systems.flow.dataset import TableData, in_channels, open_points, points_name, read_squares, require_images
 from latens.systems.flow.gaussian import fit_gaussian
 from latens.systems.flow.points import ENTROPY, draw, log_density
 from latens.systems.flow.predict import DensityModel, as_images
@@ -31,26 +31,27 @@ from latens.systems.flow.unusual import complexity
 logger = logging.getLogger(__name__)
 
 NAME, JOURNAL = "evaluation", "evaluation.jsonl"
-TILE = 96  # pixels of the photographs that become one image, where no data are given
+TILE = 96  # side in pixels of the tiles of photographs that are scored without --data
 BATCH = 32
 
 
 @settings
 class FlowEvaluation:
-    """What an evaluation measures."""
+    """Settings of an evaluation."""
 
-    images: Count = 1000  # most test images, chosen by name
-    draws: Count = 1  # of noise for every image
-    gaussian: bool = True  # fit a full-covariance Gaussian to the training split, for comparison
-    gaussian_images: Count = 20_000  # most training images for it
-    rows: Count = 100_000  # points of a simulated distribution
-    seed: Natural = 0  # of the points
+    images: Count = 1000  # maximum number of test images, chosen by a hash of the name
+    draws: Count = 1  # draws of dequantization noise per image
+    gaussian: bool = True  # compare with a full-covariance Gaussian of the training split
+    gaussian_images: Count = 20_000  # maximum number of training images for the Gaussian
+    rows: Count = 100_000  # number of points of a simulated distribution
+    seed: Natural = 0  # seed of the points
 
 
 def evaluate(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation, folder: Path | None) -> Report:
-    """Measures a model on the test split of one data set, or on simulated points. Finished measurements stay in `folder`.
+    """Evaluates a model on the test split of one data set, or on simulated points. Results are recorded in `folder`.
 
-    Without data: tiles of the photographs that come with scikit-image, or samples of the model itself for tables.
+    Without sources, image models are evaluated on tiles of the photographs of scikit-image, table models on their own samples.
+    Raises UsageError for several sources.
     """
     one_source(sources)
     if folder is not None:
@@ -72,6 +73,7 @@ def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluati
     rows: list[tuple[str, np.ndarray]] = []
     labels = None
     if sources:
+        require_images(sources)
         test = open_labeled(sources[0], "test").first_few(options.images)
         pixels, kept = read_squares(test, config.size, config.channels)
         labels, name = test.labels[kept], test.name
@@ -99,7 +101,7 @@ def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluati
 
 
 def photograph_tiles(config: ImageFlow, most: int) -> np.ndarray:
-    """Squares of photographs, reduced to the size of the model."""
+    """At most `most` tiles of photographs, resized to the size of the model."""
     tiles = []
     for photo in photographs():
         pixels = read_image(photo.path).pixels
@@ -111,7 +113,7 @@ def photograph_tiles(config: ImageFlow, most: int) -> np.ndarray:
 
 
 def reconstruction(flow: DensityModel, pixels: np.ndarray) -> dict[str, float]:
-    """Largest error of the inverse in units of [0, 1], share of equal 8-bit values, and evaluations per block."""
+    """Maximum error of the inverse on the scale [0, 1], share of equal 8-bit values, and evaluations per block."""
     x = (torch.from_numpy(pixels).float() + 0.5) / 256
     latents = flow(list(pixels.transpose(0, 2, 3, 1)))
     back = flow.inverse(latents)
@@ -156,7 +158,7 @@ def _rows(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation
 
 
 def gaussian_nats(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Negative log-density of rows under the Gaussian of other rows."""
+    """Negative log-density of `rows` under the Gaussian of `fitted`."""
     mean, covariance = fitted.mean(axis=0), np.atleast_2d(np.cov(fitted, rowvar=False))
     factor = np.linalg.cholesky(covariance + 1e-12 * np.trace(covariance) * np.eye(len(mean)))
     white = np.linalg.solve(factor, (rows - mean).T)
@@ -167,14 +169,15 @@ def gaussian_nats(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _report(flow: DensityModel, found: dict[str, Any]) -> Report:
     unit = "nats" if found.get("nats") else "bits/dim"
     rows = [[title, *(f"{value:.4f}" for value in values)] for title, *values in found["rows"]]
-    caption = "± is the standard error over images; differences are paired, image by image."
+    unit_of = "row" if found.get("nats") else "image"
+    caption = f"± is the standard error over {unit_of}s; differences are paired by {unit_of}."
     blocks: list[Block] = [Table(["density", unit, "±", "minus ours", "±"], rows, caption)]
     certificates = flow.certify()
     if certificates:
         largest = max(one.lipschitz for one in certificates)
-        facts = [["certified Lipschitz bound, largest of all blocks", f"{largest:.4f}"]]
+        facts = [["largest certified Lipschitz bound of a block", f"{largest:.4f}"]]
         if "truncation" in found:
-            facts.append(["bound on the truncated series, bits/dim", f"{found['truncation']:.2g}"])
+            facts.append(["bound on the truncation error of the series, bits/dim", f"{found['truncation']:.2g}"])
         if "reconstruction" in found:
             facts += [[f"inverse: {name}", f"{value:.3g}"] for name, value in found["reconstruction"].items()]
         if "accuracy" in found:

@@ -1,4 +1,4 @@
-"""Figures 4.3.1, 4.4.1, 4.4.2, 4.5.1 and B.1 to B.4 of 003."""
+"""Figures 4.3.1, 4.4.1, 4.4.2, 4.5.1 and B.1 to B.4 (Perugachi-Diaz 2024)."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from latens.systems.flow.tables import IMAGE_SCALES, LAMBDAS, TOY_ROWS, TOY_SCAL
 from latens.systems.flow.trials import (
     ImageScale,
     ToyScale,
-    asked,
     dense,
     hybrid_training,
     image_source,
     image_training,
+    selected_rows,
     toy_model,
     trained,
     training_folder,
 )
 from latens.systems.flow.untrained import FIXED, NoScale, report
 
-DEPTHS: Mapping[int, int] = MappingProxyType({2: 318, 3: 178, 4: 122, 5: 92})  # depth: growth at 8.7M parameters
-GRID, SPAN = 160, 4.5  # points of a side of a density map, and half its width
-SHOWN = 36  # images of a grid
+DEPTHS: Mapping[int, int] = MappingProxyType({2: 318, 3: 178, 4: 122, 5: 92})  # depth -> growth at 8.7M parameters
+GRID, SPAN = 160, 4.5  # side of a density map in points, and half its width in data units
+SHOWN = 36  # number of images in a grid
 
 
 def figure_4_3_1(lab: Lab[DensityModel, NoScale]) -> Report:
-    """The normalized weights of a concatenation."""
+    """Figure 4.3.1: normalized weights of a concatenation."""
     mix = Concatenation(1.0, learned=True)
     points = []
     for raw in np.linspace(-12, 12, 97):
@@ -58,16 +58,16 @@ def figure_4_3_1(lab: Lab[DensityModel, NoScale]) -> Report:
     circle = np.linspace(0, np.pi / 2, 100)
     lines = [
         Line("unit circle", np.cos(circle).tolist(), np.sin(circle).tolist(), 1, "--"),
-        Line("reached", first.tolist(), second.tolist(), 0, "o"),
+        Line("reachable", first.tolist(), second.tolist(), 0, "o"),
         Line("at the start", [0.5**0.5], [0.5**0.5], 3, "s"),
     ]
     image = line_plot([LinePanel("eta_1 (input)", "eta_2 (transformed)", lines)], columns=1, title="Figure 4.3.1")
-    caption = "Both weights are softplus + 0.1 before they are normalized, so neither reaches zero, unlike [0, 1] in the text."
+    caption = "Both weights are softplus + 0.1 before normalization, so neither reaches zero; the text states the range [0, 1]."
     return report("figure4.3.1", "Weights of a concatenation", "no training", [Figure(image, "", caption, alt="unit circle")])
 
 
 def figure_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
-    """Norm of the Jacobian of [LipSwish(x), LipSwish(-x)]."""
+    """Figure B.1: norm of the Jacobian of [LipSwish(x), LipSwish(-x)]."""
     phi = Activation("clipswish")
     x = torch.linspace(-8, 8, 1601)[:, None]
     norms = vmap(jacrev(lambda v: phi(v[None])[0]))(x)[..., 0].norm(dim=1).detach() * 1.004
@@ -87,7 +87,7 @@ def figure_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
 
 
 def density_map(density: np.ndarray) -> bytes:
-    """Densities on the grid as an image, each scaled by its own 99.5 % quantile."""
+    """PNG of densities on the grid, scaled by their 99.5 % quantile."""
     top = max(float(np.quantile(density, 0.995)), 1e-12)
     return png_bytes(colored(density[::-1] / top))
 
@@ -98,16 +98,16 @@ def grid_points() -> np.ndarray:
 
 
 def figure_4_4_1(lab: Lab[DensityModel, ToyScale]) -> Report:
-    """Learned densities of simulated points beside the true ones."""
+    """Figure 4.4.1: true and learned densities of simulated points."""
     points, figures = grid_points(), []
     for name in lab.scale.names:
         truth = np.exp(log_density(name, points)).reshape(GRID, GRID)
         figures.append(Figure(density_map(truth), f"{name}: true", alt="true density", pixelated=True))
-        for row in asked(TOY_ROWS, lab.scale.rows):
+        for row in selected_rows(TOY_ROWS, lab.scale.rows):
             flow = toy_model(lab, name, row, TOY_ROWS[row], 0)
             density = np.exp(flow.log_prob(points)).reshape(GRID, GRID)
             figures.append(Figure(density_map(density), f"{name}: {row}", alt="learned density", pixelated=True))
-    columns = 1 + len(asked(TOY_ROWS, lab.scale.rows))
+    columns = 1 + len(selected_rows(TOY_ROWS, lab.scale.rows))
     about = f"{lab.scale.steps} steps, seed 0"
     return report("figure4.4.1", "Densities of simulated points", about, [Gallery(figures, columns)])
 
@@ -127,7 +127,7 @@ def sample_grid(flow: DensityModel) -> bytes:
 
 
 def figure_4_4_2(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Real images beside samples."""
+    """Figure 4.4.2: real images and samples."""
     config = image_training(lab.scale, dense())
     flow = trained(lab, "i-DenseNet+LC", config)
     assert isinstance(flow.config, ImageFlow)
@@ -139,7 +139,7 @@ def figure_4_4_2(lab: Lab[DensityModel, ImageScale]) -> Report:
 
 
 def figure_b_2(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """More of Figure 4.4.2: samples at three temperatures."""
+    """Figure B.2: real images, and samples at three temperatures."""
     flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
     assert isinstance(flow.config, ImageFlow)
     figures = [Figure(real_grid(lab, flow.config), "Real images", alt="real images", pixelated=True)]
@@ -151,7 +151,7 @@ def figure_b_2(lab: Lab[DensityModel, ImageScale]) -> Report:
 
 
 def figure_b_3(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Samples of hybrid models."""
+    """Figure B.3: samples of hybrid models."""
     classes = len(open_labeled(image_source(lab), "train").classes)
     figures = []
     for weight in LAMBDAS[1:]:
@@ -161,7 +161,7 @@ def figure_b_3(lab: Lab[DensityModel, ImageScale]) -> Report:
 
 
 def figure_4_5_1(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Validation along training for depths 2 to 5."""
+    """Figure 4.5.1: validation during training for depths 2 to 5."""
     lines, rows = [], []
     for number, (depth, growth) in enumerate(DEPTHS.items()):
         config = image_training(lab.scale, dense(depth=depth, growth=growth))
@@ -177,24 +177,28 @@ def figure_4_5_1(lab: Lab[DensityModel, ImageScale]) -> Report:
 
 
 def curve(folder: Path) -> tuple[list[float], list[float]]:
-    """Steps and bits per dimension of a run's validations."""
+    """Steps and bits per dimension of the validations of a run."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [record for record in map(json.loads, lines) if record["kind"] == "validation"]
     return [record["step"] for record in records], [record["bits_per_dim"] for record in records]
 
 
 def figure_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Heat maps of the learned concatenation weights."""
+    """Figure B.4: heat maps of the learned concatenation weights."""
     flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
     rows = concatenations(flow.model)
     blocks: list[Block] = [
         Table(
-            ["block", "layer", "eta_1", "eta_2"], rows_of(rows), "Points of the unit circle; the model multiplies them by 0.98."
+            ["block", "layer", "eta_1", "eta_2"],
+            rows_of(rows),
+            "(eta_1, eta_2) lies on the unit circle; the model multiplies both by 0.98.",
         )
     ]
     last = [pair[1] > pair[0] for _, layers in rows for pair in layers[-1:]]
     share = f"{sum(last)} of {len(last)} blocks"
-    claim = Table(["claim of appendix B.4", "found"], [["the last dense layer prefers the transformed signal", share]], "")
+    claim = Table(
+        ["claim of appendix B.4", "measured"], [["the last dense layer gives the transformed signal more weight", share]], ""
+    )
     names = [short(name) for name, _ in rows]
     for index, title in ((0, "eta_1: input"), (1, "eta_2: transformed signal")):
         values = np.array([[pair[index] for pair in layers] for _, layers in rows])
@@ -206,7 +210,7 @@ def figure_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
 
 @torch.no_grad()
 def concatenations(flow: Flow) -> list[tuple[str, list[list[float]]]]:
-    """(eta_1, eta_2) of every dense layer of every block, without the factor 0.98."""
+    """(eta_1, eta_2) of every dense layer, without the factor 0.98, by block name."""
     found = []
     for name, step in zip(flow.names, flow.steps, strict=True):
         branch = getattr(step, "branch", None)
@@ -217,7 +221,7 @@ def concatenations(flow: Flow) -> list[tuple[str, list[list[float]]]]:
 
 
 def short(name: str) -> str:
-    """The name of a block in a figure: 1.2 for "scale 1, block 2", FC.1 for "tail, block 1"."""
+    """Short name of a block: 1.2 for "scale 1, block 2", FC.1 for "tail, block 1"."""
     place, block = name.replace("tail", "FC").removeprefix("scale ").split(", block ")
     return f"{place}.{block}"
 

@@ -1,4 +1,4 @@
-"""A Gaussian with full covariance: the first row of every table of densities."""
+"""Gaussian with full covariance, the baseline of every table of densities."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from latens.shapes import Float, UInt8
 
-CHUNK = 2000  # images whose products are summed at once
-HELD_OUT = 10  # every tenth image chooses the shrinkage
-MIN_HELD_OUT = 20  # images that may choose
+CHUNK = 2000  # images per matrix product
+HELD_OUT = 10  # every tenth image is held out to select the shrinkage
+MIN_HELD_OUT = 20  # minimum number of held-out images for the selection
 INTENSITIES = (0.0, 1e-5, 1e-4, 1e-3)
-SMALLEST = 1 / 12  # variance of the noise of dequantization, in gray levels: no direction has less
+SMALLEST = 1 / 12  # minimum variance of any direction, in squared gray levels: that of the dequantization noise
 
 
 class Gaussian(NamedTuple):
@@ -35,10 +35,10 @@ class Gaussian(NamedTuple):
 
 
 def fit_gaussian(pixels: UInt8[np.ndarray, "n C S S"], *, flip: bool = True) -> Gaussian:
-    """The Gaussian of images and, with `flip`, their mirror images; a weak prior (shrinkage) where they are few.
+    """Fits a Gaussian to images and, with `flip`, their mirror images.
 
-    Shrinkage goes toward a multiple of the identity. Its intensity is that of Ledoit and Wolf (2004) or one of `INTENSITIES`:
-    what is best for a tenth of the images when the others are fitted.
+    The covariance is shrunk toward a multiple of the identity. The intensity is that of Ledoit and Wolf 2004 or one of
+    `INTENSITIES`, whichever gives a held-out tenth of the images the fewest bits.
     """
     held_out = pixels[::HELD_OUT]
     share = None
@@ -74,7 +74,7 @@ def _moments(pixels: UInt8[np.ndarray, "n C S S"], *, flip: bool) -> _Moments:
 
 
 def _gaussian(moments: _Moments, share: float | None) -> Gaussian:
-    """The Gaussian shrunk with an intensity; None: that of Ledoit and Wolf."""
+    """Gaussian with a shrinkage intensity; None: that of Ledoit and Wolf 2004."""
     mean, covariance, chosen = moments
     share = chosen if share is None else share
     scale = np.trace(covariance) / len(mean)

@@ -1,7 +1,7 @@
-"""Invertible DenseNets and their relatives (Perugachi-Diaz et al. 2021): rows or images <-> standard normal latents.
+"""Invertible DenseNets, Residual Flows and coupling flows: bijections between rows or images and standard normal latents.
 
-Letters: B batch, D dimensions, C channels, H x W pixels. Densities are in nats of the continuous input: a row in the user's
-units, or a dequantized image in [0, 1).
+Perugachi-Diaz 2024, chapter 4; Perugachi-Diaz et al. 2021; Chen et al. 2019. Letters: B batch, D dimensions, C channels, H x W
+pixels. Log-densities are in nats of the continuous input: a row in the units of the table, or a dequantized image in [0, 1).
 """
 
 from __future__ import annotations
@@ -16,42 +16,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.codes.bijector import ActNorm, Affine, Bijector, Coupling, Flatten, Logit, Mixing, ResidualMap, Squeeze, Whitening
+from latens.codes.bijector import ActNorm, Affine, Bijector, Flatten, Logit, ResidualMap, Squeeze, Whitening
 from latens.codes.logdet import Estimate, tail_bound
-from latens.nn.branch import Branch, Folded, dense_branch, fold, plain_branch
+from latens.nn.branch import Folded, fold
 from latens.nn.lipschitz import Concatenation, Spectral, power_iterations
 from latens.shapes import Float
-from latens.systems.flow.config import (
-    CouplingBlocks,
-    DenseBlocks,
-    DensityFlow,
-    ImageFlow,
-    ResidualBlocks,
-    VectorFlow,
-    WideBlocks,
-)
+from latens.systems.flow.blocks import image_block, input_step, tail_block, vector_branch
+from latens.systems.flow.config import DensityFlow, ImageFlow, VectorFlow
 
 FIRST_ITERATIONS = 30  # power iterations before the first step
-INVERSE_ERROR = 1e-6  # default of `Flow.inverse`
-CIFAR_MEAN, CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+INVERSE_ERROR = 1e-6  # default error of `Flow.inverse`
 
 
 class Coded(NamedTuple):
+    """Latents and log-densities of a batch."""
+
     latent: Float[Tensor, "B D"]
-    log_prob: Float[Tensor, "B"]  # nats of the input
+    log_prob: Float[Tensor, "B"]  # nats
     logits: Float[Tensor, "B K"] | None  # of a hybrid model
-    moments: list[Tensor]  # |J e|^2 of every residual map, (B,), where its log-determinant was a series
+    moments: list[Tensor]  # |J e|^2 (B,) of every residual map whose log-determinant is a series
 
 
 class Certificate(NamedTuple):
-    """A rigorous bound on the Lipschitz constant of one residual map's branch; below 1 the map is invertible."""
+    """Proven upper bound on the Lipschitz constant of the branch of one residual map; below 1 the map is invertible."""
 
     block: str
     lipschitz: float
 
 
 class Flow(nn.Module):
-    """Steps from data to latents. `frozen` models hold normalized weights and no state of the power iterations."""
+    """Composition of bijectors from data to latents. `frozen` models store normalized weights and no power-iteration state."""
 
     started: Tensor
 
@@ -59,7 +53,7 @@ class Flow(nn.Module):
         super().__init__()
         self.config, self.frozen = config, frozen
         self.names: list[str] = []
-        self.reads: list[int] = []  # steps whose outputs the classifier reads
+        self.reads: list[int] = []  # indices of the steps whose outputs feed the classifier
         self.steps = nn.ModuleList()
         self.heads = nn.ModuleList()
         self.register_buffer("started", torch.tensor(False))
@@ -121,7 +115,7 @@ class Flow(nn.Module):
 
     @property
     def dims(self) -> int:
-        """D, the number of dimensions of one row or image."""
+        """D, the number of dimensions of a row or image."""
         return self.config.columns if isinstance(self.config, VectorFlow) else self.config.channels * self.config.size**2
 
     def forward(self, x: Tensor, estimate: Estimate) -> Coded:
@@ -152,9 +146,10 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def inverse(self, z: Float[Tensor, "B D"], *, error: float = INVERSE_ERROR) -> Tensor:
-        """Rows (B, D), or images (B, C, H, W) with values that may lie outside [0, 1] by little.
+        """Rows (B, D), or images (B, C, H, W) whose values may slightly exceed [0, 1].
 
-        A residual left by one block may cause an `error` in the units of the data, were every scaling behind it at its largest.
+        The tolerance of each block is `error`, in the units of the data, divided by the maximum factor by which the other steps
+        can enlarge it.
         """
         x, steps = z, list(self.steps)
         enlarged = list(itertools.accumulate((enlargement(step) for step in steps), operator.mul))
@@ -166,11 +161,11 @@ class Flow(nn.Module):
     # ---------------------------------------------------------------------------------------------------- normalization
 
     def residual_maps(self) -> Iterator[ResidualMap]:
-        """The residual maps in order."""
+        """Residual maps in order."""
         return (step for step in self.steps if isinstance(step, ResidualMap))
 
     def folded(self) -> dict[int, list[Folded]]:
-        """Folded weights of every residual map by the number of its step; those of one form are folded together."""
+        """Folded weights of every residual map by step number. Branches of equal form are folded in one batch."""
         forms: dict[object, list[int]] = {}
         for number, step in enumerate(self.steps):
             if isinstance(step, ResidualMap):
@@ -182,17 +177,17 @@ class Flow(nn.Module):
         return found
 
     def power_iterations(self, count: int) -> None:
-        """Brings the norms of all layers up to date with their weights."""
+        """Updates the estimated norms of all layers by `count` power iterations."""
         power_iterations((part for part in self.modules() if isinstance(part, Spectral)), count)
 
     def equal_concatenations(self) -> None:
-        """Sets the weights of all concatenations back to equal ones."""
+        """Resets the weights of all learned concatenations to equal values."""
         for part in self.modules():
             if isinstance(part, Concatenation) and part.learned:
                 part.reset()
 
     def frozen_weights(self) -> dict[str, Tensor]:
-        """Weights of a frozen model that computes the same, its layers within their norms for certain."""
+        """State of a frozen model with the same steps, whose layers are divided by proven upper bounds of their norms."""
         weights = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
         for name, part in self.named_modules():
             if isinstance(part, Spectral) and not part.frozen:
@@ -201,13 +196,13 @@ class Flow(nn.Module):
         return weights
 
     def freeze(self) -> Flow:
-        """The model that `frozen_weights` makes, in evaluation mode."""
+        """Frozen copy in evaluation mode (see `frozen_weights`)."""
         made = Flow(self.config, frozen=True)
         made.load_state_dict(self.frozen_weights())
         return made.to(self.started.device).eval()
 
     def certify(self) -> list[Certificate]:
-        """A bound for every residual map, from rigorous bounds on its layers' norms at their spatial size."""
+        """Certificates of all residual maps, from proven bounds of the norms of their layers at the model's image size."""
         return [
             Certificate(name, step.branch.lipschitz())
             for name, step in zip(self.names, self.steps, strict=True)
@@ -216,7 +211,7 @@ class Flow(nn.Module):
 
 
 def truncation(coded: Coded, terms: int, certificates: list[Certificate]) -> Float[Tensor, "B"]:
-    """Upper bound, in nats, on what a series of `terms` terms leaves out of the log-density, from measured |J|_F^2."""
+    """Upper bound in nats on the truncation error of the log-density after `terms` terms, from estimates of |J|_F^2."""
     bounds = [tail_bound(terms, c.lipschitz, m) for c, m in zip(certificates, coded.moments, strict=True)]
     return torch.stack(bounds).sum(0)
 
@@ -225,86 +220,9 @@ def truncation(coded: Coded, terms: int, certificates: list[Certificate]) -> Flo
 
 
 def enlargement(step: nn.Module) -> float:
-    """Largest factor by which the inverse of a step enlarges an error; 1 for residual maps and for the units of a table."""
+    """Maximum factor by which the inverse of a step enlarges an error; 1 for residual maps and for the units of a table."""
     if isinstance(step, ActNorm):
         return float((-step.log_scale.detach()).exp().max())
     if isinstance(step, Whitening):
         return 1 / float(torch.linalg.svdvals(step.weight.detach().double()).min())
     return 0.25 / (1 - 2 * step.alpha) if isinstance(step, Logit) else 1.0
-
-
-def input_step(config: ImageFlow) -> nn.Module:
-    """The first step of an image model."""
-    if config.input == "logit":
-        return Logit(config.alpha)
-    mean, deviation = (torch.tensor(values[: config.channels]) for values in (CIFAR_MEAN, CIFAR_DEVIATION))
-    return Affine(mean, deviation)
-
-
-def vector_branch(config: VectorFlow, frozen: bool) -> Branch:
-    """The branch of one residual map of a table's flow."""
-    block, columns = config.block, config.columns
-    if isinstance(block, DenseBlocks):
-        return dense_branch(
-            columns, growth=block.growth, depth=block.depth, activation=block.activation, learned=block.learned,
-            coefficient=config.coefficient, mixing=config.mixing, size=None, budget=block.budget, frozen=frozen,
-        )  # fmt: skip
-    if isinstance(block, ResidualBlocks):
-        widths = [block.width] * block.hidden
-    else:
-        assert isinstance(block, WideBlocks)
-        widths = [columns + block.growth * (i + 1) for i in range(block.depth)]
-    return plain_branch(
-        columns, widths, [1] * (len(widths) + 1), activation=block.activation, coefficient=config.coefficient, size=None,
-        activation_first=isinstance(block, ResidualBlocks), frozen=frozen,
-    )  # fmt: skip
-
-
-def image_block(config: ImageFlow, channels: int, size: int, position: int, frozen: bool) -> list[nn.Module]:
-    """The steps of one block of a scale; `position` is that of its first step in the model."""
-    block, place = config.block, (size, size)
-    if isinstance(block, CouplingBlocks):
-        turned = position % 4 >= 2
-        coupling = Coupling(channels, block.width, checkerboard=channels == config.channels, turned=turned)
-        return [Mixing(channels), coupling] if block.mixing else [coupling]
-    if isinstance(block, DenseBlocks):
-        branch = dense_branch(
-            channels, growth=block.growth, depth=block.depth, activation=block.activation, learned=block.learned,
-            coefficient=config.coefficient, mixing=config.mixing, size=place, budget=block.budget, frozen=frozen,
-        )  # fmt: skip
-    elif isinstance(block, ResidualBlocks):
-        branch = plain_branch(
-            channels, [block.width] * 2, [3, 1, 3], activation=block.activation, coefficient=config.coefficient, size=place,
-            activation_first=position > 2, frozen=frozen,
-        )  # fmt: skip
-    else:
-        widths = [channels + block.growth * (i + 1) for i in range(block.depth)]
-        branch = plain_branch(
-            channels, widths, [3] * block.depth + [1], activation=block.activation, coefficient=config.coefficient, size=place,
-            activation_first=False, frozen=frozen,
-        )  # fmt: skip
-    return [ResidualMap(branch)]
-
-
-def tail_block(config: ImageFlow, dims: int, number: int, frozen: bool) -> nn.Module:
-    """One fully connected block on flattened latents."""
-    block, norm = config.block, config.coefficient
-    if isinstance(block, CouplingBlocks):
-        return Coupling(dims, block.tail_width, checkerboard=False, turned=bool(number % 2), flat=True)
-    if isinstance(block, DenseBlocks):
-        branch = dense_branch(
-            dims, growth=config.tail_growth, depth=block.depth, activation=block.activation, learned=block.learned,
-            coefficient=norm, mixing=config.mixing, size=None, entry=config.tail_width, budget=block.budget, frozen=frozen,
-        )  # fmt: skip
-    elif isinstance(block, ResidualBlocks):
-        branch = plain_branch(
-            dims, [block.tail_width] * 2, [1, 1, 1], activation=block.activation, coefficient=norm, size=None,
-            activation_first=True, frozen=frozen,
-        )  # fmt: skip
-    else:
-        widths = [config.tail_width + config.tail_growth * i for i in range(block.depth + 1)]
-        branch = plain_branch(
-            dims, widths, [1] * (block.depth + 2), activation=block.activation, coefficient=norm, size=None,
-            activation_first=False, frozen=frozen,
-        )  # fmt: skip
-    return ResidualMap(branch)

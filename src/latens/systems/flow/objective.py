@@ -1,4 +1,7 @@
-"""The loss of a flow: negative log-likelihood, with a classifier's cross-entropy for hybrid models (section 4.4.4)."""
+"""Loss of a flow: negative log-likelihood, plus the cross-entropy of the classifier in hybrid models.
+
+Perugachi-Diaz 2024, section 4.4.4.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ SAMPLES = 16
 class Likelihood:
     """Bits per dimension of images, or nats of rows. Validation scores the frozen model, whose norms are certified.
 
-    The loss of a hybrid model is -lambda log p(x) plus the cross-entropy, both in bits, divided by lambda D where that is
-    above 1: the gradient's direction is that of the thesis, its size that of bits per dimension.
+    The loss of a hybrid model is -lambda log p(x) plus the cross-entropy, both in bits. Where lambda D exceeds 1 the sum is
+    divided by it: the gradient keeps the direction of the thesis and the scale of bits per dimension.
     """
 
     optimizers = ONE_OPTIMIZER
@@ -37,7 +40,7 @@ class Likelihood:
     def __init__(self, loss: LikelihoodConfig, model: FlowConfig, described: dict[str, Any]) -> None:
         self.config, self.model, self.described = loss, model, described
         self.estimate = training_estimate(loss)
-        self.frozen: Flow | None = None  # of the last validation
+        self.frozen: Flow | None = None  # frozen model of the last validation
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         if "rows" in batch:
@@ -101,14 +104,14 @@ class Likelihood:
 
 
 def training_estimate(loss: LikelihoodConfig) -> Estimate:
-    """The estimate of log-determinants in training."""
+    """Estimator of log-determinants in training."""
     if loss.log_det == "exact":
         return Exact()
     return Roulette(loss.log_det, loss.rate, loss.exact_terms, loss.probes)
 
 
 def after_update(loss: LikelihoodConfig, steps: int) -> Callable[[nn.Module, int], None]:
-    """Power iterations after every update; concatenations are held equal in the first part of a run."""
+    """Hook after every update: power iterations, and equal concatenation weights in the first `equal_share` of the steps."""
 
     def update(model: nn.Module, step: int) -> None:
         assert isinstance(model, Flow)

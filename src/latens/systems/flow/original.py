@@ -1,4 +1,4 @@
-"""Whether published numbers are comparable with ours: they were measured on the original CIFAR-10, not on JPEG copies."""
+"""Detection of the original CIFAR-10. Published numbers are comparable with its images only, not with JPEG copies."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def published_for(source: Source, published: Mapping[str, str]) -> Mapping[str, str]:
-    """The published numbers beside images that may be the original CIFAR-10, nothing beside others."""
+    """The published numbers if the images may be the original CIFAR-10 (ten classes, 32 x 32 pixels, no JPEG), else none."""
     found = open_labeled(source, "train")
     original = len(found.classes) == 10 and found.read(0).shape == (32, 32, 3) and not stored_as_jpeg(source)
     return published if original else NOTHING
 
 
 def stored_as_jpeg(source: Source) -> bool:
-    """Whether the first training image is a JPEG file, or was one when it was packed."""
+    """True if the first training image is a JPEG file, or was one when it was packed."""
     packs = [source.path] if source.path.suffix == ".npz" else sorted(source.path.glob("*.npz"))
     if packs:
         heads = [read_pack(pack, ("jpeg",)).get("jpeg", np.zeros(2, np.uint8))[:2] for pack in packs]

@@ -1,6 +1,6 @@
-"""How well unusual images are told from typical ones: area under the ROC curve of each score, by kind of outlier.
+"""Out-of-distribution detection: area under the ROC curve of each score, by kind of outlier.
 
-Outliers pass through the same JPEG step as the typical images, or through none: else a detector of JPEG would win.
+With JPEG training images the outliers are JPEG-compressed too; otherwise a score could separate the sets by JPEG artifacts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 @settings
 class UnusualScale:
-    """Which images are compared."""
+    """Images that are compared."""
 
-    images: Count = 300  # typical images, and images of every kind of outlier
-    jpeg_quality: Natural = 0  # quality of the JPEG step of typical images, applied to the outliers, too; 0: none
-    seed: Natural = 0  # of the simulated outliers
+    images: Count = 300  # number of typical images, and of outliers of each kind
+    jpeg_quality: Natural = 0  # JPEG quality of the typical images, applied to the outliers; 0: no JPEG
+    seed: Natural = 0  # seed of the simulated outliers
 
 
 def auroc(typical: Float[np.ndarray, "n"], outliers: Float[np.ndarray, "m"]) -> float:
@@ -51,7 +51,7 @@ def auroc(typical: Float[np.ndarray, "n"], outliers: Float[np.ndarray, "m"]) -> 
 
 
 def simulated_outliers(kind: str, count: int, size: int, rng: np.random.Generator) -> list[UInt8[np.ndarray, "S S 3"]]:
-    """Images of one color, uniform noise, blurred noise, or digits in white on black."""
+    """`count` images of one kind: constant color, noise, blurred noise, or white digits on black."""
     made = []
     for _ in range(count):
         if kind == "constant":
@@ -67,7 +67,7 @@ def simulated_outliers(kind: str, count: int, size: int, rng: np.random.Generato
 
 
 def digit(number: int, size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "S S 3"]:
-    """A digit at a random place and angle."""
+    """A digit at a random position and angle."""
     canvas = Image.new("L", (size, size))
     font = ImageFont.load_default(size=float(size) * rng.uniform(0.6, 0.8))
     ImageDraw.Draw(canvas).text((size / 2, size / 2), str(number), fill=255, font=font, anchor="mm")
@@ -86,16 +86,18 @@ SIMULATED = ("digits", "constant", "noise", "blurred noise")
 
 
 def unusual(lab: Lab[DensityModel, UnusualScale]) -> Report:
-    """Typical images are the test split of the first data set; further data sets are outliers, beside the simulated ones."""
+    """Table of scores. Typical images are the test split of the first data set; the other data sets and simulated images are
+    the outliers.
+    """
     flow, scale = lab.loaded, lab.scale
     config, reference = flow.config, flow.reference
     if not isinstance(config, ImageFlow) or reference is None:
-        raise UsageError("this table needs a model of images with a reference", where=flow.name)
+        raise UsageError("this table needs an image model with reference statistics", where=flow.name)
     if not lab.sources:
-        raise UsageError("typical images are needed", where="--data", hint="name the data set of the model")
+        raise UsageError("typical images are missing", where="--data", hint="name the data set of the model")
     if not scale.jpeg_quality and stored_as_jpeg(lab.sources[0]):
-        what = "the typical images are JPEGs and the outliers are not: a detector of JPEG would do"
-        logger.warning("%s; pass the outliers through it, too, with --set jpeg_quality=75", what)
+        what = "the typical images are JPEGs and the outliers are not, so JPEG artifacts alone separate them"
+        logger.warning("%s; compress the outliers as well with --set jpeg_quality=75", what)
     typical = open_labeled(lab.sources[0], "test").first_few(scale.images)
     sets: dict[str, np.ndarray] = {"typical": read_squares(typical, config.size, config.channels)[0]}
     for source in lab.sources[1:]:
@@ -111,21 +113,21 @@ def unusual(lab: Lab[DensityModel, UnusualScale]) -> Report:
 
 
 def as_typical(images: Sequence[UInt8[np.ndarray, "S S 3"]], channels: int, jpeg_quality: int) -> UInt8[np.ndarray, "n C S S"]:
-    """Outliers after the JPEG step of the typical images, if there is one."""
+    """Outliers with the channels of the model, after JPEG compression unless `jpeg_quality` is 0."""
     if jpeg_quality:
         images = [through_jpeg(image, jpeg_quality) for image in images]
     return np.stack([in_channels(image, channels) for image in images])
 
 
 def statistics(flow: DensityModel, pixels: np.ndarray) -> list[list[float]]:
-    """The statistics of every image."""
+    """Statistics of every image (see `unusual.STATISTICS`)."""
     scores = flow.scores(torch.from_numpy(pixels))
     plain: list[list[float]] = statistics_of(pixels, scores.latents, scores.mean, flow.model.shape).round(8).tolist()
     return plain
 
 
 def scores_of(statistics: Float[np.ndarray, "n F"], reference: Reference) -> Mapping[str, Float[np.ndarray, "n"]]:
-    """Every score by name, higher for an outlier."""
+    """Scores by name; outliers have higher values."""
     column = dict(zip(STATISTICS, statistics.T, strict=True))
     center = dict(zip(STATISTICS, reference.mean, strict=True))
     bits = column["bits_per_dim"]
@@ -151,13 +153,13 @@ def _report(
     for score in typical:
         cells = [auroc(typical[score], scores_of(np.array(found[kind]), reference)[score]) for kind in kinds]
         rows.append([score, *(f"{cell:.3f}" for cell in cells)])
-    caption = "Area under the ROC curve: 1 tells all outliers, 0.5 none; below 0.5 outliers have the more typical scores."
+    caption = "Area under the ROC curve: 1 separates all outliers, 0.5 is chance; below 0.5 outliers look more typical."
     blocks: list[Block] = [Table(["score", *kinds], rows, caption)]
     columns = min(8, *map(len, sets.values()))
     shown = [one for pixels in sets.values() for one in pixels[:columns]]
     sheet = image_grid([np.repeat(one, 3 // len(one), axis=0).transpose(1, 2, 0) for one in shown], columns=columns, enlarge=2)
     blocks.append(Figure(png_bytes(sheet), "Rows: " + ", ".join(sets), alt="images of every set", pixelated=True))
-    step = f"outliers through JPEG of quality {jpeg_quality}" if jpeg_quality else "no JPEG step for the outliers"
+    step = f"outliers compressed as JPEG of quality {jpeg_quality}" if jpeg_quality else "outliers without JPEG"
     about = f"{flow.name}, {len(found['typical'])} typical images, {step}"
     return Report(name="unusual", title="Unusual images", about=about, blocks=blocks)
 

@@ -1,7 +1,7 @@
 """Simulated distributions in two dimensions with their true densities: two circles, checkerboard, two moons.
 
-As in the released code of Residual Flows, with angles drawn uniformly: the entropies, in nats, are those of `ENTROPY`. No model
-has a smaller mean negative log-likelihood.
+The distributions are those of the released code of Residual Flows (Chen et al. 2019), with angles drawn uniformly. `ENTROPY`
+gives their entropies in nats, the lower bound of the expected negative log-likelihood of any model.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ NAMES: tuple[PointsName, ...] = get_args(PointsName)
 ENTROPY: Mapping[PointsName, float] = MappingProxyType({"circles": 3.2681, "checkerboard": math.log(32), "moons": 2.3939})
 RADII, CIRCLE_NOISE = (3.0, 1.5), 0.24
 MOON_RADIUS, MOON_NOISE = 2.0, 0.2
-MOON_CENTERS = ((-1.0, -0.2), (1.0, 0.8))  # of the upper and the lower half circle
-SQUARE = 2.0  # side of a field of the checkerboard, which covers [-4, 4] x [-4, 4]
+MOON_CENTERS = ((-1.0, -0.2), (1.0, 0.8))  # centers of the upper and the lower half circle
+SQUARE = 2.0  # side of a square of the checkerboard, which covers [-4, 4] x [-4, 4]
 NODES = 64  # Gauss-Legendre nodes over the angle of a moon
 CHUNK = 10_000
 
 
 def draw(name: PointsName, count: int, rng: np.random.Generator) -> Float[np.ndarray, "n 2"]:
-    """Independent points."""
+    """`count` independent points."""
     if name == "checkerboard":
         x = rng.random(count) * 4 - 2
         y = rng.random(count) - 2 * rng.integers(2, size=count) + np.floor(x) % 2
@@ -46,7 +46,7 @@ def draw(name: PointsName, count: int, rng: np.random.Generator) -> Float[np.nda
 
 
 def log_density(name: PointsName, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
-    """Natural logarithm of the true density; -inf outside the checkerboard."""
+    """Natural logarithm of the true density; -inf outside the squares of the checkerboard."""
     parts = [_log_density(name, points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -67,7 +67,7 @@ def _log_density(name: PointsName, points: np.ndarray) -> np.ndarray:
 
 
 def _ring(distance: np.ndarray, radius: float) -> np.ndarray:
-    """log of a Gaussian's mean over centers on a circle: a Bessel function of the distance from the middle."""
+    """Log-density of a Gaussian averaged over centers on a circle (a Bessel function of the distance from the middle)."""
     variance = CIRCLE_NOISE**2
     argument = distance * radius / variance
     log_bessel = np.log(np.i0(np.minimum(argument, 50.0)))
@@ -81,7 +81,7 @@ def _ring(distance: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _arc(points: np.ndarray, sign: int) -> np.ndarray:
-    """log of a Gaussian's mean over centers on a half circle, by quadrature."""
+    """Log-density of a Gaussian averaged over centers on a half circle, by Gauss-Legendre quadrature."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     angle = (nodes + 1) * np.pi / 2
     centers = MOON_RADIUS * sign * np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -1,4 +1,4 @@
-"""The loaded flow: densities, latents, samples, certificates, classes; of images or of rows of a table."""
+"""Loaded flow: densities, latents, samples, certificates and class probabilities of images or of rows of a table."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from latens.systems.flow.unusual import Reference, share_below, statistics_of
 logger = logging.getLogger(__name__)
 
 NAME = "flow"
-DRAWS = 4  # of noise, for one score
+DRAWS = 4  # default number of draws of dequantization noise
 SAMPLE_BATCH = 64
 ROW_BATCH = 10_000
-MAX_ASPECT = 16  # of the sides: more leaves hardly anything of the image in its middle square
+MAX_ASPECT = 16  # maximum ratio of the sides: the center square holds less than 1/16 of a longer image
 
 
 @dataclass(frozen=True)
 class Density:
-    """The density of one image."""
+    """Density of one image."""
 
     bits_per_dim: float
-    standard_error: float  # over draws of the noise; NaN for one draw
-    unusual: float  # share of held-out images that are less unusual, in [0, 1]; NaN where the model has no reference
-    notes: tuple[str, ...]  # what was done to the image
+    standard_error: float  # over draws of noise; NaN for one draw
+    unusual: float  # share of held-out images that are less unusual, in [0, 1]; NaN without reference statistics
+    notes: tuple[str, ...]  # conversions of the image
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -54,10 +54,10 @@ class Density:
 
 
 class DensityModel:
-    """A flow with the conveniences of a user. Log-densities are natural logarithms.
+    """A flow on images or on rows, loaded for use. Log-densities are natural logarithms.
 
-    Of images, which may be paths, PIL images, arrays, tensors or sequences of these; or of rows: arrays (n, D), data frames,
-    tensors, paths of tables.
+    Images are paths, PIL images, arrays, tensors, or sequences of these. Rows are arrays (n, D), data frames, tensors, or paths
+    of tables.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class DensityModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of a table's model."""
+        """Names of the columns of a table model; empty for an image model."""
         return tuple(self.described.get("columns", ()))
 
     # ---------------------------------------------------------------------------------------------------------- density
 
     def log_prob(self, data: Any, *, draws: int = DRAWS) -> Float[np.ndarray, "n"]:
-        """Log-density of every row in the units of the table; or the log-probability of every 8-bit image, of which the mean
-        over `draws` of noise is a lower bound. float64, in nats.
+        """Log-density in nats (float64) of every row, in the units of the table; or of every image, a lower bound on the
+        log-probability of its 8-bit values, averaged over `draws` of noise.
         """
         if isinstance(self.config, VectorFlow):
             return score_rows(self.model, self._rows(data), terms=self.terms)
@@ -90,12 +90,12 @@ class DensityModel:
         return nats
 
     def density(self, images: Any, *, draws: int = DRAWS) -> list[Density]:
-        """Bits per dimension, their standard error, and how unusual each image is. Raises UsageError for a table's model."""
+        """Bits per dimension, standard error and `unusual` of every image. Raises UsageError for a table model."""
         self._image_config("density")
         return self.density_of(self._squares(images), draws=draws)
 
     def density_of(self, squares: Sequence[Square], *, draws: int = DRAWS) -> list[Density]:
-        """As `density`, of images that `one_square` has prepared."""
+        """`density` of images prepared by `one_square`."""
         pixels = torch.from_numpy(np.stack([one.pixels for one in squares]))
         scores = self.scores(pixels, draws=draws)
         unusual = self._unusual(pixels, scores)
@@ -103,9 +103,9 @@ class DensityModel:
         return [Density(float(m), float(e), float(u), one.notes) for m, e, u, one in rows]
 
     def scores(self, pixels: Tensor, *, draws: int = 1, bounds: bool = False) -> Scores:
-        """As `latens.systems.flow.scoring.score_images`, with the terms that the model was validated with."""
+        """`latens.systems.flow.scoring.score_images` with the number of series terms of the model's validation."""
         if draws < 1:
-            raise UsageError("at least one draw is needed", where=f"draws {draws}")
+            raise UsageError("the number of draws must be at least 1", where=f"draws {draws}")
         return score_images(self.model, pixels, terms=self.terms, draws=draws, bounds=bounds)
 
     def _unusual(self, pixels: Tensor, scores: Scores) -> np.ndarray:
@@ -116,12 +116,12 @@ class DensityModel:
 
     @property
     def reference(self) -> Reference | None:
-        """Statistics of held-out images, where the model has them."""
+        """Statistics of held-out images; None if the model has none."""
         plain = self.described.get("reference")
         return Reference.from_dict(plain) if isinstance(plain, dict) and "precision" in plain else None
 
     def unusual_rows(self, log_prob: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-        """Share of held-out rows with a higher density; NaN where the model has no reference."""
+        """Share of held-out rows with a higher density, in [0, 1]; NaN without reference statistics."""
         plain = self.described.get("reference")
         if not isinstance(plain, dict) or "nats" not in plain:
             return np.full(len(log_prob), np.nan)
@@ -131,7 +131,7 @@ class DensityModel:
 
     @torch.no_grad()
     def __call__(self, data: Any) -> Float[Tensor, "n D"]:
-        """Latents: of rows, or of images whose values lie in the middle of their cells, (v + 1/2) / 256."""
+        """Latents of rows, or of images dequantized without noise: (v + 1/2) / 256."""
         if isinstance(self.config, VectorFlow):
             rows = self._rows(data)
             estimate = row_estimate(self.model.dims, 1)
@@ -146,13 +146,16 @@ class DensityModel:
         return latent
 
     def inverse(self, latents: Float[Tensor, "n D"]) -> Tensor:
-        """Rows, float64, in the units of the table; or images (n, C, S, S), float, whose 8-bit values are floor(256 x)."""
+        """Rows (float64) in the units of the table, or images (n, C, S, S), float, with 8-bit values floor(256 x).
+
+        Raises InputError for latents of another shape and for non-finite values.
+        """
         z = torch.as_tensor(latents, dtype=torch.float32)
         if z.ndim != 2 or z.shape[1] != self.model.dims:
-            hint = f"give (n, {self.model.dims}), as the model returns them"
-            raise InputError(f"latents of shape {tuple(z.shape)}", where=self.name, hint=hint)
+            hint = f"give latents of shape (n, {self.model.dims})"
+            raise InputError(f"latents of shape {tuple(z.shape)} do not fit the model", where=self.name, hint=hint)
         if not bool(z.isfinite().all()):
-            raise InputError("latents that are not finite", where=self.name)
+            raise InputError("the latents contain values that are not finite", where=self.name)
         parts = [self.model.inverse(part.to(self.device)).cpu() for part in z.split(self._batch)]
         return torch.cat(parts) if parts else z
 
@@ -161,16 +164,16 @@ class DensityModel:
         return ROW_BATCH if isinstance(self.config, VectorFlow) else SAMPLE_BATCH
 
     def sample(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
-        """New rows (n, D), float64; or images (n, S, S, 3), uint8. `temperature` scales the latents."""
+        """Random rows (n, D), float64, or images (n, S, S, 3), uint8. `temperature` (from 0) scales the latents."""
         parts = list(self.sampled(count, seed=seed, temperature=temperature))
         return np.concatenate(parts)
 
     def sampled(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> Iterator[np.ndarray]:
-        """As `sample`, in pieces that fit into memory; each sample depends on the seed and its number alone."""
+        """`sample` in batches. Each sample depends only on the seed and on its index. Raises UsageError."""
         if count < 1:
-            raise UsageError("at least one sample is needed", where=f"sample {count}")
+            raise UsageError("the number of samples must be at least 1", where=f"sample {count}")
         if not 0 <= temperature < float("inf"):
-            raise UsageError("a temperature is a finite number from 0", where=f"temperature {temperature}")
+            raise UsageError("the temperature must be finite and at least 0", where=f"temperature {temperature}")
         for start in range(0, count, self._batch):
             rows = range(start, min(start + self._batch, count))
             latents = np.stack([np.random.default_rng([seed, row]).standard_normal(self.model.dims) for row in rows])
@@ -180,11 +183,11 @@ class DensityModel:
     # ------------------------------------------------------------------------------------------------ certificate, classes
 
     def certify(self) -> list[Certificate]:
-        """A rigorous bound on the Lipschitz constant of every residual map's branch; all below 1: the model is invertible."""
+        """Proven Lipschitz bounds of all residual maps. The model is invertible if all are below 1."""
         return self.model.certify()
 
     def classify(self, images: Any) -> Float[np.ndarray, "n K"]:
-        """Probabilities of the classes of a hybrid model. Raises ModelMissing for a model without a classifier."""
+        """Class probabilities of a hybrid model. Raises ModelMissing for a model without a classifier."""
         config = self._image_config("classify")
         if not config.classes:
             hint = (
@@ -197,23 +200,23 @@ class DensityModel:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes of a hybrid model."""
+        """Class names of a hybrid model; empty for other models."""
         return tuple(self.described.get("classes", ()))
 
     # ------------------------------------------------------------------------------------------------------------- inputs
 
     def _image_config(self, verb: str) -> ImageFlow:
         if isinstance(self.config, VectorFlow):
-            hint = f"use log_prob or sample; for images name a model of images, such as {NAME}"
-            raise UsageError(f"{verb} needs a model of images, and this one is of tables", where=self.name, hint=hint)
+            hint = f"use log_prob or sample; for images load an image model such as {NAME}"
+            raise UsageError(f"{verb} needs an image model, and this is a table model", where=self.name, hint=hint)
         assert isinstance(self.config, ImageFlow)
         return self.config
 
     def _rows(self, data: Any) -> Tensor:
         rows = read_table(data).rows
         if rows.shape[1] != self.model.dims:
-            what = f"{rows.shape[1]} columns for a model of {self.model.dims}"
-            hint = f"the model's columns are {', '.join(self.columns)}" if self.columns else None
+            what = f"the table has {rows.shape[1]} columns, the model {self.model.dims}"
+            hint = f"the columns of the model are {', '.join(self.columns)}" if self.columns else None
             raise InputError(what, where=str(data) if isinstance(data, str | Path) else self.name, hint=hint)
         return torch.from_numpy(rows)
 
@@ -221,67 +224,67 @@ class DensityModel:
         return torch.from_numpy(np.stack([one.pixels for one in self._squares(images)]))
 
     def _squares(self, images: Any) -> list[Square]:
-        """Raises UsageError for no images, and InputError."""
-        config = self._image_config("this")
-        several = singles(images)
+        """Square images for the model. Raises UsageError without images, and the exceptions of `one_square`."""
+        config = self._image_config("this call")
+        several = single_images(images)
         if not several:
-            raise UsageError("there are no images", where=self.name, hint="give at least one")
+            raise UsageError("no images were given", where=self.name, hint="give at least one")
         return [one_square(one, config) for one in several]
 
 
 class Square(NamedTuple):
-    """An image as the model takes it."""
+    """Square image in the size of the model."""
 
     pixels: UInt8[np.ndarray, "C S S"]
-    notes: tuple[str, ...]  # what was done to it
+    notes: tuple[str, ...]  # conversions of the image
 
 
 def one_square(image: ImageLike, config: ImageFlow) -> Square:
-    """The image for a model. Raises InputError or LimitExceeded."""
+    """Reads an image and crops and resizes it for a model. Raises InputError, UnreadableInput or LimitExceeded."""
     loaded = read_image(image)
     height, width = loaded.pixels.shape[:2]
     notes = list(loaded.notes)
     where = str(image) if isinstance(image, str | Path) else None
     if max(height, width) > MAX_ASPECT * min(height, width):
-        what = f"of {width} x {height} pixels one side is more than {MAX_ASPECT} times the other"
+        what = f"the image of {width} x {height} pixels has an aspect ratio above {MAX_ASPECT}"
         raise InputError(what, where=where, hint="crop the image")
     if loaded.alpha is not None:
         notes.append("transparency ignored")
     if loaded.gray and config.channels == 3:
-        notes.append("gray repeated as color")
+        notes.append("gray repeated in three channels")
     if not loaded.gray and config.channels == 1:
-        notes.append("color reduced to gray")
+        notes.append("color converted to gray")
     if (height, width) != (config.size, config.size):
-        notes.append(f"middle square of {width} x {height} resized to {config.size} x {config.size}")
+        notes.append(f"center square of {width} x {height} resized to {config.size} x {config.size}")
     return Square(in_channels(center_square(loaded.pixels, config.size), config.channels), tuple(notes))
 
 
-def singles(images: Any) -> list[ImageLike]:
-    """One image, a sequence of them or a batch as a list of single images, unread."""
+def single_images(images: Any) -> list[ImageLike]:
+    """Flat list of the images in one image, a (nested) sequence of images, or a batch; files are not read."""
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
         several: Sequence[Any] = list(images)
-        return [single for one in several for single in singles(one)]
+        return [single for one in several for single in single_images(one)]
     return [cast(ImageLike, images)]
 
 
 def as_images(x: Float[Tensor, "n C S S"]) -> Pixels:
-    """8-bit images (n, S, S, 3) of dequantized values: floor(256 x), held to 0..255."""
+    """8-bit images (n, S, S, 3) of dequantized values: floor(256 x), clipped to 0..255."""
     values = (x * 256).floor().clamp(0, 255).to(torch.uint8)
     pixels: np.ndarray = values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
 
 def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> DensityModel:
-    """A model of this system by name, or from a model folder or a hub id.
+    """Loads a flow by name, model folder or hub id.
 
-    Raises ModelMissing, ModelError or DeviceUnavailable; UsageError for a model that packs images.
+    Raises ModelMissing, ModelError or DeviceUnavailable; UsageError for a model of `latens density pack`.
     """
     chosen = choose_device(device, threads)
     folder = locate(place)
     if read_config(folder).get("model", {}).get("kind") == "integer":
-        hint = "use it with `latens density pack`; for densities name a flow of images or of a table"
-        raise UsageError("this model packs images and has no densities of its own", where=str(place), hint=hint)
+        hint = "use it with `latens density pack`; for densities load an image or table model"
+        raise UsageError("this model packs images and does not compute densities", where=str(place), hint=hint)
     found, model = load_network(folder, NAME, FlowConfig, lambda config: Flow(config, frozen=True))
     if isinstance(model.config, VectorFlow) and not model.config.columns:
-        raise ModelError("its settings name no columns", where=str(folder), hint="save or train the model again")
+        raise ModelError("the settings of the model have no columns", where=str(folder), hint="save or train the model again")
     return DensityModel(model, name=folder.name, sha256=found.sha256, device=chosen, described=found.config)

@@ -1,4 +1,4 @@
-"""Training configurations, and the models of the thesis as changes of them."""
+"""Training configurations of the flow system; `gpu` and `paper` have the models of Perugachi-Diaz 2024."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from latens.systems.flow.config import (
 )
 from latens.training.config import Adam, RunConfig, TrainConfig
 
-MAX_EXACT = 64  # dimensions up to which exact log-determinants are allowed in training
+MAX_EXACT = 64  # maximum number of dimensions for exact log-determinants in training
 
 
 @settings
 class FlowTraining(TrainConfig[FlowConfig, DataConfig, LikelihoodConfig]):
-    """A training configuration of this system."""
+    """Training configuration of a flow. Model and data must be of matching kinds."""
 
-    model: FlowConfig  # sizes of the flow
-    data: DataConfig  # how batches are drawn; points for a vector model, images for an image model
-    objective: LikelihoodConfig  # the loss and its estimates
+    model: FlowConfig  # kind and sizes of the flow
+    data: DataConfig  # training data: points for vector, images for image, crops for integer models
+    objective: LikelihoodConfig  # loss and estimators
 
     @validator
     def _fits(self) -> FlowTraining:
@@ -40,11 +40,11 @@ class FlowTraining(TrainConfig[FlowConfig, DataConfig, LikelihoodConfig]):
             raise ValueError(f"{what}; set both (--set model.kind={self.model.kind} --set data.kind={fitting})")
         if isinstance(self.model, ImageFlow):
             if self.objective.log_det == "exact" and self.model.channels * self.model.size**2 > MAX_EXACT:
-                raise ValueError(f"objective.log_det=exact needs a product for each of {self.model.size}^2 pixels; use poisson")
+                raise ValueError(f"objective.log_det=exact is limited to {MAX_EXACT} dimensions; use poisson")
             if self.objective.generative_weight == 0 and not self.model.classes:
-                raise ValueError("objective.generative_weight=0 leaves nothing to train without model.classes")
+                raise ValueError("objective.generative_weight=0 needs a classifier (model.classes)")
         elif self.objective.generative_weight != 1:
-            raise ValueError("objective.generative_weight is for models with classes; leave it at 1")
+            raise ValueError("objective.generative_weight applies to models with classes; leave it at 1")
         return self
 
 
@@ -64,7 +64,8 @@ def tiny() -> FlowTraining:
 def toy() -> FlowTraining:
     """One CPU core, minutes: rows of a table or simulated points, ten dense blocks, exact log-determinants.
 
-    For moons, circles, checkerboard and tables of numbers; of a folder of images it learns the colors.
+    The data are moons, circles or checkerboard (simulated; ./moons is a path), a table of numbers, or a folder of images, whose
+    colors are the rows.
     """
     return FlowTraining(
         system="flow",
@@ -78,9 +79,9 @@ def toy() -> FlowTraining:
 
 
 def cpu() -> FlowTraining:
-    """One CPU core, hours: color images of 32 x 32, small dense blocks; recipe of the bundled image density.
+    """One CPU core, hours: color images of 32 x 32 pixels, small dense blocks; recipe of the bundled model `flow`.
 
-    Scales start with a whitening of their channels, which the thesis does not have: with few steps it saves most of them.
+    Every scale starts with a whitening of its channels, which the thesis does not have; short runs converge faster with it.
     """
     return FlowTraining(
         system="flow",
@@ -106,9 +107,9 @@ def gpu() -> FlowTraining:
 
 
 def paper() -> FlowTraining:
-    """The thesis: 16-16-16 blocks, growth 172, 24.9 million parameters, 1000 epochs of CIFAR-10, 20 terms in evaluation.
+    """The large model of the thesis: 16-16-16 blocks, 24.9 million parameters, 1000 epochs of CIFAR-10, 20 terms in validation.
 
-    ImageNet32 takes `--set model.scales=32,32,32 --set data.flip=false --set objective.equal_share=0`; MNIST
+    For ImageNet32 add `--set model.scales=32,32,32 --set data.flip=false --set objective.equal_share=0`; for MNIST add
     `--set model.channels=1 --set model.scales=4,4,4 --set model.block.growth=108 --set model.block.activation=lipswish
     --set model.coefficient=0.93 --set model.alpha=1e-6 --set data.flip=false`.
     """
@@ -123,7 +124,7 @@ def paper() -> FlowTraining:
 
 
 def hybrid() -> FlowTraining:
-    """One CPU core, hours: a small hybrid of density and classifier on labeled images (section 4.4.4), lambda 1/D."""
+    """One CPU core, hours: a small hybrid of density and classifier on labeled images (section 4.4.4), lambda = 1/D."""
     small = cpu()
     assert isinstance(small.model, ImageFlow)
     return replace(

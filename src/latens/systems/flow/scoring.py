@@ -1,7 +1,7 @@
-"""Densities of images and rows under a frozen flow, the same for the same input whatever else is in the batch.
+"""Densities of images and rows under a frozen flow. The score of an input does not depend on the rest of the batch.
 
-The noise of dequantization and the probes of the log-determinants of an image depend on its pixels and a seed alone, and are
-independent between images: means over many images average them out.
+Dequantization noise and probes of an image are drawn from a generator seeded by its pixels and a seed. They are independent
+between images, so their errors average out in means over many images.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from latens.shapes import Float, UInt8
 from latens.systems.flow.model import Flow, truncation
 
 BATCH = 32
-EXACT_UP_TO = 16  # dimensions
+MAX_EXACT_DIMS = 16  # maximum number of dimensions for exact log-determinants of rows
 
 
 class Scores(NamedTuple):
-    """`bits` holds bits per dimension, one column a draw of noise; `latents` and `logits` are those of the first draw."""
+    """Scores of n images. `bits` has one column per draw of noise; `latents` and `logits` are those of the first draw."""
 
-    bits: Float[np.ndarray, "n draws"]
+    bits: Float[np.ndarray, "n draws"]  # per dimension
     latents: Float[Tensor, "n D"]
     logits: Float[Tensor, "n K"] | None
-    tail: Float[
-        np.ndarray, "n"
-    ]  # upper bound on the error of the truncated series, bits per dimension; NaN without certificates
+    tail: Float[np.ndarray, "n"]  # upper bound on the truncation error of the series, bits per dimension; NaN without bounds
 
     @property
     def mean(self) -> Float[np.ndarray, "n"]:
@@ -39,7 +37,7 @@ class Scores(NamedTuple):
 
     @property
     def standard_error(self) -> Float[np.ndarray, "n"]:
-        """Of the mean over draws; NaN for one draw."""
+        """Standard error of the mean over draws; NaN for one draw."""
         draws = self.bits.shape[1]
         if draws == 1:
             return np.full(len(self.bits), np.nan)
@@ -47,7 +45,7 @@ class Scores(NamedTuple):
 
 
 class _Noise:
-    """Uniform numbers and signs from one generator for every image."""
+    """Uniform noise and Rademacher signs, from a separate generator for each image."""
 
     def __init__(self, pixels: Tensor, seed: int, draw: int) -> None:
         keys = [zlib.crc32(one.numpy().tobytes()) for one in pixels.cpu()]
@@ -67,7 +65,7 @@ class _Noise:
 def score_images(
     flow: Flow, pixels: UInt8[Tensor, "n C S S"], *, terms: int, draws: int = 1, seed: int = 0, bounds: bool = False
 ) -> Scores:
-    """Bits per dimension of 8-bit images under `terms` terms of the series. `bounds` adds the bound of what they leave out."""
+    """Bits per dimension of 8-bit images with `terms` terms of the series. `bounds` adds the bound `tail`."""
     certificates = flow.certify() if bounds else []
     columns: list[list[np.ndarray]] = [[] for _ in range(draws)]
     latents, logits, tails = [], [], []
@@ -91,8 +89,8 @@ def score_images(
 
 
 def row_estimate(dims: int, terms: int) -> Estimate:
-    """Exact for few dimensions, else a series with probes that depend on nothing but the shape."""
-    if dims <= EXACT_UP_TO:
+    """Exact log-determinants for at most MAX_EXACT_DIMS dimensions, otherwise a series with fixed probes."""
+    if dims <= MAX_EXACT_DIMS:
         return Exact()
 
     def signs(like: Tensor, count: int) -> Tensor:
@@ -104,13 +102,13 @@ def row_estimate(dims: int, terms: int) -> Estimate:
 
 @torch.no_grad()
 def score_rows(flow: Flow, rows: Float[Tensor, "n D"], *, terms: int, batch: int = 4096) -> Float[np.ndarray, "n"]:
-    """Log-densities of rows in nats, in the units of the table; float64."""
+    """Log-densities of rows in nats, in the units of the table (float64)."""
     estimate = row_estimate(flow.dims, terms)
     parts = [flow(part.to(flow.started.device), estimate).log_prob.double().cpu() for part in rows.split(batch)]
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 
 def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Mean over images and its standard error."""
+    """Mean and its standard error (NaN for one value)."""
     array = np.asarray(values, dtype=np.float64)
     return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")

@@ -1,4 +1,4 @@
-"""The record of this system, and the short functions of its own that it names."""
+"""Record of the flow system: example data, application to one input, benchmark cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BENCH_IMAGES, BENCH_ROWS = 8, 1000
 
 
 def example(folder: Path, seed: int = 0) -> Example:
-    """Blurred random images of two classes, of warm and of cold colors."""
+    """Writes blurred random images of two classes: warm and cold colors."""
     paths = write_two_classes(folder, EXAMPLE_IMAGES, EXAMPLE_SIZE, seed)
     sources = [Source("", str(folder))]
     return Example(kind="image", sources=sources, inputs=paths[:2], test_sources=sources)
@@ -42,7 +42,7 @@ def apply(flow: DensityModel, path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(flow: DensityModel) -> Sequence[Case]:
-    """What a user waits for."""
+    """Benchmark cases: density and samples of rows; latents, inverse, density and samples of images."""
     if isinstance(flow.config, VectorFlow):
         rows = torch.from_numpy(flow.sample(BENCH_ROWS))
         return [

@@ -17,20 +17,22 @@ from latens.shapes import Float
 logger = logging.getLogger(__name__)
 
 TABLE_ENDINGS = frozenset({".csv", ".tsv", ".txt", ".npy"})
-FILE_LIMIT = 2**31  # bytes
-FEW_VALUES = 0.05  # share of distinct values below which a column counts as discrete
+FILE_LIMIT = 2**31  # maximum size of a file in bytes
+MIN_DISTINCT_SHARE = 0.05  # share of distinct values below which a column counts as discrete
 DELIMITERS = ",;\t"
 
 
 class NumberTable(NamedTuple):
+    """Rows of numbers with the names of their columns."""
+
     rows: Float[np.ndarray, "n D"]  # float64, finite
     columns: tuple[str, ...]
 
 
 def read_table(source: Any) -> NumberTable:
-    """A table from a path (.csv, .tsv, .txt, .npy), an array (n, D) or (n,), a tensor, or a data frame.
+    """Reads a path (.csv, .tsv, .txt, .npy), an array (n, D) or (n,), a tensor, or a data frame.
 
-    Raises UnreadableInput for what is no table, InputError for cells that are no finite numbers.
+    Raises UnreadableInput for an empty or unreadable file, InputError for cells that are not finite numbers.
     """
     if isinstance(source, str | Path):
         return _checked(*_read_file(Path(source)), where=str(source))
@@ -40,7 +42,7 @@ def read_table(source: Any) -> NumberTable:
         rows = np.asarray(plain, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"a {type(source).__name__} is no table of numbers ({error})", hint="leave text columns out"
+            f"a {type(source).__name__} is not a table of numbers ({error})", hint="leave text columns out"
         ) from error
     return _checked(rows, names, where=None)
 
@@ -51,11 +53,13 @@ def _read_file(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         try:
             return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64), ()
         except (ValueError, TypeError, OSError, EOFError) as error:
-            raise UnreadableInput(f"no array of numbers ({error})", where=str(path), hint="save it with numpy.save") from error
+            raise UnreadableInput(
+                f"the file is not an array of numbers ({error})", where=str(path), hint="save it with numpy.save"
+            ) from error
     text = data.decode("utf-8-sig", errors="replace")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
-        raise UnreadableInput("the table is empty", where=str(path), hint="one row a line, numbers separated by commas")
+        raise UnreadableInput("the table is empty", where=str(path), hint="write one row per line, numbers separated by commas")
     delimiter = max(DELIMITERS, key=lines[0].count)
     records = list(csv.reader(lines, delimiter=delimiter)) if delimiter in lines[0] else [line.split() for line in lines]
     names: tuple[str, ...] = ()
@@ -77,7 +81,9 @@ def _numbers(records: list[list[str]], width: int, path: Path, first_line: int) 
                 rows[number, column] = float(cell)
             except ValueError:
                 hint = "leave text columns out, and rows with missing cells"
-                raise InputError(f"'{cell.strip()[:40]}' is no number (column {column + 1})", where=where, hint=hint) from None
+                raise InputError(
+                    f"'{cell.strip()[:40]}' is not a number (column {column + 1})", where=where, hint=hint
+                ) from None
     return rows
 
 
@@ -93,30 +99,30 @@ def _checked(rows: np.ndarray, names: tuple[str, ...], *, where: str | None) -> 
     if rows.ndim == 1:
         rows = rows[:, None]
     if rows.ndim != 2 or not rows.size:
-        raise InputError(f"an array of shape {rows.shape} is no table", where=where, hint="tables are (rows, columns)")
+        raise InputError(f"an array of shape {rows.shape} is not a table", where=where, hint="tables are (rows, columns)")
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
         row, column = bad[0]
-        what = f"the cell in row {row + 1}, column {column + 1} is not finite ({len(bad)} such cells)"
-        raise InputError(what, where=where, hint="fill or leave out missing values first")
+        what = f"the cell in row {row + 1}, column {column + 1} is not finite ({len(bad)} such cells in all)"
+        raise InputError(what, where=where, hint="fill missing values, or leave their rows out")
     return NumberTable(rows, names or tuple(str(i + 1) for i in range(rows.shape[1])))
 
 
 def standardization(table: NumberTable) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the columns, float64. Raises InputError for fewer than two rows and constant columns.
+    """Mean and standard deviation of the columns (float64). Raises InputError for fewer than two rows and for constant columns.
 
-    Warns of columns with few distinct values: a density of discrete values has no bound.
+    Warns about columns with few distinct values: the fitted density of discrete values is unbounded.
     """
     rows, columns = table
     if len(rows) < 2:
-        raise InputError("one row is no sample of a distribution", hint="give at least two rows, better thousands")
+        raise InputError("a density cannot be fitted to one row", hint="give at least two rows, better thousands")
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
     scale = np.maximum(np.abs(mean), np.abs(rows).max(axis=0))
     constant = np.flatnonzero(~(deviation > 1e-13 * scale))
     if len(constant):
         names = ", ".join(columns[i] for i in constant)
         raise InputError(f"constant columns have no density: {names}", hint="leave these columns out")
-    few = [columns[i] for i in range(rows.shape[1]) if len(np.unique(rows[:, i])) < min(FEW_VALUES * len(rows), 1000)]
+    few = [columns[i] for i in range(rows.shape[1]) if len(np.unique(rows[:, i])) < min(MIN_DISTINCT_SHARE * len(rows), 1000)]
     if few:
-        logger.warning("columns with few distinct values: %s; a density of discrete values grows without bound", ", ".join(few))
+        logger.warning("columns with few distinct values: %s; the density of discrete values is unbounded", ", ".join(few))
     return mean, deviation

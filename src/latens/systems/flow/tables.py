@@ -1,4 +1,4 @@
-"""Tables 4.4.2 to 4.4.5, 4.5.2 and B.4 of 003, whose rows are trained here, beside the printed numbers."""
+"""Tables 4.4.2 to 4.4.5, 4.5.2 and B.4 (Perugachi-Diaz 2024) with the published numbers. Their rows are trained models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from latens.systems.flow.trials import (
     COUPLINGS,
     ImageScale,
     ToyScale,
-    asked,
     dense,
     density_table,
     hybrid_training,
@@ -40,6 +39,7 @@ from latens.systems.flow.trials import (
     measured_bits,
     parameters,
     residual,
+    selected_rows,
     toy_excess,
     toy_model,
     trained,
@@ -76,9 +76,9 @@ B4_ROWS: Mapping[str, Blocks] = MappingProxyType(
 
 
 def toy_table(lab: Lab[DensityModel, ToyScale], rows: Mapping[str, Blocks], caption: str) -> Table:
-    """Negative log-likelihood and its excess over the entropy of every row and distribution."""
+    """Negative log-likelihood of every row and distribution, and its excess over the entropy."""
     table = []
-    for row in asked(rows, lab.scale.rows):
+    for row in selected_rows(rows, lab.scale.rows):
         cells = []
         flow = None
         for name in lab.scale.names:
@@ -94,13 +94,13 @@ def toy_table(lab: Lab[DensityModel, ToyScale], rows: Mapping[str, Blocks], capt
     table.append(["true density", "-", *floor])
     columns = ["model", "parameters", *(f"{n} {m}" for n in lab.scale.names for m in ("nats", "excess", "published"))]
     scale = lab.scale
-    about = f"{scale.points:,} fresh points, {scale.steps} steps, {scale.seeds} seeds; no model is below the true density. "
+    about = f"{scale.points:,} fresh points, {scale.steps} steps, {scale.seeds} seeds; the true density is the lower bound. "
     return Table(columns, table, about + caption)
 
 
 def table_4_4_2(lab: Lab[DensityModel, ToyScale]) -> Report:
-    """Toy data."""
-    table = toy_table(lab, TOY_ROWS, "Published: the best of 500 evaluations on 10,000 points each.")
+    """Table 4.4.2: simulated points."""
+    table = toy_table(lab, TOY_ROWS, "Published: best of 500 evaluations on 10,000 points each.")
     return report("table4.4.2", "Negative log-likelihood of simulated points", "fresh points at every step", [table])
 
 
@@ -113,13 +113,13 @@ def image_report(lab: Lab[DensityModel, ImageScale], name: str, title: str, bloc
 
 
 CIFAR_ONLY = (
-    "Published numbers are of the original CIFAR-10 with 50,000 training images, 8.7M parameters and 200 epochs; they stand "
-    "beside such images alone."
+    "Published: original CIFAR-10, 50,000 training images, 8.7M parameters, 200 epochs; shown only for images of the "
+    "original CIFAR-10."
 )
 
 
 def table_4_4_3(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Small models with and without learnable concatenation, LipSwish."""
+    """Table 4.4.3: small models with and without learnable concatenation, LipSwish."""
     rows = {
         RESIDUAL: image_training(lab.scale, residual()),
         DENSE: image_training(lab.scale, dense("lipswish", learned=False, growth=124)),
@@ -131,11 +131,11 @@ def table_4_4_3(lab: Lab[DensityModel, ImageScale]) -> Report:
     )
 
 
-BUDGET = 0.98  # certified Lipschitz bound that the last layer of a block fills up
+BUDGET = 0.98  # certified Lipschitz bound to which the last layer scales a block
 
 
 def table_4_4_4(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """The best models."""
+    """Table 4.4.4: density estimation."""
     rows = {
         RESIDUAL: image_training(lab.scale, residual()),
         DENSE_LC: image_training(lab.scale, dense()),
@@ -165,14 +165,14 @@ LAMBDAS: tuple[float | Literal["1/D"], ...] = (0.0, "1/D", 1.0)
 
 
 def table_4_4_5(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Hybrid models."""
+    """Table 4.4.5: hybrid models."""
     classes = len(open_labeled(image_source(lab), "train").classes)
     if classes < 2:
-        raise UsageError("hybrid models need labels", where="--data", hint="give one folder of images for every class")
+        raise UsageError("hybrid models need labeled images", where="--data", hint="give one folder of images for every class")
     blocks: dict[str, Blocks] = {**COUPLINGS, "Residual Blocks": residual(), "Dense Blocks": dense()}
     published = published_for(image_source(lab), HYBRID_PUBLISHED)
     table = []
-    for name in asked(blocks, lab.scale.rows):
+    for name in selected_rows(blocks, lab.scale.rows):
         cells = []
         for weight in LAMBDAS:
             config = hybrid_training(lab.scale, blocks[name], weight, classes)
@@ -181,7 +181,7 @@ def table_4_4_5(lab: Lab[DensityModel, ImageScale]) -> Report:
             cells += [f"{100 * found['accuracy']:.2f}", bits]
         table.append([name, *cells, published.get(name, "-")])
     columns = ["model", *(f"lambda {w}: {m}" for w in ("0", "1/D", "1") for m in ("accuracy %", "bits/dim")), "published"]
-    caption = f"{length(lab.scale)} a cell; published: 400 epochs, accuracy | accuracy @ bits/dim | accuracy @ bits/dim."
+    caption = f"{length(lab.scale)} per cell; published: 400 epochs, accuracy | accuracy @ bits/dim | accuracy @ bits/dim."
     return image_report(lab, "table4.4.5", "Hybrid modeling", [Table(columns, table, caption)])
 
 
@@ -195,14 +195,14 @@ def activation_rows(scale: ImageScale) -> tuple[dict[str, FlowTraining], dict[st
 
 
 def table_4_5_2(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """Activations."""
+    """Table 4.5.2: activations."""
     rows, published = activation_rows(lab.scale)
     table = density_table(lab, rows, published, f"{RESIDUAL} lipswish", CIFAR_ONLY)
     return image_report(lab, "table4.5.2", "Activations of small models", [table])
 
 
 def table_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
-    """The widened Residual Flow on images: the widths of the dense blocks, so more parameters than they have."""
+    """Table B.4: a Residual Flow with the widths of the dense blocks, and therefore more parameters."""
     dense_row = image_training(lab.scale, dense("lipswish", growth=124))
     assert isinstance(dense_row.model, ImageFlow)
     assert isinstance(dense_row.model.block, DenseBlocks)
@@ -213,12 +213,12 @@ def table_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
         DENSE_LC: dense_row,
     }
     published = {RESIDUAL: "3.42", "+ extended width, equal depth": "7.02", DENSE_LC: "3.39"}
-    table = density_table(lab, rows, published, RESIDUAL, CIFAR_ONLY + " Its toy rows: tableB.4-toy.")
+    table = density_table(lab, rows, published, RESIDUAL, CIFAR_ONLY + " Simulated points: tableB.4-toy.")
     return image_report(lab, "tableB.4", "Matching architectures", [table])
 
 
 def table_b_4_toy(lab: Lab[DensityModel, ToyScale]) -> Report:
-    """The toy columns of Table B.4."""
+    """Columns of Table B.4 on simulated points."""
     return report("tableB.4-toy", "Matching architectures, simulated points", "fresh points", [toy_table(lab, B4_ROWS, "")])
 
 

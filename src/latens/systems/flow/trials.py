@@ -1,7 +1,7 @@
-"""Rows of the tables as training configurations at three scales, and their measurements in a laboratory.
+"""Training configurations and measurements of table rows at three scales.
 
-At `paper` scale the models are those of the thesis; at `cpu` scale they have about 0.2 million parameters, matched to each
-other; `tiny` is for tests.
+Scale `paper` has the models of the thesis (Perugachi-Diaz 2024), `cpu` has models of about 0.2 million parameters each, and
+`tiny` is for tests.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ GAUSSIAN = "Gaussian, full covariance"
 
 @settings
 class ImageScale:
-    """How image models of a table are trained and tested."""
+    """Training and test settings of the image models of a table."""
 
-    size: Size = "cpu"  # of the models
-    steps: Count = 4000  # of training, for every row
-    minutes: NonNegative = 0.0  # CPU time of training, the same for every row, in place of `steps`; 0: steps
-    images: Count = 600  # most test images
-    draws: Count = 1  # of noise for every test image
-    seed: Natural = 0  # of the weights and noise
+    size: Size = "cpu"  # size of the models
+    steps: Count = 4000  # training steps of every row
+    minutes: NonNegative = 0.0  # CPU minutes of training of every row, in place of `steps`; 0: use `steps`
+    images: Count = 600  # maximum number of test images
+    draws: Count = 1  # draws of dequantization noise per test image
+    seed: Natural = 0  # seed of the weights and the noise
     rows: tuple[str, ...] | None = None  # names of the rows to train; none: all
 
 
 @settings
 class ToyScale:
-    """How models of simulated points are trained and tested."""
+    """Training and test settings of the models of simulated points."""
 
-    steps: Count = 2500  # of training, for every row
-    points: Count = 1_000_000  # fresh points of the test
-    seeds: Count = 1  # runs of every row
-    blocks: Count = 10  # residual maps
+    steps: Count = 2500  # training steps of every row
+    points: Count = 1_000_000  # number of test points
+    seeds: Count = 1  # runs per row, with seeds 0, 1, ...
+    blocks: Count = 10  # number of residual maps
     names: tuple[PointsName, ...] = ("circles", "checkerboard", "moons")  # distributions
     rows: tuple[str, ...] | None = None  # names of the rows to train; none: all
 
@@ -83,13 +83,15 @@ L: TypeAlias = Lab[DensityModel, ImageScale]
 
 
 def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> FlowTraining:
-    """A training configuration of these blocks; their width is chosen so that the parameters match, except at paper scale."""
+    """Training configuration of a row. Except at paper scale the width of the blocks is matched to the parameters of TARGET."""
     base = {"tiny": tiny, "cpu": cpu, "paper": gpu}[scale.size]()
     assert isinstance(base.model, ImageFlow)
     sizes = replace(base.model, block=block, whiten=False)
     if scale.size == "cpu":
-        sizes = replace(sizes, scales=(2, 2, 2), tail_width=6, tail_growth=3)  # a third of the parameters, as in the thesis
-        base = replace(base, data=replace(base.data, batch=8, validation_limit=96))  # more steps for the time
+        sizes = replace(
+            sizes, scales=(2, 2, 2), tail_width=6, tail_growth=3
+        )  # a third of the parameters in the tail, as in the thesis
+        base = replace(base, data=replace(base.data, batch=8, validation_limit=96))  # small batches allow more steps
     if match and scale.size != "paper":
         sizes = matched(sizes, TARGET[scale.size])
     run = replace(base.run, steps=scale.steps, seed=scale.seed, validate_every=max(scale.steps // 4, 1))
@@ -97,17 +99,17 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
 
 
 def parameters(sizes: FlowConfig) -> int:
-    """Number of trainable parameters of a density."""
+    """Number of trainable parameters."""
     assert not isinstance(sizes, IntegerFlow)
     with torch.device("meta"):
         return sum(p.numel() for p in Flow(sizes).parameters() if p.requires_grad)
 
 
 def matched(sizes: ImageFlow, target: int) -> ImageFlow:
-    """The width or growth of the blocks for which the number of parameters is nearest to `target`."""
+    """Sizes with the width or growth whose number of parameters is closest to `target`."""
     low, high = 2, 2048
     while high - low > 2:
-        middle = (low + high) // 4 * 2  # even: concatenated activations halve it
+        middle = (low + high) // 4 * 2  # even, because concatenated activations halve it
         low, high = (middle, high) if parameters(with_width(sizes, middle)) <= target else (low, middle)
     return min((with_width(sizes, width) for width in (low, high)), key=lambda one: abs(parameters(one) - target))
 
@@ -123,36 +125,36 @@ def with_width(sizes: ImageFlow, width: int) -> ImageFlow:
 
 
 def test_pixels(lab: L, size: int, channels: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Test images of the data, their labels, and a fingerprint."""
+    """Test images, their labels, and a fingerprint of the data."""
     found = open_labeled(image_source(lab), "test").first_few(lab.scale.images)
     pixels, kept = read_squares(found, size, channels)
     return pixels, found.labels[kept], found.fingerprint()
 
 
 def image_source(lab: L) -> Source:
-    """The one data set of images. Raises UsageError without one."""
+    """The image data set. Raises UsageError unless exactly one is given."""
     source = one_source(lab.sources)
     if source is None:
-        hint = "name a folder, a pack, or cifar10:PATH with --data"
-        raise UsageError("this table is of images", where="--data", hint=hint)
+        hint = "give a folder, a pack, or cifar10:PATH"
+        raise UsageError("this table needs a data set of images", where="--data", hint=hint)
     return source
 
 
-def asked(rows: Mapping[str, Any], chosen: Sequence[str] | None) -> list[str]:
-    """The rows to train. Raises UsageError for a name that is none of them."""
+def selected_rows(rows: Mapping[str, Any], chosen: Sequence[str] | None) -> list[str]:
+    """Names of the rows to train. Raises UsageError for an unknown name."""
     unknown = [name for name in chosen or () if name not in rows]
     if unknown:
-        raise UsageError(f"no row '{unknown[0]}'", where="--set rows", hint=f"rows: {', '.join(rows)}")
+        raise UsageError(f"unknown row '{unknown[0]}'", where="--set rows", hint=f"rows: {', '.join(rows)}")
     return list(chosen or rows)
 
 
 def trained(lab: L, name: str, config: FlowTraining) -> DensityModel:
-    """The finished model of a row."""
+    """Trained model of a row."""
     return lab.open_model(training_folder(lab, name, config) / "best")
 
 
 def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
-    """The folder of the finished run of a row; its CPU time is recorded."""
+    """Folder of the finished run of a row. Its CPU time is recorded."""
     identity = [open_labeled(image_source(lab), "train").fingerprint()]
     if lab.scale.minutes:
         key = {"what": "step seconds", "config": with_steps(config, 1), "data": identity}
@@ -160,20 +162,22 @@ def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
         config = with_steps(config, steps_within(lab.scale.minutes, seconds))
     before, started = set((lab.folder / RUNS).glob("*")), time.process_time()
     folder = lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity).parent
-    taken = None if folder in before else round(time.process_time() - started, 1)  # None: a part of it ran earlier
+    taken = (
+        None if folder in before else round(time.process_time() - started, 1)
+    )  # None: an earlier process did a part of the run
     lab.once({"what": "training seconds", "run": folder.name}, lambda: taken)
     return folder
 
 
 def length_of(lab: L, folder: Path) -> tuple[str, str]:
-    """Steps of a finished run, and its CPU minutes with its validations, where one process did all of it."""
+    """Steps of a finished run, and its CPU minutes, validation included; "-" unless one process did the whole run."""
     record = lab.recorded({"what": "training seconds", "run": folder.name})
     steps = json.loads((folder / "config.json").read_text())["run"]["steps"]
     return str(steps), f"{record[0] / 60:.1f}" if record and record[0] is not None else "-"
 
 
 def measured_bits(lab: L, flow: DensityModel) -> dict[str, Any]:
-    """Bits per dimension of every test image, and accuracy for hybrid models; from the journal where known."""
+    """Bits per dimension of every test image, and the accuracy of a hybrid model; recorded measurements are reused."""
     config = flow.config
     assert isinstance(config, ImageFlow)
     pixels, labels, data = test_pixels(lab, config.size, config.channels)
@@ -192,7 +196,7 @@ def measured_bits(lab: L, flow: DensityModel) -> dict[str, Any]:
 
 
 def gaussian_bits(lab: L, sizes: ImageFlow) -> np.ndarray:
-    """Bits per dimension of the test images under the Gaussian of the training images and their mirror images."""
+    """Bits per dimension of the test images under a Gaussian of the training images and their mirror images."""
     pixels, _, data = test_pixels(lab, sizes.size, sizes.channels)
     source = image_source(lab)
 
@@ -208,13 +212,13 @@ def gaussian_bits(lab: L, sizes: ImageFlow) -> np.ndarray:
 def density_table(
     lab: L, rows: Mapping[str, FlowTraining], published: Mapping[str, str], reference: str, caption: str = ""
 ) -> Table:
-    """The Gaussian and every row: parameters, bits per dimension, paired differences from the reference row, published."""
+    """Table of the Gaussian and all rows: parameters, bits per dimension, paired differences from `reference`, published."""
     published = published_for(image_source(lab), published)
     first = next(iter(rows.values())).model
     assert isinstance(first, ImageFlow)
     bits: dict[str, np.ndarray] = {GAUSSIAN: gaussian_bits(lab, first)}
     facts = {GAUSSIAN: ["-", "-", "-"]}
-    for name in asked(rows, lab.scale.rows):
+    for name in selected_rows(rows, lab.scale.rows):
         folder = training_folder(lab, name, rows[name])
         flow = lab.open_model(folder / "best")
         bits[name] = np.array(measured_bits(lab, flow)["bits"])
@@ -231,12 +235,12 @@ def density_table(
             cells = [f"{difference:+.4f}", f"{paired:.4f}"]
         table.append([name, *facts[name], f"{mean:.4f}", f"{error:.4f}", *cells, published.get(name, "-")])
     columns = ["model", "parameters", "steps", "CPU minutes", "bits/dim", "±", f"minus {reference}", "±", "published"]
-    about = f"{length(lab.scale)} a row, {len(bits[GAUSSIAN])} test images, differences paired image by image. "
+    about = f"{length(lab.scale)} per row, {len(bits[GAUSSIAN])} test images, differences paired by image. "
     return Table(columns, table, about + caption)
 
 
 def length(scale: ImageScale) -> str:
-    """The training budget of a row as text."""
+    """Training budget of a row as text."""
     return f"{scale.minutes:g} CPU minutes of steps" if scale.minutes else f"{scale.steps} steps"
 
 
@@ -251,7 +255,7 @@ def residual(activation: ActivationChoice = "lipswish", width: int = 512) -> Res
 
 
 def hybrid_training(scale: ImageScale, block: Blocks, weight: float | Literal["1/D"], classes: int) -> FlowTraining:
-    """A row of Table 4.4.5."""
+    """Training configuration of a row of Table 4.4.5."""
     base, labeled = image_training(scale, block), hybrid()
     assert isinstance(base.model, ImageFlow)
     assert isinstance(base.data, ImagesConfig)
@@ -268,7 +272,7 @@ COUPLINGS: Mapping[str, CouplingBlocks] = {"coupling": CouplingBlocks(), "coupli
 
 
 def toy_training(scale: ToyScale, block: Blocks, seed: int) -> FlowTraining:
-    """A training configuration of a toy row."""
+    """Training configuration of a row on simulated points."""
     base = toy()
     assert isinstance(base.model, VectorFlow)
     run = replace(base.run, steps=scale.steps, seed=seed, validate_every=max(scale.steps // 4, 1))
@@ -279,14 +283,14 @@ def toy_training(scale: ToyScale, block: Blocks, seed: int) -> FlowTraining:
 
 
 def toy_model(lab: Lab[DensityModel, ToyScale], name: str, row: str, block: Blocks, seed: int) -> DensityModel:
-    """The finished model of a toy row on one distribution."""
+    """Trained model of a row on one distribution."""
     config = toy_training(lab.scale, block, seed)
     made = lab.trained(config, name=f"{name}-{row}-{seed}".replace(" ", "-"), sources=[Source("", name)])
     return lab.open_model(made)
 
 
 def toy_excess(lab: Lab[DensityModel, ToyScale], flow: DensityModel, name: PointsName, seed: int) -> list[float]:
-    """Mean negative log-likelihood in nats on fresh points, and the mean excess over the true density with its error."""
+    """On new points: mean negative log-likelihood in nats, mean excess over the true density, and its standard error."""
 
     def measure() -> list[float]:
         points = draw(name, lab.scale.points, np.random.default_rng([seed, 10**6]))

@@ -1,4 +1,4 @@
-"""Tables 4.4.1, 4.5.1 and B.1 to B.3 of 003, which need no training: parameters, signal preservation, times."""
+"""Tables 4.4.1, 4.5.1 and B.1 to B.3 (Perugachi-Diaz 2024), which need no training: parameters, activations, times."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ def report(name: str, title: str, about: str, blocks: Sequence[Block]) -> Report
 
 @settings
 class ActivationScale:
-    """Random points of the tables of signal preservation."""
+    """Settings of the tables of signal preservation."""
 
-    points: Count = 100_000  # pairs
-    seed: Natural = 0  # of the points
+    points: Count = 100_000  # number of pairs
+    seed: Natural = 0  # seed of the points
 
 
 @settings
 class NoScale:
-    """These tables have the same size at every scale."""
+    """No settings: the artifact is the same at every scale."""
 
 
 @settings
 class TimeScale:
-    """What is timed."""
+    """Settings of the timed models."""
 
-    batch: Count = 4  # images
-    repeats: Count = 3  # the best counts
-    growth: Count = 32  # of the dense blocks with CLipSwish; the others are matched in parameters
-    size: Count = 32  # pixels of a side
+    batch: Count = 4  # images of a batch
+    repeats: Count = 3  # repetitions; the minimum time counts
+    growth: Count = 32  # growth of the dense blocks with CLipSwish; the other models are matched in parameters
+    size: Count = 32  # side in pixels
     scales: tuple[Count, ...] = (2, 2, 2)  # blocks of every scale
 
 
 ACTIVATIONS: Mapping[ActivationChoice, tuple[int, int, str, str]] = MappingProxyType(
-    {  # growth of the dense blocks, width of the residual blocks, published
+    {  # growth of the dense blocks, width of the residual blocks, published bits/dim of both
         "lipswish": (124, 512, "3.39", "3.42"),
         "leakylswish": (124, 512, "3.39", "3.42"),
         "clipswish": (178, 652, "3.37", "3.38"),
@@ -92,14 +92,16 @@ SIZES: Mapping[str, tuple[FlowConfig, str]] = MappingProxyType(
 
 
 def table_4_4_1(lab: Lab[DensityModel, NoScale]) -> Report:
-    """Numbers of parameters."""
+    """Table 4.4.1: numbers of parameters."""
     rows = [[name, f"{parameters(sizes) / 1e6:.3f}M", printed] for name, (sizes, printed) in SIZES.items()]
-    table = Table(["model", "parameters", "published"], rows, "Trainable numbers, activation normalization included.")
+    table = Table(
+        ["model", "parameters", "published"], rows, "Trainable parameters, including those of the activation normalization."
+    )
     return report("table4.4.1", "Parameters of the models", "no training", [table])
 
 
 def table_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
-    """The architecture of g."""
+    """Table B.1: architecture of the branch g."""
     rows = []
     for name, sizes, printed in (
         ("small, CIFAR10", SIZES["i-DenseNet, CIFAR10, small"][0], "108, LipSwish"),
@@ -112,7 +114,7 @@ def table_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
         blocks = ", ".join(map(str, sizes.scales))
         ours = f"{sizes.block.growth}, {sizes.block.activation}"
         rows.append([name, blocks, str(sizes.block.depth), ours, printed, f"{parameters(sizes) / 1e6:.2f}M"])
-    caption = "Published growths of the small models are exchanged: 124 gives CIFAR10's 8.7M, 108 MNIST's 5.0M at 32 x 32."
+    caption = "The published growths of the two small models are swapped: 124 gives the 8.7M of CIFAR10, 108 the 5.0M of MNIST."
     columns = ["model", "blocks of the scales", "depth", "growth, activation", "published", "parameters"]
     return report("tableB.1", "Architecture of the dense blocks", "no training", [Table(columns, rows, caption)])
 
@@ -128,7 +130,7 @@ PAIRS_AT_ONCE = 2000
 
 
 def preservation(name: str, deviation: float) -> Callable[[Lab[DensityModel, ActivationScale]], Report]:
-    """Table 4.5.1 (N(0, 1)) or B.2 (deviation 5): |phi(v) - phi(w)| / |v - w| of random pairs."""
+    """Table 4.5.1 (points from N(0, 1)) or B.2 (standard deviation 5): |phi(v) - phi(w)| / |v - w| of random pairs."""
 
     def make(lab: Lab[DensityModel, ActivationScale]) -> Report:
         scale = lab.scale
@@ -143,17 +145,15 @@ def preservation(name: str, deviation: float) -> Callable[[Lab[DensityModel, Act
             *(f"D={d} {m}" for d in DIMS for m in ("mean", "max")),
             *(f"published mean D={d}" for d in DIMS),
         ]
-        caption = (
-            f"{scale.points:,} pairs from a normal distribution of deviation {deviation:g}; maxima are extremes of the draws."
-        )
-        return report(name, "Signal that activations preserve", "no training", [Table(columns, rows, caption)])
+        caption = f"{scale.points:,} pairs from a normal distribution of deviation {deviation:g}; max is over the drawn pairs."
+        return report(name, "Signal preservation of activations", "no training", [Table(columns, rows, caption)])
 
     return make
 
 
 @torch.no_grad()
 def ratios(activation: str, deviation: float, scale: ActivationScale) -> list[list[float]]:
-    """Mean and maximum for every dimension of DIMS."""
+    """Mean and maximum of the ratio for every dimension of DIMS."""
     phi: Any = (lambda x: x) if activation == "identity" else Activation(activation)  # type: ignore[arg-type]
     found = []
     for dims in DIMS:
@@ -174,29 +174,27 @@ TIME_PUBLISHED = {"lipswish": "1.3 / -43 / 8.8 %", "leakylswish": "1.3 / -28 / 2
 
 
 def table_b_3(lab: Lab[DensityModel, TimeScale]) -> Report:
-    """CPU time of forward pass, training step and inverse of untrained models, and evaluations of g a block."""
+    """Table B.3: CPU time of forward pass, training step and inverse of untrained models, and evaluations of g per block."""
     rows = []
     for activation in ACTIVATIONS:
         key = {"what": "time", "activation": activation, "scale": lab.scale}
         ours, theirs = lab.once(key, lambda a=activation: time_pair(lab.scale, a))  # type: ignore[misc]
         cells = [f"{100 * (other / own - 1):+.0f} %" for own, other in zip(ours[:3], theirs[:3], strict=True)]
         rows.append([activation, *cells, f"{ours[3]:.1f} / {theirs[3]:.1f}", TIME_PUBLISHED[activation]])
-    caption = (
-        "i-DenseNet against a Residual Flow of as many parameters, + is faster; CPU time, untrained weights at their bounds."
-    )
+    caption = "i-DenseNet compared with a Residual Flow of equal size; + is faster. CPU time, untrained weights at the bounds."
     columns = [
         "activation",
         "forward",
         "training step",
         "sampling",
-        "evaluations a block",
+        "evaluations per block",
         "published (forward / train / sampling)",
     ]
     return report("tableB.3", "Running time", "untrained models, one thread", [Table(columns, rows, caption)])
 
 
 def time_pair(scale: TimeScale, activation: ActivationChoice) -> list[list[float]]:
-    """Seconds of three tasks and evaluations of g a block, for dense blocks and for residual blocks."""
+    """Results of `time_one` for dense blocks and for residual blocks."""
     base = ImageFlow(size=scale.size, scales=scale.scales, block=dense(growth=scale.growth), tail=1, tail_width=16)
     target = parameters(base)
     found = []
@@ -208,12 +206,13 @@ def time_pair(scale: TimeScale, activation: ActivationChoice) -> list[list[float
 
 
 def time_one(flow: Flow, scale: TimeScale) -> list[float]:
+    """CPU seconds of forward pass, training step and inverse, and evaluations of g per block."""
     x = torch.rand(scale.batch, 3, scale.size, scale.size).contiguous(memory_format=torch.channels_last)
     flow.train()
     with torch.no_grad():
         flow(x, Series(1))
         for parameter in (p for name, p in flow.named_parameters() if name.endswith("linear.weight")):
-            parameter.mul_(2)  # to their bounds, as after some training
+            parameter.mul_(2)  # above their bounds, so that the normalization is active, as after training
     flow.power_iterations(20)
     flow.eval()
     with torch.no_grad():

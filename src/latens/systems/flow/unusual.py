@@ -1,9 +1,8 @@
-"""How unusual an image is: typicality, complexity and goodness of fit of its latents, against held-out images.
+"""Out-of-distribution score of an image: Mahalanobis distance of a few statistics from those of held-out images.
 
-Likelihood alone ranks smooth images first, whatever they show (Nalisnick et al. 2019, Kirichenko et al. 2020). Here an image is
-unusual where a few statistics of its code together are: their Mahalanobis distance from held-out images. The statistics are
-bits per dimension (typicality), bits per dimension of a lossless WebP file (complexity, Serra et al. 2020), and moments and
-neighbor correlations of the latents, which are independent standard normal numbers for images from the model.
+Likelihood alone ranks smooth images highest, whatever their content (Nalisnick et al. 2019, Kirichenko et al. 2020). The
+statistics are bits per dimension (typicality), bits per dimension of a lossless WebP file (complexity, Serra et al. 2020), and
+moments and neighbor correlations of the latents, which are independent and standard normal for images drawn from the model.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from latens.data.image_output import webp_bytes
 from latens.shapes import Float, UInt8
 
 STATISTICS = ("bits_per_dim", "webp_bits_per_dim", "mean_square", "mean_fourth", "correlation_x", "correlation_y")
-SHRINKAGE = 0.05  # of the covariance toward its diagonal
-LEVELS = 101  # quantiles of the held-out distances that are kept
+SHRINKAGE = 0.05  # shrinkage of the covariance toward its diagonal
+LEVELS = 101  # number of stored quantiles of the held-out distances
 
 
 class Reference(NamedTuple):
-    """Held-out images in terms of their statistics: mean, inverse covariance, and quantiles of their distances."""
+    """Statistics of held-out images: mean, inverse covariance, and quantiles of their distances."""
 
     mean: Float[np.ndarray, "F"]
     precision: Float[np.ndarray, "F F"]
@@ -35,7 +34,7 @@ class Reference(NamedTuple):
         return np.sqrt(np.maximum(np.einsum("nf,fg,ng->n", centered, self.precision, centered), 0))
 
     def unusual(self, statistics: Float[np.ndarray, "n F"]) -> Float[np.ndarray, "n"]:
-        """Share of held-out images that are less unusual, in [0, 1]."""
+        """Share of held-out images with a smaller distance, in [0, 1]."""
         return share_below(self.distances, self.distance(statistics))
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,17 +51,17 @@ class Reference(NamedTuple):
 
 
 def share_below(quantiles: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "n"]:
-    """The share of a distribution, given by its evenly spaced quantiles, below each value."""
+    """Share of a distribution below each value. The distribution is given by its evenly spaced quantiles."""
     return np.interp(values, quantiles, np.linspace(0, 1, len(quantiles)))
 
 
 def quantiles_of(values: np.ndarray) -> Float[np.ndarray, "Q"]:
-    """Evenly spaced quantiles, from the smallest value to the largest."""
+    """LEVELS evenly spaced quantiles, from the minimum to the maximum."""
     return np.quantile(values, np.linspace(0, 1, LEVELS))
 
 
 def reference_of(statistics: Float[np.ndarray, "n F"]) -> Reference:
-    """Moments from one half of the images, distances from the other; from all of them where there are few."""
+    """Reference of held-out images: moments of one half, distances of the other; of all images where they are few."""
     few = len(statistics) < 8 * statistics.shape[1]
     fitted, measured = (statistics, statistics) if few else (statistics[::2], statistics[1::2])
     mean = fitted.mean(axis=0)
@@ -76,7 +75,7 @@ def reference_of(statistics: Float[np.ndarray, "n F"]) -> Reference:
 def statistics_of(
     pixels: UInt8[np.ndarray, "n C S S"], latents: Float[Tensor, "n D"], bits: np.ndarray, shape: tuple[int, int, int]
 ) -> Float[np.ndarray, "n F"]:
-    """The numbers named in STATISTICS. `shape` is that of the latents before they were flattened, `bits` bits per dimension."""
+    """Columns named in STATISTICS. `shape` is the shape of the latents before flattening, `bits` the bits per dimension."""
     z = latents.double().cpu().view(-1, *shape)
     square = z.square().flatten(1).mean(1)
     columns = [
@@ -91,7 +90,7 @@ def statistics_of(
 
 
 def _correlation(first: Tensor, second: Tensor) -> np.ndarray:
-    """Mean product of neighbors over the mean square; 0 where there are no neighbors."""
+    """Correlation of neighbors: mean product over mean square; 0 for latents without neighbors."""
     if not first[0].numel():
         return np.zeros(len(first))
     product = (first * second).flatten(1).mean(1)
@@ -101,7 +100,7 @@ def _correlation(first: Tensor, second: Tensor) -> np.ndarray:
 
 
 def complexity(pixels: UInt8[np.ndarray, "C S S"]) -> float:
-    """Bits per dimension of the image as a lossless WebP file."""
+    """Bits per dimension of the lossless WebP file of an image."""
     stacked = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     data = webp_bytes(np.repeat(stacked, 3, axis=2) if stacked.shape[2] == 1 else stacked)
     return 8 * len(data) / pixels.size

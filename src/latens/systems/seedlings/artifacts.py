@@ -1,4 +1,4 @@
-"""Tables and figures of 003, chapter 3, by name, and the experiments that it proposes."""
+"""Artifacts by name: tables and figures of Perugachi-Diaz 2024, chapter 3, and further experiments."""
 
 from __future__ import annotations
 

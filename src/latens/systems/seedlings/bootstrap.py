@@ -1,6 +1,6 @@
-"""Paired differences of two classifiers on the same plants, with intervals over trays.
+"""Paired differences of two classifiers on the same plants, with bootstrap intervals over trays.
 
-Plants of one tray share light, water and a photograph: trays are the independent units, and are drawn with replacement.
+Plants of one tray share light, water and a photograph. The independent units are trays, which are resampled with replacement.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from latens.shapes import Float, Int
 
 RESAMPLES = 1000
-Measure: TypeAlias = Callable[[np.ndarray], float]  # weights of the plants -> a number; NaN where it is not defined
+Measure: TypeAlias = Callable[[np.ndarray], float]  # weights of the plants -> value of the measure; NaN if undefined
 
 
 class Difference(NamedTuple):
-    """A paired difference with its 95 % interval over trays."""
+    """Paired difference with its 95 % interval over trays."""
 
     value: float
     low: float
@@ -28,7 +28,7 @@ class Difference(NamedTuple):
 
 
 def paired_difference(first: Measure, second: Measure, tray: np.ndarray, seed: int = 0) -> Difference:
-    """first - second, with the 2.5 % and 97.5 % quantiles over resampled trays (the same for both); NaN bounds without one."""
+    """first - second, with 2.5 % and 97.5 % quantiles over resampled trays (the same for both); bounds are NaN if undefined."""
     rng = np.random.default_rng(seed)
     _, member = np.unique(tray, return_inverse=True)
     count = int(member.max()) + 1
@@ -43,18 +43,18 @@ def paired_difference(first: Measure, second: Measure, tray: np.ndarray, seed: i
 
 
 def accuracy_of(chances: Float[np.ndarray, "n"], label: Int[np.ndarray, "n"]) -> Measure:
-    """Share of the plants on the right side of 0.5."""
+    """Accuracy at a threshold of 0.5."""
     right = ((chances >= 0.5) == label).astype(float)
     return lambda weights: float(weights @ right / weights.sum())
 
 
 def majority_of(label: Int[np.ndarray, "n"]) -> Measure:
-    """Accuracy of calling every plant the class that most plants are, before resampling."""
+    """Accuracy of predicting the most frequent class (of the original sample) for every plant."""
     return accuracy_of(np.full(len(label), float(label.mean() >= 0.5)), label)
 
 
 def auc_of(values: Float[np.ndarray, "n"], label: Int[np.ndarray, "n"]) -> Measure:
-    """Area under the ROC curve; NaN where a class has no weight."""
+    """Area under the ROC curve; NaN if a class has no weight."""
     order = np.argsort(values, kind="stable")
     ordered, positive = np.asarray(values)[order], np.asarray(label)[order]
     starts = np.flatnonzero(np.concatenate([[True], np.diff(ordered) > 0]))  # ties count half

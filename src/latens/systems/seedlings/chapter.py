@@ -1,4 +1,4 @@
-"""Chapter 3 of 003 as one page: all of its trainings, then its tables and figures."""
+"""All tables and figures of Perugachi-Diaz 2024, chapter 3, on one page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CONTENTS: Mapping[str, Callable[[ChapterLab], Report]] = MappingProxyType(
 
 
 def chapter(lab: ChapterLab) -> Report:
-    """All tables and figures of the chapter, each also saved as its own report. Several processes may share the trainings."""
+    """All tables and figures of the chapter; each is also saved as its own report. Processes may share the trainings."""
     started = time.process_time()
     lab.complete(trainings(lab))
     parts = []
@@ -52,12 +52,12 @@ def chapter(lab: ChapterLab) -> Report:
         report = make(lab)
         report.save(lab.folder)
         parts.append(Part(report.title, list(report.blocks)))
-    logger.info("%.0f CPU-seconds in this process; finished trainings are not repeated", time.process_time() - started)
-    return Report(name="chapter", title="003, chapter 3", about=about(lab), parts=parts)
+    logger.info("%.0f CPU-seconds in this process; finished trainings are reused", time.process_time() - started)
+    return Report(name="chapter", title="Perugachi-Diaz 2024, chapter 3", about=about(lab), parts=parts)
 
 
 def trainings(lab: ChapterLab) -> Iterator[Callable[[], object]]:
-    """All trainings of the chapter: those of Table 3.5 first, then the imbalance, the leaky split, the search."""
+    """Trainings of the chapter: Table 3.5 first, then class imbalance, the leaky split, and the hyperparameter search."""
     scale = lab.scale
     for seed in each_run(scale):
         for backbone in dict.fromkeys((*scale.models, *scale.networks)):

@@ -1,4 +1,4 @@
-"""Figures 3.1, 3.3 to 3.8 and A.1 of 003."""
+"""Figures 3.1, 3.3 to 3.8 and A.1 (Perugachi-Diaz 2024)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.systems.seedlings.chapter_tables import runs_of
 from latens.systems.seedlings.config import Backbone
 from latens.systems.seedlings.lattice import Lattice, NoLattice, project
-from latens.systems.seedlings.reading import Reading, draw_overlay, read_tray
+from latens.systems.seedlings.reading import TrayReading, draw_overlay, read_tray
 from latens.systems.seedlings.simulator.photograph import photograph
 from latens.systems.seedlings.thesis_grid import starting_coordinates, thesis_lattice
 from latens.systems.seedlings.trials import (
-    SHOWN,
+    DISPLAY_NAMES,
     ChapterLab,
     Measured,
     Variant,
@@ -32,14 +32,14 @@ from latens.systems.seedlings.trials import (
     trained,
 )
 
-HEAT: Mapping[tuple[int, int], float] = MappingProxyType(  # Figure 3.8a, the cells with printed numbers: train day, test day
+HEAT: Mapping[tuple[int, int], float] = MappingProxyType(  # cells of Figure 3.8a with printed numbers: (training day, test day)
     {(4, 4): 0.87, (5, 5): 0.91, (6, 6): 0.93, (7, 7): 0.94, (6, 5): 0.71, (4, 5): 0.932}
 )
 AUC_37 = 0.62
 
 
 def figure31(lab: ChapterLab) -> Report:
-    """Figure 3.1: a success and a failure, and how they grow."""
+    """Figure 3.1: a success and a failure on each day."""
     crops = data_of(lab).crops
     figures = []
     for label, name in ((1, "success"), (0, "failure")):
@@ -56,14 +56,14 @@ def figure31(lab: ChapterLab) -> Report:
 
 
 def _shown_plant(mask: np.ndarray, plants: np.ndarray, seen: np.ndarray) -> str:
-    """A plant that is seen in all photographs, if there is one."""
+    """The plant that is visible in most photographs."""
     names, which = np.unique(plants[mask], return_inverse=True)
     shares = np.bincount(which.ravel(), np.maximum(seen[mask], 0)) / np.bincount(which.ravel())
     return str(names[int(np.argmax(shares))])
 
 
 def figure33(lab: ChapterLab) -> Report:
-    """Figure 3.3: validation loss by epoch, mean and standard deviation of the runs."""
+    """Figure 3.3: validation loss by epoch, mean and standard deviation over runs."""
     return _curves(lab, "figure3.3", "Figure 3.3: validation loss", lab.scale.models, "loss_as_trained")
 
 
@@ -87,14 +87,16 @@ def _curves(lab: ChapterLab, name: str, title: str, models: Sequence[Backbone], 
             values = np.array([one[1] for one in found])
             mean, deviation = values.mean(axis=0), values.std(axis=0)
             epochs = [step * lab.scale.epochs / steps[-1] for step in steps]
-            lines.append(Line(SHOWN[backbone], epochs, mean.tolist(), number))
+            lines.append(Line(DISPLAY_NAMES[backbone], epochs, mean.tolist(), number))
             if len(values) > 1:
                 lines += [Line("", epochs, (mean + side * deviation).tolist(), number, ":") for side in (-1, 1)]
             pick = np.argmax(mean) if what == "accuracy" else np.argmin(mean)
-            rows.append([str(day), SHOWN[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.1f}", f"{mean[-1]:.3f}"])
+            rows.append([str(day), DISPLAY_NAMES[backbone], f"{mean[pick]:.3f}", f"{epochs[int(pick)]:.1f}", f"{mean[-1]:.3f}"])
         panels.append(LinePanel("epoch", what.replace("_", " "), lines, f"day {day}"))
     corrected = "as trained" if lab.scale.protocol == "paper" else "after prior correction"
-    caption = f"Loss as trained: balanced classes against the natural shares of the validation set. Accuracy: {corrected}."
+    caption = (
+        f"Loss as trained: at the balanced training priors, on the natural class shares of validation. Accuracy: {corrected}."
+    )
     table = Table(["day", "model", f"best {what.replace('_', ' ')}", "at epoch", "last"], rows, caption)
     return Report(name=name, title=title, about=about(lab), blocks=[Figure(line_plot(panels), title), table])
 
@@ -107,10 +109,10 @@ def figure36(lab: ChapterLab) -> Report:
         for number, backbone in enumerate(lab.scale.models):
             run = runs_of(lab, backbone, day)[0]
             false, true = roc(run.raw, run.label)
-            lines.append(Line(SHOWN[backbone], false, true, number))
-            rows.append([str(day), SHOWN[backbone], f"{run.auc:.3f}", f"{_specificity(false, true, 0.93):.2f}"])
+            lines.append(Line(DISPLAY_NAMES[backbone], false, true, number))
+            rows.append([str(day), DISPLAY_NAMES[backbone], f"{run.auc:.3f}", f"{_specificity(false, true, 0.93):.2f}"])
         panels.append(LinePanel("false positive rate", "true positive rate", lines, f"day {day}"))
-    caption = "003 reads from its curves of day 4, at sensitivity .93: specificity about .65 for AlexNet, .45 for the others."
+    caption = "Published (day 4, sensitivity .93): specificity about .65 for AlexNet, .45 for the other models."
     table = Table(["day", "model", "AUC", "specificity at sensitivity .93"], rows, caption)
     return Report(
         name="figure3.6", title="Figure 3.6: ROC curves", about=about(lab), blocks=[Figure(line_plot(panels), "ROC"), table]
@@ -132,7 +134,7 @@ def _specificity(false: Sequence[float], true: Sequence[float], sensitivity: flo
 
 
 def figure37(lab: ChapterLab) -> Report:
-    """Figure 3.7: the first day without oversampling and augmentation."""
+    """Figure 3.7: the first day without oversampling and augmentation, and with both."""
     day, best = min(lab.scale.days), lab.scale.best
     run = measured(lab, trained(lab, best, day, 0, Variant(oversample=False, augment=False)), best, day, "test")
     ours = measured(lab, trained(lab, best, day, 0), best, day, "test")
@@ -141,12 +143,12 @@ def figure37(lab: ChapterLab) -> Report:
         lines.append(Line(name, *roc(one.raw, one.label), number))
     plot = line_plot([LinePanel("false positive rate", "true positive rate", lines, f"day {day}")])
     rows = [["original data", f"{run.auc:.3f}", f"{AUC_37:.2f}"], ["oversampling + augmentation", f"{ours.auc:.3f}", "0.91"]]
-    blocks: list[Block] = [Figure(plot, "ROC"), Table(["training data", "AUC", "AUC (003, day 4)"], rows)]
-    return Report(name="figure3.7", title=f"Figure 3.7: original data ({SHOWN[best]})", about=about(lab), blocks=blocks)
+    blocks: list[Block] = [Figure(plot, "ROC"), Table(["training data", "AUC", "published AUC, day 4"], rows)]
+    return Report(name="figure3.7", title=f"Figure 3.7: original data ({DISPLAY_NAMES[best]})", about=about(lab), blocks=blocks)
 
 
 def figure38(lab: ChapterLab) -> Report:
-    """Figure 3.8: accuracy of each day's model on each day; and how much of it the leaky split gives away."""
+    """Figure 3.8: accuracy of the model of each day on each day, for the leaky split and the split of the scale."""
     best, days = lab.scale.best, lab.scale.days
     blocks: list[Block] = []
     plain: dict[str, dict[str, float]] = {}
@@ -163,20 +165,20 @@ def figure38(lab: ChapterLab) -> Report:
         blocks += [
             Figure(heat_map([[heat[a, b].accuracy for b in days] for a in days], days), f"Accuracy, split {by}"),
             Table(columns, accuracy, f"(a) Accuracy, split {by}."),
-            Table(columns, text, f"(b) Difference to the model of the test day, split {by}; interval over trays."),
+            Table(columns, text, f"(b) Difference from the model of the test day, split {by}; interval over trays."),
             Table(columns, corrected, f"As (b), after prior correction, split {by}."),
         ]
     blocks.append(_leak(plain, days))
     printed = [[str(a), str(b), f"{value:.3f}"] for (a, b), value in HEAT.items()]
-    blocks.append(Table(["trained on", "tested on", "accuracy (003)"], printed, "All cells that 003 prints a number for."))
-    title = f"Figure 3.8: days exchanged ({SHOWN[best]})"
+    blocks.append(Table(["trained on", "tested on", "published accuracy"], printed, "All published cells."))
+    title = f"Figure 3.8: days exchanged ({DISPLAY_NAMES[best]})"
     return Report(name="figure3.8", title=title, about=about(lab), blocks=blocks, facts={"accuracy": plain})
 
 
 def _differences(
     heat: Mapping[tuple[int, int], Measured], days: Sequence[int], what: Literal["accuracy", "corrected_accuracy"]
 ) -> list[list[str]]:
-    """Rows of differences to the model of the test day, with intervals over trays."""
+    """Rows of differences from the model of the test day, with intervals over trays."""
 
     def text(a: int, b: int) -> str:
         return paired_bootstrap(heat[a, b], heat[b, b], what).text() if a != b else "0"
@@ -185,18 +187,18 @@ def _differences(
 
 
 def _leak(accuracy: Mapping[str, Mapping[str, float]], days: Sequence[int]) -> Table:
-    """Mean accuracies by split: what plants that are known from another day gain."""
+    """Mean accuracies by split: the gain from plants that were trained on with other days."""
     rows = []
     for by, cells in accuracy.items():
         own = float(np.mean([cells[f"{day}->{day}"] for day in days]))
         other = [cells[f"{a}->{b}"] for a in days for b in days if a != b]
         rows.append([by, f"{own:.3f}", f"{np.mean(other):.3f}" if other else ""])
-    caption = "Means over days. With the leaky split, most plants tested on another day were trained on."
+    caption = "Means over days. With the leaky split most test plants of other days are training plants."
     return Table(["split", "own day", "other days"], rows, caption)
 
 
 def heat_map(values: Sequence[Sequence[float]], days: Sequence[int]) -> bytes:
-    """A PNG of a matrix: rows are training days, columns test days."""
+    """PNG of a matrix with training days as rows and test days as columns."""
     import cv2
 
     side = 90
@@ -217,7 +219,7 @@ def heat_map(values: Sequence[Sequence[float]], days: Sequence[int]) -> bytes:
 
 
 def figure_a1(lab: ChapterLab) -> Report:
-    """Figure A.1: the grid on a tray of each day: Algorithm 1 and the lattice, with their errors against the truth."""
+    """Figure A.1: grids of Algorithm 1 and of the lattice on each day, with their errors."""
     scale, figures, rows = lab.scale, [], []
     for day in scale.days:
         made = photograph(0, 0, day, rows=scale.rows, cols=scale.cols, preset=scale.preset)
@@ -239,7 +241,7 @@ def figure_a1(lab: ChapterLab) -> Report:
     return Report(name="figureA.1", title="Figure A.1: grid of a tray", about=about(lab), blocks=blocks)
 
 
-def _with_corners(reading: Reading, thesis: Lattice) -> np.ndarray:
+def _with_corners(reading: TrayReading, thesis: Lattice) -> np.ndarray:
     import cv2
 
     image = draw_overlay(reading)

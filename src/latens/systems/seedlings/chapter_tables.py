@@ -1,4 +1,4 @@
-"""Tables 3.1 to 3.6 of 003, the paper's numbers beside ours."""
+"""Tables 3.1 to 3.6 (Perugachi-Diaz 2024), with the published numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from latens.systems.seedlings.crops import PARTS, Crops, Part, split
 from latens.systems.seedlings.evaluate import auc
 from latens.systems.seedlings.trials import (
     CHAPTER,
+    DISPLAY_NAMES,
     PAPER,
-    SHOWN,
     ChapterLab,
     Measured,
     Variant,
@@ -57,7 +57,7 @@ LEARNING_RATES, DECAYS = (1e-2, 1e-3, 1e-4), (1e-3, 1e-5, 1e-7)  # Table 3.3
 
 
 def table31(lab: ChapterLab) -> Report:
-    """Table 3.1: successes in every part, with the split of 003 and with plants kept in one part."""
+    """Table 3.1: share of successes in every part, for the leaky split and for splits by plant and by tray."""
     crops, defaults = data_of(lab).crops, CropsConfig()
     rows = []
     for by in SPLITS:
@@ -74,9 +74,9 @@ def table31(lab: ChapterLab) -> Report:
                     *[""] * (0 if paper else 3),
                 ]
             )
-    columns = ["split", "day", *PARTS, *(f"{part} (003)" for part in PARTS)]
+    columns = ["split", "day", *PARTS, *(f"{part} (published)" for part in PARTS)]
     caption = (
-        "Share of successes. `leaky` draws the split anew for each day: a plant trains one day's model and tests another's."
+        "Share of successes. `leaky` redraws the split for each day, so test plants of one day train models of other days."
     )
     return Report(
         name="table3.1", title="Table 3.1: successes in every part", about=about(lab), blocks=[Table(columns, rows, caption)]
@@ -89,7 +89,7 @@ def table33(lab: ChapterLab) -> Report:
 
 
 def table34(lab: ChapterLab) -> Report:
-    """Table 3.4: what the search chooses."""
+    """Table 3.4: selected hyperparameters."""
     return _search(lab, "table3.4", "Table 3.4: best hyperparameter values")
 
 
@@ -99,23 +99,35 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
     for backbone in lab.scale.models:
         losses, decays = search(lab, backbone)
         best, decay = _smallest(losses), _smallest(decays)
-        tried += [[SHOWN[backbone], f"{rate:g}", f"{DECAYS[1]:g}", f"{loss:.4f}"] for rate, loss in losses.items()]
-        tried += [[SHOWN[backbone], f"{best:g}", f"{one:g}", f"{loss:.4f}"] for one, loss in decays.items() if one != DECAYS[1]]
+        tried += [[DISPLAY_NAMES[backbone], f"{rate:g}", f"{DECAYS[1]:g}", f"{loss:.4f}"] for rate, loss in losses.items()]
+        tried += [
+            [DISPLAY_NAMES[backbone], f"{best:g}", f"{one:g}", f"{loss:.4f}"]
+            for one, loss in decays.items()
+            if one != DECAYS[1]
+        ]
         paper = PAPER.get(backbone, (1e-4, 1e-5)) if backbone in (*PAPER, "alexnet") else None
         chosen.append(
-            [SHOWN[backbone], f"{best:g}", f"{decay:g}", *(f"{value:g}" for value in paper or ()), *[""] * (0 if paper else 2)]
+            [
+                DISPLAY_NAMES[backbone],
+                f"{best:g}",
+                f"{decay:g}",
+                *(f"{value:g}" for value in paper or ()),
+                *[""] * (0 if paper else 2),
+            ]
         )
     shown = {
         "table3.3": Table(["model", "learning rate", "weight decay", "validation loss"], tried, f"Day {day}, one run each."),
         "table3.4": Table(
-            ["model", "learning rate", "weight decay", "rate (003)", "decay (003)"], chosen, f"By validation loss, day {day}."
+            ["model", "learning rate", "weight decay", "rate (published)", "decay (published)"],
+            chosen,
+            f"By validation loss, day {day}.",
         ),
     }
     return Report(name=name, title=title, about=about(lab), blocks=[shown[name]])
 
 
 def search(lab: ChapterLab, backbone: Backbone) -> tuple[dict[float, float], dict[float, float]]:
-    """Smallest validation losses on the last day by learning rate, and by weight decay at the best rate."""
+    """Minimum validation losses on the last day by learning rate, and by weight decay at the best rate."""
     day = max(lab.scale.days)
     losses = {rate: _validation_loss(lab, backbone, day, Variant(lr=rate, decay=DECAYS[1])) for rate in LEARNING_RATES}
     best = _smallest(losses)
@@ -131,7 +143,7 @@ def _validation_loss(lab: ChapterLab, backbone: Backbone, day: int, variant: Var
 
 
 def runs_of(lab: ChapterLab, backbone: Backbone, day: int, variant: Variant = CHAPTER, part: Part = "test") -> list[Measured]:
-    """All runs of one model on its own day."""
+    """Predictions of all runs of one model on its own day."""
     return [
         measured(lab, trained(lab, backbone, day, seed, variant), backbone, day, part, variant.split)
         for seed in each_run(lab.scale)
@@ -139,7 +151,7 @@ def runs_of(lab: ChapterLab, backbone: Backbone, day: int, variant: Variant = CH
 
 
 def table35(lab: ChapterLab) -> Report:
-    """Table 3.5: loss, accuracy and AUC on the test set, and the differences of the models with intervals over trays."""
+    """Table 3.5: test loss, accuracy and AUC, and differences with intervals over trays."""
     rows, pairs = [], []
     crops = data_of(lab).crops
     for day in lab.scale.days:
@@ -153,7 +165,7 @@ def table35(lab: ChapterLab) -> Report:
             rows.append(
                 [
                     str(day),
-                    SHOWN[backbone],
+                    DISPLAY_NAMES[backbone],
                     *cells,
                     *((f"{paper[0]:.3f}", f"{paper[1]:.3f}", f"{paper[2]:.2f}") if paper else ("",) * 3),
                 ]
@@ -171,9 +183,19 @@ def table35(lab: ChapterLab) -> Report:
                 paired_difference(auc_of(one.raw, one.label), auc_of(area, one.label), one.tray),
                 paired_difference(accuracy_of(one.corrected, one.label), majority_of(one.label), one.tray),
             )
-            pairs.append([str(day), SHOWN[backbone], *(gain.text() for gain in gains)])
-    columns = ["day", "model", "loss", "accuracy", "AUC", "accuracy, corrected", "loss (003)", "accuracy (003)", "AUC (003)"]
-    caption = "Loss and accuracy as trained (balanced classes); corrected: after prior correction and temperature scaling."
+            pairs.append([str(day), DISPLAY_NAMES[backbone], *(gain.text() for gain in gains)])
+    columns = [
+        "day",
+        "model",
+        "loss",
+        "accuracy",
+        "AUC",
+        "accuracy, corrected",
+        "published loss",
+        "published accuracy",
+        "published AUC",
+    ]
+    caption = "Loss and accuracy at the balanced training priors; corrected: after prior correction and temperature scaling."
     differences = ["day", "model", "AUC - best model's", "AUC - leaf area's", "accuracy, corrected - majority"]
     blocks = [
         Table(columns, rows, caption),
@@ -183,14 +205,14 @@ def table35(lab: ChapterLab) -> Report:
 
 
 def _test_areas(lab: ChapterLab, crops: Crops, day: int) -> np.ndarray:
-    """Leaf areas of the plants that `measured` tests on, in its order."""
+    """Leaf areas of the test plants of `measured`, in the same order."""
     of_day, defaults = crops.of_days([day]), CropsConfig()
     chosen = of_day.take(split(of_day, lab.scale.split, defaults.train_share, defaults.validation_share)["test"])
     return chosen.area[chosen.label >= 0]
 
 
 def table36(lab: ChapterLab) -> Report:
-    """Table 3.6: six ways to treat the imbalance; validation losses compared after prior correction."""
+    """Table 3.6: six treatments of class imbalance, compared by the validation loss after prior correction."""
     best, rows = lab.scale.best, []
     for name, (variant, paper) in EXPERIMENTS.items():
         for day in lab.scale.days:
@@ -199,6 +221,15 @@ def table36(lab: ChapterLab) -> Report:
             numbers = (valid.corrected_loss, valid.loss, valid.corrected_accuracy, test.auc)
             printed = f"{ORIGINAL_AUC[day]:.2f}" if name == "original" and day in ORIGINAL_AUC else ""
             rows.append([name, str(day), *(f"{number:.3f}" for number in numbers), printed, paper])
-    columns = ["experiment", "day", "validation loss, corrected", "as trained", "accuracy", "test AUC", "AUC (003)", "003 says"]
-    title = f"Table 3.6: imbalance ({SHOWN[best]})"
+    columns = [
+        "experiment",
+        "day",
+        "validation loss, corrected",
+        "as trained",
+        "accuracy",
+        "test AUC",
+        "published AUC",
+        "published finding",
+    ]
+    title = f"Table 3.6: imbalance ({DISPLAY_NAMES[best]})"
     return Report(name="table3.6", title=title, about=about(lab), blocks=[Table(columns, rows)])

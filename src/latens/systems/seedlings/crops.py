@@ -1,4 +1,4 @@
-"""Crops of plants with their labels, as arrays: what models are trained and measured on; and their splits."""
+"""Labeled crops of plants as arrays, and their split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class Crops(NamedTuple):
-    """n crops. A plant is (tray, place); it occurs once for each day."""
+    """n labeled crops. A plant is identified by (tray, place) and occurs once per day."""
 
     pixels: UInt8[np.ndarray, "n S S C"]
     label: Int[np.ndarray, "n"]  # index into `classes`, -1 unknown
@@ -43,26 +43,26 @@ class Crops(NamedTuple):
         return len(self.label)
 
     def take(self, chosen: np.ndarray) -> Crops:
-        """Those at these indices, or where a mask is true."""
+        """Crops at these indices, or where a mask is true."""
         return self._replace(**{name: getattr(self, name)[chosen] for name in FIELDS})
 
     def of_days(self, days: Sequence[int]) -> Crops:
-        """Those of these days."""
+        """Crops of these days."""
         return self.take(np.isin(self.day, days))
 
     def plants(self) -> np.ndarray:
-        """One name for each plant."""
+        """Name TRAY/PLACE of the plant of each crop."""
         return np.char.add(np.char.add(self.tray.astype(str), "/"), self.place.astype(str))
 
     def fingerprint(self) -> str:
-        """A hash of all that the crops hold."""
+        """SHA-256 (hexadecimal) of pixels, labels, names and classes."""
         parts = [np.ascontiguousarray(field).tobytes() for field in (self.pixels, self.label, self.seen, self.day, self.place)]
         parts += ["|".join(map(str, self.tray)).encode(), repr(self.classes).encode()]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def concatenate(parts: Sequence[Crops]) -> Crops:
-    """All crops in order. Raises InputError for crops of different sizes, channels or classes."""
+    """Concatenates crops. Raises InputError for different sizes, channels or classes."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -70,13 +70,17 @@ def concatenate(parts: Sequence[Crops]) -> Crops:
         if other.classes != first.classes:
             raise InputError("the data sets have different classes", where="--data")
         if other.pixels.shape[1:] != first.pixels.shape[1:]:
-            raise InputError("gray and color photographs are mixed", where="--data", hint="give data sets of one kind")
+            raise InputError(
+                "gray and color crops, or crops of different sizes, are mixed",
+                where="--data",
+                hint="give data sets of one kind",
+            )
     fields: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS}
     return first._replace(**fields)
 
 
 def save_pack(crops: Crops, path: Path) -> None:
-    """Writes crops as one .npz file, which `--data` takes."""
+    """Writes crops to an .npz file, which `--data` accepts."""
     buffer = io.BytesIO()
     plain = {name: value for name, value in crops._asdict().items() if name != "classes"}
     np.savez(buffer, **{**plain, "tray": crops.tray.astype(str)}, classes=np.array(crops.classes))
@@ -84,14 +88,14 @@ def save_pack(crops: Crops, path: Path) -> None:
 
 
 def load_pack(path: Path) -> Crops:
-    """Reads what `save_pack` wrote. Raises UnreadableInput.
+    """Reads a file of `save_pack`. Raises UnreadableInput.
 
-    The last pack is kept in memory: the trainings of a chapter share one. Do not write into its arrays.
+    The last pack is cached, so its arrays must not be modified.
     """
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
-        changed = 0  # the reader reports the file
+        changed = 0  # `read_pack` reports the missing file
     return _load_pack(path, changed)
 
 
@@ -103,20 +107,20 @@ def _load_pack(path: Path, changed: int) -> Crops:
         made = Crops(**fields, classes=tuple(str(name) for name in arrays["classes"]))
     except KeyError as error:
         hint = "give a folder of trays, a folder of classes, or a pack of crops"
-        raise UnreadableInput(f"a pack without {error}", where=str(path), hint=hint) from None
+        raise UnreadableInput(f"the pack has no array {error}", where=str(path), hint=hint) from None
     if made.pixels.ndim != 4 or any(len(field) != made.size for field in made[:-1]):
-        raise UnreadableInput("the arrays of this pack do not fit each other", where=str(path))
+        raise UnreadableInput("the arrays of the pack have inconsistent lengths", where=str(path))
     return made
 
 
 def split(
     crops: Crops, by: Literal["tray", "plant", "leaky"], train: float, validation: float, seed: int = 0, fold: int = 0
 ) -> dict[Part, np.ndarray]:
-    """Indices of the three parts.
+    """Indices of training, validation and test crops.
 
-    Trays (or plants) are ordered by a hash of their name and seed and cut by share, so that a plant is in one part on all days.
-    `leaky` orders plants anew for every day, as 003 does: Table 3.1 has other shares of successes each day. Sets without trays
-    are split by plant.
+    Trays or plants are ordered by a hash of name and seed and cut by share, so that a plant belongs to one part on all days.
+    `leaky` orders plants separately for every day, as the thesis does (its Table 3.1 has different shares each day). Data with
+    fewer than three trays are split by plant.
     """
     plants = crops.plants()
     if by == "tray" and len(set(crops.tray)) > 2:

@@ -1,4 +1,4 @@
-"""Training data: simulated trays, folders of tray photographs with grades.csv, folders of classes, packs of crops."""
+"""Training data: simulated trays, folders of tray photographs with grades.csv, class folders, and packs of crops."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ LABELS, PRESETS = "labels", ("easy", "thesis", "hard")
 
 
 def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConfig) -> Crops:
-    """All crops that `sources` name; none: simulated trays. Raises InputError or UsageError.
+    """Crops of all sources; of simulated trays without sources. Raises InputError, UnreadableInput or UsageError.
 
-    A source is a folder of photographs (with grades.csv in it, or `labels:FILE`), a folder with a folder for each class, a
-    pack of crops (.npz), or `simulated:PRESET`.
+    A source is a folder of photographs (with grades.csv in it, or `labels:FILE`), a folder with one subfolder per class, a pack
+    of crops (.npz), or `simulated:PRESET`.
     """
     labels = [source.path for source in sources if source.kind == LABELS]
     data = [source for source in sources if source.kind != LABELS]
@@ -54,7 +54,9 @@ def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConf
     if (found.day != NO_DAY).any():
         found = found.of_days(config.days)
     if not found.size:
-        raise InputError(f"no crops of the days {', '.join(map(str, config.days))}", where="--data", hint="set data.days")
+        raise InputError(
+            f"the data have no crops of the days {', '.join(map(str, config.days))}", where="--data", hint="set data.days"
+        )
     return found
 
 
@@ -63,27 +65,27 @@ def _open_one(source: Source, labels: Sequence[Path], model: GraderConfig, confi
         from dataclasses import replace
 
         if source.place not in PRESETS:
-            raise UsageError(f"no preset '{source.place}'", where=f"--data {source}", hint=f"known: {', '.join(PRESETS)}")
+            raise UsageError(f"unknown preset '{source.place}'", where=f"--data {source}", hint=f"known: {', '.join(PRESETS)}")
         return simulated(model.size, replace(config, preset=cast("Preset", source.place)), model.channels == 3)
     if source.kind:
         hint = "give a folder of trays and labels:grades.csv, a folder of classes, a pack of crops, or simulated:thesis"
-        raise UsageError(f"'{source}' names no data", where="--data", hint=hint)
+        raise UsageError(f"'{source}' is not a known kind of data", where="--data", hint=hint)
     path = source.path
     if path.suffix == ".npz" and path.is_file():
         return load_pack(path)
     own = path / "grades.csv"
     tables = list(labels) or ([own] if own.is_file() else [])
     if tables and path.is_dir():
-        return read_trays(path, tables, model.size, config)
+        return read_tray_crops(path, tables, model.size, config)
     return class_folders(source, model.size, model.channels)
 
 
 def class_folders(source: Source, size: int, channels: int) -> Crops:
-    """Crops of a folder with one folder for each class, or of another labeled set; whole images are resized."""
+    """Crops of class folders or of another labeled data set. Every image is one crop, resized to `size`."""
     found = open_labeled(source, "train", hold_out=False)
     if len(found.classes) < 2:
-        hint = "give a folder with a folder of crops for each class, or tray photographs with grades.csv (labels:FILE)"
-        raise InputError("these images have no labels", where=str(source), hint=hint)
+        hint = "give a folder with one subfolder of crops per class, or tray photographs with grades.csv (labels:FILE)"
+        raise InputError("the images have no labels", where=str(source), hint=hint)
     mode = "RGB" if channels == 3 else "L"
     pixels, kept = [], []
     for index in range(len(found)):
@@ -104,7 +106,7 @@ def class_folders(source: Source, size: int, channels: int) -> Crops:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Square uint8 crops (n, S, S, C) at another side, averaged over areas where they shrink."""
+    """Resizes square uint8 crops (n, S, S, C) bilinearly, with antialiasing when they shrink."""
     stacked = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     small = size < pixels.shape[1]
     done = F.interpolate(stacked, (size, size), mode="bilinear", antialias=small, align_corners=False)
@@ -114,8 +116,11 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------- photographs
 
 
-def read_trays(folder: Path, tables: Sequence[Path], size: int, config: CropsConfig) -> Crops:
-    """Crops of all photographs of a folder whose plants are graded; those that cannot be read are left out with a warning."""
+def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: CropsConfig) -> Crops:
+    """Crops of all graded plants in the photographs of a folder. Photographs without a grid are skipped with a warning.
+
+    Raises InputError if no photograph can be used.
+    """
     from latens.systems.seedlings.reading import Method, read_tray
 
     grades: dict[Plant, int] = {}
@@ -127,7 +132,7 @@ def read_trays(folder: Path, tables: Sequence[Path], size: int, config: CropsCon
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS and not p.name.startswith(".")):
         shot = identify(path)
         if shot.tray not in trays:
-            logger.warning("left out: %s: tray '%s' is in no table of grades", path, shot.tray)
+            logger.warning("left out: %s: no table of grades has the tray '%s'", path, shot.tray)
             continue
         try:
             reading = read_tray(path, rows=config.rows, cols=config.cols, method=method, day=shot.day, size=size)
@@ -142,8 +147,8 @@ def read_trays(folder: Path, tables: Sequence[Path], size: int, config: CropsCon
             )
         )
     if not parts:
-        hint = "photographs are named TRAY_dayN.png, with TRAY as in grades.csv"
-        raise InputError("no photograph could be read", where=str(folder), hint=hint)
+        hint = "name photographs TRAY_dayN.png, with TRAY as in grades.csv"
+        raise InputError("no photograph of a graded tray could be read", where=str(folder), hint=hint)
     found = concatenate(parts)
     return found.take(found.label != UNKNOWN)
 
@@ -159,9 +164,9 @@ def tray_crops(
 
 
 def simulated(size: int, config: CropsConfig, color: bool = False) -> Crops:
-    """Crops of simulated trays on all days, read by `config.method`; trays that the method cannot read are left out.
+    """Crops of simulated trays on all days, read by `config.method`. Trays that the method cannot read are skipped.
 
-    The last few sets are kept: trainings that differ in balance or augmentation share one.
+    The last four data sets are cached for trainings that differ in balance or augmentation only.
     """
     names = ("trays", "days", "rows", "cols", "preset", "method", "simulated_seed")
     return _simulated(size, CropsConfig(**{name: getattr(config, name) for name in names}), color)
@@ -200,7 +205,7 @@ def _crops_of(made: TrayPhotograph, tray: int, day: int, size: int, config: Crop
 
 
 def true_crops(made: TrayPhotograph, seed: int, tray: int, size: int) -> tuple[np.ndarray, float]:
-    """Crops at the true cells, sampled bilinearly; and the pitch in pixels. Needs torch alone."""
+    """Crops at the true cells, sampled bilinearly, and the pitch in pixels."""
     rows, cols = made.centers.shape[:2]
     camera = draw_camera(seed, tray, made.day)
     offsets = (np.arange(size) + 0.5) / size - 0.5
@@ -219,7 +224,7 @@ def true_crops(made: TrayPhotograph, seed: int, tray: int, size: int) -> tuple[n
 
 
 class CropBatches:
-    """Batches of a split: shuffled each epoch, balanced and augmented as the settings say."""
+    """Training batches, shuffled each epoch, balanced and augmented as configured. Raises InputError for an empty part."""
 
     def __init__(self, crops: Crops, config: CropsConfig, seed: int) -> None:
         self.config, self.seed = config, seed
@@ -228,7 +233,9 @@ class CropBatches:
         self.parts = {part: indices[known[indices]] for part, indices in self.parts.items()}
         empty = [part for part, indices in self.parts.items() if not len(indices)]
         if empty:
-            raise InputError(f"no crops are left to {empty[0]} on", where="--data", hint="give more, or set data.split=plant")
+            raise InputError(
+                f"the {empty[0]} part has no crops", where="--data", hint="give more data, or set data.split=plant"
+            )
         self.crops = crops
         self.pixels = torch.from_numpy(crops.pixels).permute(0, 3, 1, 2)
         self.natural = np.bincount(crops.label[self.parts["train"]], minlength=len(crops.classes))
@@ -236,11 +243,11 @@ class CropBatches:
 
     @property
     def trained(self) -> np.ndarray:
-        """Crops of each class in an epoch."""
+        """Number of crops of each class in an epoch."""
         return np.full_like(self.natural, self.natural.max()) if self.config.oversample else self.natural
 
     def epoch(self, number: int) -> np.ndarray:
-        """The indices of one epoch, in order."""
+        """Crop indices of one epoch, in order."""
         if self.order[0] != number:
             rng = generator(self.seed, number, 7_777)
             chosen = [self.parts["train"]]
@@ -266,7 +273,7 @@ class CropBatches:
         return self.batches("validation")
 
     def batches(self, part: Part) -> list[dict[str, Tensor]]:
-        """All crops of a part, in order."""
+        """All crops of a part in order, in batches of 512."""
         indices = self.parts[part]
         return [self.tensors(chunk) for chunk in np.split(indices, range(512, len(indices), 512))]
 
@@ -278,7 +285,7 @@ class CropBatches:
 
 
 def augment(crops: Tensor, config: CropsConfig, rng: np.random.Generator) -> Tensor:
-    """Rotations, flips and affine maps of normalized crops (003, section 3.3.3), one warp for each crop."""
+    """Random rotation, flips and affine map of normalized crops, as one warp (Perugachi-Diaz 2024, section 3.3.3)."""
     count = len(crops)
     turn = rng.integers(0, 4, count) * np.pi / 2 if config.rotation == "quarter" else rng.uniform(-np.pi / 2, np.pi / 2, count)
     scale = 1 + config.scale * rng.uniform(-1, 1, count)

@@ -1,4 +1,4 @@
-"""The seedling system's part of `latens demo`: a simulated lot from its photographs to its curve."""
+"""Section of `latens demo`: a simulated lot from photographs to germination curve."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from latens.systems.seedlings.predict import SeedlingGrader
 from latens.systems.seedlings.simulator.photograph import photograph
 
 DAYS = (4, 5, 6, 7)
-SEED = 2000  # no model was trained on these trays
+SEED = 2000  # not a seed of the training trays
 
 INTRO = (
-    "A simulated tray of 150 seedlings on days 4 to 7. The grid is found on each photograph. Orange cells are predicted to"
-    " fail, blue ones to succeed; crosses mark cells without a visible"
-    " plant. Below, the germination curve of the lot and its indices."
+    "A simulated tray of 150 seedlings on days 4 to 7. The grid is fitted to each photograph. Orange cells are predicted to"
+    " fail, blue cells to succeed; crosses mark cells without a visible plant. The germination curve and the indices of the lot"
+    " follow."
 )
 
 
 def section(grader: SeedlingGrader, folder: Path) -> Section:
-    """One tray on four days, graded; all files are written into `folder`."""
+    """One graded tray on four days. All files are written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     if grader.classes != GRADES:
-        return Section("Seedlings", [f"The model {grader.name} tells {', '.join(grader.classes)}; it grades no trays."])
+        return Section("Seedlings", [f"The model {grader.name} predicts {', '.join(grader.classes)} and does not grade trays."])
     paths = []
     for day in DAYS:
         paths.append(folder / f"demo_day{day}.png")

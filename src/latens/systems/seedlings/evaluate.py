@@ -1,4 +1,4 @@
-"""Evaluation of a grader on held-out trays: grades by day against baselines, emergence, and indices of lots."""
+"""Evaluation of a grader on held-out trays: success by day compared with baselines, emergence, and indices of lots."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from latens.systems.seedlings.predict import SeedlingGrader
 
 @settings
 class GradingEvaluation:
-    """Held-out trays; these settings count where no data are given."""
+    """Simulated held-out trays of an evaluation without data; with data only `rows`, `cols`, `days` and `method` apply."""
 
-    trays: Count = 24  # simulated
-    rows: Count = 10  # of a tray
-    cols: Count = 15  # of a tray
-    days: tuple[Natural, ...] = (4, 5, 6, 7)  # of the photographs
-    preset: Literal["easy", "thesis", "hard"] = "thesis"  # of the simulator
-    method: Literal["lattice", "thesis", "truth"] = "lattice"  # how trays are read
-    seed: Natural = 1000  # of the simulated trays; training uses 0
+    trays: Count = 24  # number of simulated trays
+    rows: Count = 10  # rows of cells in a tray
+    cols: Count = 15  # columns of cells in a tray
+    days: tuple[Natural, ...] = (4, 5, 6, 7)  # days of the photographs
+    preset: Literal["easy", "thesis", "hard"] = "thesis"  # difficulty of the simulated trays
+    method: Literal["lattice", "thesis", "truth"] = "lattice"  # grid fit of trays
+    seed: Natural = 1000  # seed of the simulated trays; training uses 0
 
 
 class Scores(NamedTuple):
-    """Of a binary classification; NaN where one class is missing."""
+    """Scores of a binary classifier. `auc` is NaN if one class is missing."""
 
     plants: int
     loss: float
@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 
 
 def score(chances: np.ndarray, truth: np.ndarray) -> Scores:
-    """Scores of the probability of class 1 against labels of 0 and 1."""
+    """Scores of probabilities of class 1 for labels 0 and 1."""
     both = np.stack([1 - chances, chances], axis=1)
     return Scores(
         len(truth),
@@ -59,14 +59,14 @@ def score(chances: np.ndarray, truth: np.ndarray) -> Scores:
 
 
 def auc(values: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve; NaN where one class is missing."""
+    """Area under the ROC curve; NaN if one class is missing."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(truth, values)) if 0 < truth.sum() < len(truth) else float("nan")
 
 
 def held_out(grader: SeedlingGrader, sources: Sequence[Source], options: GradingEvaluation) -> Crops:
-    """The crops of an evaluation."""
+    """Crops of an evaluation."""
     config = CropsConfig(
         trays=options.trays, rows=options.rows, cols=options.cols, days=options.days, preset=options.preset,
         method=options.method, simulated_seed=options.seed,
@@ -76,7 +76,7 @@ def held_out(grader: SeedlingGrader, sources: Sequence[Source], options: Grading
 
 
 def evaluate(grader: SeedlingGrader, sources: Sequence[Source], options: GradingEvaluation, folder: Path | None) -> Report:
-    """The report on a grader. Raises UsageError for data with other classes than the model's."""
+    """Report on a grader. Raises UsageError if the classes of data and model differ."""
     crops = held_out(grader, sources, options)
     if crops.classes != grader.classes:
         what = f"the data have the classes {', '.join(crops.classes[:4])}, the model {', '.join(grader.classes[:4])}"
@@ -93,8 +93,8 @@ def evaluate(grader: SeedlingGrader, sources: Sequence[Source], options: Grading
         Table(
             columns,
             rows,
-            "Success (grade 5 or 6); majority: accuracy of calling every plant a success. Differences with 95 % intervals over"
-            " trays.",
+            "Success is grade 5 or 6. Majority: accuracy of predicting the most frequent class. Differences have 95 % intervals"
+            " over trays.",
         )
     ]
     blocks += emergence_tables(grader, crops, facts)
@@ -102,11 +102,11 @@ def evaluate(grader: SeedlingGrader, sources: Sequence[Source], options: Grading
 
 
 def grade_rows(grader: SeedlingGrader, crops: Crops) -> tuple[list[list[str]], dict[str, Any]]:
-    """Rows by day, and the same as numbers."""
+    """Table rows by day, and the same values as numbers."""
     rows, facts = [], {}
     for day in np.unique(crops.day):
         part = crops.take(crops.day == day)
-        chances = grader.judge(part.pixels, None if day == NO_DAY else int(day)).classes[:, 1]
+        chances = grader.predict_crops(part.pixels, None if day == NO_DAY else int(day)).classes[:, 1]
         found = score(chances, part.label)
         majority = max(part.label.mean(), 1 - part.label.mean())
         area = auc(part.area, part.label)
@@ -123,7 +123,7 @@ def grade_rows(grader: SeedlingGrader, crops: Crops) -> tuple[list[list[str]], d
 
 
 def emergence_tables(grader: SeedlingGrader, crops: Crops, facts: dict[str, Any]) -> list[Table]:
-    """Accuracy of emergence by day and the times of lots, where the truth is known."""
+    """Accuracy of emergence by day, and errors of the times of lots; empty if the true emergence is unknown."""
     known = crops.take(crops.seen != UNKNOWN)
     if not known.size:
         return []
@@ -131,13 +131,13 @@ def emergence_tables(grader: SeedlingGrader, crops: Crops, facts: dict[str, Any]
     facts["seen"] = {}
     for day in np.unique(known.day):
         chosen = known.day == day
-        chances = grader.judge(known.pixels[chosen], int(day)).seen
+        chances = grader.predict_crops(known.pixels[chosen], int(day)).seen
         by_area = known.area[chosen] >= grader.area_threshold
         called[chosen] = by_area if chances is None else chances >= 0.5
         right = [float((guess == known.seen[chosen]).mean()) for guess in (called[chosen], by_area)]
         rows.append([str(day), f"{known.seen[chosen].mean():.3f}", *(f"{value:.4f}" for value in right)])
         facts["seen"][str(day)] = right[0]
-    found = [Table(["day", "emerged", "accuracy", "by leaf area"], rows, "Emergence against the simulator's truth.")]
+    found = [Table(["day", "emerged", "accuracy", "by leaf area"], rows, "Emergence compared with the truth of the simulator.")]
     times, censored = lot_times(known, called)
     if times:
         facts |= {"lots": times, "left_censored": censored}
@@ -147,19 +147,19 @@ def emergence_tables(grader: SeedlingGrader, crops: Crops, facts: dict[str, Any]
             Table(
                 columns,
                 shown,
-                "Each tray as a lot: indices from the model's emergence less those from the true one."
-                f" T50 is left-censored on {censored} of {len(set(known.tray))} trays (more than half of the seen seeds were"
-                " there at the first count) and not compared there.",
+                "Each tray is a lot. Error: index from the predicted emergence minus index from the true emergence."
+                f" T50 is left-censored on {censored} of {len(set(known.tray))} trays (more than half of the seen seeds had"
+                " emerged at the first count), which are excluded from its errors.",
             )
         )
     return found
 
 
 def lot_times(crops: Crops, called: np.ndarray) -> tuple[dict[str, list[float]], int]:
-    """Mean, mean absolute and largest error of T50 and MGT over trays; and the number of trays whose T50 is left-censored.
+    """Mean, mean absolute and maximum error of T50 and MGT over trays, and the number of trays with a left-censored T50.
 
-    Trays where an index is undefined are left out, and for T50 those where it lies before the first count: what a fitted
-    distribution says there depends on one or two late plants, and misses the true median by up to a day.
+    Trays with an undefined index are excluded, and for T50 those where it lies before the first count: there a fitted median
+    depends on one or two late plants and misses the true median by up to a day.
     """
     errors: dict[str, list[float]] = {"T50 (Farooq)": [], "MGT": [], "T50, interval-censored": []}
     left = 0
@@ -181,7 +181,7 @@ def lot_times(crops: Crops, called: np.ndarray) -> tuple[dict[str, list[float]],
 
 
 def first_seen(crops: Crops, seen: np.ndarray) -> Counts:
-    """Counts of the plants of one lot by the day on which each was first seen."""
+    """Numbers of plants of one lot by the day on which they were first seen."""
     days = np.unique(crops.day)
     plants, which = np.unique(crops.plants(), return_inverse=True)
     first = np.full(len(plants), np.inf)
@@ -190,8 +190,8 @@ def first_seen(crops: Crops, seen: np.ndarray) -> Counts:
 
 
 def class_report(grader: SeedlingGrader, crops: Crops, about: str) -> Report:
-    """Accuracy over the user's own classes, with the most frequent class as a baseline."""
-    chances = grader.judge(crops.pixels, None).classes
+    """Accuracy on other classes than grades, compared with the most frequent class."""
+    chances = grader.predict_crops(crops.pixels, None).classes
     guess = chances.argmax(axis=1)
     rows = []
     for index, name in enumerate(grader.classes):
@@ -201,7 +201,7 @@ def class_report(grader: SeedlingGrader, crops: Crops, about: str) -> Report:
     accuracy = float((guess == crops.label).mean())
     majority = float(np.bincount(crops.label).max() / crops.size)
     facts = {"accuracy": accuracy, "majority": majority, "loss": cross_entropy(chances, crops.label), "crops": crops.size}
-    caption = f"All crops: {accuracy:.3f}; the most frequent class: {majority:.3f}."
+    caption = f"Accuracy on all crops: {accuracy:.3f}; of the most frequent class: {majority:.3f}."
     return Report(
         name="evaluation",
         title="Plant classes",

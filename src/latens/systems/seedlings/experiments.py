@@ -1,4 +1,7 @@
-"""Experiments that 003 proposes or states without a table: one model for all days, optimizers, attention maps, other plants."""
+"""Further experiments: one model for all days, optimizers, attention maps, other plants.
+
+Perugachi-Diaz 2024 proposes them or reports them without a table.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from latens.systems.seedlings.lots import wilson
 from latens.systems.seedlings.model import Grader, normalized
 from latens.systems.seedlings.recipes import RECIPES
 from latens.systems.seedlings.trials import (
-    SHOWN,
+    DISPLAY_NAMES,
     ChapterLab,
     Measured,
     Variant,
@@ -40,12 +43,12 @@ from latens.systems.seedlings.trials import (
 from latens.training.config import RunConfig
 
 FOLDS, REPEATS = 5, 2
-SPECIES_STEPS = 500  # of each fold
-CAM_PLANTS = 4  # of each kind
+SPECIES_STEPS = 500  # training steps of each fold
+CAM_PLANTS = 4  # plants of each class in the attention maps
 
 
 def days(lab: ChapterLab) -> Report:
-    """One model for all days, told the day, against one model per day; and all photographs up to a day together."""
+    """One model with the day as an input, compared with one model per day, and with all photographs up to a day."""
     best, scale = lab.scale.best, lab.scale
     mixed = trained(lab, best, scale.days[0], 0, Variant(days=scale.days))
     rows = []
@@ -66,16 +69,18 @@ def days(lab: ChapterLab) -> Report:
         "Sequence: logistic regression on the one model's log-odds of all days so far, fitted on validation plants."
         " Differences of AUC with 95 % intervals over trays."
     )
-    return Report(name="days", title=f"Days together ({SHOWN[best]})", about=about(lab), blocks=[Table(columns, rows, caption)])
+    return Report(
+        name="days", title=f"Days together ({DISPLAY_NAMES[best]})", about=about(lab), blocks=[Table(columns, rows, caption)]
+    )
 
 
 def sequence(validation: list[Measured], test: list[Measured]) -> Measured:
-    """The test plants judged by all days so far. Plants stand in the same order on every day (splits by tray or plant)."""
+    """Predictions for the test plants from all days so far. Plants must have the same order on all days."""
     from sklearn.linear_model import LogisticRegression
 
     last = test[-1]
     if any(len(one.label) != len(last.label) or (one.label != last.label).any() for one in test):
-        return last  # a leaky split has other plants each day
+        return last  # a leaky split has different plants each day
     model = LogisticRegression(C=1.0).fit(_log_odds(validation), validation[-1].label)
     chances = model.predict_proba(_log_odds(test))[:, 1]
     return Measured(last.label, last.tray, chances, chances)
@@ -88,21 +93,23 @@ def _log_odds(measurements: list[Measured]) -> np.ndarray:
 
 
 def optimizers(lab: ChapterLab) -> Report:
-    """SGD against Adam; and with --set pretrained=FILE, ImageNet weights against a random start."""
+    """SGD compared with Adam; with --set pretrained=FILE also ImageNet weights compared with random initialization."""
     best, day, rows = lab.scale.best, max(lab.scale.days), []
     variants = {"SGD": Variant(), "Adam": Variant(adam=True)}
     for name, variant in variants.items():
         runs = runs_of(lab, best, day, variant)
         losses = [curve(trained(lab, best, day, seed, variant), "loss")[1] for seed in each_run(lab.scale)]
         jumps = [float(np.abs(np.diff(one[len(one) // 2 :])).mean()) if len(one) > 3 else 0.0 for one in losses]
-        rows.append([name, SHOWN[best], *_loss_and_auc(runs), f"{np.mean(jumps):.3f}"])
+        rows.append([name, DISPLAY_NAMES[best], *_loss_and_auc(runs), f"{np.mean(jumps):.3f}"])
     if lab.scale.pretrained and best in TORCHVISION:
         fresh = replace(lab.scale, pretrained="")
         blank: ChapterLab = _with_scale(lab, fresh)
         runs = runs_of(blank, best, day)
-        rows.append(["SGD, random start", SHOWN[best], *_loss_and_auc(runs), ""])
+        rows.append(["SGD, random start", DISPLAY_NAMES[best], *_loss_and_auc(runs), ""])
     columns = ["optimizer", "model", "test loss", "test AUC", "mean change of the validation loss"]
-    caption = "Changes between epochs in the second half of training. 003 found Adam unstable and pretrained weights better."
+    caption = (
+        "Changes between epochs in the second half of training. The thesis found Adam unstable and pretrained weights better."
+    )
     return Report(name="optimizers", title=f"Optimizers, day {day}", about=about(lab), blocks=[Table(columns, rows, caption)])
 
 
@@ -138,10 +145,10 @@ def attention(lab: ChapterLab) -> Report:
     for label, name in ((1, "success"), (0, "failure")):
         for index in np.flatnonzero(test.label == label)[:CAM_PLANTS]:
             batch = normalized(torch.from_numpy(test.pixels[index : index + 1]).permute(0, 3, 1, 2))
-            chance = float(loaded.judge(test.pixels[index : index + 1], day).classes[0, 1])
+            chance = float(loaded.predict_crops(test.pixels[index : index + 1], day).classes[0, 1])
             heat = grad_cam(loaded.network, batch, torch.tensor([day]), 1)
             figures.append(Figure(png_bytes(_heated(test.pixels[index], heat)), name, f"p = {chance:.2f}", pixelated=True))
-    title = f"Grad-CAM, day {day} ({SHOWN[best]})"
+    title = f"Grad-CAM, day {day} ({DISPLAY_NAMES[best]})"
     return Report(name="attention", title=title, about=about(lab), blocks=[Gallery(figures, columns=CAM_PLANTS)])
 
 
@@ -152,7 +159,7 @@ def grad_cam(network: Grader, crops: Tensor, day: Tensor, label: int) -> Tensor:
     """
     layers = [part for part in network.body.modules() if isinstance(part, nn.Conv2d)]
     if not layers:
-        raise UsageError("a network without convolutions has no attention map", hint="choose a convolutional network")
+        raise UsageError("attention maps need a network with convolutions", hint="choose a convolutional network")
     kept: list[Tensor] = []
     hook = layers[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
     try:
@@ -168,7 +175,7 @@ def grad_cam(network: Grader, crops: Tensor, day: Tensor, label: int) -> Tensor:
 
 
 def _heated(pixels: np.ndarray, heat: Tensor) -> Pixels:
-    """A crop, enlarged, with its map in red."""
+    """Enlarged crop with its attention map in red."""
     gray = pixels.mean(axis=2).astype(np.float32)
     weight = heat[0].numpy()[..., None]
     mixed = gray[..., None] * (1 - 0.5 * weight) + np.array([255, 60, 0], np.float32) * 0.5 * weight
@@ -180,7 +187,7 @@ def _heated(pixels: np.ndarray, heat: Tensor) -> Pixels:
 
 
 def species(lab: ChapterLab) -> Report:
-    """Crops in class folders (--data FOLDER): accuracy over repeated folds, every crop tested once in each repeat."""
+    """Class folders (--data FOLDER): accuracy in a repeated cross-validation."""
     tiny = lab.recipe == "tiny"
     channels = 3
     recipe = RECIPES["cpu_classes"]()
@@ -217,7 +224,7 @@ def species(lab: ChapterLab) -> Report:
         Table(
             ["class", *(name[:12] for name in crops.classes)],
             confusion,
-            "Rows are true classes, columns predictions, all repeats.",
+            "Rows are true classes, columns are predictions, summed over repeats.",
         ),
     ]
     data_text = ", ".join(map(str, lab.sources)) or "simulated trays"
@@ -233,5 +240,7 @@ def species(lab: ChapterLab) -> Report:
 
 def _guesses(lab: ChapterLab, folder: Any, crops: Crops, test: np.ndarray) -> np.ndarray:
     key = {"guesses": load_model(folder).sha256, "data": crops.fingerprint(), "test": test.tolist()}
-    found = lab.once(key, lambda: lab.open_model(folder).judge(crops.pixels[test], None).classes.argmax(axis=1).tolist())
+    found = lab.once(
+        key, lambda: lab.open_model(folder).predict_crops(crops.pixels[test], None).classes.argmax(axis=1).tolist()
+    )
     return np.asarray(found)

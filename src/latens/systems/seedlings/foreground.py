@@ -1,4 +1,4 @@
-"""Leaf pixels of a tray photograph: by color where there is color, else by brightness with estimated polarity."""
+"""Leaf segmentation of a tray photograph: by color in color images, otherwise by brightness with estimated polarity."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from latens.data.images import LoadedImage
 from latens.shapes import Bool, Float, UInt8
 
-GREEN_SPREAD = 12  # gray values between soil and leaves in excess green, below which color is not used
-MIN_BLOB = 9  # pixels; smaller blobs are specks
-BACKGROUND = 24  # the background is smoothed at this fraction of the width
-WEAK_CONTRAST = 14  # gray values between leaves and soil, below which no leaves are believed
+GREEN_SPREAD = 12  # minimum difference of excess green between leaves and soil (gray values) for the use of color
+MIN_BLOB = 9  # minimum area of a blob in pixels
+BACKGROUND = 24  # the median filter of the background is the image width divided by this
+WEAK_CONTRAST = 14  # minimum contrast of leaves to soil in gray values
 
 
 class Foreground(NamedTuple):
-    """Leaf pixels, how they were found, and the blobs that they form."""
+    """Leaf pixels, the method that found them, and their connected components (blobs)."""
 
     mask: Bool[np.ndarray, "H W"]
     kind: Literal["color", "bright", "dark"]
@@ -26,7 +26,7 @@ class Foreground(NamedTuple):
 
 
 def gray_of(image: LoadedImage) -> UInt8[np.ndarray, "H W"]:
-    """Luma of a color image (ITU-R BT.601); the plane of a gray one."""
+    """Luma (ITU-R BT.601) of a color image; the plane of a gray image."""
     if image.gray:
         return np.ascontiguousarray(image.pixels[..., 0])
     weights = np.array([0.299, 0.587, 0.114], np.float32)
@@ -34,10 +34,10 @@ def gray_of(image: LoadedImage) -> UInt8[np.ndarray, "H W"]:
 
 
 def find_leaves(image: LoadedImage) -> Foreground:
-    """Leaf pixels of a photograph; an empty mask where nothing stands out from the soil.
+    """Segments the leaves of a photograph; the mask is empty if nothing stands out from the soil.
 
-    Color images are split by excess green (Woebbecke et al. 1995), gray ones by brightness above (or below) the local
-    background; both thresholds are Otsu's (1979), never below what noise reaches.
+    Color images are thresholded by Otsu's method (Otsu 1979) on excess green (Woebbecke et al. 1995). Gray images are
+    thresholded on the contrast to the local background, above the level of noise.
     """
     gray = gray_of(image)
     found = _by_color(image.pixels) if not image.gray else None
@@ -51,7 +51,7 @@ def find_leaves(image: LoadedImage) -> Foreground:
 
 
 def _by_color(pixels: np.ndarray) -> np.ndarray | None:
-    """Green pixels, or None for an image whose colors do not separate leaves from soil."""
+    """Green pixels; None if color does not separate leaves from soil."""
     import cv2
 
     red, green, blue = (pixels[..., plane].astype(np.int16) for plane in range(3))
@@ -67,7 +67,7 @@ def _by_color(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _by_brightness(gray: np.ndarray, sign: int) -> tuple[np.ndarray, float]:
-    """Pixels brighter (sign 1) or darker (-1) than their surroundings, and by how much, in gray values."""
+    """Pixels brighter (sign 1) or darker (-1) than their surroundings, and their contrast in gray values."""
     import cv2
 
     smooth = cv2.GaussianBlur(gray, (0, 0), 1.2)
@@ -80,7 +80,7 @@ def _by_brightness(gray: np.ndarray, sign: int) -> tuple[np.ndarray, float]:
     candidates = contrast[contrast > floor]
     if candidates.size < MIN_BLOB:
         return np.zeros(gray.shape, bool), 0.0
-    top = float(np.percentile(candidates, 80))  # of the pixels that stand out: the leaves
+    top = float(np.percentile(candidates, 80))  # contrast of leaves
     mask = contrast > max(floor, 0.45 * top)
     return mask, float(np.percentile(contrast, 99.5))
 
@@ -91,5 +91,5 @@ def _with_blobs(mask: np.ndarray, kind: Literal["color", "bright", "dark"], gray
     _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].astype(float)
     kept = areas >= MIN_BLOB
-    kept[0] = False  # the soil
+    kept[0] = False  # background
     return Foreground(kept[labels], kind, centroids[kept], areas[kept], gray)

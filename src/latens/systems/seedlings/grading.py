@@ -1,4 +1,4 @@
-"""A whole experiment: photographs into plants.csv, lots.csv, overlays and report.html."""
+"""Grading of an experiment: photographs to plants.csv, lots.csv, overlays and report.html."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from latens.data.files import write_atomic
@@ -28,13 +29,13 @@ from latens.systems.seedlings.tables import Lot, read_lots
 
 PLANTS, LOTS, REPORT = "plants.csv", "lots.csv", "report.html"
 COLUMNS = ("tray", "day", "row", "col", "id", "x", "y", "seen", "p_seen", "p_success", "area_px")
-SHOWN = 16  # overlays in the report; the others are files beside it
-LIMIT = 0.9  # share of usable plants from which a lot is accepted
+MAX_OVERLAYS = 16  # maximum number of overlays in the report; all are written as files
+LIMIT = 0.9  # minimum share of usable plants of an accepted lot
 OnGraded = Callable[[Path, Sequence[GradedTray]], None]
 
 
 class Experiment(NamedTuple):
-    """What was graded, without the pixels."""
+    """Results of an experiment, without pixels."""
 
     graded: tuple[GradedTray, ...]
     lots: tuple[LotResult, ...]
@@ -42,7 +43,7 @@ class Experiment(NamedTuple):
     warnings: tuple[str, ...]  # on single photographs
     general: tuple[str, ...]  # on the experiment
     files: tuple[Path, ...]
-    blocks: tuple[Block, ...]  # curves and table of the lots, for a page
+    blocks: tuple[Block, ...]  # curves and table of the lots
 
 
 def grade_folder(
@@ -59,30 +60,33 @@ def grade_folder(
     force: bool = False,
     on_graded: OnGraded | None = None,
 ) -> Experiment:
-    """Grades photographs and writes plants.csv, lots.csv, an overlay for each image and report.html into `out`.
+    """Grades photographs and writes plants.csv, lots.csv, one overlay per photograph and report.html into `out`.
 
-    `workers` photographs are graded at once. Those that an earlier run into `out` has graded with the same model and grid are
-    taken from there, unless `force`. A photograph that cannot be read is listed in `failures`, and its trays' lots say so.
-    Without `lots` every tray is a lot. Raises OutputExists where `out` holds results of another model or grid.
+    `workers` photographs are graded in parallel. Photographs that an earlier run into `out` graded with the same model and grid
+    are reused, unless `force`. Photographs without a result are listed in `failures` and noted in the lots of their trays. If
+    no photograph can be graded, nothing is written. Without `lots` every tray is a lot. `limit` is the minimum usable share of
+    an accepted lot. Raises OutputExists if `out` holds results of another model or grid, UsageError if `lots` is its lots.csv.
     """
     table = read_lots(lots) if lots is not None else None
     if lots is not None and lots.resolve() == (out / LOTS).resolve():
-        raise UsageError("the results would replace this table", where=str(lots), hint="choose another -o")
+        raise UsageError("the results would overwrite this table", where=str(lots), hint="choose another -o")
     request = {"model": grader.model_id, **to_dict(grid)}
     check_request(out, "grade", request, results=(PLANTS, LOTS, REPORT), force=force)
     shots = {path: identify(path, sown=_sown(path, table, sown), day=day) for path in paths}
-    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force))
-    note_request(out, "grade", request)
+    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force), lambda: note_request(out, "grade", request))
     graded, failures = _grade_all(work, paths, workers, on_graded)
-    warnings = [f"{one.path}: {text}" for one in graded for text in one.warnings]
+    if not graded:
+        return Experiment((), (), tuple(failures), (), (), (), ())
+    photographs = by_photograph(graded)
+    warnings = [text for path, trays in photographs.items() for text in warnings_on(path, trays)]
     counted, doubled = _without_doubles(graded)
     general = [*doubled, *_unused(counted, table), *work.notes(paths)]
     found = lots_of(grader, counted, table, [shots[path] for path, _ in failures], limit)
     write_atomic(out / PLANTS, _csv(COLUMNS, [plant for one in graded for plant in one.plants()]))
     write_atomic(out / LOTS, _csv(list(found[0].record()) if found else ["lot"], [lot.record() for lot in found]))
-    blocks = lot_blocks(found)
+    blocks = lot_blocks(found, limit)
     page = experiment_page(
-        grader, blocks, _figures(graded, work.overlays), [*general, *warnings], failures, len({one.path for one in graded})
+        grader, blocks, _figures(photographs, work.overlays), [*general, *warnings], failures, len(photographs)
     )
     page.save(out / REPORT)
     files = [*(work.overlays[path] for path in paths if work.overlays[path].is_file()), out / PLANTS, out / LOTS, out / REPORT]
@@ -92,7 +96,7 @@ def grade_folder(
 
 
 def _sown(path: Path, table: Sequence[Lot] | None, sown: date | None) -> date | None:
-    """The date of sowing of a photograph: that of the command, or of the first lot in its tray."""
+    """Date of sowing of a photograph: `sown`, or else that of the first lot in its tray."""
     if sown is not None or table is None:
         return sown
     tray = identify(path).tray
@@ -100,26 +104,33 @@ def _sown(path: Path, table: Sequence[Lot] | None, sown: date | None) -> date | 
 
 
 def _unused(graded: Sequence[GradedTray], table: Sequence[Lot] | None) -> list[str]:
-    """Trays that no lot of the table names."""
+    """Note on graded trays that are in no lot of the table."""
     if table is None:
         return []
     named = {tray for lot in table for tray in lot.cells}
     missing = sorted({one.shot.tray for one in graded} - named)
-    return [f"no lot names {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}"] if missing else []
+    return [f"no lot names the trays {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}"] if missing else []
 
 
 class _Work:
-    """One photograph to its grades and its overlay; for any thread."""
+    """Grades one photograph and draws its overlay; thread-safe."""
 
     def __init__(
-        self, grader: SeedlingGrader, out: Path, shots: Mapping[Path, Shot], grid: GridOptions, ledger: Ledger
+        self,
+        grader: SeedlingGrader,
+        out: Path,
+        shots: Mapping[Path, Shot],
+        grid: GridOptions,
+        ledger: Ledger,
+        note: Callable[[], None],
     ) -> None:
         self.grader, self.shots, self.grid, self.ledger = grader, shots, grid, ledger
+        self._note, self._noted, self._lock = note, False, Lock()
         self.overlays = _overlay_paths(list(shots), out)
         self.reused = 0
 
     def __call__(self, path: Path, reference: Reference | None = None) -> list[GradedTray] | LatensError:
-        """The trays of a photograph, without pixels, or why there are none. Raises StorageFull."""
+        """Graded trays of a photograph, without pixels, or the error. Raises StorageFull."""
         shot, overlay = self.shots[path], self.overlays[path]
         try:
             earlier = self.ledger.find(path, shot, overlay)
@@ -135,11 +146,22 @@ class _Work:
         assert reading is not None
         several = self.grid.trays > 1 or self.grid.tray
         names = [one.shot.tray.removeprefix(shot.tray) if several else "" for one in found]
-        drawn = [Drawn(one.lattice, one.p_success, one.seen, name) for one, name in zip(found, names, strict=True)]
+        drawn = [
+            Drawn(one.lattice, None if one.out_of_distribution else one.p_success, one.seen, name)
+            for one, name in zip(found, names, strict=True)
+        ]
+        self._note_once()
         write_atomic(overlay, webp_bytes(draw_trays(reading.image.pixels, reading.foreground.mask, drawn), quality=75))
         light = [one._replace(reading=None) for one in found]
         self.ledger.add(path, shot, light)
         return light
+
+    def _note_once(self) -> None:
+        """Records the request before the first result, so that a run without results does not bind the folder to it."""
+        with self._lock:
+            if not self._noted:
+                self._note()
+                self._noted = True
 
     def notes(self, paths: Sequence[Path]) -> list[str]:
         """Notes on earlier runs."""
@@ -155,7 +177,7 @@ class _Work:
 
 
 def _overlay_paths(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """NAME.overlay.webp for each photograph, with the folder before NAME, then a number, where names are equal."""
+    """Path NAME.overlay.webp of each photograph; equal names get the folder as a prefix, or a number."""
     taken: set[str] = set()
     chosen = {}
     for path in paths:
@@ -169,7 +191,7 @@ def _overlay_paths(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
 def _grade_all(
     work: _Work, paths: Sequence[Path], workers: int, on_graded: OnGraded | None
 ) -> tuple[list[GradedTray], list[tuple[Path, LatensError]]]:
-    """All photographs; those with too few plants come last and take the grid of other photographs."""
+    """Grades all photographs. Those without a grid are retried last, with the grid or rim of other photographs."""
     graded: list[GradedTray] = []
     later: list[tuple[Path, LatensError]] = []
 
@@ -199,7 +221,7 @@ def _grade_all(
 
 
 def _each(work: _Work, paths: Sequence[Path], workers: int) -> Iterator[tuple[Path, list[GradedTray] | LatensError]]:
-    """Photographs in order, `workers` at once. An interruption ends after the photographs in progress."""
+    """Results in the order of the photographs, `workers` at a time. An interruption waits for photographs in progress."""
     if workers < 2 or len(paths) < 2:
         for path in paths:
             yield path, work(path)
@@ -214,24 +236,38 @@ def _each(work: _Work, paths: Sequence[Path], workers: int) -> Iterator[tuple[Pa
 
 
 def _without_doubles(graded: list[GradedTray]) -> tuple[list[GradedTray], list[str]]:
-    """One photograph for each tray and day, the first; and what is said of the others."""
+    """The first photograph of each tray and day, and notes on the others."""
     first: dict[tuple[str, int | None], GradedTray] = {}
-    said = []
+    notes = []
     for one in graded:
         key = (one.shot.tray, one.shot.day)
         if one.shot.day is not None and key in first:
-            said.append(f"{one.path}: not counted; {first[key].path} shows tray {key[0]} on day {key[1]}, too")
+            notes.append(f"{one.path}: left out of the lots: {first[key].path} shows the same tray on the same day")
         else:
-            first[key if one.shot.day is not None else (str(one.path), None)] = one
-    return list(first.values()), said
+            first[key if one.shot.day is not None else (f"{one.path} {one.shot.tray}", None)] = one
+    return list(first.values()), notes
 
 
-def _figures(graded: Sequence[GradedTray], overlays: Mapping[Path, Path]) -> list[Figure]:
-    """Overlays for the report: photographs with warnings first, then the others in order."""
+def by_photograph(graded: Sequence[GradedTray]) -> dict[Path, list[GradedTray]]:
+    """The trays of each photograph."""
     trays: dict[Path, list[GradedTray]] = {}
     for one in graded:
         if one.path is not None:
             trays.setdefault(one.path, []).append(one)
+    return trays
+
+
+def warnings_on(path: Path, trays: Sequence[GradedTray]) -> list[str]:
+    """Warnings on one photograph. A warning names its trays unless it holds for all of them."""
+    found = []
+    for text in dict.fromkeys(text for one in trays for text in one.warnings):
+        names = [one.shot.tray for one in trays if text in one.warnings]
+        found.append(f"{path}: {text}" if len(names) == len(trays) else f"{path}, {', '.join(names)}: {text}")
+    return found
+
+
+def _figures(trays: Mapping[Path, Sequence[GradedTray]], overlays: Mapping[Path, Path]) -> list[Figure]:
+    """Overlays for the report: photographs with warnings first, then the others in order."""
     order = sorted(trays, key=lambda path: not any(one.warnings for one in trays[path]))
     return [
         Figure(
@@ -239,13 +275,14 @@ def _figures(graded: Sequence[GradedTray], overlays: Mapping[Path, Path]) -> lis
             "; ".join(map(_title, trays[path])),
             "; ".join(dict.fromkeys(text for one in trays[path] for text in one.warnings)),
         )
-        for path in order[:SHOWN]
+        for path in order[:MAX_OVERLAYS]
     ]
 
 
 def _title(one: GradedTray) -> str:
     day = "day unknown" if one.shot.day is None else f"day {one.shot.day}"
-    return f"{one.shot.tray}, {day}: {int(one.seen.sum())} seen, {int((one.p_success >= 0.5).sum())} predicted to succeed"
+    success = "grades withheld" if one.out_of_distribution else f"{int((one.p_success >= 0.5).sum())} predicted to succeed"
+    return f"{one.shot.tray}, {day}: visible plants in {int(one.seen.sum())} of {len(one.seen)} cells, {success}"
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:

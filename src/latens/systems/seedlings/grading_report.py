@@ -1,24 +1,30 @@
-"""report.html of an experiment: curves, the table of the lots, overlays and warnings."""
+"""Page report.html of an experiment: curves, table of lots, overlays and warnings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from latens.errors import LatensError
+from latens.errors import LatensError, counted
 from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.systems.seedlings.lot_results import LotResult
 from latens.systems.seedlings.predict import SeedlingGrader
 
 CAPTION = (
-    "Seen: share of the seeds sown. T50: day on which half of the seen seeds were there (Farooq); MGT: mean germination time;"
-    " both by count days. Usable: predicted share of grades 5 and 6, corrected for the model's errors. Intervals are 95 %."
+    "Seen: share of the seeds sown. T50: day by which half of the seen seeds had emerged (Farooq); MGT: mean germination time;"
+    " both by count days. CUG: coefficient of uniformity of germination. Usable: predicted share of grades 5 and 6, corrected"
+    " for the model's errors; 95 %: its interval. Verdict: accept where the whole interval is at least {limit:g} %, reject"
+    " where the whole interval is below, undecided otherwise."
+)
+LEGEND = (
+    "Frame of a cell: blue, success is predicted (grade 5 or 6); orange, failure; green, grades are withheld because the crops"
+    " are unlike the training crops. A red cross marks a cell without a visible plant. Yellow lines are outlines of leaves."
 )
 
 
-def lot_blocks(lots: Sequence[LotResult]) -> list[Block]:
-    """Cumulative curves and the table of the lots."""
+def lot_blocks(lots: Sequence[LotResult], limit: float) -> list[Block]:
+    """Germination curves, table of lots, and notes on lots. `limit` is the usable share of the verdicts, in (0, 1]."""
     if not lots:
         return []
     blocks: list[Block] = []
@@ -30,9 +36,9 @@ def lot_blocks(lots: Sequence[LotResult]) -> list[Block]:
     if lines:
         panel = LinePanel("day after sowing", "seen, % of seeds sown", lines, limits=(0.0, 102.0))
         blocks.append(Figure(line_plot([panel]), "Germination curves"))
-    blocks.append(Table(LotResult.COLUMNS, [lot.cells() for lot in lots], CAPTION))
-    said = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
-    return [*blocks, *said]
+    blocks.append(Table(LotResult.COLUMNS, [lot.cells() for lot in lots], CAPTION.format(limit=100 * limit)))
+    notes = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
+    return [*blocks, *notes]
 
 
 def experiment_page(
@@ -43,11 +49,17 @@ def experiment_page(
     failures: Sequence[tuple[Path, LatensError]],
     count: int,
 ) -> Page:
-    parts = [Part("Photographs", [Gallery(overlays, columns=2, narrowest=320)])] if overlays else []
+    """The page. `count` is the number of graded photographs."""
+    parts = [Part("Photographs", [LEGEND, Gallery(overlays, columns=2, narrowest=320)])] if overlays else []
     if count > len(overlays):
-        parts.append(Part("More photographs", [f"{count - len(overlays)} overlays lie beside this page as NAME.overlay.webp."]))
+        parts.append(
+            Part(
+                "More photographs",
+                [f"{count - len(overlays)} more overlays are in the folder of this page: NAME.overlay.webp."],
+            )
+        )
     if warnings or failures:
-        said = [*(f"not read: {error}" for _, error in failures), *warnings]
-        parts.append(Part("Warnings", said))
-    lead = f"{count} photographs, graded by {grader.name} ({grader.model_id[:12]})."
+        notes = [*(f"not graded: {error}" for _, error in failures), *warnings]
+        parts.append(Part("Warnings", notes))
+    lead = f"{counted(count, 'photograph')}, graded by {grader.name} ({grader.model_id[:12]})."
     return Page("Seedling trays", [Section("Lots", list(blocks), parts)], lead=lead)

@@ -1,6 +1,6 @@
 """Record of graded photographs in the output folder, from which an interrupted experiment resumes.
 
-One line of JSON for each photograph. Numbers are stored exactly, so that tables do not depend on interruptions.
+Each photograph is one line of JSON. Numbers are stored exactly, so tables do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ARRAYS = ("areas", "seen", "p_seen", "p_success")
 
 
 class Ledger:
-    """A journal of graded photographs; several threads may add to it."""
+    """Journal of graded photographs; thread-safe."""
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.path = folder / LEDGER
@@ -39,19 +39,19 @@ class Ledger:
         self._records = _read(self._journal)
 
     def find(self, path: Path, shot: Shot, overlay: Path) -> list[GradedTray] | None:
-        """What an earlier run graded of this very file as this tray and day; None where nothing, or its overlay is gone."""
+        """Recorded trays of an unchanged file with the same tray and day; None without a record or without its overlay."""
         record = self._records.get(str(path.absolute()))
         if record is None or record["file"] != _state(path) or record["shot"] != list(shot) or not overlay.is_file():
             return None
         return [_graded(path, plain) for plain in record["trays"]]
 
     def add(self, path: Path, shot: Shot, trays: Sequence[GradedTray]) -> None:
-        """Appends one photograph. Raises StorageFull or UsageError where the file cannot be written."""
+        """Appends one photograph. Raises StorageFull or UsageError if the file cannot be written."""
         plain = [_plain(one) for one in trays]
         self._journal.append([{"path": str(path.absolute()), "file": _state(path), "shot": list(shot), "trays": plain}])
 
     def others(self, paths: Sequence[Path]) -> int:
-        """Number of photographs in the file that are not among these."""
+        """Number of recorded photographs that are not among `paths`."""
         return len(set(self._records) - {str(path.absolute()) for path in paths})
 
 
@@ -61,7 +61,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _read(journal: Journal) -> dict[str, dict[str, Any]]:
-    """The last record of each photograph; a damaged one counts as none."""
+    """Last valid record of each photograph."""
     found: dict[str, dict[str, Any]] = {}
     bad = 0
     for record in journal.read():
@@ -72,14 +72,15 @@ def _read(journal: Journal) -> dict[str, dict[str, Any]]:
         except (ValueError, KeyError, TypeError, AttributeError):
             bad += 1
     if bad:
-        logger.warning("%s: %d damaged lines left out; their photographs are graded again", journal.path, bad)
+        logger.warning("%s: %d lines are damaged or of an older version; their photographs are graded again", journal.path, bad)
     return found
 
 
 def _plain(one: GradedTray) -> dict[str, Any]:
     lattice = {**one.lattice._asdict(), "homography": one.lattice.homography.tolist()}
     arrays = {name: getattr(one, name).tolist() for name in ARRAYS}
-    return {"shot": list(one.shot), "lattice": lattice, **arrays, "warnings": list(one.warnings)}
+    found = {"shot": list(one.shot), "lattice": lattice, **arrays, "warnings": list(one.warnings)}
+    return {**found, "out_of_distribution": one.out_of_distribution}
 
 
 def _graded(path: Path, plain: dict[str, Any]) -> GradedTray:
@@ -93,4 +94,5 @@ def _graded(path: Path, plain: dict[str, Any]) -> GradedTray:
         }
     )
     areas, seen, p_seen, p_success = (np.array(plain[name]) for name in ARRAYS)
-    return GradedTray(path, Shot(*plain["shot"]), lattice, areas, seen, p_seen, p_success, tuple(plain["warnings"]))
+    warnings, outside = tuple(plain["warnings"]), bool(plain["out_of_distribution"])
+    return GradedTray(path, Shot(*plain["shot"]), lattice, areas, seen, p_seen, p_success, warnings, outside)

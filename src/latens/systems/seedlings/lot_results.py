@@ -1,4 +1,4 @@
-"""Lots from graded photographs: first-seen days, germination indices, usable share and verdict."""
+"""Results of lots from graded photographs: germination curve and indices, usable share, verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from latens.systems.seedlings.tables import Lot
 
 @dataclass(frozen=True, kw_only=True)
 class LotResult:
-    """One lot. Shares are percentages; None where an index is not defined, and `notes` say why."""
+    """Result of one lot. Undefined values are None, with the reason in `notes`."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "lot",
@@ -51,13 +51,13 @@ class LotResult:
     cumulative: tuple[float, ...]  # % of the seeds sown, by day
     indices: Indices | None
     usable: Share | None
-    usable_interval: Interval | None  # shares; between trays where they differ by more than chance
+    usable_interval: Interval | None  # shares; over trays if these differ by more than chance
     spread: Tolerance | None
     verdict: str
     notes: tuple[str, ...]
 
     def cells(self) -> list[str]:
-        """A row of the table of a report."""
+        """Row of the table in a report."""
         found = self.indices
         times = [_text(value, 2) for value in ((found.t50_farooq, found.mgt, found.uniformity) if found else (None,) * 3)]
         share = "-" if self.usable is None else f"{100 * self.usable.value:.1f}"
@@ -70,7 +70,7 @@ class LotResult:
         return [self.name, str(len(self.trays)), str(self.seeds), seen, *times, share, limits, self.verdict]
 
     def record(self) -> dict[str, Any]:
-        """A line of lots.csv; an empty cell where a value is not defined."""
+        """Line of lots.csv; undefined values are empty."""
         plain: dict[str, Any] = {"lot": self.name, "trays": " ".join(self.trays), "seeds": self.seeds}
         plain |= {
             "days": " ".join(f"{day:g}" for day in self.days),
@@ -106,7 +106,7 @@ def _text(value: float | None, digits: int) -> str:
 def lots_of(
     grader: SeedlingGrader, graded: Sequence[GradedTray], table: Sequence[Lot] | None, failed: Sequence[Shot], limit: float
 ) -> list[LotResult]:
-    """A result for each lot of the table, or for each tray without one. A lot whose trays are missing stays, with a note."""
+    """Results of the lots of the table, or of each tray without a table. Missing trays are noted."""
     by_tray: dict[str, list[GradedTray]] = {}
     for one in graded:
         by_tray.setdefault(one.shot.tray, []).append(one)
@@ -127,9 +127,7 @@ def _result(
     sown = {tray: lot.seeds.get(tray, 0) or int(chosen.sum()) for tray, chosen in cells.items()}
     for tray, seeds in sown.items():
         if seeds < cells[tray].sum():
-            notes.append(
-                f"tray {tray}: {seeds} seeds in {int(cells[tray].sum())} cells; cells without a seed count as not seen"
-            )
+            notes.append(f"tray {tray}: {seeds} seeds for {int(cells[tray].sum())} cells; the percentage refers to the seeds")
     counts, missing = _counts({tray: found[tray] for tray in cells}, cells, sum(sown.values()))
     notes += missing
     made = None
@@ -139,8 +137,8 @@ def _result(
             notes += made.undefined
         except ValueError as error:
             notes.append(f"indices are not defined: {error}")
-    usable, interval, spread, said = _usable(grader, {tray: found[tray] for tray in cells}, cells, sown)
-    notes += said
+    usable, interval, spread, reasons = _usable(grader, {tray: found[tray] for tray in cells}, cells, sown)
+    notes += reasons
     decided = "undecided" if interval is None else verdict(interval, limit)
     total = sum(sown.values())
     return LotResult(
@@ -151,29 +149,29 @@ def _result(
 
 
 def _cells(lot: Lot, tray: str, shot: GradedTray, notes: list[str]) -> np.ndarray:
-    """Which cells of a tray belong to a lot; ranges beyond the grid are noted."""
+    """Mask of the cells of a tray that belong to a lot; ranges beyond the grid are noted."""
     rows, cols = shot.lattice.rows, shot.lattice.cols
     for ranges, count, name in ((lot.cells[tray][0], rows, "rows"), (lot.cells[tray][1], cols, "columns")):
         beyond = [f"{part.start}-{part.stop - 1}" for part in ranges if part.stop - 1 > count]
         if beyond:
-            notes.append(f"tray {tray} has {count} {name}; {', '.join(beyond)} reach beyond")
+            notes.append(f"tray {tray} has {count} {name}; {', '.join(beyond)} is out of range")
     return np.array([lot.holds((tray, row + 1, col + 1)) for row in range(rows) for col in range(cols)])
 
 
 def _counts(
     found: Mapping[str, Sequence[GradedTray]], cells: Mapping[str, np.ndarray], sown: int
 ) -> tuple[Counts | None, list[str]]:
-    """First-seen counts over the days that all trays of the lot were photographed on; a plant once seen stays seen."""
+    """First-seen counts over the days with photographs of all trays of the lot. A plant that was seen once stays seen."""
     notes = []
     days_of = {tray: {one.shot.day for one in shots if one.shot.day is not None} for tray, shots in found.items()}
     if any(len(days) < len(found[tray]) for tray, days in days_of.items()):
-        notes.append("photographs without a day are left out of the curve")
+        notes.append("photographs without a day are not part of the curve")
     days = sorted(set.intersection(*days_of.values())) if days_of else []
     left = sorted(set.union(*days_of.values()) - set(days)) if days_of else []
     if left:
-        notes.append(f"day {', '.join(map(str, left))} is missing for some trays and left out of the curve")
+        notes.append(f"day {', '.join(map(str, left))} is missing for some trays and not part of the curve")
     if not days:
-        return None, [*notes, "no day with a photograph of every tray: no curve"] if found else notes
+        return None, [*notes, "no curve: on no day all trays were photographed"] if found else notes
     totals = []
     for day in days:
         seen = 0
@@ -193,12 +191,15 @@ def _counts(
 def _usable(
     grader: SeedlingGrader, found: Mapping[str, Sequence[GradedTray]], cells: Mapping[str, np.ndarray], sown: Mapping[str, int]
 ) -> tuple[Share | None, Interval | None, Tolerance | None, list[str]]:
-    """The share of plants that will be usable, from the latest photograph of each tray."""
+    """Predicted usable share from the latest photograph of each tray: share, interval, agreement of trays, notes."""
     if not found:
         return None, None, None, []
     last = {tray: max(shots, key=lambda one: -1 if one.shot.day is None else one.shot.day) for tray, shots in found.items()}
     called = {tray: int(((one.p_success >= 0.5) & cells[tray]).sum()) for tray, one in last.items()}
     sizes = {tray: max(sown[tray], called[tray]) for tray in last}
+    outside = [tray for tray, one in last.items() if one.out_of_distribution]
+    if outside:
+        return None, None, None, [f"no usable share: the crops of {', '.join(outside)} are unlike the training crops"]
     days = {one.shot.day for one in last.values()}
     notes = [] if len(days) == 1 else ["the trays were last photographed on different days"]
     known = [grader.rates_of(day) for day in sorted(days, key=lambda day: -1 if day is None else day)]
@@ -210,7 +211,7 @@ def _usable(
             Share(apparent, interval, apparent),
             interval,
             None,
-            [*notes, "the model holds no error rates: the usable share is not corrected"],
+            [*notes, "the model has no error rates: the usable share is not corrected"],
         )
     return _corrected(called, sizes, rates, notes)
 
@@ -229,7 +230,7 @@ def _corrected(
     if spread is not None and not spread.agrees and over_trays is not None:
         notes = [
             *notes,
-            f"the trays differ by {spread.span:.1f} points, more than the {spread.allowed:.1f} of chance: interval over trays",
+            f"the trays differ by {spread.span:.1f} points (chance: up to {spread.allowed:.1f}): the interval is over trays",
         ]
         interval = Interval(min(interval.low, over_trays.low), max(interval.high, over_trays.high))
     return share, interval, spread, notes

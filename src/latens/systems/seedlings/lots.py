@@ -1,7 +1,7 @@
-"""Germination indices of a lot: counts by day in, what a germination laboratory reports out.
+"""Germination indices of a lot from counts by day, intervals of shares, and the verdict on a lot.
 
-Names and formulas follow the R package germinationmetrics (Aravind et al. 2023) and the sources given at each. N_i is the
-number of seeds first seen on day T_i, C_i the cumulative number, N the final number, S the number of seeds sown.
+Names and formulas follow the R package germinationmetrics (Aravind et al. 2023) and the sources cited with each index. N_i is
+the number of seeds first seen on day T_i, C_i the cumulative number, N the final number, S the number of seeds sown.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import NamedTuple
 import numpy as np
 
 CONFIDENCE = 0.95
-Z = 1.959963984540054  # of the normal distribution at (1 + CONFIDENCE) / 2
+Z = 1.959963984540054  # normal quantile of (1 + CONFIDENCE) / 2
 
 
 class Interval(NamedTuple):
-    """Bounds of a two-sided 95 % interval."""
+    """Two-sided 95 % interval."""
 
     low: float
     high: float
 
 
 class Counts(NamedTuple):
-    """First seen on each day of counting; `days` rise. The first count holds all that emerged on or before its day."""
+    """Number of seeds first seen on each count day, in ascending order. The first count includes all that emerged before it."""
 
     days: tuple[float, ...]
     new: tuple[int, ...]
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 
 class Indices(NamedTuple):
-    """Indices of one lot; None where the counts do not define one; `undefined` says why for the main ones."""
+    """Indices of one lot. Undefined indices are None; `undefined` gives the reasons for the main ones."""
 
     percentage: float  # of the seeds sown
     interval: Interval  # of the percentage (Wilson 1927)
@@ -58,12 +58,12 @@ class Indices(NamedTuple):
     germination_value: float | None  # GV = PV x MDG
     t50_censored: float | None  # interval-censored estimate of the median, days
     mgt_censored: float | None  # interval-censored estimate of the mean, days
-    left_censored: float  # share of the seen seeds that were there at the first count
+    left_censored: float  # share of the seen seeds that had emerged at the first count
     undefined: tuple[str, ...]
 
 
 def indices(counts: Counts) -> Indices:
-    """All indices of a lot. Raises ValueError for counts that are no counts: days that do not rise, more seen than sown."""
+    """Indices of a lot. Raises ValueError for inconsistent counts: days not ascending, more seeds seen than sown."""
     from scipy.stats import entropy
 
     check(counts)
@@ -71,21 +71,21 @@ def indices(counts: Counts) -> Indices:
     total, sown = counts.final, counts.sown
     missing: list[str] = []
     if total == 0:
-        missing.append("no seed was seen: no times are defined")
+        missing.append("no seed was seen: times are not defined")
     elif total == 1:
         missing.append("one seed was seen: variance and uniformity are not defined")
     mean = float(new @ days / total) if total else None
     squares = float(new @ (days - mean) ** 2) if mean is not None else 0.0
     variance = squares / (total - 1) if total > 1 else None
     if mean is not None and total > 1 and squares == 0:
-        missing.append("all seeds were first seen on one day: no uniformity")
+        missing.append("all seeds were first seen on one day: MGT is that day, and uniformity is not defined")
     farooq, coolbear, of_sown = (median_time(counts, q) for q in (total / 2, (total + 1) / 2, sown / 2))
     if total and farooq is None:
         missing.append(
-            f"{new[0] / total:.0%} of the seen seeds were there at the first count (left-censored): no T50 by count days"
+            f"{new[0] / total:.0%} of the seen seeds had emerged at the first count (left-censored): T50 is not defined"
         )
     elif total and of_sown is None and 2 * total < sown:
-        missing.append("fewer than half of the seeds sown were seen: no T50 of the sown")
+        missing.append("fewer than half of the seeds sown were seen: T50 of the seeds sown is not defined")
     censored = censored_times(counts)
     peak = float((100 * counts.cumulative / (sown * days)).max()) if total and days[0] > 0 else None
     daily = float(100 * total / (sown * days[-1])) if days[-1] > 0 else None
@@ -113,22 +113,21 @@ def indices(counts: Counts) -> Indices:
 
 
 def check(counts: Counts) -> None:
-    """Raises ValueError for counts that contradict themselves."""
+    """Raises ValueError for inconsistent counts."""
     days, new = counts.days, counts.new
     if not days or len(days) != len(new):
         raise ValueError("every count needs its day")
     if min(np.diff(days), default=1) <= 0:
-        raise ValueError("the days of the counts do not rise")
+        raise ValueError("the days of the counts are not ascending")
     if min(new) < 0 or sum(new) > counts.sown or counts.sown < 1:
         raise ValueError(f"{sum(new)} seeds seen of {counts.sown} sown")
 
 
 def median_time(counts: Counts, quota: float) -> float | None:
-    """Day on which the cumulative count reaches `quota`, linear between counts: T_i + (q - C_i)(T_j - T_i)/(C_j - C_i), C_i <
-    q <= C_j.
+    """Day on which the cumulative count reaches q = `quota`: T_i + (q - C_i)(T_j - T_i)/(C_j - C_i) for C_i < q <= C_j.
 
-    Coolbear et al. (1984) take q = (N + 1)/2, Farooq et al. (2005) q = N/2. Between repeated counts the later day counts. The
-    first count has no earlier one to interpolate from: None where it reaches the quota, unless it is exactly equal.
+    Coolbear et al. 1984 use q = (N + 1)/2, Farooq et al. 2005 use q = N/2. The day is undefined (None) if the quota is not
+    reached, or if the first count exceeds it, because there is no earlier count to interpolate from.
     """
     total = counts.cumulative
     if counts.final == 0 or quota > counts.final:
@@ -142,11 +141,11 @@ def median_time(counts: Counts, quota: float) -> float | None:
 
 
 def censored_times(counts: Counts) -> tuple[float, float] | None:
-    """Median and mean day of emergence by maximum likelihood, each seed known to the interval between two counts only.
+    """Median and mean day of emergence by maximum likelihood from interval-censored data.
 
-    A normal distribution of the days is fitted to the seeds that were seen (left-censored before the first count), truncated at
-    the last count. None where the counts leave it undetermined: fewer than two intervals with seeds, a flat likelihood, or more
-    than half of the seeds before the first count (extrapolated medians missed the truth of simulated trays by up to .8 days).
+    A normal distribution, truncated at the last count, is fitted to the seen seeds; those of the first count are left-censored.
+    None if the counts do not determine it: fewer than two intervals with seeds, fewer than eight seeds, more than half of the
+    seeds in the first count, or an implausible optimum.
     """
     from scipy.optimize import minimize
     from scipy.stats import norm
@@ -174,7 +173,7 @@ def censored_times(counts: Counts) -> tuple[float, float] | None:
 
 
 def wilson(count: float, total: int) -> Interval:
-    """Wilson's score interval of a share; any real `count`."""
+    """Score interval of a share (Wilson 1927); `count` may be fractional."""
     share, z2 = count / total, Z**2
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z / (1 + z2 / total) * np.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
@@ -182,7 +181,7 @@ def wilson(count: float, total: int) -> Interval:
 
 
 def clopper_pearson(count: int, total: int) -> Interval:
-    """The exact interval of a share (Clopper and Pearson 1934)."""
+    """Exact interval of a share (Clopper and Pearson 1934)."""
     from scipy.stats import binomtest
 
     found = binomtest(count, total).proportion_ci(CONFIDENCE, "exact")
@@ -194,19 +193,19 @@ def _percent(interval: Interval) -> Interval:
 
 
 class Rates(NamedTuple):
-    """How often a classifier is right on held-out plants: successes kept of all, failures rejected of all."""
+    """Confusion counts of a classifier on held-out plants: kept successes and rejected failures."""
 
     kept: int
     successes: int
     rejected: int
     failures: int
-    trays: int = 0  # that these plants came from; 0: not known
-    kept_spread: float = 0.0  # standard deviation of the sensitivity between trays, beyond that of binomial sampling
-    rejected_spread: float = 0.0  # of the specificity
+    trays: int = 0  # number of trays of these plants; 0: unknown
+    kept_spread: float = 0.0  # standard deviation of the sensitivity between trays, beyond binomial sampling
+    rejected_spread: float = 0.0  # the same for the specificity
 
 
 class Share(NamedTuple):
-    """Shares of 0 to 1."""
+    """Estimated share in [0, 1] with its interval."""
 
     value: float
     interval: Interval
@@ -214,11 +213,10 @@ class Share(NamedTuple):
 
 
 def corrected_share(called: int, total: int, rates: Rates, trays: int = 1) -> Share:
-    """The true share of successes when `called` of `total` were called so (Rogan and Gladen 1978).
+    """Share of successes corrected for the error rates, when `called` of `total` are predicted (Rogan and Gladen 1978).
 
-    The interval holds the error of the rates as well (Lang and Reiczigel 2014), and their spread between trays for a lot of
-    `trays` trays; value and bounds are held to [0, 1]. Raises
-    ValueError for a classifier that is no better than chance.
+    The interval includes the error of the rates (Lang and Reiczigel 2014) and their spread between trays for a lot of `trays`
+    trays. Value and bounds are clipped to [0, 1]. Raises ValueError for a classifier that is no better than chance.
     """
     apparent = called / total
     sensitivity, specificity = (rates.kept + 1) / (rates.successes + 2), (rates.rejected + 1) / (rates.failures + 2)
@@ -242,7 +240,7 @@ def corrected_share(called: int, total: int, rates: Rates, trays: int = 1) -> Sh
 
 
 def between_trays(shares: Sequence[float], sizes: Sequence[int]) -> Interval | None:
-    """The interval of the pooled share with trays as replicates (ratio estimator, Student's t); None for a single tray."""
+    """Interval of the pooled share with trays as replicates (ratio estimator, Student's t); None for a single tray."""
     from scipy.stats import t
 
     if len(shares) < 2:
@@ -258,16 +256,16 @@ def between_trays(shares: Sequence[float], sizes: Sequence[int]) -> Interval | N
 class Tolerance(NamedTuple):
     """Agreement of replicates, in percentage points."""
 
-    span: float  # largest share less smallest
-    allowed: float  # 97.5 % point of the span under binomial sampling
+    span: float  # maximum minus minimum share
+    allowed: float  # 97.5 % quantile of the span under binomial sampling
     agrees: bool
 
 
 def tolerance(shares: Sequence[float], sizes: Sequence[int]) -> Tolerance | None:
-    """Whether the trays of a lot differ by more than chance (the tolerance of ISTA and 7 CFR 201.55 from binomial theory).
+    """Tests whether the trays of a lot differ by more than chance (tolerances of ISTA and 7 CFR 201.55, binomial theory).
 
-    The span of k normal shares with the pooled binomial variance is compared with its 97.5 % point (studentized range). None
-    for one.
+    The span of k normal shares with the pooled binomial variance is compared with its 97.5 % quantile (studentized range).
+    None for a single tray.
     """
     from scipy.stats import studentized_range
 
@@ -282,9 +280,7 @@ def tolerance(shares: Sequence[float], sizes: Sequence[int]) -> Tolerance | None
 
 
 def verdict(interval: Interval, limit: float) -> str:
-    """accept where the whole interval lies at or above the limit, reject where it lies below, else undecided. Shares of 0 to
-    1.
-    """
+    """Returns accept if the whole interval (in [0, 1]) is at or above the limit, reject if it is below, else undecided."""
     if interval.low >= limit:
         return "accept"
     return "reject" if interval.high < limit else "undecided"

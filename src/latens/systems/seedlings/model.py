@@ -1,4 +1,6 @@
-"""Classifiers of plant crops (003, section 3.3.2): logistic regression, perceptrons, convolutional networks.
+"""Classifiers of plant crops: logistic regression, perceptrons, convolutional networks.
+
+Perugachi-Diaz 2024, section 3.3.2.
 
 Letters: B batch, C channels (1 gray, 3 color), S side of the crop, K classes, D days.
 """
@@ -15,22 +17,23 @@ from torch import Tensor, nn
 from latens.shapes import Float, Int
 from latens.systems.seedlings.config import GraderConfig
 
-GRADES = ("failure", "success")  # the classes of trays
+GRADES = ("failure", "success")  # classes of graded trays
 UNKNOWN_DAY = -1
-STATISTICS = 10  # numbers by which a crop is compared with what the model knows
+STATISTICS = 10  # number of statistics that detect out-of-distribution crops
 
 
 class Graded(NamedTuple):
-    """Logits; softmax gives the probabilities of the training priors."""
+    """Logits of a batch, for the priors of training."""
 
     classes: Float[Tensor, "B K"]
     seen: Float[Tensor, "B 2"] | None  # not emerged, emerged
 
 
 class Grader(nn.Module):
-    """A body that turns crops into features, and one linear layer for each question.
+    """Feature extractor with linear heads for classes and emergence.
 
-    Where `days` are given, the day enters as a one-hot vector beside the features.
+    If `days` are given, a one-hot vector of the day is concatenated to the features. The buffers `known_*` hold statistics of
+    the training crops (see `outlier_score`).
     """
 
     known_mean: Tensor
@@ -51,9 +54,7 @@ class Grader(nn.Module):
         self.register_buffer("known_limit", torch.full((), 1e9))
 
     def forward(self, crops: Float[Tensor, "B C S S"], day: Int[Tensor, "B"]) -> Graded:
-        """Crops in [-0.5, 0.5] (see `normalized`); `day` is one of `days` (the nearest is taken) and is ignored without
-        them.
-        """
+        """Logits of crops in [-0.5, 0.5] (see `normalized`). `day` is replaced by the nearest of `days`, if there are any."""
         features = self.body(crops)
         if self.days:
             features = torch.cat([features, one_hot(day, self.days)], dim=1)
@@ -64,18 +65,18 @@ class Grader(nn.Module):
 
 
 def one_hot(day: Int[Tensor, "B"], days: Sequence[int]) -> Float[Tensor, "B D"]:
-    """The nearest of `days`."""
+    """One-hot vector of the nearest of `days`."""
     known = torch.tensor(days, device=day.device)
     return F.one_hot((day[:, None] - known).abs().argmin(dim=1), len(days)).float()
 
 
 def normalized(crops: Tensor) -> Float[Tensor, "B C S S"]:
-    """8-bit values x as x / 256 - 0.5 (003, section 3.3.3)."""
+    """Maps 8-bit values x to x / 256 - 0.5 (section 3.3.3)."""
     return crops.float() / 256 - 0.5
 
 
 def perceptron(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """Flat pixels through hidden layers with ReLU; none of them is logistic regression (Eq. 3.1)."""
+    """Hidden layers with ReLU on flattened pixels. Without hidden layers the model is logistic regression (Eq. 3.1)."""
     layers: list[nn.Module] = [nn.Flatten()]
     for width in widths:
         layers += [nn.Linear(inputs, width), nn.ReLU()]
@@ -84,7 +85,7 @@ def perceptron(inputs: int, widths: Sequence[int]) -> nn.Sequential:
 
 
 class SmallNetwork(nn.Module):
-    """Four convolutions with batch normalization; mean and maximum over the cells. 42,000 parameters at width 16."""
+    """Four convolutions with batch normalization, then mean and maximum over positions."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Se
 
 
 def statistics(crops: Float[Tensor, "B C S S"]) -> Float[Tensor, "B 10"]:
-    """Brightness, contrast, fineness and layout of crops in [-0.5, 0.5]: what tells a tray from another kind of image."""
+    """Statistics of brightness, contrast, texture, layout and color of crops in [-0.5, 0.5]."""
     gray = crops.mean(dim=1)
     flat = gray.flatten(1)
     ranks = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], device=crops.device)
@@ -120,7 +121,7 @@ def statistics(crops: Float[Tensor, "B C S S"]) -> Float[Tensor, "B 10"]:
     return torch.cat([levels, torch.stack(columns, dim=1)], dim=1)
 
 
-def strangeness(grader: Grader, crops: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
-    """Squared Mahalanobis distance of the statistics from those of the training crops, in units of their 99.5 % point."""
+def outlier_score(grader: Grader, crops: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
+    """Squared Mahalanobis distance of the statistics from those of the training crops, relative to its 99.5 % quantile."""
     off = statistics(crops) - grader.known_mean
     return (off @ grader.known_inverse * off).sum(dim=1) / grader.known_limit

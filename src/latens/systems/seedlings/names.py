@@ -1,6 +1,6 @@
-"""Tray and day of a photograph: from `TRAY_dayN`, from a date in the name or in EXIF with the day of sowing, or as told.
+"""Tray and day of a photograph, from a name TRAY_dayN, from a date in the name or in EXIF with the date of sowing, or given.
 
-No other number in a name is taken for the day.
+Other numbers in a name are ignored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ EXIF_IFD, DATE_TIME_ORIGINAL = 0x8769, 0x9003
 
 
 class Shot(NamedTuple):
-    """Which tray a photograph shows, and when."""
+    """Tray and day of a photograph."""
 
     tray: str
-    day: int | None  # after sowing; None: not known
-    note: str = ""  # how the day was found, where that is not plain, or why it was not
+    day: int | None  # days after sowing; None: unknown
+    note: str = ""  # source of the day if it is a date, or the reason why the day is unknown
 
 
 def parse_date(text: str, where: str) -> date:
@@ -32,11 +32,11 @@ def parse_date(text: str, where: str) -> date:
     try:
         return date.fromisoformat(text.strip())
     except ValueError:
-        raise UsageError(f"'{text}' is no date", where=where, hint="write it as 2024-03-01") from None
+        raise UsageError(f"'{text}' is not a date", where=where, hint="write it as 2024-03-01") from None
 
 
 def identify(path: Path, *, sown: date | None = None, day: int | None = None) -> Shot:
-    """Tray and day of a photograph. `day` (for one image) wins over the name; dates need the day of sowing."""
+    """Tray and day of a photograph. `day` takes precedence over the name. Dates need the date of sowing."""
     stem = path.stem
     if match := DAY.match(stem):
         return Shot(match["tray"], int(match["day"]) if day is None else day)
@@ -46,7 +46,7 @@ def identify(path: Path, *, sown: date | None = None, day: int | None = None) ->
         try:
             taken = date.fromisoformat(match["date"])
         except ValueError:
-            return Shot(stem, None, f"'{match['date']}' is no date")
+            return Shot(stem, None, f"'{match['date']}' is not a date")
         if sown is None:
             return Shot(match["tray"], None, f"taken on {taken}; the day needs the date of sowing (--sown)")
         return _since(match["tray"], taken, sown, "the date in its name")
@@ -57,21 +57,21 @@ def identify(path: Path, *, sown: date | None = None, day: int | None = None) ->
         return _since(stem, taken_at, sown, "EXIF DateTimeOriginal")
     if taken_at is not None:
         return Shot(stem, None, f"taken on {taken_at} (EXIF); the day needs the date of sowing (--sown)")
-    return Shot(stem, None, "its name holds no day (TRAY_day6.png, or TRAY_2024-03-07.png with --sown)")
+    return Shot(stem, None, "name the file TRAY_day6.png, or TRAY_2024-03-07.png with --sown, or give --day")
 
 
 def _since(tray: str, taken: date, sown: date, source: str) -> Shot:
     days = (taken - sown).days
     if days < 0:
-        return Shot(tray, None, f"{source} ({taken}) lies before the day of sowing ({sown})")
+        return Shot(tray, None, f"{source} ({taken}) is before the date of sowing ({sown})")
     return Shot(tray, days, f"day {days} from {source}")
 
 
 def exif_date(path: Path) -> date | None:
-    """DateTimeOriginal of an image file, None where there is none."""
+    """EXIF DateTimeOriginal of an image file; None without it."""
     try:
         with Image.open(path) as image:
             text = image.getexif().get_ifd(EXIF_IFD).get(DATE_TIME_ORIGINAL)
         return None if text is None else datetime.strptime(str(text)[:10], "%Y:%m:%d").date()
-    except Exception:  # damaged tags raise whatever the parser meets; the pixels may still be good
+    except Exception:  # damaged tags raise various exceptions; the pixels may be intact
         return None

@@ -1,4 +1,4 @@
-"""Graders by the name of their backbone; those of torchvision are changed to our crops and classes."""
+"""Construction of graders by backbone. torchvision networks are adapted to the channels and classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HIDDEN = {"logistic": (), "mlp500": (500,), "mlp1000-500": (1000, 500)}
 
 
 def grader(config: GraderConfig, classes: int, *, fresh: bool = True) -> Grader:
-    """A grader with random (or pretrained) weights; `fresh=False` skips what loading replaces."""
+    """Grader with random or pretrained weights. `fresh=False` skips initialization that loading overwrites."""
     if config.backbone in HIDDEN:
         widths = HIDDEN[config.backbone]
         pixels = config.channels * config.size**2
@@ -29,7 +29,7 @@ def grader(config: GraderConfig, classes: int, *, fresh: bool = True) -> Grader:
 
 
 class Repeated(nn.Module):
-    """A network for three channels on gray crops: the channel is repeated (003, section 3.3.2)."""
+    """Network for three channels, applied to gray crops with the channel repeated (Perugachi-Diaz 2024, section 3.3.2)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Repeated(nn.Module):
 
 
 def torchvision_body(config: GraderConfig, *, fresh: bool) -> tuple[nn.Module, int]:
-    """The network without its last layer, and the number of its features."""
+    """Network without its last layer, and its number of features."""
     from torchvision import models
 
     network: Any = getattr(models, config.backbone)(weights=None)
@@ -61,7 +61,7 @@ def torchvision_body(config: GraderConfig, *, fresh: bool) -> tuple[nn.Module, i
 
 
 def he_normal(network: nn.Module) -> None:
-    """He et al. (2015): normal weights of variance 2 / fan-in, zero biases."""
+    """Initializes weights from a normal distribution of variance 2 / fan-in, and biases with 0 (He et al. 2015)."""
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
@@ -74,13 +74,13 @@ def load_pretrained(network: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        hint = "download torchvision's weights and give the path"
-        raise UnreadableInput("there is no such file of weights", where=str(path), hint=hint)
+        hint = "download the weights of torchvision and give their path"
+        raise UnreadableInput("file of weights not found", where=str(path), hint=hint)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
-    except Exception as error:  # parsers of both formats raise whatever they meet
+    except Exception as error:  # the parsers of both formats raise various exceptions
         first = (str(error).splitlines() or ["unreadable"])[0]
         raise ModelError(
-            f"these weights do not fit ({first})", where=str(path), hint="give the state dict of the same network"
+            f"the weights do not fit the network ({first})", where=str(path), hint="give the state dict of the same network"
         ) from None

@@ -1,4 +1,7 @@
-"""Cross-entropy of grades (003, Eqs. 3.3 and 3.4) and of emergence; calibration and rates when a model is saved."""
+"""Loss of a grader: cross-entropy of success (Eqs. 3.3 and 3.4) and of emergence; calibration of the saved model.
+
+Perugachi-Diaz 2024, section 3.3.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from latens.systems.seedlings.dataset import CropBatches
 from latens.systems.seedlings.model import GRADES, Grader, statistics
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
-MIN_OF_A_DAY = 100  # validation crops from which a day has its own temperature
-KNOWN_CROPS = 2000  # training crops whose statistics are taken
-KNOWN_SHARE = 0.995  # of the training crops that count as known
+MIN_OF_A_DAY = 100  # minimum number of validation crops for a separate calibration of a day
+KNOWN_CROPS = 2000  # maximum number of training crops in the out-of-distribution statistics
+KNOWN_SHARE = 0.995  # quantile of their distances that is the limit
 
 
 class GradingObjective:
-    """Losses of a grader on the data it is trained on."""
+    """Losses, validation and export of a grader."""
 
     optimizers = ONE_OPTIMIZER
 
@@ -46,7 +49,7 @@ class GradingObjective:
         yield Step("model", loss, logs)
 
     def grade_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Eq. 3.3, or 3.4 with weights, as a mean over the crops of the batch."""
+        """Eq. 3.3, or Eq. 3.4 with weights, as a mean over the crops of the batch."""
         if self.weights is None:
             return F.cross_entropy(logits, label)
         weights = torch.as_tensor(self.weights, dtype=logits.dtype, device=logits.device)
@@ -68,8 +71,8 @@ class GradingObjective:
         if seen is not None and (truth != UNKNOWN).any() and self.config.seen_weight:
             known = truth != UNKNOWN
             of_seen = cross_entropy(probabilities(seen[known]), truth[known])
-            told = float((seen[known].argmax(1) == truth[known]).mean())
-            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": told}
+            seen_accuracy = float((seen[known].argmax(1) == truth[known]).mean())
+            numbers |= {"loss": grade + self.config.seen_weight * of_seen, "seen_accuracy": seen_accuracy}
         return numbers
 
     def images(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -77,7 +80,7 @@ class GradingObjective:
 
     @torch.no_grad()
     def export(self, model: Grader, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """Weights with the statistics of known crops; classes, calibration and rates on validation crops."""
+        """Weights with the statistics of training crops; classes, and calibration and error rates on validation crops."""
         weights = {**model.state_dict(), **self.known}
         logits, seen = predict(model, batches)
         label, day, truth = (_joined(batches, name) for name in ("label", "day", "seen"))
@@ -99,7 +102,7 @@ class GradingObjective:
 
     @cached_property
     def known(self) -> dict[str, Tensor]:
-        """Mean, inverse covariance and limit of the statistics of at most KNOWN_CROPS training crops."""
+        """Mean, inverse covariance and limit of the statistics of at most KNOWN_CROPS training crops (see `outlier_score`)."""
         indices = self.data.parts["train"]
         indices = indices[:: -(-len(indices) // KNOWN_CROPS)]
         found = statistics(self.data.tensors(indices)["crops"]).double()
@@ -112,7 +115,7 @@ class GradingObjective:
 
     @cached_property
     def area_threshold(self) -> float:
-        """Leaf area (at a pitch of 64) that separates emerged plants best, on training crops; 20 where emergence is unknown."""
+        """Leaf area (at a pitch of 64) that best separates emerged plants among training crops; 20 if emergence is unknown."""
         crops = self.data.crops.take(self.data.parts["train"])
         known = crops.seen != UNKNOWN
         if not known.any() or crops.seen[known].min() == crops.seen[known].max():
@@ -125,13 +128,13 @@ class GradingObjective:
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:
-    """Eq. 3.4: 1 for the smallest class, smallest / n_k for the others."""
+    """Class weights of Eq. 3.4: 1 for the smallest class, its count / n_k for the others."""
     present = counts[counts > 0].min()
     return np.where(counts > 0, present / np.maximum(counts, 1), 1.0)
 
 
 def predict(model: Any, batches: Sequence[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits of all crops, float64."""
+    """Logits of classes, and of emergence if the model has this output, for all crops (float64)."""
     found = [model(batch["crops"], batch["day"]) for batch in batches]
     classes = torch.cat([one.classes.float() for one in found]).double().cpu().numpy()
     seen = None if found[0].seen is None else torch.cat([one.seen.float() for one in found]).double().cpu().numpy()
@@ -144,14 +147,14 @@ def _joined(batches: Sequence[dict[str, Tensor]], name: str) -> np.ndarray:
 
 
 def groups_of(day: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """("all", every crop), and each day with enough crops by its number."""
+    """Masks of all crops ("all"), and of each day with at least MIN_OF_A_DAY crops."""
     found = [("all", np.ones(len(day), bool))]
     found += [(str(one), day == one) for one in np.unique(day) if (day == one).sum() >= MIN_OF_A_DAY and one >= 0]
     return found
 
 
 def rates(called: np.ndarray, success: np.ndarray, tray: np.ndarray) -> dict[str, float]:
-    """Counts of a confusion matrix (successes kept, failures rejected), and how the rates differ between trays."""
+    """Confusion counts, and standard deviations of the rates between trays (see `lots.Rates`)."""
     return {
         "kept": int((called & success).sum()),
         "successes": int(success.sum()),
@@ -164,7 +167,7 @@ def rates(called: np.ndarray, success: np.ndarray, tray: np.ndarray) -> dict[str
 
 
 def spread_between(right: np.ndarray, tray: np.ndarray) -> float:
-    """Standard deviation of a share between trays, beyond binomial sampling (method of moments, DerSimonian and Laird 1986)."""
+    """Standard deviation of a share between trays beyond binomial sampling (method of moments, DerSimonian and Laird 1986)."""
     _, which = np.unique(tray, return_inverse=True)
     counts = np.bincount(which.ravel()).astype(float)
     if len(counts) < 3:

@@ -1,4 +1,4 @@
-"""A photograph with its grids drawn on it, for a person to judge whether every cell holds its plant."""
+"""Overlay of a photograph: grids, predictions and leaf outlines, for visual inspection."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from latens.data.images import Pixels
 from latens.shapes import Bool
 from latens.systems.seedlings.lattice import Lattice, project
 
-MIN_SIDE = 1100  # pixels; smaller photographs are enlarged
-FAILURE, SUCCESS = (230, 120, 20), (70, 150, 255)  # colors at probabilities 0 and 1
+MIN_SIDE = 1100  # minimum longer side of an overlay in pixels
+FAILURE, SUCCESS = (230, 120, 20), (70, 150, 255)  # colors of the probabilities 0 and 1
 PLAIN, MISSING, OUTLINE, LEAF = (90, 200, 120), (235, 90, 90), (255, 255, 255), (250, 220, 60)
 
 
 class Drawn(NamedTuple):
-    """One tray to draw."""
+    """A tray to draw."""
 
     lattice: Lattice
-    values: np.ndarray | None = None  # probability of success of each cell
+    values: np.ndarray | None = None  # probability of success of each cell; None: not predicted
     seen: np.ndarray | None = None  # cells with a visible plant; the others are crossed out
     name: str = ""
 
 
 def draw_trays(pixels: Pixels, leaves: Bool[np.ndarray, "H W"], trays: Sequence[Drawn]) -> Pixels:
-    """The photograph with leaf outlines and, for each tray, its outline, cells, and row and column numbers.
+    """Photograph with leaf outlines and, for each tray, its outline, cells, and row and column numbers.
 
-    Cells are orange (0) to blue (1), or green without values.
+    Frames of cells are orange (probability 0) to blue (1), or green without values.
     """
     import cv2
 
@@ -70,7 +70,7 @@ def _shade(value: float) -> tuple[int, int, int]:
 
 
 def _number_lines(image: np.ndarray, tray: Drawn, factor: float) -> None:
-    """Numbers above the columns and left of the rows; the name of the tray at its top left corner."""
+    """Writes column numbers above the tray, row numbers on its left, and its name at the top left corner."""
     lattice = tray.lattice
     size = float(np.clip(lattice.pitch * factor / 130, 0.4, 1.2))
     places = [(np.array([col, -0.68]), str(col + 1)) for col in range(lattice.cols)]
@@ -87,5 +87,5 @@ def _write(image: np.ndarray, text: str, x: int, y: int, size: float) -> None:
 
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     at = (x - width // 2, y + height // 2)
-    for color, thick in (((0, 0, 0), 4), ((255, 255, 255), 1)):  # dark around light: readable on soil, leaves and benches
+    for color, thick in (((0, 0, 0), 4), ((255, 255, 255), 1)):  # light on dark outline, for contrast on any background
         cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, color, thick, cv2.LINE_AA)

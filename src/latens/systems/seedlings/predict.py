@@ -1,4 +1,4 @@
-"""The object a user holds: tray photographs in, plants with their probabilities out."""
+"""Loaded seedling model: grades tray photographs and classifies crops."""
 
 from __future__ import annotations
 
@@ -24,47 +24,48 @@ from latens.systems.seedlings.crops import UNKNOWN
 from latens.systems.seedlings.foreground import find_leaves, gray_of
 from latens.systems.seedlings.lattice import Lattice
 from latens.systems.seedlings.lots import Rates
-from latens.systems.seedlings.model import GRADES, Grader, normalized, strangeness
+from latens.systems.seedlings.model import GRADES, Grader, normalized, outlier_score
 from latens.systems.seedlings.names import Shot, identify
 from latens.systems.seedlings.networks import grader as build_grader
-from latens.systems.seedlings.reading import Reading, read_trays
+from latens.systems.seedlings.reading import TrayReading, read_trays
 from latens.systems.seedlings.reference import Reference
 from latens.systems.seedlings.rim import Rim, common_rim, rim_of
 
 logger = logging.getLogger(__name__)
 
-STRANGE_SHARE = 0.25  # of the crops of a photograph beyond the model's limit, from which it is called unlike
+OUTLIER_SHARE = 0.25  # maximum share of crops with an outlier score above 1 in a photograph of the training distribution
 BATCH = 256
-RIMS = 3  # photographs that tell where the rim lies
+RIMS = 3  # maximum number of photographs that determine the rim
 
 
-class Opinion(NamedTuple):
-    """What a model says of n crops."""
+class CropPrediction(NamedTuple):
+    """Predictions for n crops."""
 
     classes: np.ndarray  # (n, K) calibrated probabilities
     seen: np.ndarray | None  # (n,) probability of having emerged
-    strange: np.ndarray  # (n,) distance from the training crops; above 1: unlike 99.5 % of them
+    outlier_score: np.ndarray  # (n,) distance from the training crops; 1 is its 99.5 % quantile
 
 
 class GradedTray(NamedTuple):
-    """One photograph; arrays have one value for each cell, in rows from the top left."""
+    """A graded tray. Arrays have one value per cell, row by row from the top left."""
 
     path: Path | None
     shot: Shot
     lattice: Lattice
-    areas: np.ndarray  # of the leaves, pixels
-    seen: np.ndarray  # bool
+    areas: np.ndarray  # leaf areas in pixels
+    seen: np.ndarray  # bool: p_seen >= 0.5
     p_seen: np.ndarray
     p_success: np.ndarray
     warnings: tuple[str, ...]
-    reading: Reading | None = None  # pixels; dropped in batches
+    out_of_distribution: bool  # the crops are unlike the training crops: `p_success` cannot be trusted
+    reading: TrayReading | None = None  # pixels and crops; not kept by `grade_folder`
 
     @property
     def cols(self) -> int:
         return self.lattice.cols
 
     def plants(self) -> list[dict[str, Any]]:
-        """One record for each cell, as a line of plants.csv."""
+        """One record per cell, with the columns of plants.csv."""
         centers = self.lattice.centers().reshape(-1, 2)
         return [
             {
@@ -85,7 +86,7 @@ class GradedTray(NamedTuple):
 
 
 class SeedlingGrader:
-    """A loaded model. `classes` are "failure" and "success", or the names of the user's classes."""
+    """Loaded model. `classes` are "failure" and "success", or the classes of its training data."""
 
     def __init__(self, name: str, model_id: str, network: Grader, config: Mapping[str, Any], device: torch.device) -> None:
         self.name, self.model_id, self.device, self.precision = name, model_id, device, "float32"
@@ -100,17 +101,17 @@ class SeedlingGrader:
     # -------------------------------------------------------------------------------------------------------- crops
 
     @torch.no_grad()
-    def judge(self, crops: np.ndarray, day: int | None) -> Opinion:
-        """Crops (n, S, S, C) uint8 of one day. For an unknown day the probabilities of all days are averaged."""
+    def predict_crops(self, crops: np.ndarray, day: int | None) -> CropPrediction:
+        """Predictions for crops (n, S, S, C) uint8 of one day; averaged over the days of the model if `day` is None."""
         days: Sequence[int] = (day,) if day is not None else self.network.days or (-1,)
-        found = [self._judge(crops, one) for one in days]
+        found = [self._predict_day(crops, one) for one in days]
         emerged = [one.seen for one in found if one.seen is not None]
         seen = np.mean(emerged, axis=0) if emerged else None
-        return Opinion(np.mean([one.classes for one in found], axis=0), seen, found[0].strange)
+        return CropPrediction(np.mean([one.classes for one in found], axis=0), seen, found[0].outlier_score)
 
     @torch.no_grad()
     def logits(self, crops: np.ndarray, day: int) -> np.ndarray:
-        """Logits (n, K) of crops (n, S, S, C) uint8 of one day, at the priors of training; strange crops are not looked for."""
+        """Logits (n, K) of crops (n, S, S, C) uint8 of one day, at the training priors."""
         found = []
         for start in range(0, len(crops), BATCH):
             batch = self._tensor(crops[start : start + BATCH])
@@ -118,17 +119,17 @@ class SeedlingGrader:
             found.append(output.classes.double().cpu().numpy())
         return np.concatenate(found)
 
-    def _judge(self, crops: np.ndarray, day: int) -> Opinion:
-        classes, seen, strange = [], [], []
+    def _predict_day(self, crops: np.ndarray, day: int) -> CropPrediction:
+        classes, seen, scores = [], [], []
         for start in range(0, len(crops), BATCH):
             batch = self._tensor(crops[start : start + BATCH])
             output = self.network(batch, torch.full((len(batch),), day, device=self.device))
             classes.append(output.classes.double().cpu().numpy())
             seen += [] if output.seen is None else [output.seen.double().cpu().numpy()]
-            strange.append(strangeness(self.network, batch).cpu().numpy())
+            scores.append(outlier_score(self.network, batch).cpu().numpy())
         chances = probabilities(np.concatenate(classes), self.calibration(day))
         emerged = probabilities(np.concatenate(seen), self.seen_calibration)[:, 1] if seen else None
-        return Opinion(chances, emerged, np.concatenate(strange))
+        return CropPrediction(chances, emerged, np.concatenate(scores))
 
     def _tensor(self, crops: np.ndarray) -> Tensor:
         pixels = torch.from_numpy(np.array(crops, order="C")).permute(0, 3, 1, 2).to(self.device)
@@ -140,20 +141,20 @@ class SeedlingGrader:
         return normalized(pixels)
 
     def calibration(self, day: int | None) -> Calibration:
-        """Of the nearest day that has its own, else of all days."""
+        """Calibration of the nearest day that has one, otherwise of all days."""
         return self.calibrations[_nearest(self.calibrations, day)]
 
     def rates_of(self, day: int | None) -> Rates | None:
-        """Held-out sensitivity and specificity on a day."""
+        """Held-out confusion counts of the nearest day; None if the model has none."""
         return self.rates[_nearest(self.rates, day)] if self.rates else None
 
     def classify(self, image: ImageLike, *, day: int | None = None) -> dict[str, float]:
-        """Probabilities of the classes for one image that shows one plant."""
-        opinion = self.judge(self.crop_of(image), day)
-        return {name: float(value) for name, value in zip(self.classes, opinion.classes[0], strict=True)}
+        """Class probabilities of an image of one plant."""
+        prediction = self.predict_crops(self.crop_of(image), day)
+        return {name: float(value) for name, value in zip(self.classes, prediction.classes[0], strict=True)}
 
     def crop_of(self, image: ImageLike) -> np.ndarray:
-        """A whole image as one crop (1, S, S, C)."""
+        """Resizes a whole image to one crop (1, S, S, C)."""
         loaded = read_image(image)
         size, color = self.settings.size, self.settings.channels == 3
         pixels = loaded.pixels if color else gray_of(loaded)
@@ -171,10 +172,10 @@ class SeedlingGrader:
         grid: GridOptions = GridOptions(),  # noqa: B008
         reference: Reference | None = None,
     ) -> GradedTray:
-        """A photograph of one tray. The day is `day`, or that of the file's name (see `names.identify`).
+        """Grades a photograph of one tray. Without `day`, the day is that of the file name (see `names.identify`).
 
-        Raises UsageError for a model of other classes, InputError where no grid fits or more than one tray is found, and what
-        `read_image` raises.
+        Raises UsageError for a model of other classes, InputError if no grid fits or several trays are found, and the
+        exceptions of `read_image`.
         """
         return self.grade_trays(image, day=day, sown=sown, grid=grid, reference=reference)[0]
 
@@ -188,10 +189,10 @@ class SeedlingGrader:
         reference: Reference | None = None,
         shot: Shot | None = None,
     ) -> list[GradedTray]:
-        """All trays that `grid` asks for in one photograph; see `grade`. Trays of several are named NAME#1, NAME#2."""
+        """Grades the trays that `grid` selects in one photograph (see `grade`). Several trays are named NAME#1, NAME#2."""
         if self.classes != GRADES:
-            what = f"the model {self.name} tells {len(self.classes)} classes of plants, not success"
-            raise UsageError(what, where="--model", hint="name a model trained on graded trays (`latens models`)")
+            what = f"the model {self.name} predicts {len(self.classes)} classes of plants, not success"
+            raise UsageError(what, where="--model", hint="give a model trained on graded trays (`latens models`)")
         path = Path(image) if isinstance(image, str | Path) else None
         shot = shot or (identify(path, sown=sown, day=day) if path is not None else Shot("tray", day))
         readings = read_trays(
@@ -204,40 +205,51 @@ class SeedlingGrader:
         named = [shot._replace(tray=f"{shot.tray}#{number}") for number in numbers]
         return [self._graded(reading, path, one) for reading, one in zip(readings, named, strict=True)]
 
-    def _graded(self, reading: Reading, path: Path | None, shot: Shot) -> GradedTray:
-        opinion = self.judge(reading.crops, shot.day)
+    def _graded(self, reading: TrayReading, path: Path | None, shot: Shot) -> GradedTray:
+        prediction = self.predict_crops(reading.crops, shot.day)
         area = reading.areas * (64 / reading.lattice.pitch) ** 2
-        p_seen = opinion.seen
-        if p_seen is None or is_strange(opinion):  # leaves larger than the threshold
+        p_seen, outside = prediction.seen, is_out_of_distribution(prediction)
+        if p_seen is None or outside:  # from the leaf area
             p_seen = area / (area + max(self.area_threshold, 1e-6))
-        warnings = self._warnings(reading, shot, opinion)
+        warnings = self._warnings(reading, shot, prediction)
         return GradedTray(
-            path, shot, reading.lattice, reading.areas, p_seen >= 0.5, p_seen, opinion.classes[:, 1], warnings, reading
+            path,
+            shot,
+            reading.lattice,
+            reading.areas,
+            p_seen >= 0.5,
+            p_seen,
+            prediction.classes[:, 1],
+            warnings,
+            outside,
+            reading,
         )
 
-    def _warnings(self, reading: Reading, shot: Shot, opinion: Opinion) -> tuple[str, ...]:
+    def _warnings(self, reading: TrayReading, shot: Shot, prediction: CropPrediction) -> tuple[str, ...]:
         found = list(reading.notes)
         if shot.day is None:
-            found.append(f"day not known ({shot.note or 'give --day'}); the grades of all days are averaged")
+            found.append(f"the day is unknown, so that probabilities are averaged over days: {shot.note or 'give --day'}")
         elif self.network.days and not min(self.network.days) <= shot.day <= max(self.network.days):
             low, high = min(self.network.days), max(self.network.days)
-            found.append(f"day {shot.day} is outside the days {low} to {high} that the model knows; grades are a guess")
-        if is_strange(opinion):
-            share = float((opinion.strange > 1).mean())
-            text = f"{share:.0%} of the crops are unlike those that the model was trained on: do not trust its grades"
-            found.append(f"{text}; emergence is judged by leaf area")
+            found.append(
+                f"day {shot.day} is outside the days {low} to {high} of the training data; predictions are extrapolated"
+            )
+        if is_out_of_distribution(prediction):
+            share = float((prediction.outlier_score > 1).mean())
+            text = f"{share:.0%} of the crops are unlike the training crops: p_success cannot be trusted"
+            found.append(f"{text}, and p_seen is computed from the leaf area")
         return tuple(found)
 
 
-def is_strange(opinion: Opinion) -> bool:
-    """Whether too many crops of a photograph are unlike the training crops."""
-    return float((opinion.strange > 1).mean()) > STRANGE_SHARE
+def is_out_of_distribution(prediction: CropPrediction) -> bool:
+    """True if more than OUTLIER_SHARE of the crops have an outlier score above 1."""
+    return float((prediction.outlier_score > 1).mean()) > OUTLIER_SHARE
 
 
 def reference_for(shot: Shot, graded: Sequence[GradedTray]) -> Reference | None:
-    """What other photographs tell of a tray: the grid of the nearest day of the same tray, and where the rim lies around it.
+    """Reference for the grid of a photograph: lattice and rim of the same tray on the nearest other day.
 
-    Without another day of it, the rim that other trays agree on.
+    Without another day, the common rim of the other trays; None if there is no rim.
     """
     day = shot.day if shot.day is not None else 0
     near = sorted(graded, key=lambda one: abs((one.shot.day if one.shot.day is not None else 0) - day))
@@ -251,7 +263,7 @@ def reference_for(shot: Shot, graded: Sequence[GradedTray]) -> Reference | None:
 
 
 def _rim(one: GradedTray) -> Rim | None:
-    """The rim of a graded photograph, which is read again for it."""
+    """Rim of a graded photograph, which is read again."""
     if one.path is None:
         return None
     try:
@@ -272,7 +284,7 @@ def _calibration(plain: Mapping[str, Any]) -> Calibration:
 
 
 def load(place: str | Path, *, device: str = "auto", threads: int | None = None) -> SeedlingGrader:
-    """A model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
+    """Loads a model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
     folder = locate(place)
     classes = _classes(folder)
     found, network = load_network(
@@ -291,5 +303,5 @@ def _classes(folder: Path) -> int:
     config = read_config(folder)
     names = config.get("classes")
     if config.get("system") == "seedlings" and (not isinstance(names, list) or len(names) < 2):
-        raise ModelError("names no classes", where=str(folder), hint="save or train the model again")
+        raise ModelError("the settings of the model have no classes", where=str(folder), hint="save or train the model again")
     return len(names) if isinstance(names, list) else 2

@@ -1,4 +1,4 @@
-"""A tray photograph as single plants: grid, crops, areas, and an overlay that shows them."""
+"""Reads a tray photograph into single plants: grid, crops and leaf areas."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ logger = logging.getLogger(__name__)
 
 Method = Literal["lattice", "thesis"]
 ROWS, COLS, SIZE = 10, 15, 64
-CORNERS_HINT = "check --rows and --cols, or give the centers of the four corner cells with --corners x,y,x,y,x,y,x,y"
-OTHERS_HINT = "; another day of this tray, or other trays of its kind, in the same command can place its grid, too"
+CORNERS_HINT = (
+    "check --rows and --cols (of one tray; give --trays N for several), or give the centers of the four corner cells with"
+    " --corners x,y,x,y,x,y,x,y"
+)
+OTHERS_HINT = "; or grade it together with photographs of other days or of other trays, which can place its grid"
 
 
-class Reading(NamedTuple):
-    """One photograph. Arrays of plants run through the rows from the top left."""
+class TrayReading(NamedTuple):
+    """A tray read from a photograph. Arrays have one value per cell, row by row from the top left."""
 
     lattice: Lattice
-    crops: UInt8[np.ndarray, "n S S C"]  # C is 1 for gray images and 3 for color
-    areas: Float[np.ndarray, "n"]  # of the leaves in a cell, pixels of the photograph
+    crops: UInt8[np.ndarray, "n S S C"]  # C is 1 for gray and 3 for color images
+    areas: Float[np.ndarray, "n"]  # leaf area of each cell in pixels of the photograph
     foreground: Foreground
     image: LoadedImage
     notes: tuple[str, ...]
@@ -50,13 +53,13 @@ def read_trays(
     corners: Sequence[float] | None = None,
     reference: Reference | None = None,
     size: int = SIZE,
-) -> list[Reading]:
-    """Reads a photograph of `trays` trays, each into rows x cols crops of `size` pixels; in reading order.
+) -> list[TrayReading]:
+    """Reads a photograph of `trays` trays, in reading order, each into rows x cols crops of `size` pixels.
 
-    `tray` takes the tray of this number alone (from 1, of all that are found). `corners` are the centers of the corner cells of
-    one tray (x, y clockwise from the top left, in pixels) and skip the fit. `reference` is the grid of another day of the same
-    tray, for a photograph with too few plants. `day` matters for method "thesis" alone. Raises InputError where no grid
-    fits or another number of trays is found, and what `read_image` raises.
+    `tray` selects a single tray by its number (from 1, of all trays found). `corners` are the centers of the corner cells of
+    one tray (x, y clockwise from the top left, in pixels) and replace the fit. `reference` is a grid or rim of other
+    photographs, for a photograph with too few plants. `day` affects only the method "thesis". Raises InputError if no grid fits
+    or a different number of trays is found, and the exceptions of `read_image`.
     """
     image = read_image(source)
     where = str(source) if isinstance(source, str | Path) else None
@@ -87,7 +90,7 @@ def read_tray(
     corners: Sequence[float] | None = None,
     reference: Reference | None = None,
     size: int = SIZE,
-) -> Reading:
+) -> TrayReading:
     """Reads a photograph of one tray; see `read_trays`."""
     return read_trays(
         source, rows=rows, cols=cols, method=method, day=day, corners=corners, reference=reference, size=size
@@ -96,19 +99,19 @@ def read_tray(
 
 def _read(
     image: LoadedImage, foreground: Foreground, lattice: Lattice, size: int, notes: tuple[str, ...], where: str | None
-) -> Reading:
+) -> TrayReading:
     height, width = foreground.gray.shape
     if not (((lattice.centers() >= 0) & (lattice.centers() <= [width, height])).all()):
-        raise InputError("the grid reaches beyond the image", where=where, hint=CORNERS_HINT)
+        raise InputError("the grid extends beyond the image", where=where, hint=CORNERS_HINT)
     crops, areas = cut(image, foreground, lattice, size)
-    return Reading(lattice, crops, areas, foreground, image, (*notes, *lattice.notes))
+    return TrayReading(lattice, crops, areas, foreground, image, (*notes, *lattice.notes))
 
 
 def _several(foreground: Foreground, rows: int, cols: int, trays: int, tray: int, where: str | None) -> list[Lattice]:
-    """The trays asked for: all where their number is right, or the one of number `tray`."""
+    """All trays, or the one of number `tray`. Raises InputError if the number of trays differs from the request."""
     found = find_trays(foreground.blobs, foreground.areas, rows, cols, foreground.gray.shape)
     if tray > len(found):
-        raise InputError(f"tray {tray} was asked for, {_counted(found)}", where=where, hint=CORNERS_HINT)
+        raise InputError(f"tray {tray} was requested, but {_counted(found)}", where=where, hint=CORNERS_HINT)
     if tray:
         return [found[tray - 1]]
     if len(found) != trays:
@@ -121,18 +124,20 @@ def _counted(found: Sequence[Lattice]) -> str:
 
 
 def _other_number(found: Sequence[Lattice], trays: int, where: str | None) -> InputError:
-    asked = f"{trays} {'tray was' if trays == 1 else 'trays were'} asked for"
+    asked = f"{trays} {'tray was' if trays == 1 else 'trays were'} requested"
     if len(found) > trays:
-        hint = f"--trays {len(found)} grades each, --tray K one of them; or place the grid with --corners"
+        hint = f"give --trays {len(found)} to grade all, --tray K to grade one, or place the grid with --corners"
     else:
-        hint = f"check --rows and --cols; --trays {len(found)} grades what was found, --corners places the grid of one"
+        hint = (
+            f"check --rows and --cols; give --trays {len(found)} to grade those found, or place the grid of one with --corners"
+        )
     return InputError(f"{_counted(found)}; {asked}", where=where, hint=hint)
 
 
 def _single(
     foreground: Foreground, rows: int, cols: int, reference: Reference | None, notes: list[str], where: str | None
 ) -> Lattice:
-    """The lattice of a photograph of one tray. Raises NoLattice, and InputError where more than one tray is found."""
+    """Lattice of a photograph of one tray. Raises NoLattice, and InputError if several trays are found."""
     blobs, areas, shape = foreground.blobs, foreground.areas, foreground.gray.shape
     try:
         found = fit_lattice(blobs, areas, rows, cols, shape)
@@ -148,17 +153,17 @@ def _single(
     if split or plants_outside(found, blobs, areas).sum() >= MIN_PLANTS:
         _refuse_several(foreground, rows, cols, where)
     if split:
-        raise NoLattice(f"more than one tray where one was asked for: {split}")
+        raise NoLattice(f"the photograph seems to show more than one tray: {split}")
     if found.estimate[0] > rows or found.estimate[1] > cols:
-        text = f"{found.estimate[0]} x {found.estimate[1]} lines hold plants, more than the {rows} x {cols} asked for"
+        text = f"{found.estimate[0]} x {found.estimate[1]} rows x columns have plants, more than the requested {rows} x {cols}"
         notes.append(f"{text}; check --rows and --cols")
     elif found.estimate[0] < rows - 1 or found.estimate[1] < cols - 1:
-        notes.append(f"plants in {found.estimate[0]} x {found.estimate[1]} lines of the {rows} x {cols} asked for")
+        notes.append(f"only {found.estimate[0]} x {found.estimate[1]} of the {rows} x {cols} rows and columns have plants")
     return found
 
 
 def _refuse_several(foreground: Foreground, rows: int, cols: int, where: str | None) -> None:
-    """Raises InputError where more than one tray is found."""
+    """Raises InputError if more than one tray is found."""
     try:
         found = find_trays(foreground.blobs, foreground.areas, rows, cols, foreground.gray.shape)
     except NoLattice:
@@ -168,12 +173,12 @@ def _refuse_several(foreground: Foreground, rows: int, cols: int, where: str | N
 
 
 def cut(image: LoadedImage, foreground: Foreground, lattice: Lattice, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Crops of all cells, rectified, and the area of the leaves in each in pixels of the photograph."""
+    """Rectified crops of all cells, and their leaf areas in pixels of the photograph."""
     import cv2
 
     pixels = foreground.gray[..., None] if image.gray else image.pixels
     scale = min(1.0, 1.6 * size / pitch_of(lattice.homography, lattice.rows, lattice.cols))
-    if scale < 1:  # a plain warp would skip pixels
+    if scale < 1:  # downscaled first, because the warp does not average pixels
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas = (lattice.cols * size, lattice.rows * size)
     to_cells = np.array([[1 / size, 0, -0.5 + 0.5 / size], [0, 1 / size, -0.5 + 0.5 / size], [0, 0, 1]])
@@ -195,7 +200,7 @@ def _tiles(flat: np.ndarray, lattice: Lattice, size: int) -> np.ndarray:
 
 
 def _cell_areas(lattice: Lattice) -> np.ndarray:
-    """Pixels of the photograph in every cell (shoelace formula)."""
+    """Area of every cell in pixels of the photograph (shoelace formula)."""
     cells = np.stack(np.meshgrid(np.arange(lattice.cols + 1), np.arange(lattice.rows + 1)), axis=-1) - 0.5
     p = project(lattice.homography, cells)
     first, second = p[1:, 1:] - p[:-1, :-1], p[1:, :-1] - p[:-1, 1:]
@@ -203,6 +208,6 @@ def _cell_areas(lattice: Lattice) -> np.ndarray:
     return found
 
 
-def draw_overlay(reading: Reading, values: np.ndarray | None = None, seen: np.ndarray | None = None) -> Pixels:
-    """The photograph with its grid; see `overlay.draw_trays`."""
+def draw_overlay(reading: TrayReading, values: np.ndarray | None = None, seen: np.ndarray | None = None) -> Pixels:
+    """Photograph with its grid (see `overlay.draw_trays`)."""
     return draw_trays(reading.image.pixels, reading.foreground.mask, [Drawn(reading.lattice, values, seen)])

@@ -1,4 +1,4 @@
-"""Training configurations of the seedling system, as functions. Nothing here imports torch."""
+"""Training configurations of the seedling system. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latens.systems.seedlings.config import DAYS, CropsConfig, GraderConfig, Gra
 from latens.training.config import Adam, RunConfig, Sgd, TrainConfig
 
 SeedlingTraining: TypeAlias = TrainConfig[GraderConfig, CropsConfig, GradingLossConfig]
-NO_CLIP = 1e6
+NO_CLIP = 1e6  # gradient norm that is never reached
 
 
 def tiny() -> SeedlingTraining:
@@ -28,7 +28,7 @@ def tiny() -> SeedlingTraining:
 
 
 def cpu() -> SeedlingTraining:
-    """One CPU core, half an hour: the small network on days 4 to 7, success and emergence; the bundled model."""
+    """One CPU core, half an hour: the small network on days 4 to 7, success and emergence; recipe of the model `seedlings`."""
     return replace(
         tiny(),
         recipe="cpu",
@@ -40,10 +40,10 @@ def cpu() -> SeedlingTraining:
 
 
 def cpu_day() -> SeedlingTraining:
-    """One CPU core, minutes: a model of one day (--set data.days=6), success alone; momentum and He-normal weights.
+    """One CPU core, minutes: a model of one day (--set data.days=6), success only; momentum and He-normal weights.
 
-    The rate of 003 does not move a network with random weights: this recipe keeps its protocol (oversampling, augmentation,
-    SGD) and changes rate and momentum.
+    At the learning rate of the thesis a network with random weights does not train. This recipe keeps the protocol
+    (oversampling, augmentation, SGD) and changes learning rate, momentum and initialization.
     """
     return replace(
         cpu(),
@@ -56,7 +56,7 @@ def cpu_day() -> SeedlingTraining:
 
 
 def cpu_classes() -> SeedlingTraining:
-    """One CPU core, minutes: crops in class folders (--data FOLDER), in color."""
+    """One CPU core, minutes: color crops in class folders (--data FOLDER)."""
     return replace(
         cpu(),
         recipe="cpu_classes",
@@ -67,9 +67,9 @@ def cpu_classes() -> SeedlingTraining:
 
 
 def paper() -> SeedlingTraining:
-    """003, chapter 3: AlexNet, one day, 500 epochs of 106 steps, SGD without momentum at 1e-4, weight decay 1e-5.
+    """Perugachi-Diaz 2024, chapter 3: AlexNet, one day, 500 epochs, SGD at 1e-4 without momentum, weight decay 1e-5.
 
-    Meant for ImageNet weights (--set model.pretrained=FILE): at this rate a random start does not train.
+    Needs ImageNet weights (--set model.pretrained=FILE): at this rate a randomly initialized network does not train.
     """
     return replace(
         cpu_day(),

@@ -1,4 +1,4 @@
-"""The grid of a photograph with too few plants: from another day of the same tray, or from the rim of trays of its kind."""
+"""Grid of a photograph with too few plants, from another day of the same tray or from the rim of other trays."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from latens.systems.seedlings.foreground import Foreground
 from latens.systems.seedlings.lattice import BAD_SUPPORT, STRAY, Lattice, NoLattice, project
 from latens.systems.seedlings.rim import Rim, find_rim, lattice_in
 
-ENOUGH = 6  # plants that place the grid of another day
-LARGE = 0.3  # of the 95 % point of the areas: blobs that may be plants
-PLANTED = 0.3  # of the cells with such a blob: the tray is planted, and its plants have to agree
-VERIFIED = 0.2  # of a pitch: median distance of plants from their cells, up to which they confirm a grid
+MIN_PLANTS = 6  # minimum number of plants that align the grid of another day
+LARGE = 0.3  # minimum area of a plant, relative to the 95 % quantile of the blob areas
+PLANTED = 0.3  # minimum share of cells with such a blob in a planted tray, whose plants must confirm the grid
+VERIFIED = 0.2  # maximum median distance of plants from cell centers, in pitches, that confirms a grid
 
 
 class Reference(NamedTuple):
-    """What is known of a tray before its photograph is read."""
+    """Known lattice or rim of a tray, from other photographs."""
 
-    lattice: Lattice | None  # of another day of the same tray
-    rim: Rim | None  # of that day, or of other trays
+    lattice: Lattice | None  # lattice of another day of the same tray
+    rim: Rim | None  # rim on that day, or of other trays
 
 
 def place_reference(
     reference: Reference, foreground: Foreground, rows: int, cols: int, reason: str, notes: list[str]
 ) -> Lattice:
-    """The grid of a photograph whose plants do not give one, for this `reason`. Raises NoLattice where the reference does not
-    help.
+    """Places the grid of a photograph whose plants do not determine it, for the given `reason`.
+
+    Adds a note on the source of the grid. Raises NoLattice if the reference does not fit.
     """
     rim, lattice = reference.rim, reference.lattice
     source = "another day of this tray" if lattice is not None else "the other trays"
@@ -45,27 +46,27 @@ def place_reference(
 
 
 def _verified(lattice: Lattice, foreground: Foreground, reason: str) -> str:
-    """A note on whether the few plants lie on the grid. Raises NoLattice where a planted tray does not."""
+    """Note on the agreement of the few plants with the grid. Raises NoLattice if a planted tray does not agree."""
     places = project(np.linalg.inv(lattice.homography), foreground.blobs)
     inside = ((places >= -0.5) & (places < [lattice.cols - 0.5, lattice.rows - 0.5])).all(axis=1)
-    if inside.sum() < ENOUGH:
+    if inside.sum() < MIN_PLANTS:
         return ", not verified by plants"
     areas = foreground.areas[inside]
-    large = areas >= LARGE * np.percentile(areas, 95)  # of an empty tray: its moss
+    large = areas >= LARGE * np.percentile(areas, 95)  # in an empty tray these are moss
     off = np.linalg.norm(places[inside] - np.rint(places[inside]), axis=1)
     if np.median(off[large]) <= VERIFIED and (off[large] < STRAY).mean() >= BAD_SUPPORT:
-        return ", its plants agree"
+        return ", confirmed by its plants"
     if len(np.unique(np.rint(places[inside][large]), axis=0)) >= PLANTED * lattice.rows * lattice.cols:
         raise NoLattice(f"{reason}; nor does the grid of other photographs")
-    return ", its few plants, moss or specks do not lie on it: look at the overlay"
+    return ", but its few plants, moss or specks do not lie on it: check the overlay"
 
 
 def register(reference: Lattice, foreground: Foreground) -> Lattice:
-    """The reference moved so that its nodes meet the few plants of this photograph; the very reference where there are too few.
+    """Aligns the reference with the few plants of a photograph; returns it unchanged for fewer than MIN_PLANTS.
 
-    Searches shifts within half a pitch and turns within 5 degrees around the middle.
+    Searches shifts within half a pitch and rotations within 5 degrees around the middle.
     """
-    if len(foreground.blobs) < ENOUGH:
+    if len(foreground.blobs) < MIN_PLANTS:
         return reference
     middle = reference.centers().reshape(-1, 2).mean(axis=0)
     best, chosen = -1.0, reference

@@ -1,6 +1,6 @@
-"""The rim of a tray: four straight edges around it, by which the grid of one photograph is carried to another.
+"""Rim of a tray: four straight edges that transfer the grid of one photograph to another.
 
-For trays without plants. Where the cells lie inside the rim cannot be seen on an empty tray; another photograph tells it.
+It places the grid of trays without plants. The position of the cells inside the rim is known from another photograph.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from latens.shapes import Bool, Float, UInt8
 from latens.systems.seedlings.foreground import Foreground
 from latens.systems.seedlings.lattice import Lattice, homography_of, project
 
-WIDTH = 640  # pixels to which images are reduced
-HIDE = 41  # pixels of the reduced image: leaves take the median of so wide a square
+WIDTH = 640  # width of the reduced image in pixels
+MEDIAN_SIZE = 41  # size of the median filter that paints over leaves, in pixels of the reduced image
 SLOPES = np.tan(np.deg2rad(np.arange(-8.0, 8.01, 0.5)))
-MIN_STEP = 4.0  # gray values between the two sides of an edge, mean along it
-MIN_AREA = 0.2  # of the image, inside the rim
-ASPECT = 0.10  # largest relative difference of the shape of cells between two photographs
+MIN_STEP = 4.0  # minimum mean step across an edge in gray values
+MIN_AREA = 0.2  # minimum share of the image inside the rim
+MAX_ASPECT_CHANGE = 0.10  # maximum relative difference of the aspect ratio of cells between two photographs
 
 
 class Rim(NamedTuple):
-    """A tray's rim in units of its cells, and the length of a cell over its width: what another photograph takes over."""
+    """Rim of a tray in cell units, and the aspect ratio (height / width) of its cells."""
 
     corners: Float[np.ndarray, "4 2"]
     aspect: float
@@ -32,20 +32,20 @@ class Rim(NamedTuple):
 
 
 def find_rim(gray: UInt8[np.ndarray, "H W"], leaves: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "4 2"] | None:
-    """Corners of the rim, x and y in pixels, clockwise from the top left; None where no four edges enclose a tray.
+    """Corners of the rim (x, y) in pixels, clockwise from the top left; None if no four edges enclose a tray.
 
-    A side is the straight line, within 8 degrees of the image's axes, across which the mean step of brightness is largest. All
-    four steps must have one sign. Leaves are painted over first.
+    A side is the straight line within 8 degrees of an image axis with the largest mean step of brightness. All four steps
+    must have the same sign. Leaves are painted over first.
     """
     import cv2
 
     scale = min(1.0, WIDTH / gray.shape[1])
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    if min(small.shape) < 2 * HIDE:
+    if min(small.shape) < 2 * MEDIAN_SIZE:
         return None
     green = cv2.resize(leaves.astype(np.uint8), small.shape[::-1], interpolation=cv2.INTER_NEAREST)
     hidden = cv2.dilate(green, np.ones((5, 5), np.uint8)) > 0
-    bare = np.where(hidden, cv2.medianBlur(small, HIDE), small)
+    bare = np.where(hidden, cv2.medianBlur(small, MEDIAN_SIZE), small)
     smooth = cv2.GaussianBlur(bare, (0, 0), 1.0).astype(np.float32)
     sides = []
     for image, upright in ((smooth, True), (smooth.T, False)):
@@ -64,7 +64,7 @@ def find_rim(gray: UInt8[np.ndarray, "H W"], leaves: Bool[np.ndarray, "H W"]) ->
 
 
 def _edge(step: np.ndarray, first: int, last: int) -> tuple[float, tuple[float, float]]:
-    """The line x = a + b y with the largest mean step, for a between two columns (at mid-height); (step, (a, b))."""
+    """(step, (a, b)) of the line x = a + b y with the largest mean step that crosses mid-height between two columns."""
     height, width = step.shape
     y = np.arange(round(0.15 * height), round(0.85 * height), 2)
     best, chosen = 0.0, (0.0, 0.0)
@@ -83,7 +83,7 @@ def _edge(step: np.ndarray, first: int, last: int) -> tuple[float, tuple[float, 
 
 
 def _cross(upright: tuple[float, float], level: tuple[float, float]) -> tuple[float, float]:
-    """Where x = a + b y meets y = c + d x."""
+    """Intersection of x = a + b y and y = c + d x."""
     (a, b), (c, d) = upright, level
     x = (a + b * c) / (1 - b * d)
     return x, c + d * x
@@ -98,7 +98,7 @@ def _plausible(corners: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 
 def rim_of(lattice: Lattice, foreground: Foreground) -> Rim | None:
-    """The rim around a tray whose grid is known; None where none is seen around it."""
+    """Rim around a tray with a known grid; None if none is found."""
     found = find_rim(foreground.gray, foreground.mask)
     if found is None:
         return None
@@ -107,13 +107,13 @@ def rim_of(lattice: Lattice, foreground: Foreground) -> Rim | None:
     outside = (corners - low) * np.array([[-1, -1], [0, -1], [0, 0], [-1, 0]]) + (corners - high) * np.array(
         [[0, 0], [1, 0], [1, 1], [0, 1]]
     )
-    if (outside < 0).any() or (outside > 2.5).any():  # the rim runs through the cells, or far away
+    if (outside < 0).any() or (outside > 2.5).any():  # the edges cross the cells or are far from them
         return None
     return Rim(corners, _aspect(lattice.homography, lattice), lattice.rows, lattice.cols)
 
 
 def common_rim(rims: Sequence[Rim]) -> Rim | None:
-    """The median of several trays' rims; None where they differ by more than a sixth of a cell."""
+    """Median of the rims of several trays; None if they differ by more than a sixth of a cell."""
     if not rims:
         return None
     corners = np.stack([rim.corners for rim in rims])
@@ -124,10 +124,10 @@ def common_rim(rims: Sequence[Rim]) -> Rim | None:
 
 
 def lattice_in(rim: Rim, corners: Float[np.ndarray, "4 2"]) -> Lattice | None:
-    """The grid inside a rim that was found at these pixels; None where cells would have another shape."""
+    """Grid inside a rim with these corners in pixels; None if the aspect ratio of its cells differs."""
     homography = homography_of(rim.corners, corners)
     made = Lattice(homography, rim.rows, rim.cols, float("nan"), float("nan"), 0, (0, 0))
-    return made if abs(_aspect(homography, made) / rim.aspect - 1) <= ASPECT else None
+    return made if abs(_aspect(homography, made) / rim.aspect - 1) <= MAX_ASPECT_CHANGE else None
 
 
 def _aspect(homography: np.ndarray, lattice: Lattice) -> float:

@@ -1,4 +1,4 @@
-"""Seedling trays as a system: what everything else knows of it."""
+"""Record of the seedling system: training parts, example data, application to one input, benchmark cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from latens.training.objective import Trainable
 
 
 def build(config: SeedlingTraining, sources: Sequence[Source]) -> Trainable:
-    """The parts of a run: on graded trays, class folders, packs of crops, or (without sources) simulated trays."""
+    """Parts of a training run on graded trays, class folders, packs of crops, or simulated trays (without sources)."""
     crops = open_crops(sources, config.model, config.data)
     data = CropBatches(crops, config.data, config.run.seed)
     model = build_grader(config.model, len(crops.classes))
@@ -35,7 +35,7 @@ def build(config: SeedlingTraining, sources: Sequence[Source]) -> Trainable:
 
 
 def example(folder: Path) -> Example:
-    """Simulated trays to train and test on, and one of their photographs."""
+    """Simulated trays as data, and a photograph of one tray."""
     made = photograph(5, 0, 6, rows=10, cols=15, preset="easy")
     path = folder / "tray_day6.png"
     write_image(path, Image.fromarray(made.pixels))
@@ -45,21 +45,21 @@ def example(folder: Path) -> Example:
 
 
 def apply(grader: SeedlingGrader, path: Path) -> Mapping[str, np.ndarray]:
-    """The image as one crop: probabilities of the classes and of emergence. (Trays are graded by `SeedlingGrader.grade`.)"""
-    opinion = grader.judge(grader.crop_of(path), None)
-    found = {"classes": opinion.classes, "strange": opinion.strange}
-    return found if opinion.seen is None else {**found, "seen": opinion.seen}
+    """Class probabilities, outlier score and emergence of the whole image as one crop."""
+    prediction = grader.predict_crops(grader.crop_of(path), None)
+    found = {"classes": prediction.classes, "strange": prediction.outlier_score}
+    return found if prediction.seen is None else {**found, "seen": prediction.seen}
 
 
 def cases(grader: SeedlingGrader) -> Sequence[Case]:
-    """One tray end to end, and the judgement of its crops alone."""
+    """Benchmark cases: one tray from photograph to grades, and the network on its crops."""
     size, channels = grader.settings.size, grader.settings.channels
     crops = np.zeros((150, size, size, channels), np.uint8)
-    judged = Case("150 crops", partial(grader.judge, crops, 6), 150, "plants")
+    timed_crops = Case("150 crops", partial(grader.predict_crops, crops, 6), 150, "plants")
     if grader.classes != GRADES:
-        return [judged]
+        return [timed_crops]
     pixels = photograph(5, 0, 6).pixels
-    return [Case("tray, 1280 x 1024", partial(grader.grade, pixels, day=6), 150, "plants"), judged]
+    return [Case("tray, 1280 x 1024", partial(grader.grade, pixels, day=6), 150, "plants"), timed_crops]
 
 
 SYSTEM = System[SeedlingTraining, SeedlingGrader](

@@ -1,7 +1,7 @@
-"""Algorithm 1 of 003, appendix A: the first and the last line with more than phi leaf pixels, divided equally.
+"""Algorithm 1 (Perugachi-Diaz 2024, appendix A): equal division between the first and last lines with over phi leaf pixels.
 
-The printed algorithm is read as its text describes it: `r_start` is `start`, the last line is a row, not a column, and a line
-is tested once, after all of its pixels are counted.
+Errors of the printed algorithm are corrected as its description says: `r_start` is `start`, the last line is a row, not a
+column, and a line is tested once, after all of its pixels are counted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from latens.shapes import Bool
 from latens.systems.seedlings.lattice import Lattice, NoLattice, homography_of
 
-PHI = 20  # leaf pixels of a line; 003 prints no value
-MARGINS = (17.0, 20.0)  # pixels by which rows and columns are widened on days 4 and 5
+PHI = 20  # leaf pixels of a line; the thesis gives no value
+MARGINS = (17.0, 20.0)  # widening of the area on each side on days 4 and 5, in pixels: rows, columns
 EARLY_DAYS = (4, 5)
 
 
 class Bounds(NamedTuple):
-    """First and last lines, inclusive, 0-based."""
+    """First and last lines with leaves, inclusive, from 0."""
 
     top: int
     bottom: int
@@ -28,7 +28,7 @@ class Bounds(NamedTuple):
 
 
 def starting_coordinates(mask: Bool[np.ndarray, "H W"], phi: int = PHI) -> Bounds:
-    """The outermost rows and columns with more than `phi` leaf pixels. Raises NoLattice where there are none."""
+    """Outermost rows and columns with more than `phi` leaf pixels. Raises NoLattice if there are fewer than two."""
     rows = np.flatnonzero(mask.sum(axis=1) > phi)
     cols = np.flatnonzero(mask.sum(axis=0) > phi)
     if len(rows) < 2 or len(cols) < 2:
@@ -37,9 +37,9 @@ def starting_coordinates(mask: Bool[np.ndarray, "H W"], phi: int = PHI) -> Bound
 
 
 def thesis_lattice(mask: Bool[np.ndarray, "H W"], rows: int, cols: int, day: float | None, phi: int = PHI) -> Lattice:
-    """The area between the starting coordinates in equal parts; on days 4 and 5 it is first widened on both sides.
+    """Grid of equal cells between the starting coordinates, widened on both sides on days 4 and 5.
 
-    Fits are not judged: the algorithm has no measure of its own. Raises NoLattice for an image without leaves.
+    The algorithm has no measure of fit, so bad fits are not detected. Raises NoLattice for an image without leaves.
     """
     bounds = starting_coordinates(mask, phi)
     wide = MARGINS if day is not None and round(day) in EARLY_DAYS else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Trainings and measurements that the tables and figures of chapter 3 share."""
+"""Trainings and measurements shared by the tables and figures of Perugachi-Diaz 2024, chapter 3."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ SplitBy = Literal["", "tray", "plant", "leaky"]
 
 @settings
 class Scale:
-    """How much of the chapter is trained."""
+    """Data, models and length of the trainings of the chapter."""
 
-    trays: Count = 88  # simulated, where no data are given
-    rows: Count = 10  # of a tray
-    cols: Count = 15  # of a tray
-    days: Annotated[tuple[Natural, ...], MinLen(1)] = (4, 5, 6, 7)  # of the photographs
-    preset: Literal["easy", "thesis", "hard"] = "thesis"  # of the simulator
-    method: Literal["lattice", "thesis", "truth"] = "lattice"  # how trays are read
-    size: Count = 64  # side of the crops
-    split: Literal["tray", "plant", "leaky"] = "tray"  # what stays together in a split; 003: leaky
-    models: tuple[Backbone, ...] = ("logistic", "mlp500", "mlp1000-500", "small")  # of Table 3.5 and Figures 3.3 and 3.6
-    networks: tuple[Backbone, ...] = ("small",)  # of Figures 3.4 and 3.5
-    best: Backbone = "small"  # takes the place of AlexNet in Table 3.6 and Figures 3.7 and 3.8
-    runs: Count = 3  # seeds of each training
-    epochs: Count = 6  # of the balanced training set
-    checks: Count = 1  # validations in an epoch
-    precision: Literal["auto", "bf16", "no"] = "auto"  # arithmetic of training; auto: bf16 where the processor gains by it
-    protocol: Literal["cpu", "paper"] = "cpu"  # SGD with momentum, He-normal weights, corrected selection; or that of 003
-    width: Count = 8  # of the small network
-    pretrained: str = ""  # file of ImageNet weights for torchvision networks
+    trays: Count = 88  # number of simulated trays without data
+    rows: Count = 10  # rows of cells in a tray
+    cols: Count = 15  # columns of cells in a tray
+    days: Annotated[tuple[Natural, ...], MinLen(1)] = (4, 5, 6, 7)  # days of the photographs
+    preset: Literal["easy", "thesis", "hard"] = "thesis"  # difficulty of the simulated trays
+    method: Literal["lattice", "thesis", "truth"] = "lattice"  # grid fit of trays
+    size: Count = 64  # side of the crops in pixels
+    split: Literal["tray", "plant", "leaky"] = "tray"  # unit of the split; the thesis uses leaky
+    models: tuple[Backbone, ...] = ("logistic", "mlp500", "mlp1000-500", "small")  # models of Table 3.5 and Figures 3.3 and 3.6
+    networks: tuple[Backbone, ...] = ("small",)  # models of Figures 3.4 and 3.5
+    best: Backbone = "small"  # model of Table 3.6 and Figures 3.7 and 3.8 (AlexNet in the thesis)
+    runs: Count = 3  # number of seeds of each training
+    epochs: Count = 6  # epochs of the balanced training set
+    checks: Count = 1  # validations per epoch
+    precision: Literal["auto", "bf16", "no"] = "auto"  # training precision; auto: bf16 if it is faster on the device
+    protocol: Literal["cpu", "paper"] = "cpu"  # cpu: momentum, He-normal weights; paper: as in the thesis
+    width: Count = 8  # width of the network `small`
+    pretrained: str = ""  # file with ImageNet weights for torchvision networks
 
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -71,18 +71,20 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
     }
 )  # fmt: skip
 ChapterLab: TypeAlias = Lab[SeedlingGrader, Scale]
-RATES: Mapping[str, float] = MappingProxyType({"logistic": 3e-3, "mlp500": 1e-2, "mlp1000-500": 1e-2})  # of `cpu`; others 1e-2
+RATES: Mapping[str, float] = MappingProxyType(
+    {"logistic": 3e-3, "mlp500": 1e-2, "mlp1000-500": 1e-2}
+)  # learning rates of protocol `cpu`; others 1e-2
 PAPER: Mapping[str, tuple[float, float]] = MappingProxyType(  # Table 3.4: learning rate and weight decay
     {"logistic": (1e-4, 1e-7), "mlp500": (1e-3, 1e-5), "mlp1000-500": (1e-3, 1e-5)}
 )
-SHOWN: Mapping[str, str] = MappingProxyType(
+DISPLAY_NAMES: Mapping[str, str] = MappingProxyType(
     {"logistic": "LR", "mlp500": "500-MLP", "mlp1000-500": "(1000, 500)-MLP", "small": "small CNN", "alexnet": "AlexNet",
      "densenet121": "DenseNet121", "resnet101": "ResNet101", "vgg16": "VGG16"}
 )  # fmt: skip
 
 
 class Data(NamedTuple):
-    """The crops of a laboratory: as a source to train on, and in memory."""
+    """Crops of the artifacts: as a source for training, and in memory."""
 
     source: Source
     crops: Crops
@@ -90,24 +92,24 @@ class Data(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """What a trial changes of the chapter's protocol."""
+    """Changes of a training relative to the protocol of the chapter."""
 
     oversample: bool = True
     augment: bool = True
     weighted: bool = False
-    split: SplitBy = ""  # "": that of the scale
+    split: SplitBy = ""  # "": split of the scale
     adam: bool = False
-    lr: float = 0.0  # 0: that of the protocol
-    decay: float = -1.0  # below 0: that of the protocol
-    days: tuple[int, ...] = ()  # several: one model of all these days, told the day
+    lr: float = 0.0  # 0: learning rate of the protocol
+    decay: float = -1.0  # below 0: weight decay of the protocol
+    days: tuple[int, ...] = ()  # several: one model of these days with the day as an input
 
 
 CHAPTER = Variant()
-"""Oversampling and augmentation, as in most of the chapter."""
+"""Protocol of most of the chapter: oversampling and augmentation."""
 
 
 class Measured(NamedTuple):
-    """A trained model on one day of one part: labels, trays and probabilities of success as trained and after correction."""
+    """Predictions of a model on one day of one part: labels, trays, raw and corrected probabilities of success."""
 
     label: np.ndarray
     tray: np.ndarray
@@ -136,7 +138,7 @@ class Measured(NamedTuple):
 
 
 def data_of(lab: ChapterLab) -> Data:
-    """The user's data, or simulated trays that are kept in the laboratory as a pack of crops."""
+    """Crops of the sources, or of simulated trays; stored as a pack in the output folder."""
     scale = lab.scale
     config = CropsConfig(
         trays=scale.trays, rows=scale.rows, cols=scale.cols, days=scale.days, preset=scale.preset, method=scale.method
@@ -155,7 +157,7 @@ def _data_at(path: Path, changed: int) -> Data:
 
 
 def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Variant, crops: Crops) -> SeedlingTraining:
-    """The training of one model on one day (or on the days of the variant)."""
+    """Training configuration of one model on one day, or on the days of the variant."""
     days = variant.days or (day,)
     data = CropsConfig(
         days=days,
@@ -193,7 +195,7 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
 
 
 def precision_of(scale: Scale, backbone: Backbone) -> Literal["bf16", "no"]:
-    """Arithmetic of a training. Logistic regression gains nothing by bfloat16."""
+    """Precision of a training. Logistic regression always uses float32 with `auto`."""
     if scale.precision != "auto":
         return scale.precision
     gains = transform_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu")) == "bfloat16"
@@ -201,7 +203,7 @@ def precision_of(scale: Scale, backbone: Backbone) -> Literal["bf16", "no"]:
 
 
 def epoch_steps(crops: Crops, config: CropsConfig) -> int:
-    """Batches of one epoch."""
+    """Number of batches of one epoch."""
     of_days = crops.of_days(config.days)
     labels = of_days.label[split(of_days, config.split, config.train_share, config.validation_share)["train"]]
     counts = np.bincount(labels[labels >= 0], minlength=2)
@@ -210,7 +212,7 @@ def epoch_steps(crops: Crops, config: CropsConfig) -> int:
 
 
 def trained(lab: ChapterLab, backbone: Backbone, day: int, seed: int, variant: Variant = CHAPTER) -> Path:
-    """The folder of a trained model."""
+    """Folder of a trained model."""
     data = data_of(lab)
     config = config_of(lab.scale, backbone, day, seed, variant, data.crops)
     name = f"{backbone}-{'-'.join(map(str, config.data.days))}-{seed}"
@@ -218,7 +220,7 @@ def trained(lab: ChapterLab, backbone: Backbone, day: int, seed: int, variant: V
 
 
 def measured(lab: ChapterLab, model: Path, backbone: Backbone, day: int, part: Part, split_by: SplitBy = "") -> Measured:
-    """A model on one day of a part; from the journal where it was measured before."""
+    """Predictions of a model on one day of a part; recorded predictions are reused."""
     data = data_of(lab)
     by = split_by or lab.scale.split
     of_day = data.crops.of_days([day])
@@ -230,7 +232,7 @@ def measured(lab: ChapterLab, model: Path, backbone: Backbone, day: int, part: P
 
     def measure() -> dict[str, Any]:
         grader.append(lab.open_model(model))
-        raw, corrected = both_chances(grader[0], chosen.pixels, day)
+        raw, corrected = raw_and_corrected(grader[0], chosen.pixels, day)
         return {"raw": np.round(raw, 5).tolist(), "corrected": np.round(corrected, 5).tolist()}
 
     from latens.hub import load_model
@@ -240,21 +242,21 @@ def measured(lab: ChapterLab, model: Path, backbone: Backbone, day: int, part: P
     return Measured(chosen.label, chosen.tray, np.array(found["raw"]), np.array(found["corrected"]))
 
 
-def both_chances(grader: SeedlingGrader, pixels: np.ndarray, day: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of success at the training priors, and after prior correction and temperature."""
+def raw_and_corrected(grader: SeedlingGrader, pixels: np.ndarray, day: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of success at the training priors, and after calibration."""
     logits = grader.logits(pixels, day)
     return probabilities(logits)[:, 1], probabilities(logits, grader.calibration(day))[:, 1]
 
 
 def curve(model: Path, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a number that was logged at each validation."""
+    """Steps and values of a metric that is logged at each validation."""
     lines = (model.parent / "metrics.jsonl").read_text().splitlines()
     records = [record for record in map(json.loads, lines) if record["kind"] == "validation" and name in record]
     return [record["step"] for record in records], [record[name] for record in records]
 
 
 def paired_bootstrap(first: Measured, second: Measured, what: Literal["auc", "accuracy", "corrected_accuracy"]) -> Difference:
-    """The difference first - second of a measure, of two models on the same plants."""
+    """Difference first - second of a measure of two models on the same plants."""
     return paired_difference(_measure(first, what), _measure(second, what), first.tray)
 
 
@@ -265,7 +267,7 @@ def _measure(found: Measured, what: str) -> Measure:
 
 
 def about(lab: ChapterLab) -> str:
-    """Data and schedule in a sentence."""
+    """Data and training schedule as text."""
     scale = lab.scale
     data = ", ".join(map(str, lab.sources)) or f"{scale.trays} simulated trays ({scale.preset})"
     arithmetic = {{"bf16": "bfloat16", "no": "float32"}[precision_of(scale, one)] for one in (*scale.models, *scale.networks)}

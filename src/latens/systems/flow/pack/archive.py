@@ -1,22 +1,22 @@
-"""Contents of a packed folder, .ltp: groups of files in the container of `codes.clip_stream`, written and read one by one.
+"""Format of a packed folder (.ltp): groups of files in the container of `codes.clip_stream`, written and read sequentially.
 
 Profile "LTP2". Header: SHA-256 of the frozen flow, SHA-256 of its tables. Every section is a group of at most 128 files (its
 `first` is the number of the first file from 0, its `frames` the number of files):
 
-    length of the list u32, the list, CRC-32 of these bytes u32, then the parts one after the other
+    length of the list u32, the list, CRC-32 of these bytes u32, then the parts in order
 
-The list holds for every part its kind u8, its length as a base-128 number and its CRC-32 u32. The first part is of kind 1:
+The list holds for every part its kind u8, its length as a base-128 number and its CRC-32 u32. The first part has kind 1:
 
     kind 1  names and times, deflated JSON
     kind 2  an image coded by the flow, in bands of rows
     kind 3  an image as lossless WebP
-    kind 4  an image as plain pixels
-    kind 5  a file as it is
+    kind 4  an image as raw pixels
+    kind 5  a file, unchanged
     kind 6  a file, deflated
 
-Images begin with their `description`. Damage to a part loses that file or the names of its group; damage to the list loses the
-group; damage to the file's header, to the head of a section or to the index loses nothing as long as one of the two ways to the
-groups is left: the index at the end, or the marks of the sections.
+The payload of an image begins with its `description`. Damage to a part loses that file, or the names of its group. Damage to a
+list loses its group. Groups are found by the index at the end of the archive or by the marks of the sections, so damage to the
+archive's header, to the head of a section or to the index alone loses nothing.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ from latens.errors import Corrupt, NotOurFile, UnsupportedFeature, UnsupportedVe
 from latens.systems.flow.pack.description import number, parsed
 
 PROFILE, OLD_PROFILE = "LTP2", "LTP1"
-GROUP = 80  # kind of the sections
+GROUP = 80  # section kind
 NAMES, MODEL, WEBP, RAW, STORED, DEFLATED = range(1, 7)
 KINDS: Mapping[int, str] = MappingProxyType({GROUP: "files"})
-AT_ONCE = 128  # most files of a group
-MAX_BYTES = MAX_PAYLOAD - (1 << 24)  # of one file, which leaves room for names
-MAX_NAMES = 1 << 24  # bytes of the names of a group
+GROUP_FILES = 128  # maximum number of files of a group
+MAX_BYTES = MAX_PAYLOAD - (1 << 24)  # maximum size of one file; the remainder of the payload is for names
+MAX_NAMES = 1 << 24  # maximum size of the names of a group in bytes
 _HEADER = struct.Struct("<32s32s")
-_LEAST = 6  # bytes of a file in a list
+_MIN_ENTRY_BYTES = 6  # minimum size of a list entry
 _U32 = struct.Struct("<I")
 
 
 class Member(NamedTuple):
-    """A file of an archive: relative path, time of its last change in nanoseconds, kind and bytes of its part.
+    """A file of an archive: relative path, modification time in nanoseconds, kind and bytes of its part.
 
-    Of a damaged archive: a name that is lost is "", a time None; where the bytes are lost they are None, and `reason` says why.
+    In a damaged archive a lost name is "", a lost time None, and lost bytes are None; `reason` then describes the damage.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Member(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The header of an archive; the hashes are "" where it is damaged."""
+    """Header of an archive; the hashes are "" if it is damaged."""
 
     flow_hash: str
     table_hash: str
@@ -82,7 +82,7 @@ class Opened(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Files from number `first` on. `damage` says what is wrong besides the members' reasons, as an end that is cut off."""
+    """Files from number `first` on. `damage` describes damage that belongs to no single member, for example a truncated end."""
 
     first: int
     members: tuple[Member, ...]
@@ -90,7 +90,7 @@ class Group(NamedTuple):
 
 
 class Writer:
-    """Appends groups of files to a stream, which need not be seekable; `close` writes the index. Raises LimitExceeded."""
+    """Appends groups of files to a stream, which may be unseekable. `close` writes the index. Raises LimitExceeded."""
 
     def __init__(self, stream: BinaryIO, opened: Opened) -> None:
         header = _HEADER.pack(bytes.fromhex(opened.flow_hash), bytes.fromhex(opened.table_hash))
@@ -98,9 +98,9 @@ class Writer:
         self.count = 0
 
     def append(self, members: list[Member]) -> None:
-        """Writes a group of at most `AT_ONCE` files."""
-        if len(members) > AT_ONCE:
-            raise ValueError(f"a group has at most {AT_ONCE} files")
+        """Writes a group of at most `GROUP_FILES` files."""
+        if len(members) > GROUP_FILES:
+            raise ValueError(f"{len(members)} files exceed the {GROUP_FILES} of a group")
         plain = json.dumps([[one.name for one in members], _steps([one.time or 0 for one in members])], separators=(",", ":"))
         parts = [(NAMES, zlib.compress(plain.encode(), 9)), *((one.kind, one.payload or b"") for one in members)]
         entries = b"".join(bytes([kind]) + number(len(data)) + _U32.pack(zlib.crc32(data)) for kind, data in parts)
@@ -119,20 +119,20 @@ class Writer:
 
 
 def open_archive(stream: BinaryIO) -> Opened:
-    """The header of an archive in a seekable stream. Raises StreamError where it is none, or cut within the header."""
+    """Header of an archive in a seekable stream. Raises StreamError for other files and for a truncated header."""
     start = stream.read(14)
     stream.seek(0)
     if start.startswith(SINGLE_FILES):
         profile = start[10:].decode("ascii", "replace")
         if profile == OLD_PROFILE:
             what = f"packed by an earlier latens (format {profile}, this one reads {PROFILE})"
-            raise UnsupportedVersion(what, hint="unpack it with the version that packed it")
+            raise UnsupportedVersion(what, hint="unpack it with the version of latens that packed it")
         raise _other(profile)
     try:
         header = read_header(stream)
     except (Corrupt, NotOurFile) as error:
         if isinstance(error, NotOurFile) and not written_index(stream):
-            raise NotOurFile("this is no archive of `latens density pack`") from None
+            raise NotOurFile("the file is not an archive of `latens density pack`") from None
         return Opened("", "", b"")
     if header.profile != PROFILE:
         raise _other(header.profile)
@@ -142,17 +142,17 @@ def open_archive(stream: BinaryIO) -> Opened:
 
 def _other(profile: str) -> UnsupportedFeature:
     what = f"this latens file holds {profile}, not packed images"
-    return UnsupportedFeature(what, hint="`latens inspect` says what it is")
+    return UnsupportedFeature(what, hint="`latens inspect` describes it")
 
 
 def groups(stream: BinaryIO) -> Iterator[Group]:
-    """The groups of an archive in a seekable stream; of a damaged archive everything that is intact."""
+    """Groups of an archive in a seekable stream; of a damaged archive all intact parts."""
     index = written_index(stream)
     yield from _scanned(stream) if index is None else _indexed(stream, index)
 
 
 def _indexed(stream: BinaryIO, index: list[IndexEntry]) -> Iterator[Group]:
-    """Groups by the index, which leads over damaged heads of sections."""
+    """Groups found by the index, also those with a damaged section head."""
     stream.seek(-FOOT_BYTES, os.SEEK_END)
     ends = [*(entry.offset for entry in index[1:]), int.from_bytes(stream.read(8), "little")]
     for entry, end in zip(index, ends, strict=True):
@@ -167,7 +167,7 @@ def _indexed(stream: BinaryIO, index: list[IndexEntry]) -> Iterator[Group]:
 
 
 def _scanned(stream: BinaryIO) -> Iterator[Group]:
-    """Groups by the marks of the sections."""
+    """Groups found by the marks of the sections."""
     stream.seek(0)
     try:
         read_header(stream)
@@ -181,21 +181,21 @@ def _scanned(stream: BinaryIO) -> Iterator[Group]:
         section = found.section if isinstance(found, ClipDamage) else found
         assert section is not None
         if section.first > count:
-            missing = min(section.first - count, stream.tell() // _LEAST)  # a forged number must not fill the memory
+            missing = min(section.first - count, stream.tell() // _MIN_ENTRY_BYTES)  # a forged number must not fill the memory
             yield Group(count, (Member("", None, 0, None, reason),) * missing)
         group = _group(section.payload, section.first, section.frames, "")
         count = section.first + section.frames
         yield group
-    yield Group(count, (), f"{reason}; files behind file {count:,} may be missing")
+    yield Group(count, (), f"{reason}; files after file {count:,} may be missing")
 
 
 def _group(payload: bytes, first: int, count: int, damage: str) -> Group:
-    """A group from its bytes, of which some may be damaged or cut off."""
+    """Parses a group whose bytes may be damaged or truncated."""
     try:
         entries, place = _entries(payload, count)
     except (Corrupt, IndexError, struct.error):
-        lost = Member("", None, 0, None, "the list of its group is damaged")
-        return Group(first, (lost,) * min(count, AT_ONCE), damage)
+        lost = Member("", None, 0, None, "the list of the group is damaged")
+        return Group(first, (lost,) * min(count, GROUP_FILES), damage)
     parts = []
     for kind, length, crc in entries:
         data = payload[place : place + length]
@@ -209,12 +209,12 @@ def _group(payload: bytes, first: int, count: int, damage: str) -> Group:
 
 def _fault(data: bytes, length: int, crc: int) -> str:
     if len(data) < length:
-        return "the archive is cut off there"
+        return "the archive is truncated here"
     return "" if zlib.crc32(data) == crc else "the checksum does not match"
 
 
 def _entries(payload: bytes, count: int) -> tuple[list[tuple[int, int, int]], int]:
-    """(kind, length, CRC-32) of every part, and where the first begins. Raises Corrupt, IndexError, struct.error."""
+    """(kind, length, CRC-32) of every part, and the offset of the first. Raises Corrupt, IndexError, struct.error."""
     length = _U32.unpack_from(payload)[0]
     end = _U32.size + length
     if zlib.crc32(payload[:end]) != _U32.unpack_from(payload, end)[0]:
@@ -235,7 +235,7 @@ def _steps(times: list[int]) -> list[int]:
 
 
 def _names(data: bytes | None, count: int) -> list[tuple[str, int | None]]:
-    """Names and times; empty names where they are damaged."""
+    """Names and times; ("", None) for every file if they are damaged."""
     lost: list[tuple[str, int | None]] = [("", None)] * count
     if data is None:
         return lost
@@ -248,7 +248,7 @@ def _names(data: bytes | None, count: int) -> list[tuple[str, int | None]]:
 
 
 def is_safe(name: str, *, windows: bool = os.name == "nt") -> bool:
-    """Whether a name stays within the folder that is unpacked into."""
+    """True if the path stays within the folder into which it is unpacked."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
         return False

@@ -1,4 +1,4 @@
-"""Images of one size to bytes and back, bit-exactly, with a frozen integer flow."""
+"""Lossless coding of equal-sized images with a frozen integer flow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from latens.shapes import UInt8
 from latens.systems.flow.pack.color import to_pixels
 from latens.systems.flow.pack.frozen import FrozenFlow, Predicted, coded_groups, with_luma
-from latens.systems.flow.pack.model import Group, Seen
+from latens.systems.flow.pack.model import Group, PhaseContext
 from latens.systems.flow.pack.phases import PHASES, canvas_of, phase_size, sizes
 from latens.systems.flow.pack.stack import Readers, Writers, ideal_bits
 
 
 def encode(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray: bool = False) -> list[bytes]:
-    """One stream an image. `gray`: the three channels are equal, and the first alone is coded."""
+    """One stream per image. `gray`: the three channels are equal, and only the first is coded."""
     groups = [(_rows(symbols), _rows(table)) for symbols, table in coded_groups(flow, _planes_of(pixels), gray=gray)]
     writers = Writers(flow.rows, len(pixels))
     for symbols, table in reversed(groups):
@@ -24,7 +24,7 @@ def encode(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray: bool
 
 
 def code_lengths(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray: bool = False) -> list[float]:
-    """Bits of every image under the tables, without what the coder adds."""
+    """Ideal code length of every image under the tables, in bits, without the overhead of the coder."""
     groups = [(_rows(symbols), _rows(table)) for symbols, table in coded_groups(flow, _planes_of(pixels), gray=gray)]
     return [sum(ideal_bits(s[image], t[image], flow.tables) for s, t in groups) for image in range(len(pixels))]
 
@@ -32,7 +32,7 @@ def code_lengths(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray
 def decode(
     flow: FrozenFlow, streams: list[bytes], height: int, width: int, *, gray: bool = False
 ) -> list[UInt8[np.ndarray, "H W 3"] | None]:
-    """The images of streams of one size; None for a damaged stream, which does not touch the others."""
+    """Images of streams of one size; None for a damaged stream. Other streams are unaffected."""
     readers = Readers(streams, flow.rows)
     planes = torch.zeros(len(streams), 3, 1, 1, dtype=torch.int32)
     base, channels = flow.base, 1 if gray else 3
@@ -44,11 +44,11 @@ def decode(
             if 0 in size:
                 continue
             group = Group(min(level, flow.config.levels - 1), number)
-            seen = Seen.of(canvas, phase, size)
+            context = PhaseContext.of(canvas, phase, size)
             target = torch.zeros(len(streams), 3, *size, dtype=torch.int32)
-            target[:, :1] = _values(readers, flow.luma(seen, group, phase, size))
+            target[:, :1] = _values(readers, flow.luma(context, group, phase, size))
             if not gray:
-                chroma = flow.chroma(seen, with_luma(canvas, target, phase), group, phase, size)
+                chroma = flow.chroma(context, with_luma(canvas, target, phase), group, phase, size)
                 target[:, 1:2] = _values(readers, chroma.orange())
                 target[:, 2:] = _values(readers, chroma.cyan(target[:, 1:2]))
             canvas[:, :, phase.row :: 2, phase.column :: 2] = target
@@ -60,7 +60,7 @@ def decode(
 
 
 def _values(readers: Readers, expected: Predicted, channels: int = 1) -> Tensor:
-    """The values (B, C, h, w) of a group of all images."""
+    """Decoded values (B, C, h, w) of one group."""
     table = expected.table[:, :channels].expand(len(readers.coders), -1, -1, -1)
     symbols = readers.pop(_rows(table))
     return torch.from_numpy(symbols).reshape(table.shape) + expected.floor[:, :channels].to(torch.int32)

@@ -18,7 +18,7 @@ def to_planes(pixels: UInt8[Tensor, "B 3 H W"]) -> Int[Tensor, "B 3 H W"]:
 
 
 def to_pixels(planes: Int[Tensor, "B 3 H W"]) -> Int[Tensor, "B 3 H W"]:
-    """Undoes `to_planes`; values outside 0..255 say that the planes are not those of an image."""
+    """Inverse of `to_planes`. Values outside 0..255 show that the planes are not those of an image."""
     luma, orange, cyan = planes.unbind(1)
     middle = luma - (cyan >> 1)
     green = cyan + middle

@@ -1,7 +1,7 @@
-"""What an image's bytes in an archive begin with: its size and kind, and the chunks of a PNG around its pixels.
+"""Header of an image payload in an archive: size, kind, and the PNG chunks around the pixels.
 
 flags u8 (bit 0 gray, bit 1 chunks follow, bits 2 and 3 format), then width, height, and length and deflated bytes of the
-chunks; numbers are in base 128.
+chunks; numbers are base-128.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import NamedTuple
 from latens.errors import Corrupt, LimitExceeded
 from latens.systems.flow.pack.files import MAX_EXTRAS, PLAIN_FORMATS, PlainImage
 
-MAX_PIXELS = 64 * 2**20
+MAX_PIXELS = 64 * 2**20  # of one image
 _GRAY, _EXTRAS = 1, 2
 
 
 class Description(NamedTuple):
-    """What an image's payload begins with."""
+    """Header of an image payload; `before` and `behind` are the PNG chunks before and after the pixels."""
 
     width: int
     height: int
@@ -28,7 +28,7 @@ class Description(NamedTuple):
 
 
 def describe(image: PlainImage) -> bytes:
-    """The description that an image's payload begins with."""
+    """Serialized header of an image payload."""
     extras = image.before + image.behind
     flags = _GRAY * image.gray | _EXTRAS * bool(extras) | PLAIN_FORMATS.index(image.format) << 2
     parts = [bytes([flags]), number(image.pixels.shape[1]), number(image.pixels.shape[0])]
@@ -39,7 +39,7 @@ def describe(image: PlainImage) -> bytes:
 
 
 def described(payload: bytes) -> tuple[Description, bytes]:
-    """The description and the rest of a payload. Raises Corrupt."""
+    """Header and remainder of a payload. Raises Corrupt, and LimitExceeded above MAX_PIXELS."""
     try:
         flags = payload[0]
         width, place = parsed(payload, 1)
@@ -55,12 +55,12 @@ def described(payload: bytes) -> tuple[Description, bytes]:
     except (IndexError, zlib.error) as error:
         raise Corrupt(f"the description of an image is damaged: {error}") from None
     if not 0 < width * height <= MAX_PIXELS:
-        raise LimitExceeded(f"an image of {width:,} x {height:,} pixels")
+        raise LimitExceeded(f"the image has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
     return found, payload[place:]
 
 
 def number(value: int) -> bytes:
-    """A number from 0 in base 128, lowest digits first."""
+    """Nonnegative number in base 128, least significant digit first."""
     digits = bytearray()
     while value >= 128:
         digits.append(value & 127 | 128)
@@ -70,7 +70,7 @@ def number(value: int) -> bytes:
 
 
 def parsed(data: bytes, place: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it. IndexError at the end of the data."""
+    """The number at an offset, and the offset after it. Raises IndexError at the end of the data."""
     value = shift = 0
     while data[place] & 128:
         value |= (data[place] & 127) << shift

@@ -1,4 +1,4 @@
-"""Image files as pixels and what else they hold, and back. Files that would lose something are no images here."""
+"""Lossless conversion between image files and pixels with PNG chunks. Files that cannot be restored are not converted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from latens.data.images import Pixels, decoding
 from latens.errors import Corrupt, LatensError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PLAIN_FORMATS = ("PNG", "BMP", "PPM")  # their places are stored in files: never change the order
-GRAY, COLOR = 0, 2  # color types of PNG
+PLAIN_FORMATS = ("PNG", "BMP", "PPM")  # archives store the index: never change the order
+GRAY, COLOR = 0, 2  # PNG color types
 ANIMATION, TRANSPARENCY = b"acTL", b"tRNS"
-MAX_EXTRAS = 1 << 16  # bytes
+MAX_EXTRAS = 1 << 16  # maximum size of the stored chunks in bytes
 
 
 class PlainImage(NamedTuple):
-    """An 8-bit image in gray or color without transparency, and how to write its file again.
+    """An 8-bit gray or color image without transparency, with the data to restore its file.
 
-    pixels: (H, W, 3) uint8; three equal channels where `gray`. `before` and `behind`: chunks of a PNG around its pixels.
+    `pixels` are (H, W, 3) uint8, with three equal channels if `gray`. `before` and `behind` are PNG chunks around the pixels.
     """
 
     pixels: Pixels
@@ -34,7 +34,7 @@ class PlainImage(NamedTuple):
     behind: bytes = b""
 
     def file(self) -> bytes:
-        """The file: for PNG with the same chunks but pixels compressed anew, otherwise the same bytes."""
+        """Bytes of the file: identical to the original, except that the pixels of a PNG are compressed anew."""
         stored = np.ascontiguousarray(self.pixels[..., 0]) if self.gray else self.pixels
         if self.format == "PNG":
             return _with_chunks(png_bytes(stored), self.before, self.behind)
@@ -42,7 +42,7 @@ class PlainImage(NamedTuple):
 
 
 def plain_image(data: bytes) -> PlainImage | None:
-    """The image of a file; None for palettes, alpha, 16 bits, animations, interlacing, other formats and damaged files."""
+    """Image of a file. None for palettes, alpha, 16 bits, animation, interlacing, other formats and damaged files."""
     try:
         if data.startswith(PNG_SIGNATURE):
             return _from_png(data)
@@ -81,7 +81,7 @@ def _image(stored: np.ndarray, name: str) -> PlainImage:
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]] | None:
-    """Kind and bytes of every chunk of a PNG; None unless the file is made of whole chunks with right checksums."""
+    """Kind and bytes of every chunk of a PNG; None for truncated chunks and wrong checksums."""
     found, place = [], len(PNG_SIGNATURE)
     while place < len(data):
         if place + 12 > len(data):
@@ -114,7 +114,7 @@ def webp_of(image: PlainImage) -> bytes:
 
 
 def pixels_of_webp(data: bytes) -> Pixels:
-    """Undoes `webp_of`. Raises Corrupt."""
+    """Inverse of `webp_of`. Raises Corrupt."""
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return np.ascontiguousarray(np.asarray(image.convert("RGB")))

@@ -1,4 +1,4 @@
-"""The integer flow in floating point, as it is trained: mean and scale of every pixel from the pixels before it.
+"""Integer flow in floating point, for training: predicts mean and scale of every pixel from the pixels before it.
 
 Letters: B batch, H W sides of a plane, h w those of one of its phases, F inputs of a network.
 """
@@ -25,29 +25,29 @@ from latens.systems.flow.pack.phases import (
     extended,
     fourfold_mean,
     phase_size,
+    pixels_at,
     sizes,
     stripes,
-    taken,
 )
 
-UNIT = 64  # an input of 64 is 1 to a network; inputs count in 1/4
-LUMA_LUMA, LUMA_CHROMA = 18, 4  # squared distances of what predicts luma
-CHROMA_LUMA, CHROMA_CHROMA = 5, 10  # and chroma
-FINEST = 0  # number of the finest level, whose pixels know where they lie in the blocks of a JPEG
-SCALES = 32  # scale levels
-SMALLEST, RATIO = 0.08, 0.22  # scale of level 0, and logarithm of the ratio of two neighbors
-BASE_MEAN, BASE_SCALE = (128.0, 0.0, 0.0), 16  # of the last pixel: means and scale level
+UNIT = 64  # integer inputs are divided by 64; they are in units of 1/4 pixel value
+LUMA_LUMA, LUMA_CHROMA = 18, 4  # maximum squared distances of the luma and chroma pixels that predict luma
+CHROMA_LUMA, CHROMA_CHROMA = 5, 10  # and those that predict chroma
+FINEST = 0  # index of the finest level; its inputs include the position in the 8 x 8 blocks of JPEG
+SCALES = 32  # number of scale levels
+SMALLEST, RATIO = 0.08, 0.22  # scale of level 0, and logarithm of the ratio of neighboring scales
+BASE_MEAN, BASE_SCALE = (128.0, 0.0, 0.0), 16  # means and scale level of the pixel of the coarsest plane
 
 
 class Group(NamedTuple):
-    """Pixels that are predicted at once: one phase of one level."""
+    """Pixels that are predicted jointly: one phase of one level."""
 
     level: int
     phase: int
 
 
 def inputs_of(config: IntegerFlow, group: Group, *, chroma: bool) -> int:
-    """F, the inputs of a network."""
+    """F, the number of inputs of a network."""
     phase = PHASES[group.phase]
     place = 6 if group.level == FINEST else 0
     if not chroma:
@@ -56,7 +56,7 @@ def inputs_of(config: IntegerFlow, group: Group, *, chroma: bool) -> int:
 
 
 class IntegerFlowNet(nn.Module):
-    """Networks of all levels; the coarsest set serves all coarser levels. `forward` gives bits of images."""
+    """Networks of all levels; the last set serves all coarser levels. `forward` returns the code length of images."""
 
     def __init__(self, config: IntegerFlow) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class IntegerFlowNet(nn.Module):
                 self.chroma[name_of(group)] = _network(inputs_of(config, group, chroma=True), config, 5)
 
     def forward(self, pixels: Tensor) -> Float[Tensor, "B"]:
-        """Bits that each of the images (B, 3, H, W) uint8 takes, without the last pixel's."""
+        """Bits of each of the images (B, 3, H, W) uint8, without those of the coarsest plane."""
         bits = pixels.new_zeros(len(pixels), dtype=torch.float32)
         planes = to_planes(pixels)
         for level, (plane, coarse) in enumerate(pyramid(planes)):
@@ -81,25 +81,25 @@ class IntegerFlowNet(nn.Module):
     def group_bits(self, group: Group, phase: Phase, canvas: Tensor, plane: Tensor) -> Float[Tensor, "B"]:
         size = phase_size(plane.shape[2], plane.shape[3], phase)
         target = plane[:, :, phase.row :: 2, phase.column :: 2].float()
-        seen = Seen.of(canvas, phase, size)
-        mean, scale = run(self.luma[name_of(group)], luma_inputs(seen, group, phase, size)).chunk(2, dim=1)
-        base = seen.base.float() / 4
+        context = PhaseContext.of(canvas, phase, size)
+        mean, scale = run(self.luma[name_of(group)], luma_inputs(context, group, phase, size)).chunk(2, dim=1)
+        base = context.base.float() / 4
         total = logistic_bits(target[:, :1] - base[:, :1] - mean, scale).flatten(1).sum(1)
-        out = run(self.chroma[name_of(group)], chroma_inputs(seen, plane[:, :1], group, phase, size))
+        out = run(self.chroma[name_of(group)], chroma_inputs(context, plane[:, :1], group, phase, size))
         error = target[:, 1:] - base[:, 1:] - out[:, :2]
         error = torch.cat([error[:, :1], error[:, 1:] - out[:, 4:] * error[:, :1]], dim=1)
         result: Tensor = total + logistic_bits(error, out[:, 2:4]).flatten(1).sum(1)
         return result
 
 
-class Seen(NamedTuple):
-    """What is known before a phase: the continued plane, and four times the mean of the nearest pixels."""
+class PhaseContext(NamedTuple):
+    """Known pixels before a phase: the extended plane, and four times the mean of the nearest pixels."""
 
     wide: Int[Tensor, "B 3 H W"]
     base: Int[Tensor, "B 3 h w"]
 
     @classmethod
-    def of(cls, canvas: Tensor, phase: Phase, size: tuple[int, int]) -> Seen:
+    def of(cls, canvas: Tensor, phase: Phase, size: tuple[int, int]) -> PhaseContext:
         wide = extended(canvas)
         return cls(wide, fourfold_mean(wide, phase, size))
 
@@ -109,7 +109,7 @@ def name_of(group: Group) -> str:
 
 
 def pyramid(planes: Int[Tensor, "B 3 H W"]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every plane with the next coarser one, from fine to coarse; none for a single pixel."""
+    """Pairs of a plane and the next coarser plane, from fine to coarse; none for a single pixel."""
     for _ in sizes(*planes.shape[2:])[1:]:
         coarse = planes[:, :, ::2, ::2]
         yield planes, coarse
@@ -117,7 +117,7 @@ def pyramid(planes: Int[Tensor, "B 3 H W"]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def steps(coarse: Tensor, plane: Tensor, level: int, config: IntegerFlow) -> Iterator[tuple[Group, Phase, Tensor]]:
-    """The phases of a level with what is known before each of them; phases without pixels are left out."""
+    """Phases of a level with the known pixels before each of them; phases without pixels are skipped."""
     canvas = canvas_of(coarse, *plane.shape[2:])
     for number, phase in enumerate(PHASES):
         if 0 in phase_size(plane.shape[2], plane.shape[3], phase):
@@ -126,32 +126,34 @@ def steps(coarse: Tensor, plane: Tensor, level: int, config: IntegerFlow) -> Ite
         canvas[:, :, phase.row :: 2, phase.column :: 2] = plane[:, :, phase.row :: 2, phase.column :: 2]
 
 
-def luma_inputs(seen: Seen, group: Group, phase: Phase, size: tuple[int, int]) -> Int[Tensor, "B F h w"]:
-    """Inputs of a luma network, in 1/4: known luma and chroma minus their local means, and the means."""
-    luma, chroma = seen.wide[:, :1], seen.wide[:, 1:]
+def luma_inputs(context: PhaseContext, group: Group, phase: Phase, size: tuple[int, int]) -> Int[Tensor, "B F h w"]:
+    """Inputs of a luma network in units of 1/4: known luma and chroma minus their local means, and the means."""
+    luma, chroma = context.wide[:, :1], context.wide[:, 1:]
     return _inputs(
-        [taken(luma, phase, one, size) for one in phase.within(LUMA_LUMA)],
-        [taken(chroma, phase, one, size) for one in phase.within(LUMA_CHROMA)],
-        seen.base,
+        [pixels_at(luma, phase, one, size) for one in phase.within(LUMA_LUMA)],
+        [pixels_at(chroma, phase, one, size) for one in phase.within(LUMA_CHROMA)],
+        context.base,
         group,
     )
 
 
-def chroma_inputs(seen: Seen, luma: Tensor, group: Group, phase: Phase, size: tuple[int, int]) -> Int[Tensor, "B F h w"]:
-    """Inputs of a chroma network; `luma` (B, 1, H, W) holds the phase's own luma too."""
-    wide, chroma = extended(luma), seen.wide[:, 1:]
+def chroma_inputs(
+    context: PhaseContext, luma: Tensor, group: Group, phase: Phase, size: tuple[int, int]
+) -> Int[Tensor, "B F h w"]:
+    """Inputs of a chroma network. `luma` (B, 1, H, W) includes the pixels of the phase."""
+    wide, chroma = extended(luma), context.wide[:, 1:]
     return _inputs(
-        [taken(wide, phase, one, size) for one in (*phase.within(CHROMA_LUMA), (0, 0), *SAME)],
-        [taken(chroma, phase, one, size) for one in phase.within(CHROMA_CHROMA)],
-        seen.base,
+        [pixels_at(wide, phase, one, size) for one in (*phase.within(CHROMA_LUMA), (0, 0), *SAME)],
+        [pixels_at(chroma, phase, one, size) for one in phase.within(CHROMA_CHROMA)],
+        context.base,
         group,
     )
 
 
 def _inputs(luma: list[Tensor], chroma: list[Tensor], base: Int[Tensor, "B 3 h w"], group: Group) -> Int[Tensor, "B F h w"]:
-    """Neighbors minus the local means; the means, a quarter as fine; and the place within 8 x 8 blocks at the finest level.
+    """Neighbors minus the local means, the means at a quarter of the resolution, and at the finest level the block position.
 
-    They are computed with the inputs first, (F, B, h, w), as the networks want them.
+    The tensor is built as (F, B, h, w), the memory layout of the networks.
     """
     parts = [part.transpose(0, 1) for part in (*luma, *chroma, base)]
     size = base.shape[2:]
@@ -180,7 +182,7 @@ def _network(inputs: int, config: IntegerFlow, outputs: int) -> nn.Sequential:
 
 
 def run(stack: nn.Module, inputs: Int[Tensor, "B F h w"]) -> Float[Tensor, "B O h w"]:
-    """A network's outputs; its 1 x 1 convolutions as matrix products, whose gradients take a third of the time."""
+    """Outputs of a network. 1 x 1 convolutions are computed as matrix products, whose gradients take a third of the time."""
     batch, count, height, width = inputs.shape
     x = inputs.transpose(0, 1).reshape(count, -1).float() / UNIT
     for layer in stack.children():
@@ -189,7 +191,7 @@ def run(stack: nn.Module, inputs: Int[Tensor, "B F h w"]) -> Float[Tensor, "B O 
 
 
 def logistic_bits(error: Tensor, level: Tensor) -> Tensor:
-    """Bits of an integer whose distance from the mean is `error` under a logistic of a real-valued scale level."""
+    """Bits of an integer at distance `error` from the mean of a logistic with a real-valued scale level."""
     scale = SMALLEST * torch.exp(RATIO * level.clamp(0, SCALES - 1))
     size = error.abs()
     upper, lower = (0.5 - size) / scale, (-0.5 - size) / scale

@@ -1,4 +1,4 @@
-"""The packer that a user holds: folders of images into archives and back, each image in the smallest of several forms."""
+"""Packer of folders of images into archives and back. Each file is stored in the smallest of several forms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latens.errors import Corrupt, LatensError, LimitExceeded, ModelError, Model
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.flow.pack import archive, codec
-from latens.systems.flow.pack.archive import AT_ONCE, DEFLATED, MAX_BYTES, MODEL, RAW, STORED, WEBP, Member, Opened
+from latens.systems.flow.pack.archive import DEFLATED, GROUP_FILES, MAX_BYTES, MODEL, RAW, STORED, WEBP, Member, Opened
 from latens.systems.flow.pack.description import Description, describe, described, number, parsed
 from latens.systems.flow.pack.files import PlainImage, pixels_of_webp, plain_image, webp_of
 from latens.systems.flow.pack.frozen import FrozenFlow
@@ -25,10 +25,10 @@ from latens.systems.flow.pack.frozen import FrozenFlow
 logger = logging.getLogger(__name__)
 
 NAME = "flow_pack"
-CHUNK_IMAGES, CHUNK_PIXELS = 64, 1 << 17  # of one size that are coded together
-BAND_PIXELS = 1 << 20  # larger images are coded in bands of rows, each by itself
-BAND_ROWS = 64  # their heights are multiples of it
-GROUP_BYTES = 64 << 20  # files and pixels of a group that are held in memory; a larger image is a group of its own
+CHUNK_IMAGES, CHUNK_PIXELS = 64, 1 << 17  # maximum number of images and pixels coded in one batch
+BAND_PIXELS = 1 << 20  # larger images are coded as independent bands of rows
+BAND_ROWS = 64  # band heights are multiples of it
+GROUP_BYTES = 64 << 20  # maximum size of files and pixels of a group in memory; a larger image forms its own group
 FORMS = {MODEL: "model", WEBP: "webp", RAW: "raw", STORED: "stored", DEFLATED: "deflated"}
 
 
@@ -36,37 +36,37 @@ class Source(NamedTuple):
     """A file to pack."""
 
     name: str  # relative path with slashes
-    time: int  # of its last change, nanoseconds
+    time: int  # modification time in nanoseconds
     data: bytes
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of one file."""
+    """Result of packing one file."""
 
     name: str
     form: str  # model, webp, raw, stored or deflated
     bytes_before: int
     bytes_after: int
-    webp_bytes: int | None  # of lossless WebP; None for files that are stored
+    webp_bytes: int | None  # size as lossless WebP; None for files that are not handled as images
     notes: tuple[str, ...] = ()
 
 
 class Restored(NamedTuple):
-    """A file of an archive. `data` is None where it is damaged, and `reason` says why; a lost name is "", a lost time None.
+    """A file of an archive. `data` is None for a damaged file, and `reason` describes the damage. A lost name is "".
 
-    `number` counts from 1. Damage that is not one file's has the number 0.
+    `number` counts from 1. Damage that belongs to no single file has number 0.
     """
 
     number: int
     name: str
-    time: int | None
+    time: int | None  # None: lost
     data: bytes | None
     reason: str
 
 
 class Packer:
-    """A frozen flow with the conveniences of a user. It runs on the CPU."""
+    """A frozen flow that packs and unpacks files. It runs on the CPU."""
 
     def __init__(self, flow: FrozenFlow, *, name: str, sha256: str) -> None:
         self.flow, self.name, self.model_id = flow, name, sha256
@@ -75,10 +75,10 @@ class Packer:
         self.flow_hash, self.table_hash = flow.hash(), flow.table_hash()
 
     def pack(self, sources: Iterable[Source], stream: BinaryIO) -> Iterator[Packed]:
-        """Writes an archive of files, each verified by unpacking it, and says what became of each.
+        """Writes an archive and yields the result of every file. Streams of the model are verified by decoding them.
 
         Memory holds one group of files at a time. The archive is complete when the iterator ends. Raises LimitExceeded for a
-        file of more than `archive.MOST_BYTES`.
+        file larger than `archive.MAX_BYTES`.
         """
         writer = archive.Writer(stream, Opened(self.flow_hash, self.table_hash, bytes.fromhex(self.model_id)[:8]))
         for group in grouped(sources):
@@ -88,7 +88,7 @@ class Packer:
         writer.close()
 
     def _members(self, group: list[tuple[Source, PlainImage | None]]) -> tuple[list[Member], list[Packed]]:
-        """The files of a group, and what became of each."""
+        """Archive members of a group, and their results."""
         coded: dict[int, bytes] = {}
         for places in chunks({i: image for i, (_, image) in enumerate(group) if image is not None}):
             streams = self._verified([group[i][1] for i in places], [group[i][0].name for i in places])  # type: ignore[misc]
@@ -96,19 +96,20 @@ class Packer:
         members, done = [], []
         for i, (source, image) in enumerate(group):
             member, size, webp = smallest(source, image, coded.get(i))
-            notes = () if image is None or i in coded else ("the model's stream did not verify",)
+            notes = () if image is None or i in coded else ("verification of the model's stream failed",)
             members.append(member)
             done.append(Packed(source.name, FORMS[member.kind], len(source.data), size, webp, notes))
         return members, done
 
     def unpack(self, stream: BinaryIO) -> Iterator[Restored]:
-        """The files of an archive in a seekable stream, damaged ones without data. Raises StreamError and ModelMismatch."""
+        """Files of an archive in a seekable stream; damaged files have no data. Raises StreamError and ModelMismatch."""
         opened = archive.open_archive(stream)
         if not opened.flow_hash:
-            yield Restored(0, "", None, None, f"its header is damaged; its images are taken for those of {self.name}")
+            yield Restored(0, "", None, None, f"the header is damaged; the images are assumed to be packed with {self.name}")
         elif (opened.flow_hash, opened.table_hash) != (self.flow_hash, self.table_hash):
             what = "the archive was packed with another model"
-            hint = f"name it with --model; its hash begins {opened.model_id.hex()}, that of {self.name} {self.model_id[:16]}"
+            ids = f"its hash begins with {opened.model_id.hex()}, that of {self.name} with {self.model_id[:16]}"
+            hint = f"give the other model with --model; {ids}"
             raise ModelMismatch(what, where=self.name, hint=hint)
         for group in archive.groups(stream):
             if group.damage:
@@ -120,7 +121,7 @@ class Packer:
                 yield Restored(group.first + i + 1, member.name, member.time, *((None, content) if lost else (content, "")))
 
     def _restored(self, members: tuple[Member, ...]) -> dict[int, bytes | str]:
-        """The bytes of every file, or why there are none."""
+        """Bytes of every file, or a description of its damage, by index."""
         found: dict[int, bytes | str] = {}
         images: dict[int, tuple[Description, bytes]] = {}
         for i, member in enumerate(members):
@@ -141,9 +142,9 @@ class Packer:
         return found
 
     def _verified(self, images: list[PlainImage], names: list[str]) -> list[bytes | None]:
-        """Payloads of images of one size and kind, decoded again; None where that gives other pixels.
+        """Payloads of images of one size and kind; None where decoding gives other pixels.
 
-        The first image is coded with int64 sums as well.
+        The first image is also coded with int64 arithmetic.
         """
         payloads = self._encode(images, self.flow)
         self._check_int64(images[0], payloads[0])
@@ -153,18 +154,18 @@ class Packer:
         for image, name, payload, pixels in zip(images, names, payloads, decoded, strict=True):
             good = pixels is not None and np.array_equal(pixels, image.pixels)
             if not good:
-                logger.warning("%s: unpacking gave other pixels; stored in another form", name)
+                logger.warning("%s: decoding gave different pixels; the file is stored in another form", name)
             checked.append(describe(image) + payload if good else None)
         return checked
 
     def _check_int64(self, image: PlainImage, payload: bytes) -> None:
-        """Codes an image with int64 sums too. Raises ModelError where the streams differ."""
+        """Codes an image with int64 arithmetic. Raises ModelError if the streams differ."""
         if self._encode([image], self.slow) != [payload]:
-            what = "the networks give other integers on this machine than in exact arithmetic"
+            what = "the integer networks are not exact on this machine"
             raise ModelError(what, where=self.name, hint="please report the processor and the torch version")
 
     def _encode(self, images: list[PlainImage], flow: FrozenFlow) -> list[bytes]:
-        """The bands of every image, each behind its length."""
+        """Concatenated bands of every image; several bands are each preceded by their length."""
         pixels, gray = np.stack([image.pixels for image in images]), images[0].gray
         payloads = [b""] * len(images)
         for top, bottom in bands(*pixels.shape[1:3]):
@@ -197,13 +198,13 @@ class Packer:
 
 
 def bands(height: int, width: int) -> list[tuple[int, int]]:
-    """First and last-plus-one row of every band."""
+    """Row range [top, bottom) of every band."""
     rows = max(BAND_PIXELS // (width * BAND_ROWS), 1) * BAND_ROWS
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def chunks(sized: dict[int, Any]) -> Iterator[list[int]]:
-    """The keys of images in groups of one size and kind."""
+    """Keys of images in batches of one size and kind."""
     groups: dict[tuple[int, int, bool], list[int]] = {}
     for i, one in sized.items():
         height, width = one.pixels.shape[:2] if isinstance(one, PlainImage) else (one.height, one.width)
@@ -215,15 +216,15 @@ def chunks(sized: dict[int, Any]) -> Iterator[list[int]]:
 
 
 def grouped(sources: Iterable[Source]) -> Iterator[list[tuple[Source, PlainImage | None]]]:
-    """Files with their images, as many at a time as a group may hold. Raises LimitExceeded."""
+    """Groups of files with their images (None for other files). Raises LimitExceeded."""
     held: list[tuple[Source, PlainImage | None]] = []
     size = 0
     for source in sources:
         if len(source.data) > MAX_BYTES:
-            raise LimitExceeded(f"this file is larger than {MAX_BYTES:,} bytes", where=source.name)
+            raise LimitExceeded(f"the file has {len(source.data):,} bytes; the limit is {MAX_BYTES:,}", where=source.name)
         image = plain_image(source.data)
         own = len(source.data) + (0 if image is None else image.pixels.nbytes)
-        if held and (len(held) == AT_ONCE or size + own > GROUP_BYTES):
+        if held and (len(held) == GROUP_FILES or size + own > GROUP_BYTES):
             yield held
             held, size = [], 0
         held.append((source, image))
@@ -233,7 +234,7 @@ def grouped(sources: Iterable[Source]) -> Iterator[list[tuple[Source, PlainImage
 
 
 def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> tuple[Member, int, int | None]:
-    """The member of the fewest bytes, how many, and the bytes of lossless WebP where the file is an image."""
+    """Member with the fewest bytes, its size, and for an image the size as lossless WebP."""
     forms = [(STORED, source.data), (DEFLATED, zlib.compress(source.data, 9))]
     webp: int | None = None
     if image is not None:
@@ -247,17 +248,17 @@ def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> t
 
 
 def _simple_file(kind: int, payload: bytes) -> bytes:
-    """The file of a part that no model coded. Raises LatensError, zlib.error, ValueError."""
+    """File of a part that is not coded by the model. Raises LatensError, zlib.error, ValueError."""
     if kind == STORED:
         return payload
     if kind == DEFLATED:
         unpacker = zlib.decompressobj()
         plain = unpacker.decompress(payload, MAX_BYTES)
         if not unpacker.eof:
-            raise Corrupt("its deflated bytes do not end where they should")
+            raise Corrupt("the deflated data are incomplete")
         return plain
     if kind not in (WEBP, RAW):
-        raise Corrupt(f"its kind {kind} is not known")
+        raise Corrupt(f"unknown kind {kind} of part")
     description, rest = described(payload)
     if kind == WEBP:
         pixels = pixels_of_webp(rest)
@@ -266,7 +267,7 @@ def _simple_file(kind: int, payload: bytes) -> bytes:
         flat = np.frombuffer(rest, dtype=np.uint8).reshape(description.height, description.width, channels)
         pixels = np.repeat(flat, 3, axis=2) if description.gray else flat
     if pixels.shape != (description.height, description.width, 3):
-        raise Corrupt("the stored image has another size")
+        raise Corrupt("the size of the stored image differs from its description")
     return _image_of(description, pixels).file()
 
 
@@ -275,17 +276,17 @@ def _image_of(description: Description, pixels: Pixels) -> PlainImage:
 
 
 def load(place: str | Path = NAME, *, threads: int | None = None) -> Packer:
-    """The packer of a model folder or name. Raises ModelMissing, ModelError, DeviceMismatch; UsageError for other flows."""
+    """Loads a packer by name or model folder. Raises ModelMissing, ModelError, DeviceMismatch; UsageError for other flows."""
     choose_device("cpu", threads)
     folder = locate(place)
     found = load_model(folder)
     if found.config["system"] != "flow":
-        raise ModelError(f"this is a model of {found.config['system']}, not of flow", where=str(folder))
+        raise ModelError(f"the model belongs to the system {found.config['system']}, not to flow", where=str(folder))
     if found.config.get("model", {}).get("kind") != "integer":
-        what = "a flow of residual blocks cannot pack: its inverse is not exact in integers"
-        raise UsageError(what, where=str(place), hint=f"leave --model out, or name a model of the recipe pack, as {NAME}")
+        what = "packing needs an integer flow: the inverse of residual blocks is not exact"
+        raise UsageError(what, where=str(place), hint=f"leave --model out, or give a model of the recipe pack such as {NAME}")
     try:
         spec = found.config["coding"]
     except KeyError:
-        raise ModelError("the model has no frozen integers", where=str(folder), hint="train it again") from None
+        raise ModelError("the model has no frozen integer networks", where=str(folder), hint="train it again") from None
     return Packer(FrozenFlow.from_tensors(spec, found.coding), name=Path(folder).name, sha256=found.sha256)

@@ -1,8 +1,8 @@
-"""Geometry of the integer flow: a plane splits into four phases, of which the first is the next coarser plane.
+"""Geometry of the integer flow: a plane splits into four phases; the first is the next coarser plane.
 
-Phases are named by the parities (row, column) of their pixels. The order is (0, 0), which is known from the coarser level, then
-(1, 1) between four known neighbors, then (0, 1) and (1, 0). What a phase is predicted from are pixels at fixed offsets, minus
-the mean of its nearest known pixels; images are continued by reflection, which keeps the parity of pixels.
+A phase is identified by the parities (row, column) of its pixels. The order is (0, 0), known from the coarser level, then
+(1, 1), (0, 1) and (1, 0). A phase is predicted from pixels at fixed offsets, minus the mean of the nearest known pixels. Planes
+are extended by reflection, which preserves the parity of pixels.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from latens.shapes import Int
 
-PAD = 3  # largest offset
-CENTER = 128  # of luma
-STRIPE = 32  # magnitude of the inputs that say where in its 8 x 8 block a pixel lies
+PAD = 3  # maximum offset in rows and columns
+CENTER = 128  # center of the range of luma
+STRIPE = 32  # magnitude of the inputs that encode the position in the 8 x 8 block
 Offset = tuple[int, int]
 
 
 class Phase(NamedTuple):
-    """Pixels of one parity, and the offsets (rows, columns) of what predicts them."""
+    """Pixels of one parity, and the offsets (rows, columns) of the pixels that predict them."""
 
     row: int
     column: int
     nearest: tuple[Offset, Offset, Offset, Offset]
-    known: tuple[Offset, ...]  # all within `PAD` whose pixels come before, by distance
+    known: tuple[Offset, ...]  # all offsets within `PAD` of earlier phases, sorted by distance
 
     def within(self, square: int) -> tuple[Offset, ...]:
         """Known offsets of at most this squared distance."""
@@ -48,7 +48,7 @@ PHASES = (
     _phase(0, 1, {(0, 0), (1, 1)}),
     _phase(1, 0, {(0, 0), (1, 1), (0, 1)}),
 )
-SAME = ((0, -2), (0, 2), (-2, 0), (2, 0))  # neighbors of the phase itself, for chroma behind its luma
+SAME = ((0, -2), (0, 2), (-2, 0), (2, 0))  # neighbors of the same phase, whose luma is known when chroma is coded
 
 
 def sizes(height: int, width: int) -> list[tuple[int, int]]:
@@ -61,18 +61,18 @@ def sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def phase_size(height: int, width: int, phase: Phase) -> tuple[int, int]:
-    """Pixels of a phase; a side may be 0."""
+    """Height and width of a phase; either may be 0."""
     return (height + 1 - phase.row) // 2, (width + 1 - phase.column) // 2
 
 
 def canvas_of(coarse: Int[Tensor, "B 3 h w"], height: int, width: int) -> Int[Tensor, "B 3 H W"]:
-    """A plane whose known pixels are those of the coarser one; an unknown pixel is a copy of one beside it."""
+    """Plane that contains the pixels of the coarser plane; unknown pixels are copies of known neighbors."""
     return coarse.repeat_interleave(2, 2)[:, :, :height].repeat_interleave(2, 3)[..., :width].contiguous()
 
 
 @lru_cache(maxsize=256)
 def reflected(length: int) -> Tensor:
-    """Indices of a side continued by `PAD` on both ends."""
+    """Indices that extend a side by `PAD` on both ends by reflection."""
     if length == 1:
         return torch.zeros(1 + 2 * PAD, dtype=torch.int64)
     index = np.abs(np.arange(-PAD, length + PAD)) % (2 * (length - 1))
@@ -80,25 +80,25 @@ def reflected(length: int) -> Tensor:
 
 
 def extended(plane: Tensor) -> Tensor:
-    """A plane continued by reflection."""
+    """Plane extended by reflection."""
     rows, columns = reflected(plane.shape[2]), reflected(plane.shape[3])
     return plane.index_select(2, rows.to(plane.device)).index_select(3, columns.to(plane.device))
 
 
-def taken(wide: Tensor, phase: Phase, offset: Offset, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w): of every pixel of a phase, the pixel of a continued plane at an offset."""
+def pixels_at(wide: Tensor, phase: Phase, offset: Offset, size: tuple[int, int]) -> Tensor:
+    """Pixels (B, C, h, w) of an extended plane at an offset from every pixel of a phase."""
     top, left = PAD + phase.row + offset[0], PAD + phase.column + offset[1]
     return wide[:, :, top : top + 2 * size[0] : 2, left : left + 2 * size[1] : 2]
 
 
 def fourfold_mean(wide: Tensor, phase: Phase, size: tuple[int, int]) -> Tensor:
     """Four times the mean of the nearest known pixels of every pixel of a phase."""
-    first, second, third, fourth = (taken(wide, phase, one, size) for one in phase.nearest)
+    first, second, third, fourth = (pixels_at(wide, phase, one, size) for one in phase.nearest)
     return first + second + third + fourth
 
 
 def stripes(size: tuple[int, int]) -> Int[Tensor, "6 h w"]:
-    """Where a pixel of a phase lies in its 8 x 8 block, as signs times `STRIPE`: three inputs for rows, three for columns."""
+    """Position in the 8 x 8 block as signs times `STRIPE`: three planes for rows, three for columns."""
 
     def signs(length: int) -> Tensor:
         place = torch.arange(length)

@@ -1,9 +1,8 @@
-"""One coder stack an image: groups of symbols are put on it from the last to the first, and taken off from the first.
+"""ANS stack of each image: groups of symbols are encoded from the last to the first and decoded from the first to the last.
 
-The tables are those of `codes.tables`; rows of tables of one width are coded in one call, each symbol with its own row. All
-images of a batch have the same groups, which are sorted at once. The
-probabilities are exactly counts / 2^24, by the argument of `codes.tables.exact_model`. A symbol outside its table is the
-escape, followed (behind all rows of its call) by the value itself as 12 uniform bits.
+Tables are those of `codes.tables`. Symbols with tables of equal width are coded in one call, each with its own table. All
+images of a batch have the same groups. Probabilities are exactly counts / 2^24 (see `codes.tables.exact_model`). A symbol
+outside its table is coded as the escape symbol, followed after all symbols of the call by its value as 12 uniform bits.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from latens.codes.tables import SymbolTables
 from latens.shapes import Int
 
 ESCAPE_BITS = 12
-REACH = 1 << (ESCAPE_BITS - 1)  # coded values v satisfy -REACH <= v < REACH
+VALUE_LIMIT = 1 << (ESCAPE_BITS - 1)  # coded values v satisfy -VALUE_LIMIT <= v < VALUE_LIMIT
 
 
 class RowTables:
-    """Tables sorted by width. `rows[k]` holds counts minus one of the tables of the k-th width, as the coder takes them."""
+    """Tables sorted by width. `rows[k]` holds the counts minus one of the tables of the k-th width, the input of the coder."""
 
     def __init__(self, tables: SymbolTables) -> None:
         self.tables = tables
@@ -39,7 +38,7 @@ class RowTables:
             self.rows.append(np.stack(counts).astype(np.float64) - 1)
 
     def ordered(self, levels: Int[np.ndarray, "B n"]) -> Ordered:
-        """The coding order of a group."""
+        """Coding order of a group."""
         kinds = self.width_of[levels]
         counts = np.stack([(kinds == number).sum(1) for number in range(len(self.widths))], axis=1)
         order = np.argsort(kinds, axis=1, kind="stable")
@@ -48,14 +47,14 @@ class RowTables:
 
 
 class Ordered(NamedTuple):
-    """A group of symbols of B images, those of each image sorted by the width of their tables."""
+    """Coding order of a group of B images: by the width of the tables."""
 
-    order: Int[np.ndarray, "B n"]  # places within the group
-    rows: Int[np.ndarray, "B n"]  # row of each table among those of its width
-    ends: Int[np.ndarray, "B K"]  # where the symbols of each width begin, and the last end
+    order: Int[np.ndarray, "B n"]  # indices within the group
+    rows: Int[np.ndarray, "B n"]  # index of each table among those of its width
+    ends: Int[np.ndarray, "B K"]  # offsets at which the symbols of each width begin, and the end
 
     def parts(self) -> list[list[tuple[int, slice]]]:
-        """For each image the numbers of the widths that occur, and where their symbols are."""
+        """For each image: index and symbol range of every width that occurs."""
         return [
             [(number, slice(first, last)) for number, (first, last) in enumerate(pairwise(ends)) if first < last]
             for ends in self.ends.tolist()
@@ -63,14 +62,14 @@ class Ordered(NamedTuple):
 
 
 class Writers:
-    """One stack for each of B images. Groups go in from the last to the first."""
+    """Encoders: one stack for each of B images. Groups are pushed from the last to the first."""
 
     def __init__(self, tables: RowTables, count: int) -> None:
         self.tables = tables
         self.coders = [_coder(np.array([START], dtype=np.uint32)) for _ in range(count)]
 
     def push(self, symbols: Int[np.ndarray, "B n"], levels: Int[np.ndarray, "B n"]) -> None:
-        """Put a group of symbols, |symbol| < REACH, each with the table of its level, on the stacks."""
+        """Encodes a group of symbols in [-VALUE_LIMIT, VALUE_LIMIT), each with the table of its level."""
         tables = self.tables
         ordered = tables.ordered(levels)
         last = (tables.tables.sizes - 1)[levels]
@@ -83,18 +82,21 @@ class Writers:
             for number, part in reversed(parts):
                 if escaped[image]:
                     places = ordered.order[image, part]
-                    coder.encode_reverse((symbols[image, places[outside[image, places]]] + REACH).astype(np.int32), uniform)
+                    coder.encode_reverse(
+                        (symbols[image, places[outside[image, places]]] + VALUE_LIMIT).astype(np.int32), uniform
+                    )
                 coder.encode_reverse(index[image, part], family, tables.rows[number].take(ordered.rows[image, part], axis=0))
 
     def data(self) -> list[bytes]:
-        """The words of the stacks, little-endian."""
+        """Bytes of the stacks: little-endian 32-bit words."""
         return [coder.get_compressed().astype("<u4", copy=False).tobytes() for coder in self.coders]
 
 
 class Readers:
-    """One stack for each of B images. Groups come out from the first to the last.
+    """Decoders: one stack for each of B images. Groups are popped from the first to the last.
 
-    A stack whose bytes no `Writers` wrote is None in `coders` as soon as that shows, and gives zeros: the others go on.
+    When a stack turns out to be damaged, its entry in `coders` becomes None and its symbols are arbitrary; the other stacks are
+    unaffected.
     """
 
     def __init__(self, streams: list[bytes], tables: RowTables) -> None:
@@ -107,7 +109,7 @@ class Readers:
         self.coders = [None if one is None else _coder(one) for one in words]
 
     def pop(self, levels: Int[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
-        """The int32 symbols of a group of these levels."""
+        """Decodes the int32 symbols of a group with these levels."""
         tables, ordered = self.tables, self.tables.ordered(levels)
         index = np.zeros(levels.shape, dtype=np.int32)
         escapes: list[tuple[int, np.ndarray, np.ndarray]] = []  # image, places, values
@@ -121,9 +123,9 @@ class Readers:
                     found = index[image, part] = coder.decode(family, rows)
                     if found.max() == last[number]:
                         escaped = np.flatnonzero(found == last[number])
-                        values = coder.decode(uniform, len(escaped)) - REACH
+                        values = coder.decode(uniform, len(escaped)) - VALUE_LIMIT
                         escapes.append((image, ordered.order[image, part][escaped], values))
-            except (ValueError, AssertionError):  # the coder runs out of words
+            except (ValueError, AssertionError):  # the stack has no words left
                 self.coders[image] = None
         symbols = np.empty(levels.shape, dtype=np.int32)
         np.put_along_axis(symbols, ordered.order, index, axis=1)
@@ -133,12 +135,12 @@ class Readers:
         return symbols
 
     def intact(self) -> list[bool]:
-        """Whether everything was taken off each stack, and nothing else."""
+        """True for each stack that was decoded completely and exactly."""
         return [coder is not None and coder.pos() == (0, START) for coder in self.coders]
 
 
 def ideal_bits(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> float:
-    """Code length of the tables in bits, escapes included."""
+    """Ideal code length in bits, including escapes."""
     index = symbols.astype(np.int64) - tables.lows[levels]
     last = tables.sizes[levels] - 1
     escaped = (index < 0) | (index >= last)
@@ -148,7 +150,7 @@ def ideal_bits(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) ->
 
 @cache
 def _family() -> Any:
-    import constriction  # in functions: a machine that only trains may lack it
+    import constriction  # imported on use: training does not need it
 
     return constriction.stream.model.Categorical(lazy=False, perfect=False)
 

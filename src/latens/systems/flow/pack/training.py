@@ -1,4 +1,4 @@
-"""Training of the integer flow: crops of images, and bits per dimension as the loss."""
+"""Training of the integer flow on crops of images. The loss is bits per dimension."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 8  # crops start at multiples of it, as the blocks of a JPEG do
-FREEZING = 600  # crops that the integers are fitted to
-HALVED = 0.25  # share of the crops of a large image that are taken from it at half its size, where no JPEG shows
-RESCALED = 0.6  # share of the larger crops that are taken from it at a random size, where no JPEG shows
-SCALES = (0.5, 0.9)  # of these sizes
-LARGE_CROPS = 12  # most larger crops of one image
+BLOCK = 8  # crop offsets are multiples of the JPEG block size
+FREEZING = 600  # number of crops that calibrate the integer networks
+HALVED = 0.25  # share of the crops of a large image that are taken at half resolution, which hides JPEG artifacts
+RESCALED = 0.6  # share of the larger crops that are taken from a randomly downscaled image
+SCALES = (0.5, 0.9)  # range of the downscaling factors
+LARGE_CROPS = 12  # maximum number of larger crops of one image
 
 
 class Crops(NamedTuple):
-    """Crops (n, S, S, 3) of one data set, and larger ones (m, L, L, 3) of those of its images that are large enough."""
+    """Crops (n, S, S, 3) and larger crops (m, L, L, 3) of one data set."""
 
     small: np.ndarray
     large: np.ndarray
@@ -46,14 +46,15 @@ class Crops(NamedTuple):
 
 
 class CropData:
-    """Batches {"pixels": (B, 3, S, S) uint8}, with `config.large` also {"large": (b, 3, L, L)}, crops of larger images.
+    """Batches {"pixels": (B, 3, S, S) uint8}, with `config.large` also {"large": (b, 3, L, L) uint8}.
 
-    Every data set is drawn as often as any other. Crops are held in memory.
+    All data sets are drawn with equal probability. Crops are held in memory. Raises UsageError without images, and where
+    `config.large` exceeds all images.
     """
 
     def __init__(self, sources: Sequence[Source], config: CropsConfig, seed: int) -> None:
         if not sources:
-            raise UsageError("the packer is trained on images", where="--data", hint="give folders of images or .npz packs")
+            raise UsageError("training the packer needs images", where="--data", hint="give folders of images or .npz packs")
         self.config, self.seed = config, seed
         self.sets, held_out = [], []
         for source in sources:
@@ -62,12 +63,12 @@ class CropData:
             held_out.append(aside)
         self.held_out = Crops(*map(np.concatenate, zip(*held_out, strict=True)))
         if not len(self.held_out.small):
-            logger.warning("the images are too few to hold some out: validation uses training images")
+            logger.warning("the images are too few for a validation set: validation uses training images")
             every = map(np.concatenate, zip(*self.sets, strict=True))
             self.held_out = Crops(*(crops[: config.validation_limit] for crops in every))
         self.large = [one.large for one in self.sets if len(one.large)]
         if config.large and not self.large:
-            raise UsageError(f"no image has {config.large} pixels a side", where="data.large", hint="set it to 0")
+            raise UsageError(f"no image has sides of at least {config.large} pixels", where="data.large", hint="set it to 0")
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
@@ -83,7 +84,7 @@ class CropData:
 
 
 def drawn(sets: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> Tensor:
-    """A batch of crops, half of them mirrored."""
+    """Random batch of crops; each is mirrored with probability 1/2."""
     chosen = [sets[i] for i in rng.integers(len(sets), size=count)]
     pixels = np.stack([crops[rng.integers(len(crops))] for crops in chosen])
     flip = rng.random(len(pixels)) < 0.5
@@ -92,7 +93,7 @@ def drawn(sets: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> T
 
 
 def read_crops(source: Source, config: CropsConfig) -> tuple[Crops, Crops]:
-    """Crops for training and for validation, of different images; at most `validation_limit` of the latter."""
+    """Crops for training and for validation, from disjoint images. Raises UnreadableInput if no image can be read."""
     found = open_labeled(source, "train")
     kept: list[np.ndarray] = []
     aside: list[np.ndarray] = []
@@ -122,7 +123,7 @@ def _stacked(crops: list[np.ndarray], size: int) -> np.ndarray:
 
 
 def crops_of(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random crops of one image, some of them at half its size; a smaller image is continued by mirror images."""
+    """Random crops of one image, some at half resolution. An image smaller than a crop is extended by reflection."""
     size = config.size
     missing = [max(size - side, 0) for side in pixels.shape[:2]]
     if any(missing):
@@ -140,7 +141,7 @@ def crops_of(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) 
 
 
 def larger_crops(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random crops of `config.large` pixels a side, most of them of the image at a smaller size; none of a small image."""
+    """Random crops with sides of `config.large` pixels, most from the downscaled image; none of a smaller image."""
     size = config.large
     if not size or min(pixels.shape[:2]) < size:
         return []
@@ -157,7 +158,7 @@ def larger_crops(pixels: np.ndarray, config: CropsConfig, rng: np.random.Generat
 
 
 def halved(pixels: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels."""
+    """Image at half resolution: means of 2 x 2 pixels."""
     height, width = (side // 2 * 2 for side in pixels.shape[:2])
     four = pixels[:height, :width].astype(np.uint16).reshape(height // 2, 2, width // 2, 2, 3)
     return ((four.sum((1, 3)) + 2) >> 2).astype(np.uint8)
@@ -171,7 +172,7 @@ NUMBERS: Mapping[str, str] = MappingProxyType({"pixels": "bits_per_dim", "large"
 
 
 class CodeLength:
-    """Bits per dimension of the flow's logistics, which are what the range coder will need."""
+    """Loss: bits per dimension under the logistics of the flow, the ideal code length."""
 
     optimizers = ONE_OPTIMIZER
 

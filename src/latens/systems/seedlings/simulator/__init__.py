@@ -1,1 +1,1 @@
-"""Simulated seedling trays: plants that grow over days, and photographs of them with their truth."""
+"""Simulated seedling trays: plants that grow over days, and their photographs with ground truth."""

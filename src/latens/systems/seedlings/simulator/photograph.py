@@ -1,7 +1,7 @@
-"""Photographs of simulated trays: 1280 x 1024, gray or color, with the centers of the cells, leaves and moss as truth.
+"""Photographs of simulated trays: 1280 x 1024 pixels, gray or color, with cell centers, leaves and moss as ground truth.
 
-numpy and Pillow only. All geometry is one homography from cell units to pixels (the center of cell (row i, column j) is (j, i))
-followed by a slight radial distortion of the lens.
+Uses numpy and Pillow only. The geometry is a homography from cell units to pixels, where (j, i) is the center of the cell in
+row i and column j, followed by a slight radial distortion.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from latens.shapes import Bool, Float, Int
 from latens.systems.seedlings.simulator.plants import Leaf, Plants, Preset, draw_plants, is_visible, leaves
 
 WIDTH, HEIGHT = 1280, 1024
-SUPERSAMPLE = 1.2  # pixels of softness at the rim of a leaf
+SUPERSAMPLE = 1.2  # width of the soft edge of a leaf in pixels
 LEAF_TINT, MOSS_TINT, SOIL_TINT = (0.62, 1.0, 0.38), (0.85, 1.1, 0.6), (1.1, 0.98, 0.8)  # red, green, blue
 WATERED = 7  # day on which the soil is wet
 
 
 class Camera(NamedTuple):
-    """Where the camera stands and what it does to the light. One for each photograph."""
+    """Geometry and exposure of one photograph."""
 
-    pitch: float = 70.0  # distance of two cells in pixels
+    pitch: float = 70.0  # distance of neighboring cells in pixels
     rotation: float = 0.0  # degrees, counterclockwise
-    shift: tuple[float, float] = (0.0, 0.0)  # of the tray's center from that of the image, pixels
+    shift: tuple[float, float] = (0.0, 0.0)  # offset of the tray from the image center in pixels
     tilt: tuple[float, float] = (0.0, 0.0)  # perspective: relative change of scale across the tray
     barrel: float = 0.0  # radial distortion at the corner, as a share of the radius
     exposure: float = 1.0
@@ -36,9 +36,11 @@ class Camera(NamedTuple):
 
 
 class TrayPhotograph(NamedTuple):
+    """Simulated photograph with its ground truth."""
+
     pixels: Pixels  # (1024, 1280) gray, or (1024, 1280, 3)
-    centers: Float[np.ndarray, "rows cols 2"]  # of the cells, x and y in pixels
-    owner: Int[np.ndarray, "1024 1280"]  # index of the plant whose leaf is on top, -1: none
+    centers: Float[np.ndarray, "rows cols 2"]  # centers of the cells (x, y) in pixels
+    owner: Int[np.ndarray, "1024 1280"]  # index of the plant with the topmost leaf; -1: none
     moss: Bool[np.ndarray, "1024 1280"]
     seen: Bool[np.ndarray, "rows cols"]  # emerged on or before this day
     plants: Plants
@@ -46,7 +48,7 @@ class TrayPhotograph(NamedTuple):
 
 
 def draw_camera(seed: int, tray: int, day: float, *, rotation: float = 3.0) -> Camera:
-    """A camera as it stands on one day; up to `rotation` degrees askew."""
+    """Random camera of one photograph, rotated by up to `rotation` degrees."""
     rng = np.random.default_rng([seed, tray, round(100 * day), 13])
     return Camera(
         pitch=rng.uniform(66, 72),
@@ -74,9 +76,10 @@ def photograph(
     keep: Bool[np.ndarray, "rows cols"] | None = None,
     color: bool = False,
 ) -> TrayPhotograph:
-    """One tray on one day. The plants depend on (seed, tray) alone, the camera and the soil on the day, too.
+    """Photograph of one tray on one day. Plants depend on (seed, tray) only, camera and soil also on the day.
 
-    `success` is the expected share of grades 5 and 6; cells outside `keep` stay empty. The same arguments give the same bytes.
+    `success` is the expected share of grades 5 and 6. Cells outside the mask `keep` are empty. Equal arguments give equal
+    pixels.
     """
     plants = draw_plants(seed, tray, rows * cols, preset, **({} if success is None else {"success": success}))
     if keep is not None:
@@ -94,7 +97,7 @@ def photograph(
 
 
 class Place:
-    """Cell units to pixels: calling it maps (..., 2) column and row (fractions allowed) to x and y."""
+    """Map from (column, row) in cell units, with shape (..., 2), to (x, y) in pixels."""
 
     def __init__(self, camera: Camera, rows: int, cols: int) -> None:
         self.camera, self.rows, self.cols = camera, rows, cols
@@ -115,14 +118,14 @@ class Place:
 
 
 def _smooth_noise(rng: np.random.Generator, cell: int) -> np.ndarray:
-    """Noise of unit variance whose grains are `cell` pixels wide."""
+    """Noise of about unit variance with grains of `cell` pixels."""
     small = rng.standard_normal((HEIGHT // cell + 3, WIDTH // cell + 3)).astype(np.float32)
     large = Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR) if cell > 1 else None
     return small[:HEIGHT, :WIDTH] if large is None else np.asarray(large) * 1.5
 
 
 def _soil(rng: np.random.Generator, place: Place, *, wet: bool) -> np.ndarray:
-    """Reflectance of soil, vignette and specks inside the rim of the tray; the bench outside is darker."""
+    """Reflectance of soil with perlite, rim of the tray, and darker bench, with vignetting."""
     soil = 0.145 + 0.020 * _smooth_noise(rng, 1) + 0.018 * _smooth_noise(rng, 3) + 0.016 * _smooth_noise(rng, 40)
     if wet:
         soil *= 0.82
@@ -147,7 +150,7 @@ def _soil(rng: np.random.Generator, place: Place, *, wet: bool) -> np.ndarray:
 
 
 def _moss(rng: np.random.Generator, plants: Plants, place: Place, day: float) -> np.ndarray:
-    """Strength of moss and algae, 0 to 1."""
+    """Strength of moss and algae in [0, 1]."""
     made = np.zeros((HEIGHT, WIDTH), np.float32)
     for index in np.flatnonzero(plants.moss < day):
         row, col = divmod(int(index), place.cols)
@@ -161,7 +164,7 @@ def _moss(rng: np.random.Generator, plants: Plants, place: Place, day: float) ->
 
 
 def _draw_leaves(plants: Plants, place: Place, day: float, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ground with all leaves on it, weak plants below; and the index of the plant on top of each pixel."""
+    """Ground with all leaves, stronger plants on top, and the index of the topmost plant of each pixel."""
     light, owner = ground.astype(np.float32), np.full((HEIGHT, WIDTH), -1, np.int32)
     pitch = place.camera.pitch
     for index in np.argsort(plants.growth, kind="stable"):
@@ -181,10 +184,10 @@ def _blend(
     image: np.ndarray, x: float, y: float, length: float, width: float, angle: float, value: float, weight: float,
     owner: np.ndarray | None, index: int,
 ) -> None:  # fmt: skip
-    """Draws a soft ellipse into a window of the image; leaves (with `owner`) are darker along the midrib."""
-    reach = int(length + 3)
-    left, top = max(int(x) - reach, 0), max(int(y) - reach, 0)
-    right, bottom = min(int(x) + reach + 2, WIDTH), min(int(y) + reach + 2, HEIGHT)
+    """Blends a soft ellipse into the image. Leaves (with `owner`) are darker along the midrib."""
+    half = int(length + 3)
+    left, top = max(int(x) - half, 0), max(int(y) - half, 0)
+    right, bottom = min(int(x) + half + 2, WIDTH), min(int(y) + half + 2, HEIGHT)
     if left >= right or top >= bottom:
         return
     dx = np.arange(left, right, dtype=np.float32) - np.float32(x)
@@ -204,7 +207,7 @@ def _blend(
 
 
 def _develop(rng: np.random.Generator, light: np.ndarray, camera: Camera) -> Pixels:
-    """Exposure, gamma, blur and sensor noise; 8 bits."""
+    """Applies exposure, gamma, blur and sensor noise; returns 8-bit values."""
     exposed = 255 * np.clip(camera.exposure * light, 0, 1) ** np.float32(camera.gamma)
     blurred = np.asarray(Image.fromarray(exposed.astype(np.uint8)).filter(ImageFilter.GaussianBlur(camera.blur)))
     noisy = blurred + camera.noise * rng.standard_normal(blurred.shape, dtype=np.float32)
@@ -212,7 +215,7 @@ def _develop(rng: np.random.Generator, light: np.ndarray, camera: Camera) -> Pix
 
 
 def _develop_color(rng: np.random.Generator, light: np.ndarray, owner: np.ndarray, moss: np.ndarray, camera: Camera) -> Pixels:
-    """Green leaves, darker green moss, brown soil."""
+    """Color photograph with green leaves, darker green moss and brown soil."""
     leaf = (owner >= 0)[..., None]
     tint = np.where(
         leaf,

@@ -1,7 +1,7 @@
-"""The plants of one tray: grade, vigor, emergence and growth, drawn once and shared by all days (003, section 3.3.1).
+"""Plants of one tray: grade, vigor, emergence and growth, drawn once for all days (Perugachi-Diaz 2024, section 3.3.1).
 
-The grade is drawn first and everything visible follows from it, so that a lot with another share of successes has other plants
-in it, not other images of the same grade: sensitivity and specificity of a model carry over from lot to lot.
+The grade is drawn first and determines the distribution of all visible traits. The sensitivity and specificity of a model are
+therefore the same for lots with different shares of successes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ SUCCESS = 0.855  # share of grades 5 and 6 (Table 3.1)
 GRADE_6 = 0.55  # share of grade 6 among the successes
 FAILED = (0.34, 0.22, 0.22, 0.22)  # shares of the grades 1 to 4 among the failures
 VIGOR = (-1.9, -1.5, -1.15, -0.75, 0.15, 0.6)  # mean vigor of the grades 1 to 6, in standard deviations
-NEVER = (0.75, 0.08, 0.0, 0.0, 0.0, 0.0)  # chance that a seed of this grade never emerges
-ABNORMAL = (0.5, 0.55, 0.5, 0.35, 0.03, 0.01)  # chance of a malformed seedling: one cotyledon, small leaves
+NEVER = (0.75, 0.08, 0.0, 0.0, 0.0, 0.0)  # probability that a seed of this grade never emerges
+ABNORMAL = (0.5, 0.55, 0.5, 0.35, 0.03, 0.01)  # probability of a malformed seedling: one cotyledon, small leaves
 
 
 class Difficulty(NamedTuple):
-    """How much of the grade a photograph shows."""
+    """Noise between the grade and the visible traits."""
 
-    vigor_noise: float  # standard deviation of the vigor of a grade
+    vigor_noise: float  # standard deviation of vigor within a grade
     emergence_noise: float  # days
     growth_noise: float  # of the logarithm of the growth rate
-    tray_noise: float  # days by which the trays differ in emergence
+    tray_noise: float  # standard deviation of the emergence between trays, days
 
 
 DIFFICULTY: Mapping[Preset, Difficulty] = MappingProxyType(
@@ -38,19 +38,19 @@ DIFFICULTY: Mapping[Preset, Difficulty] = MappingProxyType(
         "hard": Difficulty(0.80, 0.60, 0.25, 0.25),
     }
 )
-MEAN_EMERGENCE = 3.60  # day on which a plant of vigor 0 breaks the soil
-DAYS_PER_VIGOR = 0.42  # by which a plant of vigor 1 is earlier
+MEAN_EMERGENCE = 3.60  # day of emergence of a plant of vigor 0
+DAYS_PER_VIGOR = 0.42  # days by which a plant of vigor 1 emerges earlier
 
 
 class Plants(NamedTuple):
-    """Plants of a tray in rows from the top left; all arrays have one value for each cell."""
+    """Plants of a tray. Arrays have one value per cell, row by row from the top left."""
 
     grade: np.ndarray  # 1 to 6, given on day 14
-    emergence: np.ndarray  # day on which it breaks the soil; inf: never
+    emergence: np.ndarray  # day of emergence; inf: never
     growth: np.ndarray  # factor on the leaf length
     abnormal: np.ndarray  # malformed
     turn: np.ndarray  # orientation of the cotyledons, radians
-    offset: np.ndarray  # (n, 2) of the stem from the center of the cell, in pitches
+    offset: np.ndarray  # (n, 2), position of the stem relative to the center of the cell, in pitches
     light: np.ndarray  # reflectance of the leaves, 0 to 1
     moss: np.ndarray  # day from which moss grows in the cell; inf: none
 
@@ -62,9 +62,7 @@ class Plants(NamedTuple):
 
 
 def draw_plants(seed: int, tray: int, count: int, preset: Preset = "thesis", success: float = SUCCESS) -> Plants:
-    """`count` plants of one tray. `success` is the expected share of grades 5 and 6; the same arguments give the same
-    plants.
-    """
+    """`count` plants of one tray. `success` is the expected share of grades 5 and 6. Equal arguments give equal plants."""
     rng = np.random.default_rng([seed, tray, 11])
     noise = DIFFICULTY[preset]
     good = rng.random(count) < success
@@ -90,7 +88,7 @@ def draw_plants(seed: int, tray: int, count: int, preset: Preset = "thesis", suc
 
 
 class Leaf(NamedTuple):
-    """A soft ellipse, in pitches around the center of the cell."""
+    """Soft ellipse in pitches, relative to the center of the cell."""
 
     x: float
     y: float
@@ -101,7 +99,7 @@ class Leaf(NamedTuple):
 
 
 def leaves(plants: Plants, index: int, day: float) -> list[Leaf]:
-    """Cotyledons and, two and a half days after emergence, true leaves of one plant; none before it emerges."""
+    """Cotyledons of one plant and, 2.5 days after emergence, true leaves; none before emergence."""
     age = day - float(plants.emergence[index])
     if not age > 0:
         return []
@@ -118,11 +116,11 @@ def leaves(plants: Plants, index: int, day: float) -> list[Leaf]:
 
 
 def _leaf(x: float, y: float, angle: float, length: float, ratio: float, light: float) -> Leaf:
-    reach = 0.95 * length  # the stem ends in the inner tip of the blade
-    return Leaf(x + reach * np.cos(angle), y + reach * np.sin(angle), length, ratio * length, angle, light)
+    offset = 0.95 * length  # the stem ends at the inner tip of the blade
+    return Leaf(x + offset * np.cos(angle), y + offset * np.sin(angle), length, ratio * length, angle, light)
 
 
 def is_visible(plants: Plants, day: float) -> np.ndarray:
-    """Whether each plant has emerged on or before this day."""
+    """Mask of the plants that emerged before this day."""
     found: np.ndarray = plants.emergence < day
     return found
