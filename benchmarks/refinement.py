@@ -30,7 +30,8 @@ from torch import Tensor
 
 from latens.codes.annealing import Refine
 from latens.codes.entropy import gaussian_bits
-from latens.codes.refine import PEAK, refine
+from latens.codes.goals import PEAK
+from latens.codes.refine import refine
 from latens.inference.device import transform_precision
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior

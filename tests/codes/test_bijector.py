@@ -50,9 +50,9 @@ def maps() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "logit": (Logit(0.05), (2, 3, 3)),
         "affine": (Affine(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])), (2, 3, 3)),
         "mixing": (Mixing(3), (3, 2, 2)),
-        "checkerboard": (Coupling(2, 5, checkerboard=True, turned=False), (2, 4, 4)),
-        "channels": (Coupling(3, 5, checkerboard=False, turned=True), (3, 4, 4)),
-        "flat coupling": (Coupling(7, 5, checkerboard=False, turned=False, flat=True), (7,)),
+        "checkerboard": (Coupling(2, 5, checkerboard=True, swapped=False), (2, 4, 4)),
+        "channels": (Coupling(3, 5, checkerboard=False, swapped=True), (3, 4, 4)),
+        "flat coupling": (Coupling(7, 5, checkerboard=False, swapped=False, flat=True), (7,)),
         "dense": (ResidualMap(dense_branch(2, growth=6, depth=2, learned=True, mixing=0.98, **image)), (2, 4, 4)),  # type: ignore[arg-type]
         "dense flat": (ResidualMap(dense_branch(2, growth=6, depth=3, learned=True, mixing=0.98, **flat)), (2,)),  # type: ignore[arg-type]
         "plain": (ResidualMap(plain_branch(2, [8, 8], [3, 1, 3], activation_first=True, **image)), (2, 4, 4)),  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from latens.codes.integer import IntegerLayer, IntegerNetwork, _convolve_by_matmul, probe
+from latens.codes.integer import IntegerNetwork, probe
+from latens.codes.integer_layer import IntegerLayer, _convolve_by_matmul
 from latens.errors import DeviceMismatch
 
 Make = Callable[..., Any]

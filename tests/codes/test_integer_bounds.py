@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latens.codes.integer import IntegerLayer, IntegerNetwork, LayerShape
+from latens.codes.integer import IntegerNetwork
+from latens.codes.integer_layer import IntegerLayer, LayerShape
 from latens.codes.quantize import activation_peaks, quantize_network, split_stages
 
 Make = Callable[..., Any]

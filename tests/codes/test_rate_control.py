@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from latens.codes.annealing import Refine
+from latens.codes.goals import PEAK, Measurement
 from latens.codes.rate_control import LAMBDA_RANGE, RateControl
 from latens.codes.rate_target import MAX_TRIALS, RateTarget, search
-from latens.codes.refine import PEAK, Measurement
 from latens.errors import UsageError
 
 PIXELS = 1000

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from latens.codes.annealing import METHODS, Refine, RoundingLaw
 from latens.codes.entropy import gaussian_bits
-from latens.codes.refine import PEAK, Lagrangian, Measurement, Refined, refine
+from latens.codes.goals import PEAK, Lagrangian, Measurement
+from latens.codes.refine import Refined, refine
 from latens.errors import UsageError
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
