@@ -1,4 +1,4 @@
-"""Every map against its brute-force Jacobian and its inverse, in float64."""
+"""Every map against a brute-force Jacobian and its inverse, in float64."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_log_determinants_and_inverses(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["actnorm", "whitening"])
-def test_the_first_batch_alone_sets_the_normalization(name: str) -> None:
+def test_only_the_first_batch_sets_the_normalization(name: str) -> None:
     step, shape = maps()[name]
     step.train()
     for parameter in step.parameters():
@@ -115,7 +115,7 @@ def test_recomputed_blocks_have_the_same_gradients() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_more_probes_have_the_mean_of_single_ones() -> None:
+def test_several_probes_are_averaged() -> None:
     step, shape = maps()["dense"]
     x = torch.randn(2, *shape)
     signs = torch.randint(0, 2, (3, 2, *shape)).double() * 2 - 1
