@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from latens.data.images import PICTURE_ENDINGS, read_image
+from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.systems.haze.config import CLASSICAL, LEARNED
 from latens.systems.haze.predict import Haze, load
 
@@ -30,7 +30,7 @@ def main() -> None:
     for folder in arguments.models:
         haze.add(folder)
     methods = [method for method in (*CLASSICAL, *LEARNED) if haze.has(method)]
-    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
     rows = [row(haze, path, methods, arguments.width) for path in paths]
     heads = caption(["input", *methods], arguments.width)
     Image.fromarray(np.concatenate([heads, *rows])).save(arguments.out)

@@ -129,7 +129,7 @@ def test_flat_files_may_leave_out_what_is_wholly_visible(tmp_path: Path) -> None
 
 def broken() -> list[tuple[str, Any]]:
     good = to_document(collection())
-    cases: list[tuple[str, Any]] = [("top is no object", [])]
+    cases: list[tuple[str, Any]] = [("top level is not an object", [])]
 
     def change(match: str, edit: Any) -> None:
         document = copy.deepcopy(good)
@@ -157,7 +157,7 @@ def test_what_does_not_add_up_is_refused(match: str, document: Any, tmp_path: Pa
 
 def test_other_files_and_dialects_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="not a JSON file"):
         read_annotations(tmp_path / "x.json")
     with pytest.raises(LatensError):
         read_annotations(tmp_path / "nothing.json")

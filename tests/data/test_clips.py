@@ -91,7 +91,7 @@ def test_colors_of_a_tagged_clip_do_not_shift(tmp_path: Path) -> None:
 def test_untagged_colors_are_guessed_by_height_with_a_note(size: tuple[int, int], name: str, tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mkv", matrix=None, size=size, times=range(1), options={"preset": "ultrafast"})
     clip, frames = taken(source)
-    assert clip.notes == [f"the colors are not tagged: taken as {name}"]
+    assert clip.notes == [f"the colors are not tagged: {name} is assumed"]
     error = np.abs(frames[0].rgb().astype(int) - image(0, *size))[10:20, 4:20].mean()
     assert (error < 3) == (name == "BT.709")  # the clip was made with BT.709
 
@@ -206,7 +206,7 @@ def test_folders_of_images_come_in_natural_order(tmp_path: Path) -> None:
     assert [frame.rgb()[-1, -1, 2] for frame in frames] == [10, 20, 100]
     assert [frame.time for frame in frames] == [0, Fraction(1, 10), Fraction(1, 5)]
     assert clip.stems == ("f1", "f2", "f10")
-    assert taken(tmp_path)[0].notes == ["25 frames a second are assumed"]
+    assert taken(tmp_path)[0].notes == ["25 frames per second are assumed"]
     Image.fromarray(image(0, 32, 32)).save(tmp_path / "f11.png")
     with pytest.raises(InputError, match="32 x 32"):
         taken(tmp_path, fps=10)
@@ -219,7 +219,7 @@ def test_gif_keeps_its_delays_and_says_that_it_is_transparent(tmp_path: Path) ->
     assert [float(frame.time) for frame in frames] == [0, 0.05, 0.25]
     clear = Image.new("RGBA", (32, 32))
     clear.save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("RGBA", (32, 32), (255, 0, 0, 255))])
-    assert "transparency is not read" in taken(tmp_path / "b.gif")[0].notes
+    assert "transparency is ignored" in taken(tmp_path / "b.gif")[0].notes
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".gif", ".webm"])

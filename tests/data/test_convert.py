@@ -145,7 +145,7 @@ def test_label_folders_refuse_what_they_cannot_hold(source: Collection, tmp_path
     visible = both.copy()
     visible[0, :2, 2:4] = visible[1, 2:, 2:4] = False
     knot = scene_of(Layers(both, visible, np.array([0, 1]), np.zeros(2, dtype=np.int64)), "a.png")
-    with pytest.raises(InputError, match="no order"):
+    with pytest.raises(InputError, match="no depth order"):
         write_collection(Collection(categories=("cell",), scenes=(knot,), root=source.root), "labels", tmp_path / "o")
     twins = tuple(Scene(file=f"{name}/a.png", height=4, width=4) for name in ("x", "y"))
     for name in ("x", "y"):
@@ -167,14 +167,14 @@ def test_order_is_found_from_what_is_visible_where_nobody_told_it() -> None:
 
 def test_wrong_words_and_dialects_are_refused(source: Collection, tmp_path: Path) -> None:
     for text in ("simulated", "coco:", "tiff:x", "labels"):
-        with pytest.raises(UsageError, match="no annotated data"):
+        with pytest.raises(UsageError, match="not a source of annotations"):
             read_collection(text)
     path = tmp_path / "k.json"
     path.write_text(json.dumps(to_document(source, "kins2019")))
     with pytest.raises(InputError, match="kins2019, not cocoa"):
         read_collection(f"cocoa:{path}")
     assert len(read_collection(f"kins:{path}").scenes) == 3
-    with pytest.raises(UsageError, match="in its files"):
+    with pytest.raises(UsageError, match="define the classes"):
         read_collection(f"kins:{path}", ["cell"])
     with pytest.raises(UsageError, match="yolo"):
         write_collection(source, "yolo", tmp_path / "x")

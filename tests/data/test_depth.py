@@ -19,13 +19,13 @@ from latens.data.depth import (
     Camera,
     DepthFormat,
     cityscapes_format,
+    default_format,
     fill_holes,
     format_of,
     read_camera,
     read_depth,
     relative_depth,
     to_depth,
-    usual_format,
 )
 from latens.data.exr import read_exr
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
@@ -86,8 +86,8 @@ def test_an_unknown_format_is_named() -> None:
         (np.full((2, 2), np.nan), DepthFormat(hole=math.nan), "empty"),
         (np.full((2, 2), np.inf), DepthFormat(), "empty"),
         (np.array([[1.0, -1.0]]), DepthFormat(), "negative"),
-        (np.ones((2, 2, 3)), DepthFormat(), "no depth map"),
-        (np.ones((0, 2)), DepthFormat(), "no depth map"),
+        (np.ones((2, 2, 3)), DepthFormat(), "not a depth map"),
+        (np.ones((0, 2)), DepthFormat(), "not a depth map"),
         (np.ones((2, 3)), DepthFormat(), "3 x 2, its image 2 x 2"),
     ],
 )
@@ -242,11 +242,11 @@ def test_what_numbers_usually_mean(tmp_path: Path) -> None:
     Image.fromarray(np.array([[1.5, 2.5]], np.float32)).save(tmp_path / "d.tiff")
     png(tmp_path / "whole.tiff", [[256, 512]])
     np.save(tmp_path / "d.npy", np.ones((1, 2)))
-    assert usual_format(whole) == usual_format(tmp_path / "whole.tiff") == FORMATS["relative"]
-    assert usual_format(lidar) == FORMATS["kitti"]
+    assert default_format(whole) == default_format(tmp_path / "whole.tiff") == FORMATS["relative"]
+    assert default_format(lidar) == FORMATS["kitti"]
     for metric in (tmp_path / "d.npy", tmp_path / "d.exr", tmp_path / "d.tiff", np.ones((1, 2))):
-        assert usual_format(metric) == FORMATS["meters"]
-    assert usual_format(tmp_path / "missing.png").relative  # reading it says what is wrong
+        assert default_format(metric) == FORMATS["meters"]
+    assert default_format(tmp_path / "missing.png").relative  # reading it says what is wrong
 
 
 def test_nan_and_zero_are_holes_where_nan_is_one() -> None:

@@ -51,7 +51,7 @@ def test_another_request_is_refused_unless_forced(changes: dict[str, object], sa
 
 def test_files_of_unknown_origin_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(OutputExists, match="nothing tells how it was made"):
+    with pytest.raises(OutputExists, match="no record of its request"):
         check_request(tmp_path, "demo", {}, results=["index.html"])
     check_request(tmp_path, "demo", {}, results=["index.html"], force=True)
     (tmp_path / MADE_WITH).write_text("{")

@@ -20,7 +20,7 @@ from latens.data.images import ImageLimits, read_image
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
-COLOURS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
+COLORS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
@@ -57,11 +57,11 @@ def gif(screen: int, frame: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
 def test_lossless_kinds(tmp_path: Path, kind: str) -> None:
-    data = encoded(Image.fromarray(COLOURS), kind)
+    data = encoded(Image.fromarray(COLORS), kind)
     (tmp_path / "image").write_bytes(data)  # the ending does not matter
     for source in (data, tmp_path / "image", str(tmp_path / "image")):
         image = read_image(source)
-        assert np.array_equal(image.pixels, COLOURS)
+        assert np.array_equal(image.pixels, COLORS)
         assert image.pixels.flags.c_contiguous
         assert (image.alpha, image.gray, image.notes) == (None, False, ())
 
@@ -89,7 +89,7 @@ def test_the_first_frame_is_taken(kind: str) -> None:
 
 def in_mode(mode: str) -> Image.Image:
     """The colors in this mode, with the ramp as alpha where it has any."""
-    image = Image.fromarray(COLOURS)
+    image = Image.fromarray(COLORS)
     if mode == "PA":
         image = image.quantize(16).convert("PA")
     if mode in ("LA", "La", "RGBA", "RGBa", "PA"):
@@ -122,7 +122,7 @@ def test_modes_with_alpha_are_as_pillow_converts_them(mode: str) -> None:
     [("1", "1-bit"), ("P", "palette expanded"), ("CMYK", "CMYK converted"), ("YCbCr", "YCbCr converted"), ("L", None)],
 )
 def test_what_was_done_is_said(mode: str, note: str | None) -> None:
-    notes = read_image(Image.fromarray(COLOURS).convert(mode)).notes
+    notes = read_image(Image.fromarray(COLORS).convert(mode)).notes
     assert len(notes) == (note is not None)
     assert note is None or note in notes[0]
 
@@ -142,7 +142,7 @@ def test_transparency_of_palettes_and_color_keys() -> None:
 
 
 def test_an_opaque_alpha_channel_is_dropped() -> None:
-    image = Image.fromarray(COLOURS)
+    image = Image.fromarray(COLORS)
     image.putalpha(255)
     loaded = read_image(encoded(image))
     assert loaded.alpha is None
@@ -240,15 +240,15 @@ def test_a_jpeg_is_turned_as_pillow_turns_it() -> None:
 def test_orientations_that_are_none_are_passed_over(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert read_image(encoded(Image.fromarray(COLOURS), exif=exif)).pixels.shape == (16, 16, 3)
+    assert read_image(encoded(Image.fromarray(COLORS), exif=exif)).pixels.shape == (16, 16, 3)
 
 
 def test_a_color_profile_is_dropped_and_said() -> None:
     wide, standard = b"Display P3" * 20, b"sRGB IEC61966-2.1" * 20
-    assert read_image(encoded(Image.fromarray(COLOURS), icc_profile=wide)).notes == (
+    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=wide)).notes == (
         "ICC profile dropped, colors taken as sRGB",
     )
-    assert read_image(encoded(Image.fromarray(COLOURS), icc_profile=standard)).notes == ()
+    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=standard)).notes == ()
 
 
 # -------------------------------------------------------------------------------------------------------- bad files
@@ -316,7 +316,7 @@ def test_limits_by_name(tmp_path: Path) -> None:
 
 def test_limits_can_be_raised_beyond_those_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # it raises above twice this
-    assert read_image(encoded(Image.fromarray(COLOURS))).pixels.shape == (16, 16, 3)
+    assert read_image(encoded(Image.fromarray(COLORS))).pixels.shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF"])
@@ -350,7 +350,7 @@ def test_damaged_pngs_never_pass_unseen() -> None:
 def test_what_is_no_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "letter.jpg").write_text("Dear Sir or Madam,\n")
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(UnreadableInput, match="not an image of a known kind") as caught:
+    with pytest.raises(UnreadableInput, match="not an image of a known format") as caught:
         read_image(tmp_path / "letter.jpg")
     assert "PNG, JPEG" in str(caught.value.hint)
     with pytest.raises(UnreadableInput, match="empty"):
@@ -364,7 +364,7 @@ def test_what_is_no_image_at_all(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLOURS)))
+    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLORS)))
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -375,20 +375,20 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_pipe_can_be_read(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLOURS)))
+    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLORS)))
     with (tmp_path / "x.png").open("rb") as stream:
         reader, writer = os.pipe()
         os.write(writer, stream.read())
         os.close(writer)
     try:
-        assert np.array_equal(read_image(f"/dev/fd/{reader}").pixels, COLOURS)
+        assert np.array_equal(read_image(f"/dev/fd/{reader}").pixels, COLORS)
     finally:
         os.close(reader)
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encoded(Image.fromarray(COLOURS)))))
-    assert np.array_equal(read_image("-").pixels, COLOURS)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encoded(Image.fromarray(COLORS)))))
+    assert np.array_equal(read_image("-").pixels, COLORS)
 
 
 def test_a_lazy_pil_image_that_is_damaged() -> None:

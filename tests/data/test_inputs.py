@@ -216,5 +216,5 @@ def test_what_cannot_be_placed(tmp_path: Path) -> None:
         output_path(file, tmp_path / "file", ".ltn", True)
     with pytest.raises(UsageError, match="several"):
         output_path(file, "-", ".ltn", True)
-    with pytest.raises(UsageError, match="replace its input"):
+    with pytest.raises(UsageError, match="overwrite the input"):
         output_path(file, None, ".png", False)

@@ -92,7 +92,7 @@ def test_damaged_packs_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", images=np.zeros(3))
     np.savez(tmp_path / "c.npz", jpeg=np.zeros(3, np.uint8), offsets=np.array([0, 9]), labels=np.array([1]))
     (tmp_path / "d.npz").touch()
-    for name, said in (("a", "no pack"), ("b", "images"), ("c", "offsets"), ("d", "no pack")):
+    for name, said in (("a", "not a pack"), ("b", "images"), ("c", "offsets"), ("d", "not a pack")):
         with pytest.raises(UnreadableInput, match=said):
             open_set(tmp_path / f"{name}.npz")
 
@@ -148,10 +148,10 @@ def test_packs_that_do_not_fit_together_are_refused(changes: dict[str, object], 
         (np.full((2, 8, 8, 3), np.nan), "not finite"),
         (np.r_[np.zeros((80, 8, 8, 3)), np.full((1, 8, 8, 3), 9.0)], "from 0 to 9"),
         (np.zeros((2, 8, 8, 3), np.int64), "int64"),
-        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) holds no images\n.*transpose\(0, 2, 3, 1\)"),
-        (np.zeros((2, 192), np.uint8), "holds no images"),
-        (np.zeros((0, 8, 8, 3)), "holds no images"),
-        (np.zeros(()), "holds no images"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) not a set of images\n.*transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 192), np.uint8), "not a set of images"),
+        (np.zeros((0, 8, 8, 3)), "not a set of images"),
+        (np.zeros(()), "not a set of images"),
     ],
 )
 def test_wrong_values_are_said(values: np.ndarray, said: str, tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_tracking_says_when_the_region_looks_like_its_surroundings() -> None:
     tracker._mask[40:100, 60:110] = 1
     tracker._area = float(tracker._mask.sum())
     tracker._first_inside = 0.5 * tracker._first_inside + 0.5 * histogram(small, 1 - tracker._mask)  # alike enough to go on
-    assert "its surroundings" in tracker._judge(small)
+    assert "the surroundings" in tracker._check(small)
 
 
 def test_perlin_masks_are_smooth_in_time_and_repeat() -> None:

@@ -102,7 +102,7 @@ def test_pages_that_the_file_does_not_list_are_found_or_missed_aloud(tmp_path: P
     frames = list(read_frames(tmp_path / "s.tif"))
     assert all(np.array_equal(frame, stretch(page)) for frame, page in zip(frames, values, strict=True))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UnreadableInput, match="lists one"):
+    with pytest.raises(UnreadableInput, match="lists only one"):
         list(read_frames(tmp_path / "s.tif"))
 
 

@@ -1,7 +1,7 @@
-"""Reading and writing of images of all common formats, as 8-bit RGB arrays with notes on every conversion.
+"""Reading of images in all common formats, as 8-bit RGB arrays with notes on every conversion.
 
-Files are not trusted: only the formats below are tried, the size in the header is checked against the limits before memory is
-allocated, and a damaged file raises UnreadableInput instead of giving gray areas.
+Files are not trusted: only the formats below are tried, the size in the header is checked before memory is allocated, and a
+damaged file raises UnreadableInput instead of returning partial pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.T
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "AVIF")
-PICTURE_ENDINGS = frozenset(
+IMAGE_ENDINGS = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"}
 )
 ORIENTATION_TAG = 0x0112
@@ -60,13 +60,13 @@ class LoadedImage(NamedTuple):
 
 
 def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> LoadedImage:
-    """Reads an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
+    """Read an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
 
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16, or float in [0, 1]. Tensors: (C, H, W),
-    (1, C, H, W) or (H, W), C of 1, 3 or 4, uint8 or float in [0, 1]. Wider values are reduced to 8 bits by rounding
-    v * 255 / 65535. Of an animation the first frame is taken; EXIF orientation is applied.
+    (1, C, H, W) or (H, W), C of 1, 3 or 4, uint8 or float in [0, 1]. 16-bit values are reduced to 8 bits by rounding
+    v * 255 / 65535. Only the first frame of an animation is read; EXIF orientation is applied.
 
-    Raises UnreadableInput for what is missing or no image, InputError for arrays of another form, LimitExceeded.
+    Raises UnreadableInput for a missing file or one that is not an image, InputError for other arrays, LimitExceeded.
     """
     limits = limits or ImageLimits()
     if isinstance(source, (str, Path)):
@@ -95,7 +95,8 @@ def _read_path(path: Path, limits: ImageLimits) -> LoadedImage:
         regular = stat.S_ISREG(status.st_mode)
         if regular and status.st_size > limits.file_bytes:
             what = f"this file is larger than the limit of {limits.file_bytes:,} bytes"
-            raise LimitExceeded(what, where=str(path), hint="if you trust it, raise it: ImageLimits(file_bytes=...)")
+            hint = "if you trust the file, raise the limit: ImageLimits(file_bytes=...)"
+            raise LimitExceeded(what, where=str(path), hint=hint)
         stream = open(path, "rb") if regular else io.BytesIO(read_bytes(path, limit=limits.file_bytes))
     with stream:
         return _from_stream(stream, str(path), limits)
@@ -107,7 +108,7 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
 
 
 def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
-    """Path and pixels of every image that can be read; others are left out with a warning."""
+    """Path and pixels of every readable image; a warning reports each unreadable one."""
     for path in paths:
         try:
             yield path, read_image(path).pixels
@@ -127,19 +128,19 @@ def decoding(where: str | None) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LimitExceeded(_one_line(error), where=where) from error
     except Exception as error:
-        what = f"the image is cut short or damaged ({_one_line(error)})"
+        what = f"the image is truncated or damaged ({_one_line(error)})"
         raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
 
 
 def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
-    """The image with only its header read. Image.open has a size limit that is global to the process."""
+    """The image with only its header read. Image.open is not used, because its size limit is global to the process."""
     prefix = stream.read(16)
     if not prefix:
         raise UnreadableInput("the file is empty", where=where, hint="copy or download the file again")
     Image.preinit()
     for name in FORMATS:
         if name not in Image.OPEN:
-            Image.init()  # the rarer formats
+            Image.init()  # less common formats
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory is None or (accept is not None and accept(prefix) is not True):
             continue
@@ -147,7 +148,7 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
         with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # raised by plugins for other formats
             return factory(stream, "")
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
-    raise UnreadableInput("this is not an image of a known kind", where=where, hint=f"known kinds: {kinds}")
+    raise UnreadableInput("this is not an image of a known format", where=where, hint=f"known formats: {kinds}")
 
 
 def _check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
@@ -155,11 +156,11 @@ def _check_size(width: int, height: int, where: str | None, limits: ImageLimits)
         raise UnreadableInput(f"the image is empty ({width} x {height} pixels)", where=where)
     if width * height > limits.pixels:
         what = f"{width} x {height} are {width * height:,} pixels, more than the limit of {limits.pixels:,}"
-        hint = f"if you trust it, raise it: ImageLimits(pixels={width * height})"
+        hint = f"if you trust the image, raise the limit: ImageLimits(pixels={width * height})"
         raise LimitExceeded(what, where=where, hint=hint)
     if max(width, height) > limits.side:
         what = f"{width} x {height} pixels are more than the limit of {limits.side:,} per side"
-        hint = f"if you trust it, raise it: ImageLimits(side={max(width, height)})"
+        hint = f"if you trust the image, raise the limit: ImageLimits(side={max(width, height)})"
         raise LimitExceeded(what, where=where, hint=hint)
 
 
@@ -174,7 +175,7 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Loa
     _check_size(*image.size, where, limits)
     notes: list[str] = []
     raw = _raw_modes(image)
-    tiff = _orientation(image, []) if image.format == "TIFF" else 1  # a TIFF turns itself when it is loaded
+    tiff = _orientation(image, []) if image.format == "TIFF" else 1  # Pillow rotates a TIFF when it is loaded
     frames = _frames_note(image)
     image.load()
     if frames is not None:
@@ -193,18 +194,18 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Loa
 
 
 def _frames_note(image: Image.Image) -> str | None:
-    """Which frame of an animation or page of a TIFF is taken; None where there is one. Before loading: it seeks."""
+    """Note on the frame of an animation or page of a TIFF that is read; None for a single one. Seeks: call before loading."""
     place = image.tell()
     try:
         count = getattr(image, "n_frames", 1)
-    except Exception:  # a later frame is damaged; the pixels of this one may be good
+    except Exception:  # a later frame is damaged; the pixels of this one may be intact
         image.seek(place)
         return f"frame {place + 1} of several taken"
     return f"frame {place + 1} of {count} taken" if count > 1 else None
 
 
 def frames_note(path: Path) -> str | None:
-    """Which frame `read_image` takes of a file that holds several; None for any other. Raises UnreadableInput."""
+    """Note on the frame that `read_image` reads of a file with several; None for other files. Raises UnreadableInput."""
     with reading(path), open(path, "rb") as stream, decoding(str(path)), _identify(stream, str(path)) as image:
         return _frames_note(image)
 
@@ -213,7 +214,7 @@ _DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", 
 
 
 def _raw_modes(image: Image.Image) -> frozenset[str]:
-    """Pillow's raw modes of the stored pixels, and the maximum value of PPM: they show which values have more than 8 bits."""
+    """Pillow's raw modes of the stored pixels, and the maximum value of PPM; they show whether values have more than 8 bits."""
     tiles = getattr(image, "tile", None) or [(None, None, None, ())]
     arguments = tiles[0][3] if isinstance(tiles[0][3], tuple) else (tiles[0][3],)
     return frozenset(str(argument) for argument in arguments)
@@ -222,7 +223,7 @@ def _raw_modes(image: Image.Image) -> frozenset[str]:
 def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # the EXIF parser raises many kinds; the pixels are still valid
+    except Exception:  # the EXIF parser raises many types; the pixels are still valid
         notes.append("damaged EXIF data ignored")
         return 1
     return orientation if orientation in range(1, 9) else 1
@@ -259,8 +260,8 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
             return np.asarray(image if mode == target else image.convert(target)), None, gray
         values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
     except ValueError as error:
-        raise UnreadableInput(f"{mode} colors cannot be turned into RGB", where=where) from error
-    return values[..., :3], values[..., 3], gray  # of gray, three equal channels
+        raise UnreadableInput(f"{mode} colors cannot be converted to RGB", where=where) from error
+    return values[..., :3], values[..., 3], gray  # gray has three equal channels
 
 
 _TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
@@ -327,7 +328,7 @@ def _reduce(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -
         return cast(Pixels, ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
     if kind != "f":
         hint = "use array.astype(np.uint8) if the values are 0..255"
-        raise InputError(f"values of type {values.dtype} are not taken as an image", where=where, hint=hint)
+        raise InputError(f"values of type {values.dtype} are not supported as an image", where=where, hint=hint)
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         hint = "use np.nan_to_num first"

@@ -1,6 +1,6 @@
 """Labeled image sets: class folders, packs, CIFAR, Indoor-67, Places205, ImageNet; plain folders are sets without labels.
 
-A set is named by a path or by NAME:PATH with NAME one of cifar10, cifar100, imagenet, imagenet32, indoor67, mnist, places205.
+A set is given by a path or by NAME:PATH with NAME one of cifar10, cifar100, imagenet, imagenet32, indoor67, mnist, places205.
 Nothing is downloaded. Class numbers follow the sorted names of the classes.
 """
 
@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_image
+from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
-from latens.data.public import imagenet32_folder, read_imagenet32, read_mnist, say_version
+from latens.data.public import imagenet32_folder, log_version, read_imagenet32, read_mnist
 from latens.data.source import Source
 from latens.data.splits import place_of
 from latens.errors import InputError, LatensError, UnreadableInput
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "test"]
 
 SPLITS: Mapping[Split, tuple[str, ...]] = MappingProxyType({"train": ("train",), "test": ("test", "val", "validation")})
-"""Names of the folders and packs of a split; the first that exists is taken."""
+"""Names of the folders and packs of a split; the first existing one is used."""
 NO_LABEL = -1
-TEST_SHARE = 0.2  # of a labeled set without a test split, chosen by name
-FINGERPRINT_IMAGES = 16  # images whose pixels enter the fingerprint of a set
+TEST_SHARE = 0.2  # share of images in the test split of a set without one, chosen by hashes of their names
+FINGERPRINT_IMAGES = 16  # number of images whose pixels enter the fingerprint of a set
 PLACES_LISTS = ("", "trainvalsplit_places205")
 PLACES_ROOTS = ("", "images256", "data/vision/torralba/deeplearning/images256")
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """A set of images that are read on request. `labels` are indices into `classes`, or -1 for no label."""
+    """A set of images that are read on demand. `labels` are indices into `classes`, or -1 without a label."""
 
     name: str
     classes: tuple[str, ...]
@@ -58,7 +58,7 @@ class LabeledImages:
         return LabeledImages(self.name, self.classes, self.labels[indices], lambda i: self.read(int(indices[i])), keys)
 
     def first_few(self, count: int) -> LabeledImages:
-        """At most `count` images, chosen by the hashes of their names, in the order of the set."""
+        """At most `count` images, chosen by hashes of their names, in the order of the set."""
         order = np.argsort([place_of(f"limit {key}") for key in self.keys], kind="stable")
         return self.subset(np.sort(order[:count]))
 
@@ -76,14 +76,15 @@ class LabeledImages:
 
 
 def open_labeled(source: Source, split: Split = "train", *, hold_out: bool = True) -> LabeledImages:
-    """The images of one split. Raises InputError where there are none.
+    """The images of one split. Raises InputError if there are none.
 
-    For a labeled set without a test split, a fifth of the images is the test split; without `hold_out`, all images are.
+    For a labeled set without a test split, a fifth of the images is the test split; without `hold_out`, both splits are the
+    whole set.
     """
     path = source.path
     if source.kind in NAMED:
         if not source.place:
-            hint = f"write {source.kind}:PATH, where PATH holds the data set as its authors pack it"
+            hint = f"write {source.kind}:PATH, where PATH is the folder of the data set in its original layout"
             raise UnreadableInput("the path of this data set is missing", where=str(source), hint=hint)
         return _not_empty(NAMED[source.kind](path, split), source)
     if not source.kind and path.suffix == ".npz" and path.is_file():
@@ -102,13 +103,13 @@ def _not_empty(found: LabeledImages, source: Source) -> LabeledImages:
 
 
 def _own_split(found: LabeledImages, split: Split, where: Path) -> LabeledImages:
-    """A split of a set without a test split: a fifth by name, or the rest. Without labels both splits are the whole set."""
+    """A split of a set without a test split: a fifth of the images by name, or the rest. Unlabeled sets are not split."""
     if not found.classes or not len(found):
         return found
     test = np.array([place_of(key) < TEST_SHARE for key in found.keys])
     chosen = np.flatnonzero(test if split == "test" else ~test)
     if not len(chosen):
-        what = f"none of the {len(found)} images falls into the {split} split, for which a fifth is held out by name"
+        what = f"none of the {len(found)} images is in the {split} split; a fifth of the images is held out by name"
         raise InputError(what, where=str(where), hint="give more images, or both splits as folders train/ and test/")
     return found.subset(chosen)
 
@@ -125,7 +126,7 @@ def _class_index(name: str, known: Sequence[str], where: Path) -> int:
 
 
 def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = ()) -> LabeledImages:
-    """A pack: keys jpeg, offsets, labels, classes (encoded images end to end); images, labels; or x_train, ...
+    """A pack with the keys jpeg, offsets, labels, classes (concatenated encoded images); images, labels; or x_train, ...
 
     `known` are the classes of the training split if that is another pack.
     """
@@ -139,8 +140,8 @@ def _npz(path: Path, split: Split, *, hold_out: bool, known: tuple[str, ...] = (
     if {"images", "labels"} <= set(arrays):
         whole = _arrays(path.stem, arrays["images"], arrays["labels"], known, str(path))
         return _own_split(whole, split, path) if hold_out else whole
-    hint = "packs hold jpeg, offsets and labels; images and labels; or x_train, y_train, x_test and y_test"
-    raise UnreadableInput(f"a pack with the keys {', '.join(sorted(arrays)) or 'none'}", where=str(path), hint=hint)
+    hint = "packs have the keys jpeg, offsets and labels; images and labels; or x_train, y_train, x_test and y_test"
+    raise UnreadableInput(f"the pack has the keys {', '.join(sorted(arrays)) or 'none'}", where=str(path), hint=hint)
 
 
 def _encoded(path: Path, arrays: dict[str, np.ndarray], known: tuple[str, ...]) -> LabeledImages:
@@ -178,7 +179,7 @@ def _cifar(count: str) -> Callable[[Path, Split], LabeledImages]:
         try:
             found = kind(str(root), train=split == "train", download=False)
         except (RuntimeError, OSError) as error:
-            hint = f"give the folder that holds {kind.base_folder} as unpacked from {kind.filename}"
+            hint = f"give the folder that contains {kind.base_folder}, unpacked from {kind.filename}"
             raise UnreadableInput(f"CIFAR-{count} is missing or incomplete", where=str(root), hint=hint) from error
         return _arrays(f"CIFAR-{count}", found.data, np.array(found.targets), tuple(found.classes), str(root))
 
@@ -189,7 +190,7 @@ def _cifar(count: str) -> Callable[[Path, Split], LabeledImages]:
 
 
 def _folder(root: Path, split: Split, *, hold_out: bool) -> LabeledImages:
-    """A pack, or one *train*.npz and one *test*.npz; train/ and test/ (or val/); class folders; images."""
+    """A folder with one pack, or *train*.npz and *test*.npz; with train/ and test/ (or val/); with class folders; or images."""
     packs = sorted(root.glob("*.npz"))
     if len(packs) == 1:
         return _npz(packs[0], split, hold_out=hold_out)
@@ -202,7 +203,7 @@ def _folder(root: Path, split: Split, *, hold_out: bool) -> LabeledImages:
     train, beside = root / "train", [root / name for name in SPLITS["test"] if (root / name).is_dir()]
     if train.is_dir() and beside:
         return _split_folders(train, beside[0], root.name, split)
-    # A lone folder train/ holds the classes; among other folders or images it is itself a class.
+    # A single folder train/ contains the classes; among other folders or images it is itself a class.
     alone = _subfolders(root) == [train] and not any(_find(root, deep=False))
     found = _class_folders(train if alone else root, root.name)
     return _own_split(found, split, root) if hold_out else found
@@ -215,7 +216,7 @@ def _pack_of(split: Split, packs: Sequence[Path], root: Path) -> Path:
         if len(found) == 1:
             return found[0]
     hint = "name one of them *train*.npz and one *test*.npz, or give a single pack"
-    raise UnreadableInput(f"{len(packs)} packs, and not one that is the {split} split", where=str(root), hint=hint)
+    raise UnreadableInput(f"none of the {len(packs)} packs is the only {split} split", where=str(root), hint=hint)
 
 
 def _split_folders(train: Path, test: Path, name: str, split: Split) -> LabeledImages:
@@ -225,13 +226,13 @@ def _split_folders(train: Path, test: Path, name: str, split: Split) -> LabeledI
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    """Names of the folders with images; empty if `root` itself holds images, or if there is only one folder."""
+    """Names of the folders with images; empty if `root` itself contains images or has only one such folder."""
     full = tuple(folder.name for folder in _subfolders(root) if any(_find(folder)))
     return () if len(full) < 2 or any(_find(root, deep=False)) else full
 
 
 def _class_folders(root: Path, name: str, known: tuple[str, ...] = ()) -> LabeledImages:
-    """One folder per class; `known` are the classes of the training split where that is another folder."""
+    """One folder per class; `known` are the classes of the training split if that is another folder."""
     loose = sorted(_find(root, deep=False))
     inside = {folder: sorted(_find(folder)) for folder in _subfolders(root)}
     paths = loose + [path for images in inside.values() for path in images]
@@ -249,7 +250,7 @@ def _subfolders(root: Path) -> list[Path]:
 
 def _find(folder: Path, *, deep: bool = True) -> Iterator[Path]:
     found = folder.rglob("*") if deep else folder.iterdir()
-    return (path for path in found if path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith("."))
+    return (path for path in found if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."))
 
 
 def _of_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> LabeledImages:
@@ -260,25 +261,23 @@ def _of_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, 
 def _imagenet(root: Path, split: Split) -> LabeledImages:
     folder = root / ("train" if split == "train" else "val")
     if not folder.is_dir():
-        hint = "ImageNet has train/ and val/ with one folder per class; sort the validation images into theirs"
-        raise UnreadableInput(f"no folder {folder.name}/", where=str(root), hint=hint)
+        hint = "ImageNet needs train/ and val/ with one folder per class; move the validation images into class folders"
+        raise UnreadableInput(f"there is no folder {folder.name}/", where=str(root), hint=hint)
     return _split_folders(root / "train", folder, "ImageNet", split)
 
 
 def _indoor67(root: Path, split: Split) -> LabeledImages:
-    """Images/CLASS/FILE with the lists TrainImages.txt and TestImages.txt of the authors."""
+    """Images/CLASS/FILE with the authors' lists TrainImages.txt and TestImages.txt."""
     listing, images = root / ("TrainImages.txt" if split == "train" else "TestImages.txt"), root / "Images"
     if not (listing.is_file() and images.is_dir()):
-        hint = "the folder holds Images/, TrainImages.txt and TestImages.txt"
-        raise UnreadableInput(f"no {listing.name} or no Images/", where=str(root), hint=hint)
+        hint = "the folder must contain Images/, TrainImages.txt and TestImages.txt"
+        raise UnreadableInput(f"{listing.name} or Images/ is missing", where=str(root), hint=hint)
     lines = [line.strip() for line in listing.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     classes = tuple(sorted(path.name for path in images.iterdir() if path.is_dir()))
     known = {name: index for index, name in enumerate(classes)}
     kept = [line for line in lines if line.split("/")[0] in known]
     if len(kept) < len(lines):
-        logger.warning(
-            "%s: %d of %d images are of classes without a folder and are left out", listing, len(lines) - len(kept), len(lines)
-        )
+        logger.warning("%s: skipped %d of %d images, whose classes have no folder", listing, len(lines) - len(kept), len(lines))
     labels = np.array([known[line.split("/")[0]] for line in kept], dtype=np.int64)
     return _of_files("Indoor-67", images, [images / line for line in kept], labels, classes)
 
@@ -288,16 +287,16 @@ def _places205(root: Path, split: Split) -> LabeledImages:
     name = f"{'train' if split == 'train' else 'val'}_places205.csv"
     listing = next((root / part / name for part in PLACES_LISTS if (root / part / name).is_file()), None)
     if listing is None:
-        raise UnreadableInput(f"no {name}", where=str(root), hint="unpack the lists of Places205 into this folder")
+        raise UnreadableInput(f"there is no {name}", where=str(root), hint="unpack the lists of Places205 into this folder")
     try:
         text = listing.read_text(encoding="utf-8")
         rows = [row for row in csv.reader(text.splitlines(), delimiter="," if "," in text[:400] else " ") if len(row) >= 2]
         given = np.array([int(row[1]) for row in rows])
     except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
-        hint = 'each line is "path label", in UTF-8, with a whole number as label'
-        raise UnreadableInput(f"no list of labeled images ({error})", where=str(listing), hint=hint) from error
+        hint = 'each line must be "path label", in UTF-8, with an integer label'
+        raise UnreadableInput(f"not a list of labeled images ({error})", where=str(listing), hint=hint) from error
     if not rows:
-        raise UnreadableInput("this list has no images", where=str(listing), hint="unpack the lists of Places205 again")
+        raise UnreadableInput("the list has no images", where=str(listing), hint="unpack the lists of Places205 again")
     images = next((root / part for part in PLACES_ROOTS if (root / part / rows[0][0]).is_file()), None)
     if images is None:
         raise UnreadableInput(f"the images of {name} are missing", where=str(root), hint="unpack images256 into this folder")
@@ -321,9 +320,9 @@ def _imagenet32(root: Path, split: Split) -> LabeledImages:
     folder = imagenet32_folder(root, split)
     if folder is None:
         hint = "give the folder of train_data_batch_*.npz and val_data.npz, or of train_32x32/ and valid_32x32/"
-        raise UnreadableInput(f"ImageNet32 has no {split} split here", where=str(root), hint=hint)
+        raise UnreadableInput(f"this folder has no {split} split of ImageNet32", where=str(root), hint=hint)
     paths = sorted(_find(folder))
-    say_version(len(paths), folder)
+    log_version(len(paths), folder)
     return _of_files("ImageNet32", folder, paths, np.full(len(paths), NO_LABEL), ())
 
 
@@ -338,4 +337,4 @@ NAMED: Mapping[str, Callable[[Path, Split], LabeledImages]] = MappingProxyType(
         "places205": _places205,
     }
 )
-"""Public data sets, read as their authors pack them."""
+"""Public data sets, read in their original layout."""

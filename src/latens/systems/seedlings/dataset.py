@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from latens.data.images import PICTURE_ENDINGS
+from latens.data.images import IMAGE_ENDINGS
 from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.errors import InputError, LatensError, UsageError
@@ -124,7 +124,7 @@ def read_trays(folder: Path, tables: Sequence[Path], size: int, config: CropsCon
     trays = {tray for tray, _, _ in grades}
     method: Method = "thesis" if config.method == "thesis" else "lattice"
     parts: list[Crops] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS and not p.name.startswith(".")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")):
         shot = identify(path)
         if shot.tray not in trays:
             logger.warning("left out: %s: tray '%s' is in no table of grades", path, shot.tray)
