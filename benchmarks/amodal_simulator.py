@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def timed(draw: Callable[[int], object], images: int) -> list[float]:
-    """Seconds of CPU time of every image; one before them is not counted."""
+    """CPU seconds per image, after one image as a warm-up."""
     draw(0)
     seconds = []
     for seed in range(images):

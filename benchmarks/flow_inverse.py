@@ -1,9 +1,9 @@
-"""Largest reconstruction error and evaluations of a block for the inverse of an image flow, over many images.
+"""Largest reconstruction error, and evaluations per block, of the inverse of an image flow over many images.
 
     python benchmarks/flow_inverse.py --data test_600.npz cifar10_test_2k.npz folder/ --images 10000
 
-Whole packs and folders are used in the order given, of named sets (cifar10:PATH) the test split. Lines appear as images are
-done; the last one counts all. Float32, one thread; the error is that of the dequantized values in [0, 1].
+Packs and folders are used completely, in the given order; of named sets (cifar10:PATH) the test split is used. The script
+prints a line at intervals; the last one covers all images. float32, one thread; errors refer to dequantized values in [0, 1].
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def images(places: list[str], config: ImageFlow, most: int) -> Iterator[tuple[st
 
 
 class Found(NamedTuple):
-    """Of one batch."""
+    """Results of one batch."""
 
-    errors: np.ndarray  # (B,) largest of every image
+    errors: np.ndarray  # (B,) largest error of every image
     evaluations: np.ndarray  # (blocks, B)
-    kept: np.ndarray  # (B,) bool: all 8-bit values came back
+    kept: np.ndarray  # (B,) bool: all 8-bit values are restored
     solved: np.ndarray  # (B,) bool: every block converged
 
 
@@ -62,14 +62,14 @@ def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> Found:
 
 
 def report(found: list[Found], seconds: float) -> None:
-    """One line about all images so far."""
+    """Print one line about all images so far."""
     errors = np.concatenate([one.errors for one in found])
     evaluations = np.concatenate([one.evaluations for one in found], axis=1)
     kept, solved = sum(int(one.kept.sum()) for one in found), sum(int(one.solved.sum()) for one in found)
     print(
         f"{len(errors)} images: largest error {errors.max():.2e}, {int((errors >= 1e-5).sum())} at 1e-5 or more, "
         f"{solved} solved, {kept} with equal 8-bit values; evaluations of a block: mean {evaluations.mean():.2f}, "
-        f"most {evaluations.max()}; {1e3 * seconds / len(errors):.1f} ms CPU an image",
+        f"most {evaluations.max()}; {1e3 * seconds / len(errors):.1f} ms CPU per image",
         flush=True,
     )
 

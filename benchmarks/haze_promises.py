@@ -1,14 +1,15 @@
-"""Three promises of haze, measured with the bundled models: visibility, clips without flicker, large images without seams.
+"""Three properties of the bundled haze models: requested visibility, clips without flicker, large images without seams.
 
     python benchmarks/haze_promises.py visibility SCENES       # clear images with depth in meters
     python benchmarks/haze_promises.py clips FOGGY             # hazy photographs; simulated streets are added
     python benchmarks/haze_promises.py large PHOTO [--model FOLDER]
 
-visibility: beta regressed from the 8-bit output, its input and the depth, against the request, over 20 steps from 60 to 1500 m;
-for depth that is given and depth that is predicted.
-clips: a window that pans by whole pixels over an image, with the noise of a camera; the mean difference of neighboring frames
-along that motion, output over input. Once as it is, and once with each divided by the contrast of its clip.
-large: 3840 x 2160 in strips or pieces against the same in one go, in 8-bit steps; CPU time and peak memory of a fresh process.
+visibility: beta regressed from the 8-bit output, its input and the depth, compared with the requested beta, for 20 visibilities
+from 60 to 1500 m, with given and with predicted depth.
+clips: a window that pans by whole pixels over an image, with camera noise; mean difference of neighboring frames along that
+motion, as the ratio of output to input, without and with division by the contrast of each clip.
+large: 3840 x 2160 in row blocks or pieces compared with the whole image at once, in 8-bit steps; CPU time and peak memory of a
+new process.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "systems"
 from oracles import measure_beta  # type: ignore[import-not-found]
 
 AIRLIGHT = torch.full((3,), MEAN_AIRLIGHT)
-FRAMES, STEP, NOISE = 12, 3, 2.0  # of a clip; pixels a frame; gray levels of 255
+FRAMES, STEP, NOISE = 12, 3, 2.0  # frames per clip; pixels per frame; standard deviation in gray levels of 255
 METHODS = ("physical", "dcp", "bccr")
 WIDTH, HEIGHT = 3840, 2160
 
@@ -99,7 +100,7 @@ def clips(haze: Haze, arguments: argparse.Namespace) -> Iterator[dict[str, objec
 
 
 def panoramas(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Hazy photographs, then simulated streets in haze of 150 m, as they are without noise."""
+    """Hazy photographs, then simulated streets in haze with a visibility of 150 m, without noise."""
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS):
         yield path.stem, read_image(path).pixels.astype(np.float32)
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 4):
@@ -124,7 +125,7 @@ def contrast(frames: Sequence[np.ndarray]) -> float:
 
 
 def large(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Each method in a process of its own, so that the peak of memory is its own."""
+    """Each method in a separate process, for its own peak memory."""
     for method in arguments.methods:
         command = [sys.executable, __file__, "large", str(arguments.path), "--step", method]
         command += ["--model", str(arguments.model), "--threads", str(arguments.threads)]
@@ -138,7 +139,7 @@ def in_this_process(haze: Haze, arguments: argparse.Namespace) -> dict[str, obje
     made = np.asarray(haze.dehaze(pixels, method=arguments.step))
     row: dict[str, object] = {"method": arguments.step, "cpu_s": round(time.process_time() - started, 2)}
     row["peak_mib"] = round(peak_memory() / 2**20)
-    predict.PIECE = 2 * WIDTH  # translators: one piece, so normalized by the same statistics
+    predict.PIECE = 2 * WIDTH  # translators: one piece, hence the same normalization statistics
     whole = to_pixels(haze.clear(haze.tensor(pixels), arguments.step)[0])
     row["most_steps_apart"] = int(np.abs(whole.astype(int) - made).max())
     return row

@@ -1,15 +1,14 @@
-"""Fixed numbers of a tiny CompressAI mean-scale hyperprior, for the tests of our importer.
+"""Reference numbers of a tiny CompressAI mean-scale hyperprior, for the tests of our importer.
 
-Runs in an environment of its own, not in ours (CompressAI wants numpy below 2):
+Runs in a separate environment, because CompressAI needs numpy below 2:
 
     python3 -m venv peer && peer/bin/pip install compressai==1.2.8 "numpy<2" "torch>=2.14" torchvision safetensors
     peer/bin/python benchmarks/make_compressai_golden.py tests/golden
 
-It writes `compressai_tiny.safetensors`, the weights under CompressAI's own names, and `compressai_tiny.json`, what
-CompressAI computes with them in float64 for `image(64, 128)`. The weights are random but spread so that every part
-matters: latents of very different size per channel, scales and normalization weights on both sides of their lower
-bounds, rounding points of z away from zero and a little away from the medians. `spread` serves the speed comparison as
-well (`compressai_worker.py`).
+It writes `compressai_tiny.safetensors`, the weights under CompressAI's names, and `compressai_tiny.json`, the results of
+CompressAI with them in float64 for `image(64, 128)`. The weights are random but scaled so that every part has an effect:
+latents of very different magnitudes per channel, scales and normalization weights on both sides of their lower bounds, rounding
+points of z away from zero and slightly away from the medians. The speed comparison also uses `spread` (`compressai_worker.py`).
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from torch import Tensor, nn
 
 HIDDEN, LATENT = 8, 12
 HEIGHT, WIDTH = 64, 128
-MARGIN = 2e-3  # no value may lie closer than this to a rounding boundary, or float32 could round it the other way
-TOO_LARGE = {"gaussian_conditional._quantized_cdf"}  # 800 kB, a function of scale_table
+MARGIN = 2e-3  # smallest distance of a value to a rounding boundary, so that float32 rounds it the same way
+TOO_LARGE = {"gaussian_conditional._quantized_cdf"}  # 800 kB, and determined by scale_table
 
 
 def image(height: int, width: int) -> Tensor:
-    """(1, 3, height, width) in [0, 1]: two slopes and a slow interference pattern, from integers alone."""
+    """(1, 3, height, width) in [0, 1]: two slopes and a slow interference pattern, computed from integers."""
     channel = torch.arange(3)[:, None, None]
     row = torch.arange(height)[None, :, None]
     column = torch.arange(width)[None, None, :]
@@ -42,12 +41,12 @@ def image(height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietest: float) -> None:
-    """Rescale freshly drawn weights so that the latents of `image` look like those of a trained model.
+    """Rescale random weights so that the latents of `image` resemble those of a trained model.
 
-    The standard deviation of y falls geometrically over the channels from `loudest` to `quietest`, the means are about
-    a third of it and the scales fit what is left; the image that comes back has values around one half.
+    The standard deviation of y falls geometrically over the channels from `loudest` to `quietest`. The means are about a third
+    of it, and the scales match the residual; the reconstructed image has values around one half.
     """
-    _spread_normalisation(model)
+    _spread_normalization(model)
     latent = model.g_a[-1].weight.shape[0]
     sizes = loudest * (quietest / loudest) ** (torch.arange(latent) / (latent - 1))
     y = _set_output(model.g_a, image, torch.zeros(latent), sizes)
@@ -56,7 +55,7 @@ def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietes
     _spread_prior(bottleneck, deviations)
     bottleneck.update(force=True, update_quantiles=True)
     z = _set_output(model.h_a, y, bottleneck.quantiles[:, 0, 1].clone(), deviations)
-    # A trained auxiliary loss comes near the median, not onto it.
+    # A trained auxiliary loss approximates the median, with a small error.
     bottleneck.quantiles[:, 0, 1].add_(0.05 * torch.arange(bottleneck.channels).sin())
     medians = bottleneck.quantiles[:, 0, 1][:, None, None]
     z_hat = (z - medians).round() + medians
@@ -67,7 +66,7 @@ def spread(model: MeanScaleHyperprior, image: Tensor, *, loudest: float, quietes
     model.update(force=True)
 
 
-def _spread_normalisation(model: MeanScaleHyperprior) -> None:
+def _spread_normalization(model: MeanScaleHyperprior) -> None:
     for layer in [*model.g_a, *model.g_s]:
         if hasattr(layer, "gamma"):
             # A few roots are negative: the lower bound must act on them.
@@ -77,12 +76,12 @@ def _spread_normalisation(model: MeanScaleHyperprior) -> None:
 
 
 def _spread_prior(bottleneck: nn.Module, deviations: Tensor) -> None:
-    """Densities of about these standard deviations, with gates that are not closed."""
+    """Densities with approximately these standard deviations and nonzero gates."""
     for matrix in bottleneck.matrices:
         matrix.add_(0.2 * torch.randn_like(matrix))
     for factor in bottleneck.factors:
         factor.add_(0.5 * torch.randn_like(factor))
-    # At the start the slope of the logit is about 1/10; that of a logistic distribution is 1.8 over its deviation.
+    # The initial slope of the logit is about 1/10; that of a logistic distribution is 1.8 over its standard deviation.
     first = bottleneck.matrices[0]
     slope = nn.functional.softplus(first) * (18 / deviations)[:, None, None]
     first.copy_(slope + torch.log(-torch.expm1(-slope)))

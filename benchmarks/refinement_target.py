@@ -1,10 +1,10 @@
-"""How nearly refinement meets a rate or a PSNR that is asked for: from the one-model codec, and from three fixed qualities.
+"""Accuracy of rate targets and PSNR targets with refinement, for the variable-rate codec and for three fixed qualities.
 
-    python benchmarks/refinement_target.py PICTURES [--steps 300] [--count 3] [--model NAME|FOLDER] [--threads 2]
+    python benchmarks/refinement_target.py IMAGES [--steps 300] [--count 3] [--model NAME|FOLDER] [--threads 2]
 
-Three fixed qualities stand for three plain models of one rate each (003, section 5.4.5): from the nearest of them
-the target is met by the lambda of the refinement alone. Targets are spread over the range of the codec, rates
-geometrically. Sizes are those of the files, PSNR is measured on what is decoded from them.
+Three fixed qualities imitate three single-rate models (Perugachi-Diaz 2024, section 5.4.5): refinement starts from the nearest
+of them and reaches the target only by its lambda. Targets cover the range of the codec, with rates spaced geometrically. Sizes
+are those of the files; PSNR is that of the decoded images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TARGETS = 6
 
 
 class FixedTrials(Trials):
-    """A choice of three qualities only."""
+    """Trials at three qualities only."""
 
     def nearest(self, value: float) -> int:
         qualities = [round(quality * QUALITY_STEPS) for quality in THREE]
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def misses_of(codec: ImageCodec, image: LoadedImage, kind: str, trials: type[Trials], steps: int) -> list[float | None]:
-    """By what share each target is missed; None where the codec says that it is out of reach."""
+    """Relative error of each target; None if the codec reports that it is out of reach."""
     pixels = image.pixels[..., 0].size
     ends = []
     for quality in (1.0, codec.best_quality):
@@ -76,9 +76,9 @@ def misses_of(codec: ImageCodec, image: LoadedImage, kind: str, trials: type[Tri
         ends.append(8 * len(blob) / pixels if kind == "bpp" else decibels)
     found: list[float | None] = []
     for target in np.geomspace(*ends, TARGETS) if kind == "bpp" else np.linspace(*ends, TARGETS):
-        aim = RateTarget(kind, float(target))  # type: ignore[arg-type]
+        request = RateTarget(kind, float(target))  # type: ignore[arg-type]
         try:
-            refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), Refine(steps=steps), None)
+            refined = meet_target(trials(codec, image, codec.latent(image.pixels), request), Refine(steps=steps), None)
         except UsageError:
             found.append(None)
             continue

@@ -62,13 +62,13 @@ def test_float_arrays_are_rounded(dtype: type[np.floating[Any]]) -> None:
         (np.zeros((2, 2), object), "object", "astype(np.uint8)"),
     ],
 )
-def test_arrays_that_are_no_image(array: np.ndarray, what: str, fix: str) -> None:
+def test_arrays_that_are_not_images(array: np.ndarray, what: str, fix: str) -> None:
     with pytest.raises(InputError, match=what) as caught:
         read_image(array)
     assert fix in str(caught.value.hint)
 
 
-def test_empty_arrays_are_no_image() -> None:
+def test_empty_arrays_are_refused() -> None:
     with pytest.raises(InputError, match="empty"):
         read_image(np.zeros((0, 5, 3), np.uint8))
 
@@ -102,13 +102,13 @@ def test_tensors_of_one_and_four_channels_and_half_precision() -> None:
 @pytest.mark.parametrize(
     ("shape", "fix"), [((8, 9, 3), "permute(2, 0, 1)"), ((2, 3, 8, 9), "(C, H, W)"), ((2, 8, 9), "(C, H, W)")]
 )
-def test_tensors_that_are_no_image(shape: tuple[int, ...], fix: str) -> None:
+def test_tensors_that_are_not_images(shape: tuple[int, ...], fix: str) -> None:
     with pytest.raises(InputError, match="not one image") as caught:
         read_image(torch.zeros(shape))
     assert fix in str(caught.value.hint)
 
 
-def test_other_objects_are_no_image() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(InputError, match="list"):
         read_image([[1, 2], [3, 4]])  # type: ignore[arg-type]
 
@@ -136,7 +136,7 @@ def test_to_pil_and_back(alpha: int, gray: int, mode: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".webp", ".tif", ".bmp", ".ppm"])
-def test_writing_without_loss(tmp_path: Path, ending: str) -> None:
+def test_lossless_writing(tmp_path: Path, ending: str) -> None:
     write_image(tmp_path / f"x{ending}", to_pil(COLORS))
     assert np.array_equal(read_image(tmp_path / f"x{ending}").pixels, COLORS)
     assert os.listdir(tmp_path) == [f"x{ending}"]
@@ -159,7 +159,7 @@ def test_formats_that_cannot_hold_the_image(tmp_path: Path, name: str, mode: str
 
 
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.pdf", "x.eps"])
-def test_endings_that_are_unknown(name: str) -> None:
+def test_unknown_endings(name: str) -> None:
     with pytest.raises(UsageError, match=re.escape("cannot be written as")):
         check_ending(Path(name))
 

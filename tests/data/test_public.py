@@ -1,4 +1,4 @@
-"""MNIST and ImageNet32 in the forms of their authors."""
+"""MNIST and ImageNet32 in their original layouts."""
 
 from __future__ import annotations
 
