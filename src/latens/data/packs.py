@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latens.data.images import FLOAT_SLACK
+from latens.data.image_arrays import FLOAT_SLACK
 from latens.errors import InputError, UnreadableInput
 
 MAX_CLASSES = 10**6  # larger labels are rejected as class numbers, because every class number gets a name
