@@ -82,7 +82,7 @@ def test_round_trip_of_labelme_files_next_to_their_images(source: Collection, tm
     assert [path.name for path in written] == ["a.json", "b.json", "c.json"]
     after = read_collection(f"labelme:{source.root}", ["cell"])
     assert after.scenes == source.scenes
-    with pytest.raises(InputError, match="no class"):
+    with pytest.raises(InputError, match="without a class"):
         read_collection(f"labelme:{source.root}", ["debris"])
 
 
@@ -151,7 +151,7 @@ def test_label_folders_refuse_unsupported_data(source: Collection, tmp_path: Pat
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
-    with pytest.raises(InputError, match="this name"):
+    with pytest.raises(InputError, match="the same name"):
         write_collection(Collection(categories=("cell",), scenes=twins, root=tmp_path), "labels", tmp_path / "o")
     assert not (tmp_path / "o").exists()
 

@@ -54,7 +54,7 @@ def test_a_folder_with_one_pack_for_each_split(tmp_path: Path) -> None:
     assert np.array_equal(found.read(4), pixels(4, 16, 16))
     assert len(open_set(tmp_path, "test")) == 2
     pack(tmp_path / "more_train.npz")
-    with pytest.raises(UnreadableInput, match="3 packs, and not one that is the train split"):
+    with pytest.raises(UnreadableInput, match="none of the 3 packs is the only train split"):
         open_set(tmp_path, "test")
 
 
