@@ -256,6 +256,6 @@ def test_nan_and_zero_are_holes_with_a_nan_format() -> None:
 
 def test_a_jpeg_is_refused_as_a_depth_map(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "d.jpg")
-    with pytest.raises(UnreadableInput, match="known kind") as caught:
+    with pytest.raises(UnreadableInput, match="known format") as caught:
         read_depth(tmp_path / "d.jpg")
     assert "BytesIO" not in str(caught.value)

@@ -121,10 +121,10 @@ def test_truncated_and_damaged_packs_are_refused(save: Callable[..., None], tmp_
         ({"labels": [0, 1, 2, 0, 1, 0.5]}, r"0\.5 is not a class number"),
         ({"labels": [0, 1, 2, 0, 1, -2]}, "-2 is not a class number"),
         ({"labels": [0, 1, 2, 0, 1, 10**9]}, "is not a class number"),
-        ({"labels": [0, 1, 2, 0, 1, 3]}, "highest label is 3, the number of class names 3"),
-        ({"classes": "cat"}, "highest label is 2, the number of class names 1"),
-        ({"labels": np.eye(6)}, r"6 images but labels of shape \(6, 6\)"),
-        ({"labels": np.zeros(5)}, r"6 images but labels of shape \(5,\)"),
+        ({"labels": [0, 1, 2, 0, 1, 3]}, "highest label is 3, but there are 3 class names"),
+        ({"classes": "cat"}, "highest label is 2, but there are 1 class names"),
+        ({"labels": np.eye(6)}, r"6 images, but the labels have shape \(6, 6\)"),
+        ({"labels": np.zeros(5)}, r"6 images, but the labels have shape \(5,\)"),
         ({"offsets": [0], "labels": np.zeros(0)}, "has no images"),
         ({"offsets": [], "labels": np.zeros(0)}, "offsets"),
         ({"offsets": 3}, "offsets"),
@@ -226,7 +226,7 @@ def test_a_single_training_folder_contains_the_classes(tmp_path: Path) -> None:
 def test_too_few_images_for_a_test_split_are_reported(tmp_path: Path) -> None:
     for name in ("ash", "elm"):
         save(tmp_path / name / "0.png", 0)
-    with pytest.raises(InputError, match="none of the 2 images falls into the test split") as raised:
+    with pytest.raises(InputError, match="none of the 2 images is in the test split") as raised:
         open_set(tmp_path, "test")
     assert "train/ and test/" in (raised.value.hint or "")
     assert len(open_set(tmp_path, "test", hold_out=False)) == 2

@@ -63,7 +63,7 @@ def test_images_and_maps_are_paired_by_unique_names(tmp_path: Path) -> None:
     label_map(tmp_path / "done" / "masks" / "a.png", 2)
     assert [len(scene.instances) for scene in read_label_folder(tmp_path).scenes] == [2]
     label_map(tmp_path / "raw" / "a.bmp", 0)
-    with pytest.raises(InputError, match="one name"):
+    with pytest.raises(InputError, match="match the same name"):
         read_label_folder(tmp_path)
 
 

@@ -178,14 +178,14 @@ def test_an_unreadable_frame_does_not_shift_masks(tmp_path: Path) -> None:
         found = {frame.number: regions.of(frame) for frame in clip.frames()}
     assert sorted(found) == [0, 2, 3]
     assert all(np.array_equal(mask, moving(number)[..., 0]) for number, mask in found.items())
-    assert "f1.png cannot be read and is left out" in clip.notes
+    assert "f1.png is unreadable and skipped" in clip.notes
 
 
 def test_empty_masks_and_wrong_ids_are_refused(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", times=range(2))
     with pytest.raises(InputError, match="empty"):
         regions_of(clip, mask_file(tmp_path / "e.png", squares(a=0, b=0)), track=True)
-    with pytest.raises(InputError, match=r"ids \[7\]; those in the masks are \[1, 2\]"):
+    with pytest.raises(InputError, match=r"ids \[7\]; the masks have the ids \[1, 2\]"):
         regions_of(clip, mask_file(tmp_path / "i.png", squares(a=1, b=2)), ids=frozenset({7}))
     with pytest.raises(UsageError, match="no ids"):
         regions_of(clip, Shape("box", 0, 0, 9, 9), ids=frozenset({7}))

@@ -87,7 +87,7 @@ class MaskReader:
         if (height, width) == (self.height, self.width):
             return weights
         if abs((width * self.height) / (height * self.width) - 1) > ASPECT_SLACK:
-            what = f"the mask is {width} x {height}, but the upright clip is {self.width} x {self.height}"
+            what = f"the mask is {width} x {height}, the upright clip {self.width} x {self.height}: the aspect ratios differ"
             raise InputError(what, where=where, hint="masks refer to the upright frame as players show it; rotate or crop them")
         import cv2
 
