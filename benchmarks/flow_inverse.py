@@ -29,9 +29,9 @@ from latens.systems.flow.model import INVERSE_ERROR, Flow
 BATCH, EVERY = 50, 250
 
 
-def images(places: list[str], config: ImageFlow, most: int) -> Iterator[tuple[str, np.ndarray]]:
+def images(places: list[str], config: ImageFlow, count: int) -> Iterator[tuple[str, np.ndarray]]:
     """Batches (B, C, S, S) uint8 with the name of their set."""
-    left = most
+    left = count
     for place in places:
         if left > 0:
             found = open_labeled(parse_source(place), "test", hold_out=False).first_few(left)
@@ -41,7 +41,7 @@ def images(places: list[str], config: ImageFlow, most: int) -> Iterator[tuple[st
                 yield found.name, pixels[start : start + BATCH]
 
 
-class Found(NamedTuple):
+class Reconstruction(NamedTuple):
     """Results of one batch."""
 
     errors: np.ndarray  # (B,) largest error of every image
@@ -51,17 +51,17 @@ class Found(NamedTuple):
 
 
 @torch.no_grad()
-def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> Found:
+def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> Reconstruction:
     x = (torch.from_numpy(pixels).float() + 0.5) / 256
     back = flow.inverse(flow(x, Series(1)).latent, error=error)
     blocks = [step.last for step in flow.residual_maps() if step.last is not None]
     kept = ((back * 256).floor() == torch.from_numpy(pixels)).flatten(1).all(1)
     solved = torch.stack([one.converged for one in blocks]).all(0)
     evaluations = torch.stack([one.evaluations for one in blocks])
-    return Found((back - x).abs().flatten(1).amax(1).numpy(), evaluations.numpy(), kept.numpy(), solved.numpy())
+    return Reconstruction((back - x).abs().flatten(1).amax(1).numpy(), evaluations.numpy(), kept.numpy(), solved.numpy())
 
 
-def report(found: list[Found], seconds: float) -> None:
+def report(found: list[Reconstruction], seconds: float) -> None:
     """Print one line about all images so far."""
     errors = np.concatenate([one.errors for one in found])
     evaluations = np.concatenate([one.evaluations for one in found], axis=1)
@@ -85,7 +85,7 @@ def main() -> None:
     density = latens.load(arguments.model)
     flow, config = density.model, density.config
     assert isinstance(config, ImageFlow)
-    found: list[Found] = []
+    found: list[Reconstruction] = []
     sets: Counter[str] = Counter()
     started = time.process_time()
     for name, pixels in images(arguments.data, config, arguments.images):

@@ -155,9 +155,9 @@ def _build(shapes: list[LayerShape], input_bound: int, tensors: Mapping[str, Ten
 
 
 def _shape(entry: Mapping[str, Any]) -> LayerShape:
-    def pair(name: str, least: int) -> tuple[int, int]:
+    def pair(name: str, minimum: int) -> tuple[int, int]:
         first, second = entry[name]
-        return _count(first, least), _count(second, least)
+        return _count(first, minimum), _count(second, minimum)
 
     shape = LayerShape(
         transposed=bool(entry["transposed"]),
@@ -174,9 +174,9 @@ def _shape(entry: Mapping[str, Any]) -> LayerShape:
     return shape
 
 
-def _count(value: object, least: int = 0) -> int:
-    if not isinstance(value, int) or not least <= value < 1 << 40:
-        raise ValueError(f"{value!r} is not an integer from {least} on")
+def _count(value: object, minimum: int = 0) -> int:
+    if not isinstance(value, int) or not minimum <= value < 1 << 40:
+        raise ValueError(f"{value!r} is not an integer from {minimum} on")
     return value
 
 

@@ -180,7 +180,7 @@ def unpack(
 
 
 def _read_head(data: bytes, limits: StreamLimits) -> _Head:
-    """Read and check the header. No field that follows the version is used before the CRC has been verified."""
+    """Read and check the header. Fields are trusted only after the CRC has been verified."""
     _check_signature(data)
     if len(data) >= 10:
         _check_version(data[8], data[9])

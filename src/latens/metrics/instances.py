@@ -141,11 +141,11 @@ def mask_iou(left: Bool[np.ndarray, "L H W"], right: Bool[np.ndarray, "R H W"]) 
     return np.asarray(both / np.maximum(either, 1), dtype=np.float64)
 
 
-def match(iou: Float[np.ndarray, "L R"], least: float = MATCHED) -> list[tuple[int, int]]:
-    """Greedy one-to-one matching by decreasing IoU, down to `least`."""
+def match(iou: Float[np.ndarray, "L R"], min_iou: float = MATCHED) -> list[tuple[int, int]]:
+    """Greedy one-to-one matching by decreasing IoU, down to `min_iou`."""
     pairs = []
     left = iou.copy()
-    while left.size and left.max() >= least:
+    while left.size and left.max() >= min_iou:
         i, j = (int(value) for value in np.unravel_index(left.argmax(), left.shape))
         pairs.append((i, j))
         left[i], left[:, j] = -1, -1

@@ -17,7 +17,7 @@ TARGET = 0.987  # size that the search aims for, relative to the requested size
 MAX_TRIALS = 12
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """The accepted trial, the number of encodings, and a note if the requested size was not reached."""
 
     rate_factor: float
@@ -25,7 +25,9 @@ class Found(NamedTuple):
     note: str | None = None
 
 
-def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: float, keep: Callable[[], object]) -> Found:
+def search(
+    encode: Callable[[float], int], codec: Codec, wanted: float, start: float, keep: Callable[[], object]
+) -> SearchResult:
     """Vary the rate factor until `encode` returns a size in bytes of 97 to 100 % of `wanted`.
 
     `keep` is called after each trial that is the best so far. If the steps of the encoder are too coarse, or the file is
@@ -43,7 +45,7 @@ def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: f
             best = factor
             keep()
         if WINDOW * wanted <= size <= wanted:
-            return Found(factor, len(sizes))
+            return SearchResult(factor, len(sizes))
         factor = _next(sizes, codec, wanted)
     if best is None:
         size = min(sizes.values())
@@ -52,7 +54,7 @@ def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: f
             what, hint="request a larger file, raise --strength if there is a region, or make the clip smaller or shorter"
         )
     reason = "no finer setting exists" if best <= finest else "the steps of the encoder are coarser"
-    return Found(best, len(sizes), f"{sizes[best]:,} of {wanted:,.0f} bytes reached: {reason}")
+    return SearchResult(best, len(sizes), f"{sizes[best]:,} of {wanted:,.0f} bytes reached: {reason}")
 
 
 def _next(sizes: dict[float, int], codec: Codec, wanted: float) -> float:

@@ -107,9 +107,9 @@ _CLEANED = np.arange(256, dtype=np.uint8)
 _CLEANED[:CLEAN], _CLEANED[-CLEAN:] = 0, 255
 
 
-def _listed(ids: set[int], most: int = 8) -> str:
-    shown = ", ".join(str(value) for value in sorted(ids)[:most])
-    return shown + (", ..." if len(ids) > most else "")
+def _listed(ids: set[int], limit: int = 8) -> str:
+    shown = ", ".join(str(value) for value in sorted(ids)[:limit])
+    return shown + (", ..." if len(ids) > limit else "")
 
 
 def _values(path: Path, note: Callable[[str], None]) -> tuple[np.ndarray[Any, Any], bool]:

@@ -38,7 +38,7 @@ FILLED = (0.1, 0.97)  # share of its box that a mask of GrabCut may fill
 Map = Float[np.ndarray, "H W"]
 
 
-class Found(NamedTuple):
+class TrackedRegion(NamedTuple):
     """The region in a frame at full size, or None and the reason if it is lost."""
 
     weights: Weights | None
@@ -56,7 +56,7 @@ class Tracker:
         self._gray: Any = None
         self._flow: Any = None
 
-    def next(self, pixels: Pixels) -> Found:
+    def next(self, pixels: Pixels) -> TrackedRegion:
         """The region in the next frame (H, W, 3)."""
         import cv2
 
@@ -66,11 +66,11 @@ class Tracker:
         if self._mask is None:
             self._start(small)
             self._gray = gray
-            return Found(self.first)
+            return TrackedRegion(self.first)
         consistency = self._carry(gray)
         self._gray = gray
         reason = self._refine(small, consistency)
-        return Found(None, reason) if reason else Found(self._full())
+        return TrackedRegion(None, reason) if reason else TrackedRegion(self._full())
 
     # -------------------------------------------------------------------------------------------------------- first frame
 
