@@ -25,11 +25,7 @@ LEVELS = 256
 
 
 class Mapped(NamedTuple):
-    """Result of a forward pass.
-
-    `moments` is |J e|^2 of a residual branch, averaged over its probes e, and bounds the error of truncated series. It is None
-    for other maps.
-    """
+    """`moments` is |J e|^2 of a residual branch, averaged over probes e, which bounds truncation errors; else None."""
 
     value: Tensor
     log_det: Float[Tensor, "B"]
