@@ -148,7 +148,7 @@ def test_inconsistent_packs_are_refused(changes: dict[str, object], message: str
         (np.full((2, 8, 8, 3), np.nan), "not finite"),
         (np.r_[np.zeros((80, 8, 8, 3)), np.full((1, 8, 8, 3), 9.0)], "from 0 to 9"),
         (np.zeros((2, 8, 8, 3), np.int64), "int64"),
-        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) not a set of images\n.*transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) is not a set of images\n.*transpose\(0, 2, 3, 1\)"),
         (np.zeros((2, 192), np.uint8), "not a set of images"),
         (np.zeros((0, 8, 8, 3)), "not a set of images"),
         (np.zeros(()), "not a set of images"),
