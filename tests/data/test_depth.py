@@ -82,9 +82,9 @@ def test_an_unknown_format_is_named() -> None:
     [
         (np.full((2, 2), np.nan), DepthFormat(hole=None), "NaN"),
         (np.array([[1.0, np.nan]]), DepthFormat(), "NaN"),
-        (np.zeros((2, 2)), DepthFormat(), "has no measurement"),
-        (np.full((2, 2), np.nan), DepthFormat(hole=math.nan), "has no measurement"),
-        (np.full((2, 2), np.inf), DepthFormat(), "has no measurement"),
+        (np.zeros((2, 2)), DepthFormat(), "empty"),
+        (np.full((2, 2), np.nan), DepthFormat(hole=math.nan), "empty"),
+        (np.full((2, 2), np.inf), DepthFormat(), "empty"),
         (np.array([[1.0, -1.0]]), DepthFormat(), "negative"),
         (np.ones((2, 2, 3)), DepthFormat(), "not a depth map"),
         (np.ones((0, 2)), DepthFormat(), "not a depth map"),

@@ -160,7 +160,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
     depth[sky & ~hole], depth[hole] = np.inf, np.nan
     measured = depth[np.isfinite(depth)]
     if measured.size == 0:
-        what = "the depth map has no measurement"
+        what = "the depth map is empty: it has no measurement"
         raise InputError(what, hint="check the values of holes and sky in the format")
     if measured.min() < 0:
         raise InputError(f"the depth map contains negative depth ({measured.min():g})", hint="larger must be farther")
