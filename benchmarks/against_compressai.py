@@ -1,15 +1,15 @@
-"""Speed and memory beside CompressAI's mbt2018_mean: the same weights, the same image, run in turns.
+"""Speed and memory of the image codec compared with CompressAI's mbt2018_mean: same weights, same image, alternating runs.
 
     python3 -m venv peer && peer/bin/pip install compressai==1.2.8 "numpy<2" "torch>=2.14" torchvision safetensors
     python benchmarks/against_compressai.py --compressai-python peer/bin/python --threads 2 --repeats 15
 
-Each side is one process that stays (`compressai_worker.py`, `latens_worker.py`). Weights are random but spread so that
-rate and latents look like those of a trained model; ours are converted from theirs. A pair is one call of each side,
-the order changing from pair to pair; `faster` is the median over pairs of their time over ours. Both sides begin with
-uint8 pixels and end with uint8 pixels; our bytes are a whole file with header and checksums, theirs the bare strings.
+Each side is one persistent process (`compressai_worker.py`, `latens_worker.py`). Weights are random but scaled so that rate and
+latents resemble those of a trained model; ours are converted from theirs. A pair is one call of each side, in alternating
+order; `faster` is the median over pairs of their time divided by ours. Both sides start and end with uint8 pixels. Our bytes
+are a complete file with header and checksums, theirs only the strings.
 
-Start-up: a fresh `latens compress` of a small image, from the start of the process to the first byte of the result.
-Speeds mean nothing on a busy machine: the load average is printed with them.
+Start-up time: a new `latens compress` of a small image, from the start of the process to the first byte of the result.
+Speeds are not meaningful on a busy machine, so the load average is printed too.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compressai-python", required=True, help="python of an environment with CompressAI")
-    parser.add_argument("--image", type=Path, help="a photograph; without it a pattern of --width x --height")
+    parser.add_argument("--image", type=Path, help="a photograph; by default a pattern of --width x --height")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=128, help="N")
     parser.add_argument("--latent", type=int, default=192, help="M")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--start-repeats", type=int, default=5, help="runs of the command; 0 leaves them out")
-    parser.add_argument("--start-model", default="image_codec", help="model for those runs: a name or a folder")
-    parser.add_argument("--folder", type=Path, help="keep weights and images here")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    parser.add_argument("--start-repeats", type=int, default=5, help="runs of the command; 0 skips them")
+    parser.add_argument("--start-model", default="image_codec", help="model of those runs: a name or a folder")
+    parser.add_argument("--folder", type=Path, help="folder that keeps weights and images")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     return parser.parse_args()
 
 
@@ -86,8 +86,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "latens": Server([sys.executable, str(HERE / "latens_worker.py"), threads], arguments.threads),
     }
     loaded = {name: side.ask("load", folder=str(folder)) for name, side in sides.items()}
-    codec = in_turns(sides, "codec", arguments.repeats)
-    coder = in_turns(sides, "coder", arguments.repeats)
+    codec = alternate(sides, "codec", arguments.repeats)
+    coder = alternate(sides, "coder", arguments.repeats)
     images = {name: str(folder / f"{name}.npy") for name in sides}
     for name, side in sides.items():
         side.ask("codec", result=images[name])
@@ -109,7 +109,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def in_turns(sides: dict[str, Server], do: str, repeats: int) -> dict[str, list[Answer]]:
+def alternate(sides: dict[str, Server], do: str, repeats: int) -> dict[str, list[Answer]]:
     for side in sides.values():
         side.ask(do)  # warm-up
     answers: dict[str, list[Answer]] = {name: [] for name in sides}
@@ -123,7 +123,7 @@ def in_turns(sides: dict[str, Server], do: str, repeats: int) -> dict[str, list[
 
 
 def summary(answers: dict[str, list[Answer]], part: str) -> dict[str, Any]:
-    """Median seconds of both sides, and quantiles of their time over ours, pair by pair."""
+    """Median seconds of both sides, and median, smallest and largest ratio of their time to ours over pairs."""
     out: dict[str, Any] = {}
     for clock in ("wall", "cpu"):
         theirs, ours = ([one[part][clock] for one in answers[name]] for name in ("compressai", "latens"))
@@ -159,17 +159,17 @@ def start_up(folder: Path, model: str, repeats: int) -> dict[str, float]:
             byte = process.stdout.read(1)
             first.append(time.perf_counter() - started)
             process.stdout.read()
-            said = process.stderr.read().decode()
+            text = process.stderr.read().decode()
         whole.append(time.perf_counter() - started)
         if process.returncode or not byte:
-            raise SystemExit(f"`latens compress` failed with status {process.returncode}: {said}")
+            raise SystemExit(f"`latens compress` failed with status {process.returncode}: {text}")
     return {"first_byte": statistics.median(first[1:]), "end": statistics.median(whole[1:]), "cold": first[0]}
 
 
 def table(report: dict[str, Any]) -> str:
     height, width, _ = report["image"]
     lines = [f"{width} x {height}, N {report['sizes'][0]}, M {report['sizes'][1]}; load average {report['load_average']}"]
-    lines += [f"{name}: {said}" for name, said in report["versions"].items()]
+    lines += [f"{name}: {text}" for name, text in report["versions"].items()]
     lines.append(f"{'':12}{'':6}{'CompressAI':>12}{'latens':>12}{'faster':>9}   least .. most")
     for part, clocks in {**report["codec"], **report["coder"]}.items():
         for clock, row in clocks.items():

@@ -1,12 +1,12 @@
-"""Images a second of the amodal segmenter beside torchvision's Mask R-CNN with ResNet-50, and the memory of each.
+"""Images per second and memory of the amodal segmenter compared with torchvision's Mask R-CNN with ResNet-50.
 
     python benchmarks/amodal_speed.py --threads 2 [--model NAME|FOLDER] [--size 500] [--repeats 15]
 
-Both read the same PNG of a simulated embryo and end with binary masks in its size. Ours also completes hidden parts and says
-who is in front. Torchvision's weights are random, so it finds as many objects as it may: as many as ours may (30), not its
-usual 100; and it works at the image's own size, not at its usual 800. Each side runs in its own process; they take turns, so
-that what else the machine does falls on both, and the ratio is taken pair by pair. Peak memory is that of the process,
-libraries and all, while it segments.
+Both read the same PNG of a simulated embryo and return binary masks at its size. Ours also completes hidden parts and predicts
+the depth order. Torchvision's weights are random, so it returns its maximum number of objects, which is set to ours (30 instead
+of 100); its input is the image at its own size instead of 800 pixels. Each side runs in its own process, in alternation, so
+that other load on the machine affects both, and ratios are computed per pair. Peak memory is that of the process during
+segmentation, including libraries.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 from serving import Answer, Server, forget_peak, memory, serve, timed
 
 SIDES = ("latens", "torchvision")
-SEED = 4  # of the embryo
-WARM_UP = 2  # turns that are not counted: kernels are chosen and memory is taken
+SEED = 4  # seed of the embryo
+WARM_UP = 2  # rounds that are not counted
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         image = Path(folder) / "embryo.png"
         write_embryo(image, arguments.size)
         load = os.getloadavg()
-        answers = take_turns(arguments, str(image))
+        answers = alternate(arguments, str(image))
     for record in summary(answers):
         print(json.dumps(record))
     print(
@@ -61,8 +61,8 @@ def write_embryo(path: Path, size: int) -> None:
     Image.fromarray(embryo(np.random.default_rng(SEED), EmbryoConfig(size=size)).image).save(path)
 
 
-def take_turns(arguments: argparse.Namespace, image: str) -> dict[str, list[Answer]]:
-    """The answers of both sides, turn by turn, the order changing every turn."""
+def alternate(arguments: argparse.Namespace, image: str) -> dict[str, list[Answer]]:
+    """Answers of both sides per round, in alternating order."""
     command = [sys.executable, __file__, "--model", arguments.model, "--threads", str(arguments.threads)]
     servers = {side: Server([*command, "--size", str(arguments.size), "--serve", side], arguments.threads) for side in SIDES}
     answers: dict[str, list[Answer]] = {side: [] for side in SIDES}
@@ -78,13 +78,13 @@ def take_turns(arguments: argparse.Namespace, image: str) -> dict[str, list[Answ
 
 
 def summary(answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
-    """One record a side, and the ratios of the pairs (above 1: ours is faster)."""
+    """One record per side, and the ratios of the pairs (above 1: ours is faster)."""
     records: list[dict[str, Any]] = []
     for side, turns in answers.items():
         seconds = [turn["wall"] for turn in turns]
         records.append({
             "side": side,
-            "images_a_second": round(1 / median(seconds), 3),
+            "images_per_second": round(1 / median(seconds), 3),
             "fastest": round(1 / min(seconds), 3),
             "cpu_seconds": round(median(turn["cpu"] for turn in turns), 3),
             "objects": turns[0]["objects"],
@@ -98,12 +98,12 @@ def summary(answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
 
 
 def worker(side: str, arguments: argparse.Namespace) -> Callable[..., Answer]:
-    """What a process does for a turn: an image from its file to masks."""
+    """Handler of one round: from an image file to masks."""
     segment = ours(arguments) if side == "latens" else torchvisions(arguments)
 
     def act(path: str, first: bool) -> Answer:
         if first:
-            forget_peak()  # what loading took is not what segmenting takes
+            forget_peak()  # excludes the memory of loading
         objects, times = timed(lambda: segment(path))
         return {**times, "objects": objects}
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-# From the bottom up. A package may import those before it; packages of one line are independent.
+# From bottom to top. A package may import packages of earlier lines; packages of one line are independent.
 LAYERS = (
     ("errors", "shapes"),
     ("settings",),
@@ -56,13 +56,13 @@ def main(source: Path) -> None:
 
 
 def is_upward(importer: str, imported: str) -> bool:
-    """Whether a package imports one of a higher layer. The root module `latens` only holds lazy names."""
+    """True if a package imports a package of a higher layer. The root module `latens` has only lazy names."""
     places = [RANK.get(name.split(".")[1]) if "." in name else None for name in (importer, imported)]
     return None not in places and places[0] < places[1]  # type: ignore[operator]
 
 
 def circles(modules: list[str], arrows: list[tuple[str, str]]) -> list[list[str]]:
-    """Groups of modules that import one another, without the root module."""
+    """Groups of modules with cyclic imports, without the root module."""
     index = {name: place for place, name in enumerate(modules)}
     kept = [(index[a], index[b]) for a, b in arrows if "latens" not in (a, b)]
     rows, columns = np.array(kept).T

@@ -1,10 +1,10 @@
 """Speed and size of the entropy coder: 294,912 symbols (the latent of a 768x512 image), log-uniform scales 0.11..2.
 
     python benchmarks/coder.py                       # ours, one JSON line
-    python benchmarks/coder.py --against compressai  # theirs, on the same symbols, where compressai is installed
+    python benchmarks/coder.py --against compressai  # CompressAI's, on the same symbols, if it is installed
 
-Both halves draw the same symbols and print the same fields, so they can run in different environments. Times are of one
-thread: the fastest and the median call, and the process time of all calls (the honest number on a busy machine).
+Both runs draw the same symbols and print the same fields, so they can use different environments. Times are for one thread:
+the fastest and the median call, and the mean process time of all calls, which is the most reliable number on a busy machine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def draw(mode: str) -> Sample:
-    """Rounded Gaussians; with `outliers` one value in a thousand is ten times too large and meets escapes."""
+    """Rounded Gaussians; with `outliers`, one value in a thousand is ten times too large and needs an escape."""
     rng = np.random.default_rng(7)
     scales = np.exp(np.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), LEVELS))
     wanted = np.exp(rng.uniform(math.log(SCALE_MIN), math.log(2.0), COUNT))
@@ -71,7 +71,7 @@ def latens_coder(sample: Sample) -> tuple[Callable[[], bytes], Callable[[bytes],
 
 
 def compressai_coder(sample: Sample) -> tuple[Callable[[], bytes], Callable[[bytes], Any]]:
-    """The path a CompressAI model takes: tensors to lists to its C++ coder, and back."""
+    """The path of a CompressAI model: tensors to lists to its C++ coder, and back."""
     import torch
     from compressai.entropy_models import GaussianConditional
 
@@ -87,7 +87,7 @@ def compressai_coder(sample: Sample) -> tuple[Callable[[], bytes], Callable[[byt
 
 
 def gaussian_bits(sample: Sample) -> float:
-    """Code length under the Gaussians the symbols were drawn from; no coder can do better on average."""
+    """Code length under the Gaussians of the symbols, the lower bound of the mean length of any coder."""
     distance, spread = np.abs(sample.symbols).astype(float), sample.scales[sample.levels] * math.sqrt(2)
     erfc = np.vectorize(math.erfc)
     mass = 0.5 * (erfc((distance - 0.5) / spread) - erfc((distance + 0.5) / spread))

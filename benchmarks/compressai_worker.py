@@ -1,4 +1,4 @@
-"""CompressAI's half of `against_compressai.py`; runs in CompressAI's environment (see `make_compressai_golden.py`)."""
+"""CompressAI's side of `against_compressai.py`; runs in CompressAI's environment (see `make_compressai_golden.py`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from serving import Answer, forget_peak, memory, serve, timed
 from torch import Tensor
 
-LOUDEST, QUIETEST = 1.9, 0.01  # about 0.6 bits per pixel, as the fourth quality of mbt2018_mean
-OUTLIER_EVERY = 1000  # one value of y in so many is ten times too large: symbols outside the tables
+LOUDEST, QUIETEST = 1.9, 0.01  # about 0.6 bits per pixel, like the fourth quality of mbt2018_mean
+OUTLIER_EVERY = 1000  # one value of y in this many is ten times too large: symbols outside the tables
 
 
 class Worker:
@@ -22,7 +22,7 @@ class Worker:
         torch.set_num_threads(threads)
 
     def make(self, folder: str, hidden: int, latent: int) -> Answer:
-        """Weights, and latents for the entropy coders, into the folder that holds image.npy."""
+        """Write weights, and latents for the entropy coders, into the folder of image.npy."""
         torch.manual_seed(0)
         model = MeanScaleHyperprior(hidden, latent).eval()
         image = as_tensor(np.load(Path(folder) / "image.npy"))
@@ -54,7 +54,7 @@ class Worker:
 
     @torch.no_grad()
     def codec(self, result: str | None = None) -> Answer:
-        """uint8 pixels to strings and back to uint8 pixels; these are written to the file `result`."""
+        """uint8 pixels to strings and back to uint8 pixels, which are written to the file `result`."""
         coded, compress = timed(lambda: self.model.compress(as_tensor(self.pixels)))
         pixels, decompress = timed(lambda: as_pixels(self.model.decompress(**coded)["x_hat"]))
         if result:
@@ -64,7 +64,7 @@ class Worker:
 
     @torch.no_grad()
     def coder(self) -> Answer:
-        """The conditional Gaussian alone: latents and scale indices to a string and back."""
+        """Only the conditional Gaussian: latents and scale indices to a string and back."""
         conditional = self.model.gaussian_conditional
         strings, encode = timed(lambda: conditional.compress(self.y, self.levels, means=self.mean))
         back, decode = timed(lambda: conditional.decompress(strings, self.levels, means=self.mean))

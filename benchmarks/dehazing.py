@@ -1,11 +1,10 @@
-"""CPU time of the dark channel prior with guided filter: ours beside OpenCV's own operations, and what it costs in quality.
+"""CPU time and quality of the dark channel prior with guided filter: ours compared with OpenCV's operations.
 
     python benchmarks/dehazing.py                       # simulated streets at 640x480, 1920x1080 and 3840x2160
     python benchmarks/dehazing.py --threads 2 --repeats 9
 
-Where opencv-contrib is installed its ximgproc.guidedFilter is the peer; otherwise cv2.erode and cv2.boxFilter are put together
-to the same method. Times are medians of process time over all threads, taken in turns. Quality is PSNR and SSIM against the
-clear image of the same hazy image.
+The peer is ximgproc.guidedFilter if opencv-contrib is installed, otherwise the same method from cv2.erode and cv2.boxFilter.
+Times are medians of process time over all threads, in alternating runs. Quality is PSNR and SSIM against the clear image.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes, smallest first")
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="number of sizes, smallest first")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
@@ -65,7 +64,7 @@ def main() -> None:
 
 
 def image(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hazy and clear uint8 (H, W, 3) of a simulated street that was drawn small and enlarged."""
+    """Hazy and clear uint8 (H, W, 3) of a simulated street, drawn at a small size and enlarged."""
     scene = street(7, (480, 640))
     resized = cv2.resize(scene.image, (width, height), interpolation=cv2.INTER_CUBIC)
     depth = cv2.resize(np.minimum(scene.depth, 200) / 200, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -76,20 +75,20 @@ def image(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def whole(hazy: np.ndarray) -> np.ndarray:
-    """Every step at full size, as published: the row `dcp, full size` of an evaluation."""
+    """All steps at full size, as published: the row `dcp, full size` of an evaluation."""
     tensor = to_tensor(hazy)
     coarse = methods.dark_channel(blocks_of(tensor, CONFIG.shrink), CONFIG)
     return to_pixels(methods.refine(coarse, tensor).clear(tensor)[0])
 
 
 def quarter(hazy: np.ndarray) -> np.ndarray:
-    """What `latens dehaze --method dcp` runs."""
+    """The method of `latens dehaze --method dcp`."""
     return dark_channel_pixels(torch.from_numpy(hazy)).numpy()
 
 
 @torch.no_grad()
 def bccr(hazy: np.ndarray) -> np.ndarray:
-    """What `latens dehaze --method bccr` runs."""
+    """The method of `latens dehaze --method bccr`."""
     tensor = to_tensor(hazy)
     return to_pixels(methods.refine(methods.boundary(tensor, BoundaryConfig()), tensor).clear(tensor)[0])
 

@@ -1,9 +1,9 @@
-"""Largest reconstruction error and evaluations of a block for the inverse of an image flow, over many images.
+"""Largest reconstruction error, and evaluations per block, of the inverse of an image flow over many images.
 
     python benchmarks/flow_inverse.py --data test_600.npz cifar10_test_2k.npz folder/ --images 10000
 
-Whole packs and folders are used in the order given, of named sets (cifar10:PATH) the test split. Lines appear as images are
-done; the last one counts all. Float32, one thread; the error is that of the dequantized values in [0, 1].
+Packs and folders are used completely, in the given order; of named sets (cifar10:PATH) the test split is used. The script
+prints a line at intervals; the last one covers all images. float32, one thread; errors refer to dequantized values in [0, 1].
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from latens.systems.flow.model import INVERSE_ERROR, Flow
 BATCH, EVERY = 50, 250
 
 
-def images(places: list[str], config: ImageFlow, most: int) -> Iterator[tuple[str, np.ndarray]]:
+def images(places: list[str], config: ImageFlow, count: int) -> Iterator[tuple[str, np.ndarray]]:
     """Batches (B, C, S, S) uint8 with the name of their set."""
-    left = most
+    left = count
     for place in places:
         if left > 0:
             found = open_labeled(parse_source(place), "test", hold_out=False).first_few(left)
@@ -41,35 +41,35 @@ def images(places: list[str], config: ImageFlow, most: int) -> Iterator[tuple[st
                 yield found.name, pixels[start : start + BATCH]
 
 
-class Found(NamedTuple):
-    """Of one batch."""
+class Reconstruction(NamedTuple):
+    """Results of one batch."""
 
-    errors: np.ndarray  # (B,) largest of every image
+    errors: np.ndarray  # (B,) largest error of every image
     evaluations: np.ndarray  # (blocks, B)
-    kept: np.ndarray  # (B,) bool: all 8-bit values came back
+    kept: np.ndarray  # (B,) bool: all 8-bit values are restored
     solved: np.ndarray  # (B,) bool: every block converged
 
 
 @torch.no_grad()
-def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> Found:
+def reconstruct(flow: Flow, pixels: np.ndarray, error: float) -> Reconstruction:
     x = (torch.from_numpy(pixels).float() + 0.5) / 256
     back = flow.inverse(flow(x, Series(1)).latent, error=error)
     blocks = [step.last for step in flow.residual_maps() if step.last is not None]
     kept = ((back * 256).floor() == torch.from_numpy(pixels)).flatten(1).all(1)
     solved = torch.stack([one.converged for one in blocks]).all(0)
     evaluations = torch.stack([one.evaluations for one in blocks])
-    return Found((back - x).abs().flatten(1).amax(1).numpy(), evaluations.numpy(), kept.numpy(), solved.numpy())
+    return Reconstruction((back - x).abs().flatten(1).amax(1).numpy(), evaluations.numpy(), kept.numpy(), solved.numpy())
 
 
-def report(found: list[Found], seconds: float) -> None:
-    """One line about all images so far."""
+def report(found: list[Reconstruction], seconds: float) -> None:
+    """Print one line about all images so far."""
     errors = np.concatenate([one.errors for one in found])
     evaluations = np.concatenate([one.evaluations for one in found], axis=1)
     kept, solved = sum(int(one.kept.sum()) for one in found), sum(int(one.solved.sum()) for one in found)
     print(
         f"{len(errors)} images: largest error {errors.max():.2e}, {int((errors >= 1e-5).sum())} at 1e-5 or more, "
         f"{solved} solved, {kept} with equal 8-bit values; evaluations of a block: mean {evaluations.mean():.2f}, "
-        f"most {evaluations.max()}; {1e3 * seconds / len(errors):.1f} ms CPU an image",
+        f"most {evaluations.max()}; {1e3 * seconds / len(errors):.1f} ms CPU per image",
         flush=True,
     )
 
@@ -85,7 +85,7 @@ def main() -> None:
     density = latens.load(arguments.model)
     flow, config = density.model, density.config
     assert isinstance(config, ImageFlow)
-    found: list[Found] = []
+    found: list[Reconstruction] = []
     sets: Counter[str] = Counter()
     started = time.process_time()
     for name, pixels in images(arguments.data, config, arguments.images):

@@ -1,8 +1,9 @@
-"""One training step of an i-DenseNet against a straightforward re-creation of the released computation, at equal gradients.
+"""One training step of an i-DenseNet compared with a direct reimplementation of the authors' computation, at equal gradients.
 
-The re-creation computes what the released code computes, in its way: norms and normalized weights anew in every layer and pass,
-activations and concatenations from single operations, the series by reverse-mode products, its gradient inside the forward pass
-(images) or through the graph of the series (toy), power iterations layer by layer. Weights, noise and terms are the same.
+The reimplementation follows the authors' code: it recomputes norms and normalized weights in every layer and pass, composes
+activations and concatenations of single operations, evaluates the series by reverse-mode products and its gradient inside the
+forward pass (images) or through the graph of the series (toy), and runs power iterations layer by layer. Weights, noise and
+terms are the same.
 
     python benchmarks/flow_step.py image --batch 4
     python benchmarks/flow_step.py toy
@@ -32,7 +33,7 @@ REPEATS = 3
 
 
 def normalized(layer: Spectral) -> Tensor:
-    """The weight over max(1, sigma / c), sigma from one application of the operator to its right singular vector."""
+    """The weight divided by max(1, sigma / c), with sigma from one application of the operator to its right singular vector."""
     v = layer.probe.view(1, -1, *(layer.size or ()))
     with torch.no_grad():
         u = layer.apply_to(v, layer.weight)
@@ -61,7 +62,7 @@ def plain(branch: Branch, x: Tensor) -> Tensor:
 
 
 class InForward(torch.autograd.Function):
-    """Chen et al. 2019: g, the Neumann series and its gradient inside the forward pass; the graph is not kept."""
+    """g, the Neumann series and its gradient inside the forward pass, without keeping the graph (Chen et al. 2019)."""
 
     @staticmethod
     def forward(ctx: Any, branch: Branch, x: Tensor, probe: Tensor, weights: Sequence[float], *parameters: Tensor) -> Any:
@@ -97,7 +98,7 @@ class InForward(torch.autograd.Function):
 
 
 def through_graph(branch: Branch, x: Tensor, probe: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """The series with its graph, as the released toy script."""
+    """The series with its graph, as in the authors' toy script."""
     x = x if x.requires_grad else x.requires_grad_()
     g = plain(branch, x)
     w, total = probe, x.new_zeros(len(x))
@@ -128,7 +129,7 @@ def recreated_loss(flow: Flow, x: Tensor, probes: Sequence[Tensor], *, toy: bool
 
 
 def recreated_iterations(flow: Flow, count: int) -> None:
-    """Layer by layer."""
+    """Power iterations, layer by layer."""
     for layer in [part for part in flow.modules() if isinstance(part, Spectral)]:
         with torch.no_grad():
             v = layer.probe.view(1, -1, *(layer.size or ()))
@@ -196,7 +197,7 @@ def main() -> None:
 
 
 def shapes(flow: Flow, x: Tensor) -> list[tuple[int, ...]]:
-    """Shapes of the inputs of all residual maps."""
+    """Input shapes of all residual maps."""
     found = []
     with torch.no_grad():
         for step in flow.steps:

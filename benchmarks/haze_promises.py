@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from latens.data.depth import FORMATS
-from latens.data.images import PICTURE_ENDINGS, read_image
+from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.data.tensors import to_pixels
 from latens.inference.memory import peak_memory
 from latens.systems.haze import predict
@@ -100,7 +100,7 @@ def clips(haze: Haze, arguments: argparse.Namespace) -> Iterator[dict[str, objec
 
 def panoramas(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Hazy photographs, then simulated streets in haze of 150 m, as they are without noise."""
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_ENDINGS):
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS):
         yield path.stem, read_image(path).pixels.astype(np.float32)
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 4):
         made = street(seed, (360, 640))

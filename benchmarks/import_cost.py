@@ -1,4 +1,4 @@
-"""CPU seconds of importing what a verb loads, next to torch and torchvision, each in fresh processes.
+"""CPU seconds of the imports of each command, compared with torch and torchvision, in new processes.
 
 python benchmarks/import_cost.py [--repeats 5]
 """

@@ -1,9 +1,9 @@
-"""What exact integers cost: BD-rate of the frozen coding against the real-valued model it was made from.
+"""Cost of exact integers: BD-rate of the frozen coding against the real-valued model from which it was made.
 
-    python benchmarks/integer_cost.py PICTURES [--model NAME|FOLDER] [--count 6]
+    python benchmarks/integer_cost.py IMAGES [--model NAME|FOLDER] [--count 6]
 
-Both quantize the same latents with the same rounding. The real-valued side counts bits by its float32 likelihoods, the frozen
-side by its integer tables (the files' bits, without headers). Prints JSON.
+Both quantize the same latents with the same rounding. The bits of the real-valued model come from its float32 likelihoods,
+those of the frozen coding from its integer tables (the bits of files without headers). Prints JSON.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def mean(points: list[Point]) -> Point:
 
 @torch.no_grad()
 def real_point(codec: ImageCodec, pixels: np.ndarray, latent: torch.Tensor, quality: float) -> Point:
-    """The model as it was trained: float32 hyper-synthesis, likelihoods of its own scales."""
+    """The trained model: float32 hyper-synthesis, likelihoods with its own scales."""
     model = codec.model
     scaled = latent if model.gains is None else latent * model.gains.forward_gain(torch.tensor([float(quality)]))
     medians = model.prior.medians()[:, None, None]
@@ -72,7 +72,7 @@ def real_point(codec: ImageCodec, pixels: np.ndarray, latent: torch.Tensor, qual
 
 @torch.no_grad()
 def integer_point(codec: ImageCodec, pixels: np.ndarray, latent: torch.Tensor, quality: float) -> Point:
-    """The frozen coding, as files are written."""
+    """The frozen coding, as in files."""
     coding = codec.coding
     symbols = codec.quantize(latent, round(quality * QUALITY_STEPS))
     bits = sum(coding.code_length(symbols.y, symbols.parameters.level, symbols.z))

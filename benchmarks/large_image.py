@@ -1,10 +1,10 @@
-"""Peak memory of a large photograph, and what working in strips changes.
+"""Peak memory for a large photograph, and the effect of processing it in row blocks.
 
     python benchmarks/large_image.py PHOTO [--model NAME|FOLDER] [--threads 2]
 
-Runs compress and decompress in a fresh process each, once in strips (as latens does) and once whole, and prints seconds, CPU
-seconds and peak resident memory as JSON lines; then how far the two decoded images are apart, and how far that is at the
-seams. A file of another size is repeated in mirror image up to 4000 x 3000 pixels.
+Runs compress and decompress in new processes, once in row blocks (the default of latens) and once on the whole image, and
+prints seconds, CPU seconds and peak resident memory as JSON lines; then the differences between the two decoded images and
+files. An image of another size is extended by reflection to 4000 x 3000 pixels.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def main() -> None:
 
 
 def enlarge(pixels: np.ndarray) -> Image.Image:
-    """The image repeated in mirror image to 4000 x 3000."""
+    """The image, extended by reflection and cropped to 4000 x 3000."""
     rows, columns = pixels.shape[:2]
     pad = ((0, max(HEIGHT - rows, 0)), (0, max(WIDTH - columns, 0)), (0, 0))
     return Image.fromarray(np.pad(pixels, pad, mode="symmetric")[:HEIGHT, :WIDTH])
 
 
 def run_step(arguments: argparse.Namespace, verb: str, strips: str, folder: str) -> dict[str, object]:
-    """One verb in this process. Both decoders read the file that was written in strips."""
+    """Run one command in this process. Both decoders read the file that was written in row blocks."""
     from latens.systems.image_codec import predict, stages
 
     codec = predict.load(arguments.model, device="cpu", threads=arguments.threads)

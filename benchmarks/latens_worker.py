@@ -1,4 +1,4 @@
-"""Our half of `against_compressai.py`."""
+"""Our side of `against_compressai.py`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Worker:
         return {"memory": memory(), "versions": f"torch {torch.__version__}, threads {torch.get_num_threads()}"}
 
     def codec(self, result: str | None = None) -> Answer:
-        """uint8 pixels to the bytes of a file and back to an image; its pixels are written to the file `result`."""
+        """uint8 pixels to the bytes of a file and back to an image, whose pixels are written to the file `result`."""
         blob, compress = timed(lambda: self.codec_.compress(self.pixels))
         image, decompress = timed(lambda: self.codec_.decompress(blob))
         if result:
@@ -42,7 +42,7 @@ class Worker:
         return {"compress": compress, "decompress": decompress, "bytes": len(blob), "memory": memory()}
 
     def coder(self) -> Answer:
-        """The conditional Gaussian alone: latents and scale indices to bytes and back."""
+        """Only the conditional Gaussian: latents and scale indices to bytes and back."""
         blob, encoding = timed(self._encode)
         back, decoding = timed(lambda: self._decode(blob))
         symbols = (self.y - self.mean).round()

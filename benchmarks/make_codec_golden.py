@@ -1,13 +1,13 @@
-"""Golden files of the image codec: a tiny frozen model and .ltn files that it wrote, for the test `test_golden.py`.
+"""Golden files of the image codec: a tiny frozen model and .ltn files written with it, for `test_golden.py`.
 
     python benchmarks/make_codec_golden.py tests/golden/image_codec
 
-The files promise that every later version decodes them, so they are made once. The script refuses to write into a folder that
-exists. A new kind of file goes into a new folder, with a model of its own.
+Every later version must decode these files, so they are made only once. The script refuses to write into an existing folder.
+New kinds of files go into a new folder with a model of their own.
 
     model/       trained by `latens train image_codec --recipe tiny` on photographs of scikit-image (public domain or CC0)
     NAME.ltn     written with that model
-    NAME.png     the image decoded from it, with transforms in float32
+    NAME.png     the decoded image, with transforms in float32
     golden.json  for every file: size, mode, and SHA-256 of the latents: the symbols of z and of y, and the means of y in
                  1/1024, each as little-endian int32 in the order (channel, row, column)
 """
@@ -70,13 +70,13 @@ def images() -> dict[str, Image.Image]:
 
 
 def command(*words: object) -> None:
-    """Runs `latens` on one thread. Raises CalledProcessError."""
+    """Run `latens` on one thread. Raises CalledProcessError."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-m", "latens", *map(str, words)], env=environment, check=True)
 
 
 def train(target: Path, scratch: Path) -> None:
-    """Trains the model and copies its best weights to `target`."""
+    """Train the model and copy its best weights to `target`."""
     photos = scratch / "photos"
     photos.mkdir()
     for name in TRAINED_ON:
@@ -96,7 +96,7 @@ def latent_hashes(codec: ImageCodec, blob: bytes) -> dict[str, str]:
 
 
 def encode(codec: ImageCodec, folder: Path, name: str, image: Image.Image) -> dict[str, Any]:
-    """Writes NAME.ltn and NAME.png; the record for golden.json."""
+    """Write NAME.ltn and NAME.png; returns the record for golden.json."""
     source, stream = folder / f"{name}.png", folder / f"{name}.ltn"
     image.save(source)
     refine = ["--refine", REFINE_STEPS] if name == "refined" else []
@@ -109,14 +109,14 @@ def encode(codec: ImageCodec, folder: Path, name: str, image: Image.Image) -> di
 
 def main(folder: Path) -> None:
     if folder.exists():
-        sys.exit(f"{folder} exists: golden files are never made again; name a new folder for new kinds of files")
+        sys.exit(f"{folder} exists: golden files are made only once; give a new folder for new kinds of files")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "golden"
         made.mkdir()
         train(made / "model", Path(scratch))
         codec = latens.load(made / "model", device="cpu")
-        codec.precision = "float32"  # the reference images do not depend on whether this machine has bfloat16
+        codec.precision = "float32"  # the reference images must not depend on the bfloat16 support of this machine
         record = {
             "made_by": "benchmarks/make_codec_golden.py",
             "with": {"latens": latens.__version__, "torch": torch.__version__, "python": platform.python_version()},

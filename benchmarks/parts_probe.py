@@ -1,8 +1,8 @@
-"""The fine-tuning probes of parts in float32 and in bfloat16, in turns: CPU time, and the accuracy they end with.
+"""CPU time and final accuracy of the fine-tuning probes of parts in float32 and in bfloat16, in alternation.
 
     python benchmarks/parts_probe.py PACKS --threads 1
 
-PACKS is a labeled data set as `latens train parts --data` takes it; the encoder is the untrained one of the paper.
+PACKS is a labeled data set in a form that `latens train parts --data` accepts; the encoder is the untrained one of the paper.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     share = ProbeConfig().validation_share
     splits = split_sets(open_labeled(given.data, "train"), open_labeled(given.data, "test"), SIZE, share)
     for split in splits.all:
-        split.squares.pixels(np.arange(len(split.labels)))  # decoded once, outside of what is timed
+        split.squares.pixels(np.arange(len(split.labels)))  # decoded once, outside of the timed code
     rows = []
     for name in (probe for probe in PROBES if probe in FROZEN):
         for precision in PRECISIONS:
@@ -45,7 +45,7 @@ def main() -> None:
             spent = time.process_time() - started
             rows.append([name, precision, f"{spent:.1f}", f"{found.test:.2f}", f"{found.validation:.2f}"])
     columns = ["probe", "precision", "CPU s", "test %", "validation %"]
-    print(Table(columns, rows, f"{given.epochs} epochs, {given.threads} threads; what is frozen included.").text())
+    print(Table(columns, rows, f"{given.epochs} epochs, {given.threads} threads; frozen stages included.").text())
 
 
 if __name__ == "__main__":

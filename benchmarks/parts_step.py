@@ -1,11 +1,11 @@
-"""A training step of PatchVAE at 32 x 32, batch 128, beside the released design's and pythae's BetaVAE.
+"""A training step of PatchVAE at 32 x 32, batch 128, compared with the authors' design and with pythae's BetaVAE.
 
     python benchmarks/parts_step.py --threads 1
 
-The released design is written anew here after its description: the decoder is evaluated twice a step, memory is laid out
-channels first, and the squashed output goes through the same losses. pythae is measured where it is installed (pip install
-pythae), with the encoder and the decoder of our beta-VAE inside. Steps take turns, so that what else the machine does falls on
-all alike. An epoch is 390 steps of 128 images, as of CIFAR.
+The authors' design is reimplemented here from its description: the decoder is evaluated twice per step, memory is channels
+first, and the output passes a tanh before the same losses. pythae is measured if it is installed (pip install pythae), with the
+encoder and decoder of our beta-VAE. Steps alternate, so that other load on the machine affects all of them. An epoch is 390
+steps of 128 images, as for CIFAR.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CIFAR_STEPS = 390  # steps of 128 images in an epoch of 50,000
 
 
 class AsReleased(PatchVAE):
-    """Decodes every sample twice and squashes the second image."""
+    """Decodes every sample twice and applies tanh to the second image."""
 
     def forward(self, image: Tensor, temperature: float, *, hard: bool = False, prior: float = 0.0) -> Reconstruction:
         features = self.encoder(image)
@@ -61,7 +61,7 @@ def update(model: nn.Module, losses: PatchVAELoss | BetaVAELoss, image: Tensor, 
 
 
 def pythae_update(image: Tensor, sizes: BetaVAEConfig) -> Callable[[], None] | None:
-    """A step of pythae's beta-VAE around our networks, as pythae lays them out; None, and a line that says so, without it."""
+    """A step of pythae's beta-VAE with our networks in pythae's memory layout; None with a message if it is not installed."""
     try:
         with warnings.catch_warnings(action="ignore"):
             from pythae.models import BetaVAE as PythaeBetaVAE
@@ -69,7 +69,7 @@ def pythae_update(image: Tensor, sizes: BetaVAEConfig) -> Callable[[], None] | N
             from pythae.models.base.base_utils import ModelOutput
             from pythae.models.nn import BaseDecoder, BaseEncoder
     except ImportError as missing:
-        print(f"left out: BetaVAE of pythae ({missing}); pip install pythae to have it beside ours", file=sys.stderr)
+        print(f"skipped: BetaVAE of pythae ({missing}); pip install pythae to compare with it", file=sys.stderr)
         return None
     ours = BetaVAE(sizes)
     code = sizes.parts * sizes.appearance
@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def row(name: str, pairs: list[tuple[float, float]], base: float, batch: int) -> dict[str, Any]:
-    """Medians of (wall, CPU) seconds of a step; `base` is the CPU time of the released design."""
+    """Medians of (wall, CPU) seconds per step; `base` is the CPU time of the authors' design."""
     cpu = median(cpu for _, cpu in pairs)
     epoch = cpu * CIFAR_STEPS * BATCH / batch
     return {
@@ -156,13 +156,13 @@ def row(name: str, pairs: list[tuple[float, float]], base: float, batch: int) ->
         "cpu_ms": round(1e3 * cpu, 1),
         "wall_ms": round(1e3 * median(wall for wall, _ in pairs), 1),
         "of_released_cpu": round(cpu / base, 3),
-        "cifar_epochs_an_hour_on_two_quiet_cores": round(2 * 3600 / epoch, 1),
+        "cifar_epochs_per_hour_on_two_idle_cores": round(2 * 3600 / epoch, 1),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     shown = [[str(value) for value in record.values()] for record in rows]
-    caption = "Epochs of 390 steps of 128 in an hour, where two cores share a step's CPU time evenly."
+    caption = "Epochs of 390 steps of 128 images per hour, if two cores share the CPU time of a step evenly."
     return Table(["step", "CPU ms", "wall ms", "of released", "epochs/h"], shown, caption).text()
 
 

@@ -1,4 +1,4 @@
-"""CPU time of bundled models in bfloat16 and in float32, in one run: which one should this processor take?
+"""CPU time of bundled models in bfloat16 and in float32, to choose the precision for a processor.
 
 python benchmarks/precision.py photo.png [--repeats 4]
 """

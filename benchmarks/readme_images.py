@@ -36,8 +36,8 @@ def panel(path: Path, region: tuple[float, float, float, float]) -> Image.Image:
     """The region of an image at HEIGHT pixels."""
     with Image.open(path) as image:
         width, height = image.size
-        box = tuple(round(share * size) for share, size in zip(region, (width, height, width, height), strict=True))
-        part = image.convert("RGB").crop(box)
+        left, top, right, bottom = (round(share * size) for share, size in zip(region, (width, height) * 2, strict=True))
+        part = image.convert("RGB").crop((left, top, right, bottom))
     return part.resize((round(part.width * HEIGHT / part.height), HEIGHT), Image.Resampling.LANCZOS)
 
 

@@ -1,15 +1,15 @@
-"""Time of one step of latent refinement: ours beside a re-creation of the released implementation's computation.
+"""Time per step of latent refinement: ours compared with a reimplementation of the authors' computation.
 
     python benchmarks/refinement.py --threads 2 --blocks 5
 
-Both sides refine the same image with the same weights (random, N = M = 192, the architecture of 003, section 5.4.1) by
-the same method, two-class SSL. The re-creation computes what the released scripts compute: gradients of all weights along
-with those of the latents, layers in float32 in the default memory layout, probabilities of floor and ceiling stacked and
-sampled by Gumbel-softmax, and the true loss after every step. Ours: weights frozen, channels last, transforms in bfloat16
-where the processor has it, the true loss every 20 steps (its time is included).
+Both sides refine the same image with the same weights (random, N = M = 192, the architecture of Perugachi-Diaz 2024, section
+5.4.1) by the same method, two-class SSL. The reimplementation follows the authors' scripts: gradients of all weights and of the
+latents, float32 layers in the default memory layout, stacked probabilities of floor and ceiling sampled by Gumbel-softmax, and
+the true loss after every step. Ours: frozen weights, channels last, transforms in bfloat16 if the processor supports it, the
+true loss every 20 steps (its time is included).
 
-Blocks of steps are run in turns, the order changing from block to block; the ratio is the median over blocks of their
-time over ours. Times mean nothing on a busy machine: the load average is printed with them.
+Blocks of steps run in alternating order; the ratio is the median over blocks of their time divided by ours. Times are not
+meaningful on a busy machine, so the load average is printed too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from torch import Tensor
 
 from latens.codes.annealing import Refine
 from latens.codes.entropy import gaussian_bits
-from latens.codes.refine import PEAK, refine
+from latens.codes.goals import PEAK
+from latens.codes.refine import refine
 from latens.inference.device import transform_precision
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def our_steps(model: MeanScaleHyperprior, image: Tensor, count: int, precision: torch.dtype) -> float:
-    """Seconds a step, from the end of the first step to the end of the last, whose measurement is included."""
+    """Seconds per step, from the end of the first step to the end of the last one, whose measurement is included."""
     ends: list[float] = []
     settings = Refine.thesis("ssl", steps=count + 1, measure_every=count + 1)
     refine(
@@ -78,7 +79,7 @@ def our_steps(model: MeanScaleHyperprior, image: Tensor, count: int, precision: 
 
 
 class Released:
-    """The released computation, step by step (two-class SSL, a = 4/3, learning rate 0.005)."""
+    """The authors' computation, step by step (two-class SSL, a = 4/3, learning rate 0.005)."""
 
     def __init__(self, model: MeanScaleHyperprior, image: Tensor) -> None:
         self.model, self.image = model, image
@@ -92,7 +93,7 @@ class Released:
         self.count = 0
 
     def steps(self, count: int) -> float:
-        """Seconds a step."""
+        """Seconds per step."""
         began = time.perf_counter()
         for _ in range(count):
             tau = min(math.exp(-0.001 * self.count), 1.0)
@@ -125,7 +126,7 @@ def sample(v: Tensor, tau: float) -> Tensor:
 
 
 def read_image(arguments: argparse.Namespace) -> Tensor:
-    """(1, 3, H, W) in [0, 1], sides cut to multiples of 64."""
+    """(1, 3, H, W) in [0, 1], cropped to multiples of 64."""
     if arguments.image:
         from PIL import Image
 
@@ -151,23 +152,23 @@ def report(arguments: argparse.Namespace, precision: str, seconds: dict[str, lis
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     print(f"transforms in {precision}, {arguments.threads} threads, load average {found['load_average'][0]}")
-    print(f"ours      {found['ours_seconds']:8.3f} s a step")
-    print(f"released  {found['released_seconds']:8.3f} s a step")
+    print(f"ours      {found['ours_seconds']:8.3f} s per step")
+    print(f"released  {found['released_seconds']:8.3f} s per step")
     print(f"ratio     {found['ratio']:8.2f} (blocks {found['ratios'][0]} to {found['ratios'][-1]})")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", type=Path, help="a photograph; without it a pattern of --width x --height")
+    parser.add_argument("--image", type=Path, help="a photograph; by default a pattern of --width x --height")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=192, help="N")
     parser.add_argument("--latent", type=int, default=192, help="M")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--our-steps", type=int, default=20, help="per block; one measurement in a block")
-    parser.add_argument("--their-steps", type=int, default=5, help="per block")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    parser.add_argument("--our-steps", type=int, default=20, help="steps per block, with one measurement")
+    parser.add_argument("--their-steps", type=int, default=5, help="steps per block")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     return parser.parse_args()
 
 

@@ -1,13 +1,13 @@
-"""What latent refinement saves in real files, and what it costs in time.
+"""Gain of latent refinement in real files, and its time.
 
-    python benchmarks/refinement_gain.py PICTURES -o gain.jsonl [--steps 500 2000] [--qualities 1 3 5 8] [--count 6]
+    python benchmarks/refinement_gain.py IMAGES -o gain.jsonl [--steps 500 2000] [--qualities 1 3 5 8] [--count 6]
                                          [--model NAME|FOLDER] [--threads 2]
 
-Compresses the first images of a folder at the qualities, plainly and refined, and decodes the files. Prints the curves (means
-of bits per pixel and PSNR), the BD-rate against the plain code, how many files are no worse by bpp + lambda * 255^2 * MSE,
-the largest difference between a file and the code length of its symbols, and seconds an image. Files that
-are in the journal gain.jsonl already are not made again, so that the work can be stopped, or shared between processes by
-qualities and summed up by a last call with all of them.
+Compresses the first images of a folder at the given qualities, without and with refinement, and decodes the files. Prints the
+curves (means of bits per pixel and PSNR), the BD-rate against the code without refinement, the number of files whose loss bpp +
+lambda * 255^2 * MSE is not larger, the largest difference between a file and the code length of its symbols, and seconds per
+image. Files in the journal gain.jsonl are not made again. Therefore the run can be interrupted, or split between processes by
+quality and summarized by a last call with all qualities.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.refinement import Trial, refine_image
 
-PLAIN = 0  # steps
+PLAIN = 0  # steps without refinement
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def one_file(codec: ImageCodec, image: LoadedImage, quality: float, steps: int) -> dict[str, Any]:
-    """Rate, PSNR, loss and time of one file; `excess` is its part beyond the code length of its symbols."""
+    """Rate, PSNR, loss and time of one file; `excess` is its size relative to the code length of its symbols, minus 1."""
     started = time.perf_counter()
     if steps == PLAIN:
         trial = Trial(codec, codec.latent(image.pixels), image.pixels, round(quality * QUALITY_STEPS))
@@ -94,7 +94,7 @@ def summary(codec: ImageCodec, rows: dict[str, Any], names: list[str], qualities
         "loss_saved_percent": round(100 * float(np.mean([1 - refined["loss"] / plain["loss"] for plain, refined in pairs])), 2),
         "largest_excess_percent": round(100 * max(abs(refined["excess"]) for _, refined in pairs), 3),
         "mean_excess_percent": round(100 * float(np.mean([refined["excess"] for _, refined in pairs])), 3),
-        "seconds_a_image": round(float(np.median([refined["seconds"] for _, refined in pairs])), 1),
+        "seconds_per_image": round(float(np.median([refined["seconds"] for _, refined in pairs])), 1),
         "plain": np.round(curves[PLAIN], 4).tolist(),
         "refined": np.round(curves[steps], 4).tolist(),
     }

@@ -1,12 +1,12 @@
-"""Ordinary encoders with a region of interest against the same encoders without it, on DAVIS clips.
+"""Standard encoders with a region of interest compared with the same encoders without it, on DAVIS clips.
 
     python benchmarks/roi_encoders.py rate DAVIS --clips blackswan,cows     BD-rate in the region, loss of the background
-    python benchmarks/roi_encoders.py time DAVIS                            against a plain loop of PyAV, CPU time, one thread
-    python benchmarks/roi_encoders.py size DAVIS                            how near --size comes
-    python benchmarks/roi_encoders.py track DAVIS                           overlap of the followed box with that of the mask
+    python benchmarks/roi_encoders.py time DAVIS                            CPU time on one thread against a minimal PyAV loop
+    python benchmarks/roi_encoders.py size DAVIS                            accuracy of --size
+    python benchmarks/roi_encoders.py track DAVIS                           overlap of the tracked box with that of the mask
 
-DAVIS holds CLIP/frames/*.jpg and CLIP/masks/*.png. Rows are JSON, one a line, then the means. PSNR: 8-bit RGB, per frame, then
-the mean over frames; frames without region (or without background) are left out of that mean.
+DAVIS contains CLIP/frames/*.jpg and CLIP/masks/*.png. Prints one JSON row per line, then the means. PSNR is computed per frame
+in 8-bit RGB and averaged over frames; frames without region (or without background) are excluded from the average.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def overlapping(plain: Sequence[Point], tested: Sequence[Point], index: int) -> 
 
 
 def at_equal_rate(plain: Sequence[Point], tested: Sequence[Point], index: int) -> float:
-    """How many dB the tested curve lies below the plain one, mean over the shared range of log rate."""
+    """Mean difference in dB of the plain curve minus the tested one over the shared range of log rate."""
     logs = [np.log([p.bits_per_pixel for p in points]) for points in (plain, tested)]
     low, high = max(log.min() for log in logs), min(log.max() for log in logs)
     if low >= high:
@@ -140,7 +140,7 @@ def at_equal_rate(plain: Sequence[Point], tested: Sequence[Point], index: int) -
 
 
 def encode_plainly(source: Path, out: Path, library: str, options: dict[str, str]) -> None:
-    """The shortest loop of PyAV that decodes a clip and encodes it."""
+    """A minimal PyAV loop that decodes a clip and encodes it."""
     with av.open(str(source)) as given, av.open(str(out), "w") as made:
         read = given.streams.video[0]
         written = made.add_stream(library, rate=read.average_rate)

@@ -1,16 +1,16 @@
-"""Hashes of the outputs of every bundled model and of short trainings, to show that a change of the code alters none.
+"""Hashes of the outputs of all bundled models and of short trainings, to verify that a change of the code alters none.
 
     PYTHONPATH=OLD/src python benchmarks/same_outputs.py --write old.json
     PYTHONPATH=NEW/src python benchmarks/same_outputs.py --write new.json
     python benchmarks/same_outputs.py --compare old.json new.json
 
-Both records must come from one machine, with one version of torch: floating-point results differ between processors. The
-script runs on one thread and on the CPU. It uses `latens.load`, the verbs of the loaded models and the command line. Its inputs
-are photographs of scikit-image and images that numpy computes here. Names that may differ between two versions of latens are
-read in `segmentation`, `part_code` and `galleries`.
+Both records must come from the same machine and version of torch, because floating-point results differ between processors. The
+script runs on one CPU thread. It uses `latens.load`, the methods of the loaded models and the command line. Its inputs are
+photographs of scikit-image and images computed with numpy. `segmentation`, `part_code` and `galleries` handle attribute names
+that may differ between two versions of latens.
 
-Exit status of `--compare`: 1 when a hash differs or is in one record only. Exit status of `--write`: 1 when an output could
-not be computed; the others are written.
+Exit status of `--compare`: 1 if a hash differs or is in only one record. Exit status of `--write`: 1 if an output could not be
+computed; the other outputs are written.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ import numpy as np
 from PIL import Image
 
 Outputs = Iterator[tuple[str, Any]]  # name of an output; bytes, an array, a PIL image or numbers
-SHOWN = 8  # differences listed for every training, and every image of a model
+SHOWN = 8  # number of listed differences per training and per image of a model
 TRAININGS = (
     ("image_codec", "tiny", True),
     ("amodal", "tiny", False),
     ("haze", "tiny", False),
     ("haze", "tiny_mmd", False),
     ("parts", "tiny", True),
-)  # system, recipe, whether it needs photographs; the others simulate their data
+)  # system, recipe, True if it needs photographs; the others simulate their data
 
 
 # Inputs
@@ -60,7 +60,7 @@ def photograph(name: str, top: int = 0, left: int = 0, height: int | None = None
 
 
 def cells(height: int, width: int, seed: int) -> np.ndarray:
-    """Bright overlapping discs with a rim on a dark ground, and noise; (H, W) uint8."""
+    """Bright overlapping discs with a rim on a dark background, and noise; (H, W) uint8."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     side = min(height, width)
@@ -73,14 +73,14 @@ def cells(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def distances(height: int, width: int) -> np.ndarray:
-    """Meters of a road that rises to the horizon; (H, W) float32."""
+    """Distances in meters of a road that rises to the horizon; (H, W) float32."""
     rows = np.arange(height, dtype=np.float32)[:, None]
     meters: np.ndarray = np.broadcast_to(4 * height / (rows + height / 30), (height, width)).astype(np.float32)
     return meters
 
 
 def hazed(pixels: np.ndarray) -> np.ndarray:
-    """The photograph in haze of the distances above, dense enough that methods reach their lowest transmission."""
+    """The photograph in haze at the distances above, dense enough that methods reach their lowest transmission."""
     t = np.exp(-0.04 * distances(*pixels.shape[:2]))[..., None]
     foggy: np.ndarray = np.clip(pixels * t + 225 * (1 - t), 0, 255).astype(np.uint8)
     return foggy
@@ -92,7 +92,7 @@ def with_alpha(pixels: np.ndarray) -> Image.Image:
 
 
 def album(folder: Path) -> Path:
-    """Nine photographs for training. Their names decide which are held out, so they must not change."""
+    """Nine photographs for training. Their names determine which are held out, so they must not change."""
     folder.mkdir()
     sources = ("astronaut.png", "chelsea.png", "coffee.png")
     for number in range(9):
@@ -105,7 +105,7 @@ def album(folder: Path) -> Path:
 
 
 def first(result: object, *names: str) -> Any:
-    """The first attribute of these names that the result has."""
+    """The first of these attributes that the result has."""
     for name in names:
         if hasattr(result, name):
             return getattr(result, name)
@@ -154,11 +154,11 @@ def image_codec(folder: Path) -> Outputs:
     settings: list[tuple[str, dict[str, Any]]] = [(name, {"quality": 4.0}) for name in images]
     settings += [("color", {"quality": quality}) for quality in (1.0, 2.7, 8.0)]
     settings += [("odd", {}), ("color", {"bpp": 0.5}), ("color", {"psnr": 32.0})]
-    for name, aim in settings:
-        blob = codec.compress(images[name], **aim)
-        said = " ".join(f"{kind} {value:g}" for kind, value in aim.items()) or "default"
-        yield f"{name}, {said}/stream", blob
-        yield f"{name}, {said}/pixels", codec.decompress(blob)
+    for name, target in settings:
+        blob = codec.compress(images[name], **target)
+        label = " ".join(f"{kind} {value:g}" for kind, value in target.items()) or "default"
+        yield f"{name}, {label}/stream", blob
+        yield f"{name}, {label}/pixels", codec.decompress(blob)
     estimate = codec.estimate(face, quality=3.3)
     yield "estimate", [estimate.bits_y, estimate.bits_z, estimate.bpp, estimate.psnr]
     yield from _codec_commands(folder, face, codec)
@@ -193,7 +193,7 @@ def amodal(folder: Path) -> Outputs:
         found += len(result)
         yield from named(name, segmentation(result))
     if not found:
-        raise AssertionError("no object was found in any image: the hashes would say nothing of masks")
+        raise AssertionError("no object was found in any image, so the hashes would not cover masks")
 
 
 def haze(folder: Path) -> Outputs:
@@ -251,7 +251,7 @@ def trainings(folder: Path) -> Outputs:
         yield (
             f"{system} {recipe}/validation loss",
             [result["step"], result["best"]],
-        )  # weights are stored in 16 bits, this is not
+        )  # unlike the weights, this is not stored in 16 bits
         for path in sorted((run / "best").glob("*.safetensors")):
             kind = path.stem.partition("-")[0]  # large files are split: model-1, model-2, ...
             for name, tensor in sorted(load_file(path).items()):
@@ -277,7 +277,7 @@ GROUPS: dict[str, Callable[[Path], Outputs]] = {
 
 
 def latens_command(*words: object) -> str:
-    """Runs the command of the same checkout; its standard output. Raises CalledProcessError with the errors printed."""
+    """Standard output of the command of the same checkout. Prints its errors and raises CalledProcessError if it fails."""
     import latens
 
     package = str(Path(str(latens.__file__)).resolve().parents[1])
@@ -346,7 +346,7 @@ def write(path: Path, chosen: list[str]) -> int:
 
 
 def compare(old: Path, new: Path) -> int:
-    """Prints every difference between two records; 1 when there is one."""
+    """Print all differences between two records; returns 1 if there are any."""
     before, after = (json.loads(path.read_text()) for path in (old, new))
     for key in ("python", "torch", "numpy", "machine", "capability"):
         if before["about"][key] != after["about"][key]:

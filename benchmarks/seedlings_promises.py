@@ -1,4 +1,4 @@
-"""Promises of the seedling system, measured on simulated trays: grids, emergence, times of lots, usable shares, speed.
+"""Accuracy of the seedling system on simulated trays: grids, emergence, times of lots, usable shares, speed.
 
 python benchmarks/seedlings_promises.py [--model MODEL] [--trays 500] [--only grid,kinds,...] (all parts: see PARTS)
 """
@@ -32,12 +32,12 @@ from latens.systems.seedlings.rim import common_rim, rim_of
 from latens.systems.seedlings.simulator.photograph import Camera, TrayPhotograph, draw_camera, photograph
 from latens.systems.seedlings.thesis_grid import thesis_lattice
 
-SEED = 3000  # of trays that nothing was trained on
+SEED = 3000  # seed of trays that no model was trained on
 DAYS = (4, 5, 6, 7)
 
 
 def empty_borders(tray: int, share: float = 0.4) -> np.ndarray:
-    """Which cells are sown: up to `share` of the border cells are empty."""
+    """Mask of sown cells: up to `share` of the border cells are empty."""
     rng = np.random.default_rng([SEED, tray])
     border = np.ones((10, 15), bool)
     border[1:-1, 1:-1] = False
@@ -110,7 +110,7 @@ def kinds(trays: int, model: str) -> None:
 
 
 def rims(trays: int, model: str) -> None:
-    """Center errors on empty trays, placed by the rim as on three other trays."""
+    """Center errors on empty trays, located by the rim of three other trays."""
     del model
     known = []
     for tray in range(3):
@@ -132,7 +132,7 @@ def rims(trays: int, model: str) -> None:
 
 
 def several(trays: int, model: str) -> None:
-    """Photographs of one to four trays side by side and above each other, bench of 0.2 to 1.5 cells between them."""
+    """Photographs of one to four trays next to and above each other, with gaps of 0.2 to 1.5 cells."""
     del model
     right, errors = 0, []
     for number in range(trays):
@@ -154,7 +154,7 @@ def several(trays: int, model: str) -> None:
 def bench(
     rng: np.random.Generator, across: int, down: int, rows: int, cols: int, day: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """down x across trays, each turned a little on its own; pixels, and centers in reading order."""
+    """down x across trays, each rotated slightly; returns pixels, and centers in reading order."""
     gap, turn, pitch = rng.uniform(0.2, 1.5, 2), rng.uniform(-2, 2), 70
     half = [round(pitch * (count + extra) / 2) for count, extra in zip((cols, rows), gap, strict=True)]
     lines, centers = [], []
@@ -202,7 +202,7 @@ def lots(trays: int, model: str) -> None:
 
 
 def times(trays: int, model: str) -> None:
-    """T50 and MGT of each tray as a lot against the emergence that the simulator drew, from day 3 and from day 4 on."""
+    """T50 and MGT of each tray as a lot against the simulated emergence, counted from day 3 and from day 4 on."""
     grader = load(model)
     errors: dict[str, list[float]] = {}
     for tray in range(trays):
@@ -228,7 +228,7 @@ def times(trays: int, model: str) -> None:
 
 
 def shares(trays: int, model: str) -> None:
-    """Coverage of the corrected usable share: one tray a lot, at 70, 90 and 95 % and on every day."""
+    """Coverage of the corrected usable share: one tray per lot, at 70, 90 and 95 % and on every day."""
     grader = load(model)
     for true in (0.70, 0.90, 0.95):
         hits, raw = dict.fromkeys(DAYS, 0), []
@@ -248,7 +248,7 @@ def shares(trays: int, model: str) -> None:
 
 
 def speed(trays: int, model: str) -> None:
-    """Seconds for one tray, photograph in memory to grades."""
+    """Seconds per tray, from a photograph in memory to grades."""
     grader: SeedlingGrader = load(model)
     pixels = photograph(SEED, 0, 6).pixels
     grader.grade(pixels, day=6)

@@ -1,4 +1,4 @@
-"""A process that answers one JSON line per request, with times and memory; standard library alone, for both sides."""
+"""A process that answers each request with one JSON line, with times and memory. Standard library only, for both sides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = dict[str, Any]
 
 
 def serve(handlers: Mapping[str, Callable[..., Answer]]) -> None:
-    """Reads {"do": name, ...} from standard input until it ends; whatever else is printed goes to standard error."""
+    """Read {"do": name, ...} from standard input until it ends; other prints go to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -23,7 +23,7 @@ def serve(handlers: Mapping[str, Callable[..., Answer]]) -> None:
 
 
 class Server:
-    """The other end: starts the process and asks it."""
+    """Client: starts the process and sends requests."""
 
     def __init__(self, command: list[str], threads: int) -> None:
         environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
@@ -50,16 +50,16 @@ class Server:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, Answer]:
-    """What `call` returns, and its wall and CPU time in seconds (CPU: all threads of the process)."""
+    """The result of `call`, and its wall and CPU time in seconds (CPU time of all threads of the process)."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = call()
     return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def memory() -> Answer:
-    """Resident memory of this process in MiB: now, and at its highest since `forget_peak`.
+    """Resident memory of this process in MiB: now, and the peak since `forget_peak`.
 
-    Not ru_maxrss: a process that was started by a larger one inherits that one's.
+    ru_maxrss is not used, because a process inherits it from a larger parent process.
     """
     with open("/proc/self/status") as lines:
         fields = dict(line.split(":", 1) for line in lines)

@@ -1,4 +1,4 @@
-"""Decoded latents of a `.ltv` file under other threads and instruction sets: one hash a line, all the same.
+"""Hashes of the decoded latents of a `.ltv` file under different threads and instruction sets, which must be equal.
 
 python benchmarks/video_latents.py clip.ltv [--model FOLDER]
 """

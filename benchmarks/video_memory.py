@@ -1,8 +1,8 @@
-"""Resident memory of the neural video codec while it encodes and decodes a long clip that is made on the way.
+"""Resident memory of the neural video codec during encoding and decoding of a long generated clip.
 
 python benchmarks/video_memory.py [--frames 10000] [--size 96x64] [--every 1000] [--model FOLDER] [--folder SCRATCH]
 
-Prints megabytes after every so many frames, first of encoding to a file, then of decoding it.
+Prints megabytes at intervals of frames, first for encoding to a file, then for decoding it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def resident() -> float:
 
 
 def moving(count: int, width: int, height: int) -> Iterator[np.ndarray]:
-    """Frames of colored waves with a little noise that move by about a pixel a frame."""
+    """Frames of colored waves with slight noise that move by about one pixel per frame."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     for number in range(count):
@@ -38,7 +38,7 @@ def watched(frames: Iterable[object], every: int, what: str) -> Iterator[object]
         yield frame
         if number % every == 0:
             spent = 1e3 * (time.process_time() - started) / number
-            print(f"{what} {number:>6} frames  {resident():7.1f} MB  {spent:6.1f} ms of CPU time a frame", flush=True)
+            print(f"{what} {number:>6} frames  {resident():7.1f} MB  {spent:6.1f} ms of CPU time per frame", flush=True)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def report(what: str, frames: int, act: Callable[[], object]) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     act()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{what}  {frames / wall:6.2f} frames/s, {1e3 * cpu / frames:6.0f} ms of CPU time a frame", flush=True)
+    print(f"{what}  {frames / wall:6.2f} frames/s, {1e3 * cpu / frames:6.0f} ms of CPU time per frame", flush=True)
 
 
 if __name__ == "__main__":

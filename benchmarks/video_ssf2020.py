@@ -1,10 +1,10 @@
-"""Decoding time of the bundled video codec and of CompressAI's ssf2020, side by side, entropy decoding included.
+"""Decoding time of the bundled video codec compared with CompressAI's ssf2020, including entropy decoding.
 
 python benchmarks/video_ssf2020.py FRAMES --python VENV/bin/python [--frames 12] [--repeats 3]
 
-FRAMES is a folder of images of one size. VENV has compressai (1.2.8 was measured) and its own torch. Its times need no trained
-weights, so it has random ones. Both run on one thread in processes of their own, in turns. CPU and wall time a frame are the
-lowest of all repeats. Without compressai there the script says so and ends with status 2.
+FRAMES is a folder of images of one size. VENV has compressai (1.2.8 was measured) and its own torch. Its times do not depend on
+the weights, which are random. Both run on one thread in separate processes, in alternation. CPU and wall time per frame are the
+minima of all repeats. Without compressai in VENV the script reports this and exits with status 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Runs with the other Python: its argument is a JSON object, its output one as well.
+# Runs with the other Python; its argument and its output are JSON objects.
 SSF2020 = """
 import json, sys, time
 import numpy as np, torch
@@ -59,7 +59,7 @@ print(json.dumps({"cpu": cpu / count, "wall": wall / count}))
 
 
 def timed(python: str, code: str, frames: list[str]) -> dict[str, float]:
-    """Seconds of CPU and wall time a frame."""
+    """Seconds of CPU and wall time per frame."""
     words = [python, "-W", "ignore", "-c", code, json.dumps({"frames": frames})]
     done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if subprocess.run([options.python, "-W", "ignore", "-c", "import compressai"], capture_output=True, check=False).returncode:
-        print(f"{options.python} has no compressai: install it in an environment of its own and name that with --python")
+        print(f"{options.python} has no compressai: install it in a separate environment and give its python with --python")
         sys.exit(2)
     frames = [str(path) for path in sorted(options.folder.iterdir())[: options.frames]]
     best: dict[str, dict[str, float]] = {}
@@ -84,7 +84,7 @@ def main() -> None:
         for name, python, code in (("latens", sys.executable, OURS), ("ssf2020", options.python, SSF2020)):
             found = timed(python, code, frames)
             print(
-                f"{name:<8} {1e3 * found['cpu']:7.0f} ms of CPU time a frame, {1e3 * found['wall']:7.0f} ms of wall time",
+                f"{name:<8} {1e3 * found['cpu']:7.0f} ms of CPU time per frame, {1e3 * found['wall']:7.0f} ms of wall time",
                 flush=True,
             )
             best[name] = {key: min(value, best.get(name, found)[key]) for key, value in found.items()}

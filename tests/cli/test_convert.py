@@ -37,7 +37,7 @@ def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> N
     record = json.loads(capsys.readouterr().out)
     assert (record["images"], record["objects"], record["classes"]) == (1, 2, ["cell"])
     assert main(words) == 2
-    assert "there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0
     back = [
         "convert",

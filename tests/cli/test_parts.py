@@ -146,7 +146,7 @@ def test_maps_keep_the_ending_of_their_image_only_where_two_share_a_stem(album: 
     note = album.parent / "note.txt"
     note.write_text("no folder")
     assert main(["parts", str(album), "-o", str(note), "--model", str(model), "--device", "cpu"]) == 2
-    assert "name a folder with -o" in capsys.readouterr().err
+    assert "give a folder with -o" in capsys.readouterr().err
 
 
 def test_one_image_at_another_resolution(album: Path, model: Path, capsys: Capture) -> None:

@@ -1,4 +1,4 @@
-"""Integer networks of the shape of a hyperprior's. Each fixture is the function that makes them."""
+"""Integer networks with the shape of a hyper-synthesis. Each fixture is a function that makes them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def narrow_network() -> Callable[[], IntegerNetwork]:
 
 @pytest.fixture(params=["network", "narrow_network"])
 def make(request: pytest.FixtureRequest) -> Callable[[], IntegerNetwork]:
-    """Both of them, one after the other."""
+    """Both networks, one after the other."""
     found: Callable[[], IntegerNetwork] = request.getfixturevalue(request.param)
     return found
 
 
 def make_stack(seed: int = 0, n: int = 6, m: int = 8) -> nn.Sequential:
-    """The shape of a hyperprior's: N -> M -> 3/2 M -> 2 M, two transposed 5x5 convolutions and one 3x3."""
+    """A hyper-synthesis: N -> M -> 3/2 M -> 2 M, two transposed 5x5 convolutions and one 3x3."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.ConvTranspose2d(n, m, 5, stride=2, padding=2, output_padding=1),

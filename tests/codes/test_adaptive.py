@@ -1,4 +1,4 @@
-"""Maps to bytes and back."""
+"""Adaptive coding of maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blob(frames: int, height: int, width: int, alphabet: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(12, 8, 14), (1, 1, 1), (3, 17, 5)])
 @pytest.mark.parametrize("alphabet", [2, 13])
-def test_maps_come_back_at_the_length_that_is_estimated(shape: tuple[int, int, int], alphabet: int) -> None:
+def test_round_trip_at_the_estimated_length(shape: tuple[int, int, int], alphabet: int) -> None:
     rng = np.random.default_rng(0)
     for maps in (blob(*shape, alphabet), rng.integers(alphabet, size=shape), np.zeros(shape, dtype=np.int64)):
         data = encode_maps(maps, alphabet)

@@ -1,4 +1,4 @@
-"""Every map against its brute-force Jacobian and its inverse, in float64."""
+"""Every map against a brute-force Jacobian and its inverse, in float64."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def maps() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "logit": (Logit(0.05), (2, 3, 3)),
         "affine": (Affine(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])), (2, 3, 3)),
         "mixing": (Mixing(3), (3, 2, 2)),
-        "checkerboard": (Coupling(2, 5, checkerboard=True, turned=False), (2, 4, 4)),
-        "channels": (Coupling(3, 5, checkerboard=False, turned=True), (3, 4, 4)),
-        "flat coupling": (Coupling(7, 5, checkerboard=False, turned=False, flat=True), (7,)),
+        "checkerboard": (Coupling(2, 5, checkerboard=True, swapped=False), (2, 4, 4)),
+        "channels": (Coupling(3, 5, checkerboard=False, swapped=True), (3, 4, 4)),
+        "flat coupling": (Coupling(7, 5, checkerboard=False, swapped=False, flat=True), (7,)),
         "dense": (ResidualMap(dense_branch(2, growth=6, depth=2, learned=True, mixing=0.98, **image)), (2, 4, 4)),  # type: ignore[arg-type]
         "dense flat": (ResidualMap(dense_branch(2, growth=6, depth=3, learned=True, mixing=0.98, **flat)), (2,)),  # type: ignore[arg-type]
         "plain": (ResidualMap(plain_branch(2, [8, 8], [3, 1, 3], activation_first=True, **image)), (2, 4, 4)),  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def test_log_determinants_and_inverses(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["actnorm", "whitening"])
-def test_the_first_batch_alone_sets_the_normalization(name: str) -> None:
+def test_only_the_first_batch_sets_the_normalization(name: str) -> None:
     step, shape = maps()[name]
     step.train()
     for parameter in step.parameters():
@@ -120,7 +120,7 @@ def test_recomputed_blocks_have_the_same_gradients() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_more_probes_have_the_mean_of_single_ones() -> None:
+def test_several_probes_are_averaged() -> None:
     step, shape = maps()["dense"]
     x = torch.randn(2, *shape)
     signs = torch.randint(0, 2, (3, 2, *shape)).double() * 2 - 1

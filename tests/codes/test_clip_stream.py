@@ -1,4 +1,4 @@
-"""Clips are written and read section by section; a cut or damaged file loses what is missing and nothing else."""
+"""Clips are written and read section by section; a truncated or damaged file loses only the affected sections."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_file_cut_at_any_byte_is_read_up_to_the_cut() -> None:
             assert found[whole:], "a cut that is not reported"
 
 
-def test_a_flipped_bit_costs_one_section_and_is_found() -> None:
+def test_a_flipped_bit_damages_one_section_and_is_detected() -> None:
     data = written(GROUPS)
     places = [entry.offset for entry in read_index(io.BytesIO(data))] + [len(written(GROUPS, close=False))]
     for place in range(START, places[-1]):
@@ -107,7 +107,7 @@ def test_a_flipped_bit_costs_one_section_and_is_found() -> None:
 
 
 @pytest.mark.parametrize("place", range(START))
-def test_damage_to_the_header_is_found(place: int) -> None:
+def test_header_damage_is_detected(place: int) -> None:
     damaged = bytearray(written(GROUPS))
     damaged[place] ^= 64
     with pytest.raises((Corrupt, NotOurFile, UnsupportedVersion, Truncated)):
@@ -122,7 +122,7 @@ def test_a_damaged_index_does_not_matter() -> None:
         assert read_index(io.BytesIO(bytes(damaged))) == read_index(io.BytesIO(bytes(data)))
 
 
-def test_mutated_files_raise_our_errors_only() -> None:
+def test_mutated_files_raise_only_latens_errors() -> None:
     rng = random.Random(0)
     data = written(GROUPS)
     for _ in range(2000):
@@ -160,7 +160,7 @@ def test_a_newer_major_version_is_refused() -> None:
         read_header(io.BytesIO(bytes(data)))
 
 
-def test_fields_that_do_not_fit_are_refused() -> None:
+def test_fields_of_the_wrong_size_are_refused() -> None:
     writer = ClipWriter(io.BytesIO(), HEADER)
     with pytest.raises(ValueError, match="kinds"):
         writer.append(ClipSection(255, b""))

@@ -32,7 +32,7 @@ def sample(count: int, seed: int, tables: SymbolTables, spread: float = 1.0) -> 
 
 
 class PlainDecoder:
-    """An independent reader of the payload: ANS with integers of Python, from the module's docstring."""
+    """An independent decoder of the payload: ANS with Python integers, from the docstring of the module."""
 
     def __init__(self, data: bytes) -> None:
         self.words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
@@ -160,7 +160,7 @@ def test_more_than_256_levels() -> None:
     assert np.array_equal(decode(encode(symbols, levels, wide), levels, wide), symbols)
 
 
-def test_nothing_costs_nothing(tables: SymbolTables) -> None:
+def test_no_symbols_need_no_bytes(tables: SymbolTables) -> None:
     empty = np.empty(0, dtype=np.int32)
     assert encode(empty, empty, tables) == b""
     assert decode(b"", empty, tables).shape == (0,)
@@ -200,7 +200,7 @@ def test_too_large_a_value_is_refused(tables: SymbolTables, value: int) -> None:
         encode(np.array([0, value]), np.array([1, 2]), tables)
 
 
-def test_callers_mistakes_are_value_errors(tables: SymbolTables) -> None:
+def test_invalid_arguments_raise_value_error(tables: SymbolTables) -> None:
     with pytest.raises(ValueError, match="shape"):
         encode(np.zeros(3, np.int32), np.zeros(2, np.int32), tables)
     with pytest.raises(ValueError, match="integer symbols"):
@@ -212,7 +212,7 @@ def test_callers_mistakes_are_value_errors(tables: SymbolTables) -> None:
 
 
 def test_damaged_payloads_raise_corrupt_or_decode_to_something(tables: SymbolTables) -> None:
-    """The coder alone notices most damage, not all: the container's CRC is there for the rest."""
+    """The coder detects most damage, but not all; the container's CRC detects the rest."""
     rng = random.Random(8)
     symbols, levels = sample(300, 8, tables, spread=2.0)
     original = encode(symbols, levels, tables)
@@ -230,10 +230,10 @@ def test_damaged_payloads_raise_corrupt_or_decode_to_something(tables: SymbolTab
         else:
             outcomes["decoded"] += 1
             assert np.abs(decoded).max() < MAGNITUDE
-    assert outcomes["decoded"] <= 3  # the final state is right by chance in about one of 50,000
+    assert outcomes["decoded"] <= 3  # by chance, the final state is correct in about one of 50,000
 
 
-def test_every_truncation_and_extension_is_noticed(tables: SymbolTables) -> None:
+def test_every_truncation_and_extension_is_detected(tables: SymbolTables) -> None:
     symbols, levels = sample(200, 9, tables)
     data = encode(symbols, levels, tables)
     for length in range(len(data)):

@@ -1,4 +1,4 @@
-"""Frozen integer coding of any hyper-synthesis: near the real-valued network, lossless, restored from its tensors."""
+"""Frozen integer coding of a hyper-synthesis: close to the real-valued network, lossless, restored from its tensors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_parameters_are_those_of_the_network(coding: FrozenCoding, network: nn.S
     assert float(ratio.log().abs().max()) < 0.1  # half a level is 0.06
 
 
-def test_symbols_come_back_and_their_code_length_is_the_files(coding: FrozenCoding) -> None:
+def test_round_trip_and_code_length(coding: FrozenCoding) -> None:
     torch.manual_seed(4)
     z = torch.randint(-20, 21, (1, HIDDEN, 9, 8))
     level = coding.parameters(z).level
@@ -73,7 +73,7 @@ def test_symbols_come_back_and_their_code_length_is_the_files(coding: FrozenCodi
         coding.decode_y(coded_y[:-4], level)
 
 
-def test_it_is_restored_from_its_tensors(coding: FrozenCoding) -> None:
+def test_restored_from_its_tensors(coding: FrozenCoding) -> None:
     again = FrozenCoding.from_tensors(coding.spec(), coding.tensors(), torch.device("cpu"))
     z = torch.randint(-20, 21, (1, HIDDEN, 3, 3))
     assert torch.equal(again.parameters(z).mean, coding.parameters(z).mean)

@@ -1,4 +1,4 @@
-"""Solving y = x + g(x)."""
+"""Solution of y = x + g(x)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def contraction(factor: float, dims: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("memory", [0, 5])
-def test_the_solution_is_found_and_each_sample_stops_by_itself(memory: int) -> None:
+def test_the_solution_is_found_and_samples_stop_separately(memory: int) -> None:
     matrix = contraction(0.8, 6)
     y = torch.randn(5, 6, dtype=torch.float64) * torch.logspace(-12, 2, 5, dtype=torch.float64)[:, None]
     solved = solve(lambda x: torch.tanh(x @ matrix), y, tolerance=1e-10, memory=memory)
@@ -44,21 +44,21 @@ def test_the_error_is_within_the_bound_of_the_residual() -> None:
     assert bool((error <= solved.residual / (1 - 0.7)).all())
 
 
-def test_what_does_not_converge_is_said() -> None:
+def test_missing_convergence_is_reported() -> None:
     solved = solve(lambda x: -3 * x + 1, torch.ones(2, 3), limit=4, memory=0)
     assert not bool(solved.converged.any())
     assert solved.evaluations.tolist() == [4, 4]
     assert bool(solved.x.isfinite().all())
 
 
-def test_a_constant_map_and_equal_steps_are_no_trouble() -> None:
+def test_constant_maps_and_equal_steps() -> None:
     y = torch.randn(3, 4)
     solved = solve(lambda x: torch.zeros_like(x), y)
     torch.testing.assert_close(solved.x, y)
     assert solved.evaluations.tolist() == [1, 1, 1]
 
 
-def test_the_step_behind_the_last_evaluation_is_taken() -> None:
+def test_the_step_after_the_last_evaluation_is_taken() -> None:
     """x + x / 2 = 1 from two evaluations: their secant is exact, though the residual of the second point is 0.25."""
     solved = solve(lambda x: 0.5 * x, torch.ones(1, 1, dtype=torch.float64), tolerance=0.3)
     assert solved.evaluations.tolist() == [2]
@@ -66,7 +66,7 @@ def test_the_step_behind_the_last_evaluation_is_taken() -> None:
     assert bool(solved.converged.all())
 
 
-def test_no_accuracy_below_rounding_is_asked_for() -> None:
+def test_tolerance_is_limited_by_rounding() -> None:
     matrix = contraction(0.5, 8).float()
     y = 1000 * torch.randn(4, 8)
     solved = solve(lambda x: torch.tanh(x @ matrix), y, tolerance=0.0)

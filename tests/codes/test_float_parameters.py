@@ -1,4 +1,4 @@
-"""Integer networks back to float ones, from which training continues when a model was stored for coding alone."""
+"""Conversion of integer networks to float networks, for further training of models that were stored only for coding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STACKS = {
 
 
 def frozen(kind: str, weight_bits: int) -> tuple[nn.Sequential, IntegerNetwork, torch.Tensor]:
-    """A float stack with channels of very different sizes, its integers, and inputs in their range."""
+    """A float stack with channels of very different scales, its integer network, and inputs in range."""
     torch.manual_seed(0)
     stack = STACKS[kind]()
     with torch.no_grad():
@@ -51,7 +51,7 @@ def frozen(kind: str, weight_bits: int) -> tuple[nn.Sequential, IntegerNetwork, 
 
 @pytest.mark.parametrize(("weight_bits", "tolerance"), [(16, 0.004), (8, 0.03)])
 @pytest.mark.parametrize("kind", STACKS)
-def test_a_float_network_of_the_integers_gives_their_outputs(kind: str, weight_bits: int, tolerance: float) -> None:
+def test_the_float_network_has_the_outputs_of_the_integers(kind: str, weight_bits: int, tolerance: float) -> None:
     stack, net, inputs = frozen(kind, weight_bits)
     twin = copy.deepcopy(stack)
     layers = [layer for layer in twin if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
@@ -63,7 +63,7 @@ def test_a_float_network_of_the_integers_gives_their_outputs(kind: str, weight_b
             layer.bias.copy_(bias)
         exact = net((inputs * 256).long()).double() / 1024
         size = float(stack(inputs).square().mean().sqrt())
-        # The rounding of hidden activations separates it from the integers, that of weights too from the first network.
+        # It differs from the integers by the rounding of hidden activations, from the first network also by that of weights.
         assert float((twin(inputs) - exact).square().mean().sqrt()) < 0.004 * size
         assert float((twin(inputs) - stack(inputs)).square().mean().sqrt()) < tolerance * size
 

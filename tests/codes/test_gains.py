@@ -1,4 +1,4 @@
-"""The lambda of a quality, its inverse, and gains between rates."""
+"""Lambda of a quality, its inverse, and gains between rates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_interpolation_matches_its_ends_and_middle() -> None:
     assert rows.tolist() == [[0.0, 10.0], [0.0, 10.0], [0.25, 12.5], [4.0, 40.0]]
 
 
-def test_gains_start_at_the_square_root_of_lambda_and_undo_each_other() -> None:
+def test_gains_start_at_the_square_root_of_lambda_and_are_inverse() -> None:
     """The optimal step of a uniform quantizer at high rate: squared step proportional to 1 / lambda."""
     gains = RateGains(2, THREE)
     quality = torch.tensor([1.0, 2.0, 3.0, 1.7])

@@ -1,4 +1,4 @@
-"""Integer networks give one result: that of loops over Python integers, however, wherever and from whatever they run."""
+"""Integer networks have the same result as loops over Python integers, in every mode, layout and environment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from latens.codes.integer import IntegerLayer, IntegerNetwork, _convolve_by_matmul, probe
+from latens.codes.integer import IntegerNetwork, probe
+from latens.codes.integer_layer import IntegerLayer, _convolve_by_matmul
 from latens.errors import DeviceMismatch
 
 Make = Callable[..., Any]
 
 
 def oracle(net: IntegerNetwork, z: Tensor) -> np.ndarray:
-    """The network of the docstring with loops over taps and Python integers; no convolution routine."""
+    """The network of the docstring by loops over taps and Python integers, without a convolution routine."""
     x = np.clip(z.numpy(), -net.input_bound, net.input_bound).astype(object)
     for layer in net.layers:
         assert isinstance(layer, IntegerLayer)
@@ -74,7 +75,7 @@ def test_an_independent_implementation_agrees(inputs: Make, make: Make) -> None:
 
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_one_result_however_it_is_computed(
+def test_every_mode_and_layout_gives_the_same_result(
     inputs: Make, make: Make, onednn: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, z = make(), inputs()
@@ -90,7 +91,7 @@ def test_one_result_however_it_is_computed(
         torch.set_num_threads(before)
 
 
-def test_autocast_default_dtype_and_casts_of_the_module_change_nothing(inputs: Make, make: Make) -> None:
+def test_autocast_default_dtype_and_module_casts_have_no_effect(inputs: Make, make: Make) -> None:
     net, z = make(), inputs()
     expected = net(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -104,7 +105,7 @@ def test_autocast_default_dtype_and_casts_of_the_module_change_nothing(inputs: M
 
 
 @pytest.mark.parametrize("side", [(5, 4), (1, 1), (2, 7)])
-def test_matrix_product_path_of_gpus_gives_the_same_sums(network: Make, side: tuple[int, int]) -> None:
+def test_matrix_products_give_the_same_sums(network: Make, side: tuple[int, int]) -> None:
     for layer in network().layers:
         assert isinstance(layer, IntegerLayer)
         x = probe(layer.shape.inputs, 1000)[:, :, : side[0], : side[1]].double()
@@ -149,7 +150,7 @@ def test_self_test_falls_back_until_the_result_is_right(inputs: Make, network: M
         net.verified("0" * 64)
 
 
-def test_fingerprint_tells_networks_apart(network: Make) -> None:
+def test_fingerprint_distinguishes_networks(network: Make) -> None:
     net = network()
     before = net.fingerprint()
     layer = net.layers[2]
@@ -190,7 +191,7 @@ def test_simulated_machines_agree(
     machine: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    """Another instruction set, in its own process, computes what this one computes."""
+    """Another instruction set, in its own process, gives the same fingerprints."""
     nets = {"wide": network(), "narrow": narrow_network()}
     for name, net in nets.items():
         (tmp_path / f"{name}.safetensors").write_bytes(save(net.state_dict()))

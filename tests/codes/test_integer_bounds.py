@@ -1,4 +1,4 @@
-"""From float networks to integer ones: how large their error and their sums may be, and what cannot be made exact."""
+"""Quantization of float networks: bounds of errors and sums, and networks that cannot be made exact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latens.codes.integer import IntegerLayer, IntegerNetwork, LayerShape
+from latens.codes.integer import IntegerNetwork
+from latens.codes.integer_layer import IntegerLayer, LayerShape
 from latens.codes.quantize import activation_peaks, quantize_network, split_stages
 
 Make = Callable[..., Any]
@@ -44,8 +45,8 @@ def test_error_is_within_the_sum_of_all_rounding_steps(
 
 
 def error_bound(stack: nn.Sequential, net: IntegerNetwork, x: Tensor, calibration: Tensor) -> float:
-    """Worst case over all channels: the input's error through |w|, half a step per weight, bias and output, and the
-    multiplier's relative error. Integers are bounded by the real activations of the float network."""
+    """Worst case over all channels: the error of the input through |w|, half a step per weight, bias and output, and the
+    relative error of the multiplier. The real activations of the float network bound the integers."""
     stages = split_stages(stack)
     peaks = activation_peaks(stages, calibration)
     step = torch.full((x.shape[1],), 2.0**-net.input_frac_bits, dtype=torch.float64)
@@ -55,7 +56,7 @@ def error_bound(stack: nn.Sequential, net: IntegerNetwork, x: Tensor, calibratio
         weight = stage.conv.weight.detach().abs()
         weight = (weight if layer.shape.transposed else weight.transpose(0, 1)).sum((2, 3))  # inputs x outputs
         taps = layer.shape.kernel[0] * layer.shape.kernel[1]
-        # The largest single weight is at most the sum over its taps, which only loosens the bound.
+        # The sum over the taps is at least the largest single weight, so it only loosens the bound.
         weight_step = (weight * step[:, None]).amax(0) / 32767
         integers = taps * ((x.abs().amax((0, 2, 3)) + error) / step).sum()
         with torch.no_grad():
@@ -67,7 +68,7 @@ def error_bound(stack: nn.Sequential, net: IntegerNetwork, x: Tensor, calibratio
     return float(error.max())
 
 
-def test_bounds_are_reached_by_the_worst_input_and_decide_the_carrier() -> None:
+def test_the_worst_input_reaches_the_bounds() -> None:
     torch.manual_seed(3)
     conv = nn.Conv2d(3, 4, 3, padding=1)
     net = quantize_network(nn.Sequential(conv), torch.randn(2, 3, 6, 6), input_frac_bits=0, input_bound=100)
@@ -83,11 +84,11 @@ def test_bounds_are_reached_by_the_worst_input_and_decide_the_carrier() -> None:
     assert bound.product < 2**63
 
 
-def test_transposed_bound_counts_only_taps_that_meet() -> None:
+def test_transposed_bound_counts_only_taps_of_one_output() -> None:
     one = torch.ones(1, dtype=torch.int32)
     tensors = {"positive": one, "negative": one, "shift": one, "bias": torch.zeros(1, dtype=torch.int64)}
     layer = IntegerLayer(DOUBLING, 10, {"weight": torch.ones(1, 1, 5, 5, dtype=torch.int16), **tensors})
-    # At stride 2 an output sees at most 3 x 3 of the 5 x 5 taps.
+    # At stride 2 an output uses at most 3 x 3 of the 5 x 5 taps.
     assert layer.bound.convolution == 9 * 10
 
 
@@ -96,23 +97,23 @@ def test_carriers(network: Make, narrow_network: Make) -> None:
     assert {bound.carrier for bound in network().bounds()} == {torch.float64}
 
 
-def test_coarser_weights_bring_all_but_the_first_layer_to_float32(hyper_synthesis: Make, inputs: Make) -> None:
+def test_coarser_weights_allow_float32_in_all_but_the_first_layer(hyper_synthesis: Make, inputs: Make) -> None:
     stack, z = hyper_synthesis(), inputs()
     fast = quantize_network(stack, z.double() / 256, input_bound=40 << 8, activation_bits=9, float32=True)
     assert [bound.carrier for bound in fast.bounds()] == [torch.float64, torch.float32, torch.float32]
-    # The budget is used: a channel's weights are not coarser than they must be.
+    # The budget is used: the weights of a channel are not coarser than necessary.
     assert all(bound.convolution > 0.98 * 2**24 for bound in fast.bounds()[1:])
     assert torch.equal(fast(z), fast.reference(z))
     with torch.no_grad():
         exact = stack.double()(z.double() / 256)
-        # One rounding of 255 steps up to twice the largest activation, half a step, through |w| of the last layer; the
-        # roundings of its weights and of the layers before are allowed as much each.
+        # Rounding to 255 steps up to twice the largest activation, half a step, through |w| of the last layer. The rounding of
+        # its weights and that of the layers before may each add as much.
         step = 2 * float(stack[:4](z.double() / 256).abs().max()) / 255
         gain = float(stack[4].weight.abs().sum((1, 2, 3)).max())
     assert (fast(z).double() / 1024 - exact).abs().max() < 3 * gain * step / 2
 
 
-def test_float32_is_not_used_where_torch_shortens_it(
+def test_float32_is_not_used_with_reduced_precision(
     inputs: Make, narrow_network: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, seen = narrow_network(), set()
@@ -140,7 +141,7 @@ def test_sums_that_cannot_be_exact_are_refused(hyper_synthesis: Make) -> None:
         quantize_network(hyper_synthesis(), torch.randn(1, 6, 4, 4), input_bound=1 << 30)
 
 
-def test_inputs_and_outputs_are_held_to_their_bounds(inputs: Make, network: Make) -> None:
+def test_inputs_and_outputs_are_clamped(inputs: Make, network: Make) -> None:
     net = network()
     z = inputs()
     huge = torch.where(z > 0, 1 << 50, -(1 << 50))
@@ -178,13 +179,13 @@ def test_dead_and_bias_only_channels() -> None:
     assert outputs[0, 2].unique().tolist() == [-0.75]
 
 
-def test_a_channel_that_calibration_did_not_wake_is_not_cut_off() -> None:
+def test_channels_that_are_quiet_in_calibration_have_headroom() -> None:
     convs = [nn.Conv2d(2, 2, 1, bias=False) for _ in range(2)]
     for conv in convs:
         nn.init.dirac_(conv.weight)
     calibration = torch.tensor([1.0, 0.0])[None, :, None, None]
     net = quantize_network(nn.Sequential(convs[0], nn.ReLU(), convs[1]), calibration, input_bound=1 << 10)
-    # An eighth of the loudest channel's peak, times the margin of two, is 64 / 256.
+    # An eighth of the largest peak of the layer, times the margin of two, is 64 / 256.
     outputs = net(torch.tensor([64, 64])[None, :, None, None])
     assert outputs.flatten().tolist() == [256, 256]
 
@@ -201,12 +202,12 @@ def test_a_channel_that_calibration_did_not_wake_is_not_cut_off() -> None:
         (nn.Sequential(), "no convolution"),
     ],
 )
-def test_what_cannot_be_quantized_is_named(stack: nn.Sequential, message: str) -> None:
+def test_unsupported_modules_are_named(stack: nn.Sequential, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quantize_network(stack, torch.randn(1, 2, 4, 4), input_bound=100)
 
 
-def test_not_finite_is_refused(hyper_synthesis: Make) -> None:
+def test_non_finite_numbers_are_refused(hyper_synthesis: Make) -> None:
     stack = hyper_synthesis()
     with torch.no_grad():
         stack[0].weight[0, 0, 0, 0] = float("nan")
@@ -216,7 +217,7 @@ def test_not_finite_is_refused(hyper_synthesis: Make) -> None:
 
 @pytest.mark.parametrize(("multiplier", "in_float64"), [((1 << 18) - 32, True), (1 << 18, False), ((1 << 27) - 1, False)])
 def test_rescaling_is_exact_up_to_the_bound_of_float64(multiplier: int, in_float64: bool) -> None:
-    """|acc| * m + 2^(s-1) just below 2^53 and above it, at sums of both signs, at ties and at the ends of the range."""
+    """|acc| * m + 2^(s-1) just below and above 2^53, for sums of both signs, at ties and at the ends of the range."""
     bound, shift = (1 << 35) + 5, 40
     shape = replace(
         DOUBLING, transposed=False, kernel=(1, 1), stride=(1, 1), padding=(0, 0), output_padding=(0, 0), clamp=1 << 30

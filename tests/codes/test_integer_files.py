@@ -1,4 +1,4 @@
-"""Files of integer networks: they come back as they were, and damaged ones are refused."""
+"""Files of integer networks: round trips, and refusal of damaged files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_model_file_round_trip(inputs: Make, network: Make) -> None:
     assert again.spec() == net.spec()
 
 
-def test_loading_other_weights_is_seen_at_once(inputs: Make, network: Make) -> None:
+def test_loading_other_weights_updates_the_network(inputs: Make, network: Make) -> None:
     net, other, z = network(seed=0), network(seed=1), inputs()
     first = net(z)
     net.load_state_dict(other.state_dict())

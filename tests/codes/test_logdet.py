@@ -1,4 +1,4 @@
-"""Log-determinants: weights of roulette, exact expectations over noise and stopping times, bounds of truncated series."""
+"""Log-determinants: roulette weights, exact expectations over probes and stopping times, bounds of truncated series."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _double() -> Iterator[None]:
 
 @pytest.mark.parametrize("roulette", ROULETTES)
 def test_every_term_has_weight_one_on_average(roulette: Roulette) -> None:
-    """Sum over the stopping time with its probabilities: no sampling, so the limit is rounding."""
+    """Expectation over the stopping time without sampling, exact up to rounding."""
     for k in range(1, 13):
         mean = math.fsum(roulette.probability(n) * roulette.weights(n)[k - 1] for n in range(max(k - roulette.exact, 0), 90))
         assert mean == pytest.approx(1.0, abs=1e-12)
@@ -98,7 +98,7 @@ def test_roulette_is_unbiased_in_value_and_gradient(roulette: Roulette) -> None:
 
 
 def test_a_single_stopping_time_is_not_enough() -> None:
-    """The check above can fail: the truncated series alone is off."""
+    """The test above can fail: a truncated series is biased."""
     mapped, x = small_branch(), torch.randn(1, 3)
     columns = mapped.branch.linearized(x, torch.eye(3)[:, None], mapped.branch.folded()).products
     cut, exact = mean_estimate(mapped, x, [1.0, 1.0])[0], exact_log_det(columns.flatten(2))
@@ -119,13 +119,13 @@ def test_the_error_of_a_series_is_within_its_bound(terms: int) -> None:
 
 
 @pytest.mark.parametrize(("terms", "lipschitz"), [(0, 0.5), (3, 1.0)])
-def test_there_is_no_bound_without_contraction(terms: int, lipschitz: float) -> None:
+def test_no_bound_without_contraction(terms: int, lipschitz: float) -> None:
     with pytest.raises(ValueError, match="no bound"):
         tail_bound(terms, lipschitz, torch.ones(1))
 
 
-def test_the_bound_is_tight_where_all_eigenvalues_are_at_their_limit() -> None:
-    """J = -L I of 4 dimensions leaves out 4 sum_{j > k} L^j / j; of rank one, the measured norm keeps the bound as tight."""
+def test_the_bound_is_tight_if_all_eigenvalues_are_at_their_limit() -> None:
+    """J = -L I in 4 dimensions omits 4 sum_{j > k} L^j / j; at rank one, the measured norm keeps the bound as tight."""
     lipschitz, terms = 0.5, 8
     left_out = -math.log1p(-lipschitz) - sum(lipschitz**j / j for j in range(1, terms + 1))
     for rank in (4, 1):

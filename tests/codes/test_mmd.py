@@ -1,4 +1,4 @@
-"""Eq. 8 against loops, unbiased and zero where it should be; codes move towards the prior."""
+"""MMD: Eq. 8 against loops, no bias, zero for equal distributions; codes move towards the prior."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_several_kernels_are_averaged() -> None:
     assert float(mmd(x, y, [0.5, 1.0, 2.0])) == pytest.approx(sum(single) / 3, abs=1e-12)
 
 
-def test_it_is_unbiased() -> None:
-    # Over many pairs of samples of one distribution the mean is 0; the biased estimate would give about 2 (1 - k) / m.
+def test_mmd_is_unbiased() -> None:
+    # Over many pairs of samples of one distribution the mean is 0; the mean of the biased estimate is about 2 (1 - k) / m.
     values = [float(mmd(draws(8, 2, 2 * i), draws(8, 2, 2 * i + 1), [1.0])) for i in range(600)]
     mean, error = sum(values) / 600, (sum(v * v for v in values) / 600**2) ** 0.5
     assert abs(mean) < 3 * error
     assert min(values) < 0
 
 
-def test_it_has_the_closed_form_of_shifted_gaussians() -> None:
+def test_mmd_has_the_closed_form_of_shifted_gaussians() -> None:
     # For N(0, 1) and N(s, 1): 2 (1 + 2/sigma^2)^(-1/2) (1 - exp(-s^2 / (2 (sigma^2 + 2)))).
     x, y = draws(4000, 1, 0), draws(4000, 1, 1, 1.0)
     expected = 2 / math.sqrt(3) * (1 - math.exp(-1 / 6))
@@ -60,7 +60,7 @@ def test_default_bandwidth_puts_the_kernel_at_one_over_e() -> None:
         assert float(kernel.mean()) == pytest.approx((1 + 2 / dimension) ** (-dimension / 2), rel=0.03)  # tends to 1/e
 
 
-def test_descent_brings_a_code_to_the_prior() -> None:
+def test_gradient_descent_moves_a_code_to_the_prior() -> None:
     torch.manual_seed(0)
     code = torch.nn.Parameter(0.1 * torch.randn(2, 2, 8, 8) + 2)
     optimizer = torch.optim.Adam([code], 0.05)

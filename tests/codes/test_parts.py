@@ -1,4 +1,4 @@
-"""The code of parts against float64 oracles, closed forms and Monte Carlo estimates."""
+"""The part code against float64 oracles, closed forms and Monte Carlo estimates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latens.codes.parts import (
 SAMPLES = 200_000
 
 
-def test_gaussian_kl_is_that_of_torch_and_of_samples() -> None:
+def test_gaussian_kl_equals_torch_and_monte_carlo() -> None:
     mean = torch.tensor([0.0, 1.3, -2.0], dtype=torch.float64)
     variance = torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64)
     found = gaussian_kl(mean, variance)
@@ -36,7 +36,7 @@ def test_gaussian_kl_is_that_of_torch_and_of_samples() -> None:
 
 
 @pytest.mark.parametrize("prior", [1 / 16, 0.5, 0.9])
-def test_bernoulli_kl_is_that_of_torch_and_of_samples(prior: float) -> None:
+def test_bernoulli_kl_equals_torch_and_monte_carlo(prior: float) -> None:
     logits = torch.linspace(-9, 9, 37, dtype=torch.float64)
     found = bernoulli_kl(logits, prior)
     q, p = Bernoulli(logits=logits), Bernoulli(torch.tensor(prior, dtype=torch.float64))
@@ -61,7 +61,7 @@ def test_bernoulli_kl_is_zero_at_the_prior_and_finite_far_out() -> None:
             bernoulli_kl(far, prior)
 
 
-def test_categorical_kl_is_that_of_torch() -> None:
+def test_categorical_kl_equals_torch() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 3, 4, dtype=torch.float64) * 3
     q = Categorical(logits=logits.permute(0, 2, 3, 1))
@@ -69,8 +69,8 @@ def test_categorical_kl_is_that_of_torch() -> None:
     torch.testing.assert_close(categorical_kl(logits).sum(1), kl_divergence(q, uniform))
 
 
-def test_relaxed_bernoulli_has_the_law_of_torch() -> None:
-    """Quantiles of samples against those of torch's own relaxed Bernoulli, by its distribution function."""
+def test_relaxed_bernoulli_has_the_distribution_of_torch() -> None:
+    """Quantiles of samples against the distribution function of torch's relaxed Bernoulli."""
     torch.manual_seed(0)
     logit, temperature = torch.tensor(-0.7), 0.5
     drawn = relaxed_bernoulli(logit.expand(SAMPLES), temperature)
@@ -102,7 +102,7 @@ def test_relaxed_categorical_chooses_with_the_right_shares() -> None:
     assert torch.allclose(relaxed_categorical(logits, 0.7).sum(1), torch.ones(1, 300, 300))
 
 
-def test_temperature_of_the_released_code_and_of_the_paper() -> None:
+def test_temperature_of_the_authors_code_and_of_the_paper() -> None:
     schedule = {"start": 1.0, "floor": 0.1, "rate": 3e-5}
     compound = [temperature_at(step, **schedule, compound=True) for step in (0, 999, 1000, 2000, 11_999, 12_000)]
     by_hand = [1, 1, math.exp(-0.03), math.exp(-0.03) * math.exp(-0.06)]
@@ -135,7 +135,7 @@ def test_an_absent_part_falls_back_to_the_prior() -> None:
     assert gaussian_kl(*extreme).isfinite().all()
 
 
-def test_parts_are_placed_side_by_side() -> None:
+def test_parts_are_concatenated_along_channels() -> None:
     appearance = torch.arange(1.0, 7.0).reshape(1, 2, 3)
     occurrence = torch.zeros(1, 2, 2, 2)
     occurrence[0, 0, 0, 1] = 1

@@ -1,4 +1,4 @@
-"""Searching a quality for a target, and the controller that moves lambda during a refinement."""
+"""Search for the quality of a rate target, and the controller of lambda during a refinement."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from latens.codes.annealing import Refine
+from latens.codes.goals import PEAK, Measurement
 from latens.codes.rate_control import LAMBDA_RANGE, RateControl
 from latens.codes.rate_target import MAX_TRIALS, RateTarget, search
-from latens.codes.refine import PEAK, Measurement
 from latens.errors import UsageError
 
 PIXELS = 1000
@@ -51,7 +51,7 @@ def test_targets_slightly_outside_the_range_are_met_by_its_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ((9.0, None, None), "out of range"),
         ((1.0, 0.5, None), "quality and bpp exclude"),
@@ -59,21 +59,21 @@ def test_targets_slightly_outside_the_range_are_met_by_its_ends() -> None:
         ((None, None, math.inf), "positive"),
     ],
 )
-def test_targets_that_mean_nothing(given: tuple[float | None, float | None, float | None], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_targets_are_refused(given: tuple[float | None, float | None, float | None], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         RateTarget.of(*given, default=4.0, highest=8.0)
 
 
-def test_without_a_request_the_target_is_the_default_quality() -> None:
+def test_the_default_target_is_the_default_quality() -> None:
     assert RateTarget.of(None, None, None, default=4.0, highest=8.0) == RateTarget("quality", 4.0)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("bpp", 0.5), ("psnr", 32.0)])
 def test_the_controller_settles_on_the_target(kind: str, value: float) -> None:
-    """On a codec whose ln(bpp) and dB follow ln(lambda) with a delay, and with other slopes than the controller assumes."""
+    """A codec whose ln(bpp) and dB follow ln(lambda) with a delay, with other slopes than the controller assumes."""
     goal = control(RateTarget(kind, value))  # type: ignore[arg-type]
     first = math.log(0.01)
-    followed = first  # the ln(lambda) that the latents have adapted to
+    followed = first  # ln(lambda) to which the latents have adapted
     for step in range(0, 1000, 20):
         followed += 0.4 * (math.log(float(goal.weight())) - followed)
         bpp, decibels = 0.4 * math.exp(0.45 * (followed - first)), 31.0 + 1.8 * (followed - first)
@@ -82,7 +82,7 @@ def test_the_controller_settles_on_the_target(kind: str, value: float) -> None:
     assert float(goal.value(found)) == pytest.approx(value, rel=1e-3)
 
 
-def test_lambda_is_held_to_a_range_and_at_first_not_moved() -> None:
+def test_lambda_is_clamped_and_initially_constant() -> None:
     goal = control(RateTarget("bpp", 5.0))
     goal.observe(measured(1.0, 0.01), 99)
     assert float(goal.weight()) == pytest.approx(0.01)
@@ -91,7 +91,7 @@ def test_lambda_is_held_to_a_range_and_at_first_not_moved() -> None:
     assert float(goal.weight()) == pytest.approx(0.01 * LAMBDA_RANGE, rel=1e-5)
 
 
-def test_scores_prefer_a_met_target_to_any_that_misses_it() -> None:
+def test_scores_prefer_measurements_within_the_tolerance() -> None:
     goal = control(RateTarget("bpp", 0.5), overhead=100.0)
     exact, near, cheap = measured(400, 0.002), measured(404, 0.002), measured(200, 0.0001)
     assert float(goal.value(exact)) == pytest.approx(0.5)

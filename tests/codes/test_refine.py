@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from latens.codes.annealing import METHODS, Refine, RoundingLaw
 from latens.codes.entropy import gaussian_bits
-from latens.codes.refine import PEAK, Lagrangian, Measurement, Refined, refine
+from latens.codes.goals import PEAK, Lagrangian, Measurement
+from latens.codes.refine import Refined, refine
 from latens.errors import UsageError
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
@@ -25,12 +26,12 @@ def bias_of(layer: nn.Module) -> Tensor:
 
 
 def small_model(lambdas: tuple[float, ...] = (0.01,)) -> MeanScaleHyperprior:
-    """Random weights, but a code of the image from the start: the block transform beside the deep path."""
+    """Random weights, with the block transform of the linear path as a valid code of the image."""
     torch.manual_seed(0)
     config = HyperpriorConfig(hidden=8, latent=12, hyper=8, lambdas=lambdas, transforms="compact")
     model = MeanScaleHyperprior(config).eval()
     with torch.no_grad():
-        cast(nn.Conv2d, cast(nn.Sequential, model.synthesis.deep)[-2]).weight.mul_(0.01)  # untrained, it would drown the image
+        cast(nn.Conv2d, cast(nn.Sequential, model.synthesis.deep)[-2]).weight.mul_(0.01)  # else untrained, it dominates
         bias_of(model.hyper_synthesis[-1])[config.latent :] = 2.0  # scale
     return model
 
@@ -67,8 +68,8 @@ def test_the_loss_falls(default_run: Refined) -> None:
     assert min(t.true_loss for t in default_run.history) == pytest.approx(sum(best) / 2, rel=0.01)
 
 
-def test_symbols_say_what_was_measured(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
-    """The decoder's way from the symbols: bits and error are those reported."""
+def test_symbols_reproduce_the_measurement(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
+    """Decoding the symbols gives the reported bits and error."""
     best = default_run.best
     assert best.y.dtype == best.z.dtype == torch.int64
     with torch.no_grad():
@@ -82,7 +83,7 @@ def test_symbols_say_what_was_measured(default_run: Refined, model: MeanScaleHyp
     torch.testing.assert_close(mse, best.mse)
 
 
-def test_the_start_is_the_plain_codec(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_the_start_is_the_unrefined_codec(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
     plain = model.rounded(images, torch.ones(2))
     torch.testing.assert_close(default_run.start.bits_y, plain.bits_y)
     torch.testing.assert_close(default_run.start.bits_z, plain.bits_z)
@@ -104,14 +105,14 @@ def test_no_method_is_worse_than_the_start(
     assert not torch.equal(found.end.z, found.end.z.round())
 
 
-def test_a_step_that_harms_is_not_kept(model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_a_harmful_step_is_not_kept(model: MeanScaleHyperprior, images: Tensor) -> None:
     found = refine(model, images, WEIGHT, settings=Refine(steps=4, lr=50.0, measure_every=1))
     assert found.best_step.tolist() == [0, 0]
     assert losses(found.best) == losses(found.start)
     assert min(trace.true_loss for trace in found.history[1:]) > found.history[0].true_loss
 
 
-def test_a_loss_that_is_not_finite_ends_the_descent(model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_a_non_finite_loss_ends_the_optimization(model: MeanScaleHyperprior, images: Tensor) -> None:
     found = refine(model, images, math.nan, settings=Refine(steps=5))
     assert [trace.step for trace in found.history] == [0]
 
@@ -125,7 +126,7 @@ def test_seeds(default_run: Refined, model: MeanScaleHyperprior, images: Tensor)
     assert not torch.equal(other.end.y, first.end.y)
 
 
-def test_an_image_fares_the_same_alone_and_in_a_batch(model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_results_do_not_depend_on_the_batch(model: MeanScaleHyperprior, images: Tensor) -> None:
     settings = Refine(steps=FEW)
     batch = refine(model, images, WEIGHT, settings=settings)
     for i in range(2):
@@ -134,7 +135,7 @@ def test_an_image_fares_the_same_alone_and_in_a_batch(model: MeanScaleHyperprior
         assert losses(alone.best)[0] == pytest.approx(losses(batch.best)[i], rel=0.01)
 
 
-def test_weights_are_left_as_they_were(images: Tensor) -> None:
+def test_weights_do_not_change(images: Tensor) -> None:
     model = small_model()
     before = [p.clone() for p in model.parameters()]
     model.prior.biases[0].requires_grad_(False)
@@ -145,8 +146,8 @@ def test_weights_are_left_as_they_were(images: Tensor) -> None:
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-def test_medians_are_honoured(images: Tensor) -> None:
-    """A density that is shifted by 0.4 together with the synthesis's view of z costs what it cost: z - median is rounded."""
+def test_medians_are_used(images: Tensor) -> None:
+    """Shifting the density and the input of the hyper-synthesis by 0.4 does not change the loss: z - median is rounded."""
     model = small_model()
     plain = refine(model, images, WEIGHT, settings=Refine(steps=1)).start
     with torch.no_grad():
@@ -160,7 +161,7 @@ def test_medians_are_honoured(images: Tensor) -> None:
     torch.testing.assert_close(shifted.bits_z, plain.bits_z, rtol=1e-3, atol=1e-2)
 
 
-def test_padding_is_neither_counted_nor_looked_at(model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_padding_is_ignored(model: MeanScaleHyperprior, images: Tensor) -> None:
     changed = images.clone()
     changed[:, :, 40:] = 0.0
     first = refine(model, images, WEIGHT, settings=Refine(steps=1), size=(40, 64)).start
@@ -170,13 +171,13 @@ def test_padding_is_neither_counted_nor_looked_at(model: MeanScaleHyperprior, im
     assert history[0].bpp == pytest.approx(float(bits) / (40 * 64))
 
 
-def test_warm_start_goes_on(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_warm_start_continues(default_run: Refined, model: MeanScaleHyperprior, images: Tensor) -> None:
     on = refine(model, images, WEIGHT, settings=Refine(steps=1), start=default_run.end)
     assert on.history[0].true_loss == pytest.approx(default_run.history[-1].true_loss)
 
 
 def test_another_lambda_moves_along_the_curve(model: MeanScaleHyperprior, images: Tensor) -> None:
-    """003, section 5.4.5."""
+    """Perugachi-Diaz 2024, section 5.4.5."""
     low, high = (refine(model, images, w, settings=Refine(steps=20)).best for w in (WEIGHT / 5, WEIGHT * 5))
     assert bool((low.bpp(4096) < high.bpp(4096)).all())
     assert bool((low.psnr() < high.psnr()).all())
@@ -199,7 +200,7 @@ def test_patience_and_progress(model: MeanScaleHyperprior, images: Tensor) -> No
     assert seen[-1][2] == pytest.approx(found.history[-1].true_loss)
 
 
-def test_bfloat16_transforms_lead_to_the_same_loss(model: MeanScaleHyperprior, images: Tensor) -> None:
+def test_bfloat16_transforms_reach_the_same_loss(model: MeanScaleHyperprior, images: Tensor) -> None:
     settings = Refine(steps=30)
     full, half = (
         refine(model, images, WEIGHT, settings=settings, precision=precision).history[-1].true_loss
@@ -265,7 +266,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         Refine(**wrong)
 
 
-def test_a_law_of_ones_own() -> None:
+def test_a_custom_law() -> None:
     law = RoundingLaw(method="ssl", a=2.0)
     assert Refine(law=law).rounding() is law
     assert Refine(method="linear", classes=3).rounding() == RoundingLaw.thesis("linear", 3)

@@ -48,9 +48,9 @@ def test_ssl_is_equation_5_3_4() -> None:
         assert at(RoundingLaw(a=a), 0.8)[0] == pytest.approx(1 / (1 + 4**a))
 
 
-def test_atanh_is_equation_5_2_3_and_not_normalised() -> None:
+def test_atanh_is_equation_5_2_3_and_not_normalized() -> None:
     law = RoundingLaw(method="atanh")
-    # exp(-atanh(l)) = sqrt((1 - l) / (1 + l)): at one half sqrt(1/3) each, which is more than one together.
+    # exp(-atanh(l)) = sqrt((1 - l) / (1 + l)): sqrt(1/3) each at one half, so the sum exceeds one.
     weights = log_weights(torch.tensor([0.5, 0.8], dtype=torch.float64), law).exp()
     assert weights[0].tolist() == pytest.approx([math.sqrt(1 / 3), math.sqrt(0.2 / 1.8)])
     assert weights[1].tolist() == pytest.approx([math.sqrt(1 / 3), math.sqrt(0.8 / 1.2)])
@@ -58,7 +58,7 @@ def test_atanh_is_equation_5_2_3_and_not_normalised() -> None:
 
 
 def test_ssl_comes_close_to_the_other_laws() -> None:
-    """003, section 5.3.1: exactly linear at a = 1, roughly cosine at 1.6 and atanh at 0.65, a step for large a."""
+    """Section 5.3.1: exactly linear at a = 1, roughly cosine at 1.6 and atanh at 0.65, a step for large a."""
     v = torch.linspace(0.02, 0.98, 97, dtype=torch.float64)
 
     def distance(a: float, method: Method) -> float:
@@ -80,8 +80,8 @@ def test_log_odds_are_the_difference_of_the_weights(method: Method) -> None:
 # ------------------------------------------------------------------------------------------ three classes (Fig. 5.3.2)
 
 
-def test_three_classes_without_reach_are_two() -> None:
-    """r = 1 with n = 1 (n = 2 for the cosine): 003, section 5.3.2."""
+def test_three_classes_with_r_one_are_two_classes() -> None:
+    """r = 1 with n = 1 (n = 2 for the cosine): section 5.3.2."""
     cases: tuple[tuple[Method, float], ...] = (("linear", 1.0), ("cosine", 2.0), ("ssl", 1.0))
     for method, n in cases:
         two = probabilities(V, RoundingLaw(method=method))
@@ -114,7 +114,7 @@ def test_three_classes_are_symmetric_about_an_integer(method: Method) -> None:
 
 
 @pytest.mark.parametrize("law", [*(RoundingLaw(method=m) for m in METHODS), RoundingLaw.thesis("ssl", 3)], ids=str)
-def test_samples_stay_near_and_carry_a_gradient(law: RoundingLaw) -> None:
+def test_samples_are_near_and_differentiable(law: RoundingLaw) -> None:
     v = (torch.randn(2, 5, 4, 3, generator=seeded(1)) * 2).requires_grad_()
     relaxed = relax(v, law, 0.7, seeded())
     assert bool(((relaxed - v).abs() <= (1.5 if law.classes == 3 else 1.0)).all())
@@ -140,7 +140,7 @@ def test_cold_samples_are_integers_drawn_with_sharpened_probabilities(method: Me
 
 
 def test_the_difference_of_gumbels_is_what_two_class_samples_use() -> None:
-    """Mean and spread of the soft sample against Gumbel-softmax written out, tau once for log pi and once for the sample."""
+    """Mean and spread of the soft sample against an explicit Gumbel-softmax, with tau for log pi and again for the sample."""
     law, tau = RoundingLaw(), 0.6
     v = torch.full((1, 1, 300, 300), -1.7)
     gumbel = -(-torch.rand(2, 90_000, generator=seeded(3), dtype=torch.float64).log()).log()
@@ -152,7 +152,7 @@ def test_the_difference_of_gumbels_is_what_two_class_samples_use() -> None:
 
 
 def test_three_class_samples_have_the_laws_mean_when_soft() -> None:
-    """At tau = 1 the hard maximum of the logits has the law's probabilities; the soft sample points the same way."""
+    """At tau = 1 the argmax of the logits has the probabilities of the law; the soft sample has the same direction."""
     law = RoundingLaw(method="linear", classes=3, r=0.9)
     v = torch.full((1, 1, 300, 300), 3.05)
     sample = relax(v, law, 1.0, seeded())
@@ -217,7 +217,7 @@ def test_the_thesis_constants() -> None:
     ],
     ids=str,
 )
-def test_laws_that_do_not_exist_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_laws_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         RoundingLaw(**wrong)  # type: ignore[arg-type]
 

@@ -49,7 +49,7 @@ containers = st.builds(
 
 
 def with_right_crc(data: bytes, sections: int, header: int) -> bytes:
-    """The file after an edit of its header, with the header's checksum made to fit."""
+    """The file after an edit of its header, with a corrected header checksum."""
     end = 30 + header + 10 * sections
     return data[:end] + struct.pack("<I", zlib.crc32(data[:end])) + data[end + 4 :]
 
@@ -79,7 +79,7 @@ def test_layout_matches_the_documented_table() -> None:
     assert data[FIRST_PAYLOAD:] == b"hyper" + bytes(range(40))
 
 
-def test_every_prefix_is_truncated_and_says_what_is_whole() -> None:
+def test_every_prefix_is_truncated_and_lists_intact_sections() -> None:
     data = pack(SMALL)
     for length in range(1, len(data)):
         with pytest.raises(Truncated) as caught:
@@ -89,7 +89,7 @@ def test_every_prefix_is_truncated_and_says_what_is_whole() -> None:
         if length < FIRST_PAYLOAD:
             assert caught.value.intact == ()
         else:
-            # The empty alpha section sits at the very end of the file and needs no bytes.
+            # The empty alpha section is at the end of the file and needs no bytes.
             assert caught.value.intact == (("hyper-latents", "alpha") if length >= FIRST_PAYLOAD + 5 else ("alpha",))
 
 
@@ -163,7 +163,7 @@ def test_other_files_are_not_ours(data: bytes) -> None:
         unpack(data)
 
 
-def test_a_png_is_called_a_png() -> None:
+def test_a_png_is_named() -> None:
     with pytest.raises(NotOurFile, match="PNG image"):
         unpack(b"\x89PNG\r\n\x1a\n")
 
@@ -180,20 +180,20 @@ def test_a_png_is_called_a_png() -> None:
     ],
     ids=["to LF", "to CR LF", "to CR", "7 bits", "latin-1 as UTF-8", "broken UTF-8"],
 )
-def test_text_mode_damage_is_recognised(damage: Callable[[bytes], bytes]) -> None:
+def test_text_mode_damage_is_recognized(damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(Corrupt, match="text mode") as caught:
         unpack(damage(pack(SMALL)))
     assert "binary" in (caught.value.hint or "")
 
 
-def test_newer_major_version_says_which_latens_to_get() -> None:
+def test_a_newer_major_version_names_the_update() -> None:
     data = bytearray(pack(SMALL))
     data[8] = 2
     with pytest.raises(UnsupportedVersion, match=r"newer latens \(format 2\.0, this one reads up to 1\.x\)"):
         unpack(bytes(data))
 
 
-def test_newer_minor_version_is_read_without_its_ignorable_sections() -> None:
+def test_newer_minor_version_is_read_without_optional_unknown_sections() -> None:
     newer = replace(SMALL, version=(1, 9), sections=(*SMALL.sections, Section(200, b"new", required=False)))
     container, damaged = unpack(pack(newer), known_kinds=NAMES)
     assert container == replace(SMALL, version=(1, 9))
@@ -238,7 +238,7 @@ def test_corrupt_names_the_section_and_its_offset() -> None:
     assert (caught.value.section, caught.value.offset) == ("latents", FIRST_PAYLOAD + 5)
 
 
-def test_partial_keeps_what_is_intact() -> None:
+def test_partial_keeps_intact_sections() -> None:
     data = bytearray(pack(SMALL))
     data[FIRST_PAYLOAD] ^= 1
     container, damaged = unpack(bytes(data), partial=True)
@@ -262,7 +262,7 @@ def test_limits(limits: StreamLimits) -> None:
         unpack(data, limits=limits)
 
 
-def test_lengths_that_do_not_add_up_are_refused_even_with_a_right_checksum() -> None:
+def test_inconsistent_lengths_are_refused_despite_a_correct_checksum() -> None:
     data = bytearray(pack(SMALL))
     struct.pack_into("<I", data, 22, len(data) - 1)
     with pytest.raises(Corrupt, match="impossible"):
@@ -279,6 +279,6 @@ def test_lengths_that_do_not_add_up_are_refused_even_with_a_right_checksum() -> 
         replace(SMALL, sections=(Section(256, b""),)),
     ],
 )
-def test_fields_that_do_not_fit_are_not_packed(container: Container) -> None:
+def test_fields_of_the_wrong_size_are_not_packed(container: Container) -> None:
     with pytest.raises(ValueError, match=r"."):
         pack(container)

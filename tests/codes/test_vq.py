@@ -1,4 +1,4 @@
-"""The quantizer beside vector-quantize-pytorch, its gradients, and what keeps a codebook alive."""
+"""The quantizer against vector-quantize-pytorch, its gradients, and the measures against codebook collapse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ K, D = 12, 5
 
 
 def pair(decay: float, commitment: float = 0.25) -> tuple[VectorQuantizer, torch.nn.Module]:
-    """Ours and theirs with the same codebook, plain: no k-means, no revival, no rotation trick."""
+    """Our quantizer and the oracle with the same codebook, without k-means, revival and rotation trick."""
     from vector_quantize_pytorch import VectorQuantize
 
     ours = VectorQuantizer(K, D, commitment, decay=decay, revive=False)
@@ -94,7 +94,7 @@ def test_kmeans_finds_separated_clusters() -> None:
 
 
 def run(*, revive: bool, start_far: bool) -> float:
-    """Share of codewords in use after training on a fixed cloud, away from the origin, to which unused averages shrink."""
+    """Share of used codewords after training on a fixed cloud away from the origin, to which unused averages shrink."""
     torch.manual_seed(0)
     quantizer = VectorQuantizer(32, 4, decay=0.9, revive=revive)
     if start_far:
@@ -110,10 +110,10 @@ def run(*, revive: bool, start_far: bool) -> float:
 def test_dead_codewords_are_revived() -> None:
     assert run(revive=False, start_far=True) < 0.5
     assert run(revive=True, start_far=True) > 0.9
-    assert run(revive=False, start_far=False) > 0.9  # k-means alone, where the vectors do not move
+    assert run(revive=False, start_far=False) > 0.9  # k-means suffices if the vectors do not move
 
 
-def test_delay_passes_vectors_unquantized_then_places_the_codebook() -> None:
+def test_delay_passes_vectors_unquantized_before_kmeans() -> None:
     torch.manual_seed(0)
     quantizer = VectorQuantizer(8, 3, delay=2)
     before = quantizer.codebook.clone()
@@ -143,5 +143,5 @@ def test_usage_counts_and_perplexity() -> None:
     assert even.perplexity == pytest.approx(4)
     skewed = usage(torch.tensor([0, 0, 0, 1]), 2)
     assert skewed.perplexity == pytest.approx(math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(4)))
-    with pytest.raises(ValueError, match="no choices"):
+    with pytest.raises(ValueError, match="at least one index"):
         usage(torch.zeros(0, dtype=torch.long), 4)

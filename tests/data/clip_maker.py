@@ -1,4 +1,4 @@
-"""Small clips for tests, made with PyAV directly: not by the code that is tested."""
+"""Small clips for tests, made directly with PyAV instead of the tested code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 def image(number: int = 0, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """(H, W, 3): a red square at the top left of texture that moves; the frame's number is its blue."""
+    """(H, W, 3): a red square at the top left of moving texture; blue is the number of the frame."""
     rows, columns = np.mgrid[0:height, 0:width]
     texture = (rows * 7 + (columns + 2 * number) * 5) % 90 + 60
     pixels = np.stack([texture, texture[::-1], np.full_like(texture, 10 * number % 250)], axis=-1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Every dialect is read, written back without loss, and refused in words when it does not add up."""
+"""Every dialect: reading, lossless round trips, and errors for inconsistent files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from latens.errors import InputError, LatensError, UsageError
 
 
 def collection() -> Collection:
-    """Two images; the masks have holes and several parts, which polygons could not hold."""
+    """Two images; the masks have holes and several parts, which polygons cannot represent."""
     rng = np.random.default_rng(0)
     scenes = []
     for name, size in (("a.png", (20, 31)), ("b.png", (17, 12))):
@@ -33,7 +33,7 @@ def save(document: Any, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dialect", ["coco", "kins2020", "kins2019", "aistron", "cocoa"])
-def test_written_files_come_back_the_same(dialect: str, tmp_path: Path) -> None:
+def test_round_trip_of_every_dialect(dialect: str, tmp_path: Path) -> None:
     before = collection()
     after = read_annotations(save(to_document(before, dialect), tmp_path / "x.json"))
     assert after.info["dialect"] == dialect
@@ -115,7 +115,7 @@ def test_cocoa_regions(tmp_path: Path) -> None:
     assert hand.hidden_fraction == 0
 
 
-def test_flat_files_may_leave_out_what_is_wholly_visible(tmp_path: Path) -> None:
+def test_fully_visible_objects_need_no_visible_mask(tmp_path: Path) -> None:
     document = to_document(collection())
     whole = document["annotations"][0]
     del whole["visible_mask"]
@@ -129,7 +129,7 @@ def test_flat_files_may_leave_out_what_is_wholly_visible(tmp_path: Path) -> None
 
 def broken() -> list[tuple[str, Any]]:
     good = to_document(collection())
-    cases: list[tuple[str, Any]] = [("top is no object", [])]
+    cases: list[tuple[str, Any]] = [("top level is not an object", [])]
 
     def change(match: str, edit: Any) -> None:
         document = copy.deepcopy(good)
@@ -149,7 +149,7 @@ def broken() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("match", "document"), broken())
-def test_what_does_not_add_up_is_refused(match: str, document: Any, tmp_path: Path) -> None:
+def test_inconsistent_files_are_refused(match: str, document: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=match) as caught:
         read_annotations(save(document, tmp_path / "x.json"))
     assert caught.value.where == str(tmp_path / "x.json")
@@ -157,7 +157,7 @@ def test_what_does_not_add_up_is_refused(match: str, document: Any, tmp_path: Pa
 
 def test_other_files_and_dialects_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="not a JSON file"):
         read_annotations(tmp_path / "x.json")
     with pytest.raises(LatensError):
         read_annotations(tmp_path / "nothing.json")

@@ -1,4 +1,4 @@
-"""Clips in and out: time, orientation, color, depth, sound, damage."""
+"""Reading and writing of clips: time, orientation, color, depth, sound, damage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def taken(path: Path, **options: float) -> tuple[Clip, list[ClipFrame]]:
 
 
 def copied(source: Path, out: Path, library: str = "libx264", **options: str) -> list[str]:
-    """Through reader and writer; the notes of both."""
+    """Copy a clip through reader and writer; returns the notes of both."""
     with open_clip(source) as clip:
         coding = Coding(library, options or {"crf": "4"})
         with open_writer(out, clip.info, coding, sound=source if clip.info.sound else None) as writer:
@@ -36,7 +36,7 @@ def copied(source: Path, out: Path, library: str = "libx264", **options: str) ->
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
-def test_uneven_time_stamps_and_the_last_duration_survive(ending: str, tmp_path: Path) -> None:
+def test_uneven_time_stamps_and_the_last_duration_are_preserved(ending: str, tmp_path: Path) -> None:
     times = [0, 40, 90, 100, 300, 310]
     source = make_clip(tmp_path / "a.mkv", times=times, base=Fraction(1, 1000))
     copied(source, tmp_path / f"b{ending}")
@@ -47,7 +47,7 @@ def test_uneven_time_stamps_and_the_last_duration_survive(ending: str, tmp_path:
     assert frames[-1].duration == pytest.approx(original[-1].duration, abs=0.002)
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mkv", times=range(4))
 
     def failing(frames):  # type: ignore[no-untyped-def]
@@ -91,7 +91,7 @@ def test_colors_of_a_tagged_clip_do_not_shift(tmp_path: Path) -> None:
 def test_untagged_colors_are_guessed_by_height_with_a_note(size: tuple[int, int], name: str, tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mkv", matrix=None, size=size, times=range(1), options={"preset": "ultrafast"})
     clip, frames = taken(source)
-    assert clip.notes == [f"the colors are not tagged: taken as {name}"]
+    assert clip.notes == [f"the colors are not tagged: {name} is assumed"]
     error = np.abs(frames[0].rgb().astype(int) - image(0, *size))[10:20, 4:20].mean()
     assert (error < 3) == (name == "BT.709")  # the clip was made with BT.709
 
@@ -164,7 +164,7 @@ def test_damaged_packets_are_skipped_and_counted(tmp_path: Path) -> None:
     assert any("damaged" in note for note in clip.notes)
 
 
-def test_a_clip_that_ends_early_says_so(tmp_path: Path) -> None:
+def test_a_truncated_clip_is_reported(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", times=range(20), container_options={"movflags": "+faststart"})
     (tmp_path / "b.mp4").write_bytes(source.read_bytes()[:-3000])
     clip, frames = taken(tmp_path / "b.mp4")
@@ -172,7 +172,7 @@ def test_a_clip_that_ends_early_says_so(tmp_path: Path) -> None:
     assert 0 < len(frames) < 20
 
 
-def test_a_clip_cut_inside_its_first_frame_is_refused(tmp_path: Path) -> None:
+def test_a_clip_truncated_in_its_first_frame_is_refused(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", container_options={"movflags": "+faststart"})
     with av.open(str(source)) as container:
         first = next(packet for packet in container.demux(video=0) if packet.size)
@@ -184,7 +184,7 @@ def test_a_clip_cut_inside_its_first_frame_is_refused(tmp_path: Path) -> None:
             taken(tmp_path / "b.mp4")
 
 
-def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
+def test_sound_without_video_is_refused(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=48000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), format="flt", layout="stereo")
@@ -200,7 +200,7 @@ def test_one_frame_is_a_clip(tmp_path: Path) -> None:
     assert frames[0].duration > 0
 
 
-def test_folders_of_images_come_in_natural_order(tmp_path: Path) -> None:
+def test_folders_of_images_are_read_in_natural_order(tmp_path: Path) -> None:
     for number in (1, 2, 10):
         Image.fromarray(image(number)).save(tmp_path / f"f{number}.png")
     assert is_frame_folder(tmp_path)
@@ -208,20 +208,20 @@ def test_folders_of_images_come_in_natural_order(tmp_path: Path) -> None:
     assert [frame.rgb()[-1, -1, 2] for frame in frames] == [10, 20, 100]
     assert [frame.time for frame in frames] == [0, Fraction(1, 10), Fraction(1, 5)]
     assert clip.stems == ("f1", "f2", "f10")
-    assert taken(tmp_path)[0].notes == ["25 frames a second are assumed"]
+    assert taken(tmp_path)[0].notes == ["25 frames per second are assumed"]
     Image.fromarray(image(0, 32, 32)).save(tmp_path / "f11.png")
     with pytest.raises(InputError, match="32 x 32"):
         taken(tmp_path, fps=10)
 
 
-def test_gif_keeps_its_delays_and_says_that_it_is_transparent(tmp_path: Path) -> None:
+def test_gif_keeps_its_delays_and_reports_transparency(tmp_path: Path) -> None:
     images = [Image.fromarray(image(number)) for number in range(3)]
     images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=[50, 200, 100])
     _, frames = taken(tmp_path / "a.gif")
     assert [float(frame.time) for frame in frames] == [0, 0.05, 0.25]
     clear = Image.new("RGBA", (32, 32))
     clear.save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("RGBA", (32, 32), (255, 0, 0, 255))])
-    assert "transparency is not read" in taken(tmp_path / "b.gif")[0].notes
+    assert "transparency is ignored" in taken(tmp_path / "b.gif")[0].notes
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".gif", ".webm"])
@@ -240,8 +240,8 @@ def test_rewriting_keeps_times_and_order(ending: str, tmp_path: Path) -> None:
     assert any("sound dropped" in note for note in done.notes) == (ending != ".mp4")
 
 
-def test_containers_refuse_what_they_cannot_hold(tmp_path: Path) -> None:
+def test_containers_refuse_unsupported_encoders(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", times=range(2))
-    with pytest.raises(UsageError, match="cannot hold"):
+    with pytest.raises(UsageError, match="does not support"):
         copied(source, tmp_path / "b.webm")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

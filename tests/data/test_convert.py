@@ -1,4 +1,4 @@
-"""Annotated data sets go from every form into every other and back; what a form cannot hold is refused in words."""
+"""Conversions of annotated data sets between all formats, and errors for data that a format cannot represent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latens.data.masks import encode
 from latens.data.stacks import read_frame
 from latens.errors import InputError, OutputExists, UnreadableInput, UsageError
 
-ORDERED = ("coco", "kins", "cocoa", "labelme", "labels")  # forms that tell who is in front
+ORDERED = ("coco", "kins", "cocoa", "labelme", "labels")  # formats with a depth order
 
 
 @pytest.fixture
@@ -46,18 +46,18 @@ def target(form: str, folder: Path) -> Path:
 
 
 def masks(scene: Scene) -> list[tuple[str, str, int]]:
-    """What is kept whatever the order in which objects are listed."""
+    """Contents of a scene, independent of the order in which objects are listed."""
     return sorted((each.amodal["counts"], each.visible["counts"], each.category) for each in scene.instances)
 
 
 def depths(scene: Scene) -> list[str]:
-    """Objects, the front one first."""
+    """Objects from front to back."""
     return [each.amodal["counts"] for each in sorted(scene.instances, key=lambda each: each.layer or 0)]
 
 
 @pytest.mark.parametrize("second", WRITABLE)
 @pytest.mark.parametrize("first", WRITABLE)
-def test_every_form_into_every_other_and_back(first: str, second: str, source: Collection, tmp_path: Path) -> None:
+def test_round_trips_between_all_formats(first: str, second: str, source: Collection, tmp_path: Path) -> None:
     assert source.root is not None
     collection = source
     for step, form in enumerate((first, second, "coco")):
@@ -76,17 +76,17 @@ def test_every_form_into_every_other_and_back(first: str, second: str, source: C
         assert np.array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(source.path(scene))))
 
 
-def test_labelme_beside_the_images_comes_back_the_same(source: Collection, tmp_path: Path) -> None:
+def test_round_trip_of_labelme_files_next_to_their_images(source: Collection, tmp_path: Path) -> None:
     assert source.root is not None
     written = write_collection(source, "labelme", source.root)
     assert [path.name for path in written] == ["a.json", "b.json", "c.json"]
     after = read_collection(f"labelme:{source.root}", ["cell"])
     assert after.scenes == source.scenes
-    with pytest.raises(InputError, match="no class"):
+    with pytest.raises(InputError, match="without a class"):
         read_collection(f"labelme:{source.root}", ["debris"])
 
 
-def test_images_of_one_name_in_two_folders_keep_their_own_files(tmp_path: Path) -> None:
+def test_images_with_one_name_in_two_folders_have_separate_files(tmp_path: Path) -> None:
     scenes = tuple(Scene(file=name, height=4, width=4) for name in ("x/a.png", "y/a.png", "x-a.png", "../x/a.png"))
     written = write_collection(Collection(categories=("c",), scenes=scenes, root=tmp_path / "p"), "labelme", tmp_path / "out")
     assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json", "x-a-3.json"]
@@ -94,7 +94,7 @@ def test_images_of_one_name_in_two_folders_keep_their_own_files(tmp_path: Path) 
     assert paths == ["../p/x/a.png", "../p/y/a.png", "../p/x-a.png", "../x/a.png"]
 
 
-def test_nothing_is_overwritten_unless_forced(source: Collection, tmp_path: Path) -> None:
+def test_files_are_overwritten_only_with_force(source: Collection, tmp_path: Path) -> None:
     for form in ("coco", "labelme", "labels"):
         out = target(form, tmp_path / "o")
         written = write_collection(source, form, out)
@@ -103,10 +103,10 @@ def test_nothing_is_overwritten_unless_forced(source: Collection, tmp_path: Path
             write_collection(source, form, out)
         assert [path.stat().st_mtime_ns for path in written] == before
         assert write_collection(source, form, out, force=True) == written
-    assert not [path for path in tmp_path.rglob(".*")]  # nothing is left of the folders files are made in
+    assert not [path for path in tmp_path.rglob(".*")]  # no temporary folder remains
 
 
-def test_a_failure_leaves_nothing(source: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_files(source: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.root is not None
     (source.root / "b.png").unlink()
     with pytest.raises(InputError, match="no such file"):
@@ -123,40 +123,40 @@ def test_a_failure_leaves_nothing(source: Collection, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_place_that_cannot_be_written_is_said(source: Collection, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_reported(source: Collection, tmp_path: Path) -> None:
     (tmp_path / "shut").mkdir(mode=0o500)
     with pytest.raises(UsageError, match="cannot be written"):
         write_collection(source, "labelme", tmp_path / "shut" / "x")
 
 
-def test_a_file_where_a_folder_is_wanted_is_said(source: Collection, tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_reported(source: Collection, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         write_collection(source, "labelme", tmp_path / "file")
 
 
-def test_label_folders_refuse_what_they_cannot_hold(source: Collection, tmp_path: Path) -> None:
+def test_label_folders_refuse_unsupported_data(source: Collection, tmp_path: Path) -> None:
     two = Collection(categories=("cell", "debris"), scenes=source.scenes, root=source.root)
     with pytest.raises(InputError, match="one class"):
         write_collection(two, "labels", tmp_path / "o")
-    # Each hides the other where they meet: no order says that.
+    # Each hides the other in their overlap, which no order represents.
     both = np.zeros((2, 4, 6), dtype=bool)
     both[0, :, :4] = both[1, :, 2:] = True
     visible = both.copy()
     visible[0, :2, 2:4] = visible[1, 2:, 2:4] = False
     knot = scene_of(Layers(both, visible, np.array([0, 1]), np.zeros(2, dtype=np.int64)), "a.png")
-    with pytest.raises(InputError, match="no order"):
+    with pytest.raises(InputError, match="no depth order"):
         write_collection(Collection(categories=("cell",), scenes=(knot,), root=source.root), "labels", tmp_path / "o")
     twins = tuple(Scene(file=f"{name}/a.png", height=4, width=4) for name in ("x", "y"))
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
-    with pytest.raises(InputError, match="this name"):
+    with pytest.raises(InputError, match="the same name"):
         write_collection(Collection(categories=("cell",), scenes=twins, root=tmp_path), "labels", tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
 
-def test_order_is_found_from_what_is_visible_where_nobody_told_it() -> None:
+def test_unknown_order_is_derived_from_visible_masks() -> None:
     rng = np.random.default_rng(1)
     layers = paint(rng.random((5, 12, 14)) > 0.5, np.array([3, 0, 4, 1, 2]))
     pairs = zip(layers.amodal, layers.visible, strict=True)
@@ -165,16 +165,16 @@ def test_order_is_found_from_what_is_visible_where_nobody_told_it() -> None:
     assert np.array_equal(front_to_back(unknown), layers.amodal[[1, 3, 4, 0, 2]])
 
 
-def test_wrong_words_and_dialects_are_refused(source: Collection, tmp_path: Path) -> None:
+def test_wrong_keywords_and_dialects_are_refused(source: Collection, tmp_path: Path) -> None:
     for text in ("simulated", "coco:", "tiff:x", "labels"):
-        with pytest.raises(UsageError, match="no annotated data"):
+        with pytest.raises(UsageError, match="not a source of annotations"):
             read_collection(text)
     path = tmp_path / "k.json"
     path.write_text(json.dumps(to_document(source, "kins2019")))
     with pytest.raises(InputError, match="kins2019, not cocoa"):
         read_collection(f"cocoa:{path}")
     assert len(read_collection(f"kins:{path}").scenes) == 3
-    with pytest.raises(UsageError, match="in its files"):
+    with pytest.raises(UsageError, match="define the classes"):
         read_collection(f"kins:{path}", ["cell"])
     with pytest.raises(UsageError, match="yolo"):
         write_collection(source, "yolo", tmp_path / "x")
@@ -199,7 +199,7 @@ def test_pages_of_stacks_become_images(form: str, tmp_path: Path) -> None:
         read_frame(tmp_path / "s.tif#12")
 
 
-def test_a_folder_stands_for_its_one_file_and_images_are_found_below(source: Collection, tmp_path: Path) -> None:
+def test_a_folder_with_one_annotation_file_and_image_folders_below(source: Collection, tmp_path: Path) -> None:
     assert source.root is not None
     place = tmp_path / "set"
     shutil.copytree(source.root, place / "testing" / "image_2")

@@ -1,4 +1,4 @@
-"""Depth files of every kind become meters; what is no depth map is refused in words."""
+"""Depth files of all formats in meters, and errors for files that are not depth maps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from latens.data.depth import (
     Camera,
     DepthFormat,
     cityscapes_format,
+    default_format,
     fill_holes,
     format_of,
     read_camera,
     read_depth,
     relative_depth,
     to_depth,
-    usual_format,
 )
 from latens.data.exr import read_exr
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
@@ -86,19 +86,19 @@ def test_an_unknown_format_is_named() -> None:
         (np.full((2, 2), np.nan), DepthFormat(hole=math.nan), "empty"),
         (np.full((2, 2), np.inf), DepthFormat(), "empty"),
         (np.array([[1.0, -1.0]]), DepthFormat(), "negative"),
-        (np.ones((2, 2, 3)), DepthFormat(), "no depth map"),
-        (np.ones((0, 2)), DepthFormat(), "no depth map"),
+        (np.ones((2, 2, 3)), DepthFormat(), "not a depth map"),
+        (np.ones((0, 2)), DepthFormat(), "not a depth map"),
         (np.ones((2, 3)), DepthFormat(), "3 x 2, its image 2 x 2"),
     ],
 )
-def test_what_is_no_depth_is_refused(values: np.ndarray, form: DepthFormat, words: str) -> None:
+def test_invalid_depth_is_refused(values: np.ndarray, form: DepthFormat, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_depth(values, form, size=(2, 2) if values.shape == (2, 3) else None)
 
 
 @pytest.mark.parametrize("name", ["d.png", "d.npy", "d.exr"])
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x76\x2f\x31\x01\x02\x00\x00\x00abc"])
-def test_damaged_files_are_ours_to_report(name: str, content: bytes, tmp_path: Path) -> None:
+def test_damaged_files_raise_unreadable_input(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LatensError, match=name):
         read_depth(tmp_path / name)
@@ -106,13 +106,13 @@ def test_damaged_files_are_ours_to_report(name: str, content: bytes, tmp_path: P
         read_depth(tmp_path / "missing.png")
 
 
-def test_a_color_image_is_no_depth_map(tmp_path: Path) -> None:
+def test_a_color_image_is_not_a_depth_map(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
     with pytest.raises(InputError, match="mode RGB"):
         read_depth(tmp_path / "c.png")
 
 
-def test_holes_are_filled_from_near() -> None:
+def test_holes_are_filled_from_their_surroundings() -> None:
     depth = np.full((16, 16), 10, np.float32)
     depth[:, 8:] = 50
     depth[3:5, 3:5], depth[10, 14] = np.nan, np.nan
@@ -123,7 +123,7 @@ def test_holes_are_filled_from_near() -> None:
     assert np.array_equal(filled[kept], depth[kept])
 
 
-def test_a_hole_in_the_sky_is_sky_and_sparse_depth_is_filled() -> None:
+def test_holes_in_the_sky_are_sky_and_sparse_depth_is_filled() -> None:
     depth = np.full((16, 16), np.inf, np.float32)
     depth[2, 2], depth[8:] = np.nan, 5
     assert np.isinf(fill_holes(depth)[2, 2])
@@ -145,7 +145,7 @@ def test_relative_depth_lies_between_0_and_1() -> None:
 
 
 def exr(planes: dict[str, np.ndarray], kind: str = "zip", top: int = 0) -> bytes:
-    """An EXR file written from its specification, slowly: what the reader is held against."""
+    """An EXR file written from its specification (slow), as a reference for the reader."""
     code, lines = {"none": (0, 1), "rle": (1, 1), "zips": (2, 1), "zip": (3, 16), "piz": (4, 32)}[kind]
     names = sorted(planes)
     height, width = planes[names[0]].shape
@@ -206,7 +206,7 @@ def values() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["none", "rle", "zips", "zip"])
 @pytest.mark.parametrize("dtype", ["<f4", "<f2"])
-def test_exr_as_specified(kind: str, dtype: str, values: np.ndarray, tmp_path: Path) -> None:
+def test_exr_files_written_from_the_specification(kind: str, dtype: str, values: np.ndarray, tmp_path: Path) -> None:
     stored = values.astype(dtype)
     (tmp_path / "d.exr").write_bytes(exr({"Y": stored}, kind))
     assert np.array_equal(read_depth(tmp_path / "d.exr", DepthFormat(hole=None)), stored.astype(np.float32))
@@ -236,26 +236,26 @@ def test_every_truncation_and_flip_of_an_exr_is_reported(values: np.ndarray) -> 
     assert met > 100  # zlib notices damage to what it packed
 
 
-def test_what_numbers_usually_mean(tmp_path: Path) -> None:
+def test_default_formats(tmp_path: Path) -> None:
     whole = png(tmp_path / "street_depth.png", [[10, 200]], np.uint8)
     lidar = png(tmp_path / "street_depth256.png", [[256, 512]])
     Image.fromarray(np.array([[1.5, 2.5]], np.float32)).save(tmp_path / "d.tiff")
     png(tmp_path / "whole.tiff", [[256, 512]])
     np.save(tmp_path / "d.npy", np.ones((1, 2)))
-    assert usual_format(whole) == usual_format(tmp_path / "whole.tiff") == FORMATS["relative"]
-    assert usual_format(lidar) == FORMATS["kitti"]
+    assert default_format(whole) == default_format(tmp_path / "whole.tiff") == FORMATS["relative"]
+    assert default_format(lidar) == FORMATS["kitti"]
     for metric in (tmp_path / "d.npy", tmp_path / "d.exr", tmp_path / "d.tiff", np.ones((1, 2))):
-        assert usual_format(metric) == FORMATS["meters"]
-    assert usual_format(tmp_path / "missing.png").relative  # reading it says what is wrong
+        assert default_format(metric) == FORMATS["meters"]
+    assert default_format(tmp_path / "missing.png").relative  # reading it says what is wrong
 
 
-def test_nan_and_zero_are_holes_where_nan_is_one() -> None:
+def test_nan_and_zero_are_holes_with_a_nan_format() -> None:
     values = np.array([[5.0, np.nan], [0.0, 5.0]])
     assert read_depth(values, FORMATS["meters_nan"]).tolist() == [[5, 5], [5, 5]]
 
 
-def test_a_jpeg_is_no_depth_map_and_is_told_so(tmp_path: Path) -> None:
+def test_a_jpeg_is_refused_as_a_depth_map(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "d.jpg")
-    with pytest.raises(UnreadableInput, match="known kind") as caught:
+    with pytest.raises(UnreadableInput, match="known format") as caught:
         read_depth(tmp_path / "d.jpg")
     assert "BytesIO" not in str(caught.value)

@@ -38,7 +38,7 @@ def test_reading_within_the_limit(tmp_path: Path) -> None:
         read_bytes(tmp_path / "x", limit=4)
 
 
-def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+def test_a_huge_file_is_refused_before_reading(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as stream:
         stream.truncate(2**40)  # a hole: takes no room
     with pytest.raises(LimitExceeded):
@@ -54,7 +54,7 @@ def test_a_pipe_is_read_up_to_the_limit() -> None:
     ("code", "what"),
     [(errno.EACCES, "no permission to read this file"), (errno.EIO, "cannot be read"), (errno.ELOOP, "cannot be read")],
 )
-def test_why_a_file_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, what: str) -> None:
+def test_reasons_of_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, what: str) -> None:
     monkeypatch.setattr(files, "open", raises(code, "x"), raising=False)
     with pytest.raises(UnreadableInput, match=what) as caught:
         read_bytes(tmp_path / "x", limit=5)
@@ -71,7 +71,7 @@ def test_missing_files_and_folders_as_files(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-def test_writing_makes_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
+def test_writing_creates_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a" / "b" / "x.ltn", b"one")
     write_atomic(tmp_path / "a" / "b" / "x.ltn", b"two")
     assert (tmp_path / "a" / "b" / "x.ltn").read_bytes() == b"two"
@@ -96,7 +96,7 @@ def test_modes(tmp_path: Path) -> None:
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("new", "private")] == [0o640, 0o600]
 
 
-def test_a_link_keeps_leading_where_it_did(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
     touch(tmp_path, "target")
     (tmp_path / "link").symlink_to("target")
     write_atomic(tmp_path / "link", b"new")
@@ -120,7 +120,7 @@ def test_standard_output() -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("call", ["write", "fsync", "open"])
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
     (tmp_path / "old").write_bytes(b"old")
     with monkeypatch.context() as patched:
         patched.setattr(os, call, raises(code, "x"))
@@ -132,14 +132,14 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "old").read_bytes() == b"old"
 
 
-def test_partial_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_writes_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
     write_atomic(tmp_path / "x", b"0123456789")
     assert (tmp_path / "x").read_bytes() == b"0123456789"
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("place", ["file/x", "folder"])
-def test_places_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+def test_unwritable_paths(tmp_path: Path, place: str) -> None:
     touch(tmp_path, "file")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match="cannot be written"):
@@ -158,7 +158,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, place: str) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "x.ltn"
     target.write_bytes(b"old")
     script = f"""
@@ -179,7 +179,7 @@ files.write_atomic(Path({str(target)!r}), b"new data")
     assert os.listdir(tmp_path) == ["x.ltn"]
 
 
-def test_sweeping_spares_the_living_and_what_is_not_ours(tmp_path: Path) -> None:
+def test_sweeping_keeps_files_of_live_processes_and_other_files(tmp_path: Path) -> None:
     names = [f".x.ltn.{os.getpid()}-0123abcd.tmp", f".x.ltn.{os.getppid()}-0123abcd.tmp", ".x.1.tmp", "x-0123abcd.tmp"]
     touch(tmp_path, *names)
     sweep_stale(tmp_path)
@@ -187,8 +187,8 @@ def test_sweeping_spares_the_living_and_what_is_not_ours(tmp_path: Path) -> None
     assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
-def test_a_swept_temporary_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that shares the folder cannot see this process, and may take it for dead once."""
+def test_a_removed_temporary_file_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine that shares the folder does not see this process and may remove its file."""
     fsync = os.fsync
     swept: list[Path] = []
 

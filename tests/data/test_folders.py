@@ -1,4 +1,4 @@
-"""Output folders: places that cannot be written are refused with one error, and results of two requests do not mix."""
+"""Output folders: unwritable folders are refused, and results of different requests do not mix."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from latens.data.folders import MADE_WITH, check_request, check_writable, note_r
 from latens.errors import OutputExists, UsageError
 
 
-def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_writable_folder_is_unchanged(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deep")
     check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("place", ["file", "file/x", "file/x/y", "link", "/proc/x", "/proc/x/y"])
-def test_a_place_that_cannot_be_written_is_refused(place: str, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="cannot be written") as caught:
@@ -30,7 +30,7 @@ REQUEST = {"model": "abc", "data": [("", "/photos")], "options": {"border": 0, "
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model": "xyz"}, "model was abc and is xyz"),
         ({"data": [("", "/photos"), ("kins", "/k")]}, "data differ by kins:/k"),
@@ -38,11 +38,11 @@ REQUEST = {"model": "abc", "data": [("", "/photos")], "options": {"border": 0, "
         ({"options": {"border": 0, "scale": {"steps": 4}}}, "options.scale.steps was 3 and is 4"),
     ],
 )
-def test_another_request_is_refused_unless_forced(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_another_request_is_refused_unless_forced(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     note_request(tmp_path, "evaluation", REQUEST)
     check_request(tmp_path, "evaluation", REQUEST)
     check_request(tmp_path, "table1", {**REQUEST, **changes})  # other results in the same folder
-    with pytest.raises(OutputExists, match=said):
+    with pytest.raises(OutputExists, match=message):
         check_request(tmp_path, "evaluation", {**REQUEST, **changes})
     check_request(tmp_path, "evaluation", {**REQUEST, **changes}, force=True)
     note_request(tmp_path, "table1", {**REQUEST, **changes})
@@ -51,7 +51,7 @@ def test_another_request_is_refused_unless_forced(changes: dict[str, object], sa
 
 def test_files_of_unknown_origin_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(OutputExists, match="nothing tells how it was made"):
+    with pytest.raises(OutputExists, match="no record of its request"):
         check_request(tmp_path, "demo", {}, results=["index.html"])
     check_request(tmp_path, "demo", {}, results=["index.html"], force=True)
     (tmp_path / MADE_WITH).write_text("{")

@@ -20,7 +20,7 @@ from latens.data.images import ImageLimits, read_image
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
-COLOURS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
+COLORS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
@@ -35,7 +35,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def raw_png(width: int, height: int, depth: int, color: int, rows: bytes, *more: bytes) -> bytes:
-    """A PNG file by its specification; `rows` are unfiltered, each after a zero byte."""
+    """A PNG file from its specification; `rows` are unfiltered, each after a zero byte."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -56,18 +56,18 @@ def gif(screen: int, frame: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
-def test_lossless_kinds(tmp_path: Path, kind: str) -> None:
-    data = encoded(Image.fromarray(COLOURS), kind)
+def test_lossless_formats(tmp_path: Path, kind: str) -> None:
+    data = encoded(Image.fromarray(COLORS), kind)
     (tmp_path / "image").write_bytes(data)  # the ending does not matter
     for source in (data, tmp_path / "image", str(tmp_path / "image")):
         image = read_image(source)
-        assert np.array_equal(image.pixels, COLOURS)
+        assert np.array_equal(image.pixels, COLORS)
         assert image.pixels.flags.c_contiguous
         assert (image.alpha, image.gray, image.notes) == (None, False, ())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
-def test_lossy_kinds_are_as_their_decoder_gives_them(kind: str) -> None:
+def test_lossy_formats_equal_their_decoder(kind: str) -> None:
     if kind == "AVIF":
         pytest.importorskip("PIL._avif")
     data = encoded(Image.fromarray(NOISE), kind)
@@ -76,7 +76,7 @@ def test_lossy_kinds_are_as_their_decoder_gives_them(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_the_first_frame_is_taken(kind: str) -> None:
+def test_the_first_frame_is_read(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("white", "black", "white")]
     options = {"lossless": True} if kind == "WEBP" else {"loop": 0} if kind == "GIF" else {}
     image = read_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
@@ -88,8 +88,8 @@ def test_the_first_frame_is_taken(kind: str) -> None:
 
 
 def in_mode(mode: str) -> Image.Image:
-    """The colors in this mode, with the ramp as alpha where it has any."""
-    image = Image.fromarray(COLOURS)
+    """The colors in this mode, with the ramp as alpha if the mode has alpha."""
+    image = Image.fromarray(COLORS)
     if mode == "PA":
         image = image.quantize(16).convert("PA")
     if mode in ("LA", "La", "RGBA", "RGBa", "PA"):
@@ -99,7 +99,7 @@ def in_mode(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "RGBX"])
-def test_opaque_modes_are_as_pillow_converts_them(mode: str) -> None:
+def test_opaque_modes_equal_pillows_conversion(mode: str) -> None:
     image = in_mode(mode)
     loaded = read_image(image)
     assert np.array_equal(loaded.pixels, np.asarray(image.convert("RGB")))
@@ -107,7 +107,7 @@ def test_opaque_modes_are_as_pillow_converts_them(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa", "PA"])
-def test_modes_with_alpha_are_as_pillow_converts_them(mode: str) -> None:
+def test_modes_with_alpha_equal_pillows_conversion(mode: str) -> None:
     image = in_mode(mode)
     oracle = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
     loaded = read_image(image)
@@ -121,8 +121,8 @@ def test_modes_with_alpha_are_as_pillow_converts_them(mode: str) -> None:
     ("mode", "note"),
     [("1", "1-bit"), ("P", "palette expanded"), ("CMYK", "CMYK converted"), ("YCbCr", "YCbCr converted"), ("L", None)],
 )
-def test_what_was_done_is_said(mode: str, note: str | None) -> None:
-    notes = read_image(Image.fromarray(COLOURS).convert(mode)).notes
+def test_conversions_are_noted(mode: str, note: str | None) -> None:
+    notes = read_image(Image.fromarray(COLORS).convert(mode)).notes
     assert len(notes) == (note is not None)
     assert note is None or note in notes[0]
 
@@ -142,7 +142,7 @@ def test_transparency_of_palettes_and_color_keys() -> None:
 
 
 def test_an_opaque_alpha_channel_is_dropped() -> None:
-    image = Image.fromarray(COLOURS)
+    image = Image.fromarray(COLORS)
     image.putalpha(255)
     loaded = read_image(encoded(image))
     assert loaded.alpha is None
@@ -172,7 +172,7 @@ def test_16_bits_are_rounded_to_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(("color", "channels"), [(2, 3), (6, 4), (4, 2)])
-def test_deep_color_files_are_reduced_by_pillow_and_that_is_said(color: int, channels: int) -> None:
+def test_deep_color_files_are_reduced_with_a_note(color: int, channels: int) -> None:
     values = (np.arange(256)[:, None] * np.ones(channels) * 257).astype(np.uint16).reshape(16, 16, channels)
     image = read_image(deep_png(values, color))
     assert np.array_equal(image.pixels[..., 0], RAMP)  # multiples of 257 are exact however it is done
@@ -181,13 +181,13 @@ def test_deep_color_files_are_reduced_by_pillow_and_that_is_said(color: int, cha
     assert image.notes == ("16-bit reduced to 8-bit",)
 
 
-def test_deep_color_ppm_is_said() -> None:
+def test_deep_color_ppm_is_noted() -> None:
     image = read_image(b"P6 1 1 65535\n" + b"\x40\x40\x80\x80\xff\xff")
     assert image.pixels.tolist() == [[[0x40, 0x80, 0xFF]]]
     assert image.notes == ("16-bit reduced to 8-bit",)
 
 
-def test_32_bit_values_that_do_not_fit() -> None:
+def test_32_bit_values_out_of_range() -> None:
     for values in ([[0, 65536]], [[-1, 5]]):
         with pytest.raises(InputError, match="16 bits"):
             read_image(Image.fromarray(np.array(values, dtype=np.int32)))
@@ -227,7 +227,7 @@ def test_exif_orientation_is_applied_once(kind: str, orientation: int) -> None:
         assert loaded.notes == ((f"EXIF orientation {orientation} applied",) if orientation > 1 else ())
 
 
-def test_a_jpeg_is_turned_as_pillow_turns_it() -> None:
+def test_a_jpeg_is_rotated_like_in_pillow() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.fromarray(NOISE), "JPEG", exif=exif)
@@ -237,18 +237,18 @@ def test_a_jpeg_is_turned_as_pillow_turns_it() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])
-def test_orientations_that_are_none_are_passed_over(orientation: int) -> None:
+def test_invalid_orientations_are_ignored(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert read_image(encoded(Image.fromarray(COLOURS), exif=exif)).pixels.shape == (16, 16, 3)
+    assert read_image(encoded(Image.fromarray(COLORS), exif=exif)).pixels.shape == (16, 16, 3)
 
 
-def test_a_color_profile_is_dropped_and_said() -> None:
+def test_a_dropped_color_profile_is_noted() -> None:
     wide, standard = b"Display P3" * 20, b"sRGB IEC61966-2.1" * 20
-    assert read_image(encoded(Image.fromarray(COLOURS), icc_profile=wide)).notes == (
+    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=wide)).notes == (
         "ICC profile dropped, colors taken as sRGB",
     )
-    assert read_image(encoded(Image.fromarray(COLOURS), icc_profile=standard)).notes == ()
+    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=standard)).notes == ()
 
 
 # -------------------------------------------------------------------------------------------------------- bad files
@@ -264,7 +264,7 @@ def test_a_color_profile_is_dropped_and_said() -> None:
         gif(screen=9, frame=65535),
     ],
 )
-def test_bombs_are_met_before_memory_is_taken(bomb: bytes) -> None:
+def test_decompression_bombs_are_refused_before_allocation(bomb: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(LimitExceeded) as caught:
@@ -275,8 +275,8 @@ def test_bombs_are_met_before_memory_is_taken(bomb: bytes) -> None:
     assert caught.value.exit_status == 5
 
 
-def test_a_whole_bomb_takes_no_memory(tmp_path: Path) -> None:
-    """A complete PNG of 9,000 x 9,000 in a process of its own."""
+def test_a_complete_decompression_bomb_needs_no_memory(tmp_path: Path) -> None:
+    """A complete PNG of 9,000 x 9,000 pixels, read in a separate process."""
     packer = zlib.compressobj(1)
     rows = b"".join([packer.compress(bytes(9001 * 100)) for _ in range(90)]) + packer.flush()
     header = struct.pack(">IIBBBBB", 9000, 9000, 8, 0, 0, 0, 0)
@@ -316,12 +316,12 @@ def test_limits_by_name(tmp_path: Path) -> None:
 
 def test_limits_can_be_raised_beyond_those_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # it raises above twice this
-    assert read_image(encoded(Image.fromarray(COLOURS))).pixels.shape == (16, 16, 3)
+    assert read_image(encoded(Image.fromarray(COLORS))).pixels.shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_files_cut_short(tmp_path: Path, kind: str, share: float) -> None:
+def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
     data = encoded(Image.fromarray(NOISE), kind)
     path = tmp_path / f"x.{kind.lower()}"
     path.write_bytes(data[: int(len(data) * share)])
@@ -332,8 +332,8 @@ def test_files_cut_short(tmp_path: Path, kind: str, share: float) -> None:
     assert len(str(caught.value).splitlines()) <= 3
 
 
-def test_damaged_pngs_never_pass_unseen() -> None:
-    """Every chunk of a PNG has a checksum: a flipped bit is met, or lies where it does not matter."""
+def test_damage_to_a_png_is_always_detected() -> None:
+    """Every chunk of a PNG has a checksum: a flipped bit is detected or does not change the pixels."""
     data = encoded(Image.fromarray(NOISE))
     whole = read_image(data).pixels
     seen = 0
@@ -347,10 +347,10 @@ def test_damaged_pngs_never_pass_unseen() -> None:
     assert seen > 100
 
 
-def test_what_is_no_image_at_all(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     (tmp_path / "letter.jpg").write_text("Dear Sir or Madam,\n")
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(UnreadableInput, match="not an image of a known kind") as caught:
+    with pytest.raises(UnreadableInput, match="not an image of a known format") as caught:
         read_image(tmp_path / "letter.jpg")
     assert "PNG, JPEG" in str(caught.value.hint)
     with pytest.raises(UnreadableInput, match="empty"):
@@ -363,8 +363,8 @@ def test_what_is_no_image_at_all(tmp_path: Path) -> None:
         read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # no interpreter is ever started
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLOURS)))
+def test_a_file_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLORS)))
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -375,23 +375,23 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_pipe_can_be_read(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLOURS)))
+    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(COLORS)))
     with (tmp_path / "x.png").open("rb") as stream:
         reader, writer = os.pipe()
         os.write(writer, stream.read())
         os.close(writer)
     try:
-        assert np.array_equal(read_image(f"/dev/fd/{reader}").pixels, COLOURS)
+        assert np.array_equal(read_image(f"/dev/fd/{reader}").pixels, COLORS)
     finally:
         os.close(reader)
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encoded(Image.fromarray(COLOURS)))))
-    assert np.array_equal(read_image("-").pixels, COLOURS)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encoded(Image.fromarray(COLORS)))))
+    assert np.array_equal(read_image("-").pixels, COLORS)
 
 
-def test_a_lazy_pil_image_that_is_damaged() -> None:
+def test_a_damaged_lazy_pil_image() -> None:
     data = encoded(Image.fromarray(NOISE), "JPEG")
     with Image.open(io.BytesIO(data[: len(data) // 2])) as image, pytest.raises(UnreadableInput):
         read_image(image)

@@ -19,7 +19,7 @@ from latens.data.images import read_image
 from latens.errors import InputError, StorageFull, UsageError
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
-COLOURS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
+COLORS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
@@ -27,21 +27,21 @@ NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
 def test_arrays() -> None:
-    assert np.array_equal(read_image(COLOURS).pixels, COLOURS)
+    assert np.array_equal(read_image(COLORS).pixels, COLORS)
     for gray in (RAMP, RAMP[..., None]):
         image = read_image(gray)
         assert image.gray
         assert np.array_equal(image.pixels, np.stack([RAMP] * 3, axis=-1))
-    with_alpha = read_image(np.dstack([COLOURS, RAMP]))
+    with_alpha = read_image(np.dstack([COLORS, RAMP]))
     assert with_alpha.alpha is not None
     assert np.array_equal(with_alpha.alpha, RAMP)
     assert read_image(RAMP > 127).pixels[..., 0].tolist() == np.where(RAMP > 127, 255, 0).tolist()
-    assert np.array_equal(read_image(COLOURS[:, ::-1]).pixels, COLOURS[:, ::-1])
+    assert np.array_equal(read_image(COLORS[:, ::-1]).pixels, COLORS[:, ::-1])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_arrays_are_rounded(dtype: type[np.floating[Any]]) -> None:
-    assert np.array_equal(read_image((COLOURS / 255).astype(dtype)).pixels, COLOURS)
+    assert np.array_equal(read_image((COLORS / 255).astype(dtype)).pixels, COLORS)
     slack = np.array([[-1e-6, 1 + 1e-6]], dtype=np.float64)
     assert read_image(slack).pixels[..., 0].tolist() == [[0, 255]]
 
@@ -62,13 +62,13 @@ def test_float_arrays_are_rounded(dtype: type[np.floating[Any]]) -> None:
         (np.zeros((2, 2), object), "object", "astype(np.uint8)"),
     ],
 )
-def test_arrays_that_are_no_image(array: np.ndarray, what: str, fix: str) -> None:
+def test_arrays_that_are_not_images(array: np.ndarray, what: str, fix: str) -> None:
     with pytest.raises(InputError, match=what) as caught:
         read_image(array)
     assert fix in str(caught.value.hint)
 
 
-def test_empty_arrays_are_no_image() -> None:
+def test_empty_arrays_are_refused() -> None:
     with pytest.raises(InputError, match="empty"):
         read_image(np.zeros((0, 5, 3), np.uint8))
 
@@ -84,8 +84,8 @@ def test_empty_arrays_are_no_image() -> None:
     ],
 )
 def test_tensors(convert: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    image = read_image(convert(torch.from_numpy(COLOURS).permute(2, 0, 1)))
-    assert np.array_equal(image.pixels, COLOURS)
+    image = read_image(convert(torch.from_numpy(COLORS).permute(2, 0, 1)))
+    assert np.array_equal(image.pixels, COLORS)
     assert not image.gray
 
 
@@ -93,7 +93,7 @@ def test_tensors_of_one_and_four_channels_and_half_precision() -> None:
     gray = read_image(torch.from_numpy(RAMP)[None])
     assert gray.gray
     assert np.array_equal(gray.pixels, read_image(torch.from_numpy(RAMP)).pixels)
-    four = read_image(torch.from_numpy(np.dstack([COLOURS, RAMP])).permute(2, 0, 1))
+    four = read_image(torch.from_numpy(np.dstack([COLORS, RAMP])).permute(2, 0, 1))
     assert four.alpha is not None
     assert np.array_equal(four.alpha, RAMP)
     assert read_image(torch.ones(1, 2, 2, dtype=torch.bfloat16)).pixels.min() == 255
@@ -102,19 +102,19 @@ def test_tensors_of_one_and_four_channels_and_half_precision() -> None:
 @pytest.mark.parametrize(
     ("shape", "fix"), [((8, 9, 3), "permute(2, 0, 1)"), ((2, 3, 8, 9), "(C, H, W)"), ((2, 8, 9), "(C, H, W)")]
 )
-def test_tensors_that_are_no_image(shape: tuple[int, ...], fix: str) -> None:
+def test_tensors_that_are_not_images(shape: tuple[int, ...], fix: str) -> None:
     with pytest.raises(InputError, match="not one image") as caught:
         read_image(torch.zeros(shape))
     assert fix in str(caught.value.hint)
 
 
-def test_other_objects_are_no_image() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(InputError, match="list"):
         read_image([[1, 2], [3, 4]])  # type: ignore[arg-type]
 
 
 def test_reading_a_file_does_not_load_torch(tmp_path: Path) -> None:
-    Image.fromarray(COLOURS).save(tmp_path / "x.png")
+    Image.fromarray(COLORS).save(tmp_path / "x.png")
     script = (
         f"import sys; from latens.data.images import read_image; read_image({str(tmp_path / 'x.png')!r});"
         "sys.exit('torch' in sys.modules)"
@@ -127,7 +127,7 @@ def test_reading_a_file_does_not_load_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("alpha", "gray", "mode"), [(0, 0, "RGB"), (1, 0, "RGBA"), (0, 1, "L"), (1, 1, "LA")])
 def test_to_pil_and_back(alpha: int, gray: int, mode: str) -> None:
-    pixels = np.stack([RAMP] * 3, axis=-1) if gray else COLOURS
+    pixels = np.stack([RAMP] * 3, axis=-1) if gray else COLORS
     image = to_pil(pixels, RAMP.T if alpha else None, bool(gray))
     assert image.mode == mode
     loaded = read_image(image)
@@ -136,9 +136,9 @@ def test_to_pil_and_back(alpha: int, gray: int, mode: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".webp", ".tif", ".bmp", ".ppm"])
-def test_writing_without_loss(tmp_path: Path, ending: str) -> None:
-    write_image(tmp_path / f"x{ending}", to_pil(COLOURS))
-    assert np.array_equal(read_image(tmp_path / f"x{ending}").pixels, COLOURS)
+def test_lossless_writing(tmp_path: Path, ending: str) -> None:
+    write_image(tmp_path / f"x{ending}", to_pil(COLORS))
+    assert np.array_equal(read_image(tmp_path / f"x{ending}").pixels, COLORS)
     assert os.listdir(tmp_path) == [f"x{ending}"]
 
 
@@ -159,7 +159,7 @@ def test_formats_that_cannot_hold_the_image(tmp_path: Path, name: str, mode: str
 
 
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.pdf", "x.eps"])
-def test_endings_that_are_unknown(name: str) -> None:
+def test_unknown_endings(name: str) -> None:
     with pytest.raises(UsageError, match=re.escape("cannot be written as")):
         check_ending(Path(name))
 
@@ -171,5 +171,5 @@ def test_a_full_disk_while_writing_an_image(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
         with pytest.raises(StorageFull):
-            write_image(tmp_path / "x.png", to_pil(COLOURS))
+            write_image(tmp_path / "x.png", to_pil(COLORS))
     assert os.listdir(tmp_path) == []

@@ -40,12 +40,12 @@ def test_a_folder_is_searched_in_natural_order(tmp_path: Path) -> None:
     assert not any(file.named for file in find_inputs([tmp_path], ENDINGS))
 
 
-def test_names_with_odd_digits_sort(tmp_path: Path) -> None:
+def test_names_with_non_ascii_digits_are_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "m².jpg", "m3.jpg", "7.jpg", "x.jpg")
     assert relatives(tmp_path) == ["7.jpg", "m3.jpg", "m².jpg", "x.jpg"]
 
 
-def test_a_named_file_is_taken_whatever_its_ending(tmp_path: Path) -> None:
+def test_a_named_file_may_have_any_ending(tmp_path: Path) -> None:
     touch(tmp_path, "scan")
     assert find_inputs([str(tmp_path / "scan")], ENDINGS) == [InputFile(tmp_path / "scan", Path("scan"), named=True)]
 
@@ -54,7 +54,7 @@ def test_standard_input() -> None:
     assert find_inputs(["-"], ENDINGS) == [InputFile(Path("-"), Path("stdin"), named=True)]
 
 
-def test_every_file_once(tmp_path: Path) -> None:
+def test_files_are_distinct(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     found = find_inputs([tmp_path / "b.jpg", tmp_path, tmp_path / "x" / ".." / "a.jpg"], ENDINGS)
     assert [file.path.name for file in found] == ["b.jpg", "a.jpg"]
@@ -79,7 +79,7 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str,
     assert relatives(pattern) == expected
 
 
-def test_a_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
+def test_an_existing_name_with_brackets_is_not_a_pattern(tmp_path: Path) -> None:
     touch(tmp_path, "photo[1].jpg", "photo1.jpg")
     assert relatives(tmp_path / "photo[1].jpg") == ["photo[1].jpg"]
 
@@ -89,13 +89,13 @@ def test_several_folders_keep_their_names(tmp_path: Path) -> None:
     assert relatives(tmp_path / "one", tmp_path / "two") == ["one/x.jpg", "two/x.jpg"]
 
 
-def test_equal_names_take_their_folders_along(tmp_path: Path) -> None:
+def test_equal_names_keep_their_folders(tmp_path: Path) -> None:
     touch(tmp_path, "a/p/x.jpg", "b/p/x.jpg", "b/p/y.jpg")
     named = [tmp_path / name for name in ("a/p/x.jpg", "b/p/x.jpg", "b/p/y.jpg")]
     assert relatives(*named) == ["a/p/x.jpg", "b/p/x.jpg", "y.jpg"]
 
 
-def test_results_of_earlier_runs_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_results_of_earlier_runs_are_omitted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     album, out = tmp_path / "album", tmp_path / "album" / "out"
     touch(album, "a.png", "out/a.png", "out/deep/b.png", "output.png")
     assert [file.path for file in find_inputs([album], ENDINGS, out)] == [album / "a.png", album / "output.png"]
@@ -108,7 +108,7 @@ def test_results_of_earlier_runs_are_no_inputs(tmp_path: Path, caplog: pytest.Lo
         find_inputs([album], ENDINGS, out)
 
 
-def test_links_in_circles_end(tmp_path: Path) -> None:
+def test_cyclic_links_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "self").symlink_to(tmp_path / "self")
@@ -116,7 +116,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
     assert relatives(tmp_path / "**" / "*.jpg") == ["a/x.jpg"]
 
 
-def test_pipes_are_passed_over_and_broken_links_are_not(tmp_path: Path) -> None:
+def test_pipes_are_omitted_and_broken_links_are_returned(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
@@ -135,7 +135,7 @@ def test_pipes_are_passed_over_and_broken_links_are_not(tmp_path: Path) -> None:
         ("bad\0name.jpg", "cannot be opened"),
     ],
 )
-def test_nothing_to_work_on_is_said(tmp_path: Path, name: str, what: str) -> None:
+def test_inputs_without_files_are_reported(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "empty").mkdir()
     touch(tmp_path, "x.tga")
     with pytest.raises(UnreadableInput, match=what) as caught:
@@ -148,12 +148,12 @@ def test_no_input_at_all() -> None:
         find_inputs([], ENDINGS)
 
 
-def test_a_missing_file_among_others_fails_in_its_turn(tmp_path: Path) -> None:
+def test_a_missing_file_among_others_is_returned(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     assert relatives(tmp_path / "missing.jpg", tmp_path / "a.jpg") == ["missing.jpg", "a.jpg"]
 
 
-def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.jpg", "locked/b.jpg")
     scandir = os.scandir
 
@@ -171,12 +171,12 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 # ---------------------------------------------------------------------------------------------------------- placing
 
 
-def test_beside_the_input(tmp_path: Path) -> None:
+def test_output_next_to_the_input(tmp_path: Path) -> None:
     assert output_path(InputFile(tmp_path / "a" / "x.jpg", Path("x.jpg")), None, ".ltn", False) == tmp_path / "a/x.ltn"
     assert output_path(InputFile(Path("-"), Path("stdin")), None, ".ltn", False) == Path("-")
 
 
-def test_one_file_and_a_name(tmp_path: Path) -> None:
+def test_output_name_of_one_file(tmp_path: Path) -> None:
     file = InputFile(tmp_path / "x.jpg", Path("x.jpg"))
     (tmp_path / "v1.0").mkdir()
     (tmp_path / "plain").write_bytes(b"")
@@ -197,7 +197,7 @@ def test_the_tree_is_mirrored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", [None, "out"])
-def test_outputs_never_coincide(tmp_path: Path, out: str | None) -> None:
+def test_outputs_are_distinct(tmp_path: Path, out: str | None) -> None:
     touch(tmp_path, "photo.jpg", "photo.png", "photo.jpg.png", "other.png")
     found = find_inputs([tmp_path], ENDINGS)
     names = {file.path.name: path.name for file, path in zip(found, plan_outputs(found, out, ".ltn"), strict=True)}
@@ -209,12 +209,12 @@ def test_outputs_never_coincide(tmp_path: Path, out: str | None) -> None:
     }
 
 
-def test_what_cannot_be_placed(tmp_path: Path) -> None:
+def test_invalid_outputs(tmp_path: Path) -> None:
     file = InputFile(tmp_path / "x.png", Path("x.png"))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="several"):
         output_path(file, tmp_path / "file", ".ltn", True)
     with pytest.raises(UsageError, match="several"):
         output_path(file, "-", ".ltn", True)
-    with pytest.raises(UsageError, match="replace its input"):
+    with pytest.raises(UsageError, match="overwrite the input"):
         output_path(file, None, ".png", False)

@@ -1,4 +1,4 @@
-"""The painter's rule, derived numbers, and the two forms of a scene."""
+"""The painter's algorithm, derived numbers, and the two forms of a scene."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def two_squares() -> np.ndarray:
     return masks
 
 
-def test_painters_rule() -> None:
+def test_painters_algorithm() -> None:
     layers = paint(two_squares(), np.array([5, 2]))
     assert layers.layer.tolist() == [1, 0]
     assert layers.visible.sum((1, 2)).tolist() == [8, 16]
@@ -24,7 +24,7 @@ def test_painters_rule() -> None:
     assert np.array_equal(layers.occlusion, layers.amodal.all(0))
 
 
-def test_forms_carry_the_same() -> None:
+def test_both_forms_are_equivalent() -> None:
     layers = paint(two_squares(), np.array([0, 1]), np.array([1, 0]))
     scene = scene_of(layers, "a.png", [0.5, 0.25])
     back = scene.layers()
@@ -35,7 +35,7 @@ def test_forms_carry_the_same() -> None:
     assert scene_of(paint(np.zeros((0, 4, 5), dtype=bool), np.zeros(0))).layers().amodal.shape == (0, 4, 5)
 
 
-def test_classes_must_agree() -> None:
+def test_classes_must_be_equal() -> None:
     check_classes(["a", "b"], ["a", "b"], "x.json")
     with pytest.raises(InputError, match=r"x\.json"):
         check_classes(["a", "b"], ["b", "a"], "x.json")

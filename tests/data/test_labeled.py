@@ -1,4 +1,4 @@
-"""Data sets of every layout, made here in miniature, and errors for those that cannot be used."""
+"""Small data sets of every layout, and errors for unusable ones."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_a_folder_with_one_pack_for_each_split(tmp_path: Path) -> None:
     assert np.array_equal(found.read(4), pixels(4, 16, 16))
     assert len(open_set(tmp_path, "test")) == 2
     pack(tmp_path / "more_train.npz")
-    with pytest.raises(UnreadableInput, match="3 packs, and not one that is the train split"):
+    with pytest.raises(UnreadableInput, match="none of the 3 packs is the only train split"):
         open_set(tmp_path, "test")
 
 
 @pytest.mark.parametrize("name", ["latest", "pets_train_30", "pets_test_30"])
-def test_a_pack_alone_is_never_its_own_test_split(name: str, tmp_path: Path) -> None:
+def test_a_single_pack_is_split_by_names(name: str, tmp_path: Path) -> None:
     path = pack(tmp_path / f"{name}.npz", 30)
     for source in (path, tmp_path):
         train, test = open_set(source), open_set(source, "test")
@@ -94,13 +94,13 @@ def test_damaged_packs_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", images=np.zeros(3))
     np.savez(tmp_path / "c.npz", jpeg=np.zeros(3, np.uint8), offsets=np.array([0, 9]), labels=np.array([1]))
     (tmp_path / "d.npz").touch()
-    for name, said in (("a", "no pack"), ("b", "images"), ("c", "offsets"), ("d", "no pack")):
-        with pytest.raises(UnreadableInput, match=said):
+    for name, message in (("a", "not a pack"), ("b", "images"), ("c", "offsets"), ("d", "not a pack")):
+        with pytest.raises(UnreadableInput, match=message):
             open_set(tmp_path / f"{name}.npz")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_cut_and_flipped_packs_are_refused(save: Callable[..., None], tmp_path: Path) -> None:
+def test_truncated_and_damaged_packs_are_refused(save: Callable[..., None], tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     save(path, x_train=pixels(0)[None], y_train=np.zeros(1), x_test=pixels(1)[None], y_test=np.zeros(1))
     whole = path.read_bytes()
@@ -112,21 +112,21 @@ def test_cut_and_flipped_packs_are_refused(save: Callable[..., None], tmp_path: 
                 open_set(path)
             except InputError:
                 refused += 1
-    assert refused > len(whole) / 41  # every cut, and most flips: some bytes of a zip file mean nothing
+    assert refused > len(whole) / 41  # every truncation and most flips: some bytes of a zip file have no effect
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"labels": ["cat", "dog", "elk"] * 2}, "not numbers"),
         ({"labels": [0, 1, 2, 0, 1, np.nan]}, "nan is not a class number"),
         ({"labels": [0, 1, 2, 0, 1, 0.5]}, r"0\.5 is not a class number"),
         ({"labels": [0, 1, 2, 0, 1, -2]}, "-2 is not a class number"),
         ({"labels": [0, 1, 2, 0, 1, 10**9]}, "is not a class number"),
-        ({"labels": [0, 1, 2, 0, 1, 3]}, "highest label is 3, the number of class names 3"),
-        ({"classes": "cat"}, "highest label is 2, the number of class names 1"),
-        ({"labels": np.eye(6)}, r"6 images but labels of shape \(6, 6\)"),
-        ({"labels": np.zeros(5)}, r"6 images but labels of shape \(5,\)"),
+        ({"labels": [0, 1, 2, 0, 1, 3]}, "highest label is 3, but there are 3 class names"),
+        ({"classes": "cat"}, "highest label is 2, but there are 1 class names"),
+        ({"labels": np.eye(6)}, r"6 images, but the labels have shape \(6, 6\)"),
+        ({"labels": np.zeros(5)}, r"6 images, but the labels have shape \(5,\)"),
         ({"offsets": [0], "labels": np.zeros(0)}, "has no images"),
         ({"offsets": [], "labels": np.zeros(0)}, "offsets"),
         ({"offsets": 3}, "offsets"),
@@ -135,30 +135,30 @@ def test_cut_and_flipped_packs_are_refused(save: Callable[..., None], tmp_path: 
         ({"offsets": [-9, 1, 2, 3, 4, 5, 6]}, "offsets"),
     ],
 )
-def test_packs_that_do_not_fit_together_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=said) as raised:
+def test_inconsistent_packs_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message) as raised:
         open_set(pack(tmp_path / "x.npz", **changes))
     assert raised.value.hint
     assert "x.npz" in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (np.full((2, 8, 8, 3), 200.0), r"from 200 to 200 are not in \[0, 1\]"),
         (np.full((2, 8, 8, 3), -0.5), "are not in"),
         (np.full((2, 8, 8, 3), np.nan), "not finite"),
         (np.r_[np.zeros((80, 8, 8, 3)), np.full((1, 8, 8, 3), 9.0)], "from 0 to 9"),
         (np.zeros((2, 8, 8, 3), np.int64), "int64"),
-        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) holds no images\n.*transpose\(0, 2, 3, 1\)"),
-        (np.zeros((2, 192), np.uint8), "holds no images"),
-        (np.zeros((0, 8, 8, 3)), "holds no images"),
-        (np.zeros(()), "holds no images"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\) is not a set of images\n.*transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 192), np.uint8), "not a set of images"),
+        (np.zeros((0, 8, 8, 3)), "not a set of images"),
+        (np.zeros(()), "not a set of images"),
     ],
 )
-def test_wrong_values_are_said(values: np.ndarray, said: str, tmp_path: Path) -> None:
+def test_wrong_values_are_reported(values: np.ndarray, message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x_train=values, y_train=np.zeros(values.shape[:1]))
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         open_set(tmp_path / "x.npz")
     assert raised.value.hint
 
@@ -215,7 +215,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         assert set(found.labels.tolist()) == {0, 1}
 
 
-def test_a_training_folder_alone_holds_the_classes(tmp_path: Path) -> None:
+def test_a_single_training_folder_contains_the_classes(tmp_path: Path) -> None:
     for i in range(20):
         save(tmp_path / "train" / ("ash" if i % 2 else "elm") / f"{i}.png", i)
     train, test = open_set(tmp_path), open_set(tmp_path, "test")
@@ -225,10 +225,10 @@ def test_a_training_folder_alone_holds_the_classes(tmp_path: Path) -> None:
     assert (len(open_set(tmp_path)), open_set(tmp_path).classes) == (21, ())
 
 
-def test_too_few_images_to_hold_some_out_are_said(tmp_path: Path) -> None:
+def test_too_few_images_for_a_test_split_are_reported(tmp_path: Path) -> None:
     for name in ("ash", "elm"):
         save(tmp_path / name / "0.png", 0)
-    with pytest.raises(InputError, match="none of the 2 images falls into the test split") as raised:
+    with pytest.raises(InputError, match="none of the 2 images is in the test split") as raised:
         open_set(tmp_path, "test")
     assert "train/ and test/" in (raised.value.hint or "")
     assert len(open_set(tmp_path, "test", hold_out=False)) == 2
@@ -263,7 +263,7 @@ def test_indoor67_and_places205(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         (b"a/abbey/x.jpg zero\n", "'zero'"),
         (b"path,label\na/abbey/x.jpg,0\n", "'label'"),
@@ -273,10 +273,10 @@ def test_indoor67_and_places205(tmp_path: Path) -> None:
         (b"a/abbey/x.jpg\n", "no images"),
     ],
 )
-def test_damaged_lists_of_places205_are_refused(lines: bytes, said: str, tmp_path: Path) -> None:
+def test_damaged_lists_of_places205_are_refused(lines: bytes, message: str, tmp_path: Path) -> None:
     save(tmp_path / "a" / "abbey" / "x.jpg", 0)
     (tmp_path / "train_places205.csv").write_bytes(lines)
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         open_set(f"places205:{tmp_path}")
     assert "train_places205.csv" in str(raised.value)
     assert raised.value.hint
@@ -292,7 +292,7 @@ def test_cifar_files_of_the_wrong_content_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["nowhere", "cifar10", "imagenet:/nowhere", "indoor67:/nowhere", "places205:/nowhere"])
-def test_missing_data_sets_say_what_was_looked_for(source: str) -> None:
+def test_missing_data_sets_name_the_expected_files(source: str) -> None:
     with pytest.raises(UnreadableInput) as raised:
         open_set(source)
     assert raised.value.hint
@@ -303,7 +303,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         open_set(tmp_path)
 
 
-def test_squares_keep_what_fits(tmp_path: Path) -> None:
+def test_squares_are_cached_if_they_fit(tmp_path: Path) -> None:
     found = open_set(pack(tmp_path / "p.npz", 10), "train")
     kept, read = Squares(found, 16), Squares(found, 16, memory=1)
     places = np.array([2, 0])
@@ -312,14 +312,14 @@ def test_squares_keep_what_fits(tmp_path: Path) -> None:
     assert sum(len(batch) for batch in kept.batches(3)) == len(found)
 
 
-def test_middles_and_reduced_images() -> None:
+def test_central_squares_and_reduced_images() -> None:
     wide = pixels(0, 10, 30)
     assert np.array_equal(center_square(wide, 10), wide[:, 10:20])
     assert shrink(wide, 5).shape == (5, 15, 3)
     assert shrink(wide, 11) is wide
 
 
-def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_and_reported(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"{i}.png", i)
     (tmp_path / "1.png").write_text("no image")
@@ -338,7 +338,7 @@ def test_images_of_classes_without_a_folder_are_reported(tmp_path: Path, caplog:
     assert "1 of 2 images" in caplog.text
 
 
-def test_fingerprints_tell_sets_apart(tmp_path: Path) -> None:
+def test_fingerprints_distinguish_sets(tmp_path: Path) -> None:
     found = open_set(pack(tmp_path / "p.npz", 10))
     other = [
         found.subset(range(len(found) - 1)),

@@ -44,7 +44,7 @@ def label_map(path: Path, objects: int) -> None:
     Image.fromarray(labels).save(path)
 
 
-def test_one_name_in_two_folders_is_two_images(tmp_path: Path) -> None:
+def test_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
     for folder, objects in (("day1", 1), ("day2", 3)):
         label_map(tmp_path / folder / "images" / "a.png", 0)
         label_map(tmp_path / folder / "labels" / "a.png", objects)
@@ -58,16 +58,16 @@ def test_one_name_in_two_folders_is_two_images(tmp_path: Path) -> None:
     assert "day4" in str(caught.value)
 
 
-def test_images_and_maps_of_any_folders_go_by_name_where_that_is_unique(tmp_path: Path) -> None:
+def test_images_and_maps_are_paired_by_unique_names(tmp_path: Path) -> None:
     label_map(tmp_path / "raw" / "a.png", 0)
     label_map(tmp_path / "done" / "masks" / "a.png", 2)
     assert [len(scene.instances) for scene in read_label_folder(tmp_path).scenes] == [2]
     label_map(tmp_path / "raw" / "a.bmp", 0)
-    with pytest.raises(InputError, match="one name"):
+    with pytest.raises(InputError, match="match the same name"):
         read_label_folder(tmp_path)
 
 
-def test_stacks_hold_overlaps(tmp_path: Path) -> None:
+def test_stacks_represent_overlaps(tmp_path: Path) -> None:
     masks = np.random.default_rng(0).random((3, 9, 11)) > 0.5
     (tmp_path / "m.tif").write_bytes(write_stack(masks))
     layers = read_labels(tmp_path / "m.tif")

@@ -1,4 +1,4 @@
-"""Crops are exact, pastes come back, and run-length codes are those of COCO."""
+"""Exact crops, round trips of pastes, and COCO's run-length codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latens.errors import InputError
 
 
 def blobs(n: int, size: int, seed: int) -> np.ndarray:
-    """(n, size, size) bool: wavy discs of various sizes and places."""
+    """(n, size, size) bool: wavy discs of various sizes and positions."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:size, 0:size] + 0.5
     masks = []
@@ -36,7 +36,7 @@ def test_crop_is_exact_area_coverage() -> None:
 def test_crop_equals_a_brute_force_mean() -> None:
     rng = np.random.default_rng(0)
     mask = torch.from_numpy(rng.random((1, 12, 12)) > 0.5).float()
-    fine = mask.repeat_interleave(60, 1).repeat_interleave(60, 2)  # 60 samples a pixel
+    fine = mask.repeat_interleave(60, 1).repeat_interleave(60, 2)  # 60 samples per pixel
     box = torch.tensor([[1.5, 2.0, 9.0, 11.0]])
     rows, columns = slice(2 * 60, 11 * 60), slice(90, 9 * 60)
     expected = fine[0, rows, columns].reshape(6, 90, 6, 75).mean((1, 3))
@@ -57,7 +57,7 @@ def test_crop_and_paste_round_trip(size: int, least: float) -> None:
     back = paste(crop(masks, boxes, size), boxes, (300, 300)) > 0.5
     iou = (back & masks).sum((1, 2)) / (back | masks).sum((1, 2))
     assert float(iou.min()) > least
-    # No shift: the centers of gravity stay within a tenth of a pixel.
+    # No shift: the centroids stay within a tenth of a pixel.
     axis = torch.arange(300.0)
     for a, b in zip(masks.float(), back.float(), strict=True):
         for dim in (0, 1):
@@ -72,7 +72,7 @@ def test_boxes_are_tight() -> None:
     assert boxes_of(masks).tolist() == [[2, 1, 6, 4], [6, 4, 7, 5], [0, 0, 0, 0]]
 
 
-def test_codes_hold_masks_without_loss() -> None:
+def test_run_length_codes_are_lossless() -> None:
     masks = blobs(3, 60, seed=2)
     codes = [encode(mask) for mask in masks]
     assert all(np.array_equal(decode(code), mask) for code, mask in zip(codes, masks, strict=True))
@@ -84,7 +84,7 @@ def test_codes_hold_masks_without_loss() -> None:
     assert overlaps([], codes).shape == (0, 3)
 
 
-def test_every_kind_of_segmentation_is_read() -> None:
+def test_all_forms_of_segmentation_are_read() -> None:
     square = np.zeros((8, 9), dtype=bool)
     square[2:6, 3:7] = True
     flat = [3.0, 2.0, 7.0, 2.0, 7.0, 6.0, 3.0, 6.0]

@@ -1,4 +1,4 @@
-"""MNIST and ImageNet32 in the forms of their authors."""
+"""MNIST and ImageNet32 in their original layouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_mnist_from_idx_files(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match="no t10k-images"):
         open_labeled(Source("mnist", str(tmp_path)), "test")
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"damaged")
-    with pytest.raises(UnreadableInput, match="no idx file"):
+    with pytest.raises(UnreadableInput, match="not an idx file"):
         open_labeled(Source("mnist", str(tmp_path)), "train")
 
 

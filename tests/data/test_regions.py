@@ -1,4 +1,4 @@
-"""Regions: the rule of masks, pairing by time, shapes, tracking, noise."""
+"""Regions: mask files, pairing by time, shapes, tracking, noise."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_clip_stays_soft(tmp_path: Path) -> None:
     assert reader.read(mask_file(tmp_path / "b.png", squares(a=20, b=0))).max() == 20
 
 
-def test_colored_masks_are_a_warning_and_void_is_none(tmp_path: Path) -> None:
+def test_colored_masks_are_noted_and_void_is_background(tmp_path: Path) -> None:
     colored = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     colored[:4, :, 0] = 128
     found, notes = read(mask_file(tmp_path / "c.png", colored))
@@ -82,7 +82,7 @@ def test_colored_masks_are_a_warning_and_void_is_none(tmp_path: Path) -> None:
     assert "void" in notes[0]
 
 
-def test_other_sizes_are_nearest_and_other_shapes_refused(tmp_path: Path) -> None:
+def test_other_sizes_are_scaled_and_other_aspect_ratios_refused(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "m.png", squares(a=2, b=9))
     found, notes = read(path, size=(2 * HEIGHT, 2 * WIDTH))
     assert np.array_equal(found, squares(a=255, b=255).repeat(2, 0).repeat(2, 1))
@@ -91,7 +91,7 @@ def test_other_sizes_are_nearest_and_other_shapes_refused(tmp_path: Path) -> Non
         read(path, size=(WIDTH, HEIGHT))
 
 
-def test_words() -> None:
+def test_parsed_values() -> None:
     assert parse_region("box:1,2,3.5,4") == Shape("box", 1, 2, 3.5, 4)
     assert parse_region("masks/a.png") == Path("masks/a.png")
     for wrong in ("box:1,2,3", "box:5,5,2,9", "ellipse:a,b,c,d"):
@@ -130,7 +130,7 @@ def regions_of(clip_path: Path, region: Path | Shape, **options: object) -> tupl
         (Fraction(1001, 12000), range(8), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),  # half the rate
     ],
 )  # fmt: skip
-def test_mask_videos_pair_by_time(base: Fraction, times: list[int], expected: list[int], tmp_path: Path) -> None:
+def test_mask_videos_are_paired_by_time(base: Fraction, times: list[int], expected: list[int], tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", base=Fraction(1001, 24000), times=range(16))
     masks = [moving(number) for number in range(len(times))]
     video = make_clip(tmp_path / "masks.mkv", base=base, times=times, images=masks)
@@ -140,7 +140,7 @@ def test_mask_videos_pair_by_time(base: Fraction, times: list[int], expected: li
     assert all(abs(place - want) <= halfway + 0.3 for place, want in zip(places, expected, strict=True))
 
 
-def test_a_mask_video_that_ends_too_soon_is_refused(tmp_path: Path) -> None:
+def test_a_mask_video_that_is_too_short_is_refused(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", times=range(40))
     short = make_clip(tmp_path / "masks.mkv", times=range(10), images=[moving(number) for number in range(10)])
     with pytest.raises(InputError, match="ends at"):
@@ -150,7 +150,7 @@ def test_a_mask_video_that_ends_too_soon_is_refused(tmp_path: Path) -> None:
         regions_of(clip, black)
 
 
-def test_folders_pair_by_name_or_order_and_counts_must_agree(tmp_path: Path) -> None:
+def test_mask_folders_are_paired_by_name_or_order(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", times=range(3))
     (tmp_path / "m").mkdir()
     for number in range(3):
@@ -167,7 +167,7 @@ def test_folders_pair_by_name_or_order_and_counts_must_agree(tmp_path: Path) -> 
     assert np.array_equal(found[1], moving(2)[..., 0])
 
 
-def test_an_unreadable_frame_keeps_the_masks_of_the_others_in_place(tmp_path: Path) -> None:
+def test_an_unreadable_frame_does_not_shift_masks(tmp_path: Path) -> None:
     for folder in ("frames", "masks"):
         (tmp_path / folder).mkdir()
     for number in range(4):
@@ -178,21 +178,21 @@ def test_an_unreadable_frame_keeps_the_masks_of_the_others_in_place(tmp_path: Pa
         found = {frame.number: regions.of(frame) for frame in clip.frames()}
     assert sorted(found) == [0, 2, 3]
     assert all(np.array_equal(mask, moving(number)[..., 0]) for number, mask in found.items())
-    assert "f1.png cannot be read and is left out" in clip.notes
+    assert "f1.png is unreadable and skipped" in clip.notes
 
 
 def test_empty_masks_and_wrong_ids_are_refused(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", times=range(2))
     with pytest.raises(InputError, match="empty"):
         regions_of(clip, mask_file(tmp_path / "e.png", squares(a=0, b=0)), track=True)
-    with pytest.raises(InputError, match=r"ids \[7\]; those in the masks are \[1, 2\]"):
+    with pytest.raises(InputError, match=r"ids \[7\]; the masks have the ids \[1, 2\]"):
         regions_of(clip, mask_file(tmp_path / "i.png", squares(a=1, b=2)), ids=frozenset({7}))
     with pytest.raises(UsageError, match="no ids"):
         regions_of(clip, Shape("box", 0, 0, 9, 9), ids=frozenset({7}))
 
 
 def scene(x: int, *, visible: bool = True) -> np.ndarray:
-    """A textured green disc before gray texture."""
+    """A textured green disc in front of gray texture."""
     rng = np.random.default_rng(0)
     noise = np.kron(rng.integers(60, 140, (30, 40), dtype=np.uint8), np.ones((8, 8), np.uint8))
     pixels = np.repeat(noise[..., None], 3, axis=2)
@@ -215,7 +215,7 @@ def test_tracking_follows_a_box() -> None:
         assert np.abs(np.array(box) - (x - 40, 80, x + 40, 160)).max() <= 8
 
 
-def test_tracking_says_when_the_object_has_gone() -> None:
+def test_tracking_reports_a_vanished_object() -> None:
     tracker = Tracker(draw(Shape("ellipse", 40, 80, 120, 160), 320, 240), is_box=False)
     for x in (80, 84, 88):
         assert tracker.next(scene(x)).weights is not None
@@ -224,7 +224,7 @@ def test_tracking_says_when_the_object_has_gone() -> None:
     assert after[0].reason
 
 
-def test_tracking_says_when_the_region_looks_like_its_surroundings() -> None:
+def test_tracking_reports_a_region_like_its_surroundings() -> None:
     tracker = Tracker(draw(Shape("ellipse", 40, 80, 120, 160), 320, 240), is_box=False)
     assert tracker.next(scene(80)).weights is not None
     assert tracker.next(scene(84)).weights is not None
@@ -234,10 +234,10 @@ def test_tracking_says_when_the_region_looks_like_its_surroundings() -> None:
     tracker._mask[40:100, 60:110] = 1
     tracker._area = float(tracker._mask.sum())
     tracker._first_inside = 0.5 * tracker._first_inside + 0.5 * histogram(small, 1 - tracker._mask)  # alike enough to go on
-    assert "its surroundings" in tracker._judge(small)
+    assert "the surroundings" in tracker._check(small)
 
 
-def test_perlin_masks_are_smooth_in_time_and_repeat() -> None:
+def test_perlin_masks_are_smooth_and_reproducible() -> None:
     masks = perlin_masks(16, 64, 96, seed=4)
     assert masks.shape == (16, 64, 96)
     assert np.array_equal(masks, perlin_masks(16, 64, 96, seed=4))

@@ -1,4 +1,4 @@
-"""Words that name data."""
+"""Data sources of the command line."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from latens.errors import UsageError
         (Path("photos"), Source("", "photos")),
     ],
 )
-def test_words(word: str | Path, found: Source) -> None:
+def test_parsed_values(word: str | Path, found: Source) -> None:
     assert parse_source(word) == found
     assert str(found) == str(word)
 
 
-def test_a_path_that_exists_wins_over_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_path_takes_precedence_over_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "12:30").mkdir()
     assert parse_source("12:30") == Source("", "12:30")
     assert parse_source("12:31") == Source("12", "31")
 
 
-def test_several_data_sets_are_refused_where_one_is_needed() -> None:
+def test_several_data_sets_are_refused() -> None:
     assert one_source([]) is None
     assert one_source([Source("", "a")]) == Source("", "a")
     with pytest.raises(UsageError, match="one data set"):

@@ -28,7 +28,7 @@ def test_frames_of_a_stack(tmp_path: Path) -> None:
     assert [frame.shape for frame in read_frames(tmp_path / "one.png")] == [(5, 6, 3)]
 
 
-def test_eight_bit_pages_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_8_bit_pages_are_unchanged(tmp_path: Path) -> None:
     page = np.arange(120, dtype=np.uint8).reshape(10, 12)
     Image.fromarray(page).save(tmp_path / "s.tif", save_all=True, append_images=[Image.fromarray(page + 1)])
     first, second = read_frames(tmp_path / "s.tif")
@@ -47,11 +47,11 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def deep(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Of a camera of 12 bits: a small part of 16."""
+    """Values of a 12-bit camera, a small part of the 16-bit range."""
     return rng.integers(400, 2900, shape).astype(np.uint16)
 
 
-def test_sixteen_bits_look_the_same_whatever_the_file(tmp_path: Path) -> None:
+def test_16_bit_images_are_equal_in_all_formats(tmp_path: Path) -> None:
     values = deep(np.random.default_rng(0), (20, 24))
     Image.fromarray(values).save(tmp_path / "a.png")
     Image.fromarray(values).save(tmp_path / "a.tif")
@@ -65,7 +65,7 @@ def test_sixteen_bits_look_the_same_whatever_the_file(tmp_path: Path) -> None:
         assert count_frames(path) == 1
 
 
-def test_colors_and_planes_are_kept(tmp_path: Path) -> None:
+def test_color_and_planar_pages(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (2, 10, 12, 3)).astype(np.uint8)
     alpha = np.full((10, 12, 1), 200, dtype=np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", pixels, photometric="rgb")
@@ -77,7 +77,7 @@ def test_colors_and_planes_are_kept(tmp_path: Path) -> None:
         assert np.array_equal(read_frame(tmp_path / name), pixels[0]), name
 
 
-def test_values_that_are_not_finite_are_black() -> None:
+def test_non_finite_values_are_black() -> None:
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     values[3, 4], values[5, 6] = np.nan, np.inf
     shown = stretch(values)[..., 0]
@@ -87,7 +87,7 @@ def test_values_that_are_not_finite_are_black() -> None:
 
 
 def imagej_above_4_gb(path: Path, values: np.ndarray) -> None:
-    """As Fiji writes stacks above 4 GB: one directory, the other pages follow the first one's pixels."""
+    """A stack above 4 GB in the layout of Fiji: one directory, and all pages after the pixels of the first one."""
     tifffile.imwrite(
         path, values[0], imagej=False, metadata=None, description=f"ImageJ=1.54f\nimages={len(values)}\nslices=3\n"
     )
@@ -95,20 +95,20 @@ def imagej_above_4_gb(path: Path, values: np.ndarray) -> None:
         file.write(values[1:].tobytes())
 
 
-def test_pages_that_the_file_does_not_list_are_found_or_missed_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlisted_pages_are_read_or_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = deep(np.random.default_rng(0), (3, 20, 24))
     imagej_above_4_gb(tmp_path / "s.tif", values)
     assert count_frames(tmp_path / "s.tif") == 3
     frames = list(read_frames(tmp_path / "s.tif"))
     assert all(np.array_equal(frame, stretch(page)) for frame, page in zip(frames, values, strict=True))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UnreadableInput, match="lists one"):
+    with pytest.raises(UnreadableInput, match="lists only one"):
         list(read_frames(tmp_path / "s.tif"))
 
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("shape", [(3, 7, 9), (2, 6, 5, 3)])
-def test_written_stacks_are_read_by_others(shape: tuple[int, ...], big: bool) -> None:
+def test_other_readers_read_written_stacks(shape: tuple[int, ...], big: bool) -> None:
     pages = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     target = io.BytesIO()
     writer = StackWriter(target, big=big)
@@ -121,7 +121,7 @@ def test_written_stacks_are_read_by_others(shape: tuple[int, ...], big: bool) ->
             assert np.array_equal(np.asarray(image), page)
 
 
-def test_a_stack_above_4_gb_is_refused_before_it_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_above_4_gb_is_refused_before_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latens.data.stacks.CLASSIC_LIMIT", 300)
     page = np.random.default_rng(0).integers(0, 255, (20, 20)).astype(np.uint8)
     with pytest.raises(LimitExceeded):

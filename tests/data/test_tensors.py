@@ -1,4 +1,4 @@
-"""Pixels to tensors and back."""
+"""Conversion between pixels and tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_pixels_survive(channels_last: bool) -> None:
+def test_pixel_round_trip(channels_last: bool) -> None:
     tensor = to_tensor(PIXELS, channels_last=channels_last)
     assert tensor.shape == (1, 3, 5, 7)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -27,7 +27,7 @@ def test_pixels_survive(channels_last: bool) -> None:
     assert to_tensor(PIXELS[:, ::-1]).shape == (1, 3, 5, 7)  # negative strides
 
 
-def test_values_outside_are_held_to_the_range() -> None:
+def test_values_are_clamped() -> None:
     assert to_pixels(torch.tensor([-1.0, 2.0, 0.5]).reshape(3, 1, 1)).tolist() == [[[0, 255, 128]]]
 
 
@@ -38,7 +38,7 @@ def test_padding_repeats_the_last_row_and_column() -> None:
     assert torch.equal(pad_to_multiple(padded, 4), padded)
 
 
-def test_files_hold_the_pixels() -> None:
+def test_encoded_files_contain_the_pixels() -> None:
     for data in (png_bytes(PIXELS), png_bytes(PIXELS, optimize=True), webp_bytes(PIXELS)):
         with Image.open(io.BytesIO(data)) as image:
             np.testing.assert_array_equal(np.asarray(image.convert("RGB")), PIXELS)
@@ -46,7 +46,7 @@ def test_files_hold_the_pixels() -> None:
     assert len(webp_bytes(noise, quality=10)) < len(webp_bytes(noise))
 
 
-def test_places_are_spread_and_stay() -> None:
+def test_split_hashes_are_uniform_and_stable() -> None:
     places = [place_of(f"{number}.png") for number in range(2000)]
     assert 0.47 < float(np.mean(places)) < 0.53
     assert place_of("a.png") == 0x7F071235 / 2**32  # sha256sum: splits of released models depend on it

@@ -1,4 +1,4 @@
-"""Average precision equals pycocotools on random cases; the other numbers are checked by hand."""
+"""Average precision against pycocotools on random cases; other metrics against hand-computed values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = 24
 
 
 def random_case(rng: np.random.Generator, classes: int) -> tuple[list[Scene], list[Scene]]:
-    """A few small images: boxes as truth; shifted, missing and invented ones as results, with tied scores."""
+    """A few small images: true boxes, and shifted, missing and spurious results with tied scores."""
     truth, found = [], []
     for _ in range(rng.integers(1, 4)):
         true: list[tuple[int, ...]] = []
@@ -86,7 +86,7 @@ def test_average_precision_equals_pycocotools_on_a_thousand_cases() -> None:
         part = "amodal" if cases % 2 else "visible"
         expected = pycocotools_precision(truth, found, classes, part)
         ours = average_precision(truth, found, classes, part=part)  # type: ignore[arg-type]
-        # The mean of the same numbers in another memory order may differ in the last bit.
+        # The mean of the same values in another memory order may differ in the last bit.
         np.testing.assert_allclose([*ours], [mean(expected), mean(expected[:1]), mean(expected[5:6])], rtol=1e-14)
         cases += 1
 
@@ -115,7 +115,7 @@ def test_degrees_ignore_other_objects_and_keep_false_alarms() -> None:
     assert average_precision(truth, with_alarm, 1, degree=DEGREES["free"]).ap < 1
 
 
-def test_nothing_found_is_zero_and_mismatches_are_refused() -> None:
+def test_no_detections_score_zero_and_mismatches_are_refused() -> None:
     truth = [scene_of(layers(FRONT))]
     empty = [Scene(file="", height=SIZE, width=SIZE)]
     assert average_precision(truth, empty, 1).ap == 0

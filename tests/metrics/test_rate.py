@@ -1,4 +1,4 @@
-"""BD-rate from derivations, from published curves, and against plain scipy."""
+"""BD-rate against derivations, published curves and scipy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_bits_per_pixel() -> None:
 
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 1.0, 1.6])
-def test_a_constant_share_of_the_rate(share: float) -> None:
+def test_a_constant_rate_ratio(share: float) -> None:
     rates, qualities = MEAN_SCALE
     tested = [share * rate for rate in rates]
     assert bd_rate(rates, qualities, tested, qualities) == pytest.approx(100 * (share - 1), abs=1e-9)
@@ -46,7 +46,7 @@ def test_a_constant_share_of_the_rate(share: float) -> None:
 def test_published_curves(
     anchor: tuple[list[float], list[float]], tested: tuple[list[float], list[float]], percent: float
 ) -> None:
-    """Percentages computed from the unrounded points by another program."""
+    """Percentages that another program computed from the unrounded points."""
     assert bd_rate(*anchor, *tested) == pytest.approx(percent, abs=0.1)
 
 
@@ -67,7 +67,7 @@ def test_order_of_points_does_not_matter() -> None:
     assert bd_rate(*JPEG, *shuffled) == pytest.approx(bd_rate(*JPEG, *MEAN_SCALE), abs=1e-12)
 
 
-def test_of_equal_qualities_the_cheapest_counts() -> None:
+def test_the_lowest_rate_of_equal_qualities_counts() -> None:
     rates, qualities = MEAN_SCALE
     assert bd_rate(*JPEG, [*rates, 9.0], [*qualities, qualities[2]]) == bd_rate(*JPEG, *MEAN_SCALE)
 
@@ -85,7 +85,7 @@ def test_of_equal_qualities_the_cheapest_counts() -> None:
         ([], []),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tested: tuple[list[float], list[float]]) -> None:
+def test_incomparable_inputs_are_refused(tested: tuple[list[float], list[float]]) -> None:
     with pytest.raises(InputError):
         bd_rate(*MEAN_SCALE, *tested)
 
@@ -118,7 +118,7 @@ def test_trace_follows_the_curve() -> None:
     assert trace(curve("one", [0.1], [30.0])) == [(0.1, 30.0)]
 
 
-def test_plot_is_an_image_that_can_be_made_again() -> None:
+def test_plots_are_reproducible() -> None:
     import io
 
     from PIL import Image

@@ -30,9 +30,9 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-def test_a_bound_lets_values_come_back_but_not_go_further() -> None:
+def test_lower_bound_passes_only_gradients_that_raise_values() -> None:
     x = torch.tensor([0.5, 0.5, 2.0], requires_grad=True)
     (lower_bound(x, 1.0) * torch.tensor([1.0, -1.0, 1.0])).sum().backward()
-    # The first would fall further below the bound, the second rises, the third is inside.
+    # The first would fall further below the bound, the second rises, the third is above it.
     assert x.grad is not None
     assert x.grad.tolist() == [0.0, -1.0, 1.0]

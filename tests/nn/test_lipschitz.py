@@ -23,7 +23,7 @@ def _double() -> Iterator[None]:
 
 
 def operator_norm(weight: Tensor, size: tuple[int, int]) -> float:
-    """Of the zero-padded convolution, by its whole matrix."""
+    """Norm of the zero-padded convolution, from its full matrix."""
     inputs = torch.eye(weight.shape[1] * size[0] * size[1]).view(-1, weight.shape[1], *size)
     matrix = F.conv2d(inputs, weight, padding=weight.shape[-1] // 2).flatten(1)
     return float(torch.linalg.matrix_norm(matrix, 2))
@@ -40,10 +40,10 @@ def test_power_iterations_find_the_norm_of_the_padded_convolution() -> None:
         assert sigma == pytest.approx(exact, rel=1e-4)
         layer.weight.data.mul_(10)
         norm = certified_norm(layer.normalized(), layer.size)
-        assert 0.9 <= norm * (1 + 1e-4) <= 0.9 * 1.2  # the certificate is above the norm, by little
+        assert 0.9 <= norm * (1 + 1e-4) <= 0.9 * 1.2  # the certificate is slightly above the norm
 
 
-def test_small_weights_are_left_alone() -> None:
+def test_small_weights_are_unchanged() -> None:
     layer = Spectral(3, 3, coefficient=0.9)
     layer.weight.data.mul_(0.01)
     power_iterations([layer], 50)
@@ -61,11 +61,11 @@ def test_the_fourier_bound_holds_for_its_size_and_smaller_ones(size: tuple[int, 
         assert operator_norm(weight, (9, 9)) <= certified_norm_any_size(weight)
 
 
-def test_a_certified_weight_is_within_its_coefficient_though_the_power_iterations_are_not() -> None:
+def test_certified_weights_are_bounded_without_convergence() -> None:
     layer = Spectral(4, 4, coefficient=0.98, kernel=3, size=(6, 6))
     layer.weight.data.mul_(5)
     power_iterations([layer], 1)
-    assert operator_norm(layer.normalized().detach(), (6, 6)) > 0.98  # the aim is missed
+    assert operator_norm(layer.normalized().detach(), (6, 6)) > 0.98  # above the coefficient
     assert operator_norm(layer.certified_weight(), (6, 6)) <= 0.98
 
 

@@ -22,15 +22,15 @@ def _double() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_activation_stretches(name: ActivationName) -> None:
+def test_activations_are_one_lipschitz(name: ActivationName) -> None:
     x = torch.linspace(-30, 30, 200_001)[:, None]
     y = Activation(name)(x).detach()
     slopes = (y[1:] - y[:-1]).norm(dim=1) / (x[1:] - x[:-1])[:, 0]
     assert float(slopes.max()) <= 1 + 1e-9
 
 
-def test_the_bound_of_clipswish_is_nearly_reached_where_the_thesis_says() -> None:
-    """Its Jacobian's norm before the division by 1.004 is at most 1.00397, at x = +-2.463 for softplus(0.5), and .643 at 0."""
+def test_the_bound_of_clipswish_is_tight() -> None:
+    """The Jacobian norm before the division by 1.004 is at most 1.00397, at x = +-2.463 for softplus(0.5), and .643 at 0."""
     phi = Activation("clipswish")
     x = torch.tensor([[2.463], [-2.463], [0.0]])
     norms = [float(jacobian(lambda v: phi(v[None])[0], row).detach().norm()) * 1.004 for row in x]

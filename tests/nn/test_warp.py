@@ -9,7 +9,7 @@ from scipy.ndimage import correlate1d
 from latens.nn.warp import gaussian_blur, match_blocks, scale_space_volume, search_motion, warp, warp_volume
 
 
-def test_blur_is_that_of_a_direct_sum() -> None:
+def test_blur_equals_a_direct_sum() -> None:
     image = torch.rand(1, 2, 9, 14, generator=torch.Generator().manual_seed(0))
     places = np.arange(-5, 6)
     kernel = np.exp(-0.5 * (places / 1.5) ** 2)
@@ -35,7 +35,7 @@ def test_volume_goes_from_sharp_to_blurred() -> None:
 
 
 def trilinear(volume: np.ndarray, x: float, y: float, s: float) -> np.ndarray:
-    """The volume (K, C, H, W) at a point, its border repeated: the sum over the eight corners."""
+    """Sample of the volume (K, C, H, W) at a point with replicated borders: the sum over the eight corners."""
     levels, _, height, width = volume.shape
     x, y, s = min(max(x, 0), width - 1), min(max(y, 0), height - 1), min(max(s, 0), levels - 1)
     total = np.zeros(volume.shape[1])
@@ -47,7 +47,7 @@ def trilinear(volume: np.ndarray, x: float, y: float, s: float) -> np.ndarray:
     return total
 
 
-def test_warp_is_that_of_a_loop_over_pixels() -> None:
+def test_warp_equals_a_loop_over_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     volume = torch.rand(2, 4, 3, 7, 9, generator=generator)
     flow = 3 * torch.randn(2, 2, 7, 9, generator=generator)
@@ -67,7 +67,7 @@ def test_no_motion_at_scale_zero_is_the_identity() -> None:
     torch.testing.assert_close(warp_volume(scale_space_volume(image, 3), still[:, :2], still[:, 2:]), image)
 
 
-def test_scale_comes_back_from_outside() -> None:
+def test_scale_returns_from_outside_its_range() -> None:
     volume = scale_space_volume(torch.rand(1, 3, 16, 16), 2)
     for start in (-1.0, 3.0):
         scale = torch.full((1, 1, 16, 16), start, requires_grad=True)
@@ -103,7 +103,7 @@ def test_search_from_coarse_to_fine_finds_a_long_shift() -> None:
     assert float(error.median()) < 0.5
 
 
-def test_flat_areas_stay() -> None:
+def test_flat_areas_have_zero_flow() -> None:
     assert not bool(match_blocks(torch.full((1, 3, 12, 12), 0.5), torch.full((1, 3, 12, 12), 0.5), 3).any())
 
 

@@ -1,4 +1,4 @@
-"""`compress_clip`: sharp regions, sizes that are reached, settings without effect refused, nothing half-written left."""
+"""`compress_clip`: sharp regions, requested sizes, refusal of settings without effect, no partial output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOX = "box:64,32,128,96"
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise that moves: costly everywhere."""
+    """Moving noise, which costs many bits everywhere."""
     rng = np.random.default_rng(0)
     texture = rng.integers(30, 220, (SIZE[1] // 2, SIZE[0] // 2, 3), dtype=np.uint8).repeat(2, 0).repeat(2, 1)
     images = [np.roll(texture, (number, 3 * number), axis=(0, 1)) for number in range(10)]
@@ -47,7 +47,7 @@ def errors(path: Path, original: Path) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265", "av1"])
-def test_the_region_is_sharp_and_the_rest_cheap(codec: str, clip: Path, tmp_path: Path) -> None:
+def test_the_region_is_sharper_than_the_background(codec: str, clip: Path, tmp_path: Path) -> None:
     plain = compress_clip(clip, tmp_path / "plain.mp4", codec=codec, threads=1)  # type: ignore[arg-type]
     done = compress_clip(clip, tmp_path / "roi.mp4", codec=codec, roi=BOX, threads=1)  # type: ignore[arg-type]
     assert done.bytes < 0.8 * plain.bytes
@@ -91,7 +91,7 @@ def test_rates_and_unreachable_sizes(clip: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "c.mp4"}
 
 
-def test_nothing_is_overwritten_and_a_failure_leaves_nothing(clip: Path, tmp_path: Path) -> None:
+def test_no_overwriting_and_no_partial_output(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"old")
     with pytest.raises(OutputExists):
         compress_clip(clip, tmp_path / "a.mp4")
@@ -112,12 +112,12 @@ def test_contradictions_are_refused(options: dict[str, object], clip: Path, tmp_
 
 
 def test_tracking_saves_masks_and_runs_once_for_a_size(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latens.data.regions.track import Found, Tracker
+    from latens.data.regions.track import TrackedRegion, Tracker
 
     calls = []
     follow = Tracker.next
 
-    def counted(self: Tracker, pixels: np.ndarray) -> Found:
+    def counted(self: Tracker, pixels: np.ndarray) -> TrackedRegion:
         calls.append(1)
         return follow(self, pixels)
 

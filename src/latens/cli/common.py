@@ -242,10 +242,10 @@ def _tell(outcome: Outcome, reporter: Reporter, *, alone: bool) -> None:
 
 def _shared(job: Job) -> str:
     """Says which other files beside an input have its name but for the ending, and so the same name for their result."""
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
 
     names = sorted(path.name for path in job.input.parent.iterdir() if path.stem == job.input.stem and path != job.output)
-    others = [name for name in names if name != job.input.name and Path(name).suffix.lower() in PICTURE_ENDINGS]
+    others = [name for name in names if name != job.input.name and Path(name).suffix.lower() in IMAGE_ENDINGS]
     return f"\n{', '.join(others)} would have the same name for the result of {job.input.name}" if others else ""
 
 

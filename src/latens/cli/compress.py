@@ -68,13 +68,13 @@ def compress(
     settings = refinement(refine, method, classes)
 
     from latens.data.files import STANDARD_STREAM
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS, out), out, ENDING)
+    jobs = plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
-    if any(job.output.suffix.lower() in PICTURE_ENDINGS for job in jobs):
+    if any(job.output.suffix.lower() in IMAGE_ENDINGS for job in jobs):
         raise UsageError("the result is no image", where=str(out), hint=f"choose a name that ends in {ENDING}")
     reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
 

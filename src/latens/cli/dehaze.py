@@ -58,10 +58,10 @@ def dehaze(
     from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.data.image_output import check_ending
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
 
-    files = find_inputs(inputs, PICTURE_ENDINGS | CLIP_ENDINGS, out)
+    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out)
     jobs = plan(files, out)
     refuse_to_overwrite(jobs, out, force=force)
     if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and not is_clip(jobs[0].input):

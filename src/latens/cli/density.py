@@ -80,12 +80,12 @@ def density(
 
 def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: int, reporter: Reporter) -> int:
     """Scores of images, one line each; unreadable ones are logged, and the exit status tells."""
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.predict import one_square
 
-    files = find_inputs(inputs, PICTURE_ENDINGS)
+    files = find_inputs(inputs, IMAGE_ENDINGS)
     alone = len(files) == 1 and files[0].named
     rows: list[tuple[Any, ...]] = []
     failed = 0

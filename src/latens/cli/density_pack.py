@@ -49,7 +49,7 @@ def pack(
         latens density unpack images.ltp -o images/
     """
     from latens.data.files import STANDARD_STREAM, writing
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.pack.packer import load
@@ -59,7 +59,7 @@ def pack(
     if out.is_dir():
         raise UsageError("this is a folder", where=str(out), hint="name a file with -o, as images.ltp")
     refuse_existing(out, force)
-    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS) if force or file.path.absolute() != out.absolute()]
+    files = [file for file in find_inputs(inputs, IMAGE_ENDINGS) if force or file.path.absolute() != out.absolute()]
     tell_left_out(inputs, {file.path.resolve() for file in files})
     packer = load(model, threads=threads)
     announce(packer)

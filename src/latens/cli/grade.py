@@ -66,12 +66,12 @@ def grade(
     Run again into the same folder, it grades new photographs alone; an interrupted run is continued.
     """
     from latens.data.folders import check_writable
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.systems.seedlings.config import GridOptions
     from latens.systems.seedlings.names import parse_date
 
-    files = [file.path for file in find_inputs(inputs, PICTURE_ENDINGS) if not file.path.name.endswith(".overlay.webp")]
+    files = [file.path for file in find_inputs(inputs, IMAGE_ENDINGS) if not file.path.name.endswith(".overlay.webp")]
     share = parse_share(limit)
     if day is not None and len(files) > 1:
         raise UsageError(

@@ -80,7 +80,7 @@ def haze(
     """
     from latens.data.files import STANDARD_STREAM
     from latens.data.image_output import check_ending
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
@@ -95,7 +95,7 @@ def haze(
         raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
     if save_depth is not None and max_depth is not None and max_depth > FARTHEST:
         raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--max-depth {max_depth:g}")
-    files = find_inputs(inputs, PICTURE_ENDINGS, out)
+    files = find_inputs(inputs, IMAGE_ENDINGS, out)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
@@ -166,12 +166,12 @@ def haze(
 
 def depth_note(depth: Path | None, form: DepthFormat | None, max_depth: float | None) -> str:
     """A sentence on the source of the depth. Raises UsageError for `max_depth` with depth in meters."""
-    from latens.data.depth import usual_format
+    from latens.data.depth import default_format
     from latens.systems.haze.predict import MAX_DEPTH
 
     if depth is None:
         return f"depth predicted, the farthest at {max_depth or MAX_DEPTH:g} m"
-    if (form or usual_format(depth)).relative:
+    if (form or default_format(depth)).relative:
         return f"depth is relative, the farthest at {max_depth or MAX_DEPTH:g} m"
     if max_depth is not None:
         what = "--max-depth is for relative or predicted depth, and this one is in meters"

@@ -47,13 +47,13 @@ def parts(
         latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
     """
     from latens.data.folders import check_writable
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED, plan_jobs
     from latens.systems.parts.predict import load
     from latens.systems.parts.report import check_folder
 
-    files = [file for file in find_inputs(inputs, PICTURE_ENDINGS, out) if file.named or not ours(file.path)]
+    files = [file for file in find_inputs(inputs, IMAGE_ENDINGS, out) if file.named or not ours(file.path)]
     jobs = plan_jobs(files, f"{out}/", ENDING)
     check_writable(out)
     check_folder(out, [file.path for file in files], force=force)

@@ -51,11 +51,11 @@ def segment(
         latens segment stack.tif frames/ -o out/
     """
     from latens.data.files import STANDARD_STREAM
-    from latens.data.images import PICTURE_ENDINGS
+    from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, PICTURE_ENDINGS, out), out, ENDING)
+    jobs = plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING)
     refuse_to_overwrite(jobs, out, force=force)
     if any(STANDARD_STREAM in (job.output, job.input) for job in jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")

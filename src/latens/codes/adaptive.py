@@ -1,7 +1,7 @@
-"""Small integers to bytes and back without a model: an arithmetic coder of 32 bits with adaptive counts, for maps of regions.
+"""Adaptive arithmetic coder (32 bits) for maps of small integers, such as region maps. It needs no trained model.
 
-The coder is that of Witten, Neal and Cleary (1987). Counts start at 1/2 (Krichevsky and Trofimov 1981), kept doubled, so all
-arithmetic is in integers and the code length is that of `latens.codes.counts.map_bits`.
+The coder is that of Witten et al. 1987. Counts start at 1/2 (Krichevsky and Trofimov 1981) and are stored doubled, so all
+arithmetic is in integers. The code length is that of `latens.codes.counts.map_bits`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from latens.shapes import Int
 
 BITS = 32
 FULL, HALF, QUARTER = (1 << BITS) - 1, 1 << (BITS - 1), 1 << (BITS - 2)
-MAX = 1 << 24  # doubled counts of one context; above it they are halved
-MAX_SYMBOLS = 1 << 24  # of one call
+MAX_COUNT = 1 << 24  # doubled count of one symbol; above it the counts of its context are halved
+MAX_SYMBOLS = 1 << 24  # symbols that one call decodes
 
 
 class Counts:
-    """Doubled counts of an alphabet, in every context."""
+    """Doubled symbol counts of every context."""
 
     def __init__(self, alphabet: int) -> None:
         self.alphabet = alphabet
@@ -35,12 +35,12 @@ class Counts:
     @staticmethod
     def add(counts: list[int], symbol: int) -> None:
         counts[symbol] += 2
-        if counts[symbol] > MAX:
+        if counts[symbol] > MAX_COUNT:
             counts[:] = [(count >> 1) | 1 for count in counts]
 
 
 def contexts(padded: list[list[list[int]]], t: int, alphabet: int) -> Iterator[tuple[int, int, int]]:
-    """(row, column, context) of the values of map t - 1, in order. `padded` has a row, a column and a map of zeros in front."""
+    """Yield (row, column, context) per value of map t - 1 in coding order. `padded` starts with a zero map, row and column."""
     before, now = padded[t - 1], padded[t]
     for i in range(1, len(now)):
         above, row, old = now[i - 1], now[i], before[i]
@@ -49,7 +49,7 @@ def contexts(padded: list[list[list[int]]], t: int, alphabet: int) -> Iterator[t
 
 
 def encode_maps(maps: Int[np.ndarray, "T h w"], alphabet: int) -> bytes:
-    """Maps of values 0..alphabet - 1. A value's context are its left and upper neighbors and its place in the map before."""
+    """Encode values 0..alphabet - 1. Contexts: left and upper neighbor, and the same position of the previous map."""
     padded = np.pad(maps.astype(np.int64), ((1, 0), (1, 0), (1, 0))).tolist()
     counts, writer = Counts(alphabet), _Writer()
     for t in range(1, len(padded)):
@@ -61,7 +61,7 @@ def encode_maps(maps: Int[np.ndarray, "T h w"], alphabet: int) -> bytes:
 
 
 def decode_maps(data: bytes, shape: tuple[int, int, int], alphabet: int) -> Int[np.ndarray, "T h w"]:
-    """Undoes `encode_maps` for maps of this shape; any bytes decode to some maps. Raises Corrupt for too large a shape."""
+    """Inverse of `encode_maps`. Any bytes decode to maps of this shape. Raises Corrupt if the shape is too large."""
     count, height, width = shape
     if count * height * width > MAX_SYMBOLS:
         raise Corrupt(f"a map of {count} x {height} x {width} values is too large", section="map")
@@ -102,7 +102,7 @@ class _Writer:
         self.pending = 0
 
     def finish(self) -> bytes:
-        """The bytes; zeros at the end are left out, as a reader supplies them."""
+        """The coded bytes without trailing zeros, which the reader supplies."""
         self.pending += 1
         self._put(int(self.low >= QUARTER))
         return np.packbits(np.array(self.bits, dtype=np.uint8)).tobytes().rstrip(b"\0")

@@ -1,4 +1,7 @@
-"""Settings of latent refinement (003, chapter 5). Nothing here imports torch, so `--help` stays instant."""
+"""Settings of latent refinement (Perugachi-Diaz 2024, chapter 5). No module here imports torch, so `--help` stays instant.
+
+Equations, sections and tables are those of Perugachi-Diaz 2024.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,18 @@ Method = Literal["ssl", "linear", "cosine", "atanh", "ste", "uniform", "determin
 METHODS: tuple[Method, ...] = get_args(Method)
 THREE_CLASS_METHODS: tuple[Method, ...] = ("ssl", "linear", "cosine")
 
-SSL_SHAPE = 4 / 3  # a; 003, section 5.4.6
+SSL_SHAPE = 4 / 3  # a; section 5.4.6
 SSL_SHAPE_THREE = 1.4
-# r and n of 003, Table 5.4.3
-THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}
+THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}  # r and n; Table 5.4.3
 
 STEPS = 500
 THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
-# Ours, for 60 to 500 steps with falling rate and temperature; larger rates harm smooth images at low rate.
+# Our defaults, for 60 to 500 steps with decaying temperature and learning rate; larger ones harm smooth images at low rate.
 LR = 0.04
 HYPER_LR = 2.0
 SHAPE = 2.0
-STE_LR = 1e-4  # straight-through gradients diverge above (003, section 5.4.6)
-ATANH_TAU = 0.5  # the atanh law's best highest temperature (003, Table 5.4.1 and section 5.4.6)
+STE_LR = 1e-4  # with larger ones straight-through gradients diverge (section 5.4.6)
+ATANH_TAU = 0.5  # best maximum temperature of the atanh law (Table 5.4.1 and section 5.4.6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +34,12 @@ class RoundingLaw:
     """A differentiable substitute for rounding.
 
     ssl, linear, cosine, atanh: Gumbel-softmax samples of the probabilities of Eqs. 5.3.4, 5.3.2, 5.3.3 and 5.2.3, over
-    the two nearest integers, or over three (Eq. 5.3.5) for all but atanh. deterministic: the mean of the atanh law,
-    nothing drawn (section 5.2.2). ste: rounding with the gradient of the identity. uniform: noise on [-1/2, 1/2)
-    (section 5.4.2).
+    the two nearest integers, or over three (Eq. 5.3.5) for all but atanh. deterministic: the mean of the atanh law
+    without sampling (section 5.2.2). ste: straight-through estimator, rounding with the gradient of the identity.
+    uniform: additive noise on [-1/2, 1/2) (section 5.4.2).
 
-    `a` shapes ssl; `r` and `n` are used with three classes: r < 1 lets the far integer in, n makes the law peaked.
-    Raises UsageError for what is not listed.
+    `a` is the shape of ssl. `r` and `n` apply to three classes: r < 1 gives the farthest integer a nonzero probability,
+    a larger n makes the law more peaked. Raises UsageError for other values.
     """
 
     method: Method = "ssl"
@@ -48,18 +50,18 @@ class RoundingLaw:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"'{self.method}' is no way of rounding", hint=f"there are {', '.join(METHODS)}")
+            raise UsageError(f"unknown rounding method '{self.method}'", hint=f"choose one of {', '.join(METHODS)}")
         if self.classes not in (2, 3):
             raise UsageError(f"rounding to {self.classes} classes is not defined", hint="choose 2 or 3")
         if self.classes == 3 and self.method not in THREE_CLASS_METHODS:
-            hint = f"three classes go with {', '.join(THREE_CLASS_METHODS)}"
-            raise UsageError(f"{self.method} rounds to two classes", hint=hint)
+            hint = f"three classes are defined for {', '.join(THREE_CLASS_METHODS)}"
+            raise UsageError(f"the method {self.method} has two classes, not three", hint=hint)
         if not (self.a > 0 and 0 < self.r <= 1 and self.n > 0):
             raise UsageError(f"a rounding law needs a > 0, 0 < r <= 1 and n > 0, not {self.a}, {self.r}, {self.n}")
 
     @classmethod
     def thesis(cls, method: Method, classes: int = 2) -> RoundingLaw:
-        """The law with the constants that 003 found best (section 5.4.6, Table 5.4.3)."""
+        """The law with the best constants of Perugachi-Diaz 2024 (section 5.4.6, Table 5.4.3)."""
         if classes != 3:
             return cls(method=method, classes=classes)
         r, n = THREE_CLASS.get(method, (1.0, 1.0))
@@ -68,12 +70,12 @@ class RoundingLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class Refine:
-    """Settings of a refinement. The defaults are ours, for any number of steps; `Refine.thesis` is the schedule of 003.
+    """Settings of a refinement. The defaults are ours; `Refine.thesis` is the schedule of Perugachi-Diaz 2024.
 
-    The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1), with c = `tau_rate`, or such that it falls to `tau_end` at
-    the last step, whatever their number is. The learning rate falls along a cosine to the share `lr_end` of `lr`.
-    `rate_weight` is the lambda to refine towards, by default that of the quality (section 5.4.5). `law` replaces
-    what follows from `method` and `classes`: the constants of 003, but for two-class ssl a = 2. Raises UsageError
+    The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1). c is `tau_rate`; by default it is chosen so that the temperature
+    reaches `tau_end` at the last step. The learning rate decays along a cosine from `lr` to `lr_end` times `lr`.
+    `rate_weight` is the lambda of the objective, by default that of the quality (section 5.4.5). `law` overrides the law of
+    `method` and `classes`, which has the constants of Perugachi-Diaz 2024, except a = 2 for two-class ssl. Raises UsageError
     for a setting out of range.
     """
 
@@ -82,7 +84,7 @@ class Refine:
     classes: int = 2
     law: RoundingLaw | None = None
     lr: float | None = None
-    hyper_lr: float = HYPER_LR  # of z, in units of that of y
+    hyper_lr: float = HYPER_LR  # learning rate of z relative to that of y
     lr_end: float = 0.05
     tau_max: float = 1.0
     tau_end: float = 0.4
@@ -105,7 +107,7 @@ class Refine:
 
     @classmethod
     def thesis(cls, method: Method = "ssl", classes: int = 2, *, steps: int = THESIS_STEPS, **changes: Any) -> Refine:
-        """Constants of 003, sections 5.4 and 5.4.6: c = 0.001 for any number of steps, a constant learning rate."""
+        """Constants of sections 5.4 and 5.4.6: c = 0.001 for any number of steps, a constant learning rate."""
         settings: dict[str, Any] = {
             "lr": STE_LR if method == "ste" else THESIS_LR,
             "lr_end": 1.0,
@@ -124,12 +126,12 @@ class Refine:
         return RoundingLaw.thesis(self.method, self.classes)
 
     def temperature(self, step: int) -> float:
-        """The temperature at a step, 0-based (Eq. 5.4.1)."""
+        """Temperature at a step, counted from 0 (Eq. 5.4.1)."""
         rate = self.tau_rate if self.tau_rate is not None else -math.log(self.tau_end) / self.steps
         return min(math.exp(-rate * float(step)), self.tau_max)
 
     def learning_rate(self, step: int) -> float:
-        """Of Adam at a step, 0-based."""
+        """Learning rate of Adam at a step, counted from 0."""
         default = STE_LR if self.rounding().method == "ste" else LR
         highest = self.lr if self.lr is not None else default
         along = 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -1,7 +1,7 @@
 """Invertible maps with their log-determinants: the steps of a normalizing flow.
 
-`forward` gives y and log |det dy/dx| in nats for every sample; `inverse` gives x. Only the residual map makes use of the
-estimate of the log-determinant; all others know theirs in closed form.
+`forward` returns y and log |det dy/dx| in nats per sample; `inverse` returns x. Only the residual map uses the `estimate`
+argument; the other maps have a closed-form log-determinant.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from latens.codes.logdet import Estimate, Exact, estimated, exact_log_det, weigh
 from latens.nn.branch import Branch, Folded
 from latens.shapes import Float
 
-VARIANCE_FLOOR = 0.2  # of the first batch, in the initialization of ActNorm (Chen et al. 2019)
-WHITENING_FLOOR = 1e-4  # of the variance along every direction
+VARIANCE_FLOOR = 0.2  # minimum variance of a channel in the initialization of ActNorm (Chen et al. 2019)
+WHITENING_FLOOR = 1e-4  # minimum variance along a principal direction in the initialization of Whitening
 LEVELS = 256
 
 
 class Mapped(NamedTuple):
-    """`moments` is |J e|^2 of a residual map's branch for one probe, (B,), for bounds of truncated series; else None."""
+    """`moments` is |J e|^2 of a residual branch, averaged over probes e, which bounds truncation errors; else None."""
 
     value: Tensor
     log_det: Float[Tensor, "B"]
@@ -34,7 +34,7 @@ class Mapped(NamedTuple):
 
 @runtime_checkable
 class Bijector(Protocol):
-    """An invertible map of batches."""
+    """An invertible map on batches."""
 
     def forward(self, x: Tensor, estimate: Estimate) -> Mapped: ...
 
@@ -42,9 +42,10 @@ class Bijector(Protocol):
 
 
 class ResidualMap(nn.Module):
-    """y = x + g(x) with Lip(g) < 1 (Behrmann et al. 2019). `recompute` trades a second forward pass for memory in training.
+    """y = x + g(x) with Lip(g) < 1 (Behrmann et al. 2019).
 
-    The inverse counts its evaluations of g in `last`.
+    `recompute` enables gradient checkpointing: a second forward pass in training saves memory. `last` is the record of the
+    last inverse, with its number of evaluations of g.
     """
 
     last: Solved | None = None
@@ -54,7 +55,7 @@ class ResidualMap(nn.Module):
         self.branch, self.recompute = branch, recompute
 
     def forward(self, x: Tensor, estimate: Estimate, folded: list[Folded] | None = None) -> Mapped:
-        """`folded` are the branch's folded weights, where already known."""
+        """`folded` are the branch's folded weights; None computes them."""
         folded = self.branch.folded() if folded is None else folded
         if isinstance(estimate, Exact):
             return Mapped(*self._exact(x, folded))
@@ -70,7 +71,7 @@ class ResidualMap(nn.Module):
         return x + value, exact_log_det(products.flatten(2))
 
     def _series(self, x: Tensor, probes: Tensor, weights: list[float], folded: list[Folded]) -> tuple[Tensor, Tensor, Tensor]:
-        """Several probes run one after the other, which keeps the memory of one."""
+        """Probes run one after the other, so memory does not grow with their number."""
         total, moments = x.new_zeros(len(x)), x.new_zeros(len(x))
         for probe in probes:
             value, products, slopes = self.branch.linearized(x, probe[None], folded)
@@ -86,9 +87,10 @@ class ResidualMap(nn.Module):
 
 
 class ActNorm(nn.Module):
-    """y = (x + shift) exp(log_scale) for every channel, set by the first training batch to zero mean and unit variance.
+    """y = (x + shift) exp(log_scale) per channel (Kingma and Dhariwal 2018).
 
-    The variance is held above a floor. That a batch has been seen is stored with the weights (Kingma and Dhariwal 2018).
+    The first training batch initializes it to zero mean and unit variance; variances are clamped to VARIANCE_FLOOR. The
+    buffer `seen` stores that this has happened.
     """
 
     seen: Tensor
@@ -120,9 +122,10 @@ class ActNorm(nn.Module):
 
 
 class Whitening(nn.Module):
-    """y = W (x + shift) over channels, set by the first training batch to zero mean and the identity as covariance.
+    """y = W (x + shift) over channels.
 
-    W starts symmetric (ZCA), so that channels keep their meaning. As for ActNorm, small variances are held above a floor.
+    The first training batch initializes it to zero mean and identity covariance. W starts symmetric (ZCA), so channels keep
+    their meaning; variances are clamped to WHITENING_FLOOR.
     """
 
     seen: Tensor
@@ -155,7 +158,7 @@ class Whitening(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """(B, C, 2H, 2W) -> (B, 4C, H, W): space to channels."""
+    """(B, C, 2H, 2W) -> (B, 4C, H, W): space to depth."""
 
     def forward(self, x: Tensor, estimate: Estimate) -> Mapped:
         return Mapped(F.pixel_unshuffle(x, 2), x.new_zeros(len(x)))
@@ -179,7 +182,7 @@ class Flatten(nn.Module):
 
 
 class Logit(nn.Module):
-    """y = logit(alpha + (1 - 2 alpha) x) of x in [0, 1] (Dinh et al. 2017)."""
+    """y = logit(alpha + (1 - 2 alpha) x) for x in [0, 1] (Dinh et al. 2017)."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -195,7 +198,7 @@ class Logit(nn.Module):
 
 
 class Affine(nn.Module):
-    """y = (x - mean) / deviation with fixed numbers along dimension 1, computed in their precision (float64 for tables)."""
+    """y = (x - mean) / deviation with constants along dimension 1, computed in their precision (float64 for tables)."""
 
     mean: Tensor
     deviation: Tensor
@@ -219,7 +222,7 @@ class Affine(nn.Module):
 
 
 class Mixing(nn.Module):
-    """An invertible 1 x 1 convolution (Kingma and Dhariwal 2018); starts as a random rotation."""
+    """Invertible 1 x 1 convolution, initialized as a random rotation (Kingma and Dhariwal 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -234,15 +237,16 @@ class Mixing(nn.Module):
 
 
 class Coupling(nn.Module):
-    """An affine coupling (Dinh et al. 2017): one half, scaled by sigmoid(s + 2) and shifted, given the other.
+    """Affine coupling (Dinh et al. 2017): one half is shifted and scaled by sigmoid(s + 2), conditioned on the other half.
 
-    The halves are the fields of a checkerboard, or the halves of the channels; `turned` exchanges them. `flat` takes (B, C).
+    The halves are the two colors of a checkerboard or the halves of the channels; `swapped` exchanges them. With `flat`,
+    inputs are (B, C).
     """
 
-    def __init__(self, channels: int, width: int, *, checkerboard: bool, turned: bool, flat: bool = False) -> None:
+    def __init__(self, channels: int, width: int, *, checkerboard: bool, swapped: bool, flat: bool = False) -> None:
         super().__init__()
-        self.checkerboard, self.turned = checkerboard, turned
-        given = channels if checkerboard else (channels - channels // 2 if turned else channels // 2)
+        self.checkerboard, self.swapped = checkerboard, swapped
+        given = channels if checkerboard else (channels - channels // 2 if swapped else channels // 2)
         changed = channels if checkerboard else channels - given
 
         def layer(inputs: int, outputs: int, kernel: int) -> nn.Module:
@@ -270,25 +274,25 @@ class Coupling(nn.Module):
         mask = None
         if self.checkerboard:
             rows, columns = (torch.arange(side, device=x.device) for side in x.shape[2:])
-            mask = ((rows[:, None] + columns + int(self.turned)) % 2).to(x.dtype)
+            mask = ((rows[:, None] + columns + int(self.swapped)) % 2).to(x.dtype)
         given = x * mask if mask is not None else self._split(x)[0]
         scale, shift = self.net(given).chunk(2, dim=1)
         return given, F.logsigmoid(scale + 2.0), shift, mask
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         half = x.shape[1] // 2
-        return (x[:, half:], x[:, :half]) if self.turned else (x[:, :half], x[:, half:])
+        return (x[:, half:], x[:, :half]) if self.swapped else (x[:, :half], x[:, half:])
 
     def _join(self, given: Tensor, changed: Tensor) -> Tensor:
-        return torch.cat([changed, given] if self.turned else [given, changed], dim=1)
+        return torch.cat([changed, given] if self.swapped else [given, changed], dim=1)
 
 
 def dequantized(pixels: Tensor, *, noise: Tensor | None = None) -> Tensor:
-    """(v + u) / 256 for gray levels v in 0..255 and noise u uniform in [0, 1)."""
+    """Uniform dequantization: (v + u) / 256 for gray levels v in 0..255 and noise u uniform in [0, 1)."""
     noise = torch.rand_like(pixels, dtype=torch.float32) if noise is None else noise
     return (pixels.float() + noise) / LEVELS
 
 
 def bits_per_dim(log_prob: Tensor, dims: int) -> Tensor:
-    """Bits per dimension of 8-bit values from the log-density in nats of `dequantized` ones."""
+    """Bits per dimension of 8-bit values, from the log-density (nats) of the `dequantized` values."""
     return (dims * math.log(LEVELS) - log_prob) / (dims * math.log(2))

@@ -1,4 +1,4 @@
-"""The container of latens clips, written and read section by section: nothing needs the whole file in memory.
+"""Container of latens clips (.ltv), written and read section by section, so no file has to fit in memory.
 
 All numbers are little-endian and unsigned. n is the length of the profile header.
 
@@ -12,22 +12,22 @@ All numbers are little-endian and unsigned. n is the length of the profile heade
     24            n  profile header, opaque here
     24+n          4  CRC-32 of everything before it
 
-Then sections, one after the other, each with a head of 38 bytes:
+Sections follow, each with a head of 38 bytes:
 
-    0             4  mark C5 4C 54 53, by which a reader finds the next section after damage
+    0             4  mark C5 4C 54 53, by which a reader resynchronizes after damage
     4             1  kind; 255 is the index
     5             1  flags; bit 0: a reader that does not know the kind must refuse the file
     6             4  number of the section in the file, from 0
-    10            8  first frame that it holds (0 where it holds none)
-    18            4  number of frames that it holds
+    10            8  first frame of the section (0 if it has no frames)
+    18            4  number of frames
     22            8  length of the payload
     30            4  CRC-32 of the payload
     34            4  CRC-32 of the 34 bytes before it
     38               the payload
 
-The index is the last section: per section before it the offset (8), kind (1), first frame (8) and number of frames (4). The
-file ends with 16 bytes: offset of the index (8), mark C5 4C 54 45 (4), CRC-32 of these 12 bytes (4). Index and end only
-speed up seeking: a file without them, cut anywhere, is read up to the cut. Every bit is under exactly one CRC.
+The index is the last section. It has one entry per earlier section: offset (8), kind (1), first frame (8) and number of frames
+(4). The file ends with 16 bytes: offset of the index (8), mark C5 4C 54 45 (4), CRC-32 of these 12 bytes (4). Index and end
+only speed up seeking; a truncated file is readable up to the cut. Every bit is covered by exactly one CRC.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ INDEX = 255  # kind of the index
 MAX_HEADER = 4096
 MAX_PAYLOAD = 256 << 20  # bytes of one section
 MAX_SECTIONS = 10_000_000
-SEARCH = 1 << 16  # bytes read at a time while looking for the next section
+SEARCH = 1 << 16  # bytes read at a time in the search for the next section
 
 _MARK, _END = b"\xc5LTS", b"\xc5LTE"
 _FIXED = struct.Struct("<8sBB4s8sH")
@@ -56,7 +56,7 @@ _FOOT = struct.Struct("<Q4s")
 _CRC = struct.Struct("<I")
 HEAD_BYTES = _HEAD.size + _CRC.size
 FOOT_BYTES = _FOOT.size + _CRC.size
-ENTRY_BYTES = _ENTRY.size  # of the index, for every section
+ENTRY_BYTES = _ENTRY.size  # bytes of the index per section
 
 
 class ClipHeader(NamedTuple):
@@ -69,26 +69,26 @@ class ClipHeader(NamedTuple):
 
 
 class ClipSection(NamedTuple):
-    """One section: a group of frames, or what belongs to the whole clip (frames = 0)."""
+    """One section: a group of frames, or data of the whole clip (frames = 0)."""
 
     kind: int  # 0..254
     payload: bytes
-    first: int = 0  # frame
+    first: int = 0  # index of the first frame
     frames: int = 0
     required: bool = True
 
 
 class ClipDamage(NamedTuple):
-    """A stretch of the file that could not be read: its offset in bytes, and why."""
+    """An unreadable range of the file: its offset in bytes and the reason."""
 
     offset: int
     reason: str
-    cut: bool = False  # the file ends here too early
-    section: ClipSection | None = None  # with what is left of the payload, where its head is intact
+    cut: bool = False  # True if the file is truncated here
+    section: ClipSection | None = None  # the section with the rest of its payload, if its head is intact
 
 
 class IndexEntry(NamedTuple):
-    """Where a section is."""
+    """Position and contents of one section."""
 
     offset: int
     kind: int
@@ -97,9 +97,9 @@ class IndexEntry(NamedTuple):
 
 
 class ClipWriter:
-    """Appends sections to a stream, which need not be seekable; `close` writes the index.
+    """Append sections to a stream, which need not be seekable; `close` writes the index.
 
-    Raises ValueError for fields that do not fit, LimitExceeded for a payload or a number of sections above the limits.
+    Raises ValueError for fields of the wrong size, LimitExceeded for a payload or a number of sections above the limits.
     """
 
     def __init__(self, stream: BinaryIO, header: ClipHeader) -> None:
@@ -112,7 +112,7 @@ class ClipWriter:
         self.offset = self._write(_checked(fixed + header.header))
 
     def append(self, section: ClipSection) -> None:
-        """Writes a section; it can be read as soon as its bytes are on the disk."""
+        """Write a section. It is readable as soon as its bytes are on the disk."""
         if not 0 <= section.kind < INDEX:
             raise ValueError(f"section kinds are 0..{INDEX - 1}")
         if len(section.payload) > MAX_PAYLOAD or len(self.entries) >= MAX_SECTIONS:
@@ -126,7 +126,7 @@ class ClipWriter:
         return HEAD_BYTES + ENTRY_BYTES * len(self.entries) + FOOT_BYTES
 
     def close(self) -> None:
-        """Writes the index and the end of the file; the stream stays open."""
+        """Write the index and the end of the file. The stream stays open."""
         index = b"".join(_ENTRY.pack(*entry) for entry in self.entries)
         start = self.offset
         self.offset += self._section(ClipSection(INDEX, index, required=False))
@@ -153,7 +153,7 @@ def _is_checked(data: bytes) -> bool:
 
 
 def read_header(stream: BinaryIO) -> ClipHeader:
-    """The start of a file. Raises NotOurFile, UnsupportedVersion, Truncated or Corrupt."""
+    """Read the start of a file. Raises NotOurFile, UnsupportedVersion, Truncated or Corrupt."""
     data = stream.read(_FIXED.size)
     if not data or data[: len(SIGNATURE)] != SIGNATURE[: len(data)]:
         raise NotOurFile("the file is empty" if not data else "this is not a latens clip")
@@ -180,10 +180,10 @@ def _cut(have: int, need: int) -> Truncated:
 def read_sections(
     stream: BinaryIO, *, known_kinds: Mapping[int, str] | None = None, offset: int | None = None
 ) -> Iterator[ClipSection | ClipDamage]:
-    """The sections from the present place of a seekable stream on (or from `offset`), in order; damage where it is.
+    """Yield the sections of a seekable stream in order, from its position or from `offset`, and damage where it occurs.
 
-    After damage the next section is looked for, so one bad section costs itself alone. A file that ends without its index
-    yields a last ClipDamage with `cut`. Raises UnsupportedFeature for a required section of an unknown kind, and nothing else.
+    After damage, reading resumes at the next intact section. A file that ends without its index yields a last ClipDamage with
+    `cut`. Raises UnsupportedFeature for a required section of an unknown kind, and no other error.
     """
     place = stream.tell() if offset is None else stream.seek(offset)
     while True:
@@ -224,7 +224,7 @@ def read_sections(
 
 
 def _parse_head(head: bytes) -> tuple[ClipSection, int, int] | None:
-    """(section without payload, length, CRC) of a section head, or None where it is damaged."""
+    """(section without payload, length, CRC) of a section head; None if the head is damaged."""
     if not head.startswith(_MARK) or not _is_checked(head):
         return None
     _, kind, flags, _, first, frames, length, crc = _HEAD.unpack_from(head)
@@ -235,12 +235,12 @@ def _parse_head(head: bytes) -> tuple[ClipSection, int, int] | None:
 
 def _check_kind(section: ClipSection, known_kinds: Mapping[int, str] | None) -> None:
     if known_kinds is not None and section.required and section.kind not in known_kinds:
-        what = f"the file has a part of kind {section.kind} that this latens does not understand"
+        what = f"the file has a required section of kind {section.kind}, which this version of latens does not know"
         raise UnsupportedFeature(what, hint="update latens: pip install --upgrade latens")
 
 
 def _next_mark(stream: BinaryIO, place: int) -> int:
-    """The offset of the next intact section head, or 0."""
+    """Offset of the next intact section head, or 0."""
     kept = b""
     stream.seek(place)
     while chunk := stream.read(SEARCH):
@@ -263,15 +263,15 @@ def _frames(section: ClipSection) -> str:
 
 
 def read_index(stream: BinaryIO) -> list[IndexEntry]:
-    """Where every section is: from the index, or where that is damaged or absent from the sections themselves.
+    """Index of a file; if it is damaged or absent, the index is rebuilt by scanning the sections.
 
-    The stream is seekable; its place afterwards is not defined. Damaged sections are left out.
+    The stream must be seekable; its position afterwards is undefined. Damaged sections are omitted.
     """
     return written_index(stream) or _scanned_index(stream)
 
 
 def written_index(stream: BinaryIO) -> list[IndexEntry] | None:
-    """The index at the end of a seekable stream; None where it is damaged or absent."""
+    """The index at the end of a seekable stream; None if it is damaged or absent."""
     size = stream.seek(0, 2)
     if size < FOOT_BYTES:
         return None

@@ -1,19 +1,19 @@
 """Entropy coding of integer symbols: asymmetric numeral systems (Duda 2013) through constriction, grouped by table.
 
-The coder is a stack of 32-bit words under a 64-bit state. Symbols are sorted by level (stably), because coding many of
-them with one model in one call is what makes it fast; the decoder knows all levels beforehand and so the order.
+The coder is a stack of 32-bit words under a 64-bit state. Symbols are sorted by level (stably), because coding many symbols
+with one model in one call is fast; the decoder knows all levels in advance and derives the same order.
 
-Order in which the decoder takes things off the stack:
+Order in which the decoder pops the stack:
 
     1. the symbols of level 0, of level 1, ... (index in the table; the last index is the escape)
-    2. for every escape of 1, in the same order: its class c, 0..22, with probability 2^-(c+1)
+    2. for every escape of step 1, in the same order: its class c, 0..22, with probability 2^-(c+1)
     3. for c = 1, 2, ...: the mantissas of all escapes of class c, c uniform bits each
 
 An escaped value is d = 0, 1, ... steps beyond the table's upper end (e = 2 d) or lower end (e = 2 d + 1); class and
 mantissa are the Elias gamma code of e + 1 = 2^c + mantissa. The payload is the words, little-endian, bottom first.
 
-The state starts at 0xA53C, not at constriction's 0, and must be back there at the end. It costs two bytes; without it a
-decoder that has run out of words ends at 0 by chance too often to call that a check.
+The state starts at 0xA53C instead of constriction's 0, and the decoder must end in that state. This integrity check costs two
+bytes; the state 0 would be no check, because a decoder that runs out of words often ends there by chance.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from latens.codes.tables import MAGNITUDE, PRECISION, TOTAL, SymbolTables, exact
 from latens.errors import Corrupt, LimitExceeded
 
 START = 0xA53C
-CLASSES = 23  # e + 1 stays below 2^23, as values and table ends are below 2^20 in magnitude
+CLASSES = 23  # e + 1 < 2^23, because values and table ends are below 2^20 in magnitude
 
 
 class Run(NamedTuple):
@@ -40,17 +40,17 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a call groups its symbols; `order` is None where they are grouped already."""
+    """Grouping of the symbols of a call; `order` is None if they are already grouped."""
 
     order: np.ndarray | None
     runs: list[Run]
 
 
 def encode(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> bytes:
-    """Code `symbols` (n,), integers, each with the table of its entry in `levels` (n,).
+    """Encode integer `symbols` (n,), each with the table that its entry in `levels` (n,) names.
 
-    Values outside a table's support cost an escape; |value| >= 2^20 raises LimitExceeded. No symbols give b"".
-    ValueError if the shapes differ or a level does not exist.
+    Values outside a table's support cost an escape; |value| >= 2^20 raises LimitExceeded. Without symbols the result is b"".
+    Raises ValueError if the shapes differ or a level does not exist.
     """
     symbols, levels = np.asarray(symbols), np.asarray(levels)
     if symbols.shape != levels.shape or symbols.dtype.kind not in "iu":
@@ -72,16 +72,16 @@ def encode(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> byt
 
 
 def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
-    """The int32 symbols (n,) that `encode` was given with the same `levels` (n,) and tables.
+    """Inverse of `encode` for the same `levels` (n,) and tables; returns int32 symbols (n,).
 
-    Corrupt unless the payload is used up exactly and the coder ends in its start state, and nothing else for any bytes.
-    A few in 100,000 damaged payloads pass and decode to other symbols: the container's CRC is what excludes those.
+    Raises Corrupt unless the payload is consumed exactly and the coder ends in its start state, and no other error for any
+    bytes. A few in 100,000 damaged payloads pass and decode to other symbols; the container's CRC detects those. Raises
     ValueError if `levels` is not a vector or a level does not exist.
     """
     levels = np.asarray(levels)
     if len(levels) == 0:
         if data:
-            raise _corrupt(f"{len(data):,} bytes for no symbols")
+            raise _corrupt(f"{len(data):,} bytes although there are no symbols")
         return np.empty(0, dtype=np.int32)
     plan = _plan(levels, tables)
     coder = _open(data)
@@ -105,7 +105,7 @@ def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
 
 
 def ideal_bits(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> float:
-    """Code length of the tables in bits, escapes included: what `encode` needs without its rounding to words."""
+    """Code length in bits under the tables, escapes included: the size of `encode`'s result before rounding to words."""
     symbols, levels = np.asarray(symbols, dtype=np.int64), np.asarray(levels, dtype=np.int64)
     index = symbols - tables.lows[levels]
     last = tables.sizes[levels] - 1
@@ -136,14 +136,14 @@ def _plan(levels: np.ndarray, tables: SymbolTables) -> Plan:
 
 
 def _table_indices(values: np.ndarray, runs: list[Run], tables: SymbolTables) -> tuple[np.ndarray, np.ndarray]:
-    """Index of every value in its table, and the places where that is the escape."""
+    """Index of every value in its table, and the positions whose index is the escape."""
     indices = np.empty_like(values)
     unsigned = indices.view(np.uint32)
     escapes = []
     for level, start, stop in runs:
         escape = int(tables.sizes[level]) - 1
         np.subtract(values[start:stop], tables.lows[level], out=indices[start:stop])
-        # Seen as unsigned, values below the support are huge: one comparison catches both ends.
+        # As unsigned integers, values below the support are huge, so one comparison detects both ends.
         part = unsigned[start:stop]
         if int(part.max()) >= escape:
             np.minimum(part, np.uint32(escape), out=part)
@@ -204,7 +204,7 @@ def _class_model() -> Any:
 @cache
 def _uniform_bits(bits: int) -> Any:
     # A power of two divides 2^24, so every outcome has exactly the same probability.
-    import constriction  # in functions: a machine that only trains may lack it
+    import constriction  # imported in functions: training works without it
 
     return constriction.stream.model.Uniform(1 << bits)
 

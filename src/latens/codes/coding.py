@@ -1,4 +1,4 @@
-"""Frozen integer coding of a mean-scale hyperprior, which must be bit-exact between encoder and decoder.
+"""Frozen integer entropy coding of a mean-scale hyperprior, bit-exact between encoder and decoder.
 
 It consists of the integer hyper-synthesis (z symbols -> mean and scale level of every symbol of y), the tables of the entropy
 coder, and the medians for rounding z. All are integers, stored and hashed with the weights, so a file decodes to the same
@@ -29,14 +29,14 @@ SCALE_MAX = 256.0
 INPUT_BITS = 8  # z and its medians are counted in 1/256
 OUTPUT_BITS = 10  # means and scales are counted in 1/1024
 ACTIVATION_BITS = 11  # of the hyper-synthesis: sums are exact in float32, at no measurable cost in rate
-Z_REACH = 255  # largest |z symbol|
+Z_MAX = 255  # largest |z symbol|
 
 
 class LatentParameters(NamedTuple):
     """Parameters of y, computed from z; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
 
     mean: Float[Tensor, "B M h w"]
-    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table; negative ones need a shift before they are coded
+    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table; negative levels must be shifted before coding
 
 
 class FrozenCoding:
@@ -49,22 +49,22 @@ class FrozenCoding:
         self.medians = medians.to(torch.int64)
         self.y_tables = y
         self.z_tables = z
-        self.below = below  # levels that are told apart below the first table, for codecs that shift levels by a gain
-        # Levels of all scales up to the last threshold: reading a table is ten times faster than a search.
+        self.below = below  # number of levels below the first table, for codecs that shift levels by a gain
+        # Levels of all scales up to the last threshold: a table lookup is ten times faster than a search.
         thresholds = scale_thresholds(below)
         self._levels = torch.bucketize(torch.arange(int(thresholds[-1]) + 2), thresholds) - below
 
     def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
         """z minus the medians, rounded to integers and clamped to +-255."""
         offset = self.medians.to(z.device)[:, None, None].float() / (1 << INPUT_BITS)
-        return (z.float() - offset).round().clamp(-Z_REACH, Z_REACH).to(torch.int64)
+        return (z.float() - offset).round().clamp(-Z_MAX, Z_MAX).to(torch.int64)
 
     def z_hat(self, symbols: Int[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
         """The hyper-latent of given symbols; exact in float32."""
         return self._fixed_point(symbols).float() / (1 << INPUT_BITS)
 
     def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
-        """Mean and scale level of every symbol of y, the same on every machine."""
+        """Mean and scale level of every symbol of y, identical on every machine."""
         mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
         self._levels = self._levels.to(scale.device)
         level = self._levels.index_select(0, scale.clamp(0, len(self._levels) - 1).flatten()).reshape(scale.shape)
@@ -84,7 +84,7 @@ class FrozenCoding:
         """Raises Corrupt for bytes that `encode_z` did not write."""
         shape = (1, len(self.medians), height, width)
         symbols = coder.decode(data, self._z_levels(shape), self.z_tables)
-        if np.abs(symbols).max(initial=0) > Z_REACH:
+        if np.abs(symbols).max(initial=0) > Z_MAX:
             raise Corrupt("a hyper-latent symbol is out of range", section="hyper-latent")
         return torch.from_numpy(symbols.astype(np.int64)).reshape(shape)
 
@@ -102,12 +102,12 @@ class FrozenCoding:
     def code_length(
         self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N h w"]
     ) -> tuple[float, float]:
-        """Bits of y and of z by the tables, escapes included: what a file needs without headers and rounding to words."""
+        """Bits of y and of z under the tables, escapes included: the size of a file without headers and rounding to words."""
         bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
         return coder.ideal_bits(_flat(y), _flat(levels), self.y_tables), bits_z
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that is frozen, as integer tensors."""
+        """All frozen parameters, as integer tensors."""
         parts = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for prefix, tables in (("y", self.y_tables), ("z", self.z_tables)):
             parts |= {f"{prefix}.{name}": torch.from_numpy(array) for name, array in tables.arrays().items()}
@@ -120,9 +120,9 @@ class FrozenCoding:
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> FrozenCoding:
-        """The coding from `tensors` and `spec`, after the self-test on `device`.
+        """Restore the coding from `tensors` and `spec`, and run the self-test on `device`.
 
-        Raises ModelError for parts that do not fit, DeviceMismatch if the device does not compute the stored result.
+        Raises ModelError for missing or inconsistent tensors, DeviceMismatch if `device` does not reproduce the stored result.
         """
         try:
             named = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
@@ -141,14 +141,14 @@ def _flat(symbols: Tensor) -> np.ndarray:
 
 
 def scales() -> np.ndarray:
-    """The standard deviations of the Gaussian tables, from 0.11 to 256 quantization steps."""
+    """Standard deviations of the Gaussian tables, from 0.11 to 256 quantization steps."""
     return np.geomspace(SCALE_MIN, SCALE_MAX, LEVELS)
 
 
 def scale_thresholds(below: int = 0) -> Int[Tensor, "_"]:
     """Upper ends of all levels but the last, in 1/1024: the geometric means of neighboring scales.
 
-    With `below` the same grid goes on towards smaller scales.
+    `below` extends the grid by that many levels towards smaller scales.
     """
     ratio = (SCALE_MAX / SCALE_MIN) ** (1 / (LEVELS - 1))
     table = np.concatenate([SCALE_MIN * ratio ** np.arange(-below, 0.0), scales()])
@@ -165,19 +165,19 @@ def freeze(
     weight_bits: int = 16,
     below: int = 0,
 ) -> FrozenCoding:
-    """The frozen coding of a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
+    """Freeze a trained hyper-synthesis (N -> 2 M channels: mean, scale) and prior.
 
-    `hyper_latents` of any real images set the ranges of the integer network. More than 11 `activation_bits` are more precise,
-    but the sums then need float64, which takes twice as long. For `below` see `FrozenCoding`. Raises ValueError for layers that
-    cannot be made exact.
+    `hyper_latents` of real images calibrate the ranges of the integer network. More than 11 `activation_bits` are more
+    precise, but the sums then need float64, which takes twice as long. For `below` see `FrozenCoding`. Raises ValueError for
+    layers that cannot be made exact.
     """
     medians = (prior.medians() * (1 << INPUT_BITS)).round().to(torch.int64)
-    masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), reach=Z_REACH)
+    masses, lows = prior.probabilities(medians.float() / (1 << INPUT_BITS), max_offset=Z_MAX)
     network = quantize_network(
         hyper_synthesis,
         hyper_latents,
         input_frac_bits=INPUT_BITS,
-        input_bound=(Z_REACH << INPUT_BITS) + int(medians.abs().max()),
+        input_bound=(Z_MAX << INPUT_BITS) + int(medians.abs().max()),
         output_frac_bits=OUTPUT_BITS,
         activation_bits=activation_bits,
         weight_bits=weight_bits,

@@ -1,4 +1,4 @@
-"""Code lengths of small integers under adaptive counts: what maps of regions cost when they are sent without loss."""
+"""Lossless code length of region maps under adaptive counts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from latens.shapes import Int
 
 
 def adaptive_bits(symbols: Int[np.ndarray, "n"], contexts: Int[np.ndarray, "n"], alphabet: int) -> float:
-    """Bits of an arithmetic coder that counts symbols 0..alphabet - 1 in every context, each count starting at 1/2.
+    """Code length in bits of symbols 0..alphabet - 1 under adaptive counts per context, each starting at 1/2.
 
-    This is the Krichevsky-Trofimov estimator. Its code length depends on the final counts alone, not on the order.
+    This is the estimator of Krichevsky and Trofimov 1981. Its code length depends only on the final counts, not on the order.
     """
     keys, places = np.unique(contexts, return_inverse=True)
     counts = np.zeros((len(keys), alphabet))
@@ -29,9 +29,10 @@ def _log_gamma(values: np.ndarray) -> np.ndarray:
 
 
 def map_bits(maps: Int[np.ndarray, "T h w"], alphabet: int) -> float:
-    """Bits of maps of a clip, each value in the context of its left and upper neighbors and of its place in the map before.
+    """Code length in bits of the maps of a clip.
 
-    Neighbors outside a map, and the map before the first, count as 0.
+    The context of a value is its left neighbor, its upper neighbor and the same position of the previous map; values outside a
+    map and the map before the first are 0.
     """
     padded = np.pad(maps.astype(np.int64), ((1, 0), (1, 0), (1, 0)))
     left, upper, before = padded[1:, 1:, :-1], padded[1:, :-1, 1:], padded[:-1, 1:, 1:]

@@ -1,8 +1,8 @@
 """Probability models of quantized latents and their cost in bits.
 
-Two models make a hyperprior: a learned density per channel for the hyper-latent z (`FactorizedPrior`, Balle et al. 2018,
-appendix 6.1) and a Gaussian per symbol for the latent y (Minnen et al. 2018). Both integrate the density over a unit bin, so
-the same formula gives the rate of rounded and of noisy latents.
+A hyperprior consists of a learned density per channel for the hyper-latent z (`FactorizedPrior`; Balle et al. 2018, appendix
+6.1) and a Gaussian per symbol for the latent y (Minnen et al. 2018). Both integrate the density over a unit bin, so the same
+formula gives the rate of rounded and of noisy latents.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from latens.nn.bounds import lower_bound
 from latens.shapes import Float
 
-SCALE_MIN = 0.11  # smallest scale; below it all probability that 16 bits can express is in one bin
+SCALE_MIN = 0.11  # smallest scale; below it, one bin holds all the probability that 16 bits can express
 LIKELIHOOD_MIN = 1e-9
 
 
 def bits(likelihood: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """-log2 of a probability, which is clamped to 1e-9 or more (30 bits)."""
+    """-log2 of a probability, which is clamped to at least 1e-9 (30 bits)."""
     return -torch.log2(lower_bound(likelihood, LIKELIHOOD_MIN))
 
 
 def gaussian_bits(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Bits of `residual` = y - mean under a zero-mean Gaussian integrated over [residual - 1/2, residual + 1/2].
 
-    `scale` is the standard deviation in quantization steps, held above 0.11. Computed in float32.
+    `scale` is the standard deviation in quantization steps, clamped to at least 0.11. Computed in float32.
     """
     spread = lower_bound(scale.float(), SCALE_MIN)
     distance = residual.float().abs()
@@ -41,10 +41,10 @@ def gaussian_bits(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -
 
 
 def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], weight: float) -> Float[Tensor, "..."]:
-    """The integer k nearest to `residual`, or its neighbor towards zero, whichever has less bits(k) + weight (residual - k)^2.
+    """The integer k nearest to `residual` or its neighbor towards zero, whichever minimizes bits(k) + weight (residual - k)^2.
 
-    Rate-distortion optimized quantization (Sullivan and Wiegand 1998), used only in the encoder. At high rate the weight of
-    equal slope is 12 / (2 ln 2) = 8.7; larger weights are closer to plain rounding.
+    Rate-distortion optimized quantization (Sullivan and Wiegand 1998), used only in the encoder. At high rate, equal slopes
+    give the weight 12 / (2 ln 2) = 8.7; larger weights are closer to plain rounding.
     """
     nearest = residual.round()
     lower = nearest - nearest.sign()
@@ -54,9 +54,9 @@ def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], 
 
 
 class FactorizedPrior(nn.Module):
-    """A learned univariate density for every channel of z, as a monotone network for its cumulative distribution.
+    """A learned univariate density per channel of z: a monotone network models the cumulative distribution.
 
-    The network has four layers of width 3; positive weights (softplus) and gates in (-1, 1) (tanh) make it increase.
+    The network has four hidden layers of width 3; positive weights (softplus) and gates in (-1, 1) (tanh) make it increasing.
     """
 
     def __init__(self, channels: int, *, width: int = 3, depth: int = 4, spread: float = 10.0) -> None:
@@ -92,7 +92,7 @@ class FactorizedPrior(nn.Module):
             flat = z.float().permute(1, 0, 2, 3).reshape(channels, 1, -1)
             ends = self.logits(torch.cat([flat - 0.5, flat + 0.5], dim=-1))
             low, high = ends.chunk(2, dim=-1)
-            # The difference of two sigmoids is taken in the tail where both are small.
+            # For precision, the difference of the sigmoids is computed in the tail where both are small.
             sign = -torch.sign(low + high).detach()
             mass = (torch.sigmoid(sign * high) - torch.sigmoid(sign * low)).abs()
         return mass.reshape(channels, batch, height, width).permute(1, 0, 2, 3)
@@ -103,7 +103,7 @@ class FactorizedPrior(nn.Module):
 
     @torch.no_grad()
     def medians(self, bound: float = 1000.0, iterations: int = 60) -> Float[Tensor, "C"]:
-        """The point of every channel where the cumulative distribution is one half, by bisection in float64."""
+        """Median of every channel, by bisection in float64."""
         prior = _in_float64(self)
         low = torch.full((self.channels, 1, 1), -bound, dtype=torch.float64)
         high = -low
@@ -115,13 +115,14 @@ class FactorizedPrior(nn.Module):
 
     @torch.no_grad()
     def probabilities(
-        self, medians: Float[Tensor, "C"], *, tail: float = 2.0**-16, reach: int = 255
+        self, medians: Float[Tensor, "C"], *, tail: float = 2.0**-16, max_offset: int = 255
     ) -> tuple[list[np.ndarray], list[int]]:
-        """Probability of every integer offset from the median, per channel, cut where less than `tail` is left on a side.
+        """Probability of every integer offset from the median, per channel.
 
-        Returns the lists (probabilities in float64, smallest offset), offsets within [-reach, reach].
+        Offsets are within [-max_offset, max_offset]; on each side the support ends where less than `tail` remains. Returns two
+        lists over the channels: the probabilities in float64, and the smallest offset.
         """
-        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        offsets = torch.arange(-max_offset, max_offset + 1, dtype=torch.float64)
         centers = medians.double().cpu()[:, None, None] + offsets
         prior = _in_float64(self)
         below = torch.sigmoid(prior.logits(centers - 0.5))[:, 0].numpy()
@@ -129,11 +130,11 @@ class FactorizedPrior(nn.Module):
         mass = np.maximum(1.0 - below - above, 0.0)
         tables, lows = [], []
         for channel in range(self.channels):
-            first = min(int(np.searchsorted(below[channel], tail, side="right")) - 1, reach)
-            last = max(len(offsets) - int(np.searchsorted(above[channel][::-1], tail, side="right")), reach)
+            first = min(int(np.searchsorted(below[channel], tail, side="right")) - 1, max_offset)
+            last = max(len(offsets) - int(np.searchsorted(above[channel][::-1], tail, side="right")), max_offset)
             first = max(first, 0)
             tables.append(mass[channel, first : last + 1].copy())
-            lows.append(first - reach)
+            lows.append(first - max_offset)
         return tables, lows
 
 

@@ -1,7 +1,7 @@
-"""Solving y = x + g(x) for x, |g(a) - g(b)| <= L |a - b| with L < 1: plain and Anderson iterations with a proven error.
+"""Fixed-point and Anderson iterations that solve y = x + g(x) for x, where g has a Lipschitz constant L < 1.
 
-For the residual r = y - g(x) - x the distance to the solution is at most |r| / (1 - L). Each sample stops by itself and then
-costs nothing more; the step that its last evaluation pays for is still taken.
+With the residual r = y - g(x) - x, the distance to the solution is at most |r| / (1 - L). Each sample stops separately and is
+not evaluated afterwards; the step that follows from its last evaluation is still taken.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 
 from latens.shapes import Float, Int
 
-RIDGE = 1e-10  # of the least-squares problem, as a share of its largest diagonal entry
-GROWTH = 2.0  # an Anderson step whose residual grows by more is followed by a plain step
-LONGEST = 10.0  # last Anderson steps longer than so many residuals are plain ones
-ROUNDING = 1.0  # units of rounding of 1 and y (root mean square), below which no residual is asked to fall
+RIDGE = 1e-10  # regularization of the least-squares problem, relative to its largest diagonal entry
+GROWTH = 2.0  # a plain step follows an Anderson step whose residual grows by more than this factor
+LONGEST = 10.0  # a last Anderson step longer than this many residuals is replaced by a plain step
+ROUNDING = 1.0  # smallest required residual, in float epsilons of 1 + |y| (root mean square)
 
 
 class Solved(NamedTuple):
     x: Tensor  # (B, ...)
     evaluations: Int[Tensor, "B"]  # of g
     residual: Float[Tensor, "B"]  # upper bound on |y - g(x) - x|, Euclidean, of the returned x
-    converged: Tensor  # (B,) bool: a residual was within the tolerance
+    converged: Tensor  # (B,) bool: the residual is within the tolerance
 
 
 def solve(
@@ -35,11 +35,10 @@ def solve(
     limit: int = 200,
     memory: int = 8,
 ) -> Solved:
-    """The x with x + function(x) = y for every sample of the batch y.
+    """Solve x + function(x) = y for every sample of the batch y, with at most `limit` evaluations.
 
-    A sample has converged when the root mean square of its residual is at most `tolerance`, in the units of y, or at the level
-    of rounding. `memory` is the number of earlier steps of Anderson's method; 0 gives plain fixed-point iterations. At most
-    `limit` evaluations.
+    A sample has converged when the root mean square of its residual is at most `tolerance`, in units of y, or at the level of
+    rounding errors. `memory` is the number of earlier steps in Anderson's method; 0 gives plain fixed-point iterations.
     """
     shape, flat = y.shape, y.flatten(1)
     floor = ROUNDING * torch.finfo(y.dtype).eps * (1 + flat.square().mean(1).sqrt())
@@ -72,7 +71,7 @@ def solve(
 
 
 def _last(x: Tensor, r: Tensor, step: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
-    """The step after the last evaluation, at x, and a bound on its residual: |r| + 2 |moved|, since Lip(g) < 1."""
+    """The step from x after the last evaluation, and a bound on its residual: |r| + 2 |moved|, because Lip(g) < 1."""
     size, moved = r.norm(dim=1), (following - x).norm(dim=1)
     last = torch.where((moved <= LONGEST * size)[:, None], following, step)
     return last, size + 2 * (last - x).norm(dim=1)
@@ -88,14 +87,14 @@ class _History:
         self.steps: list[Tensor] = []
 
     def keep(self, going: Tensor) -> None:
-        """Leaves out the samples that have stopped."""
+        """Drop the samples that have stopped."""
         if self.before is not None:
             self.before = (self.before[0][going], self.before[1][going])
         self.residuals = [one[going] for one in self.residuals]
         self.steps = [one[going] for one in self.steps]
 
     def next(self, x: Tensor, r: Tensor, step: Tensor, restart: Tensor) -> Tensor:
-        """The next x; the plain `step` where `restart` is set or the least-squares problem has no finite solution."""
+        """The next x: the plain `step` if `restart` is set or the least-squares problem has no finite solution."""
         if not self.memory:
             return step
         if self.before is not None:

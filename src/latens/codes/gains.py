@@ -1,6 +1,6 @@
-"""Several rates in one model: gains on the latent, and the lambda of a real-valued quality.
+"""Variable rate in one model: gains of the latent channels and the lambda of a real-valued quality.
 
-Quality 1 is the first entry of a model's `lambdas`, quality len(lambdas) the last; in between both gains and lambda are
+Quality 1 is the first entry of a model's `lambdas`, quality len(lambdas) the last. In between, gains and lambda are
 interpolated geometrically.
 """
 
@@ -17,14 +17,11 @@ from latens.shapes import Float
 
 
 class RateGains(nn.Module):
-    """A gain per latent channel and rate, interpolated geometrically between neighboring rates (Cui et al. 2021).
-
-    Quality 1 selects the first entry of `lambdas`, quality len(lambdas) the last; values outside are clamped.
-    """
+    """A gain per latent channel and rate (Cui et al. 2021). Qualities outside [1, len(lambdas)] are clamped."""
 
     def __init__(self, channels: int, lambdas: Sequence[float]) -> None:
         super().__init__()
-        # A uniform quantizer's slope dD/dR is proportional to the squared step, so the gain starts at sqrt(lambda).
+        # The slope dD/dR of a uniform quantizer is proportional to the squared step, so the gain starts at sqrt(lambda).
         logs = torch.tensor(lambdas, dtype=torch.float32).log()
         start = 0.5 * (logs - logs.mean())
         self.log_gain = nn.Parameter(start[:, None].repeat(1, channels))
@@ -38,7 +35,7 @@ class RateGains(nn.Module):
 
 
 def interpolate(table: Float[Tensor, "Q *d"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B *d"]:
-    """Rows of `table` at real positions quality - 1, linearly between neighbors."""
+    """Rows of `table`, interpolated linearly at the positions quality - 1."""
     position = (quality - 1).clamp(0, len(table) - 1)
     low = position.floor().long().clamp(max=len(table) - 2)
     share = (position - low)[(...,) + (None,) * (table.dim() - 1)]
@@ -61,6 +58,6 @@ def lambda_at(lambdas: Sequence[float], quality: float) -> float:
 
 
 def quality_at(lambdas: Sequence[float], weight: float) -> float:
-    """The quality whose lambda is `weight`, clamped to the range of the model; the inverse of `lambda_at`."""
+    """The quality whose lambda is `weight`, clamped to the range of the model. Inverse of `lambda_at`."""
     places = np.arange(1, len(lambdas) + 1)
     return float(np.interp(math.log(weight), np.log(lambdas), places))

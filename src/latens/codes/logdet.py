@@ -1,10 +1,10 @@
-"""log det(I + J) of a residual map: exact, by a power series, or by its Russian-roulette estimate.
+"""log det(I + J) of a residual map: exact, by a truncated power series, or by a Russian-roulette estimate.
 
     log det(I + J) = sum_k (-1)^(k+1) / k tr J^k     for |J| < 1 (Behrmann et al. 2019)
 
-An estimate is a list of weights of the first terms: ones for a truncated series, 1 / P(N >= k - exact) for roulette
-(Chen et al. 2019). Traces are estimated with Rademacher vectors. The gradient is that of the weighted series in its Neumann
-form, sum_k (-1)^(k-1) c_k e^T J^(k-1) dJ e, which needs one backward pass and no graph of the series.
+An estimate is a list of weights of the first terms: 1 for a truncated series, 1 / P(N >= k - exact) for roulette (Chen et al.
+2019). Traces are estimated with Rademacher vectors. The gradient is that of the weighted series in its Neumann form,
+sum_k (-1)^(k-1) c_k e^T J^(k-1) dJ e, which needs one backward pass and no graph of the series.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Distribution: TypeAlias = Literal["poisson", "geometric"]
 
 
 def rademacher(like: Tensor, count: int) -> Float[Tensor, "count ..."]:
-    """Random signs, whose trace estimates vary less than those of Gaussian vectors."""
+    """Random signs; their trace estimates have a lower variance than those of Gaussian vectors."""
     return torch.randint(0, 2, (count, *like.shape), device=like.device).to(like.dtype).mul_(2).sub_(1)
 
 
 class Exact(NamedTuple):
-    """All columns of the Jacobian, and its determinant: cost grows with the dimension."""
+    """The determinant of the full Jacobian; the cost grows with the dimension."""
 
 
 class Series(NamedTuple):
     """The first `terms` of the series."""
 
     terms: int
-    probes: int = 1  # random vectors
-    draw: Callable[[Tensor, int], Tensor] = rademacher  # makes them, (probes, B, ...)
+    probes: int = 1  # number of random vectors
+    draw: Callable[[Tensor, int], Tensor] = rademacher  # samples them, (probes, B, ...)
 
 
 def _poisson(rate: float, n: int) -> float:
@@ -45,7 +45,7 @@ def _poisson(rate: float, n: int) -> float:
 
 @functools.cache
 def _poisson_reached(rate: float, n: int) -> float:
-    """P(N >= n): the sum of the tail itself, since 1 - P(N < n) has no digits left for large n."""
+    """P(N >= n), as the sum of the tail, because 1 - P(N < n) loses all digits for large n."""
     terms = [_poisson(rate, n)]
     while terms[-1] > 1e-18 * max(terms):
         terms.append(_poisson(rate, n + len(terms)))
@@ -53,13 +53,13 @@ def _poisson_reached(rate: float, n: int) -> float:
 
 
 class Roulette(NamedTuple):
-    """`exact` terms with weight 1 and N more, each divided by the probability that it is reached."""
+    """`exact` terms with weight 1 and N further terms, each divided by the probability that it is evaluated."""
 
     distribution: Distribution = "poisson"
     rate: float = 2.0  # mean of Poisson, success probability of geometric (N = 1, 2, ...)
     exact: int = 2
-    probes: int = 1  # random vectors
-    draw: Callable[[Tensor, int], Tensor] = rademacher  # makes them, (probes, B, ...)
+    probes: int = 1  # number of random vectors
+    draw: Callable[[Tensor, int], Tensor] = rademacher  # samples them, (probes, B, ...)
 
     def probability(self, n: int) -> float:
         """P(N = n)."""
@@ -80,7 +80,7 @@ class Roulette(NamedTuple):
         return [1 / self.reached(k - self.exact) for k in range(1, self.exact + drawn + 1)]
 
     def stop(self) -> int:
-        """A draw of N, from torch's generator."""
+        """A random N, from torch's global generator."""
         if self.distribution == "poisson":
             return int(torch.poisson(torch.tensor(self.rate)))
         uniform = float(torch.rand(()))
@@ -91,7 +91,7 @@ Estimate: TypeAlias = Exact | Series | Roulette
 
 
 class LogDet(NamedTuple):
-    """`value` is the estimate in nats, (B,); its gradient is right as well. `moments` is |J e|^2, (B,), a draw of |J|_F^2."""
+    """`value` (B,) is the estimate in nats, differentiable. `moments` (B,) is |J e|^2, an estimate of |J|_F^2."""
 
     value: Tensor
     moments: Tensor
@@ -110,9 +110,9 @@ def estimated(
     weights: Sequence[float],
     pull_back: Callable[[Tensor], Tensor],
 ) -> LogDet:
-    """The weighted series from one probe (B, ...), its differentiable product J e, and w -> J^T w.
+    """The weighted series from one probe e (B, ...), its differentiable product J e, and the map w -> J^T w.
 
-    The value is honest and its gradient that of the Neumann series, though both come from different expressions.
+    The value is that of the power series and the gradient that of the Neumann series.
     """
     dims = tuple(range(1, probes.ndim))
     fixed = products.detach()
@@ -131,7 +131,7 @@ def estimated(
 
 
 def exact_log_det(columns: Float[Tensor, "D B D"]) -> Float[Tensor, "B"]:
-    """log det(I + J) from J's columns, J e_i = columns[i]; differentiable."""
+    """log det(I + J) from the columns of J, J e_i = columns[i]; differentiable."""
     size = len(columns)
     if size == 1:
         return (1 + columns[0, :, 0]).log()
@@ -145,7 +145,7 @@ def exact_log_det(columns: Float[Tensor, "D B D"]) -> Float[Tensor, "B"]:
 
 
 def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """Upper bound on the error of a series with `terms` terms: |tr J^j| <= |J|_F^2 L^(j-2) for j >= 2, summed beyond them.
+    """Upper bound on the error of a series with `terms` terms: the sum of |tr J^j| <= |J|_F^2 L^(j-2) over the omitted terms.
 
     `frobenius` is |J|_F^2 or an upper bound of it, such as D L^2. Raises ValueError for `terms` below 1 or L outside [0, 1).
     """
@@ -155,7 +155,7 @@ def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "*B"]) -> 
 
 
 def reference_log_det(function: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weighted series by plain reverse-mode differentiation with its graph: the reference of `estimated` in tests."""
+    """The weighted series by reverse-mode differentiation through its graph, as a reference for `estimated` in tests."""
     if not x.requires_grad:
         x = x.detach().requires_grad_()
     with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Losses that match Gaussian codes to their prior: maximum mean discrepancy (002, section 3.1.1) and KL divergence.
+"""Losses that match Gaussian codes to their prior: maximum mean discrepancy (Li et al. 2019, section 3.1.1) and KL divergence.
 
 Letters: B batch, C code dimension, h w positions of a spatial code, each of which is a sample of dimension C.
 """
@@ -29,9 +29,9 @@ def squared_distances(x: Float[Tensor, "M D"], y: Float[Tensor, "N D"]) -> Float
 
 
 def mmd(x: Float[Tensor, "M D"], y: Float[Tensor, "N D"], bandwidths: Sequence[float]) -> Float[Tensor, ""]:
-    """Unbiased squared maximum mean discrepancy under the mean of Gaussian kernels (002, Eq. 8).
+    """Unbiased squared maximum mean discrepancy under a mean of Gaussian kernels (Li et al. 2019, Eq. 8).
 
-    The second sum of Eq. 8 runs to n. Needs M, N >= 2 (ValueError otherwise). At most 2; may be slightly negative.
+    The second sum of Eq. 8 should run to n, as here. Raises ValueError unless M, N >= 2. At most 2; may be slightly negative.
     """
     m, n = len(x), len(y)
     if m < 2 or n < 2:
@@ -46,18 +46,18 @@ def _off_diagonal_sum(kernel: Tensor) -> Tensor:
 
 
 def default_bandwidth(dimension: int) -> float:
-    """Sigma with sigma^2 = C: two draws of the prior are 2 C apart in the mean, so that k is about 1/e between them.
+    """Sigma with sigma^2 = C: the mean squared distance of two samples of the prior is 2 C, so their kernel is about 1/e.
 
-    The paper gives none. Zhao et al. use sigma^2 = C^2 / 2, under which k is nearly 1 everywhere at C = 256.
+    Li et al. 2019 give no bandwidth. Zhao et al. 2019 use sigma^2 = C^2 / 2, for which the kernel is nearly 1 at C = 256.
     """
     return math.sqrt(dimension)
 
 
 def code_mmd(code: Float[Tensor, "B C h w"], *, positions: int, bandwidths: Sequence[float] = ()) -> Float[Tensor, ""]:
-    """`mmd` between the positions of spatial codes and as many draws of N(0, 1) (002, Eqs. 9 to 12).
+    """`mmd` between the positions of spatial codes and as many samples of N(0, 1) (Eqs. 9 to 12).
 
-    At most `positions` of the B h w positions are drawn at random: the cost grows with their square. Bandwidths default to
-    `default_bandwidth`.
+    At most `positions` random positions of the B h w are used, because the cost is quadratic in their number. Bandwidths
+    default to `default_bandwidth`.
     """
     samples = code.movedim(1, -1).flatten(0, -2)
     if len(samples) > positions:
@@ -67,14 +67,14 @@ def code_mmd(code: Float[Tensor, "B C h w"], *, positions: int, bandwidths: Sequ
 
 
 def code_kl(mean: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
-    """Mean of mu^2: twice the divergence of N(mu, 1) from N(0, 1) per dimension, as UNIT counts it (Liu et al. 2017)."""
+    """Mean of mu^2: twice the KL divergence of N(mu, 1) from N(0, 1) per dimension, as in UNIT (Liu et al. 2017)."""
     return mean.float().square().mean()
 
 
 def signal_to_noise(mean: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
-    """Variance of the code's mean over positions relative to the unit noise of its samples, in dB, mean over dimensions.
+    """Variance of the code's mean over positions relative to the unit sampling noise, in dB, averaged over dimensions.
 
-    For values far above 0 the noise, and with it the prior, has little effect on the code.
+    Far above 0 dB the noise, and hence the prior, has little effect on the code.
     """
     variance = mean.detach().float().movedim(1, 0).flatten(1).var(1).mean()
     return 10 * variance.clamp_min(1e-12).log10()

@@ -1,9 +1,9 @@
-"""The code of parts: where each of N parts occurs (relaxed Bernoulli) and what it looks like (Gaussian) (004, section 3.2).
+"""The part code: occurrence (relaxed Bernoulli) and appearance (Gaussian) of N parts (Gupta et al. 2020, section 3.2).
 
     features --occurrence head--> logits (B, N, h, w)      q = sigmoid(logits): probability that part n is at a cell
              --appearance head--> mean, log-variance of every cell
                                   pooled over cells with weights q: one Gaussian per part and image
-    code = occurrence * appearance, the same appearance at every cell where the part is (Eqs. 5 to 7 and 10)
+    code = occurrence * appearance, with the same appearance at every cell where the part occurs (Eqs. 5 to 7 and 10)
 
 Letters: B batch, N parts, D dimensions of one appearance (d_p), h w cells.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latens.shapes import Float
 
-SMALLEST_WEIGHT = 1e-7  # added total probability: the appearance of a part with less tends to the prior
+SMALLEST_WEIGHT = 1e-7  # added to the total weight, so the appearance of a part that does not occur is the prior
 LOGVAR_LIMIT = math.log(1e7)
 ANNEAL_EVERY = 1000  # steps between two changes of the compound schedule
 
@@ -35,9 +35,9 @@ class Appearance(NamedTuple):
 
 
 def bernoulli_kl(logits: Float[Tensor, "*n"], prior: float) -> Float[Tensor, "*n"]:
-    """KL(Bern(sigmoid(logits)) || Bern(prior)) of every entry, in nats (004, Eq. 9); finite for any finite logit.
+    """KL(Bern(sigmoid(logits)) || Bern(prior)) per entry, in nats (Eq. 9); finite for finite logits.
 
-    `prior` is a probability strictly between 0 and 1 (ValueError otherwise).
+    Raises ValueError unless the probability `prior` is strictly between 0 and 1.
     """
     _check_prior(prior)
     q = logits.sigmoid()
@@ -46,9 +46,9 @@ def bernoulli_kl(logits: Float[Tensor, "*n"], prior: float) -> Float[Tensor, "*n
 
 
 def categorical_kl(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:
-    """Every part's term of the KL of softmax(logits) over the N parts against the uniform law 1/N, in nats.
+    """Terms of the KL divergence of softmax(logits) over the N parts from the uniform distribution, in nats.
 
-    Over the parts of a cell they add up to the divergence, from 0 to log N; that of a part rarer than 1/N is below zero.
+    Their sum over the parts of a cell is the divergence, 0 to log N; the term of a part with probability below 1/N is negative.
     """
     log_q = logits.log_softmax(dim=1)
     return log_q.exp() * (log_q + math.log(logits.shape[1]))
@@ -57,8 +57,7 @@ def categorical_kl(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]
 def relaxed_bernoulli(logits: Float[Tensor, "*n"], temperature: float, *, hard: bool = False) -> Float[Tensor, "*n"]:
     """A sample of the relaxed Bernoulli (Maddison et al. 2017): sigmoid((logits + logistic noise) / temperature), in (0, 1).
 
-    It is above 1/2 with probability sigmoid(logits) at every temperature. `hard` rounds it and passes gradients straight
-    through.
+    It exceeds 1/2 with probability sigmoid(logits) at every temperature. `hard` rounds it, with straight-through gradients.
     """
     uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)  # float32 would round the logit of 0 and 1 to infinity
     soft = ((logits + uniform.logit()) / temperature).sigmoid()
@@ -68,7 +67,7 @@ def relaxed_bernoulli(logits: Float[Tensor, "*n"], temperature: float, *, hard: 
 def relaxed_categorical(
     logits: Float[Tensor, "B N h w"], temperature: float, *, hard: bool = False
 ) -> Float[Tensor, "B N h w"]:
-    """A sample of the Gumbel-softmax over the N parts of every cell; `hard` gives one-hot vectors, straight through."""
+    """A Gumbel-softmax sample over the N parts of every cell; `hard` gives one-hot vectors with straight-through gradients."""
     gumbel = -torch.rand_like(logits).clamp(1e-6, 1 - 1e-6).log().neg().log()
     soft = ((logits + gumbel) / temperature).softmax(dim=1)
     if not hard:
@@ -77,11 +76,10 @@ def relaxed_categorical(
 
 
 def temperature_at(step: int, *, start: float, floor: float, rate: float, compound: bool) -> float:
-    """Temperature of the relaxation after `step` updates (004, section 4: start 1, rate 3e-5).
+    """Temperature of the relaxation after `step` updates, at least `floor` (section 4: start 1, rate 3e-5).
 
-    Exponential: start * exp(-rate * step), as one reads the paper. Compound, as the released code does: every 1000 steps the
-    temperature is multiplied with exp(-rate * step), so it falls like exp(-step^2) and meets 0.1 at step 12,000. Never below
-    `floor`.
+    Exponential, as in the paper: start * exp(-rate * step). Compound, as in the authors' code: every 1000 steps the temperature
+    is multiplied by exp(-rate * step), so it decays like exp(-step^2) and reaches 0.1 at step 12,000.
     """
     if compound:
         changes = step // ANNEAL_EVERY
@@ -97,10 +95,10 @@ def temperature_at(step: int, *, start: float, floor: float, rate: float, compou
 def pool_appearance(
     mean: Float[Tensor, "B N D h w"], logvar: Float[Tensor, "B N D h w"], weight: Float[Tensor, "B N h w"]
 ) -> Appearance:
-    """One Gaussian per part: means and variances averaged over cells with the part's probability as weight (004, section 3.2).
+    """One Gaussian per part: means and variances averaged over cells, weighted by the part's probability.
 
-    A part that is nowhere (total weight far below 1e-7) gets mean 0 and variance 1, the prior. The variance is the weighted
-    mean of the cells' variances, not that of their mixture.
+    A part that does not occur (total weight far below 1e-7) gets the prior, mean 0 and variance 1. The variance is the weighted
+    mean of the variances of the cells, not the variance of their mixture.
     """
     variance = logvar.clamp(-LOGVAR_LIMIT, LOGVAR_LIMIT).exp()
     total = weight.sum((2, 3))[..., None] + SMALLEST_WEIGHT
@@ -112,7 +110,7 @@ def pool_appearance(
 
 
 def place_parts(appearance: Float[Tensor, "B N D"], occurrence: Float[Tensor, "B N h w"]) -> Float[Tensor, "B ND h w"]:
-    """The patch latent code: every part's appearance at the cells where it occurs, parts side by side in channels (Eq. 10)."""
+    """The patch latent code: each part's appearance at the cells where it occurs, with parts along the channels (Eq. 10)."""
     return (appearance[..., None, None] * occurrence[:, :, None]).flatten(1, 2)
 
 
@@ -122,4 +120,4 @@ def _straight_through(value: Tensor, soft: Tensor) -> Tensor:
 
 def _check_prior(prior: float) -> None:
     if not 0 < prior < 1:
-        raise ValueError(f"a prior probability lies strictly between 0 and 1, not {prior:g}")
+        raise ValueError(f"a prior probability must be strictly between 0 and 1, not {prior:g}")

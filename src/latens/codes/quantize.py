@@ -1,4 +1,4 @@
-"""From a float convolutional stack to an exact integer network, after training."""
+"""Post-training quantization of a float convolutional stack to an exact integer network."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.codes.integer import FLOAT32_EXACT, IntegerLayer, IntegerNetwork, LayerShape, absolute_sums
+from latens.codes.integer import IntegerNetwork
+from latens.codes.integer_layer import FLOAT32_EXACT, IntegerLayer, LayerShape, absolute_sums
 from latens.shapes import Float
 
-OUTPUT_RANGE_BITS = 13  # outputs are held within +-2^13 = 8192, in real units
-MARGIN = 2.0  # activations may grow to this multiple of their largest calibrated value before they are clamped
-PEAK_FLOOR = 1 / 8  # calibrated peaks of a layer's channels are held above this share of the largest
-PRODUCT_BITS = 62  # |acc| * multiplier stays below 2^62, and the rounding term of at most 2^61 fits beside it
+OUTPUT_RANGE_BITS = 13  # outputs are clamped to +-2^13 = 8192, in real units
+MARGIN = 2.0  # activations are clamped at this multiple of their largest calibrated value
+PEAK_FLOOR = 1 / 8  # minimum of a channel's calibrated peak, relative to the largest peak of the layer
+PRODUCT_BITS = 62  # |acc| * multiplier < 2^62, so adding the rounding term of at most 2^61 does not overflow
 FLOAT_PRODUCT_BITS = 52  # the same for float64, which is faster
-BIAS_BITS = 36  # a bias is rounded to at most this many bits, which only coarsens channels that are almost all bias
-MULTIPLIER_BITS = 12  # the least resolution of a multiplier that is accepted
-FLOAT_MULTIPLIER_BITS = 16  # the least for which products are kept below 2^53
+BIAS_BITS = 36  # a bias is rounded to at most this many bits, which affects only channels dominated by their bias
+MULTIPLIER_BITS = 12  # smallest accepted resolution of a multiplier
+FLOAT_MULTIPLIER_BITS = 16  # smallest resolution for which products are kept below 2^53
 
 
 class Stage(NamedTuple):
-    """A convolution and the slope of what follows for negative values: 1 nothing, 0 ReLU, between a leaky ReLU."""
+    """A convolution and the negative slope of its activation: 1 for none, 0 for ReLU, in between for a leaky ReLU."""
 
     conv: nn.Conv2d | nn.ConvTranspose2d
     slope: float
@@ -40,14 +41,14 @@ def quantize_network(
     activation_bits: int = 16,
     float32: bool = False,
 ) -> IntegerNetwork:
-    """Quantize Conv2d and ConvTranspose2d layers with ReLU, LeakyReLU or nothing behind each.
+    """Quantize Conv2d and ConvTranspose2d layers, each followed by ReLU, LeakyReLU or no activation.
 
-    `calibration` holds real-valued inputs like those to come; they set the activation scales, one per channel, with
-    a factor of two to spare. Weights get one scale per output channel. Inputs of the result are integers, real values
-    times 2^input_frac_bits, held to +-input_bound; outputs are real values times 2^output_frac_bits, held to +-8192.
-    With `float32` the weights of all layers but the first are made as coarse, channel by channel, as float32 sums need,
-    which runs about twice as fast; 11 activation bits share the 24 bits best with the weights of a hyper-synthesis.
-    ValueError if a module is not one of these, if a number is not finite, or if exactness cannot be proved.
+    `calibration` are typical real-valued inputs; they set the activation scales, one per channel, with a margin of two. Weights
+    have one scale per output channel. Inputs of the result are integers: real values times 2^input_frac_bits, clamped to
+    +-input_bound. Outputs are real values times 2^output_frac_bits, clamped to +-8192. With `float32` the weights of all layers
+    but the first are coarsened per channel until float32 sums are exact, which is about twice as fast; for a hyper-synthesis,
+    11 activation bits divide the 24 bits best between weights and activations. Raises ValueError for other modules, for numbers
+    that are not finite, and if exactness cannot be proved.
     """
     if not 2 <= weight_bits <= 16 or not 2 <= activation_bits <= 31:
         raise ValueError("weight_bits must be 2..16 and activation_bits 2..31")
@@ -60,7 +61,7 @@ def quantize_network(
         last = index == len(stages) - 1
         clamp = (1 << (output_frac_bits + OUTPUT_RANGE_BITS) if last else 1 << (activation_bits - 1)) - 1
         step_out = torch.full_like(peak, 2.0**-output_frac_bits) if last else peak * MARGIN / clamp
-        # The first layer's inputs are as wide as the caller says, mostly too wide for float32; it is also the cheapest.
+        # The caller sets the range of the first layer's inputs, usually too wide for float32; this layer is also the cheapest.
         budget = (FLOAT32_EXACT - 1) // bound if float32 and index > 0 else None
         try:
             layers.append(_quantize_stage(stage, step, bound, step_out, clamp, weight_bits, budget))
@@ -71,9 +72,9 @@ def quantize_network(
 
 
 def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_"]]]:
-    """Weight and bias of every layer, float32, of a float network with the outputs of an integer network.
+    """float32 weight and bias of every layer of the float network with the outputs of an integer network.
 
-    Undoes `quantize_network` up to rounding and to the scale of hidden channels, which rectifiers leave free: the weights of
+    Inverse of `quantize_network` up to rounding and to the scale of hidden channels, which ReLUs leave free: the weights of
     each hidden channel get the norm 1. Transposed layers keep torch's layout (I, O, kh, kw).
     """
     found = []
@@ -95,7 +96,7 @@ def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "_ _ _
 
 
 def split_stages(stack: nn.Sequential) -> list[Stage]:
-    """The convolutions of a stack, each with its rectifier."""
+    """The convolutions of a stack, each with its activation."""
     stages: list[Stage] = []
     rectified = True
     for module in _flatten(stack):
@@ -118,9 +119,9 @@ def split_stages(stack: nn.Sequential) -> list[Stage]:
 
 @torch.no_grad()
 def activation_peaks(stages: list[Stage], calibration: Float[Tensor, "B C h w"]) -> list[Float[Tensor, "O"]]:
-    """Largest magnitude behind every stage over the calibration inputs, per channel, computed in float64.
+    """Largest output magnitude of every stage over the calibration inputs, per channel, computed in float64.
 
-    Quiet channels count as at least PEAK_FLOOR of the layer's largest, as other inputs may wake them.
+    Peaks are at least PEAK_FLOOR of the layer's largest, because other inputs may activate channels that are quiet here.
     """
     peaks = [torch.zeros(stage.conv.out_channels, dtype=torch.float64) for stage in stages]
     for part in calibration.detach().double().cpu().split(8):  # type: ignore[no-untyped-call]
@@ -152,7 +153,7 @@ def _quantize_stage(
         "weight": rounded.to(torch.int16 if weight_bits > 8 else torch.int8),
         "bias": (bias / scale).round().to(torch.int64),
     }
-    # The sums are bounded before the multipliers are known, as those use the room that is left in 64 bits.
+    # The sums are bounded first, because the multipliers use the bits that the sums leave.
     unit = torch.ones(shape.outputs, dtype=torch.int32)
     sums = IntegerLayer(shape, bound, {**tensors, "positive": unit, "negative": unit, "shift": unit}).bound.accumulator
     return IntegerLayer(shape, bound, {**tensors, **_multipliers((scale / step_out).tolist(), slope, sums)})
@@ -163,7 +164,7 @@ def _rounded(shape: LayerShape, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _multipliers(ratios: list[float], slope: float, accumulator: int) -> dict[str, Tensor]:
-    """Integers m and shifts s with m / 2^s = ratio, as fine as int32 and the bits of a product allow: 53, or if need be 63."""
+    """Integers m and shifts s with m / 2^s = ratio, as fine as int32 and the product bits (53, otherwise 63) allow."""
     bits = FLOAT_PRODUCT_BITS if accumulator <= 1 << (FLOAT_PRODUCT_BITS - FLOAT_MULTIPLIER_BITS) else PRODUCT_BITS
     largest = min((1 << 31) - 1, (1 << bits) // max(accumulator, 1))
     if largest < 1 << MULTIPLIER_BITS:

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from latens.codes.annealing import Refine
+from latens.codes.goals import PEAK, Measurement
 from latens.codes.rate_target import RateTarget
-from latens.codes.refine import PEAK, Measurement
 from latens.shapes import Float
 
 CHECKS = 50  # measurements during a refinement, each followed by an update of lambda
 HOLD = 0.1  # share of the steps before the first update of lambda
-# Change of ln(bpp), or of dB, per ln(lambda) during a refinement, measured on photographs: it scales the updates.
+# d ln(bpp) / d ln(lambda) and d PSNR / d ln(lambda) during a refinement, measured on photographs; they scale the updates.
 SLOPE = {"bpp": 0.35, "psnr": 1.4}
-PROPORTIONAL = 1.0  # gain of the controller on the present error
-INTEGRAL = 0.35  # gain of the controller on the sum of the errors
-LAMBDA_RANGE = 30.0  # lambda stays within this factor of the first
+PROPORTIONAL = 1.0  # proportional gain of the controller
+INTEGRAL = 0.35  # integral gain of the controller
+LAMBDA_RANGE = 30.0  # lambda stays within this factor of its first value
 # (free, hard) relative tolerances. Below `free` there is no penalty; between the two the loss grows by PENALTY x excess;
 # above `hard` the candidate is rejected.
 TOLERANCES = {"bpp": (0.005, 0.015), "psnr": (0.0005, 0.003)}
@@ -28,10 +28,10 @@ REJECTED = 1e6
 
 
 class RateControl:
-    """A `Goal`: the least distortion at a rate (bits per pixel of the file), or the least rate at a PSNR (dB).
+    """A `Goal`: minimal distortion at a rate (bits per pixel of the file), or minimal rate at a PSNR (dB).
 
     A proportional-integral controller changes log lambda, starting from `weight`. `overhead` is the number of bits of a file
-    besides its symbols.
+    that are not symbols.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RateControl:
         return found.bpp(self._pixels) + self._overhead / self._pixels if self.target.kind == "bpp" else found.psnr()
 
     def score(self, found: Measurement) -> Float[Tensor, "1"]:
-        """Loss at the first lambda, with a penalty up to the hard tolerance; above it, the relative error."""
+        """Loss at the first lambda with a penalty, up to the hard tolerance; above it, a score that grows with the error."""
         missed = (self.value(found) / self.target.value - 1).abs()
         loss = found.bpp(self._pixels) + math.exp(self._first) * PEAK * found.mse
         free, hard = TOLERANCES[self.target.kind]

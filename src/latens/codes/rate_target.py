@@ -1,4 +1,4 @@
-"""Rate targets: the quality at which an image reaches a number of bits per pixel or a PSNR."""
+"""Rate targets, and the search for the quality at which an image reaches a target rate or PSNR."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_TRIALS = 12
 
 @dataclass(frozen=True)
 class RateTarget:
-    """The request: a quality, bits per pixel (whole file), or PSNR in dB."""
+    """Target of an encoding: a quality, bits per pixel (whole file), or PSNR in dB."""
 
     kind: Literal["quality", "bpp", "psnr"]
     value: float
@@ -26,9 +26,9 @@ class RateTarget:
 
     @classmethod
     def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> RateTarget:
-        """The target among three options, or quality `default` without any; `highest` is the model's best quality.
+        """Target of three options, of which at most one is given; without any, quality `default`. Qualities are 1 to `highest`.
 
-        Raises UsageError when two are given, or a value is out of range.
+        Raises UsageError if two options are given or a value is out of range.
         """
         given = [(kind, value) for kind, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None]
         if len(given) > 1:
@@ -42,13 +42,13 @@ class RateTarget:
 
 
 def search(target: RateTarget, measure: Callable[[int], float], low: int, high: int) -> int:
-    """The integer in [low, high] at which the increasing function `measure` comes nearest to the target.
+    """The integer in [low, high] at which the increasing function `measure` is closest to the target.
 
-    Regula falsi in the logarithm, with bisection where that stalls. Raises UsageError when the target lies outside the range
-    of the function by more than 2 %.
+    Regula falsi in the logarithm, with a bisection step every fourth trial. Raises UsageError if the target is more than 2 %
+    outside the range of the function.
     """
     values = {low: measure(low), high: measure(high)}
-    _check_reach(target, values[low], values[high])
+    _check_range(target, values[low], values[high])
     wanted = math.log(target.value)
     for trial in range(MAX_TRIALS):
         if min(abs(value / target.value - 1) for value in values.values()) <= TOLERANCE[target.kind] or high - low <= 1:
@@ -62,7 +62,7 @@ def search(target: RateTarget, measure: Callable[[int], float], low: int, high: 
     return min(values, key=lambda steps: abs(values[steps] / target.value - 1))
 
 
-def _check_reach(target: RateTarget, lowest: float, highest: float) -> None:
+def _check_range(target: RateTarget, lowest: float, highest: float) -> None:
     if lowest <= target.value * 1.02 and highest >= target.value / 1.02:
         return
     raise UsageError(

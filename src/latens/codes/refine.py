@@ -1,4 +1,4 @@
-"""Refinement of the latents of one image for a frozen model (003, chapter 5; Yang, Bamler, Mandt 2020).
+"""Refinement of the latents of one image for a frozen model (Yang et al. 2020; Perugachi-Diaz 2024, chapter 5).
 
     y = analysis(x), z = hyper_analysis(y)              the start
     z_hat ~ round(z - median) + median                  a relaxed rounding, codes/rounding.py
@@ -6,8 +6,8 @@
     y_hat ~ round(y - mean) + mean                      the same law and temperature
     L = bits(y_hat) + bits(z_hat) per pixel + lambda * 255^2 * MSE(x, synthesis(y_hat)), minimized over y and z
 
-The decoder does not change. The loss of truly rounded latents, including the unrefined start, is measured during the
-optimization; the best of them are the result.
+The decoder does not change. During the optimization the loss of the rounded latents is measured, including that of the
+unrefined start; the result is the best measurement.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from torch import Tensor
 
 from latens.codes.annealing import Refine, RoundingLaw
 from latens.codes.entropy import gaussian_bits
+from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
 from latens.codes.rounding import relax
 from latens.shapes import Float, Int
-
-PEAK = 255.0**2  # lambda weights the squared error of 8-bit values
 
 
 @runtime_checkable
@@ -41,7 +40,7 @@ class Prior(Protocol):
 class Hyperprior(Protocol):
     """Interface of a refinable codec with a latent y, scaled to unit quantization steps, and a hyper-latent z.
 
-    `systems.image_codec.model.MeanScaleHyperprior` is one. Shapes as there: image (B, 3, H, W), y (B, M, h, w).
+    `systems.image_codec.model.MeanScaleHyperprior` implements it. Shapes: image (B, 3, H, W), y (B, M, h, w).
     """
 
     @property
@@ -53,54 +52,6 @@ class Hyperprior(Protocol):
     def reconstruct(self, y_hat: Tensor, quality: Tensor, /) -> Tensor: ...
 
 
-class Measurement(NamedTuple):
-    """Rate and distortion of truly rounded latents, per image."""
-
-    y: Int[Tensor, "B M h w"]  # round(y - mean)
-    z: Int[Tensor, "B N h w"]  # round(z - median)
-    bits_y: Float[Tensor, "B"]
-    bits_z: Float[Tensor, "B"]
-    mse: Float[Tensor, "B"]  # intensities in [0, 1]
-
-    def bpp(self, pixels: int) -> Float[Tensor, "B"]:
-        return (self.bits_y + self.bits_z) / pixels
-
-    def psnr(self) -> Float[Tensor, "B"]:
-        """In dB, for a peak of 1."""
-        return -10 * self.mse.log10()
-
-
-@runtime_checkable
-class Goal(Protocol):
-    """Objective of a refinement. `observe` receives every measurement and may change the weight."""
-
-    def weight(self) -> Float[Tensor, "B"]:
-        """The lambda of the next steps."""
-
-    def score(self, found: Measurement) -> Float[Tensor, "B"]:
-        """Lower is better; the best is kept."""
-
-    def observe(self, found: Measurement, step: int) -> None:
-        """Called with the measurement after `step` steps."""
-
-
-class Lagrangian:
-    """Least bpp + lambda * 255^2 * MSE at a fixed lambda (003, Eq. 5.2.1)."""
-
-    def __init__(self, weight: Float[Tensor, "B"], pixels: int) -> None:
-        self._weight = weight
-        self._pixels = pixels
-
-    def weight(self) -> Float[Tensor, "B"]:
-        return self._weight
-
-    def score(self, found: Measurement) -> Float[Tensor, "B"]:
-        return found.bpp(self._pixels) + self._weight * PEAK * found.mse
-
-    def observe(self, found: Measurement, step: int) -> None:
-        pass
-
-
 class Latents(NamedTuple):
     """Optimized latents: y in quantization steps, z in quantization steps relative to the medians."""
 
@@ -109,7 +60,7 @@ class Latents(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """One measurement, averaged over the batch. `loss` is that of the relaxed latents, NaN at the start."""
+    """One measurement, averaged over the batch. `loss` is the loss of the relaxed latents, NaN at the start."""
 
     step: int
     seconds: float
@@ -121,11 +72,11 @@ class Trace(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """Symbols of the best measured latents, and the course of the optimization."""
+    """Symbols of the best measured latents, and the history of the optimization."""
 
     best: Measurement
     start: Measurement
-    best_step: Int[Tensor, "B"]  # 0: nothing better than the start was found
+    best_step: Int[Tensor, "B"]  # 0 if the start was not improved
     history: tuple[Trace, ...]
     end: Latents  # after the last step, for a later `start`
 
@@ -149,17 +100,17 @@ def refine(
     precision: torch.dtype = torch.float32,
     on_step: Progress | None = None,
 ) -> Refined:
-    """The latents of images, refined for bpp + rate_weight * 255^2 * MSE.
+    """Refine the latents of images to minimize bpp + rate_weight * 255^2 * MSE.
 
-    `image` has intensities in [0, 1] and sides that the model takes. With `size`, only its first rows and columns are image;
-    the rest is padding, which does not count. `start` replaces the latents of the encoder, `plain` the measurement that the
+    `image` has intensities in [0, 1] and sides that the model accepts. `size` is the (height, width) of the image proper; the
+    rest is padding, which the loss ignores. `start` replaces the latents of the encoder, `plain` the measurement that the
     result must improve on, `measure` the model's own measurement (for files with other arithmetic), and `goal` the Lagrangian
-    with `rate_weight`. `precision` (float32 or bfloat16) is that of the networks during the optimization; rates, losses and
-    measurements are float32, except for the measured image. `on_step` is called after every step. `settings.rate_weight` is
-    not used here; it is for callers that choose lambda by quality.
+    with `rate_weight`. `precision` (float32 or bfloat16) is the precision of the networks during the optimization; rates and
+    losses are float32. `on_step` is called after every step. `settings.rate_weight` is not used here; callers use it to choose
+    lambda.
 
-    The model is not changed, and no gradient of its weights is computed. The same seed on the same machine gives the same
-    result. A non-finite loss ends the optimization; the best result until then is returned.
+    The model does not change, and no gradients of its weights are computed. The same seed gives the same result on the same
+    machine. A non-finite loss ends the optimization; the best result until then is returned.
     """
     shape = size if size is not None else (image.shape[2], image.shape[3])
     image = image.contiguous(memory_format=torch.channels_last)
@@ -171,8 +122,8 @@ def refine(
         begin = objective.encode() if start is None else start
         leaves = Latents(*(v.detach().clone(memory_format=torch.channels_last).requires_grad_() for v in begin))
         measure = measure or objective.measure
-        keeper = _BestTracker(goal, plain or measure(leaves.y.detach(), leaves.z.detach()), objective.pixels)
-        return _descend(objective, leaves, settings, keeper, measure, on_step)
+        tracker = _BestTracker(goal, plain or measure(leaves.y.detach(), leaves.z.detach()), objective.pixels)
+        return _descend(objective, leaves, settings, tracker, measure, on_step)
 
 
 class _Objective:
@@ -236,7 +187,7 @@ def _descend(
     objective: _Objective,
     latents: Latents,
     settings: Refine,
-    keeper: _BestTracker,
+    tracker: _BestTracker,
     measure: Measure,
     on_step: Progress | None,
 ) -> Refined:
@@ -246,7 +197,7 @@ def _descend(
     for step in range(1, settings.steps + 1):
         rate = settings.learning_rate(step - 1)
         adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = rate, rate * settings.hyper_lr
-        losses = objective.loss(y, z, keeper.goal.weight(), settings.temperature(step - 1), generator)
+        losses = objective.loss(y, z, tracker.goal.weight(), settings.temperature(step - 1), generator)
         adam.zero_grad()
         loss = losses.sum()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -255,12 +206,12 @@ def _descend(
             break
         adam.step()
         if step % settings.measure_every == 0 or step == settings.steps:
-            keeper.add(measure(y.detach(), z.detach()), step, mean_loss)
+            tracker.add(measure(y.detach(), z.detach()), step, mean_loss)
         if on_step is not None:
-            on_step(step, mean_loss, keeper.history[-1].true_loss)
-        if settings.patience is not None and keeper.stalled >= settings.patience:
+            on_step(step, mean_loss, tracker.history[-1].true_loss)
+        if settings.patience is not None and tracker.stalled >= settings.patience:
             break
-    return keeper.result(Latents(y.detach(), z.detach()))
+    return tracker.result(Latents(y.detach(), z.detach()))
 
 
 class _BestTracker:
@@ -296,7 +247,7 @@ class _BestTracker:
 
 @contextmanager
 def frozen(model: object) -> Iterator[None]:
-    """A block in which no weight of a module requires a gradient."""
+    """Context in which no weight of a module requires a gradient."""
     weights = [p for p in model.parameters() if p.requires_grad] if isinstance(model, torch.nn.Module) else []
     for weight in weights:
         weight.requires_grad_(False)

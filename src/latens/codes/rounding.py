@@ -1,7 +1,7 @@
-"""Rounding and its differentiable relaxations (003, chapter 5).
+"""Rounding and its differentiable relaxations (Perugachi-Diaz 2024, chapter 5, whose equations are cited by number).
 
-A rounding law assigns a probability to every integer near v. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture
-of those integers with a gradient to v; as the temperature decreases, the mixture approaches a single integer.
+A rounding law assigns a probability to every integer near v. A Gumbel-softmax sample of it (Jang et al. 2017) is a mixture of
+those integers that is differentiable in v; as the temperature decreases, the mixture approaches a single integer.
 
 Letters: l = v - floor(v), w = v - round(v), d the distance of v to an integer, tau temperature.
 """
@@ -29,12 +29,12 @@ __all__ = [
     "round_straight_through",
 ]
 
-EDGE = 1e-5  # distances are clamped to [EDGE, 1 - EDGE] where a law's logarithm or slope would be infinite
+EDGE = 1e-5  # distances are clamped to [EDGE, 1 - EDGE], because some logarithms or slopes are infinite at 0 and 1
 COSINE_FLOOR = 1e-7
 
 
 def add_noise(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Adds u, uniform on [-1/2, 1/2): the density of the sum at an integer is its probability (Balle et al. 2017)."""
+    """x + u with u uniform on [-1/2, 1/2): the density of the sum at an integer is its probability (Balle et al. 2017)."""
     return x + torch.empty_like(x).uniform_(-0.5, 0.5)
 
 
@@ -49,8 +49,8 @@ def round_straight_through(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def log_weight(distance: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
     """Logarithm of a law's weight f(d) for the integer at distance d in [0, 1], before the power n.
 
-    With two classes the weights of floor (d = l) and ceiling (d = 1 - l) sum to one, but for atanh; cosine is cos^2
-    there (Eq. 5.3.3) and cos with three classes (Eq. 5.3.7). The linear law is 1 - d: Eq. 5.3.6 prints d.
+    With two classes the weights of floor (d = l) and ceiling (d = 1 - l) sum to one, except for atanh. Cosine is cos^2 with
+    two classes (Eq. 5.3.3) and cos with three (Eq. 5.3.7). The linear law is 1 - d; Eq. 5.3.6 is printed with d.
     """
     if law.method == "linear":
         return torch.log1p(-distance.clamp(max=1 - EDGE))
@@ -67,7 +67,7 @@ def log_weights(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K .
     if law.classes == 2:
         low = v - v.floor()
         return torch.stack([log_weight(low, law), log_weight(1 - low, law)])
-    # Eq. 5.3.5, with the distance to the integer as argument: 003 pairs round(v) - 1 with w - 1, which is w + 1.
+    # Eq. 5.3.5 with the distance to the integer as argument; it is printed with w - 1 for round(v) - 1, which should be w + 1.
     w = v - v.round()
     distances = torch.stack([w + 1, w, w - 1]).abs()
     return law.n * log_weight((law.r * distances).clamp(0, 1), law)
@@ -79,10 +79,10 @@ def probabilities(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K
 
 
 def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
-    """Logarithm of the probability of floor(v) + 1 over that of floor(v), two classes.
+    """Log-odds of floor(v) + 1 against floor(v), for two classes.
 
-    The same as the difference of `log_weights`: sigma(-x) and sigma(x) differ by x in the logarithm, so the ratio for
-    ssl is a logit(l), and linear is its case a = 1.
+    It equals the difference of the `log_weights`. log sigma(x) - log sigma(-x) = x, so ssl gives a logit(l), and the linear law
+    is the case a = 1.
     """
     low = v - v.floor()
     if law.method == "ssl":
@@ -96,9 +96,9 @@ def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
 
 
 def relax(v: Float[Tensor, "B ..."], law: RoundingLaw, tau: float, generator: Generator) -> Float[Tensor, "B ..."]:
-    """The law's relaxed rounding of v at temperature tau > 0, with a gradient to v.
+    """Relaxed rounding of v at temperature tau > 0, differentiable in v.
 
-    All images of the batch get the same noise, so the result of an image does not depend on its batch.
+    All images of the batch share the noise, so the result of an image does not depend on its batch.
     """
     if law.method == "ste":
         return round_straight_through(v)
@@ -112,9 +112,9 @@ def relax(v: Float[Tensor, "B ..."], law: RoundingLaw, tau: float, generator: Ge
 
 
 def _sample_two(v: Tensor, law: RoundingLaw, tau: float, generator: Generator) -> Tensor:
-    """Gumbel-softmax over two integers. The difference of two Gumbel variables is logistic, the logit of a uniform one.
+    """Gumbel-softmax over two integers. The difference of two Gumbel variables is logistic: the logit of a uniform variable.
 
-    As in the method's released computation, probabilities are raised to 1/tau and the sample is sharpened by tau again.
+    As in the authors' code, tau is applied twice: to the log-probabilities and to the perturbed logits.
     """
     noise = torch.logit(_uniform(v, generator), eps=1e-7)
     return v.detach().floor() + torch.sigmoid(log_odds(v, law) * (1 / tau**2) + noise * (1 / tau))

@@ -1,4 +1,4 @@
-"""The container of latens files: a checked header that describes everything, then the sections' bytes.
+"""Container of latens files: a header with a checksum, then the bytes of the sections.
 
 All numbers are little-endian and unsigned. n is the length of the profile header, k the number of sections.
 
@@ -16,9 +16,9 @@ All numbers are little-endian and unsigned. n is the length of the profile heade
     30+n+10k      4  CRC-32 of everything before it
     34+n+10k         the payloads in table order, with nothing between or after them
 
-Flag bit 0: a reader that does not know the kind must refuse the file; without it, it skips the section. Other bits are
-0. Every bit of a file is under exactly one CRC. As lengths are in the header, damage to a payload cannot hide the next.
-A file of two sections costs 54 bytes and its profile header.
+Flag bit 0: a reader that does not know the kind must refuse the file; without it, the reader skips the section. Other bits are
+0. Every bit of a file is covered by exactly one CRC. The header holds all lengths, so the sections after a damaged one remain
+readable. A file of two sections has an overhead of 54 bytes plus its profile header.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ENTRY = struct.Struct("<BBII")
 _CRC = struct.Struct("<I")
 _SMALLEST = _FIXED.size + _CRC.size
 
-# What transfers that take a file for text make of the signature.
+# Signatures after transfers in text mode.
 _TEXT_DAMAGE = {
     b"\x89LTN\n\x1a\n": "CR LF became LF",
     b"\x89LTN\r\r\n\x1a": "LF became CR LF",
@@ -62,7 +62,7 @@ _OTHER_FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StreamLimits:
-    """Upper bounds that are checked before anything is allocated."""
+    """Upper bounds, checked before any allocation."""
 
     file_bytes: int = 1 << 30
     section_bytes: int = 256 << 20
@@ -80,7 +80,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Container:
-    """Everything in a file. `profile` is 4 ASCII characters, `model_id` 8 bytes, `header` at most 4,096 bytes."""
+    """Contents of a file. `profile` is 4 ASCII characters, `model_id` 8 bytes, `header` at most 4,096 bytes."""
 
     profile: str
     model_id: bytes
@@ -91,7 +91,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Damage:
-    """A section that is not in the container although it should be; `index` is its place in the file, from 0."""
+    """A damaged or missing section; `index` is its position in the file, from 0."""
 
     kind: int
     index: int
@@ -99,7 +99,7 @@ class Damage:
 
 
 class Unpacked(NamedTuple):
-    """A file that was read; `damaged` is empty unless it was read with `partial=True`."""
+    """Result of `unpack`; `damaged` is empty unless `partial=True`."""
 
     container: Container
     damaged: tuple[Damage, ...]
@@ -120,7 +120,7 @@ class _Head(NamedTuple):
 
 
 def pack(container: Container) -> bytes:
-    """The bytes of a file. ValueError for fields that do not fit, LimitExceeded above the default `StreamLimits`."""
+    """The bytes of a file. Raises ValueError for fields of the wrong size, LimitExceeded above the default `StreamLimits`."""
     profile = container.profile.encode("ascii")
     if len(profile) != 4 or len(container.model_id) != 8 or len(container.header) > MAX_HEADER:
         raise ValueError("need a profile of 4 characters, a model id of 8 bytes and a header of at most 4,096 bytes")
@@ -152,12 +152,12 @@ def unpack(
     limits: StreamLimits | None = None,
     partial: bool = False,
 ) -> Unpacked:
-    """Read a file: all of it, or an error. Exactly the bytes that `pack` writes are accepted.
+    """Read a complete file. Only bytes that `pack` could have written are accepted.
 
-    `known_kinds` maps the section kinds the caller understands to names for messages; sections of other kinds raise
-    UnsupportedFeature if they are required and are left out if not. None keeps every kind.
-    With `partial` the header must still be intact, but sections that are damaged or cut off are listed in `damaged`.
-    Raises NotOurFile, UnsupportedVersion, UnsupportedFeature, Truncated, Corrupt, LimitExceeded and nothing else.
+    `known_kinds` maps the section kinds that the caller understands to names for messages. Required sections of other kinds
+    raise UnsupportedFeature; optional ones are omitted. None keeps every kind. With `partial` the header must be intact, but
+    damaged or truncated sections are listed in `damaged` instead of raising an error. Raises NotOurFile, UnsupportedVersion,
+    UnsupportedFeature, Truncated, Corrupt or LimitExceeded, and no other error.
     """
     head = _read_head(data, limits or StreamLimits())
     if not partial:
@@ -180,7 +180,7 @@ def unpack(
 
 
 def _read_head(data: bytes, limits: StreamLimits) -> _Head:
-    """The header after every check that needs no payload. Nothing in it is believed before its CRC is right."""
+    """Read and check the header. Fields are trusted only after the CRC has been verified."""
     _check_signature(data)
     if len(data) >= 10:
         _check_version(data[8], data[9])
@@ -280,7 +280,7 @@ def _wanted(entry: _Entry, head: _Head, known_kinds: Mapping[int, str] | None) -
     if entry.required:
         major, minor = head.container.version
         raise UnsupportedFeature(
-            f"the file (format {major}.{minor}) has a part of kind {entry.kind} that this latens does not understand",
+            f"the file (format {major}.{minor}) has a required section of kind {entry.kind}, which this latens does not know",
             hint="update latens: pip install --upgrade latens",
         )
     return False

@@ -1,10 +1,10 @@
-"""Frozen integer probability tables, one per level, for the entropy coder.
+"""Frozen integer probability tables of the entropy coder, one per level.
 
 A level is a scale index of the conditional Gaussian or a channel of the factorized prior. Its table covers the integers
-low..high and, last, one escape symbol that stands for every other value. Counts are integers that sum to 2^24.
+low..high and, last, one escape symbol for all other values. Counts are integers that sum to 2^24.
 
-Encoder and decoder must hold identical tables, so they are computed once, in float64, when a model is exported, stored
-as integers, and never computed again: one table that differs makes the rest of a file noise.
+Encoder and decoder need identical tables: a single difference makes the rest of a file undecodable. Therefore the tables are
+computed only once, in float64, when a model is exported, and stored as integers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ PRECISION = 24  # bits of a probability; the precision of constriction's coders 
 TOTAL = 1 << PRECISION
 MAGNITUDE = 1 << 20  # coded values v satisfy |v| < MAGNITUDE
 MAX_LEVELS = 1 << 16
-MAX_WIDTH = 1 << 16  # most symbols of one table
+MAX_WIDTH = 1 << 16  # largest number of symbols of one table
 TAIL_MASS = 2.0**-16
 
 
 @dataclass(frozen=True, eq=False)
 class SymbolTables:
-    """Counts of L tables one after another. ModelError if any rule below is broken.
+    """Concatenated counts of L tables. Raises ModelError if a rule below is violated.
 
-    counts: int32, every count at least 1, those of one level sum to 2^24; the last of a level is the escape symbol.
+    counts: int32, every count at least 1; the counts of a level sum to 2^24, and the last one is the escape symbol.
     lows: int32 (L,), the value of the first symbol of each level.
-    sizes: int32 (L,), counts per level including the escape, at least 2.
+    sizes: int32 (L,), number of counts per level including the escape, at least 2.
     """
 
     counts: np.ndarray
@@ -64,39 +64,38 @@ class SymbolTables:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """int64 (L,): where each level begins in `counts`."""
+        """int64 (L,): start of each level in `counts`."""
         starts: np.ndarray = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
         return starts
 
     @cached_property
     def highs(self) -> np.ndarray:
-        """int64 (L,): the largest value of each level that needs no escape."""
+        """int64 (L,): largest value of each level without an escape."""
         highs: np.ndarray = self.lows.astype(np.int64) + self.sizes - 2
         return highs
 
     @cached_property
     def models(self) -> list[Any]:
-        """One coder model per level, of exactly these counts."""
+        """One constriction model per level, with exactly these counts."""
         return [exact_model(part) for part in np.split(self.counts, self.starts[1:])]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The three int32 arrays by name; `SymbolTables(**arrays)` is the way back."""
+        """The three int32 arrays by name; `SymbolTables(**arrays)` is the inverse."""
         return {"counts": self.counts.copy(), "lows": self.lows.copy(), "sizes": self.sizes.copy()}
 
     def __reduce__(self) -> tuple[type[SymbolTables], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        # Copies and pickles leave out the cached constriction models, which can do neither.
+        # constriction models cannot be copied or pickled, so the cache is omitted.
         return SymbolTables, (self.counts, self.lows, self.sizes)
 
 
 def exact_model(counts: np.ndarray) -> Any:
-    """A constriction model whose probabilities are exactly counts / 2^24. Counts >= 1 must sum to 2^24.
+    """A constriction model whose probabilities are exactly counts / 2^24. Counts must be >= 1 and sum to 2^24.
 
-    constriction quantizes the weights w it is given: it sets the left edge of symbol k of n to
-    floor(scale * (w_0 + ... + w_(k-1))) + k with scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly
-    one and every partial sum is an integer below 2^24, so nothing rounds, in any order of summation and in any rounding
-    mode, and the left edge is the exact sum of the counts before k.
+    constriction quantizes its weights w: the left edge of symbol k of n is floor(scale * (w_0 + ... + w_(k-1))) + k with
+    scale = (2^24 - n) / sum(w). For w = count - 1 the scale is exactly one and every partial sum is an integer below 2^24, so
+    no operation rounds, in any order of summation and any rounding mode. The left edge is the exact sum of the counts before k.
     """
-    import constriction  # a machine that only trains may lack it
+    import constriction  # imported here: training works without it
 
     weights = counts.astype(np.float64) - 1.0
     return constriction.stream.model.Categorical(weights, lazy=False, perfect=False)
@@ -106,7 +105,7 @@ def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> Symb
     """One table per standard deviation of a zero-mean Gaussian integrated over unit bins.
 
     `scales` is float64 (L,), in quantization steps, 0 < scale <= 4096 (ValueError otherwise). The support is -k..k with
-    the smallest k >= 1 that leaves at most `tail_mass` outside; the escape symbol has at least that probability.
+    the smallest k >= 1 that leaves at most the probability `tail_mass` outside; the escape has at least that probability.
     """
     scales = np.asarray(scales, dtype=np.float64)
     if scales.ndim != 1 or len(scales) == 0 or not bool(((scales > 0) & (scales <= 4096)).all()):
@@ -118,8 +117,8 @@ def gaussian_tables(scales: np.ndarray, *, tail_mass: float = TAIL_MASS) -> Symb
 def tables_from_pmfs(pmfs: Sequence[np.ndarray], lows: Sequence[int], *, tail_mass: float = TAIL_MASS) -> SymbolTables:
     """One table per probability mass function over lows[i], lows[i] + 1, and so on.
 
-    Mass that is missing from 1 goes to the escape, which has at least probability `tail_mass`. ValueError for a
-    negative, infinite, NaN or all-zero mass.
+    The escape gets the probability that is missing from 1, but at least `tail_mass`. Raises ValueError for a negative,
+    infinite, NaN or all-zero mass function.
     """
     if len(pmfs) != len(lows) or len(pmfs) == 0:
         raise ValueError(f"{len(pmfs)} mass functions but {len(lows)} lows")
@@ -134,16 +133,16 @@ def _gaussian_pmf(scale: float, tail_mass: float) -> np.ndarray:
     def above(edge: float) -> float:
         return 0.5 * math.erfc(edge / (scale * math.sqrt(2.0)))
 
-    reach = 1
-    while 2 * above(reach + 0.5) > tail_mass:
-        reach += 1
-    edges = np.array([above(k + 0.5) for k in range(reach + 1)])
+    half_width = 1
+    while 2 * above(half_width + 0.5) > tail_mass:
+        half_width += 1
+    edges = np.array([above(k + 0.5) for k in range(half_width + 1)])
     half = edges[:-1] - edges[1:]
     return np.concatenate([half[::-1], [math.erf(0.5 / (scale * math.sqrt(2.0)))], half])
 
 
 def _counts(pmf: np.ndarray, tail_mass: float) -> np.ndarray:
-    """Counts of the symbols and the escape: one each, the rest by largest remainder."""
+    """Counts of the symbols and the escape: one each, and the rest by the largest remainder method."""
     if pmf.ndim != 1 or not np.isfinite(pmf).all() or not (pmf >= 0).all() or not pmf.sum() > 0:
         raise ValueError("a probability mass function must be a vector of finite numbers >= 0, not all zero")
     if len(pmf) >= MAX_WIDTH:
@@ -169,4 +168,4 @@ def _frozen_int32(array: np.ndarray, name: str) -> np.ndarray:
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
-        raise ModelError(f"the probability tables are not valid: {what}", hint="get the model again")
+        raise ModelError(f"the probability tables are invalid: {what}", hint="download or export the model again")

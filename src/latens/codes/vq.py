@@ -1,11 +1,11 @@
-"""Vector quantization: every latent vector becomes the nearest of K codewords (van den Oord et al. 2017; 000, section 3).
+"""Vector quantization: the nearest of K codewords replaces every latent vector (van den Oord et al. 2017; Jang et al. 2020).
 
-Randomly initialized codebooks collapse: a few codewords are used for all vectors and the others are never updated. Two measures
-prevent this: initialization by k-means on latents after `delay` steps of the encoder, and replacement of codewords that are no
-longer used. Both sample vectors with probability proportional to the squared distance from the nearest codeword (Arthur and
-Vassilvitskii 2007): most positions of a mask are fully inside or outside, and uniformly sampled vectors would all be those.
+Randomly initialized codebooks collapse: all vectors share a few codewords, and the others are never updated. Two measures
+prevent this: initialization by k-means on latents after `delay` training steps of the encoder, and replacement of unused
+codewords. Both sample vectors with probability proportional to the squared distance from the nearest codeword (Arthur and
+Vassilvitskii 2007). Uniform sampling would fail, because most positions of a mask are fully inside or fully outside.
 
-Letters: B batch, D dimension of a codeword, K codewords, *n positions (any number of axes), P = B * n vectors in all.
+Letters: B batch, D dimension of a codeword, K codewords, *n positions (any number of axes), P = B * n vectors in total.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Quantized(NamedTuple):
 
 
 class VectorQuantizer(nn.Module):
-    """Nearest codeword of every vector, learned by gradients (`decay` 0) or by moving averages of the vectors (`decay` > 0).
+    """Nearest codeword of every vector. The codebook is learned by gradients (`decay` 0) or moving averages (`decay` > 0).
 
-    `commitment` is beta of 000, Eq. 1; the squared norms there are means over all entries here. With moving averages there is
-    no codebook term. In the first `delay` training steps vectors pass unquantized and the codebook does not change; then
-    k-means initializes it. In training, dead codewords are replaced by vectors of the batch. All state is in float buffers,
-    which can be averaged and saved.
+    `commitment` is beta of Jang et al. 2020, Eq. 1, with means over all entries instead of squared norms. With moving averages
+    there is no codebook term. During the first `delay` training steps vectors pass unquantized and the codebook does not
+    change; then k-means initializes it. In training, vectors of the batch replace dead codewords. All state is in float
+    buffers, which can be averaged and saved.
     """
 
     codebook: Float[Tensor, "K D"]
@@ -131,9 +131,10 @@ class VectorQuantizer(nn.Module):
 
 
 def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Tensor, "K D"]:
-    """Cluster centers after `steps` iterations of Lloyd's algorithm from k-means++ seeds; empty clusters move to far vectors.
+    """Cluster centers after `steps` iterations of Lloyd's algorithm from k-means++ seeds.
 
-    With fewer vectors than clusters, vectors are repeated. Random numbers come from torch's generator.
+    Empty clusters move to distant vectors. With fewer vectors than clusters, vectors are repeated. Random numbers come from
+    torch's global generator.
     """
     centers = vectors[torch.randint(len(vectors), (1,), device=vectors.device)]
     far = (vectors - centers).square().sum(1)
@@ -155,14 +156,14 @@ def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Te
 class Usage(NamedTuple):
     """Usage of a codebook."""
 
-    share: float  # of the codewords, chosen at least once, in [0, 1]
-    perplexity: float  # exp of the entropy of the choices, in [1, K]: so many equally frequent codewords
+    share: float  # share of the codewords that are used at least once, in [0, 1]
+    perplexity: float  # exp of the entropy of the indices, in [1, K]
 
 
 def usage(indices: Int[Tensor, "*n"], codewords: int) -> Usage:
-    """Usage of a codebook of `codewords` by these indices. Raises ValueError for no indices."""
+    """Usage of a codebook of `codewords` codewords by these indices. Raises ValueError without indices."""
     if indices.numel() == 0:
-        raise ValueError("the usage of no choices")
+        raise ValueError("codebook usage needs at least one index")
     counts = torch.bincount(indices.flatten(), minlength=codewords).double()
     chance = counts / counts.sum()
     entropy = -(chance * chance.clamp(min=1e-300).log()).sum()

@@ -1,4 +1,4 @@
-"""Annotation files with amodal and visible masks, in the dialects of COCO that the field uses, read and written.
+"""Reading and writing of annotation files with amodal and visible masks, in the dialects of COCO that the field uses.
 
 | dialect | amodal | visible | depth | where |
 |---|---|---|---|---|
@@ -8,8 +8,8 @@
 | aistron | amodal_segm | visible_segm | | aistron's unified files |
 | cocoa | regions[].segmentation | regions[].visible_mask | regions[].order, from 1 | COCOA |
 
-Run-length codes are kept unchanged; polygons are rasterized by COCO's rules when they are read. Inconsistent keys or classes
-raise InputError, because evaluation with wrong ones would silently give zeros.
+Run-length codes are kept unchanged; polygons are rasterized by COCO's rules on reading. Inconsistent keys or classes raise
+InputError, because an evaluation with wrong ones would silently return zeros.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ COCOA = Dialect("cocoa", "segmentation", "visible_mask", "order", 1)
 
 
 def read_annotations(path: Path, root: Path | None = None) -> Collection:
-    """Reads a JSON file of any of the dialects; `root` is the folder of the images.
+    """Read a JSON file of any dialect; `root` is the folder of the images.
 
-    Raises InputError for keys of no dialect or of two, unknown classes or images, and masks that do not fit.
+    Raises InputError for keys of no dialect or of two dialects, unknown classes or images, and masks of another size.
     """
     document = _load(path)
     try:
@@ -74,9 +74,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(path, limit=FILE_LIMIT))
     except ValueError as error:
-        raise InputError(f"not JSON ({error})", where=str(path), hint="name the annotation file") from None
+        raise InputError(f"not a JSON file ({error})", where=str(path), hint="give the annotation file") from None
     if not isinstance(document, dict):
-        raise InputError("not a file of annotations: its top is no object", where=str(path))
+        raise InputError("not an annotation file: its top level is not an object", where=str(path))
     return document
 
 
@@ -88,7 +88,7 @@ def _list(document: dict[str, Any], key: str) -> list[Any]:
 
 
 def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
-    """The one dialect that all annotations are in. Raises InputError when there is none, or when files were mixed."""
+    """The dialect of all annotations. Raises InputError if there is none or if dialects are mixed."""
     found = [d for d in DIALECTS if all(d.amodal in a and d.visible in a for a in annotations)]
     if found:
         return found[0]
@@ -156,7 +156,7 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
         if image is None:
             raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']}, which is not listed")
         size = (int(image["height"]), int(image["width"]))
-        # A region without a visible mask is wholly visible.
+        # A region without a visible mask is fully visible.
         regions = [{"visible_mask": region["segmentation"], **region} for region in annotation["regions"]]
         strange = {region["category_id"] for region in regions} - set(positions) if named else set()
         if strange:
@@ -173,7 +173,7 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
 def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]:
     """The JSON document of a collection in a dialect; run-length codes are kept unchanged.
 
-    A dialect without depth order loses it. Raises UsageError for an unknown dialect.
+    Dialects without depth order lose it. Raises UsageError for an unknown dialect.
     """
     keys = next((known for known in (*DIALECTS, COCOA) if known.name == dialect), None)
     if keys is None:

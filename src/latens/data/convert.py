@@ -7,10 +7,10 @@
 | cocoa: | COCOA, with classes | all but scores |
 | aistron: | aistron's unified files | all but order and scores |
 | labelme:FOLDER | labelme's files | all but scores |
-| labels:FOLDER | images/ beside labels/, a stack of masks for every image, the front one first | one class, order |
+| labels:FOLDER | images/ and labels/, a stack of masks for every image, from front to back | one class, order |
 
-Run-length codes are kept unchanged; polygons are rasterized once, by COCO's rules. A folder with one JSON file means that file.
-Without IMAGES, the images are next to the file or in a folder below it.
+Run-length codes are kept unchanged; polygons are rasterized once, by COCO's rules. A folder may stand in for its only JSON
+file. Without IMAGES, the images are next to the file or in a folder below it.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ DIALECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "aistron": ("aistron",),
     }
 )
-"""Words of annotation files, and the dialects that each reads; the first is the one it writes."""
+"""Keywords of annotation files and the dialects that each reads; it writes the first one."""
 FOLDERS = ("labelme", "labels")
 READABLE = (*DIALECTS, *FOLDERS)
 WRITABLE = (*(word for word in DIALECTS if word != "d2sa"), *FOLDERS)
-PICTURE_LIMIT = 2**31  # bytes
+IMAGE_LIMIT = 2**31  # bytes
 MAX_NAMED = 6  # files in a message
 
 
 def read_collection(text: str, classes: Sequence[str] | None = None) -> Collection:
     """The data set of a source such as coco:FILE.json,IMAGES; `classes` sets the classes of labelme files and their order.
 
-    Raises UsageError for an unknown word, InputError when the file is of another dialect than was named.
+    Raises UsageError for an unknown keyword, InputError if the file is in another dialect than the keyword.
     """
     kind, _, place = text.partition(":")
     if kind not in READABLE or not place:
         hint = "write coco:FILE.json,IMAGES (or kins, cocoa, d2sa, aistron), labelme:FOLDER or labels:FOLDER"
-        raise UsageError(f"'{text}' names no annotated data", hint=hint)
+        raise UsageError(f"'{text}' is not a source of annotations", hint=hint)
     if classes is not None and kind != "labelme":
-        raise UsageError(f"the classes of {kind} are in its files", where="--classes", hint="leave it out")
+        raise UsageError(f"the files of {kind} define the classes", where="--classes", hint="omit it")
     if kind == "labels":
         return read_label_folder(Path(place))
     if kind == "labelme":
@@ -82,26 +82,26 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
         raise InputError(
             f"this file is in the dialect {found.info['dialect']}, not {kind}",
             where=str(path),
-            hint="name what it is: another reading of the keys would give zeros without a word",
+            hint="give the dialect of the file: with other keys an evaluation would silently return zeros",
         )
     return found
 
 
 def annotation_file(place: Path) -> Path:
-    """The file itself, or the only JSON file of a folder. Raises InputError for none or several."""
+    """The file itself, or the only JSON file of a folder. Raises InputError if a folder has none or several."""
     if not place.is_dir():
         return place
     found = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
     if len(found) != 1:
         names = ", ".join(str(path.relative_to(place)) for path in found[:MAX_NAMED])
         more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-        what = f"{len(found)} annotation files are in this folder: {names}{more}" if found else "no JSON file is in this folder"
-        raise InputError(what, where=str(place), hint=f"name one: {place}/FILE.json, or {place}/FILE.json,IMAGES")
+        what = f"this folder has {len(found)} annotation files: {names}{more}" if found else "this folder has no JSON file"
+        raise InputError(what, where=str(place), hint=f"give one: {place}/FILE.json, or {place}/FILE.json,IMAGES")
     return found[0]
 
 
 def image_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
-    """The image folder of an annotation file: its own, or the first one below that holds the first and the last image."""
+    """Image folder of an annotation file: its own, or the first folder below it that contains the first and last image."""
     top = place if place.is_dir() else file.parent
     if not scenes or (file.parent / scenes[0].file).is_file():
         return file.parent
@@ -155,12 +155,12 @@ def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bo
 def _refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not force:
-        what = "the file is there already" if len(there) == 1 else f"{len(there)} files are there already"
+        what = "the file exists already" if len(there) == 1 else f"{len(there)} files exist already"
         raise OutputExists(what, where=str(there[0]), hint="choose another -o, or add --force")
 
 
 def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, bytes]]:
-    """One JSON file per image, all in one folder, with relative paths of the images; pages of stacks become PNG files."""
+    """One JSON file per image, all in one folder, with relative image paths; pages of stacks become PNG files."""
     taken: set[str] = set()
     for scene in collection.scenes:
         stem = name = "-".join(part for part in _frame_name(scene).with_suffix("").parts if part not in ("..", "/")) or "image"
@@ -180,7 +180,7 @@ def _labelme_files(collection: Collection, out: Path) -> Iterator[tuple[Path, by
 def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
     """For every image, images/NAME (a copy; a PNG for a page of a stack) and labels/NAME.tif."""
     if len(collection.categories) > 1:
-        what = f"label folders hold one class, and this has {', '.join(collection.categories)}"
+        what = f"label folders support one class, but the data set has {', '.join(collection.categories)}"
         raise InputError(what, where=str(collection.root or ""), hint="convert to coco or labelme")
     taken: set[str] = set()
     for scene in collection.scenes:
@@ -188,15 +188,15 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
         page = frame_place(path) is not None
         source, path = path, _frame_name(scene) if page else path
         if path.stem in taken or LABEL_MARK.search(path.stem):
-            what = "another image has this name too" if path.stem in taken else "this name is that of a label map"
-            raise InputError(what, where=str(path), hint="rename the image: label folders go by names")
+            what = "another image has the same name" if path.stem in taken else "the name is that of a label map"
+            raise InputError(what, where=str(path), hint="rename the image: label folders match files by name")
         taken.add(path.stem)
-        yield Path("images") / path.name, png_bytes(read_frame(source)) if page else read_bytes(source, limit=PICTURE_LIMIT)
+        yield Path("images") / path.name, png_bytes(read_frame(source)) if page else read_bytes(source, limit=IMAGE_LIMIT)
         yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))
 
 
 def _frame_name(scene: Scene) -> Path:
-    """The file of an image; of stack.tif#3, a page of a stack, stack-0003.png."""
+    """The file of an image; stack-0003.png for stack.tif#3, a page of a stack."""
     place = frame_place(Path(scene.file))
     return Path(scene.file) if place is None else place[0].with_name(f"{place[0].stem}-{place[1]:04d}.png")
 
@@ -215,7 +215,7 @@ def front_to_back(scene: Scene) -> np.ndarray:
     while left:
         front = next((i for i in left if np.array_equal(layers.visible[i], layers.amodal[i] & ~taken)), None)
         if front is None:
-            what = "what is visible of its objects follows from no order, and a stack of masks holds nothing else"
+            what = "no depth order explains the visible masks, and a stack of masks stores only an order"
             raise InputError(what, where=scene.file, hint="convert to coco or labelme")
         left.remove(front)
         taken |= layers.amodal[front]

@@ -28,19 +28,19 @@ Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
-PICTURES = ("PNG", "TIFF", "PPM")  # kinds of image that depth is read from
-NEAREST = 1e-6  # smallest largest depth
-KITTI_UNITS = 256  # a meter
+IMAGE_FORMATS = ("PNG", "TIFF", "PPM")  # image formats of depth maps
+MIN_DEPTH = 1e-6  # lower bound of the largest depth of a map
+KITTI_UNITS = 256  # units per meter
 QUANTILE = 0.999  # quantile of depth that defines the largest depth of a scene; larger values are often outliers
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthFormat:
-    """How stored values become depth: meters = value * scale, or for disparities scale / (value - offset)."""
+    """Conversion of stored values to depth: meters = value * scale, or for disparities scale / (value - offset)."""
 
-    scale: float = 1.0  # meters per stored unit; of a disparity, focal length * baseline * units per pixel
-    hole: float | None = 0.0  # stored value without a measurement; NaN: that and 0; None: every value is one
-    sky: float | None = None  # stored values from this one on are sky
+    scale: float = 1.0  # meters per stored unit; for disparities, focal length * baseline * units per pixel
+    hole: float | None = 0.0  # stored value of pixels without a measurement; NaN: NaN and 0; None: no holes
+    sky: float | None = None  # this and larger stored values are sky
     disparity: bool = False
     offset: float = 0.0
     relative: bool = False  # the unit is unknown
@@ -48,7 +48,7 @@ class DepthFormat:
 
 FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
     {
-        # 16-bit PNG rendered from a point cloud: 200 units a meter, the largest value where there was no point, mostly sky.
+        # 16-bit PNG rendered from a point cloud: 200 units per meter; the largest value has no point and is mostly sky.
         "apolloscape": DepthFormat(scale=1 / 200, sky=65535),
         "kitti": DepthFormat(scale=1 / KITTI_UNITS),
         "nyu": DepthFormat(scale=1 / 1000),  # 16-bit millimeters
@@ -68,13 +68,13 @@ class Camera(NamedTuple):
 
 
 def format_of(name: str) -> DepthFormat:
-    """The format of that name. Raises UsageError."""
+    """The format with this name. Raises UsageError for an unknown name."""
     if name not in FORMATS:
         raise UsageError(f"no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def usual_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
+def default_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
     """The default format: meters for arrays, NPY, EXR and float TIFF; KITTI's units for files named ...depth256.png; otherwise
     integers are relative.
     """
@@ -82,7 +82,7 @@ def usual_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
         return FORMATS["meters"]
     if Path(source).name.endswith("depth256.png"):
         return FORMATS["kitti"]
-    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(source, formats=PICTURES) as image:
+    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(source, formats=IMAGE_FORMATS) as image:
         if image.mode == "F":
             return FORMATS["meters"]
     return FORMATS["relative"]
@@ -94,7 +94,7 @@ def cityscapes_format(camera: Camera) -> DepthFormat:
 
 
 def read_camera(path: Path) -> Camera:
-    """A Cityscapes camera file (JSON). Raises UnreadableInput."""
+    """Read a Cityscapes camera file (JSON). Raises UnreadableInput."""
     try:
         found = json.loads(read_bytes(path, limit=2**20))
         return Camera(float(found["intrinsic"]["fx"]), float(found["extrinsic"]["baseline"]))
@@ -108,17 +108,17 @@ def read_depth(
     *,
     size: tuple[int, int] | None = None,
 ) -> Depth:
-    """Depth (H, W) with holes filled and sky infinite, from a PNG, TIFF, NPY or EXR file or an array.
+    """Depth (H, W) with filled holes and infinite sky, from a PNG, TIFF, NPY or EXR file or an array.
 
-    `size` is the (height, width) it must have. Raises UnreadableInput for what is no depth map, InputError for one of
-    another size, without any measurement, or with NaN or negative depth, LimitExceeded.
+    `size` is the required (height, width). Raises UnreadableInput for a file that is not a depth map, InputError for a map of
+    another size, without any measurement, or with NaN or negative depth, and LimitExceeded.
     """
     where = None if isinstance(source, np.ndarray) else str(source)
     values = source if isinstance(source, np.ndarray) else _stored(Path(source))
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
-        what = f"an array of shape {values.shape} and type {values.dtype} is no depth map"
+        what = f"an array of shape {values.shape} and type {values.dtype} is not a depth map"
         raise InputError(what, where=where, hint="depth is one number per pixel, (H, W)")
     if size is not None and values.shape != size:
         what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its image {size[1]} x {size[0]}"
@@ -130,7 +130,7 @@ def read_depth(
 
 
 def png_of_depth(meters: Depth) -> bytes:
-    """A 16-bit PNG of depth (H, W) in KITTI's units, meters * 256, for files named ...depth256.png: 1/256 to 255.99 meters."""
+    """16-bit PNG of depth (H, W) in KITTI units (meters * 256, 1/256 to 255.99 meters), for files named ...depth256.png."""
     stored = np.clip(np.rint(meters.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG")
@@ -138,7 +138,7 @@ def png_of_depth(meters: Depth) -> bytes:
 
 
 def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
-    """Stored values as depth: NaN where there is a hole, infinite in the sky. Raises InputError for values that are neither."""
+    """Convert stored values to depth: NaN for holes, infinity for sky. Raises InputError for other NaN and negative depth."""
     stored = values.astype(np.float64)
     nan = np.isnan(stored)
     hole = np.zeros(stored.shape, bool)
@@ -148,7 +148,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
         share = 100 * nan.mean()
         raise InputError(
             f"the depth map contains NaN ({share:.3g} % of its pixels)",
-            hint="where NaN is a hole: --depth-format meters_nan, or DepthFormat(hole=math.nan)",
+            hint="if NaN marks holes: --depth-format meters_nan, or DepthFormat(hole=math.nan)",
         )
     sky = np.isposinf(stored) | (stored >= form.sky if form.sky is not None else False)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -160,15 +160,15 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
     depth[sky & ~hole], depth[hole] = np.inf, np.nan
     measured = depth[np.isfinite(depth)]
     if measured.size == 0:
-        what = "the depth map is empty: it holds no measurement"
-        raise InputError(what, hint="check the format: which value is a hole, which is sky")
+        what = "the depth map is empty: it has no measurement"
+        raise InputError(what, hint="check the values of holes and sky in the format")
     if measured.min() < 0:
         raise InputError(f"the depth map contains negative depth ({measured.min():g})", hint="larger must be farther")
     return depth.astype(np.float32)
 
 
 def fill_holes(depth: Depth) -> Depth:
-    """Fill NaN with averages over blocks of increasing size, without sky. In a block of sky, holes become sky."""
+    """Fill NaN with averages over blocks of increasing size, excluding sky. In a block of sky, holes become sky."""
     hole = np.isnan(depth)
     if not hole.any():
         return depth
@@ -188,20 +188,20 @@ def fill_holes(depth: Depth) -> Depth:
 def relative_depth(depth: Depth, max_depth: float | None = None) -> Depth:
     """Depth divided by `max_depth` (default: its 99.9 % quantile without sky) and clamped to [0, 1]; sky is 1.
 
-    The ranges of beta of 002 fit its results for d in [0, 1]. Raises InputError when all is sky.
+    The ranges of beta of Li et al. 2019 assume depth in [0, 1]. Raises InputError if the map is all sky.
     """
-    relative: Depth = np.clip(depth / (max_depth_of(depth) if max_depth is None else max(max_depth, NEAREST)), 0, 1).astype(
+    relative: Depth = np.clip(depth / (max_depth_of(depth) if max_depth is None else max(max_depth, MIN_DEPTH)), 0, 1).astype(
         np.float32
     )
     return relative
 
 
 def max_depth_of(depth: Depth) -> float:
-    """The 99.9 % quantile of the depth, without the sky; above 0. Raises InputError when all is sky."""
+    """The 99.9 % quantile of the depth without sky; above 0. Raises InputError if the map is all sky."""
     finite = depth[np.isfinite(depth)]
     if finite.size == 0:
-        raise InputError("the depth map is sky only, so it has no largest depth", hint="give the largest depth in meters")
-    return max(float(np.quantile(finite, QUANTILE)), NEAREST)
+        raise InputError("the depth map is all sky, so it has no largest depth", hint="give the largest depth in meters")
+    return max(float(np.quantile(finite, QUANTILE)), MIN_DEPTH)
 
 
 def _stored(path: Path) -> np.ndarray[Any, Any]:
@@ -215,10 +215,10 @@ def _stored(path: Path) -> np.ndarray[Any, Any]:
     except (InputError, LimitExceeded) as error:
         raise error.at(str(path)) from None
     except UnidentifiedImageError as error:
-        what, hint = "this is no depth map of a known kind", f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}"
+        what, hint = "this is not a depth map of a known format", f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}"
         raise UnreadableInput(what, where=str(path), hint=hint) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        what = f"this is no depth map, or a damaged one ({' '.join(str(error).split())[:120]})"
+        what = f"this is not a depth map, or it is damaged ({' '.join(str(error).split())[:120]})"
         raise UnreadableInput(what, where=str(path), hint=f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}") from error
 
 
@@ -230,11 +230,11 @@ def _npy(data: bytes) -> np.ndarray[Any, Any]:
 
 
 def _image(data: bytes) -> np.ndarray[Any, Any]:
-    with Image.open(io.BytesIO(data), formats=PICTURES) as image:
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise LimitExceeded(f"{image.width} x {image.height} are more pixels than the limit of {PIXEL_LIMIT:,}")
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
-            raise InputError(f"an image of mode {image.mode} is no depth map", hint="depth is gray, 8 or 16 bits")
+            raise InputError(f"an image of mode {image.mode} is not a depth map", hint="depth is gray, 8 or 16 bits")
         return np.array(image)
 
 
@@ -258,6 +258,6 @@ def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _mean(total: np.ndarray[Any, Any], count: np.ndarray[Any, Any], sky: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean of the measurements in a block; infinite for only sky, NaN for no value."""
+    """Mean of the measurements in a block; infinite for a block of sky, NaN for a block of holes."""
     nothing = np.where(sky > 0, np.inf, np.nan)
     return np.where(count > 0, total / np.maximum(count, 1), nothing)

@@ -1,6 +1,6 @@
-"""One channel of an OpenEXR file: single part, scan lines, 16- or 32-bit floats, no compression, RLE, ZIPS or ZIP.
+"""Reader of one channel of an OpenEXR file: single part, scan lines, 16- or 32-bit floats, no compression, RLE, ZIPS or ZIP.
 
-Renderers write depth in these formats. Needs only NumPy; files are not trusted.
+Renderers write depth in these formats. Needs only NumPy; all sizes in files are checked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latens.errors import InputError, LimitExceeded, UnreadableInput
 MAGIC = b"\x76\x2f\x31\x01"
 TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
 TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
-LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines in a block, by compression: none, RLE, ZIPS, ZIP
+LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines per block, by compression: none, RLE, ZIPS, ZIP
 NAMES = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 PREFERRED = ("Z", "Y", "depth", "R", "V")  # channel names of depth, in order of preference
 PIXELS = 64 * 2**20
@@ -30,27 +30,27 @@ class Channel(NamedTuple):
 
 
 def read_exr(data: bytes) -> Array:
-    """The depth channel (H, W), float32. Raises UnreadableInput, InputError for a kind that is not read, LimitExceeded."""
+    """The depth channel (H, W), float32. Raises UnreadableInput, InputError for an unsupported kind, or LimitExceeded."""
     try:
         return _read(data)
     except (struct.error, IndexError, ValueError, zlib.error) as error:
-        raise UnreadableInput(f"the EXR file is cut short or damaged ({error})", hint="copy or write it again") from error
+        raise UnreadableInput(f"the EXR file is truncated or damaged ({error})", hint="copy or write it again") from error
 
 
 def _read(data: bytes) -> Array:
     if data[:4] != MAGIC:
         raise UnreadableInput("this is not an OpenEXR file")
     if struct.unpack_from("<I", data, 4)[0] & (TILED | DEEP | MULTIPART):
-        raise InputError("tiled, deep and multi-part EXR files are not read", hint="save it in scan lines, as one part")
+        raise InputError("tiled, deep and multi-part EXR files are not supported", hint="save it in scan lines, as one part")
     attributes, position = _attributes(data)
     compression = attributes["compression"][0]
     if compression not in LINES:
         name = NAMES[compression] if compression < len(NAMES) else str(compression)
-        raise InputError(f"EXR compression {name} is not read", hint="save it with ZIP or without compression")
+        raise InputError(f"EXR compression {name} is not supported", hint="save it with ZIP or without compression")
     left, top, right, bottom = struct.unpack("<4i", attributes["dataWindow"])
     width, height = right - left + 1, bottom - top + 1
     if width < 1 or height < 1:
-        raise UnreadableInput("the EXR file holds no pixels")
+        raise UnreadableInput("the EXR file has no pixels")
     if width * height > PIXELS:
         raise LimitExceeded(f"{width} x {height} are more pixels than the limit of {PIXELS:,}")
     channels = _channels(attributes["channels"])
@@ -82,7 +82,7 @@ def _attributes(data: bytes) -> tuple[dict[str, bytes], int]:
     position = 8
     while data[position]:
         name, position = _text(data, position)
-        _, position = _text(data, position)  # its type is implied by the name
+        _, position = _text(data, position)  # the name implies the type
         (size,) = struct.unpack_from("<I", data, position)
         found[name] = data[position + 4 : position + 4 + size]
         position += 4 + size
@@ -99,7 +99,7 @@ def _channels(table: bytes) -> list[Channel]:
         name, position = _text(table, position)
         kind, _, across, down = struct.unpack_from("<iIii", table, position)
         if kind not in TYPES or (across, down) != (1, 1):
-            raise InputError(f"EXR channel {name!r} is subsampled or of an unknown type")
+            raise InputError(f"EXR channel {name!r} is subsampled or has an unknown type")
         channels.append(Channel(name, TYPES[kind]))
         position += 16
     return channels
@@ -111,7 +111,7 @@ def _text(data: bytes, position: int) -> tuple[str, int]:
 
 
 def _unpack(packed: bytes, compression: int, size: int) -> bytes:
-    """The decompressed lines of a block; a block that compression would not shrink is stored uncompressed."""
+    """The decompressed lines of a block. Blocks that compression does not shrink are stored uncompressed."""
     if compression == 0 or len(packed) == size:
         raw = packed
     else:

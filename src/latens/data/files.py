@@ -1,6 +1,6 @@
 """Reading of files within size limits, and atomic writing.
 
-Standard library only. `-` is standard input where something is read and standard output where something is written.
+Standard library only. The path `-` is standard input for reading and standard output for writing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
 def is_file(path: Path) -> bool:
-    """Whether the path exists and is no folder; pipes and devices count as files."""
+    """True if the path exists and is not a folder; pipes and devices count as files."""
     return os.path.exists(path) and not os.path.isdir(path)
 
 
@@ -39,7 +39,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnreadableInput(_why_unreadable(path, error), where=str(path), hint=_what_then(error)) from error
+        raise UnreadableInput(_why_unreadable(path, error), where=str(path), hint=_hint(error)) from error
     except ValueError as error:  # a null character in the name
         raise UnreadableInput(f"this name cannot be opened: {error}", where=repr(str(path))) from error
 
@@ -56,7 +56,7 @@ def _why_unreadable(path: Path, error: OSError) -> str:
     return f"this {kind} cannot be read: {error.strerror or error}"
 
 
-def _what_then(error: OSError) -> str:
+def _hint(error: OSError) -> str:
     match error:
         case FileNotFoundError():
             return "check the spelling and the folder"
@@ -66,7 +66,7 @@ def _what_then(error: OSError) -> str:
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
-    """The contents of a file. Raises UnreadableInput, and LimitExceeded for more than `limit` bytes before allocation."""
+    """The contents of a file. Raises UnreadableInput, or LimitExceeded before reading more than `limit` bytes."""
     with reading(path):
         if path == STANDARD_STREAM:
             data = _read_stream(sys.stdin.buffer, limit)
@@ -83,7 +83,7 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
 
 
 def _read_stream(stream: BinaryIO, limit: int) -> bytes | None:
-    """A pipe, of unknown length: None as soon as it is longer than `limit`."""
+    """The contents of a pipe; None as soon as they exceed `limit` bytes."""
     data = bytearray()
     while chunk := stream.read(READ_CHUNK):
         data += chunk
@@ -99,8 +99,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write a file atomically, even through a kill or a loss of power.
 
     A temporary file in the same folder is written, synchronized and renamed to `path`; missing folders are created. The target
-    of a symbolic link is replaced; devices and pipes are written directly, `-` is standard output. Raises StorageFull when the
-    disk or quota is full, UsageError when the path cannot be written; no temporary file remains.
+    of a symbolic link is replaced; devices and pipes are written directly, `-` is standard output. Raises StorageFull if the
+    disk or quota is full, UsageError if the path cannot be written; no temporary file remains.
     """
     try:
         if path == STANDARD_STREAM:
@@ -121,7 +121,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A temporary file that replaces `path` at the end of the block and is deleted if the block raises.
 
-    For files that do not fit into memory; all others use `write_atomic`, which raises the same errors.
+    For files that do not fit into memory; other files use `write_atomic`, which raises the same errors.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -143,7 +143,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in FULL:
             raise write_error(path, error) from error
         raise
-    _synchronise_folder(target.parent)
+    _synchronize_folder(target.parent)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -157,27 +157,27 @@ def replace_durably(temporary: Path, target: Path) -> None:
         os.fsync(stream.fileno())
     _keep_mode(target, temporary)
     os.replace(temporary, target)
-    _synchronise_folder(target.parent)
+    _synchronize_folder(target.parent)
 
 
 def write_error(path: Path, error: OSError) -> LatensError:
     """The error of a failed write of `path`: StorageFull, or UsageError for a path that cannot be written."""
     if error.errno in FULL:
         return StorageFull(
-            f"the disk is full or a quota is used up ({error.strerror})",
+            f"the disk is full or a quota is exceeded ({error.strerror})",
             where=str(path),
-            hint="free some space and run again: what is finished is kept, and nothing half-written is left",
+            hint="free some space and run again: finished results are kept, and no partial file remains",
         )
     reason = error.strerror or str(error)
     if isinstance(error, NotADirectoryError | FileExistsError):
-        reason = "there is a file where a folder is needed"
-    return UsageError(f"cannot be written: {reason}", where=str(path), hint="choose another place with -o")
+        reason = "a file exists where a folder is needed"
+    return UsageError(f"cannot be written: {reason}", where=str(path), hint="choose another output with -o")
 
 
 def sweep_stale(folder: Path) -> None:
     """Remove the temporary files of killed latens processes in `folder`.
 
-    A process of another machine that shares the folder may look dead from here: `write_atomic` there writes again.
+    Processes of another machine that shares the folder look dead from here; `write_atomic` on that machine tries again.
     """
     try:
         names = os.listdir(folder)
@@ -210,7 +210,7 @@ def _replace(target: Path, data: bytes) -> None:
             _write_into(descriptor, data, durable=True)
             _keep_mode(target, temporary)
             os.replace(temporary, target)
-        except FileNotFoundError:  # swept by a machine that does not see this process, or the folder is gone
+        except FileNotFoundError:  # removed by `sweep_stale` on another machine, or the folder was deleted
             if attempt == WRITE_ATTEMPTS:
                 raise
             continue
@@ -218,7 +218,7 @@ def _replace(target: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _synchronise_folder(target.parent)
+        _synchronize_folder(target.parent)
         return
 
 
@@ -240,8 +240,8 @@ def _keep_mode(target: Path, temporary: Path) -> None:
             os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
 
 
-def _synchronise_folder(folder: Path) -> None:
-    """Make a rename durable. Some file systems do not support this for folders, which is ignored."""
+def _synchronize_folder(folder: Path) -> None:
+    """Make a rename durable. File systems that do not support this for folders are ignored."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

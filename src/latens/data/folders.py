@@ -1,4 +1,4 @@
-"""Output folders: whether they can be written, who works in them, and what their results were made with."""
+"""Output folders: write checks, locks between processes, and records of the requests behind their results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MADE_WITH = "made-with.json"
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UsageError or StorageFull where no file can be written into `folder`, which need not exist; leaves nothing behind.
+    """Raises UsageError or StorageFull if no file can be written into `folder`, which need not exist; leaves no files.
 
-    For every verb with an output folder, before its long work. A file is tried out: permission bits do not tell of /proc, of
-    read-only mounts and of quotas.
+    Every command with an output folder calls this before its long work. It writes a test file, because permission bits do not
+    show read-only mounts, /proc and quotas.
     """
     place = Path(os.path.abspath(folder))
     while not os.path.lexists(place):
@@ -34,10 +34,10 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def claim(folder: Path, *, wait: bool, name: str = "claim") -> Iterator[bool]:
-    """Yields whether this process alone may work in `folder`, which is made if need be; with `wait`, waits until it may.
+    """Lock `folder`, which is created if necessary. Yields True if this process holds the lock; with `wait`, waits for it.
 
-    Claims of different names are independent. A claim ends with its process, however that ends; its file stays. Raises
-    StorageFull or UsageError where the folder cannot be used.
+    Locks of different names are independent. The operating system releases a lock when its process ends; the lock file remains.
+    Raises StorageFull or UsageError if the folder cannot be used.
     """
     import fcntl
 
@@ -58,10 +58,10 @@ def claim(folder: Path, *, wait: bool, name: str = "claim") -> Iterator[bool]:
 def check_request(
     folder: Path, what: str, request: Mapping[str, Any], *, results: Sequence[str] = (), force: bool = False
 ) -> None:
-    """Refuses to replace results of another request, or to add to them. Raises OutputExists.
+    """Raises OutputExists if `folder` has results of another request, unless `force` is set.
 
-    `what` names the results in `folder` (a verb or a report), `request` all that decides them, JSON-able. The names `results`
-    are files that are written anew: where they exist and no record tells of their request, they are not ours to replace.
+    `what` names the results in `folder` (a command or a report). `request` holds everything that determines them, serializable
+    as JSON. `results` are names of files that will be written; existing ones without a record are not replaced.
     """
     if force:
         return
@@ -69,17 +69,17 @@ def check_request(
     if earlier is None:
         there = next((name for name in results if os.path.lexists(folder / name)), None)
         if there is not None:
-            what_is = "the file is there already, and nothing tells how it was made"
-            raise OutputExists(what_is, where=str(folder / there), hint="choose another -o, or add --force")
+            message = "the file exists already, and there is no record of its request"
+            raise OutputExists(message, where=str(folder / there), hint="choose another -o, or add --force")
         return
     changed = _differences(json.loads(json.dumps(earlier)), json.loads(json.dumps(dict(request), default=str)))
     if changed:
-        said = f"this folder holds results of another request: {'; '.join(changed)}"
-        raise OutputExists(said, where=str(folder), hint="choose another -o, or add --force to make them anew")
+        message = f"this folder holds results of another request: {'; '.join(changed)}"
+        raise OutputExists(message, where=str(folder), hint="choose another -o, or add --force to replace them")
 
 
 def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
-    """Records what the results named `what` in `folder` are made with, for `check_request`."""
+    """Record the request behind the results named `what` in `folder`, for `check_request`."""
     noted = {**_requests(folder), what: dict(request)}
     write_atomic(folder / MADE_WITH, (json.dumps(noted, indent=1, default=str) + "\n").encode())
 

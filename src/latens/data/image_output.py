@@ -1,4 +1,4 @@
-"""Image files written: the format follows the ending, files are replaced atomically."""
+"""Atomic writing of image files; the ending determines the format."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import write_atomic
-from latens.data.images import PICTURE_ENDINGS, Pixels
+from latens.data.images import IMAGE_ENDINGS, Pixels
 from latens.errors import UsageError
 from latens.shapes import UInt8
 
 
 def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> Image.Image:
-    """A PIL image (L, LA, RGB or RGBA) of pixels (H, W, 3) and alpha (H, W), uint8; gray takes the first channel."""
+    """PIL image (L, LA, RGB or RGBA) of uint8 pixels (H, W, 3) and alpha (H, W); with `gray`, only the first channel."""
     colors = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels))
     if alpha is not None:
         colors.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
@@ -27,9 +27,9 @@ def check_ending(path: Path) -> str:
     """Pillow's name of the format for the ending of `path`. Raises UsageError for an unknown ending."""
     Image.init()
     name = Image.EXTENSION.get(path.suffix.lower(), "")
-    if path.suffix.lower() not in PICTURE_ENDINGS or name not in Image.SAVE:
+    if path.suffix.lower() not in IMAGE_ENDINGS or name not in Image.SAVE:
         what = f"images cannot be written as {path.suffix or 'a file without an ending'}"
-        raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(PICTURE_ENDINGS))}")
+        raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(IMAGE_ENDINGS))}")
     return name
 
 
@@ -54,14 +54,14 @@ def write_image(path: Path, image: Image.Image) -> None:
 
 
 def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:
-    """A PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` takes longer for fewer bytes."""
+    """PNG file of gray (H, W), color (H, W, 3) or RGBA pixels; `optimize` is slower and gives smaller files."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=optimize)
     return buffer.getvalue()
 
 
 def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = None) -> bytes:
-    """A WebP file: lossless, or with a quality from 0 to 100."""
+    """WebP file, lossless or with a quality from 0 to 100."""
     buffer = io.BytesIO()
     if quality is None:
         Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=1, quality=30)

@@ -1,6 +1,6 @@
 """Input files by name, folder or pattern, and the paths of their outputs.
 
-Standard library only. `-` is standard input where something is read and standard output where something is written.
+Standard library only. The path `-` is standard input for reading and standard output for writing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 class InputFile(NamedTuple):
     """One input file.
 
-    `relative` is its path relative to the folder or pattern it was found by (for a named file, its name). It is unique within a
-    request and decides the output path. `named`: the user named this file.
+    `relative` is its path relative to the input folder or pattern (for a named file, its name). It is unique within a request
+    and determines the output path. `named` is True if the user named this file.
     """
 
     path: Path
@@ -37,13 +37,13 @@ class InputFile(NamedTuple):
 
 
 def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path | None = None) -> list[InputFile]:
-    """The files of `inputs`, each once: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
+    """Distinct files of `inputs`: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
 
-    Folders are searched recursively in natural order, following symbolic links (each folder once), without hidden files. There
-    and in patterns, only names that end in one of `endings` (lower case, with the dot) count; a named file may have any ending.
-    If the results go to a folder `out` below an input folder, files found in `out` are results of earlier runs and left out.
-    Raises UnreadableInput for a single input that is missing or not readable, and for a folder or pattern that is not readable
-    or has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
+    Folders are searched recursively in natural order, following symbolic links (each folder once), without hidden files. In
+    folders and patterns only names that end in one of `endings` (lower case, with the dot) count; a named file may have any
+    ending. If `out` is a folder below an input folder, files in `out` are results of earlier runs and omitted.
+    Raises UnreadableInput for a single input that is missing or unreadable, and for a folder or pattern that is unreadable or
+    has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
     """
     if not inputs:
         raise UsageError("no input was given", hint="name files, folders, patterns such as 'album/*.jpg', or -")
@@ -64,7 +64,7 @@ def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path
 
 
 def _is_below(name: str, out: Path, inputs: Sequence[str | Path]) -> bool:
-    """Whether a file lies in the folder `out`, which is no input itself."""
+    """True if a file is in the folder `out`, unless `out` is itself an input."""
     folder = os.path.abspath(out)
     return name.startswith(folder + os.sep) and all(os.path.abspath(entry) != folder for entry in inputs)
 
@@ -72,7 +72,7 @@ def _is_below(name: str, out: Path, inputs: Sequence[str | Path]) -> bool:
 def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
     """Files in a folder and its subfolders whose names end in one of `endings`, in natural order of their paths.
 
-    Hidden files are left out; the list may be empty. Raises UnreadableInput for a folder that is missing or not readable.
+    Hidden files are omitted; the list may be empty. Raises UnreadableInput for a missing or unreadable folder.
     """
     found = (file.path for file in _walk(folder, Path(), endings, set()))
     return sorted(found, key=lambda path: natural_key(str(path)))
@@ -96,7 +96,7 @@ def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFil
 
 
 def _match(parts: tuple[str, ...], endings: frozenset[str]) -> Iterator[InputFile]:
-    """Files that match a pattern, and all files of matching folders. glob's `**` would follow links in cycles."""
+    """Files that match a pattern, and all files of matching folders. glob's `**` is not used: it follows links in cycles."""
     fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
     head = parts[: parts.index("**")] if "**" in parts else parts
     rest = parts[len(head) :]
@@ -120,7 +120,7 @@ def _parts_match(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[InputFile]:
-    """Files of the tree, in natural order. A folder below the top that may not be read is returned as a file."""
+    """Files of the tree in natural order. An unreadable folder below the top is returned as a file."""
     with reading(folder):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
@@ -136,7 +136,7 @@ def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[i
                 yield from list(_walk(path, relative, endings, seen))
             except UnreadableInput:
                 yield InputFile(path, relative, named=False)
-        elif _ends_in(entry.name, endings) and (os.path.isfile(path) or entry.is_symlink()):  # never a pipe
+        elif _ends_in(entry.name, endings) and (os.path.isfile(path) or entry.is_symlink()):  # no pipes
             yield InputFile(path, relative, named=False)
 
 
@@ -181,7 +181,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Path]:
     """Distinct output paths of all files; see `output_path`.
 
-    Inputs that would share an output (photo.jpg and photo.png) keep their endings: photo.jpg.ltn.
+    Inputs with the same output (photo.jpg and photo.png) keep their endings: photo.jpg.ltn.
     """
     several = len(files) > 1 or not all(file.named for file in files)
     paths = [output_path(file, out, ending, several) for file in files]
@@ -199,16 +199,16 @@ def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str
 def output_path(file: InputFile, out: str | Path | None, ending: str, several: bool) -> Path:
     """Output path of one file.
 
-    Without `out`, it is the input path with another `ending` (for standard input, standard output). For a single file, an `out`
-    with an ending that is no folder is the path itself. Otherwise `out` is a folder that mirrors the tree of the inputs. Raises
-    UsageError for several files and one output, and if the output would replace the input.
+    Without `out`, it is the input path with another `ending` (for standard input, standard output). For a single file, `out` is
+    the path itself if it has an ending and is not a folder. Otherwise `out` is a folder that mirrors the tree of the inputs.
+    Raises UsageError for several files and one output, and if the output would overwrite the input.
     """
     if out is None:
         place = STANDARD_STREAM if file.path == STANDARD_STREAM else file.path.with_suffix(ending)
     else:
         place = _place_in(Path(out), file, ending, several, folder=os.fspath(out).endswith(("/", os.sep)))
     if place != STANDARD_STREAM and os.path.realpath(place) == os.path.realpath(file.path):
-        raise UsageError("the result would replace its input", where=str(file.path), hint="choose a folder with -o")
+        raise UsageError("the output would overwrite the input", where=str(file.path), hint="choose a folder with -o")
     return place
 
 
@@ -217,5 +217,5 @@ def _place_in(out: Path, file: InputFile, ending: str, several: bool, *, folder:
     if one_file and (out == STANDARD_STREAM or out.suffix or is_file(out)):
         return out
     if out == STANDARD_STREAM or is_file(out):
-        raise UsageError("several results cannot go into one file", where=str(out), hint="name a folder with -o")
+        raise UsageError("several results cannot be written to one file", where=str(out), hint="give a folder with -o")
     return out / file.relative.with_suffix(ending)

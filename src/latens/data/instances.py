@@ -1,7 +1,7 @@
-"""Objects of an image with their hidden parts: amodal mask (the whole outline), visible mask, depth, class.
+"""Objects of an image: amodal mask (the full extent, including hidden parts), visible mask, depth order and class.
 
-Two forms: `Layers`, dense arrays for training and simulation (NumPy alone), and `Instance` / `Scene` / `Collection`,
-run-length coded for files and evaluation.
+There are two forms: dense arrays for training and simulation (`Layers`, NumPy only), and run-length codes for files and
+evaluation (`Instance`, `Scene`, `Collection`).
 
 Letters: N instances, H W image.
 """
@@ -32,7 +32,7 @@ class Layers(NamedTuple):
 
     @property
     def occlusion(self) -> Bool[np.ndarray, "H W"]:
-        """Pixels where some object is hidden (the label l of 000, Eq. 2)."""
+        """Pixels where some object is hidden (the label l of Jang et al. 2020, Eq. 2)."""
         hidden: np.ndarray = (self.amodal & ~self.visible).any(axis=0)
         return hidden
 
@@ -44,7 +44,7 @@ class Layers(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An image and its truth."""
+    """An image and its ground truth."""
 
     image: UInt8[np.ndarray, "H W 3"]
     layers: Layers
@@ -53,9 +53,9 @@ class Sample(NamedTuple):
 def paint(
     amodal: Bool[np.ndarray, "N H W"], layer: Int[np.ndarray, "N"], category: Int[np.ndarray, "N"] | None = None
 ) -> Layers:
-    """Visible masks by the painter's rule: where objects overlap, the one with the smallest `layer` is seen.
+    """Visible masks by the painter's algorithm: where objects overlap, the one with the smallest `layer` is visible.
 
-    Also for translucent objects, where "visible" means "in front". Layers are made distinct, ties in the order given.
+    For translucent objects, "visible" means "in front". The returned layers are distinct; ties keep the given order.
     """
     order = np.argsort(layer, kind="stable")
     visible = np.zeros_like(amodal)
@@ -76,7 +76,7 @@ class Instance:
     visible: Rle
     category: int = 0  # position in the collection's `categories`
     layer: int | None = None
-    score: float = 1.0  # 1 for truth
+    score: float = 1.0  # 1 for ground truth
 
     @property
     def area(self) -> int:
@@ -96,7 +96,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One image: its file (relative to the collection's root, or a name), size and objects."""
+    """One image: its file (relative to the root of the collection, or a name), size and objects."""
 
     file: str
     height: int
@@ -118,7 +118,7 @@ class Scene:
 
 
 def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = None) -> Scene:
-    """Dense masks as run-length coded objects."""
+    """Convert dense masks to run-length coded objects."""
     height, width = layers.amodal.shape[1:]
     instances = tuple(
         Instance(
@@ -135,7 +135,7 @@ def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Annotated images of one data set, with the names of its classes; `root` is the folder of the images."""
+    """Annotated images of one data set, with its class names; `root` is the folder of the images."""
 
     categories: tuple[str, ...]
     scenes: tuple[Scene, ...]
@@ -148,10 +148,10 @@ class Collection:
 
 
 def check_classes(expected: Sequence[str], found: Sequence[str], where: str) -> None:
-    """Raise InputError unless both are the same classes in the same order; otherwise scores would silently be zero."""
+    """Raise InputError unless both have the same classes in the same order; otherwise scores would silently be zero."""
     if tuple(expected) != tuple(found):
         raise InputError(
             f"its classes are {', '.join(found)}; expected are {', '.join(expected)}",
             where=where,
-            hint="use annotations with these very classes in this order, or a model trained on those",
+            hint="use annotations with the expected classes in this order, or a model trained on the classes found",
         )

@@ -1,8 +1,8 @@
 """Conversion from and to labelme files, one JSON file per image.
 
-An object is one shape with its whole outline. The visible part of an occluded object is a second shape with the same `group_id`
-and the flag "visible" (or a label that ends in "/visible"). Depth order is the flag "layer:N", 0 in front. Polygons, rectangles
-and circles are rasterized; shapes of the type "mask" are exact in both directions.
+An object is one shape with its amodal outline. The visible part of an occluded object is a second shape with the same
+`group_id` and the flag "visible" (or a label that ends in "/visible"). The flag "layer:N" gives the depth order, 0 in front.
+Polygons, rectangles and circles are rasterized; shapes of the type "mask" are exact in both directions.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ CIRCLE_SIDES = 360
 
 
 def read_labelme(paths: Sequence[Path], categories: Sequence[str] | None = None) -> Collection:
-    """labelme's JSON files as a collection; its root is the folder of the first.
+    """Read labelme's JSON files as a collection; its root is the folder of the first file.
 
-    `categories` fixes the classes and their order (InputError for any other label); by default the labels found, sorted.
+    `categories` sets the classes and their order (InputError for any other label); by default the sorted labels of the files.
     """
     if not paths:
-        raise InputError("no labelme file was given", hint="name the JSON files that labelme wrote")
+        raise InputError("no labelme file was given", hint="give the JSON files that labelme wrote")
     documents = [(path, _load(path)) for path in paths]
     found = sorted({_label(shape) for _, document in documents for shape in document["shapes"]})
     names = tuple(categories) if categories is not None else tuple(found)
     strange = set(found) - set(names)
     if strange:
-        raise InputError(f"labels that are no class: {', '.join(sorted(strange))}", hint=f"classes: {', '.join(names)}")
+        raise InputError(f"labels without a class: {', '.join(sorted(strange))}", hint=f"classes: {', '.join(names)}")
     scenes = []
     for path, document in documents:
         try:
@@ -58,10 +58,10 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(path, limit=FILE_LIMIT))
     except ValueError as error:
-        raise InputError(f"not JSON ({error})", where=str(path)) from None
+        raise InputError(f"not a JSON file ({error})", where=str(path)) from None
     needed = {"shapes", "imagePath", "imageHeight", "imageWidth"}
     if not isinstance(document, dict) or not needed <= set(document) or not isinstance(document["shapes"], list):
-        raise InputError("not a labelme file", where=str(path), hint=f"it has {', '.join(sorted(needed))}")
+        raise InputError("not a labelme file", where=str(path), hint=f"it needs the keys {', '.join(sorted(needed))}")
     return document
 
 
@@ -113,7 +113,7 @@ def _mask(shape: dict[str, Any], size: tuple[int, int]) -> Rle:
         whole = np.zeros(size, dtype=bool)
         target = whole[top : top + part.shape[0], left : left + part.shape[1]]
         if left < 0 or top < 0 or target.shape != part.shape:
-            raise InputError("a mask reaches outside its image")
+            raise InputError("a mask extends beyond its image")
         target[:] = part
         return encode(whole)
     if kind == "rectangle":
@@ -133,7 +133,7 @@ def _mask(shape: dict[str, Any], size: tuple[int, int]) -> Rle:
 
 
 def to_labelme(scene: Scene, categories: Sequence[str]) -> dict[str, Any]:
-    """The JSON document of a scene as a labelme file, with exact masks."""
+    """The JSON document of a labelme file for a scene, with exact masks."""
     shapes = []
     for number, instance in enumerate(scene.instances, start=1):
         label = categories[instance.category]

@@ -1,7 +1,7 @@
 """Folders of label maps and stacks of masks.
 
-A label map has one number per pixel and cannot represent overlaps: its objects are wholly visible. A stack of masks has one
-page per object and can.
+A label map has one integer per pixel and cannot represent overlaps, so its objects are fully visible. A stack of masks has one
+page per object and represents overlaps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS
+from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, paint, scene_of
 from latens.data.stacks import MAX_FRAMES, StackWriter
@@ -29,11 +29,11 @@ IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     """Images of a folder with their label maps, sorted: a_img.png and a_lab.png, or images/a.png and labels/a.png.
 
-    Subfolders are matched: train/images/a.png belongs to train/labels/a.png. An image without such a label map is matched by
-    name alone if the name is unique among images and label maps. Raises UnreadableInput when there is no pair, InputError for
-    an image without a label map and for two images of one name.
+    Subfolders are matched: train/images/a.png belongs to train/labels/a.png. An image without such a label map is matched only
+    by name if the name is unique among images and among label maps. Raises UnreadableInput without label maps, InputError for
+    an image without a label map and for two images with the same name.
     """
-    names = sorted(files_under(folder, PICTURE_ENDINGS))
+    names = sorted(files_under(folder, IMAGE_ENDINGS))
     is_label = {path: _is_label(path.relative_to(folder)) for path in names}
     labels = _by_key([path for path in names if is_label[path]], folder)
     images = _by_key([path for path in names if not is_label[path]], folder)
@@ -46,8 +46,8 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     found = {image: labels.get(key) or by_name.get(key[-1]) for key, image in images.items()}
     missing = [image for image, label in found.items() if label is None]
     if missing or not images:
-        what = f"{len(missing)} images have no label map" if images else "there are label maps and no images"
-        raise InputError(what, where=str(missing[0] if missing else folder), hint="every image needs one")
+        what = f"{len(missing)} images have no label map" if images else "there are label maps but no images"
+        raise InputError(what, where=str(missing[0] if missing else folder), hint="every image needs a label map")
     return [(image, label) for image, label in found.items() if label is not None]
 
 
@@ -63,14 +63,14 @@ def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
         kept = [part for part in parts if not (LABEL_MARK.fullmatch(part) or IMAGE_MARK.fullmatch(part))]
         key = (*kept, IMAGE_MARK.sub("", LABEL_MARK.sub("", path.stem)))
         if key in found:
-            what = f"this and {found[key].name} would go with one label map, as they have one name"
+            what = f"this file and {found[key].name} match the same name"
             raise InputError(what, where=str(path), hint="rename one of them")
         found[key] = path
     return found
 
 
 def read_label_folder(folder: Path, category: str = "cell") -> Collection:
-    """Images with label maps, or with stacks of masks in TIFF, as a collection of one class."""
+    """Read images with label maps, or with TIFF stacks of masks, as a collection of one class."""
     scenes = []
     for image, labels in pairs_in(folder):
         layers = read_labels(labels)
@@ -79,10 +79,10 @@ def read_label_folder(folder: Path, category: str = "cell") -> Collection:
 
 
 def read_labels(path: Path) -> Layers:
-    """Objects of a label map (any integers; 0 is background), or of a stack of masks (one page each, front to back)."""
+    """Objects of a label map (integers; 0 is background), or of a stack of masks (one page per object, front to back)."""
     pages = [np.asarray(page) for page in _pages(path)]
     if any(page.ndim != 2 or page.shape != pages[0].shape for page in pages):
-        raise InputError("label maps have one channel, and one size for all pages", where=str(path))
+        raise InputError("label maps need one channel, and the same size for all pages", where=str(path))
     if len(pages) > 1:
         masks = np.stack([page > 0 for page in pages])
         return paint(masks, np.arange(len(masks)))
@@ -101,14 +101,14 @@ def _pages(path: Path) -> list[Image.Image]:
                 return [page.copy() for page in ImageSequence.Iterator(image)]
         except (LimitExceeded, FileNotFoundError, PermissionError):
             raise
-        except Exception as error:  # the parser of the tags raises whatever it meets
+        except Exception as error:  # the tag parser raises many types of errors
             raise UnreadableInput(f"not a label map ({error})", where=str(path), hint="copy the file again") from None
 
 
 def write_stack(masks: Sequence[np.ndarray] | np.ndarray) -> bytes:
-    """A multi-page TIFF of masks (H, W), one page each, 0 and 255, losslessly packed. Raises ValueError for none."""
+    """A multi-page TIFF of masks (H, W), one page each, 0 and 255, losslessly compressed. Raises ValueError without masks."""
     if not len(masks):
-        raise ValueError("a TIFF file needs a page")
+        raise ValueError("a TIFF file needs at least one page")
     target = io.BytesIO()
     writer = StackWriter(target)
     for mask in masks:

@@ -1,7 +1,7 @@
-"""Masks of objects: run-length codes for files, and aligned crops and pastes for networks.
+"""Masks of objects: run-length codes for files, and aligned cropping and pasting for networks.
 
-Run-length codes are those of COCO: {"size": [H, W], "counts": text}, columns first. Boxes are (x0, y0, x1, y1) in pixels,
-pixel i covering [i, i + 1), so a mask of one pixel at (row, column) has the box (column, row, column + 1, row + 1).
+Run-length codes are those of COCO: {"size": [H, W], "counts": text}, in column-major order. Boxes are (x0, y0, x1, y1) in
+pixels; pixel i covers [i, i + 1), so a mask of one pixel at (row, column) has the box (column, row, column + 1, row + 1).
 
 Letters: N masks, H W image, S side of a crop.
 """
@@ -21,7 +21,7 @@ from latens.shapes import Bool, Float, Int
 
 
 class Rle(TypedDict):
-    """A run-length coded mask, as COCO writes it in JSON."""
+    """A run-length coded mask, as in COCO's JSON files."""
 
     size: list[int]  # [H, W]
     counts: str
@@ -31,7 +31,7 @@ class Rle(TypedDict):
 
 
 def encode(mask: Bool[np.ndarray, "H W"]) -> Rle:
-    """The code of a mask."""
+    """Run-length code of a mask."""
     from pycocotools import mask as coco
 
     found = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -39,17 +39,17 @@ def encode(mask: Bool[np.ndarray, "H W"]) -> Rle:
 
 
 def decode(rle: Rle) -> Bool[np.ndarray, "H W"]:
-    """The mask of a code. Raises InputError for a damaged one."""
+    """Mask of a run-length code. Raises InputError for a damaged code."""
     height, width = rle["size"]
     values = np.repeat(np.arange(len(lengths := runs(rle))) % 2 == 1, lengths)
     return values.reshape(width, height).T
 
 
 def runs(rle: Rle) -> Int[np.ndarray, "R"]:
-    """Lengths of the runs of a code, empty ones first, unpacked and checked. Raises InputError for a damaged code.
+    """Run lengths of a code, starting with background, unpacked and checked. Raises InputError for a damaged code.
 
-    COCO packs a length, or from the third on its difference to the one two before, into characters of five bits each,
-    low bits first; bit 0x20 says that more follow, bit 0x10 of the last one is the sign.
+    COCO packs each length (from the third run on, its difference from the length two runs before) into characters of five bits,
+    low bits first. Bit 0x20 marks continuation; bit 0x10 of the last character is the sign.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -70,15 +70,15 @@ def runs(rle: Rle) -> Int[np.ndarray, "R"]:
 
 
 def read_segmentation(value: Any, size: tuple[int, int]) -> Rle:
-    """A mask of size (H, W) from what JSON files hold: polygons, one flat polygon, or run-length codes, packed or not.
+    """Mask of size (H, W) from a segmentation in JSON: polygons, one flat polygon, or a run-length code, packed or not.
 
-    Raises InputError for anything else, and for a code of another size.
+    Raises InputError for other values, and for a code of another size.
     """
     from pycocotools import mask as coco
 
     if isinstance(value, dict) and "counts" in value:
         if list(value.get("size", ())) != list(size):
-            raise InputError(f"a mask of size {value.get('size')} in an image of {list(size)} (height, width)")
+            raise InputError(f"a mask has the size {value.get('size')}, its image {list(size)} (height, width)")
         if isinstance(value["counts"], list):
             value = coco.frPyObjects(value, *size)
         counts = value["counts"]
@@ -88,9 +88,9 @@ def read_segmentation(value: Any, size: tuple[int, int]) -> Rle:
     if isinstance(value, list) and value and isinstance(value[0], int | float):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
-        raise InputError(f"a segmentation is polygons or a run-length code, not {str(value)[:40]!r}")
+        raise InputError(f"a segmentation must be polygons or a run-length code, not {str(value)[:40]!r}")
     if any(len(part) < 6 or len(part) % 2 for part in value):
-        raise InputError("a polygon is a list x, y, x, y, ... of at least three points")
+        raise InputError("a polygon must be a list x, y, x, y, ... of at least three points")
     if not value:
         return encode(np.zeros(size, dtype=bool))
     merged = coco.merge(coco.frPyObjects(value, *size))
@@ -98,14 +98,14 @@ def read_segmentation(value: Any, size: tuple[int, int]) -> Rle:
 
 
 def area(rle: Rle) -> int:
-    """Pixels of a coded mask."""
+    """Number of pixels of a coded mask."""
     from pycocotools import mask as coco
 
     return int(coco.area(rle))
 
 
 def corner_box(rle: Rle) -> tuple[float, float, float, float]:
-    """COCO's (x, y, width, height) of a coded mask; zeros when it is empty."""
+    """COCO's (x, y, width, height) of a coded mask; zeros for an empty mask."""
     from pycocotools import mask as coco
 
     x, y, width, height = (float(value) for value in coco.toBbox(rle))
@@ -126,7 +126,7 @@ def overlaps(left: Sequence[Rle], right: Sequence[Rle]) -> Float[np.ndarray, "L 
 
 
 def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
-    """Tight boxes (x0, y0, x1, y1) of masks; zeros for an empty one."""
+    """Tight boxes (x0, y0, x1, y1) of masks; zeros for an empty mask."""
     filled = masks > 0
     sides = []
     for axis in (1, 2):  # reduce over rows for columns, then over columns for rows
@@ -140,9 +140,9 @@ def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
 
 
 def crop(masks: Float[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Float[Tensor, "N S S"]:
-    """Share of every cell of an S x S grid on the box that its mask covers, in [0, 1]; outside the image is empty.
+    """Area coverage in [0, 1] of each mask on an S x S grid over its box; the outside of the image is empty.
 
-    Exact for any box: a cell covers a share of every row and of every column. Boxes need a positive extent.
+    Exact for any box, because coverage is separable in rows and columns. Boxes need a positive extent.
     """
     masks = masks if masks.is_floating_point() else masks.float()
     rows = _cover(boxes[:, 1], boxes[:, 3], size, masks.shape[1]).to(masks.dtype)
@@ -151,18 +151,18 @@ def crop(masks: Float[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) 
 
 
 def _cover(start: Float[Tensor, "N"], end: Float[Tensor, "N"], size: int, length: int) -> Float[Tensor, "N S L"]:
-    """Share of every one of S cells from start to end that lies on every one of `length` pixels."""
+    """Share of each of S cells between start and end that lies on each of `length` pixels."""
     edges = torch.linspace(0, 1, size + 1, device=start.device)
     pixels = torch.arange(length, device=start.device, dtype=torch.float32)
     edge = start[:, None].float() + edges * (end - start)[:, None].float()
-    below = (edge[:, :, None] - pixels).clamp(0, 1)  # share of every pixel that lies before the edge
+    below = (edge[:, :, None] - pixels).clamp(0, 1)  # share of every pixel before the edge
     return below.diff(dim=1) * (size / (end - start).float())[:, None, None]
 
 
 def paste(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N H W"]:
-    """Grids of values on their boxes, sampled bilinearly at the pixel centers of an image of size (H, W); 0 outside.
+    """Sample grids on their boxes bilinearly at the pixel centers of an image of size (H, W); 0 outside.
 
-    With `crop` before it and a threshold of 0.5 after it, masks come back to within a fraction of a pixel.
+    `crop`, then `paste` and a threshold of 0.5 restore masks to within a fraction of a pixel.
     """
     height, width = size
     x = torch.arange(width, device=grids.device, dtype=grids.dtype) + 0.5

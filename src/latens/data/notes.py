@@ -1,4 +1,4 @@
-"""Notes on assumptions, omissions and repairs, which are part of a result and logged once."""
+"""Notes on assumptions, omissions and repairs. They are part of a result and logged once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ logger = logging.getLogger(__name__)
 
 
 def first_line(error: LatensError) -> str:
-    """An error without its hint."""
+    """The message of an error, without its hint."""
     return str(error).splitlines()[0]
 
 
 def left_out(error: LatensError, name: str = "") -> str:
-    """Log that an unreadable input is left out. Returns the line for the result: the error, or `name` and what happened."""
+    """Log that an unreadable input is omitted. Returns the line for the result: the error, or `name` and its message."""
     line = f"{name}: {error.what}" if name else first_line(error)
     logger.warning("left out: %s", line)
     return line
 
 
 def note_once(notes: list[str], where: object, text: str) -> None:
-    """Adds `text` to `notes` and logs it as a warning about `where`, unless it is there already."""
+    """Add `text` to `notes` and log it as a warning about `where`, unless `notes` contains it."""
     if text not in notes:
         notes.append(text)
         logger.warning("%s: %s", where, text)

@@ -21,7 +21,7 @@ class Photograph(NamedTuple):
 
 
 def photographs() -> tuple[Photograph, ...]:
-    """The photographs that demos, benchmarks and evaluations without data use."""
+    """Photographs for demos, benchmarks and evaluations without data."""
     folder = Path(str(files("skimage"))) / "data"
     return (
         Photograph("coffee", "Cup of coffee", "Rachel Michetti, CC0", folder / "coffee.png"),
@@ -33,7 +33,7 @@ def photographs() -> tuple[Photograph, ...]:
 def write_two_classes(folder: Path, count: int, size: tuple[int, int], seed: int) -> list[Path]:
     """Write blurred random PNG images in warm and cold colors into `folder`/warm and `folder`/cold, and return their paths.
 
-    `size` is width and height in pixels. The classes alternate and are easy to tell apart.
+    `size` is (width, height) in pixels. The classes alternate and are easy to distinguish.
     """
     rng = np.random.default_rng(seed)
     paths = []

@@ -1,4 +1,4 @@
-"""Sources of data as named by `--data`: a path, or KIND:PATH."""
+"""Data sources as given to `--data`: a path, or KIND:PATH."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latens.errors import UsageError
 
 
 class Source(NamedTuple):
-    """A source of data. `kind` decides how `place` is read; "" is a plain path, or a keyword of a system."""
+    """A data source. `kind` determines how `place` is read; "" is a plain path, or a keyword of a system."""
 
     kind: str
     place: str
@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 
 def parse_source(word: str | Path) -> Source:
-    """The source of a value of `--data`. An existing path takes precedence over KIND:PATH."""
+    """Parse a value of `--data`. An existing path takes precedence over KIND:PATH."""
     text = str(word)
     kind, colon, place = text.partition(":")
     if not colon or os.path.exists(text) or os.sep in kind:
@@ -39,18 +39,18 @@ def parse_sources(words: Iterable[str | Path]) -> list[Source]:
 
 
 def one_source(sources: Sequence[Source]) -> Source | None:
-    """The only source, or None for no sources. Raises UsageError for several."""
+    """The only source, or None without sources. Raises UsageError for several sources."""
     if len(sources) > 1:
-        raise UsageError("one data set is needed", where="--data", hint="run the command once for each")
+        raise UsageError("only one data set is possible", where="--data", hint="run the command once for each")
     return sources[0] if sources else None
 
 
 def plain_paths(sources: Iterable[Source], owner: str) -> list[Path]:
-    """The paths of sources, for a system (`owner`) without kinds of data. Raises UsageError for KIND:PATH."""
+    """Paths of sources, for a system (`owner`) that supports only paths. Raises UsageError for KIND:PATH."""
     found = []
     for source in sources:
         if source.kind:
-            what = f"{owner} knows no data of the kind '{source.kind}'"
+            what = f"{owner} does not support data of the kind '{source.kind}'"
             raise UsageError(what, where=f"--data {source}", hint="give a path")
         found.append(source.path)
     return found

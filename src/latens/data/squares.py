@@ -1,4 +1,4 @@
-"""Image sets as squares of one size, for probes and evaluations."""
+"""Image sets as square crops of one size, for probes and evaluations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEMORY = 2048 * 10**6  # bytes
 
 
 class Squares:
-    """A set as squares of one size: read in order, kept while all fit into `memory` bytes."""
+    """A set as square crops of one size; they are cached if all fit into `memory` bytes."""
 
     def __init__(self, found: LabeledImages, size: int, memory: int = MEMORY) -> None:
         self.found, self.size = found, size
@@ -31,7 +31,7 @@ class Squares:
         return len(self.found)
 
     def pixels(self, indices: np.ndarray) -> Pixels:
-        """Squares (n, S, S, 3). An image that cannot be read raises its LatensError."""
+        """Squares (n, S, S, 3). Raises the LatensError of an unreadable image."""
         if self.kept is None:
             return np.stack([center_square(self.found.read(int(i)), self.size) for i in indices])
         for i in indices[~self.filled[indices]]:
@@ -41,25 +41,25 @@ class Squares:
         return kept
 
     def subset(self, indices: np.ndarray) -> Squares:
-        """The squares at these indices; squares in memory are shared."""
+        """The squares at these indices, with a copy of the cache."""
         chosen = Squares(self.found.subset(indices), self.size, 0)
         if self.kept is not None:
             chosen.kept, chosen.filled = self.kept[indices], self.filled[indices]
         return chosen
 
     def batches(self, count: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
-        """All images in order, at most `count` at a time, in [0, 1], channels last in memory."""
+        """Batches of at most `count` images in order, in [0, 1], channels last in memory."""
         for start in range(0, len(self), count):
             yield to_tensor(self.pixels(np.arange(start, min(start + count, len(self)))), channels_last=True)
 
 
 class Readable(NamedTuple):
     squares: Squares
-    left_out: tuple[str, ...]  # one line for each image that cannot be read
+    left_out: tuple[str, ...]  # one line per unreadable image
 
 
 def readable(found: LabeledImages, size: int) -> Readable:
-    """Squares of the images that can be read; the caller reports the others. Raises the first error where none can."""
+    """Squares of the readable images; the caller reports the others. Raises the first error if no image is readable."""
     squares, good, errors = Squares(found, size), [], []
     for i in range(len(found)):
         try:
@@ -73,7 +73,7 @@ def readable(found: LabeledImages, size: int) -> Readable:
 
 
 def shrink(pixels: Pixels, side: int) -> Pixels:
-    """The image with its shorter side reduced to `side`; a smaller one is unchanged."""
+    """The image with its shorter side reduced to `side`; smaller images are unchanged."""
     height, width = pixels.shape[:2]
     factor = side / min(height, width)
     if factor >= 1:
@@ -83,7 +83,7 @@ def shrink(pixels: Pixels, side: int) -> Pixels:
 
 
 def center_square(pixels: Pixels, size: int) -> Pixels:
-    """The middle square of the image at size x size pixels; a smaller one is enlarged."""
+    """The central square of the image, resized to size x size pixels."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

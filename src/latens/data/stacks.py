@@ -1,7 +1,7 @@
-"""Reading and writing of TIFF stacks page by page: a file of any size needs the memory of one page.
+"""Reading and writing of TIFF stacks page by page: files of any size need the memory of one page.
 
-Formats that Pillow does not support (64-bit floats, 16-bit colors at full depth, ImageJ stacks above 4 GB, whose pages are not
-listed in the file) are read by tifffile, from the extra `micro`.
+tifffile (from the extra `micro`) reads the formats that Pillow does not support: 64-bit floats, 16-bit colors at full depth,
+and ImageJ stacks above 4 GB, whose pages are not listed in the file.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInpu
 
 MAX_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
-GREY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values of more than 8 bits
-CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, and room for the last directory
+GRAY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values with more than 8 bits
+CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
 FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
-HINT = "copy the file again; more kinds of TIFF are read with the extra `micro`: pip install 'latens[micro]'"
+HINT = "copy the file again; the extra `micro` reads more kinds of TIFF: pip install 'latens[micro]'"
 
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
 def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixels]:
-    """The pages of a TIFF stack, or the one image of any other file, as (H, W, 3) bytes, read one by one.
+    """Yield the pages of a TIFF stack, or the single image of any other file, as uint8 (H, W, 3).
 
-    What has more than 8 bits is stretched from its 0.1 to its 99.9 percentile, as microscopes fill only part of the range.
-    Raises what `read_image` does, and LimitExceeded for too many pages.
+    Values of more than 8 bits are stretched from the 0.1 to the 99.9 percentile, because microscopes use only part of the
+    range. Raises the errors of `read_image`, and LimitExceeded for too many pages.
     """
     limits = limits or ImageLimits()
     if path.suffix.lower() not in TIFF_ENDINGS:
@@ -66,9 +66,9 @@ def count_frames(path: Path) -> int:
 
 
 def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
-    """The image of a file, the first page of a TIFF, or page N of stack.tif#N, as (H, W, 3) bytes, stretched as in stacks.
+    """The image of a file, the first page of a TIFF, or page N of stack.tif#N, as uint8 (H, W, 3), stretched as in stacks.
 
-    Raises what `read_frames` does, and UnreadableInput for a page that is not there.
+    Raises the errors of `read_frames`, and UnreadableInput for a page that does not exist.
     """
     limits = limits or ImageLimits()
     place = frame_place(path)
@@ -80,8 +80,8 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
     if path.suffix.lower() in TIFF_ENDINGS:
         return next(read_frames(path, limits))
     deep = False
-    with contextlib.suppress(Exception), Image.open(path, formats=("PNG", "PPM")) as image:  # the header alone
-        deep = image.mode in GREY_DEEP and image.width * image.height <= limits.pixels
+    with contextlib.suppress(Exception), Image.open(path, formats=("PNG", "PPM")) as image:  # reads only the header
+        deep = image.mode in GRAY_DEEP and image.width * image.height <= limits.pixels
     if not deep:
         return read_image(path, limits=limits).pixels
     with reading(path), Image.open(path, formats=("PNG", "PPM")) as image:
@@ -89,7 +89,7 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
 
 
 def frame_place(path: Path) -> tuple[Path, int] | None:
-    """Stack and page (from 1) of a name such as stack.tif#3, as in files of segmented stacks; None for other names."""
+    """Stack and page (from 1) of a name such as stack.tif#3, as in annotations of stacks; None for other names."""
     found = FRAME.fullmatch(path.name)
     if found is None or path.is_file():
         return None
@@ -97,7 +97,7 @@ def frame_place(path: Path) -> tuple[Path, int] | None:
 
 
 def stretch(values: np.ndarray) -> Pixels:
-    """Values (H, W) or (H, W, 3) of any range as uint8 (H, W, 3), stretched from the 0.1 to the 99.9 percentile.
+    """Contrast stretch of values (H, W) or (H, W, 3) from the 0.1 to the 99.9 percentile, as uint8 (H, W, 3).
 
     Constant pages and non-finite values become black.
     """
@@ -120,20 +120,20 @@ def _open_tiff(path: Path) -> Image.Image:
         return Image.open(path, formats=("TIFF",))
     except FileNotFoundError:
         raise
-    except Exception as error:  # the parser of the tags raises whatever it meets
-        raise UnreadableInput(f"not a TIFF file that can be read ({error})", where=str(path), hint=HINT) from None
+    except Exception as error:  # the tag parser raises many types of errors
+        raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
 
 
 def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> Pixels:
     try:
         image.seek(number)
         _check_page(image.width, image.height, number, limits)
-        if image.mode in GREY_DEEP:
+        if image.mode in GRAY_DEEP:
             return stretch(np.asarray(image))
         return read_image(image.copy(), limits=limits).pixels
     except LatensError as error:
         raise error.at(str(path)) from None
-    except Exception as error:  # parsers raise whatever they meet in damaged data
+    except Exception as error:  # parsers raise many types of errors for damaged data
         raise UnreadableInput(f"page {number + 1} is damaged ({error})", where=str(path), hint=HINT) from None
 
 
@@ -146,30 +146,30 @@ def _check_page(width: int, height: int, number: int, limits: ImageLimits) -> No
 
 
 def _needs_tifffile(path: Path) -> bool:
-    """Whether Pillow cannot read this file at full depth or does not find all pages.
+    """True if Pillow cannot read this file at full depth or does not find all pages.
 
-    Raises UnreadableInput where pages would be lost and tifffile is missing.
+    Raises UnreadableInput if pages would be lost and tifffile is not installed.
     """
     there = importlib.util.find_spec("tifffile") is not None
     try:
         with Image.open(path, formats=("TIFF",)) as image:
             tags: Any = image.tag_v2  # type: ignore[attr-defined]
-            told = re.search(r"^images=(\d+)", str(tags.get(DESCRIPTION, "")), re.M)
+            declared = re.search(r"^images=(\d+)", str(tags.get(DESCRIPTION, "")), re.M)
             listed = getattr(image, "n_frames", 1)
-            if told and listed == 1 < int(told[1]) and not there:
-                what = f"an ImageJ stack of {told[1]} pages of which the file lists one"
+            if declared and listed == 1 < int(declared[1]) and not there:
+                what = f"an ImageJ stack of {declared[1]} pages, of which the file lists only one"
                 raise UnreadableInput(what, where=str(path), hint="pip install 'latens[micro]'")
-            hidden = bool(told) and listed == 1 < int(told[1]) if told else False
-            return there and (hidden or (image.mode not in GREY_DEEP and max(tags.get(BITS, (8,))) > 8))
+            hidden = bool(declared) and listed == 1 < int(declared[1]) if declared else False
+            return there and (hidden or (image.mode not in GRAY_DEEP and max(tags.get(BITS, (8,))) > 8))
     except (FileNotFoundError, PermissionError, LatensError):
         raise
-    except Exception:  # the parser of the tags raises whatever it meets
+    except Exception:  # the tag parser raises many types of errors
         return there
 
 
 @contextlib.contextmanager
 def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
-    """The open file; its frames as a memory-mapped array if pages are not listed, else None; its pages."""
+    """(open file, its frames as a memory-mapped array if the file does not list its pages else None, its pages)."""
     import tifffile
 
     try:
@@ -182,8 +182,8 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
             yield file, stack, pages
     except (LatensError, FileNotFoundError, PermissionError, GeneratorExit):
         raise
-    except Exception as error:  # parsers raise whatever they meet in damaged data
-        raise UnreadableInput(f"not a TIFF file that can be read ({error})", where=str(path), hint=HINT) from None
+    except Exception as error:  # parsers raise many types of errors for damaged data
+        raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
 
 
 def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
@@ -200,13 +200,13 @@ def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
 
 
 def _shown(values: np.ndarray, number: int) -> Pixels:
-    """A page of any kind as (H, W, 3) bytes."""
+    """A page of any kind as uint8 (H, W, 3)."""
     if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
         values = np.moveaxis(values, 0, 2)
     if values.ndim == 3 and values.shape[2] in (1, 3, 4):
         values = values[..., 0] if values.shape[2] == 1 else values[..., :3]
     if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
-        raise InputError(f"page {number + 1} is no image: {values.dtype} of shape {values.shape}")
+        raise InputError(f"page {number + 1} is not an image: {values.dtype} of shape {values.shape}")
     if values.dtype == np.uint8:
         return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else np.ascontiguousarray(values)
     return stretch(values)
@@ -216,9 +216,9 @@ def _shown(values: np.ndarray, number: int) -> Pixels:
 
 
 class StackWriter:
-    """A TIFF written page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly packed.
+    """Write a TIFF page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly compressed.
 
-    `big` gives 64-bit offsets (BigTIFF), without which LimitExceeded is raised at 4 GB. A page is kept nowhere.
+    `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory.
     """
 
     def __init__(self, target: BinaryIO, *, big: bool = False) -> None:
@@ -230,12 +230,12 @@ class StackWriter:
         self._link = 8 if big else 4  # position at which the offset of the next directory is written
 
     def write(self, page: np.ndarray) -> None:
-        """Adds a page of bytes."""
+        """Append a page of 8-bit values."""
         data = zlib.compress(np.ascontiguousarray(page, dtype=np.uint8).tobytes(), 6)
         if not self._big and self._position + len(data) > CLASSIC_LIMIT:
-            raise LimitExceeded("a TIFF of masks or overlays would have more than 4 GB", hint="segment fewer frames at once")
+            raise LimitExceeded("a TIFF of masks or overlays would exceed 4 GB", hint="segment fewer frames at once")
         channels = 1 if page.ndim == 2 else page.shape[2]
-        gap = len(data) % 2  # directories begin on even bytes
+        gap = len(data) % 2  # directories start at even offsets
         start, directory = self._position, self._position + len(data) + gap
         bits = 8 if channels == 1 else 0
         entries = [
@@ -253,13 +253,13 @@ class StackWriter:
         self.pages += 1
 
     def _directory(self, entries: list[tuple[int, int, int, int]], place: int) -> bytes:
-        """The directory at `place`: number of entries, entries, no next one, and the depth of three channels behind it."""
+        """The directory at `place`: number of entries, entries, no next directory, and the bit depths of three channels."""
         count, entry, end = ("<Q", "<HHQQ", "<Q") if self._big else ("<H", "<HHII", "<I")
         after = place + struct.calcsize(count) + len(entries) * struct.calcsize(entry) + struct.calcsize(end)
         tail = b""
         packed = struct.pack(count, len(entries))
         for tag, kind, number, value in entries:
-            if tag == BITS and number == 3:  # three 16-bit values fit into an entry of a BigTIFF alone
+            if tag == BITS and number == 3:  # three 16-bit values fit only into an entry of a BigTIFF
                 value = 8 | 8 << 16 | 8 << 32 if self._big else after
                 tail = b"" if self._big else struct.pack("<4H", 8, 8, 8, 0)
             packed += struct.pack(entry, tag, kind, number, value)

@@ -1,4 +1,4 @@
-"""Pixels and tensors: uint8 arrays (H, W, 3) on one side, float tensors (B, 3, H, W) in [0, 1] on the other."""
+"""Conversion between uint8 arrays (H, W, 3) and float tensors (B, 3, H, W) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from latens.shapes import Float, UInt8
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = False) -> Float[Tensor, "B C H W"]:
-    """uint8 images (B, H, W, C) or one (H, W, C) as floats in [0, 1]; contiguous, or channels last in memory."""
+    """uint8 images (B, H, W, C) or one image (H, W, C) as floats in [0, 1], contiguous or channels last in memory."""
     stacked = torch.from_numpy(np.array(pixels if pixels.ndim == 4 else pixels[None], order="C"))
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return stacked.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=layout)
 
 
 def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
-    """An image as uint8: values are clamped to [0, 1] and rounded to the nearest."""
+    """An image as uint8, clamped to [0, 1] and rounded to the nearest value."""
     rounded = image.detach().float().clamp(0, 1).mul_(255).round_().byte()
     pixels: np.ndarray = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 
 
 def grid(rows: Iterable[Iterable[Float[Tensor, "C H W"]]]) -> UInt8[np.ndarray, "H2 W2 C"]:
-    """Rows of images in [0, 1] as one uint8 image; the images of a row are cropped to the smallest height."""
+    """One uint8 image of rows of images in [0, 1]; the images of a row are cropped to the smallest height."""
     bands = []
     for row in rows:
         images = list(row)
@@ -37,6 +37,6 @@ def grid(rows: Iterable[Iterable[Float[Tensor, "C H W"]]]) -> UInt8[np.ndarray, 
 
 
 def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int) -> Float[Tensor, "B C H2 W2"]:
-    """The image padded at the right and bottom by replication, to sides that are multiples of `multiple`."""
+    """Pad the image at the right and bottom by replication, to sides that are multiples of `multiple`."""
     height, width = image.shape[2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

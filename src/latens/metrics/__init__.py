@@ -1,1 +1,1 @@
-"""Measures of results, shared by all systems."""
+"""Metrics, shared by all systems."""

@@ -17,7 +17,7 @@ PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # side and width of the Gaussian window of SSIM, in samples
 K1, K2 = 0.01, 0.03  # constants that stabilize the quotients of SSIM, relative to the peak
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse
-SMALLEST_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # 176: the coarsest scale must still hold one window
+SMALLEST_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # 176: the coarsest scale must contain at least one window
 CEILING_DB = 100.0
 
 Pixels = UInt8[np.ndarray, "H W 3"]
@@ -26,7 +26,7 @@ Pixels = UInt8[np.ndarray, "H W 3"]
 def psnr(a: Pixels, b: Pixels) -> float:
     """Peak signal-to-noise ratio in dB: peak 255, squared error averaged over all pixels and channels.
 
-    Infinite for identical images (`mean_db` counts it as 100 dB). Raises ValueError when the shapes differ.
+    Infinite for identical images (`mean_db` counts it as 100 dB). Raises ValueError if the shapes differ.
     """
     _check(a, b)
     difference = a.astype(np.int32) - b.astype(np.int32)
@@ -39,8 +39,8 @@ def psnr(a: Pixels, b: Pixels) -> float:
 def ssim(a: Pixels, b: Pixels) -> float | None:
     """Structural similarity (Wang et al. 2004), Gaussian window of 11 samples and sigma 1.5, mean over RGB channels.
 
-    Windows lie wholly inside the image. At most 1, which means identical. None where a side is below 11 samples.
-    Raises ValueError when the shapes differ.
+    Windows lie entirely inside the image. At most 1, for identical images. None if a side is below 11 pixels.
+    Raises ValueError if the shapes differ.
     """
     _check(a, b)
     if min(a.shape[:2]) < WINDOW:
@@ -51,11 +51,11 @@ def ssim(a: Pixels, b: Pixels) -> float | None:
 def ms_ssim(a: Pixels, b: Pixels) -> float | None:
     """Multi-scale structural similarity (Wang et al. 2003): five scales with the weights of the paper, mean over RGB.
 
-    In [0, 1]; 1 means identical. None where a side is below 176 samples: five scales do not fit, and fewer would be
-    another measure with higher values. Raises ValueError when the shapes differ.
+    In [0, 1]; 1 for identical images. None if a side is below 176 pixels: five scales do not fit, and fewer scales would be
+    another metric with higher values. Raises ValueError if the shapes differ.
 
-    Every window lies wholly inside the image and channels are averaged last, as in the implementation that published
-    results of learned codecs come from; that of torchmetrics mirrors the borders at the coarsest scale.
+    Windows lie entirely inside the image and channels are averaged last, as in the implementation behind most published results
+    of learned codecs. torchmetrics mirrors the borders at the coarsest scale.
     """
     _check(a, b)
     if min(a.shape[:2]) < SMALLEST_SIDE:
@@ -73,15 +73,18 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
 
 
 def similarity_db(similarity: float) -> float:
-    """-10 log10(1 - similarity): the scale on which (MS-)SSIM near 1 is compared. At most 100 dB."""
+    """-10 log10(1 - similarity), at most 100: (MS-)SSIM in dB, which resolves values near 1."""
     return min(CEILING_DB, -10.0 * math.log10(max(1.0 - similarity, 1e-10)))
 
 
 def mean_db(values: Iterable[float]) -> float:
-    """Mean of values in dB, as the literature takes it over images; an infinite one counts as 100 dB."""
+    """Arithmetic mean of values in dB, the convention for averages over images; infinite values count as 100 dB.
+
+    Raises ValueError without values.
+    """
     held = [min(CEILING_DB, value) if math.isinf(value) else value for value in values]
     if not held:
-        raise ValueError("the mean of nothing")
+        raise ValueError("a mean needs at least one value")
     return math.fsum(held) / len(held)
 
 
@@ -94,7 +97,7 @@ def _check(a: Pixels, b: Pixels) -> None:
 
 
 class _Similarity(NamedTuple):
-    """Means over all windows, per channel: the whole index, and its factor of contrast and structure."""
+    """Means over all windows, per channel: the full index, and its contrast-structure factor."""
 
     whole: Float[Tensor, "3"]
     contrast: Float[Tensor, "3"]
@@ -111,7 +114,7 @@ def _similarity(x: Float[Tensor, "3 H W"], y: Float[Tensor, "3 H W"]) -> _Simila
 
 
 def _window_means(planes: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 h w"]:
-    """Gaussian means of all windows inside the image. Shifts and sums take a tenth of the time of a convolution."""
+    """Gaussian means of all windows inside the image. Shifts and sums are ten times faster than a convolution."""
     taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     for dim in (2, 3):
         length = planes.shape[dim] - WINDOW + 1

@@ -1,7 +1,7 @@
-"""Measures of amodal instance segmentation: COCO's average precision, depth order, counts, areas and symmetry of cells.
+"""Metrics of amodal instance segmentation: COCO average precision, depth order, counts, areas and symmetry of cells.
 
-Average precision is computed by faster-coco-eval, whose results equal those of pycocotools. The degree of occlusion is that of
-the true object: objects of other degrees are ignored, and false positives count in every degree.
+faster-coco-eval computes average precision, with the same results as pycocotools. The degree of occlusion is that of the true
+object: objects of other degrees are ignored, and false positives count in every degree.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from latens.shapes import Bool, Float
 Part = Literal["amodal", "visible"]
 
 DEGREES = {"free": (0.0, 0.05), "partly hidden": (0.05, 0.25), "mostly hidden": (0.25, 1.0)}
-"""Degrees of occlusion: hidden fraction of the true object, from the first bound up to below the second."""
+"""Degrees of occlusion: hidden fraction of the true object, in the half-open range [first, second)."""
 
 MAX_DETECTIONS = 100  # per image, those with the highest scores, as in COCO
-MATCHED = 0.5  # smallest intersection over union of a match between a detected and a true object
+MATCHED = 0.5  # smallest IoU of a match between a detected and a true object
 
 
 class AveragePrecision(NamedTuple):
-    """Mean over classes and IoU thresholds 0.50:0.95, and at 0.50 and 0.75. In [0, 1]; NaN where there is no such object."""
+    """AP averaged over classes and IoU thresholds 0.50:0.95, and AP at 0.50 and 0.75. In [0, 1]; NaN without true objects."""
 
     ap: float
     ap50: float
@@ -41,9 +41,9 @@ def average_precision(
     part: Part = "amodal",
     degree: tuple[float, float] | None = None,
 ) -> AveragePrecision:
-    """COCO's AP of masks, optionally for the true objects of one degree of occlusion (a value of `DEGREES`).
+    """COCO mask AP, optionally for the true objects of one degree of occlusion (a value of `DEGREES`).
 
-    Scenes are compared in the order given. Raises InputError when they do not belong together.
+    Scenes are compared in the given order. Raises InputError if their numbers, sizes or classes do not match.
     """
     precision = _precision(*coco_tables(truth, found, classes, part), degree)
     return AveragePrecision(*(_mean(values) for values in (precision, precision[:1], precision[5:6])))
@@ -54,7 +54,7 @@ def coco_tables(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Data set and result list in the format of COCO's evaluators. True objects also have their hidden fraction.
 
-    Objects without a pixel of the part (such as visible masks of fully hidden objects) are left out on both sides.
+    Objects without a pixel of the part, such as the visible mask of a fully hidden object, are omitted on both sides.
     """
     if len(truth) != len(found):
         raise InputError(f"{len(found)} results for {len(truth)} images")
@@ -79,7 +79,7 @@ def coco_tables(
     categories = [{"id": place + 1, "name": str(place)} for place in range(classes)]
     strange = {int(record["category_id"]) for record in (*annotations, *results)} - {c["id"] for c in categories}
     if strange:
-        raise InputError(f"objects of class {min(strange) - 1} where there are {classes} classes")
+        raise InputError(f"an object has class {min(strange) - 1}, but there are {classes} classes")
     return {"images": images, "annotations": annotations, "categories": categories}, results
 
 
@@ -98,7 +98,7 @@ def _record(image: int, category: int, rle: Any) -> dict[str, Any]:
 def _precision(
     dataset: dict[str, Any], results: list[dict[str, Any]], degree: tuple[float, float] | None
 ) -> Float[np.ndarray, "T R K"]:
-    """Precision over IoU thresholds, recalls and classes; -1 where a class has no object."""
+    """Precision per IoU threshold, recall and class; -1 for classes without objects."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     table = COCO(dataset)
@@ -133,7 +133,7 @@ def _mean(values: Float[np.ndarray, "..."]) -> float:
 
 
 def mask_iou(left: Bool[np.ndarray, "L H W"], right: Bool[np.ndarray, "R H W"]) -> Float[np.ndarray, "L R"]:
-    """Intersection over union of every pair of masks; 0 for two empty ones."""
+    """Intersection over union of every pair of masks; 0 for two empty masks."""
     a = left.reshape(len(left), math.prod(left.shape[1:])).astype(np.float32)
     b = right.reshape(len(right), math.prod(right.shape[1:])).astype(np.float32)
     both = a @ b.T
@@ -141,11 +141,11 @@ def mask_iou(left: Bool[np.ndarray, "L H W"], right: Bool[np.ndarray, "R H W"]) 
     return np.asarray(both / np.maximum(either, 1), dtype=np.float64)
 
 
-def match(iou: Float[np.ndarray, "L R"], least: float = MATCHED) -> list[tuple[int, int]]:
-    """Greedy one-to-one matching by decreasing IoU, down to `least`."""
+def match(iou: Float[np.ndarray, "L R"], min_iou: float = MATCHED) -> list[tuple[int, int]]:
+    """Greedy one-to-one matching by decreasing IoU, down to `min_iou`."""
     pairs = []
     left = iou.copy()
-    while left.size and left.max() >= least:
+    while left.size and left.max() >= min_iou:
         i, j = (int(value) for value in np.unravel_index(left.argmax(), left.shape))
         pairs.append((i, j))
         left[i], left[:, j] = -1, -1
@@ -182,12 +182,12 @@ class ImageScores(NamedTuple):
     """Measures of one image, per true object unless stated otherwise; an undetected object has IoU 0."""
 
     iou_full: list[float]  # amodal masks
-    iou_hidden: list[float]  # hidden parts of the objects that have one: found amodal and true hidden outside the true visible
-    order_right: int  # overlapping pairs of matched objects whose order is right
+    iou_hidden: list[float]  # true hidden part against the detected amodal mask outside the true visible mask
+    order_right: int  # overlapping pairs of matched objects with correct depth order
     order_pairs: int
-    count_error: int  # found minus true
-    area_errors: list[float]  # |found / true - 1| of matched objects
-    symmetry_error: float | None  # |found - true| of `symmetry`; None where either has fewer than two objects
+    count_error: int  # detected minus true
+    area_errors: list[float]  # |detected / true - 1| of matched objects
+    symmetry_error: float | None  # |detected - true| of `symmetry`; None if either has fewer than two objects
 
 
 def score_image(truth: Layers, found: Layers) -> ImageScores:
@@ -224,12 +224,12 @@ def _order(truth: Layers, found: Layers, partner: dict[int, int]) -> tuple[int, 
 
 
 def diameter(area: float) -> float:
-    """Diameter of the disc of this area, in the unit of its square root."""
+    """Diameter of the disc with this area."""
     return math.sqrt(4 * area / math.pi)
 
 
 def symmetry(amodal: Bool[np.ndarray, "N H W"]) -> float | None:
-    """Smallest over largest equivalent diameter of the cells of an embryo, in (0, 1]; None for fewer than two."""
+    """Smallest over largest equivalent diameter of the cells of an embryo, in (0, 1]; None for fewer than two cells."""
     if len(amodal) < 2:
         return None
     diameters = [diameter(float(mask.sum())) for mask in amodal]
@@ -237,7 +237,7 @@ def symmetry(amodal: Bool[np.ndarray, "N H W"]) -> float | None:
 
 
 def summarize(scores: Sequence[ImageScores]) -> dict[str, float]:
-    """Means over all images; NaN over an empty set."""
+    """Means over all images; NaN for an empty set."""
     symmetry_errors = [score.symmetry_error for score in scores if score.symmetry_error is not None]
     pairs = sum(score.order_pairs for score in scores)
     return {

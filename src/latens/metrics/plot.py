@@ -1,4 +1,4 @@
-"""Rate-distortion plots and line plots, without pyplot and its global state."""
+"""Rate-distortion plots and line plots, without the global state of pyplot."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as FigureOfPlot
 
 INK, GRID = "#1f2430", "#d9dde3"
-# Okabe and Ito's palette, distinguishable in print and for color-blind readers; our codec comes first, in a warm color.
-COLOURS = ("#d55e00", "#56718a", "#009e73", "#0072b2", "#cc79a7", "#7a6a00")
+# Palette of Okabe and Ito, distinguishable in print and for color-blind readers; our codec comes first, in a warm color.
+COLORS = ("#d55e00", "#56718a", "#009e73", "#0072b2", "#cc79a7", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-LABEL_GAP = 0.045  # of the height of the axes, between labels at the ends of curves
+LABEL_GAP = 0.045  # minimum distance of the labels at the ends of curves, relative to the height of the axes
 
 
 class Panel(NamedTuple):
-    """One pair of axes: the measure of quality it shows and the curves, ours first."""
+    """One pair of axes: the quality metric on the y axis and the curves, ours first."""
 
     quality: str
     curves: Sequence[Curve]
 
 
 class Line(NamedTuple):
-    """One line of a plot. Lines of the same `color` number are drawn alike; a line without a name is not in the legend."""
+    """One line of a plot. Lines with the same number `color` have the same color; a line without a name has no legend entry."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     color: int = 0
-    style: str = "-"  # of matplotlib; "o", "--o" and so on draw the points, too
+    style: str = "-"  # format string of matplotlib; "o", "--o" and so on also draw the points
 
 
 class LinePanel(NamedTuple):
-    """One pair of axes with lines. `limits` cuts the y axis, for what has outliers."""
+    """One pair of axes with lines. `limits` sets the y axis, for data with outliers."""
 
     x_label: str
     y_label: str
@@ -48,9 +48,9 @@ class LinePanel(NamedTuple):
 
 
 def rate_distortion_plot(panels: Sequence[Panel], *, title: str = "", dpi: int = 150) -> bytes:
-    """A PNG of rate-distortion curves, one panel a measure; the x axis is cut to the rates of the first curve.
+    """PNG of rate-distortion curves, one panel per metric; the x axis spans the rates of the first curve.
 
-    Every curve is named at its end. Panels without curves are left out; raises ValueError when none is left.
+    Every curve has its name at its end. Panels without curves are omitted. Raises ValueError if no panel remains.
     """
     panels = [panel for panel in panels if panel.curves]
     if not panels:
@@ -62,7 +62,7 @@ def rate_distortion_plot(panels: Sequence[Panel], *, title: str = "", dpi: int =
 
 
 def line_plot(panels: Sequence[LinePanel], *, columns: int = 2, title: str = "", dpi: int = 150) -> bytes:
-    """A PNG of panels in rows of `columns` under one legend. Raises ValueError for no panels."""
+    """PNG of panels in rows of `columns` with one legend. Raises ValueError without panels."""
     if not panels:
         raise ValueError("there is nothing to plot")
     columns = min(columns, len(panels))
@@ -72,7 +72,7 @@ def line_plot(panels: Sequence[LinePanel], *, columns: int = 2, title: str = "",
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
         for line in panel.lines:
-            color = COLOURS[line.color % len(COLOURS)]
+            color = COLORS[line.color % len(COLORS)]
             (drawn,) = axes.plot(line.x, line.y, line.style, color=color, linewidth=1.5, markersize=3.5)
             if line.name:
                 named.setdefault(line.name, drawn)
@@ -126,7 +126,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_xlim(0, right)
     axes.set_ylim(lowest - 0.25 * spread, max(_height_at(curve, right) for curve in panel.curves) + 0.08 * spread)
     for order, curve in enumerate(panel.curves):
-        color, depth = COLOURS[order % len(COLOURS)], 10 - order
+        color, depth = COLORS[order % len(COLORS)], 10 - order
         line = trace(curve)
         width, size = (2.4, 5.0) if order == 0 else (1.4, 3.5)
         axes.plot([rate for rate, _ in line], [quality for _, quality in line], color=color, linewidth=width, zorder=depth)
@@ -139,7 +139,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
 
 def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
-    """The names of the curves at the right edge, moved apart where they would cover each other."""
+    """Write the names of the curves at the right edge, without overlap."""
     bottom, top = axes.get_ylim()
     ends = sorted(((min(max(_height_at(curve, right), bottom), top), order) for order, curve in enumerate(curves)))
     placed = bottom - top
@@ -151,7 +151,7 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
-            color=COLOURS[order % len(COLOURS)],
+            color=COLORS[order % len(COLORS)],
             fontsize=9.5,
             weight="bold" if order == 0 else "normal",
             annotation_clip=False,
@@ -159,6 +159,6 @@ def _name_curves(axes: Axes, curves: Sequence[Curve], right: float) -> None:
 
 
 def _height_at(curve: Curve, rate: float) -> float:
-    """Highest quality the curve reaches up to a rate; its lowest where it has none."""
+    """Highest quality of the curve up to a rate; its lowest quality if all its rates are higher."""
     line = trace(curve)
     return max((quality for cost, quality in line if cost <= rate), default=min(curve.qualities))

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from latens.errors import InputError
 
-FEWEST_POINTS = 2
+MIN_POINTS = 2  # points of a curve
 
 
 class Point(NamedTuple):
-    """Rate (bits per pixel) and quality of a codec at one setting. `setting` is its own quality number."""
+    """Rate (bits per pixel) and quality of a codec at one setting. `setting` is the quality number of the codec."""
 
     setting: float
     rate: float
@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Rate against one measure of quality (PSNR in dB, say) over the settings of one codec."""
+    """Rate against a quality metric (such as PSNR in dB) over the settings of one codec."""
 
     name: str
     points: tuple[Point, ...]
@@ -35,12 +35,12 @@ class Curve(NamedTuple):
 
 
 class BdRate(NamedTuple):
-    """Mean difference in rate at equal quality; negative means that the tested codec needs fewer bits."""
+    """Mean rate difference at equal quality; negative if the tested codec needs fewer bits."""
 
     anchor: str
     tested: str
     percent: float
-    lowest: float  # both ends of the quality range that the two curves share, in the unit of the curves
+    lowest: float  # ends of the quality range that the two curves share, in the unit of the curves
     highest: float
 
 
@@ -55,27 +55,26 @@ def bd_rate(
     rate_tested: Sequence[float],
     quality_tested: Sequence[float],
 ) -> float:
-    """Bjontegaard delta rate in percent: mean difference in log rate over the whole shared range of quality.
+    """Bjontegaard delta rate in percent: mean difference of log rate over the shared range of quality.
 
-    -20 means that the tested codec needs 20 % fewer bits than the anchor at equal quality. Interpolation is PCHIP of
-    log rate over quality (Bjontegaard 2001, VCEG-M33, with the piecewise fit that later replaced its cubic).
-    Raises InputError for fewer than two points of different quality, rates that are not positive, and curves that share
-    no quality.
+    -20 means that the tested codec needs 20 % fewer bits than the anchor at equal quality. Log rate is interpolated over
+    quality by PCHIP, which later replaced the cubic fit of Bjontegaard 2001. Raises InputError for fewer than two points of
+    different quality, rates that are not positive, and curves without a shared range of quality.
     """
     anchor, tested = _ascending(rate_anchor, quality_anchor), _ascending(rate_tested, quality_tested)
     if shared_range(quality_anchor, quality_tested) is None:
         raise InputError(
-            "the curves share no quality, so their rates cannot be compared",
+            "the curves have no common range of quality, so their rates cannot be compared",
             hint=f"anchor: {_span(quality_anchor)}; tested: {_span(quality_tested)}",
         )
     import bjontegaard
 
-    # min_overlap only silences a warning: every reported number includes the overlap.
+    # min_overlap only suppresses a warning; every report states the overlap.
     return float(bjontegaard.bd_rate(*anchor, *tested, method="pchip", require_matching_points=False, min_overlap=0))
 
 
 def compare(anchor: Curve, tested: Curve) -> BdRate:
-    """The BD-rate of one curve against another, with the range it was taken over. Raises InputError as `bd_rate` does."""
+    """BD-rate of one curve against another, with its quality range. Raises InputError like `bd_rate`."""
     percent = bd_rate(anchor.rates, anchor.qualities, tested.rates, tested.qualities)
     shared = shared_range(anchor.qualities, tested.qualities)
     assert shared is not None
@@ -83,14 +82,14 @@ def compare(anchor: Curve, tested: Curve) -> BdRate:
 
 
 def rate_at(curve: Curve, quality: float) -> float | None:
-    """The rate of the curve at a quality, interpolated as in `bd_rate`; None outside its range."""
-    if len(set(curve.qualities)) < FEWEST_POINTS or not min(curve.qualities) <= quality <= max(curve.qualities):
+    """Rate of the curve at a quality, interpolated as in `bd_rate`; None outside its range."""
+    if len(set(curve.qualities)) < MIN_POINTS or not min(curve.qualities) <= quality <= max(curve.qualities):
         return None
     return _rates_at(curve, [quality])[0]
 
 
 def trace(curve: Curve, steps: int = 200) -> list[tuple[float, float]]:
-    """(rate, quality) along the curve, interpolated as in `bd_rate`, by increasing quality; its points if it is no curve."""
+    """(rate, quality) along the curve, interpolated as in `bd_rate`, by increasing quality; its points if these are equal."""
     low, high = min(curve.qualities), max(curve.qualities)
     if low == high:
         return [(point.rate, point.quality) for point in curve.points]
@@ -107,21 +106,21 @@ def _rates_at(curve: Curve, wanted: Sequence[float]) -> list[float]:
 
 
 def shared_range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
-    """Lowest and highest quality that both curves reach, or None where there is no such range."""
+    """Lowest and highest quality within the ranges of both curves; None without a common range."""
     low, high = max(min(a), min(b)), min(max(a), max(b))
     return (low, high) if low < high else None
 
 
 def _ascending(rates: Sequence[float], qualities: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The points by increasing quality; of points of equal quality, the one with the lowest rate."""
+    """Points by increasing quality; of points with equal quality, only the one with the lowest rate."""
     if len(rates) != len(qualities):
-        raise InputError(f"{len(rates)} rates and {len(qualities)} qualities do not make a curve")
+        raise InputError(f"a curve needs as many rates as qualities, not {len(rates)} and {len(qualities)}")
     if not all(math.isfinite(value) for value in (*rates, *qualities)) or not all(rate > 0 for rate in rates):
         raise InputError("rates must be positive and qualities finite")
     cheapest: dict[float, float] = {}
     for rate, quality in zip(rates, qualities, strict=True):
         cheapest[quality] = min(rate, cheapest.get(quality, math.inf))
-    if len(cheapest) < FEWEST_POINTS:
+    if len(cheapest) < MIN_POINTS:
         raise InputError("a curve needs at least two points of different quality")
     ordered = sorted(cheapest)
     return [cheapest[quality] for quality in ordered], ordered

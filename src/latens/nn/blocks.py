@@ -14,9 +14,9 @@ LUMA_SHARE = 0.7  # share of the coefficients for luma; the rest is split betwee
 
 
 class BlockAnalysis(nn.Module):
-    """A linear code of every 16 x 16 block: (B, 3, 16h, 16w) -> (B, channels, h, w).
+    """Trainable linear transform of every 16 x 16 block: (B, 3, 16h, 16w) -> (B, channels, h, w).
 
-    It starts at the lowest frequencies of the cosine transform of the mean-free image in units of 1/`gain`, and is trained.
+    Initialized as the lowest frequencies of the cosine transform of x - 0.5, in units of 1/`gain`.
     """
 
     def __init__(self, channels: int, gain: float) -> None:
@@ -33,7 +33,7 @@ class BlockAnalysis(nn.Module):
 
 
 class BlockSynthesis(nn.Module):
-    """The inverse of `BlockAnalysis` at the start: (B, channels, h, w) -> (B, 3, 16h, 16w)."""
+    """Trainable linear transform, initialized as the inverse of `BlockAnalysis`: (B, channels, h, w) -> (B, 3, 16h, 16w)."""
 
     def __init__(self, channels: int, gain: float) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class BlockSynthesis(nn.Module):
 
 
 def cosine_basis(channels: int) -> Float[Tensor, "C 3 16 16"]:
-    """Orthonormal functions of a color block: cosine products of lowest frequency on three orthogonal color axes.
+    """Orthonormal basis of color blocks: products of cosines of the lowest frequencies on three orthogonal color axes.
 
-    The axes are brightness, red against blue, and green against both. Needs channels <= 768.
+    The axes are luma, red minus blue, and green minus the mean of red and blue. Needs channels <= 768.
     """
     steps = np.arange(BLOCK)
     waves = np.cos(np.pi * (2 * steps + 1) * steps[:, None] / (2 * BLOCK)) * np.sqrt(2 / BLOCK)

@@ -1,4 +1,4 @@
-"""Bounds with a gradient that lets a parameter return from beyond the bound."""
+"""Lower bound whose gradient lets a parameter return from below the bound."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class _LowerBound(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         (grad,) = grads
-        # Below the bound only gradients that raise x pass; with a plain clamp x could never return.
+        # Below the bound only gradients that raise x pass; with a plain clamp, x could never return.
         passes = (x >= ctx.bound) | (grad < 0)  # type: ignore[attr-defined]
         return grad * passes, None
 
 
 def lower_bound(x: Float[Tensor, "..."], bound: float) -> Float[Tensor, "..."]:
-    """max(x, bound); below the bound the gradient passes only where descent would raise x (Balle et al. 2018)."""
+    """max(x, bound). Below the bound the gradient passes only where gradient descent raises x (Balle et al. 2018)."""
     return _LowerBound.apply(x, bound)  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""The function g of a residual map x + g(x): dense (i-DenseNet), plain (Residual Flow) or widened, from one kind of stage.
+"""The branch g of a residual map x + g(x): dense (i-DenseNet), plain (Residual Flow) or widened, built from one type of stage.
 
-All constants (soft normalization, concatenation weights, bounds of activations) are folded into the weights once for each use.
-`linearized` gives g(x) and its products with tangents from one stack; `pull_back` multiplies by the transposed Jacobian at the
-same place without autograd.
+All constants (soft normalization, concatenation weights, bounds of activations) are folded into the weights once per use.
+`linearized` computes g(x) and Jacobian-vector products in one pass; `pull_back` computes vector-Jacobian products at the same
+point without autograd. Equations and sections are those of Perugachi-Diaz 2024.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from latens.nn.lipschitz import Concatenation, Spectral, certified_norm, normalized_together, weights_together
-from latens.nn.lipswish import Activation, ActivationName, Curve, curves_together
+from latens.nn.lipschitz import Concatenation, Spectral, certified_norm, concatenation_weights, normalized_weights
+from latens.nn.lipswish import Activation, ActivationName, Curve, stacked_curves
 
 
 class Folded(NamedTuple):
-    """Weight with all constants, bias, and the numbers of the activation of one stage."""
+    """Weight with all constants, bias, and activation parameters of one stage."""
 
     weight: Tensor
     bias: Tensor
@@ -44,7 +44,7 @@ class Stage(nn.Module):
 
     @property
     def name(self) -> str | None:
-        """Of the activation."""
+        """Name of the activation."""
         return None if self.activation is None else self.activation.name
 
     @property
@@ -53,9 +53,9 @@ class Stage(nn.Module):
 
 
 class Branch(nn.Module):
-    """Stages behind each other; `first` is an activation before them all (Residual Flow). The last stage is linear.
+    """A sequence of stages, the last of which is linear; `first` is an optional activation before them (Residual Flow).
 
-    `budget` above 0 raises the coefficient of the last layer so that the product of all bounds is `budget`.
+    `budget` above 0 scales the last layer so that the product of all bounds is `budget`.
     """
 
     first: Activation | None
@@ -67,16 +67,16 @@ class Branch(nn.Module):
 
     @property
     def ordered(self) -> list[Stage]:
-        """The stages, typed."""
+        """The stages, with their type."""
         return [cast(Stage, stage) for stage in self.stages]
 
     def folded(self) -> list[Folded]:
-        """Weights of all stages with the constants that belong in front of them; differentiable."""
+        """Weights of all stages with their constants; differentiable."""
         return fold([self])[0]
 
     @property
     def form(self) -> tuple[object, ...]:
-        """Branches of one form are folded together."""
+        """Key of branches that `fold` can process together."""
         stages = [
             (stage.linear.weight.shape, stage.linear.coefficient, stage.linear.frozen, stage.name, stage.mix is None)
             for stage in self.ordered
@@ -84,7 +84,7 @@ class Branch(nn.Module):
         return (*stages, None if self.first is None else self.first.name, self.budget)
 
     def forward(self, x: Tensor, folded: Sequence[Folded] | None = None) -> Tensor:
-        """g(x), from ordinary operations."""
+        """g(x), by ordinary differentiable operations."""
         h = x if self.first is None else self.first.raw(x)
         for stage, (weight, bias, _) in zip(self.ordered, folded or self.folded(), strict=True):
             f = stage.linear.apply_to(h, weight, bias)
@@ -93,7 +93,7 @@ class Branch(nn.Module):
         return h
 
     def linearized(self, x: Tensor, tangents: Tensor, folded: Sequence[Folded]) -> Linearized:
-        """g(x) and J(x) t for tangents (T, B, ...); both differentiable once, by weights, x and tangents."""
+        """g(x) and J(x) t for tangents (T, B, ...); both are differentiable once in weights, x and tangents."""
         count, slopes = len(x), []
         shifted = x
         h = torch.cat([x, tangents.flatten(0, 1)])
@@ -113,7 +113,7 @@ class Branch(nn.Module):
 
     @torch.no_grad()
     def pull_back(self, cotangent: Tensor, slopes: Sequence[Tensor], folded: Sequence[Folded]) -> Tensor:
-        """J^T w at the place where `linearized` took the slopes."""
+        """J^T w at the point where `linearized` computed the slopes."""
         left = list(slopes)
         w = cotangent
         for stage, (weight, _, _) in zip(reversed(self.ordered), reversed(folded), strict=True):
@@ -128,7 +128,7 @@ class Branch(nn.Module):
 
     @torch.no_grad()
     def lipschitz(self) -> float:
-        """A rigorous upper bound on the Lipschitz constant of g as it is used, from Eq. 4.3.6 and the bounds of its layers."""
+        """Rigorous upper bound on the Lipschitz constant of g with its current weights, from Eq. 4.3.6 and the layer bounds."""
         bound = 1.0
         last = 1.0
         spent = 1.0
@@ -147,7 +147,7 @@ class Branch(nn.Module):
 
 
 def fold(branches: Sequence[Branch]) -> list[list[Folded]]:
-    """Weights of branches of one form (`Branch.form`) with their constants, stage by stage for all branches at once."""
+    """Weights with their constants for branches of equal `Branch.form`, stage by stage for all branches at once."""
     lead = branches[0]
     made: list[list[Folded]] = [[] for _ in branches]
     gain: Tensor | None = None  # (branches, channels) of the stage's input
@@ -156,23 +156,23 @@ def fold(branches: Sequence[Branch]) -> list[list[Folded]]:
         gain = lead.ordered[0].linear.weight.new_full((len(branches), channels), 1 / lead.first.bound)
     spent: Tensor | float = 1.0
     for number, stage in enumerate(lead.ordered):
-        alike = [branch.ordered[number] for branch in branches]
-        weights = normalized_together([one.linear for one in alike])
+        peers = [branch.ordered[number] for branch in branches]
+        weights = normalized_weights([one.linear for one in peers])
         if gain is not None:
             weights = weights * gain.view(*gain.shape[:1], 1, gain.shape[1], *(1,) * (weights.ndim - 3))
         linear = stage.linear
         if lead.budget and number == len(lead.ordered) - 1:
             factor = lead.budget / (spent * linear.coefficient)
             weights = weights * (factor.view(-1, *(1,) * (weights.ndim - 1)) if isinstance(factor, Tensor) else factor)
-        curves = curves_together([one.activation for one in alike if one.activation is not None])
+        curves = stacked_curves([one.activation for one in peers if one.activation is not None])
         for i, weight in enumerate(weights.unbind(0)):
-            made[i].append(Folded(weight, alike[i].linear.bias, curves[i] if curves else None))
+            made[i].append(Folded(weight, peers[i].linear.bias, curves[i] if curves else None))
         after = 1.0 if stage.activation is None else 1 / stage.activation.bound
         if stage.mix is None:
             spent = spent * linear.coefficient
             gain = None if after == 1.0 else weights.new_full((len(branches), stage.width), after)
             continue
-        eta = weights_together([one.mix for one in alike if one.mix is not None])
+        eta = concatenation_weights([one.mix for one in peers if one.mix is not None])
         earlier = eta[:, :1].expand(-1, weights.shape[2]) if gain is None else gain * eta[:, :1]
         gain = torch.cat([earlier, (after * eta[:, 1:]).expand(-1, stage.width)], dim=1)
         if lead.budget:
@@ -196,7 +196,7 @@ def dense_branch(
 ) -> Branch:
     """`depth` dense layers of 3 x 3 convolutions (linear layers without `size`) and a 1 x 1 convolution back to `channels`.
 
-    `growth` counts channels after the activation. `entry` above 0 puts a linear layer to so many features in front.
+    `growth` counts channels after the activation. `entry` above 0 adds a linear layer with `entry` features in front.
     """
     kernel = 1 if size is None else 3
 
@@ -225,9 +225,9 @@ def plain_branch(
     activation_first: bool,
     frozen: bool = False,
 ) -> Branch:
-    """Layers of these widths (after the activation) and kernels with activations between them, back to `channels`.
+    """Layers of these widths (after the activation) and kernels with activations in between; the output has `channels`.
 
-    The residual block of Residual Flows: kernels 3, 1, 3, and an activation in front except in a model's first block.
+    The residual block of Residual Flows has kernels 3, 1, 3, and an activation in front except in the first block of a model.
     """
     first = Activation(activation) if activation_first else None
     inputs = channels * (first.width if first else 1)

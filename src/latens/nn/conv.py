@@ -1,4 +1,4 @@
-"""Convolutions that halve or double a feature map, strided or by folding pixels into channels, and the residual block."""
+"""Convolutions that halve or double the resolution, strided or by pixel (un)shuffle, and a residual block."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def up(channels_in: int, channels_out: int, kernel: int = 5) -> nn.ConvTranspose
 
 
 def fold(channels_in: int, channels_out: int) -> nn.Sequential:
-    """(B, channels_in, 2h, 2w) -> (B, channels_out, h, w): 2 x 2 pixels become channels, then a 3 x 3 convolution."""
+    """(B, channels_in, 2h, 2w) -> (B, channels_out, h, w): pixel unshuffle by 2, then a 3 x 3 convolution."""
     return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels_in, channels_out, 3, padding=1))
 
 
 def unfold(channels_in: int, channels_out: int) -> nn.Sequential:
-    """(B, channels_in, h, w) -> (B, channels_out, 2h, 2w): a 3 x 3 convolution whose channels become 2 x 2 pixels."""
+    """(B, channels_in, h, w) -> (B, channels_out, 2h, 2w): a 3 x 3 convolution, then pixel shuffle by 2."""
     return nn.Sequential(nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1), nn.PixelShuffle(2))
 
 
 class Residual(nn.Module):
-    """x plus two 3 x 3 convolutions of it, the second started small, so that the block starts near the identity."""
+    """x plus two 3 x 3 convolutions; the second has small initial weights, so the block starts near the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Generalized divisive normalization (Balle, Laparra, Simoncelli 2016)."""
+"""Generalized divisive normalization (Balle et al. 2016)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from latens.nn.bounds import lower_bound
 from latens.shapes import Float
 
-PEDESTAL = 2.0**-36  # keeps the square root's slope finite at zero
+PEDESTAL = 2.0**-36  # keeps the slope of the square root finite at zero
 BETA_MIN = 1e-6
 
 
 class GDN(nn.Module):
-    """x_i / sqrt(beta_i + sum_j gamma_ij x_j^2); `inverse=True` multiplies instead, as the synthesis transform needs.
+    """x_i / sqrt(beta_i + sum_j gamma_ij x_j^2); `inverse=True` multiplies instead, for synthesis transforms.
 
-    Both parameters are stored as square roots, so that gradient steps shrink as the values approach zero.
+    Both parameters are stored as square roots, so gradient steps shrink as the values approach zero.
     """
 
     def __init__(self, channels: int, *, inverse: bool = False) -> None:

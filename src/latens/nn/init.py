@@ -11,7 +11,7 @@ Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
 
 def small(layer: Conv) -> Conv:
-    """The layer with its initial weights divided by 10 and zero bias, so that a parallel path dominates at first."""
+    """Divide the initial weights of a layer by 10 and zero its bias, so that a parallel path dominates at first."""
     with torch.no_grad():
         layer.weight.mul_(0.1)
         layer.bias.zero_()  # type: ignore[union-attr]

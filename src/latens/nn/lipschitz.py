@@ -1,8 +1,8 @@
-"""Layers whose spectral norm is bounded: soft normalization W / max(1, sigma / c) with sigma from power iterations.
+"""Layers with bounded spectral norm: soft normalization W / max(1, sigma / c) with sigma from power iterations.
 
-Sigma is the norm of the real operator: for a convolution the zero-padded one at its spatial size, not that of a reshaped
-kernel. Power iterations run outside the forward pass, batched over layers of one shape. `certified_norm` is a rigorous upper
-bound of the same norm, with which a trained network is normalized before it is used.
+Sigma is the norm of the actual operator: for a convolution, the zero-padded operator at its spatial size, not the reshaped
+kernel. Power iterations run outside the forward pass, batched over layers of equal shape. `certified_norm` is a rigorous upper
+bound of the same norm; trained networks are normalized with it before use.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch.nn.grad import conv2d_weight
 
 from latens.shapes import Float
 
-ROUNDING = 1 + 1e-9  # of eigenvalues in float64
-ETA_FLOOR = 0.1  # added to the softplus of the weights of a concatenation, as in the released code
-CHUNK = 2**26  # bytes of frequency responses that are decomposed at once
+ROUNDING = 1 + 1e-9  # margin for rounding errors of eigenvalues in float64
+ETA_FLOOR = 0.1  # added to the softplus of concatenation weights, as in the authors' code
+CHUNK = 2**26  # bytes of frequency responses per eigenvalue decomposition
 
 
 class Spectral(nn.Module):
-    """A linear layer or convolution with spectral norm at most `coefficient`, as far as the power iterations have converged.
+    """A linear layer or convolution with spectral norm at most `coefficient`, up to the convergence of the power iterations.
 
-    `size` is (height, width) of the input of a convolution with an odd kernel and zero padding that keeps the size; None makes
-    a linear layer. Where `frozen`, the weight is taken as it is, normalized before. The norm is linear in the weight for fixed
-    singular vectors u, v: `direction` is its gradient u v^T, so that sigma = <direction, weight> costs no convolution.
+    `size` is the input's (height, width) for a convolution with an odd kernel and size-preserving zero padding; None makes a
+    linear layer. A `frozen` layer uses its weight unchanged; it was normalized before. For fixed singular vectors u, v the norm
+    is linear in the weight: `direction` is its gradient u v^T, so sigma = <direction, weight> needs no convolution.
     """
 
     direction: Tensor
@@ -47,28 +47,28 @@ class Spectral(nn.Module):
         super().__init__()
         self.coefficient, self.kernel, self.size, self.frozen = coefficient, kernel, size, frozen
         shape = (outputs, inputs) if size is None else (outputs, inputs, kernel, kernel)
-        reach = 1 / math.sqrt(inputs * kernel**2)
-        self.weight = nn.Parameter(torch.empty(shape).uniform_(-reach, reach))
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-reach, reach))
+        limit = 1 / math.sqrt(inputs * kernel**2)
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-limit, limit))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit))
         if not frozen:
             probe = torch.randn(inputs * math.prod(size or ()))
-            self.register_buffer("probe", probe / probe.norm())  # v, of the input's shape but flat
+            self.register_buffer("probe", probe / probe.norm())  # v, the flattened input
             self.register_buffer("direction", torch.zeros(shape))
 
     def normalized(self) -> Tensor:
-        """The weight in use; differentiable, with sigma's gradient."""
-        return normalized_together([self])[0]
+        """The normalized weight, differentiable including sigma."""
+        return normalized_weights([self])[0]
 
     def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The layer with another weight, as that of folded constants."""
+        """Apply the layer with another weight, such as one with folded constants."""
         if self.size is None:
             return F.linear(x, weight, bias)
-        if self.kernel == 1:  # a matrix product of channels last in memory; few outputs would take a slow path of conv2d
+        if self.kernel == 1:  # as a matrix product, because conv2d is slow for few output channels
             return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
         return F.conv2d(x, weight, bias, padding=self.kernel // 2)
 
     def pull_back(self, cotangent: Tensor, weight: Tensor) -> Tensor:
-        """The transposed operator without bias."""
+        """Apply the transposed operator, without bias."""
         if self.size is None:
             return cotangent @ weight
         if self.kernel == 1:
@@ -80,7 +80,7 @@ class Spectral(nn.Module):
 
     @torch.no_grad()
     def certified_weight(self) -> Tensor:
-        """The weight divided so that its spectral norm is at most `coefficient` for certain."""
+        """The weight, scaled so that its spectral norm is provably at most `coefficient`."""
         weight = (
             self.weight if self.frozen else self.weight / max(1.0, certified_norm(self.weight, self.size) / self.coefficient)
         )
@@ -88,9 +88,9 @@ class Spectral(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """Weights (eta_1, eta_2) of input and transformed signal, on the unit circle, times `factor` (2021, section 4.3.3).
+    """Weights (eta_1, eta_2) of the input and its transform, on the unit circle times `factor` (Perugachi-Diaz 2024, 4.3.3).
 
-    With both signals 1-Lipschitz, [eta_1 x, eta_2 f(x)] is `factor`-Lipschitz (Eq. 4.3.6). Not learned: both sqrt(1/2).
+    If f is 1-Lipschitz, [eta_1 x, eta_2 f(x)] is `factor`-Lipschitz (Eq. 4.3.6). Without learning, both are sqrt(1/2).
     """
 
     eta: Tensor
@@ -104,16 +104,16 @@ class Concatenation(nn.Module):
             self.register_buffer("eta", torch.ones(2), persistent=False)
 
     def forward(self) -> Float[Tensor, "2"]:
-        return weights_together([self])[0]
+        return concatenation_weights([self])[0]
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to equal weights."""
+        """Set equal weights."""
         self.eta.fill_(1.0)
 
 
-def normalized_together(layers: Sequence[Spectral]) -> Float[Tensor, "L ..."]:
-    """The weights in use of layers of one shape and coefficient."""
+def normalized_weights(layers: Sequence[Spectral]) -> Float[Tensor, "L ..."]:
+    """Normalized weights of layers with the same shape and coefficient."""
     weights = torch.stack([layer.weight for layer in layers])
     if layers[0].frozen:
         return weights
@@ -124,8 +124,8 @@ def normalized_together(layers: Sequence[Spectral]) -> Float[Tensor, "L ..."]:
     return normalized
 
 
-def weights_together(mixes: Sequence[Concatenation]) -> Float[Tensor, "L 2"]:
-    """The weights (eta_1, eta_2) of concatenations of one factor."""
+def concatenation_weights(mixes: Sequence[Concatenation]) -> Float[Tensor, "L 2"]:
+    """Weights (eta_1, eta_2) of concatenations with the same factor."""
     raw = F.softplus(torch.stack([mix.eta for mix in mixes])) + ETA_FLOOR
     weights: Tensor = mixes[0].factor * F.normalize(raw, dim=1)
     return weights
@@ -136,7 +136,7 @@ def weights_together(mixes: Sequence[Concatenation]) -> Float[Tensor, "L 2"]:
 
 @torch.no_grad()
 def power_iterations(layers: Iterable[Spectral], count: int) -> None:
-    """Improves the singular vectors of all layers by `count` iterations; layers of one shape are stacked."""
+    """Update the singular vectors of all layers by `count` iterations; layers of equal shape are stacked."""
     groups: dict[object, list[Spectral]] = {}
     for layer in layers:
         if not layer.frozen:
@@ -186,37 +186,37 @@ def _unit(vectors: Tensor) -> Tensor:
 
 @torch.no_grad()
 def certified_norm(weight: Tensor, size: tuple[int, int] | None) -> float:
-    """A rigorous upper bound on the spectral norm: exact for a matrix, the Fourier bound for a convolution.
+    """Rigorous upper bound on the spectral norm: exact for a matrix, the Fourier bound for a convolution.
 
-    A zero-padded convolution on H x W is a part of a circular one on a torus of H + (k - 1) / 2 by W + (k - 1) / 2, whose norm
-    is the largest over its frequencies. The bound holds for all smaller inputs, too, not for larger ones.
+    A zero-padded convolution on H x W is a restriction of a circular convolution on H + (k - 1) / 2 by W + (k - 1) / 2, whose
+    norm is the largest over its frequencies. The bound also holds for all smaller inputs, but not for larger ones.
     """
     if size is None:
         return _largest(weight.double()[None])
-    reach = weight.shape[-1] // 2
-    return _fourier(weight, size[0] + reach, size[1] + reach)
+    radius = weight.shape[-1] // 2
+    return _fourier(weight, size[0] + radius, size[1] + radius)
 
 
 @torch.no_grad()
 def certified_norm_any_size(weight: Float[Tensor, "O I k k"], grid: int = 68) -> float:
-    """As `certified_norm`, for inputs of every size: the largest norm on a grid of frequencies over cos(pi r / grid)^2.
+    """Bound as `certified_norm`, for inputs of any size: the largest norm on a grid of frequencies over cos(pi r / grid)^2.
 
-    The frequency response is a trigonometric polynomial of degree r = (k - 1) / 2 in each direction, which cannot exceed
-    its largest value on the grid by more than that factor (Ehlich and Zeller 1964).
+    The frequency response is a trigonometric polynomial of degree r = (k - 1) / 2 in each direction, which exceeds its largest
+    value on the grid by at most that factor (Ehlich and Zeller 1964).
     """
-    reach = weight.shape[-1] // 2
-    return _fourier(weight, grid, grid) / math.cos(math.pi * reach / grid) ** 2
+    radius = weight.shape[-1] // 2
+    return _fourier(weight, grid, grid) / math.cos(math.pi * radius / grid) ** 2
 
 
 def _fourier(weight: Tensor, height: int, width: int) -> float:
-    response = torch.fft.rfft2(weight.double(), s=(height, width))  # real kernels: half of the frequencies
+    response = torch.fft.rfft2(weight.double(), s=(height, width))  # kernels are real: half of the frequencies suffice
     matrices = response.flatten(2).permute(2, 0, 1)
     step = max(1, CHUNK // (16 * matrices[0].numel()))
     return max(_largest(matrices[start : start + step]) for start in range(0, len(matrices), step))
 
 
 def _largest(matrices: Tensor) -> float:
-    """Largest singular value of a stack, from the Gram matrices of the shorter side."""
+    """Largest singular value of a stack of matrices, from the Gram matrices of the shorter side."""
     gram = matrices @ matrices.mH if matrices.shape[1] <= matrices.shape[2] else matrices.mH @ matrices
     eigenvalues = torch.linalg.eigvalsh(gram.cpu())
     return float(cast(Tensor, eigenvalues.max()).clamp(min=0).sqrt()) * ROUNDING

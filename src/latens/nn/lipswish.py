@@ -1,7 +1,7 @@
-"""Activations with a known Lipschitz constant, and their values, derivatives and products with tangents in one pass.
+"""Activations with known Lipschitz constants; values, derivatives and tangent products in one pass.
 
-Every activation is phi(x), or the concatenation [phi(x), phi(-x)] along the channels with phi(-x) = phi(x) - x. Its outputs
-divided by `bound` have Lipschitz constant at most 1; networks fold that division into the next layer's weights.
+An activation is phi(x), or the concatenation [phi(x), phi(-x)] along the channels with phi(-x) = phi(x) - x. Its outputs
+divided by `bound` have a Lipschitz constant of at most 1; networks fold that division into the weights of the next layer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ ActivationName: TypeAlias = Literal["clipswish", "lipswish", "leakylswish", "cre
 Shape: TypeAlias = Literal["swish", "relu", "elu", "tanh", "sigmoid"]
 
 SWISH_BOUND = 1.1  # sup |d/dx x sigmoid(beta x)| = 1.09984 for every beta (Chen et al. 2019)
-CLIPSWISH_BOUND = 1.004  # of [LipSwish(x), LipSwish(-x)]: at most 1.00397 (Perugachi-Diaz et al. 2021, Eq. B.25)
-FIRST_BETA = 0.5  # before the softplus
-FIRST_LEAK = -3.0  # before the sigmoid
+CLIPSWISH_BOUND = 1.004  # Lipschitz constant of [LipSwish(x), LipSwish(-x)] <= 1.00397 (Perugachi-Diaz et al. 2021, Eq. B.25)
+FIRST_BETA = 0.5  # initial value before the softplus
+FIRST_LEAK = -3.0  # initial value before the sigmoid
 
 
 class Curve(NamedTuple):
-    """Coefficients of phi(x) = leak x + gain x sigmoid(beta x). A leak of None is 0, a gain of None is 1."""
+    """Parameters of phi(x) = leak x + gain x sigmoid(beta x). None is 0 for the leak and 1 for the gain."""
 
     leak: Tensor | None
     gain: Tensor | None
@@ -31,7 +31,7 @@ class Curve(NamedTuple):
 
 
 class Activation(nn.Module):
-    """One activation by name. LipSwish and its relatives learn beta, LeakyLSwish its leak as well."""
+    """An activation by name. The swish family learns beta; LeakyLSwish also learns its leak."""
 
     def __init__(self, name: ActivationName) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class Activation(nn.Module):
 
     @property
     def width(self) -> int:
-        """Output channels for one input channel."""
+        """Output channels per input channel."""
         return 2 if self.concatenated else 1
 
     def curve(self) -> Curve:
-        """The current numbers of the swish family; nothing for the others."""
+        """Current parameters of the swish family; all None for other activations."""
         if self.shape != "swish":
             return Curve(None, None, None)
         beta = F.softplus(self.beta)
@@ -62,11 +62,11 @@ class Activation(nn.Module):
         return Curve(leak, (1 - leak) / SWISH_BOUND, beta)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activation with Lipschitz constant at most 1, from operations that can be differentiated any number of times."""
+        """The activation with Lipschitz constant at most 1, by operations that are differentiable any number of times."""
         return self.raw(x) / self.bound
 
     def raw(self, x: Tensor) -> Tensor:
-        """As `forward`, before the division by `bound`."""
+        """`forward` without the division by `bound`."""
         if self.shape == "swish":
             leak, gain, beta = self.curve()
             assert beta is not None
@@ -85,24 +85,24 @@ class Activation(nn.Module):
     def stacked(self, stacked: Tensor, bias: Tensor, count: int, curve: Curve | None = None) -> tuple[Tensor, Tensor]:
         """Values and tangent products in one pass.
 
-        The first `count` rows of `stacked` are inputs without their bias, the others tangents of those inputs, a block of
-        `count` rows each. Returns the raw outputs in the same order and the slope phi'(x) of the inputs. `curve` is that of
-        `curve()`, where already known.
+        The first `count` rows of `stacked` are inputs without their bias; the other rows are blocks of `count` tangents of
+        those inputs. Returns the raw outputs in the same order and the slopes phi'(x) of the inputs. `curve` is the result of
+        `curve()`; None computes it.
         """
         curve = self.curve() if curve is None else curve
         out, slope = _Stacked.apply(stacked, bias, *curve, self.shape, self.concatenated, count)
         return out, slope
 
     def pull_back(self, cotangent: Tensor, slope: Tensor) -> Tensor:
-        """The product of a cotangent of the raw output with the Jacobian, given the slope of `stacked`."""
+        """Vector-Jacobian product of a cotangent of the raw output, given the slopes of `stacked`."""
         if not self.concatenated:
             return cotangent * slope
         first, second = cotangent.chunk(2, dim=1)
         return (first + second).mul_(slope).sub_(second)
 
 
-def curves_together(activations: Sequence[Activation]) -> list[Curve]:
-    """The curves of activations of one name, computed together; nothing for those without numbers."""
+def stacked_curves(activations: Sequence[Activation]) -> list[Curve]:
+    """Curves of activations of the same name, computed together; empty for activations without parameters."""
     if not activations or activations[0].shape != "swish":
         return []
     if activations[0].name == "leakylswish":
@@ -112,7 +112,7 @@ def curves_together(activations: Sequence[Activation]) -> list[Curve]:
 
 
 def _value_and_slope(shape: Shape, x: Tensor, curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
-    """phi(x), phi'(x) and the sigmoid of the swish family (x itself for the others, which need none)."""
+    """phi(x), phi'(x) and, for the swish family, the sigmoid (x as a placeholder for others)."""
     if shape == "swish":
         leak, gain, beta = curve
         assert beta is not None
@@ -158,7 +158,7 @@ def _curvature(shape: Shape, x: Tensor, s: Tensor, slope: Tensor, curve: Curve) 
 
 
 class _Stacked(torch.autograd.Function):
-    """See `Activation.stacked`. One sigmoid forward and none backward; the second derivative enters the backward pass only."""
+    """See `Activation.stacked`. One sigmoid forward and none backward; only the backward pass uses the second derivative."""
 
     @staticmethod
     def forward(
@@ -179,7 +179,7 @@ class _Stacked(torch.autograd.Function):
         out = _empty(stacked, width * (2 if concatenated else 1))
         out[:count, :width] = y
         if len(tangents):
-            torch.mul(_turns(tangents, count), slope, out=_turns(out[count:, :width], count))
+            torch.mul(_blocks(tangents, count), slope, out=_blocks(out[count:, :width], count))
         if concatenated:
             torch.sub(y, x, out=out[:count, width:])
             torch.sub(out[count:, :width], tangents, out=out[count:, width:])
@@ -202,10 +202,10 @@ class _Stacked(torch.autograd.Function):
         bent = None
         second, d, u = _curvature(shape, x, s, slope, curve)
         if len(products):
-            torch.mul(_turns(products, count), slope, out=_turns(to_stacked[count:], count))
-            bent = _turns(products, count)[0] * tangents[:count]
+            torch.mul(_blocks(products, count), slope, out=_blocks(to_stacked[count:], count))
+            bent = _blocks(products, count)[0] * tangents[:count]
             for turn in range(1, len(products) // count):
-                bent.addcmul_(_turns(products, count)[turn], _turns(tangents, count)[turn])
+                bent.addcmul_(_blocks(products, count)[turn], _blocks(tangents, count)[turn])
             to_stacked[:count].addcmul_(bent, second)
         if direct is not None:
             to_stacked.sub_(direct)
@@ -217,22 +217,22 @@ class _Stacked(torch.autograd.Function):
 
 
 def _empty(like: Tensor, channels: int) -> Tensor:
-    """Memory for (B, channels, ...), in the layout of `like`."""
+    """Uninitialized (B, channels, ...) in the memory layout of `like`."""
     shape = (len(like), channels, *like.shape[2:])
     last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-def _turns(stacked: Tensor, count: int) -> Tensor:
-    """Blocks of `count` rows along a new first dimension, without a copy."""
+def _blocks(stacked: Tensor, count: int) -> Tensor:
+    """View with blocks of `count` rows along a new first dimension."""
     return stacked.view(-1, count, *stacked.shape[1:])
 
 
 def _to_curve(
     x: Tensor, s: Tensor, values: Tensor, bent: Tensor | None, d: Tensor, u: Tensor, curve: Curve
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Gradients of leak, gain and beta. `bent` sums the products of the gradients and tangents over the tangents."""
+    """Gradients of leak, gain and beta. `bent` is the sum over the tangents of gradient times tangent."""
     leak, gain, beta = curve
     assert beta is not None
     by_slope = values * (d / beta)

@@ -1,4 +1,4 @@
-"""A slim ResNet-18 (He et al. 2016) of any width, with group normalization, which small batches from scratch need."""
+"""Slim ResNet-18 (He et al. 2016) of any width. Group normalization allows training from scratch with small batches."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from latens.shapes import Float
 
-GROUP = 8  # channels normalized together
+GROUP = 8  # channels per group of the normalization
 
 
 class ResidualStage(nn.Module):
-    """Two residual blocks of two 3 x 3 convolutions; the first may halve the size."""
+    """Two residual blocks of two 3 x 3 convolutions; the first may halve the resolution."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class ResidualStage(nn.Module):
 
 
 class Block(nn.Module):
-    """conv, norm, relu, conv, norm, plus the input (projected where its shape differs), relu."""
+    """conv, norm, relu, conv, norm, plus the input (projected if its shape differs), relu."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Staged(nn.Module):
-    """A stem and stages, one after the other; gives the map after every stage."""
+    """A stem followed by stages; returns the feature map of every stage."""
 
     stem: nn.Module
     stages: nn.ModuleList
@@ -60,7 +60,7 @@ class Staged(nn.Module):
 
 
 class SlimResNet(Staged):
-    """(B, 3, H, W) -> four maps at strides 4, 8, 16, 32 with w, 2w, 4w, 8w channels."""
+    """(B, 3, H, W) -> four feature maps at strides 4, 8, 16, 32 with w, 2w, 4w, 8w channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -73,5 +73,5 @@ class SlimResNet(Staged):
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalization in groups of 8 channels (of all, where they do not divide)."""
+    """Group normalization in groups of 8 channels, or one group if 8 does not divide `channels`."""
     return nn.GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels)

@@ -1,9 +1,8 @@
-"""Transforms between an image and a latent at 1/16 of its size: those of 003 and compact ones for CPUs.
+"""Transforms between an image and a latent at 1/16 of its size: those of Perugachi-Diaz 2024, and compact ones for CPUs.
 
-Compact transforms fold the image 4 x 4 into channels, so that no layer works at more than a quarter of the size, and a linear
-path that starts at the cosine transform of 16 x 16 blocks runs beside the deep one (as the shortcuts of Li et al. 2025, "On
-disentangled training for nonlinear transform in learned image compression"). A training run starts as a block-transform codec
-and improves on it.
+Compact transforms first fold 4 x 4 pixels into channels, so no layer works at more than a quarter of the resolution. A linear
+path, initialized as the cosine transform of 16 x 16 blocks, is added to the deep path (like the shortcuts of Li et al. 2025).
+Training therefore starts from a block-transform codec.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from latens.nn.gdn import GDN
 from latens.nn.init import small
 from latens.shapes import Float
 
-# Quantization steps per unit of intensity at the middle rate, when training starts.
+# Quantization steps per unit of intensity at the middle rate, at the start of training.
 BLOCK_GAIN = 10.0
 DIFFERENCE_GAIN = 8.0
-FOLD = 4  # side of the block of pixels that compact transforms turn into channels
+FOLD = 4  # side of the pixel blocks that compact transforms fold into channels
 
 
 class Sum(nn.Module):
-    """Two maps of the same input, added."""
+    """Sum of a deep and a linear path."""
 
     def __init__(self, deep: nn.Module, linear: nn.Module) -> None:
         super().__init__()
@@ -37,10 +36,10 @@ class Sum(nn.Module):
 
 
 class Analysis(nn.Module):
-    """An analysis transform that may also see a mask: (B, C, H, W), (B, 1, H, W) -> (B, M, H/16, W/16).
+    """Analysis transform with an optional mask: (B, C, H, W), (B, 1, H, W) -> (B, M, H/16, W/16).
 
-    The mask enters behind the layer `entry` of `deep` through a layer of its own, which is the same as one more input channel.
-    Its weights start at zero: a model that was trained without masks goes on from where it was.
+    The mask is added after layer `entry` of `deep` by a layer of its own, which is equivalent to one more input channel. The
+    weights of that layer start at zero, so a model that was trained without masks can continue training with them.
     """
 
     def __init__(self, deep: nn.Sequential, *, linear: nn.Module | None = None, entry: int, mask: nn.Module | None) -> None:
@@ -60,9 +59,9 @@ class Analysis(nn.Module):
 
 
 def paper_analysis(inputs: int, n: int, m: int, *, mask: bool = False) -> Analysis:
-    """Four 5 x 5 layers of stride 2 with rectifiers (Agustsson et al. 2020)."""
+    """Four 5 x 5 convolutions of stride 2 with ReLUs (Agustsson et al. 2020)."""
     deep = nn.Sequential(down(inputs, n), nn.ReLU(), down(n, n), nn.ReLU(), down(n, n), nn.ReLU(), down(n, m))
-    return Analysis(deep, entry=0, mask=silent(nn.Conv2d(1, n, 5, stride=2, padding=2, bias=False)) if mask else None)
+    return Analysis(deep, entry=0, mask=zero_weights(nn.Conv2d(1, n, 5, stride=2, padding=2, bias=False)) if mask else None)
 
 
 def paper_synthesis(m: int, n: int, outputs: int) -> nn.Sequential:
@@ -70,7 +69,7 @@ def paper_synthesis(m: int, n: int, outputs: int) -> nn.Sequential:
 
 
 def compact_image_analysis(n: int, m: int, *, mask: bool = False) -> Analysis:
-    """For whole images: divisive normalization, as in the image codec."""
+    """Analysis of whole images, with divisive normalization as in the image codec."""
     wide = n * 4 // 3
     deep = nn.Sequential(
         nn.PixelUnshuffle(FOLD), nn.Conv2d(48, n, 3, padding=1), Residual(n), GDN(n),
@@ -89,7 +88,7 @@ def compact_image_synthesis(m: int, n: int) -> Sum:
 
 
 def compact_difference_analysis(n: int, m: int, *, mask: bool = False) -> Analysis:
-    """For differences of images, which have no mean: rectifiers, and fewer channels than for images."""
+    """Analysis of frame differences, which are zero-mean: leaky ReLUs, and fewer channels than for images."""
     wide = n * 3 // 2
     deep = nn.Sequential(
         nn.PixelUnshuffle(FOLD), nn.Conv2d(48, n, 3, padding=1), Residual(n),
@@ -101,7 +100,7 @@ def compact_difference_analysis(n: int, m: int, *, mask: bool = False) -> Analys
 
 
 class DifferenceSynthesis(nn.Module):
-    """(B, M, h, w) and further features (B, E, h, w) for the deep path -> (B, 3, 16h, 16w)."""
+    """(B, M, h, w), with additional features (B, E, h, w) for the deep path -> (B, 3, 16h, 16w)."""
 
     def __init__(self, m: int, extra: int, n: int) -> None:
         super().__init__()
@@ -119,14 +118,14 @@ class DifferenceSynthesis(nn.Module):
 
 
 def hyper_analysis(m: int, n: int, *, paper: bool) -> nn.Sequential:
-    """(B, M, h, w) -> (B, N, h/4, w/4), or (B, N, h/8, w/8) with the layers of the paper."""
+    """(B, M, h, w) -> (B, N, h/4, w/4), or (B, N, h/8, w/8) with the layers of the paper (`paper`)."""
     if paper:
         return nn.Sequential(down(m, n), nn.ReLU(), down(n, n), nn.ReLU(), down(n, n))
     return nn.Sequential(nn.Conv2d(m, n, 3, padding=1), nn.LeakyReLU(), down(n, n), nn.LeakyReLU(), down(n, n))
 
 
 def hyper_synthesis(n: int, k: int, m: int, *, paper: bool) -> nn.Sequential:
-    """The way back to mean and scale, (B, 2M, h, w); `k` is the width of the first layer. Scales start at one step."""
+    """Hyper-latent to mean and scale, (B, 2M, h, w). `k` is the width of the first layer; scales start at one step."""
     wide = k * 3 // 2
     if paper:
         stack = nn.Sequential(up(n, k), nn.ReLU(), up(k, k), nn.ReLU(), up(k, 2 * m))
@@ -141,11 +140,11 @@ def hyper_synthesis(n: int, k: int, m: int, *, paper: bool) -> nn.Sequential:
 
 
 def folded_mask(n: int) -> nn.Sequential:
-    """A mask folded like the image and mapped to n channels, silent at first."""
-    return nn.Sequential(nn.PixelUnshuffle(FOLD), silent(nn.Conv2d(FOLD * FOLD, n, 3, padding=1, bias=False)))
+    """Fold a mask like the image and map it to n channels, with zero initial weights."""
+    return nn.Sequential(nn.PixelUnshuffle(FOLD), zero_weights(nn.Conv2d(FOLD * FOLD, n, 3, padding=1, bias=False)))
 
 
-def silent(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with weights zero."""
+def zero_weights(layer: nn.Conv2d) -> nn.Conv2d:
+    """Set the weights of a layer to zero."""
     nn.init.zeros_(layer.weight)
     return layer

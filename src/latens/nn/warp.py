@@ -1,8 +1,8 @@
-"""Scale-space volumes, the warp through them (Agustsson et al. 2020), and block matching.
+"""Scale-space volumes, scale-space warping (Agustsson et al. 2020), and block matching.
 
-A volume holds an image at growing blur. A scale-space flow moves every pixel and chooses how blurred its source is, so that a
-prediction without a good match can be smooth instead of wrong. Flows are in pixels, which makes them independent of the size
-of the frame; the volume's coordinate counts its levels, 0 is sharp.
+A volume holds an image at increasing blur. A scale-space flow gives every pixel a displacement and the blur of its source, so
+a prediction without a good match can be smooth instead of wrong. Flows are in pixels and hence independent of the frame size;
+the scale is a level of the volume, where 0 is sharp.
 
 Letters: B batch, C channels, H W image size, K levels of a volume.
 """
@@ -19,27 +19,27 @@ from torch import Tensor
 from latens.nn.bounds import lower_bound
 from latens.shapes import Float
 
-ZERO_BIAS = 1e-5  # of squared difference per pixel of displacement: flat areas are matched where they are
+ZERO_BIAS = 1e-5  # cost per pixel of displacement, in squared differences: flat areas get zero displacement
 
 
 def gaussian_blur(image: Float[Tensor, "B C H W"], sigma: float) -> Float[Tensor, "B C H W"]:
-    """Gaussian blur with a kernel of 2 ceil(3 sigma) + 1 samples; the border is repeated."""
-    reach = math.ceil(3 * sigma)
-    places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
+    """Gaussian blur with a kernel of 2 ceil(3 sigma) + 1 samples and replicated borders."""
+    radius = math.ceil(3 * sigma)
+    places = torch.arange(-radius, radius + 1, dtype=torch.float32, device=image.device)
     kernel = torch.exp(-0.5 * (places / sigma).square())
     kernel = (kernel / kernel.sum()).to(image.dtype).expand(image.shape[1], 1, 1, -1)
-    # CPUs take three times as long for a convolution by channel in any other layout.
+    # On CPUs a depthwise convolution takes three times as long in any other layout.
     image = image.contiguous(memory_format=torch.channels_last)
-    padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
+    padded = F.pad(image, (radius, radius, radius, radius), mode="replicate")
     rows = F.conv2d(padded, kernel, groups=image.shape[1])
     return F.conv2d(rows, kernel.mT, groups=image.shape[1])
 
 
 def scale_space_volume(image: Float[Tensor, "B C H W"], levels: int, *, sigma: float = 1.5) -> list[Float[Tensor, "B C H W"]]:
-    """The image and `levels` blurred versions of it, K = levels + 1; the blur about doubles from one to the next.
+    """The image and `levels` blurred versions of it, K = levels + 1; the blur about doubles from one level to the next.
 
-    Level 1 is blurred by `sigma`; each further one is the one before at half the size, blurred again and enlarged bilinearly.
-    Needs sides that are multiples of 2^(levels - 1).
+    Level 1 is blurred by `sigma`. Each further level is the previous one at half the resolution, blurred again and enlarged
+    bilinearly. The sides must be multiples of 2^(levels - 1).
     """
     volume = [image]
     blurred = gaussian_blur(image, sigma)
@@ -56,11 +56,10 @@ def scale_space_volume(image: Float[Tensor, "B C H W"], levels: int, *, sigma: f
 def warp_volume(
     volume: Sequence[Float[Tensor, "B C H W"]], flow: Float[Tensor, "B 2 H W"], scale: Float[Tensor, "B 1 H W"]
 ) -> Float[Tensor, "B C H W"]:
-    """The volume of K images at (x + flow_x, y + flow_y, scale) for every pixel, trilinearly; outside, the border is repeated.
+    """Trilinear samples of a volume of K >= 2 images at (x + flow_x, y + flow_y, scale) per pixel, with replicated borders.
 
-    `flow` is (dx, dy) in pixels, `scale` in levels, held to [0, K - 1] with a gradient that leads back. All pixels are sampled
-    from the first two images; a further one is sampled at the few pixels whose scale reaches beyond the level before it.
-    Needs K >= 2.
+    `flow` is (dx, dy) in pixels. `scale` is in levels, clamped to [0, K - 1] with a gradient that leads back into the range.
+    All pixels are sampled from the first two images; each further image is sampled only at pixels with a larger scale.
     """
     last = len(volume) - 2
     held = last + 1 - lower_bound(last + 1 - lower_bound(scale.float(), 0.0), 0.0)
@@ -82,18 +81,18 @@ def warp_volume(
 
 
 def _share(scale: Tensor, level: int, last: int) -> Tensor:
-    """Weight of the image after `level`. That of the last image is not clamped: clamping has no gradient at the bound."""
+    """Weight of the image after `level`. The weight of the last image is not clamped, because a clamp has no gradient there."""
     share = scale - level
     return share if level == last else share.clamp(max=1.0)
 
 
 def warp(image: Float[Tensor, "B C H W"], flow: Float[Tensor, "B 2 H W"]) -> Float[Tensor, "B C H W"]:
-    """The image at (x + flow_x, y + flow_y) for every pixel, bilinearly, in float32; outside, the border is repeated."""
+    """Bilinear samples at (x + flow_x, y + flow_y) for every pixel, in float32, with replicated borders."""
     return sample(image, sampling_grid(flow))
 
 
 def sampling_grid(flow: Float[Tensor, "B 2 H W"]) -> Float[Tensor, "B H W 2"]:
-    """Places (x + flow_x, y + flow_y) in the coordinates of `F.grid_sample`, float32."""
+    """Positions (x + flow_x, y + flow_y) in the coordinates of `F.grid_sample`, float32."""
     height, width = flow.shape[2:]
     rows, columns = (
         (2 * torch.arange(side, device=flow.device, dtype=torch.float32) + 1) / side - 1 for side in (height, width)
@@ -104,45 +103,45 @@ def sampling_grid(flow: Float[Tensor, "B 2 H W"]) -> Float[Tensor, "B H W 2"]:
 
 
 def sample(image: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B C h w"]:
-    """The image at the places of a grid, bilinearly, in float32; outside, the border is repeated."""
+    """Bilinear samples at the positions of a grid, in float32, with replicated borders."""
     return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 @torch.no_grad()
 def match_blocks(
-    current: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"], reach: int, *, window: int = 5
+    current: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"], radius: int, *, window: int = 5
 ) -> Float[Tensor, "B 2 H W"]:
-    """Displacement (dx, dy) in pixels of the best match of every window of `current` in `reference`, at most `reach` a side.
+    """Displacement (dx, dy) in pixels of the best match of every window of `current` in `reference`, within +-`radius`.
 
-    The full search minimizes the mean squared difference of gray values over `window` x `window` pixels; a parabola through
-    the costs of neighbors gives fractions of a pixel.
+    The full search minimizes the mean squared difference of gray values over `window` x `window` pixels. A parabola through the
+    neighboring costs gives subpixel precision.
     """
     height, width = current.shape[2:]
     gray, other = current.float().mean(1), reference.float().mean(1, keepdim=True)
-    padded = F.pad(other, (reach, reach, reach, reach), mode="replicate")[:, 0]
-    side = 2 * reach + 1
+    padded = F.pad(other, (radius, radius, radius, radius), mode="replicate")[:, 0]
+    side = 2 * radius + 1
     shifted = [padded[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
     costs = torch.stack([(candidate - gray).square() for candidate in shifted], dim=1)
     costs = F.avg_pool2d(costs, window, stride=1, padding=window // 2, count_include_pad=False)
-    offsets = torch.arange(-reach, reach + 1, device=costs.device, dtype=torch.float32)
+    offsets = torch.arange(-radius, radius + 1, device=costs.device, dtype=torch.float32)
     dy, dx = torch.meshgrid(offsets, offsets, indexing="ij")
     best = (costs + (ZERO_BIAS * (dx.abs() + dy.abs())).flatten()[:, None, None]).argmin(1, keepdim=True)
     row, column = best // side, best % side
-    x = (column - reach) + _vertex(costs, best, column, side, 1)
-    y = (row - reach) + _vertex(costs, best, row, side, side)
+    x = (column - radius) + _vertex(costs, best, column, side, 1)
+    y = (row - radius) + _vertex(costs, best, row, side, side)
     return torch.cat([x, y], dim=1)
 
 
 @torch.no_grad()
 def search_motion(
-    current: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"], reach: int
+    current: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"], radius: int
 ) -> Float[Tensor, "B 2 H/2 W/2"]:
-    """Flow in pixels that warps `reference` to `current`, by block matching from coarse to fine.
+    """Flow in pixels that warps `reference` to `current`, by coarse-to-fine block matching.
 
-    The full search covers `reach` samples at 1/8 of the size; two more, at 1/4 and 1/2, cover two samples around its result.
-    Needs sides that are multiples of 8.
+    The full search has a radius of `radius` samples at 1/8 of the resolution; two refinements, at 1/4 and 1/2, have a radius of
+    two samples. The sides must be multiples of 8.
     """
-    flow = match_blocks(F.avg_pool2d(current, 8), F.avg_pool2d(reference, 8), reach)
+    flow = match_blocks(F.avg_pool2d(current, 8), F.avg_pool2d(reference, 8), radius)
     for factor in (4, 2):
         fine, other = F.avg_pool2d(current, factor), F.avg_pool2d(reference, factor)
         flow = F.interpolate(2 * flow, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -151,7 +150,7 @@ def search_motion(
 
 
 def _vertex(costs: Tensor, best: Tensor, place: Tensor, side: int, stride: int) -> Tensor:
-    """Minimum of the parabola through a cost and its two neighbors along an axis, within half a pixel; 0 at the ends."""
+    """Minimum of the parabola through a cost and its two neighbors along an axis, within half a pixel; 0 at the border."""
     inside = (place > 0) & (place < side - 1)
     before = costs.gather(1, torch.where(inside, best - stride, best))
     after = costs.gather(1, torch.where(inside, best + stride, best))

@@ -17,7 +17,7 @@ BOXED = 2.0  # pixels; from this sigma on, two box filters replace the Gaussian
 
 
 class LowPass:
-    """Low-passes frames of yuv420p and yuv420p10le outside their regions. `sigma` in pixels at a height of 480."""
+    """Low-pass filter of yuv420p and yuv420p10le frames outside their regions. `sigma` is in pixels at a height of 480."""
 
     def __init__(self, sigma: float, height: int) -> None:
         scale = height / REFERENCE_HEIGHT
@@ -27,7 +27,7 @@ class LowPass:
         self._last: tuple[Weights, Float[np.ndarray, "H W"]] | None = None
 
     def __call__(self, frame: Any, weights: Weights) -> Any:
-        """A new frame with the same tags."""
+        """The filtered frame, with the same tags."""
         planes = frame.to_ndarray()
         height, width = frame.height, frame.width
         if self._last is None or self._last[0] is not weights:  # a fixed region is the same array in every frame
@@ -41,7 +41,7 @@ class LowPass:
         return tag(av.VideoFrame.from_ndarray(planes, format=frame.format.name), color_of(frame))
 
     def kept(self, weights: Weights, height: int, width: int) -> Float[np.ndarray, "H W"]:
-        """Share of every pixel that stays as it is, 0 to 1, for frames that may be padded."""
+        """Weight of the original at every pixel, 0 to 1, for frames that may be padded."""
         import cv2
 
         below, right = height - weights.shape[0], width - weights.shape[1]

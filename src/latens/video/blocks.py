@@ -30,7 +30,7 @@ class Rectangle(NamedTuple):
 
 
 def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]:
-    """The level of every block, 0 to LEVELS: that of its largest weight, rounded up."""
+    """Level of every block, 0 to LEVELS: its largest weight, rounded up."""
     height, width = weights.shape
     if height % block or width % block:
         weights = np.pad(weights, ((0, -height % block), (0, -width % block)))
@@ -41,7 +41,7 @@ def block_levels(weights: Weights, block: int = BLOCK) -> Int[np.ndarray, "h w"]
 
 
 def rectangles(weights: Weights) -> tuple[Rectangle, ...]:
-    """Disjoint rectangles that cover all blocks of level 1 or more: runs of a row, merged with equal runs of the rows below."""
+    """Disjoint rectangles that cover all blocks of level 1 or more: runs of a row, merged with equal runs of rows below."""
     block = BLOCK
     while True:
         found = _rectangles(block_levels(weights, block), block)
@@ -65,7 +65,7 @@ def _rectangles(levels: Int[np.ndarray, "h w"], block: int) -> list[Rectangle]:
 
 
 def _runs(row: Int[np.ndarray, "w"]) -> list[tuple[int, int, int]]:
-    """(start, end, level) of the runs of one level other than 0."""
+    """(start, end, level) of the runs of equal level, except level 0."""
     edges = np.flatnonzero(np.diff(row, prepend=-1, append=-1))
     return [(int(a), int(b), int(row[a])) for a, b in itertools.pairwise(edges) if row[a]]
 
@@ -92,10 +92,10 @@ class RegionSideData:
             self._graphs.move_to_end(found)
             return self._graphs[found]
         filters = []
-        for x, y, width, height, level in (*found, Rectangle(0, 0, frame.width, frame.height, 0)):  # the first one wins
+        for x, y, width, height, level in (*found, Rectangle(0, 0, frame.width, frame.height, 0)):  # the first match applies
             width, height = min(width, frame.width - x), min(height, frame.height - y)
             offset = self.outside + (self.inside - self.outside) * level / LEVELS
-            if width <= 0 or height <= 0:  # a block that lies wholly in the padding
+            if width <= 0 or height <= 0:  # a block entirely in the padding
                 continue
             share = Fraction(offset).limit_denominator(1000)
             filters.append(("addroi", f"x={x}:y={y}:w={width}:h={height}:qoffset={share}"))

@@ -14,13 +14,14 @@ class Codec(NamedTuple):
     """One encoder. Rate factors (CRF) fall linearly with quality from 1 to 8.
 
     `outside` is the quantizer offset of the background at full strength, relative to the quantizer range; 0 for encoders that
-    ignore regions. `sigma` is the width of the background's low-pass at full strength, in pixels at a height of 480; 0: none.
+    ignore regions. `sigma` is the width of the background's low-pass filter at full strength, in pixels at a height of 480;
+    0 for no filter.
     """
 
     library: str
     coarsest: float  # rate factor of quality 1
-    finest: float  # of quality 8
-    limits: tuple[float, float]  # smallest and largest rate factor that is used
+    finest: float  # rate factor of quality 8
+    limits: tuple[float, float]  # smallest and largest rate factor
     step: float  # rate factors are multiples of this
     halving: float  # approximate increase of the rate factor that halves the bits
     outside: float

@@ -9,66 +9,56 @@ import time
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from latens.data.clips.formats import check_container, container_of
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import temporary_beside
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
-from latens.data.regions.words import Shape, parse_region
+from latens.data.regions.words import parse_region
 from latens.errors import OutputExists, UsageError
 from latens.video.background import LowPass
 from latens.video.blocks import RegionSideData
-from latens.video.codecs import BEST_QUALITY, CODECS, Codec, CodecName
+from latens.video.codecs import CODECS, CodecName
 from latens.video.guard import check_regions
 from latens.video.masks import GivenMasks, MaskFiles, Recorded
 from latens.video.rate import guess, search
+from latens.video.request import (
+    DEFAULT_QUALITY,
+    DEFAULT_STRENGTH,
+    Request,
+    Roi,
+    check_region_options,
+    check_targets,
+    choose_codec,
+)
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_QUALITY, DEFAULT_STRENGTH = 5.0, 0.5
-Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
 
 class Compressed(NamedTuple):
     """Result for one clip."""
 
     path: Path
-    bytes: int  # of the file, sound included
+    bytes: int  # size of the file, sound included
     width: int
     height: int
     frames: int
     duration: float  # seconds
     codec: str
     rate_factor: float
-    kbps: float  # of the whole file
-    region: float | None  # mean share of the frame that is region, None without one
-    without_region: int  # frames whose region is empty: all of them is background
+    kbps: float  # mean bit rate of the whole file
+    region: float | None  # mean share of the region in the frame, None without a region
+    without_region: int  # frames with an empty region
     lost_at: float | None  # seconds at which --track lost the region
     damaged: int  # packets or images that could not be decoded
-    missing: int  # frames that the file promises beyond its end
-    trials: int  # encodings it took to reach a size
-    seconds: float  # of work
-    notes: tuple[str, ...]  # what was assumed, converted, dropped or repaired
-
-
-class Request(NamedTuple):
-    """A compression, checked."""
-
-    source: Path
-    out: Path
-    roi: Shape | Path | np.ndarray[Any, Any] | None
-    roi_ids: frozenset[int] | None
-    track: bool
-    codec: Codec
-    strength: float
-    fps: Fraction | float | None
-    encoder_options: Mapping[str, str]
-    threads: int
+    missing: int  # frames that the file declares but does not contain
+    trials: int  # number of encodings in the search for a size
+    seconds: float  # processing time
+    notes: tuple[str, ...]  # assumptions, conversions, omissions and repairs
 
 
 class Pass(NamedTuple):
@@ -102,34 +92,35 @@ def compress_clip(
     threads: int = 0,
     force: bool = False,
 ) -> Compressed:
-    """Writes `source` (a file, or a folder of images with `fps`) as H.264, H.265 or AV1 into `out`.
+    """Compress `source` (a file, or a folder of images with `fps`) to `out` with H.264, H.265 or AV1.
 
     `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask image, a folder of masks, a mask video, or an array of masks (T, H, W)
-    or (H, W), bool or uint8 weights. `quality`, 1 to 8, is about that of the region, or of the whole without one; `strength`, 0
-    to 1, says how much cheaper the rest is. `size` in bytes or `kbps` search for the quality: the file ends up to 3 % below.
-    `encoder_options` are FFmpeg's. Nothing is overwritten without `force`, and `out` appears whole or not at all.
+    or (H, W), bool or uint8 weights. `quality`, 1 to 8, applies to the region, or to whole frames without a region; `strength`
+    above 0, at most 1, sets how much the background is degraded. `size` in bytes or `kbps` start a search for the quality; the
+    file is up to 3 % smaller. `encoder_options` are options of FFmpeg. Existing files are overwritten only with `force`, and
+    `out` appears only when it is complete.
 
     Raises UsageError, InputError, UnreadableInput, LimitExceeded or StorageFull.
     """
     started = time.perf_counter()
-    _check_targets({"quality": quality, "size": size, "kbps": kbps})
-    _check_region_options(roi, roi_ids, track, strength)
+    check_targets({"quality": quality, "size": size, "kbps": kbps})
+    check_region_options(roi, roi_ids, track, strength)
     request = Request(
         source=Path(source),
         out=Path(out),
         roi=parse_region(roi) if isinstance(roi, str | Path) else roi,
         roi_ids=roi_ids,
         track=track,
-        codec=_codec(codec, Path(out)),
+        codec=choose_codec(codec, Path(out)),
         strength=DEFAULT_STRENGTH if strength is None else strength,
         fps=fps,
         encoder_options=encoder_options or {},
         threads=threads,
     )
     if os.path.realpath(source) == os.path.realpath(out):
-        raise UsageError("the result would replace its input", where=str(source), hint="choose another place with -o")
+        raise UsageError("the output would overwrite the input", where=str(source), hint="choose another output with -o")
     if request.out.exists() and not force:
-        raise OutputExists("the file is there already", where=str(out), hint="choose another place, or force it")
+        raise OutputExists("the file exists already", where=str(out), hint="choose another output, or add --force")
     masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
     if masks is not None and roi is None:
         raise UsageError("there are no masks to save without a region", where="--save-masks", hint="add --roi")
@@ -143,50 +134,23 @@ def compress_clip(
     return _result(request, done, factor, trials, note, time.perf_counter() - started)
 
 
-def _check_targets(targets: Mapping[str, float | None]) -> None:
-    given = [name for name, value in targets.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
-    for name, value in targets.items():
-        if value is not None and (value <= 0 or (name == "quality" and not 1 <= value <= BEST_QUALITY)):
-            raise UsageError(f"{name} {value:g} is out of range", hint="quality is 1 to 8; sizes and rates are positive")
-
-
-def _check_region_options(roi: Roi | None, ids: frozenset[int] | None, track: bool, strength: float | None) -> None:
-    if roi is None and (ids is not None or track or strength is not None):
-        option = "--roi-id" if ids is not None else "--track" if track else "--strength"
-        raise UsageError(f"{option} needs a region", hint="add --roi")
-    if isinstance(roi, np.ndarray) and track:
-        raise UsageError("an array has the masks of all frames; nothing is tracked", hint="leave track out")
-    if strength is not None and not 0 < strength <= 1:
-        raise UsageError(f"strength {strength:g} is not above 0 and up to 1", where="--strength")
-
-
-def _codec(codec: CodecName | None, out: Path) -> Codec:
-    name = codec or ("av1" if container_of(out) == "webm" else "h264")
-    if name not in CODECS:
-        raise UsageError(f"'{name}' is no codec", where="--codec", hint=f"one of {', '.join(CODECS)}")
-    check_container(out, CODECS[name].library)
-    return CODECS[name]
-
-
 # ------------------------------------------------------------------------------------------------------------ encoding
 
 
 def _encode(request: Request, factor: float, place: Path, masks: MaskFiles | None, recorded: Recorded | None = None) -> Pass:
-    """One pass over the clip, written to `place`."""
+    """Encode the clip once, into `place`."""
     codec = request.codec
     options = codec.encoder_options(factor, request.encoder_options, request.threads)
     coding = Coding(codec.library, options)
     with open_clip(request.source, fps=request.fps) as clip, _regions(request, clip, recorded) as regions:
         sound = request.source if clip.info.sound else None
         with open_writer(request.out, clip.info, coding, sound=sound, threads=request.threads, rename_to=place) as writer:
-            cheapen = Cheapen(request, writer, options) if regions is not None else None
+            reducer = BackgroundReducer(request, writer, options) if regions is not None else None
             last, duration = -1, Fraction(0)
             for frame in clip.frames():
                 image = writer.fit(frame.image)
-                if regions is not None and cheapen is not None:
-                    image = cheapen(image, _region_of(regions, frame, clip, masks))
+                if regions is not None and reducer is not None:
+                    image = reducer(image, _region_of(regions, frame, clip, masks))
                 writer.write(image, frame.time, frame.duration)
                 last, duration = frame.number, duration + frame.duration
             if regions is not None:
@@ -196,8 +160,8 @@ def _encode(request: Request, factor: float, place: Path, masks: MaskFiles | Non
         writer,
         clip,
         float(duration),
-        cheapen.region / max(writer.frames, 1) if cheapen is not None else None,
-        cheapen.empty if cheapen is not None else 0,
+        reducer.region / max(writer.frames, 1) if reducer is not None else None,
+        reducer.empty if reducer is not None else 0,
         regions.lost_at if regions is not None else None,
         tuple(regions.notes) if regions is not None else (),
     )
@@ -226,8 +190,8 @@ def _region_of(regions: Regions, frame: ClipFrame, clip: Clip, masks: MaskFiles 
     return weights
 
 
-class Cheapen:
-    """Reduces background bits by quantizer offsets or a low-pass."""
+class BackgroundReducer:
+    """Reduces the bits of the background by quantizer offsets or a low-pass filter."""
 
     def __init__(self, request: Request, writer: ClipWriter, options: dict[str, str]) -> None:
         codec, strength = request.codec, request.strength
@@ -253,7 +217,7 @@ class Cheapen:
 def _to_size(
     request: Request, size: int | None, kbps: float | None, masks: MaskFiles | None
 ) -> tuple[Pass, float, int, str | None]:
-    """Searches the rate factor; trials are files beside the output, the best one takes its place."""
+    """Search for the rate factor. Trials are temporary files next to the output; the best one replaces it."""
     trial, best = temporary_beside(request.out), temporary_beside(request.out)
     passes: dict[float, Pass] = {}
     recorded = Recorded() if request.track else None

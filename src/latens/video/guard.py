@@ -1,4 +1,4 @@
-"""Test that an encoder applies regions of interest: some versions and settings accept and ignore them."""
+"""Test that an encoder applies regions of interest; some versions and settings accept but ignore them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from latens.errors import UsageError
 from latens.video.blocks import RegionSideData
 
-SIDE, FRAMES = 128, 3  # size of the test clip of noise, half of which is region
+SIDE, FRAMES = 128, 3  # size of the test clip, noise with a region over half of the frame
 
 
 def check_regions(library: str, options: dict[str, str], format: str, outside: float) -> None:
@@ -20,7 +20,7 @@ def check_regions(library: str, options: dict[str, str], format: str, outside: f
     if not _differ(library, tuple(sorted(options.items())), format, outside):
         raise UsageError(
             f"{library} ignores regions with these settings",
-            hint="adaptive quantization must be on: take the default preset, and a quality instead of a constant quantizer",
+            hint="adaptive quantization must be on: use the default preset, and a quality instead of a constant quantizer",
         )
 
 

@@ -17,9 +17,9 @@ from latens.errors import InputError, OutputExists
 
 
 class GivenMasks(Notes):
-    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 that is read as mask files are.
+    """Masks of an array: (T, H, W), one per frame, or (H, W) for all frames; bool, or uint8 with the meaning of mask files.
 
-    `ids` chooses instances of label maps (see `MaskReader`). Raises InputError for other types and shapes, a wrong number of
+    `ids` selects instances of label maps (see `MaskReader`). Raises InputError for other types and shapes, a wrong number of
     masks, and masks that are empty in every frame.
     """
 
@@ -43,11 +43,11 @@ class GivenMasks(Notes):
 
 
 class MaskFiles:
-    """A folder of masks as PNG files. Raises OutputExists for a folder with files unless overwriting is allowed."""
+    """A folder of masks as PNG files. Raises OutputExists if the folder contains files, unless `force` is set."""
 
     def __init__(self, folder: Path, *, force: bool) -> None:
         if not force and folder.is_dir() and any(folder.iterdir()):
-            raise OutputExists("this folder holds files already", where=str(folder), hint="name another one, or add --force")
+            raise OutputExists("the folder is not empty", where=str(folder), hint="choose another folder, or add --force")
         self.folder = folder
 
     def write(self, weights: Weights, name: str) -> None:
@@ -65,7 +65,7 @@ class Recorded:
         self._inner: Regions | None = None
 
     def around(self, regions: Regions) -> Regions:
-        """Regions that return and record the masks of `regions`."""
+        """Wrap `regions`: return their masks and record them."""
         self._inner, self._packed = regions, {}
         return self
 

@@ -12,12 +12,12 @@ from latens.video.codecs import Codec
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 0.97  # smallest accepted file relative to the requested size; larger files than requested are never accepted
-AIM = 0.987
+WINDOW = 0.97  # smallest accepted size relative to the requested size; larger files than requested are never accepted
+TARGET = 0.987  # size that the search aims for, relative to the requested size
 MAX_TRIALS = 12
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """The accepted trial, the number of encodings, and a note if the requested size was not reached."""
 
     rate_factor: float
@@ -25,11 +25,14 @@ class Found(NamedTuple):
     note: str | None = None
 
 
-def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: float, keep: Callable[[], object]) -> Found:
-    """Vary the rate factor until `encode`, which returns a size in bytes, gives at most `wanted` and at least 97 % of it.
+def search(
+    encode: Callable[[float], int], codec: Codec, wanted: float, start: float, keep: Callable[[], object]
+) -> SearchResult:
+    """Vary the rate factor until `encode` returns a size in bytes of 97 to 100 % of `wanted`.
 
-    `keep` is called after each trial that is the best so far. If the steps of the encoder are too coarse, or its finest setting
-    is smaller, the largest file below `wanted` is accepted. Raises UsageError if even the coarsest setting is larger.
+    `keep` is called after each trial that is the best so far. If the steps of the encoder are too coarse, or the file is
+    smaller at its finest setting, the largest file below `wanted` is accepted. Raises UsageError if the file is larger than
+    `wanted` even at the coarsest setting.
     """
     finest, coarsest = codec.limits
     sizes: dict[float, int] = {}
@@ -42,16 +45,16 @@ def search(encode: Callable[[float], int], codec: Codec, wanted: float, start: f
             best = factor
             keep()
         if WINDOW * wanted <= size <= wanted:
-            return Found(factor, len(sizes))
+            return SearchResult(factor, len(sizes))
         factor = _next(sizes, codec, wanted)
     if best is None:
         size = min(sizes.values())
-        what = f"at the coarsest the file has {size:,} bytes, which is more than {wanted:,.0f}"
+        what = f"at the coarsest setting the file has {size:,} bytes, which is more than {wanted:,.0f}"
         raise UsageError(
-            what, hint="ask for a larger file, raise --strength where there is a region, or make the clip smaller or shorter"
+            what, hint="request a larger file, raise --strength if there is a region, or make the clip smaller or shorter"
         )
     reason = "no finer setting exists" if best <= finest else "the steps of the encoder are coarser"
-    return Found(best, len(sizes), f"{sizes[best]:,} of {wanted:,.0f} bytes reached: {reason}")
+    return SearchResult(best, len(sizes), f"{sizes[best]:,} of {wanted:,.0f} bytes reached: {reason}")
 
 
 def _next(sizes: dict[float, int], codec: Codec, wanted: float) -> float:
@@ -59,13 +62,13 @@ def _next(sizes: dict[float, int], codec: Codec, wanted: float) -> float:
     finest, coarsest = codec.limits
     above = [factor for factor, size in sizes.items() if size > wanted]
     below = [factor for factor, size in sizes.items() if size <= wanted]
-    goal = math.log2(AIM * wanted)
+    goal = math.log2(TARGET * wanted)
     if above and below:
         low, high = max(above), min(below)  # rate factors; the size falls from low to high
         rise = math.log2(sizes[low]) - math.log2(sizes[high])
         share = (math.log2(sizes[low]) - goal) / rise if rise > 0 else 0.5
         factor = codec.rounded(low + min(max(share, 0.05), 0.95) * (high - low))
-        if factor in sizes:  # rounding gave a known end: take the next step inwards, if there is one
+        if factor in sizes:  # rounding returned a known end: take the next step inwards, if there is one
             factor = codec.rounded(low + codec.step)
         return factor
     near = max(above) if above else min(below)

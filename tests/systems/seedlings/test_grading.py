@@ -125,7 +125,7 @@ def test_tables_of_the_user_are_not_replaced(grader: SeedlingGrader, trays: Path
     table = tmp_path / "lots.csv"
     table.write_text("tray,lot\nT0,A\n")
     paths = sorted(trays.glob("*day5.png"))
-    with pytest.raises(OutputExists, match="nothing tells"):
+    with pytest.raises(OutputExists, match="no record of its request"):
         grade_folder(grader, paths, tmp_path, grid=GRID)
     with pytest.raises(UsageError, match="would overwrite"):
         grade_folder(grader, paths, tmp_path, grid=GRID, lots=table, force=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from latens.codes.entropy import SCALE_MIN
-from latens.codes.refine import PEAK
+from latens.codes.goals import PEAK
 from latens.data.source import Source
 from latens.settings import SettingsError
 from latens.systems.video_codec.chunk_model import ChunkCodec

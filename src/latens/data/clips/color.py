@@ -16,7 +16,7 @@ from latens.data.images import Pixels
 UNKNOWN, BT709, BT601, BT2020 = 2, 1, 6, 9
 PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
-HD_HEIGHT = 720  # untagged clips of this height and more are taken as BT.709, as players do
+HD_HEIGHT = 720  # untagged clips of at least this height are assumed to be BT.709, as players do
 TONE_MAP = "scale", "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=tv:intent=perceptual"
 _SWS = {BT709: "ITU709", 5: "ITU601", BT601: "ITU601", 7: "SMPTE240M", 4: "FCC"}
 
@@ -35,7 +35,7 @@ class Color(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """Whether conversion to BT.709 RGB needs tone or gamut mapping."""
+        """True if conversion to BT.709 RGB needs tone or gamut mapping."""
         return self.hdr or self.primaries == BT2020
 
 
@@ -43,17 +43,17 @@ REC709 = Color(BT709, BT709, BT709, LIMITED)
 
 
 def color_of(frame: Any) -> Color:
-    """The tags of a frame; FFmpeg's formats `yuvj...` are full range, and RGB is tagged BT.709."""
+    """The tags of a frame. FFmpeg's formats `yuvj...` are full range; RGB is tagged BT.709."""
     if is_rgb(frame):
         return REC709
     full = frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL
     matrix = int(frame.colorspace)
-    matrix = UNKNOWN if matrix == 0 else matrix  # 0 is RGB, which planes of YUV cannot be
+    matrix = UNKNOWN if matrix == 0 else matrix  # 0 is RGB, which is invalid for YUV planes
     return Color(matrix, int(frame.color_primaries), int(frame.color_trc), FULL if full else int(frame.color_range))
 
 
 def guessed(color: Color, height: int) -> Color:
-    """The tags with unknown values replaced: the matrix by that of players for this height, the range by limited."""
+    """Replace unknown tags: the matrix by the one that players assume for this height, the range by limited."""
     matrix = color.matrix
     if matrix == UNKNOWN:
         matrix = BT709 if height >= HD_HEIGHT else BT601
@@ -77,7 +77,7 @@ def bits_of(frame: Any) -> int:
 
 
 def has_alpha(frame: Any) -> bool:
-    """Whether some pixel of the frame is not opaque; only RGBA formats are inspected."""
+    """True if some pixel of the frame is not opaque; only RGBA formats are inspected."""
     if frame.format.name in ("rgba", "bgra", "argb", "abgr", "pal8"):
         return bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
     return str(frame.format.name).startswith("yuva")
@@ -89,7 +89,7 @@ def has_alpha(frame: Any) -> bool:
 def to_rgb(frame: Any) -> Pixels:
     """The frame as 8-bit RGB (H, W, 3).
 
-    PQ, HLG and BT.2020 are tone mapped to BT.709; the matrix of untagged frames is guessed by height.
+    PQ, HLG and BT.2020 are tone mapped to BT.709. The matrix of untagged frames is guessed from the height.
     """
     if is_rgb(frame):
         return cast(Pixels, frame.to_ndarray(format="rgb24"))
@@ -97,7 +97,7 @@ def to_rgb(frame: Any) -> Pixels:
     if color.wide:
         frame, color = tone_map(frame), REC709
     source = _SWS.get(color.matrix)
-    if source is None:  # BT.2020 matrix with ordinary primaries: FFmpeg reads the tag
+    if source is None:  # BT.2020 matrix with other primaries: FFmpeg reads the tag
         return cast(Pixels, frame.to_ndarray(format="rgb24"))
     return cast(
         Pixels, frame.reformat(format="rgb24", src_colorspace=source, src_color_range=_sws_range(color.range)).to_ndarray()
@@ -105,7 +105,7 @@ def to_rgb(frame: Any) -> Pixels:
 
 
 def rgb_to_yuv(frame: Any, format: str) -> Any:
-    """A frame of BT.709, limited range, tagged, of an RGB frame."""
+    """Convert an RGB frame to YUV: BT.709, limited range, tagged."""
     return tag(frame.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG"), REC709)
 
 
@@ -121,7 +121,7 @@ def change_format(frame: Any, format: str, color: Color) -> Any:
 
 
 def tone_map(frame: Any) -> Any:
-    """A PQ, HLG or BT.2020 frame as BT.709 with 8 bits, highlights compressed by FFmpeg's perceptual intent."""
+    """Convert a PQ, HLG or BT.2020 frame to 8-bit BT.709; FFmpeg's perceptual intent compresses highlights."""
     color = guessed(color_of(frame), frame.height)
     if color.primaries == UNKNOWN:
         color = color._replace(primaries=BT2020)
@@ -130,7 +130,7 @@ def tone_map(frame: Any) -> Any:
 
 @functools.cache
 def _tone_mapper() -> Chain:
-    """The tone mapping filters, shared by the process: FFmpeg takes seconds to compute their table."""
+    """The tone mapping filters, cached per process, because FFmpeg needs seconds to compute their table."""
     return Chain((TONE_MAP, ("format", "pix_fmts=yuv420p")), reads_tags=True)
 
 
@@ -142,10 +142,10 @@ def _sws_range(value: int) -> str:
 
 
 class Chain:
-    """A chain of FFmpeg filters, one frame in, one frame out. It is rebuilt when format or size of the frames changes.
+    """A chain of FFmpeg filters, one frame in, one frame out. It is rebuilt if the format or size of the frames changes.
 
-    Conversions between YUV formats also convert colors according to the tags. Unless the chain should do so, the tags are
-    removed before and restored after it.
+    FFmpeg's conversions between YUV formats also convert colors according to the tags. Without `reads_tags`, the tags are
+    removed before the chain and restored after it.
     """
 
     def __init__(self, filters: tuple[tuple[str, str], ...], *, reads_tags: bool = False) -> None:
@@ -176,7 +176,7 @@ class Chain:
 
 
 def linear_graph(frame: Any, filters: Iterable[tuple[str, str]]) -> tuple[Any, Any, Any]:
-    """(graph, source, sink) of FFmpeg filters (name, arguments) in a row, for frames like this one."""
+    """(graph, source, sink) of a sequence of FFmpeg filters (name, arguments), for frames of this size and format."""
     import av.filter
 
     graph = av.filter.Graph()
@@ -199,13 +199,13 @@ ROTATIONS: dict[int, tuple[tuple[str, str], ...]] = {
 
 
 def upright(rotation: int) -> Chain | None:
-    """The filters that turn a frame counter-clockwise by `rotation` degrees, a multiple of 90; None for nothing to do."""
+    """Filters that rotate a frame counterclockwise by `rotation` degrees, a multiple of 90; None without a rotation."""
     turns = rotation % 360
     return Chain(ROTATIONS[turns]) if turns in ROTATIONS else None
 
 
 def pad_filters(width: int, height: int, to_width: int, to_height: int, format: str) -> tuple[tuple[str, str], ...]:
-    """Filters that repeat the last column and row of frames of `format` up to a larger size."""
+    """Filters that pad frames of `format` to a larger size by replication of the last column and row."""
     full = "yuv444p10le" if "10le" in format else "yuv444p"
     return (
         ("format", f"pix_fmts={full}"),

@@ -18,15 +18,15 @@ CONTAINERS: Mapping[str, str] = {  # ending -> FFmpeg's name of the container
     ".gif": "gif",
 }
 CLIP_ENDINGS = frozenset(CONTAINERS)
-UPRIGHT_ENDINGS = frozenset({".mp4", ".m4v", ".mov"})  # players of Apple need the tag hvc1 for HEVC there
+APPLE_ENDINGS = frozenset({".mp4", ".m4v", ".mov"})  # Apple's players need the tag hvc1 for HEVC in these
 
 
 class Encoder(NamedTuple):
     """Limits of an encoder of FFmpeg."""
 
     library: str
-    deepest: int  # bits per sample
-    smallest: int  # pixels per side
+    deepest: int  # largest number of bits per sample
+    smallest: int  # smallest number of pixels per side
     containers: frozenset[str]
 
 
@@ -49,8 +49,8 @@ def container_of(path: Path) -> str:
     """FFmpeg's name of the container for the ending of `path`. Raises UsageError for an unknown ending."""
     kind = CONTAINERS.get(path.suffix.lower())
     if path.suffix.lower() == ".ltv":
-        hint = "leave the encoder out (--codec), or name a file of another ending"
-        raise UsageError("ordinary encoders do not write .ltv, the format of the neural codec", where=str(path), hint=hint)
+        hint = "omit the encoder (--codec), or give a file with another ending"
+        raise UsageError("standard encoders cannot write .ltv, the format of the neural codec", where=str(path), hint=hint)
     if kind is None:
         raise UsageError(
             f"clips cannot be written as {path.suffix or 'a file without an ending'}",
@@ -65,5 +65,5 @@ def check_container(path: Path, library: str) -> str:
     kind = container_of(path)
     if kind not in ENCODERS[library].containers:
         fitting = sorted(ending for ending, name in CONTAINERS.items() if name in ENCODERS[library].containers)
-        raise UsageError(f"{path.suffix} cannot hold what {library} makes", where=str(path), hint=f"use {', '.join(fitting)}")
+        raise UsageError(f"{path.suffix} does not support {library}", where=str(path), hint=f"use {', '.join(fitting)}")
     return kind

@@ -1,4 +1,4 @@
-"""Frames in memory as a clip: arrays one after the other, or a tensor."""
+"""Frames in memory as a clip: an array, a tensor, or an iterator of images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FramesLike: TypeAlias = "str | Path | np.ndarray[Any, Any] | torch.Tensor | Iter
 def open_frames(frames: FramesLike, *, fps: Fraction | float | None = None) -> AbstractContextManager[Clip]:
     """A clip of a path, or of frames: uint8 (T, H, W, 3), a float tensor (T, 3, H, W) in [0, 1], or an iterator of images.
 
-    `fps` is for frames without time stamps (default 25). Raises InputError for what are no frames of one size.
+    `fps` applies to frames without time stamps (default 25). Raises InputError unless all frames have the same size.
     """
     if isinstance(frames, str | Path):
         return open_clip(Path(frames), fps=fps)
     if isinstance(frames, np.ndarray | torch.Tensor) and frames.ndim != 4:
         hint = "give (T, H, W, 3) uint8, a tensor (T, 3, H, W) in [0, 1], or an iterator of frames"
-        raise InputError(f"frames of shape {tuple(frames.shape)}", hint=hint)
+        raise InputError(f"an array of shape {tuple(frames.shape)} is not a clip", hint=hint)
     return nullcontext(_in_memory(iter(frames), fps))
 
 
@@ -42,11 +42,11 @@ def _in_memory(frames: Iterator[Any], fps: Fraction | float | None) -> Clip:
     limit_size(MEMORY, width, height)
     rate = FOLDER_RATE if fps is None else Fraction(fps).limit_denominator(1001)
     if rate <= 0:
-        raise InputError(f"{fps} frames a second")
+        raise InputError(f"a frame rate of {fps} is not positive")
     info = ClipInfo(width, height, rate, 0, None, 1 / rate, 0, 8, REC709, True, False, False, Fraction(1))
     clip = Clip(MEMORY, info)
     if fps is None:
-        clip.note(f"{float(rate):g} frames a second are assumed")
+        clip.note(f"{float(rate):g} frames per second are assumed")
     clip.source = _frames(clip, itertools.chain([first], frames))
     return clip
 
@@ -58,10 +58,10 @@ def _frames(clip: Clip, frames: Iterable[Any]) -> Iterator[ClipFrame]:
         image = read_image(frame)
         if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
             size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
-            raise InputError(f"frame {number} is {size}, the first is {clip.info.width} x {clip.info.height}")
+            raise InputError(f"frame {number} is {size}, but the first one is {clip.info.width} x {clip.info.height}")
         for text in image.notes:
             clip.note(text)
         if image.alpha is not None:
-            clip.note("transparency is not read")
+            clip.note("transparency is ignored")
         stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(image.pixels), format="rgb24")
         yield ClipFrame(stored, number / clip.info.rate, 1 / clip.info.rate, number)

@@ -1,4 +1,4 @@
-"""Reading of clips frame by frame in bounded memory: upright, with time stamps; damaged packets are skipped and counted."""
+"""Reading of clips frame by frame in bounded memory. Frames are upright and time-stamped; damaged packets are counted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from PIL import Image
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS, ImageLimits, Pixels, read_image
+from latens.data.images import IMAGE_ENDINGS, ImageLimits, Pixels, read_image
 from latens.data.inputs import natural_key
 from latens.data.notes import note_once
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
-SILENT = 100  # consecutive packets without a frame, at the start, after which a clip counts as unreadable
+MAX_SILENT = 100  # damaged packets at the start, before any frame, after which a clip counts as unreadable
 
 
 class ClipInfo(NamedTuple):
@@ -33,7 +33,7 @@ class ClipInfo(NamedTuple):
     seconds: float | None  # according to the file
     time_base: Fraction  # time stamps are multiples of it
     rotation: int  # degrees of the counterclockwise rotation that makes stored frames upright
-    bits: int  # per sample
+    bits: int  # bits per sample
     color: Color
     rgb: bool  # stored as RGB
     alpha: bool
@@ -42,29 +42,29 @@ class ClipInfo(NamedTuple):
 
 
 class ClipFrame(NamedTuple):
-    """One upright frame; times in seconds. `duration` is the time to the next frame."""
+    """One upright frame, times in seconds. `duration` is the time to the next frame."""
 
     image: Any  # av.VideoFrame in the pixel format of the clip, tagged
     time: Fraction
     duration: Fraction
-    number: int  # in the clip, from 0; of a folder: of its image, unreadable ones included
+    number: int  # index in the clip, from 0; in a folder, unreadable images are counted too
 
     def rgb(self) -> Pixels:
-        """As 8-bit RGB (H, W, 3)."""
+        """The frame as 8-bit RGB (H, W, 3)."""
         return to_rgb(self.image)
 
 
 @dataclass
 class Clip:
-    """An open clip, whose frames can be read once. `notes` and counts are complete after all frames were read."""
+    """An open clip, whose frames can be read once. `notes` and counts are complete after all frames have been read."""
 
     path: Path
     info: ClipInfo
-    notes: list[str] = field(default_factory=list)  # what was assumed, left out or repaired, for people
+    notes: list[str] = field(default_factory=list)  # assumptions, omissions and repairs, for users
     damaged: int = 0  # packets and images that could not be decoded
-    missing: int = 0  # frames that the file promises beyond its end
-    stems: tuple[str, ...] = ()  # of a folder: names of its images without endings
-    source: Iterator[ClipFrame] = field(default=iter(()), repr=False)  # as stored: durations may be 0
+    missing: int = 0  # frames that the file declares but does not contain
+    stems: tuple[str, ...] = ()  # for a folder, names of its images without endings
+    source: Iterator[ClipFrame] = field(default=iter(()), repr=False)  # stored frames; durations may be 0
 
     def frames(self) -> Iterator[ClipFrame]:
         """The frames in temporal order. Raises UnreadableInput, LimitExceeded."""
@@ -74,7 +74,7 @@ class Clip:
             if held is not None:
                 if frame.time <= held.time:
                     frame = frame._replace(time=held.time + (held.duration or self.info.time_base))
-                    self.note("time stamps out of order were moved up")
+                    self.note("time stamps out of order were corrected")
                 usual = frame.time - held.time
                 yield held._replace(duration=usual)
             held = frame
@@ -94,11 +94,11 @@ class Clip:
 def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Clip]:
     """Open a clip: a file, or a folder of images of one size, in natural order of their names at `fps` frames per second.
 
-    Raises UnreadableInput for input that is no clip, LimitExceeded for too large frames, UsageError for `fps` of a file.
+    Raises UnreadableInput for input that is not a clip, LimitExceeded for too large frames, UsageError for `fps` with a file.
     """
     if fps is not None and path.is_file():
-        what = "this clip has times of its own: frames a second are for a folder of images"
-        raise UsageError(what, where=str(path), hint="leave --fps out")
+        what = "the clip has its own time stamps; the frame rate applies only to a folder of images"
+        raise UsageError(what, where=str(path), hint="omit --fps")
     with reading(path), open(path, "rb") if not path.is_dir() else contextlib.nullcontext():
         pass
     if path.is_dir():
@@ -110,7 +110,7 @@ def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Cl
         container = av.open(str(path))
     except (av.FFmpegError, ValueError) as error:
         hint = "copy or download the file again"
-        raise UnreadableInput(f"this is not a clip of a known kind ({_short(error)})", where=str(path), hint=hint) from error
+        raise UnreadableInput(f"this is not a clip of a known format ({_short(error)})", where=str(path), hint=hint) from error
     with container:
         yield _open_file(path, container)
 
@@ -124,16 +124,16 @@ def _short(error: Exception) -> str:
 
 def _open_file(path: Path, container: Any) -> Clip:
     if not container.streams.video:
-        raise UnreadableInput("this file holds no video", where=str(path))
+        raise UnreadableInput("this file has no video stream", where=str(path))
     stream = container.streams.video[0]
     if stream.codec_context is None or not stream.codec_context.width:
-        what = "the clip is cut inside its first frame, or its codec is unknown"
+        what = "the clip is truncated within its first frame, or its codec is unknown"
         raise UnreadableInput(what, where=str(path), hint="copy or download the file again")
     limit_size(path, stream.codec_context.width, stream.codec_context.height)
     reader = _FileReader(path, container, stream)
     first = next(reader.decoded, None)
     if first is None:
-        what = "the clip is cut short or damaged: no frame can be decoded"
+        what = "the clip is truncated or damaged: no frame can be decoded"
         raise UnreadableInput(what, where=str(path), hint="copy or download the file again")
     clip = reader.clip = Clip(path, reader.info(first))
     clip.source = reader.frames(first)
@@ -142,21 +142,21 @@ def _open_file(path: Path, container: Any) -> Clip:
 
 
 def limit_size(path: Path, width: int, height: int) -> None:
-    """Raises LimitExceeded for frames that are larger than images may be."""
+    """Raises LimitExceeded for frames above the pixel limit of images."""
     if width * height > ImageLimits().pixels:
         raise LimitExceeded(f"frames of {width} x {height} are larger than the limit", where=str(path))
 
 
 def _note_properties(clip: Clip, container: Any, first: Any) -> None:
     if clip.info.alpha:
-        clip.note("transparency is not read")
+        clip.note("transparency is ignored")
     if not clip.info.rgb and clip.info.color.matrix == 2:
         kind = "BT.709" if guessed(clip.info.color, clip.info.height).matrix == 1 else "BT.601"
-        clip.note(f"the colors are not tagged: taken as {kind}")
+        clip.note(f"the colors are not tagged: {kind} is assumed")
     if len(container.streams.video) > 1:
-        clip.note("only the first video stream is read")
+        clip.note("only the first video stream is used")
     if first.interlaced_frame:
-        clip.note("the clip is interlaced; its fields are kept as they are")
+        clip.note("the clip is interlaced and is not deinterlaced")
 
 
 class _FileReader:
@@ -193,7 +193,7 @@ class _FileReader:
         )
 
     def _decode(self) -> Iterator[Any]:
-        """All frames that can be decoded; other packets are counted and skipped."""
+        """Decodable frames; damaged packets are counted and skipped."""
         import av
 
         packets, any_frame = self.container.demux(self.stream), False
@@ -212,7 +212,7 @@ class _FileReader:
                     yield frame
             except av.FFmpegError:
                 self.damaged += 1
-            if not any_frame and self.damaged > SILENT:
+            if not any_frame and self.damaged > MAX_SILENT:
                 return
 
     def frames(self, first: Any) -> Iterator[ClipFrame]:
@@ -224,7 +224,7 @@ class _FileReader:
         while frame is not None:
             base = Fraction(frame.time_base or clip.info.time_base)
             if frame.pts is None:
-                clip.note("frames without a time stamp follow at the mean rate")
+                clip.note("frames without a time stamp are placed at the mean frame rate")
                 time = last + 1 / self.rate
             else:
                 time = frame.pts * base
@@ -236,11 +236,11 @@ class _FileReader:
         clip.missing = max(0, self.stream.frames - self.packets)
 
     def _fit(self, frame: Any, clip: Clip) -> Any:
-        """The frame, scaled to the size of the first one if it differs."""
+        """The frame, scaled to the size of the first frame if it differs."""
         if (frame.width, frame.height) == (clip.info.width, clip.info.height):
             return frame
         limit_size(self.path, frame.width, frame.height)
-        clip.note("frames of another size were scaled to that of the first")
+        clip.note("frames of another size were scaled to the size of the first frame")
         return frame.reformat(width=clip.info.width, height=clip.info.height)
 
 
@@ -248,16 +248,16 @@ class _FileReader:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images directly in a folder, in natural order, without hidden files."""
+    """Images directly in a folder, in natural order, without hidden files."""
     with reading(folder):
         names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
-    return [folder / name for name in names if Path(name).suffix.lower() in PICTURE_ENDINGS]
+    return [folder / name for name in names if Path(name).suffix.lower() in IMAGE_ENDINGS]
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a file is a clip, by its ending; a GIF with a single frame is an image."""
+    """True if a file is a clip, by its ending; a GIF with a single frame is an image."""
     ending = path.suffix.lower()
-    if ending not in CLIP_ENDINGS or ending not in PICTURE_ENDINGS:
+    if ending not in CLIP_ENDINGS or ending not in IMAGE_ENDINGS:
         return ending in CLIP_ENDINGS
     try:
         with Image.open(path) as image:
@@ -267,12 +267,12 @@ def is_clip(path: Path) -> bool:
 
 
 def is_frame_folder(path: Path) -> bool:
-    """Whether a folder is a clip: it holds images and no clips (a folder of GIF files holds clips)."""
+    """True if a folder is a clip: it contains images and no clips (a folder of GIF files contains clips)."""
     if not path.is_dir():
         return False
     with reading(path):
         endings = {entry.suffix.lower() for entry in path.iterdir() if not entry.name.startswith(".")}
-    return bool(endings & (PICTURE_ENDINGS - CLIP_ENDINGS)) and not endings & CLIP_ENDINGS
+    return bool(endings & (IMAGE_ENDINGS - CLIP_ENDINGS)) and not endings & CLIP_ENDINGS
 
 
 def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
@@ -288,7 +288,7 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
     )  # fmt: skip
     clip = Clip(folder, info, stems=tuple(path.stem for path in paths))
     if fps is None:
-        clip.note(f"{float(rate):g} frames a second are assumed")
+        clip.note(f"{float(rate):g} frames per second are assumed")
     clip.source = _folder_frames(clip, paths)
     return clip
 
@@ -301,15 +301,15 @@ def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
             image = read_image(path)
         except UnreadableInput:
             clip.damaged += 1
-            clip.note(f"{path.name} cannot be read and is left out")
+            clip.note(f"{path.name} is unreadable and skipped")
             continue
         if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
             size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
-            what = f"this image is {size}, the first of the folder {clip.info.width} x {clip.info.height}"
-            raise InputError(what, where=str(path), hint="all frames of a clip have one size")
+            what = f"this image is {size}, but the first one of the folder is {clip.info.width} x {clip.info.height}"
+            raise InputError(what, where=str(path), hint="all frames of a clip must have the same size")
         for text in image.notes:
             clip.note(text)
         if image.alpha is not None:
-            clip.note("transparency is not read")
+            clip.note("transparency is ignored")
         frame = av.VideoFrame.from_ndarray(image.pixels, format="rgb24")
         yield ClipFrame(frame, number / clip.info.rate, 1 / clip.info.rate, number)

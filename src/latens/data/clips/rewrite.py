@@ -1,4 +1,4 @@
-"""Apply a function to the RGB frames of a clip; time stamps, orientation and sound are kept."""
+"""Apply a function to the RGB frames of a clip; time stamps, orientation and sound are preserved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Rewritten(NamedTuple):
     height: int
     frames: int
     damaged: int  # packets that could not be decoded
-    notes: tuple[str, ...]  # what was assumed, dropped or converted
+    notes: tuple[str, ...]  # assumptions, omissions and conversions
 
 
 def fine_coding(path: Path) -> Coding:
@@ -46,7 +46,7 @@ def fine_coding(path: Path) -> Coding:
 
 
 def rewrite_clip(source: Path, out: Path, change: Change, *, fps: Fraction | float | None = None) -> Rewritten:
-    """Write the frames that `change` yields for the frames of a clip, one for one and of one size, 8-bit RGB (H, W, 3).
+    """Write the 8-bit RGB frames (H, W, 3) that `change` yields for the frames of a clip, one for one and of one size.
 
     `change` may look ahead; an output frame has the time stamp of its input frame. Raises the errors of `open_clip` and
     `open_writer`.

@@ -1,4 +1,4 @@
-"""Sound of a clip, copied packet by packet without encoding it again."""
+"""Copying of the sound of a clip, packet by packet without re-encoding."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _takes(path: Path, index: int, container: str) -> bool:
 
 
 def _is_timed(packet: Any) -> bool:
-    """Whether a packet has data and a time stamp. Matroska may give only presentation times; sound is not reordered."""
+    """True if a packet has data and a time stamp. Matroska may have only presentation times, which equal the decoding times."""
     if packet.dts is None:
         packet.dts = packet.pts
     return bool(packet.size) and packet.dts is not None
 
 
 class SoundCopy:
-    """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound, with a note."""
+    """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound with a note."""
 
     def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
         self._source = av.open(str(path))
@@ -94,7 +94,7 @@ class SoundCopy:
 
 
 def copied_sound(path: Path) -> tuple[bytes, list[str]]:
-    """The sound of a clip as an audio-only Matroska file, and notes on what was left out; no bytes where there is none."""
+    """The sound of a clip as an audio-only Matroska file (empty without sound), and notes on omitted streams."""
     kept, refused = fitting_streams(path, MATROSKA)
     notes = [f"sound dropped: it cannot be copied ({', '.join(refused)})"] if refused else []
     if not kept:

@@ -27,7 +27,7 @@ from latens.data.clips.color import (
     to_rgb,
     tone_map,
 )
-from latens.data.clips.formats import ENCODERS, UPRIGHT_ENDINGS, Encoder, check_container
+from latens.data.clips.formats import APPLE_ENDINGS, ENCODERS, Encoder, check_container
 from latens.data.clips.reader import ClipInfo
 from latens.data.clips.sound import SoundCopy, fitting_streams
 from latens.data.files import replace_durably, temporary_beside, write_error
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 GIF_BASE = Fraction(1, 100)
 MAX_DELAY = 60  # seconds; a larger pts - dts is invalid
-FASTEST = 1000  # frames per second; higher rates are clamped
+MAX_RATE = 1000  # frames per second; higher rates are clamped
 
 
 class Coding(NamedTuple):
-    """An encoder of FFmpeg and its options; `keep_depth`: 10 bits if both clip and encoder have them."""
+    """An encoder of FFmpeg and its options; `keep_depth` selects 10 bits if both clip and encoder support them."""
 
     library: str
     options: Mapping[str, str]
@@ -69,7 +69,7 @@ class Fit:
         elif info.bits > 8 and not deep:
             self.notes.append(f"{info.bits} bits reduced to 8")
         elif info.color.hdr:
-            self.notes.append("HDR kept; the metadata of the mastering display is not")
+            self.notes.append("HDR kept without the metadata of the mastering display")
 
     def _color(self, info: ClipInfo) -> Color:
         if info.rgb or self.tone_maps:
@@ -105,13 +105,13 @@ class ClipWriter:
         self._sound: SoundCopy | None = None
         self._durations: dict[int, int] = {}
         self._last = -1
-        self._most_delay = int(MAX_DELAY / self.time_base)
+        self._max_delay = int(MAX_DELAY / self.time_base)
         self._constant = 1 / info.rate if kind == "avi" else None
         self._stream = self._add_stream(info, coding, threads)
 
     def _add_stream(self, info: ClipInfo, coding: Coding, threads: int) -> Any:
         _silence(coding.library)
-        rate = info.rate if info.rate <= FASTEST else Fraction(FASTEST)
+        rate = info.rate if info.rate <= MAX_RATE else Fraction(MAX_RATE)
         stream = self._container.add_stream(coding.library, rate=rate.limit_denominator(1 << 16))
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = self.fit.width, self.fit.height, self.fit.format
@@ -121,7 +121,7 @@ class ClipWriter:
         if self.kind != "gif":
             tag(context, self.fit.color)
             context.sample_aspect_ratio = info.aspect
-        if coding.library == "libx265" and self.path.suffix.lower() in UPRIGHT_ENDINGS:
+        if coding.library == "libx265" and self.path.suffix.lower() in APPLE_ENDINGS:
             context.codec_tag = "hvc1"
         return stream
 
@@ -136,7 +136,7 @@ class ClipWriter:
         if pts <= self._last:
             pts = self._last + 1
             if self.frames:
-                self.note("frames closer in time than the container can tell were moved apart")
+                self.note("frames closer than the time resolution of the container were delayed")
         self._last = pts
         self._durations[pts] = max(1, round(duration / self.time_base))
         image.pts, image.time_base = pts, self.time_base
@@ -148,9 +148,9 @@ class ClipWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
-            if packet.pts is not None and packet.dts is not None and packet.pts - packet.dts > self._most_delay:
-                packet.dts = packet.pts  # x265 leaves it undefined in clips shorter than its delay
-            packet.duration = self._durations.pop(packet.pts, packet.duration)  # else the last frame's length is lost
+            if packet.pts is not None and packet.dts is not None and packet.pts - packet.dts > self._max_delay:
+                packet.dts = packet.pts  # x265 does not set it in clips shorter than its delay
+            packet.duration = self._durations.pop(packet.pts, packet.duration)  # otherwise the last duration is lost
             self._container.mux(packet)
 
     def finish(self) -> None:
@@ -169,13 +169,13 @@ class ClipWriter:
 
 
 class _GifFit:
-    """Converts frames for GIF, with one palette per frame, which needs only one pass over the clip."""
+    """Converts frames for GIF with one palette per frame, which needs only one pass over the clip."""
 
     format = "pal8"
 
     def __init__(self, info: ClipInfo) -> None:
         self.width, self.height, self.color = info.width, info.height, REC709
-        self.notes: list[str] = ["reduced to 256 colors a frame"]
+        self.notes: list[str] = ["reduced to 256 colors per frame"]
         self._graph: Any = None
 
     def __call__(self, image: Any) -> Any:
@@ -211,7 +211,7 @@ def _time_base(kind: str, info: ClipInfo) -> Fraction:
 
 def _silence(library: str) -> None:
     if library == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to stderr by itself
+        os.environ.setdefault("SVT_LOG", "1")  # only errors; the library writes to stderr
 
 
 @contextlib.contextmanager
@@ -224,7 +224,7 @@ def open_writer(
     threads: int = 0,
     rename_to: Path | None = None,
 ) -> Iterator[ClipWriter]:
-    """A writer whose clip replaces `path` (or `rename_to`) at the end of the block; it is deleted if the block raises.
+    """A writer whose clip replaces `path` (or `rename_to`) at the end of the block, and is deleted if the block raises.
 
     The sound of the file `sound` is copied if the container supports its codec; otherwise a note names the dropped codec.
     Raises UsageError for a wrong ending, a wrong encoder or no frames, and StorageFull.
@@ -241,7 +241,7 @@ def open_writer(
             if indices and sound is not None:
                 writer.copy_sound(sound, indices)
             if refused or (kind == "gif" and sound is not None):
-                writer.notes.append(f"sound dropped: {path.suffix} cannot hold it ({', '.join(refused) or 'any'})")
+                writer.notes.append(f"sound dropped: {path.suffix} does not support it ({', '.join(refused) or 'any'})")
             for text in writer.notes:
                 logger.warning(f"{path}: {text}")
             try:
@@ -253,7 +253,7 @@ def open_writer(
     except av.FFmpegError as error:
         if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 256:
             raise write_error(path, error) from error
-        raise UsageError(f"{coding.library} refuses this ({error})", where=str(path), hint="choose another --codec") from error
+        raise UsageError(f"{coding.library} failed ({error})", where=str(path), hint="choose another --codec") from error
     except OSError as error:
         raise write_error(path, error) from error
     finally:

@@ -1,5 +1,5 @@
-"""Regions of interest in clips: boxes, ellipses, masks in files, masks paired with frames by time, and tracking.
+"""Regions of interest in clips: boxes, ellipses, mask files, masks paired with frames by time, and tracking.
 
-A region of a frame is an array (H, W) of uint8 weights: 0 background, 255 region, between them soft. All coordinates are those
-of the upright frame; boxes are x0, y0, x1, y1 in pixels, pixel i covering [i, i + 1).
+A region of a frame is an array (H, W) of uint8 weights: 0 background, 255 region, soft in between. All coordinates refer to the
+upright frame. Boxes are x0, y0, x1, y1 in pixels; pixel i covers [i, i + 1).
 """

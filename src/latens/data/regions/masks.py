@@ -1,4 +1,4 @@
-"""Reading of mask files as weights: binary masks, label maps and palettes by instance id, soft masks."""
+"""Reading of mask files as weights: binary masks, soft masks, and label maps and palettes with instance ids."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from latens.shapes import UInt8
 Weights = UInt8[np.ndarray, "H W"]
 Kind = Literal["binary", "ids", "soft"]
 
-LARGEST_ID = 31  # gray images of 8 bits whose values all lie below 32 are label maps
+LARGEST_ID = 31  # 8-bit gray images with all values up to this are label maps
 VOID = 255  # palette index of void pixels, by convention
 ASPECT_SLACK = 0.02
-CLEAN = 24  # gray levels; deviations from 0 and 255 up to this are taken as noise of lossy video
+CLEAN = 24  # gray levels; deviations from 0 and 255 up to this are treated as coding noise of a mask video
 _GRAY = frozenset({"L", "LA"})
 
 
 class MaskReader:
-    """Reads the masks of one clip by one rule.
+    """Reads the masks of one clip with consistent rules.
 
-    8-bit masks: a palette, or gray values all below 32, hold instance ids, of which `ids` are taken (all without it; 255 of a
-    palette is void). Only 0 and 255: binary. Other gray values: soft. 16 bits and more: ids. Once soft, a clip stays soft.
-    `note` is called with every assumption.
+    8-bit masks with a palette or only gray values below 32 hold instance ids, of which `ids` are selected (all ids without it;
+    255 of a palette is void). Masks of only 0 and 255 are binary; other gray values are soft weights. 16-bit masks hold ids.
+    After a soft mask, all masks of the clip are soft. `note` is called with every assumption.
     """
 
     def __init__(self, size: tuple[int, int], ids: frozenset[int] | None, note: Callable[[str], None]) -> None:
         self.height, self.width = size
         self.ids, self.note = ids, note
         self.kind: Kind | None = None
-        self.seen: set[int] = set()  # ids
+        self.seen: set[int] = set()  # all ids so far
 
     def read(self, path: Path) -> Weights:
         """The mask of an image file, at the size of the clip. Raises UnreadableInput, InputError or LimitExceeded."""
@@ -51,7 +51,7 @@ class MaskReader:
         present = np.flatnonzero(np.bincount(values.ravel())) if values.dtype.itemsize <= 2 else np.unique(values)
         found = self._kind(present, palette or values.dtype.itemsize > 1)
         if found == "soft" and self.kind == "ids":
-            self.note("gray values of the masks go beyond 31: read as soft from there on")
+            self.note("the masks have gray values above 31: they are read as soft masks from here on")
         if present[-1] and (self.kind is None or found == "soft"):
             self.kind = found
         if self.kind == "soft":
@@ -59,7 +59,7 @@ class MaskReader:
         if found == "ids":
             return self._chosen(values, {int(value) for value in present} - {0}, palette)
         if self.ids is not None and present[-1] and not self.ids <= {1, 255}:
-            raise InputError(f"this is a {found} mask without instance ids", where=where, hint="leave --roi-id out")
+            raise InputError(f"this is a {found} mask without instance ids", where=where, hint="omit --roi-id")
         return values.astype(np.uint8, copy=False)
 
     def _kind(self, present: np.ndarray[Any, Any], labels: bool) -> Kind:
@@ -72,30 +72,30 @@ class MaskReader:
         if self.ids is not None:
             return self._whole(np.isin(values, list(self.ids)))
         if palette and VOID in found and len(found) > 1:
-            self.note("the palette value 255 is taken as void, not as part of the region")
+            self.note("the palette value 255 is treated as void, not as part of the region")
             return self._whole((values > 0) & (values != VOID))
         if len(found) > 1:
-            self.note(f"the region is all ids of the masks ({_listed(found)}); --roi-id chooses")
+            self.note(f"the region consists of all ids of the masks ({_listed(found)}); --roi-id selects some")
         return self._whole(values > 0)
 
     def _whole(self, mask: np.ndarray[Any, Any]) -> Weights:
         return cast(Weights, mask.view(np.uint8) * np.uint8(255))
 
     def fit(self, weights: Weights, where: str) -> Weights:
-        """The mask at the size of the clip, by nearest neighbor. Raises InputError for another aspect ratio."""
+        """The mask scaled to the size of the clip by nearest neighbor. Raises InputError for another aspect ratio."""
         height, width = weights.shape
         if (height, width) == (self.height, self.width):
             return weights
         if abs((width * self.height) / (height * self.width) - 1) > ASPECT_SLACK:
-            what = f"the mask is {width} x {height}, the upright clip {self.width} x {self.height}: another aspect ratio"
-            raise InputError(what, where=where, hint="masks refer to the upright frame as players show it; turn or crop them")
+            what = f"the mask is {width} x {height}, the upright clip {self.width} x {self.height}: the aspect ratios differ"
+            raise InputError(what, where=where, hint="masks refer to the upright frame as players show it; rotate or crop them")
         import cv2
 
         self.note(f"masks of {width} x {height} scaled to {self.width} x {self.height}")
         return cast(Weights, cv2.resize(weights, (self.width, self.height), interpolation=cv2.INTER_NEAREST_EXACT))
 
     def read_video(self, pixels: UInt8[np.ndarray, "H W 3"], where: str) -> Weights:
-        """The mask of a frame of a mask video. Values near 0 and 255 are cleaned of coding noise unless ids are chosen."""
+        """The mask of a frame of a mask video. Without ids, values near 0 and 255 are cleaned of coding noise."""
         gray = pixels[..., 0]
         if self.ids is not None:
             self.seen |= {int(value) for value in np.flatnonzero(np.bincount(gray.ravel()))} - {0}
@@ -107,13 +107,13 @@ _CLEANED = np.arange(256, dtype=np.uint8)
 _CLEANED[:CLEAN], _CLEANED[-CLEAN:] = 0, 255
 
 
-def _listed(ids: set[int], most: int = 8) -> str:
-    shown = ", ".join(str(value) for value in sorted(ids)[:most])
-    return shown + (", ..." if len(ids) > most else "")
+def _listed(ids: set[int], limit: int = 8) -> str:
+    shown = ", ".join(str(value) for value in sorted(ids)[:limit])
+    return shown + (", ..." if len(ids) > limit else "")
 
 
 def _values(path: Path, note: Callable[[str], None]) -> tuple[np.ndarray[Any, Any], bool]:
-    """Values of a mask image (H, W), upright, palettes as indices; and whether it has a palette."""
+    """(values (H, W) of an upright mask image, with palettes as indices; True if it has a palette)."""
     with reading(path), open(path, "rb") as stream, decoding(str(path)), Image.open(stream) as opened:
         if opened.width * opened.height > ImageLimits().pixels:
             raise LimitExceeded(f"a mask of {opened.width} x {opened.height} is larger than the limit", where=str(path))
@@ -132,17 +132,17 @@ def _plane(image: Image.Image, path: Path, note: Callable[[str], None]) -> np.nd
     if image.mode in ("I", "F"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > np.iinfo(np.uint16).max or (values != np.rint(values)).any():
-            raise InputError("a label map holds whole numbers from 0 to 65535", where=str(path))
+            raise InputError("label maps must have integer values from 0 to 65535", where=str(path))
         return values.astype(np.uint16)
     colors = np.asarray(image.convert("RGB"))
     if (colors[..., 0] == colors[..., 1]).all() and (colors[..., 0] == colors[..., 2]).all():
         return np.ascontiguousarray(colors[..., 0])
-    note("the masks are colored: every pixel that is not black counts as region; ids cannot be told from colors")
+    note("the masks are colored: every pixel that is not black is region, and there are no ids")
     return cast(np.ndarray[Any, Any], colors.any(axis=2))
 
 
 def draw(shape: Shape, width: int, height: int) -> Weights:
-    """A box or ellipse as a mask: pixels whose center lies inside. Raises UsageError where it lies outside the frame."""
+    """Mask of a box or ellipse: pixels whose centers are inside. Raises UsageError if the shape is outside the frame."""
     held = shape.inside(width, height)
     x = np.arange(width) + 0.5
     y = np.arange(height)[:, None] + 0.5
@@ -157,7 +157,7 @@ def draw(shape: Shape, width: int, height: int) -> Weights:
 
 
 def box_of(weights: Weights) -> tuple[int, int, int, int] | None:
-    """The tight box x0, y0, x1, y1 of a mask; None for an empty one."""
+    """The tight box x0, y0, x1, y1 of a mask; None for an empty mask."""
     filled = weights >= 128
     rows, columns = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
     if not len(rows):

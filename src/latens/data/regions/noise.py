@@ -1,4 +1,4 @@
-"""Random masks of Perlin noise for training: blobs that grow, move and vanish smoothly over time."""
+"""Random masks from Perlin noise for training: blobs that grow, move and vanish smoothly over time."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ HASH_PRIMES = (73856093, 19349663, 83492791)  # Teschner et al. 2003
 
 @settings
 class PerlinMasks:
-    """Parameters of the masks. Defaults give regions like single objects: 5 to 40 % of the frame, moving slowly."""
+    """Parameters of the masks. The defaults resemble single objects: 5 to 40 % of the frame, slow motion."""
 
-    cell: Positive = 0.4  # side of a noise cell, in shares of the shorter side: about the size of a blob
-    cell_frames: Positive = 24.0  # length of a noise cell in frames: smaller changes faster
-    octaves: Count = 2  # each adds detail of half the size and half the weight
-    drift: Annotated[float, annotated_types.Ge(0)] = 0.01  # mean motion of the noise in shares of the shorter side per frame
-    least: Annotated[float, annotated_types.Gt(0), annotated_types.Lt(1)] = 0.05  # share of all pixels that are region
-    most: Annotated[float, annotated_types.Gt(0), annotated_types.Lt(1)] = 0.4
+    cell: Positive = 0.4  # side of a noise cell relative to the shorter side; about the size of a blob
+    cell_frames: Positive = 24.0  # length of a noise cell in frames; smaller values change faster
+    octaves: Count = 2  # number of octaves; each adds detail of half the size and half the weight
+    drift: Annotated[float, annotated_types.Ge(0)] = 0.01  # motion of the noise per frame, relative to the shorter side
+    least: Annotated[float, annotated_types.Gt(0), annotated_types.Lt(1)] = 0.05  # smallest share of region in a clip
+    most: Annotated[float, annotated_types.Gt(0), annotated_types.Lt(1)] = 0.4  # largest share of region in a clip
 
 
 def perlin_masks(
     frames: int, height: int, width: int, seed: int, config: PerlinMasks | None = None
 ) -> Bool[np.ndarray, "T H W"]:
-    """Masks of a clip: three-dimensional Perlin noise above a level. A function of its arguments alone.
+    """Masks of a clip: three-dimensional Perlin noise above a threshold, determined by the arguments.
 
-    The level is the quantile of the whole clip that leaves a share of region drawn uniformly from `least` to `most`, so single
-    frames may hold more or less, or nothing.
+    The threshold is a quantile over the whole clip; the share of region is uniform between `least` and `most`. Single frames
+    may have a larger or smaller region, or none.
     """
     config = config or PerlinMasks()
     rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def perlin_masks(
 def perlin_noise(
     z: Float[np.ndarray, "T _ _"], y: Float[np.ndarray, "T H _"], x: Float[np.ndarray, "T _ W"], seed: int
 ) -> Float[np.ndarray, "T H W"]:
-    """Gradient noise (Perlin 2002, with the quintic fade) at the points that z, y and x span; zero at whole numbers."""
+    """Gradient noise with the quintic fade (Perlin 2002) on the grid of z, y and x; zero at integers."""
     table = np.random.default_rng(seed).normal(size=(4096, 3)).astype(np.float32)
     gradients = table / np.linalg.norm(table, axis=1, keepdims=True)
     cells = [np.floor(axis).astype(np.int64) for axis in (z, y, x)]

@@ -1,4 +1,4 @@
-"""The region of every frame of a clip, from a shape, a mask, a folder of masks, a mask video, or tracking."""
+"""Regions of the frames of a clip, from a shape, a mask, a folder of masks, a mask video, or tracking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from latens.data.regions.track import Tracker
 from latens.data.regions.words import Shape
 from latens.errors import InputError, UsageError
 
-OpenReader: TypeAlias = Callable[[Callable[[str], None]], MaskReader]  # takes the function that keeps notes
+OpenReader: TypeAlias = Callable[[Callable[[str], None]], MaskReader]  # the argument is the function that records notes
 OVERHANG = 0.5  # seconds by which a mask video may end before its clip
 
 
@@ -34,7 +34,7 @@ class Regions(Protocol):
     def of(self, frame: ClipFrame) -> Weights: ...
 
     def finish(self, frames: int) -> None:
-        """Called after the last frame. `frames` counts unreadable ones too. Raises InputError for masks of another clip."""
+        """Called after the last frame. `frames` includes unreadable frames. Raises InputError for masks of another clip."""
         ...
 
 
@@ -61,7 +61,7 @@ def open_regions(
     width, height = clip.info.width, clip.info.height
     if isinstance(region, Shape):
         if ids is not None:
-            raise UsageError("a box or ellipse has no ids", where=f"--roi {region}", hint="leave --roi-id out")
+            raise UsageError("a box or ellipse has no ids", where=f"--roi {region}", hint="omit --roi-id")
         weights = draw(region, width, height)
         yield Tracked(str(region), weights, is_box=region.kind == "box") if track else Fixed(str(region), weights)
         return
@@ -85,20 +85,20 @@ def open_regions(
     made = Tracked(str(region), weights, is_box=False) if track else Fixed(str(region), weights)
     made.notes = notes.notes
     if not track:
-        made.note("one mask is used for all frames; --track follows it")
+        made.note("the mask applies to all frames; --track would follow the object")
     yield made
 
 
 def _refuse_track(track: bool, region: Path) -> None:
     if track:
-        hint = "leave --track out, or give the first mask alone"
-        raise UsageError("there is a mask for every frame already", where=f"--roi {region}", hint=hint)
+        hint = "omit --track, or give only the first mask"
+        raise UsageError("every frame has a mask already", where=f"--roi {region}", hint=hint)
 
 
 def _ids_found(reader: MaskReader) -> str:
     if reader.ids is None:
         return ""
-    return f" for the ids {sorted(reader.ids)}; those in the masks are {sorted(reader.seen)}"
+    return f" for the ids {sorted(reader.ids)}; the masks have the ids {sorted(reader.seen)}"
 
 
 class Fixed(Notes):
@@ -113,7 +113,7 @@ class Fixed(Notes):
 
 
 class ByOrder(Notes):
-    """Mask images of a folder: by name where the clip is a folder of images with the same names, else by order."""
+    """Mask images of a folder, paired by name if the clip is a folder of images with the same names, otherwise by order."""
 
     def __init__(self, folder: Path, paths: list[Path], open_reader: OpenReader, clip: Clip) -> None:
         super().__init__(str(folder))
@@ -123,22 +123,22 @@ class ByOrder(Notes):
             paths = [by_stem[stem] for stem in clip.stems]
         elif clip.info.frames and clip.info.frames != len(paths):
             what = f"{len(paths)} masks for {clip.info.frames} frames"
-            raise InputError(what, where=str(folder), hint="give one mask per frame, or a mask video: those pair by time")
+            raise InputError(what, where=str(folder), hint="give one mask per frame, or a mask video, which is paired by time")
         if not paths:
-            raise InputError("there are no masks in this folder", where=str(folder))
+            raise InputError("this folder has no masks", where=str(folder))
         self.paths = paths
 
     def of(self, frame: ClipFrame) -> Weights:
         if frame.number >= len(self.paths):
-            what = f"there are {len(self.paths)} masks, and the clip has more frames"
-            raise InputError(what, where=self.where, hint="give one mask per frame, or a mask video: those pair by time")
+            what = f"there are {len(self.paths)} masks, but the clip has more frames"
+            raise InputError(what, where=self.where, hint="give one mask per frame, or a mask video, which is paired by time")
         weights = self.reader.read(self.paths[frame.number])
         self.any = self.any or bool(weights.any())
         return weights
 
     def finish(self, frames: int) -> None:
         if frames < len(self.paths):
-            self.note(f"{len(self.paths) - frames} masks are left over: is a frame missing?")
+            self.note(f"{len(self.paths) - frames} masks are unused: is a frame missing?")
         _refuse_empty(self.any, self.where, self.reader)
 
 
@@ -149,13 +149,13 @@ def _refuse_empty(any_mask: bool, where: str, reader: MaskReader) -> None:
 
 
 class ByTime(Notes):
-    """A mask video. A frame has the mask nearest in time, both times relative to the first frame."""
+    """A mask video. Every frame gets the mask nearest in time, with times relative to the first frames."""
 
     def __init__(self, path: Path, masks: Clip, open_reader: OpenReader) -> None:
         super().__init__(str(path))
         self.reader, self.masks = open_reader(self.note), masks
         self._frames = masks.frames()
-        self._start: Fraction | None = None  # of the clip
+        self._start: Fraction | None = None  # time of the first frame of the clip
         first = next(self._frames)
         self._mask_start = first.time
         self._near: tuple[Fraction, Weights] = (Fraction(0), self._read(first))
@@ -178,9 +178,9 @@ class ByTime(Notes):
             self._near, self._next = self._next, self._advance()
         if self._next is None and time > self._near[0] + 1 / self.masks.info.rate:
             if time - self._near[0] > OVERHANG:
-                what = f"the mask video ends at {float(self._near[0]):.2f} s, the clip goes on"
-                raise InputError(what, where=self.where, hint="make masks for the whole clip")
-            self.note("the mask video ends a little early: its last mask is kept")
+                what = f"the mask video ends at {float(self._near[0]):.2f} s, before the clip"
+                raise InputError(what, where=self.where, hint="provide masks for the whole clip")
+            self.note("the mask video ends shortly before the clip: its last mask is repeated")
         self.any = self.any or bool(self._near[1].any())
         return self._near[1]
 
@@ -194,7 +194,7 @@ class ByTime(Notes):
 
 
 class Tracked(Notes):
-    """A tracked box or mask of the first frame. After the region is lost, the whole frame counts as region."""
+    """A tracked box or mask of the first frame. After the region is lost, the whole frame is region."""
 
     def __init__(self, where: str, weights: Weights, *, is_box: bool) -> None:
         super().__init__(where)
@@ -206,6 +206,6 @@ class Tracked(Notes):
         found = self.tracker.next(frame.rgb())
         if found.weights is None:
             self.lost_at = float(frame.time)
-            self.note(f"the region is lost at {self.lost_at:.2f} s ({found.reason}): from there all of the frame is region")
+            self.note(f"the region is lost at {self.lost_at:.2f} s ({found.reason}): from there the whole frame is region")
             return self.of(frame)
         return found.weights

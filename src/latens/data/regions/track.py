@@ -5,8 +5,8 @@ previous frame. Where the two flows are inconsistent (occlusions), and along the
 surroundings classify the pixels. In a box, GrabCut (Rother et al. 2004) segments the object; the box moves by the similarity
 transform that fits the flow of the object, and is pulled towards the box of the mask.
 
-The region is lost where the flows contradict each other, where the area or the colors changed too much, where the colors are
-rather those of the surroundings, and where the two boxes drift apart: flow and color then follow different things.
+The region is lost if the flows are inconsistent, if the area or the colors change too much, if the colors are closer to those
+of the surroundings, or if the two boxes drift apart, because flow and color then follow different objects.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ CONSISTENT = 1.0  # largest difference between forward and backward flow, in pix
 MIN_CONSISTENT = 0.5  # smallest consistent share of the region; below it the region is lost
 MIN_AREA, MAX_GROWTH = 0.3, 6.0  # smallest and largest area relative to that in the first frame
 MIN_MATCH = 0.25  # smallest overlap of the color histograms of the region now and in the first frame
-MIN_AGREEMENT, JUDGED = 0.6, 5  # smallest overlap (IoU) of the box and the box of the mask, mean over so many frames
-BINS = 12  # per color channel
+MIN_OVERLAP, OVERLAP_FRAMES = 0.6, 5  # smallest IoU of the box and the box of the mask, averaged over this many frames
+BINS = 12  # histogram bins per color channel
 MEMORY = 0.02  # update rate of the histograms
 POINTS, REPROJECTION, MAX_ZOOM = 400, 1.5, 0.06  # similarity fit: points, RANSAC threshold in pixels, largest zoom per frame
 PULL = 0.1  # rate per frame at which the box moves towards the box of the mask
-REACH = 0.15  # distance by which the mask may extend beyond the box, relative to its sides
+MAX_EXTENT = 0.15  # distance by which the mask may extend beyond the box, relative to its sides
 SMOOTH, EPSILON = 4, 1e-3  # radius in pixels and regularization of the guided filter
 FILLED = (0.1, 0.97)  # share of its box that a mask of GrabCut may fill
 
 Map = Float[np.ndarray, "H W"]
 
 
-class Found(NamedTuple):
-    """The region in a frame at full size, or None and the reason where it is lost."""
+class TrackedRegion(NamedTuple):
+    """The region in a frame at full size, or None and the reason if it is lost."""
 
     weights: Weights | None
     reason: str = ""
@@ -56,7 +56,7 @@ class Tracker:
         self._gray: Any = None
         self._flow: Any = None
 
-    def next(self, pixels: Pixels) -> Found:
+    def next(self, pixels: Pixels) -> TrackedRegion:
         """The region in the next frame (H, W, 3)."""
         import cv2
 
@@ -66,11 +66,11 @@ class Tracker:
         if self._mask is None:
             self._start(small)
             self._gray = gray
-            return Found(self.first)
+            return TrackedRegion(self.first)
         consistency = self._carry(gray)
         self._gray = gray
         reason = self._refine(small, consistency)
-        return Found(None, reason) if reason else Found(self._full())
+        return TrackedRegion(None, reason) if reason else TrackedRegion(self._full())
 
     # -------------------------------------------------------------------------------------------------------- first frame
 
@@ -87,7 +87,7 @@ class Tracker:
         self._inside, self._outside, self._first_inside = inside, outside, inside
         self._margins = self._box_margins()
         self._box = np.array(box_of(self.first) or (0, 0, 1, 1)) * self.scale
-        self._overlaps: deque[float] = deque(maxlen=JUDGED)
+        self._overlaps: deque[float] = deque(maxlen=OVERLAP_FRAMES)
 
     def _box_margins(self) -> tuple[float, ...]:
         """Distances between the sides of the user's box and the mask, relative to the width and height of the mask."""
@@ -122,10 +122,10 @@ class Tracker:
         there = cv2.remap(forward, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         error = np.linalg.norm(backward + there, axis=2)
         limit = CONSISTENT + 0.05 * np.linalg.norm(backward, axis=2)
-        two_views: Map = np.exp(-((error / limit) ** 2)).astype(np.float32)
+        consistency: Map = np.exp(-((error / limit) ** 2)).astype(np.float32)
         self._move_box(forward, x, y)
         self._mask = cv2.remap(self._mask, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return two_views
+        return consistency
 
     def _move_box(self, forward: Any, x: Map, y: Map) -> None:
         """Move the box by the similarity transform that fits the flow of the pixels of the mask."""
@@ -156,27 +156,27 @@ class Tracker:
         carried = self._mask
         area = float(carried.sum())
         if area < MIN_AREA * self._area:
-            return "it has left the frame or is hidden"
+            return "it left the frame or is hidden"
         agreed = float((carried * consistency).sum()) / max(area, 1e-6)
         if agreed < MIN_CONSISTENT:
-            return "forward and backward motion contradict each other"
+            return "forward and backward motion are inconsistent"
         prior = np.clip(consistency * carried + (1 - consistency) * _spread(carried), 0.02, 0.98)
         odds = np.log(prior / (1 - prior)) + self._color_odds(small)
         near = _spread(carried, 9) > 0.02  # the region does not appear far from its previous position
-        near &= self._reach(near.shape)
+        near &= self._allowed(near.shape)
         refined = guided(small, np.where(near, 1 / (1 + np.exp(-odds)), 0).astype(np.float32))
         self._mask = np.clip(sharpen(refined), 0, 1)
         wanted = self._box_of_mask()
         if wanted is not None:
             self._box += PULL * (wanted - self._box)
             self._overlaps.append(overlap(wanted, self._box))
-        return self._judge(small)
+        return self._check(small)
 
-    def _reach(self, shape: tuple[int, ...]) -> Any:
+    def _allowed(self, shape: tuple[int, ...]) -> Any:
         x0, y0, x1, y1 = self._box
-        reach_x, reach_y = REACH * (x1 - x0) + 2, REACH * (y1 - y0) + 2
+        extent_x, extent_y = MAX_EXTENT * (x1 - x0) + 2, MAX_EXTENT * (y1 - y0) + 2
         y, x = np.ogrid[0 : shape[0], 0 : shape[1]]
-        return (x >= x0 - reach_x) & (x <= x1 + reach_x) & (y >= y0 - reach_y) & (y <= y1 + reach_y)
+        return (x >= x0 - extent_x) & (x <= x1 + extent_x) & (y >= y0 - extent_y) & (y <= y1 + extent_y)
 
     def _box_of_mask(self) -> Any:
         held = self._mask_box()
@@ -185,19 +185,19 @@ class Tracker:
         sides = (held[2] - held[0], held[3] - held[1]) * 2
         return np.array([h + m * side for h, m, side in zip(held, self._margins, sides, strict=True)]) * self.scale
 
-    def _judge(self, small: Pixels) -> str:
+    def _check(self, small: Pixels) -> str:
         area = float(self._mask.sum())
         if not MIN_AREA * self._area <= area <= MAX_GROWTH * self._area:
             return "its area changed too much"
         now = histogram(small, self._mask)
         match = float(np.sqrt(now * self._first_inside).sum())
         if match < MIN_MATCH:
-            return "its colors have changed"
-        if self.is_box and len(self._overlaps) == JUDGED and np.mean(self._overlaps) < MIN_AGREEMENT:
-            return "the motion of the box contradicts the colors in it"
+            return "its colors changed too much"
+        if self.is_box and len(self._overlaps) == OVERLAP_FRAMES and np.mean(self._overlaps) < MIN_OVERLAP:
+            return "the motion and the colors of the box are inconsistent"
         around = histogram(small, _surroundings(self._mask))
         if match < float(np.sqrt(now * around).sum()):  # the mask has drifted off the object
-            return "its colors are those of its surroundings rather than those of the region in the first frame"
+            return "its colors are closer to the surroundings than to the region in the first frame"
         self._inside = (1 - MEMORY) * self._inside + MEMORY * now
         self._outside = (1 - 3 * MEMORY) * self._outside + 3 * MEMORY * around
         return ""
@@ -258,7 +258,7 @@ def cell_of(small: Pixels) -> Any:
 
 
 def histogram(small: Pixels, weights: Map) -> Any:
-    """Weighted color histogram, smoothed, of sum 1."""
+    """Smoothed weighted color histogram with sum 1."""
     from scipy.ndimage import gaussian_filter
 
     counts = np.bincount(cell_of(small).ravel(), weights=weights.ravel(), minlength=BINS**3).reshape(BINS, BINS, BINS)
@@ -273,14 +273,14 @@ def _spread(mask: Map, radius: int = 3) -> Map:
 
 
 def _surroundings(mask: Map) -> Map:
-    """Weights of the surroundings of a region, larger near it."""
+    """Weights of the surroundings of a region; they decrease with the distance."""
     side = 2 * int(np.sqrt(mask.sum()) / 2) + 3
     weights: Map = (1 - mask) * (_spread(mask, min(side, max(mask.shape) // 2)) + 0.02)
     return weights
 
 
 def guided(small: Pixels, values: Map) -> Map:
-    """Guided filter (He et al. 2013) of values by the gray image."""
+    """Guided filter (He et al. 2013) of values, guided by the gray image."""
     import cv2
 
     guide = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
@@ -291,5 +291,5 @@ def guided(small: Pixels, values: Map) -> Map:
 
 
 def sharpen(values: Map) -> Map:
-    """Doubles the distance from 1/2, so that a mask carried through many frames does not blur."""
+    """Double the distance from 1/2, so that a mask does not blur when it is warped through many frames."""
     return cast(Map, 2 * values - 0.5)

@@ -1,4 +1,4 @@
-"""The word of `--roi`: box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, or a path of masks. Standard library."""
+"""Parser of `--roi`: box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, or a path of masks. Standard library only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Shape(NamedTuple):
     y1: float
 
     def inside(self, width: int, height: int) -> Shape:
-        """The part of the box inside a frame. Raises UsageError where nothing is left."""
+        """The part of the box inside a frame. Raises UsageError if it is empty."""
         held = Shape(self.kind, max(0.0, self.x0), max(0.0, self.y0), min(float(width), self.x1), min(float(height), self.y1))
         if held.x0 >= held.x1 or held.y0 >= held.y1:
-            raise UsageError(f"the {self.kind} lies outside the frames of {width} x {height}", where=f"--roi {self}")
+            raise UsageError(f"the {self.kind} is outside the frames of {width} x {height}", where=f"--roi {self}")
         return held
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
 
 def parse_region(word: str | Path) -> Shape | Path:
-    """What a word of `--roi` means; a path that exists wins over a colon in its name. Raises UsageError."""
+    """Parse a value of `--roi`. An existing path takes precedence over a shape. Raises UsageError."""
     text = str(word)
     kind, colon, numbers = text.partition(":")
     if not colon or os.path.exists(text) or kind not in ("box", "ellipse"):
@@ -39,7 +39,7 @@ def parse_region(word: str | Path) -> Shape | Path:
         x0, y0, x1, y1 = (float(number) for number in numbers.split(","))
     except ValueError:
         raise UsageError(
-            "a box or ellipse is four numbers x0,y0,x1,y1", where=f"--roi {text}", hint="for example box:100,80,400,300"
+            "a box or ellipse needs four numbers x0,y0,x1,y1", where=f"--roi {text}", hint="for example box:100,80,400,300"
         ) from None
     if not (x0 < x1 and y0 < y1):
         hint = "the second corner is right of and below the first: x0,y0,x1,y1, not x,y,width,height"
@@ -48,13 +48,13 @@ def parse_region(word: str | Path) -> Shape | Path:
 
 
 def parse_ids(text: str | None) -> frozenset[int] | None:
-    """{2, 5} of "2,5". Raises UsageError."""
+    """Parse comma-separated ids: "2,5" gives {2, 5}. Raises UsageError."""
     if text is None:
         return None
     try:
         ids = frozenset(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError("ids are whole numbers with commas", where=f"--roi-id {text}", hint="for example 2,5") from None
+        raise UsageError("ids must be integers separated by commas", where=f"--roi-id {text}", hint="for example 2,5") from None
     if not ids or min(ids) < 1:
-        raise UsageError("ids begin at 1; 0 is the background", where=f"--roi-id {text}")
+        raise UsageError("ids start at 1; 0 is the background", where=f"--roi-id {text}")
     return ids

@@ -44,7 +44,7 @@ def image_block(config: ImageFlow, channels: int, size: int, position: int, froz
     block, place = config.block, (size, size)
     if isinstance(block, CouplingBlocks):
         turned = position % 4 >= 2
-        coupling = Coupling(channels, block.width, checkerboard=channels == config.channels, turned=turned)
+        coupling = Coupling(channels, block.width, checkerboard=channels == config.channels, swapped=turned)
         return [Mixing(channels), coupling] if block.mixing else [coupling]
     if isinstance(block, DenseBlocks):
         branch = dense_branch(
@@ -69,7 +69,7 @@ def tail_block(config: ImageFlow, dims: int, number: int, frozen: bool) -> nn.Mo
     """One fully connected block on flattened latents."""
     block, norm = config.block, config.coefficient
     if isinstance(block, CouplingBlocks):
-        return Coupling(dims, block.tail_width, checkerboard=False, turned=bool(number % 2), flat=True)
+        return Coupling(dims, block.tail_width, checkerboard=False, swapped=bool(number % 2), flat=True)
     if isinstance(block, DenseBlocks):
         branch = dense_branch(
             dims, growth=config.tail_growth, depth=block.depth, activation=block.activation, learned=block.learned,

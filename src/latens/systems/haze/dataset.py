@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.data.depth import QUANTILE, relative_depth
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_each
+from latens.data.images import IMAGE_ENDINGS, Pixels, read_each
 from latens.data.inputs import files_under
 from latens.data.notes import left_out
 from latens.data.tensors import to_tensor
@@ -189,7 +189,7 @@ class UnpairedData:
 
     def _load(self, folder: Path) -> list[Pixels]:
         found, small_ones = [], 0
-        for path, pixels in read_each(files_under(folder, PICTURE_ENDINGS)):
+        for path, pixels in read_each(files_under(folder, IMAGE_ENDINGS)):
             flat = np.zeros(pixels.shape[:2], np.float32)
             small = reduced(Scene(path.name, pixels, flat), self.config.side).image
             if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latens.catalogue import MODELS
-from latens.data.depth import Depth, DepthFormat, max_depth_of, read_depth, usual_format
+from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
 from latens.data.image_output import to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
@@ -151,7 +151,7 @@ class Haze:
         """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
         By default beta is the mean coefficient of Li et al. 2019 divided by `max_depth`. `depth` is a file or array (H, W) in
-        `depth_format` (default: `usual_format`); relative depth is scaled so that its farthest point is at `max_depth` meters.
+        `depth_format` (default: `default_format`); relative depth is scaled so that its farthest point is at `max_depth` meters.
         `refine_depth` aligns the edges of measured depth with those of the image. Without `depth`, the physical model predicts
         it. `airlight` is RGB in [0, 1]. With a translator as `method`, visibility, depth and airlight cannot be set.
 
@@ -190,7 +190,7 @@ class Haze:
         """Distance of every pixel in meters, from `depth` or predicted."""
         if depth is None:
             return max_depth * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
-        form = form or usual_format(depth)
+        form = form or default_format(depth)
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
         scale = max_depth / max_depth_of(values) if form.relative else 1.0
         return torch.from_numpy(values * np.float32(scale))[None, None].to(self.device)

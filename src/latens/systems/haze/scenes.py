@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_image
+from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import files_under
 from latens.errors import InputError, UnreadableInput
 from latens.systems.haze.simulator.streets import street
@@ -59,7 +59,7 @@ def find_scenes(folder: Path) -> list[ScenePath]:
     """Images under the folder that have depth, in natural order. Raises UnreadableInput if there are none."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of images and depth maps")
-    paths = files_under(folder, PICTURE_ENDINGS)
+    paths = files_under(folder, IMAGE_ENDINGS)
     found = [scene for path in paths for scene in [_with_depth(path, folder)] if scene is not None]
     used = {file for scene in found for file in (scene.image, scene.depth)}
     left = [path for path in paths if path not in used and not path.stem.endswith(DEPTH_STEMS)]

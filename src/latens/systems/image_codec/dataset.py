@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from latens.data.images import PICTURE_ENDINGS, read_each
+from latens.data.images import IMAGE_ENDINGS, read_each
 from latens.data.inputs import files_under
 from latens.data.source import Source, plain_paths
 from latens.data.splits import place_of
@@ -44,7 +44,7 @@ class CropData:
             raise UnreadableInput(
                 f"no photograph of at least {config.crop} x {config.crop} pixels",
                 where=", ".join(map(str, sources)),
-                hint=f"give a folder with files ending in {', '.join(sorted(PICTURE_ENDINGS))}",
+                hint=f"give a folder with files ending in {', '.join(sorted(IMAGE_ENDINGS))}",
             )
         if not self.held_out or len(paths) == 1:
             logger.warning("no photograph is held out: validation uses the training photographs")
@@ -93,7 +93,7 @@ def photographs(folder: Path) -> list[Path]:
     """Every image file under a folder, sorted by path. Raises UnreadableInput if the path is not a folder."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
-    return sorted(files_under(folder, PICTURE_ENDINGS))
+    return sorted(files_under(folder, IMAGE_ENDINGS))
 
 
 def center(image: np.ndarray, largest: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from annotated_types import Ge
 from PIL import Image
 
 from latens.data.image_output import to_pil
-from latens.data.images import PICTURE_ENDINGS, LoadedImage, Pixels, read_image
+from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels, read_image
 from latens.data.inputs import find_inputs
 from latens.data.notes import left_out
 from latens.data.samples import photographs
@@ -98,7 +98,7 @@ def _find(sources: Sequence[Source]) -> Iterator[tuple[Path, str]]:
     if not sources:
         yield from ((photograph.path, photograph.name) for photograph in photographs())
         return
-    for file in find_inputs(plain_paths(sources, "the image codec"), PICTURE_ENDINGS):
+    for file in find_inputs(plain_paths(sources, "the image codec"), IMAGE_ENDINGS):
         yield file.path, file.relative.as_posix()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latens.codes.coding import ACTIVATION_BITS, FrozenCoding, freeze
 from latens.codes.gains import lambda_of
-from latens.codes.refine import PEAK
+from latens.codes.goals import PEAK
 from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig

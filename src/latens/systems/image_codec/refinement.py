@@ -20,9 +20,10 @@ from latens.codes.annealing import Refine
 from latens.codes.coding import INPUT_BITS
 from latens.codes.entropy import FactorizedPrior
 from latens.codes.gains import lambda_at
+from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
 from latens.codes.rate_control import RateControl
 from latens.codes.rate_target import RateTarget, search
-from latens.codes.refine import PEAK, Goal, Lagrangian, Latents, Measurement, Progress, Refined, refine
+from latens.codes.refine import Latents, Progress, Refined, refine
 from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError

@@ -21,7 +21,7 @@ from torch import Tensor
 from latens.codes.annealing import Method, Refine
 from latens.codes.gains import quality_at
 from latens.codes.refine import Trace, refine
-from latens.data.images import PICTURE_ENDINGS, read_image
+from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.data.inputs import find_inputs
 from latens.data.source import plain_paths
 from latens.data.tensors import to_tensor
@@ -182,7 +182,7 @@ class _Group:
 
 def subjects(paths: Sequence[Path], scale: CodecScale) -> list[Subject]:
     """The images of an experiment. Raises InputError for an image smaller than the crop."""
-    files = sorted(find_inputs(paths, PICTURE_ENDINGS), key=lambda file: file.relative)[: scale.images or None]
+    files = sorted(find_inputs(paths, IMAGE_ENDINGS), key=lambda file: file.relative)[: scale.images or None]
     return [Subject(file.path, centered(read_image(file.path).pixels, scale.crop, file.path)) for file in files]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from latens.contract import Artifact
 from latens.data.files import write_atomic
 from latens.data.image_output import png_bytes, write_image
-from latens.data.images import PICTURE_ENDINGS, Pixels, read_image
+from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import find_inputs
 from latens.data.labeled import open_labeled
 from latens.data.notes import left_out
@@ -100,7 +100,7 @@ def read_album(source: Source | None, most: int) -> Album:
         return Album([read_image(photo.path).pixels for photo in photos], [photo.name for photo in photos], [])
     found = open_labeled(source, "test", hold_out=False)
     if not source.kind and source.path.is_dir() and not found.classes and not list(source.path.glob("*.npz")):
-        files = find_inputs([source.path], PICTURE_ENDINGS)[:most]
+        files = find_inputs([source.path], IMAGE_ENDINGS)[:most]
         return _album([file.relative.stem for file in files], lambda i: read_image(files[i].path).pixels)
     chosen = found.first_few(most)
     labeled = zip(chosen.labels, chosen.keys, strict=True)

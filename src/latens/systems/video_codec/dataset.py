@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.data.images import PICTURE_ENDINGS, read_image
+from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.data.regions.noise import perlin_masks
 from latens.data.source import Source
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
@@ -88,7 +88,7 @@ class ClipData:
             return
         folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
         if source.kind == "photographs" or (source.kind == "" and not folders):
-            paths = sorted(path for path in source.path.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+            paths = sorted(path for path in source.path.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
             found = [pixels for path in paths if (pixels := self._pixels(path)) is not None]
             self.photographs += [pixels for pixels in found if min(pixels.shape[:2]) >= self.config.crop]
             return
@@ -104,7 +104,7 @@ class ClipData:
         return [Clip(clip.name, clip.frames, np.where(clip.region(), 255, 0).astype(np.uint8)) for clip in found]
 
     def _read_clip(self, folder: Path) -> Clip | None:
-        paths = sorted(path for path in (folder / "frames").iterdir() if path.suffix.lower() in PICTURE_ENDINGS)
+        paths = sorted(path for path in (folder / "frames").iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
         frames = [self._pixels(path) for path in paths]
         kept = [index for index, frame in enumerate(frames) if frame is not None and frame.shape == frames[0].shape]  # type: ignore[union-attr]
         if len(kept) < len(paths) or not kept or min(frames[kept[0]].shape[:2]) < self.config.crop:  # type: ignore[union-attr]

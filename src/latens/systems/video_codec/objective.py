@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.gains import lambda_of
-from latens.codes.refine import PEAK
+from latens.codes.goals import PEAK
 from latens.data.tensors import to_pixels
 from latens.shapes import Float
 from latens.systems.video_codec.chunk_model import ChunkCodec

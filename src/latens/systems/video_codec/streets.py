@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.files import reading
-from latens.data.images import PICTURE_ENDINGS, decoding, read_image
+from latens.data.images import IMAGE_ENDINGS, decoding, read_image
 from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput
 from latens.shapes import Bool, UInt8
@@ -60,7 +60,7 @@ def images_of(source: Source, part: Part) -> list[Path]:
     """Images with labels, by name. Raises UnreadableInput if there are none."""
     folder = source.path / part
     found = sorted(folder.glob("*")) if folder.is_dir() else []
-    images = [path for path in found if path.suffix.lower() in PICTURE_ENDINGS and labels_of(path).is_file()]
+    images = [path for path in found if path.suffix.lower() in IMAGE_ENDINGS and labels_of(path).is_file()]
     if not images:
         hint = f"give {KIND}:DIR, where DIR/train and DIR/val hold X.jpg and X{LABELS}"
         raise UnreadableInput(f"no images with label maps in {part}/", where=str(source), hint=hint)

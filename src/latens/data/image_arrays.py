@@ -1,0 +1,122 @@
+"""Images as 8-bit RGB arrays: the record, its limits, and conversion from arrays and tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+
+from latens.errors import InputError, LimitExceeded, UnreadableInput
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+FLOAT_SLACK = 1e-5  # accepted rounding error of float values outside [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """Limits of an image: number of pixels, pixels per side, bytes of its file."""
+
+    pixels: int = 64 * 2**20
+    side: int = 16384
+    file_bytes: int = 2**30
+
+
+class LoadedImage(NamedTuple):
+    """An image in RGB order; the arrays may share memory with the source."""
+
+    pixels: Pixels  # (H, W, 3); a gray image has three equal channels
+    alpha: Pixels | None  # (H, W), None if all pixels are opaque
+    gray: bool  # the source had one color channel
+    notes: tuple[str, ...]  # conversions of the source, for people
+
+
+def check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
+    """Raises UnreadableInput for an empty image and LimitExceeded above the limits."""
+    if width < 1 or height < 1:
+        raise UnreadableInput(f"the image is empty ({width} x {height} pixels)", where=where)
+    if width * height > limits.pixels:
+        what = f"{width} x {height} are {width * height:,} pixels, more than the limit of {limits.pixels:,}"
+        hint = f"if you trust the image, raise the limit: ImageLimits(pixels={width * height})"
+        raise LimitExceeded(what, where=where, hint=hint)
+    if max(width, height) > limits.side:
+        what = f"{width} x {height} pixels are more than the limit of {limits.side:,} per side"
+        hint = f"if you trust the image, raise the limit: ImageLimits(side={max(width, height)})"
+        raise LimitExceeded(what, where=where, hint=hint)
+
+
+def from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> LoadedImage:
+    """The image of an array; forms as in `read_image`. Raises InputError or LimitExceeded."""
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InputError(f"an array of shape {array.shape} is not one image", hint=_shape_hint(array))
+    check_size(array.shape[1], array.shape[0], None, limits)
+    notes: list[str] = []
+    values = to_8_bits(array, None, notes)
+    if values.ndim == 3 and values.shape[2] == 4:
+        return finished(values[..., :3], values[..., 3], False, notes)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    return finished(values, None, values.ndim == 2, notes)
+
+
+def _shape_hint(array: np.ndarray[Any, Any]) -> str:
+    if array.ndim == 4:
+        return "give one image at a time: array[0]"
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return "the channels come last in arrays: array.transpose(1, 2, 0)"
+    return "arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+
+
+def from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> LoadedImage:
+    """The image of a tensor; forms as in `read_image`. Raises InputError or LimitExceeded."""
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
+        last = len(shape) == 3 and shape[2] in (1, 3, 4)
+        hint = "the channels come first in tensors: tensor.permute(2, 0, 1)" if last else "tensors are (C, H, W)"
+        raise InputError(f"a tensor of shape {shape} is not one image", hint=hint)
+    check_size(tensor.shape[2], tensor.shape[1], None, limits)
+    tensor = tensor.detach().permute(1, 2, 0).cpu()
+    return from_array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), limits)
+
+
+def to_8_bits(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -> Pixels:
+    """8-bit values of bool, uint8, uint16 or float in [0, 1], rounded to the nearest."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind == "u" and size == 1:
+        return values
+    if kind == "u" and size == 2:
+        notes.append("16-bit reduced to 8-bit")
+        return cast(Pixels, ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    if kind != "f":
+        hint = "use array.astype(np.uint8) if the values are 0..255"
+        raise InputError(f"values of type {values.dtype} are not supported as an image", where=where, hint=hint)
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        hint = "use np.nan_to_num first"
+        raise InputError("the image contains values that are not finite", where=where, hint=hint)
+    if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
+        hint = "divide by 255 if they are 0..255, or np.clip(values, 0, 1)"
+        raise InputError(f"float values from {low:g} to {high:g} are not in 0..1", where=where, hint=hint)
+    notes.append("float reduced to 8-bit")
+    return cast(Pixels, np.rint(np.clip(values, 0, 1).astype(np.float64) * 255).astype(np.uint8))
+
+
+def finished(pixels: Pixels, alpha: Pixels | None, gray: bool, notes: list[str]) -> LoadedImage:
+    """The record of pixels (H, W) or (H, W, 3); a fully opaque alpha channel is dropped."""
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    if alpha is not None and alpha.min() == 255:
+        notes.append("fully opaque alpha channel dropped")
+        alpha = None
+    alpha = None if alpha is None else np.ascontiguousarray(alpha)
+    return LoadedImage(np.ascontiguousarray(pixels), alpha, gray, tuple(notes))
