@@ -42,7 +42,7 @@ def available_devices() -> list[str]:
 def transform_precision(device: torch.device) -> str:
     """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if it is faster on this device, else "float32".
 
-    Processors with tiles (AMX) and AMD's with AVX-512 gain by it. Intel's without tiles lose up to 1.5 times (docs/results.md);
+    Processors with tiles (AMX) and AMD's with AVX-512 gain by it. Intel's without tiles lose up to 1.5 times (docs/results/precision.md);
     they are told by their AVX-512 for float16, which AMD's lack.
     """
     if device.type == "cpu":

@@ -101,7 +101,7 @@ def views(
 ) -> list[tuple[Float[Tensor, "B 1 h w"], T]]:
     """Test-time augmentation: results of `read` for the image at two scales, each also mirrored.
 
-    Maps are resized and mirrored back to (B, 1, h, w). docs/results.md reports the gain over a single view.
+    Maps are resized and mirrored back to (B, 1, h, w). docs/results/haze.md reports the gain over a single view.
     """
     height, width = small.shape[2:]
     predictions = []

@@ -151,7 +151,7 @@ class Haze:
         """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
         By default beta is the mean coefficient of Li et al. 2019 divided by `max_depth`. `depth` is a file or array (H, W) in
-        `depth_format` (default: `default_format`); relative depth is scaled so that its farthest point is at `max_depth` meters.
+        `depth_format` (default: `default_format`); relative depth is scaled to end at `max_depth` meters.
         `refine_depth` aligns the edges of measured depth with those of the image. Without `depth`, the physical model predicts
         it. `airlight` is RGB in [0, 1]. With a translator as `method`, visibility, depth and airlight cannot be set.
 
