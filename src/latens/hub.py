@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +23,8 @@ from latens.errors import ModelError, ModelMissing
 from latens.int8 import from_int8, to_int8
 from latens.legacy import upgrade_model
 from latens.settings import SettingsError, decode
+
+logger = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
@@ -162,12 +166,29 @@ def locate(name_or_path: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     name, _, revision = text.removeprefix(HUB).partition("@")
+    logger.info("fetching %s", text)
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
+        with _without_bars():
+            return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         hint = "check the name and the network, or give the folder of a model"
         raise ModelMissing(f"cannot be fetched ({reason})", where=text, hint=hint) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Suppress the progress bars of huggingface_hub, which would be drawn on stderr."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from latens.catalogue import package_of, recipe_of
 from latens.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from latens.progress import OnProgress
     from latens.contract import AnySystem, Artifact, Loaded
     from latens.experiments.lab import Lab
     from latens.experiments.report import Report
@@ -107,13 +108,14 @@ def train(
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> RunResult:
-    """Trains a model of `system` into the folder `out` (default: runs/SYSTEM); its best weights are in out/best.
+    """Train a model of `system`; the run folder is `out` (default: runs/SYSTEM), and its best weights are in out/best.
 
-    `recipe` is a name of `latens recipes` (default "cpu"), `data` are folders or KIND:PATH, `settings` dotted names and text
-    as for `--set`, `init` a model whose weights a new run starts from, `max_time` seconds. With `resume` the run in `out` is
-    continued with its own recipe, settings and data; data that are given must be the same. Raises UsageError, OutputExists,
-    ModelError, InputError or Diverged.
+    `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH. `settings` maps dotted names to
+    text, as `--set` does. `init` is a model whose weights a new run starts from. `max_time` is in seconds. With `resume` the
+    run in `out` continues with its own recipe, settings and data; `data`, if given, must be the same. `on_progress` is called
+    with the number of steps done and the last losses. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
     """
     folder = Path(out) if out is not None else Path("runs") / system
     plan = plan_training(system, folder, recipe=recipe, data=data, settings=settings, resume=resume)
@@ -138,6 +140,7 @@ def train(
         resume=resume,
         init=Path(plan.init) if plan.init else None if init is None else locate(init),
         device=str(chosen),
+        on_progress=on_progress,
     )
 
 

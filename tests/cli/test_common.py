@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings, run_files
+from latens.cli.batch import FileBatch
+from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings
 from latens.errors import UsageError
 from latens.inference.batch import Job
 
@@ -89,12 +90,8 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
         job.output.write_text("b")
         return {"text": "done"}
 
-    assert (
-        run_files(
-            [job], work, Reporter(OutputOptions()), force=False, what="refining", request={}, out=None, parts=200
-        ).exit_status
-        == 0
-    )
+    batch = FileBatch([job], None, OutputOptions(), force=False)
+    assert batch.run(work, what="refining", request={}, parts=200).exit_status == 0
     shown = capsys.readouterr()
     assert "refining (loss 0.1234)" in shown.err
     assert "25%" in shown.err

@@ -177,3 +177,57 @@ run_batch(jobs, work)
     assert (report.done, report.skipped) == (2, 2)
     assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up", "3.up"]
     assert {path.read_bytes() for path in (tmp_path / "out").iterdir()} == {b"TEXT"}
+
+
+def test_two_processes_share_a_batch(tmp_path: Path) -> None:
+    """A job that another process has claimed is done last, and only if that process leaves no output."""
+    jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(3)})
+    script = f"""
+import sys
+from pathlib import Path
+from latens.data.files import write_atomic
+from latens.inference.batch import Job, run_batch
+jobs = [Job(Path(i), Path(o), False) for i, o in {[(str(job.input), str(job.output)) for job in jobs]}]
+def work(job):
+    print(job.input.stem, flush=True)
+    if sys.stdin.readline() == "write\\n":
+        write_atomic(job.output, b"theirs")
+    return {{}}
+run_batch(jobs, work)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "0\n"  # claimed by the other process, not written
+        order: list[str] = []
+
+        def work(job: Job) -> dict[str, Any]:
+            order.append(job.input.stem)
+            if job.input.stem == "2":
+                assert other.stdin is not None
+                other.stdin.write("write\n")  # the other process ends job 0; its other jobs are done
+                other.stdin.flush()
+            return upper(job)
+
+        report = run_batch(jobs, work)
+        other.communicate()
+    assert other.returncode == 0
+    assert order == ["1", "2"]
+    assert (report.done, report.skipped) == (2, 1)
+    assert (tmp_path / "out" / "0.up").read_bytes() == b"theirs"
+    assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up"]
+
+
+def test_a_job_of_a_killed_process_is_done(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, {"0.txt": b"a", "1.txt": b"b"})
+    script = f"""
+import os, signal
+from pathlib import Path
+from latens.inference.batch import Job, run_batch
+jobs = [Job(Path(i), Path(o), False) for i, o in {[(str(job.input), str(job.output)) for job in jobs]}]
+run_batch(jobs, lambda job: os.kill(os.getpid(), signal.SIGKILL))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert run_batch(jobs, upper).done == 2

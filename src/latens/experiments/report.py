@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from latens.data.files import write_atomic
-from latens.errors import InputError
+from latens.errors import InputError, counted
 from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
 
 
@@ -27,6 +27,9 @@ class Report:
     facts: Mapping[str, Any] = field(default_factory=dict)  # settings and summary, JSON-able
     rows: Sequence[Mapping[str, Any]] = ()  # single measurements, JSON-able
     failures: Sequence[str] = ()  # inputs that were left out, and why
+
+    def __repr__(self) -> str:
+        return f"Report({self.name}: {self.title}, {counted(len(self.rows), 'row')}, {counted(len(self.failures), 'failure')})"
 
     @property
     def exit_status(self) -> int:

@@ -59,6 +59,10 @@ class GradedTray(NamedTuple):
     warnings: tuple[str, ...]
     reading: Reading | None = None  # pixels; dropped in batches
 
+    def __repr__(self) -> str:
+        day = "" if self.shot.day is None else f", day {self.shot.day}"
+        return f"GradedTray({self.shot.tray}{day}, {int(self.seen.sum())} of {self.seen.size} plants seen)"
+
     @property
     def cols(self) -> int:
         return self.lattice.cols
@@ -96,6 +100,9 @@ class SeedlingGrader:
         self.rates = {day: Rates(**one) for day, one in config.get("rates", {}).items()}
         self.seen_calibration = _calibration(config["seen"]) if "seen" in config else None
         self.area_threshold = float(config.get("area_threshold", 20.0))
+
+    def __repr__(self) -> str:
+        return f"SeedlingGrader({self.name}, weights {self.model_id[:12]}, {self.device}, classes {', '.join(self.classes)})"
 
     # -------------------------------------------------------------------------------------------------------- crops
 

@@ -74,6 +74,9 @@ class Packer:
         self.slow = flow.reference()
         self.flow_hash, self.table_hash = flow.hash(), flow.table_hash()
 
+    def __repr__(self) -> str:
+        return f"Packer({self.name}, weights {self.model_id[:12]}, {self.device}, {self.precision})"
+
     def pack(self, sources: Iterable[Source], stream: BinaryIO) -> Iterator[Packed]:
         """Writes an archive of files, each verified by unpacking it, and says what became of each.
 
