@@ -41,7 +41,9 @@ def test_the_hash_follows_every_tensor(tmp_path: Path) -> None:
     assert len(hashes) == 3
 
 
-@pytest.mark.parametrize("damage", ["no config", "bad json", "no system", "no files", "weights gone", "weights cut", "outside"])
+@pytest.mark.parametrize(
+    "damage", ["no config", "bad json", "does not name its system", "no files", "weights gone", "weights cut", "outside"]
+)
 def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "model"
     hub.save_model(folder, {"system": "x"}, {"w": torch.ones(3)})
@@ -52,7 +54,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
         error = ModelMissing
     elif damage == "bad json":
         config.write_text("{")
-    elif damage == "no system":
+    elif damage == "does not name its system":
         config.write_text("{}")
     elif damage == "no files":
         config.write_text('{"system": "x"}')

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latens import hub
 from latens.errors import ModelError
-from latens.int8 import LARGEST, from_int8, to_int8
+from latens.int8 import MAX_INT8, from_int8, to_int8
 
 
 def a_model() -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def test_rows_are_as_near_as_plain_rounding_or_nearer() -> None:
         assert found[name].dtype == torch.float32
         assert found[name].shape == tensors[name].shape
         # A row that is not cut errs by at most half a step, largest / 127 / 2; another is chosen only where it errs less.
-        bound = wanted.abs().amax(1) / LARGEST / 2
+        bound = wanted.abs().amax(1) / MAX_INT8 / 2
         assert bool(((wanted - given).square().mean(1).sqrt() <= bound * (1 + 1e-4) + 1e-37).all())
     assert bool((found["conv.weight"][5] == 0).all())
 
@@ -53,7 +53,7 @@ def test_a_row_with_one_outlier_is_cut_where_that_is_nearer() -> None:
     row = torch.randn(1, 40_000)
     row[0, 0] = 1.5 * row.abs().max()
     (given,) = from_int8(to_int8({"x.weight": row})).values()
-    plain = (row / (row.abs().max() / LARGEST)).round() * (row.abs().max() / LARGEST)
+    plain = (row / (row.abs().max() / MAX_INT8)).round() * (row.abs().max() / MAX_INT8)
     assert (given - row).square().sum() < (plain - row).square().sum()
 
 

@@ -103,7 +103,7 @@ def test_text_becomes_settings(changes: dict[str, str], found: dict[str, Any]) -
         ("road", "gravle", "did you mean 'gravel'?"),
         ("who.speed", "11", "at most 10 m/s"),
         ("gear", "1", "set one of gear.kind"),
-        ("days.more", "1", "has no parts"),
+        ("days.more", "1", "is not a group"),
         ("gear.gears", "[1.5]", "--set gear.gears.0"),
     ],
 )

@@ -92,7 +92,7 @@ def test_samples_do_not_replace_images_of_a_folder(album: Path, model: Path, cap
     before = sorted(album.iterdir())
     command = ["density", "--sample", "2", "-o", str(album), "--model", str(model)]
     assert main(command) == 2
-    assert "holds images already" in capsys.readouterr().err
+    assert "already holds images" in capsys.readouterr().err
     assert sorted(album.iterdir()) == before
     assert main([*command, "--force"]) == 0
 

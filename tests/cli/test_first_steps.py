@@ -53,7 +53,7 @@ def test_the_first_line_names_what_is_used(photo: Path, capsys: Capture) -> None
     assert "model haze_mmd" in capsys.readouterr().err.splitlines()[0]
     for verb, *rest in (["dehaze", "--method", "physical"], ["haze"]):
         assert main([verb, str(photo), "--model", "haze_mmd", "--force", *rest]) == 2
-        assert "would not use it" in capsys.readouterr().err
+        assert "does not use it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])

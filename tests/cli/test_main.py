@@ -138,7 +138,7 @@ def test_errors_of_the_system_are_no_bugs(error: OSError, status: int, words: st
     assert run_raising(error) == status
     assert capsys.readouterr().err.splitlines() == [
         f"latens: {words}",
-        "check the disk, its free space and your rights on it",
+        "check the disk, its free space and your permissions",
     ]
 
 

@@ -53,7 +53,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     found = load_latest(tmp_path)
     assert found is not None
     assert found.step == 1
-    assert "step-00000002; training goes on from step 1 and repeats 1 step" in caplog.text
+    assert "step-00000002; training continues from step 1 and repeats 1 step" in caplog.text
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", "{}", '"name"'])

@@ -162,4 +162,4 @@ class Lab(Generic[L, S]):
         result = train(self.build, config, sources, folder, max_time=max_time, resume=resume, init=init, device=self.device)
         if result.ended == "finished":
             (folder / DONE).touch()
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times larger than the rest of the run

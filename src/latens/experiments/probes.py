@@ -270,7 +270,7 @@ def linear(sets: Sequence[Float[Tensor, "n F"]], labels: Sequence[Int[Tensor, "n
 
 
 def nearest(sets: Sequence[Float[Tensor, "n F"]], labels: Sequence[Int[Tensor, "n"]], classes: int) -> ProbeResult:
-    """k-nearest-neighbor classifier: neighbors by cosine, weighted by exp(cosine / TEMPERATURE); k is chosen on the validation split.
+    """k-nearest-neighbor classifier by cosine, weighted by exp(cosine / TEMPERATURE); k is chosen on the validation split.
 
     One search serves all k. KNeighborsClassifier of scikit-learn, fitted for each k, gives the same accuracy in 1.5 times the
     time (2,000 + 1,000 images of 512 features).

@@ -54,7 +54,7 @@ class Report:
         return {**_finite(plain), "failures": list(self.failures)}
 
     def save(self, folder: Path) -> None:
-        """Writes NAME.html, NAME.json, NAME-rows.jsonl where there are rows, and the figures as NAME.png, NAME-2.png, ..."""
+        """Write NAME.html, NAME.json, NAME-rows.jsonl (if there are rows), and the figures as NAME.png, NAME-2.png, ..."""
         folder.mkdir(parents=True, exist_ok=True)
         page = Page(self.title, [Section(self.title, list(self.blocks), list(self.parts))], lead=self.about)
         page.save(folder / f"{self.name}.html")
@@ -87,7 +87,7 @@ def _finite(value: Any) -> Any:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Mean ± standard deviation over seeds, in the unit of the values; the bare number of a single seed, - of none."""
+    """Mean ± standard deviation over seeds, in the unit of the values; the number itself for a single seed, "-" for none."""
     if not values:
         return "-"
     return format(mean(values), form) + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")

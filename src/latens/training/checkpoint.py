@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose files all match its manifest, or None if there is none; damaged ones are skipped with a warning.
+    """The newest checkpoint whose files all match its manifest, or None; damaged ones are skipped with a warning.
 
     Raises UsageError if there are checkpoints and none can be used.
     """

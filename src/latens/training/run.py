@@ -151,7 +151,7 @@ def _kind(model: object) -> str:
 
 
 def describe_run(folder: Path, config: AnyTrainConfig, sources: Sequence[Source], init: Path | None) -> None:
-    """Write environment.json (data, command, versions), and last config.json (all settings), which marks the folder as a run."""
+    """Write environment.json (data, command, versions), then config.json (all settings), which marks the folder as a run."""
     import numpy
 
     environment = {
