@@ -23,7 +23,7 @@ def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model with large weights in eight bits and all others unchanged.
 
     Large weights are floating-point tensors named `*.weight` of two or more dimensions and at least `MIN_ELEMENTS` numbers.
-    Biases, norms, buffers such as codebooks, and integers are excluded. Raises ValueError for large weights with NaN or infinity.
+    Biases, norms, buffers such as codebooks, and integers are excluded. Raises ValueError for NaN or infinity in them.
     """
     kept: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -50,7 +50,7 @@ def test_options_of_all_verbs() -> None:
 def test_no_help_shows_a_negative_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*name.split(), "--help"]) == 0
     words = capsys.readouterr().out.replace(",", " ").split()
-    assert "--help" in words
+    assert "latens" in words
     assert not [word for word in words if word.startswith(("--no-", "--empty-"))]
 
 
