@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from latens.experiments.rate_distortion import OURS, RateDistortionResults, Row, RowLog
+from latens.experiments.rate_distortion import OURS, CodecRow, RateDistortionResults, RowLog
 
 SETTINGS = (1.0, 2.0, 3.0, 4.0)
 
 
-def row(codec: str, setting: float, *, factor: float = 1.0, name: str = "a", estimated: float | None = None) -> Row:
+def row(codec: str, setting: float, *, factor: float = 1.0, name: str = "a", estimated: float | None = None) -> CodecRow:
     """A codec of 10,000 pixels that gains 6 dB for twice the rate; `factor` is on its rate."""
     size = round(1000 * 2**setting * factor)
     bpp = 8 * size / 10_000
-    return Row(name, f"digest of {name}", codec, "1", setting, size, bpp, 24 + 6 * setting, None, 0.2, 0.1, estimated)
+    return CodecRow(name, f"digest of {name}", codec, "1", setting, size, bpp, 24 + 6 * setting, None, 0.2, 0.1, estimated)
 
 
-def results(rows: list[Row], **changes: str) -> RateDistortionResults:
+def results(rows: list[CodecRow], **changes: str) -> RateDistortionResults:
     return RateDistortionResults("model", "ab" * 32, tuple(rows), {"other": "version 2"}, **changes)  # type: ignore[arg-type]
 
 

@@ -27,7 +27,7 @@ TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
 ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # allowed deviation of a file size from the code length of its symbols
 
 
-class Row(NamedTuple):
+class CodecRow(NamedTuple):
     """One input, one codec, one setting. Rates come from the bytes of the file; seconds are wall-clock."""
 
     name: str  # of the input
@@ -55,22 +55,22 @@ class RowLog:
         self.journal = Journal(path)
         self._rows = {row.key: row for row in _rows(self.journal)}
 
-    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
+    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, CodecRow]:
         """The known rows of one input and codec, by setting."""
         found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
         return {setting: row for setting, row in found.items() if row is not None}
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[CodecRow]) -> None:
         """Store new rows; they are on the disk when this returns. Raises StorageFull or UsageError."""
         rows = list(rows)
         self._rows.update((row.key, row) for row in rows)
         self.journal.append(row._asdict() for row in rows)
 
 
-def _rows(journal: Journal) -> Iterator[Row]:
+def _rows(journal: Journal) -> Iterator[CodecRow]:
     for record in journal.read():
         try:
-            yield Row(**record)
+            yield CodecRow(**record)
         except TypeError:  # written by another version of latens; the input is measured again
             continue
 
@@ -95,7 +95,7 @@ class SizeCheck(NamedTuple):
 
     files: int
     within: int
-    worst: Row
+    worst: CodecRow
 
     @property
     def difference(self) -> float:
@@ -108,7 +108,7 @@ class RateDistortionResults:
 
     model: str
     model_id: str
-    rows: tuple[Row, ...]
+    rows: tuple[CodecRow, ...]
     settings: dict[str, str]  # of the other codecs, for captions
     failures: tuple[str, ...] = ()  # inputs that could not be read, and why
     noun: str = "image"  # word for an input in captions
@@ -255,14 +255,14 @@ class RateDistortionResults:
         return [ours, *(self.curve(codec, measure) for codec in self.codecs[1:])] if ours.points else []
 
 
-def _by_setting(rows: Sequence[Row]) -> dict[float, list[Row]]:
-    groups: dict[float, list[Row]] = defaultdict(list)
+def _by_setting(rows: Sequence[CodecRow]) -> dict[float, list[CodecRow]]:
+    groups: dict[float, list[CodecRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.setting):
         groups[row.setting].append(row)
     return dict(groups)
 
 
-def _means(codec: str, setting: float, rows: Sequence[Row]) -> Means:
+def _means(codec: str, setting: float, rows: Sequence[CodecRow]) -> Means:
     similarities = [row.ms_ssim for row in rows if row.ms_ssim is not None]
     return Means(
         codec=codec,
@@ -275,7 +275,7 @@ def _means(codec: str, setting: float, rows: Sequence[Row]) -> Means:
     )
 
 
-def _curve(codec: str, rows: Sequence[Row], measure: Measure) -> Curve:
+def _curve(codec: str, rows: Sequence[CodecRow], measure: Measure) -> Curve:
     points = []
     for setting, group in _by_setting(rows).items():
         mean = _means(codec, setting, group)
@@ -308,11 +308,11 @@ def _cells(delta: BdRate | None, blank: str = "-") -> tuple[str, str]:
     return f"{delta.percent:+.1f} %", f"{delta.lowest:.1f} to {delta.highest:.1f}"
 
 
-def _difference(row: Row) -> float:
+def _difference(row: CodecRow) -> float:
     return row.bytes - (row.estimated_bytes or 0.0)
 
 
-def _share_of_allowed(row: Row) -> float:
+def _share_of_allowed(row: CodecRow) -> float:
     return abs(_difference(row)) / (ALLOWED_SHARE * (row.estimated_bytes or 0.0) + ALLOWED_BYTES)
 
 

@@ -43,7 +43,7 @@ def transform_precision(device: torch.device) -> str:
     """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if it is faster on this device, else "float32".
 
     bfloat16 is faster on processors with tiles (AMX) and on those of AMD with AVX-512. On those of Intel without tiles it is up
-    to 1.5 times slower (docs/results.md); AVX-512 for float16, which AMD lacks, identifies them.
+    to 1.5 times slower (docs/results/precision.md); AVX-512 for float16, which AMD lacks, identifies them.
     """
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
