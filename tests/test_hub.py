@@ -1,4 +1,4 @@
-"""Model folders come back as they were saved, or say what is wrong."""
+"""Model folders are restored as saved, or their damage is described."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_hash_follows_every_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["no config", "bad json", "does not name its system", "no files", "weights gone", "weights cut", "outside"]
 )
-def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
+def test_damage_is_described(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "model"
     hub.save_model(folder, {"system": "x"}, {"w": torch.ones(3)})
     config, weights = folder / "config.json", folder / "model.safetensors"
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
         hub.load_model(folder)
 
 
-def test_only_the_prefix_reaches_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_prefix_uses_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str | None]] = []
 
     def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
@@ -89,7 +89,7 @@ def test_only_the_prefix_reaches_for_the_hub(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["hub:owner/name", "hub:", "hub:a/b/c"])
-def test_what_cannot_be_fetched_is_a_missing_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_a_missing_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelMissing, match="hub:"):
         hub.locate(name)
@@ -105,7 +105,7 @@ def test_saving_removes_files_of_an_earlier_model_and_nothing_else(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "mine.safetensors", "model.safetensors"]
 
 
-def test_a_save_that_dies_leaves_the_old_model_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_save_leaves_the_old_model_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write of a second save fails in turn."""
     old, new = ({"w": torch.full((3,), value)} for value in (1.0, 2.0))
     tables = [{"t": torch.tensor([entry])} for entry in (1, 2)]
@@ -143,7 +143,7 @@ def test_files_of_two_models_do_not_load_as_one(tmp_path: Path) -> None:
 
 
 def test_a_model_without_hashes_loads(tmp_path: Path) -> None:
-    """As models of earlier versions are."""
+    """Models of earlier versions have none."""
     hub.save_model(tmp_path, {"system": "x"}, {"w": torch.ones(3)})
     config = json.loads((tmp_path / "config.json").read_text())
     assert list(config.pop("sha256")) == ["model.safetensors"]

@@ -1,4 +1,4 @@
-"""Words that the house has given up: British spellings, old names and phrases, and papers cited by number."""
+"""Words that are not used: British spellings, old names and phrases, and papers cited by number."""
 
 from __future__ import annotations
 

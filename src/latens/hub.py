@@ -39,7 +39,7 @@ SHARD = 4_800_000  # bytes of tensors in one file
 
 class ModelFolder(NamedTuple):
     config: dict[str, Any]
-    weights: dict[str, Tensor]  # expanded, where they are stored in eight bits
+    weights: dict[str, Tensor]  # expanded if they are stored in eight bits
     coding: dict[str, Tensor]  # frozen integers of the entropy coder; empty for a model that writes no streams
     sha256: str  # over all tensor files
 

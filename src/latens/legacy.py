@@ -79,7 +79,7 @@ def _take(plain: Plain, path: str) -> Any:
 
 
 def _of_kinds(*kinds: str) -> Callable[[Plain], bool]:
-    """Whether the saved model is of one of these kinds."""
+    """A predicate: the saved model is of one of these kinds."""
     return lambda plain: isinstance(plain.get("model"), dict) and plain["model"].get("kind") in kinds
 
 

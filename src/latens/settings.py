@@ -61,7 +61,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def is_settings(value: object) -> bool:
-    """Whether `value` is an instance of a settings class."""
+    """True if `value` is an instance of a settings class."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "__pydantic_validator__")
 
 

@@ -1,4 +1,4 @@
-"""Small parsers and printers of the command line."""
+"""Parsers of values, reporter and log messages of the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "soon", "-5m", "5d", "30m1h"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_duration(text)
 
@@ -52,7 +52,7 @@ def test_settings_keep_everything_after_the_first_equals_sign() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["human", "json", "quiet"])
-def test_results_and_talk_never_mix(chosen: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_and_messages_use_separate_streams(chosen: str, capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(OutputOptions(format=chosen))  # type: ignore[arg-type]
     logger = logging.getLogger("latens.somewhere")
     with messages(chosen):  # type: ignore[arg-type]

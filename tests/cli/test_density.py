@@ -1,4 +1,4 @@
-"""`latens density`: scores, samples, certificates, and what is refused."""
+"""`latens density`: scores, samples, certificates, refused requests."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def settings_mean_something(workshop: Workshop) -> None:
 
 
 def misspelled_settings_are_refused(workshop: Workshop) -> None:
-    """Unknown names, and every choice with a letter too many."""
+    """Unknown names, and every choice with an extra letter."""
     for setting in listed(workshop.config):
         with pytest.raises(SettingsError):
             override(workshop.config, {f"{setting.path}x": "1"})

@@ -1,4 +1,4 @@
-"""Rows of codecs whose curves are known: BD-rates, means, check of sizes, journal."""
+"""Codecs with known curves: BD-rates, means, check of file sizes, journal."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_files_may_differ_from_their_code_length_by_a_hundredth_and_200_bytes(ex
     assert f"{within} of 1 files" in found.size_line()
 
 
-def test_the_log_finds_rows_again_and_passes_over_those_of_other_versions(tmp_path: Path) -> None:
+def test_the_log_finds_rows_again_and_skips_those_of_other_versions(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     RowLog(path).add([row(OURS, 1.0), row(OURS, 2.0)])
     with path.open("a") as stream:

@@ -26,7 +26,7 @@ def jobs_of(folder: Path, contents: dict[str, bytes]) -> list[Job]:
 
 
 def upper(job: Job) -> dict[str, Any]:
-    """The work of these tests: upper case; content names the error to meet."""
+    """The work of these tests: upper case; the content selects an error."""
     data = read_bytes(job.input, limit=100)
     match data:
         case b"bad":
@@ -70,7 +70,7 @@ def test_all_good(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
 
 
-def test_bad_files_are_listed_and_passed_over(tmp_path: Path) -> None:
+def test_bad_files_are_listed_and_skipped(tmp_path: Path) -> None:
     contents = {"1.txt": b"one", "2.txt": b"bad", "3.txt": b"bug", "4.txt": b"x" * 101, "ü.txt": b"last"}
     outcomes: list[Outcome] = []
     report = run_batch(jobs_of(tmp_path, contents), upper, on_result=outcomes.append)
@@ -150,7 +150,7 @@ def test_no_jobs() -> None:
     assert run_batch([], upper).exit_status == 0
 
 
-def test_a_killed_batch_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_batch_continues_where_it_stopped(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(4)})
     script = f"""
 import os, signal

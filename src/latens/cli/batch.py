@@ -28,7 +28,7 @@ class FileBatch:
     """The jobs of a verb, each with one input and one output.
 
     `out` is the value of -o. Making a batch raises UsageError if the results cannot be written, and OutputExists for a single
-    named input whose named output exists; other existing outputs are skipped. `check` is off where the verb checks itself.
+    named input whose named output exists; other existing outputs are skipped. `check` is off for verbs with their own checks.
     """
 
     def __init__(self, jobs: list[Job], out: Path | None, options: OutputOptions, *, force: bool, check: bool = True) -> None:
@@ -42,7 +42,7 @@ class FileBatch:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that -o names; None if results go beside their inputs, into one named file or to standard output."""
+        """The folder that -o names; None if results go next to their inputs, into one named file or to stdout."""
         return None if self.out is None or [job.output for job in self.jobs] == [self.out] else self.out
 
     def _check_outputs(self) -> None:

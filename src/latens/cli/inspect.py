@@ -32,7 +32,7 @@ def inspect(
 
 
 def is_clip(file: Path) -> bool:
-    """Whether a file has the signature of a clip."""
+    """True if a file has the signature of a clip."""
     from latens.codes.clip_stream import SIGNATURE
     from latens.data.files import STANDARD_STREAM, reading
 

@@ -84,7 +84,7 @@ def plain_of(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a record was written for this key.
+    """True if a record was written for this key.
 
     Settings are compared after decoding, so records made before a setting was added or renamed still count.
     """

@@ -57,7 +57,7 @@ class Table(NamedTuple):
     caption: str = ""
 
     def is_text(self, column: int) -> bool:
-        """Whether some cell of the column is not a number."""
+        """True if some cell of the column is not a number."""
         return any(NUMBER.fullmatch(row[column].strip()) is None for row in self.rows)
 
     def text(self) -> str:

@@ -97,7 +97,7 @@ def train(
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was started in this folder."""
+    """True if a run was started in this folder."""
     return (folder / CONFIG).is_file()
 
 
