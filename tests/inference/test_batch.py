@@ -171,7 +171,7 @@ run_batch(jobs, work)
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     left = sorted(os.listdir(tmp_path / "out"))
-    assert left[1:] == ["0.up", "1.up"]
+    assert left[1:] == [".latens-claims", "0.up", "1.up"]
     assert left[0].startswith(".2.up.")
     report = run_batch(jobs, upper)
     assert (report.done, report.skipped) == (2, 2)
