@@ -72,10 +72,13 @@ def test_damage_is_described(tmp_path: Path, damage: str) -> None:
 
 
 def test_only_the_prefix_uses_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
     asked: list[tuple[str, str | None]] = []
 
     def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         assert not any("py" in pattern or "bin" in pattern for pattern in allow_patterns)
+        assert are_progress_bars_disabled()
         asked.append((name, revision))
         return str(tmp_path)
 
@@ -86,6 +89,7 @@ def test_only_the_prefix_uses_the_network(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == []
     assert hub.locate("hub:owner/name") == hub.locate("hub:owner/name@v2") == tmp_path
     assert asked == [("owner/name", None), ("owner/name", "v2")]
+    assert not are_progress_bars_disabled()
 
 
 @pytest.mark.parametrize("name", ["hub:owner/name", "hub:", "hub:a/b/c"])

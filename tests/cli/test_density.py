@@ -59,6 +59,9 @@ def test_scores_of_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Ca
     captured = capsys.readouterr()
     assert "bad.png" in captured.err
     records = [json.loads(line) for line in captured.out.splitlines()]
+    (failed,) = [record for record in records if record.get("status") == "failed"]
+    assert failed["input"] == str(album / "bad.png")
+    records.remove(failed)
     rows = list(csv.DictReader(out.open()))
     assert list(rows[0]) == ["file", "bits_per_dim", "standard_error", "unusual"]
     assert [row["file"] for row in rows] == [record["input"] for record in records] == sorted(map(str, album.glob("[0-9].png")))

@@ -58,7 +58,7 @@ def compress(
     """
     targets = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
     if len(targets) > 1:
-        raise UsageError(f"{' and '.join('--' + name for name in targets)} cannot be combined", hint="give one of them")
+        raise UsageError(f"{' and '.join('--' + name for name in targets)} exclude each other", hint="give one of them")
     settings = refinement(refine, method, classes)
 
     from latens.data.images import PICTURE_ENDINGS

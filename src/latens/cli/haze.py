@@ -80,7 +80,7 @@ def haze(
     from latens.inference.batch import plan_jobs
 
     if visibility is not None and beta is not None:
-        raise UsageError("--visibility and --beta cannot be combined", hint="give one of them")
+        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     if any(not 0 <= value <= 1 for value in airlight):
         raise UsageError("colors are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
     if depth is None and (refine_depth or depth_format is not None):
