@@ -90,7 +90,7 @@ def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Captu
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "visibility 60 m" in shown
-    assert "the farthest at 90 m" in shown
+    assert "farthest point at 90 m" in shown
     hazy = np.asarray(Image.open(out)).astype(float)
     near, middle = hazy[1].std(), hazy[20].std()
     assert middle / near == pytest.approx(np.exp(-np.log(20) * 90 * (19 / 39) / 60), abs=0.03)
@@ -104,7 +104,7 @@ def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Captu
         (["haze", "A", "--depth", "D", "--depth-format", "inches"], 2, "no depth format 'inches'"),
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "no depth map"),
-        (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth is for relative"),
+        (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth applies to relative"),
         (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
         (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
         (["dehaze", "C", "-o", "-"], 2, "standard output"),

@@ -57,9 +57,9 @@ def parts(
     from latens.systems.parts.report import check_folder
 
     files = [file for file in find_inputs(inputs, PICTURE_ENDINGS, out) if file.named or not ours(file.path)]
+    batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
     check_writable(out)
     check_folder(out, [file.path for file in files], force=force)
-    batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
     loaded = load(model, device=options.device, threads=options.threads)
     try:
         finder = loaded if resolution is None else loaded.at(resolution)
