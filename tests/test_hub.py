@@ -72,7 +72,7 @@ def test_damage_is_described(tmp_path: Path, damage: str) -> None:
 
 
 def test_only_the_prefix_uses_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
     asked: list[tuple[str, str | None]] = []
 

@@ -180,7 +180,7 @@ def locate(name_or_path: str | Path) -> Path:
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """Suppress the progress bars of huggingface_hub, which would be drawn on stderr."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     shown = not are_progress_bars_disabled()
     if shown:
