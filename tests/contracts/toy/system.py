@@ -79,6 +79,9 @@ class Fitted(NamedTuple):
     precision: str
     model: Gaussian
 
+    def __repr__(self) -> str:
+        return f"Fitted({self.name}, weights {self.model_id[:12]}, {self.device})"
+
 
 def read_table(path: Path) -> Tensor:
     try:
