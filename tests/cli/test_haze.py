@@ -104,7 +104,7 @@ def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Captu
         (["haze", "A", "--depth", "D", "--depth-format", "inches"], 2, "no depth format 'inches'"),
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "no depth map"),
-        (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth applies to relative"),
+        (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth is for relative"),
         (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
         (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
         (["dehaze", "C", "-o", "-"], 2, "standard output"),

@@ -167,7 +167,7 @@ def depth_note(depth: Path | None, form: DepthFormat | None, max_depth: float | 
     if (form or usual_format(depth)).relative:
         return f"relative depth, farthest point at {max_depth or MAX_DEPTH:g} m"
     if max_depth is not None:
-        what = "--max-depth applies to relative or predicted depth; this depth map is in meters"
+        what = "--max-depth is for relative or predicted depth, and this one is in meters"
         raise UsageError(what, where=str(depth), hint="leave --max-depth out, or give --depth-format relative")
     return "depth in meters"
 

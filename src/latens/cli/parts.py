@@ -88,7 +88,7 @@ def parts(
 
 
 def ours(path: Path) -> bool:
-    """Whether an earlier run wrote this image; results may be in the folder of their inputs."""
+    """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
     from latens.systems.parts.report import SUMMARY, is_ours
 
     return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))

@@ -23,7 +23,9 @@ def train(
         list[str] | None,
         Parameter(
             consume_multiple=True,
-            help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, moons or mnist:DIR for flow, "
+            negative=(),
+            help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, moons (points; ./moons: a folder) or "
+            "mnist:DIR for flow, "
             "kins:FILE.json,DIR for amodal, hazy:DIR clear:DIR for haze, labels:grades.csv for seedlings.",
         ),
     ] = None,
