@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 import latens
-from latens.data.images import LoadedImage
 from latens.data.instances import Layers
 from latens.experiments.report import Report
 from latens.inference.page import Figure
-
-IMAGE = np.zeros((300, 400, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +47,6 @@ def test_results() -> None:
     code = PartCode(np.full((32, 8, 12), 0.9), np.zeros((32, 4)), (300, 400))
     figure = Figure(b"x" * 12_345, "Curves")
     report = Report(name="table1", title="Table 1", about="", blocks=[figure], rows=[{"a": 1}] * 500)
-    assert repr(LoadedImage(IMAGE, None, False, ())) == "LoadedImage(400 x 300, color)"
-    assert repr(LoadedImage(IMAGE, IMAGE[..., 0], True, ())) == "LoadedImage(400 x 300, gray with alpha)"
     assert repr(layers) == "Layers(3 objects, 400 x 300)"
     assert repr(Segmentation(layers=layers, scores=np.ones(3), classes=("cell",))) == "Segmentation(3 objects, 400 x 300)"
     assert repr(Encoded(b"x" * 30_000, 400, 300, 4.0, 240_000, ())) == "Encoded(30,000 bytes, 400 x 300, quality 4, 2.000 bpp)"

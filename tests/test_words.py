@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "latens"
 ENDINGS = {".py", ".md", ".jinja", ".html"}
 
 # Beginnings of words; an identifier is split at its underscores.
-BRITISH = ("colour", "neighbour", "grey", "quantis", "normalis", "optimis(?!t|m)", "licence", "behaviour", "labelled", "labelling")
+BRITISH = ("colour", "neighbour", "grey", "quantis", "normalis", "optimis(?!t|m)", "licence", "behaviour", "labelled")
 BRITISH_WORDS = ("centre", "centres", "centred", "metre", "metres", "kilometres", "millimetres")
 OLD_WORDS = ("picture", "pictures", "picturelike", "pictured")
 PHRASES = ("a bug of ours", "in the box", "is said", "what there is")

@@ -58,11 +58,6 @@ class LoadedImage(NamedTuple):
     gray: bool  # the source had one color channel
     notes: tuple[str, ...]  # conversions of the source, for people
 
-    def __repr__(self) -> str:
-        height, width = self.pixels.shape[:2]
-        kind = ("gray" if self.gray else "color") + (" with alpha" if self.alpha is not None else "")
-        return f"LoadedImage({width} x {height}, {kind})"
-
 
 def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> LoadedImage:
     """Reads an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
