@@ -1,4 +1,4 @@
-"""A small real codec, frozen from seeded weights, and images made by arithmetic."""
+"""A small codec with seeded weights, and synthetic images."""
 
 from __future__ import annotations
 

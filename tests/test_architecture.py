@@ -1,4 +1,4 @@
-"""What may be loaded where; import-linter holds the directions, these tests hold the weight."""
+"""Modules that may be loaded by an import. import-linter checks the directions, these tests the weight."""
 
 from __future__ import annotations
 

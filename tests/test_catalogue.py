@@ -1,4 +1,4 @@
-"""The tables of systems and models say what is there."""
+"""The tables of systems and models match the package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_folder_names_its_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"system": "other"}'])
-def test_a_folder_that_names_none_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_system_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelMissing):
         system_of(tmp_path)

@@ -81,7 +81,7 @@ def test_it_parses(command: Command) -> None:
     verb, given = command.words[0], bound.arguments
     if verb in ("train", "evaluate", "bench"):
         assert given["system"] in SYSTEMS
-    settings = parse_settings(given.get("settings") or given.get("set_") or [])
+    settings = parse_settings(given.get("settings") or [])
     if verb == "train" and not given.get("resume"):
         plan_training(given["system"], Path("new"), recipe=given.get("recipe"), settings=settings)
     if verb == "evaluate":

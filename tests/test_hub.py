@@ -1,4 +1,4 @@
-"""Model folders come back as they were saved, or say what is wrong."""
+"""Model folders are restored as saved, or their damage is described."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def test_the_hash_follows_every_tensor(tmp_path: Path) -> None:
     assert len(hashes) == 3
 
 
-@pytest.mark.parametrize("damage", ["no config", "bad json", "no system", "no files", "weights gone", "weights cut", "outside"])
-def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["no config", "bad json", "does not name its system", "no files", "weights gone", "weights cut", "outside"]
+)
+def test_damage_is_described(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "model"
     hub.save_model(folder, {"system": "x"}, {"w": torch.ones(3)})
     config, weights = folder / "config.json", folder / "model.safetensors"
@@ -53,7 +55,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
         error = ModelMissing
     elif damage == "bad json":
         config.write_text("{")
-    elif damage == "no system":
+    elif damage == "does not name its system":
         config.write_text("{}")
     elif damage == "no files":
         config.write_text('{"system": "x"}')
@@ -70,25 +72,29 @@ def test_what_is_wrong_is_said(tmp_path: Path, damage: str) -> None:
         hub.load_model(folder)
 
 
-def test_only_the_prefix_reaches_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_prefix_uses_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+
     asked: list[tuple[str, str | None]] = []
 
     def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         assert not any("py" in pattern or "bin" in pattern for pattern in allow_patterns)
+        assert are_progress_bars_disabled()
         asked.append((name, revision))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    with pytest.raises(ModelMissing, match="no such folder"):
+    with pytest.raises(ModelMissing, match="no model or folder of this name"):
         hub.locate("owner/name")
     assert hub.locate(tmp_path) == tmp_path
     assert asked == []
     assert hub.locate("hub:owner/name") == hub.locate("hub:owner/name@v2") == tmp_path
     assert asked == [("owner/name", None), ("owner/name", "v2")]
+    assert not are_progress_bars_disabled()
 
 
 @pytest.mark.parametrize("name", ["hub:owner/name", "hub:", "hub:a/b/c"])
-def test_what_cannot_be_fetched_is_a_missing_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_a_missing_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelMissing, match="hub:"):
         hub.locate(name)
@@ -104,7 +110,7 @@ def test_saving_removes_files_of_an_earlier_model_and_nothing_else(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "mine.safetensors", "model.safetensors"]
 
 
-def test_a_save_that_dies_leaves_the_old_model_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_save_leaves_the_old_model_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write of a second save fails in turn."""
     old, new = ({"w": torch.full((3,), value)} for value in (1.0, 2.0))
     tables = [{"t": torch.tensor([entry])} for entry in (1, 2)]
@@ -137,12 +143,12 @@ def test_files_of_two_models_do_not_load_as_one(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 2.0)):
         hub.save_model(tmp_path / name, {"system": "x"}, {"w": torch.full((3,), value)})
     (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
-    with pytest.raises(ModelError, match=r"not those that config\.json lists"):
+    with pytest.raises(ModelError, match=r"differs from that in config\.json"):
         hub.load_model(tmp_path / "a")
 
 
 def test_a_model_without_hashes_loads(tmp_path: Path) -> None:
-    """As models of earlier versions are."""
+    """Models of earlier versions have none."""
     hub.save_model(tmp_path, {"system": "x"}, {"w": torch.ones(3)})
     config = json.loads((tmp_path / "config.json").read_text())
     assert list(config.pop("sha256")) == ["model.safetensors"]

@@ -1,4 +1,4 @@
-"""Weights in eight bits come back within a known distance, other tensors as they were."""
+"""Weights in eight bits are restored within a known error, other tensors exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latens import hub
 from latens.errors import ModelError
-from latens.int8 import LARGEST, from_int8, to_int8
+from latens.int8 import MAX_INT8, from_int8, to_int8
 
 
 def a_model() -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def a_model() -> dict[str, Tensor]:
 LARGE = ("conv.weight", "up.weight", "dense.weight")
 
 
-def test_rows_are_as_near_as_plain_rounding_or_nearer() -> None:
+def test_rows_are_at_least_as_close_as_with_plain_rounding() -> None:
     tensors = a_model()
     found = from_int8(to_int8(tensors))
     for name in LARGE:
@@ -43,17 +43,17 @@ def test_rows_are_as_near_as_plain_rounding_or_nearer() -> None:
         assert found[name].dtype == torch.float32
         assert found[name].shape == tensors[name].shape
         # A row that is not cut errs by at most half a step, largest / 127 / 2; another is chosen only where it errs less.
-        bound = wanted.abs().amax(1) / LARGEST / 2
+        bound = wanted.abs().amax(1) / MAX_INT8 / 2
         assert bool(((wanted - given).square().mean(1).sqrt() <= bound * (1 + 1e-4) + 1e-37).all())
     assert bool((found["conv.weight"][5] == 0).all())
 
 
-def test_a_row_with_one_outlier_is_cut_where_that_is_nearer() -> None:
+def test_a_row_with_one_outlier_is_clipped_if_that_is_closer() -> None:
     torch.manual_seed(0)
     row = torch.randn(1, 40_000)
     row[0, 0] = 1.5 * row.abs().max()
     (given,) = from_int8(to_int8({"x.weight": row})).values()
-    plain = (row / (row.abs().max() / LARGEST)).round() * (row.abs().max() / LARGEST)
+    plain = (row / (row.abs().max() / MAX_INT8)).round() * (row.abs().max() / MAX_INT8)
     assert (given - row).square().sum() < (plain - row).square().sum()
 
 
@@ -67,7 +67,7 @@ def test_all_else_stays_exact() -> None:
     assert set(from_int8(stored)) == set(tensors)
 
 
-def test_a_folder_is_made_compact_and_read_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_eight_bits_is_read_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, coding = a_model(), {"table": torch.arange(9000, dtype=torch.int32)}
     monkeypatch.setattr(hub, "SHARD", 60_000)
     hub.save_model(tmp_path / "full", {"system": "x", "model": 1}, tensors, coding)

@@ -1,4 +1,4 @@
-"""Settings of earlier versions in today's words; new ones pass unchanged."""
+"""Settings of earlier versions are converted to current names; new ones are unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings refuse what they cannot be, in every way they are made, and name the nearest valid word."""
+"""Settings refuse invalid values, from Python, JSON and text, and name the closest valid word."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_text_becomes_settings(changes: dict[str, str], found: dict[str, Any]) -
         ("road", "gravle", "did you mean 'gravel'?"),
         ("who.speed", "11", "at most 10 m/s"),
         ("gear", "1", "set one of gear.kind"),
-        ("days.more", "1", "has no parts"),
+        ("days.more", "1", "is not a group"),
         ("gear.gears", "[1.5]", "--set gear.gears.0"),
     ],
 )
@@ -140,7 +140,7 @@ def test_python_is_checked_like_text(values: dict[str, Any]) -> None:
             replace(Fast(), **values)
 
 
-def test_true_is_no_number_and_an_int_is_a_float() -> None:
+def test_true_is_not_a_number_and_an_int_is_a_float() -> None:
     with pytest.raises(SettingsError):
         Trip(who=1, days=True)
     assert isinstance(Fast(speed=3).speed, float)
@@ -201,7 +201,7 @@ def test_a_change_without_effect_is_refused(system: str, recipe: str, changes: d
     ("hint", "text", "value"),
     [(float, ".001", 0.001), (float, "5.", 5.0), (int, "1e3", 1000), (int, "1_000", 1000), (float, "1e-3", 0.001)],
 )
-def test_numbers_as_people_write_them(hint: type, text: str, value: float) -> None:
+def test_numbers_in_common_notations(hint: type, text: str, value: float) -> None:
     from latens.settings import parse_text
 
     assert parse_text(hint, text) == value

@@ -5,7 +5,7 @@
 >>> blob = codec.compress("photo.jpg", quality=4)
 >>> image = codec.decompress(blob)
 
-Importing this package imports nothing heavy: torch is loaded by `load`.
+Importing this package does not import torch; `load` does.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def load(name_or_path: str | Path, *, device: str = "auto", threads: int | None 
 
 
 def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> Any:
-    """A model ready for use, with the verbs of its system (`compress`, `decompress`; `segment`; `dehaze`, `haze`;
-    `encode`, `gallery`; `density`, `sample`; ...).
+    """Load a model, with methods for its system: `compress`, `decompress`; `segment`; `dehaze`, `haze`; `encode`, `gallery`;
+    `density`, `sample`; ...
 
-    `name_or_path` is a name of `models()` or of a system, a folder that holds config.json and model.safetensors, or such a
-    folder on the Hugging Face hub as "hub:OWNER/NAME[@REVISION]", which is fetched.
-    `device` is "auto", "cpu", "cuda" or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the
-    process. Raises ModelMissing, ModelError or DeviceUnavailable.
+    `name_or_path` is a name from `models()`, the name of a system, a folder with config.json and model.safetensors, or
+    "hub:OWNER/NAME[@REVISION]" for such a folder on the Hugging Face hub, which is fetched. `device` is "auto", "cpu", "cuda"
+    or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the process. Raises ModelMissing, ModelError or
+    DeviceUnavailable.
     """
     from latens.catalogue import MODELS, SYSTEMS, system_of
     from latens.contract import open_system
@@ -81,7 +81,7 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
 
 
 def models() -> list[ModelEntry]:
-    """Bundled models, and those known by name."""
+    """All bundled models."""
     from latens.catalogue import MODELS
 
     return list(MODELS.values())

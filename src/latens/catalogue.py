@@ -1,4 +1,4 @@
-"""Registry of systems and bundled models: two plain tables and the few functions that read them. No torch here."""
+"""Registry of systems and bundled models: three tables and the functions that read them. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
         "seedlings": "latens.systems.seedlings",
     }
 )
-"""Every system and the package that holds it: its module `system` holds the record SYSTEM (see `latens.contract`)."""
+"""Packages of all systems. The module `system` of each package defines the record SYSTEM (see `latens.contract`)."""
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
@@ -38,12 +38,12 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "seedlings": "grade",
     }
 )
-"""The verb that applies a model of a system."""
+"""Verbs of the command line that apply a model of a system."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """One model: a folder as `latens.hub` writes it, the hash it computes, and the size of its tensor files in bytes."""
+    """A bundled model: its folder (see `latens.hub`), the hash of its weights, and the size of its tensor files in bytes."""
 
     name: str
     system: str
@@ -205,31 +205,31 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
 
 
 def system_of(name_or_path: str | Path) -> str:
-    """The system a model belongs to: by name of model or system, or by the key "system" of the folder's config.json.
+    """System of a model, given by name of the model or system, or by the key "system" in config.json of its folder.
 
     Raises ModelMissing for an unknown name and for a folder without a readable config.json.
     """
     if str(name_or_path) in MODELS:
         return MODELS[str(name_or_path)].system
     if str(name_or_path) in SYSTEMS:
-        return str(name_or_path)  # no bundled model: its `load` says what to do
+        return str(name_or_path)  # without a bundled model, its `load` raises the error
     folder = Path(name_or_path)
     config = (folder if folder.is_dir() else folder.parent) / "config.json"
     try:
         system = json.loads(config.read_text())["system"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelMissing(
-            "neither the name of a model nor a folder with config.json and model.safetensors",
+            "not the name of a model, and not a folder with config.json and model.safetensors",
             where=str(name_or_path),
-            hint=f"known names: {', '.join(MODELS)} (`latens models` shows them)",
+            hint=f"known names: {', '.join(MODELS)} (see `latens models`)",
         ) from error
     if system not in SYSTEMS:
-        raise ModelMissing(f"the model is of the system {system!r}, which is not known here", where=str(config))
+        raise ModelMissing(f"this model is of an unknown system {system!r}", where=str(config))
     return str(system)
 
 
 def folder_of(name_or_path: str | Path) -> Path:
-    """The folder of a model: that of a known name, or the path itself. Raises ModelMissing for a system without a model."""
+    """Folder of a model: that of a known name, or the path itself. Raises ModelMissing for an unknown name or path."""
     name = str(name_or_path)
     if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
         hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
@@ -237,9 +237,7 @@ def folder_of(name_or_path: str | Path) -> Path:
     if name not in MODELS and not Path(name).exists():
         known = f"known names: {', '.join(MODELS)}"
         hint = did_you_mean(name, MODELS, "")
-        raise ModelMissing(
-            "no model of this name and no such folder", where=name, hint=f"{hint} {known} (`latens models`)".strip()
-        )
+        raise ModelMissing("no model or folder of this name", where=name, hint=f"{hint} {known} (see `latens models`)".strip())
     return MODELS[name].folder if name in MODELS else Path(name_or_path)
 
 
@@ -247,7 +245,7 @@ def package_of(system: str) -> str:
     """The package of a system. Raises UsageError for an unknown name."""
     if system not in SYSTEMS:
         hint = did_you_mean(system, SYSTEMS, f"systems: {', '.join(SYSTEMS)}")
-        raise UsageError(f"there is no system '{system}'", hint=hint)
+        raise UsageError(f"unknown system '{system}'", hint=hint)
     return SYSTEMS[system]
 
 
@@ -258,7 +256,7 @@ def recipes(system: str) -> Mapping[str, Callable[[], Any]]:
 
 
 def recipe_of(system: str, recipe: str, *, where: str = "--recipe") -> Any:
-    """The training configuration that a recipe of a system returns. Raises UsageError for an unknown name, found at `where`."""
+    """The training configuration of a recipe. Raises UsageError, placed at `where`, for an unknown name."""
     known = recipes(system)
     if recipe not in known:
         hint = did_you_mean(recipe, known, f"known: {', '.join(known)}")

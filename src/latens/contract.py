@@ -1,7 +1,7 @@
-"""The interface of a system: a frozen record of functions, the constant `SYSTEM` of its module `system`.
+"""The interface of a system: a frozen record of functions, defined as `SYSTEM` in its module `system`.
 
-The members of the record are plain functions. A missing one raises an error at import and in the type checker; members with a
-default are optional.
+The members are plain functions. A missing member is an error at import and in the type checker; members with a default are
+optional.
 """
 
 from __future__ import annotations
@@ -98,16 +98,16 @@ class System(Generic[C, L]):
     """A system of latens. C is its training configuration, L what `load` returns."""
 
     name: str
-    title: str  # what it does, in a few words
+    title: str  # its purpose, in a few words
     recipes: Mapping[str, Callable[[], C]]  # the mapping of its recipes.py; docstrings are the lines of `latens recipes`
     example: Callable[[Path], Example]  # writes a small data set into a folder
     build: Callable[[C, Sequence[Source]], Trainable]  # model, objective and data of a training configuration
     load: Load[L]
     apply: Callable[[L, Path], Mapping[str, np.ndarray]]  # one input -> its result as arrays
     evaluation: Evaluation[L, Any]
-    cases: Callable[[L], Sequence[Case]] = no_cases  # what `latens bench` times
+    cases: Callable[[L], Sequence[Case]] = no_cases  # for `latens bench`
     artifacts: Mapping[str, Artifact[L, Any]] = field(default_factory=lambda: MappingProxyType({}))  # of its paper, by name
-    demo: Callable[[L, Path], Section] | None = None  # its section of `latens demo`; writes its files into the folder
+    demo: Callable[[L, Path], Section] | None = None  # makes its section of `latens demo`, with files in the folder
 
 
 AnySystem: TypeAlias = System[Any, Any]

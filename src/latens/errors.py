@@ -1,28 +1,28 @@
-"""Every error a user can meet, each with the exit status of the command line.
+"""All errors that users see, with the exit status of the command line.
 
 LatensError
  |- UsageError              2   the request contradicts itself or names something unknown
- |   `- OutputExists        2   the output is already there and may not be overwritten
+ |   `- OutputExists        2   the output exists and may not be overwritten
  |- InputError              3   the input cannot be used
- |   |- UnreadableInput     3   missing, not permitted, or not an image, clip or table at all
+ |   |- UnreadableInput     3   missing, not permitted, or not an image, clip or table
  |   `- StreamError         3   a latens file cannot be decoded
  |       |- NotOurFile          3   the signature is absent
  |       |- UnsupportedVersion  3   written by a newer latens
- |       |- UnsupportedFeature  3   a part that must be understood is not known here
+ |       |- UnsupportedFeature  3   a required part is unknown to this version
  |       |- Truncated           3   the file ends early
- |       `- Corrupt             3   a checksum or an entropy coder says the bytes are damaged
- |- LimitExceeded           5   a size, memory or work limit was met before anything was allocated
- |   `- StorageFull         5   the disk (or quota) is full; nothing half-written is left behind
+ |       `- Corrupt             3   a checksum or the entropy coder shows damaged bytes
+ |- LimitExceeded           5   a limit of size, memory or work is exceeded; nothing was allocated
+ |   `- StorageFull         5   the disk or quota is full; no partial file remains
  |- ModelError              6   a model cannot be used
- |   |- ModelMissing        6   the model is not known or not on this machine
+ |   |- ModelMissing        6   the model is unknown or not on this machine
  |   `- ModelMismatch       6   the file was written with other weights
  |- DeviceError             7   the requested device cannot be used
- |   |- DeviceUnavailable   7   it is not there
- |   `- DeviceMismatch      7   it computes other entropy parameters than the file needs
- `- TrainingError          70   training cannot go on
+ |   |- DeviceUnavailable   7   this machine does not have it
+ |   `- DeviceMismatch      7   it computes entropy parameters that differ from those of the file
+ `- TrainingError          70   training cannot continue
      `- Diverged           70   a loss or a gradient is not finite
 
-Anything else that reaches a user is a bug of ours (exit status 70).
+Any other exception that reaches a user is an internal error (exit status 70).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from typing import Any
 
 
 class LatensError(Exception):
-    """What happened, where, and what to do next; at most three lines.
+    """An error message of at most three lines.
 
-    `what` is one sentence, `where` names the file, section or option, `hint` is the next step.
+    `what` is one sentence on the error, `where` names the file, section or option, `hint` is the next step.
     """
 
     exit_status = 70
@@ -54,7 +54,7 @@ class LatensError(Exception):
         return f"{first}\n{self.hint}" if self.hint else first
 
     def at(self, where: str) -> LatensError:
-        """The same error, placed: callers that know the file name add it to errors raised below them."""
+        """The same error with `where` set, unless it is already: for callers that know the file name."""
         if self.where is None:
             self.where = where
         return self
@@ -118,7 +118,7 @@ class Truncated(StreamError):
 
 
 class Corrupt(StreamError):
-    """The bytes are damaged. `section` names the part, `offset` its place in the file in bytes."""
+    """The bytes are damaged. `section` names the part, `offset` is its position in the file in bytes."""
 
     def __init__(
         self,
@@ -180,6 +180,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """A hint that names the known word closest to `word`, or `otherwise` where none is close."""
+    """A hint with the known word closest to `word`, or `otherwise` if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean '{close[0]}'?" if close else otherwise

@@ -1,13 +1,17 @@
-"""Model folders: config.json beside model.safetensors (or model-1, model-2, ... when large), identified by the hash of their
-tensor files; never a pickle. Large weights may be stored in eight bits (`latens.int8`): they are expanded on loading.
+"""Model folders: config.json and model.safetensors (model-1, model-2, ... for large models), without pickle.
+
+A model is identified by the hash of its tensor files. Large weights may be stored in eight bits (`latens.int8`) and are
+expanded on loading.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +26,8 @@ from latens.int8 import from_int8, to_int8
 from latens.legacy import upgrade_model
 from latens.settings import SettingsError, decode
 
+logger = logging.getLogger(__name__)
+
 N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
 CONFIG, WEIGHTS, CODING, HASHES = "config.json", "model", "entropy", "sha256"
@@ -33,7 +39,7 @@ SHARD = 4_800_000  # bytes of tensors in one file
 
 class ModelFolder(NamedTuple):
     config: dict[str, Any]
-    weights: dict[str, Tensor]  # expanded, where they are stored in eight bits
+    weights: dict[str, Tensor]  # expanded if they are stored in eight bits
     coding: dict[str, Tensor]  # frozen integers of the entropy coder; empty for a model that writes no streams
     sha256: str  # over all tensor files
 
@@ -41,10 +47,10 @@ class ModelFolder(NamedTuple):
 def save_model(
     folder: Path, config: dict[str, Any], weights: dict[str, Tensor], coding: dict[str, Tensor] | None = None
 ) -> None:
-    """Writes a model folder, or replaces the model in it by a single rename.
+    """Write a model folder, or replace the model in it by a single rename.
 
-    Tensor files of a model that is there are not touched until the new configuration, which lists the files and their hashes,
-    has taken the place of the old one. A process that dies earlier leaves the old model.
+    Tensor files of an earlier model are kept until the new config.json, which lists the files and their hashes, has replaced
+    the old one. A process that is killed before leaves the old model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[str]] = {}
@@ -61,27 +67,27 @@ def save_model(
             hashes[name] = digest
     write_atomic(folder / CONFIG, (json.dumps({**config, "files": files, HASHES: hashes}, indent=2) + "\n").encode())
     for path in list(folder.iterdir()):
-        if OURS.fullmatch(path.name) and path.name not in hashes:  # of the model that was here before
+        if OURS.fullmatch(path.name) and path.name not in hashes:  # of the earlier model
             path.unlink()
 
 
 def _free_name(folder: Path, stem: str, digest: str) -> str:
-    """A name that no file of the model in the folder has, unless with the same content: plain, or with part of the hash."""
+    """A name that no file in the folder has, unless with the same content: `stem`, or `stem` with part of the hash."""
     name = f"{stem}.safetensors"
     return f"{stem}-{digest[:8]}.safetensors" if (folder / name).exists() else name
 
 
 def load_model(folder: Path) -> ModelFolder:
-    """Reads a model folder. Raises ModelMissing where a file is absent, ModelError where one cannot be understood."""
+    """Read a model folder. Raises ModelMissing if a file is absent, ModelError if a file is damaged or does not fit."""
     config = read_config(folder)
     digests: list[str] = []
     try:
-        expected = {**config.pop(HASHES, {})}  # models of earlier versions list none
+        expected = {**config.pop(HASHES, {})}  # models of earlier versions have no hashes
         weights = from_int8(_read(folder, config["files"][WEIGHTS], digests, expected))
         coding = _read(folder, config["files"][CODING], digests, expected)
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
+            f"it does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
         ) from None
     except ValueError as error:
         raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
@@ -91,8 +97,8 @@ def load_model(folder: Path) -> ModelFolder:
 def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]) -> tuple[ModelFolder, N]:
     """A model folder and its network, which `build` makes from the settings `model` of class (or union) `kind`.
 
-    Raises ModelMissing where a file is absent; ModelError for a model of another system, for settings that are not valid, and
-    for weights that do not fit them.
+    Raises ModelMissing if a file is absent; ModelError for a model of another system, for invalid settings, and for weights
+    that do not fit them.
     """
     found = load_model(folder)
     if found.config["system"] != system:
@@ -109,9 +115,9 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Loads weights that must fit. Raises ValueError that names at most three tensors which do not.
+    """Load weights that must fit. Raises ValueError with the names of at most three tensors that do not.
 
-    A network with a method `complete` fills in what weights of simpler models lack.
+    The method `complete` of a network, if any, adds weights that simpler models lack.
     """
     complete = getattr(network, "complete", None)
     weights = weights if complete is None else complete(weights)
@@ -127,21 +133,20 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def unusable(folder: Path, error: Exception) -> ModelError:
-    """The error of a folder whose config.json and tensors do not fit each other."""
+    """The error for a folder whose config.json and tensors do not fit each other."""
     what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
     return ModelError(what, where=str(folder), hint="save or train the model again")
 
 
 def int8_model(source: Path, target: Path) -> None:
-    """Writes the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
+    """Write the model of `source` into `target` with its large weights in eight bits; both may be the same folder.
 
-    The model becomes another one, with a hash of its own and slightly other outputs: measure it before it replaces the first.
+    The result is another model, with its own hash and slightly different outputs: evaluate it before it replaces the first.
     Parts that its configuration lists as `training_only` (name prefixes) are left out. Training can start from such a model if
-    its system makes these parts again (`restored`, see `training.run.start_from`).
-    Raises ModelMissing or ModelError.
+    its system recomputes these parts (`restored`, see `training.run.start_from`). Raises ModelMissing or ModelError.
     """
     found = load_model(source)
-    try:  # files give tensors in any order; sorted, the same model makes the same files
+    try:  # sorted, because files give tensors in any order: the same model gives the same files
         left_out = tuple(found.config.get("training_only", ()))
         weights = to_int8({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
@@ -150,10 +155,10 @@ def int8_model(source: Path, target: Path) -> None:
 
 
 def locate(name_or_path: str | Path) -> Path:
-    """The folder of a model: that of a known name, a path as it is, or that of "hub:OWNER/NAME" or "hub:OWNER/NAME@REVISION".
+    """Folder of a model given by a known name, a path, "hub:OWNER/NAME" or "hub:OWNER/NAME@REVISION".
 
-    Only the prefix reaches for the network: the model is fetched from the Hugging Face hub (data files alone, no code) and
-    kept in its cache. Raises ModelMissing where that fails.
+    Only the prefix "hub:" uses the network: the model is fetched from the Hugging Face hub (data files only, no code) into
+    its cache. Raises ModelMissing if that fails.
     """
     text = str(name_or_path)
     if not text.startswith(HUB):
@@ -162,12 +167,29 @@ def locate(name_or_path: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     name, _, revision = text.removeprefix(HUB).partition("@")
+    logger.info("fetching %s", text)
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
+        with _without_bars():
+            return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         hint = "check the name and the network, or give the folder of a model"
         raise ModelMissing(f"cannot be fetched ({reason})", where=text, hint=hint) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Suppress the progress bars of huggingface_hub, which would be drawn on stderr."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -178,14 +200,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(read_bytes(path, limit=CONFIG_LIMIT))
     except ValueError as error:
-        raise ModelError(f"not JSON ({error})", where=str(path), hint="save the model again") from None
+        raise ModelError(f"it is not JSON ({error})", where=str(path), hint="save the model again") from None
     if not isinstance(config, dict) or not isinstance(config.get("system"), str):
-        raise ModelError("names no system", where=str(path), hint="save the model again")
+        raise ModelError("it does not name its system", where=str(path), hint="save the model again")
     return config
 
 
 def _read(folder: Path, names: list[str], digests: list[str], expected: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of some files, whose hashes are appended to `digests` and must be the expected ones."""
+    """Tensors of the named files. Their hashes are appended to `digests` and must be the expected ones."""
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / Path(name).name
@@ -195,7 +217,7 @@ def _read(folder: Path, names: list[str], digests: list[str], expected: Mapping[
         digest = hashlib.sha256(blob).hexdigest()
         if expected.get(name, digest) != digest:
             hint = "copy the whole folder again, or train the model again"
-            raise ModelError(f"the weights are not those that {CONFIG} lists", where=str(path), hint=hint)
+            raise ModelError(f"the hash of the weights differs from that in {CONFIG}", where=str(path), hint=hint)
         try:
             tensors |= load(blob)
         except SafetensorError as error:
@@ -205,7 +227,7 @@ def _read(folder: Path, names: list[str], digests: list[str], expected: Mapping[
 
 
 def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The tensors in their order, split so that no file is larger than `SHARD` unless one tensor alone is."""
+    """The tensors in order, split into files of at most `SHARD` bytes; a larger tensor has its own file."""
     shards: list[dict[str, Tensor]] = []
     room = 0
     for name, tensor in tensors.items():

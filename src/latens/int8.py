@@ -1,7 +1,7 @@
 """Eight-bit storage of large weights: int8 numbers, and a float32 scale for every row (the first dimension).
 
-A model folder may hold `NAME#int8` (the shape of NAME) and `NAME#scale` (its rows) in place of NAME. The tensor is their
-product, one float32 multiplication a number, so it is the same on every machine.
+A model folder may hold `NAME#int8` (in the shape of NAME) and `NAME#scale` (one number per row) in place of NAME. The tensor is
+their product, one float32 multiplication per number, so it is the same on all machines.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 from latens.shapes import Float, Int8
 
 NUMBERS, SCALE = "#int8", "#scale"
-LEAST = 4096  # smallest number of elements of a tensor that is stored in eight bits
-LARGEST = 127
-CLIPS = [1 - k / 50 for k in range(26)]  # share of the largest number of a row at which the row is cut: 1, 0.98, ... 0.5
+MIN_ELEMENTS = 4096  # of a tensor that is stored in eight bits
+MAX_INT8 = 127
+CLIPS = [1 - k / 50 for k in range(26)]  # clipping thresholds relative to the largest magnitude of a row: 1, 0.98, ... 0.5
 
 
 def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model with large weights in eight bits, everything else as it is.
+    """The tensors of a model with large weights in eight bits and all others unchanged.
 
-    Large weights are floating-point tensors called `*.weight` of two dimensions or more and at least `LEAST` numbers: biases,
-    norms, buffers such as codebooks, and integers are never among them. Raises ValueError for one with NaN or infinity.
+    Large weights are floating-point tensors named `*.weight` of two or more dimensions and at least `MIN_ELEMENTS` numbers.
+    Biases, norms, buffers such as codebooks, and integers are excluded. Raises ValueError for NaN or infinity in them.
     """
     kept: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name.endswith(".weight") and tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= LEAST:
+        if name.endswith(".weight") and tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= MIN_ELEMENTS:
             if not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite")
             kept[name + NUMBERS], kept[name + SCALE] = quantize(tensor)
@@ -37,9 +37,9 @@ def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undoes `to_int8` up to rounding, in float32; what is not in eight bits comes back as it is.
+    """Inverse of `to_int8` up to rounding, in float32; other tensors are unchanged.
 
-    Raises ValueError where numbers and scales do not belong together.
+    Raises ValueError if numbers and scales do not match.
     """
     full: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -49,20 +49,20 @@ def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not name.endswith(SCALE):
             full[name] = tensor
         elif name.removesuffix(SCALE) + NUMBERS not in tensors:
-            raise ValueError(f"{name.removesuffix(SCALE)} has a scale and no numbers")
+            raise ValueError(f"{name.removesuffix(SCALE)} has a scale but no numbers")
     return full
 
 
 def quantize(tensor: Float[Tensor, "R ..."]) -> tuple[Int8[Tensor, "R ..."], Float[Tensor, "R"]]:
-    """Numbers and scales of least squared error, row by row, among the scales that cut the row at one of `CLIPS`.
+    """Numbers and scales with the smallest squared error of each row, among the clipping thresholds `CLIPS`.
 
-    The root mean squared error of a row is at most its largest magnitude / 254, that of a row that is not cut.
+    The root mean squared error of a row is at most its largest magnitude / 254, the bound without clipping.
     """
     rows = tensor.detach().float().flatten(1)
     largest = rows.abs().amax(1)
     scale, least = torch.ones_like(largest), torch.full_like(largest, torch.inf)
     for clip in CLIPS:
-        tried = (clip * largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+        tried = (clip * largest / MAX_INT8).clamp_min(torch.finfo(torch.float32).tiny)
         error = (_rounded(rows, tried) * tried[:, None] - rows).square().sum(1)
         scale = torch.where(error < least, tried, scale)
         least = torch.minimum(error, least)
@@ -70,9 +70,9 @@ def quantize(tensor: Float[Tensor, "R ..."]) -> tuple[Int8[Tensor, "R ..."], Flo
 
 
 def dequantize(name: str, numbers: Int8[Tensor, "R ..."], scale: Float[Tensor, "R"] | None) -> Float[Tensor, "R ..."]:
-    """The tensor that numbers and scales stand for. Raises ValueError, with its name, where they do not belong together."""
+    """The product of numbers and scales. Raises ValueError, with `name`, if they do not match."""
     if scale is None:
-        raise ValueError(f"{name} has numbers and no scale")
+        raise ValueError(f"{name} has numbers but no scale")
     if numbers.dtype != torch.int8 or scale.dtype != torch.float32 or numbers.ndim < 2 or scale.shape != numbers.shape[:1]:
         raise ValueError(f"numbers and scale of {name} do not fit")
     if not scale.isfinite().all():
@@ -81,4 +81,4 @@ def dequantize(name: str, numbers: Int8[Tensor, "R ..."], scale: Float[Tensor, "
 
 
 def _rounded(rows: Float[Tensor, "R N"], scale: Float[Tensor, "R"]) -> Float[Tensor, "R N"]:
-    return (rows / scale[:, None]).round().clamp(-LARGEST, LARGEST)
+    return (rows / scale[:, None]).round().clamp(-MAX_INT8, MAX_INT8)

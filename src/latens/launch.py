@@ -1,4 +1,4 @@
-"""Training, evaluation and reproduction by the name of a system: what `latens train`, `evaluate` and `reproduce` call."""
+"""Training, evaluation and reproduction by the name of a system, for `latens train`, `evaluate` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latens.contract import AnySystem, Artifact, Loaded
     from latens.experiments.lab import Lab
     from latens.experiments.report import Report
+    from latens.progress import OnProgress
     from latens.training.run import RunResult
 
 logger = logging.getLogger(__name__)
@@ -42,42 +43,41 @@ def plan_training(
     settings: Mapping[str, str] = NO_CHANGES,
     resume: bool = False,
 ) -> Plan:
-    """Settings and data of a run: those of a recipe, or with `resume` those of the run in `out`, with `settings` changed.
+    """Settings and data of a run, from a recipe or, with `resume`, from the run in `out`; `settings` are applied on top.
 
-    Raises UsageError for unknown names and values, and for a folder without a run or with one of another system, recipe or
-    data.
+    Raises UsageError for unknown names and values, for a folder without a run, and for a run of another system, recipe or data.
     """
     from latens.settings import override
 
-    package_of(system)  # an unknown name ends here
+    package_of(system)  # raises UsageError for an unknown name
     earlier = earlier_run(out, system, recipe) if resume else None
     config = recipe_of(system, recipe or DEFAULT_RECIPE) if earlier is None else earlier.config
     changed = override(config, settings)
     if earlier is None:
         return Plan(changed, tuple(map(str, data)))
     if data and _places(data) != _places(earlier.data):
-        hint = f"leave --data out, or start a new run with -o; for data that have moved, change {out / 'environment.json'}"
+        hint = f"leave --data out, or start a new run with -o; if the data have moved, edit {out / 'environment.json'}"
         raise UsageError(f"this run trains on {' '.join(earlier.data) or 'no --data'}", where=str(out), hint=hint)
     return Plan(changed, earlier.data, earlier.init)
 
 
 def _places(data: Sequence[str | Path]) -> list[tuple[str, str]]:
-    """What words of `--data` name, however their paths are written."""
+    """Kinds and resolved paths of the values of `--data`."""
     from latens.data.source import parse_sources
 
     return [(source.kind, os.path.realpath(source.place)) for source in parse_sources(data)]
 
 
 def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan:
-    """Settings and data of the run in this folder.
+    """Settings and data of the run in `folder`.
 
-    Raises UsageError where there is none, for a run of another system or recipe, and for settings that cannot be read.
+    Raises UsageError if there is no run, if it is of another system or recipe, or if its settings cannot be read.
     """
     from latens.legacy import upgrade_run
     from latens.settings import decode_like
 
     if not (folder / "config.json").is_file():
-        what = "there is no run to continue" if folder.is_dir() else "no such folder, so there is no run to continue"
+        what = "this folder holds no run to continue" if folder.is_dir() else "no such folder, so no run to continue"
         raise UsageError(what, where=str(folder), hint="name the folder of the run with -o, or leave --resume out")
     try:
         plain = upgrade_run(json.loads((folder / "config.json").read_text()))
@@ -107,19 +107,20 @@ def train(
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> RunResult:
-    """Trains a model of `system` into the folder `out` (default: runs/SYSTEM); its best weights are in out/best.
+    """Train a model of `system`; the run folder is `out` (default: runs/SYSTEM), and its best weights are in out/best.
 
-    `recipe` is a name of `latens recipes` (default "cpu"), `data` are folders or KIND:PATH, `settings` dotted names and text
-    as for `--set`, `init` a model whose weights a new run starts from, `max_time` seconds. With `resume` the run in `out` is
-    continued with its own recipe, settings and data; data that are given must be the same. Raises UsageError, OutputExists,
-    ModelError, InputError or Diverged.
+    `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH. `settings` maps dotted names to
+    text, as `--set` does. `init` is a model whose weights a new run starts from. `max_time` is in seconds. With `resume` the
+    run in `out` continues with its own recipe, settings and data; `data`, if given, must be the same. `on_progress` is called
+    with the number of steps done and the last losses. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
     """
     folder = Path(out) if out is not None else Path("runs") / system
     plan = plan_training(system, folder, recipe=recipe, data=data, settings=settings, resume=resume)
     if resume and init is not None:
-        what = "weights to start from have no effect on a run that is continued"
-        raise UsageError(what, where=f"--init {init}", hint="leave --init out, or start a new run with -o")
+        what = "--init has no effect on a run that is continued"
+        raise UsageError(what, where=f"--init {init}", hint="leave it out, or start a new run with -o")
 
     from latens.contract import open_system
     from latens.data.source import parse_sources
@@ -138,6 +139,7 @@ def train(
         resume=resume,
         init=Path(plan.init) if plan.init else None if init is None else locate(init),
         device=str(chosen),
+        on_progress=on_progress,
     )
 
 
@@ -152,10 +154,10 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
 ) -> Report:
-    """Measures a model on `data` (default: what comes with latens) and compares it with its baselines.
+    """Evaluate a model on `data` (default: bundled data) and compare it with its baselines.
 
-    The report is saved into `out`, where a stopped evaluation continues; None keeps nothing. `settings` change the options.
-    Raises OutputExists where `out` holds the report of another model, other data or options and `force` is not set.
+    The report is saved into `out`, where a stopped evaluation continues; with None nothing is saved. `settings` change the
+    options. Raises OutputExists if `out` holds the report of another model, other data or other options, unless `force`.
     """
     from latens.contract import open_system
     from latens.data.folders import check_request, check_writable, note_request
@@ -191,10 +193,10 @@ def reproduce(
     device: str = "auto",
     threads: int | None = None,
 ) -> Iterator[Report]:
-    """Yields tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
+    """Yield tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
 
     `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues.
-    `settings` change the scale. Raises OutputExists where `out` holds the report of another request and `force` is not set.
+    `settings` change the scale. Raises OutputExists if `out` holds the report of another request, unless `force`.
     """
     from latens.contract import open_system
     from latens.data.folders import check_request, check_writable, note_request
@@ -227,7 +229,7 @@ def reproduce(
 
 
 def announce(loaded: Loaded) -> None:
-    """Logs the first line of a verb: device, precision, model and weight hash."""
+    """Log the first line of a verb: device, precision, model and weight hash."""
     from latens.inference.device import describe
 
     logger.info(describe(loaded.device, loaded.name, loaded.model_id, loaded.precision))
@@ -236,12 +238,12 @@ def announce(loaded: Loaded) -> None:
 def _artifact_of(system: AnySystem, name: str) -> Artifact[Any, Any]:
     if name in system.artifacts:
         return system.artifacts[name]
-    hint = did_you_mean(name, system.artifacts, f"there are {', '.join(system.artifacts) or 'none'}")
+    hint = did_you_mean(name, system.artifacts, f"known: {', '.join(system.artifacts) or 'none'}")
     raise UsageError(f"{system.name} has no '{name}'", hint=hint)
 
 
 def _opener(system: AnySystem, model: str | Path | None, device: str, threads: int | None) -> Callable[[Path | None], Loaded]:
-    """Loads a model folder; without one the user's model, once for all tables and figures."""
+    """A function that loads a model folder, or with None the user's model, once for all tables and figures."""
     from functools import cache
 
     @cache

@@ -33,7 +33,7 @@ def upgrade_run(config: Mapping[str, Any]) -> Plain:
 
 
 def _upgrade_optimizer(optim: Plain) -> None:
-    """One settings class became one per optimizer; `kind` selects it."""
+    """One settings class was split into one per optimizer; `kind` selects it."""
     if "kind" in optim:
         return
     if optim.get("muon_lr"):
@@ -45,7 +45,7 @@ def _upgrade_optimizer(optim: Plain) -> None:
 
 
 def renamed(old: str, new: str) -> Callable[[Plain], None]:
-    """A setting has another name, or another place: dotted paths."""
+    """A setting was renamed or moved; both are dotted paths."""
 
     def change(plain: Plain) -> None:
         value = _take(plain, old)
@@ -59,7 +59,7 @@ def renamed(old: str, new: str) -> Callable[[Plain], None]:
 
 
 def dropped(path: str, *, when: Callable[[Plain], bool] = lambda plain: True) -> Callable[[Plain], None]:
-    """A setting is gone; `when` says of which saved configurations."""
+    """A setting was removed from the saved configurations that fulfil `when`."""
 
     def change(plain: Plain) -> None:
         if when(plain):
@@ -79,11 +79,11 @@ def _take(plain: Plain, path: str) -> Any:
 
 
 def _of_kinds(*kinds: str) -> Callable[[Plain], bool]:
-    """Whether the saved model is of one of these kinds."""
+    """A predicate: the saved model is of one of these kinds."""
     return lambda plain: isinstance(plain.get("model"), dict) and plain["model"].get("kind") in kinds
 
 
-# One class of settings served every model of haze; each folder holds all of its fields.
+# One settings class served all models of haze; each saved folder has all of its fields.
 _TRANSLATORS = _of_kinds("mmd", "unit", "cyclegan")
 _OTHERS = _of_kinds("physical", "dehazenet")
 _HAZE = (
@@ -100,7 +100,7 @@ _HAZE = (
 
 
 def _parts_of_each_kind(plain: Plain) -> None:
-    """One class of model settings and one of losses became one for each kind; settings without effect are gone."""
+    """The settings classes of models and losses were split by kind; settings without effect were removed."""
     kept = {
         "model": {
             "betavae": ("parts", "appearance"),
@@ -131,7 +131,7 @@ def _parts_of_each_kind(plain: Plain) -> None:
 
 
 def _one_setting_of_shrinking(plain: Plain) -> None:
-    """Half of the crops are reduced, or none with `shrink` 1; other shares were possible and are refused as unknown."""
+    """Half of the crops are reduced, or none with `shrink` 1. Other shares, once possible, are refused as unknown settings."""
     data = plain.get("data")
     if isinstance(data, dict) and data.get("shrink_share") in (0, 0.5):
         if not data.pop("shrink_share"):

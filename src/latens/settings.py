@@ -1,9 +1,9 @@
 """Settings: frozen, validated data classes, and their construction from text and JSON.
 
 A class decorated with `settings` is a strict pydantic data class: unknown names, values out of range, NaN and wrong types are
-refused wherever an instance is made, be it in Python, by `dataclasses.replace`, from JSON or from `--set key=value`. Choices
-are `Literal`s, ranges `Annotated` types; several classes for one field are a union whose discriminator is `kind`. The
-comment behind a field (or above it) is its meaning, which `latens train --show-config` prints.
+refused in Python, in `dataclasses.replace`, in JSON and in `--set key=value`. Choices are `Literal`s, ranges `Annotated` types;
+several classes for one field are a union with the discriminator `kind`. The comment after a field (or above it) is its meaning,
+which `latens train --show-config` prints.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CONFIG = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, 
 
 
 validator = pydantic.model_validator(mode="after")
-"""For rules between fields: decorates a method that returns self, or raises ValueError."""
+"""Decorator for rules between fields: a method that returns self or raises ValueError."""
 
 
 class SettingsError(UsageError):
@@ -45,7 +45,7 @@ class SettingsError(UsageError):
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, pydantic.Field))
 def settings(cls: type[T]) -> type[T]:
-    """Makes a class a frozen, keyword-only data class that checks every value. Making an instance raises SettingsError."""
+    """Make a class a frozen, keyword-only data class that checks every value; invalid values raise SettingsError."""
     made = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=_CONFIG)
     validate = made.__init__
 
@@ -61,7 +61,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def is_settings(value: object) -> bool:
-    """Whether `value` is an instance of a settings class."""
+    """True if `value` is an instance of a settings class."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "__pydantic_validator__")
 
 
@@ -74,7 +74,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def decode(kind: Any, plain: Mapping[str, Any], *, where: str = "settings", path: str = "") -> Any:
     """An instance of a settings class (or of a union of them) from JSON-able values. Raises SettingsError.
 
-    `where` names what is read, a file or an option; `path` is the dotted name of the group inside it.
+    `where` names the source, a file or an option; `path` is the dotted name of the group in it.
     """
     try:
         return _adapter(kind).validate_json(json.dumps(plain, allow_nan=True))
@@ -82,7 +82,7 @@ def decode(kind: Any, plain: Mapping[str, Any], *, where: str = "settings", path
         raise _explained(error, kind, plain, where, path) from None
 
 
-@functools.cache  # building one takes longer than using it
+@functools.cache  # building an adapter takes longer than using it
 def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(kind)
 
@@ -108,21 +108,21 @@ def override(config: T, changes: Mapping[str, str], *, where: str = "--set") -> 
     if not changes:
         return config
     plain = to_dict(config)
-    ordered = sorted(changes.items(), key=lambda item: not item[0].endswith(".kind"))  # first: it decides the names
+    ordered = sorted(changes.items(), key=lambda item: not item[0].endswith(".kind"))  # first, because it determines the names
     for path, text in ordered:
         _change(config, plain, path.split("."), text, path, where)
     made = decode_like(config, plain, where=where)
     for path, reason in without_effect(made).items():
-        idle = next((name for name in changes if f"{name}.".startswith(f"{path}.")), None)
-        if idle is not None:
-            raise SettingsError(f"this setting has no effect: {reason}", where=f"{where} {idle}", hint="leave it out")
+        changed = next((name for name in changes if f"{name}.".startswith(f"{path}.")), None)
+        if changed is not None:
+            raise SettingsError(f"this setting has no effect: {reason}", where=f"{where} {changed}", hint="leave it out")
     return made
 
 
 def without_effect(config: Any, group: str = "") -> dict[str, str]:
-    """Dotted names of the settings and groups that have no effect beside the others, with the reason.
+    """Dotted names of the settings and groups that have no effect given the others, with the reason.
 
-    A settings class tells its own in a method `without_effect`; a name that begins with a dot counts from the outermost class.
+    A settings class lists its own in a method `without_effect`; names with a leading dot are relative to the outermost class.
     """
     found: dict[str, str] = {}
     if hasattr(config, "without_effect"):
@@ -143,7 +143,7 @@ def _change(template: Any, plain: dict[str, Any], names: Sequence[str], text: st
     value = getattr(template, head)
     if rest:
         if not is_settings(value):
-            raise SettingsError(f"'{head}' has no parts", where=f"{where} {path}", hint=f"write {head}=VALUE")
+            raise SettingsError(f"'{head}' is not a group", where=f"{where} {path}", hint=f"write {head}=VALUE")
         chosen = _chosen(hints[head], plain[head], value)
         if rest == ["kind"] and len(_classes(hints[head])) > 1:
             plain[head] = _of_kind(_classes(hints[head]), plain[head], text)
@@ -157,7 +157,7 @@ def _change(template: Any, plain: dict[str, Any], names: Sequence[str], text: st
 
 
 def _chosen(hint: Any, plain: Mapping[str, Any], value: Any) -> Any:
-    """The template below a field: its value, or an instance of the class that an earlier change of `kind` has chosen."""
+    """The template for the settings of a field: its value, or an instance of the class that a change of `kind` has selected."""
     for cls in _classes(hint):
         if "kind" in plain and plain["kind"] in typing.get_args(field_types(cls).get("kind")) and not isinstance(value, cls):
             return cls()
@@ -165,18 +165,18 @@ def _chosen(hint: Any, plain: Mapping[str, Any], value: Any) -> Any:
 
 
 def _of_kind(classes: Sequence[type], plain: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The settings of another class of a union: those that it shares with the present one, and its `kind`."""
+    """Settings for another class of a union: those shared with the present class, and the new `kind`."""
     for cls in classes:
         if kind in typing.get_args(field_types(cls)["kind"]):
             return {name: value for name, value in plain.items() if name in field_types(cls)} | {"kind": kind}
-    return {**plain, "kind": kind}  # not known: the validator says which are
+    return {**plain, "kind": kind}  # unknown; the validator raises the error
 
 
 def parse_text(hint: Any, text: str) -> Any:
-    """What `--set name=text` means for a field of this type: text stays text for strings, otherwise it is JSON.
+    """The value of `--set name=text` for a field of this type: the text itself for strings, otherwise JSON.
 
-    A list may be written without brackets, "a,b"; a whole number as 1e3 or 1_000; a fraction as .5. What cannot be read is
-    given as it is to the validator, which refuses it.
+    A list may be written without brackets, "a,b"; a whole number as 1e3 or 1_000; a fraction as .5. Other text is returned
+    unchanged, and the validator refuses it.
     """
     options = options_of(hint)
     if type(None) in options and text.lower() in ("none", "null"):
@@ -212,7 +212,7 @@ def _json(text: str) -> Any:
 
 
 def _number(text: str) -> int | float | None:
-    """A number that Python reads and JSON does not: .5, 5., +1, 1_000. None for anything else, and for what is not finite."""
+    """A number that Python reads and JSON does not: .5, 5., +1, 1_000. None for other text and for infinity and NaN."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             value = kind(text)
@@ -239,7 +239,7 @@ def _classes(hint: Any) -> list[type]:
 
 def field_types(cls: type) -> Mapping[str, Any]:
     """The declared type of every field, ranges included."""
-    hashable: Any = cls  # mypy takes classes of data classes for unhashable
+    hashable: Any = cls  # mypy considers data classes unhashable
     types_of: Mapping[str, Any] = _field_types(hashable)
     return types_of
 
@@ -262,7 +262,7 @@ def _unknown(path: str, name: str, cls: type, where: str) -> SettingsError:
 def _explained(
     error: pydantic.ValidationError, kind: Any, plain: Mapping[str, Any], where: str, group: str = ""
 ) -> SettingsError:
-    """The first thing that is wrong: which setting, its value, what it may be."""
+    """The first error: setting, value, and allowed values."""
     first = error.errors(include_url=False)[0]
     absent = first["type"] in ("missing", "missing_argument", "unexpected_keyword_argument")
     names, value = _place(first["loc"], plain, absent)
@@ -284,9 +284,9 @@ def _explained(
 
 
 def _place(loc: Sequence[int | str], plain: Any, absent: bool) -> tuple[list[str], Any]:
-    """The names of an error's place that are ours (pydantic adds those of classes in a union), and the value there.
+    """The setting names in the location of an error, and the value there; pydantic adds names of classes in a union.
 
-    `absent` tells that the last name is ours although there is no value.
+    With `absent`, the last name is a setting that has no value.
     """
     path: list[str] = []
     value: Any = plain
@@ -309,7 +309,7 @@ def _plain(value: Any) -> Any:
 
 
 def _class_at(kind: Any, plain: Any, path: Sequence[str]) -> type:
-    """The settings class that an error's place belongs to."""
+    """The settings class at the location of an error."""
     classes = _classes(typing.get_origin(kind) if dataclasses.is_dataclass(typing.get_origin(kind)) else kind)
     fitting = [cls for cls in classes if "kind" in plain and plain["kind"] in typing.get_args(field_types(cls).get("kind"))]
     cls = (fitting or classes)[0]

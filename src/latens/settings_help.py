@@ -24,18 +24,18 @@ class Setting(NamedTuple):
 
 
 def listed(config: Any, prefix: str = "") -> Iterator[Setting]:
-    """All settings of a configuration, groups resolved, in their order."""
-    told = meanings(type(config))
+    """All settings of a configuration in order, including those of groups."""
+    described = meanings(type(config))
     for name, hint in field_types(type(config)).items():
         value = getattr(config, name)
         if is_settings(value):
             yield from listed(value, f"{prefix}{name}.")
         else:
-            yield Setting(prefix + name, value, type_text(hint), told.get(name, ""))
+            yield Setting(prefix + name, value, type_text(hint), described.get(name, ""))
 
 
 def type_text(hint: Any) -> str:
-    """A type for people: "int >= 1", "paper | compact", "list of float"."""
+    """A readable type: "int >= 1", "adam | muon", "list of float"."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return " ".join([type_text(args[0]), *filter(None, map(_range_text, args[1:]))])
@@ -64,7 +64,7 @@ def meanings(cls: type) -> Mapping[str, str]:
 def _comments(cls: Any) -> dict[str, str]:
     try:
         source = inspect.getsource(cls)
-    except (OSError, TypeError):  # no source at hand
+    except (OSError, TypeError):  # without source code
         return {}
     names = set(cls.__annotations__)
     found: dict[str, str] = {}

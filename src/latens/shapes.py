@@ -1,4 +1,4 @@
-"""Shape annotations: those of jaxtyping, or bare array types where it is not installed (a GPU machine that only trains)."""
+"""Shape annotations of jaxtyping, or bare array types if it is not installed (a GPU machine that only trains)."""
 
 from __future__ import annotations
 

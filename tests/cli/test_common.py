@@ -1,4 +1,4 @@
-"""Small parsers and printers of the command line."""
+"""Parsers of values, reporter and log messages of the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings, run_files
+from latens.cli.batch import FileBatch
+from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings
 from latens.errors import UsageError
 from latens.inference.batch import Job
 
@@ -24,7 +25,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "soon", "-5m", "5d", "30m1h"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_duration(text)
 
@@ -51,7 +52,7 @@ def test_settings_keep_everything_after_the_first_equals_sign() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["human", "json", "quiet"])
-def test_results_and_talk_never_mix(chosen: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_and_messages_use_separate_streams(chosen: str, capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(OutputOptions(format=chosen))  # type: ignore[arg-type]
     logger = logging.getLogger("latens.somewhere")
     with messages(chosen):  # type: ignore[arg-type]
@@ -89,12 +90,8 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
         job.output.write_text("b")
         return {"text": "done"}
 
-    assert (
-        run_files(
-            [job], work, Reporter(OutputOptions()), force=False, what="refining", request={}, out=None, parts=200
-        ).exit_status
-        == 0
-    )
+    batch = FileBatch([job], None, OutputOptions(), force=False)
+    assert batch.run(work, what="refining", request={}, parts=200).exit_status == 0
     shown = capsys.readouterr()
     assert "refining (loss 0.1234)" in shown.err
     assert "25%" in shown.err

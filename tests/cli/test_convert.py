@@ -1,4 +1,4 @@
-"""`latens convert` from the command line: from what `latens segment` writes to labelme and back into training."""
+"""`latens convert`: results of `latens segment` to labelme and back into training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latens density`: scores, samples, certificates, and what is refused."""
+"""`latens density`: scores, samples, certificates, refused requests."""
 
 from __future__ import annotations
 
@@ -61,6 +61,9 @@ def test_scores_of_a_folder_with_a_bad_file(album: Path, model: Path, capsys: Ca
     captured = capsys.readouterr()
     assert "bad.png" in captured.err
     records = [json.loads(line) for line in captured.out.splitlines()]
+    (failed,) = [record for record in records if record.get("status") == "failed"]
+    assert failed["input"] == str(album / "bad.png")
+    records.remove(failed)
     rows = list(csv.DictReader(out.open()))
     assert list(rows[0]) == ["file", "bits_per_dim", "standard_error", "unusual"]
     assert [row["file"] for row in rows] == [record["input"] for record in records] == sorted(map(str, album.glob("[0-9].png")))
@@ -94,7 +97,7 @@ def test_samples_do_not_replace_images_of_a_folder(album: Path, model: Path, cap
     before = sorted(album.iterdir())
     command = ["density", "--sample", "2", "-o", str(album), "--model", str(model)]
     assert main(command) == 2
-    assert "holds images already" in capsys.readouterr().err
+    assert "already holds images" in capsys.readouterr().err
     assert sorted(album.iterdir()) == before
     assert main([*command, "--force"]) == 0
 

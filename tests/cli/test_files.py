@@ -1,4 +1,4 @@
-"""compress, decompress and inspect on real files: places, skipping, failures, standard streams, JSON."""
+"""compress, decompress and inspect on real files: paths, skipping, failures, standard streams, JSON."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_folder_is_mirrored_and_a_bad_file_does_not_stop_it(album: Path, tiny_
     assert Image.open(album.parent / "back" / "trip" / "b.png").size == Image.open(album / "trip" / "b.jpg").size
 
 
-def test_without_out_the_result_goes_beside_the_input_and_is_named(album: Path, tiny_model: Path, capsys: Capture) -> None:
+def test_without_out_the_result_is_next_to_its_input_and_named(album: Path, tiny_model: Path, capsys: Capture) -> None:
     assert main(["compress", str(album / "a.png"), "--model", str(tiny_model)]) == 0
     assert capsys.readouterr().out.startswith(str(album / "a.ltn"))
     assert (album / "a.ltn").exists()
 
 
-def test_nothing_named_is_overwritten_without_force(album: Path, tiny_model: Path, capsys: Capture) -> None:
+def test_a_named_output_is_overwritten_only_with_force(album: Path, tiny_model: Path, capsys: Capture) -> None:
     out = album / "mine.ltn"
     out.write_bytes(b"precious")
     command = ["compress", str(album / "a.png"), "-o", str(out), "--model", str(tiny_model)]
@@ -119,7 +119,7 @@ def test_standard_streams_carry_only_the_file(album: Path, tiny_model: Path) -> 
     assert Image.open(io.BytesIO(unpacked.stdout)).size == (70, 40)
 
 
-def test_inspect_tells_the_bits_of_every_part(album: Path, tiny_model: Path, capsys: Capture) -> None:
+def test_inspect_prints_the_bits_of_every_part(album: Path, tiny_model: Path, capsys: Capture) -> None:
     out = album / "a.ltn"
     main(["compress", str(album / "a.png"), "-o", str(out), "--model", str(tiny_model), "--quality", "1.5"])
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""dehaze and haze on real files: places, clips, depth by name, exit statuses."""
+"""dehaze and haze on real files: paths, clips, depth by name, exit statuses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_dehaze_mirrors_a_folder_with_clips(folder: Path, capsys: Capture) -> No
     assert capsys.readouterr().out.count('"skipped"') == 3
 
 
-def test_without_out_the_result_goes_beside_its_input(folder: Path, capsys: Capture) -> None:
+def test_without_out_the_result_is_next_to_its_input(folder: Path, capsys: Capture) -> None:
     assert main(["dehaze", str(folder / "a.png"), "--method", "bccr"]) == 0
     assert (folder / "a.clear.png").is_file()
     assert main(["dehaze", str(folder / "clip.mp4"), "--method", "dcp"]) == 0
@@ -83,14 +83,14 @@ def test_haze_with_depth_from_a_folder(folder: Path, capsys: Capture) -> None:
     assert "no depth map for b.jpg" in capsys.readouterr().err
 
 
-def test_depth_in_a_png_is_relative_and_it_is_said(folder: Path, capsys: Capture) -> None:
+def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Capture) -> None:
     depth, out = folder.parent / "d.png", folder.parent / "foggy.png"
     Image.fromarray(np.linspace(1, 40_000, 40).astype(np.uint16)[:, None].repeat(60, 1)).save(depth)
     command = ["haze", str(folder / "a.png"), "-o", str(out), "--visibility", "60", "--depth", str(depth), "--max-depth", "90"]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "visibility 60 m" in shown
-    assert "the farthest at 90 m" in shown
+    assert "farthest point at 90 m" in shown
     hazy = np.asarray(Image.open(out)).astype(float)
     near, middle = hazy[1].std(), hazy[20].std()
     assert middle / near == pytest.approx(np.exp(-np.log(20) * 90 * (19 / 39) / 60), abs=0.03)
@@ -111,7 +111,7 @@ def test_depth_in_a_png_is_relative_and_it_is_said(folder: Path, capsys: Capture
         (["dehaze", "A", "-o", "x.txt"], 2, ".txt"),
     ],
 )
-def test_requests_that_cannot_be_met(words: list[str], status: int, expected: str, folder: Path, capsys: Capture) -> None:
+def test_impossible_requests_are_refused(words: list[str], status: int, expected: str, folder: Path, capsys: Capture) -> None:
     places = {"A": folder / "a.png", "C": folder / "clip.mp4", "D": folder.parent / "depth" / "a.npy"}
     assert main([str(places.get(word, word)) for word in words]) == status
     shown = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`latens import` makes a model folder that the other verbs take."""
+"""`latens import` makes a model folder that other verbs accept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_imported_model_compresses(tmp_path: Path, album: Path, capsys: pytes
     assert "name another folder" in capsys.readouterr().err
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_files_than_checkpoints_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "x.pth"
     other.write_bytes(b"not a checkpoint")
     assert main(["import", str(other), "-o", str(tmp_path / "out")]) in (3, 6)

@@ -1,4 +1,4 @@
-"""The frame of every verb: usage errors, exit statuses, at most three lines, tracebacks only on request."""
+"""Common behavior of all verbs: usage errors, exit statuses, at most three lines, tracebacks only on request."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_interrupt_is_one_line_and_130(capsys: Capture) -> None:
         (["bench", "photographs"], "image_codec"),
     ],
 )
-def test_usage_errors_end_with_2_and_say_what_would_do(words: list[str], expected: str, capsys: Capture) -> None:
+def test_usage_errors_end_with_2_and_a_hint(words: list[str], expected: str, capsys: Capture) -> None:
     assert main(words) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -104,7 +104,7 @@ def test_models_prints_json_lines(capsys: Capture) -> None:
     assert [record["name"] for record in records] == list(catalogue.MODELS)
 
 
-def test_a_closed_pipe_is_no_bug() -> None:
+def test_a_closed_pipe_is_not_an_internal_error() -> None:
     command = [sys.executable, "-m", "latens", "models"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -117,7 +117,7 @@ def test_a_closed_pipe_is_no_bug() -> None:
 
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
 def test_every_error_crosses_processes(kind: type[errors.LatensError]) -> None:
-    """Otherwise a pool of workers waits for ever."""
+    """Otherwise a pool of workers waits forever."""
     own = {"have": 1, "need": 2, "intact": ("a",)} if kind is errors.Truncated else {}
     error = kind("what", where="here", hint="next", **own)
     again = pickle.loads(pickle.dumps(error))
@@ -134,11 +134,11 @@ def test_every_error_crosses_processes(kind: type[errors.LatensError]) -> None:
         (OSError(errno.ENOSPC, "No space left on device", "/data/out"), 5, "/data/out: No space left on device"),
     ],
 )
-def test_errors_of_the_system_are_no_bugs(error: OSError, status: int, words: str, capsys: Capture) -> None:
+def test_errors_of_the_system_are_not_internal_errors(error: OSError, status: int, words: str, capsys: Capture) -> None:
     assert run_raising(error) == status
     assert capsys.readouterr().err.splitlines() == [
         f"latens: {words}",
-        "check the disk, its free space and your rights on it",
+        "check the disk, its free space and your permissions",
     ]
 
 

@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def entry(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> ModelEntry:
-    """The tiny model in the place of the bundled one."""
+    """The tiny model in place of the bundled one."""
     made = replace(catalogue.MODELS["image_codec"], folder=tiny_model, sha256=load_model(tiny_model).sha256)
     put(made, monkeypatch)
     return made

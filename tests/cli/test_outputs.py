@@ -1,4 +1,4 @@
-"""Output folders of the verbs: what cannot be written, and results of another model or other options, are refused."""
+"""Output folders of the verbs: unwritable folders and results of another model or other options are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERBS = [
 
 @pytest.mark.parametrize("place", ["file/x/", "/proc/x/"])
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
-def test_what_cannot_be_written_is_refused_before_any_work(
+def test_unwritable_outputs_are_refused_before_any_work(
     words: list[str], place: str, album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(album)

@@ -117,7 +117,7 @@ def test_every_image_is_encoded_once(album: Path, model: Path, monkeypatch: pyte
         assert len(encoded) == 2
 
 
-def test_an_image_that_broke_after_its_map_was_made_is_left_out(album: Path, model: Path, capsys: Capture) -> None:
+def test_an_image_damaged_after_its_map_was_made_is_left_out(album: Path, model: Path, capsys: Capture) -> None:
     (album / "c.jpg").unlink()
     out = album.parent / "found"
     command = ["parts", str(album), "-o", str(out), "--model", str(model), "--device", "cpu"]
@@ -159,7 +159,7 @@ def test_one_image_at_another_resolution(album: Path, model: Path, capsys: Captu
 @pytest.mark.parametrize(
     "words", [["parts", "x.png"], ["evaluate", "parts"], ["reproduce", "parts/figure4"], ["bench", "parts"]]
 )
-def test_without_weights_one_error_says_what_to_do(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_without_weights_the_error_gives_the_next_step(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(catalogue, "MODELS", {})
     Image.new("RGB", (20, 20)).save("x.png")

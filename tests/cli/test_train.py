@@ -1,4 +1,4 @@
-"""`latens train`: settings, data words, `--show-config`, and `--resume`, which needs none of the first command's options."""
+"""`latens train`: settings, data, `--show-config`, and `--resume`, which needs no option of the first command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_earlier_run_is_read_back(tmp_path: Path) -> None:
 
 
 def test_runs_of_earlier_versions_are_read_back(tmp_path: Path) -> None:
-    """One class of optimizer settings, recipes called desk."""
+    """One class of optimizer settings, and a recipe named desk."""
     saved = {"lr": 5e-4, "beta1": 0.9, "muon_lr": 1.2e-3, "warmup": 200, "decay_share": 0.75, "clip": 1.0, "ema": 0.9995}
     put_run(tmp_path, recipe="desk", optim=saved)
     earlier = earlier_run(tmp_path, "image_codec", None)
@@ -66,7 +66,7 @@ def test_a_run_keeps_its_data_and_its_weights_to_start_from(tmp_path: Path, caps
     assert main([*words, "--data", "others"]) == 2
     assert "this run trains on photos hazy:fog" in capsys.readouterr().err
     assert main([*words, "--init", "image_codec"]) == 2
-    assert "leave --init out" in capsys.readouterr().err
+    assert "--init has no effect" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     plan = plan_training("image_codec", tmp_path, data=[Path("x/../photos"), "hazy:fog"], resume=True)
     assert plan.data == ("photos", "hazy:fog")
@@ -118,7 +118,7 @@ def test_train_stop_resume_and_use(album: Path, capsys: Capture) -> None:
         ("parts", "run.steps=1.5", "--set run.steps"),
     ],
 )
-def test_settings_cannot_lie(system: str, setting: str, said: str, tmp_path: Path, capsys: Capture) -> None:
+def test_settings_without_effect_are_refused(system: str, setting: str, said: str, tmp_path: Path, capsys: Capture) -> None:
     recipe = "cpu_mmd" if system == "haze" else "tiny"
     assert main(["train", system, "--recipe", recipe, "--set", setting, "-o", str(tmp_path / "run")]) == 2
     shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""`latens video compress` on real files: places, JSON, exit statuses, batches."""
+"""`latens video compress` on real files: paths, JSON, exit statuses, batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latens.errors import UsageError
 Capture = pytest.CaptureFixture[str]
 
 
-def test_a_clip_goes_beside_its_input(tmp_path: Path, capsys: Capture) -> None:
+def test_a_clip_is_written_next_to_its_input(tmp_path: Path, capsys: Capture) -> None:
     source = make_clip(tmp_path / "clip.mp4")
     words = ["video", "compress", str(source), "--roi", "box:8,8,40,40", "--threads", "1", "--format", "json"]
     assert main(words) == 0
@@ -82,7 +82,7 @@ def test_a_damaged_clip_ends_with_status_4(tmp_path: Path, capsys: Capture) -> N
     assert found["damaged"] + found["missing"] > 0
 
 
-def test_sizes_in_words() -> None:
+def test_sizes_are_parsed() -> None:
     assert [parse_size(text) for text in ("8MB", "500kB", "1200", "1.5m")] == [8_000_000, 500_000, 1200, 1_500_000]
     for wrong in ("big", "0", "-1", "8TB"):
         with pytest.raises(UsageError):
@@ -143,7 +143,7 @@ def test_a_neural_clip_of_a_size_counts_its_sound(tmp_path: Path, capsys: Captur
     assert found["bits"] == {**done["bits"], "sound": found["bits"]["sound"], "container": found["bits"]["container"]}
 
 
-def test_a_cut_neural_clip_gives_what_is_there(tmp_path: Path, capsys: Capture) -> None:
+def test_a_truncated_neural_clip_gives_its_readable_frames(tmp_path: Path, capsys: Capture) -> None:
     source = make_clip(tmp_path / "clip.mp4", times=range(14), size=(64, 64))
     whole, cut = tmp_path / "clip.ltv", tmp_path / "cut.ltv"
     assert main(["video", "compress", str(source), "-o", str(whole), "--quality", "1"]) == 0

@@ -1,4 +1,4 @@
-"""Every system once: its example data, and a `tiny` training run that the promises look at."""
+"""Each system once: its example data, and a `tiny` training run that the promises share."""
 
 from __future__ import annotations
 

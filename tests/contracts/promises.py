@@ -52,7 +52,7 @@ def settings_mean_something(workshop: Workshop) -> None:
 
 
 def misspelled_settings_are_refused(workshop: Workshop) -> None:
-    """Unknown names, and every choice with a letter too many."""
+    """Unknown names, and every choice with an extra letter."""
     for setting in listed(workshop.config):
         with pytest.raises(SettingsError):
             override(workshop.config, {f"{setting.path}x": "1"})
@@ -257,12 +257,16 @@ def the_demo_has_a_section(workshop: Workshop, folder: Path) -> None:
     assert section.blocks or section.parts
 
 
-def what_is_loaded_says_what_it_is(workshop: Workshop) -> None:
+def a_loaded_model_describes_itself(workshop: Workshop) -> None:
     loaded = workshop.loaded
     assert loaded.name
     assert len(loaded.model_id) == 64
     assert loaded.precision in ("float32", "bfloat16")
     assert str(loaded.device) == "cpu"
+    shown = repr(loaded)
+    assert shown.startswith(f"{type(loaded).__name__}({loaded.name}, weights {loaded.model_id[:12]}, cpu")
+    assert len(shown.splitlines()) == 1
+    assert len(shown) < 160
 
 
 PROMISES = (
@@ -280,5 +284,5 @@ PROMISES = (
     cases_can_be_timed,
     artifacts_are_made_and_found_again,
     the_demo_has_a_section,
-    what_is_loaded_says_what_it_is,
+    a_loaded_model_describes_itself,
 )

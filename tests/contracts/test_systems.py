@@ -1,4 +1,4 @@
-"""Every promise over every system."""
+"""Every promise for every system."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def test_promise(promise: Callable[..., None], workshop: Workshop, monkeypatch: 
 
 
 def keep(promise: Callable[..., None], workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Calls a promise with what it asks for."""
+    """Call a promise with the arguments it names."""
     offered: dict[str, Any] = {"workshop": workshop, "folder": tmp_path, "monkeypatch": monkeypatch}
     promise(**{name: offered[name] for name in inspect.signature(promise).parameters})

@@ -1,4 +1,4 @@
-"""What the promises share: example data and a `tiny` training run of one system, made when they are first asked for."""
+"""Shared by the promises: example data and a `tiny` training run of one system, made on first access."""
 
 from __future__ import annotations
 

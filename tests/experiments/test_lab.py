@@ -71,7 +71,7 @@ def test_a_new_setting_with_a_default_orphans_nothing(tmp_path: Path) -> None:
     assert lab(tmp_path).once(key, lambda: pytest.fail("again")) == "old"
 
 
-def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text('{"key": {"a"\n[1]\n{"key": 3, "value": 1}\n{"key": {"a": 1}}\n')
     assert lab(tmp_path).once({"a": 1}, lambda: 7) == 7
 
@@ -116,7 +116,7 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     assert lab(tmp_path).once({"task": 0}, lambda: 1) == 1
 
 
-def test_a_finished_run_is_found_by_all_that_decides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_found_by_everything_that_determines_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Path] = []
 
     def pretend(self: Lab[Any, Any], folder: Path, what: dict[str, Any], *rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""Probes: what is frozen stays frozen, selection is on validation, and each finds what is there."""
+"""Probes: frozen layers stay frozen, selection uses the validation split, and each solves simple data."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_probe_leaves_the_encoder_as_it_is_and_can_be_repeated(name: Probe
 
 
 @pytest.mark.parametrize(("name", "convolutions"), [("conv1", 4), ("conv1-3", 2), ("conv1-5", 0)])
-def test_what_is_trained_is_what_the_paper_trains(name: Probe, convolutions: int) -> None:
+def test_the_same_layers_are_trained_as_in_the_paper(name: Probe, convolutions: int) -> None:
     """Of five convolutions; normalization layers, statistics included, never change."""
     torch.manual_seed(0)
     encoder = small_encoder().train()
@@ -110,14 +110,14 @@ def test_caching_changes_nothing_but_time(splits: Splits, monkeypatch: pytest.Mo
     assert kept.chosen.startswith("epoch")
 
 
-def test_validation_and_test_are_apart_from_training(splits: Splits) -> None:
+def test_validation_and_test_are_separate_from_training(splits: Splits) -> None:
     keys = [set(split.squares.found.keys) for split in splits.all]
     assert not keys[0] & keys[1]
     assert not (keys[0] | keys[1]) & keys[2]
     assert all(keys)
 
 
-def test_linear_and_nearest_solve_what_is_separable() -> None:
+def test_linear_and_nearest_solve_separable_data() -> None:
     torch.manual_seed(0)
     labels = [torch.arange(n) % 3 for n in (60, 30, 30)]
     sets = [nn.functional.one_hot(y, 5).float() * 4 + 0.3 * torch.randn(len(y), 5) for y in labels]

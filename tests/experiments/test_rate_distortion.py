@@ -1,4 +1,4 @@
-"""Rows of codecs whose curves are known: BD-rates, means, check of sizes, journal."""
+"""Codecs with known curves: BD-rates, means, check of file sizes, journal."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from latens.experiments.rate_distortion import OURS, RateDistortionResults, Row, RowLog
+from latens.experiments.rate_distortion import OURS, CodecRow, RateDistortionResults, RowLog
 
 SETTINGS = (1.0, 2.0, 3.0, 4.0)
 
 
-def row(codec: str, setting: float, *, factor: float = 1.0, name: str = "a", estimated: float | None = None) -> Row:
+def row(codec: str, setting: float, *, factor: float = 1.0, name: str = "a", estimated: float | None = None) -> CodecRow:
     """A codec of 10,000 pixels that gains 6 dB for twice the rate; `factor` is on its rate."""
     size = round(1000 * 2**setting * factor)
     bpp = 8 * size / 10_000
-    return Row(name, f"digest of {name}", codec, "1", setting, size, bpp, 24 + 6 * setting, None, 0.2, 0.1, estimated)
+    return CodecRow(name, f"digest of {name}", codec, "1", setting, size, bpp, 24 + 6 * setting, None, 0.2, 0.1, estimated)
 
 
-def results(rows: list[Row], **changes: str) -> RateDistortionResults:
+def results(rows: list[CodecRow], **changes: str) -> RateDistortionResults:
     return RateDistortionResults("model", "ab" * 32, tuple(rows), {"other": "version 2"}, **changes)  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def test_files_may_differ_from_their_code_length_by_a_hundredth_and_200_bytes(ex
     assert f"{within} of 1 files" in found.size_line()
 
 
-def test_the_log_finds_rows_again_and_passes_over_those_of_other_versions(tmp_path: Path) -> None:
+def test_the_log_finds_rows_again_and_skips_those_of_other_versions(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     RowLog(path).add([row(OURS, 1.0), row(OURS, 2.0)])
     with path.open("a") as stream:

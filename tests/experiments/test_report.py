@@ -1,4 +1,4 @@
-"""A report for people and machines."""
+"""Reports as text and as JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_machines_see_numbers_without_nan(tmp_path: Path) -> None:
     assert "data:image/png" in (tmp_path / "table1.html").read_text()
 
 
-def test_what_was_left_out_decides_the_exit_status() -> None:
+def test_inputs_left_out_determine_the_exit_status() -> None:
     assert report().exit_status == 0
     assert report(failures=["b.png: damaged"]).exit_status == 3
 

@@ -26,7 +26,7 @@ def jobs_of(folder: Path, contents: dict[str, bytes]) -> list[Job]:
 
 
 def upper(job: Job) -> dict[str, Any]:
-    """The work of these tests: upper case; content names the error to meet."""
+    """The work of these tests: upper case; the content selects an error."""
     data = read_bytes(job.input, limit=100)
     match data:
         case b"bad":
@@ -70,7 +70,7 @@ def test_all_good(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
 
 
-def test_bad_files_are_listed_and_passed_over(tmp_path: Path) -> None:
+def test_bad_files_are_listed_and_skipped(tmp_path: Path) -> None:
     contents = {"1.txt": b"one", "2.txt": b"bad", "3.txt": b"bug", "4.txt": b"x" * 101, "ü.txt": b"last"}
     outcomes: list[Outcome] = []
     report = run_batch(jobs_of(tmp_path, contents), upper, on_result=outcomes.append)
@@ -150,7 +150,7 @@ def test_no_jobs() -> None:
     assert run_batch([], upper).exit_status == 0
 
 
-def test_a_killed_batch_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_batch_continues_where_it_stopped(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(4)})
     script = f"""
 import os, signal
@@ -171,9 +171,63 @@ run_batch(jobs, work)
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     left = sorted(os.listdir(tmp_path / "out"))
-    assert left[1:] == ["0.up", "1.up"]
+    assert left[1:] == [".latens-claims", "0.up", "1.up"]
     assert left[0].startswith(".2.up.")
     report = run_batch(jobs, upper)
     assert (report.done, report.skipped) == (2, 2)
     assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up", "3.up"]
     assert {path.read_bytes() for path in (tmp_path / "out").iterdir()} == {b"TEXT"}
+
+
+def test_two_processes_share_a_batch(tmp_path: Path) -> None:
+    """A job that another process has claimed is done last, and only if that process leaves no output."""
+    jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(3)})
+    script = f"""
+import sys
+from pathlib import Path
+from latens.data.files import write_atomic
+from latens.inference.batch import Job, run_batch
+jobs = [Job(Path(i), Path(o), False) for i, o in {[(str(job.input), str(job.output)) for job in jobs]}]
+def work(job):
+    print(job.input.stem, flush=True)
+    if sys.stdin.readline() == "write\\n":
+        write_atomic(job.output, b"theirs")
+    return {{}}
+run_batch(jobs, work)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "0\n"  # claimed by the other process, not written
+        order: list[str] = []
+
+        def work(job: Job) -> dict[str, Any]:
+            order.append(job.input.stem)
+            if job.input.stem == "2":
+                assert other.stdin is not None
+                other.stdin.write("write\n")  # the other process ends job 0; its other jobs are done
+                other.stdin.flush()
+            return upper(job)
+
+        report = run_batch(jobs, work)
+        other.communicate()
+    assert other.returncode == 0
+    assert order == ["1", "2"]
+    assert (report.done, report.skipped) == (2, 1)
+    assert (tmp_path / "out" / "0.up").read_bytes() == b"theirs"
+    assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up"]
+
+
+def test_a_job_of_a_killed_process_is_done(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, {"0.txt": b"a", "1.txt": b"b"})
+    script = f"""
+import os, signal
+from pathlib import Path
+from latens.inference.batch import Job, run_batch
+jobs = [Job(Path(i), Path(o), False) for i, o in {[(str(job.input), str(job.output)) for job in jobs]}]
+run_batch(jobs, lambda job: os.kill(os.getpid(), signal.SIGKILL))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert run_batch(jobs, upper).done == 2

@@ -18,7 +18,7 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine with two accelerators, as far as torch tells."""
+    """A machine on which torch reports two accelerators."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
@@ -29,7 +29,7 @@ def test_without_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device() == choose_device("cpu") == torch.device("cpu")
     assert available_devices() == ["cpu"]
-    with pytest.raises(DeviceUnavailable, match="this machine has: cpu") as caught:
+    with pytest.raises(DeviceUnavailable, match="available: cpu") as caught:
         choose_device("cuda")
     assert caught.value.exit_status == 7
 
@@ -43,7 +43,7 @@ def test_with_accelerators(machine: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("request_", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:99999999999999999999"])
-def test_names_that_are_none(request_: str) -> None:
+def test_unknown_device_names_are_refused(request_: str) -> None:
     with pytest.raises(UsageError):
         choose_device(request_)
 
@@ -55,7 +55,7 @@ def test_threads(threads: None) -> None:
         choose_device("cpu", threads=0)
 
 
-def test_the_line(threads: None, machine: pytest.MonkeyPatch) -> None:
+def test_the_first_line_of_a_verb(threads: None, machine: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     weights = "0123456789abcdef" * 4
     assert describe(torch.device("cpu"), "m", weights) == "device cpu, 1 thread; float32; model m; weights 0123456789ab"

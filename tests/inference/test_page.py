@@ -1,4 +1,4 @@
-"""The page needs nothing but itself, shows what it was given, and lets nothing in."""
+"""A page is self-contained, shows its blocks, and escapes text."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_text_is_not_taken_for_markup() -> None:
     assert reader.values("img", "alt") == [evil]
 
 
-def test_columns_of_numbers_are_told_from_text() -> None:
+def test_columns_of_numbers_are_recognized() -> None:
     table = Table(["a", "b", "c", "d"], [["1", "+3.5 %", "x1", "-"], ["-2.5e-3", "12,345", "2", "0.1"]])
     assert [table.is_text(i) for i in range(4)] == [False, False, True, False]
 

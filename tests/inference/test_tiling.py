@@ -1,4 +1,4 @@
-"""Strips give what the whole gives.
+"""Row blocks give the result of the whole image.
 
 Weights and inputs are small integers in float64, so that sums are exact in any order and equality is exact.
 """

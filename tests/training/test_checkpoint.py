@@ -1,4 +1,4 @@
-"""Checkpoints come back whole or not at all."""
+"""Checkpoints are restored completely or not at all."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def test_round_trip_and_keep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no manifest"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     for step in (1, 2):
         save_checkpoint(tmp_path, checkpoint(step), keep=2)
     victim = tmp_path / "step-00000002" / "model.safetensors"
@@ -53,7 +51,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     found = load_latest(tmp_path)
     assert found is not None
     assert found.step == 1
-    assert "step-00000002; training goes on from step 1 and repeats 1 step" in caplog.text
+    assert "step-00000002; training continues from step 1 and repeats 1 step" in caplog.text
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", "{}", '"name"'])

@@ -1,4 +1,4 @@
-"""Muon's update is orthogonal, Adam's is torch's, and the schedule has its three parts."""
+"""The update of Muon is orthogonal, that of Adam equals torch, and the schedule has three parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_orthogonalized_keeps_directions_and_flattens_singular_values(shape: tup
     assert (inner - values.diag()).abs().max() < 0.05
 
 
-def test_what_is_no_matrix_moves_as_with_torch_adam() -> None:
+def test_other_parameters_than_matrices_move_as_with_torch_adam() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.zeros(5))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Training as `latens train` runs it: it continues to the same bits, survives being killed, and refuses bad requests.
+"""Training runs: a resumed run gives the same bits, also after a kill, and bad requests are refused.
 
 That every system's `tiny` recipe learns and resumes is in tests/contracts.
 """
@@ -61,7 +61,7 @@ def weights_hash(run: Path) -> str:
     return hashlib.sha256(b"".join((newest / f"{part}.safetensors").read_bytes() for part in ("model", "average"))).hexdigest()
 
 
-def test_a_run_leaves_its_circumstances_and_samples(photos: Path, tmp_path: Path) -> None:
+def test_a_run_writes_its_environment_and_samples(photos: Path, tmp_path: Path) -> None:
     result = start(photos, tmp_path / "run", SHORT)
     assert (result.ended, result.step) == ("finished", 6)
     assert (result.folder / "environment.json").is_file()
@@ -86,7 +86,7 @@ def test_files_of_a_run_or_of_the_user_are_not_replaced(name: str, photos: Path,
 
 
 def test_two_processes_do_not_train_in_one_folder(photos: Path, tmp_path: Path) -> None:
-    """The lock ends with its process, however that ends."""
+    """The lock ends with its process, also after a kill."""
     start(photos, tmp_path, SHORT, max_time=0)
     script = "import fcntl, sys; s = open(sys.argv[1], 'w'); fcntl.flock(s, fcntl.LOCK_EX); print(flush=True); input()"
     words = [sys.executable, "-c", script, str(tmp_path / LOCK)]
@@ -149,7 +149,7 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(photos: Path, tmp_
 def test_a_signal_stops_between_steps_with_its_product(
     number: signal.Signals, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step in which the signal comes is finished, validated and saved, and the handlers of before are back."""
+    """The step of the signal is finished, validated and saved, and earlier signal handlers are restored."""
     step = Loop.apply
 
     def interrupted(loop: Loop, update: Step, factor: float) -> bool:
@@ -202,7 +202,7 @@ def test_a_run_can_start_from_weights(photos: Path, tmp_path: Path) -> None:
     assert again.best == pytest.approx(first.best, abs=0.01)
     with pytest.raises(ModelError, match="do not fit"):
         start(photos, tmp_path / "c", {**still, "model.hidden": "8"}, init=first.folder / "best")
-    with pytest.raises(ModelError, match="a model of amodal, and the recipe trains one of image_codec") as caught:
+    with pytest.raises(ModelError, match="a model of amodal; the recipe trains one of image_codec") as caught:
         start(photos, tmp_path / "c", still, init=folder_of("amodal"))
     assert "bias" not in str(caught.value)
     assert not (tmp_path / "c").exists()

@@ -1,1 +1,1 @@
-"""The command `latens`: it parses, calls the Python interface, and prints. One file a verb; see `main.VERBS`."""
+"""The command `latens`: parses arguments, calls the Python interface, prints results. One file per verb; see `main.VERBS`."""

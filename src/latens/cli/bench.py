@@ -17,10 +17,10 @@ def bench(
     /,
     *,
     model: Model | None = None,
-    repeats: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000), help="Runs of every case.")] = 7,
+    repeats: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000), help="Runs of each case.")] = 7,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
-    """Speed and peak memory on this machine, case by case, on images that come with latens.
+    """Measure speed and peak memory on this machine, case by case, on bundled images.
 
     latens bench image_codec --threads 2
     """

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import (
-    ComputeOptions,
-    Force,
-    Model,
-    OnProgress,
-    Output,
-    Reporter,
-    human_size,
-    refuse_to_overwrite,
-    run_files,
-)
+from latens.cli.batch import FileBatch
+from latens.cli.common import ComputeOptions, Force, Model, Output, human_size
 from latens.errors import UsageError
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.codes.annealing import Refine
@@ -37,25 +29,27 @@ def compress(
     out: Output = None,
     quality: Annotated[
         float | None,
-        Parameter(validator=Number(gte=1, lte=8), help="1 (small) to 8 (fine), in any steps.  [default: 4]"),
+        Parameter(validator=Number(gte=1, lte=8), help="1 (small) to 8 (fine); fractions are allowed.  [default: 4]"),
     ] = None,
-    bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this many bits per pixel.")] = None,
-    psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Aim at this PSNR, in dB.")] = None,
+    bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target rate in bits per pixel.")] = None,
+    psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target PSNR in dB.")] = None,
     refine: Annotated[
         int | None,
-        Parameter(validator=Number(gte=1), help="Optimise the code for this image in so many steps: slow, smaller."),
+        Parameter(validator=Number(gte=1), help="Optimize the latents of each image in this many steps: slow, smaller files."),
     ] = None,
     method: Annotated[
-        str | None, Parameter(help="How --refine rounds: ssl, linear, cosine, atanh, ste, uniform, deterministic.")
+        str | None, Parameter(help="Rounding of --refine: ssl, linear, cosine, atanh, ste, uniform or deterministic.")
     ] = None,
-    classes: Annotated[int | None, Parameter(help="With --refine: round to 2 or 3 neighbors.  [default: 2]")] = None,
+    classes: Annotated[
+        int | None, Parameter(help="With --refine: number of neighbors to round to, 2 or 3.  [default: 2]")
+    ] = None,
     model: Model = "image_codec",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Photographs into small .ltn files.
+    """Compress photographs into small .ltn files.
 
-    Without -o the result goes beside its input. A folder is mirrored into OUT, and files that are finished are skipped.
+    Without -o each result is written next to its input. A folder is mirrored into OUT. Finished files are skipped.
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
@@ -67,16 +61,13 @@ def compress(
         raise UsageError(f"{' and '.join('--' + name for name in targets)} exclude each other", hint="give one of them")
     settings = refinement(refine, method, classes)
 
-    from latens.data.files import STANDARD_STREAM
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING)
-    refuse_to_overwrite(jobs, out, force=force)
-    if any(job.output.suffix.lower() in IMAGE_ENDINGS for job in jobs):
-        raise UsageError("the result is no image", where=str(out), hint=f"choose a name that ends in {ENDING}")
-    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    batch = FileBatch(plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING), out, options, force=force)
+    if any(job.output.suffix.lower() in IMAGE_ENDINGS for job in batch.jobs):
+        raise UsageError("the result is not an image", where=str(out), hint=f"choose a name that ends in {ENDING}")
 
     from latens.systems.image_codec.predict import load
 
@@ -90,17 +81,16 @@ def compress(
 
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
-    report = run_files(jobs, work, reporter, force=force, what="compressing", request=request, out=out, parts=parts)
-    return report.exit_status
+    return batch.run(work, what="compressing", request=request, parts=parts).exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
-    """The settings that --refine, --method and --classes ask for."""
+    """Settings of refinement from --refine, --method and --classes; None without --refine. Raises UsageError."""
     from latens.codes.annealing import Refine
 
     if steps is None:
         if method is not None or classes is not None:
-            raise UsageError("--method and --classes say how to refine", hint="add --refine STEPS")
+            raise UsageError("--method and --classes are options of --refine", hint="add --refine STEPS")
         return None
     return Refine(steps=steps, method=method or "ssl", classes=classes or 2)  # type: ignore[arg-type]
 
@@ -122,7 +112,7 @@ def compress_one(
     write_atomic(job.output, made.data)
     seconds = time.perf_counter() - started
     bpp = made.bits / (made.width * made.height)
-    said = "".join(f"; {note}" for note in made.notes)
+    notes = "".join(f"; {note}" for note in made.notes)
     return {
         "bytes": len(made.data),
         "bpp": round(bpp, 5),
@@ -132,5 +122,5 @@ def compress_one(
         "seconds": round(seconds, 3),
         "notes": list(made.notes),
         "text": f"{job.output}: {human_size(len(made.data))}, {bpp:.3f} bpp, {made.width} x {made.height}, "
-        f"quality {made.quality:g}, {seconds:.2f} s{said}",
+        f"quality {made.quality:g}, {seconds:.2f} s{notes}",
     }

@@ -20,18 +20,18 @@ def convert(
     *,
     to: Annotated[
         Literal["coco", "kins", "kins2019", "cocoa", "aistron", "labelme", "labels"],
-        Parameter(help="The form that is wanted; coco is what `latens segment` writes."),
+        Parameter(help="Target format; `latens segment` writes coco."),
     ],
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="A JSON file; for labelme and labels a folder.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="A JSON file; a folder for labelme and labels.")],
     classes: Annotated[
-        str | None, Parameter(help="Of labelme only: the classes in their order, as in cell,debris.  [default: sorted labels]")
+        str | None, Parameter(help="For labelme only: classes in order, such as cell,debris.  [default: sorted labels]")
     ] = None,
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
-    """Annotations of whole and visible outlines from one form into another.
+    """Convert annotations of whole and visible outlines from one format to another.
 
-    Masks pass unchanged; polygons become masks. What `latens segment` found can be corrected in labelme and trained on.
+    Masks are unchanged; polygons become masks. Results of `latens segment` can be corrected in labelme and used for training.
 
         latens convert coco:out/embryo.json,images/ --to labelme -o images/
         latens convert labelme:images/ --to coco -o annotations.json
@@ -53,6 +53,6 @@ def convert(
         "objects": objects,
         "classes": list(found.categories),
     }
-    said = f"{counted(len(found.scenes), 'image')}, {counted(objects, 'object')}"
-    text = f"{out}: {said} of {', '.join(found.categories) or 'no class'}"
+    counts = f"{counted(len(found.scenes), 'image')}, {counted(objects, 'object')}"
+    text = f"{out}: {counts} of {', '.join(found.categories) or 'no class'}"
     Reporter(options, results_to_stderr=out == STANDARD_STREAM).result(record, text)

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import (
-    PARTIAL,
-    ComputeOptions,
-    Force,
-    OnProgress,
-    Output,
-    Reporter,
-    refuse_to_overwrite,
-    run_files,
-    save_image,
-)
+from latens.cli.batch import FileBatch, save_image
+from latens.cli.common import PARTIAL, ComputeOptions, Force, Output
 from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -35,31 +27,26 @@ def decompress(
     out: Output = None,
     partial: Annotated[
         bool,
-        Parameter(show_default=False, help="Of a damaged file, write what is intact; the rest is gray."),
+        Parameter(show_default=False, help="Decode the intact parts of a damaged file; the rest is gray."),
     ] = False,
     model: Annotated[
-        str, Parameter(help="The folder of the model the file was written with, if it is your own.")
+        str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
     ] = "image_codec",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """.ltn files back into images, .png unless OUT has another ending.
+    """Decompress .ltn files into images: .png unless OUT has another ending.
 
-    The file itself says what it was made with; a model that does not match is refused.
+    Each file names the model that wrote it; another model is refused.
 
         latens decompress photo.ltn -o photo.png
         latens decompress small/ -o album/
     """
-    from latens.data.files import STANDARD_STREAM
-    from latens.data.image_output import check_ending
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, ENDINGS), out, ".png")
-    refuse_to_overwrite(jobs, out, force=force)
-    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
-        check_ending(jobs[0].output)  # before the work: only a named output can have another ending
-    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS), out, ".png"), out, options, force=force)
+    batch.check_image_ending()
 
     from latens.systems.image_codec.predict import load
 
@@ -74,8 +61,7 @@ def decompress(
         return record
 
     request = {"model": codec.model_id, "partial": partial}
-    report = run_files(jobs, work, reporter, force=force, what="decompressing", request=request, out=out)
-    return report.exit_status or (PARTIAL if damaged else 0)
+    return batch.run(work, what="decompressing", request=request).exit_status or (PARTIAL if damaged else 0)
 
 
 def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:
@@ -105,13 +91,13 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, A
 
 
 def next_step(blob: bytes, *, partial: bool) -> str:
-    """What to do with a damaged file: recover what is intact, where there is enough of it."""
+    """Hint for a damaged file: recover the intact parts if the header can be read."""
     from latens.systems.image_codec.format import read_coded_image
 
     try:
         found = read_coded_image(blob, partial=True)
     except StreamError:
-        return "copy or download the file again: --partial cannot help, its beginning is damaged"
+        return "copy or download the file again; its header is damaged, so --partial cannot help"
     if partial:
         return "copy or download the file again"
     intact = sum(band is not None for band in found.bands)

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.cli.common import (
-    ComputeOptions,
-    Force,
-    Model,
-    OnProgress,
-    Output,
-    Reporter,
-    refuse_to_overwrite,
-    run_files,
-    save_image,
-)
+from latens.cli.batch import FileBatch, save_image
+from latens.cli.common import ComputeOptions, Force, Model, Output
 from latens.errors import UsageError, counted
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.data.inputs import InputFile
@@ -38,35 +30,29 @@ def dehaze(
     out: Output = None,
     method: Annotated[
         str | None,
-        Parameter(
-            help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or the best that is bundled]"
-        ),
+        Parameter(help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or physical]"),
     ] = None,
     model: Model = "haze",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Images and clips without their haze.
+    """Remove haze from images and clips.
 
-    Without -o the result goes beside its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT, and files
-    that are finished are skipped. dcp and bccr need no weights.
+    Without -o each result is written next to its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT.
+    Finished files are skipped. dcp and bccr need no weights.
 
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
     """
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_clip
-    from latens.data.files import STANDARD_STREAM
-    from latens.data.image_output import check_ending
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
 
     files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out)
-    jobs = plan(files, out)
-    refuse_to_overwrite(jobs, out, force=force)
-    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM and not is_clip(jobs[0].input):
-        check_ending(jobs[0].output)
-    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    batch = FileBatch(plan(files, out), out, options, force=force)
+    if not is_clip(batch.jobs[0].input):
+        batch.check_image_ending()
 
     from latens.systems.haze.config import CLASSICAL
     from latens.systems.haze.predict import load
@@ -81,24 +67,24 @@ def dehaze(
         return (dehaze_clip if is_clip(job.input) else dehaze_image)(haze, job, chosen)
 
     request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
-    return run_files(jobs, work, reporter, force=force, what="dehazing", request=request, out=out).exit_status
+    return batch.run(work, what="dehazing", request=request).exit_status
 
 
 def check_method(haze: Haze, method: str | None) -> None:
-    """Raises ModelMissing for a method without weights, UsageError for one that leaves the model of --model unused.
+    """Raise ModelMissing for a method without weights, UsageError for one that does not use the model of --model.
 
-    `method` is None when haze is made from a given depth.
+    `method` is None if haze is made from a given depth map.
     """
     if method is not None and not haze.has(method):
-        haze.model(method)  # says what is missing, before any work
+        haze.model(method)  # raises ModelMissing, before any work
     if haze.learned and method not in haze.learned:
         own = ", ".join(haze.learned)
-        what = f"this is a model of the method {own}, and {method or 'haze of given depth'} would not use it"
+        what = f"this model is for the method {own}; {method or 'haze from a given depth map'} does not use it"
         raise UsageError(what, where=f"--model {haze.name}", hint=f"leave --model out, or give --method {own}")
 
 
 def plan(files: list[InputFile], out: Path | None) -> list[Job]:
-    """Jobs for images and clips, in the order of the inputs. Raises UsageError for several inputs and one output file."""
+    """Jobs for images and clips in the order of the inputs. Raises UsageError for several inputs with one output file."""
     from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.inference.batch import plan_jobs
@@ -146,13 +132,13 @@ def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:
-    """The record of a result, for people and machines."""
-    said = "".join(f"; {note}" for note in notes)
+    """The record of a result and its line of text."""
+    added = "".join(f"; {note}" for note in notes)
     return {
         "width": width,
         "height": height,
         "method": method,
         "seconds": round(seconds, 3),
         "notes": list(notes),
-        "text": f"{job.output}: {width} x {height}, {method}, {seconds:.2f} s{said}",
+        "text": f"{job.output}: {width} x {height}, {method}, {seconds:.2f} s{added}",
     }

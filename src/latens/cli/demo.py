@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 def demo(
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the report; it is written anew.")] = Path(
-        "demo-report"
-    ),
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the report.")] = Path("demo-report"),
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
-    """See it work: bundled photographs through the bundled models, in one HTML page that needs no network.
+    """Run the bundled models on bundled photographs and write one HTML page that needs no network.
 
     latens demo -o demo-report
     """

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.cli.batch import Readable
 from latens.cli.common import ComputeOptions, Force, Model, Reporter
-from latens.errors import InputError, LimitExceeded, OutputExists, UsageError
+from latens.errors import InputError, OutputExists, UsageError
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -19,36 +20,34 @@ if TYPE_CHECKING:
 
     from latens.systems.flow.predict import DensityModel
 
-logger = logging.getLogger(__name__)
-
-AT_ONCE = 32  # images that are scored together
-MAX_IN_GRID = 4096
+BATCH = 32  # images that are scored together
+MAX_IN_GRID = 4096  # samples in one image
 SCORE_COLUMNS = ("file", "bits_per_dim", "standard_error", "unusual")
 
 
 def density(
-    inputs: Annotated[list[str] | None, Parameter(help="Images, folders, patterns, or tables for a table's model.")] = None,
+    inputs: Annotated[list[str] | None, Parameter(help="Images, folders or patterns; tables for a model of tables.")] = None,
     /,
     *,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Scores as .csv; samples as .png, .npy or a folder, of a table as .csv or .npy."),
+        Parameter(
+            name=["--out", "-o"], help="Scores: .csv. Samples: .png, .npy or a folder; for a model of tables .csv or .npy."
+        ),
     ] = None,
-    sample: Annotated[int | None, Parameter(validator=Number(gte=1), help="Draw so many samples from the model.")] = None,
-    certify: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Print the proven Lipschitz bound of every block.")
-    ] = False,
-    draws: Annotated[int, Parameter(validator=Number(gte=1), help="Draws of noise for every score.")] = 4,
-    seed: Annotated[int, Parameter(validator=Number(gte=0), help="Of the samples.")] = 0,
-    temperature: Annotated[float, Parameter(validator=Number(gte=0), help="Factor on the latents of samples.")] = 1.0,
+    sample: Annotated[int | None, Parameter(validator=Number(gte=1), help="Number of samples to draw from the model.")] = None,
+    certify: Annotated[bool, Parameter(show_default=False, help="Print the proven Lipschitz bound of every block.")] = False,
+    draws: Annotated[int, Parameter(validator=Number(gte=1), help="Draws of dequantization noise per score.")] = 4,
+    seed: Annotated[int, Parameter(validator=Number(gte=0), help="Seed of the samples.")] = 0,
+    temperature: Annotated[float, Parameter(validator=Number(gte=0), help="Factor on the latents of the samples.")] = 1.0,
     model: Model = "flow",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Density of images under a model: bits per dimension, and how unusual each image is; or samples from the model.
+    """Score images under a density model (bits per dimension, unusualness), or draw samples from it.
 
-    A score is the mean over draws of noise with its standard error. "Unusual" is the share of held-out images that are less
-    unusual by typicality, complexity and goodness of fit together: near 1 the image is unlike the images of the training.
+    A score is the mean over draws of noise, with its standard error. "Unusual" is the share of held-out images that are less
+    unusual, by typicality, complexity and goodness of fit combined; near 1 the image is unlike the training images.
 
         latens density images/ -o scores.csv
         latens density --sample 64 -o samples.png
@@ -57,9 +56,9 @@ def density(
     asked = [bool(inputs), sample is not None, certify]
     if sum(asked) != 1:
         hint = "name images to score, or --sample N, or --certify"
-        raise UsageError("one of three tasks is needed", where="density", hint=hint)
+        raise UsageError("choose one of three tasks", where="density", hint=hint)
     if out is not None and out.is_file() and not force:
-        raise OutputExists("the output is already there", where=str(out), hint="--force overwrites it; -o names another")
+        raise OutputExists("the output exists already", where=str(out), hint="--force overwrites it; -o names another")
     if inputs and out is not None and out.suffix.lower() != ".csv":
         raise UsageError("scores are written as .csv", where=str(out), hint="name a file such as scores.csv with -o")
     from latens.systems.flow.config import VectorFlow
@@ -79,47 +78,36 @@ def density(
 
 
 def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: int, reporter: Reporter) -> int:
-    """Scores of images, one line each; unreadable ones are logged, and the exit status tells."""
+    """Score images, one line each, and return the exit status: 3 if some could not be read."""
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.predict import one_square
 
     files = find_inputs(inputs, IMAGE_ENDINGS)
-    alone = len(files) == 1 and files[0].named
     rows: list[tuple[Any, ...]] = []
-    failed = 0
-    with reporter.progress(len(files), "scoring") as tell:
-        for start in range(0, len(files), AT_ONCE):
-            good = []
-            for file in files[start : start + AT_ONCE]:
-                try:
-                    good.append((file.path, one_square(file.path, flow.config)))  # type: ignore[arg-type]
-                except (InputError, LimitExceeded) as error:
-                    if alone:
-                        raise error.at(str(file.path)) from None
-                    logger.error(str(error.at(str(file.path))))
-                    failed += 1
-            if not good:
-                continue
-            found = flow.density_of([square for _, square in good], draws=draws)
-            for (path, _), one in zip(good, found, strict=True):
+    reading = Readable(files, lambda file: one_square(file.path, flow.config), reporter)  # type: ignore[arg-type]
+    readable = iter(reading)
+    with reporter.progress(len(files), "scoring") as show:
+        while group := list(islice(readable, BATCH)):
+            found = flow.density_of([square for _, square in group], draws=draws)
+            for (file, _), one in zip(group, found, strict=True):
                 plain = one.to_dict()
-                rows.append((path, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
+                rows.append((file.path, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
                 spread = "" if draws == 1 else f" ± {one.standard_error:.3f}"
-                said = "".join(f"; {note}" for note in one.notes)
-                text = f"{path}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{said}"
-                reporter.result({"input": str(path), **plain}, text)
-            tell(min(start + AT_ONCE, len(files)))
+                notes = "".join(f"; {note}" for note in one.notes)
+                text = f"{file.path}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{notes}"
+                reporter.result({"input": str(file.path), **plain}, text)
+            show(len(rows) + reading.failed)
     if not rows:
         raise InputError("none of the images can be used", where=", ".join(inputs))
     if out is not None:
         write_csv(out, SCORE_COLUMNS, rows)
-    return SOME_FAILED if failed else 0
+    return SOME_FAILED if reading.failed else 0
 
 
 def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, reporter: Reporter) -> int:
-    """Log-densities of the rows of tables, in nats and the units of the table."""
+    """Print the log-densities of the rows of tables, in nats and the units of the table."""
     rows: list[tuple[Any, ...]] = []
     for name in inputs:
         nats = flow.log_prob(name)
@@ -138,14 +126,14 @@ def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, report
 def draw_samples(
     flow: DensityModel, count: int, out: Path | None, seed: int, temperature: float, force: bool, reporter: Reporter
 ) -> None:
-    """Samples in pieces: a grid, an array, a folder of images, or a table."""
+    """Write samples as an image grid, an array, a folder of images, or a table."""
     from latens.data.image_output import check_ending
     from latens.systems.flow.config import VectorFlow
 
     table = isinstance(flow.config, VectorFlow)
     place = out or Path("samples.csv" if table else "samples.png")
     if out is None and place.exists():
-        raise OutputExists("the output is already there", where=str(place), hint="name another place with -o")
+        raise OutputExists("the output exists already", where=str(place), hint="name another place with -o")
     pieces = flow.sampled(count, seed=seed, temperature=temperature)
     if place.suffix == ".npy":
         shape = (count, flow.model.dims) if table else (count, flow.config.size, flow.config.size, 3)  # type: ignore[union-attr]
@@ -161,13 +149,13 @@ def draw_samples(
     else:
         if place.is_dir() and any(place.glob("*.png")) and not force:
             hint = "--force adds to it and overwrites; -o names another"
-            raise OutputExists("the folder holds images already", where=str(place), hint=hint)
+            raise OutputExists("the folder already holds images", where=str(place), hint=hint)
         write_folder(place, pieces)
     reporter.result({"output": str(place), "samples": count}, f"{place}: {count} samples")
 
 
 def write_grid(place: Path, pieces: list[np.ndarray]) -> None:
-    """One image of all samples."""
+    """Write one image of all samples."""
     import math
 
     import numpy as np
@@ -183,7 +171,7 @@ def write_grid(place: Path, pieces: list[np.ndarray]) -> None:
 
 
 def write_folder(place: Path, pieces: Iterator[np.ndarray]) -> None:
-    """A PNG for every sample, numbered."""
+    """Write a numbered PNG for every sample."""
     from latens.data.files import write_atomic
     from latens.data.image_output import png_bytes
 
@@ -196,7 +184,7 @@ def write_folder(place: Path, pieces: Iterator[np.ndarray]) -> None:
 
 
 def write_array(place: Path, shape: tuple[int, ...], dtype: str, pieces: Iterator[np.ndarray]) -> None:
-    """All samples in one .npy file, written piece by piece into a temporary file."""
+    """Write all samples into one .npy file, piece by piece into a temporary file."""
     import numpy as np
 
     from latens.data.files import write_error
@@ -218,7 +206,7 @@ def write_array(place: Path, shape: tuple[int, ...], dtype: str, pieces: Iterato
 
 
 def write_csv(place: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Rows as text, whole or not at all."""
+    """Write a table atomically."""
     import csv
     import io
 
@@ -232,7 +220,7 @@ def write_csv(place: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
 
 
 def certificates(flow: DensityModel, reporter: Reporter) -> int:
-    """The proven bound of every block; exit status 6 where one is not below 1."""
+    """Print the proven bound of every block; return exit status 6 if one is not below 1."""
     from latens.errors import ModelError
 
     found = flow.certify()

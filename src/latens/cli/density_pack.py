@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.cli.batch import Readable
 from latens.cli.common import PARTIAL, Force, Model, OutputOptions, Reporter, human_size
-from latens.errors import LatensError, OutputExists, StreamError, UnreadableInput, UsageError, counted
+from latens.errors import OutputExists, StreamError, UnreadableInput, UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def pack(
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:
-    """Images into one smaller file without loss: every pixel, name and time comes back.
+    """Pack images into one smaller file without loss; every pixel, name and time is restored.
 
     An image is stored in the smallest of four forms: coded by the model, lossless WebP, its pixels, the file itself. Palettes,
-    alpha, 16 bits, JPEG and other coded files are stored as they are. Every image is decoded again before it is written.
-    Folders may hold any number of files, each of at most 240 MiB; memory holds one group of them at a time.
+    alpha, 16 bits, JPEG and other coded files are stored unchanged. Every image is decoded again before it is written.
+    Folders may hold any number of files of at most 240 MiB each; memory holds one group of them at a time.
 
         latens density pack images/ -o images.ltp
         latens density unpack images.ltp -o images/
@@ -55,72 +56,60 @@ def pack(
     from latens.systems.flow.pack.packer import load
 
     if out == STANDARD_STREAM:
-        raise UsageError("an archive is a file", where="-", hint="name it with -o, as images.ltp")
+        raise UsageError("an archive cannot go to standard output", where="-o -", hint="name a file with -o, as images.ltp")
     if out.is_dir():
         raise UsageError("this is a folder", where=str(out), hint="name a file with -o, as images.ltp")
     refuse_existing(out, force)
     files = [file for file in find_inputs(inputs, IMAGE_ENDINGS) if force or file.path.absolute() != out.absolute()]
-    tell_left_out(inputs, {file.path.resolve() for file in files})
+    warn_of_other_files(inputs, {file.path.resolve() for file in files})
     packer = load(model, threads=threads)
     announce(packer)
     started = time.perf_counter()
-    reporter, sources, summary = Reporter(options), Sources(files), Totals()
+    reporter, summary = Reporter(options), Totals()
+    reading = Readable(files, read_source, reporter)
     with writing(out) as stream:
-        for one in packer.pack(sources, stream):
+        for one in packer.pack((source for _, source in reading), stream):
             report(one, reporter)
             summary.add(one)
         if not summary.files:
             raise UnreadableInput("none of the files can be read", where=str(files[0].path))
         size = stream.tell()
-        refuse_existing(out, force)  # another process may have come first
+        refuse_existing(out, force)  # another process may have written it meanwhile
     text = f"{out}: {counted(summary.files, 'file')}, {human_size(size)}{summary.text()}, {time.perf_counter() - started:.1f} s"
     reporter.result({"output": str(out), "files": summary.files, "bytes": size, **summary.record()}, text)
-    return SOME_FAILED if sources.failed else 0
+    return SOME_FAILED if reading.failed else 0
 
 
 def refuse_existing(out: Path, force: bool) -> None:
     if os.path.lexists(out) and not force:
-        raise OutputExists("the archive is there already", where=str(out), hint="--force overwrites it; -o names another")
+        raise OutputExists("the archive exists already", where=str(out), hint="--force overwrites it; -o names another")
 
 
-class Sources:
-    """Reads files one by one. Files that cannot be read are logged and counted; a single one raises its error."""
+def read_source(file: InputFile) -> Source:
+    """A file with its name and time. Raises InputError or LimitExceeded, UsageError for standard input."""
+    from latens.data.files import STANDARD_STREAM, read_bytes, reading
+    from latens.systems.flow.pack.archive import MAX_BYTES
+    from latens.systems.flow.pack.packer import Source
 
-    def __init__(self, files: list[InputFile]) -> None:
-        self.files, self.failed = files, 0
-
-    def __iter__(self) -> Iterator[Source]:
-        from latens.data.files import STANDARD_STREAM, read_bytes, reading
-        from latens.systems.flow.pack.archive import MAX_BYTES
-        from latens.systems.flow.pack.packer import Source
-
-        for file in self.files:
-            if file.path == STANDARD_STREAM:
-                raise UsageError("standard input has no name to come back to", where="-", hint="name files or folders")
-            try:
-                data = read_bytes(file.path, limit=MAX_BYTES)
-                with reading(file.path):
-                    changed = os.stat(file.path).st_mtime_ns
-            except LatensError as error:
-                if len(self.files) == 1:
-                    raise
-                logger.error(str(error.at(str(file.path))))
-                self.failed += 1
-                continue
-            yield Source(file.relative.as_posix(), changed, data)
+    if file.path == STANDARD_STREAM:
+        raise UsageError("standard input has no file name to restore", where="-", hint="name files or folders")
+    data = read_bytes(file.path, limit=MAX_BYTES)
+    with reading(file.path):
+        changed = os.stat(file.path).st_mtime_ns
+    return Source(file.relative.as_posix(), changed, data)
 
 
-def tell_left_out(inputs: list[str], taken: set[Path]) -> None:
-    """Warns of files in the folders that are no images by their names, which are not packed."""
+def warn_of_other_files(inputs: list[str], taken: set[Path]) -> None:
+    """Warn of files in the folders whose names are not those of images; they are not packed."""
     folders = [Path(word) for word in inputs if Path(word).is_dir()]
     inside = chain.from_iterable(folder.rglob("*") for folder in folders)
     others = sorted(path for path in inside if path.is_file() and path.resolve() not in taken)
     if others:
-        logger.warning("%s left out, as their names are not of images: %s", counted(len(others), "file"), others[0])
+        logger.warning("%s left out, as their names are not those of images: %s", counted(len(others), "file"), others[0])
 
 
 def report(one: Packed, reporter: Reporter) -> None:
-    """One file: in JSON all, for people only what was not as expected."""
+    """Print the record of a file in JSON; log its notes."""
     for note in one.notes:
         logger.warning("%s: %s", one.name, note)
     if reporter.format == "json":
@@ -129,7 +118,7 @@ def report(one: Packed, reporter: Reporter) -> None:
 
 
 class Totals:
-    """Forms and sizes of all files together."""
+    """Forms and sizes of all files."""
 
     def __init__(self) -> None:
         self.forms: Counter[str] = Counter()
@@ -167,16 +156,16 @@ def unpack(
     archive: Annotated[Path, Parameter(help="An archive of `latens density pack`.")],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder that the files go to.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the files.")],
     model: Model = "flow_pack",
     threads: Threads = None,
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:
-    """A packed folder back into its files, with their names and times.
+    """Unpack an archive into its files, with their names and times.
 
     PNG files hold the same pixels and chunks but are compressed anew; all other files have the same bytes. Of a damaged
-    archive, all files that are intact are written, the others are named, and the exit status is 4.
+    archive, all intact files are written, the others are listed, and the exit status is 4.
 
         latens density unpack images.ltp -o images/
     """
@@ -221,22 +210,24 @@ def opened(archive: Path) -> Iterator[BinaryIO]:
 
 
 def refuse_overwriting(stream: BinaryIO, out: Path, force: bool) -> None:
-    """Raises OutputExists where a file of the archive is in the folder already."""
+    """Raise OutputExists if the folder already holds a file of the archive."""
     from latens.systems.flow.pack.archive import groups, is_safe, open_archive
 
     open_archive(stream)
     if force or not out.exists():
         return
     names = (member.name for group in groups(stream) for member in group.members)
-    there = next((out / name for name in names if is_safe(name) and os.path.lexists(out / name)), None)
-    if there is not None:
+    existing = next((out / name for name in names if is_safe(name) and os.path.lexists(out / name)), None)
+    if existing is not None:
         raise OutputExists(
-            "a file is there already", where=str(there), hint="--force overwrites files; -o names another folder"
+            "a file of the archive exists already",
+            where=str(existing),
+            hint="--force overwrites it; -o names another folder",
         )
 
 
 def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, reporter: Reporter) -> Counter[str]:
-    """Writes the files; what is lost, renamed or damaged is logged and counted."""
+    """Write the files; log and count those that are lost, renamed or damaged."""
     counts: Counter[str] = Counter()
     for one in files:
         if one.data is None:
@@ -252,7 +243,7 @@ def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, re
             counts["renamed"] += 1
         try:
             write(place, one)
-        except UsageError as error:  # as a name that is too long here
+        except UsageError as error:  # for example a name that is too long for this file system
             logger.error(str(error))
             counts["lost"] += 1
             continue
@@ -263,7 +254,7 @@ def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, re
 
 
 def target(out: Path, one: Restored, force: bool) -> Path:
-    """Where a file goes: its name, or its number where the name is lost, leads out of the folder or is taken."""
+    """Path of a file: its name, or its number if the name is lost, leads out of the folder or is taken."""
     from latens.systems.flow.pack.archive import is_safe
 
     if is_safe(one.name) and (force or not os.path.lexists(out / one.name)):
@@ -274,13 +265,13 @@ def target(out: Path, one: Restored, force: bool) -> Path:
 
 
 def ending(data: bytes) -> str:
-    """The ending of a file by its first bytes."""
+    """Ending of a file, from its first bytes."""
     known = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"BM": ".bmp", b"GIF8": ".gif", b"II*": ".tif"}
     return next((name for start, name in known.items() if data.startswith(start)), ".ppm" if data[:1] == b"P" else "")
 
 
 def write(place: Path, one: Restored) -> None:
-    """Writes a file with its time. A link in its place is replaced, not followed. Raises UsageError and StorageFull."""
+    """Write a file and set its time. A link at its path is replaced, not followed. Raises UsageError or StorageFull."""
     from latens.data.files import write_atomic, write_error
 
     try:

@@ -1,4 +1,4 @@
-"""`latens doctor`: what works here, one line each."""
+"""`latens doctor`: checks of this installation, one line each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 SMALL_MEMORY = 4_000_000_000
-WORST_PSNR = 20  # dB; any trained model is far above
+MIN_PSNR = 20  # dB; any trained model is far above
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ Check = Callable[[ComputeOptions], Iterator[Finding]]
 def doctor(*, options: ComputeOptions = ComputeOptions()) -> int:  # noqa: B008
     """Check this installation: versions, devices, threads, bundled weights, disk, exact arithmetic.
 
-    Exit status 0 when nothing failed, otherwise that of the first failure: 5 disk, 6 a model, 7 a device.
+    The exit status is 0 if all checks pass, otherwise that of the first failure: 5 for the disk, 6 for a model, 7 for a device.
     """
     reporter = Reporter(options)
     status = 0
@@ -55,7 +55,7 @@ def doctor(*, options: ComputeOptions = ComputeOptions()) -> int:  # noqa: B008
 
 
 def examine(options: ComputeOptions) -> Iterator[Finding]:
-    """All checks in order. A check that raises counts as failed and does not stop the others."""
+    """Run all checks in order. A check that raises has failed; the others still run."""
     for name, check in CHECKS:
         try:
             yield from check(options)
@@ -108,7 +108,7 @@ def processor(options: ComputeOptions) -> Iterator[Finding]:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The processor's features as Linux names them; empty elsewhere."""
+    """Processor features by their Linux names; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -123,7 +123,7 @@ def devices(options: ComputeOptions) -> Iterator[Finding]:
     from latens.inference.device import available_devices, choose_device
 
     device = choose_device(options.device, options.threads)
-    yield Finding("device", "ok", f"{device} is used; here: {', '.join(available_devices())}")
+    yield Finding("device", "ok", f"{device} is used; available: {', '.join(available_devices())}")
     total = (torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)).sum().item()
     if total != 512:  # 64 sums of 8 ones
         yield Finding("device", "fail", f"{device} computes wrong results", DeviceMismatch.exit_status)
@@ -153,7 +153,7 @@ def disk(options: ComputeOptions) -> Iterator[Finding]:
         path = Path(folder) / "latens-doctor"
         write_atomic(path, bytes(range(256)))
         if path.read_bytes() != bytes(range(256)):
-            yield Finding("disk", "fail", f"what is written to {folder} does not come back", 5)
+            yield Finding("disk", "fail", f"a file written to {folder} has other contents when it is read", 5)
         free = shutil.disk_usage(folder).free
         yield Finding("disk", "ok", f"files can be written; {human_size(free)} free for temporary files")
 
@@ -172,17 +172,17 @@ def arithmetic(options: ComputeOptions) -> Iterator[Finding]:
         for threads in sorted({1, 2, usual}):
             torch.set_num_threads(threads)
             found[f"{threads} threads"] = network.fingerprint()
-        network.mode = "reference"  # 64-bit integers, the slow and certain way
+        network.mode = "reference"  # 64-bit integers: slow and exact on all devices
         expected = network.fingerprint()
     finally:
         torch.set_num_threads(usual)
         network.mode = mode
-    wrong = [way for way, fingerprint in found.items() if fingerprint != expected]
+    wrong = [setting for setting, fingerprint in found.items() if fingerprint != expected]
     if wrong:
         detail = f"{codec.device} with {', '.join(wrong)} computes other entropy parameters; use --device cpu"
         yield Finding("exact arithmetic", "fail", detail, DeviceMismatch.exit_status)
     elif mode != "fast":
-        yield Finding("exact arithmetic", "warn", f"exact, but only in the slower mode {mode!r}")
+        yield Finding("exact arithmetic", "warn", f"exact, in the slower mode {mode!r}")
     else:
         yield Finding("exact arithmetic", "ok", f"{', '.join(found)} and 64-bit integers agree on {codec.device}")
     yield from round_trip(codec)
@@ -198,7 +198,7 @@ def round_trip(codec: ImageCodec) -> Iterator[Finding]:
     blob = codec.compress(pixels)
     error = np.asarray(codec.decompress(blob)).astype(float) - pixels
     psnr = 10 * np.log10(255**2 / max(float(np.square(error).mean()), 1e-9))
-    status: Literal["ok", "warn"] = "ok" if psnr > WORST_PSNR else "warn"
+    status: Literal["ok", "warn"] = "ok" if psnr > MIN_PSNR else "warn"
     yield Finding("round trip", status, f"{len(blob)} bytes, PSNR {psnr:.1f} dB")
 
 

@@ -23,21 +23,21 @@ def evaluate(
         list[str] | None,
         Parameter(
             consume_multiple=True,
-            help="The folder of test images, or KIND:PATH.  [default: what comes with latens]",
+            help="Folders of test images, or KIND:PATH.  [default: bundled data]",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Parameter(name="--set", help="key=value: change an option of the evaluation, as border=12; repeat it."),
+        Parameter(name="--set", help="key=value: change an option of the evaluation, such as border=12; repeatable."),
     ] = None,
     show_config: Annotated[bool, Parameter(show_default=False, help="Print the options with type, value and meaning.")] = False,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for page, JSON and journal.")] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder of the page, JSON and journal.")] = None,
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
     """Evaluate a model on held-out images and compare it with its baselines.
 
-    Rates are counted from the bytes of real files. The report goes to OUT (default: evaluation-SYSTEM).
+    Rates are computed from the bytes of real files. The report goes to OUT (default: evaluation-SYSTEM).
 
         latens evaluate image_codec --data kodak/ -o kodak-report
         latens evaluate haze --data nyu/ --set border=12

@@ -22,31 +22,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SOME_FAILED = 3
-NOTES = 10  # on lots, that are printed; all are in the files
+MAX_NOTES = 10  # printed notes on lots; the files hold all
 
 
 def grade(
     inputs: Annotated[list[str], Parameter(help="Tray photographs, folders, or patterns such as 'trays/*_day6.png'.")],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for plants.csv, lots.csv, overlays and report.html.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of plants.csv, lots.csv, overlays and report.html.")],
     lots: Annotated[
         Path | None, Parameter(help="CSV: tray, rows, cols, lot, seeds, sown.  [default: each tray is a lot]")
     ] = None,
-    sown: Annotated[str | None, Parameter(help="Day of sowing, as 2024-03-01, for photographs with a date.")] = None,
+    sown: Annotated[str | None, Parameter(help="Date of sowing, such as 2024-03-01, for photographs with a date.")] = None,
     day: Annotated[int | None, Parameter(help="Day after sowing, for one photograph.")] = None,
-    limit: Annotated[str, Parameter(help="Share of usable plants from which a lot is accepted.")] = "90%",
+    limit: Annotated[str, Parameter(help="Smallest share of usable plants of an accepted lot.")] = "90%",
     rows: Annotated[int, Parameter(help="Rows of cells in a tray.")] = 10,
     cols: Annotated[int, Parameter(help="Columns of cells in a tray.")] = 15,
     corners: Annotated[
-        str | None, Parameter(help="Centers of the corner cells, x,y,x,y,x,y,x,y clockwise from the top left, in pixels.")
+        str | None, Parameter(help="Centers of the corner cells in pixels: x,y,x,y,x,y,x,y, clockwise from the top left.")
     ] = None,
     trays: Annotated[
-        int, Parameter(validator=Number(gte=1), help="Trays in each photograph; their plants are named NAME#1, NAME#2.")
+        int, Parameter(validator=Number(gte=1), help="Number of trays in each photograph; they are named NAME#1, NAME#2.")
     ] = 1,
-    tray: Annotated[
-        int | None, Parameter(validator=Number(gte=1), help="Grade the tray of this number alone, of all that are found.")
-    ] = None,
+    tray: Annotated[int | None, Parameter(validator=Number(gte=1), help="Grade only the tray with this number.")] = None,
     method: Annotated[
         Literal["lattice", "thesis"], Parameter(help="Robust grid fit, or Algorithm 1 of the thesis.")
     ] = "lattice",
@@ -54,16 +52,16 @@ def grade(
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Grade seedling trays: which plants are up, which will succeed, and how each lot germinates.
+    """Grade seedling trays: emerged plants, plants that will succeed, and germination of each lot.
 
-    A photograph is named TRAY_day6.png, or TRAY_2024-03-07.png together with --sown. Plants keep their ids over days.
+    Photographs are named TRAY_day6.png, or TRAY_2024-03-07.png together with --sown. Plants keep their ids over days.
 
         latens grade tray_day6.png -o out/
         latens grade trays/ -o out/ --sown 2024-03-01 --lots lots.csv
         latens grade photo.jpg -o out/ --rows 3 --cols 5 --day 6 --trays 2
         latens grade photo.jpg -o out/ --rows 3 --cols 5 --day 6 --corners 240,460,1362,460,1362,1020,240,1020
 
-    Run again into the same folder, it grades new photographs alone; an interrupted run is continued.
+    A second run into the same folder grades only new photographs; an interrupted run continues.
     """
     from latens.data.folders import check_writable
     from latens.data.images import IMAGE_ENDINGS
@@ -124,16 +122,16 @@ def grade(
 
 
 def report(result: Experiment, out: Path, reporter: Reporter) -> int:
-    """Prints photographs (for one or few) and lots; the exit status."""
+    """Print the lots; return the exit status."""
     if len(result.failures) == 1 and not result.graded:
         raise result.failures[0][1]
     for _, error in result.failures:
         logger.error(str(error))
     notes = [f"lot {lot.name}: {note}" for lot in result.lots for note in lot.notes]
-    for text in [*result.general, *notes[:NOTES]]:
+    for text in [*result.general, *notes[:MAX_NOTES]]:
         logger.warning(text)
-    if len(notes) > NOTES:
-        logger.warning("%d more notes on lots are in lots.csv and report.html", len(notes) - NOTES)
+    if len(notes) > MAX_NOTES:
+        logger.warning("%d more notes on lots are in lots.csv and report.html", len(notes) - MAX_NOTES)
     for lot in result.lots:
         reporter.result(
             lot.record(), ", ".join(f"{name} {value}" for name, value in zip(lot.COLUMNS, lot.cells(), strict=True))
@@ -163,7 +161,7 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 < share <= 1:
-        raise UsageError(f"'{text}' is no share", where="--limit", hint="write 90% or 0.9")
+        raise UsageError(f"'{text}' is not a share", where="--limit", hint="write 90% or 0.9")
     return share
 
 

@@ -9,25 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import (
-    ComputeOptions,
-    Force,
-    Model,
-    OnProgress,
-    Output,
-    Reporter,
-    refuse_to_overwrite,
-    run_files,
-    save_image,
-)
+from latens.cli.batch import FileBatch, save_image
+from latens.cli.common import ComputeOptions, Force, Model, Output
 from latens.errors import OutputExists, UsageError
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.data.depth import DepthFormat
     from latens.inference.batch import Job
 
-FARTHEST = 255  # meters that a depth map in KITTI's units holds
+MAX_SAVED_DEPTH = 255  # meters; largest value of a depth map in KITTI's units
 
 
 def haze(
@@ -36,50 +28,53 @@ def haze(
     *,
     out: Output = None,
     visibility: Annotated[
-        float | None, Parameter(validator=Number(gt=0), help="Meters at which contrast falls to 5 %.  [default: a light haze]")
+        float | None,
+        Parameter(validator=Number(gt=0), help="Distance in meters at which contrast falls to 5 %.  [default: a light haze]"),
     ] = None,
-    beta: Annotated[float | None, Parameter(validator=Number(gt=0), help="Scattering coefficient per meter instead.")] = None,
+    beta: Annotated[
+        float | None, Parameter(validator=Number(gt=0), help="Scattering coefficient per meter, in place of --visibility.")
+    ] = None,
     depth: Annotated[
-        Path | None, Parameter(help="A depth map (PNG, NPY, EXR), or a folder of them by the names of the images.")
+        Path | None, Parameter(help="A depth map (PNG, NPY, EXR), or a folder of maps named like the images.")
     ] = None,
     depth_format: Annotated[
         str | None,
         Parameter(
-            help="meters, meters_nan, relative, kitti, nyu, nyu8 or apolloscape: what its numbers mean.  "
+            help="Unit of the depth map: meters, meters_nan, relative, kitti, nyu, nyu8 or apolloscape.  "
             "[default: meters in NPY and EXR, relative in PNG]"
         ),
     ] = None,
     max_depth: Annotated[
         float | None,
-        Parameter(validator=Number(gt=0), help="Meters of the farthest point, where depth is relative or predicted."),
+        Parameter(validator=Number(gt=0), help="Distance in meters of the farthest point, for relative or predicted depth."),
     ] = None,
     save_depth: Annotated[
-        Path | None, Parameter(help="Folder for predicted depth: NAME_depth256.png, meters times 256, at most 255 m.")
+        Path | None, Parameter(help="Folder for predicted depth: NAME_depth256.png, in meters times 256, up to 255 m.")
     ] = None,
     refine_depth: Annotated[
-        bool, Parameter(show_default=False, help="Move the edges of --depth to those of the image.")
+        bool, Parameter(show_default=False, help="Align the edges of --depth with those of the image.")
     ] = False,
     airlight: Annotated[tuple[float, float, float], Parameter(help="Color of the haze: red, green, blue in 0..1.")] = (
         0.9,
         0.9,
         0.9,
     ),
-    method: Annotated[str | None, Parameter(help="mmd, unit or cyclegan: the learned translation; haze cannot be set.")] = None,
+    method: Annotated[
+        str | None, Parameter(help="mmd, unit or cyclegan: use the learned translation; visibility cannot be set.")
+    ] = None,
     model: Model = "haze",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Clear images in haze of a chosen visibility.
+    """Add haze of a chosen visibility to clear images.
 
-    Depth is read from --depth or predicted. Without -o the result goes beside its input as NAME.hazy.png.
+    Depth is read from --depth or predicted. Without -o each result is written next to its input as NAME.hazy.png.
 
         latens haze street.jpg -o foggy.png --visibility 150
         latens haze street.jpg --visibility 80 --depth street.npy
         latens haze streets/ -o foggy/ --beta 0.02 --depth depth/ --depth-format kitti
         latens haze streets/ -o foggy/ --save-depth depth/
     """
-    from latens.data.files import STANDARD_STREAM
-    from latens.data.image_output import check_ending
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -89,26 +84,24 @@ def haze(
     if any(not 0 <= value <= 1 for value in airlight):
         raise UsageError("colors are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
     if depth is None and (refine_depth or depth_format is not None):
-        what = "--refine-depth and --depth-format are for a depth map of yours"
+        what = "--refine-depth and --depth-format need a depth map"
         raise UsageError(what, hint="add --depth, or leave them out")
     if save_depth is not None and (depth is not None or method is not None):
-        raise UsageError("--save-depth is of depth that is predicted", hint="leave --depth and --method out")
-    if save_depth is not None and max_depth is not None and max_depth > FARTHEST:
-        raise UsageError(f"depth beyond {FARTHEST} m does not fit into the file", where=f"--max-depth {max_depth:g}")
+        raise UsageError("--save-depth saves predicted depth only", hint="leave --depth and --method out")
+    if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
+        raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
     files = find_inputs(inputs, IMAGE_ENDINGS, out)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise UsageError(f"two images are called {twice}, and so would be their depth", where="--save-depth")
-    jobs = plan_jobs(files, out, ".png" if out is not None else ".hazy.png")
-    refuse_to_overwrite(jobs, out, force=force)
+        raise UsageError(f"two images are named {twice}, so their depth maps would have the same name", where="--save-depth")
+    batch = FileBatch(plan_jobs(files, out, ".png" if out is not None else ".hazy.png"), out, options, force=force)
+    jobs = batch.jobs
     saved = {job.input: save_depth / f"{job.input.stem}_depth256.png" for job in jobs} if save_depth is not None else {}
     taken = [saved[job.input] for job in jobs if saved and saved[job.input].exists() and not job.output.exists()]
-    if taken and not force:  # a measured depth map may have that name
-        raise OutputExists("there is a depth map already", where=str(taken[0]), hint="name another folder, or give --force")
-    if len(jobs) == 1 and jobs[0].output != STANDARD_STREAM:
-        check_ending(jobs[0].output)
-    reporter = Reporter(options, results_to_stderr=any(job.output == STANDARD_STREAM for job in jobs))
+    if taken and not force:  # it may be a measured depth map
+        raise OutputExists("the depth map exists already", where=str(taken[0]), hint="name another folder, or give --force")
+    batch.check_image_ending()
 
     from latens.cli.dehaze import check_method, record
     from latens.data.depth import format_of, png_of_depth
@@ -125,7 +118,7 @@ def haze(
     used = method or ("physical" if depth is None else None)
     if used is not None and used != "physical" and used not in TRANSLATORS:
         hint = f"use {', '.join(TRANSLATORS)}, or leave it out"
-        raise UsageError(f"{used} makes no haze", where="--method", hint=hint)
+        raise UsageError(f"the method {used} cannot add haze", where="--method", hint=hint)
     check_method(loaded, used)
     announce(loaded.used(used))
 
@@ -161,18 +154,18 @@ def haze(
         "refine_depth": refine_depth,
         "airlight": list(airlight),
     }
-    return run_files(jobs, work, reporter, force=force, what="hazing", request=request, out=out).exit_status
+    return batch.run(work, what="hazing", request=request).exit_status
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, max_depth: float | None) -> str:
-    """A sentence on the source of the depth. Raises UsageError for `max_depth` with depth in meters."""
+    """A note on the source of the depth. Raises UsageError for `max_depth` with depth in meters."""
     from latens.data.depth import default_format
     from latens.systems.haze.predict import MAX_DEPTH
 
     if depth is None:
-        return f"depth predicted, the farthest at {max_depth or MAX_DEPTH:g} m"
+        return f"predicted depth, farthest point at {max_depth or MAX_DEPTH:g} m"
     if (form or default_format(depth)).relative:
-        return f"depth is relative, the farthest at {max_depth or MAX_DEPTH:g} m"
+        return f"relative depth, farthest point at {max_depth or MAX_DEPTH:g} m"
     if max_depth is not None:
         what = "--max-depth is for relative or predicted depth, and this one is in meters"
         raise UsageError(what, where=str(depth), hint="leave --max-depth out, or give --depth-format relative")

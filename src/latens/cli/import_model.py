@@ -14,12 +14,12 @@ def import_model(
     checkpoint: Annotated[Path, Parameter(help="A CompressAI mbt2018_mean checkpoint: .safetensors, .pth, .pth.tar or .pt.")],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the model.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the model.")],
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
-    """A CompressAI checkpoint (mbt2018_mean) into a latens model folder.
+    """Convert a CompressAI checkpoint (mbt2018_mean) to a latens model folder.
 
-    Weights are read without running any code of the file. The folder then goes to --model.
+    Weights are read without running code from the file. Pass the folder to --model.
 
         latens import mbt2018-mean-4.pth.tar -o my-codec
         latens compress photo.png --model my-codec

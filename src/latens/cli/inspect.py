@@ -17,7 +17,7 @@ def inspect(
     *,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:
-    """What a .ltn or .ltv file holds: model, sizes, bits of every part. Status 4 for a clip that is cut or damaged.
+    """Show the contents of a .ltn or .ltv file: model, sizes, bits of every part. Status 4: truncated or damaged clip.
 
     latens inspect photo.ltn
     latens inspect clip.ltv
@@ -32,7 +32,7 @@ def inspect(
 
 
 def is_clip(file: Path) -> bool:
-    """Whether a file begins as a clip does."""
+    """True if a file has the signature of a clip."""
     from latens.codes.clip_stream import SIGNATURE
     from latens.data.files import STANDARD_STREAM, reading
 

@@ -15,13 +15,13 @@ def int8(
     model: Model,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder for the smaller model.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the smaller model.")],
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
-    """Store the large weights of a model in eight bits, which halves its folder or better.
+    """Store the large weights of a model in eight bits, which at least halves its size.
 
-    The result is another model with a hash of its own and slightly different outputs: evaluate it before you use it.
+    The result is another model, with its own hash and slightly different outputs; evaluate it before use.
 
         latens int8 runs/embryo/best -o small
         latens evaluate amodal --model small

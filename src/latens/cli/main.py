@@ -1,7 +1,7 @@
 """The command: its verbs, parsing, errors and exit statuses.
 
 A verb is one line in VERBS and one function of a module. Its module is imported only when the verb is used, and
-that module imports torch only inside the function, so help stays instant.
+that module imports torch only inside the function, so help is instant.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from latens import __version__
 from latens.cli.common import OutputOptions, messages
 from latens.errors import InputError, LatensError, StorageFull
 
-USAGE, BUG, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
-SYSTEM_ERRORS = {  # errors of the operating system that are no bugs of latens, and their exit statuses
+USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
+SYSTEM_ERRORS = {  # errors of the operating system that are not internal errors, and their exit statuses
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), StorageFull.exit_status),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG), InputError.exit_status),
 }
 MAX_LINES = 3  # of one error
-MIN_COLUMNS = 20  # of a terminal that help can be laid out for
+MIN_COLUMNS = 20  # smallest terminal width for which help can be laid out
 
 
 class Verb(NamedTuple):
@@ -37,34 +37,36 @@ class Verb(NamedTuple):
     help: str
 
 
-GROUPS = {"video": "Clips: a region of interest kept sharp."}  # first words of verbs of two words
+GROUPS = {"video": "Compress clips with a sharp region of interest."}  # first words of verbs of two words
 
 VERBS = (
-    Verb("demo", "latens.cli.demo:demo", "See it work: an HTML report made from bundled images."),
-    Verb("compress", "latens.cli.compress:compress", "Photographs into small .ltn files."),
-    Verb("decompress", "latens.cli.decompress:decompress", ".ltn files back into images."),
-    Verb("video compress", "latens.cli.video:compress", "Clips into small clips that any player shows, a region kept sharp."),
-    Verb("video decompress", "latens.cli.video:decompress", ".ltv files of the neural codec back into clips."),
-    Verb("inspect", "latens.cli.inspect:inspect", "What a .ltn or .ltv file holds: model, sizes, bits of every part."),
-    Verb("segment", "latens.cli.segment:segment", "Whole outlines of overlapping cells, hidden parts included."),
+    Verb("demo", "latens.cli.demo:demo", "Write an HTML report of all systems on bundled images."),
+    Verb("compress", "latens.cli.compress:compress", "Compress photographs into small .ltn files."),
+    Verb("decompress", "latens.cli.decompress:decompress", "Decompress .ltn files into images."),
+    Verb("video compress", "latens.cli.video:compress", "Compress clips for any player, with a sharp region."),
+    Verb("video decompress", "latens.cli.video:decompress", "Decompress .ltv files of the neural codec into clips."),
     Verb(
-        "convert", "latens.cli.convert:convert", "Annotations from labelme, COCO, KINS, COCOA or label maps into another form."
+        "inspect", "latens.cli.inspect:inspect", "Show the contents of a .ltn or .ltv file: model, sizes, bits of every part."
     ),
-    Verb("dehaze", "latens.cli.dehaze:dehaze", "Images and clips without their haze."),
-    Verb("haze", "latens.cli.haze:haze", "Images in haze of a chosen visibility."),
-    Verb("parts", "latens.cli.parts:parts", "Parts that repeat in your images, found without labels."),
-    Verb("density", "latens.cli.density:density", "How likely and how unusual images are; samples; densities of tables."),
-    Verb("density pack", "latens.cli.density_pack:pack", "A folder of images into one smaller file, without loss."),
-    Verb("density unpack", "latens.cli.density_pack:unpack", "A packed folder back into its files."),
-    Verb("grade", "latens.cli.grade:grade", "Seedling trays: plants that are up, plants that will succeed, lots."),
+    Verb("segment", "latens.cli.segment:segment", "Segment overlapping cells, including their hidden parts."),
+    Verb("convert", "latens.cli.convert:convert", "Convert annotations between labelme, COCO, KINS, COCOA and label maps."),
+    Verb("dehaze", "latens.cli.dehaze:dehaze", "Remove haze from images and clips."),
+    Verb("haze", "latens.cli.haze:haze", "Add haze of a chosen visibility to images."),
+    Verb("parts", "latens.cli.parts:parts", "Find parts that repeat in your images, without labels."),
+    Verb(
+        "density", "latens.cli.density:density", "Score how likely and unusual images are; draw samples; densities of tables."
+    ),
+    Verb("density pack", "latens.cli.density_pack:pack", "Pack a folder of images into one smaller file, without loss."),
+    Verb("density unpack", "latens.cli.density_pack:unpack", "Unpack an archive into its files."),
+    Verb("grade", "latens.cli.grade:grade", "Grade seedling trays: emerged plants, plants that will succeed, lots."),
     Verb("train", "latens.cli.train:train", "Train a model on your own images; can be stopped and resumed."),
-    Verb("evaluate", "latens.cli.evaluate:evaluate", "Measure a model on held-out images, compared with its baselines."),
-    Verb("recipes", "latens.cli.recipes:recipes", "Training recipes, a line each."),
-    Verb("reproduce", "latens.cli.reproduce:reproduce", "A table or figure of the papers: their numbers beside ours."),
-    Verb("bench", "latens.cli.bench:bench", "Speed and memory on this machine."),
+    Verb("evaluate", "latens.cli.evaluate:evaluate", "Evaluate a model on held-out images and compare it with its baselines."),
+    Verb("recipes", "latens.cli.recipes:recipes", "List the training recipes."),
+    Verb("reproduce", "latens.cli.reproduce:reproduce", "Reproduce a table or figure of a paper and compare the numbers."),
+    Verb("bench", "latens.cli.bench:bench", "Measure speed and memory on this machine."),
     Verb("int8", "latens.cli.int8:int8", "Store the large weights of a model in eight bits."),
-    Verb("import", "latens.cli.import_model:import_model", "A CompressAI checkpoint into a model folder."),
-    Verb("models", "latens.cli.models:models", "The bundled models."),
+    Verb("import", "latens.cli.import_model:import_model", "Convert a CompressAI checkpoint to a model folder."),
+    Verb("models", "latens.cli.models:models", "List the bundled models."),
     Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),
 )
 
@@ -72,14 +74,14 @@ VERBS = (
 def build_app(asked: str = "") -> App:
     """The command with all verbs by name; none of their modules is imported.
 
-    The verb that is `asked` for (two words where it has two) shows its own text as help instead of its line in the list.
+    The help of the verb `asked` (one or two words) is its docstring in place of its line in the list.
     """
     app = App(
         name="latens",
         help="Vision models with learned latent codes, for your own images.",
-        help_epilogue="`latens VERB --help` says more. Results go to stdout, messages to stderr.",
+        help_epilogue="`latens VERB --help` describes a verb. Results go to stdout, messages to stderr.",
         help_format="plaintext",
-        default_parameter=Parameter(negative=()),  # no --no-force, no --empty-set
+        default_parameter=Parameter(negative=()),  # otherwise cyclopts adds --no-force and --empty-set
         version=__version__,
         version_flags=["--version"],
     )
@@ -109,7 +111,7 @@ def asked_verb(tokens: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status; the script `latens` and `python -m latens` call this."""
+    """Run the command and return its exit status; the script `latens` and `python -m latens` call this function."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     open_streams()
     if "" in tokens:  # Path("") is the current folder: `latens compress "$UNSET"` would take all of it
@@ -129,18 +131,18 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
     """Call a verb; convert exceptions to lines on stderr and an exit status."""
     debug = any(value.debug for value in bound.arguments.values() if isinstance(value, OutputOptions))
     if not debug:
-        warnings.simplefilter("ignore")  # what libraries say to programmers
-    spoken = [value for value in bound.arguments.values() if isinstance(value, OutputOptions)]
+        warnings.simplefilter("ignore")  # of libraries, for programmers
+    given = [value for value in bound.arguments.values() if isinstance(value, OutputOptions)]
     try:
-        with messages(spoken[0].format if spoken else "human"):
+        with messages(given[0].format if given else "human"):
             status = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
-        return _fail("stopped; what is finished is kept", INTERRUPTED, debug)
+        return _fail("stopped; finished results are kept", INTERRUPTED, debug)
     except LatensError as error:
         return _fail(str(error), error.exit_status, debug)
-    except BrokenPipeError:  # the reader of our stdout has gone, as in `latens models | head -1`
+    except BrokenPipeError:  # the reader of stdout has exited, as in `latens models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
@@ -148,18 +150,20 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         if status is None:
             return _internal(error, debug)
         if error.filename is not None:
-            hint = "check the disk, its free space and your rights on it"
+            hint = "check the disk, its free space and your permissions"
             return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}\n{hint}", status, debug)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its end
-            return _fail(f"the results cannot be written: {error.strerror}\ncheck where stdout leads", status, debug)
-        return _fail(f"the system refuses: {error.strerror}\nclose other programs, or allow more (ulimit)", status, debug)
+            return _fail(f"the results cannot be written: {error.strerror}\ncheck the target of stdout", status, debug)
+        return _fail(
+            f"operating system error: {error.strerror}\nclose other programs, or raise the limit (ulimit)", status, debug
+        )
     except Exception as error:
         return _internal(error, debug)
 
 
 def open_streams() -> None:
-    """Replaces standard streams that the caller closed, and drops a terminal width that help cannot be laid out for."""
+    """Replace standard streams that the caller closed; ignore a terminal width that is too small for help."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:
@@ -170,7 +174,7 @@ def open_streams() -> None:
 
 def _internal(error: Exception, debug: bool) -> int:
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    return _fail(f"internal error (please report): {what} (--debug shows where)", BUG, debug)
+    return _fail(f"internal error (please report): {what} (--debug shows where)", INTERNAL_ERROR, debug)
 
 
 def _fail(message: str, status: int, debug: bool) -> int:

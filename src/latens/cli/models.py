@@ -6,9 +6,9 @@ from latens.cli.common import OutputOptions, Reporter, human_size
 
 
 def models(*, options: OutputOptions = OutputOptions()) -> None:  # noqa: B008
-    """The bundled models, with size, license, hash and what was measured.
+    """List the bundled models with size, license, hash and measured quality.
 
-    `latens train` makes more; give their folder where a NAME is asked for.
+    Models from `latens train` are given by their folder in place of a name.
     """
     from latens.catalogue import MODELS
 

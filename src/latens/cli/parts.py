@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import ComputeOptions, Force, Model, OnProgress, Reporter, run_files
-from latens.errors import InputError, LimitExceeded, counted
+from latens.cli.batch import FileBatch, Readable, save_image
+from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.errors import LimitExceeded, counted
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -30,18 +32,19 @@ def parts(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder of the results.")] = DEFAULT_OUT,
-    most: Annotated[int, Parameter(validator=Number(gte=1), help="Patches of a part in its gallery.")] = 9,
+    most: Annotated[int, Parameter(validator=Number(gte=1), help="Largest number of patches in the gallery of a part.")] = 9,
     resolution: Annotated[
-        int | None, Parameter(help="Shorter side that images are reduced to, a multiple of 8.  [default: the model's]")
+        int | None,
+        Parameter(help="Shorter side in pixels to which images are reduced, a multiple of 8.  [default: the model's]"),
     ] = None,
     model: Model = "parts",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Parts that repeat in your images, found without labels.
+    """Find parts that repeat in your images, without labels.
 
-    For every image a map of where which part is; for all of them gallery.png (the patches of every part), swaps.png
-    (one part's appearance moved between images), parts.json and index.html.
+    Written are a map of part occurrences for every image; and for all images gallery.png (patches of every part), swaps.png
+    (the appearance of one part moved between images), parts.json and index.html.
 
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
@@ -54,10 +57,9 @@ def parts(
     from latens.systems.parts.report import check_folder
 
     files = [file for file in find_inputs(inputs, IMAGE_ENDINGS, out) if file.named or not ours(file.path)]
-    jobs = plan_jobs(files, f"{out}/", ENDING)
+    batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
     check_writable(out)
     check_folder(out, [file.path for file in files], force=force)
-    reporter = Reporter(options)
     loaded = load(model, device=options.device, threads=options.threads)
     try:
         finder = loaded if resolution is None else loaded.at(resolution)
@@ -73,27 +75,29 @@ def parts(
 
     request = {"model": finder.model_id, "resolution": finder.resolution, "most": most}
     request["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
-    report = run_files(jobs, work, reporter, force=force, what="finding parts", request=request, out=out)
+    report = batch.run(work, what="finding parts", request=request)
     failed = {failure.input for failure in report.failed}
     names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
-    measured |= measure_all(finder, [path for path in names if path not in measured], reporter)
+    skipped = [file for file in files if file.path in names and file.path not in measured]
+    again = Readable(skipped, lambda file: finder.measure(file.path), batch.reporter)
+    measured |= {file.path: value for file, value in again}
     good = {path: name for path, name in names.items() if path in measured}
     if good:
-        summarize(finder, good, [measured[path] for path in good], out, most, reporter)
-    return report.exit_status or (SOME_FAILED if len(good) < len(names) else 0)
+        summarize(finder, good, [measured[path] for path in good], out, most, batch.reporter)
+    return report.exit_status or (SOME_FAILED if again.failed else 0)
 
 
 def ours(path: Path) -> bool:
     """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
-    from latens.systems.parts.report import SUMMARY, is_earlier_summary
+    from latens.systems.parts.report import SUMMARY, is_ours
 
-    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_earlier_summary(path.parent))
+    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))
 
 
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     """Write the map of one image; return the record of the result, and the measurements for the summary."""
-    from latens.data.files import write_atomic
-    from latens.data.image_output import png_bytes
+    from PIL import Image
+
     from latens.data.images import read_image
     from latens.systems.parts.drawing import occurrence_sheet
 
@@ -101,29 +105,17 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
     image = read_image(job.input)
     measured = finder.measure(image)
     code = measured.code
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(job.output, png_bytes(occurrence_sheet(image.pixels, code)))
+    save_image(job, Image.fromarray(occurrence_sheet(image.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
-    said = "".join(f"; {note}" for note in image.notes)
+    notes = "".join(f"; {note}" for note in image.notes)
     record = {
         "parts": found,
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
         "notes": list(image.notes),
-        "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{said}",
+        "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{notes}",
     }
     return record, measured
-
-
-def measure_all(finder: Parts, paths: list[Path], reporter: Reporter) -> dict[Path, Measured]:
-    """Measurements of images whose maps exist already; unreadable images are left out with a warning."""
-    measured = {}
-    for path in paths:
-        try:
-            measured[path] = finder.measure(path)
-        except (InputError, LimitExceeded) as error:
-            logger.error(str(error.at(str(path))))
-    return measured
 
 
 def summarize(

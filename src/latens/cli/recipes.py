@@ -10,14 +10,14 @@ from latens.cli.common import OutputOptions, Reporter
 
 
 def recipes(
-    system: Annotated[str | None, Parameter(help="Of this system only.")] = None,
+    system: Annotated[str | None, Parameter(help="List only this system.")] = None,
     /,
     *,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> None:
-    """Training recipes, a line each.
+    """List the training recipes.
 
-    `latens train SYSTEM --recipe NAME --show-config` prints every setting of one.
+    `latens train SYSTEM --recipe NAME --show-config` prints all settings of a recipe.
 
         latens recipes image_codec
     """

@@ -15,23 +15,27 @@ logger = logging.getLogger(__name__)
 
 
 def reproduce(
-    what: Annotated[str, Parameter(help=f"SYSTEM/NAME, or SYSTEM for all; systems: {', '.join(SYSTEMS)}.")],
+    what: Annotated[
+        str, Parameter(help=f"SYSTEM/NAME, or SYSTEM for all of its tables and figures; systems: {', '.join(SYSTEMS)}.")
+    ],
     /,
     *,
-    recipe: Annotated[str, Parameter(help="The scale: tiny, cpu (hours on two cores) or paper.")] = "cpu",
+    recipe: Annotated[str, Parameter(help="Scale: tiny, cpu (hours on two cores) or paper.")] = "cpu",
     model: Model | None = None,
     data: Annotated[
         list[str] | None,
         Parameter(consume_multiple=True, help="Folders of images, or KIND:PATH."),
     ] = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder for the page, JSON and figures.")] = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", help="Change a value of the scale: key=value.")] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder of pages, JSON and figures.")] = None,
+    settings: Annotated[
+        list[str] | None, Parameter(name="--set", help="key=value: change a setting of the scale; repeatable.")
+    ] = None,
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Reproduce a table or figure of the papers: their numbers beside ours.
+    """Reproduce a table or figure of a paper and compare its numbers with ours.
 
-    Finished runs are kept in OUT (default: reproduce-SYSTEM), so a stopped command continues, and tables share runs.
+    Finished runs are kept in OUT (default: reproduce-SYSTEM): a stopped command continues, and tables share runs.
 
         latens reproduce image_codec/table5.4.1 --data kodak/ -o tables
         latens reproduce image_codec --recipe tiny --data kodak/
@@ -49,7 +53,7 @@ def reproduce(
         model=model,
         data=data or (),
         out=folder,
-        settings=parse_settings(set_ or []),
+        settings=parse_settings(settings or []),
         force=force,
         device=options.device,
         threads=options.threads,

@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import (
-    ComputeOptions,
-    Force,
-    Model,
-    OnProgress,
-    Output,
-    Reporter,
-    refuse_to_overwrite,
-    run_files,
-)
+from latens.cli.batch import FileBatch
+from latens.cli.common import ComputeOptions, Force, Model, Output
 from latens.errors import UsageError, counted
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -36,16 +29,14 @@ def segment(
     /,
     *,
     out: Output = None,
-    score: Annotated[
-        float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects the model is less sure of.")
-    ] = 0.5,
+    score: Annotated[float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects with a lower score.")] = 0.5,
     model: Model = "amodal",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Whole outlines of overlapping cells, hidden parts included, and who lies in front.
+    """Segment whole cells in overlap: visible and hidden parts, and depth order.
 
-    For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page a cell, and ROIs for Fiji.
+    For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page per cell, and ROIs for Fiji.
 
         latens segment embryo.png -o out/
         latens segment stack.tif frames/ -o out/
@@ -55,13 +46,11 @@ def segment(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    jobs = plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING)
-    refuse_to_overwrite(jobs, out, force=force)
-    if any(STANDARD_STREAM in (job.output, job.input) for job in jobs):
+    batch = FileBatch(plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING), out, options, force=force)
+    if any(STANDARD_STREAM in (job.output, job.input) for job in batch.jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
-    if any(job.output.suffix != ENDING for job in jobs):
-        raise UsageError(f"the result is {ENDING}", where=str(out), hint="name a folder, or a file that ends in it")
-    reporter = Reporter(options)
+    if any(job.output.suffix != ENDING for job in batch.jobs):
+        raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 
     from latens.systems.amodal.predict import load
 
@@ -69,13 +58,14 @@ def segment(
     announce(segmenter)
     if segmenter.trained_on is not None:
         known = segmenter.trained_on.split(";")[0]
-        logger.info(f"this model was trained on {known}; on other images expect false positives (--model takes your own)")
+        own = "Train your own and pass it with --model."
+        logger.info(f"this model was trained on {known}; on other images expect false positives. {own}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
     request = {"model": segmenter.model_id, "score": score}
-    return run_files(jobs, work, reporter, force=force, what="segmenting", request=request, out=out).exit_status
+    return batch.run(work, what="segmenting", request=request).exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
@@ -90,7 +80,7 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
-    note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # of a TIFF every page is segmented
+    note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
     total = sum(written.objects)
     shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {

@@ -29,28 +29,28 @@ def train(
             "kins:FILE.json,DIR for amodal, hazy:DIR clear:DIR for haze, labels:grades.csv for seedlings.",
         ),
     ] = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="The run's folder.  [default: runs/SYSTEM]")] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Run folder.  [default: runs/SYSTEM]")] = None,
     settings: Annotated[
         list[str] | None,
-        Parameter(name="--set", negative=(), help="key=value: change one setting of the recipe; repeat it."),
+        Parameter(name="--set", help="key=value: change one setting of the recipe; repeat it."),
     ] = None,
     show_config: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Print every setting with its type and meaning; train nothing."),
+        Parameter(show_default=False, help="Print every setting with its type and meaning; train nothing."),
     ] = False,
     init: Annotated[
         str | None, Parameter(help="Weights that a new run starts from: a name from `latens models`, or a model folder.")
     ] = None,
     max_time: Annotated[str | None, Parameter(help="Stop after 90s, 30m, 2h ...; --resume continues.")] = None,
     resume: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Continue the run in OUT where it stopped, with its settings.")
+        bool, Parameter(show_default=False, help="Continue the run in OUT where it stopped, with its settings.")
     ] = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
     """Train a model on your own images.
 
-    Training may be stopped at any time, even by kill -9: the same command with --resume continues to the same weights.
-    The best weights are in OUT/best; every --model takes that folder.
+    Training may be stopped at any time, even by kill -9; the same command with --resume continues to the same weights.
+    The best weights are in OUT/best; pass that folder to --model.
 
         latens train image_codec --recipe cpu --data photos/ -o runs/codec --max-time 2h
         latens train image_codec -o runs/codec --resume
@@ -61,22 +61,25 @@ def train(
     folder = out or Path("runs") / system
     changes = parse_settings(settings or [])
     reporter = Reporter(options)
+    seconds = float("inf") if max_time is None else parse_duration(max_time)
+    plan = plan_training(system, folder, recipe=recipe, data=data or (), settings=changes, resume=resume)
     if show_config:
-        plan = plan_training(system, folder, recipe=recipe, settings=changes, resume=resume)
         list_settings(plan.config, reporter)
         return
-    result = run_training(
-        system,
-        recipe=recipe,
-        data=data or (),
-        out=folder,
-        settings=changes,
-        init=init,
-        max_time=float("inf") if max_time is None else parse_duration(max_time),
-        resume=resume,
-        device=options.device,
-        threads=options.threads,
-    )
+    with reporter.progress(plan.config.run.steps, "training") as show:
+        result = run_training(
+            system,
+            recipe=recipe,
+            data=data or (),
+            out=folder,
+            settings=changes,
+            init=init,
+            max_time=seconds,
+            resume=resume,
+            device=options.device,
+            threads=options.threads,
+            on_progress=show,
+        )
     resumable = "" if result.ended == "finished" else "; --resume continues"
     best = "no finite validation loss" if result.best is None else f"best validation loss {result.best:.5g}"
     reporter.result(

@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import (
-    PARTIAL,
-    ComputeOptions,
-    Force,
-    OnProgress,
-    Output,
-    OutputOptions,
-    Reporter,
-    human_size,
-    refuse_to_overwrite,
-    run_files,
-)
+from latens.cli.batch import FileBatch
+from latens.cli.common import PARTIAL, ComputeOptions, Force, Output, OutputOptions, human_size
 from latens.errors import LatensError, UsageError, counted
 from latens.launch import announce
+from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
@@ -44,37 +35,43 @@ def compress(
     roi: Annotated[
         str | None,
         Parameter(
-            help="The region to keep sharp: box:x0,y0,x1,y1 or ellipse:x0,y0,x1,y1 in pixels of the upright frame, a mask "
-            "image, a folder of masks, or a mask video. For several clips: a folder with a mask folder or file named like each."
+            help="Region to keep sharp: box:x0,y0,x1,y1 or ellipse:x0,y0,x1,y1 in pixels of the upright frame, a mask image, "
+            "a folder of masks, or a mask video. For several clips: a folder with a mask folder or file named like each clip."
         ),
     ] = None,
-    roi_id: Annotated[str | None, Parameter(help="Ids of the instances in label maps and palettes, such as 2,5.")] = None,
+    roi_id: Annotated[str | None, Parameter(help="Instance ids in label maps and palettes, such as 2,5.")] = None,
     track: Annotated[bool, Parameter(show_default=False, help="Follow the box or mask of the first frame.")] = False,
-    save_masks: Annotated[Path | None, Parameter(help="Write the masks that were used into this folder, as PNG.")] = None,
+    save_masks: Annotated[Path | None, Parameter(help="Folder for the masks that were used, as PNG.")] = None,
     codec: Annotated[
         Literal["h264", "h265", "av1", "latens"] | None,
         Parameter(
-            help="h264 plays everywhere, h265 and av1 are smaller; latens is the neural codec, which only latens decodes."
+            help="h264 plays everywhere; h265 and av1 are smaller; latens is the neural codec, which only latens decodes."
             "  [default: h264; av1 for .webm, latens for .ltv]"
         ),
     ] = None,
     quality: Annotated[
         float | None,
         Parameter(
-            validator=Number(gte=1, lte=8), help="Of the region, 1 (small) to 8 (fine), in any steps.  [default: 5; .ltv: 4]"
+            validator=Number(gte=1, lte=8),
+            help="Quality of the region, 1 (small) to 8 (fine); fractions are allowed.  [default: 5; .ltv: 4]",
         ),
     ] = None,
-    size: Annotated[str | None, Parameter(help="File size such as 8MB: at most 3 % below, never above.")] = None,
-    kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Bit rate of the file in kbit/s: likewise.")] = None,
+    size: Annotated[str | None, Parameter(help="Target file size such as 8MB; reached within 3 %, never exceeded.")] = None,
+    kbps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target bit rate in kbit/s; likewise.")] = None,
     strength: Annotated[
         float | None,
-        Parameter(validator=Number(gt=0, lte=1), help="How much cheaper the rest is than the region, up to 1.  [default: 0.5]"),
+        Parameter(
+            validator=Number(gt=0, lte=1), help="How much coarser the background is than the region, up to 1.  [default: 0.5]"
+        ),
     ] = None,
     gain: Annotated[
         float | None,
-        Parameter(validator=Number(gte=1, lte=64), help=".ltv: how much less errors outside weigh; larger is coarser."),
+        Parameter(
+            validator=Number(gte=1, lte=64),
+            help=".ltv: factor by which errors in the background count less; larger is coarser.",
+        ),
     ] = None,
-    fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames a second of a folder of images.")] = None,
+    fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames per second of a folder of images.")] = None,
     threads: Annotated[
         int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")
     ] = None,
@@ -83,10 +80,10 @@ def compress(
     force: Force = False,
     options: OutputOptions = OutputOptions(),  # noqa: B008
 ) -> int:
-    """Clips into small clips that any player shows, or into .ltv files, with a region of interest kept sharp.
+    """Compress clips into small clips for any player, or into .ltv files, with a sharp region of interest.
 
-    Without -o the result goes beside its input as NAME.small.mp4. Sound is copied. A folder of clips is mirrored into OUT, and
-    files that are finished are skipped.
+    Without -o each result is written next to its input as NAME.small.mp4. Sound is copied. A folder of clips is mirrored into
+    OUT. Finished files are skipped.
 
         latens video compress clip.mp4 --roi masks/ -o small.mp4
         latens video compress clip.mp4 --roi box:100,80,400,300 --track --size 8MB
@@ -99,10 +96,10 @@ def compress(
 
     neural = codec == NEURAL or (codec is None and out is not None and out.suffix.lower() == NEURAL_ENDING)
     jobs = plan_jobs(clip_inputs(clips, out), out, NEURAL_ENDING if neural else ENDING)
-    refuse_to_overwrite(jobs, out, force=force)
+    batch = FileBatch(jobs, out, options, force=force)
     if save_masks is not None and len(jobs) > 1:
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
-    if any(str(job.output) == "-" for job in jobs):
+    if batch.to_stdout:
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
     if neural:
         for option, value in (("--strength", strength), ("--save-masks", save_masks)):
@@ -110,7 +107,7 @@ def compress(
                 raise UsageError("this option is for --codec h264, h265 and av1", where=option, hint="use --quality and --gain")
         wanted = None if size is None else parse_size(size)
         choice = Choice(roi, parse_ids(roi_id), track, quality, wanted, kbps, gain, fps)
-        return compress_neural(jobs, out, choice, model, device, threads, options, force=force)
+        return compress_neural(batch, choice, model, device, threads)
     for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
         if given:
             raise UsageError("this option is for .ltv files", where=option, hint="add -o NAME.ltv or --codec latens")
@@ -153,13 +150,11 @@ def compress(
         "strength": strength,
         "fps": fps,
     }
-    report = run_files(jobs, work, Reporter(options), force=force, what="compressing clips", request=request, out=out)
-    status = report.exit_status
-    return PARTIAL if incomplete and not status else status
+    return batch.run(work, what="compressing clips", request=request).exit_status or (PARTIAL if incomplete else 0)
 
 
 class Choice(NamedTuple):
-    """How clips become .ltv files."""
+    """Options of the neural codec."""
 
     roi: str | None
     roi_ids: frozenset[int] | None
@@ -171,18 +166,9 @@ class Choice(NamedTuple):
     fps: float | None
 
 
-def compress_neural(
-    jobs: list[Job],
-    out: Path | None,
-    choice: Choice,
-    model: str,
-    device: str,
-    threads: int | None,
-    options: OutputOptions,
-    *,
-    force: bool,
-) -> int:
-    """The neural codec on every clip; the exit status."""
+def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, threads: int | None) -> int:
+    """Compress every clip with the neural codec; return the exit status."""
+    jobs = batch.jobs
     if any(job.output.suffix.lower() != NEURAL_ENDING for job in jobs):
         raise UsageError("the neural codec writes .ltv files", where=str(jobs[0].output), hint="end the name in .ltv")
     from latens.systems.video_codec.predict import load
@@ -203,13 +189,12 @@ def compress_neural(
 
     request = {"model": codec.model_id} | {name: value for name, value in choice._asdict().items() if name != "roi_ids"}
     request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
-    report = run_files(jobs, work, Reporter(options), force=force, what="compressing to .ltv", request=request, out=out)
-    return report.exit_status or (PARTIAL if incomplete else 0)
+    return batch.run(work, what="compressing to .ltv", request=request).exit_status or (PARTIAL if incomplete else 0)
 
 
 def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
-    """What was written, for machines and people."""
-    said = "".join(f"; {note}" for note in done.notes)
+    """The record of a compressed clip and its line of text."""
+    notes = "".join(f"; {note}" for note in done.notes)
     region = "" if done.region is None else f", region {100 * done.region:.1f} %"
     wanted = "" if done.wanted is None else f" ({100 * done.bytes / max(done.wanted, 1):.1f} % of the wanted size)"
     quality = f"quality {done.quality:.4g}"
@@ -218,7 +203,7 @@ def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
     return done._asdict() | {
         "notes": list(done.notes),
         "text": f"{job.output}: {human_size(done.bytes)}{wanted}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
-        f"{counted(done.frames, 'frame')}, {quality}{region}, {done.seconds:.1f} s{said}",
+        f"{counted(done.frames, 'frame')}, {quality}{region}, {done.seconds:.1f} s{notes}",
     }
 
 
@@ -228,14 +213,14 @@ def decompress(
     *,
     out: Output = None,
     model: Annotated[
-        str, Parameter(help="The folder of the model the file was written with, if it is your own.")
+        str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
     ] = "video_codec",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """.ltv files back into clips, or into folders of PNG images where OUT has no ending of a clip.
+    """Decompress .ltv files into clips, or into folders of PNG images if OUT has no ending of a clip.
 
-    No mask and no setting is needed. A file that is cut or damaged gives what can be read, with exit status 4.
+    No mask and no setting is needed. Of a truncated or damaged file the readable frames are written, with exit status 4.
 
         latens video decompress clip.ltv -o clip.mp4
         latens video decompress clip.ltv -o frames/
@@ -248,10 +233,11 @@ def decompress(
     single = len(found) == 1 and found[0].named
     if single and out is not None and out.suffix.lower() not in CLIP_ENDINGS:
         jobs = [Job(found[0].path, out)]
+        # Images go into a folder that may exist; its files are checked when they are written.
+        batch = FileBatch(jobs, out, options, force=force or out.is_dir(), check=False)
     else:
-        jobs = plan_jobs(found, out, ".mp4")
-        refuse_to_overwrite(jobs, out, force=force)
-    if any(str(job.output) == "-" for job in jobs):
+        batch = FileBatch(plan_jobs(found, out, ".mp4"), out, options, force=force)
+    if batch.to_stdout:
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
 
     from latens.systems.video_codec.predict import load
@@ -266,21 +252,12 @@ def decompress(
             damaged.append(job.input)
         return written_record(done)
 
-    # Images go into a folder that may be there: its files are looked at when they are written.
-    report = run_files(
-        jobs,
-        work,
-        Reporter(options),
-        force=force or jobs[0].output.is_dir(),
-        what="decompressing clips",
-        request={"model": codec.model_id},
-        out=out,
-    )
+    report = batch.run(work, what="decompressing clips", request={"model": codec.model_id})
     return report.exit_status or (PARTIAL if damaged else 0)
 
 
 def decompress_one(codec: VideoCodec, job: Job, threads: int | None, *, force: bool) -> WrittenClip:
-    """One file into one clip; errors name the file."""
+    """Decompress one file; errors name it."""
     try:
         return codec.decompress(job.input, job.output, force=force, threads=threads or 0)
     except LatensError as error:
@@ -288,17 +265,17 @@ def decompress_one(codec: VideoCodec, job: Job, threads: int | None, *, force: b
 
 
 def written_record(done: WrittenClip) -> dict[str, Any]:
-    """What was decoded, for machines and people."""
+    """The record of a decompressed clip and its line of text."""
     lost = f"; damaged: {'; '.join(done.damage)}" if done.damage else ""
-    said = "".join(f"; {note}" for note in done.notes)
+    notes = "".join(f"; {note}" for note in done.notes)
     record = done._asdict() | {"damage": list(done.damage), "notes": list(done.notes)}
     del record["path"]
-    text = f"{done.path}: {done.width} x {done.height}, {done.frames} frames, {done.seconds:.1f} s{lost}{said}"
+    text = f"{done.path}: {done.width} x {done.height}, {done.frames} frames, {done.seconds:.1f} s{lost}{notes}"
     return record | {"text": text}
 
 
 def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
-    """The clips of the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
+    """Clips named by the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_frame_folder
     from latens.data.inputs import InputFile, find_inputs
@@ -331,18 +308,18 @@ def parse_size(text: str) -> int:
 
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text, re.IGNORECASE)
     if match is None or not float(match[1]):
-        raise UsageError(f"'{text}' is no size", where="--size", hint="write 8MB, 500kB or a number of bytes")
+        raise UsageError(f"'{text}' is not a size", where="--size", hint="write 8MB, 500kB or a number of bytes")
     return round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))
 
 
 def record(done: Compressed) -> dict[str, Any]:
-    """The record of a result, for people and machines."""
-    said = "".join(f"; {note}" for note in done.notes)
+    """The record of a clip of an ordinary codec and its line of text."""
+    notes = "".join(f"; {note}" for note in done.notes)
     region = "" if done.region is None else f", region {100 * done.region:.1f} %"
     found = done._asdict()
     del found["path"]
     return found | {
         "notes": list(done.notes),
         "text": f"{done.path}: {human_size(done.bytes)}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
-        f"{counted(done.frames, 'frame')}, {done.codec}{region}, {done.seconds:.1f} s{said}",
+        f"{counted(done.frames, 'frame')}, {done.codec}{region}, {done.seconds:.1f} s{notes}",
     }

@@ -30,6 +30,10 @@ class Layers(NamedTuple):
     layer: Int[np.ndarray, "N"]
     category: Int[np.ndarray, "N"]  # 0..C-1
 
+    def __repr__(self) -> str:
+        count, height, width = self.amodal.shape
+        return f"Layers({count} objects, {width} x {height})"
+
     @property
     def occlusion(self) -> Bool[np.ndarray, "H W"]:
         """Pixels where some object is hidden (the label l of Jang et al. 2020, Eq. 2)."""

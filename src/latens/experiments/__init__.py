@@ -1,1 +1,1 @@
-"""Evaluation, benchmarks, reproduction of tables and figures, and demo: code that all systems share."""
+"""Evaluation, benchmarks, reproduction of tables and figures, and demo: code shared by all systems."""

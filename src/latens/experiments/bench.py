@@ -18,7 +18,7 @@ REPEATS = 7
 
 
 class Case(NamedTuple):
-    """An operation to time: `act` is called repeatedly; one call does `work` units of `unit`."""
+    """An operation to time: `act` is called repeatedly; one call processes `work` units of `unit`."""
 
     name: str
     act: Callable[[], object]
@@ -45,11 +45,11 @@ class BenchReport:
     threads: int
     repeats: int
     timings: tuple[Timing, ...]
-    peak_memory: int  # bytes: the most this process has held since it began, libraries included
+    peak_memory: int  # bytes; peak of this process since its start, libraries included
     peak_device_memory: int | None  # bytes allocated on the accelerator
 
     def table(self) -> str:
-        """For a terminal."""
+        """Text for a terminal."""
         rows = [
             [
                 timing.name,
@@ -76,11 +76,11 @@ def bench(cases: Sequence[Case], about: str, device: torch.device, *, repeats: i
     if repeats < 1:
         raise UsageError("at least one repeat is needed", where=f"repeats {repeats}")
     samples: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
-    for turn in range(repeats + 1):
+    for repeat in range(repeats + 1):
         for case in cases:
-            taken = _time(case.act, device)
-            if turn:  # the first call selects kernels and allocates memory
-                samples[case.name].append(taken)
+            seconds = _time(case.act, device)
+            if repeat:  # the first call selects kernels and allocates memory
+                samples[case.name].append(seconds)
     return BenchReport(
         about=about,
         threads=torch.get_num_threads(),

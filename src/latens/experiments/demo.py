@@ -1,4 +1,4 @@
-"""The demo page: every system on bundled images, in one HTML file that holds all its images."""
+"""The demo page: every system on bundled images, in one HTML file that contains its images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 LEAD = (
-    "Vision models with learned latent codes. Everything on this page was computed just now, on this machine, by the "
-    "bundled models; the page holds all its images and needs no network."
+    "Vision models with learned latent codes. All results on this page were computed on this machine by the bundled "
+    "models. The page contains its images and needs no network."
 )
 
 
@@ -30,9 +30,9 @@ class DemoReport(NamedTuple):
 
 
 def write_demo(out: Path, sections: Sequence[tuple[str, Callable[[Path], Section]]]) -> DemoReport:
-    """Makes every (name, section) and writes `out`/index.html; a section writes its files into `out`/name.
+    """Make every (name, section) and write `out`/index.html; a section writes its files into `out`/name.
 
-    Links in a section are relative to `out`. Existing files are replaced. Raises what the sections raise.
+    Links in a section are relative to `out`. Existing files are replaced. Raises the errors of the sections.
     """
     out.mkdir(parents=True, exist_ok=True)
     done: list[Section] = []

@@ -1,4 +1,4 @@
-"""A file of records that grows as work is done, so that stopped work continues where it was."""
+"""A file of records that grows during an experiment, so that a stopped experiment continues."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from latens.settings import SettingsError, decode_like, is_settings, to_dict
 class Journal:
     """Records as JSON lines. Several processes may append to one file; truncated lines are ignored.
 
-    Without a path nothing is stored. Raises StorageFull or UnreadableInput if the file cannot be used.
+    Without a path nothing is stored. Raises StorageFull or UsageError if the file cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """All whole records, oldest first."""
+        """All complete records, oldest first."""
         if self.path is None or not self.path.is_file():
             return
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -36,7 +36,7 @@ class Journal:
                 yield record
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Adds records; they are on the disk when this returns."""
+        """Append records; they are on the disk when this returns."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
         if self.path is None or not lines:
             return
@@ -44,7 +44,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                # The leading line break ends a line that a killed process may have truncated.
+                # The leading line break ends a line that a killed process may have left unfinished.
                 data = ("\n" + lines).encode()
                 while data:
                     data = data[os.write(descriptor, data) :]
@@ -64,7 +64,7 @@ class Journal:
     def once(self, key: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
         """The JSON-able value of `measure`, read from the journal if it was measured before.
 
-        `key` holds everything that determines the value: settings instances and JSON-able values.
+        `key` holds all that determines the value: instances of settings classes and JSON-able values.
         """
         found = self.recorded(key)
         if found is None:
@@ -74,7 +74,7 @@ class Journal:
 
 
 def digest(key: Mapping[str, Any]) -> str:
-    """A name for a key: 20 hexadecimal digits of its hash."""
+    """A file name for a key: 20 hexadecimal digits of its hash."""
     return hashlib.sha256(json.dumps(plain_of(key), sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -84,7 +84,7 @@ def plain_of(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same(key: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a record was written for this key.
+    """True if a record was written for this key.
 
     Settings are compared after decoding, so records made before a setting was added or renamed still count.
     """

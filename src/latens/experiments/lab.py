@@ -33,7 +33,7 @@ JOURNAL, RUNS, CLAIMS, DONE, WHAT = "journal.jsonl", "runs", "claims", "done", "
 
 
 class Claimed(Exception):
-    """Another process is doing this."""
+    """Another process works on this task."""
 
 
 class Lab(Generic[L, S]):
@@ -68,7 +68,7 @@ class Lab(Generic[L, S]):
     def once(self, key: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
         """The JSON-able value of `measure`, read from the journal if it was measured before.
 
-        `key` holds everything that determines the value: settings instances and JSON-able values.
+        `key` holds all that determines the value: instances of settings classes and JSON-able values.
         """
         found = self.recorded(key)
         if found is None:
@@ -81,7 +81,7 @@ class Lab(Generic[L, S]):
         return self.journal.recorded(key)
 
     def complete(self, tasks: Iterable[Callable[[], object]]) -> None:
-        """Run all tasks. Tasks that another process has claimed come last, and are run here if that process dies."""
+        """Run all tasks. Tasks claimed by another process come last, and are run here if that process ends without a result."""
         later = []
         self.waits = False
         try:
@@ -97,8 +97,8 @@ class Lab(Generic[L, S]):
 
     @contextmanager
     def _claimed(self, folder: Path) -> Iterator[None]:
-        with claim(folder, wait=self.waits) as ours:
-            if not ours:
+        with claim(folder, wait=self.waits) as claimed:
+            if not claimed:
                 raise Claimed
             yield
 
@@ -156,10 +156,10 @@ class Lab(Generic[L, S]):
     ) -> None:
         from latens.training.run import holds_run, train  # accelerate takes a second to import
 
-        logger.info("training %s", name)
+        logger.info("training %s ...", name)
         write_atomic(folder / WHAT, json.dumps(plain_of(what), indent=1).encode())
-        going_on = holds_run(folder)
-        result = train(self.build, config, sources, folder, max_time=max_time, resume=going_on, init=init, device=self.device)
+        resume = holds_run(folder)
+        result = train(self.build, config, sources, folder, max_time=max_time, resume=resume, init=init, device=self.device)
         if result.ended == "finished":
             (folder / DONE).touch()
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times as large as what is kept
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # several times larger than the rest of the run

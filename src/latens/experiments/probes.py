@@ -38,7 +38,7 @@ PROBES: tuple[Probe, ...] = get_args(Probe)
 FROZEN: Mapping[str, int] = MappingProxyType({"conv1": 1, "conv1-3": 2, "conv1-5": 3})  # stages
 PENALTIES = (1e-1, 1e-3, 1e-5)  # of the squared weights of the linear probe
 NEIGHBORS = (1, 5, 20, 50, 200)
-TEMPERATURE = 0.07  # of the votes of neighbors (Wu et al. 2018)
+TEMPERATURE = 0.07  # of the weights of neighbors (Wu et al. 2018)
 CELLS = 4  # side of the map that the linear and knn probes see
 CACHE_BYTES = 2 * 10**9
 PROGRESS_LINES = 9  # of a fine-tuning probe
@@ -74,7 +74,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Splits:
-    """Labeled squares; images that cannot be read are left out, one line each."""
+    """Labeled squares. `left_out` has a line for each image that cannot be read."""
 
     train: Split
     validation: Split
@@ -117,12 +117,12 @@ def check_labels(train: LabeledImages, test: LabeledImages) -> None:
 
 
 def cache_key(probe: Probe, config: ProbeConfig) -> dict[str, Any]:
-    """The settings that decide the result of a probe."""
+    """The settings that determine the result of a probe."""
     return to_dict(config) if probe in FROZEN else {"validation_share": config.validation_share}
 
 
 def run_probe(probe: Probe, encoder: StagedEncoder, splits: Splits, config: ProbeConfig, *, seed: int = 0) -> ProbeResult:
-    """The encoder is not changed."""
+    """Run one probe. The encoder is not changed. Fine-tuning uses `seed` for the order of images and the initial weights."""
     if probe in FROZEN:
         return fine_tune(probe, encoder, splits, config, seed=seed)
     encoder = encoder.eval()
@@ -135,7 +135,7 @@ def run_probe(probe: Probe, encoder: StagedEncoder, splits: Splits, config: Prob
 
 
 def fine_tune(probe: Probe, encoder: StagedEncoder, splits: Splits, config: ProbeConfig, *, seed: int) -> ProbeResult:
-    """Trains a classifier and the unfrozen stages of a copy of phi. Frozen stages run once if memory allows."""
+    """Train a classifier and the unfrozen stages of a copy of phi. Frozen stages run once if memory allows."""
     device = next(encoder.parameters()).device
     first = min(FROZEN[probe], len(encoder.stages))
     torch.manual_seed(seed)
@@ -181,9 +181,9 @@ def fine_tune(probe: Probe, encoder: StagedEncoder, splits: Splits, config: Prob
 
 
 def partly_frozen(encoder: StagedEncoder, first: int) -> StagedEncoder:
-    """A copy whose convolutions behind the first `first` stages can be trained.
+    """A copy in which the convolutions after the first `first` stages are trainable.
 
-    It stays in evaluation mode, so that normalization layers keep their statistics.
+    It stays in evaluation mode, so normalization layers keep their statistics.
     """
     copied = copy.deepcopy(encoder).requires_grad_(False).eval()
     for stage in copied.stages[first:]:
@@ -209,7 +209,7 @@ def top_k_correct(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"], k: int
 
 
 def _frozen(encoder: StagedEncoder, squares: Squares, first: int, arithmetic: torch.autocast) -> Callable[[np.ndarray], Tensor]:
-    """Output of the frozen stages by index: from memory in half precision where it fits, else computed on every call."""
+    """Output of the frozen stages by index: cached in half precision if it fits into memory, else computed on every call."""
     device = next(encoder.parameters()).device
 
     @torch.no_grad()
@@ -233,7 +233,7 @@ def _frozen(encoder: StagedEncoder, squares: Squares, first: int, arithmetic: to
 
 @torch.no_grad()
 def embed(encoder: StagedEncoder, squares: Squares, cells: int) -> Float[Tensor, "n F"]:
-    """Features phi, averaged down to at most cells x cells and flattened."""
+    """Features phi, average-pooled to at most cells x cells and flattened."""
     device = next(encoder.parameters()).device
     found = []
     for batch in squares.batches(128):
@@ -270,10 +270,10 @@ def linear(sets: Sequence[Float[Tensor, "n F"]], labels: Sequence[Int[Tensor, "n
 
 
 def nearest(sets: Sequence[Float[Tensor, "n F"]], labels: Sequence[Int[Tensor, "n"]], classes: int) -> ProbeResult:
-    """Votes of the nearest training images by cosine, weighted by exp(cosine / TEMPERATURE); their number is chosen.
+    """k-nearest-neighbor classifier by cosine, weighted by exp(cosine / TEMPERATURE); k is chosen on the validation split.
 
-    One search serves all numbers of neighbors: scikit-learn's KNeighborsClassifier, fitted for each, gives the same accuracy in
-    1.5 times the time (2,000 + 1,000 images of 512 features).
+    One search serves all k. KNeighborsClassifier of scikit-learn, fitted for each k, gives the same accuracy in 1.5 times the
+    time (2,000 + 1,000 images of 512 features).
     """
     center = sets[0].mean(0)
     unit = [F.normalize(features - center, dim=1) for features in sets]

@@ -1,7 +1,7 @@
-"""Rate and distortion of codecs on images or clips: rows and their journal, means, curves, BD-rates, the check of sizes.
+"""Rate and distortion of codecs on images or clips: rows and their journal, means, curves, BD-rates, check of file sizes.
 
-Conventions: means over inputs are taken at each setting, of bits per pixel, of PSNR in dB and of MS-SSIM, as is usual on
-Kodak. MS-SSIM is compared and drawn on the scale -10 log10(1 - mean).
+Conventions, as usual on Kodak: bits per pixel, PSNR in dB and MS-SSIM are averaged over inputs at each setting. MS-SSIM is
+compared and drawn on the scale -10 log10(1 - mean).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
 ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # allowed deviation of a file size from the code length of its symbols
 
 
-class Row(NamedTuple):
+class CodecRow(NamedTuple):
     """One input, one codec, one setting. Rates come from the bytes of the file; seconds are wall-clock."""
 
     name: str  # of the input
@@ -55,23 +55,23 @@ class RowLog:
         self.journal = Journal(path)
         self._rows = {row.key: row for row in _rows(self.journal)}
 
-    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, Row]:
+    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, CodecRow]:
         """The known rows of one input and codec, by setting."""
         found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
         return {setting: row for setting, row in found.items() if row is not None}
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Store new rows; they are on the disk when this returns. Raises StorageFull or UnreadableInput."""
+    def add(self, rows: Iterable[CodecRow]) -> None:
+        """Store new rows; they are on the disk when this returns. Raises StorageFull or UsageError."""
         rows = list(rows)
         self._rows.update((row.key, row) for row in rows)
         self.journal.append(row._asdict() for row in rows)
 
 
-def _rows(journal: Journal) -> Iterator[Row]:
+def _rows(journal: Journal) -> Iterator[CodecRow]:
     for record in journal.read():
         try:
-            yield Row(**record)
-        except TypeError:  # of another version of latens: it is measured again
+            yield CodecRow(**record)
+        except TypeError:  # written by another version of latens; the input is measured again
             continue
 
 
@@ -95,7 +95,7 @@ class SizeCheck(NamedTuple):
 
     files: int
     within: int
-    worst: Row
+    worst: CodecRow
 
     @property
     def difference(self) -> float:
@@ -108,7 +108,7 @@ class RateDistortionResults:
 
     model: str
     model_id: str
-    rows: tuple[Row, ...]
+    rows: tuple[CodecRow, ...]
     settings: dict[str, str]  # of the other codecs, for captions
     failures: tuple[str, ...] = ()  # inputs that could not be read, and why
     noun: str = "image"  # word for an input in captions
@@ -120,7 +120,7 @@ class RateDistortionResults:
 
     @cached_property
     def codecs(self) -> tuple[str, ...]:
-        """Names of the codecs, ours first."""
+        """Names of the codecs; OURS comes first."""
         return tuple(dict.fromkeys((OURS, *(row.codec for row in self.rows))))
 
     def means(self, codec: str) -> list[Means]:
@@ -129,7 +129,7 @@ class RateDistortionResults:
         return [_means(codec, setting, group) for setting, group in groups.items()]
 
     def curve(self, codec: str, measure: Measure) -> Curve:
-        """Mean rate against mean quality; inputs that are too small for MS-SSIM do not count in its curve."""
+        """Mean rate against mean quality; inputs too small for MS-SSIM are left out of its curve."""
         rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
         return _curve(codec, rows, measure)
 
@@ -139,7 +139,7 @@ class RateDistortionResults:
         return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
 
     def size_check(self) -> SizeCheck | None:
-        """Sizes of our files against their code lengths; None where no code length is known."""
+        """Sizes of our files compared with their code lengths; None if no code length is known."""
         files = [row for row in self.rows if row.estimated_bytes is not None]
         within = sum(_share_of_allowed(row) <= 1 for row in files)
         return SizeCheck(len(files), within, max(files, key=_share_of_allowed)) if files else None
@@ -170,7 +170,7 @@ class RateDistortionResults:
         blank = "no overlap" if self.curve(OURS, "ms_ssim").points else "-"
         rows = [[f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr]
         settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
-        caption = f"Difference in rate at equal quality (negative: fewer bits), over all quality both reach. {settings}."
+        caption = f"Difference in rate at equal quality (negative: fewer bits), over the qualities that both reach. {settings}."
         if blank != "-":
             caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
         return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
@@ -190,13 +190,13 @@ class RateDistortionResults:
         return Table(heads, rows, f"BD-rates (PSNR) of every {self.noun} by itself; positive where ours needs more bits.")
 
     def size_line(self) -> str:
-        """A sentence on the check of sizes; empty if no code length is known."""
+        """A sentence on the check of file sizes; empty if no code length is known."""
         check = self.size_check()
         if check is None:
             return ""
         relative = 100 * check.difference / (check.worst.estimated_bytes or 1)
         return (
-            f"File against code length by the model's probabilities: {check.within} of {check.files} files within 1 % + "
+            f"File size compared with the code length by the model: {check.within} of {check.files} files within 1 % + "
             f"200 bytes; worst {check.difference:+.0f} bytes ({relative:+.2f} %), {check.worst.name} at quality "
             f"{check.worst.setting:g}."
         )
@@ -219,7 +219,7 @@ class RateDistortionResults:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Means, BD-rates and check of sizes as JSON-able values, without times."""
+        """Means, BD-rates and check of file sizes as JSON-able values, without times."""
         means = [mean._asdict() for codec in self.codecs for mean in self.means(codec)]
         for mean in means:
             del mean["encode_seconds"], mean["decode_seconds"]
@@ -255,14 +255,14 @@ class RateDistortionResults:
         return [ours, *(self.curve(codec, measure) for codec in self.codecs[1:])] if ours.points else []
 
 
-def _by_setting(rows: Sequence[Row]) -> dict[float, list[Row]]:
-    groups: dict[float, list[Row]] = defaultdict(list)
+def _by_setting(rows: Sequence[CodecRow]) -> dict[float, list[CodecRow]]:
+    groups: dict[float, list[CodecRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.setting):
         groups[row.setting].append(row)
     return dict(groups)
 
 
-def _means(codec: str, setting: float, rows: Sequence[Row]) -> Means:
+def _means(codec: str, setting: float, rows: Sequence[CodecRow]) -> Means:
     similarities = [row.ms_ssim for row in rows if row.ms_ssim is not None]
     return Means(
         codec=codec,
@@ -275,7 +275,7 @@ def _means(codec: str, setting: float, rows: Sequence[Row]) -> Means:
     )
 
 
-def _curve(codec: str, rows: Sequence[Row], measure: Measure) -> Curve:
+def _curve(codec: str, rows: Sequence[CodecRow], measure: Measure) -> Curve:
     points = []
     for setting, group in _by_setting(rows).items():
         mean = _means(codec, setting, group)
@@ -308,11 +308,11 @@ def _cells(delta: BdRate | None, blank: str = "-") -> tuple[str, str]:
     return f"{delta.percent:+.1f} %", f"{delta.lowest:.1f} to {delta.highest:.1f}"
 
 
-def _difference(row: Row) -> float:
+def _difference(row: CodecRow) -> float:
     return row.bytes - (row.estimated_bytes or 0.0)
 
 
-def _share_of_allowed(row: Row) -> float:
+def _share_of_allowed(row: CodecRow) -> float:
     return abs(_difference(row)) / (ALLOWED_SHARE * (row.estimated_bytes or 0.0) + ALLOWED_BYTES)
 
 

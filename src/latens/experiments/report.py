@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from latens.data.files import write_atomic
-from latens.errors import InputError
+from latens.errors import InputError, counted
 from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
 
 
@@ -27,6 +27,9 @@ class Report:
     facts: Mapping[str, Any] = field(default_factory=dict)  # settings and summary, JSON-able
     rows: Sequence[Mapping[str, Any]] = ()  # single measurements, JSON-able
     failures: Sequence[str] = ()  # inputs that were left out, and why
+
+    def __repr__(self) -> str:
+        return f"Report({self.name}: {self.title}, {counted(len(self.rows), 'row')}, {counted(len(self.failures), 'failure')})"
 
     @property
     def exit_status(self) -> int:
@@ -51,7 +54,7 @@ class Report:
         return {**_finite(plain), "failures": list(self.failures)}
 
     def save(self, folder: Path) -> None:
-        """Writes NAME.html, NAME.json, NAME-rows.jsonl where there are rows, and the figures as NAME.png, NAME-2.png, ..."""
+        """Write NAME.html, NAME.json, NAME-rows.jsonl (if there are rows), and the figures as NAME.png, NAME-2.png, ..."""
         folder.mkdir(parents=True, exist_ok=True)
         page = Page(self.title, [Section(self.title, list(self.blocks), list(self.parts))], lead=self.about)
         page.save(folder / f"{self.name}.html")
@@ -84,7 +87,7 @@ def _finite(value: Any) -> Any:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Mean ± standard deviation over seeds, in the unit of the values; the bare number of a single seed, - of none."""
+    """Mean ± standard deviation over seeds, in the unit of the values; the number itself for a single seed, "-" for none."""
     if not values:
         return "-"
     return format(mean(values), form) + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")

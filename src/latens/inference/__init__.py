@@ -1,1 +1,1 @@
-"""Choice of device, batches over folders, and exact processing of large images in strips."""
+"""Choice of device, batches over folders, and exact processing of large images in row blocks."""

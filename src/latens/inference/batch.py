@@ -1,15 +1,19 @@
-"""Batches of files: failed inputs are listed and skipped, and inputs with an output are skipped.
+"""Batches of files: jobs with an existing output are skipped, and failed ones are listed while the others go on.
 
-The outputs are the only state. They are written atomically, so running a killed batch again continues it.
+The outputs are the only state. They are written atomically, so a killed batch continues when it is run again. Several processes
+may run the same batch; each claims the jobs it works on, and a claim ends with its process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +21,9 @@ from latens.data.files import STANDARD_STREAM, sweep_stale, write_atomic, write_
 from latens.data.inputs import InputFile, plan_outputs
 from latens.errors import LatensError, LimitExceeded, StorageFull
 
-FAILURES = "failures.jsonl"
+FAILURES, CLAIMS = "failures.jsonl", ".latens-claims"
 SOME_FAILED = 3
-OUR_BUG = 70
+INTERNAL_ERROR = 70
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|failed to allocate", re.I)
 
 Record = dict[str, Any]
@@ -39,7 +43,7 @@ class Failure(NamedTuple):
     input: str
     error: str  # class of the error
     message: str
-    exit_status: int  # exit status of a command with this input alone
+    exit_status: int  # of a command with only this input
 
 
 class Outcome(NamedTuple):
@@ -87,36 +91,88 @@ def run_batch(
     """Run `work` on every job. It reads job.input, writes job.output atomically, and returns a record.
 
     Existing outputs are skipped unless `force`. Jobs that raise or run out of memory are listed in failures.jsonl in `folder`
-    (default: the folder of the first output), and the batch continues. That file describes the last run and is removed when
-    nothing failed. A full disk stops the batch; KeyboardInterrupt is not caught. A single named input raises its error instead
-    of being listed.
+    (default: the folder of the first output), and the batch continues. That file describes the last run and is removed if
+    nothing failed. Jobs that another process has claimed come last, and are run here if that process leaves no output. A full
+    disk stops the batch; KeyboardInterrupt is not caught. A single named input raises its error instead of being listed.
     """
     single = len(jobs) == 1 and jobs[0].named
     for place in {job.output.parent for job in jobs if job.output != STANDARD_STREAM}:
         sweep_stale(place)
-    log = _FailureLog(None if single or not jobs else (folder or jobs[0].output.parent) / FAILURES)
+    common = None if single or not jobs else folder or jobs[0].output.parent
+    log = _FailureLog(None if common is None else common / FAILURES)
     done = skipped = 0
     stopped: StorageFull | None = None
-    for job in jobs:
-        if not force and _is_finished(job.output):
-            skipped += 1
-            outcome = Outcome(job, "skipped")
-        else:
-            try:
-                outcome = Outcome(job, "done", record=_run(work, job))
-                done += 1
-            except Exception as error:
-                if single:
-                    raise
-                outcome = Outcome(job, "failed", failure=log.add(job, error), error=error)
-                stopped = error if isinstance(error, StorageFull) else None
-        if on_result is not None:
-            on_result(outcome)
-        if stopped is not None:
-            break
+    with _claims(None if common is None else common / CLAIMS) as claimed:
+        for job in _unclaimed_first(jobs, claimed):
+            if _is_finished(job.output) and not force:
+                skipped += 1
+                outcome = Outcome(job, "skipped")
+            else:
+                try:
+                    outcome = Outcome(job, "done", record=_run(work, job))
+                    done += 1
+                except Exception as error:
+                    if single:
+                        raise
+                    outcome = Outcome(job, "failed", failure=log.add(job, error), error=error)
+                    stopped = error if isinstance(error, StorageFull) else None
+            if on_result is not None:
+                on_result(outcome)
+            if stopped is not None:
+                break
     log.close()
     not_done = len(jobs) - done - skipped - len(log.failures)
     return BatchReport(done, skipped, tuple(log.failures), not_done, stopped, log.written)
+
+
+Claim = Callable[[Path, bool], bool]  # an output, and whether to wait: True if this process may write it
+
+
+@contextmanager
+def _claims(path: Path | None) -> Iterator[Claim]:
+    """Yield a function that claims an output for this process, until the next claim; without `path` every claim succeeds.
+
+    A claim is a lock on one byte of the file `path`, chosen by the hash of the output's path, so the kernel ends the claims of
+    a killed process. If the file cannot be made or locked, nothing is claimed: outputs are written atomically all the same.
+    """
+    stream = None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = path.open("ab")
+    if path is None or stream is None:
+        yield lambda output, wait: True
+        return
+    import fcntl
+
+    def claim(output: Path, wait: bool) -> bool:
+        fcntl.lockf(stream, fcntl.LOCK_UN)  # the claim before this one
+        place = int.from_bytes(hashlib.sha256(os.fsencode(os.path.abspath(output))).digest()[:7], "big")
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except OSError as error:
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return True
+
+    with stream:
+        try:
+            yield claim
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _unclaimed_first(jobs: Sequence[Job], claim: Claim) -> Iterator[Job]:
+    """The jobs in their order, each claimed; those of other processes come last, once they are free."""
+    others: list[Job] = []
+    for job in jobs:
+        if claim(job.output, False):
+            yield job
+        else:
+            others.append(job)
+    for job in others:
+        claim(job.output, True)
+        yield job
 
 
 def _is_finished(output: Path) -> bool:
@@ -143,7 +199,7 @@ def _run(work: Callable[[Job], Record], job: Job) -> Record:
 
 def _too_large(job: Job) -> LimitExceeded:
     return LimitExceeded(
-        "the memory of this machine is not enough for this file",
+        "this machine has too little memory for this file",
         where=str(job.input),
         hint="close other programs, or make the image smaller",
     )
@@ -152,7 +208,7 @@ def _too_large(job: Job) -> LimitExceeded:
 class _FailureLog:
     """failures.jsonl: created by the first failure of a run, then one appended line per failure.
 
-    If it cannot be written, the batch continues: the report has the failures as well.
+    If it cannot be written, the batch continues; the report also holds the failures.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -161,7 +217,7 @@ class _FailureLog:
         self.failures: list[Failure] = []
 
     def add(self, job: Job, error: Exception) -> Failure:
-        status = error.exit_status if isinstance(error, LatensError) else OUR_BUG
+        status = error.exit_status if isinstance(error, LatensError) else INTERNAL_ERROR
         name = type(error).__name__
         message = str(error) if isinstance(error, LatensError) else f"{job.input}: {name}: {error}"
         failure = Failure(str(job.input), name, message, status)
@@ -186,6 +242,6 @@ class _FailureLog:
             return
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, data)  # one call: a kill leaves whole lines
+            os.write(descriptor, data)  # one call, so a killed process leaves complete lines
         finally:
             os.close(descriptor)

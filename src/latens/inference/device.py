@@ -8,7 +8,7 @@ import torch
 
 from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
-MAX_THREADS = 1024  # beyond it the system refuses to start new ones, also for other programs
+MAX_THREADS = 1024  # with more, the system may refuse new threads to all programs
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
 
 
@@ -20,7 +20,7 @@ def choose_device(request: str = "auto", threads: int | None = None) -> torch.de
     """
     match = REQUEST.fullmatch(request)
     if match is None:
-        raise UsageError("no such kind of device", where=f"device {request!r}", hint="use auto, cpu, cuda or cuda:N")
+        raise UsageError("unknown device", where=f"device {request!r}", hint="use auto, cpu, cuda or cuda:N")
     if threads is not None:
         _set_threads(threads)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -28,8 +28,8 @@ def choose_device(request: str = "auto", threads: int | None = None) -> torch.de
         return torch.device("cpu")
     index = int(match["index"] or 0)
     if index >= count:
-        hint = f"this machine has: {', '.join(available_devices())}"
-        raise DeviceUnavailable("this device is not here", where=f"device {request!r}", hint=hint)
+        hint = f"available: {', '.join(available_devices())}"
+        raise DeviceUnavailable("this machine has no such device", where=f"device {request!r}", hint=hint)
     return torch.device("cuda", index)
 
 
@@ -42,8 +42,8 @@ def available_devices() -> list[str]:
 def transform_precision(device: torch.device) -> str:
     """Arithmetic of networks whose output need not be bit-exact: "bfloat16" if it is faster on this device, else "float32".
 
-    Processors with tiles (AMX) and AMD's with AVX-512 gain by it. Intel's without tiles lose up to 1.5 times (docs/results/precision.md);
-    they are told by their AVX-512 for float16, which AMD's lack.
+    bfloat16 is faster on processors with tiles (AMX) and on those of AMD with AVX-512. On those of Intel without tiles it is up
+    to 1.5 times slower (docs/results/precision.md); AVX-512 for float16, which AMD lacks, identifies them.
     """
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
@@ -53,9 +53,9 @@ def transform_precision(device: torch.device) -> str:
 
 
 def describe(device: torch.device, model: str, weights: str, precision: str = "float32") -> str:
-    """The first line on stderr: device, precision, model and weight hash (hexadecimal, shortened to 12 digits).
+    """The first line on stderr: device, precision, model and weight hash (12 hexadecimal digits).
 
-    A method that is computed without weights has an empty hash.
+    A method without weights has an empty hash.
     """
     if device.type == "cpu":
         threads = torch.get_num_threads()

@@ -37,9 +37,12 @@ class Figure(NamedTuple):
     alt: str = ""
     pixelated: bool = False
 
+    def __repr__(self) -> str:
+        return f"Figure({self.title or self.alt or 'untitled'}, {len(self.image):,} bytes)"
+
 
 class Gallery(NamedTuple):
-    """Figures side by side in rows of `columns`; none becomes narrower than `narrowest` CSS pixels."""
+    """Figures in rows of `columns`; none is narrower than `narrowest` CSS pixels."""
 
     figures: Sequence[Figure]
     columns: int = 3
@@ -47,14 +50,14 @@ class Gallery(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of cells under named columns. Cells are text already; columns of numbers are set to the right."""
+    """Rows of cells under named columns. Cells are text; columns of numbers are aligned to the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
 
     def is_text(self, column: int) -> bool:
-        """Whether some cell of the column is no number."""
+        """True if some cell of the column is not a number."""
         return any(NUMBER.fullmatch(row[column].strip()) is None for row in self.rows)
 
     def text(self) -> str:
@@ -108,7 +111,7 @@ class Page(NamedTuple):
         return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self) + "\n"
 
     def save(self, path: Path) -> None:
-        """Writes the page whole or not at all; the folder is made if need be."""
+        """Write the page atomically; a missing folder is created."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, self.html().encode())
 

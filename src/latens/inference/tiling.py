@@ -34,14 +34,14 @@ def apply_in_row_blocks(
     core: int,
     columns: int | None = None,
 ) -> Float[Tensor, "B D h w"]:
-    """f(x) for an `f` made of convolutions and pointwise maps, computed in strips of `core` rows; without gradients.
+    """f(x) for an `f` made of convolutions and pointwise maps, computed in blocks of `core` rows; without gradients.
 
-    `f` turns H rows and W columns into H * scale and W * scale. `halo` is the number of rows of context that a strip
-    needs on both sides: the radius of the receptive field, rounded up to the stride. `columns` splits the strips into
-    pieces as well, with the same halo. H, W, halo, core and columns are multiples of scale.denominator (ValueError otherwise).
+    `f` maps H rows and W columns to H * scale and W * scale. `halo` is the number of rows of context that a block needs on
+    both sides: the radius of the receptive field, rounded up to the stride. `columns` also splits the blocks by columns, with
+    the same halo. H, W, halo, core and columns are multiples of scale.denominator (ValueError otherwise).
 
-    Equal to f(x) up to the rounding of the kernels, which may sum in another order at another size; the same split on
-    the same machine gives the same bits. Beside x and the result, memory is that of one piece: about
+    The result equals f(x) up to rounding, as kernels may sum in another order at another size; the same split on the same
+    machine gives the same bits. In addition to x and the result, one piece is in memory: about
     (core + 2 halo) * W * scale * widest channels (4 bytes each), twice for input and output of the widest layer.
     The work grows by (core + 2 halo) / core: a core of at least four halos keeps that below 1.5.
     """

@@ -39,10 +39,10 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes a complete checkpoint, then moves the pointer, then removes all but the newest `keep` complete ones."""
+    """Write a checkpoint, then update the pointer, then remove all but the newest `keep` complete ones."""
     target = folder / f"step-{checkpoint.step:08d}"
     if target.exists():
-        shutil.rmtree(target)  # damaged, or of the steps that are repeated after a damaged one
+        shutil.rmtree(target)  # damaged, or written before the run went back to an older checkpoint
     target.mkdir(parents=True)
     blobs = {f"{part}.safetensors": save(_contiguous(tensors)) for part, tensors in checkpoint.tensors.items()}
     blobs["state.json"] = json.dumps({"step": checkpoint.step, **checkpoint.state}).encode()
@@ -51,34 +51,34 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     manifest = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     write_atomic(target / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
     write_atomic(folder / "latest", target.name.encode())
-    older = [path for path in _complete(folder) if path.name <= target.name]  # a newer one that was passed over does not count
+    older = [path for path in _complete(folder) if path.name <= target.name]  # newer ones were rejected as damaged
     for old in older[:-keep] if keep else []:
         shutil.rmtree(old)
     return target
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose every file matches its manifest, or None when there is none; warns of those passed over.
+    """The newest checkpoint whose files all match its manifest, or None; damaged ones are skipped with a warning.
 
-    Raises UsageError when there are checkpoints and none of them can be used.
+    Raises UsageError if there are checkpoints and none can be used.
     """
-    passed: list[Path] = []
+    damaged: list[Path] = []
     checkpoint = None
     for target in sorted(folder.glob("step-*"), reverse=True):
         checkpoint = _verified(target)
         if checkpoint is not None:
             break
-        passed.append(target)
-    if passed and checkpoint is None:
-        names = ", ".join(path.name for path in passed)
-        hint = "start a new run with -o, from the best weights with --init RUN/best where there are some"
+        damaged.append(target)
+    if damaged and checkpoint is None:
+        names = ", ".join(path.name for path in damaged)
+        hint = "start a new run with -o; --init RUN/best starts from the best weights, if there are any"
         raise UsageError(f"every checkpoint is damaged or incomplete: {names}", where=str(folder), hint=hint)
-    if passed and checkpoint is not None:
+    if damaged and checkpoint is not None:
         start = checkpoint.step
-        lost = max(_step_of(passed[0]) - start, 0)
+        lost = max(_step_of(damaged[0]) - start, 0)
         logger.warning(
-            "%s: damaged or incomplete: %s; training goes on from step %d and repeats %s",
-            *(folder, ", ".join(path.name for path in passed), start, counted(lost, "step")),
+            "%s: damaged or incomplete: %s; training continues from step %d and repeats %s",
+            *(folder, ", ".join(path.name for path in damaged), start, counted(lost, "step")),
         )
     return checkpoint
 
@@ -121,7 +121,7 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 
 
 def join_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Restores the state that `split_optimizer` took apart; learning rates and the like stay those of the optimizer.
+    """Restore the result of `split_optimizer`; hyperparameters such as learning rates stay those of the optimizer.
 
     Raises ValueError for the state of another optimizer.
     """

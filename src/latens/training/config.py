@@ -77,8 +77,8 @@ class TrainConfig(Generic[M, D, O]):
     `model`, `data` and `objective` are settings of the system.
     """
 
-    system: str  # whose model is trained
-    recipe: str  # that these settings started from
+    system: str  # name of the system
+    recipe: str  # name of the recipe
     model: M
     data: D
     objective: O

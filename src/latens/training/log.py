@@ -1,4 +1,4 @@
-"""Outputs of a training run: progress, metrics.jsonl, TensorBoard, sample images, best weights."""
+"""Outputs of a training run: metrics.jsonl, TensorBoard, sample images, best weights, progress."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from latens.data.files import write_atomic
 from latens.data.image_output import png_bytes
 from latens.hub import save_model
+from latens.progress import OnProgress
 from latens.settings import to_dict
 from latens.training.config import AnyTrainConfig
 from latens.training.objective import Export
@@ -21,27 +22,24 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Writes to the run folder, on the first rank only."""
+    """Writes to the run folder, on the first rank only. `on_progress` is called with the steps done and the last numbers."""
 
-    def __init__(self, folder: Path, config: AnyTrainConfig, start: int, *, active: bool = True) -> None:
+    def __init__(self, folder: Path, start: int, *, active: bool = True, on_progress: OnProgress | None = None) -> None:
         self.folder = folder
-        self.steps = config.run.steps
         self.start = start
         self.active = active
+        self.on_progress = on_progress if active else None
         self.started = time.monotonic()
         self.board: Any = None
         if active:
             (folder / "samples").mkdir(parents=True, exist_ok=True)
             self.board = _tensorboard(folder / "tensorboard")
-        self.progress: Any
-        self.bar: Any
-        self.progress, self.bar = _progress(config.run.steps, start) if active else (None, None)
 
     def training(self, step: int, numbers: dict[str, float]) -> None:
         pace = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
         self._write("train", step, {**numbers, "steps_per_second": pace})
-        if self.progress is not None:
-            self.progress.update(self.bar, completed=step, note=_line(numbers))
+        if self.on_progress is not None:
+            self.on_progress(step, _line(numbers))
 
     def validation(self, step: int, numbers: dict[str, float], images: dict[str, np.ndarray], *, best: bool) -> None:
         self._write("validation", step, {**numbers, "best": float(best)})
@@ -71,8 +69,6 @@ class RunLog:
                 self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
         if self.board is not None:
             self.board.close()
 
@@ -89,19 +85,3 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder))
-
-
-def _progress(steps: int, start: int) -> tuple[Any, Any]:
-    """A progress bar with the remaining time, on a terminal and if rich is installed."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        return None, None
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return None, None
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    progress = Progress(*columns, console=console)
-    progress.start()
-    return progress, progress.add_task("training", total=steps, completed=start, note="")

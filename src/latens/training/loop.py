@@ -64,9 +64,9 @@ class Loop:
         self.skipped = 0  # non-finite steps in a row
 
     def run(self, log: RunLog, *, max_seconds: float = math.inf) -> Literal["finished", "time"]:
-        """Trains to the last step or until the time box closes; returns "finished" or "time".
+        """Train to the last step or for `max_seconds`; return "finished" or "time".
 
-        Every stop validates and saves, also that of a signal, which raises KeyboardInterrupt once its step is done.
+        Every stop validates and saves, also after a signal, which raises KeyboardInterrupt at the end of its step.
         """
         run = self.config.run
         feed = Prefetch(self.data, self.accelerator.process_index)
@@ -78,7 +78,7 @@ class Loop:
                     self.step += 1
                     last = self.step == run.steps
                     closed = time.monotonic() - started > max_seconds
-                    stopped = bool(stop)  # of this step; a later signal ends the next one
+                    stopped = bool(stop)  # a later signal stops after the next step
                     ends = last or closed or stopped
                     if last or self.step % run.log_every == 0:
                         log.training(self.step, {name: float(value) for name, value in numbers.items()})
@@ -95,7 +95,7 @@ class Loop:
             feed.close()
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """All updates of one step. Non-finite gradients are not applied; ten consecutive such steps stop the run."""
+        """All updates of one step. Non-finite gradients are not applied; PATIENCE consecutive such steps raise Diverged."""
         seed_everything(self.config.run.seed, self.step, self.accelerator.process_index)
         factor = rate_factor(self.step, self.config.run.steps, self.config.optim)
         moved = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
@@ -111,7 +111,7 @@ class Loop:
         if self.skipped >= PATIENCE:
             shown = ", ".join(f"{name} {float(value):.4g}" for name, value in numbers.items())
             raise Diverged(
-                f"{PATIENCE} steps in a row had a gradient that is not finite (step {self.step}: {shown})",
+                f"gradients were not finite in {PATIENCE} consecutive steps (step {self.step}: {shown})",
                 where=str(self.folder),
                 hint="lower the learning rate (--set optim.lr=...) and --resume from the last checkpoint",
             )
@@ -145,7 +145,7 @@ class Loop:
         batches = [{k: v.to(self.accelerator.device) for k, v in b.items()} for b in self.data.validation()]
         numbers = self.objective.validate(model, batches)
         best = numbers["loss"] < self.best
-        if best:  # saved before it is recorded: a stop in between would leave a best loss without its weights
+        if best:  # saved before it is recorded, or a kill in between would leave a best loss without its weights
             log.save_best(self.config, self.objective.export(model, batches), {"step": self.step, **numbers})
             self.best = numbers["loss"]
         log.validation(self.step, numbers, self.objective.images(model, batches), best=best)
@@ -171,7 +171,7 @@ class Loop:
         save_checkpoint(self.folder / "checkpoints", Checkpoint(self.step, tensors, state), self.config.run.keep)
 
     def restore(self, found: Checkpoint) -> None:
-        """Continues from a checkpoint. Raises UsageError where it does not fit the settings."""
+        """Continue from a checkpoint. Raises UsageError if it does not fit the settings."""
         try:
             load_weights(self.plain, found.tensors["model"])
             if self.average is not None:
@@ -181,7 +181,7 @@ class Loop:
                 join_optimizer(optimizer, found.tensors[f"optimizer-{name}"], found.state["optimizers"][name])
             self.step, self.best, self.skipped = found.step, found.state["best"], found.state["skipped"]
         except (KeyError, ValueError) as error:
-            reason = f"it holds no {error}" if isinstance(error, KeyError) else str(error)
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             hint = "undo the change of model or optimizer (--set, config.json), or start a new run with -o"
             what = f"the settings do not fit the checkpoint of step {found.step}: {reason}"
             raise UsageError(what, where=str(self.folder), hint=hint) from None
@@ -193,9 +193,9 @@ class Loop:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM without obeying them, as a step that is cut in half cannot be repeated.
+    """Collect SIGINT and SIGTERM, so that the current step can end: half a step cannot be repeated.
 
-    The second signal raises KeyboardInterrupt at once. Threads other than the main one receive no signals.
+    A second signal raises KeyboardInterrupt at once. Only the main thread receives signals.
     """
     received: list[int] = []
 
@@ -227,12 +227,12 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
             torch._foreach_copy_(list(averages), list(current))
             return
         # The first averages use a smaller decay; otherwise initial weights would persist for thousands of steps.
-        reach = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averages), list(current), 1 - reach)
+        decay_now = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averages), list(current), 1 - decay_now)
 
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
-    """Seeds torch for one step of one rank."""
+    """Seed torch for one step of one rank."""
     torch.manual_seed(int(generator(seed, step, rank).integers(2**63)))

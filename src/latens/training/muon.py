@@ -22,7 +22,7 @@ ITERATIONS = 4
 
 
 class MuonAdam(torch.optim.Optimizer):
-    """Convolution weights go to Muon and all other parameters to Adam, as `groups` has sorted them.
+    """Muon for convolution weights and Adam for all other parameters, as sorted by `groups`.
 
     The update of a matrix is scaled by 0.2 sqrt(max(rows, columns)), which gives it the root mean square of an Adam step
     (Liu et al. 2025).

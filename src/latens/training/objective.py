@@ -13,7 +13,7 @@ from latens.training.data import StepData
 
 
 class Group(NamedTuple):
-    """Parameters of one optimizer that share a rate: their name prefixes ("" for all), and a factor on the learning rate."""
+    """Parameters of one optimizer with one learning rate: their name prefixes ("" for all) and a factor on the rate."""
 
     prefixes: tuple[str, ...]
     lr_factor: float = 1.0
@@ -56,14 +56,14 @@ class Objective(Protocol):
         ...
 
     def export(self, model: Any, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """The parts of a model folder that the system's verbs can load."""
+        """The weights and settings of the model folder."""
         ...
 
 
 class Trainable(NamedTuple):
-    """Everything a run needs from a system.
+    """Model, objective and data of a training run.
 
-    `after_update`, where there is one, is called with the model and the step after every applied update (for example for
+    `after_update`, if given, is called with the model and the step after every applied update (for example for
     power iterations of spectral norms).
     """
 

@@ -15,7 +15,7 @@ from latens.training.objective import Group
 def build_optimizers(
     model: nn.Module, owners: Mapping[str, Sequence[Group]], config: OptimConfig
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimizer per name, for the trainable parameters of its groups. A group without parameters is left out."""
+    """One optimizer per name, for the trainable parameters of its groups. Groups without parameters are left out."""
     transposed = transposed_weights(model)
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for name, groups in owners.items():

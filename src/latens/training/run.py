@@ -22,6 +22,7 @@ from latens.data.folders import check_writable, claim
 from latens.data.source import Source
 from latens.errors import ModelError, OutputExists
 from latens.hub import load_model, load_weights
+from latens.progress import OnProgress
 from latens.settings import to_dict
 from latens.training.checkpoint import load_latest
 from latens.training.config import AnyTrainConfig
@@ -33,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=AnyTrainConfig)
 CONFIG, ENVIRONMENT, CHECKPOINTS, LOCK = "config.json", "environment.json", "checkpoints", "training.lock"
-WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples", "tensorboard")  # what a run would replace
+WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples", "tensorboard")  # files of a run
 
 
 class RunResult(NamedTuple):
     folder: Path  # of the run; its best weights are in folder/best
     step: int
-    best: float | None  # smallest validation loss; None: none was finite
+    best: float | None  # smallest validation loss; None if none was finite
     ended: Literal["finished", "time"]
 
 
@@ -53,13 +54,17 @@ def train(
     resume: bool = False,
     init: Path | None = None,
     device: str = "auto",
+    on_progress: OnProgress | None = None,
 ) -> RunResult:
-    """Trains what `build` makes of `config` and `sources` into `folder`; `max_time` is in seconds.
+    """Train the model that `build` makes from `config` and `sources`; all files go into `folder`. `max_time` is in seconds.
 
     `init` is a model folder whose weights a new run starts from. With `resume` the run continues from its newest checkpoint,
-    or starts where there is none yet. Nothing is written before settings, data and checkpoint fit together. Raises ModelError
-    when `init` does not fit, UsageError when the checkpoint does not or the folder cannot be written, OutputExists when
-    another process trains there, or when files of a run are there and `resume` is not set, and what `build` raises.
+    or starts if there is none yet. Nothing is written until settings, data and checkpoint are known to fit together.
+    `on_progress` is called every `run.log_every` steps with the number of steps done and the last losses.
+
+    Raises ModelError if `init` does not fit, UsageError if the checkpoint does not fit or the folder cannot be written,
+    OutputExists if another process trains in the folder, or if it holds files of a run and `resume` is not set, and the errors
+    of `build`.
     """
     check_writable(folder)
     if device.startswith("cuda:"):
@@ -81,9 +86,9 @@ def train(
         loop.restore(found)
     with alone_in(folder) if main else nullcontext():
         if main:
-            refuse_folder(folder, resume=resume, locked=True)  # another process may have come first
+            refuse_folder(folder, resume=resume, locked=True)  # another process may have started meanwhile
             describe_run(folder, config, sources, init)
-        log = RunLog(folder, config, loop.step, active=main)
+        log = RunLog(folder, loop.step, active=main, on_progress=on_progress)
         try:
             ended = loop.run(log, max_seconds=max_time)
         finally:
@@ -92,37 +97,37 @@ def train(
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was started in this folder."""
+    """True if a run was started in this folder."""
     return (folder / CONFIG).is_file()
 
 
 def refuse_folder(folder: Path, *, resume: bool, locked: bool = False) -> None:
-    """Raises OutputExists where another process trains, and for a new run where files are that it would replace."""
+    """Raise OutputExists if another process trains in the folder, or if a new run would replace files."""
     if not locked and (folder / LOCK).exists():
         with alone_in(folder):
             pass
-    there = [name for name in WRITTEN if os.path.lexists(folder / name)]
-    if there and not resume:
+    existing = [name for name in WRITTEN if os.path.lexists(folder / name)]
+    if existing and not resume:
         hint = "--resume continues it; -o names another folder" if holds_run(folder) else "name another folder with -o"
         what = "this folder already holds a run" if holds_run(folder) else "a new run would replace files"
-        raise OutputExists(f"{what} ({', '.join(there)})", where=str(folder), hint=hint)
+        raise OutputExists(f"{what} ({', '.join(existing)})", where=str(folder), hint=hint)
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other trainings out of a folder, until this process ends. Raises OutputExists where one is running."""
-    with claim(folder, wait=False, name=LOCK) as ours:
-        if not ours:
+    """Lock a folder against other trainings; the lock ends with this process. Raises OutputExists if one is running."""
+    with claim(folder, wait=False, name=LOCK) as claimed:
+        if not claimed:
             hint = "wait for it, or name another folder with -o"
             raise OutputExists("another process trains in this folder", where=str(folder), hint=hint)
         yield
 
 
 def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> None:
-    """Loads the weights of a model folder into the model of `config`. Raises ModelError when they do not fit.
+    """Load the weights of a model folder into the model of `config`. Raises ModelError if they do not fit.
 
-    A model may list systems in `starts_from` whose weights it can begin with, and may have a method `restored` that makes
-    weights again which a folder keeps as frozen integers alone.
+    A model may list in `starts_from` other systems whose weights it accepts. Its method `restored`, if any, recomputes weights
+    that the folder stores only as frozen integers.
     """
     found = load_model(folder)
     foreign = found.config["system"] in getattr(model, "starts_from", ())
@@ -130,7 +135,7 @@ def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> 
     want = " ".join(filter(None, (config.system, _kind(to_dict(config.model)))))
     hint = "use a model of the same recipe, or the recipe it was trained with"
     if have != want and not foreign:
-        raise ModelError(f"this is a model of {have}, and the recipe trains one of {want}", where=str(folder), hint=hint)
+        raise ModelError(f"this is a model of {have}; the recipe trains one of {want}", where=str(folder), hint=hint)
     kept = dict(model.named_buffers())  # training-only buffers (image pools) are not in the folder
     restored = getattr(model, "restored", None)
     try:
@@ -141,12 +146,12 @@ def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> 
 
 
 def _kind(model: object) -> str:
-    """The kind of a model, where its system has several."""
+    """The kind of a model, for systems with several."""
     return str(model.get("kind", "")) if isinstance(model, dict) else ""
 
 
 def describe_run(folder: Path, config: AnyTrainConfig, sources: Sequence[Source], init: Path | None) -> None:
-    """Writes environment.json (data, command, versions), and last config.json (all settings), which makes it a run."""
+    """Write environment.json (data, command, versions), then config.json (all settings), which marks the folder as a run."""
     import numpy
 
     environment = {

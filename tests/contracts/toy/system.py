@@ -1,4 +1,4 @@
-"""A Gaussian fitted to a table: everything that a system must say."""
+"""A Gaussian fitted to a table: the smallest complete system."""
 
 from __future__ import annotations
 
@@ -79,6 +79,9 @@ class Fitted(NamedTuple):
     precision: str
     model: Gaussian
 
+    def __repr__(self) -> str:
+        return f"Fitted({self.name}, weights {self.model_id[:12]}, {self.device})"
+
 
 def read_table(path: Path) -> Tensor:
     try:
@@ -117,7 +120,7 @@ def apply(fitted: Fitted, path: Path) -> Mapping[str, np.ndarray]:
 
 @settings
 class ToyEvaluation:
-    """How a table is evaluated."""
+    """Options of the evaluation."""
 
     rows: Count = 1000  # at most
 
@@ -130,7 +133,7 @@ def evaluate(fitted: Fitted, sources: Sequence[Source], options: ToyEvaluation, 
 
 @settings
 class Scale:
-    """How long the fit of the table takes."""
+    """Scale of the table: length of the fit."""
 
     steps: Count = 100  # of training
 

@@ -16,6 +16,7 @@ from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.data.instances import Layers, Scene, scene_of
 from latens.data.stacks import read_frame, read_frames, stretch
 from latens.data.tensors import to_tensor
+from latens.errors import counted
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device, transform_precision
 from latens.shapes import Float, Int, UInt8
@@ -38,6 +39,10 @@ class Segmentation:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __repr__(self) -> str:
+        height, width = self.layers.amodal.shape[1:]
+        return f"Segmentation({counted(len(self), 'object')}, {width} x {height})"
+
     def scene(self, file: str = "") -> Scene:
         """The objects with run-length coded masks, for files and evaluation."""
         return scene_of(self.layers, file, self.scores.tolist())
@@ -56,6 +61,9 @@ class AmodalSegmenter:
             (known.trained_on for known in MODELS.values() if known.sha256 == sha256), None
         )  # bundled models only
         self.classes = model.config.classes
+
+    def __repr__(self) -> str:
+        return f"AmodalSegmenter({self.name}, weights {self.model_id[:12]}, {self.device}, classes {', '.join(self.classes)})"
 
     def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
         """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.

@@ -68,6 +68,9 @@ class DensityModel:
         self.described = described or {}
         self.terms = int(self.described.get("terms", 12))
 
+    def __repr__(self) -> str:
+        return f"DensityModel({self.name}, weights {self.model_id[:12]}, {self.device}, {self.config.kind})"
+
     @property
     def config(self) -> DensityFlow:
         return self.model.config

@@ -76,6 +76,10 @@ class Haze:
         self.precision = "float32"
         self.default_method = next(iter(loaded), "physical")
 
+    def __repr__(self) -> str:
+        weights = f"weights {self.model_id[:12]}, " if self.model_id else ""
+        return f"Haze({self.name}, {weights}{self.device}, method {self.default_method})"
+
     def has(self, method: str) -> bool:
         """True if the method is available. Raises UsageError for an unknown method."""
         known = (*CLASSICAL, *LEARNED)

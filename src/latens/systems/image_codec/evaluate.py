@@ -25,7 +25,7 @@ from latens.data.notes import left_out
 from latens.data.samples import photographs
 from latens.data.source import Source, plain_paths
 from latens.errors import InputError, LatensError, UsageError
-from latens.experiments.rate_distortion import OURS, RateDistortionResults, Row, RowLog
+from latens.experiments.rate_distortion import OURS, CodecRow, RateDistortionResults, RowLog
 from latens.experiments.report import Report
 from latens.metrics.image import ms_ssim, psnr
 from latens.metrics.rate import bits_per_pixel
@@ -66,7 +66,7 @@ def measure_all(
         folder.mkdir(parents=True, exist_ok=True)
     log = RowLog(folder / ROWS if folder is not None else None)
     files = list(_find(sources))
-    rows: list[Row] = []
+    rows: list[CodecRow] = []
     failures: list[str] = []
     for number, (path, name) in enumerate(files, start=1):
         try:
@@ -103,14 +103,14 @@ def _find(sources: Sequence[Source]) -> Iterator[tuple[Path, str]]:
 
 
 class _Measured(NamedTuple):
-    rows: list[Row]
-    fresh: int  # number of rows that were not in the log
+    rows: list[CodecRow]
+    fresh: int  # number of rows that were measured now
 
 
 def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog) -> _Measured:
     """All rows of one image, in the order of codecs and settings. Only rows that the log lacks are measured."""
     fresh = 0
-    rows: list[Row] = []
+    rows: list[CodecRow] = []
     for name, version, chosen, attempt in (
         (OURS, codec.model_id, qualities, partial(try_codec, codec)),
         *((each.name, each.version, each.qualities, partial(try_encoder, each)) for each in encoders),
@@ -188,11 +188,11 @@ def try_encoder(encoder: Encoder, image: LoadedImage, quality: int) -> Trial:
     return Trial(encoder.name, encoder.version, quality, data, decoded, packed - started, done - packed)
 
 
-def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Row:
-    """Rate, distortion and times of a trial. `similarity=False` skips MS-SSIM, the slowest measure."""
+def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> CodecRow:
+    """Rate, distortion and times of a trial. `similarity=False` skips MS-SSIM, the slowest one."""
     original = subject.image.pixels
     height, width = original.shape[:2]
-    return Row(
+    return CodecRow(
         name=subject.name,
         digest=subject.digest,
         codec=trial.codec,

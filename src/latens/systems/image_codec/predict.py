@@ -42,6 +42,10 @@ class Encoded(NamedTuple):
     bits: int  # of the whole file
     notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits
 
+    def __repr__(self) -> str:
+        bpp = self.bits / (self.width * self.height)
+        return f"Encoded({len(self.data):,} bytes, {self.width} x {self.height}, quality {self.quality:g}, {bpp:.3f} bpp)"
+
 
 class Estimate(NamedTuple):
     """Rate in bits estimated from the probabilities of the model, and PSNR in dB of the decoded 8-bit image."""

@@ -47,6 +47,10 @@ class PartCode:
         highest = self.occurrence.max(axis=(1, 2))
         return [int(n) for n in np.argsort(-highest, kind="stable") if highest[n] > PRESENT]
 
+    def __repr__(self) -> str:
+        (parts, height, width), count = self.occurrence.shape, len(self.present())
+        return f"PartCode({count} of {parts} parts present, {width} x {height} cells, image {self.size[1]} x {self.size[0]})"
+
 
 class Measured(NamedTuple):
     """The code of one image and its divergences in nats."""
@@ -69,6 +73,10 @@ class Parts:
         self.model_id = sha256
         self.precision = "float32"
         self.resolution = resolution or model.config.size
+
+    def __repr__(self) -> str:
+        kind = self.model.config.kind
+        return f"Parts({self.name}, weights {self.model_id[:12]}, {self.device}, {kind}, resolution {self.resolution})"
 
     @property
     def config(self) -> PartsConfig:

@@ -60,6 +60,10 @@ class GradedTray(NamedTuple):
     out_of_distribution: bool  # the crops are unlike the training crops: `p_success` cannot be trusted
     reading: TrayReading | None = None  # pixels and crops; not kept by `grade_folder`
 
+    def __repr__(self) -> str:
+        day = "" if self.shot.day is None else f", day {self.shot.day}"
+        return f"GradedTray({self.shot.tray}{day}, {int(self.seen.sum())} of {self.seen.size} plants seen)"
+
     @property
     def cols(self) -> int:
         return self.lattice.cols
@@ -97,6 +101,9 @@ class SeedlingGrader:
         self.rates = {day: Rates(**one) for day, one in config.get("rates", {}).items()}
         self.seen_calibration = _calibration(config["seen"]) if "seen" in config else None
         self.area_threshold = float(config.get("area_threshold", 20.0))
+
+    def __repr__(self) -> str:
+        return f"SeedlingGrader({self.name}, weights {self.model_id[:12]}, {self.device}, classes {', '.join(self.classes)})"
 
     # -------------------------------------------------------------------------------------------------------- crops
 

@@ -74,6 +74,9 @@ class Packer:
         self.slow = flow.reference()
         self.flow_hash, self.table_hash = flow.hash(), flow.table_hash()
 
+    def __repr__(self) -> str:
+        return f"Packer({self.name}, weights {self.model_id[:12]}, {self.device}, {self.precision})"
+
     def pack(self, sources: Iterable[Source], stream: BinaryIO) -> Iterator[Packed]:
         """Writes an archive and yields the result of every file. Streams of the model are verified by decoding them.
 

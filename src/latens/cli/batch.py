@@ -1,0 +1,186 @@
+"""Batches of files for all verbs: list the inputs, refuse to overwrite, claim, skip, run, report results and failures."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from latens.cli.common import OutputOptions, Reporter
+from latens.errors import InputError, LimitExceeded, OutputExists
+from latens.progress import OnProgress
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from latens.data.inputs import InputFile
+    from latens.inference.batch import BatchReport, Failure, Job, Outcome
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Work = Callable[["Job", OnProgress], dict[str, Any]]  # writes the output of a job; returns its record
+
+
+class FileBatch:
+    """The jobs of a verb, each with one input and one output.
+
+    `out` is the value of -o. Making a batch raises UsageError if the results cannot be written, and OutputExists for a single
+    named input whose named output exists; other existing outputs are skipped. `check` is off for verbs with their own checks.
+    """
+
+    def __init__(self, jobs: list[Job], out: Path | None, options: OutputOptions, *, force: bool, check: bool = True) -> None:
+        from latens.data.files import STANDARD_STREAM
+
+        self.jobs, self.out, self.force = jobs, out, force
+        self.to_stdout = any(job.output == STANDARD_STREAM for job in jobs)
+        self.reporter = Reporter(options, results_to_stderr=self.to_stdout)
+        if check:
+            self._check_outputs()
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that -o names; None if results go next to their inputs, into one named file or to stdout."""
+        return None if self.out is None or [job.output for job in self.jobs] == [self.out] else self.out
+
+    def _check_outputs(self) -> None:
+        from latens.data.files import STANDARD_STREAM, is_file
+        from latens.data.folders import check_writable
+
+        jobs, folder = self.jobs, self.folder
+        places = {job.output.parent for job in jobs if job.output != STANDARD_STREAM} if folder is None else {folder}
+        if len(places) == 1 and not (len(jobs) == 1 and is_file(jobs[0].output)):  # such a file is refused or replaced
+            check_writable(places.pop())
+        single = len(jobs) == 1 and jobs[0].named and self.out == jobs[0].output
+        if single and jobs[0].output.is_file() and not self.force:
+            raise OutputExists("the file exists already", where=str(self.out), hint="choose another -o, or add --force")
+
+    def check_image_ending(self) -> None:
+        """Raise UsageError if the single named output is not an image file; other outputs have the ending of the verb."""
+        from latens.data.image_output import check_ending
+
+        if len(self.jobs) == 1 and not self.to_stdout:
+            check_ending(self.jobs[0].output)
+
+    def run(self, work: Work, *, what: str, request: Mapping[str, Any], parts: int = 1) -> BatchReport:
+        """Run `work` on every job and print the result of each file; the summary goes to stderr.
+
+        `work` may call its second argument with how many of the `parts` of a file are done, and a note. `request` is
+        everything besides inputs and options that decides the results: an output folder holds the results of one request for
+        each verb (`what`) only. Raises OutputExists.
+        """
+        from latens.data.folders import check_request, note_request
+        from latens.inference.batch import run_batch
+
+        jobs, folder = self.jobs, self.folder
+        finished, noted = 0, folder is None
+        if folder is not None:
+            check_request(folder, what, request, force=self.force)
+        with self.reporter.progress(len(jobs) * parts, what) as show:
+
+            def report(outcome: Outcome) -> None:
+                nonlocal finished
+                report_outcome(outcome, self.reporter, alone=len(jobs) == 1)
+                finished += parts
+                show(finished)
+
+            def run(job: Job) -> dict[str, Any]:
+                nonlocal noted
+                record = work(job, lambda done, note="": show(finished + done, note))
+                if folder is not None and not noted:  # not before there is a result
+                    note_request(folder, what, request)
+                    noted = True
+                return record
+
+            done = run_batch(jobs, run, force=self.force, on_result=report)
+        if len(jobs) > 1:
+            report_summary(done)
+        return done
+
+
+class Readable(Generic[T]):
+    """Iterates over (file, value of `read`) for verbs whose results are not one file per input.
+
+    Inputs that cannot be used are reported and counted in `failed`; a single named input raises its error.
+    """
+
+    def __init__(self, files: Sequence[InputFile], read: Callable[[InputFile], T], reporter: Reporter) -> None:
+        self.files, self.read, self.reporter = files, read, reporter
+        self.failed = 0
+
+    def __iter__(self) -> Iterator[tuple[InputFile, T]]:
+        from latens.inference.batch import Failure
+
+        for file in self.files:
+            try:
+                value = self.read(file)
+            except (InputError, LimitExceeded) as error:
+                placed = error.at(str(file.path))
+                if len(self.files) == 1 and file.named:
+                    raise placed from None
+                failure = Failure(str(file.path), type(error).__name__, str(placed), error.exit_status)
+                report_failure({"input": str(file.path), "status": "failed"}, failure, placed, self.reporter)
+                self.failed += 1
+                continue
+            yield file, value
+
+
+def report_outcome(outcome: Outcome, reporter: Reporter, *, alone: bool) -> None:
+    """Print the result of one job, or log why there is none."""
+    job = outcome.job
+    record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
+    if outcome.failure is not None:
+        report_failure(record, outcome.failure, outcome.error, reporter)
+    elif outcome.record is None:
+        if reporter.format == "json":
+            reporter.result(record, "")
+        shared = _same_stem(job) if alone else ""
+        logger.info(f"{job.output}: exists already, skipped; --force replaces it, -o names another{shared}")
+    else:
+        details = dict(outcome.record)
+        text = details.pop("text", str(job.output))
+        reporter.result(record | details, text)
+
+
+def report_failure(record: dict[str, Any], failure: Failure, error: Exception | None, reporter: Reporter) -> None:
+    """Log a failure, with its traceback under --debug; in JSON also print it as a record."""
+    if reporter.debug and error is not None:
+        logger.error("".join(traceback.format_exception(error)).rstrip())
+    logger.error(failure.message)
+    if reporter.format == "json":
+        reporter.result(record | failure._asdict(), "")
+
+
+def report_summary(done: BatchReport) -> None:
+    """Log how many jobs were done, skipped, failed or not tried."""
+    counts = {"done": done.done, "skipped": done.skipped, "failed": len(done.failed), "not tried": done.not_done}
+    text = ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "done")
+    logger.info(text + (f"; failures are listed in {done.log}" if done.log else ""))
+    if done.stopped is not None:
+        logger.error(str(done.stopped))
+
+
+def _same_stem(job: Job) -> str:
+    """A line that names other images in the folder whose results would have the same name."""
+    from latens.data.images import IMAGE_ENDINGS
+
+    names = sorted(path.name for path in job.input.parent.iterdir() if path.stem == job.input.stem and path != job.output)
+    others = [name for name in names if name != job.input.name and Path(name).suffix.lower() in IMAGE_ENDINGS]
+    return f"\n{', '.join(others)} would have the same name for the result of {job.input.name}" if others else ""
+
+
+def save_image(job: Job, image: Image.Image) -> None:
+    """Write an image to the output of a job, which may be standard output (PNG). The only place where verbs save images."""
+    import io
+
+    from latens.data.files import STANDARD_STREAM, write_atomic
+    from latens.data.image_output import write_image
+
+    if job.output == STANDARD_STREAM:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        write_atomic(job.output, buffer.getvalue())
+    else:
+        write_image(job.output, image)
