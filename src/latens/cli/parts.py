@@ -89,9 +89,9 @@ def parts(
 
 def ours(path: Path) -> bool:
     """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
-    from latens.systems.parts.report import SUMMARY, is_ours
+    from latens.systems.parts.report import SUMMARY, is_earlier_summary
 
-    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_ours(path.parent))
+    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_earlier_summary(path.parent))
 
 
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
