@@ -60,7 +60,7 @@ def test_a_graded_tray() -> None:
     from latens.systems.seedlings.predict import GradedTray
 
     seen = np.array([True] * 4 + [False] * 2)
-    tray = GradedTray(None, Shot("A", 6), None, np.zeros(6), seen, np.ones(6), np.ones(6), False, ())  # type: ignore[arg-type]
+    tray = GradedTray(None, Shot("A", 6), None, np.zeros(6), seen, np.ones(6), np.ones(6), (), False)  # type: ignore[arg-type]
     assert repr(tray) == "GradedTray(A, day 6, 4 of 6 plants seen)"
 
 
