@@ -131,7 +131,7 @@ def test_odd_images_are_converted_and_noted(images: DensityModel) -> None:
     [
         (np.full((8, 8, 3), 2.0), InputError, "not in 0..1"),
         (np.full((8, 8, 3), np.nan), InputError, "not finite"),
-        (np.zeros((1, 100, 3), np.uint8), InputError, "more than 16 times"),
+        (np.zeros((1, 100, 3), np.uint8), InputError, "aspect ratio above 16"),
         ([], UsageError, "no images"),
         ("missing.png", InputError, "missing.png"),
     ],
