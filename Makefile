@@ -9,6 +9,7 @@ PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --c
 SOURCES  := src tests $(wildcard examples) $(wildcard benchmarks)
 STAMP    := $(VENV)/.latens
 # Two workers share the cores: one thread each is faster than two that fight.
+SHAPED   := tests/codes tests/nn tests/training
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: demo test dev lint format types imports tests shapes clean
@@ -16,7 +17,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
 
-test: dev lint types imports tests
+test: dev lint types imports tests shapes
 
 dev: $(STAMP)-dev
 
@@ -35,11 +36,12 @@ imports: dev
 	$(BIN)/lint-imports
 
 tests: dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" $(SHAPED:%=--ignore=%)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m wrong_types $(SHAPED)
 
-# The shape annotations of these packages, checked at every call of their tests.
+# The tests of these packages run once, with their shape annotations checked at every call.
 shapes: dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -p tests.shape_checks -n $(JOBS) -m "not gpu" tests/codes tests/nn tests/training
+	$(ONE_THREAD) $(BIN)/python -m pytest -p tests.shape_checks -n $(JOBS) -m "not gpu" $(SHAPED)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -59,8 +61,8 @@ def test_a_graded_tray() -> None:
     from latens.systems.seedlings.names import Shot
     from latens.systems.seedlings.predict import GradedTray
 
-    seen = np.array([True] * 4 + [False] * 2)
-    tray = GradedTray(None, Shot("A", 6), None, np.zeros(6), seen, np.ones(6), np.ones(6), (), False)  # type: ignore[arg-type]
+    values: dict[str, Any] = dict.fromkeys(GradedTray._fields)
+    tray = GradedTray(**values | {"shot": Shot("A", 6), "seen": np.array([True] * 4 + [False] * 2)})
     assert repr(tray) == "GradedTray(A, day 6, 4 of 6 plants seen)"
 
 

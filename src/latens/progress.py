@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class OnProgress(Protocol):
     """Takes the finished amount of work, in units of the caller, and a note for a person."""
 

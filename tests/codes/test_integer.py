@@ -129,6 +129,7 @@ def test_cuda_agrees_with_the_reference(inputs: Make, network: Make) -> None:
     assert net.fingerprint() == fingerprint
 
 
+@pytest.mark.wrong_types
 def test_float_input_is_refused(inputs: Make, network: Make) -> None:
     with pytest.raises(ValueError, match="integers"):
         network()(inputs().float())

@@ -208,7 +208,7 @@ def test_the_thesis_constants() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"method": "nearest"},
+        pytest.param({"method": "nearest"}, marks=pytest.mark.wrong_types),
         {"classes": 4},
         {"a": 0.0},
         {"r": 1.2},

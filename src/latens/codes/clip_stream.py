@@ -35,8 +35,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+from latens.codes.byte_stream import ByteStream
 from latens.errors import Corrupt, LimitExceeded, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion
 
 SIGNATURE = b"\x89LTV\r\n\x1a\n"
@@ -102,7 +103,7 @@ class ClipWriter:
     Raises ValueError for fields of the wrong size, LimitExceeded for a payload or a number of sections above the limits.
     """
 
-    def __init__(self, stream: BinaryIO, header: ClipHeader) -> None:
+    def __init__(self, stream: ByteStream, header: ClipHeader) -> None:
         profile = header.profile.encode("ascii")
         if len(profile) != 4 or len(header.model_id) != 8 or len(header.header) > MAX_HEADER:
             raise ValueError("need a profile of 4 characters, a model id of 8 bytes and a header of at most 4,096 bytes")
@@ -152,7 +153,7 @@ def _is_checked(data: bytes) -> bool:
     return bool(zlib.crc32(data[: -_CRC.size]) == _CRC.unpack(data[-_CRC.size :])[0])
 
 
-def read_header(stream: BinaryIO) -> ClipHeader:
+def read_header(stream: ByteStream) -> ClipHeader:
     """Read the start of a file. Raises NotOurFile, UnsupportedVersion, Truncated or Corrupt."""
     data = stream.read(_FIXED.size)
     if not data or data[: len(SIGNATURE)] != SIGNATURE[: len(data)]:
@@ -178,7 +179,7 @@ def _cut(have: int, need: int) -> Truncated:
 
 
 def read_sections(
-    stream: BinaryIO, *, known_kinds: Mapping[int, str] | None = None, offset: int | None = None
+    stream: ByteStream, *, known_kinds: Mapping[int, str] | None = None, offset: int | None = None
 ) -> Iterator[ClipSection | ClipDamage]:
     """Yield the sections of a seekable stream in order, from its position or from `offset`, and damage where it occurs.
 
@@ -239,7 +240,7 @@ def _check_kind(section: ClipSection, known_kinds: Mapping[int, str] | None) -> 
         raise UnsupportedFeature(what, hint="update latens: pip install --upgrade latens")
 
 
-def _next_mark(stream: BinaryIO, place: int) -> int:
+def _next_mark(stream: ByteStream, place: int) -> int:
     """Offset of the next intact section head, or 0."""
     kept = b""
     stream.seek(place)
@@ -262,7 +263,7 @@ def _frames(section: ClipSection) -> str:
     return f"{section.first} to {section.first + section.frames - 1}" if section.frames else "none"
 
 
-def read_index(stream: BinaryIO) -> list[IndexEntry]:
+def read_index(stream: ByteStream) -> list[IndexEntry]:
     """Index of a file; if it is damaged or absent, the index is rebuilt by scanning the sections.
 
     The stream must be seekable; its position afterwards is undefined. Damaged sections are omitted.
@@ -270,7 +271,7 @@ def read_index(stream: BinaryIO) -> list[IndexEntry]:
     return written_index(stream) or _scanned_index(stream)
 
 
-def written_index(stream: BinaryIO) -> list[IndexEntry] | None:
+def written_index(stream: ByteStream) -> list[IndexEntry] | None:
     """The index at the end of a seekable stream; None if it is damaged or absent."""
     size = stream.seek(0, 2)
     if size < FOOT_BYTES:
@@ -290,7 +291,7 @@ def written_index(stream: BinaryIO) -> list[IndexEntry] | None:
     return [IndexEntry(*fields) for fields in _ENTRY.iter_unpack(payload)]
 
 
-def _scanned_index(stream: BinaryIO) -> list[IndexEntry]:
+def _scanned_index(stream: ByteStream) -> list[IndexEntry]:
     stream.seek(0)
     read_header(stream)
     place = stream.tell()

@@ -100,7 +100,7 @@ class FrozenCoding:
         return torch.from_numpy(symbols).reshape(levels.shape).to(torch.int64)
 
     def code_length(
-        self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N h w"]
+        self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"]
     ) -> tuple[float, float]:
         """Bits of y and of z under the tables, escapes included: the size of a file without headers and rounding to words."""
         bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)

@@ -15,7 +15,7 @@ class Measurement(NamedTuple):
     """Rate and distortion of rounded latents, per image."""
 
     y: Int[Tensor, "B M h w"]  # round(y - mean)
-    z: Int[Tensor, "B N h w"]  # round(z - median)
+    z: Int[Tensor, "B N hz wz"]  # round(z - median)
     bits_y: Float[Tensor, "B"]
     bits_z: Float[Tensor, "B"]
     mse: Float[Tensor, "B"]  # intensities in [0, 1]

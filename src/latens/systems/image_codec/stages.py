@@ -32,7 +32,7 @@ _LEVEL_CRC = 4  # bytes of the checksum at the start of a band
 class Symbols(NamedTuple):
     """A quantized image: the symbols that the entropy coder writes, and their means and scale levels."""
 
-    z: Int[Tensor, "1 N h w"]
+    z: Int[Tensor, "1 N hz wz"]
     y: Int[Tensor, "1 M h w"]
     parameters: LatentParameters
     quality: int  # in 1/256
