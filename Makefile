@@ -8,8 +8,8 @@ BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES  := src tests $(wildcard examples) $(wildcard benchmarks)
 STAMP    := $(VENV)/.latens
-# Two workers share the cores: one thread each is faster than two that fight.
 SHAPED   := tests/codes tests/nn tests/training
+# Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: demo test dev lint format types imports tests shapes clean
