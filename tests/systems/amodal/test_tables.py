@@ -85,7 +85,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def trained(log: pytest.LogCaptureFixture) -> list[str]:
     """Names of the runs trained since the last call."""
-    names = [line.removeprefix("training ") for line in log.messages if line.startswith("training ")]
+    names = [line.removeprefix("training ").removesuffix(" ...") for line in log.messages if line.startswith("training ")]
     log.clear()
     return names
 
@@ -171,7 +171,9 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     both = [subprocess.Popen(values, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     lines = [process.communicate(timeout=200)[0].splitlines() for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    names = [[line.removeprefix("training ") for line in each if line.startswith("training ")] for each in lines]
+    names = [
+        [line.removeprefix("training ").removesuffix(" ...") for line in each if line.startswith("training ")] for each in lines
+    ]
     assert sorted(names[0] + names[1]) == sorted(["code-0", *(f"{row.variant}-0" for row in TABLE_1)])
     assert names[0]
     assert names[1]
