@@ -85,7 +85,7 @@ def test_words_that_are_gone(area: str) -> None:
         ("the colour of a grey neighbourhood", ["colour", "grey", "neighbourhood"]),
         ("def quantised(x): normalise(x); Optimisers", ["quantised", "normalise", "Optimisers"]),
         ("at the centre, centred, 5 metres", ["centre", "centred", "metres"]),
-        ("IMAGE_ENDINGS and picture_of", ["PICTURE", "picture"]),
+        ("PICTURE_ENDINGS and picture_of", ["PICTURE", "picture"]),
         ("MOST_FILES = 3; LEAST_SIZE", ["MOST_FILES", "LEAST_SIZE"]),
         ("This is\n    said in words", ["is said"]),
         ("(003, section 4.4.4), Eq. 8 of 002; (000), 004's", ["003", "002", "000", "004"]),
