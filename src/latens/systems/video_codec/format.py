@@ -12,9 +12,9 @@ Profile "VID1". The profile header, little-endian and unsigned:
     aspect                 4 + 4   width of a pixel over its height, as a fraction
 
 A section of kind FRAMES (1) holds one group, a section of kind SOUND (2) a piece of an audio-only Matroska file. The payload
-of a group contains the times of its frames (`pack_times`), the qualities of its units of frames (`pack_qualities`; only if bit 1
-of the flags is set), and its parts. A part is its length and its bytes; the length has 7 bits per byte, lowest first, and the
-highest bit of a byte is set if another byte follows. The parts of a group are
+of a group contains the times of its frames (`pack_times`), the qualities of its units of frames (`pack_qualities`; only if
+bit 1 of the flags is set), and its parts. A part is its length and its bytes; the length has 7 bits per byte, lowest first,
+and the highest bit of a byte is set if another byte follows. The parts of a group are
 
     map       one part, `codes.adaptive.encode_maps`: the map of OBIC, or the quality map of a region; absent for other methods
     latents   scale-space flow, for each frame: the gain latent (latent scaling only), the motion latent (not for the first
