@@ -232,7 +232,7 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
     [
         (["--day", "6"], 2, "one day for 4"),
         (["--corners", "1,2,3"], 2, "eight numbers"),
-        (["--limit", "often"], 2, "no share"),
+        (["--limit", "often"], 2, "not a share"),
         (["--sown", "March"], 2, "not a date"),
         (["--lots", "missing.csv"], 3, "no such file"),
         (["--rows", "0"], 2, "rows"),

@@ -109,7 +109,7 @@ def test_two_trays_are_found_and_never_mixed(gap: float) -> None:
     second = read_trays(pixels, rows=5, cols=6, tray=2)
     assert len(second) == 1
     assert np.array_equal(second[0].crops, found[1].crops)
-    with pytest.raises(InputError, match=r"2 trays were found: #1 .* 1 tray was asked for") as caught:
+    with pytest.raises(InputError, match=r"2 trays were found: #1 .* 1 tray was requested") as caught:
         read_tray(pixels, rows=5, cols=6)
     assert "--trays 2" in (caught.value.hint or "")
     with pytest.raises(InputError, match="3 trays were requested"):
@@ -129,7 +129,7 @@ def test_a_tray_at_the_image_border_has_its_visible_rows() -> None:
 
 
 def test_trays_with_other_rows_than_requested_are_refused() -> None:
-    """Two trays of 4 rows, asked for 8: a gap runs through every lattice."""
+    """Two trays of 4 rows, requested 8: a gap runs through every lattice."""
     image = np.full((1000, 1000), 30, np.uint8)
     rng = np.random.default_rng(1)
     for row in range(8):
