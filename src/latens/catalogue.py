@@ -224,7 +224,11 @@ def system_of(name_or_path: str | Path) -> str:
             hint=f"known names: {', '.join(MODELS)} (see `latens models`)",
         ) from error
     if system not in SYSTEMS:
-        raise ModelMissing(f"this model is of an unknown system {system!r}", where=str(config))
+        raise ModelMissing(
+            f"this version of latens has no system {system!r}, which the model needs",
+            where=str(config),
+            hint=f"systems: {', '.join(SYSTEMS)}",
+        )
     return str(system)
 
 

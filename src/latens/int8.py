@@ -49,7 +49,7 @@ def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not name.endswith(SCALE):
             full[name] = tensor
         elif name.removesuffix(SCALE) + NUMBERS not in tensors:
-            raise ValueError(f"{name.removesuffix(SCALE)} has a scale but no numbers")
+            raise ValueError(f"the int8 tensor {name.removesuffix(SCALE)} has scales but no values")
     return full
 
 

@@ -205,9 +205,9 @@ def test_invalid_arguments_raise_value_error(tables: SymbolTables) -> None:
         encode(np.zeros(3, np.int32), np.zeros(2, np.int32), tables)
     with pytest.raises(ValueError, match="integer symbols"):
         encode(np.zeros(3), np.zeros(3, np.int32), tables)
-    with pytest.raises(ValueError, match=r"levels 0\.\.64"):
+    with pytest.raises(ValueError, match=r"levels are 0\.\.64"):
         encode(np.zeros(2, np.int32), np.array([0, 64]), tables)
-    with pytest.raises(ValueError, match="levels -1"):
+    with pytest.raises(ValueError, match="levels are -1"):
         decode(b"", np.array([-1, 2]), tables)
 
 

@@ -168,7 +168,7 @@ class Squeeze(nn.Module):
 
 
 class Flatten(nn.Module):
-    """(B, C, H, W) -> (B, C H W)."""
+    """Flattens images (B, C, H, W) to vectors (B, C H W); `shape` is (C, H, W). The log-determinant is 0."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()

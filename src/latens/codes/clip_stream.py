@@ -1,4 +1,6 @@
-"""Container of latens clips (.ltv), written and read section by section, so no file has to fit in memory.
+"""Container of clips (.ltv) and packed folders (.ltp).
+
+It is written and read section by section, so no file has to fit in memory.
 
 All numbers are little-endian and unsigned. n is the length of the profile header.
 
@@ -6,7 +8,7 @@ All numbers are little-endian and unsigned. n is the length of the profile heade
     0             8  signature 89 4C 54 56 0D 0A 1A 0A: "LTV" between bytes that text-mode and 7-bit transfers change
     8             1  major version; another major is another layout
     9             1  minor version; a newer minor may add kinds of sections
-    10            4  profile, ASCII: what the sections mean ("SSF1")
+    10            4  profile, ASCII: what the sections mean ("VID1", "LTP2")
     14            8  model id: the first 8 bytes of the SHA-256 of the model's canonical weights and tables
     22            2  n, at most 4,096
     24            n  profile header, opaque here

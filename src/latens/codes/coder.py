@@ -122,7 +122,7 @@ def _plan(levels: np.ndarray, tables: SymbolTables) -> Plan:
         raise ValueError(f"levels must be a vector of integers, not {levels.dtype} {levels.shape}")
     lowest, highest = int(levels.min()), int(levels.max())
     if lowest < 0 or highest >= tables.levels:
-        raise ValueError(f"levels {lowest}..{highest} but the tables have levels 0..{tables.levels - 1}")
+        raise ValueError(f"the scale levels are {lowest}..{highest}, but the tables have levels 0..{tables.levels - 1}")
     if lowest == highest:
         return Plan(None, [Run(lowest, 0, len(levels))])
     # numpy sorts 8- and 16-bit integers stably by radix, in linear time.

@@ -114,7 +114,7 @@ class IntegerNetwork(nn.Module):
             raise ModelError(f"the integer network of the model is not valid: {error}") from error
 
     def stack(self) -> list[IntegerLayer]:
-        """The layers, in order."""
+        """The modules of `layers`, in order, with their type."""
         return [layer for layer in self.layers if isinstance(layer, IntegerLayer)]
 
 

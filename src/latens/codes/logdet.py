@@ -1,6 +1,6 @@
 """log det(I + J) of a residual map: exact, by a truncated power series, or by a Russian-roulette estimate.
 
-    log det(I + J) = sum_k (-1)^(k+1) / k tr J^k     for |J| < 1 (Behrmann et al. 2019)
+    log det(I + J) = sum_k (-1)^(k+1) / k tr J^k     for |J| < 1 (Behrmann et al. 2019; Perugachi-Diaz 2024, Eq. 4.2.3)
 
 An estimate is a list of weights of the first terms: 1 for a truncated series, 1 / P(N >= k - exact) for roulette (Chen et al.
 2019). Traces are estimated with Rademacher vectors. The gradient is that of the weighted series in its Neumann form,

@@ -52,7 +52,10 @@ class RateControl:
         return found.bpp(self._pixels) + self._overhead / self._pixels if self.target.kind == "bpp" else found.psnr()
 
     def score(self, found: Measurement) -> Float[Tensor, "1"]:
-        """Loss at the first lambda with a penalty, up to the hard tolerance; above it, a score that grows with the error."""
+        """Loss at the first lambda, with a penalty (see TOLERANCES) for the relative error of the target.
+
+        Above the hard tolerance the score is larger than every loss and grows with the error.
+        """
         missed = (self.value(found) / self.target.value - 1).abs()
         loss = found.bpp(self._pixels) + math.exp(self._first) * PEAK * found.mse
         free, hard = TOLERANCES[self.target.kind]

@@ -100,7 +100,7 @@ def refine(
     precision: torch.dtype = torch.float32,
     on_step: Progress | None = None,
 ) -> Refined:
-    """Refine the latents of images to minimize bpp + rate_weight * 255^2 * MSE.
+    """Refine the latents of images to minimize bpp + rate_weight * 255^2 * MSE (Perugachi-Diaz 2024, Eq. 5.2.2).
 
     `image` has intensities in [0, 1] and sides that the model accepts. `size` is the (height, width) of the image proper; the
     rest is padding, which the loss ignores. `start` replaces the latents of the encoder, `plain` the measurement that the

@@ -49,8 +49,9 @@ def round_straight_through(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def log_weight(distance: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
     """Logarithm of a law's weight f(d) for the integer at distance d in [0, 1], before the power n.
 
-    With two classes the weights of floor (d = l) and ceiling (d = 1 - l) sum to one, except for atanh. Cosine is cos^2 with
-    two classes (Eq. 5.3.3) and cos with three (Eq. 5.3.7). The linear law is 1 - d; Eq. 5.3.6 is printed with d.
+    atanh: Eq. 5.2.3. linear: 1 - d (Eq. 5.3.2; Eq. 5.3.6 is printed with d). cosine: cos^2 with two classes (Eq. 5.3.3), cos
+    with three (Eq. 5.3.7). ssl: Eqs. 5.3.4 and 5.3.8. With two classes the weights of floor (d = l) and ceiling
+    (d = 1 - l), where l = v - floor(v), sum to one, except for atanh.
     """
     if law.method == "linear":
         return torch.log1p(-distance.clamp(max=1 - EDGE))
@@ -74,15 +75,15 @@ def log_weights(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K .
 
 
 def probabilities(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "K ..."]:
-    """Probabilities of the K integers, in the order of `log_weights`; they sum to one."""
+    """Probabilities of the K integers (Eq. 5.3.1), in the order of `log_weights`; they sum to one."""
     return log_weights(v, law).softmax(dim=0)
 
 
 def log_odds(v: Float[Tensor, "..."], law: RoundingLaw) -> Float[Tensor, "..."]:
     """Log-odds of floor(v) + 1 against floor(v), for two classes.
 
-    It equals the difference of the `log_weights`. log sigma(x) - log sigma(-x) = x, so ssl gives a logit(l), and the linear law
-    is the case a = 1.
+    It equals the difference of the `log_weights`. log sigma(x) - log sigma(-x) = x, so ssl gives a logit(l) with
+    l = v - floor(v), and the linear law is the case a = 1.
     """
     low = v - v.floor()
     if law.method == "ssl":

@@ -12,7 +12,7 @@ MIN_POINTS = 2  # points of a curve
 
 
 class Point(NamedTuple):
-    """Rate (bits per pixel) and quality of a codec at one setting. `setting` is the quality number of the codec."""
+    """Rate (bits per pixel) and image quality (such as PSNR in dB) of a codec at `setting`, the quality number it was given."""
 
     setting: float
     rate: float

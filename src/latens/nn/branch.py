@@ -32,7 +32,7 @@ class Linearized(NamedTuple):
 
 
 class Stage(nn.Module):
-    """h -> act(W h + b), or with `mix` -> [eta_1 h, eta_2 act(W h + b)]."""
+    """h -> act(W h + b), or with `mix` h -> [eta_1 h, eta_2 act(W h + b)] (Eq. 4.3.2)."""
 
     linear: Spectral
     activation: Activation | None
@@ -53,8 +53,9 @@ class Stage(nn.Module):
 
 
 class Branch(nn.Module):
-    """A sequence of stages, the last of which is linear; `first` is an optional activation before them (Residual Flow).
+    """A sequence of stages, the last of which is linear (Eq. 4.3.1).
 
+    `first` is an optional activation before them, as in a Residual Flow.
     `budget` above 0 scales the last layer so that the product of all bounds is `budget`.
     """
 

@@ -24,7 +24,9 @@ CHUNK = 2**26  # bytes of frequency responses per eigenvalue decomposition
 
 
 class Spectral(nn.Module):
-    """A linear layer or convolution with spectral norm at most `coefficient`, up to the convergence of the power iterations.
+    """A linear layer or convolution with spectral norm at most `coefficient` (Perugachi-Diaz 2024, Eq. 4.2.2).
+
+    In training the bound holds up to the convergence of the power iterations.
 
     `size` is the input's (height, width) for a convolution with an odd kernel and size-preserving zero padding; None makes a
     linear layer. A `frozen` layer uses its weight unchanged; it was normalized before. For fixed singular vectors u, v the norm

@@ -19,7 +19,7 @@ class Schedule:
     lr: Positive = 1e-4  # learning rate of Adam or SGD
     warmup: Natural = 1000  # steps of the linear increase of the learning rates from zero
     decay_share: Share = 0.25  # share of the steps, at the end, over which the learning rates fall linearly to zero
-    clip: Positive = 1.0  # largest norm of the gradient of one optimizer
+    clip: Positive = 1.0  # larger gradients of one optimizer are scaled to this norm; 1e9 disables clipping
     ema: Decay = 0.999  # decay of the averaged weights, which are validated and saved; 0: no averaging
 
 
@@ -27,7 +27,7 @@ class Schedule:
 class Adam(Schedule):
     """Adam (Kingma and Ba 2015)."""
 
-    kind: Literal["adam"] = "adam"  # which optimizer
+    kind: Literal["adam"] = "adam"  # name of the optimizer
     beta1: Decay = 0.9  # decay of the mean gradient; 0.5 is usual against a discriminator
 
 
@@ -35,7 +35,7 @@ class Adam(Schedule):
 class Muon(Schedule):
     """Muon (Jordan et al. 2024) for the weights of convolutions and matrices, Adam at the rate `lr` for the rest."""
 
-    kind: Literal["muon"] = "muon"  # which optimizer
+    kind: Literal["muon"] = "muon"  # name of the optimizer
     muon_lr: Positive = 1e-3  # learning rate of Muon
     max_side: Annotated[int, Gt(0)] = 256  # matrices whose smaller side is larger are left to Adam
 
@@ -44,7 +44,7 @@ class Muon(Schedule):
 class Sgd(Schedule):
     """Stochastic gradient descent with Nesterov momentum."""
 
-    kind: Literal["sgd"] = "sgd"  # which optimizer
+    kind: Literal["sgd"] = "sgd"  # name of the optimizer
     momentum: Decay = 0.9  # decay of the velocity
     weight_decay: Annotated[float, Ge(0)] = 0.0  # added to the gradient, in units of the weights
 
@@ -56,13 +56,13 @@ OptimConfig: TypeAlias = Annotated[Adam | Muon | Sgd, Field(discriminator="kind"
 class RunConfig:
     """Length and bookkeeping of a run."""
 
-    steps: Natural = 1000  # of training
-    seed: Natural = 0  # of weights, data and noise
+    steps: Natural = 1000  # number of training steps
+    seed: Natural = 0  # seed of weights, data and noise
     precision: Literal["bf16", "no"] = "bf16"  # arithmetic of the networks; losses stay in float32
-    log_every: Count = 100  # steps
-    validate_every: Count = 5000  # steps
-    checkpoint_every: Count = 2000  # steps
-    keep: Count = 2  # complete checkpoints that are kept
+    log_every: Count = 100  # steps between two lines of metrics.jsonl
+    validate_every: Count = 5000  # steps between two validations
+    checkpoint_every: Count = 2000  # steps between two checkpoints
+    keep: Count = 2  # number of complete checkpoints that are kept
 
 
 M = TypeVar("M", covariant=True)

@@ -129,7 +129,7 @@ def test_a_tray_at_the_image_border_has_its_visible_rows() -> None:
 
 
 def test_trays_with_other_rows_than_requested_are_refused() -> None:
-    """Two trays of 4 rows, asked for 8: a gap runs through every lattice."""
+    """Two trays of 4 rows, requested 8: a gap runs through every lattice."""
     image = np.full((1000, 1000), 30, np.uint8)
     rng = np.random.default_rng(1)
     for row in range(8):

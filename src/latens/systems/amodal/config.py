@@ -23,7 +23,7 @@ class MaskCodeConfig:
 
     size: Count = 56  # S: masks are resampled to S x S, area coverage in [0, 1]
     grid: Count = 7  # M: the code is an M x M grid; S / M is a power of two
-    codewords: Annotated[int, Ge(2)] = 128  # K
+    codewords: Annotated[int, Ge(2)] = 128  # K: number of codewords
     width: Count = 32  # D: dimension of one codeword
     channels: Count = 32  # of the finest convolutions; the coarser ones have twice as many
     commitment: NonNegative = 0.25  # beta of Eq. 1

@@ -129,7 +129,7 @@ class Simulated:
 
 
 class Nuclei:
-    """Unlimited composites of nuclei; training, validation and test use nuclei of different images."""
+    """Composites of real nuclei, in any number. Training, validation and test use nuclei from different images."""
 
     classes: tuple[str, ...] = ("nucleus",)
 

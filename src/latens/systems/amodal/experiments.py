@@ -221,7 +221,7 @@ class Comparison:
         return {"data": [*map(str, self.values)], "recipe": self.lab.recipe, "scale": to_dict(self.scale), "runs": runs}
 
     def about(self, results: Sequence[Result] = ()) -> str:
-        """Description of data and scale."""
+        """Two clauses for a page: data and recipe of the training, and the test images with the hash of their set."""
         size = self.scale.size or self.base.model.size
         digests = {result.digest[:12] for result in results}
         named = f" (test set {', '.join(sorted(digests))})" if digests else ""

@@ -119,7 +119,7 @@ class Flow(nn.Module):
         return self.config.columns if isinstance(self.config, VectorFlow) else self.config.channels * self.config.size**2
 
     def forward(self, x: Tensor, estimate: Estimate) -> Coded:
-        """Latents and log-density of rows (B, D), or of dequantized images (B, C, H, W) in [0, 1]."""
+        """Latents and log-density (Eq. 4.2.1) of rows (B, D), or of dequantized images (B, C, H, W) in [0, 1]."""
         if self.training and not bool(self.started):
             self.power_iterations(FIRST_ITERATIONS)
             self.started.fill_(True)

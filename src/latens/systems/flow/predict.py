@@ -167,14 +167,17 @@ class DensityModel:
         return ROW_BATCH if isinstance(self.config, VectorFlow) else SAMPLE_BATCH
 
     def sample(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
-        """Random rows (n, D), float64, or images (n, S, S, 3), uint8. `temperature` (from 0) scales the latents."""
+        """`count` random rows (n, D), float64, or images (n, S, S, 3), uint8. `temperature` (>= 0) multiplies the latents.
+
+        Raises UsageError for a count below 1 and for another temperature.
+        """
         parts = list(self.sampled(count, seed=seed, temperature=temperature))
         return np.concatenate(parts)
 
     def sampled(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> Iterator[np.ndarray]:
-        """`sample` in batches. Each sample depends only on the seed and on its index. Raises UsageError."""
+        """Batches of `sample`. Each sample depends only on the seed and on its index. Raises UsageError like `sample`."""
         if count < 1:
-            raise UsageError("the number of samples must be at least 1", where=f"sample {count}")
+            raise UsageError(f"the number of samples must be at least 1, not {count}", where="sample")
         if not 0 <= temperature < float("inf"):
             raise UsageError("the temperature must be finite and at least 0", where=f"temperature {temperature}")
         for start in range(0, count, self._batch):
@@ -271,7 +274,7 @@ def single_images(images: Any) -> list[ImageLike]:
 
 
 def as_images(x: Float[Tensor, "n C S S"]) -> Pixels:
-    """8-bit images (n, S, S, 3) of dequantized values: floor(256 x), clipped to 0..255."""
+    """8-bit images (n, S, S, 3) of dequantized values x in [0, 1]: floor(256 x), clipped to 0..255. Gray becomes RGB."""
     values = (x * 256).floor().clamp(0, 255).to(torch.uint8)
     pixels: np.ndarray = values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return pixels

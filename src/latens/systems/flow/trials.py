@@ -170,7 +170,7 @@ def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
 
 
 def length_of(lab: L, folder: Path) -> tuple[str, str]:
-    """Steps of a finished run, and its CPU minutes, validation included; "-" unless one process did the whole run."""
+    """Number of steps of a finished run and its CPU minutes with validation, as text; minutes are "-" after a resumption."""
     record = lab.recorded({"what": "training seconds", "run": folder.name})
     steps = json.loads((folder / "config.json").read_text())["run"]["steps"]
     return str(steps), f"{record[0] / 60:.1f}" if record and record[0] is not None else "-"

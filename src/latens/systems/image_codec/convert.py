@@ -179,11 +179,11 @@ def refuse_other_architectures(source: Mapping[str, Tensor]) -> None:
     if not source:
         raise ModelError("the checkpoint holds no tensors", hint=_HINT)
     if any(name.startswith("context_prediction.") for name in source):
-        raise ModelError("this is an autoregressive model (context_prediction)", hint=_HINT)
+        raise ModelError("this is an autoregressive model (it has context_prediction layers)", hint=_HINT)
     if not any(name.startswith("g_a.") for name in source):
-        raise ModelError("this is not a CompressAI image model (no g_a)", hint=_HINT)
+        raise ModelError("this is not a CompressAI image model (it has no g_a layers)", hint=_HINT)
     if not any(name.startswith("h_s.") for name in source):
-        raise ModelError("this model has no hyperprior (no h_s)", hint=_HINT)
+        raise ModelError("this model has no hyperprior (it has no h_s layers)", hint=_HINT)
     last, latent = source.get("h_s.4.weight"), source.get("g_a.6.weight")
     if last is not None and latent is not None and last.shape[:1] == latent.shape[:1]:
         raise ModelError("this hyperprior has scales but no means (h_s has M output channels, not 2 M)", hint=_HINT)

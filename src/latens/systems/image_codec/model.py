@@ -116,7 +116,7 @@ class MeanScaleHyperprior(nn.Module):
         return y if self.gains is None else y * self.gains.forward_gain(quality)
 
     def parameters_of_y(self, z_hat: Float[Tensor, "B N ..."]) -> tuple[Tensor, Tensor]:
-        """Mean and scale of every entry of the scaled latent, each float32 (B, M, h, w)."""
+        """Mean and scale of every entry of the scaled latent y, each float32 (B, M, h, w), from the decoded hyper-latent z."""
         mean, scale = self.hyper_synthesis(z_hat).float().chunk(2, dim=1)
         return mean, scale
 

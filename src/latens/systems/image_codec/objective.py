@@ -72,7 +72,10 @@ class RateDistortion:
 
 
 def export_codec(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Export:
-    """Contents of the model folder of a codec. The frozen coding is computed from the stored float16 weights."""
+    """Contents of the model folder of a codec. The frozen coding is computed from the stored float16 weights.
+
+    `images` calibrate its integers, as in `frozen_coding`.
+    """
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     shipped = MeanScaleHyperprior(model.config)
     shipped.load_state_dict(weights)

@@ -139,7 +139,7 @@ class ElboConfig:
 class PatchVAELoss(ElboConfig):
     """Loss of a PatchVAE (Eq. 11)."""
 
-    kind: Literal["patchvae"] = "patchvae"  # model.kind
+    kind: Literal["patchvae"] = "patchvae"  # the same as model.kind
     beta_occ: NonNegative = 0.3  # weight of the divergence of the occurrences
     prior: Annotated[float, Ge(0), Lt(1)] = 0.0  # probability that a part occurs in a cell; 0: 1/N
     iic_weight: NonNegative = 0.0  # weight of the IIC loss between the parts of two views; for `categorical` models
@@ -150,14 +150,14 @@ class PatchVAELoss(ElboConfig):
 class BetaVAELoss(ElboConfig):
     """Loss of a beta-VAE (Eq. 3)."""
 
-    kind: Literal["betavae"] = "betavae"  # model.kind
+    kind: Literal["betavae"] = "betavae"  # the same as model.kind
 
 
 @settings
 class BiGANLoss:
     """Logistic loss of the critic, with a gradient penalty."""
 
-    kind: Literal["bigan"] = "bigan"  # model.kind
+    kind: Literal["bigan"] = "bigan"  # the same as model.kind
     penalty: NonNegative = 1.0  # weight of the critic's gradient penalty (R1)
 
 
@@ -165,7 +165,7 @@ class BiGANLoss:
 class MaskedLoss:
     """Squared error of hidden pixels."""
 
-    kind: Literal["mae"] = "mae"  # model.kind
+    kind: Literal["mae"] = "mae"  # the same as model.kind
     masked: Annotated[float, Gt(0), Lt(1)] = 0.6  # share of 8 x 8 cells that are hidden
 
 
@@ -173,7 +173,7 @@ class MaskedLoss:
 class SupervisedLoss:
     """Cross-entropy of the labels."""
 
-    kind: Literal["supervised"] = "supervised"  # model.kind
+    kind: Literal["supervised"] = "supervised"  # the same as model.kind
 
 
 LossConfig: TypeAlias = Annotated[

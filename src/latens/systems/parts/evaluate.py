@@ -247,7 +247,7 @@ def frechet_distance(a: Float[np.ndarray, "n F"], b: Float[np.ndarray, "m F"]) -
     from scipy.linalg import sqrtm
 
     if min(len(a), len(b)) < 2:
-        raise ValueError("a covariance needs at least two images")
+        raise ValueError(f"the Frechet distance needs at least two images on each side, got {len(a)} and {len(b)}")
     first, second = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
     root = np.trace(sqrtm(first @ second)).real
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first) + np.trace(second) - 2 * root)

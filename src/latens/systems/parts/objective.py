@@ -35,6 +35,8 @@ MIN_ENERGY = 1e-4  # gradient energy added to every cell, so that constant image
 class Elbo:
     """Squared error + beta_app KL(appearance) + beta_occ KL(occurrence) per image, divided by its number of pixel values.
 
+    This is Eq. 11 for a PatchVAE (its KL terms are Eq. 9), and Eq. 3 for a beta-VAE, which has no occurrences.
+
     With `adversarial` above 0, the discriminator takes its step before the model, whose loss has the adversarial term. With
     `contrastive_weight` or `iic_weight` above 0, the NT-Xent or IIC loss of two views is added.
     """

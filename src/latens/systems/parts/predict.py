@@ -120,7 +120,7 @@ class Parts:
             model.config.appearance,
         ):
             sizes = f"{model.config.parts} parts with {model.config.appearance} numbers each"
-            what = f"a code of {code.occurrence.shape[0]} parts does not fit a model of {sizes}"
+            what = f"the code has {code.occurrence.shape[0]} parts, and the model has {sizes}"
             raise UsageError(what, hint="decode with the model that encoded the image")
         q = torch.from_numpy(code.occurrence.astype(np.float32)).to(self.device)
         chosen = model.hard_occurrence(q[None] - PRESENT)
@@ -251,7 +251,7 @@ def check_pixels(width: int, height: int) -> None:
 
 def check_most(most: int) -> None:
     if most < 1:
-        raise UsageError(f"{most} patches per part", where="most", hint="give 1 or more")
+        raise UsageError(f"the number of patches per part must be at least 1, not {most}", where="most")
 
 
 def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:

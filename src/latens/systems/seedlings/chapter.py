@@ -57,7 +57,10 @@ def chapter(lab: ChapterLab) -> Report:
 
 
 def trainings(lab: ChapterLab) -> Iterator[Callable[[], object]]:
-    """Trainings of the chapter: Table 3.5 first, then class imbalance, the leaky split, and the hyperparameter search."""
+    """Functions that each run one training of the chapter.
+
+    The order is Table 3.5, class imbalance, the leaky split, the hyperparameter search.
+    """
     scale = lab.scale
     for seed in each_run(scale):
         for backbone in dict.fromkeys((*scale.models, *scale.networks)):

@@ -55,7 +55,9 @@ def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConf
         found = found.of_days(config.days)
     if not found.size:
         raise InputError(
-            f"the data have no crops of the days {', '.join(map(str, config.days))}", where="--data", hint="set data.days"
+            f"the data have no crops of the days {', '.join(map(str, config.days))}",
+            where="--data",
+            hint="choose days of the data with --set data.days=DAYS",
         )
     return found
 

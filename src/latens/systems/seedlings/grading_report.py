@@ -24,7 +24,7 @@ LEGEND = (
 
 
 def lot_blocks(lots: Sequence[LotResult], limit: float) -> list[Block]:
-    """Germination curves, table of lots, and notes on lots. `limit` is the usable share of the verdicts, in (0, 1]."""
+    """Germination curves, table of lots, and notes. `limit` is the smallest usable share of an accepted lot, in (0, 1]."""
     if not lots:
         return []
     blocks: list[Block] = []

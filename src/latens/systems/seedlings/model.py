@@ -76,7 +76,7 @@ def normalized(crops: Tensor) -> Float[Tensor, "B C S S"]:
 
 
 def perceptron(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """Hidden layers with ReLU on flattened pixels. Without hidden layers the model is logistic regression (Eq. 3.1)."""
+    """Hidden layers with ReLU on flattened pixels. Without hidden layers the model is logistic regression (Eqs. 3.1, 3.2)."""
     layers: list[nn.Module] = [nn.Flatten()]
     for width in widths:
         layers += [nn.Linear(inputs, width), nn.ReLU()]

@@ -90,7 +90,7 @@ class GradedTray(NamedTuple):
 
 
 class SeedlingGrader:
-    """Loaded model. `classes` are "failure" and "success", or the classes of its training data."""
+    """A loaded seedling model. `classes` are "failure" and "success", or the classes of its training data."""
 
     def __init__(self, name: str, model_id: str, network: Grader, config: Mapping[str, Any], device: torch.device) -> None:
         self.name, self.model_id, self.device, self.precision = name, model_id, device, "float32"

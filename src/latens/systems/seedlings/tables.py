@@ -105,7 +105,9 @@ def read_lots(path: Path) -> list[Lot]:
             what = f"lot {lot.name} names tray {row['tray']} twice"
             raise InputError(what, where=where, hint="write its rows and columns as ranges in one line, as 1-5 or 1-2,7")
         if sown != lot.sown:
-            raise InputError(f"lot {lot.name} has two dates of sowing", where=where)
+            raise InputError(
+                f"lot {lot.name} has two dates of sowing", where=where, hint="write the same date in all its lines"
+            )
         found[lot.name] = lot._replace(
             cells={**lot.cells, row["tray"]: (rows, cols)}, seeds={**lot.seeds, row["tray"]: int(seeds or 0)}
         )

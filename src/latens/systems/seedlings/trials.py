@@ -277,5 +277,5 @@ def about(lab: ChapterLab) -> str:
 
 
 def each_run(scale: Scale) -> Sequence[int]:
-    """Seeds of the runs."""
+    """Seeds of the repeated runs of a model: 0 to `scale.runs` - 1."""
     return range(scale.runs)

@@ -113,7 +113,7 @@ class HyperpriorCodec(Hyper):
         step: Float[Tensor, "B M h w"] | None = None,
         cells: Bool[Tensor, "B 1 h w"] | None = None,
     ) -> Coded:
-        """Quantize the latent with steps h = `step` (None: 1) and estimate its bits.
+        """Quantize the latent with steps h = `step` (None: 1; Eq. 6.3.1) and estimate its bits (Eq. 6.3.3).
 
         `cells` is True in the region and selects one of the two hyper-codecs of OBIC; every position is coded once.
         """

@@ -11,9 +11,17 @@ Profile "VID1". The profile header, little-endian and unsigned:
     rate                   4 + 4   mean frames per second, as a fraction
     aspect                 4 + 4   width of a pixel over its height, as a fraction
 
-A section of kind FRAMES holds one group, a section of kind SOUND a piece of an audio-only Matroska file. The payload of a group
-contains the times of its frames (`pack_times`), if bit 1 of the flags is set the qualities of its units of frames
-(`pack_qualities`), and the bytes of `groups.GroupCoder.encode`.
+A section of kind FRAMES (1) holds one group, a section of kind SOUND (2) a piece of an audio-only Matroska file. The payload
+of a group contains the times of its frames (`pack_times`), the qualities of its units of frames (`pack_qualities`; only if
+bit 1 of the flags is set), and its parts. A part is its length and its bytes; the length has 7 bits per byte, lowest first,
+and the highest bit of a byte is set if another byte follows. The parts of a group are
+
+    map       one part, `codes.adaptive.encode_maps`: the map of OBIC, or the quality map of a region; absent for other methods
+    latents   scale-space flow, for each frame: the gain latent (latent scaling only), the motion latent (not for the first
+              frame), and the latent of the first frame or of the residual; chunk codec: one latent for each chunk
+
+A latent is one part with the hyper-latent z for each hyper-codec (OBIC: region, then background), then one part with y: the low
+16 bits of the CRC-32 of its table indices (2 bytes), and its symbols. `codes.coder` describes the coding of symbols.
 """
 
 from __future__ import annotations

@@ -44,14 +44,14 @@ class Setting(NamedTuple):
 
 
 class RateControl(Protocol):
-    """Chooses the quality of every unit of frames during encoding."""
+    """Chooses the quality of every unit during encoding. A unit is one frame of scale-space flow, or one chunk of frames."""
 
     def quality(self) -> int:
-        """The quality of the next unit in 1/256."""
+        """The quality of the next unit, in steps of 1/256."""
         ...
 
     def accept(self, size: int) -> bool:
-        """True if the unit is kept; `size` is that of the group in bytes. Otherwise it is coded again at another quality."""
+        """True to keep the last unit; `size` is the size of its group in bytes. False to code it again at another quality."""
         ...
 
 

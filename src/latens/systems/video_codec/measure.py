@@ -106,7 +106,9 @@ def region_clips(sources: Sequence[Source], names: Sequence[str], frames: int) -
     chosen = [place for place in places if place.stem in names] or places
     if not chosen:
         where = ", ".join(map(str, sources))
-        raise UnreadableInput("no annotated clips", where=where, hint="a clip is CLIP/frames/*.jpg and CLIP/masks/*.png")
+        raise UnreadableInput(
+            "no clip with masks was found", where=where, hint="a clip is CLIP/frames/*.jpg and CLIP/masks/*.png"
+        )
     return [read_region_clip(place, frames) if place.is_dir() else street_region(place, frames) for place in chosen]
 
 

@@ -39,7 +39,10 @@ from latens.systems.video_codec.motion import MotionAnalysis, MotionSynthesis
 
 
 class CodedClip(NamedTuple):
-    """Decoded frames, not clamped, and bits per frame by part of the code; the sum of all parts is the rate."""
+    """Decoded frames, not clamped, and bits per frame by part of the code.
+
+    The sum of all parts is the rate (Perugachi-Diaz 2024, Eqs. 6.3.6 and 6.3.7, with the hyper-latents).
+    """
 
     frames: Float[Tensor, "B T 3 H W"]
     bits: dict[str, Float[Tensor, "B T"]]

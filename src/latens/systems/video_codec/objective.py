@@ -39,7 +39,8 @@ class Draw(NamedTuple):
 class RateDistortion:
     """Bits per pixel + lambda * 255^2 * weighted MSE, with random lambda and, if the method has one, random gain amplifier ga.
 
-    Errors of the background have the weight 1 / (gamma ga). The paper trains with ga = 1 only.
+    Eq. 6.3.4 weights the rate with beta instead; only the ratio of both terms matters. Errors of the background have the weight
+    1 / (gamma ga). The paper trains with ga = 1 only.
     """
 
     optimizers: Mapping[str, Sequence[Group]]
@@ -82,7 +83,10 @@ class RateDistortion:
     def weights(
         self, frames: Float[Tensor, "B T 3 H W"], mask: Float[Tensor, "B T 1 H W"] | None, amplifier: Float[Tensor, "B"]
     ) -> Float[Tensor, "B T 1 H W"]:
-        """Weights of squared errors: 1 in the region, 1 / (gamma ga) outside; 1 everywhere for plain scale-space flow."""
+        """Weights of squared errors (Eq. 6.3.5): 1 in the region, 1 / (gamma ga) outside.
+
+        They are 1 everywhere for plain scale-space flow.
+        """
         if self.ignores_region or mask is None:
             return torch.ones_like(frames[:, :, :1])
         return mask + (1 - mask) / (self.gamma * amplifier)[:, None, None, None, None]

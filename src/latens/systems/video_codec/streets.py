@@ -72,7 +72,10 @@ def labels_of(image: Path) -> Path:
 
 
 def street_clip(path: Path, frames: int) -> StreetClip:
-    """An image in motion, determined by its name. Raises UnreadableInput or InputError."""
+    """A clip of a street image with its label map, panned and zoomed; the file name seeds the motion.
+
+    Raises UnreadableInput or InputError.
+    """
     pixels = read_image(path).pixels
     place = labels_of(path)
     with reading(place), open(place, "rb") as stream, decoding(str(place)), Image.open(stream) as image:

@@ -167,7 +167,7 @@ class Study:
         return [Source("", place) for place in self.scale.train.split(",") if place] or self.clip_sources
 
     def model(self, label: str) -> VideoCodec:
-        """The trained codec of a variant."""
+        """The trained codec of the variant `label`, a key of VARIANTS. The first call trains it or opens its finished run."""
         if label not in self._loaded:
             name, variant = label.replace(",", "").replace(" ", "_"), VARIANTS[label]
             folder = self.lab.trained(self.config(variant), name=name, init=self.start(), sources=self.sources(variant))

@@ -76,5 +76,5 @@ def parsed(data: bytes, place: int) -> tuple[int, int]:
         value |= (data[place] & 127) << shift
         place, shift = place + 1, shift + 7
         if shift > 35:
-            raise IndexError("a number is too long")
+            raise IndexError("a base-128 number has more than six bytes")
     return value | data[place] << shift, place + 1

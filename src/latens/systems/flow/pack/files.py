@@ -109,7 +109,7 @@ def _written(stored: np.ndarray, name: str) -> bytes:
 
 
 def webp_of(image: PlainImage) -> bytes:
-    """The pixels as lossless WebP."""
+    """The pixels of an image, encoded as lossless WebP."""
     return webp_bytes(image.pixels)
 
 

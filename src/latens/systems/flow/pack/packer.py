@@ -261,7 +261,7 @@ def _simple_file(kind: int, payload: bytes) -> bytes:
             raise Corrupt("the deflated data are incomplete")
         return plain
     if kind not in (WEBP, RAW):
-        raise Corrupt(f"unknown kind {kind} of part")
+        raise Corrupt(f"a part has the unknown kind {kind}")
     description, rest = described(payload)
     if kind == WEBP:
         pixels = pixels_of_webp(rest)

@@ -80,13 +80,16 @@ def reflected(length: int) -> Tensor:
 
 
 def extended(plane: Tensor) -> Tensor:
-    """Plane extended by reflection."""
+    """A plane (B, C, H, W), extended by reflection by PAD pixels on all sides."""
     rows, columns = reflected(plane.shape[2]), reflected(plane.shape[3])
     return plane.index_select(2, rows.to(plane.device)).index_select(3, columns.to(plane.device))
 
 
 def pixels_at(wide: Tensor, phase: Phase, offset: Offset, size: tuple[int, int]) -> Tensor:
-    """Pixels (B, C, h, w) of an extended plane at an offset from every pixel of a phase."""
+    """For every pixel of a phase, the pixel at `offset` (rows, columns) from it: (B, C, h, w) from a plane made by `extended`.
+
+    `size` is (h, w), that of the phase.
+    """
     top, left = PAD + phase.row + offset[0], PAD + phase.column + offset[1]
     return wide[:, :, top : top + 2 * size[0] : 2, left : left + 2 * size[1] : 2]
 
