@@ -21,12 +21,14 @@ from PIL import Image
 
 from latens.data.files import reading
 from latens.data.images import ImageLimits, Pixels, read_image
+from latens.data.tiff import MAX_FRAMES, full_pages, full_resolution, kind_of, page_kind, page_values, prepare_planes
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
-MAX_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 GRAY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values with more than 8 bits
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
+STRETCH = (0.1, 99.9)  # percentiles
+ROW_BLOCK = 64  # rows that are scaled at once
 FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
 HINT = "copy the file again; the extra `micro` reads more kinds of TIFF: pip install 'latens[micro]'"
@@ -38,7 +40,8 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
     """Yield the pages of a TIFF stack, or the single image of any other file, as uint8 (H, W, 3).
 
     Values of more than 8 bits are stretched from the 0.1 to the 99.9 percentile, because microscopes use only part of the
-    range. Raises the errors of `read_image`, and LimitExceeded for too many pages.
+    range. Pyramid levels, thumbnails and masks of other pages are no frames. Raises the errors of `read_image`, InputError for
+    pages of 2 or more than 4 channels (gray with alpha is read), and LimitExceeded for too many pages.
     """
     limits = limits or ImageLimits()
     if path.suffix.lower() not in TIFF_ENDINGS:
@@ -49,7 +52,8 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
             yield from _by_tifffile(path, limits)
             return
         with _open_tiff(path) as image:
-            for number in range(_checked_count(getattr(image, "n_frames", 1), path)):
+            _checked_count(getattr(image, "n_frames", 1), path)
+            for number in full_pages(image):
                 yield _page(image, number, path, limits)
 
 
@@ -60,7 +64,8 @@ def count_frames(path: Path) -> int:
     with reading(path):
         if not _needs_tifffile(path):
             with _open_tiff(path) as image:
-                return _checked_count(getattr(image, "n_frames", 1), path)
+                _checked_count(getattr(image, "n_frames", 1), path)
+                return len(full_pages(image))
         with _tifffile(path) as (_, stack, pages):
             return _checked_count(len(pages if stack is None else stack), path)
 
@@ -99,14 +104,43 @@ def frame_place(path: Path) -> tuple[Path, int] | None:
 def stretch(values: np.ndarray) -> Pixels:
     """Contrast stretch of values (H, W) or (H, W, 3) from the 0.1 to the 99.9 percentile, as uint8 (H, W, 3).
 
-    Constant pages and non-finite values become black.
+    Constant pages and non-finite values become black. Needs little memory besides one copy of float values.
     """
-    values = np.asarray(values, dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
-    scaled = (np.where(np.isfinite(values), values, low) - low) / (high - low) if high > low else np.zeros_like(values)
-    scaled = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(scaled[:, :, None], 3, axis=2) if scaled.ndim == 2 else scaled
+    low, high = _percentiles(values)
+    result = np.zeros((*values.shape[:2], 3), np.uint8)
+    for top in range(0, len(values) if high > low else 0, ROW_BLOCK):
+        block = np.asarray(values[top : top + ROW_BLOCK], dtype=np.float64)
+        scaled = (np.where(np.isfinite(block), block, low) - low) / (high - low)
+        scaled = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+        result[top : top + ROW_BLOCK] = scaled[:, :, None] if scaled.ndim == 2 else scaled
+    return result
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The 0.1 and 99.9 percentile of the finite values; 0 and 0 without any."""
+    if values.dtype.kind == "f":
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, STRETCH, overwrite_input=True) if finite.size else (0.0, 0.0)
+    elif values.size and values.dtype.itemsize <= 2:
+        low, high = _histogram_percentiles(values)
+    else:
+        low, high = np.percentile(values, STRETCH) if values.size else (0.0, 0.0)
+    return float(low), float(high)
+
+
+def _histogram_percentiles(values: np.ndarray) -> list[float]:
+    """The same of 8- or 16-bit integers, without a copy of the values."""
+    start = int(values.min())
+    counts = np.zeros(1 << 16, np.int64)
+    for top in range(0, len(values), ROW_BLOCK):
+        counts += np.bincount(values[top : top + ROW_BLOCK].ravel().astype(np.int64) - start, minlength=1 << 16)
+    ends = np.cumsum(counts)
+    found = []
+    for share in STRETCH:
+        place = (values.size - 1) * share / 100  # between two values in order
+        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, values.size - 1)], "right")
+        found.append(start + below + (above - below) * (place - int(place)))
+    return found
 
 
 def _checked_count(count: int, path: Path) -> int:
@@ -128,8 +162,13 @@ def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> P
     try:
         image.seek(number)
         _check_page(image.width, image.height, number, limits)
+        kind = kind_of(image)
+        if kind is not None:
+            kind.check(number)
+            prepare_planes(image)
         if image.mode in GRAY_DEEP:
-            return stretch(np.asarray(image))
+            values = np.asarray(image)
+            return stretch(values if kind is None else kind.black_is_zero(values))
         return read_image(image.copy(), limits=limits).pixels
     except LatensError as error:
         raise error.at(str(path)) from None
@@ -178,8 +217,8 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
             stack: np.ndarray | None = None
             if len(file.pages) == 1 and len(series.shape) > 2 and series.size > file.pages[0].size:
                 stack = np.asarray(tifffile.memmap(path, mode="r")).reshape(-1, *file.pages[0].shape)
-            pages = [page for page in file.pages if not getattr(page, "is_reduced", False)] if stack is None else ()
-            yield file, stack, pages
+            _checked_count(len(file.pages), path)
+            yield file, stack, full_resolution(file.pages)
     except (LatensError, FileNotFoundError, PermissionError, GeneratorExit):
         raise
     except Exception as error:  # parsers raise many types of errors for damaged data
@@ -187,26 +226,27 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
 
 
 def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
-    with _tifffile(path) as (_, stack, pages):
+    with _tifffile(path) as (file, stack, pages):
         frames = pages if stack is None else stack
+        kind = page_kind(file.pages[0].tags.valueof)
         for number in range(_checked_count(len(frames), path)):
             try:
                 if stack is None:
                     _check_page(pages[number].imagewidth, pages[number].imagelength, number, limits)
-                values = np.asarray(pages[number].asarray() if stack is None else stack[number])
-                yield _shown(values, number)
+                values = page_values(pages[number], number) if stack is None else kind.black_is_zero(np.asarray(stack[number]))
+                yield shown(values, number)
             except LatensError as error:
                 raise error.at(str(path)) from None
 
 
-def _shown(values: np.ndarray, number: int) -> Pixels:
-    """A page of any kind as uint8 (H, W, 3)."""
-    if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
-        values = np.moveaxis(values, 0, 2)
-    if values.ndim == 3 and values.shape[2] in (1, 3, 4):
-        values = values[..., 0] if values.shape[2] == 1 else values[..., :3]
-    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
+def shown(values: np.ndarray, number: int = 0) -> Pixels:
+    """Values (H, W) or (H, W, channels) as uint8 (H, W, 3): uint8 and bool as they are, others stretched, without alpha."""
+    if values.ndim == 3 and values.shape[2] <= 4:
+        values = values[..., 0] if values.shape[2] <= 2 else values[..., :3]
+    if values.ndim not in (2, 3) or values.dtype.kind not in "buif" or (values.ndim == 3 and values.shape[2] != 3):
         raise InputError(f"page {number + 1} is not an image: {values.dtype} of shape {values.shape}")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
     if values.dtype == np.uint8:
         return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else np.ascontiguousarray(values)
     return stretch(values)
