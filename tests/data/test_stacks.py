@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from latens.data.images import read_image
-from latens.data.stacks import StackWriter, count_frames, read_frame, read_frames, stretch
+from latens.data.images import LoadedImage, read_image
+from latens.data.stacks import StackWriter, count_frames, memory_frame, read_frame, read_frames, stretch
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 
@@ -244,3 +244,69 @@ def test_huge_tiles_of_small_images_are_refused(tmp_path: Path) -> None:
     for read in (read_image, read_frame):
         with pytest.raises(LimitExceeded, match="40000 x 40000"):
             read(tmp_path / "bomb.tif")
+
+
+# ------------------------------------------------------------------------------------------------- files and memory
+
+
+def in_memory(values: np.ndarray, path: Path) -> list[Any]:
+    """The values as every source in memory that can hold them."""
+    sources: list[Any] = [values, path.read_bytes()]
+    if values.ndim == 2 and values.dtype in (np.uint16, np.int32, np.float32):
+        with Image.open(path) as image:
+            image.load()
+            sources += [Image.fromarray(values), image.copy()]
+    return sources
+
+
+DEEP_KINDS = {
+    "12 bits in 16": deep(np.random.default_rng(0), (20, 24)),
+    "full range": np.arange(480, dtype=np.uint16).reshape(20, 24) * 130,
+    "signed": deep(np.random.default_rng(1), (20, 24)).astype(np.int16) - np.int16(1000),
+    "32 bits": deep(np.random.default_rng(1), (20, 24)).astype(np.int32) * 1000,
+    "float above 1": deep(np.random.default_rng(2), (20, 24)).astype(np.float32),
+    "float below 1": np.random.default_rng(2).random((20, 24), np.float32),
+    "double": np.random.default_rng(2).normal(size=(20, 24)),
+    "not finite": np.where(np.eye(20, 24) > 0, np.nan, deep(np.random.default_rng(3), (20, 24))).astype(np.float32),
+    "16-bit color": deep(np.random.default_rng(4), (20, 24, 3)),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_KINDS)
+def test_values_in_memory_are_stretched_like_the_same_values_in_a_file(tmp_path: Path, name: str) -> None:
+    values = DEEP_KINDS[name]
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb" if values.ndim == 3 else "minisblack")
+    expected = read_frame(tmp_path / "x.tif")
+    assert (expected.min(), expected.max()) == (0, 255)
+    for source in in_memory(values, tmp_path / "x.tif"):
+        assert np.array_equal(memory_frame(source), expected), type(source)
+
+
+@pytest.mark.parametrize("name", DEEP_KINDS)
+def test_values_in_memory_are_read_or_refused_like_the_same_values_in_a_file(tmp_path: Path, name: str) -> None:
+    values = DEEP_KINDS[name]
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb" if values.ndim == 3 else "minisblack")
+    outcomes: list[Any] = []
+    for source in [tmp_path / "x.tif", *in_memory(values, tmp_path / "x.tif")]:
+        try:
+            outcomes.append(read_image(source))
+        except InputError as error:
+            outcomes.append((error.what, error.hint))
+    for outcome in outcomes[1:]:
+        if isinstance(outcome, LoadedImage):
+            off = outcome.pixels.astype(int) - outcomes[0].pixels
+            assert np.abs(off).max() <= (values.ndim == 3)  # Pillow cuts the low byte of 16-bit colors
+            assert outcome[2:4] == outcomes[0][2:4]
+        else:
+            assert outcome == outcomes[0]
+    assert isinstance(outcomes[0], LoadedImage) == (name in ("12 bits in 16", "full range", "float below 1", "16-bit color"))
+
+
+def test_8_bit_values_in_memory_are_unchanged(tmp_path: Path) -> None:
+    values = np.arange(40, 60, dtype=np.uint8).reshape(4, 5)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    for source in (values, values[..., None], Image.fromarray(values), (tmp_path / "x.png").read_bytes()):
+        assert np.array_equal(memory_frame(source)[..., 1], values)
+    for refused in (np.zeros((4, 5, 2), np.uint16), np.zeros(4), np.zeros((2, 2), np.complex64)):
+        with pytest.raises(InputError):
+            memory_frame(refused)

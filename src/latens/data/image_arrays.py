@@ -53,10 +53,15 @@ def check_size(width: int, height: int, where: str | None, limits: ImageLimits) 
 
 def from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> LoadedImage:
     """The image of an array; forms as in `read_image`. Raises InputError or LimitExceeded."""
+    check_array(array, limits)
+    return from_values(array, None)
+
+
+def check_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> None:
+    """Raises InputError unless the shape is one of an image, UnreadableInput for an empty one, LimitExceeded."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(f"an array of shape {array.shape} is not one image", hint=_shape_hint(array))
     check_size(array.shape[1], array.shape[0], None, limits)
-    return from_values(array, None)
 
 
 def from_values(array: np.ndarray[Any, Any], where: str | None) -> LoadedImage:
@@ -113,7 +118,7 @@ def to_8_bits(values: np.ndarray[Any, Any], where: str | None, notes: list[str])
         hint = "use array.astype(np.uint8) if the values are 0..255"
         raise InputError(f"values of type {values.dtype} are not supported as an image", where=where, hint=hint)
     if values.min() < 0 or values.max() > 65535:
-        what = f"{8 * size}-bit values from {values.min()} to {values.max()} do not fit into 16 bits"
+        what = f"values from {values.min()} to {values.max()} do not fit into 16 bits"
         raise InputError(what, where=where, hint="scale them to 0..65535 first")
     notes.append("16-bit reduced to 8-bit")
     return _by_rows(values, lambda block: (block.astype(np.uint32) * 255 + 32767) // 65535)

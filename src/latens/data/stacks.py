@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import itertools
 import re
 import struct
@@ -17,11 +18,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from latens.data.files import reading
-from latens.data.images import ImageLimits, Pixels, read_image
-from latens.data.tiff import MAX_FRAMES, full_pages, full_resolution, kind_of, page_kind, page_values, prepare_planes
+from latens.data.image_arrays import check_array, check_size
+from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
+from latens.data.tiff import (
+    MAX_FRAMES,
+    TIFF_START,
+    first_values,
+    full_pages,
+    full_resolution,
+    kind_of,
+    page_kind,
+    page_values,
+    prepare_planes,
+)
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
@@ -93,6 +105,40 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
         return _page(image, 0, path, limits)
 
 
+def memory_frame(image: ImageLike, limits: ImageLimits | None = None) -> Pixels:
+    """The image of bytes, a PIL image, an array or a tensor, as uint8 (H, W, 3), stretched as the same values in a file.
+
+    Values of bool and uint8, and float tensors in [0, 1], are not stretched. Raises the errors of `read_image`.
+    """
+    limits = limits or ImageLimits()
+    with decoding(None):
+        if isinstance(image, np.ndarray):
+            check_array(image, limits)
+            if image.dtype not in (np.bool_, np.uint8):
+                return shown(image)
+        elif isinstance(image, Image.Image) and image.mode in GRAY_DEEP:
+            check_size(*image.size, None, limits)
+            kind = kind_of(image)
+            return stretch(np.asarray(image) if kind is None else kind.black_is_zero(np.asarray(image)))
+        elif isinstance(image, bytes):
+            return _bytes_frame(image, limits)
+    return read_image(image, limits=limits).pixels
+
+
+def _bytes_frame(data: bytes, limits: ImageLimits) -> Pixels:
+    stream = io.BytesIO(data)
+    if data[:4] in TIFF_START and _needs_tifffile(stream):
+        values = first_values(stream, lambda width, height: check_size(width, height, None, limits))
+        if values is not None:
+            return shown(values)
+    with contextlib.suppress(UnidentifiedImageError), Image.open(stream, formats=("PNG", "PPM", "TIFF")) as image:
+        if image.format == "TIFF":
+            image.seek(full_pages(image)[0])
+        if image.mode in GRAY_DEEP:
+            return memory_frame(image, limits)
+    return read_image(data, limits=limits).pixels
+
+
 def frame_place(path: Path) -> tuple[Path, int] | None:
     """Stack and page (from 1) of a name such as stack.tif#3, as in annotations of stacks; None for other names."""
     found = FRAME.fullmatch(path.name)
@@ -154,6 +200,8 @@ def _open_tiff(path: Path) -> Image.Image:
         return Image.open(path, formats=("TIFF",))
     except FileNotFoundError:
         raise
+    except Image.DecompressionBombError as error:
+        raise LimitExceeded(str(error), where=str(path)) from None
     except Exception as error:  # the tag parser raises many types of errors
         raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
 
@@ -184,7 +232,7 @@ def _check_page(width: int, height: int, number: int, limits: ImageLimits) -> No
 # --------------------------------------------------------------------------------------------- reading with tifffile
 
 
-def _needs_tifffile(path: Path) -> bool:
+def _needs_tifffile(path: Path | BinaryIO) -> bool:
     """True if Pillow cannot read this file at full depth or does not find all pages.
 
     Raises UnreadableInput if pages would be lost and tifffile is not installed.
@@ -197,7 +245,9 @@ def _needs_tifffile(path: Path) -> bool:
             listed = getattr(image, "n_frames", 1)
             if declared and listed == 1 < int(declared[1]) and not there:
                 what = f"an ImageJ stack of {declared[1]} pages, of which the file lists only one"
-                raise UnreadableInput(what, where=str(path), hint="pip install 'latens[micro]'")
+                raise UnreadableInput(
+                    what, where=str(path) if isinstance(path, Path) else None, hint="pip install 'latens[micro]'"
+                )
             hidden = bool(declared) and listed == 1 < int(declared[1]) if declared else False
             return there and (hidden or (image.mode not in GRAY_DEEP and max(tags.get(BITS, (8,))) > 8))
     except (FileNotFoundError, PermissionError, LatensError):
