@@ -243,14 +243,6 @@ def test_invalid_orientations_are_ignored(orientation: int) -> None:
     assert read_image(encoded(Image.fromarray(COLORS), exif=exif)).pixels.shape == (16, 16, 3)
 
 
-def test_a_dropped_color_profile_is_noted() -> None:
-    wide, standard = b"Display P3" * 20, b"sRGB IEC61966-2.1" * 20
-    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=wide)).notes == (
-        "ICC profile dropped, colors taken as sRGB",
-    )
-    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=standard)).notes == ()
-
-
 # -------------------------------------------------------------------------------------------------------- bad files
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 import numpy as np
 from PIL import Image
 
+from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.image_arrays import (
     ImageLimits,
@@ -70,10 +71,10 @@ def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> Loade
     Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, float in [0, 1], or 16- and 32-bit integers in 0..65535,
     which are reduced to 8 bits by rounding v * 255 / 65535. Tensors: (C, H, W), (1, C, H, W) or (H, W), C of 1, 3 or 4, of the
     same values. The same rules hold for files. Only the first frame of an animation and the first full page of a TIFF is read;
-    EXIF orientation is applied.
+    EXIF orientation is applied. Colors are converted to sRGB by the ICC profile, or by gAMA, cHRM and cICP of the file.
 
     Raises UnreadableInput for a missing file or one that is not an image, InputError for other arrays and for TIFF pages of 2
-    or more than 4 channels (gray with alpha is read), LimitExceeded.
+    or more than 4 channels (gray with alpha is read) and HDR images (PQ, HLG), LimitExceeded.
     """
     limits = limits or ImageLimits()
     if isinstance(source, (str, Path)):
@@ -190,19 +191,21 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Loa
     raw = _raw_modes(image)
     turned = _orientation(image, []) if image.format == "TIFF" else 1  # Pillow rotates a TIFF when it is loaded
     frames = _frames_note(image)
+    colors = color_source(image, notes)
     image.load()
     if frames is not None:
         notes.append(frames)
         logger.warning("%s: %s", where or "image", frames)
     if not _DEEP.isdisjoint(raw):
         notes.append("16-bit reduced to 8-bit")
-    if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
-        notes.append("ICC profile dropped, colors taken as sRGB")
     orientation = _orientation(image, notes)
+    image = cmyk_to_srgb(image, notes)
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha, gray = _wide_values(image, tiff, where, notes), None, True
     else:
         pixels, alpha, gray = _to_arrays(image, where, notes)
+    if colors is not None:
+        pixels = to_srgb(pixels[..., 0] if gray and pixels.ndim == 3 else pixels, colors, notes)
     if tiff is not None and tiff.photometric == RGB and tiff.channels == 4 and 0 in tiff.extra:
         notes.append("fourth channel (neither color nor alpha) left out")
     if max(turned, orientation) > 1:
