@@ -14,13 +14,20 @@ from latens.data.images import IMAGE_ENDINGS, Pixels
 from latens.errors import UsageError
 from latens.shapes import UInt8
 
+WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF"})
+
 
 def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> Image.Image:
-    """PIL image (L, LA, RGB or RGBA) of uint8 pixels (H, W, 3) and alpha (H, W); with `gray`, only the first channel."""
-    colors = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels))
+    """PIL image (L, LA, RGB or RGBA) of uint8 pixels (H, W, 3) and alpha (H, W); with `gray`, of the mean of the channels."""
+    colors = Image.fromarray(mean_of_channels(pixels) if gray else np.ascontiguousarray(pixels))
     if alpha is not None:
         colors.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
     return colors
+
+
+def mean_of_channels(pixels: Pixels) -> Pixels:
+    """The rounded mean (H, W) of three channels (H, W, 3); of decoded gray, it averages the errors of the channels."""
+    return ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
 
 
 def check_ending(path: Path) -> str:
@@ -36,9 +43,14 @@ def check_ending(path: Path) -> str:
 def write_image(path: Path, image: Image.Image) -> None:
     """Write the image atomically in the format of the ending, lossless if the format allows it.
 
-    Raises UsageError for an unknown ending or a format that cannot hold the image (JPEG has no transparency).
+    Raises UsageError for an unknown ending or a format that cannot hold the image, such as one without alpha channel.
     """
     name = check_ending(path)
+    if image.has_transparency_data and name not in WITH_ALPHA:
+        what = f"{name} cannot hold this image (it has an alpha channel)"
+        raise UsageError(what, where=str(path), hint="choose the ending .png")
+    if image.has_transparency_data and name != "PNG" and image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")  # Pillow drops transparent colors of palettes
     buffer = io.BytesIO()
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
     if name == "WEBP":

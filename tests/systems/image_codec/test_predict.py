@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.data.images import read_image
 from latens.errors import ModelError, ModelMismatch, UsageError
 from latens.inference.device import transform_precision
 from latens.metrics.image import psnr
 from latens.systems.image_codec import stages
+from latens.systems.image_codec.format import read_coded_image, write_image_file
 from latens.systems.image_codec.predict import ImageCodec, inspect_stream, load
 
 rows, columns = np.mgrid[0:200, 0:300].astype(np.float64)
@@ -143,3 +145,56 @@ def test_a_model_folder_with_invalid_settings_is_a_model_error(codec_folder: Pat
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="compcat"):
         load(folder, device="cpu")
+
+
+# ------------------------------------------------------------------------------------------------ alpha and gray
+
+
+def cut_out(background: np.ndarray) -> Image.Image:
+    """A disk of the test image on a transparent background with these hidden colors."""
+    y, x = np.mgrid[0:128, 0:128]
+    alpha = np.where((y - 64) ** 2 + (x - 64) ** 2 < 40**2, 255, 0).astype(np.uint8)
+    image = Image.fromarray(np.where(alpha[..., None] > 0, COLOR[:128, :128], background))
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def test_hidden_colors_are_not_coded(bundled: ImageCodec) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    black = np.zeros((128, 128, 3), np.uint8)
+    blobs = [bundled.compress(cut_out(background), quality=4) for background in (noise, black, COLOR[:128, :128])]
+    assert blobs[0] == blobs[1] == blobs[2]
+    plain = bundled.compress(cut_out(noise).convert("RGB"), quality=4)
+    assert len(blobs[0]) < len(plain) / 3
+
+
+def test_psnr_counts_visible_pixels(bundled: ImageCodec) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    image = cut_out(noise)
+    seen = np.asarray(image.getchannel("A")) > 0
+    decoded = np.asarray(bundled.decompress(bundled.compress(image, psnr=33)))
+    assert psnr(decoded[None, seen, :3], np.asarray(image)[None, seen, :3]) == pytest.approx(33, abs=0.2)
+    decoded = np.asarray(bundled.decompress(bundled.compress(image, quality=4)))
+    expected = psnr(decoded[None, seen, :3], np.asarray(image)[None, seen, :3])
+    assert bundled.estimate(image, quality=4).psnr == pytest.approx(expected)
+
+
+def test_a_fully_transparent_image_has_a_psnr(bundled: ImageCodec) -> None:
+    image = Image.fromarray(COLOR[:64, :64])
+    image.putalpha(0)
+    assert 20 < bundled.estimate(image, quality=4).psnr < 60
+
+
+def test_gray_decodes_the_mean_of_the_channels(bundled: ImageCodec) -> None:
+    image = Image.fromarray(COLOR).convert("L")
+    loaded = read_image(image)
+    blob = bundled.compress(image, quality=4)
+    symbols, _ = bundled.decode_symbols(read_coded_image(blob), partial=False)
+    channels = bundled.reconstruct(symbols, loaded.pixels.shape)
+    decoded = np.asarray(bundled.decompress(blob))
+    assert np.array_equal(decoded, np.rint(channels.astype(float).mean(2)))
+    mean, first = (psnr(np.dstack([gray] * 3), loaded.pixels) for gray in (decoded, channels[..., 0]))
+    assert mean > first
+    assert bundled.estimate(image, quality=4).psnr == pytest.approx(mean)
+    old = read_coded_image(blob)._replace(version=(1, 0))
+    assert np.array_equal(np.asarray(bundled.decompress(write_image_file(old))), channels[..., 0])

@@ -7,6 +7,8 @@ bit 1 alpha), latent rows per band u8. Sections, all required, in this order:
     kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols
     kind 3  alpha channel as a lossless 8-bit gray PNG, present if bit 1 is set
 
+Version 1.1: decoded gray is the rounded mean of the three channels of the synthesis; in 1.0 it is the first channel.
+
 The size of the image determines the sizes of the latents, which are not stored. The CRC of the scale levels separates a machine
 that computes other entropy parameters (DeviceMismatch) from damaged bytes (Corrupt).
 """
@@ -24,6 +26,7 @@ from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 
 PROFILE = "IMG1"
+VERSION = (1, 1)
 HYPER, BAND, ALPHA = 1, 2, 3
 KINDS: Mapping[int, str] = MappingProxyType({HYPER: "hyper-latent", BAND: "latent band", ALPHA: "alpha channel"})
 BAND_ROWS = 64  # latent rows of one band, 1,024 image rows
@@ -64,6 +67,11 @@ class CodedImage(NamedTuple):
     hyper: bytes
     bands: tuple[bytes | None, ...]
     alpha: bytes | None
+    version: tuple[int, int] = VERSION
+
+    @property
+    def gray_is_mean(self) -> bool:
+        return self.version >= (1, 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def write_image_file(coded: CodedImage) -> bytes:
     sections += [Section(BAND, band) for band in coded.bands if band is not None]
     if coded.alpha is not None:
         sections.append(Section(ALPHA, coded.alpha))
-    return pack(Container(PROFILE, coded.model_id, packed, tuple(sections)))
+    return pack(Container(PROFILE, coded.model_id, packed, tuple(sections), coded.version))
 
 
 def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
@@ -124,6 +132,7 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
         payloads[0],
         tuple(payloads[1 : 1 + len(header.bands)]),
         payloads[-1] if header.alpha else None,
+        container.version,
     )
 
 
@@ -157,7 +166,7 @@ def inspect_stream(data: bytes) -> StreamInfo:
         mode=mode,
         quality=header.quality / QUALITY_STEPS,
         model_id=coded.model_id.hex(),
-        format="image 1.0",
+        format=f"image {coded.version[0]}.{coded.version[1]}",
         bytes=len(data),
         bpp=8 * len(data) / (header.width * header.height),
         bits=bits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +16,22 @@ from latens.codes.coding import FrozenCoding
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
-from latens.data.image_output import to_pil
+from latens.data.hidden import fill_hidden, visible
+from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
-from latens.errors import Corrupt, ModelError, ModelMismatch
+from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import HyperpriorConfig
-from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, StreamInfo, inspect_stream, read_coded_image
+from latens.systems.image_codec.format import (
+    MAX_PIXELS,
+    QUALITY_STEPS,
+    CodedImage,
+    StreamInfo,
+    inspect_stream,
+    read_coded_image,
+)
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
@@ -30,6 +39,7 @@ from latens.systems.image_codec.stages import Stages, Symbols
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
+PNG_SIZE = 16  # offset of width and height in a PNG file
 
 
 class Encoded(NamedTuple):
@@ -93,9 +103,12 @@ class ImageCodec(Stages):
         With `refine`, the latents are optimized for this image (Perugachi-Diaz 2024, chapter 5); the decoder stays the same.
         `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
+        Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
+        (with `refine`, over all pixels after this replacement).
+
         Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach.
         """
-        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        loaded = _loaded(image)
         blob = self._encoded(
             loaded, RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality), refine, on_step
         )
@@ -121,7 +134,7 @@ class ImageCodec(Stages):
             found[steps] = self.write(image, symbols)
             if target.kind == "bpp":
                 return 8 * len(found[steps]) / image.pixels[..., 0].size
-            return measured_psnr(self.reconstruct(symbols, image.pixels.shape), image.pixels)
+            return self._psnr(symbols, image)
 
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
@@ -137,6 +150,8 @@ class ImageCodec(Stages):
         symbols, lost = self.decode_symbols(coded, partial=partial)
         header = coded.header
         pixels = self.reconstruct(symbols, (header.height, header.width))
+        if header.gray and not coded.gray_is_mean:
+            pixels[:] = pixels[..., :1]
         alpha = None
         if header.alpha:
             alpha = _read_alpha(coded.alpha, (header.height, header.width), partial=partial)
@@ -148,21 +163,28 @@ class ImageCodec(Stages):
 
     def estimate(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> Estimate:
         """Estimated rate and PSNR at a quality (default 4), without writing a file."""
-        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        loaded = _loaded(image)
         symbols = self._symbols(loaded, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
-        pixels = self.reconstruct(symbols, loaded.pixels.shape)
         bpp = (bits_y + bits_z) / loaded.pixels[..., 0].size
-        return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, loaded.pixels))
+        return Estimate(bits_y, bits_z, bpp, self._psnr(symbols, loaded))
 
     def code_length(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> float:
         """Estimated bits of latent and hyper-latent at a quality (default 4), without synthesis."""
-        symbols = self._symbols(image if isinstance(image, LoadedImage) else read_image(image), quality)
+        symbols = self._symbols(_loaded(image), quality)
         return sum(self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
 
     def _symbols(self, image: LoadedImage, quality: float | None) -> Symbols:
         target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
         return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS))
+
+    def _psnr(self, symbols: Symbols, image: LoadedImage) -> float:
+        """PSNR of the image that `decompress` returns, over the visible pixels."""
+        decoded, original = self.reconstruct(symbols, image.pixels.shape), image.pixels
+        if image.gray:
+            decoded = np.repeat(mean_of_channels(decoded)[..., None], 3, axis=2)
+        seen = visible(image)
+        return measured_psnr(decoded, original) if seen is None else measured_psnr(decoded[None, seen], original[None, seen])
 
     @property
     def default_quality(self) -> float:
@@ -192,16 +214,25 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
 
 
+def _loaded(image: ImageLike | LoadedImage) -> LoadedImage:
+    return fill_hidden(image if isinstance(image, LoadedImage) else read_image(image))
+
+
 def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> np.ndarray:
     opaque = np.full(size, 255, dtype=np.uint8)
     if data is None:
         return opaque
     try:
+        found = struct.unpack_from(">II", data, PNG_SIZE)[::-1]
+        if found != size:  # before Pillow takes memory for it
+            if found[0] * found[1] > MAX_PIXELS:
+                raise LimitExceeded(f"the alpha channel has {found[1]} x {found[0]} pixels, more than the limit")
+            raise Corrupt("the alpha channel has another size than the image", section="alpha channel")
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if (image.height, image.width) != size or image.mode != "L":
-                raise Corrupt("the alpha channel has another size or type than the image needs", section="alpha channel")
+                raise Corrupt("the alpha channel has another type than the image needs", section="alpha channel")
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         if partial:
             return opaque
         raise Corrupt(f"the alpha channel is damaged ({error})", section="alpha channel") from None
