@@ -53,6 +53,26 @@ def test_a_folder_is_mirrored_and_a_bad_file_does_not_stop_it(album: Path, tiny_
     assert Image.open(album.parent / "back" / "trip" / "b.png").size == Image.open(album / "trip" / "b.jpg").size
 
 
+def test_results_larger_than_their_source_are_refused_in_folders(tmp_path: Path, tiny_model: Path, capsys: Capture) -> None:
+    (tmp_path / "in").mkdir()
+    flat = tmp_path / "in" / "flat.png"
+    Image.new("RGB", (200, 200), "red").quantize(2).save(flat)
+    command = ["compress", "--model", str(tiny_model), "--format", "json", "-o", str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "in")]) == 3
+    (record,) = records(capsys)
+    assert record["status"] == "failed"
+    assert "larger than its source" in record["message"]
+    assert "--force" in record["message"]
+    assert not (tmp_path / "out" / "flat.ltn").exists()
+    assert main([*command, str(tmp_path / "in"), "--force"]) == 0
+    (record,) = records(capsys)
+    assert record["notes"][-1].startswith(f"the result is larger than its source ({record['bytes']} B for ")
+    assert main([*command[:-1], str(tmp_path / "one.ltn"), str(flat)]) == 0  # a file that the user named
+    (record,) = records(capsys)
+    assert record["notes"][-1].startswith("the result is larger than its source")
+    assert record["bytes"] > flat.stat().st_size
+
+
 def test_without_out_the_result_is_next_to_its_input_and_named(album: Path, tiny_model: Path, capsys: Capture) -> None:
     assert main(["compress", str(album / "a.png"), "--model", str(tiny_model)]) == 0
     assert capsys.readouterr().out.startswith(str(album / "a.ltn"))

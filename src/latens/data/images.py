@@ -35,7 +35,7 @@ from latens.data.image_arrays import (
     to_8_bits,
 )
 from latens.data.notes import left_out
-from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes
+from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 if TYPE_CHECKING:
@@ -60,8 +60,25 @@ ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.T
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "AVIF")
 IMAGE_ENDINGS = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"}
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".gif",
+        ".avif",
+    }
 )
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 ORIENTATION_TAG = 0x0112
 
 
@@ -121,6 +138,7 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
             return from_values(values, where)
         with image:
             if image.format == "TIFF":
+                refuse_raw(image)
                 image.seek(full_pages(image)[0])
             return _from_pil(image, where, limits)
 
@@ -148,6 +166,8 @@ def decoding(where: str | None) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LimitExceeded(_one_line(error), where=where) from error
     except Exception as error:
+        if "MAX_TEXT" in str(error):  # texts in a PNG that expand without bound
+            raise LimitExceeded(f"its texts are too large ({_one_line(error)})", where=where) from error
         what = f"the image is truncated or damaged ({_one_line(error)})"
         raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
 
@@ -170,6 +190,10 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
     if prefix[:4] in TIFF_START and importlib.util.find_spec("tifffile") is None:
         what = "Pillow does not read this kind of TIFF"
         raise UnreadableInput(what, where=where, hint="pip install 'latens[micro]', or save it as 8- or 16-bit gray or RGB")
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIF_BRANDS:
+        raise UnreadableInput(
+            "latens does not read HEIC", where=where, hint="convert it first: the package pillow-heif reads it"
+        )
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
     raise UnreadableInput("this is not an image of a known format", where=where, hint=f"known formats: {kinds}")
 

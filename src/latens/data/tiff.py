@@ -11,10 +11,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from latens.errors import InputError, LimitExceeded
+from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 TIFF_START = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KIND, OLD_KIND, WIDTH, HEIGHT, BITS, PHOTOMETRIC, CHANNELS, PLANAR = 254, 255, 256, 257, 258, 262, 277, 284  # tags
+SUB_PAGES, DNG_VERSION = 330, 50706
 TILE_WIDTH, TILE_HEIGHT, EXTRA, SAMPLE_FORMAT = 322, 323, 338, 339
 MAX_FRAMES = 100_000
 REDUCED, MASK, OLD_REDUCED = 1, 4, 2  # bits of tag 254, value of tag 255
@@ -100,6 +101,15 @@ def full_pages(image: Image.Image) -> list[int]:
         if kind is None or not kind.reduced:
             kept.append(number)
     return kept or list(range(count))
+
+
+def refuse_raw(image: Image.Image) -> None:
+    """Raises UnreadableInput for raw files of cameras, of which Pillow reads only a thumbnail."""
+    tags: Any = getattr(image, "tag_v2", {})
+    kind = kind_of(image)
+    if DNG_VERSION in tags or (kind is not None and kind.reduced and SUB_PAGES in tags):
+        what = "a raw file of a camera, of which only the thumbnail could be read"
+        raise UnreadableInput(what, hint="develop it first: the package rawpy reads it")
 
 
 def prepare_planes(image: Image.Image) -> None:
