@@ -45,6 +45,9 @@ def compress(
     classes: Annotated[
         int | None, Parameter(help="With --refine: number of neighbors to round to, 2 or 3.  [default: 2]")
     ] = None,
+    strip: Annotated[
+        bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
+    ] = False,
     model: Model = "image_codec",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -80,10 +83,11 @@ def compress(
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return compress_one(codec, job, targets, settings, on_progress, force=force)
+        return compress_one(codec, job, targets, settings, on_progress, force=force, strip=strip)
 
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
+    request |= {"strip": True} if strip else {}
     return batch.run(work, what="compressing", request=request, parts=parts).exit_status
 
 
@@ -106,6 +110,7 @@ def compress_one(
     on_progress: OnProgress,
     *,
     force: bool = False,
+    strip: bool = False,
 ) -> dict[str, Any]:
     """Compress one image; return the record of the result.
 
@@ -120,7 +125,7 @@ def compress_one(
     def on_step(step: int, loss: float, true_loss: float) -> None:
         on_progress(step, f"(loss {true_loss:.4f})")
 
-    made = codec.encode(image, **targets, refine=settings, on_step=on_step)
+    made = codec.encode(image, **targets, refine=settings, strip=strip, on_step=on_step)
     larger = larger_than_source(job.input, len(made.data))
     if larger and not job.named and not force:
         raise InputError(larger, where=str(job.input), hint="keep the file as it is, lower the rate, or add --force")

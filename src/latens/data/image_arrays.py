@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from latens.data.metadata import Metadata
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class LoadedImage(NamedTuple):
     alpha: Pixels | None  # (H, W), None if all pixels are opaque
     gray: bool  # the source had one color channel
     notes: tuple[str, ...]  # conversions of the source, for people
+    metadata: Metadata = Metadata()
 
 
 def check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from latens.data.files import write_atomic
 from latens.data.images import IMAGE_ENDINGS, Pixels
 from latens.errors import UsageError
 from latens.shapes import UInt8
 
+WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "AVIF"})
+XMP_TAG = 700  # of TIFF
 WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF"})
 
 
@@ -51,18 +54,36 @@ def write_image(path: Path, image: Image.Image) -> None:
         raise UsageError(what, where=str(path), hint="choose the ending .png")
     if image.has_transparency_data and name != "PNG" and image.mode not in ("RGBA", "LA"):
         image = image.convert("RGBA")  # Pillow drops transparent colors of palettes
-    buffer = io.BytesIO()
+    try:
+        data = image_bytes(image, name)
+    except (OSError, ValueError, KeyError) as error:
+        what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
+        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
+    write_atomic(path, data)
+
+
+def image_bytes(image: Image.Image, name: str) -> bytes:
+    """The file of an image in the format that Pillow calls `name`, with `exif` and `xmp` of `image.info` if it holds them."""
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
     if name == "WEBP":
         options = {"lossless": True}
     elif name == "AVIF":
         options = {"quality": 95}
-    try:
-        image.save(buffer, format=name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
-        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
-    write_atomic(path, buffer.getvalue())
+    exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
+    if exif and name in WITH_METADATA:
+        options["exif"] = exif
+    if xmp and name == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    elif xmp and name == "TIFF":
+        options["exif"] = Image.Exif()  # Pillow takes either EXIF or other tags
+        options["exif"].load(exif)
+        options["exif"][XMP_TAG] = xmp
+    elif xmp and name in WITH_METADATA:
+        options["xmp"] = xmp
+    buffer = io.BytesIO()
+    image.save(buffer, format=name, **options)
+    return buffer.getvalue()
 
 
 def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:

@@ -34,6 +34,7 @@ from latens.data.image_arrays import (
     from_values,
     to_8_bits,
 )
+from latens.data.metadata import read_metadata
 from latens.data.notes import left_out
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
@@ -235,7 +236,8 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Loa
     if max(turned, orientation) > 1:
         notes.append(f"EXIF orientation {max(turned, orientation)} applied")
     pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
-    return finished(pixels, alpha, gray or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
+    metadata = read_metadata(image, notes)
+    return finished(pixels, alpha, gray or "LA;16B" in raw, notes)._replace(metadata=metadata)  # Pillow reads LA;16B as RGBA
 
 
 def _frames_note(image: Image.Image) -> str | None:

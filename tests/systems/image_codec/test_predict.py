@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from latens.data.images import read_image
-from latens.errors import ModelError, ModelMismatch, UsageError
+from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.inference.device import transform_precision
 from latens.metrics.image import psnr
+from latens.systems.image_codec import format as image_format
 from latens.systems.image_codec import stages
 from latens.systems.image_codec.format import read_coded_image, write_image_file
 from latens.systems.image_codec.predict import ImageCodec, inspect_stream, load
@@ -198,3 +199,46 @@ def test_gray_decodes_the_mean_of_the_channels(bundled: ImageCodec) -> None:
     assert bundled.estimate(image, quality=4).psnr == pytest.approx(mean)
     old = read_coded_image(blob)._replace(version=(1, 0))
     assert np.array_equal(np.asarray(bundled.decompress(write_image_file(old))), channels[..., 0])
+
+
+# ----------------------------------------------------------------------------------------------------- metadata
+
+
+def test_exif_and_xmp_are_carried_unless_stripped(codec: ImageCodec, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Camera", 6
+    xmp = b"<x:xmpmeta/>" * 30
+    Image.fromarray(COLOR).save(tmp_path / "a.jpg", exif=exif, xmp=xmp)
+    kept, stripped = (codec.compress(tmp_path / "a.jpg", quality=1, strip=strip) for strip in (False, True))
+    image = codec.decompress(kept)
+    assert image.size == (COLOR.shape[0], COLOR.shape[1])  # rotated once
+    assert (image.getexif()[0x010F], image.info["xmp"]) == ("Camera", xmp)
+    assert inspect_stream(kept).bits["metadata"] > 0
+    assert sum(inspect_stream(kept).bits.values()) == 8 * len(kept)
+    plain = codec.decompress(stripped)
+    assert not {"exif", "xmp"} & plain.info.keys()
+    assert inspect_stream(stripped).bits["metadata"] == 0
+    assert np.array_equal(np.asarray(plain), np.asarray(image))
+
+
+def test_readers_that_do_not_know_metadata_skip_it(codec: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(COLOR[:64, :64])
+    image.info["xmp"] = b"<x:xmpmeta/>"
+    blob = codec.compress(image, quality=1)
+    old = {kind: name for kind, name in image_format.KINDS.items() if kind <= image_format.ALPHA}
+    expected = np.asarray(codec.decompress(blob))
+    monkeypatch.setattr(image_format, "KINDS", old)
+    assert np.array_equal(np.asarray(codec.decompress(blob)), expected)
+    assert "xmp" not in codec.decompress(blob).info
+
+
+def test_damaged_metadata_is_lost_in_part_only(codec: ImageCodec) -> None:
+    image = Image.fromarray(COLOR[:64, :64])
+    image.info["xmp"] = b"<x:xmpmeta/>"
+    blob = bytearray(codec.compress(image, quality=1))
+    blob[-3] ^= 1
+    with pytest.raises(Corrupt, match="XMP"):
+        codec.decompress(bytes(blob))
+    found = codec.decompress(bytes(blob), partial=True)
+    assert found.info["latens_damaged"] == ["XMP"]
+    assert found.size == (64, 64)

@@ -19,6 +19,7 @@ from latens.data.files import read_bytes
 from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
+from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
@@ -83,10 +84,11 @@ class ImageCodec(Stages):
         bpp: float | None = None,
         psnr: float | None = None,
         refine: Refine | None = None,
+        strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
         """The bytes of a .ltn file: `encode(...).data`, with the same arguments."""
-        return self.encode(image, quality=quality, bpp=bpp, psnr=psnr, refine=refine, on_step=on_step).data
+        return self.encode(image, quality=quality, bpp=bpp, psnr=psnr, refine=refine, strip=strip, on_step=on_step).data
 
     def encode(
         self,
@@ -96,6 +98,7 @@ class ImageCodec(Stages):
         bpp: float | None = None,
         psnr: float | None = None,
         refine: Refine | None = None,
+        strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
         """Compress an image at a quality (default 4), or at a target in bits per pixel or in dB of PSNR.
@@ -104,11 +107,13 @@ class ImageCodec(Stages):
         `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
         Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
-        (with `refine`, over all pixels after this replacement).
+        (with `refine`, over all pixels after this replacement). EXIF and XMP are carried, unless `strip`.
 
         Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach.
         """
         loaded = _loaded(image)
+        if strip:
+            loaded = loaded._replace(metadata=Metadata())
         blob = self._encoded(
             loaded, RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality), refine, on_step
         )
@@ -139,7 +144,7 @@ class ImageCodec(Stages):
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
     def decompress(self, blob: bytes | str | Path, *, partial: bool = False) -> Image.Image:
-        """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA).
+        """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
         lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
@@ -157,6 +162,12 @@ class ImageCodec(Stages):
             alpha = _read_alpha(coded.alpha, (header.height, header.width), partial=partial)
             lost += [] if coded.alpha is not None else ["alpha channel"]
         image = to_pil(pixels, alpha, header.gray)
+        for name, packed in (("exif", coded.exif), ("xmp", coded.xmp)):
+            data = _read_metadata(packed, name.upper(), partial=partial)
+            if data is None:
+                lost.append(name.upper())
+            elif data:
+                image.info[name] = data
         if lost:
             image.info["latens_damaged"] = lost
         return image
@@ -236,3 +247,13 @@ def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> 
         if partial:
             return opaque
         raise Corrupt(f"the alpha channel is damaged ({error})", section="alpha channel") from None
+
+
+def _read_metadata(packed: bytes | None, name: str, *, partial: bool) -> bytes | None:
+    """The data of a section; None if it is damaged, with `partial`."""
+    try:
+        return unpack_metadata(packed) if packed else packed
+    except ValueError as error:
+        if partial:
+            return None
+        raise Corrupt(f"the {name} data is damaged ({error})", section=name) from None
