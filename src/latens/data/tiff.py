@@ -58,7 +58,8 @@ class PageKind(NamedTuple):
             return 1 - values
         if values.dtype.kind == "b" or self.sample_format == 2:
             return ~values
-        return (2 ** min(self.bits, 8 * values.dtype.itemsize) - 1) - values
+        inverted: np.ndarray[Any, Any] = (2 ** min(self.bits, 8 * values.dtype.itemsize) - 1) - values
+        return inverted
 
 
 def page_kind(tag: Callable[[int], Any]) -> PageKind:
