@@ -14,7 +14,8 @@ import tifffile
 from PIL import Image
 
 from latens.data.images import LoadedImage, read_image
-from latens.data.stacks import StackWriter, count_frames, memory_frame, read_frame, read_frames, stretch
+from latens.data.stack_writer import StackWriter
+from latens.data.stacks import count_frames, memory_frame, read_frame, read_frames, stretch
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 
@@ -125,7 +126,7 @@ def test_other_readers_read_written_stacks(shape: tuple[int, ...], big: bool) ->
 
 
 def test_a_stack_above_4_gb_is_refused_before_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latens.data.stacks.CLASSIC_LIMIT", 300)
+    monkeypatch.setattr("latens.data.stack_writer.CLASSIC_LIMIT", 300)
     page = np.random.default_rng(0).integers(0, 255, (20, 20)).astype(np.uint8)
     with pytest.raises(LimitExceeded):
         StackWriter(target := io.BytesIO()).write(page)
