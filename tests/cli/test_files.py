@@ -53,6 +53,39 @@ def test_a_folder_is_mirrored_and_a_bad_file_does_not_stop_it(album: Path, tiny_
     assert Image.open(album.parent / "back" / "trip" / "b.png").size == Image.open(album / "trip" / "b.jpg").size
 
 
+def test_results_larger_than_their_source_are_refused_in_folders(tmp_path: Path, tiny_model: Path, capsys: Capture) -> None:
+    (tmp_path / "in").mkdir()
+    flat = tmp_path / "in" / "flat.png"
+    Image.new("RGB", (200, 200), "red").quantize(2).save(flat)
+    command = ["compress", "--model", str(tiny_model), "--format", "json", "-o", str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "in")]) == 3
+    (record,) = records(capsys)
+    assert record["status"] == "failed"
+    assert "larger than its source" in record["message"]
+    assert "--force" in record["message"]
+    assert not (tmp_path / "out" / "flat.ltn").exists()
+    assert main([*command, str(tmp_path / "in"), "--force"]) == 0
+    (record,) = records(capsys)
+    assert record["notes"][-1].startswith(f"the result is larger than its source ({record['bytes']} B for ")
+    assert main([*command[:-1], str(tmp_path / "one.ltn"), str(flat)]) == 0  # a file that the user named
+    (record,) = records(capsys)
+    assert record["notes"][-1].startswith("the result is larger than its source")
+    assert record["bytes"] > flat.stat().st_size
+
+
+def test_metadata_passes_through_the_commands_unless_stripped(tmp_path: Path, tiny_model: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = "2026:11:28 12:00:00"
+    Image.new("RGB", (200, 200), "red").save(tmp_path / "a.jpg", exif=exif)
+    for words, expected in (([], "2026:11:28 12:00:00"), (["--strip"], None)):
+        command = ["compress", str(tmp_path / "a.jpg"), "-o", str(tmp_path / "a.ltn"), "--force", *words]
+        assert main([*command, "--model", str(tiny_model)]) == 0
+        back = ["decompress", str(tmp_path / "a.ltn"), "-o", str(tmp_path / "b.jpg"), "--force", "--model", str(tiny_model)]
+        assert main(back) == 0
+        with Image.open(tmp_path / "b.jpg") as image:
+            assert image.getexif().get(0x0132) == expected
+
+
 def test_without_out_the_result_is_next_to_its_input_and_named(album: Path, tiny_model: Path, capsys: Capture) -> None:
     assert main(["compress", str(album / "a.png"), "--model", str(tiny_model)]) == 0
     assert capsys.readouterr().out.startswith(str(album / "a.ltn"))

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from latens.data.images import ImageLimits, read_image
+from latens.data.image_output import write_image
+from latens.data.images import IMAGE_ENDINGS, ImageLimits, read_image
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -243,14 +244,6 @@ def test_invalid_orientations_are_ignored(orientation: int) -> None:
     assert read_image(encoded(Image.fromarray(COLORS), exif=exif)).pixels.shape == (16, 16, 3)
 
 
-def test_a_dropped_color_profile_is_noted() -> None:
-    wide, standard = b"Display P3" * 20, b"sRGB IEC61966-2.1" * 20
-    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=wide)).notes == (
-        "ICC profile dropped, colors taken as sRGB",
-    )
-    assert read_image(encoded(Image.fromarray(COLORS), icc_profile=standard)).notes == ()
-
-
 # -------------------------------------------------------------------------------------------------------- bad files
 
 
@@ -294,6 +287,17 @@ except LimitExceeded:
 """
     grown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
     assert int(grown) < 10_000  # kilobytes, of 81,000 for the pixels
+
+
+def test_a_text_bomb_is_refused() -> None:
+    data = raw_png(1, 1, 8, 0, b"\0\0", chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50 << 20))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(LimitExceeded, match="texts"):
+            read_image(data)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_limits_by_name(tmp_path: Path) -> None:
@@ -361,6 +365,28 @@ def test_files_that_are_not_images(tmp_path: Path) -> None:
         read_image(tmp_path)
     with pytest.raises(UnreadableInput, match="not an image"):
         read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # no interpreter is ever started
+
+
+def test_kinds_that_other_packages_read_name_their_package(tmp_path: Path) -> None:
+    heic = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100)
+    with pytest.raises(UnreadableInput, match="HEIC") as caught:
+        read_image(heic)
+    assert "pillow-heif" in str(caught.value.hint)
+    thumbnail = TiffImagePlugin.ImageFileDirectory_v2()
+    thumbnail[50706] = b"\1\4\0\0"  # DNGVersion
+    Image.fromarray(COLORS).save(tmp_path / "x.dng", "TIFF", tiffinfo=thumbnail)
+    with pytest.raises(UnreadableInput, match="raw file") as caught:
+        read_image(tmp_path / "x.dng")
+    assert "rawpy" in str(caught.value.hint)
+    assert caught.value.where == str(tmp_path / "x.dng")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe"])
+def test_other_endings_of_jpeg(tmp_path: Path, ending: str) -> None:
+    assert ending in IMAGE_ENDINGS
+    write_image(tmp_path / f"x{ending}", Image.fromarray(NOISE))
+    assert (tmp_path / f"x{ending}").read_bytes()[:2] == b"\xff\xd8"
+    assert read_image(tmp_path / f"x{ending}").pixels.shape == NOISE.shape
 
 
 def test_a_file_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from latens.data.image_output import check_ending, to_pil, write_image
-from latens.data.images import read_image
+from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.errors import InputError, StorageFull, UsageError
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -116,7 +116,7 @@ def test_other_objects_are_refused() -> None:
 def test_reading_a_file_does_not_load_torch(tmp_path: Path) -> None:
     Image.fromarray(COLORS).save(tmp_path / "x.png")
     script = (
-        f"import sys; from latens.data.images import read_image; read_image({str(tmp_path / 'x.png')!r});"
+        f"import sys; from latens.data.images import IMAGE_ENDINGS, read_image; read_image({str(tmp_path / 'x.png')!r});"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
@@ -150,12 +150,27 @@ def test_writing_a_jpeg(tmp_path: Path) -> None:
     assert np.abs(error).mean() < 2
 
 
-@pytest.mark.parametrize(("name", "mode"), [("x.jpg", "RGBA"), ("x.jpg", "LA"), ("x.bmp", "LA"), ("x.ppm", "LA")])
-def test_formats_that_cannot_hold_the_image(tmp_path: Path, name: str, mode: str) -> None:
-    with pytest.raises(UsageError, match="cannot hold") as caught:
-        write_image(tmp_path / name, Image.new(mode, (4, 4)))
-    assert ".png" in str(caught.value.hint)
-    assert os.listdir(tmp_path) == []
+HOLD_ALPHA = {".png", ".webp", ".tif", ".tiff", ".avif"}
+
+
+@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS))
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_is_written_or_refused_in_every_format(tmp_path: Path, ending: str, mode: str) -> None:
+    image = to_pil(COLORS, RAMP) if mode == "RGBA" else to_pil(COLORS, RAMP, gray=True)
+    if mode == "P":
+        image = to_pil(COLORS).quantize(256)
+        image.info["transparency"] = bytes(range(256))
+    path = tmp_path / f"x{ending}"
+    if ending in HOLD_ALPHA:
+        write_image(path, image)
+        alpha = read_image(path).alpha
+        assert alpha is not None
+        assert np.abs(alpha.astype(int) - np.asarray(image.convert("RGBA"))[..., 3]).max() <= (8 if ending == ".avif" else 0)
+    else:
+        with pytest.raises(UsageError, match="cannot hold this image") as caught:
+            write_image(path, image)
+        assert ".png" in str(caught.value.hint)
+        assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.pdf", "x.eps"])

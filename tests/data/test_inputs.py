@@ -108,6 +108,23 @@ def test_results_of_earlier_runs_are_omitted(tmp_path: Path, caplog: pytest.LogC
         find_inputs([album], ENDINGS, out)
 
 
+def test_images_of_other_kinds_are_counted_with_their_packages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.jpg", "b.HEIC", "sub/c.heic", "d.dng", ".hidden.heic", "notes.txt")
+    assert relatives(tmp_path) == ["a.jpg"]
+    (message,) = caplog.messages
+    assert "left out 3 images" in message
+    assert "1 .dng (rawpy), 2 .heic (pillow-heif)" in message
+    caplog.clear()
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UnreadableInput):
+        relatives(tmp_path)
+    assert "2 .heic" in caplog.messages[0]
+    caplog.clear()
+    touch(tmp_path, "x.ltn")
+    assert len(find_inputs([tmp_path], frozenset({".ltn"}))) == 1
+    assert not caplog.messages
+
+
 def test_cyclic_links_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)

@@ -173,14 +173,10 @@ def _same_stem(job: Job) -> str:
 
 def save_image(job: Job, image: Image.Image) -> None:
     """Write an image to the output of a job, which may be standard output (PNG). The only place where verbs save images."""
-    import io
-
     from latens.data.files import STANDARD_STREAM, write_atomic
-    from latens.data.image_output import write_image
+    from latens.data.image_output import image_bytes, write_image
 
     if job.output == STANDARD_STREAM:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        write_atomic(job.output, buffer.getvalue())
+        write_atomic(job.output, image_bytes(image, "PNG"))
     else:
         write_image(job.output, image)

@@ -10,11 +10,13 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import ComputeOptions, Force, Model, Output, human_size
-from latens.errors import UsageError
+from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from latens.codes.annealing import Refine
     from latens.inference.batch import Job
     from latens.systems.image_codec.predict import ImageCodec
@@ -43,6 +45,9 @@ def compress(
     classes: Annotated[
         int | None, Parameter(help="With --refine: number of neighbors to round to, 2 or 3.  [default: 2]")
     ] = None,
+    strip: Annotated[
+        bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
+    ] = False,
     model: Model = "image_codec",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -50,6 +55,7 @@ def compress(
     """Compress photographs into small .ltn files.
 
     Without -o each result is written next to its input. A folder is mirrored into OUT. Finished files are skipped.
+    In folders, results larger than their source are refused without --force.
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
@@ -77,10 +83,11 @@ def compress(
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return compress_one(codec, job, targets, settings, on_progress)
+        return compress_one(codec, job, targets, settings, on_progress, force=force, strip=strip)
 
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
+    request |= {"strip": True} if strip else {}
     return batch.run(work, what="compressing", request=request, parts=parts).exit_status
 
 
@@ -96,9 +103,19 @@ def refinement(steps: int | None, method: str | None, classes: int | None) -> Re
 
 
 def compress_one(
-    codec: ImageCodec, job: Job, targets: dict[str, float], settings: Refine | None, on_progress: OnProgress
+    codec: ImageCodec,
+    job: Job,
+    targets: dict[str, float],
+    settings: Refine | None,
+    on_progress: OnProgress,
+    *,
+    force: bool = False,
+    strip: bool = False,
 ) -> dict[str, Any]:
-    """Compress one image; return the record of the result."""
+    """Compress one image; return the record of the result.
+
+    Raises InputError if the result would be larger than the file, unless the user named this file or `force` is set.
+    """
     from latens.data.files import write_atomic
     from latens.data.images import read_image
 
@@ -108,11 +125,15 @@ def compress_one(
     def on_step(step: int, loss: float, true_loss: float) -> None:
         on_progress(step, f"(loss {true_loss:.4f})")
 
-    made = codec.encode(image, **targets, refine=settings, on_step=on_step)
+    made = codec.encode(image, **targets, refine=settings, strip=strip, on_step=on_step)
+    larger = larger_than_source(job.input, len(made.data))
+    if larger and not job.named and not force:
+        raise InputError(larger, where=str(job.input), hint="keep the file as it is, lower the rate, or add --force")
     write_atomic(job.output, made.data)
     seconds = time.perf_counter() - started
     bpp = made.bits / (made.width * made.height)
-    notes = "".join(f"; {note}" for note in made.notes)
+    found = [*made.notes, larger] if larger else list(made.notes)
+    notes = "".join(f"; {note}" for note in found)
     return {
         "bytes": len(made.data),
         "bpp": round(bpp, 5),
@@ -120,7 +141,16 @@ def compress_one(
         "height": made.height,
         "quality": made.quality,
         "seconds": round(seconds, 3),
-        "notes": list(made.notes),
+        "notes": found,
         "text": f"{job.output}: {human_size(len(made.data))}, {bpp:.3f} bpp, {made.width} x {made.height}, "
         f"quality {made.quality:g}, {seconds:.2f} s{notes}",
     }
+
+
+def larger_than_source(source: Path, size: int) -> str:
+    """Report that `size` bytes are more than the file has; empty if they are not, or if it is no file."""
+    try:
+        before = source.stat().st_size if source.is_file() else size
+    except OSError:
+        return ""
+    return f"the result is larger than its source ({human_size(size)} for {human_size(before)})" if size > before else ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from latens.data.metadata import Metadata
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
+ROW_BLOCK = 64  # rows that are converted at once
 FLOAT_SLACK = 1e-5  # accepted rounding error of float values outside [0, 1]
 
 
@@ -33,6 +36,7 @@ class LoadedImage(NamedTuple):
     alpha: Pixels | None  # (H, W), None if all pixels are opaque
     gray: bool  # the source had one color channel
     notes: tuple[str, ...]  # conversions of the source, for people
+    metadata: Metadata = Metadata()
 
 
 def check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
@@ -51,16 +55,27 @@ def check_size(width: int, height: int, where: str | None, limits: ImageLimits) 
 
 def from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> LoadedImage:
     """The image of an array; forms as in `read_image`. Raises InputError or LimitExceeded."""
+    check_array(array, limits)
+    return from_values(array, None)
+
+
+def check_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> None:
+    """Raises InputError unless the shape is one of an image, UnreadableInput for an empty one, LimitExceeded."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(f"an array of shape {array.shape} is not one image", hint=_shape_hint(array))
     check_size(array.shape[1], array.shape[0], None, limits)
+
+
+def from_values(array: np.ndarray[Any, Any], where: str | None) -> LoadedImage:
+    """The image of values (H, W) or (H, W, 1 to 4); of 2 or 4 channels the last is alpha. Raises InputError."""
     notes: list[str] = []
-    values = to_8_bits(array, None, notes)
-    if values.ndim == 3 and values.shape[2] == 4:
-        return finished(values[..., :3], values[..., 3], False, notes)
+    values = to_8_bits(array, where, notes)
+    alpha = None
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        values, alpha = values[..., :-1], values[..., -1]
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
-    return finished(values, None, values.ndim == 2, notes)
+    return finished(values, alpha, values.ndim == 2, notes)
 
 
 def _shape_hint(array: np.ndarray[Any, Any]) -> str:
@@ -88,18 +103,30 @@ def from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> LoadedImage:
 
 
 def to_8_bits(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -> Pixels:
-    """8-bit values of bool, uint8, uint16 or float in [0, 1], rounded to the nearest."""
+    """8-bit values of bool, integers of 8 to 32 bits in 0..65535 or floats in [0, 1], rounded to the nearest.
+
+    Integers of more than 8 bits use the full range of 16 bits. Raises InputError for other types and ranges.
+    """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
     if kind == "u" and size == 1:
         return values
-    if kind == "u" and size == 2:
-        notes.append("16-bit reduced to 8-bit")
-        return cast(Pixels, ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-    if kind != "f":
+    if kind == "f":
+        _check_floats(values, where)
+        notes.append("float reduced to 8-bit")
+        return _by_rows(values, lambda block: np.rint(np.clip(block, 0, 1).astype(np.float64) * 255))
+    if kind not in "iu" or size not in (2, 4):
         hint = "use array.astype(np.uint8) if the values are 0..255"
         raise InputError(f"values of type {values.dtype} are not supported as an image", where=where, hint=hint)
+    if values.min() < 0 or values.max() > 65535:
+        what = f"values from {values.min()} to {values.max()} do not fit into 16 bits"
+        raise InputError(what, where=where, hint="scale them to 0..65535 first")
+    notes.append("16-bit reduced to 8-bit")
+    return _by_rows(values, lambda block: (block.astype(np.uint32) * 255 + 32767) // 65535)
+
+
+def _check_floats(values: np.ndarray[Any, Any], where: str | None) -> None:
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         hint = "use np.nan_to_num first"
@@ -107,8 +134,14 @@ def to_8_bits(values: np.ndarray[Any, Any], where: str | None, notes: list[str])
     if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
         hint = "divide by 255 if they are 0..255, or np.clip(values, 0, 1)"
         raise InputError(f"float values from {low:g} to {high:g} are not in 0..1", where=where, hint=hint)
-    notes.append("float reduced to 8-bit")
-    return cast(Pixels, np.rint(np.clip(values, 0, 1).astype(np.float64) * 255).astype(np.uint8))
+
+
+def _by_rows(values: np.ndarray[Any, Any], convert: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Pixels:
+    """Convert blocks of rows: the intermediate values of a whole large image would take gigabytes."""
+    result = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), ROW_BLOCK):
+        result[top : top + ROW_BLOCK] = convert(values[top : top + ROW_BLOCK])
+    return result
 
 
 def finished(pixels: Pixels, alpha: Pixels | None, gray: bool, notes: list[str]) -> LoadedImage:

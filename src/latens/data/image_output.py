@@ -8,19 +8,29 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from latens.data.files import write_atomic
 from latens.data.images import IMAGE_ENDINGS, Pixels
 from latens.errors import UsageError
 from latens.shapes import UInt8
 
+WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "AVIF"})
+XMP_TAG = 700  # of TIFF
+WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF"})
+
 
 def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> Image.Image:
-    """PIL image (L, LA, RGB or RGBA) of uint8 pixels (H, W, 3) and alpha (H, W); with `gray`, only the first channel."""
-    colors = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels))
+    """PIL image (L, LA, RGB or RGBA) of uint8 pixels (H, W, 3) and alpha (H, W); with `gray`, of the mean of the channels."""
+    colors = Image.fromarray(mean_of_channels(pixels) if gray else np.ascontiguousarray(pixels))
     if alpha is not None:
         colors.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
     return colors
+
+
+def mean_of_channels(pixels: Pixels) -> Pixels:
+    """The rounded mean (H, W) of three channels (H, W, 3); of decoded gray, it averages the errors of the channels."""
+    return ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
 
 
 def check_ending(path: Path) -> str:
@@ -36,21 +46,44 @@ def check_ending(path: Path) -> str:
 def write_image(path: Path, image: Image.Image) -> None:
     """Write the image atomically in the format of the ending, lossless if the format allows it.
 
-    Raises UsageError for an unknown ending or a format that cannot hold the image (JPEG has no transparency).
+    Raises UsageError for an unknown ending or a format that cannot hold the image, such as one without alpha channel.
     """
     name = check_ending(path)
-    buffer = io.BytesIO()
+    if image.has_transparency_data and name not in WITH_ALPHA:
+        what = f"{name} cannot hold this image (it has an alpha channel)"
+        raise UsageError(what, where=str(path), hint="choose the ending .png")
+    if image.has_transparency_data and name != "PNG" and image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")  # Pillow drops transparent colors of palettes
+    try:
+        data = image_bytes(image, name)
+    except (OSError, ValueError, KeyError) as error:
+        what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
+        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
+    write_atomic(path, data)
+
+
+def image_bytes(image: Image.Image, name: str) -> bytes:
+    """The file of an image in the format that Pillow calls `name`, with `exif` and `xmp` of `image.info` if it holds them."""
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
     if name == "WEBP":
         options = {"lossless": True}
     elif name == "AVIF":
         options = {"quality": 95}
-    try:
-        image.save(buffer, format=name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
-        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
-    write_atomic(path, buffer.getvalue())
+    exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
+    if exif and name in WITH_METADATA:
+        options["exif"] = exif
+    if xmp and name == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    elif xmp and name == "TIFF":
+        options["exif"] = Image.Exif()  # Pillow takes either EXIF or other tags
+        options["exif"].load(exif)
+        options["exif"][XMP_TAG] = xmp
+    elif xmp and name in WITH_METADATA:
+        options["xmp"] = xmp
+    buffer = io.BytesIO()
+    image.save(buffer, format=name, **options)
+    return buffer.getvalue()
 
 
 def png_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, optimize: bool = False) -> bytes:

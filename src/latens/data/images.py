@@ -7,6 +7,7 @@ damaged file raises UnreadableInput instead of returning partial pixels.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -15,11 +16,12 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 
 import numpy as np
 from PIL import Image
 
+from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.image_arrays import (
     ImageLimits,
@@ -29,9 +31,12 @@ from latens.data.image_arrays import (
     finished,
     from_array,
     from_tensor,
+    from_values,
     to_8_bits,
 )
+from latens.data.metadata import read_metadata
 from latens.data.notes import left_out
+from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 if TYPE_CHECKING:
@@ -56,19 +61,38 @@ ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.T
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "AVIF")
 IMAGE_ENDINGS = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"}
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".gif",
+        ".avif",
+    }
 )
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 ORIENTATION_TAG = 0x0112
 
 
 def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> LoadedImage:
     """Read an image from a path (`-`: standard input), encoded bytes, a PIL image, an array or a tensor.
 
-    Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16, or float in [0, 1]. Tensors: (C, H, W),
-    (1, C, H, W) or (H, W), C of 1, 3 or 4, uint8 or float in [0, 1]. 16-bit values are reduced to 8 bits by rounding
-    v * 255 / 65535. Only the first frame of an animation is read; EXIF orientation is applied.
+    Arrays: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, float in [0, 1], or 16- and 32-bit integers in 0..65535,
+    which are reduced to 8 bits by rounding v * 255 / 65535. Tensors: (C, H, W), (1, C, H, W) or (H, W), C of 1, 3 or 4, of the
+    same values. The same rules hold for files. Only the first frame of an animation and the first full page of a TIFF is read;
+    EXIF orientation is applied. Colors are converted to sRGB by the ICC profile, or by gAMA, cHRM and cICP of the file.
 
-    Raises UnreadableInput for a missing file or one that is not an image, InputError for other arrays, LimitExceeded.
+    Raises UnreadableInput for a missing file or one that is not an image, InputError for other arrays and for TIFF pages of 2
+    or more than 4 channels (gray with alpha is read) and HDR images (PQ, HLG), LimitExceeded.
     """
     limits = limits or ImageLimits()
     if isinstance(source, (str, Path)):
@@ -105,8 +129,19 @@ def _read_path(path: Path, limits: ImageLimits) -> LoadedImage:
 
 
 def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> LoadedImage:
-    with decoding(where), _identify(stream, where) as image:
-        return _from_pil(image, where, limits)
+    with decoding(where):
+        try:
+            image = _identify(stream, where)
+        except UnreadableInput:
+            values = first_values(stream, lambda width, height: check_size(width, height, where, limits))
+            if values is None:
+                raise
+            return from_values(values, where)
+        with image:
+            if image.format == "TIFF":
+                refuse_raw(image)
+                image.seek(full_pages(image)[0])
+            return _from_pil(image, where, limits)
 
 
 def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
@@ -120,16 +155,20 @@ def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
 
 @contextlib.contextmanager
 def decoding(where: str | None) -> Iterator[None]:
-    """Convert Pillow's exceptions for damaged data to UnreadableInput and LimitExceeded."""
+    """Convert Pillow's exceptions for damaged data to UnreadableInput and LimitExceeded; name the file in our own."""
     try:
         yield
-    except LatensError:
+    except LatensError as error:
+        if where is not None:
+            error.at(where)
         raise
     except MemoryError as error:
         raise LimitExceeded("there is not enough memory for this image", where=where) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LimitExceeded(_one_line(error), where=where) from error
     except Exception as error:
+        if "MAX_TEXT" in str(error):  # texts in a PNG that expand without bound
+            raise LimitExceeded(f"its texts are too large ({_one_line(error)})", where=where) from error
         what = f"the image is truncated or damaged ({_one_line(error)})"
         raise UnreadableInput(what, where=where, hint="copy or download the file again") from error
 
@@ -149,6 +188,13 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
         stream.seek(0)
         with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # raised by plugins for other formats
             return factory(stream, "")
+    if prefix[:4] in TIFF_START and importlib.util.find_spec("tifffile") is None:
+        what = "Pillow does not read this kind of TIFF"
+        raise UnreadableInput(what, where=where, hint="pip install 'latens[micro]', or save it as 8- or 16-bit gray or RGB")
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIF_BRANDS:
+        raise UnreadableInput(
+            "latens does not read HEIC", where=where, hint="convert it first: the package pillow-heif reads it"
+        )
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
     raise UnreadableInput("this is not an image of a known format", where=where, hint=f"known formats: {kinds}")
 
@@ -163,23 +209,35 @@ def _one_line(error: Exception) -> str:
 def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> LoadedImage:
     check_size(*image.size, where, limits)
     notes: list[str] = []
+    tiff = kind_of(image)
+    if tiff is not None:
+        tiff.check(image.tell())
+        prepare_planes(image)
     raw = _raw_modes(image)
-    tiff = _orientation(image, []) if image.format == "TIFF" else 1  # Pillow rotates a TIFF when it is loaded
+    turned = _orientation(image, []) if image.format == "TIFF" else 1  # Pillow rotates a TIFF when it is loaded
     frames = _frames_note(image)
+    colors = color_source(image, notes)
     image.load()
     if frames is not None:
         notes.append(frames)
         logger.warning("%s: %s", where or "image", frames)
     if not _DEEP.isdisjoint(raw):
         notes.append("16-bit reduced to 8-bit")
-    if image.info.get("icc_profile") and b"sRGB" not in image.info["icc_profile"]:
-        notes.append("ICC profile dropped, colors taken as sRGB")
     orientation = _orientation(image, notes)
-    pixels, alpha, gray = _to_arrays(image, where, notes)
-    if max(tiff, orientation) > 1:
-        notes.append(f"EXIF orientation {max(tiff, orientation)} applied")
+    image = cmyk_to_srgb(image, notes)
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels, alpha, gray = _wide_values(image, tiff, where, notes), None, True
+    else:
+        pixels, alpha, gray = _to_arrays(image, where, notes)
+    if colors is not None:
+        pixels = to_srgb(pixels[..., 0] if gray and pixels.ndim == 3 else pixels, colors, notes)
+    if tiff is not None and tiff.photometric == RGB and tiff.channels == 4 and 0 in tiff.extra:
+        notes.append("fourth channel (neither color nor alpha) left out")
+    if max(turned, orientation) > 1:
+        notes.append(f"EXIF orientation {max(turned, orientation)} applied")
     pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
-    return finished(pixels, alpha, gray or "LA;16B" in raw, notes)  # Pillow reads LA;16B as RGBA
+    metadata = read_metadata(image, notes)
+    return finished(pixels, alpha, gray or "LA;16B" in raw, notes)._replace(metadata=metadata)  # Pillow reads LA;16B as RGBA
 
 
 def _frames_note(image: Image.Image) -> str | None:
@@ -187,6 +245,10 @@ def _frames_note(image: Image.Image) -> str | None:
     place = image.tell()
     try:
         count = getattr(image, "n_frames", 1)
+        if count > 1 and image.format == "TIFF":
+            pages = full_pages(image)
+            image.seek(place)
+            place, count = pages.index(place) if place in pages else place, len(pages)
     except Exception:  # a later frame is damaged; the pixels of this one may be intact
         image.seek(place)
         return f"frame {place + 1} of several taken"
@@ -232,10 +294,6 @@ def _turn(array: Pixels, orientation: int) -> Pixels:
 def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple[Pixels, Pixels | None, bool]:
     """Pixels (H, W, 3) or (H, W), alpha, and whether the source was gray."""
     mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        if "transparency" in image.info:
-            notes.append("transparent color ignored")
-        return to_8_bits(_wide_values(image, where), where, notes), None, True
     if mode == "1":
         notes.append("1-bit expanded to 8-bit")
     elif mode in ("P", "PA"):
@@ -256,11 +314,9 @@ def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple
 _TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
 
 
-def _wide_values(image: Image.Image, where: str | None) -> np.ndarray[Any, Any]:
+def _wide_values(image: Image.Image, tiff: PageKind | None, where: str | None, notes: list[str]) -> Pixels:
+    """8-bit values (H, W) of gray with more than 8 bits."""
+    if "transparency" in image.info:
+        notes.append("transparent color ignored")
     values = np.asarray(image)
-    if image.mode != "I":
-        return values
-    if values.min() < 0 or values.max() > 65535:
-        what = f"32-bit gray values from {values.min()} to {values.max()} do not fit into 16 bits"
-        raise InputError(what, where=where, hint="scale them to 0..65535 first")
-    return values.astype(np.uint16)
+    return to_8_bits(values if tiff is None else tiff.black_is_zero(values), where, notes)

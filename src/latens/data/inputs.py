@@ -5,6 +5,7 @@ Standard library only. The path `-` is standard input for reading and standard o
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import logging
@@ -19,6 +20,16 @@ from latens.data.files import STANDARD_STREAM, is_file, reading
 from latens.errors import UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
+
+
+READERS = {  # packages for kinds of images that latens does not read
+    "pillow-heif": (".heic", ".heif", ".hif"),
+    "pillow-jxl-plugin": (".jxl",),
+    "rawpy": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+    "psd-tools": (".psd", ".psb"),
+    "glymur": (".jp2", ".j2k"),
+}
+UNREAD = {ending: package for package, endings in READERS.items() for ending in endings}
 
 
 class InputFile(NamedTuple):
@@ -44,9 +55,12 @@ def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path
     ending. If `out` is a folder below an input folder, files in `out` are results of earlier runs and omitted.
     Raises UnreadableInput for a single input that is missing or unreadable, and for a folder or pattern that is unreadable or
     has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
+    Images of kinds that latens does not read are counted in a warning that names the package for them.
     """
     if not inputs:
         raise UsageError("no input was given", hint="name files, folders, patterns such as 'album/*.jpg', or -")
+    if ".jpg" in endings:
+        _warn_of_unread(inputs)
     found: dict[str, InputFile] = {}
     for entry in inputs:
         for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
@@ -61,6 +75,19 @@ def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path
         if not found:
             raise UnreadableInput("the only files are results of earlier runs", where=str(out), hint="name the files")
     return _unique_relatives(list(found.values()))
+
+
+def _warn_of_unread(inputs: Sequence[str | Path]) -> None:
+    for entry in inputs:
+        if os.fspath(entry) == "" or not os.path.isdir(entry):
+            continue
+        with contextlib.suppress(UnreadableInput):  # reported by the search for other files
+            found = _walk(Path(entry), Path(), frozenset(UNREAD), set())
+            counts = Counter(file.path.suffix.lower() for file in found if file.path.suffix.lower() in UNREAD)
+            if counts:
+                kinds = ", ".join(f"{count} {ending} ({UNREAD[ending]})" for ending, count in sorted(counts.items()))
+                what = f"left out {counted(counts.total(), 'image')} that latens does not read"
+                logger.warning(f"{entry}: {what}; the package in brackets converts: {kinds}")
 
 
 def _is_below(name: str, out: Path, inputs: Sequence[str | Path]) -> bool:

@@ -19,7 +19,8 @@ from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, paint, scene_of
-from latens.data.stacks import MAX_FRAMES, StackWriter
+from latens.data.stack_writer import StackWriter
+from latens.data.tiff import MAX_FRAMES
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 LABEL_MARK = re.compile(r"[-_.]?(lab|label|labels|mask|masks)$", re.I)

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from latens.data.image_arrays import FLOAT_SLACK
-from latens.errors import InputError, UnreadableInput
+from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
+FREE_BYTES, MAX_EXPANSION = 2**28, 100  # larger arrays may be at most this many times as large as their file
 MAX_CLASSES = 10**6  # larger labels are rejected as class numbers, because every class number gets a name
 
 
 def read_pack(path: Path, only: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a pack, optionally `only` some keys. Raises UnreadableInput for a damaged file or another format."""
+    """The arrays of a pack, optionally `only` some keys. Raises UnreadableInput for a damaged file or another format,
+    LimitExceeded for one that expands too much.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as pack:
-            return {key: pack[key] for key in pack.files if not only or key in only}
+            keys = [key for key in pack.files if not only or key in only]
+            _check_size(pack.zip, keys, path)
+            return {key: pack[key] for key in keys}
+    except LatensError:
+        raise
     except Exception as error:  # zipfile, zlib and numpy raise many types of errors for damaged bytes
         what = f"not a pack of arrays, or a damaged one ({str(error).partition(chr(10))[0]})"
         raise UnreadableInput(what, where=str(path), hint="copy it again, or save it with numpy.savez") from error
+
+
+def _check_size(archive: zipfile.ZipFile, keys: list[str], path: Path) -> None:
+    """Raises LimitExceeded if the arrays would take far more memory than their file suggests, before any is read."""
+    names = {f"{key}.npy" for key in keys} | set(keys)
+    size = sum(member.file_size for member in archive.infolist() if member.filename in names)
+    if size > FREE_BYTES + MAX_EXPANSION * path.stat().st_size:
+        what = f"its arrays take {size:,} bytes, more than {MAX_EXPANSION} times the size of the file"
+        raise LimitExceeded(what, where=str(path), hint="if you trust the pack, save it with numpy.savez (not compressed)")
 
 
 def class_numbers(labels: np.ndarray, count: int, where: str) -> np.ndarray:

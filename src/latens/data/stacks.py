@@ -1,4 +1,4 @@
-"""Reading and writing of TIFF stacks page by page: files of any size need the memory of one page.
+"""Reading of TIFF stacks page by page: files of any size need the memory of one page.
 
 tifffile (from the extra `micro`) reads the formats that Pillow does not support: 64-bit floats, 16-bit colors at full depth,
 and ImageJ stacks above 4 GB, whose pages are not listed in the file.
@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import itertools
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from latens.data.files import reading
-from latens.data.images import ImageLimits, Pixels, read_image
+from latens.data.image_arrays import check_array, check_size
+from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
+from latens.data.tiff import (
+    MAX_FRAMES,
+    TIFF_START,
+    first_values,
+    full_pages,
+    full_resolution,
+    kind_of,
+    page_kind,
+    page_values,
+    prepare_planes,
+)
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
-MAX_FRAMES = 100_000
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 GRAY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values with more than 8 bits
-CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
+STRETCH = (0.1, 99.9)  # percentiles
+ROW_BLOCK = 64  # rows that are scaled at once
 FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
 HINT = "copy the file again; the extra `micro` reads more kinds of TIFF: pip install 'latens[micro]'"
@@ -38,7 +49,8 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
     """Yield the pages of a TIFF stack, or the single image of any other file, as uint8 (H, W, 3).
 
     Values of more than 8 bits are stretched from the 0.1 to the 99.9 percentile, because microscopes use only part of the
-    range. Raises the errors of `read_image`, and LimitExceeded for too many pages.
+    range. Pyramid levels, thumbnails and masks of other pages are no frames. Raises the errors of `read_image`, InputError for
+    pages of 2 or more than 4 channels (gray with alpha is read), and LimitExceeded for too many pages.
     """
     limits = limits or ImageLimits()
     if path.suffix.lower() not in TIFF_ENDINGS:
@@ -49,7 +61,8 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
             yield from _by_tifffile(path, limits)
             return
         with _open_tiff(path) as image:
-            for number in range(_checked_count(getattr(image, "n_frames", 1), path)):
+            _checked_count(getattr(image, "n_frames", 1), path)
+            for number in full_pages(image):
                 yield _page(image, number, path, limits)
 
 
@@ -60,7 +73,8 @@ def count_frames(path: Path) -> int:
     with reading(path):
         if not _needs_tifffile(path):
             with _open_tiff(path) as image:
-                return _checked_count(getattr(image, "n_frames", 1), path)
+                _checked_count(getattr(image, "n_frames", 1), path)
+                return len(full_pages(image))
         with _tifffile(path) as (_, stack, pages):
             return _checked_count(len(pages if stack is None else stack), path)
 
@@ -88,6 +102,40 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
         return _page(image, 0, path, limits)
 
 
+def memory_frame(image: ImageLike, limits: ImageLimits | None = None) -> Pixels:
+    """The image of bytes, a PIL image, an array or a tensor, as uint8 (H, W, 3), stretched as the same values in a file.
+
+    Values of bool and uint8, and float tensors in [0, 1], are not stretched. Raises the errors of `read_image`.
+    """
+    limits = limits or ImageLimits()
+    with decoding(None):
+        if isinstance(image, np.ndarray):
+            check_array(image, limits)
+            if image.dtype not in (np.bool_, np.uint8):
+                return shown(image)
+        elif isinstance(image, Image.Image) and image.mode in GRAY_DEEP:
+            check_size(*image.size, None, limits)
+            kind = kind_of(image)
+            return stretch(np.asarray(image) if kind is None else kind.black_is_zero(np.asarray(image)))
+        elif isinstance(image, bytes):
+            return _bytes_frame(image, limits)
+    return read_image(image, limits=limits).pixels
+
+
+def _bytes_frame(data: bytes, limits: ImageLimits) -> Pixels:
+    stream = io.BytesIO(data)
+    if data[:4] in TIFF_START and _needs_tifffile(stream):
+        values = first_values(stream, lambda width, height: check_size(width, height, None, limits))
+        if values is not None:
+            return shown(values)
+    with contextlib.suppress(UnidentifiedImageError), Image.open(stream, formats=("PNG", "PPM", "TIFF")) as image:
+        if image.format == "TIFF":
+            image.seek(full_pages(image)[0])
+        if image.mode in GRAY_DEEP:
+            return memory_frame(image, limits)
+    return read_image(data, limits=limits).pixels
+
+
 def frame_place(path: Path) -> tuple[Path, int] | None:
     """Stack and page (from 1) of a name such as stack.tif#3, as in annotations of stacks; None for other names."""
     found = FRAME.fullmatch(path.name)
@@ -99,14 +147,43 @@ def frame_place(path: Path) -> tuple[Path, int] | None:
 def stretch(values: np.ndarray) -> Pixels:
     """Contrast stretch of values (H, W) or (H, W, 3) from the 0.1 to the 99.9 percentile, as uint8 (H, W, 3).
 
-    Constant pages and non-finite values become black.
+    Constant pages and non-finite values become black. Needs little memory besides one copy of float values.
     """
-    values = np.asarray(values, dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
-    scaled = (np.where(np.isfinite(values), values, low) - low) / (high - low) if high > low else np.zeros_like(values)
-    scaled = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(scaled[:, :, None], 3, axis=2) if scaled.ndim == 2 else scaled
+    low, high = _percentiles(values)
+    result = np.zeros((*values.shape[:2], 3), np.uint8)
+    for top in range(0, len(values) if high > low else 0, ROW_BLOCK):
+        block = np.asarray(values[top : top + ROW_BLOCK], dtype=np.float64)
+        scaled = (np.where(np.isfinite(block), block, low) - low) / (high - low)
+        scaled = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+        result[top : top + ROW_BLOCK] = scaled[:, :, None] if scaled.ndim == 2 else scaled
+    return result
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The 0.1 and 99.9 percentile of the finite values; 0 and 0 without any."""
+    if values.dtype.kind == "f":
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, STRETCH, overwrite_input=True) if finite.size else (0.0, 0.0)
+    elif values.size and values.dtype.itemsize <= 2:
+        low, high = _histogram_percentiles(values)
+    else:
+        low, high = np.percentile(values, STRETCH) if values.size else (0.0, 0.0)
+    return float(low), float(high)
+
+
+def _histogram_percentiles(values: np.ndarray) -> list[float]:
+    """The same of 8- or 16-bit integers, without a copy of the values."""
+    start = int(values.min())
+    counts = np.zeros(1 << 16, np.int64)
+    for top in range(0, len(values), ROW_BLOCK):
+        counts += np.bincount(values[top : top + ROW_BLOCK].ravel().astype(np.int64) - start, minlength=1 << 16)
+    ends = np.cumsum(counts)
+    found = []
+    for share in STRETCH:
+        place = (values.size - 1) * share / 100  # between two values in order
+        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, values.size - 1)], "right")
+        found.append(start + below + (above - below) * (place - int(place)))
+    return found
 
 
 def _checked_count(count: int, path: Path) -> int:
@@ -120,6 +197,8 @@ def _open_tiff(path: Path) -> Image.Image:
         return Image.open(path, formats=("TIFF",))
     except FileNotFoundError:
         raise
+    except Image.DecompressionBombError as error:
+        raise LimitExceeded(str(error), where=str(path)) from None
     except Exception as error:  # the tag parser raises many types of errors
         raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
 
@@ -128,8 +207,13 @@ def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> P
     try:
         image.seek(number)
         _check_page(image.width, image.height, number, limits)
+        kind = kind_of(image)
+        if kind is not None:
+            kind.check(number)
+            prepare_planes(image)
         if image.mode in GRAY_DEEP:
-            return stretch(np.asarray(image))
+            values = np.asarray(image)
+            return stretch(values if kind is None else kind.black_is_zero(values))
         return read_image(image.copy(), limits=limits).pixels
     except LatensError as error:
         raise error.at(str(path)) from None
@@ -145,7 +229,7 @@ def _check_page(width: int, height: int, number: int, limits: ImageLimits) -> No
 # --------------------------------------------------------------------------------------------- reading with tifffile
 
 
-def _needs_tifffile(path: Path) -> bool:
+def _needs_tifffile(path: Path | BinaryIO) -> bool:
     """True if Pillow cannot read this file at full depth or does not find all pages.
 
     Raises UnreadableInput if pages would be lost and tifffile is not installed.
@@ -158,7 +242,9 @@ def _needs_tifffile(path: Path) -> bool:
             listed = getattr(image, "n_frames", 1)
             if declared and listed == 1 < int(declared[1]) and not there:
                 what = f"an ImageJ stack of {declared[1]} pages, of which the file lists only one"
-                raise UnreadableInput(what, where=str(path), hint="pip install 'latens[micro]'")
+                raise UnreadableInput(
+                    what, where=str(path) if isinstance(path, Path) else None, hint="pip install 'latens[micro]'"
+                )
             hidden = bool(declared) and listed == 1 < int(declared[1]) if declared else False
             return there and (hidden or (image.mode not in GRAY_DEEP and max(tags.get(BITS, (8,))) > 8))
     except (FileNotFoundError, PermissionError, LatensError):
@@ -178,8 +264,8 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
             stack: np.ndarray | None = None
             if len(file.pages) == 1 and len(series.shape) > 2 and series.size > file.pages[0].size:
                 stack = np.asarray(tifffile.memmap(path, mode="r")).reshape(-1, *file.pages[0].shape)
-            pages = [page for page in file.pages if not getattr(page, "is_reduced", False)] if stack is None else ()
-            yield file, stack, pages
+            _checked_count(len(file.pages), path)
+            yield file, stack, full_resolution(file.pages)
     except (LatensError, FileNotFoundError, PermissionError, GeneratorExit):
         raise
     except Exception as error:  # parsers raise many types of errors for damaged data
@@ -187,80 +273,27 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
 
 
 def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
-    with _tifffile(path) as (_, stack, pages):
+    with _tifffile(path) as (file, stack, pages):
         frames = pages if stack is None else stack
+        kind = page_kind(file.pages[0].tags.valueof)
         for number in range(_checked_count(len(frames), path)):
             try:
                 if stack is None:
                     _check_page(pages[number].imagewidth, pages[number].imagelength, number, limits)
-                values = np.asarray(pages[number].asarray() if stack is None else stack[number])
-                yield _shown(values, number)
+                values = page_values(pages[number], number) if stack is None else kind.black_is_zero(np.asarray(stack[number]))
+                yield shown(values, number)
             except LatensError as error:
                 raise error.at(str(path)) from None
 
 
-def _shown(values: np.ndarray, number: int) -> Pixels:
-    """A page of any kind as uint8 (H, W, 3)."""
-    if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
-        values = np.moveaxis(values, 0, 2)
-    if values.ndim == 3 and values.shape[2] in (1, 3, 4):
-        values = values[..., 0] if values.shape[2] == 1 else values[..., :3]
-    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
+def shown(values: np.ndarray, number: int = 0) -> Pixels:
+    """Values (H, W) or (H, W, channels) as uint8 (H, W, 3): uint8 and bool as they are, others stretched, without alpha."""
+    if values.ndim == 3 and values.shape[2] <= 4:
+        values = values[..., 0] if values.shape[2] <= 2 else values[..., :3]
+    if values.ndim not in (2, 3) or values.dtype.kind not in "buif" or (values.ndim == 3 and values.shape[2] != 3):
         raise InputError(f"page {number + 1} is not an image: {values.dtype} of shape {values.shape}")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
     if values.dtype == np.uint8:
         return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else np.ascontiguousarray(values)
     return stretch(values)
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-class StackWriter:
-    """Write a TIFF page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly compressed.
-
-    `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory.
-    """
-
-    def __init__(self, target: BinaryIO, *, big: bool = False) -> None:
-        self._target = target
-        self._big = big
-        self.pages = 0
-        target.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
-        self._position = 16 if big else 8
-        self._link = 8 if big else 4  # position at which the offset of the next directory is written
-
-    def write(self, page: np.ndarray) -> None:
-        """Append a page of 8-bit values."""
-        data = zlib.compress(np.ascontiguousarray(page, dtype=np.uint8).tobytes(), 6)
-        if not self._big and self._position + len(data) > CLASSIC_LIMIT:
-            raise LimitExceeded("a TIFF of masks or overlays would exceed 4 GB", hint="segment fewer frames at once")
-        channels = 1 if page.ndim == 2 else page.shape[2]
-        gap = len(data) % 2  # directories start at even offsets
-        start, directory = self._position, self._position + len(data) + gap
-        bits = 8 if channels == 1 else 0
-        entries = [
-            (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, channels, bits), (259, 3, 1, 8),
-            (262, 3, 1, 1 if channels == 1 else 2), (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
-            (278, 4, 1, page.shape[0]), (279, 16 if self._big else 4, 1, len(data)),
-        ]  # fmt: skip
-        packed = self._directory(entries, directory)
-        self._target.write(data + bytes(gap) + packed)
-        self._position = directory + len(packed)
-        self._target.seek(self._link)
-        self._target.write(struct.pack("<Q" if self._big else "<I", directory))
-        self._target.seek(self._position)
-        self._link = directory + (8 + 20 * len(entries) if self._big else 2 + 12 * len(entries))
-        self.pages += 1
-
-    def _directory(self, entries: list[tuple[int, int, int, int]], place: int) -> bytes:
-        """The directory at `place`: number of entries, entries, no next directory, and the bit depths of three channels."""
-        count, entry, end = ("<Q", "<HHQQ", "<Q") if self._big else ("<H", "<HHII", "<I")
-        after = place + struct.calcsize(count) + len(entries) * struct.calcsize(entry) + struct.calcsize(end)
-        tail = b""
-        packed = struct.pack(count, len(entries))
-        for tag, kind, number, value in entries:
-            if tag == BITS and number == 3:  # three 16-bit values fit only into an entry of a BigTIFF
-                value = 8 | 8 << 16 | 8 << 32 if self._big else after
-                tail = b"" if self._big else struct.pack("<4H", 8, 8, 8, 0)
-            packed += struct.pack(entry, tag, kind, number, value)
-        return packed + struct.pack(end, 0) + tail

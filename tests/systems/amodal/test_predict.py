@@ -183,7 +183,8 @@ def test_16_bit_images_are_stretched_in_python_as_on_the_command_line(segmenter:
     ((shown, expected),) = segmenter.segment_frames(tmp_path / "a.png", least_score=0.05)
     assert shown.max() == 255
     assert len(expected)
-    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), values):
+    deep = (values.astype(np.int16), values.astype(np.float32), Image.fromarray(values), Image.open(tmp_path / "a.png"))
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), values, *deep):
         assert np.array_equal(segmenter.segment(source, least_score=0.05).layers.amodal, expected.layers.amodal)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,3 +114,30 @@ def test_missing_and_repeated_sections(codec: ImageCodec, small: bytes) -> None:
         else:
             with pytest.raises(Corrupt):
                 codec.decompress(forged)
+
+
+def gray_png(width: int, height: int) -> bytes:
+    """A complete gray PNG of black pixels, 1 bit each."""
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + packer.flush()
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
+    parts = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(("size", "error"), [((20_000, 20_000), LimitExceeded), ((9000, 7000), Corrupt), ((81, 90), Corrupt)])
+@pytest.mark.parametrize("partial", [False, True])
+def test_an_alpha_bomb_takes_no_memory(
+    codec: ImageCodec, small: bytes, size: tuple[int, int], error: type[StreamError], partial: bool
+) -> None:
+    container = unpack(small).container
+    *others, _ = container.sections
+    bomb = pack(replace(container, sections=(*others, Section(image_format.ALPHA, gray_png(*size)))))
+    codec.decompress(small)
+    tracemalloc.start()
+    try:
+        with pytest.raises(error, match="alpha channel"):
+            codec.decompress(bomb, partial=partial)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

@@ -12,10 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.errors import ModelError, ModelMismatch, UsageError
+from latens.data.images import read_image
+from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.inference.device import transform_precision
 from latens.metrics.image import psnr
+from latens.systems.image_codec import format as image_format
 from latens.systems.image_codec import stages
+from latens.systems.image_codec.format import read_coded_image, write_image_file
 from latens.systems.image_codec.predict import ImageCodec, inspect_stream, load
 
 rows, columns = np.mgrid[0:200, 0:300].astype(np.float64)
@@ -143,3 +146,99 @@ def test_a_model_folder_with_invalid_settings_is_a_model_error(codec_folder: Pat
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="compcat"):
         load(folder, device="cpu")
+
+
+# ------------------------------------------------------------------------------------------------ alpha and gray
+
+
+def cut_out(background: np.ndarray) -> Image.Image:
+    """A disk of the test image on a transparent background with these hidden colors."""
+    y, x = np.mgrid[0:128, 0:128]
+    alpha = np.where((y - 64) ** 2 + (x - 64) ** 2 < 40**2, 255, 0).astype(np.uint8)
+    image = Image.fromarray(np.where(alpha[..., None] > 0, COLOR[:128, :128], background))
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def test_hidden_colors_are_not_coded(bundled: ImageCodec) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    black = np.zeros((128, 128, 3), np.uint8)
+    blobs = [bundled.compress(cut_out(background), quality=4) for background in (noise, black, COLOR[:128, :128])]
+    assert blobs[0] == blobs[1] == blobs[2]
+    plain = bundled.compress(cut_out(noise).convert("RGB"), quality=4)
+    assert len(blobs[0]) < len(plain) / 3
+
+
+def test_psnr_counts_visible_pixels(bundled: ImageCodec) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    image = cut_out(noise)
+    seen = np.asarray(image.getchannel("A")) > 0
+    decoded = np.asarray(bundled.decompress(bundled.compress(image, psnr=33)))
+    assert psnr(decoded[None, seen, :3], np.asarray(image)[None, seen, :3]) == pytest.approx(33, abs=0.2)
+    decoded = np.asarray(bundled.decompress(bundled.compress(image, quality=4)))
+    expected = psnr(decoded[None, seen, :3], np.asarray(image)[None, seen, :3])
+    assert bundled.estimate(image, quality=4).psnr == pytest.approx(expected)
+
+
+def test_a_fully_transparent_image_has_a_psnr(bundled: ImageCodec) -> None:
+    image = Image.fromarray(COLOR[:64, :64])
+    image.putalpha(0)
+    assert 20 < bundled.estimate(image, quality=4).psnr < 60
+
+
+def test_gray_decodes_the_mean_of_the_channels(bundled: ImageCodec) -> None:
+    image = Image.fromarray(COLOR).convert("L")
+    loaded = read_image(image)
+    blob = bundled.compress(image, quality=4)
+    symbols, _ = bundled.decode_symbols(read_coded_image(blob), partial=False)
+    channels = bundled.reconstruct(symbols, loaded.pixels.shape)
+    decoded = np.asarray(bundled.decompress(blob))
+    assert np.array_equal(decoded, np.rint(channels.astype(float).mean(2)))
+    mean, first = (psnr(np.dstack([gray] * 3), loaded.pixels) for gray in (decoded, channels[..., 0]))
+    assert mean > first
+    assert bundled.estimate(image, quality=4).psnr == pytest.approx(mean)
+    old = read_coded_image(blob)._replace(version=(1, 0))
+    assert np.array_equal(np.asarray(bundled.decompress(write_image_file(old))), channels[..., 0])
+
+
+# ----------------------------------------------------------------------------------------------------- metadata
+
+
+def test_exif_and_xmp_are_carried_unless_stripped(codec: ImageCodec, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Camera", 6
+    xmp = b"<x:xmpmeta/>" * 30
+    Image.fromarray(COLOR).save(tmp_path / "a.jpg", exif=exif, xmp=xmp)
+    kept, stripped = (codec.compress(tmp_path / "a.jpg", quality=1, strip=strip) for strip in (False, True))
+    image = codec.decompress(kept)
+    assert image.size == (COLOR.shape[0], COLOR.shape[1])  # rotated once
+    assert (image.getexif()[0x010F], image.info["xmp"]) == ("Camera", xmp)
+    assert inspect_stream(kept).bits["metadata"] > 0
+    assert sum(inspect_stream(kept).bits.values()) == 8 * len(kept)
+    plain = codec.decompress(stripped)
+    assert not {"exif", "xmp"} & plain.info.keys()
+    assert inspect_stream(stripped).bits["metadata"] == 0
+    assert np.array_equal(np.asarray(plain), np.asarray(image))
+
+
+def test_readers_that_do_not_know_metadata_skip_it(codec: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(COLOR[:64, :64])
+    image.info["xmp"] = b"<x:xmpmeta/>"
+    blob = codec.compress(image, quality=1)
+    old = {kind: name for kind, name in image_format.KINDS.items() if kind <= image_format.ALPHA}
+    expected = np.asarray(codec.decompress(blob))
+    monkeypatch.setattr(image_format, "KINDS", old)
+    assert np.array_equal(np.asarray(codec.decompress(blob)), expected)
+    assert "xmp" not in codec.decompress(blob).info
+
+
+def test_damaged_metadata_is_lost_in_part_only(codec: ImageCodec) -> None:
+    image = Image.fromarray(COLOR[:64, :64])
+    image.info["xmp"] = b"<x:xmpmeta/>"
+    blob = bytearray(codec.compress(image, quality=1))
+    blob[-3] ^= 1
+    with pytest.raises(Corrupt, match="XMP"):
+        codec.decompress(bytes(blob))
+    found = codec.decompress(bytes(blob), partial=True)
+    assert found.info["latens_damaged"] == ["XMP"]
+    assert found.size == (64, 64)

@@ -34,7 +34,7 @@ from latens.data.annotations import to_document
 from latens.data.files import writing
 from latens.data.instances import Collection
 from latens.data.masks import encode
-from latens.data.stacks import StackWriter
+from latens.data.stack_writer import StackWriter
 from latens.metrics.instances import diameter, symmetry
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import Segmentation

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from latens.catalogue import MODELS
-from latens.data.images import ImageLike, LoadedImage, read_image
+from latens.data.images import ImageLike, LoadedImage
 from latens.data.instances import Layers, Scene, scene_of
-from latens.data.stacks import read_frame, read_frames, stretch
+from latens.data.stacks import memory_frame, read_frame, read_frames
 from latens.data.tensors import to_tensor
 from latens.errors import counted
 from latens.hub import load_network, locate
@@ -68,8 +68,8 @@ class AmodalSegmenter:
     def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
         """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.
 
-        Gray values of 16 bits are stretched from their 0.1 to their 99.9 percentile, as in `latens segment`. Raises InputError
-        for input that is not an image, LimitExceeded for an image that is too large.
+        Values of more than 8 bits are stretched from their 0.1 to their 99.9 percentile, in arrays and PIL images as in files.
+        Raises InputError for input that is not an image, LimitExceeded for an image that is too large.
         """
         return self.segment_pixels(pixels_of(image), least_score=least_score)
 
@@ -102,14 +102,12 @@ class AmodalSegmenter:
 
 
 def pixels_of(image: ImageLike | LoadedImage) -> UInt8[np.ndarray, "H W 3"]:
-    """The uint8 pixels of an image of any accepted kind."""
+    """The uint8 pixels of an image of any accepted kind; arrays and PIL images of more than 8 bits are stretched like files."""
     if isinstance(image, LoadedImage):
         return image.pixels
     if isinstance(image, str | Path):
         return read_frame(Path(image))
-    if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint16:
-        return stretch(image)
-    return read_image(image).pixels
+    return memory_frame(image)
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:

@@ -1,11 +1,15 @@
 """Contents of a latens image file, inside the container of `codes.stream`.
 
 Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), quality u16 (in 1/256), flags u8 (bit 0 gray,
-bit 1 alpha), latent rows per band u8. Sections, all required, in this order:
+bit 1 alpha), latent rows per band u8. Sections in this order; 1 to 3 are required:
 
     kind 1  the whole hyper-latent z
     kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols
     kind 3  alpha channel as a lossless 8-bit gray PNG, present if bit 1 is set
+    kind 4  EXIF (a TIFF structure after "Exif", 0, 0), as a zlib stream of at most 60,000 bytes; optional
+    kind 5  XMP (UTF-8), in the same way; optional
+
+Version 1.1: decoded gray is the rounded mean of the three channels of the synthesis; in 1.0 it is the first channel.
 
 The size of the image determines the sizes of the latents, which are not stored. The CRC of the scale levels separates a machine
 that computes other entropy parameters (DeviceMismatch) from damaged bytes (Corrupt).
@@ -24,8 +28,11 @@ from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 
 PROFILE = "IMG1"
-HYPER, BAND, ALPHA = 1, 2, 3
-KINDS: Mapping[int, str] = MappingProxyType({HYPER: "hyper-latent", BAND: "latent band", ALPHA: "alpha channel"})
+VERSION = (1, 1)
+HYPER, BAND, ALPHA, EXIF, XMP = 1, 2, 3, 4, 5
+KINDS: Mapping[int, str] = MappingProxyType(
+    {HYPER: "hyper-latent", BAND: "latent band", ALPHA: "alpha channel", EXIF: "EXIF", XMP: "XMP"}
+)
 BAND_ROWS = 64  # latent rows of one band, 1,024 image rows
 QUALITY_STEPS = 256  # steps of a stored quality per unit
 GRAY, WITH_ALPHA = 1, 2
@@ -57,13 +64,20 @@ class ImageHeader(NamedTuple):
 
 
 class CodedImage(NamedTuple):
-    """The contents of a file. A damaged band (read with `partial`) is None."""
+    """The contents of a file. Damaged parts (read with `partial`) are None."""
 
     header: ImageHeader
     model_id: bytes
     hyper: bytes
     bands: tuple[bytes | None, ...]
     alpha: bytes | None
+    version: tuple[int, int] = VERSION
+    exif: bytes | None = b""  # packed; empty if absent, None if damaged
+    xmp: bytes | None = b""
+
+    @property
+    def gray_is_mean(self) -> bool:
+        return self.version >= (1, 1)
 
 
 @dataclass(frozen=True)
@@ -93,13 +107,14 @@ def write_image_file(coded: CodedImage) -> bytes:
     sections += [Section(BAND, band) for band in coded.bands if band is not None]
     if coded.alpha is not None:
         sections.append(Section(ALPHA, coded.alpha))
-    return pack(Container(PROFILE, coded.model_id, packed, tuple(sections)))
+    sections += [Section(kind, data, required=False) for kind, data in ((EXIF, coded.exif), (XMP, coded.xmp)) if data]
+    return pack(Container(PROFILE, coded.model_id, packed, tuple(sections), coded.version))
 
 
 def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
     """Parse a file. Raises the errors of `codes.stream.unpack`, and Corrupt for inconsistent sections.
 
-    With `partial`, damaged bands are None and a damaged alpha channel is left out; header and z must be intact.
+    With `partial`, damaged bands are None and damaged alpha or metadata is left out; header and z must be intact.
     """
     unpacked = unpack(data, known_kinds=KINDS, partial=partial)
     container, damaged = unpacked.container, unpacked.damaged
@@ -109,13 +124,15 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
         )
     header = _read_header(container.header)
     kinds = [HYPER] + [BAND] * len(header.bands) + [ALPHA] * header.alpha
-    lost = {damage.index for damage in damaged}
+    lost = {damage.index: damage.kind for damage in damaged}
     present = iter(container.sections)
-    parts = [None if index in lost else next(present, None) for index in range(len(kinds))]
-    found = [kind if part is None else part.kind for kind, part in zip(kinds, parts, strict=True)]
-    if found != kinds or len(container.sections) + len(lost) != len(kinds):
+    count = len(container.sections) + len(lost)
+    parts = [Section(lost[n], b"") if n in lost else next(present, Section(0, b"")) for n in range(count)]
+    more = [part.kind for part in parts[len(kinds) :]]
+    if [part.kind for part in parts[: len(kinds)]] != kinds or more not in ([], [EXIF], [XMP], [EXIF, XMP]):
         raise Corrupt("the sections do not match the size of the image", section="header")
-    payloads = [None if part is None else part.payload for part in parts]
+    payloads = [None if n in lost else part.payload for n, part in enumerate(parts)]
+    extra = dict(zip(more, payloads[len(kinds) :], strict=True))
     if payloads[0] is None:
         raise Corrupt("the hyper-latent is damaged; nothing can be decoded without it", section=KINDS[HYPER])
     return CodedImage(
@@ -123,7 +140,10 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
         container.model_id,
         payloads[0],
         tuple(payloads[1 : 1 + len(header.bands)]),
-        payloads[-1] if header.alpha else None,
+        payloads[len(kinds) - 1] if header.alpha else None,
+        container.version,
+        extra.get(EXIF, b""),
+        extra.get(XMP, b""),
     )
 
 
@@ -148,6 +168,7 @@ def inspect_stream(data: bytes) -> StreamInfo:
         "latent": 8 * sum(len(band) for band in coded.bands if band is not None),
         "hyper_latent": 8 * len(coded.hyper),
         "alpha": 8 * len(coded.alpha or b""),
+        "metadata": 8 * (len(coded.exif or b"") + len(coded.xmp or b"")),
     }
     bits["header"] = 8 * len(data) - sum(bits.values())
     mode = ("L" if header.gray else "RGB") + ("A" if header.alpha else "")
@@ -157,7 +178,7 @@ def inspect_stream(data: bytes) -> StreamInfo:
         mode=mode,
         quality=header.quality / QUALITY_STEPS,
         model_id=coded.model_id.hex(),
-        format="image 1.0",
+        format=f"image {coded.version[0]}.{coded.version[1]}",
         bytes=len(data),
         bpp=8 * len(data) / (header.width * header.height),
         bits=bits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +16,23 @@ from latens.codes.coding import FrozenCoding
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
-from latens.data.image_output import to_pil
+from latens.data.hidden import fill_hidden, visible
+from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
-from latens.errors import Corrupt, ModelError, ModelMismatch
+from latens.data.metadata import Metadata, unpack_metadata
+from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import HyperpriorConfig
-from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, StreamInfo, inspect_stream, read_coded_image
+from latens.systems.image_codec.format import (
+    MAX_PIXELS,
+    QUALITY_STEPS,
+    CodedImage,
+    StreamInfo,
+    inspect_stream,
+    read_coded_image,
+)
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
@@ -30,6 +40,7 @@ from latens.systems.image_codec.stages import Stages, Symbols
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
+PNG_SIZE = 16  # offset of width and height in a PNG file
 
 
 class Encoded(NamedTuple):
@@ -73,10 +84,11 @@ class ImageCodec(Stages):
         bpp: float | None = None,
         psnr: float | None = None,
         refine: Refine | None = None,
+        strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
         """The bytes of a .ltn file: `encode(...).data`, with the same arguments."""
-        return self.encode(image, quality=quality, bpp=bpp, psnr=psnr, refine=refine, on_step=on_step).data
+        return self.encode(image, quality=quality, bpp=bpp, psnr=psnr, refine=refine, strip=strip, on_step=on_step).data
 
     def encode(
         self,
@@ -86,6 +98,7 @@ class ImageCodec(Stages):
         bpp: float | None = None,
         psnr: float | None = None,
         refine: Refine | None = None,
+        strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
         """Compress an image at a quality (default 4), or at a target in bits per pixel or in dB of PSNR.
@@ -93,9 +106,14 @@ class ImageCodec(Stages):
         With `refine`, the latents are optimized for this image (Perugachi-Diaz 2024, chapter 5); the decoder stays the same.
         `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
+        Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
+        (with `refine`, over all pixels after this replacement). EXIF and XMP are carried, unless `strip`.
+
         Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach.
         """
-        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        loaded = _loaded(image)
+        if strip:
+            loaded = loaded._replace(metadata=Metadata())
         blob = self._encoded(
             loaded, RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality), refine, on_step
         )
@@ -121,12 +139,12 @@ class ImageCodec(Stages):
             found[steps] = self.write(image, symbols)
             if target.kind == "bpp":
                 return 8 * len(found[steps]) / image.pixels[..., 0].size
-            return measured_psnr(self.reconstruct(symbols, image.pixels.shape), image.pixels)
+            return self._psnr(symbols, image)
 
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
     def decompress(self, blob: bytes | str | Path, *, partial: bool = False) -> Image.Image:
-        """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA).
+        """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
         lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
@@ -137,32 +155,47 @@ class ImageCodec(Stages):
         symbols, lost = self.decode_symbols(coded, partial=partial)
         header = coded.header
         pixels = self.reconstruct(symbols, (header.height, header.width))
+        if header.gray and not coded.gray_is_mean:
+            pixels[:] = pixels[..., :1]
         alpha = None
         if header.alpha:
             alpha = _read_alpha(coded.alpha, (header.height, header.width), partial=partial)
             lost += [] if coded.alpha is not None else ["alpha channel"]
         image = to_pil(pixels, alpha, header.gray)
+        for name, packed in (("exif", coded.exif), ("xmp", coded.xmp)):
+            data = _read_metadata(packed, name.upper(), partial=partial)
+            if data is None:
+                lost.append(name.upper())
+            elif data:
+                image.info[name] = data
         if lost:
             image.info["latens_damaged"] = lost
         return image
 
     def estimate(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> Estimate:
         """Estimated rate and PSNR at a quality (default 4), without writing a file."""
-        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        loaded = _loaded(image)
         symbols = self._symbols(loaded, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
-        pixels = self.reconstruct(symbols, loaded.pixels.shape)
         bpp = (bits_y + bits_z) / loaded.pixels[..., 0].size
-        return Estimate(bits_y, bits_z, bpp, measured_psnr(pixels, loaded.pixels))
+        return Estimate(bits_y, bits_z, bpp, self._psnr(symbols, loaded))
 
     def code_length(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> float:
         """Estimated bits of latent and hyper-latent at a quality (default 4), without synthesis."""
-        symbols = self._symbols(image if isinstance(image, LoadedImage) else read_image(image), quality)
+        symbols = self._symbols(_loaded(image), quality)
         return sum(self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z))
 
     def _symbols(self, image: LoadedImage, quality: float | None) -> Symbols:
         target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
         return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS))
+
+    def _psnr(self, symbols: Symbols, image: LoadedImage) -> float:
+        """PSNR of the image that `decompress` returns, over the visible pixels."""
+        decoded, original = self.reconstruct(symbols, image.pixels.shape), image.pixels
+        if image.gray:
+            decoded = np.repeat(mean_of_channels(decoded)[..., None], 3, axis=2)
+        seen = visible(image)
+        return measured_psnr(decoded, original) if seen is None else measured_psnr(decoded[None, seen], original[None, seen])
 
     @property
     def default_quality(self) -> float:
@@ -192,16 +225,35 @@ def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", thre
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
 
 
+def _loaded(image: ImageLike | LoadedImage) -> LoadedImage:
+    return fill_hidden(image if isinstance(image, LoadedImage) else read_image(image))
+
+
 def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> np.ndarray:
     opaque = np.full(size, 255, dtype=np.uint8)
     if data is None:
         return opaque
     try:
+        found = struct.unpack_from(">II", data, PNG_SIZE)[::-1]
+        if found != size:  # before Pillow takes memory for it
+            if found[0] * found[1] > MAX_PIXELS:
+                raise LimitExceeded(f"the alpha channel has {found[1]} x {found[0]} pixels, more than the limit")
+            raise Corrupt("the alpha channel has another size than the image", section="alpha channel")
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if (image.height, image.width) != size or image.mode != "L":
-                raise Corrupt("the alpha channel has another size or type than the image needs", section="alpha channel")
+                raise Corrupt("the alpha channel has another type than the image needs", section="alpha channel")
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         if partial:
             return opaque
         raise Corrupt(f"the alpha channel is damaged ({error})", section="alpha channel") from None
+
+
+def _read_metadata(packed: bytes | None, name: str, *, partial: bool) -> bytes | None:
+    """The data of a section; None if it is damaged, with `partial`."""
+    try:
+        return unpack_metadata(packed) if packed else packed
+    except ValueError as error:
+        if partial:
+            return None
+        raise Corrupt(f"the {name} data is damaged ({error})", section=name) from None

@@ -16,6 +16,7 @@ from latens.codes.coding import FrozenCoding, LatentParameters
 from latens.codes.entropy import round_for_rate
 from latens.data.image_output import png_bytes
 from latens.data.images import LoadedImage
+from latens.data.metadata import pack_metadata
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import Corrupt, DeviceMismatch
 from latens.inference.device import transform_precision
@@ -85,9 +86,9 @@ class Stages:
             levels = symbols.parameters.level[:, :, top:end]
             bands.append(_level_crc(levels) + self.coding.encode_y(symbols.y[:, :, top:end], levels))
         alpha = None if image.alpha is None else png_bytes(image.alpha, optimize=True)
-        return write_image_file(
-            CodedImage(header, bytes.fromhex(self.file_id), self.coding.encode_z(symbols.z), tuple(bands), alpha)
-        )
+        exif, xmp = (pack_metadata(data) if data else b"" for data in image.metadata)
+        z = self.coding.encode_z(symbols.z)
+        return write_image_file(CodedImage(header, bytes.fromhex(self.file_id), z, tuple(bands), alpha, exif=exif, xmp=xmp))
 
     @torch.no_grad()
     def reconstruct(self, symbols: Symbols, size: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,65 @@
+"""Writing of TIFF stacks page by page: files of any size need the memory of one page."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+
+from latens.errors import LimitExceeded
+
+BITS = 258  # tag
+CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
+
+
+class StackWriter:
+    """Write a TIFF page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly compressed.
+
+    `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory.
+    """
+
+    def __init__(self, target: BinaryIO, *, big: bool = False) -> None:
+        self._target = target
+        self._big = big
+        self.pages = 0
+        target.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
+        self._position = 16 if big else 8
+        self._link = 8 if big else 4  # position at which the offset of the next directory is written
+
+    def write(self, page: np.ndarray) -> None:
+        """Append a page of 8-bit values."""
+        data = zlib.compress(np.ascontiguousarray(page, dtype=np.uint8).tobytes(), 6)
+        if not self._big and self._position + len(data) > CLASSIC_LIMIT:
+            raise LimitExceeded("a TIFF of masks or overlays would exceed 4 GB", hint="segment fewer frames at once")
+        channels = 1 if page.ndim == 2 else page.shape[2]
+        gap = len(data) % 2  # directories start at even offsets
+        start, directory = self._position, self._position + len(data) + gap
+        bits = 8 if channels == 1 else 0
+        entries = [
+            (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, channels, bits), (259, 3, 1, 8),
+            (262, 3, 1, 1 if channels == 1 else 2), (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
+            (278, 4, 1, page.shape[0]), (279, 16 if self._big else 4, 1, len(data)),
+        ]  # fmt: skip
+        packed = self._directory(entries, directory)
+        self._target.write(data + bytes(gap) + packed)
+        self._position = directory + len(packed)
+        self._target.seek(self._link)
+        self._target.write(struct.pack("<Q" if self._big else "<I", directory))
+        self._target.seek(self._position)
+        self._link = directory + (8 + 20 * len(entries) if self._big else 2 + 12 * len(entries))
+        self.pages += 1
+
+    def _directory(self, entries: list[tuple[int, int, int, int]], place: int) -> bytes:
+        """The directory at `place`: number of entries, entries, no next directory, and the bit depths of three channels."""
+        count, entry, end = ("<Q", "<HHQQ", "<Q") if self._big else ("<H", "<HHII", "<I")
+        after = place + struct.calcsize(count) + len(entries) * struct.calcsize(entry) + struct.calcsize(end)
+        tail = b""
+        packed = struct.pack(count, len(entries))
+        for tag, kind, number, value in entries:
+            if tag == BITS and number == 3:  # three 16-bit values fit only into an entry of a BigTIFF
+                value = 8 | 8 << 16 | 8 << 32 if self._big else after
+                tail = b"" if self._big else struct.pack("<4H", 8, 8, 8, 0)
+            packed += struct.pack(entry, tag, kind, number, value)
+        return packed + struct.pack(end, 0) + tail

@@ -1,0 +1,102 @@
+"""EXIF and XMP of images: what is read, carried, packed and written again."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.data.image_output import to_pil, write_image
+from latens.data.images import read_image
+from latens.data.metadata import MAX_BYTES, pack_metadata, unpack_metadata
+
+NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF/>é</x:xmpmeta>'.encode()
+MAKE, ORIENTATION, DATE, EXIF_PART, GPS_PART = 0x010F, 0x0112, 0x9003, 0x8769, 0x8825
+MAKER_NOTE, COLOR_SPACE = 0x927C, 0xA001
+
+
+def camera_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[MAKE], exif[ORIENTATION] = "Camera", 6
+    exif[EXIF_PART] = {DATE: "2026:11:28 12:00:00", MAKER_NOTE: bytes(5000), COLOR_SPACE: 65535}
+    exif[GPS_PART] = {1: "N", 2: (48.0, 8.0, 15.5)}
+    return exif
+
+
+def photo(kind: str, **more: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, kind, exif=camera_exif().tobytes(), **more)
+    return buffer.getvalue()
+
+
+def check(exif: Image.Exif) -> None:
+    assert exif[MAKE] == "Camera"
+    assert ORIENTATION not in exif or exif[ORIENTATION] == 1  # it has been applied
+    inner = exif.get_ifd(EXIF_PART)
+    assert inner[DATE] == "2026:11:28 12:00:00"
+    assert inner[COLOR_SPACE] == 1
+    assert MAKER_NOTE not in inner
+    assert [float(part) for part in exif.get_ifd(GPS_PART)[2]] == [48, 8, 15.5]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_exif_is_read_without_what_does_not_move(kind: str) -> None:
+    loaded = read_image(photo(kind))
+    assert loaded.pixels.shape == (48, 32, 3)
+    assert 0 < len(loaded.metadata.exif) < 400
+    exif = Image.Exif()
+    exif.load(loaded.metadata.exif)
+    check(exif)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_xmp_is_read(kind: str) -> None:
+    assert read_image(photo(kind, xmp=XMP)).metadata.xmp == XMP
+    assert read_image(NOISE).metadata == (b"", b"")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif", ".avif", ".bmp", ".ppm"])
+def test_metadata_is_written_in_every_format_that_holds_it(tmp_path: Path, ending: str) -> None:
+    loaded = read_image(photo("JPEG", xmp=XMP))
+    image = to_pil(loaded.pixels)
+    image.info.update(loaded.metadata._asdict())
+    write_image(tmp_path / f"x{ending}", image)
+    again = read_image(tmp_path / f"x{ending}")
+    assert again.pixels.shape == (48, 32, 3)  # not rotated twice
+    if ending in (".bmp", ".ppm"):
+        assert again.metadata == (b"", b"")
+        return
+    assert again.metadata.xmp.rstrip(b"\0") == XMP
+    with Image.open(tmp_path / f"x{ending}") as found:
+        check(found.getexif())
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif", ".avif"])
+def test_xmp_is_written_without_exif(tmp_path: Path, ending: str) -> None:
+    image = to_pil(NOISE)
+    image.info["xmp"] = XMP
+    write_image(tmp_path / f"x{ending}", image)
+    assert read_image(tmp_path / f"x{ending}").metadata.xmp.rstrip(b"\0") == XMP
+
+
+def test_metadata_that_cannot_be_carried_is_noted() -> None:
+    large = read_image(photo("WEBP", xmp=b"x" * (MAX_BYTES + 1), lossless=True))
+    assert large.metadata.xmp == b""
+    assert "XMP of 60,001 bytes left out" in large.notes
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff damaged")
+    assert read_image(buffer.getvalue()).metadata.exif == b""
+
+
+def test_packing_is_lossless_and_bounded() -> None:
+    for data in (b"x", XMP, bytes(MAX_BYTES)):
+        assert unpack_metadata(pack_metadata(data)) == data
+    for packed in (b"", b"damaged", pack_metadata(XMP)[:-3], pack_metadata(XMP) + b"x", zlib.compress(bytes(10**8))):
+        with pytest.raises(ValueError, match=r"Error|bytes"):
+            unpack_metadata(packed)
