@@ -59,6 +59,11 @@ class LatensError(Exception):
             self.where = where
         return self
 
+    def of(self, part: str) -> LatensError:
+        """The same error with `part` before its sentence: for callers that know the object of the file."""
+        self.what = f"{part}: {self.what}"
+        return self
+
 
 def _restored(kind: type[LatensError], args: tuple[Any, ...], state: dict[str, Any]) -> LatensError:
     error = kind.__new__(kind, *args)

@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Collection:
 
 
 def word(form: str, out: Path, root: Path) -> str:
-    return f"{form}:{out}" if form in ("labelme", "labels") else f"{form}:{out},{root}"
+    return f"{form}:{out}" if form == "labels" else f"{form}:{out},{root}"
 
 
 def target(form: str, folder: Path) -> Path:
@@ -87,11 +87,15 @@ def test_round_trip_of_labelme_files_next_to_their_images(source: Collection, tm
 
 
 def test_images_with_one_name_in_two_folders_have_separate_files(tmp_path: Path) -> None:
-    scenes = tuple(Scene(file=name, height=4, width=4) for name in ("x/a.png", "y/a.png", "x-a.png", "../x/a.png"))
+    names = ("x/a.png", "y/a.png", "x-a.png")
+    for name in names:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "p" / name)
+    scenes = tuple(Scene(file=name, height=4, width=4) for name in names)
     written = write_collection(Collection(categories=("c",), scenes=scenes, root=tmp_path / "p"), "labelme", tmp_path / "out")
-    assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json", "x-a-3.json"]
+    assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json"]
     paths = [json.loads(path.read_text())["imagePath"] for path in written]
-    assert paths == ["../p/x/a.png", "../p/y/a.png", "../p/x-a.png", "../x/a.png"]
+    assert paths == ["../p/x/a.png", "../p/y/a.png", "../p/x-a.png"]
 
 
 def test_files_are_overwritten_only_with_force(source: Collection, tmp_path: Path) -> None:
@@ -110,6 +114,10 @@ def test_a_failure_leaves_no_files(source: Collection, tmp_path: Path, monkeypat
     assert source.root is not None
     (source.root / "b.png").unlink()
     with pytest.raises(InputError, match="no such file"):
+        write_collection(source, "labels", tmp_path / "o" / "labels")
+    assert not (tmp_path / "o").exists()
+    (source.root / "b.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="not an image"):
         write_collection(source, "labels", tmp_path / "o" / "labels")
     assert list((tmp_path / "o").iterdir()) == []
 

@@ -135,7 +135,7 @@ class _Files:
     def _add_cells(self, frame: Frame, number: int) -> None:
         """Write masks and ROIs. Their files are opened at the first cell, because neither may be empty."""
         if self._masks is None:
-            self._masks = StackWriter(self._open_next_to("masks.tif"))
+            self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True)
             if importlib.util.find_spec("roifile") is not None:
                 file = self._open_next_to("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
