@@ -57,9 +57,7 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     labels = _by_key([path for path in names if is_label[path]], folder)
     images = _by_key([path for path in names if not is_label[path]], folder)
     if not labels:
-        hint = "name them a_img.png and a_lab.png, or put them into images/ and labels/"
-        if files_under(folder, frozenset({"_seg.npy"})):
-            hint = "_seg.npy files of cellpose are not read: save the masks as PNG or TIFF (NAME_cp_masks.png) in cellpose"
+        hint = _cellpose_hint(folder) or "name them a_img.png and a_lab.png, or put them into images/ and labels/"
         raise UnreadableInput("no label maps in this folder", where=str(folder), hint=hint)
     once = {name for name, count in Counter(key[-1] for key in images).items() if count == 1}
     by_name = {key[-1]: path for key, path in labels.items()}
@@ -68,8 +66,15 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     missing = [image for image, label in found.items() if label is None]
     if missing or not images:
         what = f"{len(missing)} images have no label map" if images else "there are label maps but no images"
-        raise InputError(what, where=str(missing[0] if missing else folder), hint="every image needs a label map")
+        hint = _cellpose_hint(folder) or "every image needs a label map"
+        raise InputError(what, where=str(missing[0] if missing else folder), hint=hint)
     return [(image, label) for image, label in found.items() if label is not None]
+
+
+def _cellpose_hint(folder: Path) -> str:
+    """A hint for folders with cellpose's own files, which hold Python objects that may run code; "" for other folders."""
+    there = files_under(folder, frozenset({"_seg.npy"}))
+    return "_seg.npy files are not read: save the masks in cellpose as PNG or TIFF (NAME_cp_masks.png)" if there else ""
 
 
 def _is_label(path: Path) -> bool:
