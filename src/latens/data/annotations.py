@@ -97,9 +97,7 @@ def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
     raise InputError(f"{what} (found: {', '.join(keys)})", hint=f"every annotation needs both masks ({known})")
 
 
-def _read_flat(
-    document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs
-) -> Collection:
+def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
     classes = {category["id"]: str(category["name"]) for category in _list(document, "categories")}
     positions = {identity: place for place, identity in enumerate(classes)}
     images = {image["id"]: image for image in _list(document, "images")}
@@ -161,9 +159,7 @@ def _scene(image: dict[str, Any], instances: tuple[Instance, ...]) -> Scene:
     return Scene(file=str(image["file_name"]), height=height, width=width, instances=instances)
 
 
-def _read_cocoa(
-    document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs
-) -> Collection:
+def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
     """Region names are free text, so all regions have one class unless the file lists classes (as our files do)."""
     images = {image["id"]: image for image in _list(document, "images")}
     classes = {category["id"]: str(category["name"]) for category in document.get("categories", ())}

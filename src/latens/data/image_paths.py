@@ -21,7 +21,9 @@ def image_path(root: Path, name: str) -> Path:
         what = f"an annotation names an image outside the image folder {root}: {name[:200]}"
         shared = os.path.commonpath((top, place))
         above = "" if shared == os.path.sep else f", such as {shared}"
-        hint = f"if you trust this file, name a folder that contains the images{above}: FILE.json,IMAGES or labelme:FOLDER,IMAGES"
+        hint = (
+            f"if you trust this file, name a folder that contains the images{above}: FILE.json,IMAGES or labelme:FOLDER,IMAGES"
+        )
         raise InputError(what, hint=hint)
     with reading(path):
         stack = frame_place(path)

@@ -3,8 +3,8 @@
 An object is one shape with its whole (amodal) outline, or several shapes with the same label and `group_id`: its pieces. The
 visible part of an occluded object is drawn as further shapes with the same `group_id` and the flag "visible" (or a label that
 ends in "/visible"). The flag "layer:N" gives the depth order, 0 in front. Where outlines without visible parts overlap, the
-visible parts are derived (`visibility`). Polygons, rectangles and circles are rasterized; shapes of the type "mask" are exact in
-both directions.
+visible parts are derived (`visibility`). Polygons, rectangles and circles are rasterized; masks are exact in both
+directions.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def runs(rle: Rle) -> Int[np.ndarray, "R"]:
 
 
 def image_size(height: Any, width: Any) -> tuple[int, int]:
-    """(H, W) of an image from values in JSON. Raises InputError unless both are positive integers, LimitExceeded above 2**28."""
+    """(H, W) of an image of JSON values. Raises InputError unless they are positive integers, LimitExceeded above 2**28."""
     sides = []
     for name, value in (("height", height), ("width", width)):
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0.0

@@ -39,7 +39,7 @@ def parse_sources(words: Iterable[str | Path]) -> list[Source]:
 
 
 def split_place(place: str) -> tuple[str, str]:
-    """PATH and the word after it of PATH,WORD; the word may be "". The longest existing path wins, because names have commas."""
+    """PATH and the word after it of PATH,WORD; the word may be "". Names have commas: the longest existing path wins."""
     ends = [index for index, character in enumerate(place) if character == ","]
     for end in (len(place), *reversed(ends)):
         if os.path.exists(place[:end]):

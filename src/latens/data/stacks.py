@@ -244,7 +244,8 @@ class StackWriter:
         entries = [
             (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, channels, bits), (259, 3, 1, 8),
             (262, 3, 1, 1 if channels == 1 else 2),
-            *([(DESCRIPTION, 2, 4, int.from_bytes(MASKS, "little"))] if self._masks else ()), (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
+            *([(DESCRIPTION, 2, 4, int.from_bytes(MASKS, "little"))] if self._masks else ()),
+            (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
             (278, 4, 1, page.shape[0]), (279, 16 if self._big else 4, 1, len(data)),
         ]  # fmt: skip
         packed = self._directory(entries, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.image_output import to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
-from latens.errors import Corrupt, ModelError, ModelMismatch
+from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
@@ -26,6 +26,9 @@ from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, StreamI
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
 
@@ -72,7 +75,7 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
-        refine: Refine | None = None,
+        refine: Refine | int | None = None,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
         """The bytes of a .ltn file: `encode(...).data`, with the same arguments."""
@@ -85,12 +88,13 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
-        refine: Refine | None = None,
+        refine: Refine | int | None = None,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
         """Compress an image at a quality (default 4), or at a target in bits per pixel or in dB of PSNR.
 
-        With `refine`, the latents are optimized for this image (Perugachi-Diaz 2024, chapter 5); the decoder stays the same.
+        With `refine` (settings, or the number of steps), the latents are optimized for this image (Perugachi-Diaz 2024,
+        chapter 5); the decoder stays the same.
         `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
         Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach.
@@ -106,10 +110,11 @@ class ImageCodec(Stages):
         self,
         image: LoadedImage,
         target: RateTarget,
-        refine: Refine | None,
+        refine: Refine | int | None,
         on_step: Callable[[int, float, float], None] | None,
     ) -> bytes:
         if refine is not None:
+            refine = refine if isinstance(refine, Refine) else Refine(steps=_whole(refine))
             return self.write(image, refine_image(self, image, target, refine, on_step).symbols)
         latent = self.latent(image.pixels)
         if target.kind == "quality":
@@ -125,13 +130,16 @@ class ImageCodec(Stages):
 
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
-    def decompress(self, blob: bytes | str | Path, *, partial: bool = False) -> Image.Image:
+    def decompress(self, blob: bytes | bytearray | memoryview | str | Path, *, partial: bool = False) -> Image.Image:
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA).
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
         lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
         """
-        data = blob if isinstance(blob, bytes) else read_bytes(Path(blob), limit=StreamLimits().file_bytes)
+        if isinstance(blob, str | Path):
+            data = read_bytes(Path(blob), limit=StreamLimits().file_bytes)
+        else:
+            data = bytes(blob)
         coded = read_coded_image(data, partial=partial)
         self._check_model(coded)
         symbols, lost = self.decode_symbols(coded, partial=partial)
@@ -178,7 +186,16 @@ class ImageCodec(Stages):
             raise Corrupt(f"{coded.header.quality / QUALITY_STEPS:g} is not a quality of this model", section="header")
 
 
-def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
+def _whole(steps: object) -> int:
+    """A number of steps. Raises UsageError for anything but an integer."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise UsageError(f"refine is {steps!r}", hint="give the number of steps, or latens.codes.annealing.Refine(...)")
+    return steps
+
+
+def load(
+    name_or_path: str | Path = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None
+) -> ImageCodec:
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)

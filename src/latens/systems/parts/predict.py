@@ -254,7 +254,7 @@ def check_most(most: int) -> None:
         raise UsageError(f"{most} patches per part", where="most", hint="give 1 or more")
 
 
-def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:
+def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> Parts:
     """Load a model by name, model folder or hub id.
 
     Raises ModelMissing, ModelError or DeviceUnavailable.
