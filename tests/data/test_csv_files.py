@@ -20,7 +20,7 @@ FORMULAS = ("=cmd.png", "+1+1", "-2+3", "@SUM(A1)", "=HYPERLINK(1)", " =1")
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_text_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
-    assert safe_cell(text) == f"'{text}"
+    assert safe_cell(text) == safe_cell(Path(text)) == f"'{text}"
     assert write_grades([((text, 1, 2), 3)]).decode().splitlines()[1] == f"'{text},1,2,3"
     assert _csv(("tray", "x"), [{"tray": text}]).decode().splitlines() == ["tray,x", f"'{text},"]
 
@@ -32,7 +32,7 @@ def test_other_cells_are_unchanged() -> None:
 
 
 def test_names_with_bytes_that_are_not_utf8_and_control_characters() -> None:
-    rows = list(csv.reader(io.StringIO(csv_bytes([("a\udcff.png", "b\x1b[2J\n.png")]).decode())))
+    rows = list(csv.reader(io.StringIO(csv_bytes([(Path("a\udcff.png"), "b\x1b[2J\n.png")]).decode())))
     assert rows == [["a\\xff.png", "b\\x1b[2J\\x0a.png"]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from numbers import Number
 from typing import Any
 
 from latens.errors import one_line
@@ -20,10 +21,10 @@ def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def safe_cell(value: Any) -> Any:
-    """The value; text that a spreadsheet would run begins with an apostrophe, and control characters are escaped."""
-    if not isinstance(value, str):
+    """A number, or text: what a spreadsheet would run begins with an apostrophe, and control characters are escaped."""
+    if value is None or isinstance(value, Number):
         return value
-    text = one_line(value)
+    text = one_line(str(value))
     if not text.lstrip().startswith(FORMULA) or _is_number(text):
         return text
     return f"'{text}"
