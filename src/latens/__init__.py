@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
     from latens.launch import evaluate, reproduce, train
@@ -32,37 +34,39 @@ __all__ = ["__version__", "catalogue", "errors", "evaluate", "flow", "load", "mo
 
 @overload
 def load(
-    name_or_path: Literal["image_codec"] = "image_codec", *, device: str = "auto", threads: int | None = None
+    name_or_path: Literal["image_codec"] = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> ImageCodec: ...
 
 
 @overload
-def load(name_or_path: Literal["amodal"], *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter: ...
+def load(
+    name_or_path: Literal["amodal"], *, device: str | torch.device = "auto", threads: int | None = None
+) -> AmodalSegmenter: ...
 
 
 @overload
-def load(name_or_path: Literal["haze"], *, device: str = "auto", threads: int | None = None) -> Haze: ...
+def load(name_or_path: Literal["haze"], *, device: str | torch.device = "auto", threads: int | None = None) -> Haze: ...
 
 
 @overload
-def load(name_or_path: Literal["parts"], *, device: str = "auto", threads: int | None = None) -> Parts: ...
+def load(name_or_path: Literal["parts"], *, device: str | torch.device = "auto", threads: int | None = None) -> Parts: ...
 
 
 @overload
-def load(name_or_path: Literal["flow"], *, device: str = "auto", threads: int | None = None) -> DensityModel: ...
+def load(name_or_path: Literal["flow"], *, device: str | torch.device = "auto", threads: int | None = None) -> DensityModel: ...
 
 
 @overload
 def load(
-    name_or_path: Literal["seedlings", "seedlings_species"], *, device: str = "auto", threads: int | None = None
+    name_or_path: Literal["seedlings", "seedlings_species"], *, device: str | torch.device = "auto", threads: int | None = None
 ) -> SeedlingGrader: ...
 
 
 @overload
-def load(name_or_path: str | Path, *, device: str = "auto", threads: int | None = None) -> Any: ...
+def load(name_or_path: str | Path, *, device: str | torch.device = "auto", threads: int | None = None) -> Any: ...
 
 
-def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> Any:
+def load(name_or_path: str | Path = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None) -> Any:
     """Load a model, with methods for its system: `compress`, `decompress`; `segment`; `dehaze`, `haze`; `encode`, `gallery`;
     `density`, `sample`; ...
 

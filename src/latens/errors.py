@@ -28,8 +28,11 @@ Any other exception that reaches a user is an internal error (exit status 70).
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class LatensError(Exception):
@@ -50,13 +53,18 @@ class LatensError(Exception):
         return _restored, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:
-        first = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{first}\n{self.hint}" if self.hint else first
+        first = f"{one_line(self.where)}: {self.what}" if self.where else self.what
+        return printable(f"{first}\n{self.hint}" if self.hint else first)
 
     def at(self, where: str) -> LatensError:
         """The same error with `where` set, unless it is already: for callers that know the file name."""
         if self.where is None:
             self.where = where
+        return self
+
+    def of(self, part: str) -> LatensError:
+        """The same error with `part` before its sentence: for callers that know the object of the file."""
+        self.what = f"{part}: {self.what}"
         return self
 
 
@@ -172,6 +180,25 @@ class TrainingError(LatensError):
 
 class Diverged(TrainingError):
     pass
+
+
+def printable(text: str) -> str:
+    """The text with control characters, marks that reverse its direction, and bytes of names that are not UTF-8 escaped.
+
+    Line ends and tabs are kept. Any stream can encode the result if it can encode the rest of the text.
+    """
+    return CONTROL.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def one_line(name: str) -> str:
+    """`printable` text of a file name, with its line ends and tabs escaped."""
+    return printable(name).replace("\n", "\\x0a").replace("\t", "\\x09")
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def counted(number: int, noun: str) -> str:

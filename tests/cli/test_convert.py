@@ -41,7 +41,7 @@ def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> N
     assert main([*words, "--force"]) == 0
     back = [
         "convert",
-        f"labelme:{folder / 'labelme'}",
+        f"labelme:{folder / 'labelme'},{folder}",
         "--to",
         "kins",
         "-o",

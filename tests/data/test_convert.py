@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Collection:
 
 
 def word(form: str, out: Path, root: Path) -> str:
-    return f"{form}:{out}" if form in ("labelme", "labels") else f"{form}:{out},{root}"
+    return f"{form}:{out}" if form == "labels" else f"{form}:{out},{root}"
 
 
 def target(form: str, folder: Path) -> Path:
@@ -87,11 +87,15 @@ def test_round_trip_of_labelme_files_next_to_their_images(source: Collection, tm
 
 
 def test_images_with_one_name_in_two_folders_have_separate_files(tmp_path: Path) -> None:
-    scenes = tuple(Scene(file=name, height=4, width=4) for name in ("x/a.png", "y/a.png", "x-a.png", "../x/a.png"))
+    names = ("x/a.png", "y/a.png", "x-a.png")
+    for name in names:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "p" / name)
+    scenes = tuple(Scene(file=name, height=4, width=4) for name in names)
     written = write_collection(Collection(categories=("c",), scenes=scenes, root=tmp_path / "p"), "labelme", tmp_path / "out")
-    assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json", "x-a-3.json"]
+    assert [path.name for path in written] == ["x-a.json", "y-a.json", "x-a-2.json"]
     paths = [json.loads(path.read_text())["imagePath"] for path in written]
-    assert paths == ["../p/x/a.png", "../p/y/a.png", "../p/x-a.png", "../x/a.png"]
+    assert paths == ["../p/x/a.png", "../p/y/a.png", "../p/x-a.png"]
 
 
 def test_files_are_overwritten_only_with_force(source: Collection, tmp_path: Path) -> None:
@@ -110,6 +114,10 @@ def test_a_failure_leaves_no_files(source: Collection, tmp_path: Path, monkeypat
     assert source.root is not None
     (source.root / "b.png").unlink()
     with pytest.raises(InputError, match="no such file"):
+        write_collection(source, "labels", tmp_path / "o" / "labels")
+    assert not (tmp_path / "o").exists()
+    (source.root / "b.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="not an image"):
         write_collection(source, "labels", tmp_path / "o" / "labels")
     assert list((tmp_path / "o").iterdir()) == []
 
@@ -213,3 +221,59 @@ def test_a_folder_with_one_annotation_file_and_image_folders_below(source: Colle
     write_collection(source, "kins2019", place / "instances_val.json")
     with pytest.raises(InputError, match=r"2 annotation files.*instances_val.json"):
         read_collection(f"kins:{place}")
+
+
+@pytest.mark.filterwarnings("ignore:__array__")
+def test_pycocotools_loads_what_is_written(source: Collection, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    for form in ("coco", "kins2019"):
+        (path,) = write_collection(source, form, tmp_path / f"{form}.json")
+        document = json.loads(path.read_text())
+        assert document["licenses"] == []
+        assert document["info"]["description"]
+        loaded = COCO(str(path))
+        loaded.info()
+        results = [{"image_id": 1, "category_id": 1, "segmentation": document["annotations"][0]["segmentation"], "score": 1.0}]
+        assert len(loaded.loadRes(results).anns) == 1
+        for number, each in loaded.anns.items():
+            assert np.array_equal(loaded.annToMask(each), source_masks(source)[number - 1])
+
+
+def source_masks(source: Collection) -> list[np.ndarray]:
+    return [mask for scene in source.scenes for mask in scene.layers().amodal]
+
+
+def test_files_without_objects_are_of_every_dialect(source: Collection, tmp_path: Path) -> None:
+    empty = Collection(categories=("cell",), scenes=source.scenes[2:], root=source.root)
+    for form in ("coco", "kins", "aistron", "kins2019"):
+        (path,) = write_collection(empty, form, tmp_path / f"{form}.json")
+        found = read_collection(f"{form}:{path},{source.root}")
+        assert [scene.instances for scene in found.scenes] == [()]
+        assert found.categories == ("cell",)
+
+
+def test_files_of_a_folder_are_one_data_set(source: Collection, tmp_path: Path) -> None:
+    for scene in source.scenes:
+        one = Collection(categories=("cell",), scenes=(scene,), root=source.root)
+        write_collection(one, "coco", tmp_path / "found" / f"{Path(scene.file).stem}.json")
+    (tmp_path / "found" / "made-with.json").write_text("{}")
+    found = read_collection(f"coco:{tmp_path / 'found'},{source.root}")
+    assert [scene.file for scene in found.scenes] == ["a.png", "b.png", "c.png"]
+    assert [masks(scene) for scene in found.scenes] == [masks(scene) for scene in source.scenes]
+    other = Collection(categories=("debris",), scenes=(Scene(file="d.png", height=4, width=4),), root=source.root)
+    write_collection(other, "coco", tmp_path / "found" / "d.json")
+    with pytest.raises(InputError, match="its classes are debris"):
+        read_collection(f"coco:{tmp_path / 'found'}")
+
+
+@pytest.mark.parametrize("form", WRITABLE)
+def test_missing_images_are_noticed(form: str, source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert source.root is not None
+    (source.root / "a.png").unlink()
+    if form in ("labelme", "labels"):
+        with pytest.raises(InputError, match="1 image of 3 missing"):
+            write_collection(source, form, tmp_path / "out")
+    else:
+        write_collection(source, form, tmp_path / "out.json")
+        assert "1 image not found, such as a.png" in caplog.text

@@ -59,9 +59,10 @@ class FileBatch:
 
     def check_image_ending(self) -> None:
         """Raise UsageError if the single named output is not an image file; other outputs have the ending of the verb."""
+        from latens.data.files import is_special
         from latens.data.image_output import check_ending
 
-        if len(self.jobs) == 1 and not self.to_stdout:
+        if len(self.jobs) == 1 and not self.to_stdout and not is_special(self.jobs[0].output):
             check_ending(self.jobs[0].output)
 
     def run(self, work: Work, *, what: str, request: Mapping[str, Any], parts: int = 1) -> BatchReport:
@@ -172,11 +173,11 @@ def _same_stem(job: Job) -> str:
 
 
 def save_image(job: Job, image: Image.Image) -> None:
-    """Write an image to the output of a job, which may be standard output (PNG). The only place where verbs save images."""
-    from latens.data.files import STANDARD_STREAM, write_atomic
+    """Write an image to the output of a job, which may be a pipe or standard output (PNG). All verbs save images here."""
+    from latens.data.files import STANDARD_STREAM, is_special, write_atomic
     from latens.data.image_output import image_bytes, write_image
 
-    if job.output == STANDARD_STREAM:
+    if job.output == STANDARD_STREAM or is_special(job.output):
         write_atomic(job.output, image_bytes(image, "PNG"))
     else:
         write_image(job.output, image)

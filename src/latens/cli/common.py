@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from latens.errors import UsageError
+from latens.errors import CONTROL, UsageError, printable
 from latens.progress import OnProgress
 
 GLOBAL = Group("Global options", sort_key=100)
@@ -63,7 +63,7 @@ class StderrHandler(logging.Handler):
                 return
             self._warned.add(text)
             text = f"latens: {text}"
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -95,9 +95,10 @@ class Reporter:
         """One result: the record as a line of JSON, or the text for people."""
         stream = sys.stderr if self._results_to_stderr else sys.stdout
         if self.format == "json":
-            print(json.dumps(record, ensure_ascii=False, default=str), file=stream, flush=True)
+            line = json.dumps(record, ensure_ascii=False, default=str)
+            print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line), file=stream, flush=True)
         elif self.format == "human":
-            print(text, file=stream, flush=True)
+            print(printable(text), file=stream, flush=True)
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[OnProgress]:

@@ -14,7 +14,7 @@ from latens.errors import counted
 def convert(
     source: Annotated[
         str,
-        Parameter(help="coco:FILE.json,IMAGES (or kins, cocoa, d2sa, aistron), labelme:FOLDER or labels:FOLDER."),
+        Parameter(help="coco:FILE.json,IMAGES (or kins, cocoa, d2sa, aistron), labelme:FOLDER,IMAGES or labels:FOLDER,HOW."),
     ],
     /,
     *,
@@ -35,6 +35,8 @@ def convert(
 
         latens convert coco:out/embryo.json,images/ --to labelme -o images/
         latens convert labelme:images/ --to coco -o annotations.json
+        latens convert coco:out/,images/ --to coco -o all.json
+        latens convert labels:masks/,components --to coco -o cells.json
         latens convert kins:update_test_2020.json,image_2/ --to cocoa -o test.json
     """
     from latens.data.convert import read_collection, write_collection

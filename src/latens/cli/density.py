@@ -207,16 +207,10 @@ def write_array(place: Path, shape: tuple[int, ...], dtype: str, pieces: Iterato
 
 def write_csv(place: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """Write a table atomically."""
-    import csv
-    import io
-
+    from latens.data.csv_files import csv_bytes
     from latens.data.files import write_atomic
 
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomic(place, buffer.getvalue().encode())
+    write_atomic(place, csv_bytes([columns, *rows]))
 
 
 def certificates(flow: DensityModel, reporter: Reporter) -> int:

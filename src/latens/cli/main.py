@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -20,7 +21,7 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
 from latens.cli.common import OutputOptions, messages
-from latens.errors import InputError, LatensError, StorageFull
+from latens.errors import InputError, LatensError, StorageFull, one_line, printable
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 SYSTEM_ERRORS = {  # errors of the operating system that are not internal errors, and their exit statuses
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("name the files, or . for the current folder", file=sys.stderr)
         return USAGE
     # The parser takes a lone "-" for an option. Path("./-") equals Path("-"), which is what the verbs compare with.
-    tokens = ["./-" if token == "-" else token for token in tokens]
+    tokens = ["./-" if token in ("-", "/dev/stdout", "/dev/stdin") else token for token in tokens]
     try:
         command, bound, _ = build_app(asked_verb(tokens)).parse_args(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
@@ -151,7 +152,7 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
             return _internal(error, debug)
         if error.filename is not None:
             hint = "check the disk, its free space and your permissions"
-            return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}\n{hint}", status, debug)
+            return _fail(f"{one_line(os.fsdecode(error.filename))}: {error.strerror}\n{hint}", status, debug)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its end
             return _fail(f"the results cannot be written: {error.strerror}\ncheck the target of stdout", status, debug)
@@ -163,11 +164,18 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
 
 
 def open_streams() -> None:
-    """Replace standard streams that the caller closed; ignore a terminal width that is too small for help."""
+    """Replace standard streams that the caller closed; ignore a terminal width that is too small for help.
+
+    Characters that the encoding of stdout lacks are escaped.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not os.environ.get("COLUMNS", "80").isdecimal() or int(os.environ.get("COLUMNS", "80")) < MIN_COLUMNS:
         del os.environ["COLUMNS"]
 
@@ -183,12 +191,12 @@ def _fail(message: str, status: int, debug: bool) -> int:
 
         traceback.print_exc()
     lines = [line for line in message.splitlines() if line.strip()][:MAX_LINES]
-    print("latens: " + "\n".join(lines), file=sys.stderr)
+    print("latens: " + printable("\n".join(lines)), file=sys.stderr)
     return status
 
 
 def _usage_error(error: CycloptsError) -> int:
     verb = "" if isinstance(error, UnknownCommandError) else " ".join(error.command_chain or ())
-    print(f"latens: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"latens: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     print(f"see `latens {verb + ' ' if verb else ''}--help`", file=sys.stderr)
     return USAGE

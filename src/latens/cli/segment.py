@@ -78,7 +78,7 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     count = count_frames(job.input)
     frames = (Frame(pixels, found) for pixels, found in segmenter.segment_frames(job.input, least_score=score))
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
-    written = write_outputs(frames, job.output, job.input.name, count=count, info=info)
+    written = write_outputs(frames, job.output, job.relative or job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
     note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
     total = sum(written.objects)

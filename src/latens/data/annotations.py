@@ -9,23 +9,25 @@
 | cocoa | regions[].segmentation | regions[].visible_mask | regions[].order, from 1 | COCOA |
 
 Run-length codes are kept unchanged; polygons are rasterized by COCO's rules on reading. Inconsistent keys or classes raise
-InputError, because an evaluation with wrong ones would silently return zeros.
+InputError, because an evaluation with wrong ones would silently return zeros. In the dialect coco, an object without
+`visible_mask` has only a whole outline; its visible part is derived from the overlaps (`visibility`). Regions of several
+objects (`iscrowd`) are left out with a note.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latens.data.files import read_bytes
 from latens.data.instances import Collection, Instance, Scene
-from latens.data.masks import Rle, corner_box, read_segmentation
+from latens.data.json_objects import read_json_object
+from latens.data.masks import Rle, corner_box, image_size, read_segmentation
+from latens.data.visibility import Drawn, Repairs, completed, visible_inside
 from latens.errors import InputError, LatensError, UsageError
 
-FILE_LIMIT = 4 * 2**30  # bytes
 AGNOSTIC = ("object",)  # the class of COCOA, where names are free text
 
 
@@ -55,29 +57,23 @@ def read_annotations(path: Path, root: Path | None = None) -> Collection:
 
     Raises InputError for keys of no dialect or of two dialects, unknown classes or images, and masks of another size.
     """
-    document = _load(path)
+    document = read_json_object(path, "an annotation file", hint="give the annotation file")
+    repairs = Repairs()
     try:
         annotations = _list(document, "annotations")
         if annotations and isinstance(annotations[0], dict) and "regions" in annotations[0]:
-            return _read_cocoa(document, annotations, root)
-        return _read_flat(document, annotations, root)
+            found = _read_cocoa(document, annotations, root, repairs)
+        else:
+            found = _read_flat(document, annotations, root, repairs)
     except LatensError as error:
         raise error.at(str(path)) from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        what = f"the annotations are not in the form of COCO ({type(error).__name__}: {error})"
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        what = f"the annotations are not in the form of COCO ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(
             what, where=str(path), hint="known dialects: " + ", ".join(d.name for d in (*DIALECTS, COCOA))
         ) from None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(read_bytes(path, limit=FILE_LIMIT))
-    except ValueError as error:
-        raise InputError(f"not a JSON file ({error})", where=str(path), hint="give the annotation file") from None
-    if not isinstance(document, dict):
-        raise InputError("not an annotation file: its top level is not an object", where=str(path))
-    return document
+    repairs.log(path)
+    return found
 
 
 def _list(document: dict[str, Any], key: str) -> list[Any]:
@@ -89,6 +85,8 @@ def _list(document: dict[str, Any], key: str) -> list[Any]:
 
 def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
     """The dialect of all annotations. Raises InputError if there is none or if dialects are mixed."""
+    if not annotations:
+        return DIALECTS[-1]
     found = [d for d in DIALECTS if all(d.amodal in a and d.visible in a for a in annotations)]
     if found:
         return found[0]
@@ -99,13 +97,15 @@ def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
     raise InputError(f"{what} (found: {', '.join(keys)})", hint=f"every annotation needs both masks ({known})")
 
 
-def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None) -> Collection:
+def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
     classes = {category["id"]: str(category["name"]) for category in _list(document, "categories")}
     positions = {identity: place for place, identity in enumerate(classes)}
     images = {image["id"]: image for image in _list(document, "images")}
-    annotations = [_completed(annotation) for annotation in annotations]
+    sizes = {identity: image_size(image["height"], image["width"]) for identity, image in images.items()}
+    repairs.crowds += sum(bool(annotation.get("iscrowd")) for annotation in annotations)
+    annotations = [_with_visible(annotation) for annotation in annotations if not annotation.get("iscrowd")]
     dialect = dialect_of(annotations)
-    groups: dict[Any, list[Instance]] = defaultdict(list)
+    groups: dict[Any, list[Drawn]] = defaultdict(list)
     for annotation in annotations:
         image = images.get(annotation["image_id"])
         if image is None:
@@ -116,35 +116,50 @@ def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root
                 f"annotation {annotation.get('id')} is of class {annotation['category_id']}, which is not listed",
                 hint=f"classes of the file: {listed}; two releases of a data set may number them differently",
             )
-        size = (int(image["height"]), int(image["width"]))
-        instance = _instance(annotation, dialect, size, positions[annotation["category_id"]])
-        groups[annotation["image_id"]].append(instance)
-    scenes = [_scene(image, groups.get(identity, [])) for identity, image in images.items()]
-    return Collection(categories=tuple(classes.values()), scenes=tuple(scenes), root=root, info={"dialect": dialect.name})
+        try:
+            drawn = _drawn(annotation, dialect, sizes[annotation["image_id"]], positions[annotation["category_id"]], repairs)
+        except LatensError as error:
+            raise error.of(f"annotation {annotation.get('id')}") from error
+        groups[annotation["image_id"]].append(drawn)
+    scenes = [_scene(image, completed(groups.get(identity, []), repairs)) for identity, image in images.items()]
+    info = {"dialect": dialect.name if annotations else ""}
+    return Collection(categories=tuple(classes.values()), scenes=tuple(scenes), root=root, info=info)
 
 
-def _completed(annotation: dict[str, Any]) -> dict[str, Any]:
-    """The annotation with a visible mask, which COCOA-cls omits for objects with an `occlude_rate` of 0."""
-    if annotation.get("occlude_rate") == 0 and "segmentation" in annotation:
-        return {"visible_mask": annotation["segmentation"], **annotation}
-    return annotation
+def _with_visible(annotation: dict[str, Any]) -> dict[str, Any]:
+    """The annotation with a visible mask if the dialect coco allows its omission: None if only the whole outline is known.
+
+    COCOA-cls omits it for objects with an `occlude_rate` of 0, plain COCO for all objects.
+    """
+    others = {key for dialect in DIALECTS for key in (dialect.amodal, dialect.visible)} - {"segmentation"}
+    if "segmentation" not in annotation or others & set(annotation):
+        return annotation
+    whole = annotation["segmentation"] if annotation.get("occlude_rate") == 0 else None
+    return {"visible_mask": whole, **annotation}
 
 
-def _instance(annotation: dict[str, Any], dialect: Dialect, size: tuple[int, int], category: int) -> Instance:
-    amodal = read_segmentation(annotation[dialect.amodal], size)
-    visible = read_segmentation(annotation[dialect.visible], size)
+def _drawn(annotation: dict[str, Any], dialect: Dialect, size: tuple[int, int], category: int, repairs: Repairs) -> Drawn:
+    amodal, seen = read_segmentation(annotation[dialect.amodal], size), annotation[dialect.visible]
+    visible = None if seen is None and dialect.name == "coco" else read_segmentation(seen, size)
     order = annotation.get(dialect.order) if dialect.order else None
-    layer = None if order is None else int(order) - dialect.first
-    return Instance(amodal=amodal, visible=visible, category=category, layer=layer, score=float(annotation.get("score", 1.0)))
-
-
-def _scene(image: dict[str, Any], instances: list[Instance]) -> Scene:
-    return Scene(
-        file=str(image["file_name"]), height=int(image["height"]), width=int(image["width"]), instances=tuple(instances)
+    score = float(annotation.get("score", 1.0))
+    if not math.isfinite(score):
+        raise InputError(f"the score {score} is not finite")
+    return Drawn(
+        amodal,
+        None if visible is None else visible_inside(amodal, visible, repairs),
+        category,
+        None if order is None else int(order) - dialect.first,
+        score,
     )
 
 
-def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None) -> Collection:
+def _scene(image: dict[str, Any], instances: tuple[Instance, ...]) -> Scene:
+    height, width = image_size(image["height"], image["width"])
+    return Scene(file=str(image["file_name"]), height=height, width=width, instances=instances)
+
+
+def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
     """Region names are free text, so all regions have one class unless the file lists classes (as our files do)."""
     images = {image["id"]: image for image in _list(document, "images")}
     classes = {category["id"]: str(category["name"]) for category in document.get("categories", ())}
@@ -155,14 +170,19 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
         image = images.get(annotation["image_id"])
         if image is None:
             raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']}, which is not listed")
-        size = (int(image["height"]), int(image["width"]))
+        size = image_size(image["height"], image["width"])
         # A region without a visible mask is fully visible.
         regions = [{"visible_mask": region["segmentation"], **region} for region in annotation["regions"]]
         strange = {region["category_id"] for region in regions} - set(positions) if named else set()
         if strange:
             raise InputError(f"annotation {annotation.get('id')} has a region of class {min(strange)}, which is not listed")
-        found = [_instance(region, COCOA, size, positions[region["category_id"]] if named else 0) for region in regions]
-        scenes.append(_scene(image, found))
+        found = []
+        for number, region in enumerate(regions, start=1):
+            try:
+                found.append(_drawn(region, COCOA, size, positions[region["category_id"]] if named else 0, repairs))
+            except LatensError as error:
+                raise error.of(f"region {number} of annotation {annotation.get('id')}") from error
+        scenes.append(_scene(image, completed(found, repairs)))
     names = tuple(classes.values()) if named else AGNOSTIC
     return Collection(categories=names, scenes=tuple(scenes), root=root, info={"dialect": COCOA.name})
 
@@ -189,7 +209,8 @@ def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]
         for instance in scene.instances:
             annotations.append(_annotation(instance, keys, len(annotations) + 1, number))
     categories = [{"id": place, "name": name} for place, name in enumerate(collection.categories, start=1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    info = {"description": "converted by latens", "version": "1.0"}  # pycocotools needs the key
+    return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
 def _annotation(instance: Instance, keys: Dialect, identity: int, image: int) -> dict[str, Any]:

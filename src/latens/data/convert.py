@@ -6,11 +6,12 @@
 | kins: | KINS of 2020 (or, read and as `kins2019`, of 2019) | all but scores; of 2019 all but order and scores |
 | cocoa: | COCOA, with classes | all but scores |
 | aistron: | aistron's unified files | all but order and scores |
-| labelme:FOLDER | labelme's files | all but scores |
+| labelme:FOLDER,IMAGES | labelme's files, also in subfolders | all but scores |
 | labels:FOLDER | images/ and labels/, a stack of masks for every image, from front to back | one class, order |
 
-Run-length codes are kept unchanged; polygons are rasterized once, by COCO's rules. A folder may stand in for its only JSON
-file. Without IMAGES, the images are next to the file or in a folder below it.
+Run-length codes are kept unchanged; polygons are rasterized once, by COCO's rules. A folder may be given for its JSON files,
+which are read as one data set, as from `latens segment`. Without IMAGES, the images are next to the file or in a folder below
+it. Images outside IMAGES are never read. labels:FOLDER,HOW chooses the reading of ambiguous label maps (`labels.READINGS`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +31,17 @@ import numpy as np
 
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
+from latens.data.folders import MADE_WITH
 from latens.data.image_output import png_bytes
-from latens.data.instances import Collection, Scene
-from latens.data.labelme import read_labelme, to_labelme
+from latens.data.image_paths import is_there
+from latens.data.images import read_image
+from latens.data.inputs import files_under
+from latens.data.instances import Collection, Scene, check_classes
+from latens.data.labelme import is_labelme, read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
+from latens.data.source import split_place
 from latens.data.stacks import frame_place, read_frame
-from latens.errors import InputError, LatensError, OutputExists, UsageError
+from latens.errors import InputError, LatensError, OutputExists, UsageError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,37 +74,74 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
         raise UsageError(f"'{text}' is not a source of annotations", hint=hint)
     if classes is not None and kind != "labelme":
         raise UsageError(f"the files of {kind} define the classes", where="--classes", hint="omit it")
+    name, rest = split_place(place)
     if kind == "labels":
-        return read_label_folder(Path(place))
+        return read_label_folder(Path(name), how=rest or "auto")
     if kind == "labelme":
-        try:
-            return read_labelme(sorted(Path(place).glob("*.json")), classes)
-        except LatensError as error:
-            raise error.at(place) from error
-    name, _, root = place.partition(",")
-    path = annotation_file(Path(name))
+        return _labelme_folder(Path(name), classes, Path(rest) if rest else None)
+    files = annotation_files(Path(name))
+    found = [_read_file(path, kind) for path in files]
+    whole = found[0] if len(found) == 1 else _joined(found, files, Path(name))
+    whole = replace(whole, root=Path(rest) if rest else image_folder(whole.scenes, files[0], Path(name)))
+    try:
+        for scene in whole.scenes:
+            whole.path(scene)
+    except LatensError as error:
+        raise error.at(name) from error
+    return whole
+
+
+def _labelme_folder(folder: Path, classes: Sequence[str] | None, images: Path | None) -> Collection:
+    """labelme's files in a folder and its subfolders; other JSON files are left out with a note."""
+    files = _json_files(folder) if folder.is_dir() else [folder] if folder.is_file() else []
+    with_shapes = [path for path in files if is_labelme(path)] if files else []
+    if others := len(files) - len(with_shapes):
+        logger.warning("%s: left out %s without labelme's keys", folder, counted(others, "JSON file"))
+    try:
+        return read_labelme(with_shapes, classes, root=images or (folder if folder.is_dir() else folder.parent))
+    except LatensError as error:
+        raise error.at(str(folder)) from error
+
+
+def _read_file(path: Path, kind: str) -> Collection:
     found = read_annotations(path)
-    found = replace(found, root=Path(root) if root else image_folder(found.scenes, path, Path(name)))
-    if found.info["dialect"] not in DIALECTS[kind]:
+    dialect = found.info["dialect"]  # "" without objects
+    if dialect and dialect not in DIALECTS[kind]:
         raise InputError(
-            f"this file is in the dialect {found.info['dialect']}, not {kind}",
+            f"this file is in the dialect {dialect}, not {kind}",
             where=str(path),
             hint="give the dialect of the file: with other keys an evaluation would silently return zeros",
         )
+    return found if dialect else replace(found, info={"dialect": DIALECTS[kind][0]})
+
+
+def _json_files(folder: Path) -> list[Path]:
+    """JSON files of a folder and its subfolders in natural order, without hidden files and records of latens."""
+    return [path for path in files_under(folder, frozenset({".json"})) if path.name != MADE_WITH]
+
+
+def annotation_files(place: Path) -> list[Path]:
+    """The file itself, or the JSON files of a folder. Raises InputError if a folder has none."""
+    if not place.is_dir():
+        return [place]
+    found = _json_files(place)
+    if not found:
+        raise InputError("this folder has no JSON file", where=str(place), hint=f"give one: {place}/FILE.json")
     return found
 
 
-def annotation_file(place: Path) -> Path:
-    """The file itself, or the only JSON file of a folder. Raises InputError if a folder has none or several."""
-    if not place.is_dir():
-        return place
-    found = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
-    if len(found) != 1:
-        names = ", ".join(str(path.relative_to(place)) for path in found[:MAX_NAMED])
-        more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-        what = f"this folder has {len(found)} annotation files: {names}{more}" if found else "this folder has no JSON file"
+def _joined(found: Sequence[Collection], files: Sequence[Path], place: Path) -> Collection:
+    """Several files of a folder as one data set. Raises InputError for different classes, or two files with the same image."""
+    names = ", ".join(path.relative_to(place).as_posix() for path in files[:MAX_NAMED])
+    more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+    images = Counter(scene.file for each in found for scene in each.scenes)
+    twice = next((name for name, count in images.items() if count > 1), None)
+    if twice is not None:
+        what = f"this folder has {len(files)} annotation files with the same image ({twice}): {names}{more}"
         raise InputError(what, where=str(place), hint=f"give one: {place}/FILE.json, or {place}/FILE.json,IMAGES")
-    return found[0]
+    for each, path in zip(found, files, strict=True):
+        check_classes(found[0].categories, each.categories, str(path))
+    return replace(found[0], scenes=tuple(scene for each in found for scene in each.scenes))
 
 
 def image_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
@@ -120,6 +164,14 @@ def write_collection(collection: Collection, form: str, out: Path, *, force: boo
     """
     if form not in WRITABLE:
         raise UsageError(f"'{form}' cannot be written", where="--to", hint=f"choose {', '.join(WRITABLE)}")
+    missing = [scene.file for scene in collection.scenes if not is_there(collection.path(scene))]
+    if missing and form in DIALECTS:
+        where = collection.root or "annotations"
+        logger.warning("%s: %s not found, such as %s", where, counted(len(missing), "image"), missing[0])
+    elif missing:
+        what = f"no such file; {counted(len(missing), 'image')} of {len(collection.scenes):,} missing"
+        where = str(collection.path(next(scene for scene in collection.scenes if scene.file == missing[0])))
+        raise InputError(what, where=where, hint="name the folder of the images: coco:FILE.json,IMAGES")
     if form in DIALECTS:
         if out != STANDARD_STREAM:
             _refuse_to_overwrite([out], force=force)
@@ -191,6 +243,8 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
             what = "another image has the same name" if path.stem in taken else "the name is that of a label map"
             raise InputError(what, where=str(path), hint="rename the image: label folders match files by name")
         taken.add(path.stem)
+        if not page:
+            read_image(source)  # a file that is not an image is not copied
         yield Path("images") / path.name, png_bytes(read_frame(source)) if page else read_bytes(source, limit=IMAGE_LIMIT)
         yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))
 

@@ -10,8 +10,11 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
+import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +24,24 @@ from latens.errors import LatensError, LimitExceeded, StorageFull, UnreadableInp
 STANDARD_STREAM = Path("-")
 READ_CHUNK = 1 << 20
 WRITE_ATTEMPTS = 3
+MAX_NAME = 255  # bytes of a name on most file systems
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+
+
+def fitting_name(stem: str, ending: str) -> str:
+    """The name `stem` + `ending`. A stem too long for file systems is cut, and a hash of it keeps names distinct."""
+    if len(os.fsencode(stem + ending)) <= MAX_NAME:
+        return stem + ending
+    mark = f"~{zlib.crc32(os.fsencode(stem)):08x}"
+    while len(os.fsencode(stem + mark + ending)) > MAX_NAME and stem:
+        stem = stem[:-1]
+    return stem + mark + ending
+
+
+def is_special(path: Path) -> bool:
+    """True for a pipe, a socket or a device, such as /dev/fd/63 of the shell's >(command)."""
+    return is_file(path) and not os.path.isfile(path)
 
 
 def is_file(path: Path) -> bool:
@@ -107,10 +126,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
             return
-        target = Path(os.path.realpath(path))
-        if is_file(target) and not os.path.isfile(target):
-            _write_into(os.open(target, os.O_WRONLY), data, durable=False)
+        if is_special(path):  # the target of a link to a pipe has no path
+            _write_into(os.open(path, os.O_WRONLY), data, durable=False)
             return
+        target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, data)
     except OSError as error:
@@ -121,8 +140,19 @@ def write_atomic(path: Path, data: bytes) -> None:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A temporary file that replaces `path` at the end of the block and is deleted if the block raises.
 
-    For files that do not fit into memory; other files use `write_atomic`, which raises the same errors.
+    For files that do not fit into memory; other files use `write_atomic`, which raises the same errors. The contents go into a
+    pipe or a device at the end of the block.
     """
+    if is_special(path):
+        with tempfile.TemporaryFile() as stream:
+            yield stream
+            stream.seek(0)
+            try:
+                with open(path, "wb") as target_stream:
+                    shutil.copyfileobj(stream, target_stream)
+            except OSError as error:
+                raise write_error(path, error) from error
+        return
     try:
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)

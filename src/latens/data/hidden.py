@@ -50,7 +50,7 @@ def _weighted(pixels: Pixels, alpha: Pixels) -> tuple[np.ndarray, np.ndarray]:
 
 def _filled(colors: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Colors (h, w, 3) of a level, from sums weighted by `weight` (h, w, 1); unknown ones from the coarser levels."""
-    known = colors / np.maximum(weight, 1e-12)
+    known: np.ndarray = colors / np.maximum(weight, 1e-12)
     if weight.min() > 0:
         return known
     # Weights above 1 would let one large area outweigh near neighbors.

@@ -57,7 +57,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, np.ndarray, "torch.Tensor"]
+ImageLike: TypeAlias = Union[str, Path, bytes, bytearray, memoryview, Image.Image, np.ndarray, "torch.Tensor"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "AVIF")
 IMAGE_ENDINGS = frozenset(
@@ -97,7 +97,7 @@ def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> Loade
     limits = limits or ImageLimits()
     if isinstance(source, (str, Path)):
         return _read_path(Path(source), limits)
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return _from_stream(io.BytesIO(source), None, limits)
     if isinstance(source, Image.Image):
         with decoding(None):  # it may not be loaded yet

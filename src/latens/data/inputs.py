@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from latens.data.files import STANDARD_STREAM, is_file, reading
+from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
 from latens.errors import UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str
             return paths
         keeping |= clashing
         for i in clashing:
-            paths[i] = paths[i].with_name(files[i].relative.name + ending)
+            paths[i] = paths[i].with_name(fitting_name(files[i].relative.name, ending))
 
 
 def output_path(file: InputFile, out: str | Path | None, ending: str, several: bool) -> Path:
@@ -231,7 +231,7 @@ def output_path(file: InputFile, out: str | Path | None, ending: str, several: b
     Raises UsageError for several files and one output, and if the output would overwrite the input.
     """
     if out is None:
-        place = STANDARD_STREAM if file.path == STANDARD_STREAM else file.path.with_suffix(ending)
+        place = STANDARD_STREAM if file.path == STANDARD_STREAM else _renamed(file.path, ending)
     else:
         place = _place_in(Path(out), file, ending, several, folder=os.fspath(out).endswith(("/", os.sep)))
     if place != STANDARD_STREAM and os.path.realpath(place) == os.path.realpath(file.path):
@@ -245,4 +245,8 @@ def _place_in(out: Path, file: InputFile, ending: str, several: bool, *, folder:
         return out
     if out == STANDARD_STREAM or is_file(out):
         raise UsageError("several results cannot be written to one file", where=str(out), hint="give a folder with -o")
-    return out / file.relative.with_suffix(ending)
+    return out / _renamed(file.relative, ending)
+
+
+def _renamed(path: Path, ending: str) -> Path:
+    return path.with_name(fitting_name(path.stem, ending))

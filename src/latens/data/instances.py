@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latens.data.image_paths import image_path
 from latens.data.masks import Rle, area, corner_box, decode, encode
 from latens.errors import InputError
 from latens.shapes import Bool, Float, Int, UInt8
@@ -147,8 +148,8 @@ class Collection:
     info: dict[str, Any] = field(default_factory=dict)
 
     def path(self, scene: Scene) -> Path:
-        """The file of an image."""
-        return Path(scene.file) if self.root is None else self.root / scene.file
+        """The file of an image. Raises InputError for a path outside `root`, and for a pipe or a device."""
+        return Path(scene.file) if self.root is None else image_path(self.root, scene.file)
 
 
 def check_classes(expected: Sequence[str], found: Sequence[str], where: str) -> None:

@@ -1,16 +1,27 @@
 """Folders of label maps and stacks of masks.
 
 A label map has one integer per pixel and cannot represent overlaps, so its objects are fully visible. A stack of masks has one
-page per object and represents overlaps.
+page per object and represents overlaps. Files that may be read in several ways are refused unless the reading is chosen.
+
+| reading | a file is |
+|---|---|
+| auto | a label map, or a stack of masks if it has several pages; refused if it is ambiguous |
+| values | a label map: the pixels of one value are an object, also in pieces |
+| components | a binary mask: every connected piece (of 8 neighbors) is an object |
+| masks | a stack of masks: every page is an object, from front to back |
+| frames | a time-lapse of label maps: one page for every page of its image |
+| frames-components | a time-lapse of binary masks |
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -18,13 +29,19 @@ from PIL import Image, ImageSequence
 from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
-from latens.data.instances import Collection, Layers, paint, scene_of
-from latens.data.stack_writer import StackWriter
+from latens.data.instances import Collection, Layers, Scene, paint, scene_of
+from latens.data.stack_writer import MASKS, StackWriter
+from latens.data.stacks import DESCRIPTION, count_frames
 from latens.data.tiff import MAX_FRAMES
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
+from latens.shapes import Int
 
-LABEL_MARK = re.compile(r"[-_.]?(lab|label|labels|mask|masks)$", re.I)
+LABEL_MARK = re.compile(r"(?:[-_.]cp)?[-_.]?(lab|label|labels|mask|masks)$", re.I)  # cellpose writes NAME_cp_masks.png
 IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
+CELLPOSE_EXTRA = re.compile(r"[-_.](cp[-_.])?(flows|outlines|cellprob|output)$", re.I)  # images that cellpose writes
+READINGS = ("auto", "values", "components", "masks", "frames", "frames-components")
+
+logger = logging.getLogger(__name__)
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
@@ -34,12 +51,15 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     by name if the name is unique among images and among label maps. Raises UnreadableInput without label maps, InputError for
     an image without a label map and for two images with the same name.
     """
-    names = sorted(files_under(folder, IMAGE_ENDINGS))
+    every = sorted(files_under(folder, IMAGE_ENDINGS))
+    names = [path for path in every if not CELLPOSE_EXTRA.search(path.stem)]
+    if len(every) > len(names):
+        logger.warning("%s: left out %s of flows and outlines", folder, counted(len(every) - len(names), "image"))
     is_label = {path: _is_label(path.relative_to(folder)) for path in names}
     labels = _by_key([path for path in names if is_label[path]], folder)
     images = _by_key([path for path in names if not is_label[path]], folder)
     if not labels:
-        hint = "name them a_img.png and a_lab.png, or put them into images/ and labels/"
+        hint = _cellpose_hint(folder) or "name them a_img.png and a_lab.png, or put them into images/ and labels/"
         raise UnreadableInput("no label maps in this folder", where=str(folder), hint=hint)
     once = {name for name, count in Counter(key[-1] for key in images).items() if count == 1}
     by_name = {key[-1]: path for key, path in labels.items()}
@@ -48,8 +68,15 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     missing = [image for image, label in found.items() if label is None]
     if missing or not images:
         what = f"{len(missing)} images have no label map" if images else "there are label maps but no images"
-        raise InputError(what, where=str(missing[0] if missing else folder), hint="every image needs a label map")
+        hint = _cellpose_hint(folder) or "every image needs a label map"
+        raise InputError(what, where=str(missing[0] if missing else folder), hint=hint)
     return [(image, label) for image, label in found.items() if label is not None]
+
+
+def _cellpose_hint(folder: Path) -> str:
+    """A hint for folders with cellpose's own files, which hold Python objects that may run code; "" for other folders."""
+    there = files_under(folder, frozenset({"_seg.npy"}))
+    return "_seg.npy files are not read: save the masks in cellpose as PNG or TIFF (NAME_cp_masks.png)" if there else ""
 
 
 def _is_label(path: Path) -> bool:
@@ -70,36 +97,148 @@ def _by_key(paths: Sequence[Path], folder: Path) -> dict[tuple[str, ...], Path]:
     return found
 
 
-def read_label_folder(folder: Path, category: str = "cell") -> Collection:
-    """Read images with label maps, or with TIFF stacks of masks, as a collection of one class."""
-    scenes = []
+def read_label_folder(folder: Path, category: str = "cell", how: str = "auto") -> Collection:
+    """Read images with label maps, or with TIFF stacks of masks, as a collection of one class; `how` is one of READINGS.
+
+    With "auto", raises InputError for files that may be read in several ways. In folders with a map of several values, one
+    value in several pieces is one object.
+    """
+    _check_reading(how)
+    scenes: list[Scene] = []
+    pieces: list[InputError] = []
+    several = False
     for image, labels in pairs_in(folder):
-        layers = read_labels(labels)
-        scenes.append(scene_of(layers, image.relative_to(folder).as_posix()))
+        name = image.relative_to(folder).as_posix()
+        pages = _pages(labels)
+        if how.startswith("frames"):
+            scenes += _frames(pages, how, image, labels, name)
+            continue
+        if how == "auto":
+            marked = _is_stack_of_masks(pages)
+            if not marked and len(pages) > 1 and count_frames(image) == len(pages):
+                raise _ambiguous(f"{len(pages)} pages, like its image {image.name}", labels, "frames", "masks")
+            _check_one_value_per_page(pages, labels)
+            values = len(np.unique(pages[0].values[pages[0].values > 0])) if len(pages) == 1 else 0
+            several |= values > 1
+            if values == 1 and not marked and len(_components(pages[0].values)) > 1:
+                pieces.append(_ambiguous_pieces(pages[0].values, labels))
+        scenes.append(scene_of(_layers(pages, how), name))
+    if pieces and not several:
+        raise pieces[0]
     return Collection(categories=(category,), scenes=tuple(scenes), root=folder, info={"dialect": "labels"})
 
 
-def read_labels(path: Path) -> Layers:
-    """Objects of a label map (integers; 0 is background), or of a stack of masks (one page per object, front to back)."""
-    pages = [np.asarray(page) for page in _pages(path)]
-    if any(page.ndim != 2 or page.shape != pages[0].shape for page in pages):
-        raise InputError("label maps need one channel, and the same size for all pages", where=str(path))
-    if len(pages) > 1:
-        masks = np.stack([page > 0 for page in pages])
+def read_labels(path: Path, how: str = "auto") -> Layers:
+    """Objects of a label map (integers; 0 is background), or of a stack of masks (one page per object, front to back).
+
+    `how` is one of READINGS without frames. With "auto", raises InputError for a page of several values in a stack, and for a
+    binary mask (0 and 255) in several pieces.
+    """
+    _check_reading(how)
+    pages = _pages(path)
+    if how.startswith("frames"):
+        raise UsageError("a time-lapse is read with its images", where=str(path), hint="use read_label_folder")
+    if how == "auto" and not _is_stack_of_masks(pages):
+        _check_one_value_per_page(pages, path)
+        if len(pages) == 1 and np.array_equal(np.unique(pages[0].values), (0, 255)) and len(_components(pages[0].values)) > 1:
+            raise _ambiguous_pieces(pages[0].values, path)
+    return _layers(pages, how)
+
+
+class _Page(NamedTuple):
+    values: Int[np.ndarray, "H W"]
+    is_mask: bool  # marked as the mask of one object
+
+
+def _check_reading(how: str) -> None:
+    if how not in READINGS:
+        raise UsageError(f"'{how}' is not a reading of label maps", hint=f"choose {', '.join(READINGS)}")
+
+
+def _is_stack_of_masks(pages: Sequence[_Page]) -> bool:
+    return all(page.is_mask for page in pages)
+
+
+def _check_one_value_per_page(pages: Sequence[_Page], path: Path) -> None:
+    if len(pages) < 2:
+        return
+    for number, page in enumerate(pages, start=1):
+        count = len(np.unique(page.values[page.values != 0]))
+        if count > 1:
+            raise _ambiguous(f"page {number} of {len(pages)} has {count} values", path, "frames", "masks")
+
+
+def _ambiguous_pieces(values: np.ndarray, path: Path) -> InputError:
+    what = f"a mask with one value in {len(_components(values))} pieces"
+    return _ambiguous(what, path, "components", "values")
+
+
+def _ambiguous(what: str, path: Path, *readings: str) -> InputError:
+    meanings = {
+        "frames": "a label map for every frame",
+        "masks": "a mask for every object",
+        "components": "every piece is an object",
+        "values": "one object in pieces",
+    }
+    options = " or ".join(f"labels:FOLDER,{reading} ({meanings[reading]})" for reading in readings)
+    return InputError(f"ambiguous label map: {what}", where=str(path), hint=f"choose {options}")
+
+
+def _layers(pages: Sequence[_Page], how: str) -> Layers:
+    if how == "masks" or (how == "auto" and len(pages) > 1):
+        masks = np.stack([page.values != 0 for page in pages])
+        masks = masks if len(masks) > 1 else masks[masks.any(axis=(1, 2))]  # an image without objects has one empty page
         return paint(masks, np.arange(len(masks)))
-    values = np.unique(pages[0])
-    masks = np.stack([pages[0] == value for value in values if value]) if values.any() else np.zeros((0, *pages[0].shape), bool)
+    if len(pages) > 1:
+        raise InputError(f"{len(pages)} pages, but '{how}' reads one page", hint="choose frames or masks")
+    return _map_layers(pages[0].values, how)
+
+
+def _map_layers(values: np.ndarray, how: str) -> Layers:
+    """Fully visible objects of a label map, or of a binary mask with `components`."""
+    found = _components(values) if how.endswith("components") else [values == each for each in np.unique(values) if each]
+    masks = np.stack(found) if found else np.zeros((0, *values.shape), bool)
     n = len(masks)
     return Layers(masks, masks.copy(), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
 
 
-def _pages(path: Path) -> list[Image.Image]:
+def _components(values: np.ndarray) -> list[np.ndarray]:
+    """Masks of the connected pieces (8 neighbors) of all values but 0."""
+    from scipy.ndimage import label
+
+    labeled, count = label(values != 0, structure=np.ones((3, 3)))
+    return [labeled == number for number in range(1, count + 1)]
+
+
+def _frames(pages: Sequence[_Page], how: str, image: Path, labels: Path, name: str) -> list[Scene]:
+    """One scene for every page; images of stacks are named stack.tif#1, stack.tif#2, ..."""
+    count = count_frames(image)
+    if count != len(pages):
+        raise InputError(f"{counted(len(pages), 'label map')} for {counted(count, 'frame')} of {image.name}", where=str(labels))
+    names = [name] if count == 1 else [f"{name}#{number}" for number in range(1, count + 1)]
+    return [scene_of(_map_layers(page.values, how), each) for page, each in zip(pages, names, strict=True)]
+
+
+def _pages(path: Path) -> list[_Page]:
+    """All pages of a file. Raises InputError unless they have one channel and the same size."""
+    pages = [_Page(np.asarray(page), page.info.get("masks", False)) for page in _images(path)]
+    if any(page.values.ndim != 2 or page.values.shape != pages[0].values.shape for page in pages):
+        raise InputError("label maps need one channel, and the same size for all pages", where=str(path))
+    return pages
+
+
+def _images(path: Path) -> list[Image.Image]:
     with reading(path):
         try:
             with Image.open(path, formats=("TIFF", "PNG", "BMP", "PPM")) as image:
                 if getattr(image, "n_frames", 1) > MAX_FRAMES:
                     raise LimitExceeded(f"more than {MAX_FRAMES:,} pages", where=str(path))
-                return [page.copy() for page in ImageSequence.Iterator(image)]
+                pages = []
+                for page in ImageSequence.Iterator(image):
+                    pages.append(page.copy())
+                    tags = getattr(page, "tag_v2", {})
+                    pages[-1].info["masks"] = tags.get(DESCRIPTION) == MASKS.rstrip(b"\0").decode()
+                return pages
         except (LimitExceeded, FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # the tag parser raises many types of errors
@@ -111,7 +250,7 @@ def write_stack(masks: Sequence[np.ndarray] | np.ndarray) -> bytes:
     if not len(masks):
         raise ValueError("a TIFF file needs at least one page")
     target = io.BytesIO()
-    writer = StackWriter(target)
+    writer = StackWriter(target, masks=True)
     for mask in masks:
         writer.write(mask.astype(np.uint8) * 255)
     return target.getvalue()

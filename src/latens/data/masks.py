@@ -16,8 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latens.errors import InputError
+from latens.errors import InputError, LimitExceeded
 from latens.shapes import Bool, Float, Int
+
+MAX_PIXELS = 2**28  # of one mask
+MAX_OUTLINE = 10**7  # pixels; rasterizing takes about 50 bytes for each
+BEYOND = 2  # how far a polygon may extend beyond its image, in longer sides of the image
 
 
 class Rle(TypedDict):
@@ -69,32 +73,103 @@ def runs(rle: Rle) -> Int[np.ndarray, "R"]:
     return np.array(lengths, dtype=np.int64)
 
 
+def image_size(height: Any, width: Any) -> tuple[int, int]:
+    """(H, W) of an image of JSON values. Raises InputError unless they are positive integers, LimitExceeded above 2**28."""
+    sides = []
+    for name, value in (("height", height), ("width", width)):
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0.0
+        if number < 1 or number != int(number):
+            raise InputError(f"the {name} of an image must be a positive integer, not {_shown(value)}")
+        sides.append(int(number))
+    if sides[0] * sides[1] > MAX_PIXELS:
+        raise LimitExceeded(f"an image of {sides[1]:,} x {sides[0]:,} pixels is larger than the limit of {MAX_PIXELS:,}")
+    return sides[0], sides[1]
+
+
+def check_coordinates(values: Sequence[Any], size: tuple[int, int]) -> list[float]:
+    """Coordinates in pixels as floats. Raises InputError unless they are finite numbers within a few sizes of the image.
+
+    Rasterizers written in C crash on other values, or allocate memory for the length of the outline.
+    """
+    side = max(size)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"a coordinate is not a number: {_shown(value)}")
+        if not -BEYOND * side <= value <= (1 + BEYOND) * side:  # false for NaN
+            what = f"the coordinate {_shown(value)} is far outside the image of {size[1]} x {size[0]} pixels"
+            raise InputError(what, hint="coordinates are in pixels of the image; correct or remove this object")
+    return [float(value) for value in values]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value}" if abs(value) < 10**15 else "an integer of more than 15 digits"
+    return f"{value:g}" if isinstance(value, float) else f"{str(value)[:40]!r}"
+
+
 def read_segmentation(value: Any, size: tuple[int, int]) -> Rle:
     """Mask of size (H, W) from a segmentation in JSON: polygons, one flat polygon, or a run-length code, packed or not.
 
-    Raises InputError for other values, and for a code of another size.
+    Raises InputError for other values, for a code of another size, and for coordinates far outside the image.
     """
     from pycocotools import mask as coco
 
     if isinstance(value, dict) and "counts" in value:
-        if list(value.get("size", ())) != list(size):
-            raise InputError(f"a mask has the size {value.get('size')}, its image {list(size)} (height, width)")
-        if isinstance(value["counts"], list):
-            value = coco.frPyObjects(value, *size)
-        counts = value["counts"]
-        rle: Rle = {"size": list(size), "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
-        runs(rle)
-        return rle
+        return _read_code(value, size)
     if isinstance(value, list) and value and isinstance(value[0], int | float):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
-        raise InputError(f"a segmentation must be polygons or a run-length code, not {str(value)[:40]!r}")
+        raise InputError(f"a segmentation must be polygons or a run-length code, not {_shown(value)}")
     if any(len(part) < 6 or len(part) % 2 for part in value):
         raise InputError("a polygon must be a list x, y, x, y, ... of at least three points")
     if not value:
         return encode(np.zeros(size, dtype=bool))
-    merged = coco.merge(coco.frPyObjects(value, *size))
+    polygons = [check_coordinates(part, size) for part in value]
+    if sum(_outline(part) for part in polygons) > MAX_OUTLINE:
+        raise InputError(f"the outline of an object is longer than {MAX_OUTLINE:,} pixels", hint="simplify its polygons")
+    merged = coco.merge(coco.frPyObjects(polygons, *size))
     return {"size": list(size), "counts": merged["counts"].decode("ascii")}
+
+
+def _outline(polygon: list[float]) -> float:
+    """Length of a polygon in steps of the rasterizer."""
+    points = np.array(polygon).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+
+
+def _read_code(value: dict[str, Any], size: tuple[int, int]) -> Rle:
+    """A run-length code of an image of `size`; lists of lengths are packed. Raises InputError for a damaged code."""
+    from pycocotools import mask as coco
+
+    if not isinstance(value.get("size"), list) or value["size"] != list(size):
+        raise InputError(f"a mask has the size {str(value.get('size'))[:40]}, its image {list(size)} (height, width)")
+    counts = value["counts"]
+    if isinstance(counts, list):
+        if any(isinstance(run, bool) or not isinstance(run, int) or not 0 <= run <= MAX_PIXELS for run in counts):
+            raise InputError("a run-length code has a length that is not an integer from 0 to the size of the image")
+        if sum(counts) != size[0] * size[1]:
+            raise InputError("a run-length code does not fill its image", hint="write the annotations again")
+        counts = coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode("ascii")
+    rle: Rle = {"size": list(size), "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
+    runs(rle)
+    return rle
+
+
+def union(parts: Sequence[Rle]) -> Rle:
+    """The union of coded masks of one size; a single mask is returned unchanged."""
+    return parts[0] if len(parts) == 1 else _merged(parts, intersect=False)
+
+
+def intersection(left: Rle, right: Rle) -> Rle:
+    """The common pixels of two coded masks of one size."""
+    return _merged((left, right), intersect=True)
+
+
+def _merged(parts: Sequence[Rle], *, intersect: bool) -> Rle:
+    from pycocotools import mask as coco
+
+    found = coco.merge(list(parts), intersect=intersect)
+    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
 
 
 def area(rle: Rle) -> int:

@@ -38,6 +38,16 @@ def parse_sources(words: Iterable[str | Path]) -> list[Source]:
     return [parse_source(word) for word in words]
 
 
+def split_place(place: str) -> tuple[str, str]:
+    """PATH and the word after it of PATH,WORD; the word may be "". Names have commas: the longest existing path wins."""
+    ends = [index for index, character in enumerate(place) if character == ","]
+    for end in (len(place), *reversed(ends)):
+        if os.path.exists(place[:end]):
+            return place[:end], place[end + 1 :]
+    path, _, word = place.partition(",")
+    return path, word
+
+
 def one_source(sources: Sequence[Source]) -> Source | None:
     """The only source, or None without sources. Raises UsageError for several sources."""
     if len(sources) > 1:

@@ -10,19 +10,22 @@ import numpy as np
 
 from latens.errors import LimitExceeded
 
-BITS = 258  # tag
+BITS, DESCRIPTION = 258, 270  # tags
+MASKS = b"msk\0"  # description of a page that is the mask of one object; four bytes fit into an entry
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
 
 
 class StackWriter:
     """Write a TIFF page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly compressed.
 
-    `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory.
+    `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory. `masks`
+    marks every page as the mask of one object (`labels` reads the mark).
     """
 
-    def __init__(self, target: BinaryIO, *, big: bool = False) -> None:
+    def __init__(self, target: BinaryIO, *, big: bool = False, masks: bool = False) -> None:
         self._target = target
         self._big = big
+        self._masks = masks
         self.pages = 0
         target.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
         self._position = 16 if big else 8
@@ -39,7 +42,9 @@ class StackWriter:
         bits = 8 if channels == 1 else 0
         entries = [
             (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, channels, bits), (259, 3, 1, 8),
-            (262, 3, 1, 1 if channels == 1 else 2), (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
+            (262, 3, 1, 1 if channels == 1 else 2),
+            *([(DESCRIPTION, 2, 4, int.from_bytes(MASKS, "little"))] if self._masks else ()),
+            (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
             (278, 4, 1, page.shape[0]), (279, 16 if self._big else 4, 1, len(data)),
         ]  # fmt: skip
         packed = self._directory(entries, directory)

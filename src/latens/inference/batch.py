@@ -30,11 +30,15 @@ Record = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """An input and its output. `named`: the user named this input, instead of a folder or pattern."""
+    """An input and its output.
+
+    `named`: the user named this input, instead of a folder or pattern. `relative` is its path relative to that folder.
+    """
 
     input: Path
     output: Path
     named: bool = True
+    relative: str = ""
 
 
 class Failure(NamedTuple):
@@ -77,7 +81,7 @@ class BatchReport(NamedTuple):
 def plan_jobs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Job]:
     """A job for every file, with the output path of `latens.data.inputs.plan_outputs`."""
     outputs = plan_outputs(files, out, ending)
-    return [Job(file.path, output, file.named) for file, output in zip(files, outputs, strict=True)]
+    return [Job(file.path, output, file.named, file.relative.as_posix()) for file, output in zip(files, outputs, strict=True)]
 
 
 def run_batch(

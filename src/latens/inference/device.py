@@ -12,12 +12,17 @@ MAX_THREADS = 1024  # with more, the system may refuse new threads to all progra
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
 
 
-def choose_device(request: str = "auto", threads: int | None = None) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; only `auto` may fall back (to the CPU).
+def choose_device(request: str | torch.device = "auto", threads: int | None = None) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or a torch.device; only `auto` may fall back (to the CPU).
 
     `threads` sets the CPU threads of the whole process. Raises UsageError for another name or threads below 1,
     DeviceUnavailable for a device that this machine lacks.
+    Raises UsageError if torch's default type is not float32, which the networks need.
     """
+    if torch.get_default_dtype() != torch.float32:
+        what = f"torch's default type is {str(torch.get_default_dtype()).removeprefix('torch.')}, but the networks need float32"
+        raise UsageError(what, hint="call torch.set_default_dtype(torch.float32)")
+    request = str(request)
     match = REQUEST.fullmatch(request)
     if match is None:
         raise UsageError("unknown device", where=f"device {request!r}", hint="use auto, cpu, cuda or cuda:N")

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from latens.data.files import write_atomic
+from latens.errors import printable
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 NUMBER = re.compile(r"[-+−±<>~]?\s?[\d.,]+(e[-+]?\d+)?( ?[%×x])?|–|-|inf|∞|", re.IGNORECASE)
@@ -113,7 +114,7 @@ class Page(NamedTuple):
     def save(self, path: Path) -> None:
         """Write the page atomically; a missing folder is created."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, self.html().encode())
+        write_atomic(path, printable(self.html()).encode())
 
 
 def data_uri(image: bytes) -> str:

@@ -104,7 +104,7 @@ def build(config: ToyTraining, sources: Sequence[Source]) -> Trainable:
     )
 
 
-def load(place: str | Path, *, device: str = "auto", threads: int | None = None) -> Fitted:
+def load(place: str | Path, *, device: str | torch.device = "auto", threads: int | None = None) -> Fitted:
     folder = locate(place)
     found = load_model(folder)
     model = Gaussian(decode(ToyConfig, found.config["model"], where=str(folder))).eval()

@@ -13,9 +13,7 @@ All files are written frame by frame, so memory does not grow with the length of
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
 import json
 import logging
 import math
@@ -31,7 +29,8 @@ import numpy as np
 from PIL import Image
 
 from latens.data.annotations import to_document
-from latens.data.files import writing
+from latens.data.csv_files import csv_bytes
+from latens.data.files import fitting_name, writing
 from latens.data.instances import Collection
 from latens.data.masks import encode
 from latens.data.stack_writer import StackWriter
@@ -107,19 +106,19 @@ class _Files:
         return self._stack.enter_context(writing(path))
 
     def _open_next_to(self, ending: str) -> BinaryIO:
-        return self._open(Path(f"{self._stem}.{ending}"))
+        return self._open(self._stem.with_name(fitting_name(self._stem.name, f".{ending}")))
 
     def begin(self, classes: Sequence[str], info: dict[str, Any]) -> None:
         """Write the headers of all files."""
         self._document = self._stack.enter_context(_document(self._json, classes, info))
-        self._cells.write(lines([CELL_COLUMNS]))
-        self._frames.write(lines([FRAME_COLUMNS]))
+        self._cells.write(csv_bytes([CELL_COLUMNS]))
+        self._frames.write(csv_bytes([FRAME_COLUMNS]))
 
     def add(self, frame: Frame, number: int) -> None:
         """Write a frame, numbered from 1, to every file."""
         self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
-        self._cells.write(lines((self._source, *row) for row in cell_rows(frame, number)))
-        self._frames.write(lines([(self._source, *frame_row(frame, number))]))
+        self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(frame, number)))
+        self._frames.write(csv_bytes([(self._source, *frame_row(frame, number))]))
         self._draw(overlay(frame.pixels, frame.found.layers))
         if len(frame.found):
             self._add_cells(frame, number)
@@ -135,7 +134,7 @@ class _Files:
     def _add_cells(self, frame: Frame, number: int) -> None:
         """Write masks and ROIs. Their files are opened at the first cell, because neither may be empty."""
         if self._masks is None:
-            self._masks = StackWriter(self._open_next_to("masks.tif"))
+            self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True)
             if importlib.util.find_spec("roifile") is not None:
                 file = self._open_next_to("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
@@ -210,13 +209,6 @@ def eccentricity(x: np.ndarray, y: np.ndarray) -> float:
     spread = math.sqrt((xx - yy) ** 2 / 4 + xy**2)
     middle = (xx + yy) / 2
     return math.sqrt(1 - max(middle - spread, 0.0) / (middle + spread)) if middle else 0.0
-
-
-def lines(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Lines of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:

@@ -120,7 +120,7 @@ def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w
     return to_tensor(np.pad(small, padding), channels_last=True), (target[0] / width, target[1] / height)
 
 
-def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> AmodalSegmenter:
+def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> AmodalSegmenter:
     """Load a segmenter by name, model folder or hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     chosen = choose_device(device, threads)
     folder = locate(place)

@@ -280,7 +280,7 @@ def as_images(x: Float[Tensor, "n C S S"]) -> Pixels:
     return pixels
 
 
-def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> DensityModel:
+def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> DensityModel:
     """Loads a flow by name, model folder or hub id.
 
     Raises ModelMissing, ModelError or DeviceUnavailable; UsageError for a model of `latens density pack`.

@@ -253,7 +253,7 @@ class Haze:
         return to_tensor(pixels).to(self.device)
 
 
-def load(name_or_path: str | Path = "haze", *, device: str = "auto", threads: int | None = None) -> Haze:
+def load(name_or_path: str | Path = "haze", *, device: str | torch.device = "auto", threads: int | None = None) -> Haze:
     """All bundled methods ("haze"), or those and a model by name, from a folder or a hub id.
 
     Raises ModelMissing or ModelError.

@@ -6,7 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.data.metadata import Metadata, unpack_metadata
-from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch
+from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
@@ -36,6 +36,9 @@ from latens.systems.image_codec.format import (
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
 
@@ -83,7 +86,7 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
-        refine: Refine | None = None,
+        refine: Refine | int | None = None,
         strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
@@ -97,13 +100,14 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
-        refine: Refine | None = None,
+        refine: Refine | int | None = None,
         strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
         """Compress an image at a quality (default 4), or at a target in bits per pixel or in dB of PSNR.
 
-        With `refine`, the latents are optimized for this image (Perugachi-Diaz 2024, chapter 5); the decoder stays the same.
+        With `refine` (settings, or the number of steps), the latents are optimized for this image (Perugachi-Diaz 2024,
+        chapter 5); the decoder stays the same.
         `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
         Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
@@ -124,10 +128,11 @@ class ImageCodec(Stages):
         self,
         image: LoadedImage,
         target: RateTarget,
-        refine: Refine | None,
+        refine: Refine | int | None,
         on_step: Callable[[int, float, float], None] | None,
     ) -> bytes:
         if refine is not None:
+            refine = refine if isinstance(refine, Refine) else Refine(steps=_whole(refine))
             return self.write(image, refine_image(self, image, target, refine, on_step).symbols)
         latent = self.latent(image.pixels)
         if target.kind == "quality":
@@ -143,13 +148,16 @@ class ImageCodec(Stages):
 
         return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
 
-    def decompress(self, blob: bytes | str | Path, *, partial: bool = False) -> Image.Image:
+    def decompress(self, blob: bytes | bytearray | memoryview | str | Path, *, partial: bool = False) -> Image.Image:
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
         lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
         """
-        data = blob if isinstance(blob, bytes) else read_bytes(Path(blob), limit=StreamLimits().file_bytes)
+        if isinstance(blob, str | Path):
+            data = read_bytes(Path(blob), limit=StreamLimits().file_bytes)
+        else:
+            data = bytes(blob)
         coded = read_coded_image(data, partial=partial)
         self._check_model(coded)
         symbols, lost = self.decode_symbols(coded, partial=partial)
@@ -163,11 +171,11 @@ class ImageCodec(Stages):
             lost += [] if coded.alpha is not None else ["alpha channel"]
         image = to_pil(pixels, alpha, header.gray)
         for name, packed in (("exif", coded.exif), ("xmp", coded.xmp)):
-            data = _read_metadata(packed, name.upper(), partial=partial)
-            if data is None:
+            metadata = _read_metadata(packed, name.upper(), partial=partial)
+            if metadata is None:
                 lost.append(name.upper())
-            elif data:
-                image.info[name] = data
+            elif metadata:
+                image.info[name] = metadata
         if lost:
             image.info["latens_damaged"] = lost
         return image
@@ -211,7 +219,16 @@ class ImageCodec(Stages):
             raise Corrupt(f"{coded.header.quality / QUALITY_STEPS:g} is not a quality of this model", section="header")
 
 
-def load(name_or_path: str | Path = "image_codec", *, device: str = "auto", threads: int | None = None) -> ImageCodec:
+def _whole(steps: object) -> int:
+    """A number of steps. Raises UsageError for anything but an integer."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise UsageError(f"refine is {steps!r}", hint="give the number of steps, or latens.codes.annealing.Refine(...)")
+    return steps
+
+
+def load(
+    name_or_path: str | Path = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None
+) -> ImageCodec:
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)

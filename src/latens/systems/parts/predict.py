@@ -254,7 +254,7 @@ def check_most(most: int) -> None:
         raise UsageError(f"the number of patches per part must be at least 1, not {most}", where="most")
 
 
-def load(place: str | Path = NAME, *, device: str = "auto", threads: int | None = None) -> Parts:
+def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> Parts:
     """Load a model by name, model folder or hub id.
 
     Raises ModelMissing, ModelError or DeviceUnavailable.

@@ -57,7 +57,7 @@ class Crops(NamedTuple):
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of pixels, labels, names and classes."""
         parts = [np.ascontiguousarray(field).tobytes() for field in (self.pixels, self.label, self.seen, self.day, self.place)]
-        parts += ["|".join(map(str, self.tray)).encode(), repr(self.classes).encode()]
+        parts += ["|".join(map(str, self.tray)).encode("utf-8", "surrogateescape"), repr(self.classes).encode()]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -11,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from latens.data.csv_files import csv_bytes
 from latens.data.files import write_atomic
 from latens.data.folders import check_request, note_request
 from latens.data.image_output import webp_bytes
@@ -286,8 +285,4 @@ def _title(one: GradedTray) -> str:
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue().encode()
+    return csv_bytes([columns, *([row.get(column, "") for column in columns] for row in rows)])

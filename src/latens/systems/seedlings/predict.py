@@ -290,7 +290,7 @@ def _calibration(plain: Mapping[str, Any]) -> Calibration:
     return Calibration(tuple(map(float, plain["shift"])), float(plain["temperature"]))
 
 
-def load(place: str | Path, *, device: str = "auto", threads: int | None = None) -> SeedlingGrader:
+def load(place: str | Path, *, device: str | torch.device = "auto", threads: int | None = None) -> SeedlingGrader:
     """Loads a model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
     folder = locate(place)
     classes = _classes(folder)

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from latens.data.csv_files import csv_bytes
 from latens.data.files import read_bytes
 from latens.errors import InputError, UnreadableInput
 from latens.systems.seedlings.names import parse_date
@@ -84,8 +85,7 @@ def read_grades(path: Path) -> dict[Plant, int]:
 
 def write_grades(grades: Iterable[tuple[Plant, int]]) -> bytes:
     """Contents of a grades.csv."""
-    lines = [f"{tray},{row},{col},{grade}" for (tray, row, col), grade in grades]
-    return "\n".join(["tray,row,col,grade", *lines, ""]).encode()
+    return csv_bytes([("tray", "row", "col", "grade"), *((*plant, grade) for plant, grade in grades)])
 
 
 def read_lots(path: Path) -> list[Lot]:

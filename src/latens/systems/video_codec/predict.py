@@ -233,7 +233,7 @@ class VideoCodec:
 
     # --------------------------------------------------------------------------------------------------- decompression
 
-    def frames(self, blob: bytes | str | Path | BinaryIO, *, start: int = 0) -> DecodedClip:
+    def frames(self, blob: bytes | bytearray | memoryview | str | Path | BinaryIO, *, start: int = 0) -> DecodedClip:
         """An iterator that decodes the frames of a file, from frame `start` on.
 
         Damaged groups are left out and listed in `damage` of the result. Raises StreamError, ModelMismatch or DeviceMismatch.
@@ -243,7 +243,7 @@ class VideoCodec:
                 with reading(Path(blob)):
                     stream: BinaryIO = held.enter_context(open(blob, "rb"))
             else:
-                stream = io.BytesIO(blob) if isinstance(blob, bytes) else blob
+                stream = io.BytesIO(blob) if isinstance(blob, bytes | bytearray | memoryview) else blob
             opened = self._opened(stream)
             return DecodedClip(self.coder, stream, opened, start, held.pop_all())
 
@@ -281,7 +281,9 @@ def _for_coding(config: VideoModel) -> ScaleSpaceFlow | ChunkCodec:
     return model
 
 
-def load(name_or_path: str | Path = "video_codec", *, device: str = "auto", threads: int | None = None) -> VideoCodec:
+def load(
+    name_or_path: str | Path = "video_codec", *, device: str | torch.device = "auto", threads: int | None = None
+) -> VideoCodec:
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)

@@ -85,7 +85,9 @@ def street_clip(path: Path, frames: int) -> StreetClip:
         raise InputError(what, where=str(place), hint="a label map has 8 bits, one channel and the size of its image")
     height, width = labels.shape
     side = min(SIDE, height, width)
-    motion = _motion(np.random.default_rng(zlib.crc32(path.stem.encode())), height, width, side, frames)
+    motion = _motion(
+        np.random.default_rng(zlib.crc32(path.stem.encode("utf-8", "surrogateescape"))), height, width, side, frames
+    )
     shown = np.stack([view(pixels, motion, index, side, outside="mirror") for index in range(frames)])
     moved = np.stack([view(labels, motion, index, side, outside="mirror", smooth=False) for index in range(frames)])
     return StreetClip(path.stem, shown, moved)
