@@ -56,7 +56,7 @@ def test_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
     label_map(tmp_path / "day4" / "images" / "a.png", 0)
     with pytest.raises(InputError, match="1 images have no label map") as missing:
         read_label_folder(tmp_path)
-    assert "day4" in str(caught.value)
+    assert "day4" in str(missing.value)
 
 
 def test_images_and_maps_are_paired_by_unique_names(tmp_path: Path) -> None:
