@@ -169,6 +169,6 @@ def test_names_of_cellpose(tmp_path: Path) -> None:
     assert (scene.file, len(scene.instances)) == ("a.png", 2)
     stack_of(tmp_path / "b.png", cells(9))
     (tmp_path / "b_seg.npy").write_bytes(b"")
-    with pytest.raises(InputError, match="1 images have no label map") as caught:
+    with pytest.raises(InputError, match="1 images have no label map") as unpaired:
         read_label_folder(tmp_path)
-    assert "_seg.npy" in str(caught.value)
+    assert "_seg.npy" in str(unpaired.value)
