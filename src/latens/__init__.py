@@ -71,8 +71,8 @@ def load(name_or_path: str | Path = "image_codec", *, device: str | torch.device
     `density`, `sample`; ...
 
     `name_or_path` is a name from `models()`, the name of a system, a folder with config.json and model.safetensors, or
-    "hub:OWNER/NAME[@REVISION]" for such a folder on the Hugging Face hub, which is fetched. `device` is "auto", "cpu", "cuda"
-    or "cuda:N"; only "auto" may fall back. `threads` limits the CPU threads of the process. Raises ModelMissing, ModelError or
+    "hub:OWNER/NAME[@REVISION]" for such a folder on the Hugging Face hub, which is fetched. `device` is "auto", "cpu", "cuda",
+    "cuda:N" or a torch.device; only "auto" may fall back. `threads` limits the CPU threads. Raises ModelMissing, ModelError or
     DeviceUnavailable.
     """
     from latens.catalogue import MODELS, SYSTEMS, system_of
@@ -81,7 +81,7 @@ def load(name_or_path: str | Path = "image_codec", *, device: str | torch.device
 
     known = str(name_or_path) in MODELS or str(name_or_path) in SYSTEMS
     place = name_or_path if known else locate(name_or_path)
-    return open_system(system_of(place)).load(place, device=device, threads=threads)
+    return open_system(system_of(place)).load(place, device=str(device), threads=threads)
 
 
 def models() -> list[ModelEntry]:

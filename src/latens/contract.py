@@ -53,7 +53,7 @@ S = TypeVar("S")  # settings of the scale of an artifact
 class Load(Protocol[L_co]):
     """Loads a model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
 
-    def __call__(self, place: str | Path, /, *, device: str | torch.device = "auto", threads: int | None = None) -> L_co: ...
+    def __call__(self, place: str | Path, /, *, device: str = "auto", threads: int | None = None) -> L_co: ...
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def failures(folder: Path) -> list[dict[str, Any]]:
 def test_jobs_mirror_the_inputs(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"a.txt": b"a", "d/b.txt": b"b"})
     assert jobs == [
-        Job(tmp_path / "in" / "a.txt", tmp_path / "out" / "a.up", named=False),
-        Job(tmp_path / "in" / "d" / "b.txt", tmp_path / "out" / "d" / "b.up", named=False),
+        Job(tmp_path / "in" / "a.txt", tmp_path / "out" / "a.up", named=False, relative="a.txt"),
+        Job(tmp_path / "in" / "d" / "b.txt", tmp_path / "out" / "d" / "b.up", named=False, relative="d/b.txt"),
     ]
 
 
