@@ -195,7 +195,7 @@ def _computed(name: str, curve: np.ndarray, places: Chromaticities | None) -> So
 
     def convert(block: Pixels) -> Pixels:
         linear = curve.astype(np.float32)[block] @ matrix.T.astype(np.float32)
-        return encode[np.rint(linear.clip(0, 1) * 65535).astype(np.uint16)]
+        return np.asarray(encode[np.rint(linear.clip(0, 1) * 65535).astype(np.uint16)])
 
     return Source(name, convert)
 
