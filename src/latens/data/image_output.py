@@ -30,7 +30,7 @@ def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> I
 
 def mean_of_channels(pixels: Pixels) -> Pixels:
     """The rounded mean (H, W) of three channels (H, W, 3); of decoded gray, it averages the errors of the channels."""
-    return ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+    return np.asarray(((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8))
 
 
 def check_ending(path: Path) -> str:
