@@ -52,7 +52,7 @@ def _filled(colors: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Colors (h, w, 3) of a level, from sums weighted by `weight` (h, w, 1); unknown ones from the coarser levels."""
     known: np.ndarray = colors / np.maximum(weight, 1e-12)
     if weight.min() > 0:
-        return known
+        return np.asarray(known)
     # Weights above 1 would let one large area outweigh near neighbors.
     scale = np.minimum(weight, 1) / np.maximum(weight, 1e-12)
     coarse = _filled(*_halved(colors * scale, weight * scale))

@@ -178,10 +178,10 @@ def _histogram_percentiles(values: np.ndarray) -> list[float]:
     for top in range(0, len(values), ROW_BLOCK):
         counts += np.bincount(values[top : top + ROW_BLOCK].ravel().astype(np.int64) - start, minlength=1 << 16)
     ends = np.cumsum(counts)
-    found = []
+    found: list[float] = []
     for share in STRETCH:
         place = (values.size - 1) * share / 100  # between two values in order
-        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, values.size - 1)], "right")
+        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, values.size - 1)], "right").tolist()
         found.append(start + below + (above - below) * (place - int(place)))
     return found
 
