@@ -52,7 +52,7 @@ def curve() -> bytes:
     """The curve of sRGB as a table of 1,024 values."""
     values = np.linspace(0, 1, 1024)
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    return b"curv" + bytes(4) + struct.pack(">I", 1024) + np.rint(linear * 65535).astype(">u2").tobytes()
+    return bytes(b"curv" + bytes(4) + struct.pack(">I", 1024) + np.rint(linear * 65535).astype(">u2").tobytes())
 
 
 def rgb_profile(columns: tuple[tuple[float, ...], ...], name: bytes) -> bytes:
@@ -111,7 +111,7 @@ def chrm(values: tuple[float, ...]) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_a_wide_profile_is_converted_whatever_its_name(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {}
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
     image = read_image(encoded(RED_IN_P3, kind, icc_profile=WIDE, **options))
     assert np.abs(image.pixels.astype(int) - RED).max() <= 3
     assert image.notes == ("colors converted from Camera space, like sRGB IEC61966-2.1 to sRGB",)

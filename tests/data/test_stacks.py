@@ -167,7 +167,7 @@ def test_zero_is_white_where_the_file_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(("channels", "planes"), [(2, False), (2, True), (5, False), (5, True)])
 def test_channels_without_a_meaning_are_refused_by_number(tmp_path: Path, dtype: type, channels: int, planes: bool) -> None:
-    values = np.zeros((channels, 8, 9) if planes else (8, 9, channels), dtype)
+    values: np.ndarray = np.zeros((channels, 8, 9) if planes else (8, 9, channels), dtype)
     config: Any = "separate" if planes else "contig"
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", planarconfig=config)
     for read in (read_image, read_frame):
@@ -194,7 +194,7 @@ def test_gray_with_alpha_and_colors_with_a_fourth_channel_are_read(tmp_path: Pat
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
 def test_pyramid_levels_are_no_frames(tmp_path: Path, dtype: type) -> None:
-    page = (np.arange(4096) % 200).reshape(64, 64).astype(dtype)
+    page: np.ndarray = (np.arange(4096) % 200).reshape(64, 64).astype(dtype)
     with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
         writer.write(page[::4, ::4], subfiletype=1)  # a thumbnail comes first
         for frame in (page, page.T):
@@ -212,7 +212,7 @@ def test_pyramid_levels_are_no_frames(tmp_path: Path, dtype: type) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 def test_the_stretch_ends_at_numpys_percentiles(dtype: type) -> None:
-    values = np.random.default_rng(0).normal(90, 25, (300, 70)).clip(0, 255).astype(dtype)
+    values: np.ndarray = np.random.default_rng(0).normal(90, 25, (300, 70)).clip(0, 255).astype(dtype)
     low, high = np.percentile(values.astype(np.float64), (0.1, 99.9))
     expected = np.rint(((values.astype(np.float64) - low) / (high - low)).clip(0, 1) * 255)
     assert (
@@ -239,7 +239,8 @@ def test_huge_tiles_of_small_images_are_refused(tmp_path: Path) -> None:
     blob = bytearray(data.getvalue())
     with tifffile.TiffFile(io.BytesIO(bytes(blob))) as file:
         for name in ("TileWidth", "TileLength"):
-            tag = file.pages[0].tags[name]
+            page: Any = file.pages[0]
+            tag = page.tags[name]
             blob[tag.valueoffset : tag.valueoffset + tag.valuebytecount] = (40_000).to_bytes(tag.valuebytecount, "little")
     (tmp_path / "bomb.tif").write_bytes(blob)
     for read in (read_image, read_frame):
