@@ -18,8 +18,9 @@ from latens.launch import plan_training
 from latens.settings import override
 
 ROOT = Path(__file__).parent.parent
+TRANSCRIPTS = ROOT / "docs/notes/transcripts.md"  # of commands that are refused, too
 DOCUMENTS = sorted(
-    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src/latens").rglob("README.md")],
+    {ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src/latens").rglob("README.md")} - {TRANSCRIPTS},
     key=lambda path: path.as_posix(),
 )
 TEXTS = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]

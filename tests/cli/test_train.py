@@ -131,7 +131,7 @@ def test_show_config_prints_every_setting_with_its_meaning(tmp_path: Path, capsy
     words = ["train", "image_codec", "--recipe", "tiny", "--set", "run.steps=1e3", "--show-config", "-o", str(tmp_path / "run")]
     assert main(words) == 0
     text = capsys.readouterr().out
-    assert "run.steps = 1000  (int >= 0)  of training" in text
+    assert "run.steps = 1000  (int >= 0)  number of training steps" in text
     assert 'optim.kind = "muon"' in text
     assert main([*words, "--format", "json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
