@@ -55,6 +55,24 @@ def test_dehaze_mirrors_a_folder_with_clips(folder: Path, capsys: Capture) -> No
     assert capsys.readouterr().out.count('"skipped"') == 3
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm", ".avi"])
+def test_an_incomplete_clip_ends_with_status_4(ending: str, tmp_path: Path, capsys: Capture) -> None:
+    """In both verbs that write clips, of every container; the readable frames are written."""
+    library = {".webm": "libvpx-vp9", ".avi": "mpeg4"}.get(ending, "libx264")
+    options = {"movflags": "+faststart"} if ending == ".mp4" else {}
+    whole = make_clip(tmp_path / f"whole{ending}", times=range(30), library=library, container_options=options)
+    (tmp_path / f"cut{ending}").write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+    for words in (["dehaze", "--method", "dcp"], ["video", "compress"]):
+        for name, status in (("whole", 0), ("cut", 4)):
+            out = tmp_path / f"{words[0]}_{name}.mp4"
+            assert main([*words, str(tmp_path / f"{name}{ending}"), "-o", str(out), "--format", "json"]) == status
+            found = json.loads(capsys.readouterr().out)
+            assert bool(found["missing"]) == (name == "cut")
+            assert any("the file is incomplete" in note for note in found["notes"]) == (name == "cut")
+            with open_clip(out) as clip:
+                assert len(list(clip.frames())) == found["frames"]
+
+
 def test_without_out_the_result_is_next_to_its_input(folder: Path, capsys: Capture) -> None:
     assert main(["dehaze", str(folder / "a.png"), "--method", "bccr"]) == 0
     assert (folder / "a.clear.png").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +15,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from clip_maker import HEIGHT, WIDTH, image, make_clip
 
+from latens.data.clips.damage import Expected
 from latens.data.clips.reader import Clip, ClipFrame, is_frame_folder, open_clip
 from latens.data.clips.rewrite import rewrite_clip
 from latens.data.clips.writer import Coding, open_writer
-from latens.errors import InputError, UnreadableInput, UsageError
+from latens.errors import InputError, LatensError, UnreadableInput, UsageError
 
 
 def taken(path: Path, **options: float) -> tuple[Clip, list[ClipFrame]]:
@@ -161,7 +163,7 @@ def test_damaged_packets_are_skipped_and_counted(tmp_path: Path) -> None:
     clip, frames = taken(tmp_path / "b.mp4")
     assert clip.damaged >= 1
     assert len(frames) >= 26
-    assert any("damaged" in note for note in clip.notes)
+    assert any("decoding error" in note for note in clip.notes)
 
 
 def test_a_truncated_clip_is_reported(tmp_path: Path) -> None:
@@ -182,6 +184,104 @@ def test_a_clip_truncated_in_its_first_frame_is_refused(tmp_path: Path) -> None:
         (tmp_path / "b.mp4").write_bytes(source.read_bytes()[:length])
         with pytest.raises(UnreadableInput):
             taken(tmp_path / "b.mp4")
+
+
+KINDS = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9", ".avi": "mpeg4"}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A clip of 60 frames in every container; MP4 and MKV have sound."""
+    place, made = tmp_path_factory.mktemp("clips"), {}
+    for ending, library in KINDS.items():
+        made[ending] = make_clip(
+            place / f"whole{ending}", times=range(60), library=library, options={"g": "12"},
+            sound="aac" if library == "libx264" else None,
+            container_options={"movflags": "+faststart"} if ending == ".mp4" else {},
+        )  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_frames_expected_and_frames_read_are_compared(ending: str, clips: dict[str, Path], tmp_path: Path) -> None:
+    """Cut to half and damaged in the middle, in every container; an intact clip is not suspected."""
+    data = clips[ending].read_bytes()
+    clip, frames = taken(clips[ending])
+    assert (len(frames), clip.damaged, clip.missing) == (60, 0, 0)
+
+    (tmp_path / f"half{ending}").write_bytes(data[: len(data) // 2])
+    clip, frames = taken(tmp_path / f"half{ending}")
+    assert 0 < len(frames) < 40
+    assert 58 <= len(frames) + clip.missing <= 60  # a packet that is cut is neither read nor missing
+    assert any("the file is incomplete" in note for note in clip.notes)
+
+    middle, tenth = len(data) // 2, len(data) // 10
+    (tmp_path / f"zeros{ending}").write_bytes(data[:middle] + bytes(tenth) + data[middle + tenth :])
+    clip, frames = taken(tmp_path / f"zeros{ending}")
+    assert clip.damaged + clip.missing > 0
+    assert clip.damaged + clip.missing + len(frames) >= 60
+
+
+def test_a_variable_frame_rate_is_not_taken_for_missing_frames(tmp_path: Path) -> None:
+    for times in ([0, 40, 90, 100, 300, 310], [0, 1000, 1040, 3000], [0]):
+        clip, _ = taken(make_clip(tmp_path / "a.mkv", times=times, base=Fraction(1, 1000)))
+        assert (clip.missing, clip.damaged) == (0, 0)
+    clip, _ = taken(make_clip(tmp_path / "late.mp4", times=range(50, 70), sound="aac"))  # the sound starts earlier
+    assert (clip.missing, clip.damaged) == (0, 0)
+
+
+def test_an_impossible_number_of_frames_is_damage_of_the_header() -> None:
+    class Declared:
+        """The header of an AVI of 74 kB with 889,192,448 frames."""
+
+        class format:
+            name = "avi"
+
+        frames, duration, index, start_time, time_base = 889_192_448, None, 0, 0, Fraction(1, 25)
+        metadata: dict[str, str] = {}
+
+    expected = Expected(Declared, Declared, Fraction(25), 74_000)
+    assert expected.impossible
+    assert expected.missing() == 0
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_fuzzed_clips_raise_only_our_errors(ending: str, clips: dict[str, Path], tmp_path: Path) -> None:
+    """Seeded mutations of the header and of the whole file; every fifth clip is written again."""
+    rng = random.Random(ending)
+    place = tmp_path / f"fuzzed{ending}"
+    for number in range(25):
+        data = bytearray(clips[ending].read_bytes())
+        limit = rng.choice((3000, len(data)))
+        for _ in range(rng.choice((1, 3, 10, 40))):
+            data[rng.randrange(min(limit, len(data)))] = rng.choice((0, 255, rng.randrange(256)))
+        place.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.3 else data)
+        try:
+            if number % 5 == 4:
+                rewrite_clip(place, tmp_path / "out.mp4", lambda frames: frames)
+            else:
+                for frame in taken(place)[1]:
+                    frame.rgb()
+        except LatensError:
+            pass  # any other error fails this test
+
+
+def test_a_list_of_clips_does_not_read_its_neighbors(tmp_path: Path) -> None:
+    make_clip(tmp_path / "secret.mp4")
+    (tmp_path / "clip.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    with pytest.raises(UnreadableInput, match="not a clip of a known format"):
+        taken(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize(("format", "transfer", "note"), [("yuv420p10le", None, "10 bits reduced to 8"), ("yuv420p10le", 16, "HDR")])
+def test_rewriting_says_that_depth_is_reduced(format: str, transfer: int | None, note: str, tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none"}
+    matrix = 9 if transfer else 1
+    made = make_clip(
+        tmp_path / "a.mkv", library="libx265", format=format, matrix=matrix, transfer=transfer, times=range(1), options=options
+    )
+    done = rewrite_clip(made, tmp_path / "b.mp4", lambda frames: frames)
+    assert any(note in text for text in done.notes)
 
 
 def test_sound_without_video_is_refused(tmp_path: Path) -> None:

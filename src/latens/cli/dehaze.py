@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import ComputeOptions, Force, Model, Output
+from latens.cli.common import PARTIAL, ComputeOptions, Force, Model, Output
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -39,7 +39,7 @@ def dehaze(
     """Remove haze from images and clips.
 
     Without -o each result is written next to its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT.
-    Finished files are skipped. dcp and bccr need no weights.
+    Finished files are skipped. dcp and bccr need no weights. Of a damaged clip the readable frames are written, with exit status 4.
 
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
@@ -63,11 +63,18 @@ def dehaze(
     announce(haze.used(chosen))
     logger.info(f"method {chosen}")
 
+    incomplete: list[Path] = []
+
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return (dehaze_clip if is_clip(job.input) else dehaze_image)(haze, job, chosen)
+        if not is_clip(job.input):
+            return dehaze_image(haze, job, chosen)
+        found = dehaze_clip(haze, job, chosen)
+        if found["damaged"] or found["missing"]:
+            incomplete.append(job.input)
+        return found
 
     request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
-    return batch.run(work, what="dehazing", request=request).exit_status
+    return batch.run(work, what="dehazing", request=request).exit_status or (PARTIAL if incomplete else 0)
 
 
 def check_method(haze: Haze, method: str | None) -> None:
@@ -127,6 +134,7 @@ def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
         **found,
         "frames": done.frames,
         "damaged": done.damaged,
+        "missing": done.missing,
         "text": f"{found['text']}, {counted(done.frames, 'frame')}",
     }
 

@@ -18,6 +18,8 @@ CONTAINERS: Mapping[str, str] = {  # ending -> FFmpeg's name of the container
     ".gif": "gif",
 }
 CLIP_ENDINGS = frozenset(CONTAINERS)
+# FFmpeg's readers that are allowed: single files that hold their frames, whatever their ending says. Playlists are not.
+DEMUXERS = "mov,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,ogg,asf,mxf,dv,nut"
 APPLE_ENDINGS = frozenset({".mp4", ".m4v", ".mov"})  # Apple's players need the tag hvc1 for HEVC in these
 
 

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
-from latens.data.clips.formats import CLIP_ENDINGS
+from latens.data.clips.damage import Expected
+from latens.data.clips.formats import CLIP_ENDINGS, DEMUXERS
 from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS, ImageLimits, Pixels, read_image
 from latens.data.inputs import natural_key
 from latens.data.notes import note_once
-from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
 
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
+AGAIN = "copy or download the file again"
 MAX_SILENT = 100  # damaged packets at the start, before any frame, after which a clip counts as unreadable
 
 
@@ -81,9 +83,9 @@ class Clip:
         if held is not None:
             yield held._replace(duration=held.duration or usual)
         if self.damaged:
-            self.note(f"{self.damaged} damaged packets skipped")
+            self.note(f"{counted(self.damaged, 'decoding error')}")
         if self.missing:
-            self.note(f"the file ends early: {self.missing} frames are missing")
+            self.note(f"the file is incomplete: {counted(self.missing, 'frame')} missing")
 
     def note(self, text: str) -> None:
         """Add a note and log it as a warning, once."""
@@ -107,16 +109,25 @@ def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Cl
     import av
 
     try:
-        container = av.open(str(path))
+        container = open_container(path)
     except (av.FFmpegError, ValueError) as error:
-        hint = "copy or download the file again"
-        raise UnreadableInput(f"this is not a clip of a known format ({_short(error)})", where=str(path), hint=hint) from error
+        raise UnreadableInput(f"this is not a clip of a known format ({_short(error)})", where=str(path), hint=AGAIN) from error
     with container:
         yield _open_file(path, container)
 
 
+def open_container(path: Path) -> Any:
+    """The file opened by FFmpeg; formats that refer to other files (playlists, lists of clips) are refused.
+
+    Raises av.FFmpegError or ValueError.
+    """
+    import av
+
+    return av.open(str(path), options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
+
+
 def _short(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+    return (str(getattr(error, "strerror", None) or error) or type(error).__name__).splitlines()[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -128,13 +139,13 @@ def _open_file(path: Path, container: Any) -> Clip:
     stream = container.streams.video[0]
     if stream.codec_context is None or not stream.codec_context.width:
         what = "the clip is truncated within its first frame, or its codec is unknown"
-        raise UnreadableInput(what, where=str(path), hint="copy or download the file again")
+        raise UnreadableInput(what, where=str(path), hint=AGAIN)
     limit_size(path, stream.codec_context.width, stream.codec_context.height)
     reader = _FileReader(path, container, stream)
     first = next(reader.decoded, None)
     if first is None:
         what = "the clip is truncated or damaged: no frame can be decoded"
-        raise UnreadableInput(what, where=str(path), hint="copy or download the file again")
+        raise UnreadableInput(what, where=str(path), hint=AGAIN)
     clip = reader.clip = Clip(path, reader.info(first))
     clip.source = reader.frames(first)
     _note_properties(clip, container, first)
@@ -164,7 +175,8 @@ class _FileReader:
         self.path, self.container, self.stream = path, container, stream
         self.clip: Clip | None = None
         self.rate = Fraction(stream.average_rate or stream.base_rate or stream.guessed_rate or FOLDER_RATE)
-        self.damaged = self.packets = 0
+        self.damaged = 0
+        self.expected = Expected(container, stream, self.rate, path.stat().st_size)
         self.size: tuple[int, int, str] | None = None
         stream.thread_type = "AUTO"
         self.decoded = self._decode()
@@ -196,7 +208,7 @@ class _FileReader:
         """Decodable frames; damaged packets are counted and skipped."""
         import av
 
-        packets, any_frame = self.container.demux(self.stream), False
+        packets, any_frame = self.container.demux(), False
         while True:
             try:
                 packet = next(packets, None)
@@ -205,7 +217,9 @@ class _FileReader:
                 packet = None
             if packet is None:
                 return
-            self.packets += bool(packet.size)
+            self.expected.count_packet(packet)
+            if packet.stream.index != self.stream.index:
+                continue
             try:
                 for frame in packet.decode():
                     any_frame = True
@@ -229,11 +243,14 @@ class _FileReader:
             else:
                 time = frame.pts * base
             self.damaged += frame.is_corrupt
+            self.expected.count_frame(time)
             yield ClipFrame(self._fit(turn(frame) if turn else frame, clip), time, (frame.duration or 0) * base, number)
             last, number = time, number + 1
             frame = next(self.decoded, None)
-        clip.damaged = self.damaged
-        clip.missing = max(0, self.stream.frames - self.packets)
+        if self.expected.impossible:
+            clip.note("the number of frames or the duration in the header is wrong")
+        clip.damaged = self.damaged + self.expected.impossible
+        clip.missing = self.expected.missing()
 
     def _fit(self, frame: Any, clip: Clip) -> Any:
         """The frame, scaled to the size of the first frame if it differs."""

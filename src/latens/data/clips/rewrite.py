@@ -13,7 +13,7 @@ import numpy as np
 
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import container_of
-from latens.data.clips.reader import Clip, open_clip
+from latens.data.clips.reader import Clip, ClipInfo, open_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.images import Pixels
 
@@ -33,7 +33,8 @@ class Rewritten(NamedTuple):
     width: int
     height: int
     frames: int
-    damaged: int  # packets that could not be decoded
+    damaged: int  # decoding errors
+    missing: int  # frames that the file declares but does not contain
     notes: tuple[str, ...]  # assumptions, omissions and conversions
 
 
@@ -57,12 +58,21 @@ def rewrite_clip(source: Path, out: Path, change: Change, *, fps: Fraction | flo
         first = next(changed, None)
         info = clip.info
         size = (info.height, info.width) if first is None else first.shape[:2]
+        reduced = depth_note(info)
         rgb = info._replace(height=size[0], width=size[1], bits=8, rgb=True, color=REC709)
         with open_writer(out, rgb, fine_coding(out), sound=source if info.sound else None) as writer:
             while first is not None:
                 writer.write(writer.fit(_frame(first)), *times.popleft())
                 first = next(changed, None)
-        return Rewritten(writer.fit.width, writer.fit.height, writer.frames, clip.damaged, (*clip.notes, *writer.notes))
+        notes = (*clip.notes, *reduced, *writer.notes)
+        return Rewritten(writer.fit.width, writer.fit.height, writer.frames, clip.damaged, clip.missing, notes)
+
+
+def depth_note(info: ClipInfo) -> tuple[str, ...]:
+    """The note on the conversion of a clip to 8-bit RGB, if anything is lost."""
+    if not info.rgb and info.color.wide:
+        return ("HDR or BT.2020 color converted to BT.709 with 8 bits",)
+    return (f"{info.bits} bits reduced to 8",) if info.bits > 8 else ()
 
 
 def _pixels(clip: Clip, times: deque[tuple[Fraction, Fraction]]) -> Iterator[Pixels]:

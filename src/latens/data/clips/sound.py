@@ -10,6 +10,8 @@ from typing import Any
 
 import av
 
+from latens.data.clips.reader import open_container
+
 MATROSKA = "matroska"
 PROBED = 40  # packets per sound stream that are written to memory as a test
 
@@ -22,7 +24,7 @@ def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
     """
     kept: list[tuple[int, str]] = []
     refused: list[tuple[int, str]] = []
-    with av.open(str(path)) as source:
+    with open_container(path) as source:
         for stream in source.streams.audio:
             codec = stream.codec_context.name if stream.codec_context is not None else "unknown codec"
             (kept if _takes(path, stream.index, container) else refused).append((stream.index, codec))
@@ -31,7 +33,7 @@ def fitting_streams(path: Path, container: str) -> tuple[list[int], list[str]]:
 
 def _takes(path: Path, index: int, container: str) -> bool:
     try:
-        with av.open(str(path)) as source, av.open(io.BytesIO(), "w", format=container) as target:
+        with open_container(path) as source, av.open(io.BytesIO(), "w", format=container) as target:
             stream = source.streams[index]
             copy = target.add_stream_from_template(stream)
             target.start_encoding()
@@ -57,7 +59,7 @@ class SoundCopy:
     """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound with a note."""
 
     def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
-        self._source = av.open(str(path))
+        self._source = open_container(path)
         streams = [self._source.streams[index] for index in indices]
         self._copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
         for stream in streams:
