@@ -6,6 +6,7 @@ import random
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -238,7 +239,7 @@ def test_an_impossible_number_of_frames_is_damage_of_the_header() -> None:
             name = "avi"
 
         frames, duration, index, start_time, time_base = 889_192_448, None, 0, 0, Fraction(1, 25)
-        metadata: dict[str, str] = {}
+        metadata: ClassVar[dict[str, str]] = {}
 
     expected = Expected(Declared, Declared, Fraction(25), 74_000)
     assert expected.impossible
@@ -273,7 +274,10 @@ def test_a_list_of_clips_does_not_read_its_neighbors(tmp_path: Path) -> None:
         taken(tmp_path / "clip.mp4")
 
 
-@pytest.mark.parametrize(("format", "transfer", "note"), [("yuv420p10le", None, "10 bits reduced to 8"), ("yuv420p10le", 16, "HDR")])
+DEEP = [("yuv420p10le", None, "10 bits reduced to 8"), ("yuv420p10le", 16, "HDR")]
+
+
+@pytest.mark.parametrize(("format", "transfer", "note"), DEEP)
 def test_rewriting_says_that_depth_is_reduced(format: str, transfer: int | None, note: str, tmp_path: Path) -> None:
     options = {"x265-params": "log-level=none"}
     matrix = 9 if transfer else 1
