@@ -173,7 +173,7 @@ def evaluate(
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
     if folder is not None:
-        check_request(folder, "evaluation", request, force=force)
+        check_request(folder, "evaluation", request, results=["evaluation.html", "evaluation.json"], force=force)
     report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
     if folder is not None:
         note_request(folder, "evaluation", request)
@@ -219,7 +219,7 @@ def reproduce(
             "data": _places(data),
             "scale": to_dict(scales[each]),
         }
-        check_request(folder, each, requests[each], force=force)
+        check_request(folder, each, requests[each], results=[f"{each}.html", f"{each}.json"], force=force)
     open_model = _opener(opened, model, device, threads)
     for each, artifact in wanted.items():
         report = artifact.make(_lab_of(opened, open_model, recipe, scales[each], data, folder, device, threads))

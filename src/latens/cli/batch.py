@@ -95,7 +95,7 @@ class FileBatch:
                     noted = True
                 return record
 
-            done = run_batch(jobs, run, force=self.force, on_result=report)
+            done = run_batch(jobs, run, force=self.force, folder=folder, on_result=report)
         if len(jobs) > 1:
             report_summary(done)
         return done

@@ -50,7 +50,7 @@ def dehaze(
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
 
-    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out)
+    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, marks=[".clear"])
     batch = FileBatch(plan(files, out), out, options, force=force)
     if not is_clip(batch.jobs[0].input):
         batch.check_image_ending()

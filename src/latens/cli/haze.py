@@ -90,7 +90,7 @@ def haze(
         raise UsageError("--save-depth saves predicted depth only", hint="leave --depth and --method out")
     if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
-    files = find_inputs(inputs, IMAGE_ENDINGS, out)
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, marks=[".hazy"])
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)

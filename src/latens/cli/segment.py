@@ -46,14 +46,18 @@ def segment(
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
 
-    batch = FileBatch(plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING), out, options, force=force)
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, marks=[".overlay", ".masks"])
+    batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
     if any(STANDARD_STREAM in (job.output, job.input) for job in batch.jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 
+    from latens.systems.amodal.outputs import check_foreign
     from latens.systems.amodal.predict import load
 
+    if not force:
+        check_foreign(job.output for job in batch.jobs)
     segmenter = load(model, device=options.device, threads=options.threads)
     announce(segmenter)
     if segmenter.trained_on is not None:

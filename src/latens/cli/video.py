@@ -283,7 +283,7 @@ def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
     folders = [Path(word) for word in words if is_frame_folder(Path(word))]
     rest = [word for word in words if Path(word) not in folders]
     found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
-    return found + (find_inputs(rest, CLIP_ENDINGS, out) if rest or not found else [])
+    return found + (find_inputs(rest, CLIP_ENDINGS, out, marks=[".small"]) if rest or not found else [])
 
 
 def region_for(roi: str, clip: Path) -> str | Path:

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,12 +47,15 @@ class InputFile(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
-def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path | None = None) -> list[InputFile]:
+def find_inputs(
+    inputs: Sequence[str | Path], endings: frozenset[str], out: Path | None = None, *, marks: Sequence[str] = ()
+) -> list[InputFile]:
     """Distinct files of `inputs`: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
 
     Folders are searched recursively in natural order, following symbolic links (each folder once), without hidden files. In
     folders and patterns only names that end in one of `endings` (lower case, with the dot) count; a named file may have any
-    ending. If `out` is a folder below an input folder, files in `out` are results of earlier runs and omitted.
+    ending. If `out` is a folder below an input folder, files in `out` are results of earlier runs and omitted. So are files of
+    a folder or pattern that are named as results beside their input: photo.clear.png beside photo.jpg for the mark ".clear".
     Raises UnreadableInput for a single input that is missing or unreadable, and for a folder or pattern that is unreadable or
     has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
     Images of kinds that latens does not read are counted in a warning that names the package for them.
@@ -68,13 +71,27 @@ def find_inputs(inputs: Sequence[str | Path], endings: frozenset[str], out: Path
             if file.named or name not in found:
                 found[name] = file
     results = [name for name, file in found.items() if out is not None and not file.named and _is_below(name, out, inputs)]
+    results += [name for name in _marked(found, marks) if name not in results]
     for name in results:
         del found[name]
     if results:
-        logger.warning("%s: left out %s, which earlier runs wrote", out, counted(len(results), "file"))
+        place = out if out is not None else os.path.dirname(results[0])
+        logger.warning("%s: left out %s, which earlier runs wrote", place, counted(len(results), "file"))
         if not found:
-            raise UnreadableInput("the only files are results of earlier runs", where=str(out), hint="name the files")
+            raise UnreadableInput("the only files are results of earlier runs", where=str(place), hint="name the files")
     return _unique_relatives(list(found.values()))
+
+
+def _marked(found: Mapping[str, InputFile], marks: Sequence[str]) -> list[str]:
+    """Files that no one named and that have a mark before their ending, with their input among `found`."""
+    stems = {os.path.splitext(name)[0] for name in found}
+    marked = []
+    for name, file in found.items():
+        stem = os.path.splitext(name)[0]
+        source = next((stem.removesuffix(mark) for mark in marks if stem.endswith(mark)), stem)
+        if not file.named and source != stem and source in stems:
+            marked.append(name)
+    return marked
 
 
 def _warn_of_unread(inputs: Sequence[str | Path]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from typing import Any, Literal, NamedTuple
 from latens.data.files import STANDARD_STREAM, sweep_stale, write_atomic, write_error
 from latens.data.inputs import InputFile, plan_outputs
 from latens.errors import LatensError, LimitExceeded, StorageFull
+
+logger = logging.getLogger(__name__)
 
 FAILURES, CLAIMS = "failures.jsonl", ".latens-claims"
 SOME_FAILED = 3
@@ -209,6 +212,19 @@ def _too_large(job: Job) -> LimitExceeded:
     )
 
 
+def _is_failure_list(path: Path) -> bool:
+    """False for an existing file or link that no batch wrote."""
+    if path.is_symlink() or path.is_dir():
+        return False
+    try:
+        with path.open("rb") as file:
+            return set(json.loads(file.readline())) == set(Failure._fields)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 class _FailureLog:
     """failures.jsonl: created by the first failure of a run, then one appended line per failure.
 
@@ -216,6 +232,9 @@ class _FailureLog:
     """
 
     def __init__(self, path: Path | None) -> None:
+        if path is not None and not _is_failure_list(path):
+            logger.warning("%s: this file is not a list of failed inputs and is kept; failures are only shown", path)
+            path = None
         self.path = path
         self.written: Path | None = None
         self.failures: list[Failure] = []

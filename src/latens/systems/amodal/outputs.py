@@ -17,6 +17,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import shutil
 import tempfile
 import zipfile
@@ -34,6 +35,7 @@ from latens.data.files import fitting_name, writing
 from latens.data.instances import Collection
 from latens.data.masks import encode
 from latens.data.stack_writer import StackWriter
+from latens.errors import OutputExists, counted
 from latens.metrics.instances import diameter, symmetry
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import Segmentation
@@ -45,6 +47,8 @@ CELL_COLUMNS = (
     "hidden",
 )  # fmt: skip
 FRAME_COLUMNS = ("image", "frame", "count", "symmetry", "occluded_px")
+FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "rois.zip")
+HEAD = 2**14  # bytes of a JSON file that show whether it is ours
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
 
@@ -72,6 +76,7 @@ def write_outputs(
     `count` is the number of frames; `info` goes into the JSON. Raises ValueError for no frame.
     """
     objects: list[int] = []
+    earlier = [path for path in family(output) if path.is_file()] if is_ours(output) else []
     with ExitStack() as stack:
         files = _Files(stack, output, source, count)
         for number, frame in enumerate(frames, start=1):
@@ -81,7 +86,43 @@ def write_outputs(
             objects.append(len(frame.found))
         if not objects:
             raise ValueError("no frames to write")
+    for path in earlier:
+        if path not in files.paths:  # of an earlier result with other contents
+            path.unlink(missing_ok=True)
     return Written([*files.paths[1:], files.paths[0]], objects, files.left_out)
+
+
+def is_ours(output: Path) -> bool:
+    """True if this JSON was written by `write_outputs`."""
+    try:
+        with output.open("rb") as file:
+            start = file.read(HEAD)
+    except OSError:
+        return False
+    return start.startswith(b'{"info": {') and b'"least_score": ' in start
+
+
+def family(output: Path) -> list[Path]:
+    """The files that may be written next to the JSON `output`."""
+    stem = output.with_suffix("")
+    return [stem.with_name(fitting_name(stem.name, f".{ending}")) for ending in FAMILY]
+
+
+def check_foreign(outputs: Iterable[Path]) -> None:
+    """Raise OutputExists if results would replace files that no segmentation wrote: hand-drawn annotations, masks, tables."""
+    foreign = [
+        path
+        for output in outputs
+        if os.fspath(output) != "-" and not is_ours(output)
+        for path in (output, *family(output))
+        if path.is_file()
+    ]
+    if foreign:
+        shown = ", ".join(path.name for path in foreign[:4]) + (", ..." if len(foreign) > 4 else "")
+        what = f"{counted(len(foreign), 'file')} would be replaced that latens did not write: {shown}"
+        raise OutputExists(
+            what, where=str(foreign[0].parent), hint="write into another folder with -o, or add --force to lose them"
+        )
 
 
 class _Files:

@@ -1,0 +1,91 @@
+"""Files of a user are not replaced, removed or taken for results."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latens.data.inputs import find_inputs
+from latens.errors import InputError, OutputExists
+from latens.inference.batch import Job, run_batch
+from latens.systems.amodal.outputs import check_foreign, family, is_ours
+
+
+def jobs_of(folder: Path) -> list[Job]:
+    (folder / "out").mkdir()
+    made = []
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text(name)
+        made.append(Job(folder / f"{name}.txt", folder / "out" / f"{name}.up", False))
+    return made
+
+
+def good(job: Job) -> dict[str, Any]:
+    job.output.write_text("done")
+    return {}
+
+
+def bad(job: Job) -> dict[str, Any]:
+    raise InputError("not readable", where=str(job.input))
+
+
+@pytest.mark.parametrize("work", [good, bad])
+def test_a_foreign_list_of_failures_is_kept(work: Any, tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path)
+    own = tmp_path / "out" / "failures.jsonl"
+    own.write_text('{"experiment": 7}\n')
+    report = run_batch(jobs, work)
+    assert own.read_text() == '{"experiment": 7}\n'
+    assert report.log is None
+
+
+def test_a_list_is_not_written_through_a_link(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path)
+    target = tmp_path / "notes.txt"
+    target.write_text("mine")
+    os.symlink(target, tmp_path / "out" / "failures.jsonl")
+    run_batch(jobs, bad)
+    assert target.read_text() == "mine"
+
+
+def test_a_list_of_an_earlier_batch_is_replaced_and_removed(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path)
+    assert run_batch(jobs, bad).log == tmp_path / "out" / "failures.jsonl"
+    assert len((tmp_path / "out" / "failures.jsonl").read_text().splitlines()) == 2
+    run_batch(jobs, bad)
+    assert len((tmp_path / "out" / "failures.jsonl").read_text().splitlines()) == 2
+    run_batch(jobs, good)
+    assert not (tmp_path / "out" / "failures.jsonl").exists()
+
+
+def test_the_list_lies_in_the_given_folder(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path)
+    (tmp_path / "all").mkdir()
+    assert run_batch(jobs, bad, folder=tmp_path / "all").log == tmp_path / "all" / "failures.jsonl"
+
+
+@pytest.mark.parametrize("mark", [".clear", ".hazy", ".overlay", ".masks", ".small"])
+def test_results_beside_their_input_are_no_inputs(mark: str, tmp_path: Path) -> None:
+    for name in ("a.jpg", f"a{mark}.png", f"alone{mark}.png", f"b{mark}.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    endings = frozenset({".jpg", ".png"})
+    found = [file.path.name for file in find_inputs([tmp_path], endings, marks=[mark])]
+    assert found == ["a.jpg", f"alone{mark}.png", "b.png"]
+    named = find_inputs([tmp_path / "a.jpg", tmp_path / f"a{mark}.png"], endings, marks=[mark])
+    assert len(named) == 2  # a named file is always taken
+
+
+def test_hand_drawn_annotations_and_foreign_masks_are_named(tmp_path: Path) -> None:
+    ours, drawn, masks = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.masks.tif"
+    ours.write_text('{"info": {"model": "amodal", "least_score": 0.5}, "categories": []}')
+    (tmp_path / "a.masks.tif").write_bytes(b"ours")
+    assert is_ours(ours)
+    check_foreign([ours])
+    drawn.write_text('{"version": "5.0.1", "shapes": []}')
+    masks.write_bytes(b"mine")
+    with pytest.raises(OutputExists, match=r"2 files .*b\.json, c\.masks\.tif"):
+        check_foreign([ours, drawn, tmp_path / "c.json"])
+    assert family(tmp_path / "c.json")[4] == masks
