@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, Ty
 from latens.catalogue import package_of
 from latens.data.source import Source
 from latens.experiments.bench import Case
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Section
 from latens.training.config import AnyTrainConfig
@@ -84,7 +84,7 @@ class Evaluation(Generic[L, O]):
 class Artifact(Generic[L, S]):
     """A table or figure of a paper: the function that makes it, and its scales by recipe name."""
 
-    make: Callable[[Lab[L, S]], Report]
+    make: Callable[[ExperimentRunner[L, S]], Report]
     scales: Mapping[str, S]
 
 

@@ -15,7 +15,7 @@ from latens.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from latens.contract import AnySystem, Artifact, Loaded
-    from latens.experiments.lab import Lab
+    from latens.experiments.lab import ExperimentRunner
     from latens.experiments.report import Report
     from latens.progress import OnProgress
     from latens.training.run import RunResult
@@ -270,12 +270,12 @@ def _lab_of(
     folder: Path,
     device: str,
     threads: int | None,
-) -> Lab[Any, Any]:
+) -> ExperimentRunner[Any, Any]:
     from latens.data.source import parse_sources
-    from latens.experiments.lab import Lab
+    from latens.experiments.lab import ExperimentRunner
     from latens.inference.device import choose_device
 
-    return Lab(
+    return ExperimentRunner(
         build=system.build,
         open_model=open_model,
         sources=parse_sources(data),

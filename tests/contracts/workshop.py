@@ -12,7 +12,7 @@ import torch
 
 from latens.contract import AnySystem, Example
 from latens.data.source import Source
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.training.config import AnyTrainConfig
 from latens.training.objective import Trainable
 from latens.training.run import RunResult, train
@@ -81,9 +81,9 @@ class Workshop:
             numbers = parts.objective.validate(parts.model.eval(), list(parts.data.validation()))
         return numbers["loss"]
 
-    def lab(self, scale: Any, folder: Path) -> Lab[Any, Any]:
+    def lab(self, scale: Any, folder: Path) -> ExperimentRunner[Any, Any]:
         """A laboratory as `latens reproduce` makes it, with the trained model in place of the bundled one."""
-        return Lab(
+        return ExperimentRunner(
             build=self.system.build,
             open_model=lambda place: self.loaded if place is None else self.system.load(place, device="cpu"),
             sources=self.example.test_sources,

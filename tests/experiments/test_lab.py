@@ -14,7 +14,7 @@ import pytest
 from latens.data.folders import claim
 from latens.data.source import Source
 from latens.experiments.journal import digest
-from latens.experiments.lab import CLAIMS, JOURNAL, RUNS, WHAT, Claimed, Lab
+from latens.experiments.lab import CLAIMS, JOURNAL, RUNS, WHAT, Claimed, ExperimentRunner
 from latens.settings import Count, settings, to_dict
 from latens.training.config import Adam, RunConfig, TrainConfig
 
@@ -24,8 +24,8 @@ class Scale:
     steps: Count = 3  # of training
 
 
-def lab(folder: Path, *sources: str) -> Lab[Path, Scale]:
-    return Lab(
+def lab(folder: Path, *sources: str) -> ExperimentRunner[Path, Scale]:
+    return ExperimentRunner(
         build=lambda config, given: pytest.fail("built"),
         open_model=lambda place: place or Path("bundled"),
         sources=[Source("", source) for source in sources],
@@ -119,13 +119,13 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
 def test_a_finished_run_is_found_by_everything_that_determines_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Path] = []
 
-    def pretend(self: Lab[Any, Any], folder: Path, what: dict[str, Any], *rest: Any) -> None:
+    def pretend(self: ExperimentRunner[Any, Any], folder: Path, what: dict[str, Any], *rest: Any) -> None:
         trained.append(folder)
         (folder / "best").mkdir()
         (folder / "done").touch()
         (folder / WHAT).write_text(json.dumps({**what, "config": to_dict(what["config"])}))
 
-    monkeypatch.setattr(Lab, "_train", pretend)
+    monkeypatch.setattr(ExperimentRunner, "_train", pretend)
     first = lab(tmp_path, "photos").trained(config(), name="row")
     assert first.parent.parent == tmp_path / RUNS
     assert lab(tmp_path, "photos").trained(config(), name="other name") == first

@@ -36,7 +36,7 @@ class Claimed(Exception):
     """Another process works on this task."""
 
 
-class Lab(Generic[L, S]):
+class ExperimentRunner(Generic[L, S]):
     """Data, scale and folder of an experiment with one system.
 
     `open_model(None)` loads the model given by --model, or the bundled one.

@@ -15,7 +15,7 @@ from toy.recipes import RECIPES, ToyConfig, ToyTraining
 from latens.contract import Artifact, Evaluation, Example, System
 from latens.data.source import Source
 from latens.errors import UnreadableInput
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.hub import load_model, locate
 from latens.inference.device import choose_device
@@ -138,7 +138,7 @@ class Scale:
     steps: Count = 100  # of training
 
 
-def table1(lab: Lab[Fitted, Scale]) -> Report:
+def table1(lab: ExperimentRunner[Fitted, Scale]) -> Report:
     recipe = RECIPES["tiny"]()
     config = replace(recipe, run=replace(recipe.run, steps=lab.scale.steps))
     fitted = lab.open_model(lab.trained(config, name="toy"))

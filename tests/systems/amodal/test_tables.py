@@ -21,7 +21,7 @@ from latens.data.instances import Collection, paint, scene_of
 from latens.data.source import parse_source, parse_sources
 from latens.errors import InputError, UsageError
 from latens.experiments.journal import digest
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report, spread
 from latens.hub import load_model
 from latens.inference.page import Table
@@ -41,7 +41,7 @@ from latens.systems.amodal.tables import (
     TABLE_2,
     TABLE_3,
     TABLES,
-    Row,
+    VariantRow,
     code_quality,
     difference,
     held_out_crops,
@@ -54,7 +54,7 @@ SMALL = {"steps": "1", "code_steps": "2", "seeds": "2", "code_seeds": "2", "imag
 
 
 def laboratory(out: Path, values: Sequence[str] = (), scale: AmodalScale = SCALES["tiny"]) -> AmodalLab:
-    return Lab(
+    return ExperimentRunner(
         build=SYSTEM.build,
         open_model=lambda place: load(place or "amodal", device="cpu"),
         sources=parse_sources(values),
@@ -153,14 +153,14 @@ def test_an_interrupted_command_continues(
 TABLE = """
 import logging, sys
 from pathlib import Path
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.settings import override
 from latens.systems.amodal.experiments import SCALES
 from latens.systems.amodal.system import SYSTEM
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 scale = override(SCALES["tiny"], {settings!r})
-lab = Lab(build=SYSTEM.build, open_model=lambda place: SYSTEM.load(place, device="cpu"), sources=[], scale=scale, recipe="tiny",
-          folder=Path(sys.argv[1]), device="cpu")
+lab = ExperimentRunner(build=SYSTEM.build, open_model=lambda place: SYSTEM.load(place, device="cpu"), sources=[],
+          scale=scale, recipe="tiny", folder=Path(sys.argv[1]), device="cpu")
 SYSTEM.artifacts["table1"].make(lab)
 """
 
@@ -186,7 +186,7 @@ def result(variant: Variant, seed: int, value: float, hidden: float = math.nan) 
 
 
 def test_cells_are_means_and_differences_are_paired_by_seed() -> None:
-    one, other = Row("a", "vq", 68.2), Row("b", "fcn", 66.5)
+    one, other = VariantRow("a", "vq", 68.2), VariantRow("b", "fcn", 66.5)
     ours = [result("vq", 0, 0.5, 0.4), result("vq", 1, 0.7), result("vq", 2, 0.9)]
     theirs = [result("fcn", 1, 0.6), result("fcn", 0, 0.3, 0.1)]
     cells = measured(one, ours)

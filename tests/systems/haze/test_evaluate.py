@@ -19,7 +19,7 @@ from latens.systems.haze.artifacts import ROWS, SCALES, row_config
 from latens.systems.haze.config import LEARNED, PhysicalConfig
 from latens.systems.haze.evaluate import PAPER, evaluate, measure
 from latens.systems.haze.predict import Haze, network
-from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol, Row, hazy_scene, removal_rows, rows_of
+from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, HazeRow, Protocol, hazy_scene, removal_rows, rows_of
 from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street
 
@@ -119,7 +119,7 @@ def test_an_interrupted_evaluation_continues(haze: Haze, tmp_path: Path, monkeyp
         save_scene(data, name, RAMP)
     measured: list[str] = []
 
-    def watched(*arguments: object) -> list[Row]:
+    def watched(*arguments: object) -> list[HazeRow]:
         scene = arguments[2]
         assert isinstance(scene, Scene)
         if scene.name == "b" and not measured[1:]:

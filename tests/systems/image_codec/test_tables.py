@@ -16,7 +16,7 @@ from latens.codes.gains import quality_at
 from latens.codes.refine import refine
 from latens.data.source import Source
 from latens.errors import InputError, UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.systems.image_codec import figures, tables
 from latens.systems.image_codec.predict import ImageCodec
 from latens.systems.image_codec.runs import CodecLab, CodecScale, Study, mean_history
@@ -37,7 +37,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def laboratory(codec: ImageCodec, images: Path | None, folder: Path, sources: Sequence[Source] = ()) -> CodecLab:
-    return Lab(
+    return ExperimentRunner(
         build=SYSTEM.build,
         open_model=lambda place: codec,
         sources=sources if images is None else [Source("", str(images))],

@@ -12,7 +12,7 @@ from PIL import Image
 from latens.data.samples import Photograph
 from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Figure, Links, Table
 from latens.systems.parts.figures import FIGURES, FigureScale, read_album, show
@@ -26,8 +26,8 @@ def album_of(path: Path, most: int) -> tuple[list[np.ndarray], list[str], list[s
 
 
 def figure(name: str, parts: Parts, data: Path, folder: Path) -> Report:
-    """A figure of `parts` in a `Lab` without training."""
-    lab = Lab[Parts, FigureScale](
+    """A figure of `parts` in a `ExperimentRunner` without training."""
+    lab = ExperimentRunner[Parts, FigureScale](
         build=build,
         open_model=lambda place: parts,
         sources=[Source("", str(data))],

@@ -14,7 +14,7 @@ from latens.data.folders import claim
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.journal import digest
-from latens.experiments.lab import CLAIMS, Lab
+from latens.experiments.lab import CLAIMS, ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import SettingsError, override
@@ -28,8 +28,8 @@ from latens.systems.parts.trials import Score, Trials
 SMALL = {"steps": "1", "epochs": "1", "seeds": "1"}
 
 
-def lab_of(name: str, data: Path | None, folder: Path, **changes: str) -> Lab[Parts, Any]:
-    return Lab[Parts, Any](
+def lab_of(name: str, data: Path | None, folder: Path, **changes: str) -> ExperimentRunner[Parts, Any]:
+    return ExperimentRunner[Parts, Any](
         build=build,
         open_model=lambda place: load("parts" if place is None else place, device="cpu"),
         sources=[] if data is None else [Source("", str(data))],

@@ -12,7 +12,7 @@ from PIL import Image
 from latens.data.image_output import write_image
 from latens.data.source import Source
 from latens.errors import InputError, ModelMissing, UnreadableInput, UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.hub import save_model
 from latens.settings import to_dict
 from latens.systems.video_codec.artifacts import ARTIFACTS
@@ -125,7 +125,7 @@ def test_every_class_has_its_own_color() -> None:
 
 
 def laboratory(folder: Path, sources: list[Source], start: str = "") -> VideoLab:
-    return Lab(
+    return ExperimentRunner(
         build=SYSTEM.build,
         open_model=lambda place: SYSTEM.load(place or "video_codec", device="cpu"),
         sources=sources,

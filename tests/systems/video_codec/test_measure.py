@@ -15,7 +15,7 @@ from latens.settings import to_dict
 from latens.systems.video_codec.config import VideoLoss
 from latens.systems.video_codec.evaluate import deltas
 from latens.systems.video_codec.exact import freeze_model
-from latens.systems.video_codec.measure import RegionClip, Row, quality_of, sample_clip
+from latens.systems.video_codec.measure import ClipRow, RegionClip, quality_of, sample_clip
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.objective import RateDistortion
 from latens.systems.video_codec.objects import pairs_of
@@ -41,8 +41,8 @@ def test_psnr_by_region_excludes_frames_without_region() -> None:
     assert found.without_roi == 1
 
 
-def row(codec: str, bpp: float, psnr: float, *, with_region: bool = False) -> Row:
-    return Row("a", "d", codec, "v", with_region, bpp, None, 1, bpp, psnr, psnr, psnr - 2, 0, 0.0, 0.0, 1)
+def row(codec: str, bpp: float, psnr: float, *, with_region: bool = False) -> ClipRow:
+    return ClipRow("a", "d", codec, "v", with_region, bpp, None, 1, bpp, psnr, psnr, psnr - 2, 0, 0.0, 0.0, 1)
 
 
 def test_half_the_rate_at_equal_quality_is_minus_fifty_percent() -> None:

@@ -21,7 +21,7 @@ from latens.data.instances import check_classes
 from latens.data.source import Source, parse_source
 from latens.errors import counted
 from latens.experiments.journal import digest
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.hub import load_model
 from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.amodal.dataset import (
@@ -65,7 +65,7 @@ class AmodalScale:
     rows: tuple[Variant, ...] = ()  # variants to train and evaluate; variants that are finished already are shown too
 
 
-AmodalLab: TypeAlias = Lab[AmodalSegmenter, AmodalScale]
+AmodalLab: TypeAlias = ExperimentRunner[AmodalSegmenter, AmodalScale]
 
 SCALES: Mapping[str, AmodalScale] = MappingProxyType(
     {
@@ -99,7 +99,7 @@ class Result(NamedTuple):
 
 
 class Comparison:
-    """Runs and measurements of variants, on the data and at the scale of a `Lab`.
+    """Runs and measurements of variants, on the data and at the scale of a `ExperimentRunner`.
 
     `default` are the sources without `--data`. Raises UsageError or InputError for unusable data.
     """

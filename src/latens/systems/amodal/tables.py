@@ -37,7 +37,7 @@ CROPS = 32  # mask crops per batch
 SEED = 20_112  # of the mask crops
 
 
-class Row(NamedTuple):
+class VariantRow(NamedTuple):
     """A row of a table: the name that is printed, the variant, and the paper's mAP in percent (one run)."""
 
     name: str
@@ -46,21 +46,21 @@ class Row(NamedTuple):
 
 
 TABLE_1 = (
-    Row("Mask R-CNN, FCN", "fcn-plain", 66.5),
-    Row("Mask R-CNN, FCN, wider", "fcn-wide", math.nan),
-    Row("Mask R-CNN, FCN and dense path", "fcn", math.nan),
-    Row("Mask R-CNN, VQ-VAE (ours)", "vq", 68.2),
+    VariantRow("Mask R-CNN, FCN", "fcn-plain", 66.5),
+    VariantRow("Mask R-CNN, FCN, wider", "fcn-wide", math.nan),
+    VariantRow("Mask R-CNN, FCN and dense path", "fcn", math.nan),
+    VariantRow("Mask R-CNN, VQ-VAE (ours)", "vq", 68.2),
 )
 TABLE_2 = (
-    Row("Mask R-CNN, FCN", "fcn", 29.3),
-    Row("Mask R-CNN, VQ-VAE (ours)", "vq", 30.3),
-    Row("Mask R-CNN + ASN, FCN", "asn-fcn", 31.1),
-    Row("Mask R-CNN + ASN, VQ-VAE (ours)", "asn-vq", 31.5),
+    VariantRow("Mask R-CNN, FCN", "fcn", 29.3),
+    VariantRow("Mask R-CNN, VQ-VAE (ours)", "vq", 30.3),
+    VariantRow("Mask R-CNN + ASN, FCN", "asn-fcn", 31.1),
+    VariantRow("Mask R-CNN + ASN, VQ-VAE (ours)", "asn-vq", 31.5),
 )
 TABLE_3 = (
-    Row("VQ-VAE", "vq-alone", 28.1),
-    Row("VQ-VAE + refinement", "vq-refined", 29.8),
-    Row("VQ-VAE + refinement + occlusion map", "vq", 30.3),
+    VariantRow("VQ-VAE", "vq-alone", 28.1),
+    VariantRow("VQ-VAE + refinement", "vq-refined", 29.8),
+    VariantRow("VQ-VAE + refinement + occlusion map", "vq", 30.3),
 )
 
 MEASURES: Mapping[str, str] = {
@@ -105,7 +105,7 @@ def comparison(
     lab: AmodalLab,
     name: str,
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[VariantRow],
     printed_on: str,
     pairs: Sequence[tuple[Variant, Variant]],
 ) -> Report:
@@ -123,14 +123,14 @@ def comparison(
     return Report(name=name, title=title, about=runs.about(results), blocks=[table, paired], facts=facts)
 
 
-def measured(row: Row, results: Sequence[Result]) -> list[str]:
+def measured(row: VariantRow, results: Sequence[Result]) -> list[str]:
     """The cells of a row, without the paper's number."""
     cells = [spread(percents(results, name)) for name in MEASURES]
     size = f"{results[0].parameters / 1e6:.2f}" if results else "-"
     return [row.name, str(len(results)), *cells, size, spread([result.seconds / 60 for result in results], ".1f")]
 
 
-def difference(one: Row, other: Row, ours: Sequence[Result], theirs: Sequence[Result]) -> list[str]:
+def difference(one: VariantRow, other: VariantRow, ours: Sequence[Result], theirs: Sequence[Result]) -> list[str]:
     """The cells of a difference, over the seeds that both rows have."""
     against = {result.seed: result for result in theirs}
     both = [(result, against[result.seed]) for result in ours if result.seed in against]

@@ -15,7 +15,7 @@ from torch.func import jacrev, vmap
 from latens.contract import Artifact
 from latens.data.image_output import png_bytes
 from latens.data.labeled import open_labeled
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
@@ -47,7 +47,7 @@ GRID, SPAN = 160, 4.5  # side of a density map in points, and half its width in 
 SHOWN = 36  # number of images in a grid
 
 
-def figure_4_3_1(lab: Lab[DensityModel, NoScale]) -> Report:
+def figure_4_3_1(lab: ExperimentRunner[DensityModel, NoScale]) -> Report:
     """Figure 4.3.1: normalized weights of a concatenation."""
     mix = Concatenation(1.0, learned=True)
     points = []
@@ -66,7 +66,7 @@ def figure_4_3_1(lab: Lab[DensityModel, NoScale]) -> Report:
     return report("figure4.3.1", "Weights of a concatenation", "no training", [Figure(image, "", caption, alt="unit circle")])
 
 
-def figure_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
+def figure_b_1(lab: ExperimentRunner[DensityModel, NoScale]) -> Report:
     """Figure B.1: norm of the Jacobian of [LipSwish(x), LipSwish(-x)]."""
     phi = Activation("clipswish")
     x = torch.linspace(-8, 8, 1601)[:, None]
@@ -97,7 +97,7 @@ def grid_points() -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
-def figure_4_4_1(lab: Lab[DensityModel, ToyScale]) -> Report:
+def figure_4_4_1(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
     """Figure 4.4.1: true and learned densities of simulated points."""
     points, figures = grid_points(), []
     for name in lab.scale.names:
@@ -115,7 +115,7 @@ def figure_4_4_1(lab: Lab[DensityModel, ToyScale]) -> Report:
 # ------------------------------------------------------------------------------------------------------------- images
 
 
-def real_grid(lab: Lab[DensityModel, ImageScale], sizes: ImageFlow) -> bytes:
+def real_grid(lab: ExperimentRunner[DensityModel, ImageScale], sizes: ImageFlow) -> bytes:
     found = open_labeled(image_source(lab), "test").first_few(SHOWN)
     pixels, _ = read_squares(found, sizes.size, sizes.channels)
     images = [np.repeat(one, 3 // sizes.channels, axis=0).transpose(1, 2, 0) for one in pixels]
@@ -126,7 +126,7 @@ def sample_grid(flow: DensityModel) -> bytes:
     return png_bytes(image_grid(list(flow.sample(SHOWN)), columns=6, enlarge=3))
 
 
-def figure_4_4_2(lab: Lab[DensityModel, ImageScale]) -> Report:
+def figure_4_4_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure 4.4.2: real images and samples."""
     config = image_training(lab.scale, dense())
     flow = trained(lab, "i-DenseNet+LC", config)
@@ -138,7 +138,7 @@ def figure_4_4_2(lab: Lab[DensityModel, ImageScale]) -> Report:
     return image_report(lab, "figure4.4.2", "Real images and samples", [Gallery(figures, 2)])
 
 
-def figure_b_2(lab: Lab[DensityModel, ImageScale]) -> Report:
+def figure_b_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.2: real images, and samples at three temperatures."""
     flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
     assert isinstance(flow.config, ImageFlow)
@@ -150,7 +150,7 @@ def figure_b_2(lab: Lab[DensityModel, ImageScale]) -> Report:
     return image_report(lab, "figureB.2", "Real images and samples", [Gallery(figures, 2)])
 
 
-def figure_b_3(lab: Lab[DensityModel, ImageScale]) -> Report:
+def figure_b_3(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.3: samples of hybrid models."""
     classes = len(open_labeled(image_source(lab), "train").classes)
     figures = []
@@ -160,7 +160,7 @@ def figure_b_3(lab: Lab[DensityModel, ImageScale]) -> Report:
     return image_report(lab, "figureB.3", "Samples of hybrid models", [Gallery(figures, 2)])
 
 
-def figure_4_5_1(lab: Lab[DensityModel, ImageScale]) -> Report:
+def figure_4_5_1(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure 4.5.1: validation during training for depths 2 to 5."""
     lines, rows = [], []
     for number, (depth, growth) in enumerate(DEPTHS.items()):
@@ -183,7 +183,7 @@ def curve(folder: Path) -> tuple[list[float], list[float]]:
     return [record["step"] for record in records], [record["bits_per_dim"] for record in records]
 
 
-def figure_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
+def figure_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.4: heat maps of the learned concatenation weights."""
     flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
     rows = concatenations(flow.model)

@@ -17,7 +17,7 @@ from latens.contract import Artifact
 from latens.data.image_output import png_bytes
 from latens.data.labeled import open_labeled
 from latens.errors import UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Table
 from latens.settings import Count, Natural, settings
@@ -85,7 +85,7 @@ def through_jpeg(image: UInt8[np.ndarray, "S S 3"], quality: int) -> UInt8[np.nd
 SIMULATED = ("digits", "constant", "noise", "blurred noise")
 
 
-def unusual(lab: Lab[DensityModel, UnusualScale]) -> Report:
+def unusual(lab: ExperimentRunner[DensityModel, UnusualScale]) -> Report:
     """Table of scores. Typical images are the test split of the first data set; the other data sets and simulated images are
     the outliers.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from latens.contract import Artifact
 from latens.data.labeled import open_labeled
 from latens.errors import UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report, spread
 from latens.inference.page import Block, Table
 from latens.systems.flow.config import (
@@ -75,7 +75,7 @@ B4_ROWS: Mapping[str, Blocks] = MappingProxyType(
 )
 
 
-def toy_table(lab: Lab[DensityModel, ToyScale], rows: Mapping[str, Blocks], caption: str) -> Table:
+def toy_table(lab: ExperimentRunner[DensityModel, ToyScale], rows: Mapping[str, Blocks], caption: str) -> Table:
     """Negative log-likelihood of every row and distribution, and its excess over the entropy."""
     table = []
     for row in selected_rows(rows, lab.scale.rows):
@@ -98,7 +98,7 @@ def toy_table(lab: Lab[DensityModel, ToyScale], rows: Mapping[str, Blocks], capt
     return Table(columns, table, about + caption)
 
 
-def table_4_4_2(lab: Lab[DensityModel, ToyScale]) -> Report:
+def table_4_4_2(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
     """Table 4.4.2: simulated points."""
     table = toy_table(lab, TOY_ROWS, "Published: best of 500 evaluations on 10,000 points each.")
     return report("table4.4.2", "Negative log-likelihood of simulated points", "fresh points at every step", [table])
@@ -107,7 +107,7 @@ def table_4_4_2(lab: Lab[DensityModel, ToyScale]) -> Report:
 # ------------------------------------------------------------------------------------------------------------- images
 
 
-def image_report(lab: Lab[DensityModel, ImageScale], name: str, title: str, blocks: Sequence[Block]) -> Report:
+def image_report(lab: ExperimentRunner[DensityModel, ImageScale], name: str, title: str, blocks: Sequence[Block]) -> Report:
     about = f"{image_source(lab)}, models of the scale {lab.scale.size}"
     return report(name, title, about, blocks)
 
@@ -118,7 +118,7 @@ CIFAR_ONLY = (
 )
 
 
-def table_4_4_3(lab: Lab[DensityModel, ImageScale]) -> Report:
+def table_4_4_3(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table 4.4.3: small models with and without learnable concatenation, LipSwish."""
     rows = {
         RESIDUAL: image_training(lab.scale, residual()),
@@ -134,7 +134,7 @@ def table_4_4_3(lab: Lab[DensityModel, ImageScale]) -> Report:
 BUDGET = 0.98  # certified Lipschitz bound to which the last layer scales a block
 
 
-def table_4_4_4(lab: Lab[DensityModel, ImageScale]) -> Report:
+def table_4_4_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table 4.4.4: density estimation."""
     rows = {
         RESIDUAL: image_training(lab.scale, residual()),
@@ -164,7 +164,7 @@ HYBRID_PUBLISHED = {
 LAMBDAS: tuple[float | Literal["1/D"], ...] = (0.0, "1/D", 1.0)
 
 
-def table_4_4_5(lab: Lab[DensityModel, ImageScale]) -> Report:
+def table_4_4_5(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table 4.4.5: hybrid models."""
     classes = len(open_labeled(image_source(lab), "train").classes)
     if classes < 2:
@@ -194,14 +194,14 @@ def activation_rows(scale: ImageScale) -> tuple[dict[str, FlowTraining], dict[st
     return rows, published
 
 
-def table_4_5_2(lab: Lab[DensityModel, ImageScale]) -> Report:
+def table_4_5_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table 4.5.2: activations."""
     rows, published = activation_rows(lab.scale)
     table = density_table(lab, rows, published, f"{RESIDUAL} lipswish", CIFAR_ONLY)
     return image_report(lab, "table4.5.2", "Activations of small models", [table])
 
 
-def table_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
+def table_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table B.4: a Residual Flow with the widths of the dense blocks, and therefore more parameters."""
     dense_row = image_training(lab.scale, dense("lipswish", growth=124))
     assert isinstance(dense_row.model, ImageFlow)
@@ -217,7 +217,7 @@ def table_b_4(lab: Lab[DensityModel, ImageScale]) -> Report:
     return image_report(lab, "tableB.4", "Matching architectures", [table])
 
 
-def table_b_4_toy(lab: Lab[DensityModel, ToyScale]) -> Report:
+def table_b_4_toy(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
     """Columns of Table B.4 on simulated points."""
     return report("tableB.4-toy", "Matching architectures, simulated points", "fresh points", [toy_table(lab, B4_ROWS, "")])
 

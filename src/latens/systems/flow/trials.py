@@ -19,7 +19,7 @@ import torch
 from latens.data.labeled import open_labeled
 from latens.data.source import Source, one_source
 from latens.errors import UsageError
-from latens.experiments.lab import RUNS, Lab
+from latens.experiments.lab import RUNS, ExperimentRunner
 from latens.inference.page import Table
 from latens.settings import Count, Natural, NonNegative, settings
 from latens.systems.flow.config import (
@@ -76,7 +76,7 @@ class ToyScale:
     rows: tuple[str, ...] | None = None  # names of the rows to train; none: all
 
 
-L: TypeAlias = Lab[DensityModel, ImageScale]
+L: TypeAlias = ExperimentRunner[DensityModel, ImageScale]
 
 
 # ------------------------------------------------------------------------------------------------------------- images
@@ -282,14 +282,14 @@ def toy_training(scale: ToyScale, block: Blocks, seed: int) -> FlowTraining:
     return replace(base, model=replace(base.model, block=block, blocks=scale.blocks), data=points, run=run)
 
 
-def toy_model(lab: Lab[DensityModel, ToyScale], name: str, row: str, block: Blocks, seed: int) -> DensityModel:
+def toy_model(lab: ExperimentRunner[DensityModel, ToyScale], name: str, row: str, block: Blocks, seed: int) -> DensityModel:
     """Trained model of a row on one distribution."""
     config = toy_training(lab.scale, block, seed)
     made = lab.trained(config, name=f"{name}-{row}-{seed}".replace(" ", "-"), sources=[Source("", name)])
     return lab.open_model(made)
 
 
-def toy_excess(lab: Lab[DensityModel, ToyScale], flow: DensityModel, name: PointsName, seed: int) -> list[float]:
+def toy_excess(lab: ExperimentRunner[DensityModel, ToyScale], flow: DensityModel, name: PointsName, seed: int) -> list[float]:
     """On new points: mean negative log-likelihood in nats, mean excess over the true density, and its standard error."""
 
     def measure() -> list[float]:

@@ -13,7 +13,7 @@ import torch
 
 from latens.codes.logdet import Series
 from latens.contract import Artifact
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block, Table
 from latens.nn.lipswish import Activation
@@ -91,7 +91,7 @@ SIZES: Mapping[str, tuple[FlowConfig, str]] = MappingProxyType(
 )
 
 
-def table_4_4_1(lab: Lab[DensityModel, NoScale]) -> Report:
+def table_4_4_1(lab: ExperimentRunner[DensityModel, NoScale]) -> Report:
     """Table 4.4.1: numbers of parameters."""
     rows = [[name, f"{parameters(sizes) / 1e6:.3f}M", printed] for name, (sizes, printed) in SIZES.items()]
     table = Table(
@@ -100,7 +100,7 @@ def table_4_4_1(lab: Lab[DensityModel, NoScale]) -> Report:
     return report("table4.4.1", "Parameters of the models", "no training", [table])
 
 
-def table_b_1(lab: Lab[DensityModel, NoScale]) -> Report:
+def table_b_1(lab: ExperimentRunner[DensityModel, NoScale]) -> Report:
     """Table B.1: architecture of the branch g."""
     rows = []
     for name, sizes, printed in (
@@ -129,10 +129,10 @@ DIMS = (1, 128, 1024)
 PAIRS_AT_ONCE = 2000
 
 
-def preservation(name: str, deviation: float) -> Callable[[Lab[DensityModel, ActivationScale]], Report]:
+def preservation(name: str, deviation: float) -> Callable[[ExperimentRunner[DensityModel, ActivationScale]], Report]:
     """Table 4.5.1 (points from N(0, 1)) or B.2 (standard deviation 5): |phi(v) - phi(w)| / |v - w| of random pairs."""
 
-    def make(lab: Lab[DensityModel, ActivationScale]) -> Report:
+    def make(lab: ExperimentRunner[DensityModel, ActivationScale]) -> Report:
         scale = lab.scale
         rows = []
         for activation in ("sigmoid", "lipswish", "clipswish", "identity"):
@@ -173,7 +173,7 @@ def ratios(activation: str, deviation: float, scale: ActivationScale) -> list[li
 TIME_PUBLISHED = {"lipswish": "1.3 / -43 / 8.8 %", "leakylswish": "1.3 / -28 / 231.9 %", "clipswish": "0.6 / -145 / 11 %"}
 
 
-def table_b_3(lab: Lab[DensityModel, TimeScale]) -> Report:
+def table_b_3(lab: ExperimentRunner[DensityModel, TimeScale]) -> Report:
     """Table B.3: CPU time of forward pass, training step and inverse of untrained models, and evaluations of g per block."""
     rows = []
     for activation in ACTIVATIONS:

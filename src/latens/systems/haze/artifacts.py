@@ -13,7 +13,7 @@ from latens.catalogue import recipe_of
 from latens.contract import Artifact
 from latens.data.source import Source, one_source, parse_sources
 from latens.errors import UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
@@ -37,7 +37,7 @@ PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
 
 
 @settings
-class Scale:
+class TableScale:
     """Length of the training runs, and the test scenes."""
 
     minutes: Positive = 60.0  # training time per row and call of the command
@@ -50,14 +50,14 @@ class Scale:
     border: Natural = 0  # pixels cropped from every side
 
 
-SCALES: Mapping[str, Scale] = MappingProxyType(
+SCALES: Mapping[str, TableScale] = MappingProxyType(
     {
-        "tiny": Scale(minutes=1.0, steps=8, prefix="tiny", side=96, draws=1, scenes=2),
-        "cpu": Scale(),
-        "paper": Scale(minutes=6000.0, prefix="paper"),
+        "tiny": TableScale(minutes=1.0, steps=8, prefix="tiny", side=96, draws=1, scenes=2),
+        "cpu": TableScale(),
+        "paper": TableScale(minutes=6000.0, prefix="paper"),
     }
 )
-HazeLab: TypeAlias = Lab[Haze, Scale]
+HazeLab: TypeAlias = ExperimentRunner[Haze, TableScale]
 
 
 def table1(lab: HazeLab) -> Report:
@@ -106,7 +106,7 @@ def protocol_of(lab: HazeLab) -> Protocol:
     return Protocol(side=scale.side, draws=scale.draws, scenes=scale.scenes, border=scale.border)
 
 
-def row_config(scale: Scale, kind: str) -> HazeTraining:
+def row_config(scale: TableScale, kind: str) -> HazeTraining:
     """The training configuration of a row."""
     config: HazeTraining = recipe_of("haze", recipe_name(scale, kind))
     if scale.prefix != "cpu" and kind in VARIANTS:
@@ -116,7 +116,7 @@ def row_config(scale: Scale, kind: str) -> HazeTraining:
     return replace(config, run=run, data=replace(data, scenes=2) if scale.prefix == "tiny" else data)
 
 
-def recipe_name(scale: Scale, kind: str) -> str:
+def recipe_name(scale: TableScale, kind: str) -> str:
     """The recipe of a row. Raises UsageError if there is none."""
     if scale.prefix == "tiny":
         if kind == "dehazenet":
@@ -142,6 +142,6 @@ def code_snr(run: Path) -> float:
     return float(values[-1])
 
 
-ARTIFACTS: Mapping[str, Artifact[Haze, Scale]] = MappingProxyType(
+ARTIFACTS: Mapping[str, Artifact[Haze, TableScale]] = MappingProxyType(
     {"table1": Artifact(table1, SCALES), "ablation": Artifact(ablation, SCALES)}
 )

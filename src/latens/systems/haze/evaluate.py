@@ -25,7 +25,7 @@ from latens.metrics.image import mean_db
 from latens.settings import to_dict
 from latens.systems.haze.config import LEARNED
 from latens.systems.haze.predict import MAX_DEPTH, Haze
-from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol, Row, rows_of
+from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, HazeRow, Protocol, rows_of
 from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, cropped, find_scenes, load_scene, reduced, simulated
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
     source: str
     protocol: Protocol
-    rows: tuple[Row, ...]
+    rows: tuple[HazeRow, ...]
     missing: tuple[str, ...]  # methods without weights on this machine
     failures: tuple[str, ...]
 
@@ -138,7 +138,7 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
     weights = {kind: haze.hash_of(kind) for kind in learned}
     journal = Journal(None if folder is None else folder / JOURNAL)
     known = {record["key"]: record["rows"] for record in journal.read() if record.keys() == {"key", "rows"}}
-    rows: list[Row] = []
+    rows: list[HazeRow] = []
     failures: list[str] = []
     for index, candidate in enumerate(_candidates(data, protocol)):
         key = digest({"scene": candidate.identity, "index": index, "protocol": protocol, "weights": weights})
@@ -150,7 +150,7 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
                 continue
             known[key] = [list(row) for row in rows_of(haze, learned, scene, index, protocol)]
             journal.append([{"key": key, "rows": known[key]}])
-        rows += [Row(*row) for row in known[key]]
+        rows += [HazeRow(*row) for row in known[key]]
         logger.info("%d: %s", index + 1, candidate.name)
     if not rows:
         raise InputError("no scene could be used", where=str(data), hint=failures[0] if failures else None)

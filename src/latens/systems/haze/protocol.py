@@ -51,7 +51,7 @@ class Protocol:
     )
 
 
-class Row(NamedTuple):
+class HazeRow(NamedTuple):
     task: str
     method: str
     scene: str
@@ -69,10 +69,10 @@ class HazyScene(NamedTuple):
     parameters: HazeParameters
 
 
-def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protocol: Protocol) -> list[Row]:
+def rows_of(haze: Haze, learned: Sequence[str], scene: Scene, index: int, protocol: Protocol) -> list[HazeRow]:
     """Rows of every method for every draw of a scene."""
     return [
-        Row(task, method, scene.name, draw, psnr(made, wanted), ssim(made, wanted))
+        HazeRow(task, method, scene.name, draw, psnr(made, wanted), ssim(made, wanted))
         for draw in range(protocol.draws)
         for task, method, made, wanted in _results(haze, learned, hazy_scene(scene, index, draw, protocol))
     ]

@@ -1,7 +1,8 @@
 """Refinement runs for the tables and figures of Perugachi-Diaz 2024, chapter 5.
 
 A run refines all images at one lambda with one setting. Its history holds loss, rate and PSNR at several steps, averaged over
-the images. The `Lab` identifies runs by images, weights and settings, so tables share runs, and a stopped command continues.
+the images. The `ExperimentRunner` identifies runs by images, weights and settings, so tables share runs, and a stopped command
+continues.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from latens.data.inputs import find_inputs
 from latens.data.source import plain_paths
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, UsageError, counted
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block
 from latens.settings import Count, Natural, settings, to_dict
@@ -59,7 +60,7 @@ SCALES = MappingProxyType(
     }
 )
 
-CodecLab: TypeAlias = Lab[ImageCodec, CodecScale]
+CodecLab: TypeAlias = ExperimentRunner[ImageCodec, CodecScale]
 
 
 class History(NamedTuple):
@@ -94,7 +95,7 @@ class Subject(NamedTuple):
 
 
 class Study:
-    """The codec, the images and the runs of a `Lab`.
+    """The codec, the images and the runs of a `ExperimentRunner`.
 
     Raises UsageError without data, InputError for an image smaller than the crop of the scale.
     """

@@ -20,7 +20,7 @@ from latens.data.notes import left_out
 from latens.data.samples import Photograph, photographs
 from latens.data.source import Source, one_source
 from latens.errors import InputError, LatensError, counted
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Links, Part, Section, Table
 from latens.settings import Count, settings
@@ -76,7 +76,7 @@ Draw = Callable[[Parts, Sequence[Pixels], Sequence[str]], list[Block]]
 def artifact(name: str, title: str, draw: Draw) -> Artifact[Parts, FigureScale]:
     """A figure for the trained model and the given images, by default the bundled photographs."""
 
-    def make(lab: Lab[Parts, FigureScale]) -> Report:
+    def make(lab: ExperimentRunner[Parts, FigureScale]) -> Report:
         parts, album = lab.loaded, read_album(one_source(lab.sources), lab.scale.images)
         about = (
             f"{counted(len(album.images), 'image')}; model {parts.name}, weights {parts.model_id[:12]}, "

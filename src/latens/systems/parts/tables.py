@@ -16,7 +16,7 @@ from latens.contract import Artifact
 from latens.data.files import write_atomic
 from latens.data.source import Source, one_source
 from latens.errors import UsageError, counted
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.probes import PROBES, Probe
 from latens.experiments.report import Report, spread
 from latens.inference.page import Block, Table
@@ -233,7 +233,7 @@ def write_scenes(count: int, path: Path) -> Source:
 def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], scales: Mapping[str, S]) -> Artifact[Parts, S]:
     """A table; models that are missing are trained first."""
 
-    def make(lab: Lab[Parts, S]) -> Report:
+    def make(lab: ExperimentRunner[Parts, S]) -> Report:
         if isinstance(lab.scale, DiscoveryScale):
             source = write_scenes(lab.scale.scenes, lab.folder / f"scenes-{lab.scale.scenes}.npz")
         else:

@@ -1,4 +1,4 @@
-"""Training and probing of models from several seeds on one data set. Tables share runs and journal of a `Lab`."""
+"""Training and probing of models from several seeds on one data set. Tables share runs and journal of a `ExperimentRunner`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.data.squares import Squares, readable
 from latens.experiments.journal import digest
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.probes import (
     Probe,
     ProbeConfig,
@@ -99,7 +99,7 @@ class Score(NamedTuple):
 class Trials:
     """Models trained from several seeds on one data set, and their probes. Raises InputError for unusable data."""
 
-    def __init__(self, lab: Lab[Parts, Any], source: Source) -> None:
+    def __init__(self, lab: ExperimentRunner[Parts, Any], source: Source) -> None:
         self.lab, self.source = lab, source
         self.scale: TableScale = lab.scale
         self.base = RECIPES[self.scale.recipe]()

@@ -118,9 +118,9 @@ def _loss_and_auc(runs: list[Measured]) -> list[str]:
 
 
 def _with_scale(lab: ChapterLab, scale: Any) -> ChapterLab:
-    from latens.experiments.lab import Lab
+    from latens.experiments.lab import ExperimentRunner
 
-    return Lab(
+    return ExperimentRunner(
         build=lab.build,
         open_model=lab.open_model,
         sources=lab.sources,

@@ -16,7 +16,7 @@ from annotated_types import MinLen
 
 from latens.data.source import Source
 from latens.experiments.journal import digest
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.inference.device import transform_precision
 from latens.settings import Count, Natural, settings
 from latens.systems.seedlings.bootstrap import Difference, Measure, accuracy_of, auc_of, paired_difference
@@ -33,7 +33,7 @@ SplitBy = Literal["", "tray", "plant", "leaky"]
 
 
 @settings
-class Scale:
+class ChapterScale:
     """Data, models and length of the trainings of the chapter."""
 
     trays: Count = 88  # number of simulated trays without data
@@ -56,21 +56,21 @@ class Scale:
     pretrained: str = ""  # file with ImageNet weights for torchvision networks
 
 
-SCALES: Mapping[str, Scale] = MappingProxyType(
+SCALES: Mapping[str, ChapterScale] = MappingProxyType(
     {
-        "tiny": Scale(
+        "tiny": ChapterScale(
             trays=5, rows=4, cols=6, days=(5, 6), preset="easy", method="truth", size=32, models=("logistic", "small"),
             runs=1, epochs=2, width=4,
         ),
-        "cpu": Scale(),
-        "paper": Scale(
+        "cpu": ChapterScale(),
+        "paper": ChapterScale(
             split="leaky", models=("logistic", "mlp500", "alexnet"), networks=("alexnet", "densenet121", "resnet101", "vgg16"),
             best="alexnet", runs=3, epochs=500,
             protocol="paper",
         ),
     }
 )  # fmt: skip
-ChapterLab: TypeAlias = Lab[SeedlingGrader, Scale]
+ChapterLab: TypeAlias = ExperimentRunner[SeedlingGrader, ChapterScale]
 RATES: Mapping[str, float] = MappingProxyType(
     {"logistic": 3e-3, "mlp500": 1e-2, "mlp1000-500": 1e-2}
 )  # learning rates of protocol `cpu`; others 1e-2
@@ -156,7 +156,7 @@ def _data_at(path: Path, changed: int) -> Data:
     return Data(Source("", str(path)), crops, crops.fingerprint())
 
 
-def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Variant, crops: Crops) -> SeedlingTraining:
+def config_of(scale: ChapterScale, backbone: Backbone, day: int, seed: int, variant: Variant, crops: Crops) -> SeedlingTraining:
     """Training configuration of one model on one day, or on the days of the variant."""
     days = variant.days or (day,)
     data = CropsConfig(
@@ -194,7 +194,7 @@ def config_of(scale: Scale, backbone: Backbone, day: int, seed: int, variant: Va
     )
 
 
-def precision_of(scale: Scale, backbone: Backbone) -> Literal["bf16", "no"]:
+def precision_of(scale: ChapterScale, backbone: Backbone) -> Literal["bf16", "no"]:
     """Precision of a training. Logistic regression always uses float32 with `auto`."""
     if scale.precision != "auto":
         return scale.precision
@@ -276,6 +276,6 @@ def about(lab: ChapterLab) -> str:
     return f"{data}; split by {scale.split}; {schedule}; recipe {lab.recipe}"
 
 
-def each_run(scale: Scale) -> Sequence[int]:
+def each_run(scale: ChapterScale) -> Sequence[int]:
     """Seeds of the repeated runs of a model: 0 to `scale.runs` - 1."""
     return range(scale.runs)

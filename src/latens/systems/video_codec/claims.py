@@ -15,7 +15,7 @@ import numpy as np
 from latens.inference.page import Block, Table
 from latens.systems.video_codec.compare import at_equal_rate, by_clip, curves_bd, in_rest, in_roi
 from latens.systems.video_codec.generalization import street_regions
-from latens.systems.video_codec.measure import Row
+from latens.systems.video_codec.measure import ClipRow
 from latens.systems.video_codec.objects import CLAIMED, selection_gains
 from latens.systems.video_codec.study import (
     IMPLICIT,
@@ -112,12 +112,12 @@ def claims(study: Study) -> list[Block]:
     return [Table(columns, [claim.cells() for claim in found], caption + LEFT_OUT)]
 
 
-def _bd(tested: Sequence[Row], anchor: Sequence[Row]) -> dict[str, float]:
+def _bd(tested: Sequence[ClipRow], anchor: Sequence[ClipRow]) -> dict[str, float]:
     """BD-rates in the region, in percent, by clip."""
     return by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_roi))
 
 
-def _lead(rows: Sequence[Row]) -> dict[str, float]:
+def _lead(rows: Sequence[ClipRow]) -> dict[str, float]:
     """PSNR of the region minus that of the background in dB, mean over the rates, by clip."""
     found = {}
     for clip in dict.fromkeys(row.clip for row in rows):
@@ -127,13 +127,13 @@ def _lead(rows: Sequence[Row]) -> dict[str, float]:
     return found
 
 
-def _least_lead(rows: Sequence[Row]) -> dict[str, float]:
+def _least_lead(rows: Sequence[ClipRow]) -> dict[str, float]:
     """The smallest of these differences over the rates, by clip."""
     by_rate = [_lead([row for row in rows if row.setting == setting]) for setting in sorted({row.setting for row in rows})]
     return {clip: min(found[clip] for found in by_rate if clip in found) for clip in by_rate[0]} if by_rate else {}
 
 
-def _regions(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
+def _regions(of: Mapping[str, Sequence[ClipRow]]) -> list[Claim]:
     scaling, implicit = of[SCALING], of[IMPLICIT]
 
     def ahead(low: float, high: float) -> dict[str, float]:
@@ -151,7 +151,7 @@ def _regions(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
     ]
 
 
-def _backgrounds(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
+def _backgrounds(of: Mapping[str, Sequence[ClipRow]]) -> list[Claim]:
     def rest(tested: str, anchor: str) -> dict[str, float]:
         return by_clip(of[tested], of[anchor], lambda own, other: at_equal_rate(own, other, in_rest))
 
@@ -165,7 +165,7 @@ def _backgrounds(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
     ]
 
 
-def _variants(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
+def _variants(of: Mapping[str, Sequence[ClipRow]]) -> list[Claim]:
     at_30, at_10 = _lead(of[SCALING]), _lead(of[SCALING_10])
     gap = {clip: at_10[clip] - at_30[clip] for clip in at_10 if clip in at_30}
     perlin = _bd(of[SCALING_PERLIN], of[SCALING])
@@ -181,7 +181,7 @@ def _variants(of: Mapping[str, Sequence[Row]]) -> list[Claim]:
     ]
 
 
-def _rates(study: Study, of: Mapping[str, Sequence[Row]]) -> list[Claim]:
+def _rates(study: Study, of: Mapping[str, Sequence[ClipRow]]) -> list[Claim]:
     """Gain amplifiers compared with the curve of all rates; in the paper the highest rate loses most."""
     low, middle, high = (
         by_clip(rows, of[SCALING], lambda own, other: at_equal_rate(own, other, in_roi)) for rows in study.sweeps().values()

@@ -9,9 +9,9 @@ import numpy as np
 
 from latens.errors import InputError
 from latens.metrics.rate import bd_rate
-from latens.systems.video_codec.measure import Row
+from latens.systems.video_codec.measure import ClipRow
 
-Measure: TypeAlias = Callable[[Row], float | None]  # dB
+Measure: TypeAlias = Callable[[ClipRow], float | None]  # dB
 PLACES = 50  # number of rates at which two curves are compared
 
 
@@ -35,7 +35,7 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: str) -> Delta:
+def delta(tested: Sequence[ClipRow], anchor: Sequence[ClipRow], name: str, anchor_name: str) -> Delta:
     """Means over clips of BD-rates, and of PSNR differences of the background at equal rate."""
     roi = by_clip(tested, anchor, lambda own, other: curves_bd(own, other, in_roi))
     rest = by_clip(tested, anchor, lambda own, other: at_equal_rate(own, other, in_rest))
@@ -44,7 +44,9 @@ def delta(tested: Sequence[Row], anchor: Sequence[Row], name: str, anchor_name: 
 
 
 def by_clip(
-    tested: Sequence[Row], anchor: Sequence[Row], compare: Callable[[Sequence[Row], Sequence[Row]], float | None]
+    tested: Sequence[ClipRow],
+    anchor: Sequence[ClipRow],
+    compare: Callable[[Sequence[ClipRow], Sequence[ClipRow]], float | None],
 ) -> dict[str, float]:
     """The result of `compare` by clip, without the clips for which it is None."""
     found = {}
@@ -55,19 +57,19 @@ def by_clip(
     return found
 
 
-def in_roi(row: Row) -> float | None:
+def in_roi(row: ClipRow) -> float | None:
     return row.roi
 
 
-def in_rest(row: Row) -> float | None:
+def in_rest(row: ClipRow) -> float | None:
     return row.rest
 
 
-def in_all(row: Row) -> float | None:
+def in_all(row: ClipRow) -> float | None:
     return row.psnr
 
 
-def curves_bd(tested: Sequence[Row], anchor: Sequence[Row], of: Measure) -> float | None:
+def curves_bd(tested: Sequence[ClipRow], anchor: Sequence[ClipRow], of: Measure) -> float | None:
     """BD-rate in percent; None if the curves have no PSNR range in common."""
     try:
         return bd_rate(*_curve(anchor, of), *_curve(tested, of))
@@ -76,7 +78,7 @@ def curves_bd(tested: Sequence[Row], anchor: Sequence[Row], of: Measure) -> floa
 
 
 def at_equal_rate(
-    tested: Sequence[Row], anchor: Sequence[Row], of: Measure, *, within: tuple[float, float] = (0.0, np.inf)
+    tested: Sequence[ClipRow], anchor: Sequence[ClipRow], of: Measure, *, within: tuple[float, float] = (0.0, np.inf)
 ) -> float | None:
     """Mean difference in dB over the rates that both curves cover and that lie `within` (bits per pixel).
 
@@ -107,7 +109,7 @@ def difference_at_equal_rate(
     return float((first - second).mean())
 
 
-def _curve(rows: Sequence[Row], of: Measure) -> tuple[list[float], list[float]]:
+def _curve(rows: Sequence[ClipRow], of: Measure) -> tuple[list[float], list[float]]:
     points = [(row.bpp, value) for row in rows if (value := of(row)) is not None]
     return [rate for rate, _ in points], [value for _, value in points]
 

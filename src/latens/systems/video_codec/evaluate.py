@@ -18,8 +18,8 @@ from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.settings import Natural, Positive, settings
 from latens.systems.video_codec.compare import Delta, Measure, delta, in_rest, in_roi
 from latens.systems.video_codec.measure import (
+    ClipRow,
     RegionClip,
-    Row,
     as_folder,
     by_label,
     by_setting,
@@ -59,15 +59,15 @@ class RowLog:
         self.journal = Journal(None if folder is None else folder / "video.jsonl")
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        self._rows: dict[tuple[Any, ...], Row] = {}
+        self._rows: dict[tuple[Any, ...], ClipRow] = {}
         for record in self.journal.read():
             try:
-                row = Row(**record)
+                row = ClipRow(**record)
             except TypeError:  # a record of another version of latens is measured again
                 continue
             self._rows[row.key] = row
 
-    def once(self, key: tuple[Any, ...], measure: Callable[[], Row]) -> Row:
+    def once(self, key: tuple[Any, ...], measure: Callable[[], ClipRow]) -> ClipRow:
         found = self._rows.get(key)
         if found is None:
             found = self._rows[key] = measure()
@@ -92,7 +92,7 @@ def evaluate(codec: VideoCodec, sources: Sequence[Source], options: VideoEvaluat
     )
 
 
-def _measure(codec: VideoCodec, clip: RegionClip, options: VideoEvaluation, log: RowLog) -> list[Row]:
+def _measure(codec: VideoCodec, clip: RegionClip, options: VideoEvaluation, log: RowLog) -> list[ClipRow]:
     logger.info("%s: %d frames", clip.name, len(clip.frames))
     rows = []
     gain = float(options.gain) or None
@@ -129,7 +129,7 @@ def _version(name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ results
 
 
-def rate_table(rows: Sequence[Row]) -> Table:
+def rate_table(rows: Sequence[ClipRow]) -> Table:
     """Means over the clips at every quality."""
     found = []
     for label, own in by_label(rows):
@@ -160,11 +160,11 @@ def _shown(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def summary(rows: Sequence[ClipRow]) -> list[dict[str, Any]]:
     return [each._asdict() for each in deltas(rows)]
 
 
-def deltas(rows: Sequence[Row]) -> list[Delta]:
+def deltas(rows: Sequence[ClipRow]) -> list[Delta]:
     """Every codec with region relative to itself without, and the model relative to every other codec."""
     curves = dict(by_label(rows))
     pairs = [(f"{name} + region", name) for name in curves if f"{name} + region" in curves]
@@ -174,7 +174,7 @@ def deltas(rows: Sequence[Row]) -> list[Delta]:
     return [delta(curves[tested], curves[anchor], tested, anchor) for tested, anchor in pairs]
 
 
-def delta_tables(rows: Sequence[Row]) -> list[Table]:
+def delta_tables(rows: Sequence[ClipRow]) -> list[Table]:
     """The comparisons as a table; an empty list for a single codec."""
     found = [
         [
@@ -195,7 +195,7 @@ def delta_tables(rows: Sequence[Row]) -> list[Table]:
     return [Table(columns, found, caption)] if found else []
 
 
-def figure(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> bytes:
+def figure(rows: Sequence[ClipRow], titles: Mapping[str, str] | None = None) -> bytes:
     """PSNR of region and background over the rate, on equal axes, as a PNG. Means over clips.
 
     Curves without the region are dashed; with `titles` (label -> name) all curves are solid.
@@ -212,7 +212,7 @@ def figure(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> byte
     return line_plot(panels)
 
 
-def _line(number: int, label: str, rows: Sequence[Row], of: Measure, titles: Mapping[str, str] | None) -> Line:
+def _line(number: int, label: str, rows: Sequence[ClipRow], of: Measure, titles: Mapping[str, str] | None) -> Line:
     groups = by_setting(rows)
     x = [mean(group, lambda row: row.bpp) for _, group in groups]
     y = [mean(group, of) for _, group in groups]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.systems.video_codec.compare import delta
 from latens.systems.video_codec.evaluate import figure, rate_table
-from latens.systems.video_codec.measure import RegionClip, Row
+from latens.systems.video_codec.measure import ClipRow, RegionClip
 from latens.systems.video_codec.streets import CLASSES, KIND, REGION
 from latens.systems.video_codec.study import (
     SCALING,
@@ -63,7 +63,7 @@ def generalization(gammas: Sequence[int], study: Study) -> list[Block]:
     return blocks
 
 
-def gaps(gamma: int, rows: Sequence[Row]) -> Table:
+def gaps(gamma: int, rows: Sequence[ClipRow]) -> Table:
     """Cost of training on other data, and latent scaling trained on objects relative to plain SSF trained on streets."""
     ssf, ssf_streets, scaling, scaling_streets = METHODS[gamma]
     questions = (

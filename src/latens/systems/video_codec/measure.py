@@ -54,7 +54,7 @@ class Quality(NamedTuple):
     without_roi: int  # frames without region
 
 
-class Row(NamedTuple):
+class ClipRow(NamedTuple):
     """Measurements of one clip with one codec at one quality."""
 
     clip: str
@@ -168,7 +168,7 @@ def quality_of(decoded: Sequence[np.ndarray], clip: RegionClip) -> Quality:
     return Quality(whole, roi, rest, int((~clip.masks.any((1, 2))).sum()))
 
 
-def measure_ours(codec: VideoCodec, clip: RegionClip, setting: float, *, region: bool, gain: float | None = None) -> Row:
+def measure_ours(codec: VideoCodec, clip: RegionClip, setting: float, *, region: bool, gain: float | None = None) -> ClipRow:
     """Compress and decompress a clip with the model, and measure the result."""
     started = time.perf_counter()
     blob = codec.compress(clip.frames, roi=clip.masks if region else None, quality=setting, gain=gain, fps=RATE)
@@ -178,7 +178,9 @@ def measure_ours(codec: VideoCodec, clip: RegionClip, setting: float, *, region:
     return _row(clip, "latens", codec.model_id[:16], region, setting, gain, len(blob), decoded, packed - started, done - packed)
 
 
-def measure_encoder(name: CodecName, clip: RegionClip, folder: Path, setting: float, *, region: bool, threads: int = 1) -> Row:
+def measure_encoder(
+    name: CodecName, clip: RegionClip, folder: Path, setting: float, *, region: bool, threads: int = 1
+) -> ClipRow:
     """Compress and decompress a clip with a standard encoder; `folder` holds its frames (see `as_folder`)."""
     from latens.video.compress import compress_clip  # imported here, as training does not need PyAV
 
@@ -214,28 +216,28 @@ def _row(
     decoded: Sequence[np.ndarray],
     encode_seconds: float,
     decode_seconds: float,
-) -> Row:
+) -> ClipRow:
     quality, pixels = quality_of(decoded, clip), clip.masks.size
     times = round(encode_seconds, 4), round(decode_seconds, 4)
     head = clip.name, clip.digest, codec, version, region, setting, gain
-    return Row(*head, size, 8 * size / pixels, *quality, *times, len(clip.frames))
+    return ClipRow(*head, size, 8 * size / pixels, *quality, *times, len(clip.frames))
 
 
 # ------------------------------------------------------------------------------------------------------------- curves
 
 
-def by_setting(rows: Sequence[Row]) -> list[tuple[float, list[Row]]]:
+def by_setting(rows: Sequence[ClipRow]) -> list[tuple[float, list[ClipRow]]]:
     """Rows grouped by quality, ascending."""
     return [(setting, [row for row in rows if row.setting == setting]) for setting in sorted({row.setting for row in rows})]
 
 
-def mean(rows: Sequence[Row], of: Callable[[Row], float | None]) -> float:
+def mean(rows: Sequence[ClipRow], of: Callable[[ClipRow], float | None]) -> float:
     """Mean over the rows that have this value; NaN if none has."""
     values = [value for row in rows if (value := of(row)) is not None]
     return float(np.mean(values)) if values else float("nan")
 
 
-def by_label(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """Rows grouped by `Row.label`, in the order of their first rows."""
+def by_label(rows: Sequence[ClipRow]) -> Iterator[tuple[str, list[ClipRow]]]:
+    """Rows grouped by `ClipRow.label`, in the order of their first rows."""
     for label in dict.fromkeys(row.label for row in rows):
         yield label, [row for row in rows if row.label == label]

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.lab import Lab
+from latens.experiments.lab import ExperimentRunner
 from latens.hub import locate, read_config
 from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.video_codec.config import (
@@ -28,7 +28,7 @@ from latens.systems.video_codec.config import (
     RoiLoss,
     ScaleSpaceFlowConfig,
 )
-from latens.systems.video_codec.measure import RegionClip, Row, measure_ours, region_clips
+from latens.systems.video_codec.measure import ClipRow, RegionClip, measure_ours, region_clips
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.recipes import RECIPES, VideoTraining
 from latens.systems.video_codec.streets import StreetClip, split_streets, street_clips
@@ -67,7 +67,7 @@ SCALES: Mapping[str, VideoScale] = MappingProxyType(
         "paper": VideoScale(recipe="paper", frames=0, qualities=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
     }
 )
-VideoLab: TypeAlias = Lab[VideoCodec, VideoScale]
+VideoLab: TypeAlias = ExperimentRunner[VideoCodec, VideoScale]
 
 
 class Variant(NamedTuple):
@@ -114,7 +114,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 
 
 class Study:
-    """Models, clips and measurements of a `Lab`. Raises UsageError or UnreadableInput for the data."""
+    """Models, clips and measurements of a `ExperimentRunner`. Raises UsageError or UnreadableInput for the data."""
 
     def __init__(self, lab: VideoLab) -> None:
         self.lab, self.scale = lab, lab.scale
@@ -174,14 +174,14 @@ class Study:
             self._loaded[label] = self.lab.open_model(folder)
         return self._loaded[label]
 
-    def row(self, label: str, clip: RegionClip, quality: float, gain: float | None = None) -> Row:
+    def row(self, label: str, clip: RegionClip, quality: float, gain: float | None = None) -> ClipRow:
         """One clip at one quality, with its region if it is an input of the method."""
         codec, aware = self.model(label), VARIANTS[label].aware
         key = {"clip": clip.digest, "model": codec.model_id, "precision": codec.precision, "quality": quality, "gain": gain}
         found = self.lab.once(key, lambda: measure_ours(codec, clip, quality, region=aware, gain=gain)._asdict())
-        return Row(**found)._replace(clip=clip.name, codec=label, region=False)
+        return ClipRow(**found)._replace(clip=clip.name, codec=label, region=False)
 
-    def rows(self, labels: Sequence[str], clips: Sequence[RegionClip] | None = None) -> list[Row]:
+    def rows(self, labels: Sequence[str], clips: Sequence[RegionClip] | None = None) -> list[ClipRow]:
         """Rows of these variants on every clip (default: all clips of objects) at every quality."""
         found = self.clips if clips is None else clips
         tasks = [(label, clip, quality) for label in labels for clip in found for quality in self.scale.qualities]
@@ -193,7 +193,7 @@ class Study:
         """The clips of `sweeps`."""
         return self.clips[: self.scale.swept or None]
 
-    def sweeps(self) -> dict[float, list[Row]]:
+    def sweeps(self) -> dict[float, list[ClipRow]]:
         """Latent scaling at three qualities with all gain amplifiers, by quality; rows have the amplifier as their setting."""
         best = self.model(SCALING).best_quality
         qualities = (1.0, (1 + best) / 2, best)
