@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -75,3 +77,28 @@ def test_the_first_line_of_a_verb(threads: None, machine: pytest.MonkeyPatch) ->
 def test_bfloat16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], precision: str) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert transform_precision(torch.device("cpu")) == precision
+
+
+FORK = """
+import multiprocessing, sys, numpy, torch
+from latens.inference.device import choose_device
+
+choose_device("cpu", threads=2)
+
+def work():
+    layer = torch.nn.Conv2d(32, 32, 3)
+    layer(torch.rand(1, 32, 200, 200)).sum().backward()
+
+work()  # starts the pool of threads
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join(60)
+ended = not child.is_alive()
+child.kill()
+sys.exit(0 if ended and child.exitcode == 0 else 1)
+"""
+
+
+def test_a_forked_child_can_compute() -> None:
+    """The default start method of Linux; without preparation the child waits for threads that it does not have."""
+    assert subprocess.run([sys.executable, "-c", FORK], timeout=120).returncode == 0

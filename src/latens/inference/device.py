@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 
 import torch
@@ -26,6 +28,7 @@ def choose_device(request: str | torch.device = "auto", threads: int | None = No
     match = REQUEST.fullmatch(request)
     if match is None:
         raise UsageError("unknown device", where=f"device {request!r}", hint="use auto, cpu, cuda or cuda:N")
+    _prepare_forks()
     if threads is not None:
         _set_threads(threads)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -36,6 +39,13 @@ def choose_device(request: str | torch.device = "auto", threads: int | None = No
         hint = f"available: {', '.join(available_devices())}"
         raise DeviceUnavailable("this machine has no such device", where=f"device {request!r}", hint=hint)
     return torch.device("cuda", index)
+
+
+@functools.cache
+def _prepare_forks() -> None:
+    """One CPU thread in forked children: torch's pool of threads does not survive a fork, and waiting for it never ends."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 def available_devices() -> list[str]:
