@@ -157,3 +157,16 @@ def test_predicted_depth_is_saved_and_can_be_given_back(folder: Path, capsys: Ca
     Image.open(a).save(folder / "sub" / "a.png")
     for words in (["--depth", str(out / "a_depth256.png")], ["--max-depth", "300"], [str(folder / "sub" / "a.png")]):
         assert main(["haze", str(a), *words, "-o", str(out), "--save-depth", str(out), "--force"]) == 2
+
+
+def test_an_image_is_not_its_own_depth_and_depth_maps_are_no_inputs(tmp_path: Path, capsys: Capture) -> None:
+    """In a folder of gray images with their depth maps beside them."""
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (48, 1))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels[:, ::-1].copy()).save(tmp_path / "a_depth.png")
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    out = tmp_path / "out"
+    command = ["haze", str(tmp_path), "--depth", str(tmp_path), "--visibility", "60", "-o", str(out)]
+    assert main(command) == 3  # b has no depth map
+    assert [path.name for path in out.glob("*.png")] == ["a.png"]
+    assert "no depth map for b.png" in capsys.readouterr().err

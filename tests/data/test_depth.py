@@ -219,6 +219,35 @@ def test_exr_of_several_channels_and_of_other_kinds(values: np.ndarray) -> None:
         read_exr(exr({"Y": values}, "piz"))
 
 
+@pytest.mark.parametrize("name", ["ViewLayer.Depth.Z", "Depth.V", "depth", "Foo.depth.Y"])
+def test_depth_among_the_channels_of_a_renderer(name: str, values: np.ndarray) -> None:
+    other = np.zeros_like(values)
+    planes = {"ViewLayer.Combined.R": other, "ViewLayer.Normal.Z": other, name: values}
+    assert np.array_equal(read_exr(exr(planes)), values)
+
+
+@pytest.mark.parametrize("names", [("R", "G", "B"), ("A.X", "B.Y"), ("One.Depth.Z", "Two.Depth.Z")])
+def test_channels_that_do_not_tell_are_listed(names: tuple[str, ...], values: np.ndarray) -> None:
+    with pytest.raises(InputError, match=names[0]):
+        read_exr(exr(dict.fromkeys(names, values)))
+    assert np.array_equal(read_exr(exr({names[0]: values})), values)  # the only channel
+
+
+@pytest.mark.parametrize(("values", "hint"), [([[900, 1500]], "nyu"), ([[0.2, 0.9]], "relative"), ([[2.0, 80.0]], None)])
+def test_numbers_that_are_hardly_meters_are_told(
+    values: list[list[float]], hint: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_depth(np.array(values))
+    assert (hint is None) == (not caplog.messages)
+    assert hint is None or f"--depth-format {hint}" in caplog.messages[0]
+
+
+def test_inverse_depth_is_relative_and_nearer_where_larger() -> None:
+    depth = relative_depth(read_depth(np.array([[1.0, 2.0, 4.0, 0.0]]), format_of("inverse")))
+    assert depth[0, :3] == pytest.approx([1, 0.5, 0.25], rel=0.01)  # relative to the 99.9 % quantile
+    assert depth[0, 3] == 1  # sky
+
+
 def test_every_truncation_and_flip_of_an_exr_is_reported(values: np.ndarray) -> None:
     data = exr({"Y": values.astype("<f2")})
     for length in range(0, len(data) - 1, 61):

@@ -40,8 +40,8 @@ def haze(
     depth_format: Annotated[
         str | None,
         Parameter(
-            help="Unit of the depth map: meters, meters_nan, relative, kitti, nyu, nyu8 or apolloscape.  "
-            "[default: meters in NPY and EXR, relative in PNG]"
+            help="Unit of the depth map, larger is farther: meters, meters_nan, relative, kitti, nyu (millimeters), nyu8 or "
+            "apolloscape; inverse is relative with larger nearer (MiDaS).  [default: meters in NPY and EXR, relative in PNG]"
         ),
     ] = None,
     max_depth: Annotated[
@@ -90,7 +90,7 @@ def haze(
         raise UsageError("--save-depth saves predicted depth only", hint="leave --depth and --method out")
     if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, marks=[".hazy"])
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, marks=[".hazy", "_depth", "_depth256"])
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
@@ -178,10 +178,10 @@ def depth_of(image: Path, depth: Path | None) -> Path | None:
 
     if depth is None or not depth.is_dir():
         return depth
-    names = [depth / f"{image.stem}{mark}{ending}" for mark in ("", "_depth") for ending in sorted(DEPTH_ENDINGS)]
-    found = next((path for path in names if path.is_file()), None)
+    names = [depth / f"{image.stem}{mark}{ending}" for mark in ("", "_depth", "_depth256") for ending in sorted(DEPTH_ENDINGS)]
+    found = next((path for path in names if path.is_file() and not path.samefile(image)), None)
     if found is None:
         raise UsageError(
-            f"no depth map for {image.name}", where=str(depth), hint=f"looked for {image.stem}[_depth].npy, .png ..."
+            f"no depth map for {image.name}", where=str(depth), hint=f"looked for {image.stem}[_depth|_depth256].npy, .png ..."
         )
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ FILE_LIMIT = 2**30  # bytes
 PIXEL_LIMIT = 64 * 2**20
 IMAGE_FORMATS = ("PNG", "TIFF", "PPM")  # image formats of depth maps
 MIN_DEPTH = 1e-6  # lower bound of the largest depth of a map
+logger = logging.getLogger(__name__)
+
 KITTI_UNITS = 256  # units per meter
+UNLIKELY_METERS = 300.0  # median depth of a map whose unit is probably smaller
 QUANTILE = 0.999  # quantile of depth that defines the largest depth of a scene; larger values are often outliers
 
 
@@ -56,6 +60,7 @@ FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
         "meters": DepthFormat(),  # NPY and EXR
         "meters_nan": DepthFormat(hole=math.nan),
         "relative": DepthFormat(relative=True),
+        "inverse": DepthFormat(hole=None, disparity=True, relative=True),  # MiDaS, Depth Anything: larger is nearer
     }
 )
 
@@ -123,6 +128,8 @@ def read_depth(
     if size is not None and values.shape != size:
         what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its image {size[1]} x {size[0]}"
         raise InputError(what, where=where, hint="resize the depth map without blurring it")
+    if form == FORMATS["meters"]:
+        _warn_of_units(values, where)
     try:
         return fill_holes(to_depth(values, form))
     except InputError as error:
@@ -135,6 +142,24 @@ def png_of_depth(meters: Depth) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _warn_of_units(values: np.ndarray[Any, Any], where: str | None) -> None:
+    """Warn of numbers that are hardly meters: the depth of a scene has some meters and at most some hundred."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    if not finite.size:
+        return
+    middle, top = float(np.median(finite)), float(finite.max())
+    if middle > UNLIKELY_METERS:
+        what, form = f"a median of {middle:g} suggests millimeters", "nyu"
+    elif top <= 1 and finite.size > 1:
+        what, form = (
+            f"no value above {top:g} suggests relative depth",
+            "relative (inverse: larger is nearer)",
+        )
+    else:
+        return
+    logger.warning("%s: taken as meters, but %s; if so, give --depth-format %s", where or "depth", what, form)
 
 
 def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:

@@ -5,6 +5,7 @@ Renderers write depth in these formats. Needs only NumPy; all sizes in files are
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
 TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines per block, by compression: none, RLE, ZIPS, ZIP
 NAMES = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
-PREFERRED = ("Z", "Y", "depth", "R", "V")  # channel names of depth, in order of preference
+# Names of depth, in order of preference; Blender writes ViewLayer.Depth.Z
+DEPTH_NAMES = (r"Z", r"(.*\.)?depth\.[ZVY]", r"(.*\.)?depth", r"[YV]")
 PIXELS = 64 * 2**20
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -54,7 +56,7 @@ def _read(data: bytes) -> Array:
     if width * height > PIXELS:
         raise LimitExceeded(f"{width} x {height} are more pixels than the limit of {PIXELS:,}")
     channels = _channels(attributes["channels"])
-    chosen = next((i for name in PREFERRED for i, c in enumerate(channels) if c.name == name), 0)
+    chosen = _depth_channel([channel.name for channel in channels])
     before = sum(channel.dtype.itemsize for channel in channels[:chosen]) * width
     line = sum(channel.dtype.itemsize for channel in channels) * width
     dtype = channels[chosen].dtype
@@ -74,6 +76,21 @@ def _read(data: bytes) -> Array:
     if not seen.all():
         raise ValueError("lines are missing")
     return result
+
+
+def _depth_channel(names: list[str]) -> int:
+    """The channel of depth; the only channel may have any name. Raises InputError where the names do not tell."""
+    if len(names) == 1:
+        return 0
+    for pattern in DEPTH_NAMES:
+        hits = [index for index, name in enumerate(names) if re.fullmatch(pattern, name, re.I)]
+        if len(hits) == 1:
+            return hits[0]
+        if hits:
+            names = [names[index] for index in hits]
+            break
+    what = f"the names do not tell which channel is depth: {', '.join(names)}"
+    raise InputError(what, hint="save depth in a file of its own, or in a channel named Z")
 
 
 def _attributes(data: bytes) -> tuple[dict[str, bytes], int]:
