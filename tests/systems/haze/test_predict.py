@@ -25,6 +25,8 @@ from latens.systems.haze.config import DehazeNetConfig, DiscriminatorConfig, Phy
 from latens.systems.haze.formation import beta_of_visibility
 from latens.systems.haze.objective import half_weights
 from latens.systems.haze.predict import Haze, load, network
+from latens.systems.haze.protocol import Protocol, hazy_scene
+from latens.systems.haze.scenes import Scene as DepthScene
 from latens.systems.haze.simulator.streets import street
 from latens.systems.haze.temporal import motion_between
 
@@ -242,3 +244,17 @@ def test_a_noisy_sky_has_the_motion_of_its_surroundings() -> None:
     moved = motion.columns - np.arange(160)
     assert float(np.abs(moved[10:40, 10:-10] - 3).mean()) < 0.5  # flow of noise would be random
     assert float(np.abs(moved[70:90, 10:-10] - 3).mean()) < 0.3
+
+
+@pytest.mark.parametrize("stops", [1, 2, 3])
+def test_dim_images_lose_their_haze_and_not_their_light(stops: int) -> None:
+    """A photograph at a half, a quarter and an eighth of its brightness, by the bundled model."""
+    bundled = load("haze", device="cpu")
+    scene = street(3)
+    hazy = np.asarray(
+        hazy_scene(DepthScene("street", scene.image, scene.depth), 0, 0, Protocol(max_depth=120.0)).hazy[0].permute(1, 2, 0)
+    )
+    full = np.asarray(bundled.dehaze((255 * hazy).round().astype(np.uint8))).astype(float)
+    dim = np.asarray(bundled.dehaze((255 * hazy / 2**stops).round().astype(np.uint8))).astype(float) * 2**stops
+    assert (full.mean(), full.std()) == pytest.approx((dim.mean(), dim.std()), rel=0.15)
+    assert (dim.max(axis=2) == 0).mean() < 0.05
