@@ -37,6 +37,7 @@ from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInpu
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 GRAY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values with more than 8 bits
 STRETCH = (0.1, 99.9)  # percentiles
+DRAWN, FAR = 0.001, 2  # of a scale bar: share of the pixels; its value over the next smaller one, above the smallest
 ROW_BLOCK = 64  # rows that are scaled at once
 FRAME = re.compile(r"(.+\.tiff?)#([1-9][0-9]*)", re.I)
 BITS, DESCRIPTION = 258, 270  # tags
@@ -172,16 +173,23 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def _histogram_percentiles(values: np.ndarray) -> list[float]:
-    """The same of 8- or 16-bit integers, without a copy of the values."""
+    """The same of 8- or 16-bit integers, without a copy of the values.
+
+    A largest value that more than DRAWN of the pixels have, far above all others, is a drawn scale bar or saturation; the
+    percentiles are those of the other pixels.
+    """
     start = int(values.min())
     counts = np.zeros(1 << 16, np.int64)
     for top in range(0, len(values), ROW_BLOCK):
         counts += np.bincount(values[top : top + ROW_BLOCK].ravel().astype(np.int64) - start, minlength=1 << 16)
-    ends = np.cumsum(counts)
+    present = np.flatnonzero(counts)
+    if len(present) > 2 and counts[present[-1]] > DRAWN * values.size and present[-1] > FAR * present[-2]:
+        counts[present[-1]] = 0
+    ends, size = np.cumsum(counts), int(counts.sum())
     found: list[float] = []
     for share in STRETCH:
-        place = (values.size - 1) * share / 100  # between two values in order
-        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, values.size - 1)], "right").tolist()
+        place = (size - 1) * share / 100  # between two values in order
+        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, size - 1)], "right").tolist()
         found.append(start + below + (above - below) * (place - int(place)))
     return found
 
