@@ -51,6 +51,13 @@ def test_a_list_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert target.read_text() == "mine"
 
 
+def test_a_pipe_of_that_name_is_neither_read_nor_removed(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path)
+    os.mkfifo(tmp_path / "out" / "failures.jsonl")
+    assert run_batch(jobs, bad).log is None
+    assert (tmp_path / "out" / "failures.jsonl").is_fifo()
+
+
 def test_a_list_of_an_earlier_batch_is_replaced_and_removed(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path)
     assert run_batch(jobs, bad).log == tmp_path / "out" / "failures.jsonl"
@@ -89,3 +96,12 @@ def test_hand_drawn_annotations_and_foreign_masks_are_named(tmp_path: Path) -> N
     with pytest.raises(OutputExists, match=r"2 files .*b\.json, c\.masks\.tif"):
         check_foreign([ours, drawn, tmp_path / "c.json"])
     assert family(tmp_path / "c.json")[4] == masks
+
+
+def test_a_killed_segmentation_may_be_run_again(tmp_path: Path) -> None:
+    """Killed between two renames: some files have their names, and the JSON, renamed last, is a temporary file."""
+    (tmp_path / "a.masks.tif").write_bytes(b"ours")
+    with pytest.raises(OutputExists):
+        check_foreign([tmp_path / "a.json"])
+    (tmp_path / ".a.json.4194303-0123abcd.tmp").write_bytes(b"{")
+    check_foreign([tmp_path / "a.json"])

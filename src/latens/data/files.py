@@ -204,6 +204,15 @@ def write_error(path: Path, error: OSError) -> LatensError:
     return UsageError(f"cannot be written: {reason}", where=str(path), hint="choose another output with -o")
 
 
+def has_temporary(path: Path) -> bool:
+    """True if a temporary file of `path` is there: it is being written, or the process that wrote it was killed."""
+    start = f".{path.name[:50]}."
+    try:
+        return any(name.startswith(start) and TEMPORARY.fullmatch(name) for name in os.listdir(path.parent))
+    except OSError:
+        return False
+
+
 def sweep_stale(folder: Path) -> None:
     """Remove the temporary files of killed latens processes in `folder`.
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,9 +215,9 @@ def _too_large(job: Job) -> LimitExceeded:
 
 def _is_failure_list(path: Path) -> bool:
     """False for an existing file or link that no batch wrote."""
-    if path.is_symlink() or path.is_dir():
-        return False
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # a link, a folder, a pipe
+            return False
         with path.open("rb") as file:
             return set(json.loads(file.readline())) == set(Failure._fields)
     except FileNotFoundError:

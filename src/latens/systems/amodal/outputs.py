@@ -31,7 +31,7 @@ from PIL import Image
 
 from latens.data.annotations import to_document
 from latens.data.csv_files import csv_bytes
-from latens.data.files import fitting_name, writing
+from latens.data.files import fitting_name, has_temporary, writing
 from latens.data.instances import Collection
 from latens.data.masks import encode
 from latens.data.stack_writer import StackWriter
@@ -93,7 +93,9 @@ def write_outputs(
 
 
 def is_ours(output: Path) -> bool:
-    """True if this JSON was written by `write_outputs`."""
+    """True if this JSON was written by `write_outputs`, or would have been: a kill leaves its temporary file, renamed last."""
+    if has_temporary(output):
+        return True
     try:
         with output.open("rb") as file:
             start = file.read(HEAD)
