@@ -92,6 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "labels").mkdir()
     Image.fromarray((waves[..., 0] // 64).astype(np.uint8)).save(place / "labels" / "a.png")
     Image.fromarray(waves.astype(np.uint8)).save(place / "labels" / "a.jpg")
+    assert main(["density", "pack", str(place / "images"), "-o", str(place / "packed.ltp"), "--format", "quiet"]) == 0
     assert main(["compress", str(place / "a.png"), "-o", str(place / "a.ltn"), "--device", "cpu"]) == 0
     return place
 
@@ -108,7 +109,7 @@ COMMANDS = (
     "density --certify --model flow_moons --device cpu",
     "density --sample 4 -o samples.csv --model flow_moons --device cpu",
     "density pack images/ -o images.ltp",
-    "density unpack images.ltp -o unpacked/",
+    "density unpack packed.ltp -o unpacked/",
     "train image_codec --recipe tiny --show-config",
     "evaluate haze --show-config",
     "recipes",
