@@ -16,7 +16,7 @@ ENDINGS = {".py", ".md", ".jinja", ".html"}
 BRITISH = ("colour", "neighbour", "grey", "quantis", "normalis", "optimis(?!t|m)", "licence", "behaviour", "labelled")
 BRITISH_WORDS = ("centre", "centres", "centred", "metre", "metres", "kilometres", "millimetres")
 OLD_WORDS = ("picture", "pictures", "picturelike", "pictured")
-PHRASES = ("a bug of ours", "in the box", "is said", "what there is")
+PHRASES = (("bug", "of", "ours"), ("in", "the", "box"), ("is", "said"), ("what", "there", "is"))  # words, across line ends
 
 START, END = r"(?<![^\W_])", r"(?![^\W_])"  # of a word; an underscore separates words
 FORBIDDEN = re.compile(
@@ -24,7 +24,7 @@ FORBIDDEN = re.compile(
         [
             rf"{START}(?:{'|'.join(BRITISH)})\w*",
             rf"{START}(?:{'|'.join((*BRITISH_WORDS, *OLD_WORDS))}){END}",
-            *(START + r"\s+".join(phrase.split()) + END for phrase in PHRASES),
+            *(START + r"\s+".join(phrase) + END for phrase in PHRASES),
         ]
     ),
     re.IGNORECASE,

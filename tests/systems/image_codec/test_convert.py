@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import os
-import zipfile
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,20 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parent))
+from checkpoint_maker import GOLDEN, State, assert_same, checkpoint, from_training, pickled
+
 import latens
-from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
+from latens.errors import LatensError, ModelError, OutputExists, UnreadableInput
 from latens.hub import load_model
 from latens.nn.gdn import GDN
-from latens.systems.image_codec.convert import convert_compressai, import_checkpoint, parse_checkpoint
+from latens.systems.image_codec.convert import convert_compressai, import_checkpoint
 from latens.systems.image_codec.format import inspect_stream
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.predict import ImageCodec
-
-GOLDEN = Path(__file__).parents[2] / "golden"
-State = dict[str, Any]
 
 
 @cache
@@ -39,10 +36,6 @@ def record() -> Any:
 def golden(name: str) -> Tensor:
     held = record()["arrays"][name]
     return torch.tensor(held["values"], dtype=torch.float64).reshape(held["shape"])
-
-
-def checkpoint() -> State:
-    return dict(load_file(GOLDEN / "compressai_tiny.safetensors"))
 
 
 def image() -> Tensor:
@@ -59,11 +52,6 @@ def converted(state: State) -> MeanScaleHyperprior:
     model = MeanScaleHyperprior(config)
     model.load_state_dict(weights)
     return model.eval()
-
-
-def assert_same(one: State, other: State) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 def test_sizes_follow_from_the_shapes() -> None:
@@ -159,10 +147,6 @@ def renamed(state: State, kinds: dict[str, str], dot: str) -> State:
     return out
 
 
-def from_training(state: State) -> State:
-    return {"epoch": 3, "loss": torch.tensor(0.5), "optimizer": {}, "state_dict": state}
-
-
 def without_derived(state: State) -> State:
     derived = ("pedestal", "bound", "target", "_offset", "_cdf_length", "_quantized_cdf", "scale_table")
     return {name: value for name, value in state.items() if not name.endswith(derived)}
@@ -253,75 +237,6 @@ def test_other_checkpoints_are_refused(change: Callable[[State], State], message
         convert_compressai(change(checkpoint()))
 
     assert caught.value.hint
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
-
-
-def pickled(held: Any, **settings: Any) -> bytes:
-    stream = io.BytesIO()
-    torch.save(held, stream, **settings)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-def test_reads_files_of_torch(zipped: bool) -> None:
-    blob = pickled(from_training(checkpoint()), _use_new_zipfile_serialization=zipped)
-
-    _, weights = convert_compressai(parse_checkpoint(blob, safetensors=False))
-
-    assert_same(weights, convert_compressai(checkpoint())[1])
-
-
-class Malicious:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("hacked",)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_runs_no_code(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    blob = pickled({"state_dict": Malicious()}, _use_new_zipfile_serialization=zipped)
-
-    with pytest.raises(UnreadableInput, match="not a checkpoint"):
-        parse_checkpoint(blob, safetensors=False)
-
-    assert not (tmp_path / "hacked").exists()
-
-
-@pytest.mark.parametrize("safetensors", [True, False])
-@pytest.mark.parametrize("blob", [b"", b"PK\x03\x04", b"hello\n", b"\x80\x02", b"\x80\x02l\n.", bytes(30)])
-def test_other_bytes_are_refused(blob: bytes, safetensors: bool) -> None:
-    with pytest.raises(UnreadableInput):
-        parse_checkpoint(blob, safetensors=safetensors)
-
-
-@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
-def test_truncated_checkpoints_are_refused(kind: str) -> None:
-    held = {"w": torch.arange(50.0)}
-    plain = kind == "safetensors"
-    blob = save(held) if plain else pickled(held, _use_new_zipfile_serialization=kind == "zip")
-
-    for length in range(0, len(blob), 37):
-        with pytest.raises(UnreadableInput):
-            parse_checkpoint(blob[:length], safetensors=plain)
-
-
-def test_content_without_names_is_refused() -> None:
-    with pytest.raises(UnreadableInput, match="no named tensors"):
-        parse_checkpoint(pickled([torch.ones(2)]), safetensors=False)
-
-
-def test_archives_that_unpack_to_too_many_bytes_are_refused() -> None:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data/0", bytes(1000))
-    blob = bytearray(stream.getvalue())
-    entry = blob.index(b"PK\x01\x02")
-    blob[entry + 24 : entry + 28] = (1 << 31).to_bytes(4, "little")  # the unpacked size in the central directory
-
-    with pytest.raises(LimitExceeded, match="unpacks to"):
-        parse_checkpoint(bytes(blob), safetensors=False)
 
 
 # --------------------------------------------------------------------------------------------------------- model folder
