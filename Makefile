@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 REPORT ?= demo-report
 JOBS   ?= 2
+# Of make fuzz, kill and diskfault: time for every verb, and the choice of files and faults.
+SECONDS_EACH ?= 60
+SEED         ?= 0
 
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -12,7 +15,7 @@ SHAPED   := tests/codes tests/nn tests/training
 # Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test dev lint format types imports tests shapes clean
+.PHONY: demo test dev lint format types imports tests shapes fuzz kill diskfault clean
 
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
@@ -42,6 +45,19 @@ tests: dev
 # The tests of these packages run once, with their shape annotations checked at every call.
 shapes: dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -p tests.shape_checks -n $(JOBS) -m "not gpu" $(SHAPED)
+
+# The campaigns, of which `make tests` runs a few seconds: fuzzed files, dying processes, failing disks.
+CAMPAIGN = $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --timeout 3600 \
+  --campaign-seconds $(SECONDS_EACH) --campaign-seed $(SEED)
+
+fuzz: dev
+	$(CAMPAIGN) tests/campaigns/test_fuzz.py tests/codes/test_stream.py tests/codes/test_clip_stream.py
+
+kill: dev
+	$(CAMPAIGN) tests/campaigns/test_kill.py tests/campaigns/test_kill_training.py
+
+diskfault: dev
+	$(CAMPAIGN) tests/campaigns/test_diskfault.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

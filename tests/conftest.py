@@ -52,3 +52,10 @@ def codec(codec_folder: Path) -> ImageCodec:
 def bundled() -> ImageCodec:
     """The codec with the weights that ship with the package."""
     return load("image_codec", device="cpu")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Length of the campaigns of tests/campaigns: `make kill SECONDS=60` and alike run them for longer."""
+    campaigns = parser.getgroup("campaigns")
+    campaigns.addoption("--campaign-seconds", type=float, default=0.0, help="seconds for every verb, at least one run")
+    campaigns.addoption("--campaign-seed", default="0", help="chooses and orders the faults and the fuzzed files")

@@ -36,6 +36,8 @@ def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> N
     assert main(words) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["images"], record["objects"], record["classes"]) == (1, 2, ["cell"])
+    (drawn,) = (folder / "labelme").glob("*.json")
+    drawn.write_text(drawn.read_text().replace('"cell"', '"egg"'))
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0

@@ -102,12 +102,20 @@ def test_files_are_overwritten_only_with_force(source: Collection, tmp_path: Pat
     for form in ("coco", "labelme", "labels"):
         out = target(form, tmp_path / "o")
         written = write_collection(source, form, out)
+        written[-1].write_bytes(written[-1].read_bytes() + b" ")  # edited
         before = [path.stat().st_mtime_ns for path in written]
         with pytest.raises(OutputExists):
             write_collection(source, form, out)
         assert [path.stat().st_mtime_ns for path in written] == before
         assert write_collection(source, form, out, force=True) == written
     assert not [path for path in tmp_path.rglob(".*")]  # no temporary folder remains
+
+
+def test_files_that_an_interrupted_run_moved_are_no_conflict(source: Collection, tmp_path: Path) -> None:
+    written = write_collection(source, "labels", tmp_path / "o")
+    written[-1].unlink()
+    assert write_collection(source, "labels", tmp_path / "o") == written
+    assert all(path.is_file() for path in written)
 
 
 def test_a_failure_leaves_no_files(source: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

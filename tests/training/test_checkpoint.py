@@ -113,3 +113,11 @@ def test_settings_of_the_optimizer_are_not_those_of_the_checkpoint() -> None:
     other = torch.optim.Adam([parameter], 0.1, betas=(0.5, 0.999))
     join_optimizer(other, tensors, plain)
     assert other.param_groups[0]["betas"] == (0.5, 0.999)
+
+
+def test_an_unfinished_first_checkpoint_is_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    (tmp_path / "latest").unlink()
+    assert load_latest(tmp_path) is not None  # complete, although the process died before it wrote the pointer
+    (tmp_path / "step-00000001" / "MANIFEST.json").unlink()
+    assert load_latest(tmp_path) is None

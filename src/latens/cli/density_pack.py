@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -23,10 +23,12 @@ from latens.launch import announce
 
 if TYPE_CHECKING:
     from latens.data.inputs import InputFile
+    from latens.systems.flow.pack.archive import Member
     from latens.systems.flow.pack.packer import Packed, Restored, Source
 
 logger = logging.getLogger(__name__)
 
+COARSE = 2 * 10**9  # nanoseconds: the step of times on FAT
 Threads = Annotated[int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")]
 
 
@@ -210,20 +212,28 @@ def opened(archive: Path) -> Iterator[BinaryIO]:
 
 
 def refuse_overwriting(stream: BinaryIO, out: Path, force: bool) -> None:
-    """Raise OutputExists if the folder already holds a file of the archive."""
+    """Raise OutputExists if the folder holds a file with the name, but not the time, of a file of the archive.
+
+    A file of the same time is that of an interrupted run; `target` compares its contents.
+    """
     from latens.systems.flow.pack.archive import groups, is_safe, open_archive
 
     open_archive(stream)
     if force or not out.exists():
         return
-    names = (member.name for group in groups(stream) for member in group.members)
-    existing = next((out / name for name in names if is_safe(name) and os.path.lexists(out / name)), None)
+    members = (member for group in groups(stream) for member in group.members if is_safe(member.name))
+    existing = next((out / one.name for one in members if os.path.lexists(out / one.name) and not has_time(out, one)), None)
     if existing is not None:
         raise OutputExists(
             "a file of the archive exists already",
             where=str(existing),
             hint="--force overwrites it; -o names another folder",
         )
+
+
+def has_time(out: Path, member: Member) -> bool:
+    """True if the file of a member has the time of the archive, as exactly as file systems store it."""
+    return member.time is not None and abs((out / member.name).lstat().st_mtime_ns - member.time) <= COARSE
 
 
 def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, reporter: Reporter) -> Counter[str]:
@@ -257,11 +267,18 @@ def target(out: Path, one: Restored, force: bool) -> Path:
     """Path of a file: its name, or its number if the name is lost, leads out of the folder or is taken."""
     from latens.systems.flow.pack.archive import is_safe
 
-    if is_safe(one.name) and (force or not os.path.lexists(out / one.name)):
+    if is_safe(one.name) and (force or not os.path.lexists(out / one.name) or holds(out / one.name, one.data or b"")):
         return out / one.name
     stem, suffix = f"file-{one.number:06d}", ending(one.data or b"")
     numbered = (out / f"{stem}{extra}{suffix}" for extra in chain([""], map("-{}".format, count(2))))
     return next(place for place in numbered if force or not os.path.lexists(place))
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """True for a regular file, not a link, of these contents."""
+    with suppress(OSError):
+        return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+    return False
 
 
 def ending(data: bytes) -> str:
@@ -279,9 +296,6 @@ def write(place: Path, one: Restored) -> None:
             os.unlink(place)
     except OSError as error:
         raise write_error(place, error) from error
-    write_atomic(place, one.data or b"")
-    if one.time is not None:
-        try:
-            os.utime(place, ns=(one.time, one.time))
-        except (OSError, OverflowError, ValueError):
-            logger.warning("%s: its time, %d ns, cannot be set here", place, one.time)
+    write_atomic(place, one.data or b"", time=one.time)
+    if one.time is not None and abs(place.lstat().st_mtime_ns - one.time) > COARSE:
+        logger.warning("%s: its time, %d ns, cannot be set here", place, one.time)

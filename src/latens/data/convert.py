@@ -16,11 +16,11 @@ it. Images outside IMAGES are never read. labels:FOLDER,HOW chooses the reading 
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ from types import MappingProxyType
 import numpy as np
 
 from latens.data.annotations import read_annotations, to_document
-from latens.data.files import STANDARD_STREAM, read_bytes, write_atomic, write_error
+from latens.data.files import STANDARD_STREAM, prepare_folder, read_bytes, temporary_beside, write_atomic, write_error
 from latens.data.folders import MADE_WITH
 from latens.data.image_output import png_bytes
 from latens.data.image_paths import is_there
@@ -182,10 +182,14 @@ def write_collection(collection: Collection, form: str, out: Path, *, force: boo
 
 
 def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bool) -> list[Path]:
-    """Write files (relative path, content) into a temporary folder next to `out`, and move them when all are written."""
+    """Write files (relative path, content) into a temporary folder next to `out`, and move them when all are written.
+
+    A file that exists with the same content is no conflict: an interrupted run moved it.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:50]}."))
+        prepare_folder(out.parent)
+        stage = temporary_beside(out)
+        stage.mkdir()
     except OSError as error:
         raise write_error(out, error) from error
     try:
@@ -193,7 +197,8 @@ def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bo
         for name, content in files:
             write_atomic(stage / name, content)
             names.append(name)
-        _refuse_to_overwrite([out / name for name in names], force=force)
+        changed = [name for name in names if not _same(stage / name, out / name)]
+        _refuse_to_overwrite([out / name for name in changed], force=force)
         for name in names:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(stage / name, out / name)
@@ -202,6 +207,10 @@ def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bo
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return [out / name for name in names]
+
+
+def _same(new: Path, old: Path) -> bool:
+    return old.is_file() and filecmp.cmp(new, old, shallow=False)
 
 
 def _refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:

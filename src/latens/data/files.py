@@ -26,6 +26,7 @@ READ_CHUNK = 1 << 20
 WRITE_ATTEMPTS = 3
 MAX_NAME = 255  # bytes of a name on most file systems
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_swept: set[Path] = set()  # folders that this process has swept
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -114,8 +115,8 @@ def _read_stream(stream: BinaryIO, limit: int) -> bytes | None:
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file atomically, even through a kill or a loss of power.
+def write_atomic(path: Path, data: bytes, *, time: int | None = None) -> None:
+    """Write a file atomically, even through a kill or a loss of power. `time` is its modification time in nanoseconds.
 
     A temporary file in the same folder is written, synchronized and renamed to `path`; missing folders are created. The target
     of a symbolic link is replaced; devices and pipes are written directly, `-` is standard output. Raises StorageFull if the
@@ -130,8 +131,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             _write_into(os.open(path, os.O_WRONLY), data, durable=False)
             return
         target = Path(os.path.realpath(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, data)
+        prepare_folder(target.parent)
+        _replace(target, data, time)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -155,7 +156,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         return
     try:
         target = Path(os.path.realpath(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        prepare_folder(target.parent)
         temporary = temporary_beside(target)
         stream = open(temporary, "x+b")
     except OSError as error:
@@ -174,6 +175,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             raise write_error(path, error) from error
         raise
     _synchronize_folder(target.parent)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder for outputs. This process's first output in it removes the temporary files of killed processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in _swept:
+        sweep_stale(folder)
+        _swept.add(folder)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -213,8 +222,8 @@ def has_temporary(path: Path) -> bool:
         return False
 
 
-def sweep_stale(folder: Path) -> None:
-    """Remove the temporary files of killed latens processes in `folder`.
+def sweep_stale(folder: Path, name: str = "") -> None:
+    """Remove the temporary files and folders of killed latens processes in `folder`, or only those of the output `name`.
 
     Processes of another machine that shares the folder look dead from here; `write_atomic` on that machine tries again.
     """
@@ -222,11 +231,15 @@ def sweep_stale(folder: Path) -> None:
         names = os.listdir(folder)
     except OSError:
         return
-    for name in names:
-        found = TEMPORARY.fullmatch(name)
-        if found and not _is_alive(int(found["pid"])):
+    for entry in names:
+        found = TEMPORARY.fullmatch(entry)
+        if found and (not name or entry.startswith(f".{name}.")) and not _is_alive(int(found["pid"])):
             with contextlib.suppress(OSError):
-                os.unlink(folder / name)
+                _remove(folder / entry)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _is_alive(pid: int) -> bool:
@@ -241,13 +254,16 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _replace(target: Path, data: bytes, time: int | None) -> None:
     for attempt in range(1, WRITE_ATTEMPTS + 1):
         temporary = temporary_beside(target)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
             _write_into(descriptor, data, durable=True)
             _keep_mode(target, temporary)
+            if time is not None:
+                with contextlib.suppress(OSError, OverflowError, ValueError):
+                    os.utime(temporary, ns=(time, time))
             os.replace(temporary, target)
         except FileNotFoundError:  # removed by `sweep_stale` on another machine, or the folder was deleted
             if attempt == WRITE_ATTEMPTS:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latens.data.files import temporary_beside, write_atomic, write_error
+from latens.data.files import sweep_stale, temporary_beside, write_atomic, write_error
 from latens.errors import OutputExists
 
 MADE_WITH = "made-with.json"
@@ -24,6 +24,7 @@ def check_writable(folder: Path) -> None:
     place = Path(os.path.abspath(folder))
     while not os.path.lexists(place):
         place = place.parent
+    sweep_stale(place, "probe")
     probe = temporary_beside(place / "probe")
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

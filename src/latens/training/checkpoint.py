@@ -29,6 +29,7 @@ from torch import Tensor
 from latens.data.files import write_atomic
 from latens.errors import UsageError, counted
 
+LATEST = "latest"
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +51,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         write_atomic(target / name, blob)
     manifest = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     write_atomic(target / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
-    write_atomic(folder / "latest", target.name.encode())
+    write_atomic(folder / LATEST, target.name.encode())
     older = [path for path in _complete(folder) if path.name <= target.name]  # newer ones were rejected as damaged
     for old in older[:-keep] if keep else []:
         shutil.rmtree(old)
@@ -60,8 +61,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 def load_latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose files all match its manifest, or None; damaged ones are skipped with a warning.
 
-    Raises UsageError if there are checkpoints and none can be used.
+    A first checkpoint that a killed process did not finish counts as none. Raises UsageError if there are checkpoints and none
+    can be used.
     """
+    if not (folder / LATEST).exists() and not _complete(folder):
+        return None
     damaged: list[Path] = []
     checkpoint = None
     for target in sorted(folder.glob("step-*"), reverse=True):

@@ -15,7 +15,7 @@ import numpy as np
 
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
-from latens.data.files import temporary_beside
+from latens.data.files import replace_durably, temporary_beside
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
 from latens.data.regions.words import parse_region
@@ -218,7 +218,8 @@ def _to_size(
     request: Request, size: int | None, kbps: float | None, masks: MaskFiles | None
 ) -> tuple[Pass, float, int, str | None]:
     """Search for the rate factor. Trials are temporary files next to the output; the best one replaces it."""
-    trial, best = temporary_beside(request.out), temporary_beside(request.out)
+    target = Path(os.path.realpath(request.out))
+    trial, best = temporary_beside(target), temporary_beside(target)
     passes: dict[float, Pass] = {}
     recorded = Recorded() if request.track else None
 
@@ -238,7 +239,7 @@ def _to_size(
         found = search(
             encode, request.codec, wanted, guess(request.codec, 8 * wanted / pixels), lambda: os.replace(trial, best)
         )
-        os.replace(best, request.out)
+        replace_durably(best, target)
     finally:
         for path in (trial, best):
             with contextlib.suppress(OSError):

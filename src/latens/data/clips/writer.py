@@ -30,7 +30,7 @@ from latens.data.clips.color import (
 from latens.data.clips.formats import APPLE_ENDINGS, ENCODERS, Encoder, check_container
 from latens.data.clips.reader import ClipInfo
 from latens.data.clips.sound import SoundCopy, fitting_streams
-from latens.data.files import replace_durably, temporary_beside, write_error
+from latens.data.files import prepare_folder, replace_durably, temporary_beside, write_error
 from latens.data.notes import note_once
 from latens.errors import UsageError
 
@@ -235,7 +235,8 @@ def open_writer(
     temporary = temporary_beside(Path(os.path.realpath(path)))
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in {target.parent, temporary.parent}:
+            prepare_folder(folder)
         with av.open(str(temporary), "w", format=kind, options=options) as container:
             writer = ClipWriter(container, kind, info, coding, path, threads)
             if indices and sound is not None:

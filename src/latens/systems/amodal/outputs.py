@@ -261,7 +261,8 @@ def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:
     for index, mask in enumerate(frame.found.layers.amodal, start=1):
         name = f"{number:04d}-cell-{index:02d}"
         roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # roifile counts from 0
-        archive.writestr(f"{name}.roi", roi.tobytes())
+        entry = zipfile.ZipInfo(f"{name}.roi")  # of a fixed date: the same result gives the same bytes
+        archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)
 
 
 def contour(mask: np.ndarray) -> np.ndarray:

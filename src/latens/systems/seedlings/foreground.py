@@ -71,7 +71,8 @@ def _by_brightness(gray: np.ndarray, sign: int) -> tuple[np.ndarray, float]:
     import cv2
 
     smooth = cv2.GaussianBlur(gray, (0, 0), 1.2)
-    small = cv2.resize(smooth, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
+    reduced = [max(1, round(side / 8)) for side in gray.shape[::-1]]
+    small = cv2.resize(smooth, reduced, interpolation=cv2.INTER_AREA)
     size = max(3, small.shape[1] // BACKGROUND * 2 + 1)
     background = cv2.resize(cv2.medianBlur(small, min(size, 255)), gray.shape[::-1], interpolation=cv2.INTER_LINEAR)
     contrast = np.clip(sign * (smooth.astype(np.int16) - background), 0, 255).astype(np.uint8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ from latens.data.clips.color import REC709
 from latens.data.clips.formats import CLIP_ENDINGS, container_of
 from latens.data.clips.reader import ClipInfo
 from latens.data.clips.writer import Coding, open_writer
-from latens.data.files import write_error
+from latens.data.files import prepare_folder, temporary_beside, write_error
 from latens.data.image_output import write_image
 from latens.errors import OutputExists, Truncated
 from latens.systems.video_codec.decoded import ClipFrame, DecodedClip
@@ -119,13 +121,30 @@ def _sound_file(decoded: DecodedClip) -> Iterator[Path | None]:
 def _write_images(decoded: DecodedClip, first: ClipFrame, out: Path, tally: _Tally, *, force: bool) -> list[str]:
     if not force and out.is_dir() and any(out.iterdir()):
         raise OutputExists("this folder is not empty", where=str(out), hint="name another folder, or add --force")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(out, error) from error
     uneven = False
-    for frame in tally.all(first, decoded):
-        write_image(out / f"{frame.number:05d}.png", Image.fromarray(frame.pixels))
-        uneven = uneven or frame.duration != first.duration
+    with _staged(out) as folder:
+        for frame in tally.all(first, decoded):
+            write_image(folder / f"{frame.number:05d}.png", Image.fromarray(frame.pixels))
+            uneven = uneven or frame.duration != first.duration
     notes = ["sound is not written into a folder of images"] if decoded.sound else []
     return [*notes, "the frame rate varies; a folder of images does not store times"] if uneven else notes
+
+
+@contextlib.contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into the folder `out` at the end of the block; nothing remains if it raises."""
+    target = Path(os.path.realpath(out))
+    stage = temporary_beside(target)
+    try:
+        prepare_folder(target.parent)
+        stage.mkdir()
+        yield stage
+        if not target.exists():
+            os.replace(stage, target)
+            return
+        for path in sorted(stage.iterdir()):
+            os.replace(path, target / path.name)
+    except OSError as error:
+        raise write_error(out, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
