@@ -23,8 +23,8 @@ KILLS = {137}
 
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I", "F"]
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]
-ENDINGS = ".png .jpg .JPG .jpe .tif .tiff .webp .bmp .gif .ppm .ltn .json .mp4 .csv".split() + [""]
-STEMS = "a -o --force a.b ä é * [1] ? %s {0} $HOME a\\b ~".split() + ["a b", "\n", "\x1b[31m", "'", '"']
+ENDINGS = [*".png .jpg .JPG .jpe .tif .tiff .webp .bmp .gif .ppm .ltn .json .mp4 .csv".split(), ""]
+STEMS = [*"a -o --force a.b ä é * [1] ? %s {0} $HOME a\\b ~".split(), "a b", "\n", "\x1b[31m", "'", '"']
 
 VERBS: dict[str, list[list[str]]] = {  # every verb with its options, one of which is drawn
     "compress": [
