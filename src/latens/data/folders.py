@@ -1,4 +1,4 @@
-"""Output folders: write checks, locks between processes, and records of the requests behind their results."""
+"""Output folders: write checks, locks between processes, and records of the requests behind reports."""
 
 from __future__ import annotations
 
@@ -65,40 +65,72 @@ def check_request(
     """
     if force:
         return
-    earlier = _requests(folder).get(what)
+    place = folder / MADE_WITH
+    if not _is_ours(place):
+        hint = "choose another -o, or add --force to replace this file"
+        raise OutputExists("this file is needed for a record, and latens did not write it", where=str(place), hint=hint)
+    earlier = earlier_request(folder, what)
     if earlier is None:
         there = next((name for name in results if os.path.lexists(folder / name)), None)
         if there is not None:
             message = "the file exists already, and there is no record of its request"
             raise OutputExists(message, where=str(folder / there), hint="choose another -o, or add --force")
         return
-    changed = _differences(json.loads(json.dumps(earlier)), json.loads(json.dumps(dict(request), default=str)))
+    changed = differences(earlier, plain(request))
     if changed:
         message = f"this folder holds results of another request: {'; '.join(changed)}"
         raise OutputExists(message, where=str(folder), hint="choose another -o, or add --force to replace them")
 
 
 def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
-    """Record the request behind the results named `what` in `folder`, for `check_request`."""
+    """Record the request behind the results named `what` in `folder`, for `check_request`.
+
+    A file of that name that latens did not write is replaced (`check_request` refuses it without force), and a link is not
+    written through.
+    """
+    place = folder / MADE_WITH
     noted = {**_requests(folder), what: dict(request)}
-    write_atomic(folder / MADE_WITH, (json.dumps(noted, indent=1, default=str) + "\n").encode())
+    if place.is_symlink():
+        place.unlink()
+    write_atomic(place, (json.dumps(noted, indent=1, default=str) + "\n").encode())
 
 
-def _requests(folder: Path) -> dict[str, Any]:
+def earlier_request(folder: Path, what: str) -> dict[str, Any] | None:
+    """The recorded request of the results named `what`; None without one."""
+    return _requests(folder).get(what)
+
+
+def plain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as it is read from a record."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(request), default=str))
+    return found
+
+
+def _requests(folder: Path) -> dict[str, dict[str, Any]]:
+    place = folder / MADE_WITH
+    return {} if not _is_ours(place) or not place.exists() else dict(json.loads(place.read_bytes()))
+
+
+def _is_ours(place: Path) -> bool:
+    """False for an existing link, folder or file that is not of the form of `note_request`."""
+    if not os.path.lexists(place):
+        return True
+    if place.is_symlink() or not place.is_file():
+        return False
     try:
-        found = json.loads((folder / MADE_WITH).read_bytes())
+        found = json.loads(place.read_bytes())
     except (OSError, ValueError):
-        return {}
-    return {name: request for name, request in found.items() if isinstance(request, dict)} if isinstance(found, dict) else {}
+        return False
+    return isinstance(found, dict) and all(isinstance(request, dict) for request in found.values())
 
 
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> list[str]:
-    """At most three settings that differ, with both values."""
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> list[str]:
+    """At most three settings in which two requests differ, with both values."""
     found: list[str] = []
     for name in dict.fromkeys([*earlier, *now]):
         old, new = earlier.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{group}{name}.")
+            found += differences(old, new, f"{group}{name}.")
         elif isinstance(old, list) and isinstance(new, list) and old != new:
             other = [item for item in [*old, *new] if (item in old) != (item in new)]
             found.append(f"{group}{name} differ" + (f" by {_shown(other[0])}" if other else " in order"))
