@@ -144,7 +144,7 @@ def haze(
     request = {
         "model": loaded.model_id,
         "haze": how,
-        "depth": depth and str(depth.resolve()),
+        "depth_given": depth is not None,  # the map itself is one of the sources
         "depth_format": depth_format,
         "max_depth": max_depth,
         "refine_depth": refine_depth,

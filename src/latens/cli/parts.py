@@ -18,6 +18,7 @@ from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
+    from latens.data.inputs import InputFile
     from latens.inference.batch import Job
     from latens.systems.parts.predict import Measured, Parts
 
@@ -50,7 +51,7 @@ def parts(
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
     """
-    from latens.data.folders import check_request, check_writable, note_request
+    from latens.data.folders import check_request, check_writable, earlier_request, note_request
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED, plan_jobs
@@ -59,7 +60,7 @@ def parts(
     from latens.systems.parts.report import check_folder, is_earlier_summary
 
     found = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True)
-    files = [file for file in found if file.named or not ours(file.path)]
+    files = without_results(found, out)
     batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
     check_writable(out)
     earlier = is_earlier_summary(out)
@@ -78,8 +79,9 @@ def parts(
         return record
 
     request = {"model": finder.model_id, "resolution": finder.resolution}
-    images = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
-    whole = {**request, "most": most, "images": images}  # decides the summary
+    whole = {**request, "most": most, "images": sorted(file.relative.as_posix() for file in files)}  # decides the summary
+    if any(map(os.path.isabs, (earlier_request(out, SUMMARIZING) or {}).get("images", []))):  # of an earlier version
+        whole["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
     check_request(out, SUMMARIZING, whole, force=force)
     report = batch.run(work, Request("mapping parts of", request, is_ours=lambda job: earlier))
     failed = {failure.input for failure in report.failed}
@@ -94,11 +96,22 @@ def parts(
     return report.exit_status or (SOME_FAILED if again.failed else 0)
 
 
-def ours(path: Path) -> bool:
-    """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
+def without_results(found: list[InputFile], out: Path) -> list[InputFile]:
+    """The inputs without summaries, and without maps of versions that kept no records; a file that is named alone is taken."""
     from latens.systems.parts.report import SUMMARY, is_earlier_summary
 
-    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_earlier_summary(path.parent))
+    if len(found) == 1 and found[0].named:
+        return found
+    places = {file.path.parent for file in found}
+    ours = {place for place in places if is_earlier_summary(place) or (out in place.parents and is_earlier_summary(out))}
+    files = [
+        file
+        for file in found
+        if file.path.parent not in ours or not (file.path.name.endswith(ENDING) or file.path.name in SUMMARY)
+    ]
+    if len(files) < len(found):
+        logger.warning("left out %s, which earlier runs wrote", counted(len(found) - len(files), "file"))
+    return files
 
 
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:

@@ -144,7 +144,7 @@ def compress(
         return sources_of(job.input, roi, single=len(jobs) == 1)
 
     request = {
-        "roi": roi,
+        **region_setting(roi),
         "roi_id": roi_id,
         "track": track,
         "codec": codec,
@@ -195,7 +195,8 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
     def sources(job: Job) -> list[Path]:
         return sources_of(job.input, choice.roi, single=len(jobs) == 1)
 
-    request = {"model": codec.model_id} | {name: value for name, value in choice._asdict().items() if name != "roi_ids"}
+    others = {name: value for name, value in choice._asdict().items() if name not in ("roi", "roi_ids")}
+    request = {"model": codec.model_id, **region_setting(choice.roi), **others}
     request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
     return batch.run(work, Request("compressing to .ltv", request, sources=sources)).exit_status or (
         PARTIAL if incomplete else 0
@@ -297,6 +298,13 @@ def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
     rest = [word for word in words if Path(word) not in folders]
     found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
     return found + (find_inputs(rest, CLIP_ENDINGS, out, skip_results=True, marks=[".small"]) if rest or not found else [])
+
+
+def region_setting(roi: str | None) -> dict[str, str | None]:
+    """The region as a setting: a shape, or that there are masks, whose files are sources."""
+    from latens.data.regions.words import parse_region
+
+    return {"region": None if roi is None else "masks" if isinstance(parse_region(roi), Path) else roi}
 
 
 def sources_of(clip: Path, roi: str | None, *, single: bool) -> list[Path]:

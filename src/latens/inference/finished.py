@@ -72,7 +72,8 @@ class Results:
     def __init__(self, request: Request, folder: Path | None = None) -> None:
         self.request = request
         self._settings = plain(request.settings)
-        self._earlier = None if folder is None else earlier_request(folder, request.what)
+        earlier = None if folder is None else earlier_request(folder, request.what)
+        self._earlier = None if earlier is None else {name: earlier[name] for name in earlier if name in self._settings}
         self._records = Records()
 
     def verdict(self, job: Job) -> Verdict:
@@ -98,14 +99,21 @@ class Results:
     def _without_record(self, job: Job) -> Verdict:
         if self._earlier is None and not self.request.is_ours(job):
             return Verdict("refuse", "the file exists already, and no record says that latens made it from this input")
-        changed = differences(self._earlier or self._settings, self._settings)
+        changed = self._changed_folder()
         if changed:
             return Verdict("refuse", f"this folder holds results of another request: {'; '.join(changed)}")
         return Verdict("skip", "an earlier version wrote it, and no record names its input")
 
+    def _changed_folder(self) -> list[str]:
+        """Settings that differ from those that an earlier version noted for the whole folder."""
+        if self._earlier is None:
+            return []
+        return differences(self._earlier, {name: self._settings[name] for name in self._earlier})
+
     def _other_input(self, entry: Entry, job: Job) -> str:
         if os.path.abspath(entry.input) == os.path.abspath(job.input):
-            return f"this is the result of {entry.what} an earlier content of {entry.input}; the input has changed since"
+            files = "the input" if len(self.request.sources(job)) == 1 else "it or a file that belongs to it"
+            return f"this is the result of {entry.what} an earlier content of {entry.input}; {files} has changed since"
         return f"this is the result of {entry.what} {entry.input}, not {job.input}"
 
     def _aside(self, job: Job) -> Verdict:
@@ -131,7 +139,7 @@ class Results:
             return []
         entry = self._records.entry(job.output)
         if entry is None:
-            return [] if self._earlier is None else differences(self._earlier, self._settings)
+            return self._changed_folder()
         if entry.what != self.request.what or entry.state != "done":
             return []
         changed = differences(entry.request, self._settings)
@@ -142,14 +150,12 @@ class Results:
 
     def lost(self, job: Job) -> list[Path]:
         """Files of other origin, or changed since latens wrote them, that force replaces."""
-        if self.request.is_ours(job):
-            return []
-        found = []
-        for path in self.request.outputs(job):
-            entry = self._records.entry(path) if _is_output(path) else None
-            if _is_output(path) and (entry is None or (entry.state != "started" and not entry.is_unchanged(path))):
-                found.append(path)
-        return found
+        ours = self.request.is_ours(job)
+        return [path for path in self.request.outputs(job) if _is_output(path) and self._is_lost(path, ours=ours)]
+
+    def _is_lost(self, path: Path, *, ours: bool) -> bool:
+        entry = self._records.entry(path)
+        return not ours if entry is None else entry.state != "started" and not entry.is_unchanged(path)
 
     def made(self, job: Job, work: Callable[[Job], Record]) -> Record:
         """The result of `work`, with a line in the record before it and one after it.
