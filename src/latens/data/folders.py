@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +63,7 @@ def check_request(
     """Raises OutputExists if `folder` has results of another request, unless `force` is set.
 
     `what` names the results in `folder` (a command or a report). `request` holds everything that determines them, serializable
-    as JSON. `results` are names of files that will be written; existing ones without a record are not replaced.
+    as JSON. `results` are names and patterns of files that will be written; existing ones without a record are not replaced.
     """
     if force:
         return
@@ -71,10 +73,10 @@ def check_request(
         raise OutputExists("this file is needed for a record, and latens did not write it", where=str(place), hint=hint)
     earlier = earlier_request(folder, what)
     if earlier is None:
-        there = next((name for name in results if os.path.lexists(folder / name)), None)
-        if there is not None:
+        there = _existing(folder, results)
+        if there:
             message = "the file exists already, and there is no record of its request"
-            raise OutputExists(message, where=str(folder / there), hint="choose another -o, or add --force")
+            raise OutputExists(message, where=str(there[0]), hint="choose another -o, or add --force")
         return
     changed = differences(earlier, plain(request))
     if changed:
@@ -93,6 +95,37 @@ def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
     if place.is_symlink():
         place.unlink()
     write_atomic(place, (json.dumps(noted, indent=1, default=str) + "\n").encode())
+
+
+@contextmanager
+def noting_request(folder: Path, what: str, request: Mapping[str, Any], *, results: Sequence[str]) -> Iterator[None]:
+    """Record a request while its results are made. The record is taken back if an error leaves none of `results`.
+
+    A killed run leaves its record, so that the same request continues it.
+    """
+    earlier, existed = _requests(folder), folder.is_dir()
+    note_request(folder, what, request)
+    try:
+        yield
+    except Exception:
+        if not _existing(folder, results):
+            with contextlib.suppress(OSError):
+                if earlier:
+                    write_atomic(folder / MADE_WITH, (json.dumps(earlier, indent=1) + "\n").encode())
+                else:
+                    (folder / MADE_WITH).unlink()
+                if not existed:
+                    folder.rmdir()
+        raise
+
+
+def _existing(folder: Path, results: Sequence[str]) -> list[Path]:
+    """Files and links of `folder` whose names are in `results` or match a pattern there."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in results)]
 
 
 def earlier_request(folder: Path, what: str) -> dict[str, Any] | None:
