@@ -160,8 +160,9 @@ def evaluate(
     options. Raises OutputExists if `out` holds the report of another model, other data or other options, unless `force`.
     """
     from latens.contract import open_system
-    from latens.data.folders import check_request, check_writable, note_request
+    from latens.data.folders import check_request, check_writable, noting_request
     from latens.data.source import parse_sources
+    from latens.experiments.report import Report
     from latens.settings import override, to_dict
 
     opened = open_system(system)
@@ -172,11 +173,12 @@ def evaluate(
     loaded = opened.load(model or system, device=device, threads=threads)
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
-    if folder is not None:
-        check_request(folder, "evaluation", request, results=["evaluation.html", "evaluation.json"], force=force)
-    report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
-    if folder is not None:
-        note_request(folder, "evaluation", request)
+    if folder is None:
+        return opened.evaluation.run(loaded, parse_sources(data), options, None)
+    results = [*Report.files(opened.evaluation.name), *opened.evaluation.files]
+    check_request(folder, "evaluation", request, results=results, force=force)
+    with noting_request(folder, "evaluation", request, results=results):
+        report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
         report.save(folder)
     return report
 
@@ -199,7 +201,9 @@ def reproduce(
     `settings` change the scale. Raises OutputExists if `out` holds the report of another request, unless `force`.
     """
     from latens.contract import open_system
-    from latens.data.folders import check_request, check_writable, note_request
+    from latens.data.folders import MADE_WITH, check_request, check_writable, noting_request
+    from latens.experiments.lab import JOURNAL
+    from latens.experiments.report import Report
     from latens.settings import override, to_dict
 
     system, _, name = what.partition("/")
@@ -219,12 +223,14 @@ def reproduce(
             "data": _places(data),
             "scale": to_dict(scales[each]),
         }
-        check_request(folder, each, requests[each], results=[f"{each}.html", f"{each}.json"], force=force)
+        known = os.path.lexists(folder / MADE_WITH)
+        files = [*Report.files(each), *([] if known else [JOURNAL])]  # tables share the journal
+        check_request(folder, each, requests[each], results=files, force=force)
     open_model = _opener(opened, model, device, threads)
     for each, artifact in wanted.items():
-        report = artifact.make(_lab_of(opened, open_model, recipe, scales[each], data, folder, device, threads))
-        note_request(folder, each, requests[each])
-        report.save(folder)
+        with noting_request(folder, each, requests[each], results=[*Report.files(each), JOURNAL]):
+            report = artifact.make(_lab_of(opened, open_model, recipe, scales[each], data, folder, device, threads))
+            report.save(folder)
         yield report
 
 

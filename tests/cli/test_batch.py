@@ -40,7 +40,7 @@ def called(path: Path) -> set[str]:
 def test_only_one_module_runs_batches_and_saves_images() -> None:
     modules = {path.stem: called(path) for path in CLI.glob("*.py")}
     own = modules.pop("batch")
-    assert own >= {"run_batch", "check_request", "note_request", "check_writable", "write_image"}
+    assert own >= {"run_batch", "check_writable", "write_image"}
     for name, calls in modules.items():
         assert not calls & {"run_batch", "format_exc", "print_exception"}, name
     assert {name for name, calls in modules.items() if "FileBatch" in calls} == {*VERBS, "decompress", "video"}

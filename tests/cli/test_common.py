@@ -15,6 +15,7 @@ from latens.cli.batch import FileBatch
 from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings
 from latens.errors import UsageError
 from latens.inference.batch import Job
+from latens.inference.finished import Request
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
         return {"text": "done"}
 
     batch = FileBatch([job], None, OutputOptions(), force=False)
-    assert batch.run(work, what="refining", request={}, parts=200).exit_status == 0
+    assert batch.run(work, Request("refining"), parts=200).exit_status == 0
     shown = capsys.readouterr()
     assert "refining (loss 0.1234)" in shown.err
     assert "25%" in shown.err

@@ -8,6 +8,7 @@ import pytest
 
 from latens.catalogue import SYSTEMS
 from latens.cli.main import main
+from latens.contract import open_system
 
 Capture = pytest.CaptureFixture[str]
 
@@ -71,6 +72,37 @@ def test_a_report_is_not_replaced_by_that_of_another_request(album: Path, tiny_m
     assert (out / "evaluation.json").read_bytes() == before
     assert main([*fewer, "--force"]) == 0
     assert (out / "evaluation.json").read_bytes() != before
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_files_of_the_user_are_not_replaced_by_a_report(system: str, tmp_path: Path, capsys: Capture) -> None:
+    evaluation = open_system(system).evaluation
+    name = evaluation.name
+    files = [f"{name}.html", f"{name}.json", f"{name}-rows.jsonl", f"{name}.png", f"{name}-2.png", "made-with.json"]
+    files += [pattern.replace("*", "1") for pattern in evaluation.files]
+    for file in files:
+        out = tmp_path / file
+        out.mkdir()
+        (out / file).write_text("mine")
+        assert main(["evaluate", system, "-o", str(out)]) == 2
+        assert "--force" in capsys.readouterr().err
+        assert [(path.name, path.read_text()) for path in out.iterdir()] == [(file, "mine")]
+
+
+def test_a_reproduction_does_not_write_into_a_journal_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("{}")
+    assert main(["reproduce", "amodal/table3", "--recipe", "tiny", "-o", str(tmp_path)]) == 2
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("journal.jsonl", "{}")]
+
+
+def test_an_evaluation_that_fails_binds_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_text("no image")
+    for out in (tmp_path / "new", tmp_path / "old"):
+        if out.name == "old":
+            out.mkdir()
+        assert main(["evaluate", "image_codec", "--data", str(tmp_path / "data"), "-o", str(out)]) != 0
+        assert not (out / "made-with.json").exists()
 
 
 def test_a_failed_reproduction_leaves_nothing(tmp_path: Path, capsys: Capture) -> None:

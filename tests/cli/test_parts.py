@@ -126,7 +126,7 @@ def test_an_image_damaged_after_its_map_was_made_is_left_out(album: Path, model:
     capsys.readouterr()
     assert main(command) == 3
     said = capsys.readouterr()
-    assert "a.png: this is not an image" in said.err
+    assert "a.png; the input has changed since" in said.err
     assert "in 1 image;" in said.out
     assert json.loads((out / "parts.json").read_text())["images"] == ["trip/b.jpg"]
     (album / "trip" / "b.jpg").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from latens.data.source import Source
 from latens.errors import LatensError
 from latens.experiments.bench import bench
 from latens.experiments.lab import JOURNAL
+from latens.experiments.report import Report
 from latens.hub import load_model
 from latens.inference.page import Figure, Gallery, Table
 from latens.settings import SettingsError, decode_like, override, to_dict
@@ -211,8 +213,12 @@ def an_evaluation_is_deterministic(workshop: Workshop, folder: Path) -> None:
     assert any(isinstance(block, Table) for block in [*first.blocks, *(b for part in first.parts for b in part.blocks)])
     assert first.table() == second.table()
     assert _without_times(first.to_dict()) == _without_times(fresh.to_dict())
-    first.save(folder)
-    assert {f"{first.name}.html", f"{first.name}.json"} <= {path.name for path in folder.iterdir()}
+    first.save(folder / "first")
+    assert {f"{first.name}.html", f"{first.name}.json"} <= {path.name for path in (folder / "first").iterdir()}
+    assert first.name == evaluation.name
+    patterns = [*Report.files(evaluation.name), *evaluation.files]  # these files of a user are not replaced
+    for path in (folder / "first").iterdir():
+        assert any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns), path.name
 
 
 def _without_times(plain: dict[str, object]) -> dict[str, object]:

@@ -54,5 +54,21 @@ def test_files_of_unknown_origin_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match="no record of its request"):
         check_request(tmp_path, "demo", {}, results=["index.html"])
     check_request(tmp_path, "demo", {}, results=["index.html"], force=True)
-    (tmp_path / MADE_WITH).write_text("{")
-    check_request(tmp_path, "demo", {}, results=["other.html"])
+
+
+@pytest.mark.parametrize("content", ["{", '{"tool": "mine"}', "[1]", None])
+def test_a_foreign_record_is_kept_without_force(content: str | None, tmp_path: Path) -> None:
+    own, record = tmp_path / "own.txt", tmp_path / "out" / MADE_WITH
+    record.parent.mkdir()
+    own.write_text("mine")
+    if content is None:
+        record.symlink_to(own)
+    else:
+        record.write_text(content)
+    with pytest.raises(OutputExists, match="latens did not write it"):
+        check_request(record.parent, "demo", {})
+    check_request(record.parent, "demo", {}, force=True)
+    note_request(record.parent, "demo", {"x": 1})
+    check_request(record.parent, "demo", {"x": 1})
+    assert not record.is_symlink()
+    assert own.read_text() == "mine"

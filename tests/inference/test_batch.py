@@ -14,6 +14,7 @@ import torch
 
 from latens.data.files import read_bytes, write_atomic
 from latens.data.inputs import find_inputs
+from latens.data.records import RECORDS
 from latens.errors import LimitExceeded, StorageFull, UnreadableInput
 from latens.inference.batch import Job, Outcome, plan_jobs, run_batch
 
@@ -49,6 +50,11 @@ def failures(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "out" / "failures.jsonl").read_text("utf-8").splitlines()]
 
 
+def listed(folder: Path) -> list[str]:
+    """Sorted names in a folder without the record of the results."""
+    return sorted(name for name in os.listdir(folder) if name != RECORDS)
+
+
 def test_jobs_mirror_the_inputs(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {"a.txt": b"a", "d/b.txt": b"b"})
     assert jobs == [
@@ -67,7 +73,7 @@ def test_all_good(tmp_path: Path) -> None:
         ("done", {"bytes": 2}),
     ]
     assert (tmp_path / "out" / "b.up").read_bytes() == b"BB"
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
+    assert listed(tmp_path / "out") == ["a.up", "b.up"]
 
 
 def test_bad_files_are_listed_and_skipped(tmp_path: Path) -> None:
@@ -97,7 +103,7 @@ def test_a_second_run_skips_what_is_finished_and_clears_the_list(tmp_path: Path)
     (tmp_path / "in" / "b.txt").write_bytes(b"mended")
     mended = run_batch(jobs, upper)
     assert (mended.done, mended.skipped, mended.exit_status) == (1, 1, 0)
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.up", "b.up"]
+    assert listed(tmp_path / "out") == ["a.up", "b.up"]
     assert run_batch(jobs, upper, force=True).done == 2
 
 
@@ -134,7 +140,7 @@ def test_an_interrupt_passes_through_and_keeps_what_is_done(tmp_path: Path) -> N
     jobs = jobs_of(tmp_path, {"1.txt": b"bad", "2.txt": b"two", "3.txt": b"stop", "4.txt": b"four"})
     with pytest.raises(KeyboardInterrupt):
         run_batch(jobs, upper)
-    assert sorted(os.listdir(tmp_path / "out")) == ["2.up", "failures.jsonl"]
+    assert listed(tmp_path / "out") == ["2.up", "failures.jsonl"]
     (tmp_path / "in" / "3.txt").write_bytes(b"three")
     assert run_batch(jobs, upper).done == 2
 
@@ -170,13 +176,13 @@ def work(job):
 run_batch(jobs, work)
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
-    left = sorted(os.listdir(tmp_path / "out"))
+    left = listed(tmp_path / "out")
     assert left[1:] == [".latens-claims", "0.up", "1.up"]
     assert left[0].startswith(".2.up.")
     report = run_batch(jobs, upper)
     assert (report.done, report.skipped) == (2, 2)
-    assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up", "3.up"]
-    assert {path.read_bytes() for path in (tmp_path / "out").iterdir()} == {b"TEXT"}
+    assert listed(tmp_path / "out") == ["0.up", "1.up", "2.up", "3.up"]
+    assert {path.read_bytes() for path in (tmp_path / "out").glob("*.up")} == {b"TEXT"}
 
 
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
@@ -217,7 +223,7 @@ run_batch(jobs, work)
     assert order == ["1", "2"]
     assert (report.done, report.skipped) == (2, 1)
     assert (tmp_path / "out" / "0.up").read_bytes() == b"theirs"
-    assert sorted(os.listdir(tmp_path / "out")) == ["0.up", "1.up", "2.up"]
+    assert listed(tmp_path / "out") == ["0.up", "1.up", "2.up"]
 
 
 def test_a_job_of_a_killed_process_is_done(tmp_path: Path) -> None:

@@ -75,14 +75,36 @@ def test_the_list_lies_in_the_given_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", [".clear", ".hazy", ".overlay", ".masks", ".small"])
-def test_results_beside_their_input_are_no_inputs(mark: str, tmp_path: Path) -> None:
-    for name in ("a.jpg", f"a{mark}.png", f"alone{mark}.png", f"b{mark}.jpg", "b.png"):
+def test_only_recorded_results_are_left_out(mark: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A name is no proof: without a record, a file that is named like a result is an input."""
+    names = ["a.jpg", f"a{mark}.png", f"alone{mark}.png", "b.jpg", f"b{mark}.png"]
+    for name in names:
         (tmp_path / name).write_bytes(b"x")
     endings = frozenset({".jpg", ".png"})
-    found = [file.path.name for file in find_inputs([tmp_path], endings, marks=[mark])]
-    assert found == ["a.jpg", f"alone{mark}.png", "b.png"]
-    named = find_inputs([tmp_path / "a.jpg", tmp_path / f"a{mark}.png"], endings, marks=[mark])
-    assert len(named) == 2  # a named file is always taken
+
+    def found(*inputs: Path) -> list[str]:
+        caplog.clear()
+        return [file.path.name for file in find_inputs(inputs, endings, skip_results=True, marks=[mark])]
+
+    assert sorted(found(tmp_path)) == sorted(names)
+    assert "took 2 files named like a result" in caplog.text
+    job = Job(tmp_path / "a.jpg", tmp_path / f"a{mark}.png")
+    run_batch([job], good, force=True)
+    kept = sorted(set(names) - {job.output.name})
+    assert sorted(found(tmp_path)) == kept
+    assert "left out 1 file, which latens made from other inputs" in caplog.text
+    assert sorted(found(*(tmp_path / name for name in names))) == kept  # as the shell expands *.png
+    assert found(job.output) == [job.output.name]  # named alone
+    job.output.write_text("mine")
+    assert sorted(found(tmp_path)) == sorted(names)
+
+
+def test_companions_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jpg", "a_depth.png", "b_depth.png"):
+        (tmp_path / name).write_bytes(b"x")
+    endings = frozenset({".jpg", ".png"})
+    assert [file.path.name for file in find_inputs([tmp_path], endings, companions=["_depth"])] == ["a.jpg", "b_depth.png"]
+    assert "left out 1 file, which belong" in caplog.text
 
 
 def test_hand_drawn_annotations_and_foreign_masks_are_named(tmp_path: Path) -> None:

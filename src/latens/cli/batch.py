@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from latens.data.inputs import InputFile
     from latens.inference.batch import BatchReport, Failure, Job, Outcome
+    from latens.inference.finished import Request
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,7 +29,8 @@ class FileBatch:
     """The jobs of a verb, each with one input and one output.
 
     `out` is the value of -o. Making a batch raises UsageError if the results cannot be written, and OutputExists for a single
-    named input whose named output exists; other existing outputs are skipped. `check` is off for verbs with their own checks.
+    named input whose named output exists; `run` decides on other existing outputs. `check` is off for verbs with
+    their own checks.
     """
 
     def __init__(self, jobs: list[Job], out: Path | None, options: OutputOptions, *, force: bool, check: bool = True) -> None:
@@ -65,37 +67,27 @@ class FileBatch:
         if len(self.jobs) == 1 and not self.to_stdout and not is_special(self.jobs[0].output):
             check_ending(self.jobs[0].output)
 
-    def run(self, work: Work, *, what: str, request: Mapping[str, Any], parts: int = 1) -> BatchReport:
+    def run(self, work: Work, request: Request, *, parts: int = 1) -> BatchReport:
         """Run `work` on every job and print the result of each file; the summary goes to stderr.
 
-        `work` may call its second argument with how many of the `parts` of a file are done, and a note. `request` is
-        everything besides inputs and options that decides the results: an output folder holds the results of one request for
-        each verb (`what`) only. Raises OutputExists.
+        `work` may call its second argument with how many of the `parts` of a file are done, and a note. Raises OutputExists if
+        finished results were made with other settings than those of `request`, and for a single file that is in the way.
         """
-        from latens.data.folders import check_request, note_request
         from latens.inference.batch import run_batch
 
-        jobs, folder = self.jobs, self.folder
-        finished, noted = 0, folder is None
-        if folder is not None:
-            check_request(folder, what, request, force=self.force)
-        with self.reporter.progress(len(jobs) * parts, what) as show:
+        jobs, finished = self.jobs, 0
+        with self.reporter.progress(len(jobs) * parts, request.what) as show:
 
             def report(outcome: Outcome) -> None:
                 nonlocal finished
-                report_outcome(outcome, self.reporter, alone=len(jobs) == 1)
+                report_outcome(outcome, self.reporter)
                 finished += parts
                 show(finished)
 
             def run(job: Job) -> dict[str, Any]:
-                nonlocal noted
-                record = work(job, lambda done, note="": show(finished + done, note))
-                if folder is not None and not noted:  # not before there is a result
-                    note_request(folder, what, request)
-                    noted = True
-                return record
+                return work(job, lambda done, note="": show(finished + done, note))
 
-            done = run_batch(jobs, run, force=self.force, folder=folder, on_result=report)
+            done = run_batch(jobs, run, request=request, force=self.force, folder=self.folder, on_result=report)
         if len(jobs) > 1:
             report_summary(done)
         return done
@@ -128,7 +120,7 @@ class Readable(Generic[T]):
             yield file, value
 
 
-def report_outcome(outcome: Outcome, reporter: Reporter, *, alone: bool) -> None:
+def report_outcome(outcome: Outcome, reporter: Reporter) -> None:
     """Print the result of one job, or log why there is none."""
     job = outcome.job
     record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
@@ -136,10 +128,11 @@ def report_outcome(outcome: Outcome, reporter: Reporter, *, alone: bool) -> None
         report_failure(record, outcome.failure, outcome.error, reporter)
     elif outcome.record is None:
         if reporter.format == "json":
-            reporter.result(record, "")
-        shared = _same_stem(job) if alone else ""
-        logger.info(f"{job.output}: exists already, skipped; --force replaces it, -o names another{shared}")
+            reporter.result(record | {"reason": outcome.note}, "")
+        logger.info(f"{job.output}: skipped, {outcome.note}; --force makes it again")
     else:
+        if outcome.note:
+            logger.info(f"{job.output}: {outcome.note}")
         details = dict(outcome.record)
         text = details.pop("text", str(job.output))
         reporter.result(record | details, text)
@@ -161,15 +154,6 @@ def report_summary(done: BatchReport) -> None:
     logger.info(text + (f"; failures are listed in {done.log}" if done.log else ""))
     if done.stopped is not None:
         logger.error(str(done.stopped))
-
-
-def _same_stem(job: Job) -> str:
-    """A line that names other images in the folder whose results would have the same name."""
-    from latens.data.images import IMAGE_ENDINGS
-
-    names = sorted(path.name for path in job.input.parent.iterdir() if path.stem == job.input.stem and path != job.output)
-    others = [name for name in names if name != job.input.name and Path(name).suffix.lower() in IMAGE_ENDINGS]
-    return f"\n{', '.join(others)} would have the same name for the result of {job.input.name}" if others else ""
 
 
 def save_image(job: Job, image: Image.Image) -> None:

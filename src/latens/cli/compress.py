@@ -70,8 +70,11 @@ def compress(
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
+    from latens.inference.finished import Request
 
-    batch = FileBatch(plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out), out, ENDING), out, options, force=force)
+    batch = FileBatch(
+        plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out, ENDING), out, options, force=force
+    )
     if any(job.output.suffix.lower() in IMAGE_ENDINGS for job in batch.jobs):
         raise UsageError("the result is not an image", where=str(out), hint=f"choose a name that ends in {ENDING}")
 
@@ -88,7 +91,7 @@ def compress(
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
     request |= {"strip": True} if strip else {}
-    return batch.run(work, what="compressing", request=request, parts=parts).exit_status
+    return batch.run(work, Request("compressing", request), parts=parts).exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:

@@ -44,6 +44,7 @@ def decompress(
     """
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
+    from latens.inference.finished import Request
 
     batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS), out, ".png"), out, options, force=force)
     batch.check_image_ending()
@@ -61,7 +62,7 @@ def decompress(
         return record
 
     request = {"model": codec.model_id, "partial": partial}
-    return batch.run(work, what="decompressing", request=request).exit_status or (PARTIAL if damaged else 0)
+    return batch.run(work, Request("decompressing", request)).exit_status or (PARTIAL if damaged else 0)
 
 
 def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def dehaze(
     from latens.data.clips.reader import is_clip
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
+    from latens.inference.finished import Request
 
-    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, marks=[".clear"])
+    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"])
     batch = FileBatch(plan(files, out), out, options, force=force)
     if not is_clip(batch.jobs[0].input):
         batch.check_image_ending()
@@ -75,7 +76,7 @@ def dehaze(
         return found
 
     request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
-    return batch.run(work, what="dehazing", request=request).exit_status or (PARTIAL if incomplete else 0)
+    return batch.run(work, Request("dehazing", request)).exit_status or (PARTIAL if incomplete else 0)
 
 
 def check_method(haze: Haze, method: str | None) -> None:

@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import ComputeOptions, Force, Model, Output
-from latens.errors import OutputExists, UsageError
+from latens.errors import UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -78,6 +78,7 @@ def haze(
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
+    from latens.inference.finished import Request
 
     if visibility is not None and beta is not None:
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
@@ -90,17 +91,12 @@ def haze(
         raise UsageError("--save-depth saves predicted depth only", hint="leave --depth and --method out")
     if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, marks=[".hazy", "_depth", "_depth256"])
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=["_depth", "_depth256"])
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise UsageError(f"two images are named {twice}, so their depth maps would have the same name", where="--save-depth")
     batch = FileBatch(plan_jobs(files, out, ".png" if out is not None else ".hazy.png"), out, options, force=force)
-    jobs = batch.jobs
-    saved = {job.input: save_depth / f"{job.input.stem}_depth256.png" for job in jobs} if save_depth is not None else {}
-    taken = [saved[job.input] for job in jobs if saved and saved[job.input].exists() and not job.output.exists()]
-    if taken and not force:  # it may be a measured depth map
-        raise OutputExists("the depth map exists already", where=str(taken[0]), hint="name another folder, or give --force")
     batch.check_image_ending()
 
     from latens.cli.dehaze import check_method, record
@@ -128,9 +124,9 @@ def haze(
         path = depth_of(job.input, depth)
         notes = image.notes if method in TRANSLATORS else (*image.notes, depth_note(path, form, max_depth))
         predicted = None
-        if saved:
+        if save_depth is not None:
             predicted = loaded.depth(image, max_depth=max_depth or MAX_DEPTH)
-            write_atomic(saved[job.input], png_of_depth(predicted))
+            write_atomic(saved_depth(job, save_depth), png_of_depth(predicted))
         hazy = loaded.haze(
             image,
             visibility=visibility,
@@ -148,13 +144,30 @@ def haze(
     request = {
         "model": loaded.model_id,
         "haze": how,
-        "depth": depth and str(depth.resolve()),
+        "depth_given": depth is not None,  # the map itself is one of the sources
         "depth_format": depth_format,
         "max_depth": max_depth,
         "refine_depth": refine_depth,
         "airlight": list(airlight),
     }
-    return batch.run(work, what="hazing", request=request).exit_status
+    outputs, sources = (lambda job: outputs_of(job, save_depth)), (lambda job: sources_of(job, depth))
+    return batch.run(work, Request("hazing", request, outputs, sources)).exit_status
+
+
+def saved_depth(job: Job, folder: Path) -> Path:
+    """The file of --save-depth for a job."""
+    return folder / f"{job.input.stem}_depth256.png"
+
+
+def outputs_of(job: Job, save_depth: Path | None) -> list[Path]:
+    """The files that the work on a job writes."""
+    return [job.output] if save_depth is None else [saved_depth(job, save_depth), job.output]
+
+
+def sources_of(job: Job, depth: Path | None) -> list[Path]:
+    """The files that decide the result of a job: the image and its depth map."""
+    path = depth_of(job.input, depth)
+    return [job.input] if path is None else [job.input, path]
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, max_depth: float | None) -> str:

@@ -18,10 +18,12 @@ from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
+    from latens.data.inputs import InputFile
     from latens.inference.batch import Job
     from latens.systems.parts.predict import Measured, Parts
 
 ENDING = ".parts.png"
+SUMMARIZING = "finding parts"  # name of the summary's request in the folder
 DEFAULT_OUT = Path("parts-found")
 
 logger = logging.getLogger(__name__)
@@ -49,16 +51,19 @@ def parts(
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
     """
-    from latens.data.folders import check_writable
+    from latens.data.folders import check_request, check_writable, earlier_request, note_request
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED, plan_jobs
+    from latens.inference.finished import Request
     from latens.systems.parts.predict import load
-    from latens.systems.parts.report import check_folder
+    from latens.systems.parts.report import check_folder, is_earlier_summary
 
-    files = [file for file in find_inputs(inputs, IMAGE_ENDINGS, out) if file.named or not ours(file.path)]
+    found = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True)
+    files = without_results(found, out)
     batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
     check_writable(out)
+    earlier = is_earlier_summary(out)
     check_folder(out, [file.path for file in files], force=force)
     loaded = load(model, device=options.device, threads=options.threads)
     try:
@@ -73,9 +78,12 @@ def parts(
         record, measured[job.input] = map_one(finder, job)
         return record
 
-    request = {"model": finder.model_id, "resolution": finder.resolution, "most": most}
-    request["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
-    report = batch.run(work, what="finding parts", request=request)
+    request = {"model": finder.model_id, "resolution": finder.resolution}
+    whole = {**request, "most": most, "images": sorted(file.relative.as_posix() for file in files)}  # decides the summary
+    if any(map(os.path.isabs, (earlier_request(out, SUMMARIZING) or {}).get("images", []))):  # of an earlier version
+        whole["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
+    check_request(out, SUMMARIZING, whole, force=force)
+    report = batch.run(work, Request("mapping parts of", request, is_ours=lambda job: earlier))
     failed = {failure.input for failure in report.failed}
     names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
     skipped = [file for file in files if file.path in names and file.path not in measured]
@@ -83,15 +91,27 @@ def parts(
     measured |= {file.path: value for file, value in again}
     good = {path: name for path, name in names.items() if path in measured}
     if good:
+        note_request(out, SUMMARIZING, whole)
         summarize(finder, good, [measured[path] for path in good], out, most, batch.reporter)
     return report.exit_status or (SOME_FAILED if again.failed else 0)
 
 
-def ours(path: Path) -> bool:
-    """Whether an earlier run wrote this image: results may be in the folder of their inputs."""
+def without_results(found: list[InputFile], out: Path) -> list[InputFile]:
+    """The inputs without summaries, and without maps of versions that kept no records; a file that is named alone is taken."""
     from latens.systems.parts.report import SUMMARY, is_earlier_summary
 
-    return path.name.endswith(ENDING) or (path.name in SUMMARY and is_earlier_summary(path.parent))
+    if len(found) == 1 and found[0].named:
+        return found
+    places = {file.path.parent for file in found}
+    ours = {place for place in places if is_earlier_summary(place) or (out in place.parents and is_earlier_summary(out))}
+    files = [
+        file
+        for file in found
+        if file.path.parent not in ours or not (file.path.name.endswith(ENDING) or file.path.name in SUMMARY)
+    ]
+    if len(files) < len(found):
+        logger.warning("left out %s, which earlier runs wrote", counted(len(found) - len(files), "file"))
+    return files
 
 
 def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:

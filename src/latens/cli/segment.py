@@ -45,15 +45,16 @@ def segment(
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
+    from latens.inference.finished import Request
 
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, marks=[".overlay", ".masks"])
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay", ".masks"])
     batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
     if any(STANDARD_STREAM in (job.output, job.input) for job in batch.jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 
-    from latens.systems.amodal.outputs import check_foreign
+    from latens.systems.amodal.outputs import check_foreign, family, is_ours
     from latens.systems.amodal.predict import load
 
     if not force:
@@ -69,7 +70,8 @@ def segment(
         return segment_one(segmenter, job, score)
 
     request = {"model": segmenter.model_id, "score": score}
-    return batch.run(work, what="segmenting", request=request).exit_status
+    outputs, ours = (lambda job: [*family(job.output), job.output]), (lambda job: is_ours(job.output))
+    return batch.run(work, Request("segmenting", request, outputs, is_ours=ours)).exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:

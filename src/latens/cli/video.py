@@ -93,6 +93,7 @@ def compress(
     """
     from latens.data.regions.words import parse_ids
     from latens.inference.batch import plan_jobs
+    from latens.inference.finished import Request
 
     neural = codec == NEURAL or (codec is None and out is not None and out.suffix.lower() == NEURAL_ENDING)
     jobs = plan_jobs(clip_inputs(clips, out), out, NEURAL_ENDING if neural else ENDING)
@@ -133,14 +134,17 @@ def compress(
             strength=strength,
             fps=fps,
             threads=threads or 0,
-            force=force,
+            force=force or job.output.is_file(),  # the batch has decided that it is made again
         )
         if done.damaged or done.missing:
             incomplete.append(job.input)
         return record(done)
 
+    def sources(job: Job) -> list[Path]:
+        return sources_of(job.input, roi, single=len(jobs) == 1)
+
     request = {
-        "roi": roi,
+        **region_setting(roi),
         "roi_id": roi_id,
         "track": track,
         "codec": codec,
@@ -150,7 +154,7 @@ def compress(
         "strength": strength,
         "fps": fps,
     }
-    return batch.run(work, what="compressing clips", request=request).exit_status or (PARTIAL if incomplete else 0)
+    return batch.run(work, Request("compressing clips", request, sources=sources)).exit_status or (PARTIAL if incomplete else 0)
 
 
 class Choice(NamedTuple):
@@ -171,6 +175,7 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
     jobs = batch.jobs
     if any(job.output.suffix.lower() != NEURAL_ENDING for job in jobs):
         raise UsageError("the neural codec writes .ltv files", where=str(jobs[0].output), hint="end the name in .ltv")
+    from latens.inference.finished import Request
     from latens.systems.video_codec.predict import load
 
     codec = load(model, device=device, threads=threads)
@@ -187,9 +192,15 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
             incomplete.append(job.input)
         return neural_record(done, job)
 
-    request = {"model": codec.model_id} | {name: value for name, value in choice._asdict().items() if name != "roi_ids"}
+    def sources(job: Job) -> list[Path]:
+        return sources_of(job.input, choice.roi, single=len(jobs) == 1)
+
+    others = {name: value for name, value in choice._asdict().items() if name not in ("roi", "roi_ids")}
+    request = {"model": codec.model_id, **region_setting(choice.roi), **others}
     request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
-    return batch.run(work, what="compressing to .ltv", request=request).exit_status or (PARTIAL if incomplete else 0)
+    return batch.run(work, Request("compressing to .ltv", request, sources=sources)).exit_status or (
+        PARTIAL if incomplete else 0
+    )
 
 
 def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
@@ -228,6 +239,7 @@ def decompress(
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import Job, plan_jobs
+    from latens.inference.finished import Request
 
     found = find_inputs(inputs, frozenset({NEURAL_ENDING}), out)
     single = len(found) == 1 and found[0].named
@@ -252,7 +264,9 @@ def decompress(
             damaged.append(job.input)
         return written_record(done)
 
-    report = batch.run(work, what="decompressing clips", request={"model": codec.model_id})
+    # A folder of images is not recorded: it is refused unless it is empty.
+    outputs = lambda job: [job.output] if job.output.suffix.lower() in CLIP_ENDINGS else []  # noqa: E731
+    report = batch.run(work, Request("decompressing clips", {"model": codec.model_id}, outputs))
     return report.exit_status or (PARTIAL if damaged else 0)
 
 
@@ -283,7 +297,22 @@ def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
     folders = [Path(word) for word in words if is_frame_folder(Path(word))]
     rest = [word for word in words if Path(word) not in folders]
     found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
-    return found + (find_inputs(rest, CLIP_ENDINGS, out, marks=[".small"]) if rest or not found else [])
+    return found + (find_inputs(rest, CLIP_ENDINGS, out, skip_results=True, marks=[".small"]) if rest or not found else [])
+
+
+def region_setting(roi: str | None) -> dict[str, str | None]:
+    """The region as a setting: a shape, or that there are masks, whose files are sources."""
+    from latens.data.regions.words import parse_region
+
+    return {"region": None if roi is None else "masks" if isinstance(parse_region(roi), Path) else roi}
+
+
+def sources_of(clip: Path, roi: str | None, *, single: bool) -> list[Path]:
+    """The files that decide a result: the clip, and the masks of its region."""
+    from latens.data.regions.words import parse_region
+
+    region = None if roi is None else parse_region(roi if single else str(region_for(roi, clip)))
+    return [clip, region] if isinstance(region, Path) else [clip]
 
 
 def region_for(roi: str, clip: Path) -> str | Path:

@@ -1,7 +1,9 @@
-"""Output folders: write checks, locks between processes, and records of the requests behind their results."""
+"""Output folders: write checks, locks between processes, and records of the requests behind reports."""
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,44 +64,107 @@ def check_request(
     """Raises OutputExists if `folder` has results of another request, unless `force` is set.
 
     `what` names the results in `folder` (a command or a report). `request` holds everything that determines them, serializable
-    as JSON. `results` are names of files that will be written; existing ones without a record are not replaced.
+    as JSON. `results` are names and patterns of files that will be written; existing ones without a record are not replaced.
     """
     if force:
         return
-    earlier = _requests(folder).get(what)
+    place = folder / MADE_WITH
+    if not _is_ours(place):
+        hint = "choose another -o, or add --force to replace this file"
+        raise OutputExists("this file is needed for a record, and latens did not write it", where=str(place), hint=hint)
+    earlier = earlier_request(folder, what)
     if earlier is None:
-        there = next((name for name in results if os.path.lexists(folder / name)), None)
-        if there is not None:
+        there = _existing(folder, results)
+        if there:
             message = "the file exists already, and there is no record of its request"
-            raise OutputExists(message, where=str(folder / there), hint="choose another -o, or add --force")
+            raise OutputExists(message, where=str(there[0]), hint="choose another -o, or add --force")
         return
-    changed = _differences(json.loads(json.dumps(earlier)), json.loads(json.dumps(dict(request), default=str)))
+    changed = differences(earlier, plain(request))
     if changed:
         message = f"this folder holds results of another request: {'; '.join(changed)}"
         raise OutputExists(message, where=str(folder), hint="choose another -o, or add --force to replace them")
 
 
 def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
-    """Record the request behind the results named `what` in `folder`, for `check_request`."""
+    """Record the request behind the results named `what` in `folder`, for `check_request`.
+
+    A file of that name that latens did not write is replaced (`check_request` refuses it without force), and a link is not
+    written through.
+    """
+    place = folder / MADE_WITH
     noted = {**_requests(folder), what: dict(request)}
-    write_atomic(folder / MADE_WITH, (json.dumps(noted, indent=1, default=str) + "\n").encode())
+    if place.is_symlink():
+        place.unlink()
+    write_atomic(place, (json.dumps(noted, indent=1, default=str) + "\n").encode())
 
 
-def _requests(folder: Path) -> dict[str, Any]:
+@contextmanager
+def noting_request(folder: Path, what: str, request: Mapping[str, Any], *, results: Sequence[str]) -> Iterator[None]:
+    """Record a request while its results are made. The record is taken back if an error leaves none of `results`.
+
+    A killed run leaves its record, so that the same request continues it.
+    """
+    earlier, existed = _requests(folder), folder.is_dir()
+    note_request(folder, what, request)
     try:
-        found = json.loads((folder / MADE_WITH).read_bytes())
+        yield
+    except Exception:
+        if not _existing(folder, results):
+            with contextlib.suppress(OSError):
+                if earlier:
+                    write_atomic(folder / MADE_WITH, (json.dumps(earlier, indent=1) + "\n").encode())
+                else:
+                    (folder / MADE_WITH).unlink()
+                if not existed:
+                    folder.rmdir()
+        raise
+
+
+def _existing(folder: Path, results: Sequence[str]) -> list[Path]:
+    """Files and links of `folder` whose names are in `results` or match a pattern there."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in results)]
+
+
+def earlier_request(folder: Path, what: str) -> dict[str, Any] | None:
+    """The recorded request of the results named `what`; None without one."""
+    return _requests(folder).get(what)
+
+
+def plain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as it is read from a record."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(request), default=str))
+    return found
+
+
+def _requests(folder: Path) -> dict[str, dict[str, Any]]:
+    place = folder / MADE_WITH
+    return {} if not _is_ours(place) or not place.exists() else dict(json.loads(place.read_bytes()))
+
+
+def _is_ours(place: Path) -> bool:
+    """False for an existing link, folder or file that is not of the form of `note_request`."""
+    if not os.path.lexists(place):
+        return True
+    if place.is_symlink() or not place.is_file():
+        return False
+    try:
+        found = json.loads(place.read_bytes())
     except (OSError, ValueError):
-        return {}
-    return {name: request for name, request in found.items() if isinstance(request, dict)} if isinstance(found, dict) else {}
+        return False
+    return isinstance(found, dict) and all(isinstance(request, dict) for request in found.values())
 
 
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> list[str]:
-    """At most three settings that differ, with both values."""
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> list[str]:
+    """At most three settings in which two requests differ, with both values."""
     found: list[str] = []
     for name in dict.fromkeys([*earlier, *now]):
         old, new = earlier.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{group}{name}.")
+            found += differences(old, new, f"{group}{name}.")
         elif isinstance(old, list) and isinstance(new, list) and old != new:
             other = [item for item in [*old, *new] if (item in old) != (item in new)]
             found.append(f"{group}{name} differ" + (f" by {_shown(other[0])}" if other else " in order"))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
+from latens.data.origins import with_origin
 from latens.errors import UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
@@ -48,14 +49,27 @@ class InputFile(NamedTuple):
 
 
 def find_inputs(
-    inputs: Sequence[str | Path], endings: frozenset[str], out: Path | None = None, *, marks: Sequence[str] = ()
+    inputs: Sequence[str | Path],
+    endings: frozenset[str],
+    out: Path | None = None,
+    *,
+    skip_results: bool = False,
+    marks: Sequence[str] = (),
+    companions: Sequence[str] = (),
 ) -> list[InputFile]:
     """Distinct files of `inputs`: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
 
     Folders are searched recursively in natural order, following symbolic links (each folder once), without hidden files. In
     folders and patterns only names that end in one of `endings` (lower case, with the dot) count; a named file may have any
-    ending. If `out` is a folder below an input folder, files in `out` are results of earlier runs and omitted. So are files of
-    a folder or pattern that are named as results beside their input: photo.clear.png beside photo.jpg for the mark ".clear".
+    ending. Left out, with a warning that counts them, are
+
+    - files in `out`, if it is a folder below an input folder;
+    - with `skip_results`, results of latens according to the record of their folder, if the file that they were made from is an
+      input as well: a folder or the shell's *.png may hold both. A result that is named alone is taken;
+    - files of a folder or pattern with a mark of `companions` before their ending, next to the file that they belong to:
+      photo_depth.png next to photo.jpg.
+
+    A mark of `marks` is that of a result, photo.clear.png; without a record such files are taken, with a warning.
     Raises UnreadableInput for a single input that is missing or unreadable, and for a folder or pattern that is unreadable or
     has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
     Images of kinds that latens does not read are counted in a warning that names the package for them.
@@ -70,16 +84,28 @@ def find_inputs(
             name = os.path.abspath(file.path)
             if file.named or name not in found:
                 found[name] = file
-    results = [name for name, file in found.items() if out is not None and not file.named and _is_below(name, out, inputs)]
-    results += [name for name in _marked(found, marks) if name not in results]
-    for name in results:
-        del found[name]
-    if results:
-        place = out if out is not None else os.path.dirname(results[0])
-        logger.warning("%s: left out %s, which earlier runs wrote", place, counted(len(results), "file"))
-        if not found:
-            raise UnreadableInput("the only files are results of earlier runs", where=str(place), hint="name the files")
+    earlier = [name for name, file in found.items() if out is not None and not file.named and _is_below(name, out, inputs)]
+    _leave_out(found, earlier, "which earlier runs wrote", out)
+    if skip_results:
+        _leave_out(found, with_origin(list(found)), "which latens made from other inputs; name a file alone to take it")
+    _leave_out(found, _marked(found, companions), f"which belong to other inputs ({', '.join(companions)})")
+    taken = _marked(found, marks)
+    if taken:
+        what = f"{counted(len(taken), 'file')} named like a result, such as {os.path.basename(taken[0])}"
+        logger.warning("%s: took %s; no record says that latens wrote it", os.path.dirname(taken[0]), what)
     return _unique_relatives(list(found.values()))
+
+
+def _leave_out(found: dict[str, InputFile], names: Sequence[str], why: str, place: Path | None = None) -> None:
+    """Remove files with a warning. Raises UnreadableInput if none remains."""
+    if not names:
+        return
+    for name in names:
+        del found[name]
+    where = str(place or os.path.dirname(names[0]))
+    logger.warning("%s: left out %s, %s", where, counted(len(names), "file"), why)
+    if not found:
+        raise UnreadableInput("the only files are results of earlier runs", where=where, hint="name the files")
 
 
 def _marked(found: Mapping[str, InputFile], marks: Sequence[str]) -> list[str]:

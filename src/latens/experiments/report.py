@@ -53,6 +53,11 @@ class Report:
         plain = {"name": self.name, "title": self.title, "about": self.about, **self.facts, "tables": tables}
         return {**_finite(plain), "failures": list(self.failures)}
 
+    @staticmethod
+    def files(name: str) -> list[str]:
+        """Names and patterns of all files that `save` may write for a report of this name."""
+        return [f"{name}.html", f"{name}.json", f"{name}-rows.jsonl", f"{name}.png", f"{name}-[0-9]*.png"]
+
     def save(self, folder: Path) -> None:
         """Write NAME.html, NAME.json, NAME-rows.jsonl (if there are rows), and the figures as NAME.png, NAME-2.png, ..."""
         folder.mkdir(parents=True, exist_ok=True)

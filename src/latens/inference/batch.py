@@ -1,7 +1,8 @@
-"""Batches of files: jobs with an existing output are skipped, and failed ones are listed while the others go on.
+"""Batches of files: finished jobs are skipped, and failed ones are listed while the others go on.
 
-The outputs are the only state. They are written atomically, so a killed batch continues when it is run again. Several processes
-may run the same batch; each claims the jobs it works on, and a claim ends with its process.
+The outputs and the records in their folders are the only state (`latens.inference.finished` decides what is finished). Outputs
+are written atomically, so a killed batch continues when it is run again. Several processes may run the same batch; each claims
+the jobs it works on, and a claim ends with its process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any, Literal, NamedTuple
 
 from latens.data.files import STANDARD_STREAM, sweep_stale, write_atomic, write_error
 from latens.data.inputs import InputFile, plan_outputs
-from latens.errors import LatensError, LimitExceeded, StorageFull
+from latens.errors import LatensError, LimitExceeded, OutputExists, StorageFull, counted
+from latens.inference.finished import REPLACE, Request, Results
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ INTERNAL_ERROR = 70
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|failed to allocate", re.I)
 
 Record = dict[str, Any]
+WORKING = Request()  # of callers with one kind of work
 
 
 class Job(NamedTuple):
@@ -62,6 +65,7 @@ class Outcome(NamedTuple):
     record: Record | None = None  # result of the work
     failure: Failure | None = None
     error: Exception | None = None  # cause of the failure, for a traceback
+    note: str = ""  # why it is skipped or made again
 
 
 class BatchReport(NamedTuple):
@@ -92,38 +96,42 @@ def run_batch(
     jobs: Sequence[Job],
     work: Callable[[Job], Record],
     *,
+    request: Request = WORKING,
     force: bool = False,
     folder: Path | None = None,
     on_result: Callable[[Outcome], None] | None = None,
 ) -> BatchReport:
     """Run `work` on every job. It reads job.input, writes job.output atomically, and returns a record.
 
-    Existing outputs are skipped unless `force`. Jobs that raise or run out of memory are listed in failures.jsonl in `folder`
-    (default: the folder of the first output), and the batch continues. That file describes the last run and is removed if
-    nothing failed. Jobs that another process has claimed come last, and are run here if that process leaves no output. A full
-    disk stops the batch; KeyboardInterrupt is not caught. A single named input raises its error instead of being listed.
+    Finished outputs are skipped, and other existing files are refused, unless `force` (see `latens.inference.finished`). Jobs
+    that are refused, raise or run out of memory are listed in failures.jsonl in `folder` (default: the folder of the first
+    output), and the batch continues. That file describes the last run and is removed if nothing failed. Jobs that another
+    process has claimed come last, and are run here if that process leaves no output. A full disk stops the batch;
+    KeyboardInterrupt is not caught. A single named input raises its error instead of being listed.
+
+    Raises OutputExists before any work if finished results were made with other settings than those of `request`.
     """
     single = len(jobs) == 1 and jobs[0].named
     for place in {job.output.parent for job in jobs if job.output != STANDARD_STREAM}:
         sweep_stale(place)
+    results = Results(request, folder)
+    if not force:
+        _check_settings(jobs, results)
     common = None if single or not jobs else folder or jobs[0].output.parent
     log = _FailureLog(None if common is None else common / FAILURES)
     done = skipped = 0
     stopped: StorageFull | None = None
     with _claims(None if common is None else common / CLAIMS) as claimed:
         for job in _unclaimed_first(jobs, claimed):
-            if _is_finished(job.output) and not force:
-                skipped += 1
-                outcome = Outcome(job, "skipped")
-            else:
-                try:
-                    outcome = Outcome(job, "done", record=_run(work, job))
-                    done += 1
-                except Exception as error:
-                    if single:
-                        raise
-                    outcome = Outcome(job, "failed", failure=log.add(job, error), error=error)
-                    stopped = error if isinstance(error, StorageFull) else None
+            try:
+                outcome = _outcome(job, work, results, force=force)
+                skipped += outcome.status == "skipped"
+                done += outcome.status == "done"
+            except Exception as error:
+                if single:
+                    raise
+                outcome = Outcome(job, "failed", failure=log.add(job, error), error=error)
+                stopped = error if isinstance(error, StorageFull) else None
             if on_result is not None:
                 on_result(outcome)
             if stopped is not None:
@@ -183,8 +191,30 @@ def _unclaimed_first(jobs: Sequence[Job], claim: Claim) -> Iterator[Job]:
         yield job
 
 
-def _is_finished(output: Path) -> bool:
-    return output != STANDARD_STREAM and os.path.isfile(output)
+def _check_settings(jobs: Sequence[Job], results: Results) -> None:
+    """Raise OutputExists if one of the finished results was made with other settings."""
+    found = [(job, changed) for job in jobs if (changed := results.conflict(job))]
+    if found:
+        job, changed = found[0]
+        more = f" ({counted(len(found), 'file')} like this one)" if len(found) > 1 else ""
+        what = f"this result was made with other settings{more}: {'; '.join(changed)}"
+        raise OutputExists(what, where=str(job.output), hint=REPLACE)
+
+
+def _outcome(job: Job, work: Callable[[Job], Record], results: Results, *, force: bool) -> Outcome:
+    """Skip a finished job, or run it. Raises OutputExists for files that only force replaces, and all errors of `work`."""
+    verdict = results.verdict(job)
+    if verdict.do == "refuse" and not force:
+        raise verdict.error(job)
+    if verdict.do == "skip" and not force:
+        return Outcome(job, "skipped", note=verdict.why)
+    lost = results.lost(job) if force else []
+    if lost:
+        names = ", ".join(path.name for path in lost)
+        logger.warning("%s: replaced by --force: %s, which latens did not write or which changed since", job.output, names)
+    elif force and verdict.do == "refuse":
+        logger.warning("%s: replaced by --force: %s", job.output, verdict.why)
+    return Outcome(job, "done", record=_run(lambda job: results.made(job, work), job), note=verdict.why)
 
 
 def _run(work: Callable[[Job], Record], job: Job) -> Record:

@@ -34,6 +34,7 @@ from latens.data.csv_files import csv_bytes
 from latens.data.files import fitting_name, has_temporary, writing
 from latens.data.instances import Collection
 from latens.data.masks import encode
+from latens.data.records import Records
 from latens.data.stack_writer import StackWriter
 from latens.errors import OutputExists, counted
 from latens.metrics.instances import diameter, symmetry
@@ -48,6 +49,8 @@ CELL_COLUMNS = (
 )  # fmt: skip
 FRAME_COLUMNS = ("image", "frame", "count", "symmetry", "occluded_px")
 FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "rois.zip")
+MADE_BY = {"made_by": "latens segment"}
+MARK = b'"made_by": "latens'
 HEAD = 2**14  # bytes of a JSON file that show whether it is ours
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
@@ -73,7 +76,7 @@ def write_outputs(
 ) -> Written:
     """Write all files of one input next to `output` (a .json): all of them, or none if a frame raises.
 
-    `count` is the number of frames; `info` goes into the JSON. Raises ValueError for no frame.
+    `count` is the number of frames; `info` goes into the JSON, with the name of this command. Raises ValueError for no frame.
     """
     objects: list[int] = []
     earlier = [path for path in family(output) if path.is_file()] if is_ours(output) else []
@@ -81,7 +84,7 @@ def write_outputs(
         files = _Files(stack, output, source, count)
         for number, frame in enumerate(frames, start=1):
             if number == 1:
-                files.begin(frame.found.classes, info or {})
+                files.begin(frame.found.classes, {**MADE_BY, **(info or {})})
             files.add(frame, number)
             objects.append(len(frame.found))
         if not objects:
@@ -93,7 +96,7 @@ def write_outputs(
 
 
 def is_ours(output: Path) -> bool:
-    """True if this JSON was written by `write_outputs`, or would have been: a kill leaves its temporary file, renamed last."""
+    """True if `write_outputs` wrote this JSON, or would have written it: a kill leaves its temporary file, renamed last."""
     if has_temporary(output):
         return True
     try:
@@ -101,7 +104,7 @@ def is_ours(output: Path) -> bool:
             start = file.read(HEAD)
     except OSError:
         return False
-    return start.startswith(b'{"info": {') and b'"least_score": ' in start
+    return start.startswith(b'{"info": {') and any(mark in start for mark in (MARK, b'"least_score": '))
 
 
 def family(output: Path) -> list[Path]:
@@ -112,12 +115,13 @@ def family(output: Path) -> list[Path]:
 
 def check_foreign(outputs: Iterable[Path]) -> None:
     """Raise OutputExists if results would replace files that no segmentation wrote: hand-drawn annotations, masks, tables."""
+    records = Records()
     foreign = [
         path
         for output in outputs
         if os.fspath(output) != "-" and not is_ours(output)
         for path in (output, *family(output))
-        if path.is_file()
+        if path.is_file() and records.entry(path) is None
     ]
     if foreign:
         shown = ", ".join(path.name for path in foreign[:4]) + (", ..." if len(foreign) > 4 else "")

@@ -136,7 +136,7 @@ SYSTEM = System[AmodalTraining, AmodalSegmenter](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=AmodalEvaluation(), run=evaluate, quick=AmodalEvaluation(images=3, size=64)),
+    evaluation=Evaluation(options=AmodalEvaluation(), run=evaluate, quick=AmodalEvaluation(images=3, size=64), name="report", files=("image-*.png",)),
     cases=cases,
     artifacts={name: Artifact(make=make, scales=SCALES) for name, make in TABLES.items()},
     demo=section,

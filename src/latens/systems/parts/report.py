@@ -104,6 +104,7 @@ def describe(
 def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: Path) -> list[Path]:
     """Write parts.json, gallery.png, swaps.png and index.html into `out`; returns the paths."""
     out.mkdir(parents=True, exist_ok=True)
+    earlier = [out / name for name in (GALLERY, SWAPS) if (out / name).is_file()] if is_earlier_summary(out) else []
     blocks: list[Block] = []
     written = [out / RECORD]  # written first: if this run is interrupted, the next one recognizes the folder by this file
     write_atomic(written[-1], json.dumps(report.to_dict(), indent=1).encode())
@@ -125,6 +126,9 @@ def write_report(parts: Parts, report: PartsReport, paths: Sequence[Path], out: 
     images = counted(len(report.names), "image")
     lead = f"{images}; model {parts.name}, weights {parts.model_id}, shorter side {parts.resolution} pixels."
     Page("Parts", [Section("Parts found", blocks)], lead).save(out / PAGE)
+    for path in earlier:
+        if path not in written:  # of other images
+            path.unlink(missing_ok=True)
     return [*written, out / PAGE]
 
 

@@ -146,7 +146,7 @@ SYSTEM = System[PartsTraining, Parts](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=PartsEvaluation(), run=evaluate),
+    evaluation=Evaluation(options=PartsEvaluation(), run=evaluate, files=("probes.jsonl",)),
     cases=cases,
     artifacts={**TABLES, **FIGURES},
     demo=section,

@@ -83,7 +83,7 @@ SYSTEM = System[VideoTraining, VideoCodec](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=VideoEvaluation(), run=evaluate, quick=QUICK),
+    evaluation=Evaluation(options=VideoEvaluation(), run=evaluate, quick=QUICK, name="video_codec", files=("video.jsonl",)),
     cases=cases,
     artifacts=ARTIFACTS,
     demo=section,

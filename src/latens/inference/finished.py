@@ -1,0 +1,202 @@
+"""Verdicts on outputs that exist: finished, to be made again, or in the way.
+
+An output is finished if its record names this command, this input (by content) and these settings, and the file is unchanged
+since. An unfinished or damaged result of the same input is made again. Everything else is replaced by force only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from latens.data.files import STANDARD_STREAM
+from latens.data.folders import differences, earlier_request, plain
+from latens.data.records import Entry, Records, fingerprint
+from latens.errors import LatensError, OutputExists, counted
+
+if TYPE_CHECKING:
+    from latens.inference.batch import Job, Record
+
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+REPLACE = "name another output with -o, or add --force to replace it"
+
+
+def output_only(job: Job) -> Sequence[Path]:
+    """The output of a job whose work writes one file."""
+    return [job.output]
+
+
+def input_only(job: Job) -> Sequence[Path]:
+    """The input of a job whose work reads one file."""
+    return [job.input]
+
+
+def never(job: Job) -> bool:
+    """For results that do not show who wrote them."""
+    return False
+
+
+class Request(NamedTuple):
+    """What decides the results of a batch besides the inputs.
+
+    `what` is the command, as "compressing". `settings` are serializable as JSON. `outputs` are all files that the work on a job
+    may write, `sources` all that it reads. `is_ours` recognizes results of versions that kept no records.
+    """
+
+    what: str = "working"
+    settings: Mapping[str, Any] = NO_SETTINGS
+    outputs: Callable[[Job], Sequence[Path]] = output_only
+    sources: Callable[[Job], Sequence[Path]] = input_only
+    is_ours: Callable[[Job], bool] = never
+
+
+class Verdict(NamedTuple):
+    """What is to be done with a job: work, skip it, or refuse to replace files; and why."""
+
+    do: Literal["work", "skip", "refuse"]
+    why: str = ""
+
+    def error(self, job: Job) -> OutputExists:
+        return OutputExists(self.why, where=str(job.output), hint=REPLACE)
+
+
+class Results:
+    """The outputs of a batch: verdicts before the work, and records of it.
+
+    `folder` is an output folder in which versions without records may have noted their request.
+    """
+
+    def __init__(self, request: Request, folder: Path | None = None) -> None:
+        self.request = request
+        self._settings = plain(request.settings)
+        earlier = None if folder is None else earlier_request(folder, request.what)
+        self._earlier = None if earlier is None else {name: earlier[name] for name in earlier if name in self._settings}
+        self._records = Records()
+
+    def verdict(self, job: Job) -> Verdict:
+        """What to do with a job without force. Raises UnreadableInput if its input cannot be compared."""
+        if not _is_output(job.output):
+            return self._aside(job)
+        entry = self._records.entry(job.output)
+        if entry is None:
+            return self._without_record(job)
+        if entry.what != self.request.what:
+            return Verdict("refuse", f"this file is the result of {entry.what} {entry.input}")
+        if not entry.is_of(job.input, self.request.sources(job)):
+            return Verdict("refuse", self._other_input(entry, job))
+        if entry.state != "started" and not entry.is_unchanged(job.output):
+            return Verdict("refuse", f"this result of {entry.what} {entry.input} was changed since latens wrote it")
+        if entry.state != "done":
+            return self._aside(job)._replace(why="an incomplete result is made again")
+        changed = differences(entry.request, self._settings)
+        if changed:
+            return Verdict("refuse", f"this result was made with other settings: {'; '.join(changed)}")
+        return Verdict("skip", "finished")
+
+    def _without_record(self, job: Job) -> Verdict:
+        if self._earlier is None and not self.request.is_ours(job):
+            return Verdict("refuse", "the file exists already, and no record says that latens made it from this input")
+        changed = self._changed_folder()
+        if changed:
+            return Verdict("refuse", f"this folder holds results of another request: {'; '.join(changed)}")
+        return Verdict("skip", "an earlier version wrote it, and no record names its input")
+
+    def _changed_folder(self) -> list[str]:
+        """Settings that differ from those that an earlier version noted for the whole folder."""
+        if self._earlier is None:
+            return []
+        return differences(self._earlier, {name: self._settings[name] for name in self._earlier})
+
+    def _other_input(self, entry: Entry, job: Job) -> str:
+        if os.path.abspath(entry.input) == os.path.abspath(job.input):
+            files = "the input" if len(self.request.sources(job)) == 1 else "it or a file that belongs to it"
+            return f"this is the result of {entry.what} an earlier content of {entry.input}; {files} has changed since"
+        return f"this is the result of {entry.what} {entry.input}, not {job.input}"
+
+    def _aside(self, job: Job) -> Verdict:
+        """The verdict on the files that the work writes next to its output, when nothing speaks against the output itself."""
+        foreign = [path for path in self.request.outputs(job) if path != job.output and not self._may_replace(path, job)]
+        if foreign:
+            return Verdict("refuse", f"{_listed(foreign)} would be replaced, which latens did not make from this input")
+        return Verdict("work")
+
+    def _may_replace(self, path: Path, job: Job) -> bool:
+        if not _is_output(path):
+            return True
+        entry = self._records.entry(path)
+        if entry is None or entry.what != self.request.what or not entry.is_of(job.input, self.request.sources(job)):
+            return False
+        if entry.state == "started":
+            return True
+        return entry.is_unchanged(path) and (entry.state == "damaged" or not differences(entry.request, self._settings))
+
+    def conflict(self, job: Job) -> list[str]:
+        """Settings in which a finished result of the same input differs from the request."""
+        if not _is_output(job.output):
+            return []
+        entry = self._records.entry(job.output)
+        if entry is None:
+            return self._changed_folder()
+        if entry.what != self.request.what or entry.state != "done":
+            return []
+        changed = differences(entry.request, self._settings)
+        try:
+            return changed if changed and entry.is_of(job.input, self.request.sources(job)) else []
+        except LatensError:  # raised again by the work on this job
+            return []
+
+    def lost(self, job: Job) -> list[Path]:
+        """Files of other origin, or changed since latens wrote them, that force replaces."""
+        ours = self.request.is_ours(job)
+        return [path for path in self.request.outputs(job) if _is_output(path) and self._is_lost(path, ours=ours)]
+
+    def _is_lost(self, path: Path, *, ours: bool) -> bool:
+        entry = self._records.entry(path)
+        return not ours if entry is None else entry.state != "started" and not entry.is_unchanged(path)
+
+    def made(self, job: Job, work: Callable[[Job], Record]) -> Record:
+        """The result of `work`, with a line in the record before it and one after it.
+
+        Files next to the output that an earlier work wrote and this one did not are removed: they would contradict it.
+        """
+        outputs = [path for path in self.request.outputs(job) if not _is_special(path)]
+        if not outputs:
+            return work(job)
+        source = fingerprint(self.request.sources(job))
+        before = {path: _state(path) for path in outputs}
+        self._records.start(outputs, self.request.what, job.input, source, self._settings)
+        try:
+            record = work(job)
+        except BaseException:  # also of Ctrl-C: without this line, a file that the user puts there would be taken for ours
+            self._records.release(path for path in outputs if _state(path) == before[path])
+            raise
+        for path in outputs:
+            if path != job.output and before[path] is not None and _state(path) == before[path]:
+                path.unlink(missing_ok=True)
+        state = "damaged" if any(record.get(name) for name in ("damaged", "damage", "missing")) else "done"
+        self._records.finish(state, outputs, self.request.what, job.input, source, self._settings)
+        return record
+
+
+def _is_output(path: Path) -> bool:
+    return path != STANDARD_STREAM and os.path.isfile(path)
+
+
+def _is_special(path: Path) -> bool:
+    return path == STANDARD_STREAM or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    shown = ", ".join(path.name for path in paths[:4]) + (", ..." if len(paths) > 4 else "")
+    return f"{counted(len(paths), 'file')} ({shown})"
