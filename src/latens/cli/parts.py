@@ -39,6 +39,15 @@ def parts(
         int | None,
         Parameter(help="Shorter side in pixels to which images are reduced, a multiple of 8.  [default: the model's]"),
     ] = None,
+    teach: Annotated[
+        Path | None,
+        Parameter(help="Folder of marked images: labelme files, or label maps such as a_label.png; name every image."),
+    ] = None,
+    names: Annotated[Path | None, Parameter(help="Folder of names that --teach or --clusters wrote.")] = None,
+    clusters: Annotated[int | None, Parameter(help="Number of clusters of your images, as a start for names.")] = None,
+    sure: Annotated[float, Parameter(help="Probability below which a pixel gets no name.")] = 0.0,
+    find: Annotated[str | None, Parameter(help="Print the images that this selects, such as 'sky and not tree > 5%'.")] = None,
+    export: Annotated[str | None, Parameter(help="Write the names for another tool, too: coco, labelme or cvat.")] = None,
     model: Model = "parts",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -50,7 +59,16 @@ def parts(
 
         latens parts photos/ -o found/ --model runs/parts/best
         latens parts photo.jpg -o finer/ --model runs/parts/best --resolution 128
+
+    With names, every pixel gets one. Mark a few images in labelme (areas or lines), and teach the rest; or begin with clusters
+    of your images and name those in names/config.json. Written are a label map and an NPZ file for every image, names.csv (area
+    and pieces for every image and name), images.csv (certainty, outliers), names.html and the names themselves.
+
+        latens parts photos/ --teach marked/ -o named/
+        latens parts photos/ --clusters 12 -o clusters/
+        latens parts more/ --names named/names -o more-named/ --find 'sky and not tree > 5%' --export coco
     """
+    from latens.cli.parts_names import Naming, name_images
     from latens.data.folders import check_request, check_writable, earlier_request, note_request
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
@@ -59,6 +77,12 @@ def parts(
     from latens.systems.parts.predict import load
     from latens.systems.parts.report import check_folder, is_earlier_summary
 
+    naming = Naming(teach, names, clusters, sure, find, export)
+    naming.check()
+    if naming.asked:
+        loaded = load(model, device=options.device, threads=options.threads)
+        finder = loaded if resolution is None else loaded.at(resolution)
+        return name_images(inputs, naming, out, finder, force=force, options=options)
     found = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True)
     files = without_results(found, out)
     batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
@@ -85,11 +109,11 @@ def parts(
     check_request(out, SUMMARIZING, whole, force=force)
     report = batch.run(work, Request("mapping parts of", request, is_ours=lambda job: earlier))
     failed = {failure.input for failure in report.failed}
-    names = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
-    skipped = [file for file in files if file.path in names and file.path not in measured]
+    kept = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
+    skipped = [file for file in files if file.path in kept and file.path not in measured]
     again = Readable(skipped, lambda file: finder.measure(file.path), batch.reporter)
     measured |= {file.path: value for file, value in again}
-    good = {path: name for path, name in names.items() if path in measured}
+    good = {path: name for path, name in kept.items() if path in measured}
     if good:
         note_request(out, SUMMARIZING, whole)
         summarize(finder, good, [measured[path] for path in good], out, most, batch.reporter)

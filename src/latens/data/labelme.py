@@ -18,7 +18,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from latens.data.image_output import png_bytes
 from latens.data.image_paths import image_path, is_there
@@ -40,12 +40,16 @@ from latens.errors import InputError, LatensError
 
 VISIBLE, LAYER = "visible", "layer:"
 CIRCLE_SIDES = 360
+STROKES = ("line", "linestrip", "point", "points")
 
 
-def read_labelme(paths: Sequence[Path], categories: Sequence[str] | None = None, root: Path | None = None) -> Collection:
+def read_labelme(
+    paths: Sequence[Path], categories: Sequence[str] | None = None, root: Path | None = None, *, stroke: float | None = None
+) -> Collection:
     """Read labelme's JSON files as a collection; `root`, by default the folder of the first file, contains all images.
 
     `categories` sets the classes and their order (InputError for any other label); by default the sorted labels of the files.
+    Lines and points have no area; with `stroke` they are strokes of this width, relative to the shorter side of the image.
     Raises InputError for an imagePath that does not exist or leads outside `root`.
     """
     if not paths:
@@ -61,7 +65,7 @@ def read_labelme(paths: Sequence[Path], categories: Sequence[str] | None = None,
     for path, document in documents:
         repairs = Repairs()
         try:
-            scenes.append(_scene(document, names, _image_name(document, path.parent, folder), repairs))
+            scenes.append(_scene(document, names, _image_name(document, path.parent, folder), repairs, stroke))
         except LatensError as error:
             raise error.at(str(path)) from error
         except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError) as error:
@@ -147,14 +151,14 @@ def _objects(shapes: Sequence[dict[str, Any]]) -> list[_Object]:
     return found
 
 
-def _scene(document: dict[str, Any], names: Sequence[str], file: str, repairs: Repairs) -> Scene:
+def _scene(document: dict[str, Any], names: Sequence[str], file: str, repairs: Repairs, stroke: float | None = None) -> Scene:
     size = image_size(document["imageHeight"], document["imageWidth"])
     drawn = []
     for each in _objects(document["shapes"]):
-        amodal = union([_mask(shape, size, number) for number, shape in each.pieces])
+        amodal = union([_mask(shape, size, number, stroke) for number, shape in each.pieces])
         visible = None
         if each.visible:
-            part = union([_mask(shape, size, number) for number, shape in each.visible])
+            part = union([_mask(shape, size, number, stroke) for number, shape in each.visible])
             try:
                 visible = visible_inside(amodal, part, repairs)
             except LatensError as error:
@@ -176,14 +180,14 @@ def _layer(each: _Object) -> int | None:
     return layers.pop() if layers else None
 
 
-def _mask(shape: dict[str, Any], size: tuple[int, int], number: int) -> Rle:
+def _mask(shape: dict[str, Any], size: tuple[int, int], number: int, stroke: float | None) -> Rle:
     try:
-        return _rasterized(shape, size)
+        return _rasterized(shape, size, stroke)
     except LatensError as error:
         raise error.of(f"shape {number} ({_label(shape)})") from error
 
 
-def _rasterized(shape: dict[str, Any], size: tuple[int, int]) -> Rle:
+def _rasterized(shape: dict[str, Any], size: tuple[int, int], stroke: float | None) -> Rle:
     points = [(x, y) for x, y in shape["points"]]
     check_coordinates([value for point in points for value in point], size)
     kind = shape.get("shape_type", "polygon")
@@ -197,9 +201,21 @@ def _rasterized(shape: dict[str, Any], size: tuple[int, int]) -> Rle:
         radius = math.hypot(x - cx, y - cy)
         turns = [2 * math.pi * i / CIRCLE_SIDES for i in range(CIRCLE_SIDES)]
         points = [(cx + radius * math.cos(turn), cy + radius * math.sin(turn)) for turn in turns]
+    elif kind in STROKES and stroke is not None:
+        return _stroked(points, size, max(1, round(stroke * min(size))))
     elif kind != "polygon":
         raise InputError(f"shapes of the type '{kind}' have no area", hint="draw polygons, rectangles, circles or masks")
     return read_segmentation([[value for point in points for value in point]], size)
+
+
+def _stroked(points: Sequence[tuple[float, float]], size: tuple[int, int], width: int) -> Rle:
+    """The pixels within half a width of a line."""
+    image = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(image)
+    draw.line(list(points), fill=1, width=width, joint="curve")
+    for x, y in points:
+        draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=1)
+    return encode(np.asarray(image))
 
 
 def _placed(text: str, corner: tuple[float, float], size: tuple[int, int]) -> Rle:

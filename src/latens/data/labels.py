@@ -55,7 +55,7 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     names = [path for path in every if not CELLPOSE_EXTRA.search(path.stem)]
     if len(every) > len(names):
         logger.warning("%s: left out %s of flows and outlines", folder, counted(len(every) - len(names), "image"))
-    is_label = {path: _is_label(path.relative_to(folder)) for path in names}
+    is_label = {path: is_label_name(path.relative_to(folder)) for path in names}
     labels = _by_key([path for path in names if is_label[path]], folder)
     images = _by_key([path for path in names if not is_label[path]], folder)
     if not labels:
@@ -79,7 +79,8 @@ def _cellpose_hint(folder: Path) -> str:
     return "_seg.npy files are not read: save the masks in cellpose as PNG or TIFF (NAME_cp_masks.png)" if there else ""
 
 
-def _is_label(path: Path) -> bool:
+def is_label_name(path: Path) -> bool:
+    """True for a relative path that is named like a label map: a_label.png, labels/a.png."""
     return bool(LABEL_MARK.search(path.stem)) or any(LABEL_MARK.fullmatch(part) for part in path.parent.parts)
 
 

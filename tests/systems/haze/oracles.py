@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from latens.nn.filters import guided_filter, luminance
 from latens.shapes import Float
 from latens.systems.haze.baselines.boundary import FLOOR, BoundaryConfig, solve
 from latens.systems.haze.baselines.dark_channel import DarkChannelConfig, airlight_of, dark_channel
-from latens.systems.haze.filters import guided_filter, luminance
 from latens.systems.haze.formation import HazeEstimate
 
 

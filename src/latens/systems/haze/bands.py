@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.nn.filters import LUMA, LinearGuide, fit_guide, luminance
 from latens.shapes import Float, UInt8
 from latens.systems.haze.baselines.dark_channel import FAST, Blocks, DarkChannelConfig
-from latens.systems.haze.filters import LUMA, LinearGuide, fit_guide, luminance
 from latens.systems.haze.methods import SMALLEST, Coarse, dark_channel
 
 BAND_PIXELS = 2**16  # approximate pixels of a band; their three colors take 0.8 MB in float32

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.data.tensors import pad_to_multiple
+from latens.nn.filters import block_mean, fit_guide, luminance
 from latens.shapes import Float
 from latens.systems.haze.baselines.boundary import FLOOR as BOUNDARY_FLOOR
 from latens.systems.haze.baselines.boundary import BoundaryConfig, solve
 from latens.systems.haze.baselines.dark_channel import Blocks, DarkChannelConfig, coarse_transmission
 from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
-from latens.systems.haze.filters import block_mean, fit_guide, luminance
 from latens.systems.haze.formation import HazeEstimate, transmission
 from latens.systems.haze.physical import STRIDE, PhysicalHaze
 

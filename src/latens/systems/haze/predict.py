@@ -21,6 +21,7 @@ from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device
 from latens.inference.tiling import apply_in_row_blocks
+from latens.nn.filters import block_mean, guided_filter, luminance
 from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.bands import dark_channel_pixels
@@ -36,7 +37,6 @@ from latens.systems.haze.config import (
     PhysicalConfig,
     TranslatorConfig,
 )
-from latens.systems.haze.filters import block_mean, guided_filter, luminance
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
 from latens.systems.haze.layers import frozen_norm_stats
 from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius

@@ -105,7 +105,7 @@ class Parts:
         if max(height, width) > MAX_ASPECT * min(height, width):
             what = f"an image of {width} x {height} pixels exceeds the aspect ratio of {MAX_ASPECT}"
             raise InputError(what, where=str(image) if isinstance(image, str | Path) else None, hint="crop the image")
-        posterior = model.posterior(self._prepared(pixels))
+        posterior = model.posterior(self.prepared(pixels))
         q = model.probability(posterior.logits)[0].cpu().numpy()
         code = PartCode(q, posterior.appearance.mean[0].cpu().numpy(), (height, width))
         return Measured(code, gaussian_kl(*posterior.appearance)[0].sum(1), model.occurrence_kl(posterior.logits)[0])
@@ -188,7 +188,7 @@ class Parts:
             raise UsageError("no images given", where="statistics", hint="give at least one")
         return statistics_of(self.measure(image) for image in every)
 
-    def _prepared(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
+    def prepared(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """The image with `resolution` pixels on its shorter side and both sides multiples of the stride."""
         stride, (height, width) = self.model.encoder.stride, pixels.shape[:2]
         factor = self.resolution / min(height, width)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.nn.filters import box_max, box_min
 from latens.shapes import Float
-from latens.systems.haze.filters import box_max, box_min
 
 SMALLEST_AIRLIGHT = 0.05  # keeps divisions finite for black images
 

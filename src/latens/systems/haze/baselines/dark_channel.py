@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from latens.nn.filters import block_mean, block_min, box_min
 from latens.shapes import Float
-from latens.systems.haze.filters import block_mean, block_min, box_min
 from latens.systems.haze.formation import FLOOR
 
 SMALLEST_AIRLIGHT = 0.05  # keeps the division by the airlight finite for black images

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.filters import luminance
 from latens.shapes import Float
-from latens.systems.haze.filters import luminance
 
 PATCH = 16  # side of a training patch and of the receptive field
 GROUPS = 4  # filters per maxout feature

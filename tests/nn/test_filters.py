@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from latens.systems.haze.filters import block_mean, box_max, box_mean, box_min, fit_guide, guided_filter, luminance
+from latens.nn.filters import block_mean, box_max, box_mean, box_min, fit_guide, guided_filter, luminance
 
 
 def image(height: int, width: int, channels: int = 1, seed: int = 0) -> torch.Tensor:

@@ -66,8 +66,8 @@ def pad_mirrored(x: Float[Tensor, "B C H W"], radius: int, dim: int) -> Tensor:
 
 def luminance(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
     """Luminance by the weights of ITU-R BT.601."""
-    red, green, blue = image.split(1, 1)
-    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    red, green, blue = image[:, :1], image[:, 1:2], image[:, 2:]
+    return torch.mul(red, LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 class LinearGuide(NamedTuple):
@@ -93,7 +93,7 @@ def guided_filter(
 def fit_guide(guide: Float[Tensor, "B 1 H W"], x: Float[Tensor, "B 1 H W"], radius: int, epsilon: float) -> LinearGuide:
     """Least-squares slope and offset from the guide to x in every window, averaged over the windows that contain a pixel."""
     mean = box_mean(torch.cat([guide, x, guide * guide, guide * x], 1), radius)
-    mean_guide, mean_x, square, product = mean.split(1, 1)
+    mean_guide, mean_x, square, product = (mean[:, channel : channel + 1] for channel in range(4))
     slope = (product - mean_guide * mean_x) / ((square - mean_guide * mean_guide).clamp_min(0) + epsilon)
     averaged = box_mean(torch.cat([slope, mean_x - slope * mean_guide], 1), radius)
     return LinearGuide(averaged[:, :1], averaged[:, 1:])

@@ -1,0 +1,186 @@
+"""`latens parts --teach`, `--names` and `--clusters`: a name for every pixel."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latens.cli.batch import FileBatch
+from latens.cli.common import ComputeOptions
+from latens.errors import UsageError, counted
+from latens.launch import announce
+from latens.progress import OnProgress
+
+if TYPE_CHECKING:
+    from latens.data.inputs import InputFile
+    from latens.inference.batch import Job
+    from latens.systems.parts.naming.namer import Namer
+    from latens.systems.parts.naming.outputs import Entry
+    from latens.systems.parts.naming.query import Question
+    from latens.systems.parts.predict import Parts
+
+NAMING = "naming parts"  # of the request in OUT
+NAMES = "names"  # folder of the names in OUT
+ENDING = "_labels.png"
+EXPORTS = ("coco", "labelme", "cvat")
+
+logger = logging.getLogger(__name__)
+
+
+class Naming(NamedTuple):
+    """The flags of `latens parts` that concern names."""
+
+    teach: Path | None = None
+    names: Path | None = None
+    clusters: int | None = None
+    sure: float = 0.0
+    find: str | None = None
+    export: str | None = None
+
+    @property
+    def asked(self) -> bool:
+        return any(value is not None for value in (self.teach, self.names, self.clusters))
+
+    def check(self) -> None:
+        """Raise UsageError for flags that contradict each other."""
+        if sum(value is not None for value in (self.teach, self.names, self.clusters)) > 1:
+            raise UsageError("--teach, --names and --clusters exclude each other", hint="give one of them")
+        if not self.asked and (self.find is not None or self.export is not None or self.sure):
+            what = "--find, --export and --sure need names"
+            raise UsageError(what, hint="add --teach EXAMPLES, --names FOLDER or --clusters N")
+        if self.export is not None and self.export not in EXPORTS:
+            raise UsageError(f"'{self.export}' is not a format", where="--export", hint=f"choose {', '.join(EXPORTS)}")
+        if not 0 <= self.sure < 1:
+            raise UsageError(f"a probability is from 0 to below 1, not {self.sure}", where="--sure")
+
+
+def name_images(inputs: list[str], naming: Naming, out: Path, finder: Parts, *, force: bool, options: ComputeOptions) -> int:
+    """Write label maps, tables, a page and the names. Returns the exit status."""
+    from latens.data.folders import check_request, check_writable, note_request
+    from latens.data.images import IMAGE_ENDINGS
+    from latens.data.inputs import find_inputs
+    from latens.inference.batch import plan_jobs
+    from latens.inference.finished import Request
+    from latens.systems.parts.naming.examples import LABELS
+    from latens.systems.parts.naming.outputs import IMAGES, PAGE, TABLE, read_entry
+    from latens.systems.parts.naming.query import parse
+
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True)
+    check_writable(out)
+    namer = _namer(naming, files, finder)
+    question = None if naming.find is None else parse(naming.find, namer.distinct)
+    announce(namer.parts)
+    batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
+    entries: dict[Path, Entry] = {}
+
+    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
+        record, entries[job.input] = name_one(namer, job, naming.sure)
+        return record
+
+    settings = {"names": namer.fingerprint(), "sure": naming.sure}
+    check_request(out, NAMING, settings, results=[TABLE, IMAGES, PAGE, LABELS, NAMES], force=force)
+    report = batch.run(work, Request(NAMING, settings, outputs=lambda job: [job.output, arrays(job)]))
+    failed = {failure.input for failure in report.failed}
+    good = [job for job in batch.jobs if str(job.input) not in failed]
+    for job in good:
+        if job.input not in entries:  # finished in an earlier run
+            entries[job.input] = read_entry(arrays(job))
+    if good:
+        note_request(out, NAMING, settings)
+        namer.save(out / NAMES)
+        summarize(namer, good, entries, out, naming, question, batch)
+    return report.exit_status
+
+
+def arrays(job: Job) -> Path:
+    """The NPZ file of a job."""
+    return job.output.with_suffix(".npz")
+
+
+def _namer(naming: Naming, files: list[InputFile], finder: Parts) -> Namer:
+    from latens.systems.parts.naming.examples import read_examples
+    from latens.systems.parts.naming.namer import cluster, load_namer, teach
+
+    if naming.names is not None:
+        return load_namer(naming.names, finder)
+    if naming.teach is not None:
+        examples = read_examples(naming.teach)
+        logger.info("%s: %s marked in %s", naming.teach, ", ".join(examples.names), counted(len(examples.marked), "image"))
+        return teach(finder, examples.marked, examples.names)
+    return cluster(finder, [file.path for file in files], naming.clusters or 0)
+
+
+def name_one(namer: Namer, job: Job, sure: float) -> tuple[dict[str, Any], Entry]:
+    """Write the label map and the arrays of one image; return the record of the result and its line of the tables."""
+    from latens.data.files import write_atomic
+    from latens.data.images import read_image
+    from latens.systems.parts.naming.outputs import label_png, measure, npz_bytes
+
+    started = time.perf_counter()
+    image = read_image(job.input)
+    found = namer(image, sure=sure)
+    entry = measure(found, found.mean, len(namer.distinct))
+    write_atomic(arrays(job), npz_bytes(found, entry, namer.distinct))
+    write_atomic(job.output, label_png(found.labels, len(namer.distinct)))
+    shares, seconds = _shares(namer, entry), time.perf_counter() - started
+    there = sorted((name for name in shares if shares[name] >= 0.01), key=lambda name: -shares[name])
+    notes = "".join(f"; {note}" for note in image.notes)
+    record = {
+        "shares": {name: round(share, 5) for name, share in shares.items()},
+        "certainty": round(entry.certainty, 4),
+        "seconds": round(seconds, 3),
+        "notes": list(image.notes),
+        "text": f"{job.output}: {', '.join(f'{name} {100 * shares[name]:.0f} %' for name in there)}, {seconds:.2f} s{notes}",
+    }
+    return record, entry
+
+
+def _shares(namer: Namer, entry: Entry) -> Mapping[str, float]:
+    return {name: float(share) for name, share in zip(namer.distinct, entry.shares, strict=True)}
+
+
+def summarize(
+    namer: Namer,
+    jobs: list[Job],
+    entries: Mapping[Path, Entry],
+    out: Path,
+    naming: Naming,
+    question: Question | None,
+    batch: FileBatch,
+) -> None:
+    """Tables, page and export over all images; the images that --find selects are printed."""
+    from latens.systems.parts.naming.outputs import write_page, write_tables
+
+    by_name = {job.relative or job.input.name: job for job in jobs}
+    shown = {name: entries[job.input] for name, job in by_name.items()}
+    written = write_tables(shown, namer.distinct, out)
+    selected = None if question is None else [name for name in shown if question(_shares(namer, shown[name]))]
+    files = {name: (job.input, job.output) for name, job in by_name.items()}
+    written.append(write_page(shown, files, namer, out, selected))
+    if naming.export is not None:
+        written += export(naming.export, namer, by_name, out, force=batch.force)
+    text = f"{out}: {counted(len(namer.distinct), 'name')} in {counted(len(shown), 'image')}; "
+    names = [path.relative_to(out).as_posix() for path in written[:6]]
+    record = {"output": str(out), "files": [str(path) for path in written], "names": list(namer.distinct)}
+    batch.reporter.result(record, text + ", ".join(names) + (", ..." if len(written) > 6 else ""))
+    if selected is not None:
+        found = [str(by_name[name].input) for name in selected]
+        batch.reporter.result({"find": naming.find, "images": found}, "\n".join(found) or f"no image: {naming.find}")
+
+
+def export(form: str, namer: Namer, jobs: Mapping[str, Job], out: Path, *, force: bool) -> list[Path]:
+    """Write the names for another tool: coco.json, or the folders labelme/ and cvat/."""
+    from latens.data.convert import write_collection
+    from latens.systems.parts.naming.outputs import collection_of, write_cvat
+
+    if form == "cvat":
+        return write_cvat({name: job.output for name, job in jobs.items()}, namer.distinct, out / "cvat")
+    labels = {os.path.abspath(job.input): job.output for job in jobs.values()}
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in labels]))
+    relative = {os.path.relpath(path, root): output for path, output in labels.items()}
+    place = out / ("coco.json" if form == "coco" else "labelme")
+    return write_collection(collection_of(relative, namer.distinct, root), form, place, force=force)

@@ -1,0 +1,110 @@
+"""`latens parts` with names: taught, clustered, used again, selected and exported."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five images of a bright part above a dark one, and one of them in marked/ with a label map."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "marked").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        pixels = rng.integers(180, 220, (96, 128, 3)).astype(np.uint8)
+        pixels[30 + 10 * number :] //= 6
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+        if number == 2:
+            Image.fromarray(pixels).save(tmp_path / "marked" / "m.png")
+            values = np.where(np.arange(96)[:, None] < 50, 1, 2) * np.ones((96, 128), int)
+            Image.fromarray(values.astype(np.uint8)).save(tmp_path / "marked" / "m_label.png")
+    (tmp_path / "marked" / "labels.txt").write_text("1 sky\n2 ground\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shares(table: Path) -> dict[tuple[str, str], float]:
+    with table.open() as stream:
+        return {(row["image"], row["name"]): float(row["share"]) for row in csv.DictReader(stream)}
+
+
+def test_images_are_named_selected_and_exported(photos: Path, capsys: Capture) -> None:
+    words = ["parts", "photos", "--teach", "marked", "-o", "named", "--device", "cpu"]
+    assert main([*words, "--find", "sky > 60%", "--export", "coco"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-2:] == ["photos/3.png", "photos/4.png"]
+    found = shares(Path("named/names.csv"))
+    for number in range(5):
+        assert found[f"{number}.png", "sky"] == pytest.approx((30 + 10 * number) / 96, abs=0.03)
+    document = json.loads(Path("named/coco.json").read_text())
+    assert [one["name"] for one in document["categories"]] == ["sky", "ground"]
+    assert len(document["annotations"]) == 10
+    assert {"names.html", "images.csv", "labels.txt", "0_labels.png", "0_labels.npz"} <= {
+        p.name for p in Path("named").iterdir()
+    }
+    assert main(words) == 0  # finished: nothing is named again, and the tables are complete
+    assert capsys.readouterr().err.count("skipped, finished") == 5
+    assert shares(Path("named/names.csv")) == found
+    again = ["parts", "photos/0.png", "--names", "named/names", "-o", "more", "--device", "cpu"]
+    assert main([*again, "--format", "json"]) == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert record["shares"]["sky"] == pytest.approx(found["0.png", "sky"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["names.csv", "images.csv", "labels.txt", "names.html", "names"])
+def test_files_of_a_user_are_not_replaced(name: str, photos: Path, capsys: Capture) -> None:
+    Path("out").mkdir()
+    Path("out", name).write_text("mine")
+    words = ["parts", "photos", "--clusters", "2", "-o", "out", "--device", "cpu"]
+    assert main(words) == 2
+    assert name in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == [name]
+    if name != "names":
+        assert main([*words, "--force"]) == 0
+
+
+@pytest.mark.parametrize("form", ["labelme", "cvat"])
+def test_exports_into_folders(form: str, photos: Path) -> None:
+    words = ["parts", "photos", "--clusters", "3", "-o", "found", "--export", form, "--device", "cpu"]
+    assert main(words) == 0
+    folder = Path("found") / form
+    if form == "labelme":
+        assert len(list(folder.glob("*.json"))) == 5
+        return
+    lines = (folder / "labelmap.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[2:]] == ["cluster 1", "cluster 2", "cluster 3"]
+    known = {tuple(map(int, line.split(":")[1].split(","))) for line in lines[1:]}
+    mask = np.asarray(Image.open(folder / "SegmentationClass" / "0.png"))
+    assert {tuple(color) for color in mask.reshape(-1, 3).tolist()} <= known
+    assert len((folder / "ImageSets" / "Segmentation" / "default.txt").read_text().split()) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--teach", "marked", "--clusters", "3"], "exclude each other"),
+        (["--find", "sky"], "need names"),
+        (["--export", "coco"], "need names"),
+        (["--teach", "marked", "--export", "xml"], "'xml' is not a format"),
+        (["--teach", "marked", "--sure", "1"], "from 0 to below 1"),
+        (["--teach", "marked", "--find", "se"], "there is no name 'se'"),
+        (["--teach", "photos"], "no marked images"),
+        (["--names", "photos"], "config.json"),
+        (["--clusters", "1"], "between 2 and"),
+    ],
+)
+def test_flags_that_cannot_be_followed(words: list[str], reason: str, photos: Path, capsys: Capture) -> None:
+    assert main(["parts", "photos", "-o", "out", "--device", "cpu", *words]) in (2, 3, 6)
+    assert reason in capsys.readouterr().err
+    assert not list(photos.glob("out/*.png"))
