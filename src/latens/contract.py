@@ -72,8 +72,8 @@ class Example:
 class Evaluation(Generic[L, O]):
     """Evaluation of a model. `options` are the defaults, which `--set` changes; `quick` are the options of a short run.
 
-    `run` takes the model, the data (none: the bundled data), the options, and a folder for journals and images or None. `name` is
-    that of its report, and `files` are patterns for the other files that it writes into the folder.
+    `run` takes the model, the data (none: the bundled data), the options, and a folder for journals and images or None. `name`
+    is that of its report, and `files` are patterns for the other files that it writes into the folder.
     """
 
     options: O

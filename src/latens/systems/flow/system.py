@@ -73,7 +73,9 @@ SYSTEM = System[FlowTraining, DensityModel](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=FlowEvaluation(), run=evaluate, quick=FlowEvaluation(images=6, draws=1), files=("evaluation.jsonl",)),
+    evaluation=Evaluation(
+        options=FlowEvaluation(), run=evaluate, quick=FlowEvaluation(images=6, draws=1), files=("evaluation.jsonl",)
+    ),
     cases=cases,
     artifacts={**TABLES, **FIGURES, **UNUSUAL},
     demo=section,

@@ -155,7 +155,9 @@ SYSTEM = System[HazeTraining, Haze](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=Protocol(), run=evaluate, quick=Protocol(side=96, draws=1, scenes=1), name="table1", files=("journal.jsonl",)),
+    evaluation=Evaluation(
+        options=Protocol(), run=evaluate, quick=Protocol(side=96, draws=1, scenes=1), name="table1", files=("journal.jsonl",)
+    ),
     cases=cases,
     artifacts=ARTIFACTS,
     demo=section,

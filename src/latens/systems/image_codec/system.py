@@ -163,7 +163,9 @@ SYSTEM = System[CodecTraining, ImageCodec](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=CodecEvaluation(), run=evaluate, quick=CodecEvaluation(qualities=(1.0, 2.0)), files=("rows.jsonl",)),
+    evaluation=Evaluation(
+        options=CodecEvaluation(), run=evaluate, quick=CodecEvaluation(qualities=(1.0, 2.0)), files=("rows.jsonl",)
+    ),
     cases=cases,
     artifacts=ARTIFACTS,
     demo=section,
