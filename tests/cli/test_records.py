@@ -348,3 +348,21 @@ def test_a_named_output_is_refused(words: list[str], tmp_path: Path, monkeypatch
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err
     assert Path(words[-1]).read_text() == "mine"
+
+
+def test_verbs_do_not_take_the_results_of_each_other(tmp_path: Path, cells: Path, capsys: Capture) -> None:
+    """In one folder, in every round all results stay next to their photograph."""
+    Image.fromarray(pixels(0)).save(tmp_path / "a.jpg")
+    np.save(tmp_path.parent / "depth.npy", np.full((40, 48), 50, dtype=np.float32))
+    haze = ["haze", "--depth", str(tmp_path.parent / "depth.npy")]
+    verbs = [["compress"], ["decompress"], ["dehaze", "--method", "dcp"], haze, ["segment", "--model", str(cells)]]
+    for words in verbs:
+        assert main([*words, str(tmp_path)]) == 0
+    before = state(tmp_path)
+    assert {"a.ltn", "a.png", "a.clear.png", "a.hazy.png", "a.json"} <= {Path(name).name for name in before}
+    assert not [name for name in before if ".clear.hazy" in name or ".hazy.clear" in name]
+    for words in verbs:
+        assert main([*words, str(tmp_path)]) == 0
+        assert state(tmp_path) == before
+    assert main(["compress", str(tmp_path / "a.clear.png")]) == 0  # named alone
+    assert (tmp_path / "a.clear.ltn").is_file()
