@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from latens import catalogue
 from latens.cli.main import main
+from latens.data.image_output import png_bytes
 from latens.systems.parts import report
 from latens.systems.parts.model import PatchVAE, Posterior
 
@@ -57,6 +59,19 @@ def test_results_among_the_images_are_not_taken_for_images(album: Path, model: P
         assert main(command) == 0
         records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [record.get("status") for record in records] == [status, status, None]
+
+
+def test_a_forced_run_leaves_no_summary_of_other_images(album: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (album / "c.jpg").unlink()
+    out = album.parent / "found"
+    sheet = png_bytes(np.zeros((8, 8, 3), dtype=np.uint8))
+    monkeypatch.setattr(report, "_swaps", lambda parts, paths, codes: sheet if len(paths) > 1 else None)
+    words = ["-o", str(out), "--model", str(model), "--device", "cpu", "--force"]
+    assert main(["parts", str(album), *words]) == 0
+    assert (out / "swaps.png").read_bytes() == sheet
+    assert main(["parts", str(album / "a.png"), *words]) == 0
+    assert not (out / "swaps.png").exists()
+    assert (out / "index.html").is_file()
 
 
 def test_files_of_the_user_are_not_overwritten(album: Path, model: Path, capsys: Capture) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from clip_maker import make_clip
 
 from latens.cli.main import main
+from latens.data.folders import note_request
 from latens.data.records import RECORDS, Records
 
 Capture = pytest.CaptureFixture[str]
@@ -203,6 +203,7 @@ def test_namesakes_of_two_folders_are_told_apart(case: str, place: Path, capsys:
     assert run(case, place, [two], out=out) == 3
     said = capsys.readouterr().err
     assert f"{one / name}, not {two / name}" in said
+    assert "decompress" in case or not (two / RECORDS).exists()  # an input folder stays as it is
     if case != "video-decompress":  # a single file becomes a folder of images
         assert run(case, place, [two / name], out=out) == 2
         assert f"{one / name}, not {two / name}" in capsys.readouterr().err
@@ -294,33 +295,89 @@ def test_a_partial_result_is_not_finished(case: str, place: Path, capsys: Captur
         assert run(case, place, [source]) == 3  # without --partial
 
 
-def test_lines_of_a_record(tmp_path: Path) -> None:
-    """A torn line is ignored, and the last line of a name holds."""
-    records, source, output = Records(), tmp_path / "a.txt", tmp_path / "out" / "a.up"
-    source.write_text("a")
-    output.parent.mkdir()
-    output.write_text("A")
-    records.start([output], "raising", source, None, {"x": 1})
-    with (output.parent / RECORDS).open("a") as file:
-        file.write('\n{"latens": 1, "state": "do')
-    records.finish("done", [output], "raising", source, None, {"x": 2})
-    found = Records().entry(output)
-    assert found is not None
-    assert (found.state, found.request, found.input) == ("done", {"x": 2}, source)
-    assert found.is_unchanged(output)
-    os.utime(output, (1, 1))
-    assert found.is_unchanged(output)  # by content
-    output.write_text("B")
-    assert not found.is_unchanged(output)
-    records.start([output], "raising", source, None, {"x": 3})
-    records.release([output])
-    again = Records().entry(output)
-    assert again == found  # the line before the failed work
-    assert len([line for line in (output.parent / RECORDS).read_text().splitlines() if json_or_none(line)]) == 4
+def test_folders_of_earlier_versions_are_continued(tmp_path: Path, tiny_model: Path, capsys: Capture) -> None:
+    """They hold made-with.json and no record; what is made now is recorded."""
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate("ab"):
+        photo(tmp_path / "in" / f"{name}.png", seed)
+    out = tmp_path / "out"
+    words = ["compress", str(tmp_path / "in"), "-o", str(out), "--model", str(tiny_model), "--quality"]
+    assert main([*words, "1"]) == 0
+    (entry,) = {json.dumps(line["request"]) for line in map(json.loads, filter(None, (out / RECORDS).read_text().split("\n")))}
+    note_request(out, "compressing", json.loads(entry))
+    (out / RECORDS).unlink()
+    (out / "b.ltn").unlink()
+    before = state(out)
+    capsys.readouterr()
+    assert main([*words, "1"]) == 0
+    said = capsys.readouterr().err
+    assert "a.ltn: skipped, an earlier version wrote it, and no record names its input" in said
+    assert "1 done, 1 skipped" in said
+    assert main([*words, "2"]) == 2
+    assert "quality was 1.0 and is 2.0" in capsys.readouterr().err
+    photo(tmp_path / "in" / "b.png", 7)
+    assert main([*words, "1"]) == 3  # b is recorded
+    assert {name: found for name, found in state(out).items() if name in before} == before
+    assert main([*words[:1], str(tmp_path / "in" / "b.png"), *words[2:], "2", "--force"]) == 0
+    assert main([*words, "1"]) == 2  # the record of b is its own
+    assert "b.ltn: this result was made with other settings" in capsys.readouterr().err
 
 
-def json_or_none(line: str) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["density", "in", "-o", "x.csv"],
+        ["density", "--sample", "2", "-o", "x.png"],
+        ["density", "pack", "in", "-o", "x.ltp"],
+        ["convert", "labels:masks,components", "--to", "coco", "-o", "x.json"],
+        ["compress", "in/a.png", "-o", "x.ltn"],
+        ["dehaze", "in/a.png", "-o", "x.png"],
+        ["haze", "in/a.png", "-o", "x.png"],
+        ["segment", "in/a.png", "-o", "x.json"],
+    ],
+    ids=" ".join,
+)
+def test_a_named_output_is_refused(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("in", "masks/images", "masks/labels"):
+        Path(folder).mkdir(parents=True)
+    for place in ("in", "masks/images"):
+        photo(Path(place, "a.png"), 0)
+    Image.fromarray(np.eye(40, 48, dtype=np.uint8) * 255).save("masks/labels/a.png")
+    Path(words[-1]).write_text("mine")
+    assert main(words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert Path(words[-1]).read_text() == "mine"
+
+
+def test_verbs_do_not_take_the_results_of_each_other(tmp_path: Path, cells: Path, capsys: Capture) -> None:
+    """In one folder, in every round all results stay next to their photograph."""
+    Image.fromarray(pixels(0)).save(tmp_path / "a.jpg")
+    np.save(tmp_path.parent / "depth.npy", np.full((40, 48), 50, dtype=np.float32))
+    haze = ["haze", "--depth", str(tmp_path.parent / "depth.npy")]
+    verbs = [["compress"], ["decompress"], ["dehaze", "--method", "dcp"], haze, ["segment", "--model", str(cells)]]
+    for words in verbs:
+        assert main([*words, str(tmp_path)]) == 0
+    before = state(tmp_path)
+    assert {"a.ltn", "a.png", "a.clear.png", "a.hazy.png", "a.json"} <= {Path(name).name for name in before}
+    assert not [name for name in before if ".clear.hazy" in name or ".hazy.clear" in name]
+    for words in verbs:
+        assert main([*words, str(tmp_path)]) == 0
+        assert state(tmp_path) == before
+    assert main(["compress", str(tmp_path / "a.clear.png")]) == 0  # named alone
+    assert (tmp_path / "a.clear.ltn").is_file()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(5, "Input/output error")])
+def test_a_stop_between_depth_and_image_is_continued(
+    stop: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "a.png", 0)
+    words = ["haze", str(tmp_path / "a.png"), "--save-depth", str(tmp_path / "depth"), "-o", f"{tmp_path}/out/"]
+    with monkeypatch.context() as patch:
+        patch.setattr("latens.cli.haze.save_image", lambda *_: (_ for _ in ()).throw(stop))
+        assert main(words) != 0
+    assert (tmp_path / "depth" / "a_depth256.png").is_file()
+    assert not (tmp_path / "out" / "a.png").exists()
+    assert main(words) == 0
+    assert (tmp_path / "out" / "a.png").is_file()

@@ -48,6 +48,28 @@ def test_images_stacks_and_bad_files(folder: Path, tmp_path: Path, capsys: pytes
     assert sorted(again) == ["failed", "skipped", "skipped"]
 
 
+def test_hand_drawn_annotations_are_named_before_they_are_lost(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loop of labelme, and a result without cells next to masks of another program."""
+    Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    own = {"a.json": '{"version": "5.0.1", "shapes": []}', "a.masks.tif": "masks", "a.cells.csv": "cells"}
+    for name, text in own.items():
+        (tmp_path / name).write_text(text)
+    words = ["segment", str(tmp_path), "--model", str(folder)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in own)
+    assert {name: (tmp_path / name).read_text() for name in own} == own
+    assert main([*words, "--force"]) == 0
+    said = capsys.readouterr().err
+    assert "replaced by --force" in said
+    assert all(name in said for name in own)
+    assert not (tmp_path / "a.masks.tif").exists()  # the new result has no cells
+    assert main(words) == 0
+    assert "skipped, finished" in capsys.readouterr().err
+
+
 def test_places_that_cannot_hold_the_result_are_refused(folder: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     assert main(["segment", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.txt"), "--model", str(folder)]) == 2

@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from latens.data.files import write_atomic
 from latens.data.inputs import find_inputs
+from latens.data.instances import paint
 from latens.errors import InputError, OutputExists
 from latens.inference.batch import Job, run_batch
-from latens.systems.amodal.outputs import check_foreign, family, is_ours
+from latens.inference.finished import Request
+from latens.systems.amodal.outputs import Frame, check_foreign, family, is_ours, write_outputs
+from latens.systems.amodal.predict import Segmentation
 
 
 def jobs_of(folder: Path) -> list[Job]:
@@ -118,6 +123,70 @@ def test_hand_drawn_annotations_and_foreign_masks_are_named(tmp_path: Path) -> N
     with pytest.raises(OutputExists, match=r"2 files .*b\.json, c\.masks\.tif"):
         check_foreign([ours, drawn, tmp_path / "c.json"])
     assert family(tmp_path / "c.json")[4] == masks
+
+
+def test_results_of_the_python_interface_are_ours(tmp_path: Path) -> None:
+    found = Segmentation(layers=paint(np.zeros((0, 8, 9), dtype=bool), np.zeros(0)), scores=np.zeros(0), classes=("cell",))
+    write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), found)], tmp_path / "a.json", "a.png")
+    assert is_ours(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_force_removes_what_the_new_run_does_not_make(ours: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Masks of an earlier result would contradict a result without cells, whoever made them."""
+    job = Job(tmp_path / "a.png", tmp_path / "a.json")
+    job.input.write_text("image")
+    sides = [tmp_path / "a.masks.tif", tmp_path / "a.csv"]
+
+    def work(job: Job, *names: str) -> dict[str, Any]:
+        for name in (*names, job.output.name):
+            write_atomic(tmp_path / name, os.urandom(4))
+        return {}
+
+    request = Request("segmenting", {}, lambda job: [*sides, job.output])
+    if ours:
+        run_batch([job], lambda job: work(job, "a.masks.tif", "a.csv"), request=request)
+    else:
+        for path in (*sides, job.output):
+            path.write_text("mine")
+        with pytest.raises(OutputExists):
+            run_batch([job], work, request=request)
+        assert {path.read_text() for path in (*sides, job.output)} == {"mine"}
+    (tmp_path / "a.txt").write_text("other")
+    run_batch([job], lambda job: work(job, "a.csv"), request=request, force=True)
+    assert not sides[0].exists()
+    assert sides[1].is_file()
+    assert ("replaced by --force: a.masks.tif, a.csv, a.json" in caplog.text) is not ours
+
+
+@pytest.mark.parametrize("name", ["a.masks.tif", "a.csv"])
+def test_a_file_next_to_a_missing_output_is_kept(name: str, tmp_path: Path) -> None:
+    job = Job(tmp_path / "a.png", tmp_path / "a.json")
+    job.input.write_text("image")
+    (tmp_path / name).write_text("mine")
+    request = Request("segmenting", {}, lambda job: [tmp_path / "a.masks.tif", tmp_path / "a.csv", job.output])
+    with pytest.raises(OutputExists, match=name):
+        run_batch([job], good, request=request)
+    assert (tmp_path / name).read_text() == "mine"
+    assert not job.output.exists()
+
+
+def test_a_failed_job_leaves_no_claim_on_its_output(tmp_path: Path) -> None:
+    """Neither an error nor Ctrl-C: a file that the user puts there afterwards is not taken for a result."""
+
+    def stopped(job: Job) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    job = Job(tmp_path / "a.png", tmp_path / "a.up")
+    job.input.write_text("image")
+    for work, error in ((bad, InputError), (stopped, KeyboardInterrupt)):
+        with pytest.raises(error):
+            run_batch([job], work)
+        assert os.listdir(tmp_path) == ["a.png"]
+    job.output.write_text("mine")
+    with pytest.raises(OutputExists):
+        run_batch([job], good)
+    assert job.output.read_text() == "mine"
 
 
 def test_a_killed_segmentation_may_be_run_again(tmp_path: Path) -> None:

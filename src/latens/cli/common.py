@@ -45,7 +45,7 @@ class ComputeOptions(OutputOptions):
 
 PARTIAL = 4  # exit status for partial results of damaged inputs
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="File or folder of the result.")]
-Force = Annotated[bool, Parameter(show_default=False, help="Overwrite existing files.")]
+Force = Annotated[bool, Parameter(show_default=False, help="Replace existing files and finished results.")]
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
 
 

@@ -54,8 +54,8 @@ def compress(
 ) -> int:
     """Compress photographs into small .ltn files.
 
-    Without -o each result is written next to its input. A folder is mirrored into OUT. Finished files are skipped.
-    In folders, results larger than their source are refused without --force.
+    Without -o each result is written next to its input. A folder is mirrored into OUT. Finished files
+    (same input, same settings) are skipped. In folders, results larger than their source are refused without --force.
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/

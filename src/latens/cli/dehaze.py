@@ -39,8 +39,8 @@ def dehaze(
     """Remove haze from images and clips.
 
     Without -o each result is written next to its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT.
-    Finished files are skipped. dcp and bccr need no weights. Of a damaged clip the readable frames are written,
-    with exit status 4.
+    Finished files (same input, same settings) are skipped. dcp and bccr need no weights. Of a damaged clip the readable frames
+    are written, with exit status 4.
 
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp

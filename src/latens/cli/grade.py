@@ -69,7 +69,7 @@ def grade(
     from latens.systems.seedlings.config import GridOptions
     from latens.systems.seedlings.names import parse_date
 
-    files = [file.path for file in find_inputs(inputs, IMAGE_ENDINGS) if not file.path.name.endswith(".overlay.webp")]
+    files = photographs([file.path for file in find_inputs(inputs, IMAGE_ENDINGS)])
     share = parse_share(limit)
     if day is not None and len(files) > 1:
         raise UsageError(
@@ -119,6 +119,20 @@ def grade(
             logger.warning("%d of %d photographs are graded; the same command resumes from them", done, len(files))
             raise
     return report(result, out, reporter)
+
+
+def photographs(found: list[Path]) -> list[Path]:
+    """The inputs without overlays in folders of earlier runs; a file that is named alone is taken."""
+    from latens.data.folders import earlier_request
+    from latens.systems.seedlings.grading import OVERLAY, WHAT
+
+    if len(found) == 1:
+        return found
+    graded = {folder for folder in {path.parent for path in found} if earlier_request(folder, WHAT) is not None}
+    files = [path for path in found if not path.name.endswith(OVERLAY) or path.parent not in graded]
+    if len(files) < len(found):
+        logger.warning("left out %s of earlier runs", counted(len(found) - len(files), "overlay"))
+    return files
 
 
 def report(result: Experiment, out: Path, reporter: Reporter) -> int:

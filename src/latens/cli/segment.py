@@ -47,7 +47,7 @@ def segment(
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay", ".masks"])
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=[".masks"])
     batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
     if any(STANDARD_STREAM in (job.output, job.input) for job in batch.jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")

@@ -83,7 +83,7 @@ def compress(
     """Compress clips into small clips for any player, or into .ltv files, with a sharp region of interest.
 
     Without -o each result is written next to its input as NAME.small.mp4. Sound is copied. A folder of clips is mirrored into
-    OUT. Finished files are skipped.
+    OUT. Finished files (same input, same settings) are skipped.
 
         latens video compress clip.mp4 --roi masks/ -o small.mp4
         latens video compress clip.mp4 --roi box:100,80,400,300 --track --size 8MB

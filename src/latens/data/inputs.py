@@ -92,7 +92,7 @@ def find_inputs(
     taken = _marked(found, marks)
     if taken:
         what = f"{counted(len(taken), 'file')} named like a result, such as {os.path.basename(taken[0])}"
-        logger.warning("%s: took %s; no record says that latens wrote it", os.path.dirname(taken[0]), what)
+        logger.warning("%s: took %s; no record says that latens wrote it so", os.path.dirname(taken[0]), what)
     return _unique_relatives(list(found.values()))
 
 

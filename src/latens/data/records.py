@@ -55,7 +55,10 @@ class Entry(NamedTuple):
 
     def is_unchanged(self, path: Path) -> bool:
         """True if the result `path` is as the work left it."""
-        return self.output is not None and (stamp_of([path]) == self.output.stamp or hash_of([path]) == self.output.sha256)
+        now = stamp_of([path])
+        if now is None or self.output is None:
+            return False
+        return now == self.output.stamp or hash_of([path]) == self.output.sha256
 
 
 # ------------------------------------------------------------------------------------------------------ fingerprints
@@ -87,7 +90,7 @@ def hash_of(paths: Sequence[Path]) -> str:
     """SHA-256 of the content of a file; of names and contents for folders and several files. Raises UnreadableInput."""
     files = _files_of(paths)
     digests = [_hash_file(path) for path in files]
-    if len(files) == 1:
+    if files == list(paths) and len(files) == 1:
         return digests[0]
     named = (os.fsencode(path.name) + b"\0" + digest.encode() for path, digest in zip(files, digests, strict=True))
     return hashlib.sha256(b"\0".join(named)).hexdigest()
@@ -189,12 +192,13 @@ class _Folder:
             return self._entries
         except OSError:
             return self._refuse()
-        if not self._read[1] and not START.startswith(data.lstrip()[: len(START)]):
+        first = data.lstrip().partition(b"\n")[0]
+        if not self._read[1] and not START.startswith(first[: len(START)]):
             return self._refuse()
         lines = data[: data.rfind(b"\n") + 1]
         self._read = (inode, self._read[1] + len(lines))
         for line in lines.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self._take(json.loads(line))
         return self._entries
 
@@ -203,7 +207,7 @@ class _Folder:
 
     def _refuse(self) -> dict[str, Entry]:
         if not self._foreign:
-            logger.warning("%s: not a record of latens; it is kept, and no results are recorded in this folder", self.path)
+            logger.warning("%s: no record of latens can be kept there; no results are recorded in this folder", self.path)
         self._foreign = True
         return {}
 

@@ -6,6 +6,7 @@ since. An unfinished or damaged result of the same input is made again. Everythi
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,8 @@ class Results:
         return differences(self._earlier, {name: self._settings[name] for name in self._earlier})
 
     def _other_input(self, entry: Entry, job: Job) -> str:
+        if entry.source is None:
+            return f"this is the result of {entry.what} a stream, which cannot be compared"
         if os.path.abspath(entry.input) == os.path.abspath(job.input):
             files = "the input" if len(self.request.sources(job)) == 1 else "it or a file that belongs to it"
             return f"this is the result of {entry.what} an earlier content of {entry.input}; {files} has changed since"
@@ -171,7 +174,8 @@ class Results:
         try:
             record = work(job)
         except BaseException:  # also of Ctrl-C: without this line, a file that the user puts there would be taken for ours
-            self._records.release(path for path in outputs if _state(path) == before[path])
+            with contextlib.suppress(LatensError):  # the error of the work counts
+                self._records.release(path for path in outputs if _state(path) == before[path])
             raise
         for path in outputs:
             if path != job.output and before[path] is not None and _state(path) == before[path]:

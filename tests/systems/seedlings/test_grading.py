@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.cli.grade import photographs
 from latens.cli.main import main
+from latens.data.folders import note_request
 from latens.errors import OutputExists, UsageError
 from latens.systems.seedlings.config import GridOptions
 from latens.systems.seedlings.grading import COLUMNS, grade_folder
@@ -132,6 +134,23 @@ def test_tables_of_the_user_are_not_replaced(grader: SeedlingGrader, trays: Path
     assert table.read_text() == "tray,lot\nT0,A\n"
     found = grade_folder(grader, paths, tmp_path / "out", grid=GRID, lots=table)
     assert any("no lot names the trays T1" in text for text in found.general)
+
+
+@pytest.mark.parametrize("name", ["plants.csv", "graded.jsonl", "T0_day5.overlay.webp"])
+def test_files_of_the_user_are_kept(name: str, grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputExists, match="no record of its request"):
+        grade_folder(grader, sorted(trays.glob("*day5.png")), tmp_path, grid=GRID)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_only_overlays_of_a_graded_folder_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own, made = tmp_path / "own.overlay.webp", tmp_path / "out" / "a.overlay.webp"
+    assert photographs([own, made]) == [own, made]
+    note_request(made.parent, "grade", {})
+    assert photographs([own, made]) == [own]
+    assert "left out 1 overlay" in caplog.text
+    assert photographs([made]) == [made]
 
 
 def test_two_trays_in_one_photograph(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:

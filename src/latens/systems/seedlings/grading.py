@@ -18,7 +18,7 @@ from latens.inference.page import Block, Figure
 from latens.settings import to_dict
 from latens.systems.seedlings.config import GridOptions
 from latens.systems.seedlings.grading_report import experiment_page, lot_blocks
-from latens.systems.seedlings.ledger import Ledger
+from latens.systems.seedlings.ledger import LEDGER, Ledger
 from latens.systems.seedlings.lot_results import LotResult, lots_of
 from latens.systems.seedlings.names import Shot, identify
 from latens.systems.seedlings.overlay import Drawn, draw_trays
@@ -27,6 +27,8 @@ from latens.systems.seedlings.reference import Reference
 from latens.systems.seedlings.tables import Lot, read_lots
 
 PLANTS, LOTS, REPORT = "plants.csv", "lots.csv", "report.html"
+OVERLAY = ".overlay.webp"
+WHAT = "grade"  # name of the request in the record of the folder
 COLUMNS = ("tray", "day", "row", "col", "id", "x", "y", "seen", "p_seen", "p_success", "area_px")
 MAX_OVERLAYS = 16  # maximum number of overlays in the report; all are written as files
 LIMIT = 0.9  # minimum share of usable plants of an accepted lot
@@ -70,9 +72,9 @@ def grade_folder(
     if lots is not None and lots.resolve() == (out / LOTS).resolve():
         raise UsageError("the results would overwrite this table", where=str(lots), hint="choose another -o")
     request = {"model": grader.model_id, **to_dict(grid)}
-    check_request(out, "grade", request, results=(PLANTS, LOTS, REPORT), force=force)
+    check_request(out, WHAT, request, results=(PLANTS, LOTS, REPORT, LEDGER, f"*{OVERLAY}"), force=force)
     shots = {path: identify(path, sown=_sown(path, table, sown), day=day) for path in paths}
-    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force), lambda: note_request(out, "grade", request))
+    work = _Work(grader, out, shots, grid, Ledger(out, fresh=force), lambda: note_request(out, WHAT, request))
     graded, failures = _grade_all(work, paths, workers, on_graded)
     if not graded:
         return Experiment((), (), tuple(failures), (), (), (), ())
@@ -183,7 +185,7 @@ def _overlay_paths(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
         names = [path.stem, f"{path.parent.name}-{path.stem}", *(f"{path.stem}-{k}" for k in range(2, len(paths) + 2))]
         name = next(name for name in names if name not in taken)
         taken.add(name)
-        chosen[path] = out / f"{name}.overlay.webp"
+        chosen[path] = out / f"{name}{OVERLAY}"
     return chosen
 
 
