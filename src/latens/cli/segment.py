@@ -37,6 +37,8 @@ def segment(
     """Segment whole cells in overlap: visible and hidden parts, and depth order.
 
     For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page per cell, and ROIs for Fiji.
+    A folder of several results also has the joint tables cells.csv and frames.csv of all of them, also of earlier runs.
+    Time, slice, channel and micrometers are those of OME or ImageJ metadata; without metadata these columns are empty.
 
         latens segment embryo.png -o out/
         latens segment stack.tif frames/ -o out/
@@ -53,7 +55,7 @@ def segment(
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 
-    from latens.systems.amodal.outputs import check_foreign
+    from latens.systems.amodal.outputs import check_foreign, join_tables
     from latens.systems.amodal.predict import load
 
     if not force:
@@ -69,18 +71,24 @@ def segment(
         return segment_one(segmenter, job, score)
 
     request = {"model": segmenter.model_id, "score": score}
-    return batch.run(work, what="segmenting", request=request).exit_status
+    done = batch.run(work, what="segmenting", request=request)
+    if batch.folder is not None and (written := join_tables(batch.folder)):
+        logger.info(f"all results in {batch.folder} together: {', '.join(path.name for path in written)}")
+    return done.exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
     """Segment one file; return the record of the result."""
     from latens.data.images import frames_note
+    from latens.data.planes import Plane, read_planes
     from latens.data.stacks import TIFF_ENDINGS, count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 
     started = time.perf_counter()
     count = count_frames(job.input)
-    frames = (Frame(pixels, found) for pixels, found in segmenter.segment_frames(job.input, least_score=score))
+    planes = iter(read_planes(job.input))
+    found = segmenter.segment_frames(job.input, least_score=score)
+    frames = (Frame(pixels, objects, next(planes, Plane())) for pixels, objects in found)
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     written = write_outputs(frames, job.output, job.relative or job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started
