@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -48,6 +48,7 @@ class DepthFormat:
     disparity: bool = False
     offset: float = 0.0
     relative: bool = False  # the unit is unknown
+    channel: str | None = None  # of an EXR file; None: by its name
 
 
 FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
@@ -119,7 +120,7 @@ def read_depth(
     another size, without any measurement, or with NaN or negative depth, and LimitExceeded.
     """
     where = None if isinstance(source, np.ndarray) else str(source)
-    values = source if isinstance(source, np.ndarray) else _stored(Path(source))
+    values = source if isinstance(source, np.ndarray) else _stored(Path(source), form.channel)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
@@ -128,7 +129,7 @@ def read_depth(
     if size is not None and values.shape != size:
         what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its image {size[1]} x {size[0]}"
         raise InputError(what, where=where, hint="resize the depth map without blurring it")
-    if form == FORMATS["meters"]:
+    if replace(form, channel=None) == FORMATS["meters"]:
         _warn_of_units(values, where)
     try:
         return fill_holes(to_depth(values, form))
@@ -229,13 +230,13 @@ def max_depth_of(depth: Depth) -> float:
     return max(float(np.quantile(finite, QUANTILE)), MIN_DEPTH)
 
 
-def _stored(path: Path) -> np.ndarray[Any, Any]:
+def _stored(path: Path, channel: str | None) -> np.ndarray[Any, Any]:
     data = read_bytes(path, limit=FILE_LIMIT)
     try:
         if path.suffix.lower() == ".npy":
             return _npy(data)
         if path.suffix.lower() == ".exr":
-            return read_exr(data)
+            return read_exr(data, channel)
         return _image(data)
     except (InputError, LimitExceeded) as error:
         raise error.at(str(path)) from None

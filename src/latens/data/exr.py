@@ -31,15 +31,18 @@ class Channel(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def read_exr(data: bytes) -> Array:
-    """The depth channel (H, W), float32. Raises UnreadableInput, InputError for an unsupported kind, or LimitExceeded."""
+def read_exr(data: bytes, channel: str | None = None) -> Array:
+    """The channel of this name (None: the depth channel), (H, W) float32.
+
+    Raises UnreadableInput, InputError for an unsupported kind or an unknown channel, or LimitExceeded.
+    """
     try:
-        return _read(data)
+        return _read(data, channel)
     except (struct.error, IndexError, ValueError, zlib.error) as error:
         raise UnreadableInput(f"the EXR file is truncated or damaged ({error})", hint="copy or write it again") from error
 
 
-def _read(data: bytes) -> Array:
+def _read(data: bytes, channel: str | None) -> Array:
     if data[:4] != MAGIC:
         raise UnreadableInput("this is not an OpenEXR file")
     if struct.unpack_from("<I", data, 4)[0] & (TILED | DEEP | MULTIPART):
@@ -56,9 +59,9 @@ def _read(data: bytes) -> Array:
     if width * height > PIXELS:
         raise LimitExceeded(f"{width} x {height} are more pixels than the limit of {PIXELS:,}")
     channels = _channels(attributes["channels"])
-    chosen = _depth_channel([channel.name for channel in channels])
-    before = sum(channel.dtype.itemsize for channel in channels[:chosen]) * width
-    line = sum(channel.dtype.itemsize for channel in channels) * width
+    chosen = _depth_channel([each.name for each in channels], channel)
+    before = sum(each.dtype.itemsize for each in channels[:chosen]) * width
+    line = sum(each.dtype.itemsize for each in channels) * width
     dtype = channels[chosen].dtype
     result = np.empty((height, width), np.float32)
     seen = np.zeros(height, bool)
@@ -78,8 +81,12 @@ def _read(data: bytes) -> Array:
     return result
 
 
-def _depth_channel(names: list[str]) -> int:
-    """The channel of depth; the only channel may have any name. Raises InputError where the names do not tell."""
+def _depth_channel(names: list[str], wanted: str | None) -> int:
+    """The channel `wanted`, else that of depth; the only one may have any name. Raises InputError where names do not tell."""
+    if wanted is not None:
+        if wanted not in names:
+            raise InputError(f"there is no channel {wanted}", hint=f"its channels are {', '.join(names)}")
+        return names.index(wanted)
     if len(names) == 1:
         return 0
     for pattern in DEPTH_NAMES:
@@ -90,7 +97,7 @@ def _depth_channel(names: list[str]) -> int:
             names = [names[index] for index in hits]
             break
     what = f"the names do not tell which channel is depth: {', '.join(names)}"
-    raise InputError(what, hint="save depth in a file of its own, or in a channel named Z")
+    raise InputError(what, hint=f"choose one: --depth-channel {names[0]}, or DepthFormat(channel='{names[0]}')")
 
 
 def _attributes(data: bytes) -> tuple[dict[str, bytes], int]:
