@@ -123,7 +123,7 @@ def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Captu
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "not a depth map"),
         (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth is for relative"),
-        (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
+        (["dehaze", "A", "--method", "magic"], 2, "there is no method 'magic'"),
         (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
         (["dehaze", "C", "-o", "-"], 2, "standard output"),
         (["dehaze", "A", "-o", "x.txt"], 2, ".txt"),

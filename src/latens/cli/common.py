@@ -131,7 +131,7 @@ def parse_settings(settings: list[str]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"'{setting}' is not a setting", where="--set", hint="write --set key=value")
+            raise UsageError(f"'{setting}' is not key=value", where="--set", hint="write, for example, --set optim.lr=1e-4")
         parsed[key.strip()] = value.strip()
     return parsed
 

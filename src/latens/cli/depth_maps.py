@@ -38,7 +38,7 @@ class DepthMaps:
         if self.form is not None and self.form != CITYSCAPES:
             if self.form not in FORMATS:
                 known = ", ".join([*FORMATS, CITYSCAPES])
-                raise UsageError(f"no depth format '{self.form}'", where="--depth-format", hint=f"known: {known}")
+                raise UsageError(f"there is no depth format '{self.form}'", where="--depth-format", hint=f"known: {known}")
             format_of(self.form)
         if self.camera is not None and self.form != CITYSCAPES:
             raise UsageError("--camera is for disparity", hint=f"add --depth-format {CITYSCAPES}, or leave it out")

@@ -76,7 +76,7 @@ class Camera(NamedTuple):
 def format_of(name: str) -> DepthFormat:
     """The format with this name. Raises UsageError for an unknown name."""
     if name not in FORMATS:
-        raise UsageError(f"no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
+        raise UsageError(f"there is no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
     return FORMATS[name]
 
 

@@ -84,7 +84,7 @@ class Haze:
         """True if the method is available. Raises UsageError for an unknown method."""
         known = (*CLASSICAL, *LEARNED)
         if method not in known:
-            raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
+            raise UsageError(f"there is no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(self, image: ImageLike | LoadedImage, *, method: str | None = None) -> Image.Image:
