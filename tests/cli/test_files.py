@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -193,3 +194,24 @@ def test_refining_writes_an_ordinary_file(
     assert main(["compress", str(album / "a.png"), "-o", blob, "--method", "linear", *model]) == 2
     assert main(["compress", str(album / "a.png"), "-o", blob, "--refine", "2", "--method", "magic", "--force", *model]) == 2
     assert "--refine STEPS" in capsys.readouterr().err
+
+
+def test_a_target_out_of_reach_takes_the_nearest_end_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "in" / "noise.png")
+    smooth = np.linspace(20, 230, 96).astype(np.uint8)[:, None, None].repeat(96, 1).repeat(3, 2)
+    Image.fromarray(smooth + rng.integers(0, 3, smooth.shape, dtype=np.uint8) // 2).save(tmp_path / "in" / "smooth.png")
+    words = ["compress", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--psnr", "36", "--force", "--format", "json"]
+    assert main(words) == 4
+    found = {Path(record["input"]).name: record for record in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert found["noise.png"]["missed"]
+    assert found["noise.png"]["psnr"] < 36
+    assert "36 dB asked" in found["noise.png"]["notes"][-1]
+    assert found["smooth.png"]["psnr"] == pytest.approx(36, abs=0.05)
+    assert not found["smooth.png"]["missed"]
+    alone = ["compress", str(tmp_path / "in" / "noise.png"), "-o", str(tmp_path / "x.ltn"), "--psnr", "36"]
+    assert main(alone) == 2
+    assert "out of reach" in capsys.readouterr().err
+    assert main([*alone[:-2], "--bpp", "2"]) == 0
+    assert " dB, 64 x 64" in capsys.readouterr().out
