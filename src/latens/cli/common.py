@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +41,27 @@ class ComputeOptions(OutputOptions):
 
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto"
     threads: Annotated[int | None, Parameter(help="CPU threads.  [default: all cores]")] = None
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(OutputOptions):
+    """Options of every verb that reads images or decodes files of images."""
+
+    limit: Annotated[
+        list[str],
+        Parameter(
+            show_default=False,
+            help="Raise a limit of images you trust: side=65500 (default 16,384 pixels), pixels=3e8 (default 67 million) or "
+            "file_bytes=4e9. Files made with raised limits need them to be read.",
+        ),
+    ] = field(default_factory=list)
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ReadComputeOptions(ReadOptions, ComputeOptions):
+    """Options of every verb that runs a model on images."""
 
 
 PARTIAL = 4  # exit status for partial results of damaged inputs

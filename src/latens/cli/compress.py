@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, ComputeOptions, Force, Model, Output, human_size
+from latens.cli.common import PARTIAL, Force, Model, Output, ReadComputeOptions, human_size
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -50,7 +50,7 @@ def compress(
     ] = False,
     model: Model = "image_codec",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Compress photographs into small .ltn files.
 

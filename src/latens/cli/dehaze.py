@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import PARTIAL, ComputeOptions, Force, Model, Output
+from latens.cli.common import PARTIAL, Force, Model, Output, ReadComputeOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -34,7 +34,7 @@ def dehaze(
     ] = None,
     model: Model = "haze",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Remove haze from images and clips.
 

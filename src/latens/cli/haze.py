@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import ComputeOptions, Force, Model, Output
+from latens.cli.common import Force, Model, Output, ReadComputeOptions
 from latens.cli.depth_maps import DepthMaps
 from latens.errors import OutputExists, UsageError
 from latens.launch import announce
@@ -74,7 +74,7 @@ def haze(
     ] = None,
     model: Model = "haze",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Add haze of a chosen visibility to clear images.
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, Readable, save_image
-from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.cli.common import Force, Model, ReadComputeOptions, Reporter
 from latens.errors import LimitExceeded, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -39,7 +39,7 @@ def parts(
     ] = None,
     model: Model = "parts",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Find parts that repeat in your images, without labels.
 

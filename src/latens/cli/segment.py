@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import ComputeOptions, Force, Model, Output
+from latens.cli.common import Force, Model, Output, ReadComputeOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -32,7 +32,7 @@ def segment(
     score: Annotated[float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects with a lower score.")] = 0.5,
     model: Model = "amodal",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Segment whole cells in overlap: visible and hidden parts, and depth order.
 

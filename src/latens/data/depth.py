@@ -22,13 +22,13 @@ from PIL import Image, UnidentifiedImageError
 
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
+from latens.data.limits import current_limits, hint
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 
 Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
-PIXEL_LIMIT = 64 * 2**20
 IMAGE_FORMATS = ("PNG", "TIFF", "PPM")  # image formats of depth maps
 MIN_DEPTH = 1e-6  # lower bound of the largest depth of a map
 logger = logging.getLogger(__name__)
@@ -250,15 +250,17 @@ def _stored(path: Path, channel: str | None) -> np.ndarray[Any, Any]:
 
 def _npy(data: bytes) -> np.ndarray[Any, Any]:
     values: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    if values.size > PIXEL_LIMIT:
-        raise LimitExceeded(f"{values.size:,} values are more than the limit of {PIXEL_LIMIT:,}")
+    limit = current_limits().pixels
+    if values.size > limit:
+        raise LimitExceeded(
+            f"{values.size:,} values are more than the limit of {limit:,}", hint=hint([f"pixels={values.size}"])
+        )
     return values
 
 
 def _image(data: bytes) -> np.ndarray[Any, Any]:
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-        if image.width * image.height > PIXEL_LIMIT:
-            raise LimitExceeded(f"{image.width} x {image.height} are more pixels than the limit of {PIXEL_LIMIT:,}")
+        current_limits().check(image.width, image.height, "the depth map")
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
             raise InputError(f"an image of mode {image.mode} is not a depth map", hint="depth is gray, 8 or 16 bits")
         return np.array(image)

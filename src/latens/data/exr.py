@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.data.limits import current_limits
+from latens.errors import InputError, UnreadableInput
 
 MAGIC = b"\x76\x2f\x31\x01"
 TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
@@ -21,7 +22,6 @@ LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines per block, by compression: none,
 NAMES = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 # Names of depth, in order of preference; Blender writes ViewLayer.Depth.Z
 DEPTH_NAMES = (r"Z", r"(.*\.)?depth\.[ZVY]", r"(.*\.)?depth", r"[YV]")
-PIXELS = 64 * 2**20
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -56,8 +56,7 @@ def _read(data: bytes, channel: str | None) -> Array:
     width, height = right - left + 1, bottom - top + 1
     if width < 1 or height < 1:
         raise UnreadableInput("the EXR file has no pixels")
-    if width * height > PIXELS:
-        raise LimitExceeded(f"{width} x {height} are more pixels than the limit of {PIXELS:,}")
+    current_limits().check(width, height, "the EXR file")
     channels = _channels(attributes["channels"])
     chosen = _depth_channel([each.name for each in channels], channel)
     before = sum(each.dtype.itemsize for each in channels[:chosen]) * width

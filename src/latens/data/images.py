@@ -24,7 +24,6 @@ from PIL import Image
 from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.image_arrays import (
-    ImageLimits,
     LoadedImage,
     Pixels,
     check_size,
@@ -34,6 +33,7 @@ from latens.data.image_arrays import (
     from_values,
     to_8_bits,
 )
+from latens.data.limits import ImageLimits, current_limits, hint
 from latens.data.metadata import read_metadata
 from latens.data.notes import left_out
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
@@ -92,9 +92,10 @@ def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> Loade
     EXIF orientation is applied. Colors are converted to sRGB by the ICC profile, or by gAMA, cHRM and cICP of the file.
 
     Raises UnreadableInput for a missing file or one that is not an image, InputError for other arrays and for TIFF pages of 2
-    or more than 4 channels (gray with alpha is read) and HDR images (PQ, HLG), LimitExceeded.
+    or more than 4 channels (gray with alpha is read) and HDR images (PQ, HLG), LimitExceeded above `limits` (default: those of
+    the process, see `data.limits`).
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     if isinstance(source, (str, Path)):
         return _read_path(Path(source), limits)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -121,8 +122,7 @@ def _read_path(path: Path, limits: ImageLimits) -> LoadedImage:
         regular = stat.S_ISREG(status.st_mode)
         if regular and status.st_size > limits.file_bytes:
             what = f"this file is larger than the limit of {limits.file_bytes:,} bytes"
-            hint = "if you trust the file, raise the limit: ImageLimits(file_bytes=...)"
-            raise LimitExceeded(what, where=str(path), hint=hint)
+            raise LimitExceeded(what, where=str(path), hint=hint([f"file_bytes={status.st_size}"]))
         stream = open(path, "rb") if regular else io.BytesIO(read_bytes(path, limit=limits.file_bytes))
     with stream:
         return _from_stream(stream, str(path), limits)

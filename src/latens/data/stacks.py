@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from latens.data.files import reading
 from latens.data.image_arrays import check_array, check_size
 from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
+from latens.data.limits import current_limits
 from latens.data.tiff import (
     MAX_FRAMES,
     TIFF_START,
@@ -53,7 +54,7 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
     range. Pyramid levels, thumbnails and masks of other pages are no frames. Raises the errors of `read_image`, InputError for
     pages of 2 or more than 4 channels (gray with alpha is read), and LimitExceeded for too many pages.
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     if path.suffix.lower() not in TIFF_ENDINGS:
         yield read_frame(path, limits)
         return
@@ -85,7 +86,7 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
 
     Raises the errors of `read_frames`, and UnreadableInput for a page that does not exist.
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     place = frame_place(path)
     if place is not None:
         page = next(itertools.islice(read_frames(place[0], limits), place[1] - 1, None), None)
@@ -108,7 +109,7 @@ def memory_frame(image: ImageLike, limits: ImageLimits | None = None) -> Pixels:
 
     Values of bool and uint8, and float tensors in [0, 1], are not stretched. Raises the errors of `read_image`.
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     with decoding(None):
         if isinstance(image, np.ndarray):
             check_array(image, limits)
@@ -230,8 +231,7 @@ def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> P
 
 
 def _check_page(width: int, height: int, number: int, limits: ImageLimits) -> None:
-    if width * height > limits.pixels:
-        raise LimitExceeded(f"page {number + 1} is larger than {limits.pixels:,} pixels")
+    limits.check(width, height, f"page {number + 1}")
 
 
 # --------------------------------------------------------------------------------------------- reading with tifffile

@@ -19,14 +19,14 @@ from latens.data.files import read_bytes
 from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
+from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
-from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch, UsageError
+from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.format import (
-    MAX_PIXELS,
     QUALITY_STEPS,
     CodedImage,
     StreamInfo,
@@ -125,6 +125,7 @@ class ImageCodec(Stages):
         loaded = _loaded(image)
         if strip:
             loaded = loaded._replace(metadata=Metadata())
+        current_limits().check(loaded.pixels.shape[1], loaded.pixels.shape[0])  # before any work
         target = RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality)
         symbols, blob = self._encoded(loaded, target, refine, on_step, nearest=nearest)
         info = inspect_stream(blob)
@@ -268,8 +269,7 @@ def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> 
     try:
         found = struct.unpack_from(">II", data, PNG_SIZE)[::-1]
         if found != size:  # before Pillow takes memory for it
-            if found[0] * found[1] > MAX_PIXELS:
-                raise LimitExceeded(f"the alpha channel has {found[1]} x {found[0]} pixels, more than the limit")
+            current_limits().check(found[1], found[0], "the alpha channel")
             raise Corrupt("the alpha channel has another size than the image", section="alpha channel")
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if (image.height, image.width) != size or image.mode != "L":
