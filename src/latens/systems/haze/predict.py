@@ -19,7 +19,7 @@ from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.inference.tiling import apply_in_row_blocks
 from latens.shapes import Float
 from latens.systems.haze import methods
@@ -60,6 +60,7 @@ class UsedModel(NamedTuple):
     precision: str
 
 
+@in_float32
 class Haze:
     """Removal and synthesis of haze for images of any size; gray images stay gray, and alpha is preserved.
 

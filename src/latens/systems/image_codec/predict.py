@@ -23,7 +23,7 @@ from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.format import (
@@ -75,6 +75,7 @@ class Estimate(NamedTuple):
     psnr: float
 
 
+@in_float32
 class ImageCodec(Stages):
     """Compresses images of any size to bytes and decodes them. Gray images stay gray; alpha is coded losslessly.
 

@@ -19,7 +19,7 @@ from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import Corrupt, DeviceMismatch
-from latens.inference.device import transform_precision
+from latens.inference.device import in_float32, transform_precision
 from latens.inference.tiling import apply_in_row_blocks
 from latens.shapes import Float, Int
 from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE, SYNTHESIS_HALO
@@ -40,6 +40,7 @@ class Symbols(NamedTuple):
     quality: int  # in 1/256
 
 
+@in_float32
 class Stages:
     """Model and frozen coding of a codec. The methods are the steps of the diagram in model.py, in this order."""
 
