@@ -60,7 +60,27 @@ class ReadOptions(OutputOptions):
 
 @Parameter(name="*", group=GLOBAL)
 @dataclass(frozen=True, kw_only=True)
+class ImageOptions(ReadOptions):
+    """Options of every verb that reads images."""
+
+    channel: Annotated[
+        str | None, Parameter(help="Read one channel of every image: a number from 1, or a name of OME-TIFF such as DAPI.")
+    ] = None
+
+    def choice(self) -> dict[str, str]:
+        """The channel as a part of the request of a folder of results; empty without one."""
+        return {} if self.channel is None else {"channel": self.channel}
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
 class ReadComputeOptions(ReadOptions, ComputeOptions):
+    """Options of every verb that runs a model on files of its own."""
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ImageComputeOptions(ImageOptions, ComputeOptions):
     """Options of every verb that runs a model on images."""
 
 

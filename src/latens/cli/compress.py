@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, Force, Model, Output, ReadComputeOptions, human_size
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, human_size
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -50,7 +50,7 @@ def compress(
     ] = False,
     model: Model = "image_codec",
     force: Force = False,
-    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Compress photographs into small .ltn files.
 
@@ -95,6 +95,7 @@ def compress(
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
     request |= {"strip": True} if strip else {}
+    request |= options.choice()
     return batch.run(work, what="compressing", request=request, parts=parts).exit_status or (PARTIAL if missed else 0)
 
 

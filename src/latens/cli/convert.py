@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from latens.cli.common import Force, ReadOptions, Reporter
+from latens.cli.common import Force, ImageOptions, Reporter
 from latens.errors import counted
 
 
@@ -27,7 +27,7 @@ def convert(
         str | None, Parameter(help="For labelme only: classes in order, such as cell,debris.  [default: sorted labels]")
     ] = None,
     force: Force = False,
-    options: ReadOptions = ReadOptions(),  # noqa: B008
+    options: ImageOptions = ImageOptions(),  # noqa: B008
 ) -> None:
     """Convert annotations of whole and visible outlines from one format to another.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import Force, Model, ReadComputeOptions, Reporter
+from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.errors import UsageError, counted
 from latens.launch import announce
 
@@ -50,7 +50,7 @@ def grade(
     ] = "lattice",
     model: Model = "seedlings",
     force: Force = False,
-    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Grade seedling trays: emerged plants, plants that will succeed, and germination of each lot.
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import Force, Model, Output, ReadComputeOptions
+from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.cli.depth_maps import DepthMaps
 from latens.errors import OutputExists, UsageError
 from latens.launch import announce
@@ -74,7 +74,7 @@ def haze(
     ] = None,
     model: Model = "haze",
     force: Force = False,
-    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Add haze of a chosen visibility to clear images.
 
@@ -166,6 +166,7 @@ def haze(
         "max_depth": max_depth,
         "refine_depth": refine_depth,
         "airlight": list(airlight),
+        **options.choice(),
     }
     return batch.run(work, what="hazing", request=request).exit_status
 

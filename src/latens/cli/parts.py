@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, Readable, save_image
-from latens.cli.common import Force, Model, ReadComputeOptions, Reporter
+from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.errors import LimitExceeded, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -39,7 +39,7 @@ def parts(
     ] = None,
     model: Model = "parts",
     force: Force = False,
-    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Find parts that repeat in your images, without labels.
 
@@ -73,7 +73,7 @@ def parts(
         record, measured[job.input] = map_one(finder, job)
         return record
 
-    request = {"model": finder.model_id, "resolution": finder.resolution, "most": most}
+    request = {"model": finder.model_id, "resolution": finder.resolution, "most": most, **options.choice()}
     request["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
     report = batch.run(work, what="finding parts", request=request)
     failed = {failure.input for failure in report.failed}

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import Force, Model, Output, ReadComputeOptions
+from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -32,7 +32,7 @@ def segment(
     score: Annotated[float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects with a lower score.")] = 0.5,
     model: Model = "amodal",
     force: Force = False,
-    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Segment whole cells in overlap: visible and hidden parts, and depth order.
 
@@ -70,7 +70,7 @@ def segment(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    request = {"model": segmenter.model_id, "score": score}
+    request = {"model": segmenter.model_id, "score": score, **options.choice()}
     done = batch.run(work, what="segmenting", request=request)
     if batch.folder is not None and (written := join_tables(batch.folder)):
         logger.info(f"all results in {batch.folder} together: {', '.join(path.name for path in written)}")

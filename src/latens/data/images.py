@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 import numpy as np
 from PIL import Image
 
+from latens.data.channels import current_channel, pick
 from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.image_arrays import (
@@ -129,7 +130,13 @@ def _read_path(path: Path, limits: ImageLimits) -> LoadedImage:
 
 
 def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> LoadedImage:
+    channel = current_channel()
     with decoding(where):
+        if channel is not None:
+            values = first_values(stream, lambda width, height: check_size(width, height, where, limits))
+            if values is not None:
+                return from_values(values, where)
+            stream.seek(0)
         try:
             image = _identify(stream, where)
         except UnreadableInput:
@@ -236,6 +243,9 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Loa
     if max(turned, orientation) > 1:
         notes.append(f"EXIF orientation {max(turned, orientation)} applied")
     pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
+    if (channel := current_channel()) is not None:
+        pixels, alpha, gray = pick(pixels[..., :1] if gray and pixels.ndim == 3 else pixels, channel), None, True
+        notes.append(f"channel {channel} taken")
     metadata = read_metadata(image, notes)
     return finished(pixels, alpha, gray or "LA;16B" in raw, notes)._replace(metadata=metadata)  # Pillow reads LA;16B as RGBA
 
