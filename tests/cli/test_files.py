@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -193,3 +194,45 @@ def test_refining_writes_an_ordinary_file(
     assert main(["compress", str(album / "a.png"), "-o", blob, "--method", "linear", *model]) == 2
     assert main(["compress", str(album / "a.png"), "-o", blob, "--refine", "2", "--method", "magic", "--force", *model]) == 2
     assert "--refine STEPS" in capsys.readouterr().err
+
+
+def test_a_target_out_of_reach_takes_the_nearest_end_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "in" / "noise.png")
+    smooth = np.linspace(20, 230, 96).astype(np.uint8)[:, None, None].repeat(96, 1).repeat(3, 2)
+    Image.fromarray(smooth + rng.integers(0, 3, smooth.shape, dtype=np.uint8) // 2).save(tmp_path / "in" / "smooth.png")
+    words = ["compress", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--psnr", "36", "--force", "--format", "json"]
+    assert main(words) == 4
+    found = {Path(record["input"]).name: record for record in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert found["noise.png"]["missed"]
+    assert found["noise.png"]["psnr"] < 36
+    assert "36 dB asked" in found["noise.png"]["notes"][-1]
+    assert found["smooth.png"]["psnr"] == pytest.approx(36, abs=0.05)
+    assert not found["smooth.png"]["missed"]
+    alone = ["compress", str(tmp_path / "in" / "noise.png"), "-o", str(tmp_path / "x.ltn"), "--psnr", "36"]
+    assert main(alone) == 2
+    assert "out of reach" in capsys.readouterr().err
+    assert main([*alone[:-2], "--bpp", "2"]) == 0
+    assert " dB, 64 x 64" in capsys.readouterr().out
+
+
+def test_inspect_names_the_damaged_bands_and_the_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tall = np.random.default_rng(0).integers(0, 256, (2100, 20, 3), dtype=np.uint8)  # three bands of 1,024 rows
+    Image.fromarray(tall).save(tmp_path / "a.png")
+    file = tmp_path / "a.ltn"
+    assert main(["compress", str(tmp_path / "a.png"), "-o", str(file), "--quality", "1"]) == 0
+    assert main(["inspect", str(file)]) == 0
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) - 12])  # the last band is cut
+    capsys.readouterr()
+    assert main(["inspect", str(file), "--format", "json"]) == 4
+    found = json.loads(capsys.readouterr().out)
+    assert found["damage"] == ["latent band 3 of 3 (rows 2048 to 2099)"]
+    assert found["next_step"] == f"latens decompress {file} --partial: 2 of 3 bands of rows are intact, the rest becomes gray"
+    assert main(["inspect", str(file)]) == 4
+    assert "--partial" in capsys.readouterr().out
+    words = found["next_step"].partition(":")[0].split()[1:]
+    assert main([*words, "-o", str(tmp_path / "b.png")]) == 4  # the next step is the way
+    file.write_bytes(whole[:30])
+    assert main(["inspect", str(file)]) == 3

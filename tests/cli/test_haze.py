@@ -123,7 +123,7 @@ def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Captu
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "not a depth map"),
         (["haze", "A", "--depth", "D", "--max-depth", "90"], 2, "--max-depth is for relative"),
-        (["dehaze", "A", "--method", "magic"], 2, "no method 'magic'"),
+        (["dehaze", "A", "--method", "magic"], 2, "there is no method 'magic'"),
         (["dehaze", "A", "C", "-o", "x.png"], 2, "several results"),
         (["dehaze", "C", "-o", "-"], 2, "standard output"),
         (["dehaze", "A", "-o", "x.txt"], 2, ".txt"),
@@ -170,3 +170,74 @@ def test_an_image_is_not_its_own_depth_and_depth_maps_are_no_inputs(tmp_path: Pa
     assert main(command) == 3  # b has no depth map
     assert [path.name for path in out.glob("*.png")] == ["a.png"]
     assert "no depth map for b.png" in capsys.readouterr().err
+
+
+def cityscapes(root: Path) -> Path:
+    """The folders of Cityscapes with one image; its disparity is that of depth from 5 m to 300 m."""
+    meters = np.linspace(5, 300, 40)[:, None].repeat(60, 1)
+    image = np.random.default_rng(0).integers(90, 256, (40, 60, 3), dtype=np.uint8)
+    stored = np.rint(2000 * 0.2 / meters * 256 + 1).astype(np.uint16)  # d = (p - 1) / 256
+    camera = json.dumps({"intrinsic": {"fx": 2000.0}, "extrinsic": {"baseline": 0.2}}).encode()
+    for kind in ("leftImg8bit", "disparity", "camera"):
+        (root / kind / "train" / "aachen").mkdir(parents=True)
+    Image.fromarray(image).save(root / "leftImg8bit/train/aachen/a_1_leftImg8bit.png")
+    Image.fromarray(stored).save(root / "disparity/train/aachen/a_1_disparity.png")
+    (root / "camera/train/aachen/a_1_camera.json").write_bytes(camera)
+    np.save(root / "meters.npy", 2000 * 0.2 * 256 / (stored.astype(np.float64) - 1))
+    return root
+
+
+def test_cityscapes_disparity_is_depth(tmp_path: Path, capsys: Capture) -> None:
+    root = cityscapes(tmp_path)
+    image, disparity = (root / kind / "train" / "aachen" for kind in ("leftImg8bit", "disparity"))
+    single = ["haze", str(image / "a_1_leftImg8bit.png"), "--visibility", "90", "-o"]
+    assert main([*single, str(root / "true.png"), "--depth", str(root / "meters.npy")]) == 0
+    form = ["--depth-format", "cityscapes"]
+    named = ["--depth", str(disparity / "a_1_disparity.png"), *form]
+    cameras: list[list[str]] = [[], ["--camera", "2000,0.2"], ["--camera", str(root / "camera/train")]]
+    cameras += [["--camera", str(root / "camera/train/aachen/a_1_camera.json")]]
+    for number, camera in enumerate(cameras):
+        assert main([*single, str(root / f"{number}.png"), *named, *camera]) == 0
+        assert "depth in meters" in capsys.readouterr().out
+        assert np.array_equal(np.asarray(Image.open(root / f"{number}.png")), np.asarray(Image.open(root / "true.png")))
+    words = ["haze", str(root / "leftImg8bit"), "--visibility", "90", "-o", str(root / "out")]
+    assert main([*words, "--depth", str(root / "disparity"), *form]) == 0
+    made = root / "out/train/aachen/a_1_leftImg8bit.png"
+    assert np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(root / "true.png")))
+
+
+def test_disparity_without_its_camera_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    root = cityscapes(tmp_path)
+    (root / "camera/train/aachen/a_1_camera.json").unlink()
+    image = root / "leftImg8bit/train/aachen/a_1_leftImg8bit.png"
+    words = ["haze", str(image), "-o", str(root / "x.png"), "--depth", str(root / "disparity/train/aachen/a_1_disparity.png")]
+    for extra, expected in (
+        (["--depth-format", "cityscapes"], "--camera FOCAL,BASELINE"),
+        (["--depth-format", "cityscapes", "--camera", "0,1"], "above 0"),
+        (["--camera", "2000,0.2"], "--depth-format cityscapes"),
+        (["--depth-format", "none"], "cityscapes"),
+    ):
+        assert main([*words, *extra]) == 2
+        assert expected in capsys.readouterr().err
+    assert main(["haze", str(image), "--camera", "2000,0.2"]) == 2
+    assert not (root / "x.png").exists()
+
+
+def test_a_channel_of_an_exr_file_is_chosen(tmp_path: Path, capsys: Capture) -> None:
+    from exr_maker import exr
+
+    Image.fromarray(np.full((2, 2, 3), 200, np.uint8)).save(tmp_path / "a.png")
+    far, near = np.full((2, 2), 300, np.float32), np.full((2, 2), 5, np.float32)
+    (tmp_path / "a.exr").write_bytes(exr({"A.X": far, "B.X": near}))
+    words = ["haze", str(tmp_path / "a.png"), "--visibility", "90", "--depth", str(tmp_path / "a.exr")]
+    assert main([*words, "-o", str(tmp_path / "none.png")]) == 3
+    assert "--depth-channel A.X" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "x.png"), "--depth-channel", "C"]) == 3
+    assert "its channels are A.X, B.X" in capsys.readouterr().err
+    values = []
+    for channel in ("A.X", "B.X"):
+        assert main([*words, "-o", str(tmp_path / f"{channel}.png"), "--depth-channel", channel]) == 0
+        values.append(int(np.asarray(Image.open(tmp_path / f"{channel}.png")).mean()))
+    assert values[0] > values[1]  # more haze where it is farther
+    np.save(tmp_path / "a.npy", near)
+    assert main([*words[:-1], str(tmp_path / "a.npy"), "--depth-channel", "A.X"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -76,3 +77,115 @@ def test_places_that_cannot_hold_the_result_are_refused(folder: Path, tmp_path: 
     assert main(["segment", str(tmp_path / "a.png"), "-o", "-", "--model", str(folder)]) == 2
     assert main(["segment", str(tmp_path / "none.png"), "--model", str(folder)]) == 3
     assert main(["segment", str(tmp_path / "a.png"), "--model", str(tmp_path)]) == 6
+
+
+def micrographs(folder: Path, rng: np.random.Generator) -> None:
+    """A time-lapse of OME with two slices, and two images without metadata."""
+    import tifffile
+
+    folder.mkdir()
+    frames = rng.integers(0, 256, (3, 2, 40, 50), dtype=np.uint8)
+    size = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(folder / "lapse.ome.tif", frames, ome=True, metadata={"axes": "TZYX", **size})
+    for name in ("t2.png", "t10.png"):
+        Image.fromarray(frames[0, 0]).save(folder / name)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_a_folder_of_results_has_joint_tables(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    micrographs(tmp_path / "in", np.random.default_rng(0))
+    tail = ["-o", str(tmp_path / "out"), "--model", str(folder), "--score", "0"]
+    assert main(["segment", str(tmp_path / "in" / "t10.png"), *tail]) == 0
+    assert not (tmp_path / "out" / "cells.csv").exists()  # one result has a table of its own
+    assert main(["segment", str(tmp_path / "in"), *tail]) == 0
+    assert "cells.csv, frames.csv" in capsys.readouterr().err
+    frames = rows_of(tmp_path / "out" / "frames.csv")
+    expected = [("lapse.ome.tif", str(n + 1), str(n // 2 + 1), str(n % 2 + 1), "") for n in range(6)]
+    expected += [("t2.png", "1", "", "", ""), ("t10.png", "1", "", "", "")]  # the last of the first run, in natural order
+    assert [tuple(row[name] for name in ("image", "frame", "t", "z", "c")) for row in frames] == expected
+    cells = rows_of(tmp_path / "out" / "cells.csv")
+    assert len(cells) == sum(int(row["count"]) for row in frames) > 0
+    for row in cells:
+        if row["image"] == "lapse.ome.tif":
+            assert float(row["area_um2"]) == pytest.approx(int(row["area_px"]) / 8, abs=1e-3)  # 0.5 x 0.25 micrometers
+            assert float(row["centroid_x_um"]) == pytest.approx(float(row["centroid_x"]) / 2, abs=1e-3)
+        else:
+            assert row["area_um2"] == row["diameter_um"] == ""
+
+
+def test_pixel_sizes_are_carried_into_masks_overlays_and_json(folder: Path, tmp_path: Path) -> None:
+    import tifffile
+
+    micrographs(tmp_path / "in", rng := np.random.default_rng(0))
+    page = rng.integers(0, 256, (40, 50), dtype=np.uint8)
+    size = {"axes": "YX", "unit": "um"}
+    tifffile.imwrite(tmp_path / "in" / "one.tif", page, imagej=True, resolution=(10, 10), metadata=size)
+    tail = ["-o", str(tmp_path / "out"), "--model", str(folder), "--score", "0"]
+    assert main(["segment", str(tmp_path / "in"), *tail]) == 0
+    for name in ("lapse.ome.masks.tif", "lapse.ome.overlay.tif"):
+        with tifffile.TiffFile(tmp_path / "out" / name) as file:
+            assert all(page.get_resolution(3) == pytest.approx((20_000, 40_000)) for page in file.pages)  # pixels per cm
+    with Image.open(tmp_path / "out" / "one.overlay.png") as image:
+        assert image.info["dpi"] == pytest.approx((254_000, 254_000), rel=1e-4)
+    image = json.loads((tmp_path / "out" / "lapse.ome.json").read_text())["images"][3]
+    assert (image["t"], image["z"], image["pixel_um"]) == (2, 2, [0.5, 0.25])
+    with Image.open(tmp_path / "out" / "t2.masks.tif") as masks:
+        assert masks.info["dpi"] == (1, 1)  # no resolution
+
+
+def test_results_and_hand_drawn_outlines_become_one_table(folder: Path, tmp_path: Path) -> None:
+    micrographs(tmp_path / "in", np.random.default_rng(0))
+    words = ["--model", str(folder), "--score", "0"]
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *words]) == 0
+    source = f"{tmp_path / 'out'},{tmp_path / 'in'}"
+    assert main(["convert", f"coco:{source}", "--to", "table", "-o", str(tmp_path / "a.csv")]) == 0
+    assert rows_of(tmp_path / "a.csv") == rows_of(tmp_path / "out" / "cells.csv")
+    assert main(["convert", f"coco:{source}", "--to", "table", "-o", str(tmp_path / "a.csv")]) == 2  # not replaced
+    document = {
+        "imagePath": "lapse.ome.tif", "imageHeight": 40, "imageWidth": 50,
+        "shapes": [{"label": "cell", "points": [[0, 0], [10, 0], [10, 10], [0, 10]], "shape_type": "polygon"}],
+    }  # fmt: skip
+    (tmp_path / "in" / "lapse.json").write_text(json.dumps(document))
+    assert main(["convert", f"labelme:{tmp_path / 'in'}", "--to", "table", "-o", str(tmp_path / "b.csv")]) == 0
+    (row,) = rows_of(tmp_path / "b.csv")
+    assert row["t"] == row["z"] == "1"
+    assert float(row["area_um2"]) == int(row["area_px"]) / 8
+
+
+def test_a_table_of_the_user_is_kept_and_the_results_are_complete(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    micrographs(tmp_path / "in", np.random.default_rng(0))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cells.csv").write_text("my,own\n1,2\n")
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder)]) == 0
+    assert "is kept" in capsys.readouterr().err
+    assert (tmp_path / "out" / "cells.csv").read_text() == "my,own\n1,2\n"
+    assert len(rows_of(tmp_path / "out" / "frames.csv")) == 8
+
+
+def test_joint_tables_after_an_interruption(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latens.systems.amodal import outputs
+
+    micrographs(tmp_path / "in", np.random.default_rng(0))
+    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder)]
+    write, calls = outputs.write_outputs, []
+
+    def interrupted(*args: object, **named: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return write(*args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outputs, "write_outputs", interrupted)
+    assert main(words) == 130
+    assert not (tmp_path / "out" / "frames.csv").exists()
+    assert main(words) == 0
+    assert len(rows_of(tmp_path / "out" / "frames.csv")) == 8  # with the result of the first run
+    (tmp_path / "in" / "t2.png").unlink()
+    (tmp_path / "in" / "t2.bad.png").write_text("no image")
+    assert main(words) == 3
+    assert len(rows_of(tmp_path / "out" / "frames.csv")) == 8  # results of inputs that are gone are results

@@ -50,6 +50,30 @@ def test_targets_slightly_outside_the_range_are_met_by_its_ends() -> None:
         search(RateTarget("psnr", 0.5), lambda steps: float(steps), 1, 8)
 
 
+def test_the_tolerance_of_a_psnr_is_in_db() -> None:
+    def quality(steps: int) -> float:
+        return 30 + steps / 256
+
+    assert search(RateTarget("psnr", 29.96), quality, 0, 2048) == 0
+    for missed in (29.9, 38.1):  # 0.3 % of their value
+        with pytest.raises(UsageError, match="out of reach"):
+            search(RateTarget("psnr", missed), quality, 0, 2048)
+    for target in (30.7, 33.3, 37.999):
+        assert quality(search(RateTarget("psnr", target), quality, 0, 2048)) == pytest.approx(target, abs=0.01)
+
+
+def test_the_nearest_end_replaces_a_target_out_of_reach_on_request() -> None:
+    calls: list[int] = []
+
+    def rate(steps: int) -> float:
+        calls.append(steps)
+        return float(steps)
+
+    assert search(RateTarget("bpp", 20.0), rate, 1, 8, nearest=True) == 8
+    assert search(RateTarget("psnr", 0.1), rate, 1, 8, nearest=True) == 1
+    assert len(calls) == 4
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

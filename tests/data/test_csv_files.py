@@ -11,7 +11,7 @@ import pytest
 
 import latens
 from latens.data.csv_files import csv_bytes, safe_cell
-from latens.systems.amodal.outputs import CELL_COLUMNS
+from latens.metrics.cells import CELL_COLUMNS
 from latens.systems.seedlings.grading import _csv
 from latens.systems.seedlings.tables import write_grades
 

@@ -46,6 +46,13 @@ def test_means_are_over_inputs_at_each_setting() -> None:
     assert mean.bpp == pytest.approx(6.4)
 
 
+def test_a_tiny_image_hardly_changes_the_rate() -> None:
+    """A file of 60 bytes for one pixel has 480 bits per pixel."""
+    tiny = row(OURS, 2.0, name="b")._replace(bytes=60, bpp=480.0)
+    (mean,) = results([row(OURS, 2.0, name="a"), tiny]).means(OURS)
+    assert mean.bpp == pytest.approx(8 * (4000 + 60) / 10_001)
+
+
 def test_clips_are_called_clips_and_need_no_code_length() -> None:
     found = results([row(OURS, s) for s in SETTINGS], noun="clip")
     assert (found.size_check(), found.size_line()) == (None, "")

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +41,47 @@ class ComputeOptions(OutputOptions):
 
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto"
     threads: Annotated[int | None, Parameter(help="CPU threads.  [default: all cores]")] = None
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(OutputOptions):
+    """Options of every verb that reads images or decodes files of images."""
+
+    limit: Annotated[
+        list[str],
+        Parameter(
+            show_default=False,
+            help="Raise a limit of images you trust: side=65500 (default 16,384 pixels), pixels=3e8 (default 67 million) or "
+            "file_bytes=4e9. Files made with raised limits need them to be read.",
+        ),
+    ] = field(default_factory=list)
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(ReadOptions):
+    """Options of every verb that reads images."""
+
+    channel: Annotated[
+        str | None, Parameter(help="Read one channel of every image: a number from 1, or a name of OME-TIFF such as DAPI.")
+    ] = None
+
+    def choice(self) -> dict[str, str]:
+        """The channel as a part of the request of a folder of results; empty without one."""
+        return {} if self.channel is None else {"channel": self.channel}
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ReadComputeOptions(ReadOptions, ComputeOptions):
+    """Options of every verb that runs a model on files of its own."""
+
+
+@Parameter(name="*", group=GLOBAL)
+@dataclass(frozen=True, kw_only=True)
+class ImageComputeOptions(ImageOptions, ComputeOptions):
+    """Options of every verb that runs a model on images."""
 
 
 PARTIAL = 4  # exit status for partial results of damaged inputs
@@ -131,7 +172,7 @@ def parse_settings(settings: list[str]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"'{setting}' is not a setting", where="--set", hint="write --set key=value")
+            raise UsageError(f"'{setting}' is not key=value", where="--set", hint="write, for example, --set optim.lr=1e-4")
         parsed[key.strip()] = value.strip()
     return parsed
 

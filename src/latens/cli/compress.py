@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import ComputeOptions, Force, Model, Output, human_size
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, human_size
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -34,7 +34,7 @@ def compress(
         Parameter(validator=Number(gte=1, lte=8), help="1 (small) to 8 (fine); fractions are allowed.  [default: 4]"),
     ] = None,
     bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target rate in bits per pixel.")] = None,
-    psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target PSNR in dB.")] = None,
+    psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target PSNR in dB, met to 0.05 dB.")] = None,
     refine: Annotated[
         int | None,
         Parameter(validator=Number(gte=1), help="Optimize the latents of each image in this many steps: slow, smaller files."),
@@ -50,12 +50,13 @@ def compress(
     ] = False,
     model: Model = "image_codec",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Compress photographs into small .ltn files.
 
     Without -o each result is written next to its input. A folder is mirrored into OUT. Finished files
-    (same input, same settings) are skipped. In folders, results larger than their source are refused without --force.
+    (same input, same settings) are skipped. In folders, results larger than their source are refused without --force, and an
+    image that cannot reach --bpp or --psnr gets the nearest possible rate (exit status 4).
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
@@ -85,13 +86,20 @@ def compress(
     if quality is not None and quality > codec.best_quality:
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
+    alone = len(batch.jobs) == 1 and batch.jobs[0].named
+    missed: list[Path] = []
+
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return compress_one(codec, job, targets, settings, on_progress, force=force, strip=strip)
+        record = compress_one(codec, job, targets, settings, on_progress, force=force, strip=strip, nearest=not alone)
+        if record["missed"]:
+            missed.append(job.input)
+        return record
 
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
     request |= {"strip": True} if strip else {}
-    return batch.run(work, Request("compressing", request), parts=parts).exit_status
+    request |= options.choice()
+    return batch.run(work, Request("compressing", request), parts=parts).exit_status or (PARTIAL if missed else 0)
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
@@ -114,8 +122,9 @@ def compress_one(
     *,
     force: bool = False,
     strip: bool = False,
+    nearest: bool = False,
 ) -> dict[str, Any]:
-    """Compress one image; return the record of the result.
+    """Compress one image; return the record of the result. `nearest` as in `ImageCodec.encode`.
 
     Raises InputError if the result would be larger than the file, unless the user named this file or `force` is set.
     """
@@ -128,24 +137,26 @@ def compress_one(
     def on_step(step: int, loss: float, true_loss: float) -> None:
         on_progress(step, f"(loss {true_loss:.4f})")
 
-    made = codec.encode(image, **targets, refine=settings, strip=strip, on_step=on_step)
+    made = codec.encode(image, **targets, refine=settings, strip=strip, nearest=nearest, on_step=on_step)
     larger = larger_than_source(job.input, len(made.data))
     if larger and not job.named and not force:
         raise InputError(larger, where=str(job.input), hint="keep the file as it is, lower the rate, or add --force")
     write_atomic(job.output, made.data)
     seconds = time.perf_counter() - started
-    bpp = made.bits / (made.width * made.height)
+    psnr = "" if made.psnr is None else f", {made.psnr:.2f} dB"
     found = [*made.notes, larger] if larger else list(made.notes)
     notes = "".join(f"; {note}" for note in found)
     return {
         "bytes": len(made.data),
-        "bpp": round(bpp, 5),
+        "bpp": round(made.bpp, 5),
+        "psnr": None if made.psnr is None else round(made.psnr, 4),
+        "missed": made.missed,
         "width": made.width,
         "height": made.height,
         "quality": made.quality,
         "seconds": round(seconds, 3),
         "notes": found,
-        "text": f"{job.output}: {human_size(len(made.data))}, {bpp:.3f} bpp, {made.width} x {made.height}, "
+        "text": f"{job.output}: {human_size(len(made.data))}, {made.bpp:.3f} bpp{psnr}, {made.width} x {made.height}, "
         f"quality {made.quality:g}, {seconds:.2f} s{notes}",
     }
 

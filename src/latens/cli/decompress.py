@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import PARTIAL, ComputeOptions, Force, Output
+from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions
 from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -33,7 +33,7 @@ def decompress(
         str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
     ] = "image_codec",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Decompress .ltn files into images: .png unless OUT has another ending.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import PARTIAL, ComputeOptions, Force, Model, Output
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -34,7 +34,7 @@ def dehaze(
     ] = None,
     model: Model = "haze",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Remove haze from images and clips.
 
@@ -75,7 +75,7 @@ def dehaze(
             incomplete.append(job.input)
         return found
 
-    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
+    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen, **options.choice()}
     return batch.run(work, Request("dehazing", request)).exit_status or (PARTIAL if incomplete else 0)
 
 

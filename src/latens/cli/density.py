@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import Readable
-from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.errors import InputError, OutputExists, UsageError
 from latens.launch import announce
 
@@ -42,7 +42,7 @@ def density(
     temperature: Annotated[float, Parameter(validator=Number(gte=0), help="Factor on the latents of the samples.")] = 1.0,
     model: Model = "flow",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Score images under a density model (bits per dimension, unusualness), or draw samples from it.
 

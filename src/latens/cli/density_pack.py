@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import Readable
-from latens.cli.common import PARTIAL, Force, Model, OutputOptions, Reporter, human_size
+from latens.cli.common import PARTIAL, Force, Model, ReadOptions, Reporter, human_size
 from latens.errors import OutputExists, StreamError, UnreadableInput, UsageError, counted
 from latens.launch import announce
 
@@ -40,7 +40,7 @@ def pack(
     model: Model = "flow_pack",
     threads: Threads = None,
     force: Force = False,
-    options: OutputOptions = OutputOptions(),  # noqa: B008
+    options: ReadOptions = ReadOptions(),  # noqa: B008
 ) -> int:
     """Pack images into one smaller file without loss; every pixel, name and time is restored.
 
@@ -162,7 +162,7 @@ def unpack(
     model: Model = "flow_pack",
     threads: Threads = None,
     force: Force = False,
-    options: OutputOptions = OutputOptions(),  # noqa: B008
+    options: ReadOptions = ReadOptions(),  # noqa: B008
 ) -> int:
     """Unpack an archive into its files, with their names and times.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Force, Model, Reporter, parse_settings
+from latens.cli.common import Force, ImageComputeOptions, Model, Reporter, parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def evaluate(
     show_config: Annotated[bool, Parameter(show_default=False, help="Print the options with type, value and meaning.")] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Folder of the page, JSON and journal.")] = None,
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Evaluate a model on held-out images and compare it with its baselines.
 

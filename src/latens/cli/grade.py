@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.errors import UsageError, counted
 from latens.launch import announce
 
@@ -35,7 +35,7 @@ def grade(
     ] = None,
     sown: Annotated[str | None, Parameter(help="Date of sowing, such as 2024-03-01, for photographs with a date.")] = None,
     day: Annotated[int | None, Parameter(help="Day after sowing, for one photograph.")] = None,
-    limit: Annotated[str, Parameter(help="Smallest share of usable plants of an accepted lot.")] = "90%",
+    accept: Annotated[str, Parameter(help="Smallest share of usable plants of an accepted lot.")] = "90%",
     rows: Annotated[int, Parameter(help="Rows of cells in a tray.")] = 10,
     cols: Annotated[int, Parameter(help="Columns of cells in a tray.")] = 15,
     corners: Annotated[
@@ -50,7 +50,7 @@ def grade(
     ] = "lattice",
     model: Model = "seedlings",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Grade seedling trays: emerged plants, plants that will succeed, and germination of each lot.
 
@@ -70,7 +70,7 @@ def grade(
     from latens.systems.seedlings.names import parse_date
 
     files = photographs([file.path for file in find_inputs(inputs, IMAGE_ENDINGS)])
-    share = parse_share(limit)
+    share = parse_share(accept)
     if day is not None and len(files) > 1:
         raise UsageError(
             f"one day for {len(files)} photographs", where="--day", hint="name files TRAY_dayN.png, or give --sown"
@@ -175,7 +175,7 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 < share <= 1:
-        raise UsageError(f"'{text}' is not a share", where="--limit", hint="write 90% or 0.9")
+        raise UsageError(f"'{text}' is not a share", where="--accept", hint="write 90% or 0.9")
     return share
 
 

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import ComputeOptions, Force, Model, Output
+from latens.cli.common import Force, ImageComputeOptions, Model, Output
+from latens.cli.depth_maps import DepthMaps
 from latens.errors import UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -41,9 +42,18 @@ def haze(
         str | None,
         Parameter(
             help="Unit of the depth map, larger is farther: meters, meters_nan, relative, kitti, nyu (millimeters), nyu8 or "
-            "apolloscape; inverse is relative with larger nearer (MiDaS).  [default: meters in NPY and EXR, relative in PNG]"
+            "apolloscape; inverse is relative with larger nearer (MiDaS); cityscapes is disparity, (p - 1) / 256 pixels, 0 "
+            "missing.  [default: meters in NPY and EXR, relative in PNG]"
         ),
     ] = None,
+    camera: Annotated[
+        str | None,
+        Parameter(
+            help="Camera of disparity maps: FOCAL,BASELINE in pixels and meters, a Cityscapes JSON file, or a folder of them.  "
+            "[default: X_camera.json next to X_disparity.png, or in camera/ for disparity/]"
+        ),
+    ] = None,
+    depth_channel: Annotated[str | None, Parameter(help="Channel of EXR depth maps, such as Depth.Z.")] = None,
     max_depth: Annotated[
         float | None,
         Parameter(validator=Number(gt=0), help="Distance in meters of the farthest point, for relative or predicted depth."),
@@ -64,7 +74,7 @@ def haze(
     ] = None,
     model: Model = "haze",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Add haze of a chosen visibility to clear images.
 
@@ -73,6 +83,7 @@ def haze(
         latens haze street.jpg -o foggy.png --visibility 150
         latens haze street.jpg --visibility 80 --depth street.npy
         latens haze streets/ -o foggy/ --beta 0.02 --depth depth/ --depth-format kitti
+        latens haze leftImg8bit/train/aachen/ -o foggy/ --depth disparity/train/aachen/ --depth-format cityscapes
         latens haze streets/ -o foggy/ --save-depth depth/
     """
     from latens.data.images import IMAGE_ENDINGS
@@ -84,13 +95,14 @@ def haze(
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     if any(not 0 <= value <= 1 for value in airlight):
         raise UsageError("colors are in 0..1", where=f"--airlight {' '.join(map(str, airlight))}")
-    if depth is None and (refine_depth or depth_format is not None):
-        what = "--refine-depth and --depth-format need a depth map"
+    if depth is None and (refine_depth or any(given is not None for given in (depth_format, camera, depth_channel))):
+        what = "--refine-depth, --depth-format, --camera and --depth-channel need a depth map"
         raise UsageError(what, hint="add --depth, or leave them out")
     if save_depth is not None and (depth is not None or method is not None):
         raise UsageError("--save-depth saves predicted depth only", hint="leave --depth and --method out")
     if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
+    maps = None if depth is None else DepthMaps(place=depth, form=depth_format, camera=camera, channel=depth_channel)
     files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=["_depth", "_depth256"])
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
@@ -100,14 +112,13 @@ def haze(
     batch.check_image_ending()
 
     from latens.cli.dehaze import check_method, record
-    from latens.data.depth import format_of, png_of_depth
+    from latens.data.depth import png_of_depth
     from latens.data.files import write_atomic
     from latens.data.images import read_image
     from latens.systems.haze.config import TRANSLATORS
     from latens.systems.haze.formation import visibility_of_beta
     from latens.systems.haze.predict import MAX_DEPTH, load, scattering
 
-    form = None if depth_format is None else format_of(depth_format)
     coefficient = scattering(visibility, beta, max_depth or MAX_DEPTH)
     how = method or f"visibility {visibility_of_beta(coefficient):.4g} m"
     loaded = load(model, device=options.device, threads=options.threads)
@@ -121,7 +132,7 @@ def haze(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         started = time.perf_counter()
         image = read_image(job.input)
-        path = depth_of(job.input, depth)
+        path, form = (None, None) if maps is None else maps.of(job)
         notes = image.notes if method in TRANSLATORS else (*image.notes, depth_note(path, form, max_depth))
         predicted = None
         if save_depth is not None:
@@ -146,11 +157,14 @@ def haze(
         "haze": how,
         "depth_given": depth is not None,  # the map itself is one of the sources
         "depth_format": depth_format,
+        "camera": camera,
+        "depth_channel": depth_channel,
         "max_depth": max_depth,
         "refine_depth": refine_depth,
         "airlight": list(airlight),
+        **options.choice(),
     }
-    outputs, sources = (lambda job: outputs_of(job, save_depth)), (lambda job: sources_of(job, depth))
+    outputs, sources = (lambda job: outputs_of(job, save_depth)), (lambda job: sources_of(job, maps))
     return batch.run(work, Request("hazing", request, outputs, sources)).exit_status
 
 
@@ -164,37 +178,25 @@ def outputs_of(job: Job, save_depth: Path | None) -> list[Path]:
     return [job.output] if save_depth is None else [saved_depth(job, save_depth), job.output]
 
 
-def sources_of(job: Job, depth: Path | None) -> list[Path]:
-    """The files that decide the result of a job: the image and its depth map."""
-    path = depth_of(job.input, depth)
-    return [job.input] if path is None else [job.input, path]
+def sources_of(job: Job, maps: DepthMaps | None) -> list[Path]:
+    """The files that decide the result of a job: the image and its depth map, if there is one."""
+    if maps is None:
+        return [job.input]
+    try:
+        return [job.input, maps.of(job)[0]]
+    except UsageError:  # it is raised by the work, for this job only
+        return [job.input]
 
 
 def depth_note(depth: Path | None, form: DepthFormat | None, max_depth: float | None) -> str:
     """A note on the source of the depth. Raises UsageError for `max_depth` with depth in meters."""
-    from latens.data.depth import default_format
     from latens.systems.haze.predict import MAX_DEPTH
 
-    if depth is None:
+    if depth is None or form is None:
         return f"predicted depth, farthest point at {max_depth or MAX_DEPTH:g} m"
-    if (form or default_format(depth)).relative:
+    if form.relative:
         return f"relative depth, farthest point at {max_depth or MAX_DEPTH:g} m"
     if max_depth is not None:
         what = "--max-depth is for relative or predicted depth, and this one is in meters"
         raise UsageError(what, where=str(depth), hint="leave --max-depth out, or give --depth-format relative")
     return "depth in meters"
-
-
-def depth_of(image: Path, depth: Path | None) -> Path | None:
-    """The depth map of an image: the file `depth`, or the file of its name in the folder `depth`. Raises UsageError."""
-    from latens.data.depth import DEPTH_ENDINGS
-
-    if depth is None or not depth.is_dir():
-        return depth
-    names = [depth / f"{image.stem}{mark}{ending}" for mark in ("", "_depth", "_depth256") for ending in sorted(DEPTH_ENDINGS)]
-    found = next((path for path in names if path.is_file() and not path.samefile(image)), None)
-    if found is None:
-        raise UsageError(
-            f"no depth map for {image.name}", where=str(depth), hint=f"looked for {image.stem}[_depth|_depth256].npy, .png ..."
-        )
-    return found

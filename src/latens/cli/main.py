@@ -12,7 +12,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from inspect import BoundArguments
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
-from latens.cli.common import OutputOptions, messages
+from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages
 from latens.errors import InputError, LatensError, StorageFull, one_line, printable
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
@@ -135,7 +136,7 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         warnings.simplefilter("ignore")  # of libraries, for programmers
     given = [value for value in bound.arguments.values() if isinstance(value, OutputOptions)]
     try:
-        with messages(given[0].format if given else "human"):
+        with messages(given[0].format if given else "human"), reading(given):
             status = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -161,6 +162,23 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         )
     except Exception as error:
         return _internal(error, debug)
+
+
+@contextmanager
+def reading(options: Sequence[OutputOptions]) -> Iterator[None]:
+    """Context with the limits of images of --limit and the channel of --channel. Raises UsageError."""
+    texts = [text for value in options if isinstance(value, ReadOptions) for text in value.limit]
+    channel = next((value.channel for value in options if isinstance(value, ImageOptions) and value.channel is not None), None)
+    with ExitStack() as stack:
+        if texts:
+            from latens.data.limits import parse_limits, raised_limits
+
+            stack.enter_context(raised_limits(parse_limits(texts)))
+        if channel is not None:
+            from latens.data.channels import chosen_channel
+
+            stack.enter_context(chosen_channel(channel))
+        yield
 
 
 def open_streams() -> None:

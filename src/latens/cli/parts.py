@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, Readable, save_image
-from latens.cli.common import ComputeOptions, Force, Model, Reporter
+from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.errors import LimitExceeded, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -50,7 +50,7 @@ def parts(
     export: Annotated[str | None, Parameter(help="Write the names for another tool, too: coco, labelme or cvat.")] = None,
     model: Model = "parts",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Find parts that repeat in your images, without labels.
 
@@ -102,7 +102,7 @@ def parts(
         record, measured[job.input] = map_one(finder, job)
         return record
 
-    request = {"model": finder.model_id, "resolution": finder.resolution}
+    request = {"model": finder.model_id, "resolution": finder.resolution, **options.choice()}
     whole = {**request, "most": most, "images": sorted(file.relative.as_posix() for file in files)}  # decides the summary
     if any(map(os.path.isabs, (earlier_request(out, SUMMARIZING) or {}).get("images", []))):  # of an earlier version
         whole["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import ComputeOptions
+from latens.cli.common import ImageComputeOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -58,7 +58,9 @@ class Naming(NamedTuple):
             raise UsageError(f"a probability is from 0 to below 1, not {self.sure}", where="--sure")
 
 
-def name_images(inputs: list[str], naming: Naming, out: Path, finder: Parts, *, force: bool, options: ComputeOptions) -> int:
+def name_images(
+    inputs: list[str], naming: Naming, out: Path, finder: Parts, *, force: bool, options: ImageComputeOptions
+) -> int:
     """Write label maps, tables, a page and the names. Returns the exit status."""
     from latens.data.folders import check_request, check_writable, note_request
     from latens.data.images import IMAGE_ENDINGS
@@ -81,7 +83,7 @@ def name_images(inputs: list[str], naming: Naming, out: Path, finder: Parts, *, 
         record, entries[job.input] = name_one(namer, job, naming.sure)
         return record
 
-    settings = {"names": namer.fingerprint(), "sure": naming.sure}
+    settings = {"names": namer.fingerprint(), "sure": naming.sure, **options.choice()}
     check_request(out, NAMING, settings, results=[TABLE, IMAGES, PAGE, LABELS, NAMES], force=force)
     report = batch.run(work, Request(NAMING, settings, outputs=lambda job: [job.output, arrays(job)]))
     failed = {failure.input for failure in report.failed}

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import ComputeOptions, Force, Model, Output
+from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -32,11 +32,13 @@ def segment(
     score: Annotated[float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects with a lower score.")] = 0.5,
     model: Model = "amodal",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Segment whole cells in overlap: visible and hidden parts, and depth order.
 
     For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page per cell, and ROIs for Fiji.
+    A folder of several results also has the joint tables cells.csv and frames.csv of all of them, also of earlier runs.
+    Time, slice, channel and micrometers are those of OME or ImageJ metadata; without metadata these columns are empty.
 
         latens segment embryo.png -o out/
         latens segment stack.tif frames/ -o out/
@@ -54,7 +56,7 @@ def segment(
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 
-    from latens.systems.amodal.outputs import check_foreign, family, is_ours
+    from latens.systems.amodal.outputs import check_foreign, family, is_ours, join_tables
     from latens.systems.amodal.predict import load
 
     if not force:
@@ -69,20 +71,26 @@ def segment(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    request = {"model": segmenter.model_id, "score": score}
+    request = {"model": segmenter.model_id, "score": score, **options.choice()}
     outputs, ours = (lambda job: [*family(job.output), job.output]), (lambda job: is_ours(job.output))
-    return batch.run(work, Request("segmenting", request, outputs, is_ours=ours)).exit_status
+    done = batch.run(work, Request("segmenting", request, outputs, is_ours=ours))
+    if batch.folder is not None and (written := join_tables(batch.folder)):
+        logger.info(f"all results in {batch.folder} together: {', '.join(path.name for path in written)}")
+    return done.exit_status
 
 
 def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
     """Segment one file; return the record of the result."""
     from latens.data.images import frames_note
+    from latens.data.planes import Plane, read_planes
     from latens.data.stacks import TIFF_ENDINGS, count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 
     started = time.perf_counter()
     count = count_frames(job.input)
-    frames = (Frame(pixels, found) for pixels, found in segmenter.segment_frames(job.input, least_score=score))
+    planes = iter(read_planes(job.input))
+    found = segmenter.segment_frames(job.input, least_score=score)
+    frames = (Frame(pixels, objects, next(planes, Plane())) for pixels, objects in found)
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     written = write_outputs(frames, job.output, job.relative or job.input.name, count=count, info=info)
     seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ComputeOptions, Reporter, parse_duration, parse_settings
+from latens.cli.common import ImageComputeOptions, Reporter, parse_duration, parse_settings
 from latens.launch import plan_training
 from latens.launch import train as run_training
 
@@ -45,7 +45,7 @@ def train(
     resume: Annotated[
         bool, Parameter(show_default=False, help="Continue the run in OUT where it stopped, with its settings.")
     ] = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> None:
     """Train a model on your own images.
 

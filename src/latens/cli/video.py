@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, ComputeOptions, Force, Output, OutputOptions, human_size
+from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, ReadOptions, human_size
 from latens.errors import LatensError, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -78,7 +78,7 @@ def compress(
     model: Annotated[str, Parameter(help=".ltv: the model, a name from `latens models` or a folder.")] = "video_codec",
     device: Annotated[str, Parameter(help=".ltv: auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     force: Force = False,
-    options: OutputOptions = OutputOptions(),  # noqa: B008
+    options: ReadOptions = ReadOptions(),  # noqa: B008
 ) -> int:
     """Compress clips into small clips for any player, or into .ltv files, with a sharp region of interest.
 
@@ -227,7 +227,7 @@ def decompress(
         str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
     ] = "video_codec",
     force: Force = False,
-    options: ComputeOptions = ComputeOptions(),  # noqa: B008
+    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Decompress .ltv files into clips, or into folders of PNG images if OUT has no ending of a clip.
 

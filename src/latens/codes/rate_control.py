@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latens.codes.annealing import Refine
 from latens.codes.goals import PEAK, Measurement
-from latens.codes.rate_target import RateTarget
+from latens.codes.rate_target import CLOSE, TOLERANCE, RateTarget
 from latens.shapes import Float
 
 CHECKS = 50  # measurements during a refinement, each followed by an update of lambda
@@ -20,10 +20,10 @@ SLOPE = {"bpp": 0.35, "psnr": 1.4}
 PROPORTIONAL = 1.0  # proportional gain of the controller
 INTEGRAL = 0.35  # integral gain of the controller
 LAMBDA_RANGE = 30.0  # lambda stays within this factor of its first value
-# (free, hard) relative tolerances. Below `free` there is no penalty; between the two the loss grows by PENALTY x excess;
-# above `hard` the candidate is rejected.
-TOLERANCES = {"bpp": (0.005, 0.015), "psnr": (0.0005, 0.003)}
-PENALTY = 4.0
+# (free, hard) errors of the target, relative for a rate and in dB for a PSNR. Below `free` there is no penalty; between the
+# two the loss grows by PENALTY x excess; above `hard` the candidate is rejected.
+TOLERANCES = {"bpp": (0.005, 0.015), "psnr": (CLOSE["psnr"], TOLERANCE["psnr"])}
+PENALTY = {"bpp": 4.0, "psnr": 0.11}
 REJECTED = 1e6
 
 
@@ -52,14 +52,15 @@ class RateControl:
         return found.bpp(self._pixels) + self._overhead / self._pixels if self.target.kind == "bpp" else found.psnr()
 
     def score(self, found: Measurement) -> Float[Tensor, "1"]:
-        """Loss at the first lambda, with a penalty (see TOLERANCES) for the relative error of the target.
+        """Loss at the first lambda, with a penalty (see TOLERANCES) for the error of the target.
 
         Above the hard tolerance the score is larger than every loss and grows with the error.
         """
-        missed = (self.value(found) / self.target.value - 1).abs()
+        missed = self.target.error(self.value(found))
         loss = found.bpp(self._pixels) + math.exp(self._first) * PEAK * found.mse
         free, hard = TOLERANCES[self.target.kind]
-        return torch.where(missed <= hard, loss * (1 + PENALTY * (missed - free).clamp_min(0)), REJECTED * (1 + missed))
+        penalty = PENALTY[self.target.kind] * (missed - free).clamp_min(0)
+        return torch.where(missed <= hard, loss * (1 + penalty), REJECTED * (1 + missed))
 
     def observe(self, found: Measurement, step: int) -> None:
         if step < HOLD * self.settings.steps:

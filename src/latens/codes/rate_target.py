@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from latens.errors import UsageError
 
-TOLERANCE = {"bpp": 0.005, "psnr": 0.0005}  # relative error at which the search stops
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Number = TypeVar("Number", "float", "Tensor")
+
+# Errors of a target as in `RateTarget.error`: relative for a rate, in dB for a PSNR.
+CLOSE = {"bpp": 0.005, "psnr": 0.01}  # error at which the search stops
+TOLERANCE = {"bpp": 0.02, "psnr": 0.05}  # largest error of a target that counts as reached
 MAX_TRIALS = 12
 
 
@@ -23,6 +30,14 @@ class RateTarget:
     @property
     def unit(self) -> str:
         return {"quality": "", "bpp": "bits per pixel", "psnr": "dB"}[self.kind]
+
+    def error(self, value: Number) -> Number:
+        """Distance of a value from the target: relative for a rate, in dB for a PSNR."""
+        return abs(value - self.value) if self.kind == "psnr" else abs(value / self.value - 1)
+
+    def reached(self, value: float) -> bool:
+        """True if the value is within TOLERANCE of the target."""
+        return self.error(value) <= TOLERANCE[self.kind]
 
     @classmethod
     def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> RateTarget:
@@ -41,17 +56,20 @@ class RateTarget:
         return cls(kind, float(value))  # type: ignore[arg-type]
 
 
-def search(target: RateTarget, measure: Callable[[int], float], low: int, high: int) -> int:
+def search(target: RateTarget, measure: Callable[[int], float], low: int, high: int, *, nearest: bool = False) -> int:
     """The integer in [low, high] at which the increasing function `measure` is closest to the target.
 
-    Regula falsi in the logarithm, with a bisection step every fourth trial. Raises UsageError if the target is more than 2 %
-    outside the range of the function.
+    Regula falsi in the logarithm, with a bisection step every fourth trial. For a target outside the range of the function by
+    more than TOLERANCE, raises UsageError, or returns the nearest end if `nearest` is set.
     """
     values = {low: measure(low), high: measure(high)}
-    _check_range(target, values[low], values[high])
+    if not nearest:
+        _check_range(target, values[low], values[high])
+    if not values[low] < target.value < values[high]:
+        return min(values, key=lambda steps: target.error(values[steps]))
     wanted = math.log(target.value)
     for trial in range(MAX_TRIALS):
-        if min(abs(value / target.value - 1) for value in values.values()) <= TOLERANCE[target.kind] or high - low <= 1:
+        if min(map(target.error, values.values())) <= CLOSE[target.kind] or high - low <= 1:
             break
         below, above = math.log(values[low]), math.log(values[high])
         share = (wanted - below) / max(above - below, 1e-9)
@@ -59,11 +77,11 @@ def search(target: RateTarget, measure: Callable[[int], float], low: int, high: 
         middle = min(max(round(low + share * (high - low)), low + 1), high - 1)
         values[middle] = measure(middle)
         low, high = (middle, high) if values[middle] < target.value else (low, middle)
-    return min(values, key=lambda steps: abs(values[steps] / target.value - 1))
+    return min(values, key=lambda steps: target.error(values[steps]))
 
 
 def _check_range(target: RateTarget, lowest: float, highest: float) -> None:
-    if lowest <= target.value * 1.02 and highest >= target.value / 1.02:
+    if lowest <= target.value <= highest or target.reached(lowest) or target.reached(highest):
         return
     raise UsageError(
         f"{target.value:g} {target.unit} is out of reach: this model gives {lowest:.3g} to {highest:.3g} on this image",

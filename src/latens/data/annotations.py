@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from latens.data.instances import Collection, Instance, Scene
 from latens.data.json_objects import read_json_object
 from latens.data.masks import Rle, corner_box, image_size, read_segmentation
+from latens.data.planes import Plane
 from latens.data.visibility import Drawn, Repairs, completed, visible_inside
 from latens.errors import InputError, LatensError, UsageError
 
@@ -156,7 +157,9 @@ def _drawn(annotation: dict[str, Any], dialect: Dialect, size: tuple[int, int], 
 
 def _scene(image: dict[str, Any], instances: tuple[Instance, ...]) -> Scene:
     height, width = image_size(image["height"], image["width"])
-    return Scene(file=str(image["file_name"]), height=height, width=width, instances=instances)
+    plane = Plane.of_record(image)
+    known = None if plane == Plane() else plane
+    return Scene(file=str(image["file_name"]), height=height, width=width, instances=instances, plane=known)
 
 
 def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
@@ -201,7 +204,8 @@ def to_document(collection: Collection, dialect: str = "coco") -> dict[str, Any]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(collection.scenes, start=1):
-        images.append({"id": number, "file_name": scene.file, "height": scene.height, "width": scene.width})
+        plane = {} if scene.plane is None else scene.plane.record()
+        images.append({"id": number, "file_name": scene.file, "height": scene.height, "width": scene.width, **plane})
         if keys is COCOA:
             regions = [_region(instance, collection.categories) for instance in scene.instances]
             annotations.append({"id": number, "image_id": number, "size": len(regions), "regions": regions})

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -22,13 +22,13 @@ from PIL import Image, UnidentifiedImageError
 
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
+from latens.data.limits import current_limits, hint
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 
 Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 FILE_LIMIT = 2**30  # bytes
-PIXEL_LIMIT = 64 * 2**20
 IMAGE_FORMATS = ("PNG", "TIFF", "PPM")  # image formats of depth maps
 MIN_DEPTH = 1e-6  # lower bound of the largest depth of a map
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class DepthFormat:
     disparity: bool = False
     offset: float = 0.0
     relative: bool = False  # the unit is unknown
+    channel: str | None = None  # of an EXR file; None: by its name
 
 
 FORMATS: Mapping[str, DepthFormat] = MappingProxyType(
@@ -75,7 +76,7 @@ class Camera(NamedTuple):
 def format_of(name: str) -> DepthFormat:
     """The format with this name. Raises UsageError for an unknown name."""
     if name not in FORMATS:
-        raise UsageError(f"no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
+        raise UsageError(f"there is no depth format '{name}'", hint=f"known: {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
@@ -119,7 +120,7 @@ def read_depth(
     another size, without any measurement, or with NaN or negative depth, and LimitExceeded.
     """
     where = None if isinstance(source, np.ndarray) else str(source)
-    values = source if isinstance(source, np.ndarray) else _stored(Path(source))
+    values = source if isinstance(source, np.ndarray) else _stored(Path(source), form.channel)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
@@ -128,7 +129,7 @@ def read_depth(
     if size is not None and values.shape != size:
         what = f"the depth map is {values.shape[1]} x {values.shape[0]}, its image {size[1]} x {size[0]}"
         raise InputError(what, where=where, hint="resize the depth map without blurring it")
-    if form == FORMATS["meters"]:
+    if replace(form, channel=None) == FORMATS["meters"]:
         _warn_of_units(values, where)
     try:
         return fill_holes(to_depth(values, form))
@@ -229,13 +230,13 @@ def max_depth_of(depth: Depth) -> float:
     return max(float(np.quantile(finite, QUANTILE)), MIN_DEPTH)
 
 
-def _stored(path: Path) -> np.ndarray[Any, Any]:
+def _stored(path: Path, channel: str | None) -> np.ndarray[Any, Any]:
     data = read_bytes(path, limit=FILE_LIMIT)
     try:
         if path.suffix.lower() == ".npy":
             return _npy(data)
         if path.suffix.lower() == ".exr":
-            return read_exr(data)
+            return read_exr(data, channel)
         return _image(data)
     except (InputError, LimitExceeded) as error:
         raise error.at(str(path)) from None
@@ -249,15 +250,17 @@ def _stored(path: Path) -> np.ndarray[Any, Any]:
 
 def _npy(data: bytes) -> np.ndarray[Any, Any]:
     values: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    if values.size > PIXEL_LIMIT:
-        raise LimitExceeded(f"{values.size:,} values are more than the limit of {PIXEL_LIMIT:,}")
+    limit = current_limits().pixels
+    if values.size > limit:
+        raise LimitExceeded(
+            f"{values.size:,} values are more than the limit of {limit:,}", hint=hint([f"pixels={values.size}"])
+        )
     return values
 
 
 def _image(data: bytes) -> np.ndarray[Any, Any]:
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-        if image.width * image.height > PIXEL_LIMIT:
-            raise LimitExceeded(f"{image.width} x {image.height} are more pixels than the limit of {PIXEL_LIMIT:,}")
+        current_limits().check(image.width, image.height, "the depth map")
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
             raise InputError(f"an image of mode {image.mode} is not a depth map", hint="depth is gray, 8 or 16 bits")
         return np.array(image)

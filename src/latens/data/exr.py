@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.data.limits import current_limits
+from latens.errors import InputError, UnreadableInput
 
 MAGIC = b"\x76\x2f\x31\x01"
 TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
@@ -21,7 +22,6 @@ LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines per block, by compression: none,
 NAMES = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 # Names of depth, in order of preference; Blender writes ViewLayer.Depth.Z
 DEPTH_NAMES = (r"Z", r"(.*\.)?depth\.[ZVY]", r"(.*\.)?depth", r"[YV]")
-PIXELS = 64 * 2**20
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -31,15 +31,18 @@ class Channel(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def read_exr(data: bytes) -> Array:
-    """The depth channel (H, W), float32. Raises UnreadableInput, InputError for an unsupported kind, or LimitExceeded."""
+def read_exr(data: bytes, channel: str | None = None) -> Array:
+    """The channel of this name (None: the depth channel), (H, W) float32.
+
+    Raises UnreadableInput, InputError for an unsupported kind or an unknown channel, or LimitExceeded.
+    """
     try:
-        return _read(data)
+        return _read(data, channel)
     except (struct.error, IndexError, ValueError, zlib.error) as error:
         raise UnreadableInput(f"the EXR file is truncated or damaged ({error})", hint="copy or write it again") from error
 
 
-def _read(data: bytes) -> Array:
+def _read(data: bytes, channel: str | None) -> Array:
     if data[:4] != MAGIC:
         raise UnreadableInput("this is not an OpenEXR file")
     if struct.unpack_from("<I", data, 4)[0] & (TILED | DEEP | MULTIPART):
@@ -53,12 +56,11 @@ def _read(data: bytes) -> Array:
     width, height = right - left + 1, bottom - top + 1
     if width < 1 or height < 1:
         raise UnreadableInput("the EXR file has no pixels")
-    if width * height > PIXELS:
-        raise LimitExceeded(f"{width} x {height} are more pixels than the limit of {PIXELS:,}")
+    current_limits().check(width, height, "the EXR file")
     channels = _channels(attributes["channels"])
-    chosen = _depth_channel([channel.name for channel in channels])
-    before = sum(channel.dtype.itemsize for channel in channels[:chosen]) * width
-    line = sum(channel.dtype.itemsize for channel in channels) * width
+    chosen = _depth_channel([each.name for each in channels], channel)
+    before = sum(each.dtype.itemsize for each in channels[:chosen]) * width
+    line = sum(each.dtype.itemsize for each in channels) * width
     dtype = channels[chosen].dtype
     result = np.empty((height, width), np.float32)
     seen = np.zeros(height, bool)
@@ -78,8 +80,12 @@ def _read(data: bytes) -> Array:
     return result
 
 
-def _depth_channel(names: list[str]) -> int:
-    """The channel of depth; the only channel may have any name. Raises InputError where the names do not tell."""
+def _depth_channel(names: list[str], wanted: str | None) -> int:
+    """The channel `wanted`, else that of depth; the only one may have any name. Raises InputError where names do not tell."""
+    if wanted is not None:
+        if wanted not in names:
+            raise InputError(f"there is no channel {wanted}", hint=f"its channels are {', '.join(names)}")
+        return names.index(wanted)
     if len(names) == 1:
         return 0
     for pattern in DEPTH_NAMES:
@@ -90,7 +96,7 @@ def _depth_channel(names: list[str]) -> int:
             names = [names[index] for index in hits]
             break
     what = f"the names do not tell which channel is depth: {', '.join(names)}"
-    raise InputError(what, hint="save depth in a file of its own, or in a channel named Z")
+    raise InputError(what, hint=f"choose one: --depth-channel {names[0]}, or DepthFormat(channel='{names[0]}')")
 
 
 def _attributes(data: bytes) -> tuple[dict[str, bytes], int]:

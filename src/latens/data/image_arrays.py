@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from latens.data.limits import ImageLimits
 from latens.data.metadata import Metadata
-from latens.errors import InputError, LimitExceeded, UnreadableInput
+from latens.errors import InputError, UnreadableInput
 
 if TYPE_CHECKING:
     import torch
@@ -18,15 +18,6 @@ Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 ROW_BLOCK = 64  # rows that are converted at once
 FLOAT_SLACK = 1e-5  # accepted rounding error of float values outside [0, 1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageLimits:
-    """Limits of an image: number of pixels, pixels per side, bytes of its file."""
-
-    pixels: int = 64 * 2**20
-    side: int = 16384
-    file_bytes: int = 2**30
 
 
 class LoadedImage(NamedTuple):
@@ -43,14 +34,7 @@ def check_size(width: int, height: int, where: str | None, limits: ImageLimits) 
     """Raises UnreadableInput for an empty image and LimitExceeded above the limits."""
     if width < 1 or height < 1:
         raise UnreadableInput(f"the image is empty ({width} x {height} pixels)", where=where)
-    if width * height > limits.pixels:
-        what = f"{width} x {height} are {width * height:,} pixels, more than the limit of {limits.pixels:,}"
-        hint = f"if you trust the image, raise the limit: ImageLimits(pixels={width * height})"
-        raise LimitExceeded(what, where=where, hint=hint)
-    if max(width, height) > limits.side:
-        what = f"{width} x {height} pixels are more than the limit of {limits.side:,} per side"
-        hint = f"if you trust the image, raise the limit: ImageLimits(side={max(width, height)})"
-        raise LimitExceeded(what, where=where, hint=hint)
+    limits.check(width, height, where=where)
 
 
 def from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> LoadedImage:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 import numpy as np
 from PIL import Image
 
+from latens.data.channels import current_channel, pick
 from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.image_arrays import (
-    ImageLimits,
     LoadedImage,
     Pixels,
     check_size,
@@ -34,6 +34,7 @@ from latens.data.image_arrays import (
     from_values,
     to_8_bits,
 )
+from latens.data.limits import ImageLimits, current_limits, hint
 from latens.data.metadata import read_metadata
 from latens.data.notes import left_out
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
@@ -92,9 +93,10 @@ def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> Loade
     EXIF orientation is applied. Colors are converted to sRGB by the ICC profile, or by gAMA, cHRM and cICP of the file.
 
     Raises UnreadableInput for a missing file or one that is not an image, InputError for other arrays and for TIFF pages of 2
-    or more than 4 channels (gray with alpha is read) and HDR images (PQ, HLG), LimitExceeded.
+    or more than 4 channels (gray with alpha is read) and HDR images (PQ, HLG), LimitExceeded above `limits` (default: those of
+    the process, see `data.limits`).
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     if isinstance(source, (str, Path)):
         return _read_path(Path(source), limits)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -121,15 +123,20 @@ def _read_path(path: Path, limits: ImageLimits) -> LoadedImage:
         regular = stat.S_ISREG(status.st_mode)
         if regular and status.st_size > limits.file_bytes:
             what = f"this file is larger than the limit of {limits.file_bytes:,} bytes"
-            hint = "if you trust the file, raise the limit: ImageLimits(file_bytes=...)"
-            raise LimitExceeded(what, where=str(path), hint=hint)
+            raise LimitExceeded(what, where=str(path), hint=hint([f"file_bytes={status.st_size}"]))
         stream = open(path, "rb") if regular else io.BytesIO(read_bytes(path, limit=limits.file_bytes))
     with stream:
         return _from_stream(stream, str(path), limits)
 
 
 def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> LoadedImage:
+    channel = current_channel()
     with decoding(where):
+        if channel is not None:
+            values = first_values(stream, lambda width, height: check_size(width, height, where, limits))
+            if values is not None:
+                return from_values(values, where)
+            stream.seek(0)
         try:
             image = _identify(stream, where)
         except UnreadableInput:
@@ -236,6 +243,9 @@ def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> Loa
     if max(turned, orientation) > 1:
         notes.append(f"EXIF orientation {max(turned, orientation)} applied")
     pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
+    if (channel := current_channel()) is not None:
+        pixels, alpha, gray = pick(pixels[..., :1] if gray and pixels.ndim == 3 else pixels, channel), None, True
+        notes.append(f"channel {channel} taken")
     metadata = read_metadata(image, notes)
     return finished(pixels, alpha, gray or "LA;16B" in raw, notes)._replace(metadata=metadata)  # Pillow reads LA;16B as RGBA
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from latens.data.image_paths import image_path
 from latens.data.masks import Rle, area, corner_box, decode, encode
+from latens.data.planes import Plane
 from latens.errors import InputError
 from latens.shapes import Bool, Float, Int, UInt8
 
@@ -107,6 +108,7 @@ class Scene:
     height: int
     width: int
     instances: tuple[Instance, ...] = ()
+    plane: Plane | None = None  # time, slice, channel and pixel size, if the annotations have them
 
     def layers(self) -> Layers:
         """The objects as dense masks."""

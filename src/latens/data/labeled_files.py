@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from latens.data.duplicates import Distinct, digest_of
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
 from latens.data.splits import place_of
@@ -49,6 +50,18 @@ class LabeledImages:
         """At most `count` images, chosen by hashes of their names, in the order of the set."""
         order = np.argsort([place_of(f"limit {key}") for key in self.keys], kind="stable")
         return self.subset(np.sort(order[:count]))
+
+    def distinct(self) -> LabeledImages:
+        """The set without images whose pixels an earlier one has; warnings name them. Unreadable images stay."""
+        seen, kept = Distinct(), []
+        for number, key in enumerate(self.keys):
+            try:
+                digest = digest_of(self.read(number))
+            except LatensError:  # the caller reports unreadable images
+                digest = f"unreadable {number}"
+            if seen.is_new(digest, key):
+                kept.append(number)
+        return self if len(kept) == len(self) else self.subset(kept)
 
     def fingerprint(self) -> str:
         """A hash of the names, labels and classes of all images, and of the pixels of a few."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from latens.errors import LimitExceeded
 
 BITS, DESCRIPTION = 258, 270  # tags
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, CENTIMETER = 282, 283, 296, 3
+UM_PER_CM = 10_000
+RATIONAL = 5  # type of an entry
 MASKS = b"msk\0"  # description of a page that is the mask of one object; four bytes fit into an entry
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
 
@@ -19,13 +23,17 @@ class StackWriter:
     """Write a TIFF page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly compressed.
 
     `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory. `masks`
-    marks every page as the mask of one object (`labels` reads the mark).
+    marks every page as the mask of one object (`labels` reads the mark). `pixel_um`, the width and height of a pixel in
+    micrometers, is written as pixels per centimeter, which Fiji reads.
     """
 
-    def __init__(self, target: BinaryIO, *, big: bool = False, masks: bool = False) -> None:
+    def __init__(
+        self, target: BinaryIO, *, big: bool = False, masks: bool = False, pixel_um: tuple[float, float] | None = None
+    ) -> None:
         self._target = target
         self._big = big
         self._masks = masks
+        self._scale = () if pixel_um is None else tuple(_rational(UM_PER_CM / size) for size in pixel_um)
         self.pages = 0
         target.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
         self._position = 16 if big else 8
@@ -46,6 +54,8 @@ class StackWriter:
             *([(DESCRIPTION, 2, 4, int.from_bytes(MASKS, "little"))] if self._masks else ()),
             (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
             (278, 4, 1, page.shape[0]), (279, 16 if self._big else 4, 1, len(data)),
+            *((tag, RATIONAL, 1, value) for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), self._scale, strict=False)),
+            *([(RESOLUTION_UNIT, 3, 1, CENTIMETER)] if self._scale else ()),
         ]  # fmt: skip
         packed = self._directory(entries, directory)
         self._target.write(data + bytes(gap) + packed)
@@ -57,14 +67,26 @@ class StackWriter:
         self.pages += 1
 
     def _directory(self, entries: list[tuple[int, int, int, int]], place: int) -> bytes:
-        """The directory at `place`: number of entries, entries, no next directory, and the bit depths of three channels."""
+        """The directory at `place`: number of entries, entries, no next directory, and values too wide for an entry."""
         count, entry, end = ("<Q", "<HHQQ", "<Q") if self._big else ("<H", "<HHII", "<I")
         after = place + struct.calcsize(count) + len(entries) * struct.calcsize(entry) + struct.calcsize(end)
         tail = b""
         packed = struct.pack(count, len(entries))
         for tag, kind, number, value in entries:
-            if tag == BITS and number == 3:  # three 16-bit values fit only into an entry of a BigTIFF
-                value = 8 | 8 << 16 | 8 << 32 if self._big else after
-                tail = b"" if self._big else struct.pack("<4H", 8, 8, 8, 0)
+            wide = struct.pack("<Q", value) if kind == RATIONAL else b""
+            if tag == BITS and number == 3:
+                wide = struct.pack("<3H", 8, 8, 8)
+            if wide and not self._big:  # more than the four bytes of an entry
+                value = after + len(tail)
+                tail += wide + bytes(-len(wide) % 4)
+            elif wide:
+                value = int.from_bytes(wide, "little")
             packed += struct.pack(entry, tag, kind, number, value)
         return packed + struct.pack(end, 0) + tail
+
+
+def _rational(value: float) -> int:
+    """A number as a TIFF rational: numerator in the low, denominator in the high 32 bits. Clamped to what fits."""
+    found = Fraction(min(max(value, 2.0**-31), 2.0**31)).limit_denominator(max(1, int(2**31 / max(value, 1))))
+    found = found or Fraction(1, 2**31)
+    return found.numerator | found.denominator << 32

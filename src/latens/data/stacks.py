@@ -18,9 +18,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from latens.data.channels import current_channel, pick
 from latens.data.files import reading
 from latens.data.image_arrays import check_array, check_size
 from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
+from latens.data.limits import current_limits
 from latens.data.tiff import (
     MAX_FRAMES,
     TIFF_START,
@@ -51,9 +53,10 @@ def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixel
 
     Values of more than 8 bits are stretched from the 0.1 to the 99.9 percentile, because microscopes use only part of the
     range. Pyramid levels, thumbnails and masks of other pages are no frames. Raises the errors of `read_image`, InputError for
-    pages of 2 or more than 4 channels (gray with alpha is read), and LimitExceeded for too many pages.
+    pages of 2 or more than 4 channels (gray with alpha is read; `channels.chosen_channel` chooses one), and LimitExceeded for
+    too many pages.
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     if path.suffix.lower() not in TIFF_ENDINGS:
         yield read_frame(path, limits)
         return
@@ -85,7 +88,7 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
 
     Raises the errors of `read_frames`, and UnreadableInput for a page that does not exist.
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     place = frame_place(path)
     if place is not None:
         page = next(itertools.islice(read_frames(place[0], limits), place[1] - 1, None), None)
@@ -95,6 +98,8 @@ def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
     if path.suffix.lower() in TIFF_ENDINGS:
         return next(read_frames(path, limits))
     deep = False
+    if current_channel() is not None:
+        return read_image(path, limits=limits).pixels
     with contextlib.suppress(Exception), Image.open(path, formats=("PNG", "PPM")) as image:  # reads only the header
         deep = image.mode in GRAY_DEEP and image.width * image.height <= limits.pixels
     if not deep:
@@ -108,7 +113,7 @@ def memory_frame(image: ImageLike, limits: ImageLimits | None = None) -> Pixels:
 
     Values of bool and uint8, and float tensors in [0, 1], are not stretched. Raises the errors of `read_image`.
     """
-    limits = limits or ImageLimits()
+    limits = limits or current_limits()
     with decoding(None):
         if isinstance(image, np.ndarray):
             check_array(image, limits)
@@ -230,8 +235,7 @@ def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> P
 
 
 def _check_page(width: int, height: int, number: int, limits: ImageLimits) -> None:
-    if width * height > limits.pixels:
-        raise LimitExceeded(f"page {number + 1} is larger than {limits.pixels:,} pixels")
+    limits.check(width, height, f"page {number + 1}")
 
 
 # --------------------------------------------------------------------------------------------- reading with tifffile
@@ -243,6 +247,10 @@ def _needs_tifffile(path: Path | BinaryIO) -> bool:
     Raises UnreadableInput if pages would be lost and tifffile is not installed.
     """
     there = importlib.util.find_spec("tifffile") is not None
+    if current_channel() is not None:
+        if not there:
+            raise UnreadableInput("channels of a TIFF are read by another package", hint="pip install 'latens[micro]'")
+        return True
     try:
         with Image.open(path, formats=("TIFF",)) as image:
             tags: Any = image.tag_v2  # type: ignore[attr-defined]
@@ -268,9 +276,8 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
 
     try:
         with tifffile.TiffFile(path) as file:
-            series = file.series[0]
             stack: np.ndarray | None = None
-            if len(file.pages) == 1 and len(series.shape) > 2 and series.size > file.pages[0].size:
+            if len(file.pages) == 1 and _has_hidden_pages(file):
                 stack = np.asarray(tifffile.memmap(path, mode="r")).reshape(-1, *file.pages[0].shape)
             _checked_count(len(file.pages), path)
             yield file, stack, full_resolution(file.pages)
@@ -278,6 +285,15 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
         raise
     except Exception as error:  # parsers raise many types of errors for damaged data
         raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
+
+
+def _has_hidden_pages(file: Any) -> bool:
+    """True if the metadata of a TIFF with one listed page describe more pages."""
+    try:
+        series = file.series[0]
+        return len(series.shape) > 2 and bool(series.size > file.pages[0].size)
+    except (KeyError, ValueError, IndexError, TypeError):  # damaged metadata do not hide the page
+        return False
 
 
 def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
@@ -288,7 +304,11 @@ def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
             try:
                 if stack is None:
                     _check_page(pages[number].imagewidth, pages[number].imagelength, number, limits)
-                values = page_values(pages[number], number) if stack is None else kind.black_is_zero(np.asarray(stack[number]))
+                if stack is None:
+                    values = page_values(pages[number], number)
+                else:
+                    values = kind.black_is_zero(np.asarray(stack[number]))
+                    values = values if current_channel() is None else pick(values, str(current_channel()), kind.names)
                 yield shown(values, number)
             except LatensError as error:
                 raise error.at(str(path)) from None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import importlib.util
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
 
+from latens.data.channels import current_channel, listing, pick
 from latens.errors import InputError, LimitExceeded, UnreadableInput
 
 TIFF_START = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KIND, OLD_KIND, WIDTH, HEIGHT, BITS, PHOTOMETRIC, CHANNELS, PLANAR = 254, 255, 256, 257, 258, 262, 277, 284  # tags
+DESCRIPTION, NAMES_LIMIT = 270, 2**20
 SUB_PAGES, DNG_VERSION = 330, 50706
 TILE_WIDTH, TILE_HEIGHT, EXTRA, SAMPLE_FORMAT = 322, 323, 338, 339
 MAX_FRAMES = 100_000
@@ -37,18 +41,21 @@ class PageKind(NamedTuple):
     planar: bool
     reduced: bool  # a pyramid level, thumbnail or mask of another page
     tile: tuple[int, int]  # width, height; 0 without tiles
+    names: tuple[str, ...] = ()  # of the channels, in OME-TIFF
 
     def check(self, number: int) -> None:
         """Raises InputError for channels among which latens cannot choose, LimitExceeded for huge tiles. `number` is from 0."""
         if self.tile[0] * self.tile[1] * max(self.channels, 1) * max(self.bits, 8) // 8 > MAX_TILE:
             raise LimitExceeded(f"page {number + 1} has tiles of {self.tile[0]} x {self.tile[1]} pixels")
+        if current_channel() is not None:
+            return
         colors = COLORS.get(self.photometric)
         if colors is None or self.channels <= colors:
             return
         if self.channels > colors + 1 or (colors == 1 and self.extra[:1] not in ((1,), (2,))):
-            candidates = ", ".join(str(n + 1) for n in range(min(self.channels, 8))) + (", ..." if self.channels > 8 else "")
+            candidates = listing(self.channels, self.names)
             what = f"page {number + 1} has {self.channels} channels ({candidates}), and no rule says which to take"
-            raise InputError(what, hint="save one channel as a gray image, or three as RGB (ImageJ: Image > Color)")
+            raise InputError(what, hint="choose one: --channel 1 (in Python: chosen_channel), or save three as RGB")
 
     def black_is_zero(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Values of any type, inverted if zero means white."""
@@ -79,7 +86,16 @@ def page_kind(tag: Callable[[int], Any]) -> PageKind:
         planar=numbers(PLANAR, 1)[0] == SEPARATE,
         reduced=bool(numbers(KIND, 0)[0] & (REDUCED | MASK)) or numbers(OLD_KIND, 1)[0] == OLD_REDUCED,
         tile=(numbers(TILE_WIDTH, 0)[0], numbers(TILE_HEIGHT, 0)[0]),
+        names=_channel_names(tag(DESCRIPTION)),
     )
+
+
+def _channel_names(description: object) -> tuple[str, ...]:
+    """Names of the channels in OME-XML, "" for those without one."""
+    text = description if isinstance(description, str) and "OME" in description[:4096] else ""
+    channels = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", text[:NAMES_LIMIT])
+    found = [re.search(r"\bName=\"([^\"]*)\"", channel) for channel in channels]
+    return tuple(html.unescape(name[1]) if name else "" for name in found)
 
 
 def kind_of(image: Image.Image) -> PageKind | None:
@@ -142,11 +158,14 @@ def page_values(page: Any, number: int) -> np.ndarray:
     """Values (H, W) or (H, W, channels) of a page of tifffile, zero for black. Raises InputError for unknown channels."""
     kind = page_kind(page.tags.valueof)
     kind.check(number)
+    channel = current_channel()
     if kind.photometric > RGB:
         raise InputError(f"page {number + 1} has the colors {page.photometric.name}", hint="save it as gray or RGB")
     values = np.asarray(page.asarray())
     if kind.planar and values.ndim == 3:
         values = np.moveaxis(values, 0, 2)
+    if channel is not None:
+        values = pick(values, channel, kind.names)
     return kind.black_is_zero(values)
 
 

@@ -44,6 +44,11 @@ class CodecRow(NamedTuple):
     estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
 
     @property
+    def pixels(self) -> float:
+        """Number of pixels, of a clip in all frames."""
+        return 8 * self.bytes / self.bpp
+
+    @property
     def key(self) -> tuple[str, str, str, float]:
         return (self.digest, self.codec, self.version, self.setting)
 
@@ -76,7 +81,11 @@ def _rows(journal: Journal) -> Iterator[CodecRow]:
 
 
 class Means(NamedTuple):
-    """One codec at one setting, over all inputs."""
+    """One codec at one setting, over all inputs.
+
+    The rate is all bits over all pixels, as in the challenges of CLIC: a mean over images would be that of the smallest ones,
+    whose headers are larger than their pixels. PSNR and MS-SSIM are means over images.
+    """
 
     codec: str
     setting: float
@@ -111,6 +120,7 @@ class RateDistortionResults:
     rows: tuple[CodecRow, ...]
     settings: dict[str, str]  # of the other codecs, for captions
     failures: tuple[str, ...] = ()  # inputs that could not be read, and why
+    duplicates: tuple[str, ...] = ()  # inputs that are the same as others, and which
     noun: str = "image"  # word for an input in captions
 
     @cached_property
@@ -159,7 +169,9 @@ class RateDistortionResults:
             **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
         }
         rows = [[show(mean) for show in columns.values()] for mean in self.means(OURS)]
-        caption = f"Means over {counted(len(self.names), self.noun)} at each quality; bits from bytes of real files."
+        caption = (
+            f"Means over {counted(len(self.names), self.noun)} at each quality; bits from bytes of real files, over all pixels."
+        )
         if others:
             caption += " On the right: bits per pixel that the other codecs need for the same PSNR."
         return _without_empty(Table(list(columns), rows, caption))
@@ -207,10 +219,12 @@ class RateDistortionResults:
         """Tables, curves and rows."""
         count = counted(len(self.names), self.noun)
         tables = [self.rate_table(), *([self.bd_table()] if len(self.codecs) > 1 else [])]
+        once = [f"{line}." for line in self.duplicates]
+        about = [f"{self.model}, weights {self.model_id[:12]}, {count}.", self.size_line(), *once]
         return Report(
             name="evaluation",
             title=title,
-            about=f"{self.model}, weights {self.model_id[:12]}, {count}. {self.size_line()}".rstrip(),
+            about=" ".join(part for part in about if part),
             blocks=[self.figure(), *tables],
             parts=[Part(f"{self.noun.capitalize()} by {self.noun}", [self.input_table()])],
             facts=self.facts(),
@@ -267,7 +281,7 @@ def _means(codec: str, setting: float, rows: Sequence[CodecRow]) -> Means:
     return Means(
         codec=codec,
         setting=setting,
-        bpp=_mean([row.bpp for row in rows]),
+        bpp=8 * sum(row.bytes for row in rows) / sum(row.pixels for row in rows),
         psnr=mean_db(row.psnr for row in rows),
         ms_ssim=_mean(similarities) if similarities else None,
         encode_seconds=_mean([row.encode_seconds for row in rows]),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
+T = TypeVar("T")
 MAX_THREADS = 1024  # with more, the system may refuse new threads to all programs
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
 
@@ -52,6 +57,52 @@ def available_devices() -> list[str]:
     """The devices of this machine, with the names of accelerators."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))]
+
+
+@contextmanager
+def float32_default() -> Iterator[None]:
+    """Context in which torch's default type is float32, in which the networks compute; it is restored afterwards."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def in_float32(model: type[T]) -> type[T]:
+    """Class decorator: the public methods run in `float32_default`, so that programs may set another default type.
+
+    The steps of generators do so too, but not the code that consumes them.
+    """
+    for name, method in list(vars(model).items()):
+        if inspect.isfunction(method) and (not name.startswith("_") or name == "__call__"):
+            setattr(model, name, _generator(method) if inspect.isgeneratorfunction(method) else _function(method))
+    return model
+
+
+def _function(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with float32_default():
+            return method(*args, **kwargs)
+
+    return run
+
+
+def _generator(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        steps = method(*args, **kwargs)
+        while True:
+            with float32_default():
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return
+            yield step
+
+    return run
 
 
 def transform_precision(device: torch.device) -> str:

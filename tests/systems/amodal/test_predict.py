@@ -24,12 +24,13 @@ from latens.data.masks import decode, paste
 from latens.data.source import parse_sources
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import load_model, save_model
+from latens.metrics.cells import eccentricity
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.evaluate import AmodalEvaluation, digest, evaluate, measured
 from latens.systems.amodal.order import front_margins, layers_of, ordered, paste_each
-from latens.systems.amodal.outputs import Frame, add_rois, contour, eccentricity, write_outputs
+from latens.systems.amodal.outputs import Frame, add_rois, contour, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
 from latens.systems.amodal.simulator.embryos import embryo
 

@@ -38,7 +38,8 @@ def folder_source(folder: Path) -> list[Source]:
 
 
 def save_scene(folder: Path, name: str, depth: np.ndarray, image: np.ndarray | None = None) -> None:
-    drawn = np.random.default_rng(0).integers(0, 256, (*depth.shape, 3), dtype=np.uint8)
+    seed = sum(name.encode())  # each scene is another: copies are counted once
+    drawn = np.random.default_rng(seed).integers(0, 256, (*depth.shape, 3), dtype=np.uint8)
     Image.fromarray(drawn if image is None else image).save(folder / f"{name}.png")
     Image.fromarray(depth.astype(np.uint8)).save(folder / f"{name}_depth.png")
 

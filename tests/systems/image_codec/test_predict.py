@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 
@@ -87,6 +88,37 @@ def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
     scores = [psnr(np.asarray(bundled.decompress(bundled.compress(COLOR, quality=q))), COLOR) for q in (1, 8)]
     target = scores[0] + share * (scores[1] - scores[0])
     assert psnr(np.asarray(bundled.decompress(bundled.compress(COLOR, psnr=target))), COLOR) == pytest.approx(target, abs=0.05)
+
+
+@pytest.mark.parametrize("target", [29.9, 31.4, 36.0])
+def test_the_psnr_is_within_its_tolerance_in_db_and_recorded(bundled: ImageCodec, target: float) -> None:
+    made = bundled.encode(COLOR, psnr=target)
+    measured = psnr(np.asarray(bundled.decompress(made.data)), COLOR)
+    assert measured == pytest.approx(target, abs=0.05)
+    assert made.psnr == pytest.approx(measured, abs=1e-6)
+    assert not made.missed
+
+
+def test_an_end_replaces_a_target_out_of_reach(bundled: ImageCodec) -> None:
+    ends = [bundled.compress(COLOR, quality=quality) for quality in (1, 8)]
+    for request, end in (({"psnr": 10.0}, ends[0]), ({"psnr": 90.0}, ends[1]), ({"bpp": 100.0}, ends[1])):
+        made = bundled.encode(COLOR, **request, nearest=True)  # type: ignore[arg-type]
+        assert made.data == end
+        assert made.missed
+        assert "asked" in made.notes[-1]
+
+
+def test_padding_costs_few_bits(bundled: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow images are coded at multiples of 64 pixels; the latents that no visible pixel needs are zero."""
+    row = np.ascontiguousarray(np.repeat(skimage.data.astronaut()[:1, :300], 8, axis=1))
+    small, scores = [], []
+    for margin in (99, stages.PADDING_MARGIN):
+        monkeypatch.setattr(stages, "PADDING_MARGIN", margin)
+        blob = bundled.compress(row, quality=8)
+        small.append(len(blob))
+        scores.append(psnr(np.asarray(bundled.decompress(blob)), row))
+    assert small[1] < 0.92 * small[0]
+    assert scores[1] > scores[0] - 0.15
 
 
 @pytest.mark.parametrize(

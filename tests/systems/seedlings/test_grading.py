@@ -234,7 +234,7 @@ def test_days_outside_and_other_classes(grader: SeedlingGrader, monkeypatch: pyt
 
 def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["grade", str(trays), "-o", str(tmp_path / "out"), "--model", str(model_folder), "--rows", "4", "--cols", "6"]
-    assert main([*words, "--device", "cpu", "--limit", "80%"]) == 0
+    assert main([*words, "--device", "cpu", "--accept", "80%"]) == 0
     shown = capsys.readouterr()
     assert "lot T0" in shown.out
     assert "verdict" in shown.out
@@ -251,7 +251,7 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
     [
         (["--day", "6"], 2, "one day for 4"),
         (["--corners", "1,2,3"], 2, "eight numbers"),
-        (["--limit", "often"], 2, "is not a share"),
+        (["--accept", "often"], 2, "is not a share"),
         (["--sown", "March"], 2, "not a date"),
         (["--lots", "missing.csv"], 3, "no such file"),
         (["--rows", "0"], 2, "rows"),

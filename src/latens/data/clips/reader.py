@@ -15,10 +15,11 @@ from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, h
 from latens.data.clips.damage import Expected
 from latens.data.clips.formats import CLIP_ENDINGS, DEMUXERS
 from latens.data.files import reading
-from latens.data.images import IMAGE_ENDINGS, ImageLimits, Pixels, read_image
+from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import natural_key
+from latens.data.limits import current_limits
 from latens.data.notes import note_once
-from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
+from latens.errors import InputError, UnreadableInput, UsageError, counted
 
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
 AGAIN = "copy or download the file again"
@@ -154,8 +155,7 @@ def _open_file(path: Path, container: Any) -> Clip:
 
 def limit_size(path: Path, width: int, height: int) -> None:
     """Raises LimitExceeded for frames above the pixel limit of images."""
-    if width * height > ImageLimits().pixels:
-        raise LimitExceeded(f"frames of {width} x {height} are larger than the limit", where=str(path))
+    current_limits().check(width, height, "a frame", str(path))
 
 
 def _note_properties(clip: Clip, container: Any, first: Any) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from latens.data.files import reading
-from latens.data.images import ImageLimits, decoding
+from latens.data.images import decoding
+from latens.data.limits import current_limits
 from latens.data.regions.words import Shape
-from latens.errors import InputError, LimitExceeded
+from latens.errors import InputError
 from latens.shapes import UInt8
 
 Weights = UInt8[np.ndarray, "H W"]
@@ -115,8 +116,7 @@ def _listed(ids: set[int], limit: int = 8) -> str:
 def _values(path: Path, note: Callable[[str], None]) -> tuple[np.ndarray[Any, Any], bool]:
     """(values (H, W) of an upright mask image, with palettes as indices; True if it has a palette)."""
     with reading(path), open(path, "rb") as stream, decoding(str(path)), Image.open(stream) as opened:
-        if opened.width * opened.height > ImageLimits().pixels:
-            raise LimitExceeded(f"a mask of {opened.width} x {opened.height} is larger than the limit", where=str(path))
+        current_limits().check(opened.width, opened.height, "the mask", str(path))
         image = ImageOps.exif_transpose(opened)
         return _plane(image, path, note), image.mode == "P"
 

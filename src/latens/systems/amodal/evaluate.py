@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from latens.data.duplicates import Distinct, digest_of
 from latens.data.image_output import write_image
 from latens.data.instances import Sample, Scene, check_classes, scene_of
 from latens.data.source import Source, one_source
@@ -85,7 +86,10 @@ def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = 
     """Segment test images and compare the objects with the truth; the first images go into `folder`."""
 
     def results() -> Iterator[tuple[Sample, Segmentation]]:
+        seen = Distinct()
         for number, sample in enumerate(samples, start=1):
+            if not seen.is_new(digest_of(sample.image, *sample.layers), f"image {number} of the data"):
+                continue
             found = segmenter.segment_pixels(sample.image, least_score=MIN_SCORE)
             if folder is not None and number <= SHOWN:
                 _save_image(folder / f"image-{number}.png", sample, found)

@@ -3,10 +3,13 @@
 Files for the output out/embryo.json, which is renamed last and marks the input as done:
 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
-    embryo.cells.csv     one line per cell
+    embryo.cells.csv     one line per cell (columns: `metrics.cells`)
     embryo.frames.csv    one line per image: count, symmetry
     embryo.masks.tif     one page per cell, in the order of the table
     embryo.rois.zip      ImageJ ROIs, if the extra `micro` is installed
+
+A pixel size in OME or ImageJ is carried into the tables and the JSON (`pixel_um`), and into masks and overlays as their
+resolution. A folder of results also has the tables of all its results together, cells.csv and frames.csv.
 
 All files are written frame by frame, so memory does not grow with the length of a stack.
 """
@@ -16,14 +19,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import math
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -32,28 +36,27 @@ from PIL import Image
 from latens.data.annotations import to_document
 from latens.data.csv_files import csv_bytes
 from latens.data.files import fitting_name, has_temporary, writing
+from latens.data.inputs import files_under
 from latens.data.instances import Collection
 from latens.data.masks import encode
+from latens.data.planes import Plane
 from latens.data.records import Records
 from latens.data.stack_writer import StackWriter
-from latens.errors import OutputExists, counted
-from latens.metrics.instances import diameter, symmetry
+from latens.errors import OutputExists, UnreadableInput, counted
+from latens.metrics.cells import CELL_COLUMNS, FRAME_COLUMNS, Measured, cell_rows, frame_row, joined_tables
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.predict import Segmentation
 
 logger = logging.getLogger(__name__)
 
-CELL_COLUMNS = (
-    "image", "frame", "cell", "class", "score", "layer", "area_px", "diameter_px", "centroid_x", "centroid_y", "eccentricity",
-    "hidden",
-)  # fmt: skip
-FRAME_COLUMNS = ("image", "frame", "count", "symmetry", "occluded_px")
 FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "rois.zip")
 MADE_BY = {"made_by": "latens segment"}
 MARK = b'"made_by": "latens'
 HEAD = 2**14  # bytes of a JSON file that show whether it is ours
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
+JOINT: Mapping[str, Sequence[str]] = MappingProxyType({"cells.csv": CELL_COLUMNS, "frames.csv": FRAME_COLUMNS})
+UM_PER_INCH = 25_400
 
 
 class Frame(NamedTuple):
@@ -61,6 +64,11 @@ class Frame(NamedTuple):
 
     pixels: np.ndarray  # (H, W, 3) uint8
     found: Segmentation
+    plane: Plane = Plane()
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(self.found.layers, self.found.classes, self.found.scores.tolist(), self.plane)
 
 
 class Written(NamedTuple):
@@ -131,6 +139,43 @@ def check_foreign(outputs: Iterable[Path]) -> None:
         )
 
 
+def join_tables(folder: Path) -> list[Path]:
+    """Write the tables of all results in `folder` and its subfolders together as cells.csv and frames.csv in it.
+
+    Earlier results are included, also of inputs that are gone; unfinished ones are not. Writes nothing for fewer than two
+    results. A table of these names that latens did not write is kept, with a warning. Returns the paths of the tables.
+    """
+    if not folder.is_dir():  # no input could be read
+        return []
+    results = [path for path in files_under(folder, frozenset({".json"})) if is_ours(path) and path.is_file()]
+    written: list[Path] = []
+    for name, columns in JOINT.items() if len(results) > 1 else ():
+        parts = [path for result in results for path in family(result) if path.name.endswith(f".{name}") and path.is_file()]
+        target = folder / name
+        if not _is_table(target, columns):
+            logger.warning("%s: this file is not a table of latens and is kept; the joint table was not written", target)
+            continue
+        try:
+            with writing(target) as file:
+                file.writelines(joined_tables(parts, columns))
+        except UnreadableInput as error:
+            logger.warning("%s: the joint table was not written: %s", target, error)
+            continue
+        written.append(target)
+    return written
+
+
+def _is_table(path: Path, columns: Sequence[str]) -> bool:
+    """False for an existing file that is no table with these columns."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(HEAD) == csv_bytes([columns])
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 class _Files:
     """The open files of one input. They are renamed to their names when `stack` closes, the JSON last."""
 
@@ -164,24 +209,25 @@ class _Files:
     def add(self, frame: Frame, number: int) -> None:
         """Write a frame, numbered from 1, to every file."""
         self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
-        self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(frame, number)))
-        self._frames.write(csv_bytes([(self._source, *frame_row(frame, number))]))
-        self._draw(overlay(frame.pixels, frame.found.layers))
+        self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(frame.measured, number)))
+        self._frames.write(csv_bytes([(self._source, *frame_row(frame.measured, number))]))
+        self._draw(overlay(frame.pixels, frame.found.layers), frame.plane.pixel_um)
         if len(frame.found):
             self._add_cells(frame, number)
 
-    def _draw(self, image: np.ndarray) -> None:
+    def _draw(self, image: np.ndarray, pixel_um: tuple[float, float] | None) -> None:
         if self._count == 1:
-            Image.fromarray(image).save(self._drawn, "PNG")
+            scale = {} if pixel_um is None else {"dpi": tuple(UM_PER_INCH / size for size in pixel_um)}
+            Image.fromarray(image).save(self._drawn, "PNG", **scale)
             return
         if self._overlays is None:
-            self._overlays = StackWriter(self._drawn, big=image.size * self._count > BIG)
+            self._overlays = StackWriter(self._drawn, big=image.size * self._count > BIG, pixel_um=pixel_um)
         self._overlays.write(image)
 
     def _add_cells(self, frame: Frame, number: int) -> None:
         """Write masks and ROIs. Their files are opened at the first cell, because neither may be empty."""
         if self._masks is None:
-            self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True)
+            self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True, pixel_um=frame.plane.pixel_um)
             if importlib.util.find_spec("roifile") is not None:
                 file = self._open_next_to("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
@@ -204,7 +250,8 @@ class _Document:
 
     def add(self, frame: Frame, name: str) -> None:
         """Write the objects of a frame, and the frame with its occlusion map."""
-        written = to_document(Collection(categories=frame.found.classes, scenes=(frame.found.scene(name),)))
+        scene = replace(frame.found.scene(name), plane=frame.plane)
+        written = to_document(Collection(categories=frame.found.classes, scenes=(scene,)))
         self._frames += 1
         (image,) = written["images"]
         image |= {"id": self._frames, "occlusion": encode(frame.found.layers.occlusion), "count": len(frame.found)}
@@ -225,37 +272,6 @@ def _document(target: BinaryIO, classes: Sequence[str], info: dict[str, Any]) ->
         target.write(b'], "images": [')
         shutil.copyfileobj(images, target)
         target.write(b"]}")
-
-
-def cell_rows(frame: Frame, number: int) -> list[tuple[Any, ...]]:
-    """Measurements of every cell of a frame: lengths in pixels, areas in square pixels, hidden fraction in [0, 1]."""
-    layers = frame.found.layers
-    hidden = layers.hidden_fraction()
-    rows = []
-    for index, mask in enumerate(layers.amodal):
-        y, x = np.nonzero(mask)
-        rows.append((
-            number, index + 1, frame.found.classes[int(layers.category[index])], round(float(frame.found.scores[index]), 4),
-            int(layers.layer[index]), len(x), round(diameter(len(x)), 3), round(float(x.mean()) + 0.5, 3),
-            round(float(y.mean()) + 0.5, 3), round(eccentricity(x, y), 4), round(float(hidden[index]), 4),
-        ))  # fmt: skip
-    return rows
-
-
-def frame_row(frame: Frame, number: int) -> tuple[Any, ...]:
-    """Number of cells, symmetry (smallest / largest diameter; empty below two cells) and occluded pixels of a frame."""
-    layers = frame.found.layers
-    ratio = symmetry(layers.amodal)
-    return number, len(layers.amodal), "" if ratio is None else round(ratio, 4), int(layers.occlusion.sum())
-
-
-def eccentricity(x: np.ndarray, y: np.ndarray) -> float:
-    """Eccentricity of the ellipse with the second moments of these pixels: 0 for a circle, near 1 for a line."""
-    xx, yy = x.var(), y.var()
-    xy = ((x - x.mean()) * (y - y.mean())).mean()
-    spread = math.sqrt((xx - yy) ** 2 / 4 + xy**2)
-    middle = (xx + yy) / 2
-    return math.sqrt(1 - max(middle - spread, 0.0) / (middle + spread)) if middle else 0.0
 
 
 def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:

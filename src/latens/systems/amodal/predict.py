@@ -18,7 +18,7 @@ from latens.data.stacks import memory_frame, read_frame, read_frames
 from latens.data.tensors import to_tensor
 from latens.errors import counted
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device, transform_precision
+from latens.inference.device import choose_device, in_float32, transform_precision
 from latens.shapes import Float, Int, UInt8
 from latens.systems.amodal.config import STRIDE, AmodalConfig
 from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
@@ -48,6 +48,7 @@ class Segmentation:
         return scene_of(self.layers, file, self.scores.tolist())
 
 
+@in_float32
 class AmodalSegmenter:
     """Amodal instance segmentation of images of any size: whole masks, visible masks and depth order."""
 

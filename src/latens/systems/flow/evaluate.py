@@ -74,7 +74,7 @@ def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluati
     labels = None
     if sources:
         require_images(sources)
-        test = open_labeled(sources[0], "test").first_few(options.images)
+        test = open_labeled(sources[0], "test").first_few(options.images).distinct()
         pixels, kept = read_squares(test, config.size, config.channels)
         labels, name = test.labels[kept], test.name
         if options.gaussian:

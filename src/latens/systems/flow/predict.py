@@ -17,7 +17,7 @@ from latens.data.images import ImageLike, Pixels, read_image
 from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import load_network, locate, read_config
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.shapes import Float, UInt8
 from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
 from latens.systems.flow.dataset import in_channels
@@ -53,6 +53,7 @@ class Density:
         }
 
 
+@in_float32
 class DensityModel:
     """A flow on images or on rows, loaded for use. Log-densities are natural logarithms.
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latens.data.duplicates import Distinct, digest_of_files
 from latens.data.notes import left_out
 from latens.data.source import Source, one_source
 from latens.errors import InputError, LatensError, UsageError, counted
@@ -175,7 +176,10 @@ def _candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
     paths = find_scenes(data)
     if protocol.scenes and len(paths) > protocol.scenes:
         paths = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, protocol.scenes)]
+    seen = Distinct()
     for path in paths:
+        if not seen.is_new(digest_of_files(path.image, path.depth), path.name):
+            continue
         load = partial(load_scene, path, side=protocol.side, border=protocol.border)
         yield Candidate(path.name, [path.name, *_state(path.image), *_state(path.depth)], load)
 

@@ -19,7 +19,7 @@ from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.inference.tiling import apply_in_row_blocks
 from latens.nn.filters import block_mean, guided_filter, luminance
 from latens.shapes import Float
@@ -60,6 +60,7 @@ class UsedModel(NamedTuple):
     precision: str
 
 
+@in_float32
 class Haze:
     """Removal and synthesis of haze for images of any size; gray images stay gray, and alpha is preserved.
 
@@ -84,7 +85,7 @@ class Haze:
         """True if the method is available. Raises UsageError for an unknown method."""
         known = (*CLASSICAL, *LEARNED)
         if method not in known:
-            raise UsageError(f"no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
+            raise UsageError(f"there is no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(self, image: ImageLike | LoadedImage, *, method: str | None = None) -> Image.Image:

@@ -18,6 +18,7 @@ import numpy as np
 from annotated_types import Ge
 from PIL import Image
 
+from latens.data.duplicates import Distinct
 from latens.data.image_output import to_pil
 from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels, read_image
 from latens.data.inputs import find_inputs
@@ -68,11 +69,14 @@ def measure_all(
     files = list(_find(sources))
     rows: list[CodecRow] = []
     failures: list[str] = []
+    seen = Distinct()
     for number, (path, name) in enumerate(files, start=1):
         try:
             subject = load_subject(path, name)
         except LatensError as error:
             failures.append(left_out(error, name))
+            continue
+        if not seen.is_new(subject.digest, name):
             continue
         measured = _measure(codec, encoders, subject, qualities, log)
         rows += measured.rows
@@ -81,7 +85,7 @@ def measure_all(
         where = ", ".join(map(str, sources))
         raise InputError("none of the images can be read", where=where, hint=failures[0] if failures else None)
     versions = {encoder.name: encoder.version for encoder in encoders}
-    return RateDistortionResults(codec.name, codec.model_id, tuple(rows), versions, tuple(failures))
+    return RateDistortionResults(codec.name, codec.model_id, tuple(rows), versions, tuple(failures), tuple(seen.lines))
 
 
 def _encoders(names: Sequence[str]) -> Sequence[Encoder]:

@@ -18,13 +18,14 @@ that computes other entropy parameters (DeviceMismatch) from damaged bytes (Corr
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from latens.codes.stream import Container, Section, pack, unpack
-from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
+from latens.data.limits import current_limits
+from latens.errors import Corrupt, UnsupportedFeature
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 
 PROFILE = "IMG1"
@@ -37,7 +38,6 @@ BAND_ROWS = 64  # latent rows of one band, 1,024 image rows
 QUALITY_STEPS = 256  # steps of a stored quality per unit
 GRAY, WITH_ALPHA = 1, 2
 _HEADER = struct.Struct("<IIHBB")
-MAX_PIXELS, MAX_SIDE = 64 * 2**20, 16_384
 
 
 class ImageHeader(NamedTuple):
@@ -82,7 +82,10 @@ class CodedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """The result of `latens inspect`. `bits` counts the sections by name; "header" is the rest of the file."""
+    """The result of `latens inspect`. `bits` counts the intact sections by name; "header" is the rest of the file.
+
+    `damage` names damaged or missing sections, with the image rows of bands.
+    """
 
     width: int
     height: int
@@ -93,14 +96,18 @@ class StreamInfo:
     bytes: int
     bpp: float
     bits: dict[str, int]
+    damage: tuple[str, ...] = ()
+    intact_bands: int = 0
+    bands: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def write_image_file(coded: CodedImage) -> bytes:
-    """The bytes of a file; no band may be None."""
+    """The bytes of a file; no band may be None. Raises LimitExceeded for an image that could not be read again."""
     header = coded.header
+    current_limits().check(header.width, header.height)
     flags = GRAY * header.gray | WITH_ALPHA * header.alpha
     packed = _HEADER.pack(header.width, header.height, header.quality, flags, header.band_rows)
     sections = [Section(HYPER, coded.hyper)]
@@ -155,14 +162,16 @@ def _read_header(packed: bytes) -> ImageHeader:
         raise UnsupportedFeature("the image uses a feature that this version of latens does not know", hint="update latens")
     if min(width, height, band_rows) < 1:
         raise Corrupt(f"the image header has {width} x {height} pixels and {band_rows} rows per band", section="header")
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise LimitExceeded(f"an image of {width} x {height} pixels exceeds the limit of {MAX_PIXELS >> 20} Mpx")
+    current_limits().check(width, height)
     return ImageHeader(width, height, quality, bool(flags & GRAY), bool(flags & WITH_ALPHA), band_rows)
 
 
-def inspect_stream(data: bytes) -> StreamInfo:
-    """Sizes of a file, and bits of its parts; needs no model. Raises StreamError or LimitExceeded."""
-    coded = read_coded_image(data)
+def inspect_stream(data: bytes, *, partial: bool = False) -> StreamInfo:
+    """Sizes of a file, and bits of its parts; needs no model. With `partial`, damaged parts are named instead of an error.
+
+    Raises StreamError or LimitExceeded; with `partial`, only if nothing can be decoded.
+    """
+    coded = read_coded_image(data, partial=partial)
     header = coded.header
     bits = {
         "latent": 8 * sum(len(band) for band in coded.bands if band is not None),
@@ -182,4 +191,19 @@ def inspect_stream(data: bytes) -> StreamInfo:
         bytes=len(data),
         bpp=8 * len(data) / (header.width * header.height),
         bits=bits,
+        damage=tuple(_damage(coded)),
+        intact_bands=sum(band is not None for band in coded.bands),
+        bands=len(coded.bands),
     )
+
+
+def _damage(coded: CodedImage) -> Iterator[str]:
+    """Names of the damaged parts of a file that was read with `partial`."""
+    header = coded.header
+    for number, ((top, end), band) in enumerate(zip(header.bands, coded.bands, strict=True), start=1):
+        if band is None:
+            rows = f"rows {top * STRIDE} to {min(end * STRIDE, header.height) - 1}"
+            yield f"{KINDS[BAND]} {number} of {len(coded.bands)} ({rows})"
+    for kind, data in ((ALPHA, coded.alpha if header.alpha else b""), (EXIF, coded.exif), (XMP, coded.xmp)):
+        if data is None:
+            yield KINDS[kind]

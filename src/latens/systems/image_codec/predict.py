@@ -19,14 +19,14 @@ from latens.data.files import read_bytes
 from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
+from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
-from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch, UsageError
+from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.format import (
-    MAX_PIXELS,
     QUALITY_STEPS,
     CodedImage,
     StreamInfo,
@@ -54,11 +54,16 @@ class Encoded(NamedTuple):
     height: int
     quality: float
     bits: int  # of the whole file
-    notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits
+    notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits, and on a target that was missed
+    psnr: float | None = None  # in dB, measured for a target in bits per pixel or dB, and with `refine`
+    missed: bool = False  # the target was not reached
+
+    @property
+    def bpp(self) -> float:
+        return self.bits / (self.width * self.height)
 
     def __repr__(self) -> str:
-        bpp = self.bits / (self.width * self.height)
-        return f"Encoded({len(self.data):,} bytes, {self.width} x {self.height}, quality {self.quality:g}, {bpp:.3f} bpp)"
+        return f"Encoded({len(self.data):,} bytes, {self.width} x {self.height}, quality {self.quality:g}, {self.bpp:.3f} bpp)"
 
 
 class Estimate(NamedTuple):
@@ -70,6 +75,7 @@ class Estimate(NamedTuple):
     psnr: float
 
 
+@in_float32
 class ImageCodec(Stages):
     """Compresses images of any size to bytes and decodes them. Gray images stay gray; alpha is coded losslessly.
 
@@ -102,9 +108,10 @@ class ImageCodec(Stages):
         psnr: float | None = None,
         refine: Refine | int | None = None,
         strip: bool = False,
+        nearest: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
-        """Compress an image at a quality (default 4), or at a target in bits per pixel or in dB of PSNR.
+        """Compress an image at a quality (default 4), or at a target in bits per pixel (to 2 %) or in dB of PSNR (to 0.05 dB).
 
         With `refine` (settings, or the number of steps), the latents are optimized for this image (Perugachi-Diaz 2024,
         chapter 5); the decoder stays the same.
@@ -113,16 +120,21 @@ class ImageCodec(Stages):
         Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
         (with `refine`, over all pixels after this replacement). EXIF and XMP are carried, unless `strip`.
 
-        Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach.
+        Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach. With
+        `nearest`, a target out of reach is replaced by the nearest one, and the result has `missed` and a note.
         """
         loaded = _loaded(image)
         if strip:
             loaded = loaded._replace(metadata=Metadata())
-        blob = self._encoded(
-            loaded, RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality), refine, on_step
-        )
+        current_limits().check(loaded.pixels.shape[1], loaded.pixels.shape[0])  # before any work
+        target = RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality)
+        symbols, blob = self._encoded(loaded, target, refine, on_step, nearest=nearest)
         info = inspect_stream(blob)
-        return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), tuple(loaded.notes))
+        reached = self._psnr(symbols, loaded) if target.kind != "quality" or refine is not None else None
+        value = {"quality": None, "bpp": info.bpp, "psnr": reached}[target.kind]
+        missed = value is not None and not target.reached(value)
+        note = (f"target missed: {target.value:g} {target.unit} asked, {value:.4g} reached",) if missed else ()
+        return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), (*loaded.notes, *note), reached, missed)
 
     def _encoded(
         self,
@@ -130,23 +142,28 @@ class ImageCodec(Stages):
         target: RateTarget,
         refine: Refine | int | None,
         on_step: Callable[[int, float, float], None] | None,
-    ) -> bytes:
+        *,
+        nearest: bool,
+    ) -> tuple[Symbols, bytes]:
+        """Symbols and file of an image. With `nearest`, a target out of reach gives the nearest file."""
         if refine is not None:
             refine = refine if isinstance(refine, Refine) else Refine(steps=_whole(refine))
-            return self.write(image, refine_image(self, image, target, refine, on_step).symbols)
-        latent = self.latent(image.pixels)
+            symbols = refine_image(self, image, target, refine, on_step, nearest=nearest).symbols
+            return symbols, self.write(image, symbols)
+        latent, size = self.latent(image.pixels), image.pixels.shape[:2]
         if target.kind == "quality":
-            return self.write(image, self.quantize(latent, round(target.value * QUALITY_STEPS)))
-        found: dict[int, bytes] = {}
+            symbols = self.quantize(latent, round(target.value * QUALITY_STEPS), size)
+            return symbols, self.write(image, symbols)
+        found: dict[int, tuple[Symbols, bytes]] = {}
 
         def measure(steps: int) -> float:
-            symbols = self.quantize(latent, steps)
-            found[steps] = self.write(image, symbols)
+            symbols = self.quantize(latent, steps, size)
+            found[steps] = symbols, self.write(image, symbols)
             if target.kind == "bpp":
-                return 8 * len(found[steps]) / image.pixels[..., 0].size
+                return 8 * len(found[steps][1]) / image.pixels[..., 0].size
             return self._psnr(symbols, image)
 
-        return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS))]
+        return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS), nearest=nearest)]
 
     def decompress(self, blob: bytes | bytearray | memoryview | str | Path, *, partial: bool = False) -> Image.Image:
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
@@ -195,7 +212,7 @@ class ImageCodec(Stages):
 
     def _symbols(self, image: LoadedImage, quality: float | None) -> Symbols:
         target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
-        return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS))
+        return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS), image.pixels.shape[:2])
 
     def _psnr(self, symbols: Symbols, image: LoadedImage) -> float:
         """PSNR of the image that `decompress` returns, over the visible pixels."""
@@ -253,8 +270,7 @@ def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> 
     try:
         found = struct.unpack_from(">II", data, PNG_SIZE)[::-1]
         if found != size:  # before Pillow takes memory for it
-            if found[0] * found[1] > MAX_PIXELS:
-                raise LimitExceeded(f"the alpha channel has {found[1]} x {found[0]} pixels, more than the limit")
+            current_limits().check(found[1], found[0], "the alpha channel")
             raise Corrupt("the alpha channel has another size than the image", section="alpha channel")
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if (image.height, image.width) != size or image.mode != "L":

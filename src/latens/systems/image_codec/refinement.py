@@ -37,7 +37,6 @@ PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the 
 PILOT_STEPS = 20  # but at least this many, or half of the steps
 # With six times as many steps, ln(bpp) or the PSNR changes about 1 + GROWTH / n times as much as in a pilot of n steps.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
-MAX_ERROR = 0.02  # largest relative error of a result; beyond it the target counts as unreachable
 
 
 class RefinedImage(NamedTuple):
@@ -48,13 +47,19 @@ class RefinedImage(NamedTuple):
 
 
 def refine_image(
-    codec: Stages, image: LoadedImage, target: RateTarget, settings: Refine, on_step: Progress | None = None
+    codec: Stages,
+    image: LoadedImage,
+    target: RateTarget,
+    settings: Refine,
+    on_step: Progress | None = None,
+    *,
+    nearest: bool = False,
 ) -> RefinedImage:
     """Refined symbols of an image; they are never worse than the unrefined ones.
 
     For a quality, the objective is bpp + lambda * 255^2 * MSE, with lambda from `settings.rate_weight` or from the quality
     (Perugachi-Diaz 2024, section 5.4.5). For a target rate the PSNR is optimized, for a target PSNR the rate, and lambda is
-    controlled so that the target is met. Raises UsageError if the result misses the target by more than 2 %.
+    controlled so that the target is met. Raises UsageError if the result misses it, unless `nearest` is set.
     """
     pixels = image.pixels
     latent = codec.latent(pixels)
@@ -64,10 +69,10 @@ def refine_image(
         goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
         refined = trial.refine(settings, goal, on_step=on_step)
         return RefinedImage(trial.symbols(refined.best), refined)
-    return meet_target(Trials(codec, image, latent, target), settings, on_step)
+    return meet_target(Trials(codec, image, latent, target), settings, on_step, nearest=nearest)
 
 
-def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> RefinedImage:
+def meet_target(trials: Trials, settings: Refine, on_step: Progress | None, *, nearest: bool = False) -> RefinedImage:
     """Refine for a target rate or PSNR. A pilot run estimates the gain, which sets the quality of the remaining steps."""
     if settings.rate_weight is not None:
         raise UsageError("a rate target and `rate_weight` exclude each other", hint="give one of them")
@@ -85,7 +90,7 @@ def meet_target(trials: Trials, settings: Refine, on_step: Progress | None) -> R
     if float(goal.score(first.start)) < float(goal.score(refined.best)):
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
-    if abs(reached / target.value - 1) > MAX_ERROR:
+    if not nearest and not target.reached(reached):
         what = f"{target.value:g} {target.unit} is out of reach: refinement reached {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedImage(trial.symbols(refined.best), refined)
@@ -152,7 +157,7 @@ class Trial:
         self.model = codec.model
         self.level = torch.tensor([quality / QUALITY_STEPS], device=codec.device)
         self.latent = latent
-        self.plain = codec.quantize(latent, quality)
+        self.plain = codec.quantize(latent, quality, self.size)
         self.medians = codec.coding.medians.to(codec.device).float() / (1 << INPUT_BITS)
         self.prior = CodedPrior(codec.model.prior, self.medians)
         self.hyper_analysis = codec.model.hyper_analysis

@@ -19,7 +19,7 @@ from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
 from latens.errors import Corrupt, DeviceMismatch
-from latens.inference.device import transform_precision
+from latens.inference.device import in_float32, transform_precision
 from latens.inference.tiling import apply_in_row_blocks
 from latens.shapes import Float, Int
 from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE, SYNTHESIS_HALO
@@ -27,6 +27,7 @@ from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, ImageHe
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 ROW_BLOCK_PIXELS = 2**21  # larger images are transformed in row blocks of about this many pixels
+PADDING_MARGIN = 1  # latent rows and columns outside the image that are coded
 _LEVEL_CRC = 4  # bytes of the checksum at the start of a band
 
 
@@ -39,6 +40,7 @@ class Symbols(NamedTuple):
     quality: int  # in 1/256
 
 
+@in_float32
 class Stages:
     """Model and frozen coding of a codec. The methods are the steps of the diagram in model.py, in this order."""
 
@@ -67,14 +69,21 @@ class Stages:
             return apply_in_row_blocks(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
 
     @torch.no_grad()
-    def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int) -> Symbols:
-        """Symbols of a latent at a quality in 1/256."""
+    def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, int] | None = None) -> Symbols:
+        """Symbols of a latent at a quality in 1/256.
+
+        With the `size` (H, W) of the image, the symbols of the padding more than PADDING_MARGIN latents outside it are zero:
+        they cost bits but hardly change the visible pixels.
+        """
         scaled = latent
         if self.model.gains is not None:
             scaled = latent * self.model.gains.forward_gain(self._quality(quality))
         z = self.coding.z_symbols(self.model.hyper_analysis(scaled))
         parameters = self.coding.parameters(z)
         y = round_for_rate(scaled - parameters.mean, self.coding.scale_of(parameters.level), ROUNDING_WEIGHT)
+        if size is not None:
+            rows, columns = (-(-side // STRIDE) + PADDING_MARGIN for side in size)
+            y[:, :, rows:], y[:, :, :, columns:] = 0, 0
         return Symbols(z, y.to(torch.int64), parameters, quality)
 
     def write(self, image: LoadedImage, symbols: Symbols) -> bytes:

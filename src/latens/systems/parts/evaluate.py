@@ -90,7 +90,7 @@ def _measure(parts: Parts, source: Source, options: PartsEvaluation, folder: Pat
     train, test = open_labeled(source, "train"), open_labeled(source, "test")
     if options.probes:
         check_labels(train, test)
-    squares, left_out = readable(test.first_few(options.images), parts.config.size)
+    squares, left_out = readable(test.first_few(options.images).distinct(), parts.config.size)
     warn_left_out(left_out)
     statistics = quality = chance = None
     if isinstance(parts.model, PatchVAE):

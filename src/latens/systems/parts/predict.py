@@ -20,7 +20,7 @@ from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LimitExceeded, ModelError, UsageError
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.shapes import Float
 from latens.systems.parts.baselines import Member, build_model
 from latens.systems.parts.config import PartsConfig
@@ -60,6 +60,7 @@ class Measured(NamedTuple):
     kl_occ: Float[Tensor, "N"]
 
 
+@in_float32
 class Parts:
     """Parts in images of any size, which are resized to `resolution` pixels on the shorter side.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from latens.data.duplicates import Distinct, digest_of
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.report import Report
@@ -82,6 +83,8 @@ def evaluate(grader: SeedlingGrader, sources: Sequence[Source], options: Grading
         what = f"the data have the classes {', '.join(crops.classes[:4])}, the model {', '.join(grader.classes[:4])}"
         raise UsageError(what, where="--data", hint="evaluate the model on data of its own classes")
     crops = crops.take(crops.label != UNKNOWN)
+    seen = Distinct()
+    crops = crops.take(np.array([seen.is_new(digest_of(pixels), f"crop {i + 1}") for i, pixels in enumerate(crops.pixels)]))
     data = ", ".join(map(str, sources)) or f"{options.trays} simulated trays ({options.preset}, seed {options.seed})"
     about = f"{grader.name} ({grader.model_id[:12]}) on {data}"
     if grader.classes != GRADES:

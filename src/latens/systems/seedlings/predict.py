@@ -16,7 +16,7 @@ from torch import Tensor
 from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import load_network, locate, read_config, unusable
-from latens.inference.device import choose_device
+from latens.inference.device import choose_device, in_float32
 from latens.settings import decode
 from latens.systems.seedlings.calibration import Calibration, probabilities
 from latens.systems.seedlings.config import GraderConfig, GridOptions
@@ -89,6 +89,7 @@ class GradedTray(NamedTuple):
         ]
 
 
+@in_float32
 class SeedlingGrader:
     """A loaded seedling model. `classes` are "failure" and "success", or the classes of its training data."""
 

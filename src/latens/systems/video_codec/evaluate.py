@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from latens.data.duplicates import Distinct
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.journal import Journal
@@ -82,6 +83,8 @@ def evaluate(codec: VideoCodec, sources: Sequence[Source], options: VideoEvaluat
     """
     clips = region_clips(sources, options.clips, options.frames)
     log = RowLog(folder)
+    seen = Distinct()
+    clips = [clip for clip in clips if seen.is_new(clip.digest, clip.name)]
     rows = [row for clip in clips for row in _measure(codec, clip, options, log)]
     blocks: list[Block] = [rate_table(rows), *delta_tables(rows), Figure(figure(rows), "Region and background")]
     names = ", ".join(clip.name for clip in clips)

@@ -34,8 +34,8 @@ from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 from latens.codes.clip_stream import ClipDamage, ClipHeader, ClipSection, IndexEntry, read_header, read_index, read_sections
-from latens.data.images import ImageLimits
-from latens.errors import Corrupt, LimitExceeded, UnsupportedFeature
+from latens.data.limits import current_limits
+from latens.errors import Corrupt, UnsupportedFeature
 from latens.systems.video_codec.exact import MAX_AMPLIFIER
 from latens.systems.video_codec.groups import Setting
 from latens.systems.video_codec.latents import Unpacker, varint
@@ -60,6 +60,7 @@ class VideoHeader(NamedTuple):
     aspect: Fraction
 
     def pack(self) -> bytes:
+        current_limits().check(self.width, self.height, "a frame")  # a file that could not be read again
         setting = self.setting
         fractions = [part for value in self[4:] for part in _halves(value)]
         flags = REGION * setting.region + VARIED * setting.varied
@@ -80,9 +81,7 @@ def read_video_header(packed: bytes) -> VideoHeader:
         raise UnsupportedFeature("the clip uses a feature that this version of latens does not know", hint="update latens")
     if min(width, height, group, *parts) < 1 or group > MAX_GROUP or amplifier > MAX_AMPLIFIER:
         raise Corrupt("a field of the clip header has an impossible value", section="header")
-    limits = ImageLimits()
-    if width * height > limits.pixels:
-        raise LimitExceeded(f"frames of {width} x {height} pixels exceed the limit of {limits.pixels:,} pixels")
+    current_limits().check(width, height, "a frame")
     fractions = [Fraction(parts[i], parts[i + 1]) for i in (0, 2, 4)]
     setting = Setting(quality, amplifier, bool(flags & REGION), bool(flags & VARIED))
     return VideoHeader(width, height, setting, group, *fractions)

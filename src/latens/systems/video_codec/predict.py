@@ -19,7 +19,7 @@ from latens.data.clips.reader import Clip
 from latens.data.files import reading
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import load_network, locate, unusable
-from latens.inference.device import choose_device, transform_precision
+from latens.inference.device import choose_device, in_float32, transform_precision
 from latens.systems.video_codec.chunk_coder import ChunkCoder
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.config import (
@@ -59,6 +59,7 @@ DEFAULT_QUALITY = 4.0
 DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
 
 
+@in_float32
 class VideoCodec:
     """Compresses clips to `.ltv` bytes and decodes them, for every kind of model.
 

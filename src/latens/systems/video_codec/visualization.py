@@ -22,7 +22,6 @@ from latens.systems.video_codec.measure import RATE, RegionClip
 from latens.systems.video_codec.predict import VideoCodec
 
 OUTLINE = (255, 80, 20)
-DARKEST = 0.25  # of a frame under a map
 MAX_BITS, MIN_BITS = 2.0, 0.001  # bits per pixel at the ends of the color scale of maps
 DECIBELS = (15.0, 45.0)  # dB at the ends of the color scale of maps of PSNR
 WINDOW = 16  # side in pixels of the window of maps of PSNR

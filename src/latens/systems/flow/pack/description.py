@@ -9,10 +9,10 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
-from latens.errors import Corrupt, LimitExceeded
+from latens.data.limits import current_limits
+from latens.errors import Corrupt
 from latens.systems.flow.pack.files import MAX_EXTRAS, PLAIN_FORMATS, PlainImage
 
-MAX_PIXELS = 64 * 2**20  # of one image
 _GRAY, _EXTRAS = 1, 2
 
 
@@ -28,7 +28,8 @@ class Description(NamedTuple):
 
 
 def describe(image: PlainImage) -> bytes:
-    """Serialized header of an image payload."""
+    """Serialized header of an image payload. Raises LimitExceeded for an image that could not be read again."""
+    current_limits().check(image.pixels.shape[1], image.pixels.shape[0])
     extras = image.before + image.behind
     flags = _GRAY * image.gray | _EXTRAS * bool(extras) | PLAIN_FORMATS.index(image.format) << 2
     parts = [bytes([flags]), number(image.pixels.shape[1]), number(image.pixels.shape[0])]
@@ -39,7 +40,7 @@ def describe(image: PlainImage) -> bytes:
 
 
 def described(payload: bytes) -> tuple[Description, bytes]:
-    """Header and remainder of a payload. Raises Corrupt, and LimitExceeded above MAX_PIXELS."""
+    """Header and remainder of a payload. Raises Corrupt, and LimitExceeded above the limits of images."""
     try:
         flags = payload[0]
         width, place = parsed(payload, 1)
@@ -54,8 +55,9 @@ def described(payload: bytes) -> tuple[Description, bytes]:
         found = Description(width, height, bool(flags & _GRAY), PLAIN_FORMATS[flags >> 2], before, behind)
     except (IndexError, zlib.error) as error:
         raise Corrupt(f"the description of an image is damaged: {error}") from None
-    if not 0 < width * height <= MAX_PIXELS:
-        raise LimitExceeded(f"the image has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
+    if min(width, height) < 1:
+        raise Corrupt(f"an image has {width} x {height} pixels")
+    current_limits().check(width, height)
     return found, payload[place:]
 
 
