@@ -91,7 +91,8 @@ def compress(
     parts = 1 if settings is None else settings.steps
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
     request |= {"strip": True} if strip else {}
-    return batch.run(work, Request("compressing", request), parts=parts).exit_status
+    defaults = {"quality": codec.default_quality, "method": "ssl", "classes": 2}
+    return batch.run(work, Request("compressing", request, defaults=defaults), parts=parts).exit_status
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
