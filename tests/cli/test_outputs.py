@@ -89,6 +89,15 @@ def test_files_of_the_user_are_not_replaced_by_a_report(system: str, tmp_path: P
         assert [(path.name, path.read_text()) for path in out.iterdir()] == [(file, "mine")]
 
 
+@pytest.mark.parametrize("name", ["index.html", "haze/mine.png", "made-with.json"])
+def test_files_of_the_user_are_not_replaced_by_the_demo(name: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    assert main(["demo", "-o", str(tmp_path)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+
+
 def test_a_reproduction_does_not_write_into_a_journal_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("{}")
     assert main(["reproduce", "amodal/table3", "--recipe", "tiny", "-o", str(tmp_path)]) == 2

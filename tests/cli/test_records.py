@@ -169,6 +169,15 @@ def test_another_setting_is_refused(case: str, place: Path, capsys: Capture) -> 
     assert "2 skipped" in capsys.readouterr().err
 
 
+DEFAULTS = {"compress": ["--quality", "2"], "video-compress": ["--quality", "5"], "video-latens": ["--quality", "4"]}
+
+
+@pytest.mark.parametrize("case", DEFAULTS)
+def test_a_default_that_is_written_out_is_the_same_setting(case: str, place: Path, capsys: Capture) -> None:
+    assert run(case, place, [place / "in"], *DEFAULTS[case]) == 0
+    assert "2 skipped" in capsys.readouterr().err
+
+
 @every
 def test_a_changed_input_is_not_finished(case: str, place: Path, capsys: Capture) -> None:
     """The old result may be all that is left of the old content: a memory card that was used again."""

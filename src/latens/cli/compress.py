@@ -99,7 +99,9 @@ def compress(
     request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
     request |= {"strip": True} if strip else {}
     request |= options.choice()
-    return batch.run(work, Request("compressing", request), parts=parts).exit_status or (PARTIAL if missed else 0)
+    defaults = {"quality": codec.default_quality, "method": "ssl", "classes": 2}
+    done = batch.run(work, Request("compressing", request, defaults=defaults), parts=parts)
+    return done.exit_status or (PARTIAL if missed else 0)
 
 
 def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:

@@ -24,13 +24,15 @@ def demo(
 
     latens demo -o demo-report
     """
-    from latens.data.folders import check_request, check_writable, note_request
+    from latens.data.folders import check_request, check_writable, noting_request
     from latens.experiments.demo import PAGE, write_demo
 
     check_writable(out)
-    check_request(out, "demo", {}, results=[PAGE], force=force)
-    report = write_demo(out, sections_with_weights(options))
-    note_request(out, "demo", {})
+    sections = sections_with_weights(options)
+    results = [PAGE, *(name for name, _ in sections)]  # each section has a folder
+    check_request(out, "demo", {}, results=results, force=force)
+    with noting_request(out, "demo", {}, results=results):
+        report = write_demo(out, sections)
     Reporter(options).result({"report": str(report.page), "seconds": report.seconds}, str(report.page))
 
 

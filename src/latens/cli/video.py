@@ -112,6 +112,8 @@ def compress(
     for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
         if given:
             raise UsageError("this option is for .ltv files", where=option, hint="add -o NAME.ltv or --codec latens")
+    from latens.video.request import DEFAULT_QUALITY, DEFAULT_STRENGTH
+
     ordinary = None if codec == "latens" else codec
     ids, wanted_bytes = parse_ids(roi_id), None if size is None else parse_size(size)
     incomplete: list[Path] = []
@@ -154,7 +156,9 @@ def compress(
         "strength": strength,
         "fps": fps,
     }
-    return batch.run(work, Request("compressing clips", request, sources=sources)).exit_status or (PARTIAL if incomplete else 0)
+    defaults = {"quality": DEFAULT_QUALITY, "strength": DEFAULT_STRENGTH, "codec": "h264"}
+    asked = Request("compressing clips", request, sources=sources, defaults=defaults)
+    return batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
 
 
 class Choice(NamedTuple):
@@ -198,9 +202,9 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
     others = {name: value for name, value in choice._asdict().items() if name not in ("roi", "roi_ids")}
     request = {"model": codec.model_id, **region_setting(choice.roi), **others}
     request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
-    return batch.run(work, Request("compressing to .ltv", request, sources=sources)).exit_status or (
-        PARTIAL if incomplete else 0
-    )
+    defaults = {"quality": codec.default_quality}
+    asked = Request("compressing to .ltv", request, sources=sources, defaults=defaults)
+    return batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
 
 
 def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:

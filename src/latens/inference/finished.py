@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from latens.inference.batch import Job, Record
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+SOURCES = frozenset({"depth", "depth_given", "roi", "region"})  # paths in settings of earlier versions; now sources
 REPLACE = "name another output with -o, or add --force to replace it"
 
 
@@ -43,8 +44,9 @@ def never(job: Job) -> bool:
 class Request(NamedTuple):
     """What decides the results of a batch besides the inputs.
 
-    `what` is the command, as "compressing". `settings` are serializable as JSON. `outputs` are all files that the work on a job
-    may write, `sources` all that it reads. `is_ours` recognizes results of versions that kept no records.
+    `what` is the command, as "compressing". `settings` are serializable as JSON; those that are missing or None have the values
+    of `defaults`. `outputs` are all files that the work on a job may write, `sources` all that it reads. `is_ours` recognizes
+    results of versions that kept no records.
     """
 
     what: str = "working"
@@ -52,6 +54,7 @@ class Request(NamedTuple):
     outputs: Callable[[Job], Sequence[Path]] = output_only
     sources: Callable[[Job], Sequence[Path]] = input_only
     is_ours: Callable[[Job], bool] = never
+    defaults: Mapping[str, Any] = NO_SETTINGS
 
 
 class Verdict(NamedTuple):
@@ -73,8 +76,7 @@ class Results:
     def __init__(self, request: Request, folder: Path | None = None) -> None:
         self.request = request
         self._settings = plain(request.settings)
-        earlier = None if folder is None else earlier_request(folder, request.what)
-        self._earlier = None if earlier is None else {name: earlier[name] for name in earlier if name in self._settings}
+        self._earlier = None if folder is None else earlier_request(folder, request.what)
         self._records = Records()
 
     def verdict(self, job: Job) -> Verdict:
@@ -92,7 +94,7 @@ class Results:
             return Verdict("refuse", f"this result of {entry.what} {entry.input} was changed since latens wrote it")
         if entry.state != "done":
             return self._aside(job)._replace(why="an incomplete result is made again")
-        changed = differences(entry.request, self._settings)
+        changed = self._changed(entry.request)
         if changed:
             return Verdict("refuse", f"this result was made with other settings: {'; '.join(changed)}")
         return Verdict("skip", "finished")
@@ -109,7 +111,16 @@ class Results:
         """Settings that differ from those that an earlier version noted for the whole folder."""
         if self._earlier is None:
             return []
-        return differences(self._earlier, {name: self._settings[name] for name in self._earlier})
+        return self._changed(self._earlier, without=SOURCES)
+
+    def _changed(self, earlier: Mapping[str, Any], *, without: frozenset[str] = frozenset()) -> list[str]:
+        """Settings in which the request differs from an earlier one."""
+        both = [
+            {**self.request.defaults, **{name: value for name, value in settings.items() if value is not None}}
+            for settings in (earlier, self._settings)
+        ]
+        old, new = ({name: value for name, value in settings.items() if name not in without} for settings in both)
+        return differences(old, new)
 
     def _other_input(self, entry: Entry, job: Job) -> str:
         if entry.source is None:
@@ -134,7 +145,7 @@ class Results:
             return False
         if entry.state == "started":
             return True
-        return entry.is_unchanged(path) and (entry.state == "damaged" or not differences(entry.request, self._settings))
+        return entry.is_unchanged(path) and (entry.state == "damaged" or not self._changed(entry.request))
 
     def conflict(self, job: Job) -> list[str]:
         """Settings in which a finished result of the same input differs from the request."""
@@ -145,7 +156,7 @@ class Results:
             return self._changed_folder()
         if entry.what != self.request.what or entry.state != "done":
             return []
-        changed = differences(entry.request, self._settings)
+        changed = self._changed(entry.request)
         try:
             return changed if changed and entry.is_of(job.input, self.request.sources(job)) else []
         except LatensError:  # raised again by the work on this job

@@ -53,6 +53,7 @@ FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", 
 MADE_BY = {"made_by": "latens segment"}
 MARK = b'"made_by": "latens'
 HEAD = 2**14  # bytes of a JSON file that show whether it is ours
+COPIED = 2**20  # bytes that are compared at once
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
 JOINT: Mapping[str, Sequence[str]] = MappingProxyType({"cells.csv": CELL_COLUMNS, "frames.csv": FRAME_COLUMNS})
@@ -156,13 +157,27 @@ def join_tables(folder: Path) -> list[Path]:
             logger.warning("%s: this file is not a table of latens and is kept; the joint table was not written", target)
             continue
         try:
-            with writing(target) as file:
-                file.writelines(joined_tables(parts, columns))
+            _write_if_changed(target, joined_tables(parts, columns))
         except UnreadableInput as error:
             logger.warning("%s: the joint table was not written: %s", target, error)
             continue
         written.append(target)
     return written
+
+
+def _write_if_changed(target: Path, rows: Iterable[bytes]) -> None:
+    """Write a file, but leave one with the same contents as it is."""
+    with tempfile.SpooledTemporaryFile(SPOOL) as spool:
+        spool.writelines(rows)
+        size = spool.tell()
+        spool.seek(0)
+        if target.is_file() and target.stat().st_size == size:
+            with target.open("rb") as file:
+                if all(file.read(COPIED) == part for part in iter(lambda: spool.read(COPIED), b"")):
+                    return
+        spool.seek(0)
+        with writing(target) as file:
+            shutil.copyfileobj(spool, file)
 
 
 def _is_table(path: Path, columns: Sequence[str]) -> bool:
