@@ -13,6 +13,7 @@ from latens.cli.common import ImageOptions
 from latens.cli.main import VERBS, main
 from latens.data.channels import chosen_channel, current_channel, index_of, pick
 from latens.data.images import read_image
+from latens.data.planes import read_planes
 from latens.data.stacks import count_frames, read_frame, read_frames, stretch
 from latens.errors import InputError, UsageError
 
@@ -51,6 +52,9 @@ def test_each_channel_by_number_and_name(tmp_path: Path, dtype: str, channels: i
                 assert count_frames(path) == 1
                 if dtype == "uint8":
                     assert np.array_equal(read_image(path).pixels, frame)
+    assert [plane.c for plane in read_planes(path)] == [None]
+    with chosen_channel("GFP"):
+        assert [plane.c for plane in read_planes(path)] == [2]
     with chosen_channel("DIC"), pytest.raises(InputError, match="no channel DIC") as caught:
         read_frame(path)
     assert "1 (DAPI), 2 (GFP)" in str(caught.value.hint)
