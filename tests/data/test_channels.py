@@ -13,8 +13,9 @@ from latens.cli.common import ImageOptions
 from latens.cli.main import VERBS, main
 from latens.data.channels import chosen_channel, current_channel, index_of, pick
 from latens.data.images import read_image
+from latens.data.planes import read_planes
 from latens.data.stacks import count_frames, read_frame, read_frames, stretch
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UnreadableInput, UsageError
 
 Capture = pytest.CaptureFixture[str]
 WITH_IMAGES = ("compress", "segment", "convert", "dehaze", "haze", "parts", "density", "grade", "train", "evaluate")
@@ -51,6 +52,9 @@ def test_each_channel_by_number_and_name(tmp_path: Path, dtype: str, channels: i
                 assert count_frames(path) == 1
                 if dtype == "uint8":
                     assert np.array_equal(read_image(path).pixels, frame)
+    assert [plane.c for plane in read_planes(path)] == [None]
+    with chosen_channel("GFP"):
+        assert [plane.c for plane in read_planes(path)] == [2]
     with chosen_channel("DIC"), pytest.raises(InputError, match="no channel DIC") as caught:
         read_frame(path)
     assert "1 (DAPI), 2 (GFP)" in str(caught.value.hint)
@@ -72,6 +76,15 @@ def test_colors_and_gray_of_other_formats(tmp_path: Path) -> None:
             read_frame(tmp_path / "gray.png")
     with chosen_channel(1):
         assert np.array_equal(read_frame(tmp_path / "gray.png")[..., 0], pixels[..., 0])
+
+
+def test_without_tifffile_channels_of_a_tiff_name_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = stains(tmp_path, "uint8", 2, planar=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for read in (read_image, read_frame):
+        with chosen_channel(1), pytest.raises(UnreadableInput, match="another package") as caught:
+            read(path)
+        assert "micro" in str(caught.value.hint)
 
 
 def test_names_and_numbers() -> None:

@@ -137,6 +137,9 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
             if values is not None:
                 return from_values(values, where)
             stream.seek(0)
+            if stream.read(4) in TIFF_START:
+                raise UnreadableInput("channels of a TIFF are read by another package", hint="pip install 'latens[micro]'")
+            stream.seek(0)
         try:
             image = _identify(stream, where)
         except UnreadableInput:

@@ -18,13 +18,15 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
+from latens.data.channels import current_channel, index_of
 from latens.data.files import reading
-from latens.data.tiff import MAX_FRAMES, full_pages, full_resolution
+from latens.data.tiff import MAX_FRAMES, channel_names, full_pages, full_resolution
+from latens.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
-DESCRIPTION, X_RESOLUTION, Y_RESOLUTION = 270, 282, 283  # tags
+DESCRIPTION, SAMPLES, X_RESOLUTION, Y_RESOLUTION = 270, 277, 282, 283  # tags
 XML_LIMIT = 2**26  # characters of OME-XML
 MICROMETERS: Mapping[str, float] = MappingProxyType(
     {
@@ -79,12 +81,30 @@ def read_planes(path: Path) -> list[Plane]:
         return [Plane()]
     with reading(path):
         count, kept, tags = _tags(path)
-    text = _text(tags.get(DESCRIPTION))
+    text, tag = _text(tags.get(DESCRIPTION)), tags.get(SAMPLES)
+    samples = tag if isinstance(tag, int) and tag > 0 else 1
+    stack: _Stack | None = None
     try:
-        stack = _ome(text, path.name, count) if _is_ome(text) else _imagej(text, tags) if text.startswith("ImageJ=") else None
+        if _is_ome(text):
+            stack = _ome(text, path.name, count, samples)
+        elif text.startswith("ImageJ="):
+            stack = _imagej(text, tags)
     except (ValueError, TypeError, ElementTree.ParseError, ArithmeticError, RecursionError) as error:
         logger.warning("%s: its OME or ImageJ metadata are not readable (%s)", path, " ".join(str(error).split())[:120])
-        stack = None
+    if current_channel() is not None and samples > 1:
+        return [plane._replace(c=_chosen(text, samples)) for plane in _planes(path, stack, kept)]
+    return _planes(path, stack, kept)
+
+
+def _chosen(text: str, samples: int) -> int | None:
+    """The number of the channel that `channels.chosen_channel` takes of a page; None for one that does not exist."""
+    try:
+        return index_of(str(current_channel()), samples, channel_names(text)) + 1
+    except InputError:
+        return None
+
+
+def _planes(path: Path, stack: _Stack | None, kept: Sequence[int]) -> list[Plane]:
     if stack is None:
         return [Plane() for _ in kept]
     if len(stack.places) == len(kept):
@@ -120,7 +140,11 @@ def _tags_of_tifffile(path: Path) -> tuple[int, Sequence[int], Mapping[int, Any]
             pages = list(itertools.islice(file.pages, MAX_FRAMES))
             kept = [page.index for page in full_resolution(pages)]
             first: Any = pages[0]
-            return len(pages), kept, {code: first.tags.valueof(code) for code in (DESCRIPTION, X_RESOLUTION, Y_RESOLUTION)}
+            return (
+                len(pages),
+                kept,
+                {code: first.tags.valueof(code) for code in (DESCRIPTION, SAMPLES, X_RESOLUTION, Y_RESOLUTION)},
+            )
     except Exception:  # parsers raise many types of errors; so does a missing package
         return 0, [], {}
 
@@ -186,7 +210,7 @@ def _is_ome(text: str) -> bool:
     return "<OME" in text[:4096] or ":OME" in text[:4096]
 
 
-def _ome(text: str, name: str, count: int) -> _Stack:
+def _ome(text: str, name: str, count: int, samples_of_page: int) -> _Stack:
     """Axes of the first image of the OME-XML `text` in the file `name` of `count` pages. Raises ValueError."""
     if len(text) > XML_LIMIT or "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("the XML has entities or is too large")
@@ -195,7 +219,7 @@ def _ome(text: str, name: str, count: int) -> _Stack:
         raise ValueError("there is no element Pixels")
     sizes = {axis: int(pixels.get(f"Size{axis.upper()}", 1)) for axis in "tzc"}
     samples = [int(each.get("SamplesPerPixel", 1)) for each in pixels if _tag(each) == "Channel"]
-    sizes["c"] = max(1, sizes["c"] // max([1, *samples]))  # the samples of a color are in one page
+    sizes["c"] = max(1, sizes["c"] // max([samples_of_page, *samples]))  # the samples of a color are in one page
     if min(sizes.values()) < 1 or math.prod(sizes.values()) > MAX_FRAMES:
         raise ValueError(f"axes of {sizes}")
     order = pixels.get("DimensionOrder", "XYCZT")[2:].lower()

@@ -277,6 +277,8 @@ def _tifffile(path: Path) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
     try:
         with tifffile.TiffFile(path) as file:
             stack: np.ndarray | None = None
+            if not len(file.pages):
+                raise ValueError("it has no pages")
             if len(file.pages) == 1 and _has_hidden_pages(file):
                 stack = np.asarray(tifffile.memmap(path, mode="r")).reshape(-1, *file.pages[0].shape)
             _checked_count(len(file.pages), path)

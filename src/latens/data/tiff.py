@@ -86,11 +86,11 @@ def page_kind(tag: Callable[[int], Any]) -> PageKind:
         planar=numbers(PLANAR, 1)[0] == SEPARATE,
         reduced=bool(numbers(KIND, 0)[0] & (REDUCED | MASK)) or numbers(OLD_KIND, 1)[0] == OLD_REDUCED,
         tile=(numbers(TILE_WIDTH, 0)[0], numbers(TILE_HEIGHT, 0)[0]),
-        names=_channel_names(tag(DESCRIPTION)),
+        names=channel_names(tag(DESCRIPTION)),
     )
 
 
-def _channel_names(description: object) -> tuple[str, ...]:
+def channel_names(description: object) -> tuple[str, ...]:
     """Names of the channels in OME-XML, "" for those without one."""
     text = description if isinstance(description, str) and "OME" in description[:4096] else ""
     channels = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", text[:NAMES_LIMIT])
