@@ -48,7 +48,7 @@ class TemporalFilter:
         return coarse
 
     def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The hazy image (1, 3, H, W), averaged with the motion-compensated previous frames with weight 1 - t where they agree.
+        """The hazy image (1, 3, H, W) in 0..255, averaged with the motion-compensated previous frames with weight 1 - t where they agree.
 
         Division by t amplifies noise by 1 / t. The average reduces noise by about the same factor; near objects are unchanged.
         """
@@ -57,7 +57,7 @@ class TemporalFilter:
             motion = self.motion.enlarged(now.shape[0], now.shape[1])
             moved = motion.follow(self.image)
             difference = box_blur(np.abs(now - moved).mean(2))
-            share = similarity(difference) * motion.inside() * (1 - t[0, 0].cpu().numpy())
+            share = similarity(difference / 255) * motion.inside() * (1 - t[0, 0].cpu().numpy())
             now = now + share[..., None].astype(np.float32) * (moved - now)
         self.image = now
         return torch.from_numpy(now).permute(2, 0, 1)[None].to(hazy)
