@@ -62,6 +62,9 @@ def haze(
     method: Annotated[
         str | None, Parameter(help="mmd, unit or cyclegan: use the learned translation; visibility cannot be set.")
     ] = None,
+    strip: Annotated[
+        bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
+    ] = False,
     model: Model = "haze",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
@@ -141,6 +144,7 @@ def haze(
             max_depth=max_depth or MAX_DEPTH,
             method=method,
             refine_depth=refine_depth,
+            strip=strip,
         )
         save_image(job, hazy)
         return record(job, hazy.width, hazy.height, how, time.perf_counter() - started, notes)
@@ -154,6 +158,7 @@ def haze(
         "refine_depth": refine_depth,
         "airlight": list(airlight),
     }
+    request |= {"strip": True} if strip else {}
     return batch.run(work, what="hazing", request=request).exit_status
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
-from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import carry_metadata, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
@@ -37,16 +36,21 @@ from latens.systems.haze.config import (
     PhysicalConfig,
     TranslatorConfig,
 )
-from latens.systems.haze.borders import SteadyBorders, content_box
 from latens.systems.haze.filters import block_mean, guided_filter, luminance
 from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
 from latens.systems.haze.layers import frozen_norm_stats
 from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
 from latens.systems.haze.physical import PhysicalHaze
-from latens.systems.haze.readers import read
-from latens.systems.haze.rendering import cleared, full_width
-from latens.systems.haze.rules import plan_of, working_image
-from latens.systems.haze.temporal import TemporalFilter
+from latens.systems.haze.removal import (
+    Method,
+    Removed,
+    check_controls,
+    content_of,
+    dehazed,
+    dehazed_clip,
+    no_estimate,
+)
+from latens.systems.haze.rules import Controls
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 MAX_DEPTH = 120.0  # meters at relative depth 1, by default
@@ -54,7 +58,6 @@ WHOLE_PIXELS = 2**19  # larger images are translated in tiles
 TILE = 512  # rows and columns of a tile, without its margin
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # for measured depth: window of 41 as in Foggy Cityscapes (Sakaridis et al. 2018)
 SMALLEST = 16  # pixels; smaller sides of an image are padded to this for translation
-DIM = 0.6  # exposure below which a note says so
 
 
 class UsedModel(NamedTuple):
@@ -64,13 +67,6 @@ class UsedModel(NamedTuple):
     model_id: str
     device: torch.device
     precision: str
-
-
-class Removed(NamedTuple):
-    """A dehazed image (PIL), and notes for people: conversions, borders, exposure."""
-
-    image: Image.Image
-    notes: tuple[str, ...]
 
 
 class Haze:
@@ -101,69 +97,74 @@ class Haze:
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(
-        self, image: ImageLike | LoadedImage, *, method: str | None = None, strength: float = 1.0, strip: bool = False
+        self,
+        image: ImageLike | LoadedImage,
+        *,
+        method: str | None = None,
+        strength: float = 1.0,
+        keep_brightness: float = 0.0,
+        strip: bool = False,
     ) -> Image.Image:
-        """The dehazed image (PIL, same size and mode), with EXIF and XMP in `.info`, unless `strip`: `remove(...).image`."""
-        return self.remove(image, method=method, strength=strength, strip=strip).image
+        """The dehazed image (PIL, same size and mode), with EXIF and XMP in `.info`, unless `strip`. See `remove`."""
+        return self.remove(image, method=method, strength=strength, keep_brightness=keep_brightness, strip=strip).image
 
     def remove(
-        self, image: ImageLike | LoadedImage, *, method: str | None = None, strength: float = 1.0, strip: bool = False
+        self,
+        image: ImageLike | LoadedImage,
+        *,
+        method: str | None = None,
+        strength: float = 1.0,
+        keep_brightness: float = 0.0,
+        strip: bool = False,
     ) -> Removed:
-        """The dehazed image and notes on its borders and exposure.
+        """The dehazed image, and notes on conversions, borders and exposure.
 
-        `strength` in [0, 1] is the power of the transmission: 0 returns the same pixels, 1 removes all haze that was found. The
-        brightness of the airlight and of near objects is held. Borders and transparent pixels stay as they are.
+        `strength` in [0, 1] is the power of the transmission: 0 returns the same pixels, 1 removes all haze that was found.
+        Airlight and exposure are held; where haze was bright, the image becomes darker, and `keep_brightness` in [0, 1]
+        restores that share of its mean brightness. Borders and transparent pixels stay as they are.
 
         Raises InputError, ModelMissing, UsageError.
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         notes: list[str] = []
-        pixels = self.dehaze_pixels(loaded.pixels, method or self.default_method, strength, alpha=loaded.alpha, notes=notes)
+        controls = Controls(strength, keep_brightness)
+        pixels = self.dehaze_pixels(loaded.pixels, method or self.default_method, controls, alpha=loaded.alpha, notes=notes)
         made = to_pil(pixels, loaded.alpha, loaded.gray)
-        if not strip:
-            carry_metadata(loaded, made)
-        return Removed(made, (*loaded.notes, *notes))
+        return Removed(made if strip else carry_metadata(loaded, made), (*loaded.notes, *notes))
 
     def dehaze_pixels(
         self,
         pixels: Pixels,
         method: str,
-        strength: float = 1.0,
+        controls: Controls = Controls(),  # noqa: B008
         *,
         alpha: Pixels | None = None,
         notes: list[str] | None = None,
     ) -> Pixels:
         """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them; `alpha` (H, W). Notes are added to `notes`."""
-        check_strength(strength)
-        if not self.has(method) or strength == 0:
+        check_controls(controls)
+        self.has(method)  # raises for an unknown one
+        if controls.strength == 0:
             return pixels
-        image = LoadedImage(pixels, alpha, False, ())
-        shown = visible(image)
-        box = content_box(pixels, shown)
-        mask = None if shown is None else box.of(shown)
-        removed, exposure = self._content(box.of(fill_hidden(image).pixels), mask, method, strength)
-        if notes is not None:
-            notes += [] if box.covers(pixels) else [box.note(pixels)]
-            notes += [] if exposure >= DIM else [f"read at {1 / exposure:.2g} times its brightness"]
-        result = np.array(pixels)
-        if mask is None:
-            box.of(result)[:] = removed
+        content = content_of(pixels, alpha)
+        if method in TRANSLATORS:
+            if controls.keep_brightness:
+                raise no_estimate(method)
+            made, found = content.filled(self._translated(content.pixels, method, controls.strength)), []
         else:
-            box.of(result)[mask] = removed[mask]
-        return result
+            made, found = dehazed(content, self._method(method), controls)
+        if notes is not None:
+            notes += [note for note in (content.note, *found) if note]
+        return made
 
     @torch.no_grad()
-    def _content(self, pixels: Pixels, mask: np.ndarray | None, method: str, strength: float) -> tuple[Pixels, float]:
-        """The dehazed content of an image and its exposure."""
-        if method in TRANSLATORS:
-            hazy = self.tensor(pixels)
-            return to_pixels(torch.lerp(hazy, self.translate(hazy, method, "clear"), strength)[0]), 1.0
-        moved = torch.from_numpy(np.array(pixels)).to(self.device)
-        model = None if method in CLASSICAL else self.model(method)
-        shown = None if mask is None else torch.from_numpy(mask.copy()).to(self.device)
-        working = working_image(moved, shown)
-        plan = plan_of(read(working, method, model), working)
-        return cleared(moved, plan, strength).cpu().numpy(), working.exposure
+    def _translated(self, pixels: Pixels, method: str, strength: float) -> Pixels:
+        """Pixels moved by `strength` from the image to its translation."""
+        hazy = self.tensor(pixels)
+        return to_pixels(torch.lerp(hazy, self.translate(hazy, method, "clear"), strength)[0])
+
+    def _method(self, name: str) -> Method:
+        return Method(name, None if name in CLASSICAL else self.model(name), self.device)
 
     def published_pixels(self, pixels: Pixels, method: str) -> Pixels:
         """Dehazed pixels (H, W, 3) uint8 by the method as published, without the rules of `dehaze`: the rows of Table 1."""
@@ -197,40 +198,27 @@ class Haze:
         return methods.physical(hazy, cast(PhysicalHaze, self.model(method)))
 
     def dehaze_clip(
-        self, frames: Iterable[Pixels], *, method: str | None = None, strength: float = 1.0, notes: list[str] | None = None
+        self,
+        frames: Iterable[Pixels],
+        *,
+        method: str | None = None,
+        strength: float = 1.0,
+        keep_brightness: float = 0.0,
+        notes: list[str] | None = None,
     ) -> Iterator[Pixels]:
-        """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates and borders that stay.
+        """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates and constant borders.
 
-        `strength` as in `remove`. A note on the borders is added to `notes` after the last frame. Raises UsageError for a
-        translator, which has no estimate to filter.
+        Controls as in `remove`. A note on borders is added to `notes` after the last frame. Raises UsageError for a translator,
+        which has no estimate to filter.
         """
-        chosen = method or self.default_method
-        check_strength(strength)
+        chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
+        check_controls(controls)
         if self.has(chosen) and chosen in TRANSLATORS:
             raise no_estimate(chosen)
-        model = None if chosen in CLASSICAL else self.model(chosen)
-        steady, borders = TemporalFilter(), SteadyBorders()
-        for frame in frames:
-            if strength == 0:
-                yield frame
-                continue
-            box = borders.of(frame)
-            result = np.array(frame)
-            box.of(result)[:] = self._frame(torch.from_numpy(np.array(box.of(frame))), chosen, model, steady, strength)
-            yield result
-        if notes is not None and borders.box is not None and not borders.box.covers(result):
-            notes.append(borders.box.note(result))
-
-    @torch.no_grad()
-    def _frame(self, pixels: Tensor, method: str, model: nn.Module | None, steady: TemporalFilter, strength: float) -> Pixels:
-        """The dehazed content of the next frame of a clip."""
-        moved = pixels.to(self.device)
-        working = working_image(moved, None)
-        coarse = steady.estimate(read(working, method, model), luminance(working.image))
-        wide = full_width(plan_of(coarse, working), moved.shape[0], moved.shape[1])
-        colors = moved.permute(2, 0, 1)[None].contiguous().float()
-        t = wide.transmission(colors, 0, strength)
-        return wide.clear(steady.denoise(colors, t), t).cpu().numpy()
+        if strength == 0:
+            yield from frames
+            return
+        yield from dehazed_clip(frames, self._method(chosen), controls, notes)
 
     def haze(
         self,
@@ -374,17 +362,6 @@ def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.M
     if isinstance(config, PhysicalConfig):
         return PhysicalHaze(config)
     return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
-
-
-def check_strength(strength: float) -> None:
-    """Raise UsageError for a strength outside [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise UsageError("the strength is in 0..1", where=f"--strength {strength:g}")
-
-
-def no_estimate(method: str) -> UsageError:
-    """The error for a translator where an estimate is needed."""
-    return UsageError(f"{method} translates images and does not estimate transmission", hint="use dcp, bccr or physical")
 
 
 def kind_of(model: nn.Module) -> str:

@@ -35,20 +35,21 @@ class FullWidth(NamedTuple):
         slope, offset, bound = torch.lerp(self.maps[:, :, above], self.maps[:, :, below], share).split(1, 1)
         return slope, offset, bound
 
-    def transmission(self, colors: Float[Tensor, "1 3 R W"], first: int, strength: float) -> Float[Tensor, "1 1 R W"]:
-        """Transmission, to the power `strength`, of the rows from `first` on."""
+    def transmission(self, colors: Float[Tensor, "1 3 R W"], first: int) -> Float[Tensor, "1 1 R W"]:
+        """Transmission of the rows from `first` on."""
         red, green, blue = colors.unbind(1)
         scale = 1 / (255 * self.plan.exposure)
         guide = (red * (scale * LUMA[0])).add_(green, alpha=scale * LUMA[1]).add_(blue, alpha=scale * LUMA[2])[:, None]
-        slope, offset, bound = self.rows(first, first + colors.shape[2])
-        t = torch.maximum(torch.addcmul(offset, slope, guide), bound).clamp_(self.plan.floor, 1)
-        return t if strength == 1 else t.pow_(strength)
+        return self.plan.transmission(guide, *self.rows(first, first + colors.shape[2]))
 
     def clear(self, colors: Float[Tensor, "1 3 R W"], t: Float[Tensor, "1 1 R W"]) -> UInt8[Tensor, "R W 3"]:
-        """J = A + (I - A) / t of rows; 0.5 is added, because the conversion to bytes truncates. Overwrites both arguments."""
+        """J = A + (I - A) / t of rows, after the tone curve. Overwrites both arguments."""
         airlight = 255 * self.plan.airlight[:, :, None, None]
-        found = torch.addcmul(airlight + 0.5, colors.sub_(airlight), t.reciprocal_()).clamp_(0, 255)
-        return found[0].byte().permute(1, 2, 0)
+        found = torch.addcmul(airlight, colors.sub_(airlight), t.reciprocal_())
+        if self.plan.gamma != 1:
+            white = 255 * self.plan.exposure
+            found = found.clamp_(min=0).div_(white).pow_(self.plan.gamma).mul_(white)
+        return found.add_(0.5).clamp_(0, 255)[0].byte().permute(1, 2, 0)  # 0.5, because the conversion truncates
 
 
 def full_width(plan: Plan, height: int, width: int) -> FullWidth:
@@ -58,11 +59,11 @@ def full_width(plan: Plan, height: int, width: int) -> FullWidth:
     return FullWidth(wide, plan, height)
 
 
-def cleared(pixels: UInt8[Tensor, "H W 3"], plan: Plan, strength: float) -> UInt8[Tensor, "H W 3"]:
+def cleared(pixels: UInt8[Tensor, "H W 3"], plan: Plan) -> UInt8[Tensor, "H W 3"]:
     """The dehazed image."""
     wide = full_width(plan, pixels.shape[0], pixels.shape[1])
     result = torch.empty_like(pixels)
     for band in bands(pixels, 1):
-        t = wide.transmission(band.colors, band.first, strength)
+        t = wide.transmission(band.colors, band.first)
         result[band.first : band.last] = wide.clear(band.colors, t)
     return result

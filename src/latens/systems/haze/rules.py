@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.shapes import Bool, Float, UInt8
-from latens.systems.haze.filters import LinearGuide, box_max, box_mean, fit_guide, luminance
+from latens.systems.haze.filters import LUMA, LinearGuide, box_max, box_mean, fit_guide, luminance
+from latens.systems.haze.formation import remove_haze
 from latens.systems.haze.methods import SMALLEST, Coarse
 
 WORKING_SIDE = 160  # pixels; shorter side of the working image, so that an estimate does not depend on the size of the image
@@ -25,6 +26,7 @@ DIMMEST = 1 / 255  # smallest exposure
 HAZIEST = 0.02  # share of the pixels (of smallest t) that give half of the airlight's color
 COLOR_SHARE = 0.5  # of the haziest pixels in the airlight's color
 BLACK = 0.03  # the darkest color after removal; above 0, because noise and texture lie around it
+SMALLEST_GAMMA, BISECTIONS = 0.3, 12  # of the tone curve
 BOUND_RADIUS = 1  # of the maximum and the mean that smooth the bound, in working pixels
 
 
@@ -36,6 +38,13 @@ class Working(NamedTuple):
     exposure: float  # brightness of the image relative to a usual one
 
 
+class Controls(NamedTuple):
+    """What a photographer sets, each in [0, 1]."""
+
+    strength: float = 1.0  # power of the transmission: 0 leaves the image as it is, 1 removes all haze that was found
+    keep_brightness: float = 0.0  # share of the lost mean brightness that a tone curve restores; black and white stay
+
+
 class Plan(NamedTuple):
     """Transmission at working size as a function of the gray values at full size, and airlight in 0..1."""
 
@@ -44,6 +53,13 @@ class Plan(NamedTuple):
     airlight: Float[Tensor, "1 3"]
     exposure: float
     floor: float
+    strength: float = 1.0
+    gamma: float = 1.0  # of the tone curve, at most 1
+
+    def transmission(self, guide: Tensor, slope: Tensor, offset: Tensor, bound: Tensor) -> Tensor:
+        """Transmission to the power `strength`, of gray values of a usual exposure and the maps at their places."""
+        t = torch.maximum(torch.addcmul(offset, slope, guide), bound).clamp_(self.floor, 1)
+        return t if self.strength == 1 else t.pow_(self.strength)
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:
@@ -91,11 +107,29 @@ def brightness(color: Float[Tensor, "B 3"]) -> Float[Tensor, "B 1"]:
     return luminance(color[:, :, None, None])[:, :, 0, 0]
 
 
-def plan_of(coarse: Coarse, working: Working) -> Plan:
+def plan_of(coarse: Coarse, working: Working, controls: Controls = Controls()) -> Plan:  # noqa: B008
     """The estimate, bounded and prepared for full size."""
     guide = luminance(working.image)
     airlight = coarse.airlight[:, :, None, None]
     needed = ((airlight - working.image) / (airlight - BLACK).clamp_min(BLACK)).amax(1, keepdim=True)
     bound = box_mean(box_max(needed, BOUND_RADIUS), BOUND_RADIUS)
     fitted = fit_guide(guide, coarse.t, coarse.radius, coarse.epsilon)
-    return Plan(fitted, bound, coarse.airlight * working.exposure, working.exposure, max(SMALLEST, coarse.floor))
+    floor = max(SMALLEST, coarse.floor)
+    plan = Plan(fitted, bound, coarse.airlight * working.exposure, working.exposure, floor, controls.strength)
+    if controls.keep_brightness == 0:
+        return plan
+    clear = remove_haze(working.image, plan.transmission(guide, *fitted, bound), coarse.airlight).clamp(0, 1)
+    shown = torch.ones_like(bound, dtype=torch.bool) if working.visible is None else working.visible
+    before, after = (float(luminance(image)[shown].mean()) for image in (working.image, clear))
+    wanted = after ** (1 - controls.keep_brightness) * before**controls.keep_brightness
+    return plan._replace(gamma=tone(clear.movedim(1, -1)[shown[:, 0]], wanted))
+
+
+def tone(colors: Float[Tensor, "n 3"], wanted: float) -> float:
+    """Power in [SMALLEST_GAMMA, 1] that brings colors in [0, 1] to a mean luminance, by bisection."""
+    low, high = SMALLEST_GAMMA, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        mean = float((colors.pow(middle) @ colors.new_tensor(LUMA)).mean())
+        low, high = (middle, high) if mean > wanted else (low, middle)
+    return (low + high) / 2

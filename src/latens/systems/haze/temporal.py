@@ -27,6 +27,7 @@ class TemporalFilter:
         self.past: Coarse | None = None
         self.image: Array | None = None
         self.motion: Motion | None = None
+        self.gamma = 1.0
 
     def estimate(self, coarse: Coarse, gray: torch.Tensor) -> Coarse:
         """The estimate of this frame, mixed with the motion-compensated previous one.
@@ -47,9 +48,15 @@ class TemporalFilter:
         self.gray, self.past = now, coarse
         return coarse
 
-    def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The hazy image (1, 3, H, W) in 0..255, averaged with the motion-compensated previous frames with weight 1 - t where they agree.
+    def tone(self, gamma: float) -> float:
+        """The power of the tone curve of this frame, mixed with the previous one; after a cut it is the frame's own."""
+        self.gamma = gamma if self.motion is None else gamma + KEEP_AIRLIGHT * (self.gamma - gamma)
+        return self.gamma
 
+    def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The hazy image (1, 3, H, W) in 0..255, averaged with the previous frames along their motion.
+
+        The weight of the previous frames is 1 - t where they agree.
         Division by t amplifies noise by 1 / t. The average reduces noise by about the same factor; near objects are unchanged.
         """
         now = np.ascontiguousarray(hazy[0].permute(1, 2, 0).cpu().numpy())
