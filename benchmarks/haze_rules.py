@@ -105,13 +105,13 @@ def size(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def borders(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Mean change inside of bars and frames, and of the visible pixels of partly transparent photographs."""
+    """Mean change inside of bars and frames against the same pixels alone, and of the visible pixels of partly transparent photographs."""
     table: dict[tuple[str, str], list[float]] = {}
     for path in photographs(arguments):
         image = read_image(path).pixels
         for name, act in both(haze, arguments.methods):
-            alone = act(image).astype(float)
             for kind, bordered, inner in bordered_images(image):
+                alone = act(np.ascontiguousarray(bordered[inner])).astype(float)
                 away = float(np.abs(act(bordered)[inner] - alone).mean())
                 table.setdefault((name, kind), []).append(away)
         for method in arguments.methods:
@@ -165,7 +165,7 @@ def contact_sheet(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
             tiles.append(tile(path.stem, views))
     names = ["input", *(name for name, _ in both(haze, arguments.methods))]
     half = -(-len(tiles) // 2)
-    columns = [np.concatenate(padded(part)) for part in (tiles[:half], tiles[half:]) if part]
+    columns = [np.concatenate(part) for part in (tiles[:half], tiles[half:]) if part]
     sheet = np.concatenate([np.pad(c, ((0, max(map(len, columns)) - len(c)), (0, 8), (0, 0))) for c in columns], 1)
     Image.fromarray(sheet).save(arguments.out)
     for name in names[1:]:
@@ -212,10 +212,6 @@ def tile(name: str, views: list[np.ndarray], width: int = 300) -> np.ndarray:
     head = Image.new("RGB", (joined.shape[1], CAPTION), "white")
     ImageDraw.Draw(head).text((4, 2), name, "black")
     return np.concatenate([np.asarray(head), joined])
-
-
-def padded(tiles: list[np.ndarray]) -> list[np.ndarray]:
-    return tiles
 
 
 def speed(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
