@@ -105,7 +105,7 @@ def size(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def borders(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Mean change inside of bars and frames against the same pixels alone, and of the visible pixels of partly transparent photographs."""
+    """Mean change inside of bars and frames against the same pixels alone; of visible pixels, with other hidden colors."""
     table: dict[tuple[str, str], list[float]] = {}
     for path in photographs(arguments):
         image = read_image(path).pixels

@@ -20,6 +20,7 @@ CONTRAST = 0.05  # contrast of a black object against the horizon at the visibil
 AIRLIGHT = (0.8, 1.0)  # range of each color (section 4.1.1)
 BETA = (0.8, 1.6)  # range, per largest depth of the scene (section 4.1.1)
 MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # means of those uniform distributions
+GRAY_SPREAD = 0.02  # largest deviation of a color of a nearly gray airlight
 FLOOR = 0.1  # smallest transmission in the division that removes haze (He et al. 2009)
 
 
@@ -77,10 +78,17 @@ def draw_haze_parameters(
     *,
     airlight: tuple[float, float] = AIRLIGHT,
     beta: tuple[float, float] = BETA,
+    gray: float = 0.0,
 ) -> HazeParameters:
-    """Independent uniform draws for `count` images: three components of airlight and one beta each (section 4.1.1)."""
+    """Independent uniform draws for `count` images: three components of airlight and one beta each (section 4.1.1).
+
+    A share `gray` of them has nearly gray airlight, unlike in the paper: real haze is.
+    """
     colors = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
     coefficients = rng.uniform(*beta, size=count).astype(np.float32)
+    if gray:
+        nearly = colors[:, :1] + rng.uniform(-GRAY_SPREAD, GRAY_SPREAD, (count, 3)).astype(np.float32)
+        colors = np.where(rng.random((count, 1)) < gray, np.clip(nearly, 0, 1), colors)
     return HazeParameters(torch.from_numpy(colors), torch.from_numpy(coefficients))
 
 

@@ -22,7 +22,7 @@ from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
 from latens.systems.haze.filters import block_mean, fit_guide, luminance
 from latens.systems.haze.formation import HazeEstimate, transmission
-from latens.systems.haze.physical import STRIDE, PhysicalHaze
+from latens.systems.haze.physical import PhysicalHaze
 
 T = TypeVar("T")
 SMALLEST = 1e-3  # lower bound of the refined transmission
@@ -80,7 +80,7 @@ def read_physical(small: Float[Tensor, "B 3 h w"], model: PhysicalHaze) -> tuple
     """Transmission (B, 1, h, w) and airlight (B, 3) at the size of the image."""
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
-        code = model.encode(pad_to_multiple(view, STRIDE), "hazy")
+        code = model.encode(pad_to_multiple(view, model.stride), "hazy")
         airlight, beta = model.haze_parameters(code)
         return transmission(model.depth(code), beta), airlight
 
@@ -92,7 +92,7 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
     """Relative depth in [0, 1] of clear images, at full size."""
     factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
-    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, STRIDE), "clear")), None))
+    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, model.stride), "clear")), None))
     depth = torch.stack([depth for depth, _ in predictions]).mean(0)
     if factor == 1:
         return depth
