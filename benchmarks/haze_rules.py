@@ -16,11 +16,12 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -40,6 +41,7 @@ BAR, FRAME = 0.12, 20  # of the height; pixels
 CAPTION = 16  # rows
 DIRTY = 5  # gray levels; a pixel is clipped at or below
 Row = dict[str, object]
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -136,7 +138,7 @@ def bordered_images(image: np.ndarray) -> Iterator[tuple[str, np.ndarray, tuple[
     canvas = np.full((height + 2 * bar, width, 3), 0, np.uint8)
     canvas[bar : bar + height] = image
     decoded = cv2.imdecode(cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR)
-    yield "black bars, JPEG 80", decoded, (slice(bar, bar + height), slice(None))
+    yield "black bars, JPEG 80", np.asarray(decoded), (slice(bar, bar + height), slice(None))
 
 
 def garbled(image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -240,8 +242,8 @@ def speed(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
 def both(haze: Haze, methods: list[str]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
     """Name and function of every method, as published and with the rules."""
     for method in methods:
-        yield method, lambda pixels, method=method: haze.published_pixels(pixels, method)
-        yield f"{method} + rules", lambda pixels, method=method: haze.dehaze_pixels(pixels, method)
+        yield method, partial(haze.published_pixels, method=method)
+        yield f"{method} + rules", partial(haze.dehaze_pixels, method=method)
 
 
 def photographs(arguments: argparse.Namespace) -> list[Path]:
@@ -251,7 +253,7 @@ def photographs(arguments: argparse.Namespace) -> list[Path]:
     return some(sorted(alone.values()), arguments.scenes)
 
 
-def some(found: list, count: int) -> list:
+def some(found: list[T], count: int) -> list[T]:
     """At most `count` items, evenly spaced; 0: all."""
     if not count or len(found) <= count:
         return found
@@ -274,4 +276,4 @@ KINDS: dict[str, Callable[[Haze, argparse.Namespace], Iterator[Row]]] = {
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    sys.exit(main())
+    main()

@@ -90,9 +90,10 @@ def dehaze(
             incomplete.append(job.input)
         return found
 
-    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
-    request |= {name: value for name, value in (("strength", strength),) if value != 1}
-    request |= {name: value for name, value in (("keep_brightness", keep_brightness), ("strip", strip)) if value}
+    request: dict[str, Any] = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
+    request |= {"strength": strength} if strength != 1 else {}
+    request |= {"keep_brightness": keep_brightness} if keep_brightness else {}
+    request |= {"strip": True} if strip else {}
     return batch.run(work, what="dehazing", request=request).exit_status or (PARTIAL if incomplete else 0)
 
 

@@ -111,8 +111,8 @@ def haze(
     from latens.data.files import write_atomic
     from latens.data.images import read_image
     from latens.systems.haze.config import TRANSLATORS
-    from latens.systems.haze.formation import visibility_of_beta
-    from latens.systems.haze.predict import MAX_DEPTH, load, scattering
+    from latens.systems.haze.formation import scattering, visibility_of_beta
+    from latens.systems.haze.predict import MAX_DEPTH, load
 
     form = None if depth_format is None else format_of(depth_format)
     coefficient = scattering(visibility, beta, max_depth or MAX_DEPTH)

@@ -18,7 +18,8 @@ from latens.systems.haze import evaluate as evaluation
 from latens.systems.haze.artifacts import ROWS, SCALES, row_config
 from latens.systems.haze.config import LEARNED, PhysicalConfig
 from latens.systems.haze.evaluate import PAPER, evaluate, measure
-from latens.systems.haze.predict import Haze, network
+from latens.systems.haze.networks import network
+from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import AS_DEHAZE, DEHAZE, SYNTHESIS, HazeRow, Protocol, hazy_scene, removal_rows, rows_of
 from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from latens.hub import save_model
 from latens.settings import to_dict
 from latens.systems.haze.borders import SteadyBorders, content_box
 from latens.systems.haze.config import CLASSICAL, TRANSLATORS, DiscriminatorConfig, TranslatorConfig
+from latens.systems.haze.networks import network
 from latens.systems.haze.objective import half_weights
-from latens.systems.haze.predict import Haze, load, network
+from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.rules import WORKING_SIDE, exposure_of, working_image, working_size
 from latens.systems.haze.simulator.streets import street
 
@@ -43,11 +45,13 @@ def hazy() -> np.ndarray:
     """A street of 180 x 240 pixels in haze with a sky."""
     made = street(3, (180, 240))
     t = np.exp(-np.minimum(made.depth, 400) / 90)[..., None]
-    return np.rint(made.image * t + 225 * (1 - t)).astype(np.uint8)
+    image: np.ndarray = np.rint(made.image * t + 225 * (1 - t)).astype(np.uint8)
+    return image
 
 
-def dehazed(haze: Haze, image: np.ndarray, method: str, **settings: float) -> np.ndarray:
-    return np.asarray(haze.dehaze(image, method=method, **settings)).astype(float)
+def dehazed(haze: Haze, image: np.ndarray, method: str, **settings: Any) -> np.ndarray:
+    made: np.ndarray = np.asarray(haze.dehaze(image, method=method, **settings)).astype(float)
+    return made
 
 
 # -------------------------------------------------------------------------------- every rule, every method that it is for
@@ -97,12 +101,13 @@ def test_strength_0_returns_the_same_pixels(method: str, haze: Haze, hazy: np.nd
     rgba = np.dstack([hazy, np.where(np.arange(240) < 60, 0, 255).astype(np.uint8)[None].repeat(180, 0)])
     for image in (hazy, hazy[..., 1], rgba, np.pad(hazy, ((9, 9), (0, 0), (0, 0)))):
         for keep in (0.0, 1.0):
-            assert np.array_equal(haze.dehaze(image, method=method, strength=0, keep_brightness=keep), image)
+            made = haze.dehaze(image, method=method, strength=0, keep_brightness=keep)
+            assert np.array_equal(np.asarray(made), image)
     if method not in TRANSLATORS:
         frames = [hazy, hazy[::-1].copy(), hazy]
-        made = list(haze.dehaze_clip(iter(frames), method=method, strength=0))
-        assert len(made) == 3
-        assert all(np.array_equal(a, b) for a, b in zip(made, frames, strict=True))
+        clip = list(haze.dehaze_clip(iter(frames), method=method, strength=0))
+        assert len(clip) == 3
+        assert all(np.array_equal(a, b) for a, b in zip(clip, frames, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -146,10 +151,11 @@ def test_a_reduced_photograph_is_dehazed_alike(method: str, haze: Haze) -> None:
 @pytest.mark.parametrize("name", ["strength", "keep_brightness"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_controls_are_in_0_to_1(name: str, value: float, haze: Haze, hazy: np.ndarray) -> None:
+    settings: dict[str, Any] = {name: value}
     with pytest.raises(UsageError, match=rf"{name} is in 0\.\.1"):
-        haze.dehaze(hazy, method="dcp", **{name: value})
+        haze.dehaze(hazy, method="dcp", **settings)
     with pytest.raises(UsageError, match=rf"{name} is in 0\.\.1"):
-        list(haze.dehaze_clip(iter([hazy]), method="dcp", **{name: value}))
+        list(haze.dehaze_clip(iter([hazy]), method="dcp", **settings))
 
 
 # ----------------------------------------------------------------------------------------------------------- borders

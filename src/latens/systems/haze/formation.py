@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.errors import UsageError
 from latens.shapes import Float
 
 CONTRAST = 0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
@@ -70,6 +71,18 @@ def beta_of_visibility(meters: float) -> float:
 def visibility_of_beta(beta: float) -> float:
     """The inverse of `beta_of_visibility`."""
     return -math.log(CONTRAST) / beta
+
+
+def scattering(visibility: float | None, beta: float | None, max_depth: float) -> float:
+    """Scattering coefficient per meter. Raises UsageError if both are given, and for values that are not positive."""
+    if visibility is not None and beta is not None:
+        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
+    for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
+    if visibility is not None:
+        return beta_of_visibility(visibility)
+    return beta if beta is not None else MEAN_BETA / max_depth
 
 
 def draw_haze_parameters(

@@ -197,7 +197,9 @@ class PhysicalObjective:
         prediction = model(batch["hazy"], batch["truth"])
         terms = self.terms(prediction, batch)
         if self.config.consistency_weight:
-            terms["consistency"] = self.config.consistency_weight * consistency(model, batch["hazy"], prediction)
+            terms["consistency"] = self.config.consistency_weight * consistency(
+                cast(PhysicalHaze, model), batch["hazy"], prediction
+            )
         total = torch.stack(list(terms.values())).sum()
         yield Step("model", total, {**terms, "code_snr_db": signal_to_noise(prediction.code_hazy.whole)})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,30 +15,21 @@ from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
 from latens.data.image_output import carry_metadata, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
-from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
+from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
-from latens.hub import load_network, locate
+from latens.hub import locate
 from latens.inference.device import choose_device
-from latens.inference.tiling import apply_in_row_blocks
 from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.bands import dark_channel_pixels
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
-from latens.systems.haze.config import (
-    CLASSICAL,
-    LEARNED,
-    TRANSLATORS,
-    DehazeNetConfig,
-    HazeModel,
-    PhysicalConfig,
-    TranslatorConfig,
-)
-from latens.systems.haze.filters import block_mean, guided_filter, luminance
-from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
-from latens.systems.haze.layers import frozen_norm_stats
-from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
+from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS
+from latens.systems.haze.filters import guided_filter, luminance
+from latens.systems.haze.formation import MEAN_AIRLIGHT, HazeEstimate, add_haze, scattering, transmission
+from latens.systems.haze.model import Domain, HazeTranslator
+from latens.systems.haze.networks import kind_of, read_folder, recipe_for
 from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.removal import (
     Method,
@@ -51,13 +41,11 @@ from latens.systems.haze.removal import (
     no_estimate,
 )
 from latens.systems.haze.rules import Controls
+from latens.systems.haze.translation import translated
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 MAX_DEPTH = 120.0  # meters at relative depth 1, by default
-WHOLE_PIXELS = 2**19  # larger images are translated in tiles
-TILE = 512  # rows and columns of a tile, without its margin
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # for measured depth: window of 41 as in Foggy Cityscapes (Sakaridis et al. 2018)
-SMALLEST = 16  # pixels; smaller sides of an image are padded to this for translation
 
 
 class UsedModel(NamedTuple):
@@ -150,7 +138,8 @@ class Haze:
         if method in TRANSLATORS:
             if controls.keep_brightness:
                 raise no_estimate(method)
-            made, found = content.filled(self._translated(content.pixels, method, controls.strength)), []
+            made = content.filled(self._translated(content.pixels, method, controls.strength))
+            found: list[str] = []
         else:
             made, found = dehazed(content, self._method(method), controls)
         if notes is not None:
@@ -287,23 +276,7 @@ class Haze:
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
         """Translation by a network. Large images are translated in tiles, with the statistics of the reduced image."""
-        model = cast(HazeTranslator, self.model(method))
-        height, width = image.shape[2:]
-        x = pad_to_multiple(image, STRIDE)
-        if min(x.shape[2:]) < SMALLEST:
-            x = pad_to_multiple(image, SMALLEST)
-        if height * width <= WHOLE_PIXELS:
-            return model.translate(x, to)[:, :, :height, :width]
-        with frozen_norm_stats(model):
-            factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
-            model.translate(pad_to_multiple(block_mean(x, factor), STRIDE), to)
-            halo = receptive_radius(model.config)
-
-            def translate_tile(part: Tensor) -> Tensor:
-                return model.translate(part, to)
-
-            made = apply_in_row_blocks(translate_tile, x, scale=Fraction(1), halo=halo, core=TILE, columns=TILE)
-        return made[:, :, :height, :width]
+        return translated(cast(HazeTranslator, self.model(method)), image, to)
 
     def model(self, kind: str) -> nn.Module:
         """The network of a learned method. Raises ModelMissing if there are no weights."""
@@ -349,38 +322,3 @@ def load(name_or_path: str | Path = "haze", *, device: str | torch.device = "aut
     folder = locate(name_or_path)
     digest, model = read_folder(folder)
     return Haze({kind_of(model): model}, name=folder.name, sha256=digest, device=place)
-
-
-def read_folder(folder: Path) -> tuple[str, nn.Module]:
-    """Hash and network of a model folder. Raises ModelMissing or ModelError."""
-    found, model = load_network(folder, "haze", HazeModel, network)
-    return found.sha256, model
-
-
-def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.Module:
-    """An untrained network of these settings."""
-    if isinstance(config, PhysicalConfig):
-        return PhysicalHaze(config)
-    return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
-
-
-def kind_of(model: nn.Module) -> str:
-    """The name of the method that a network implements."""
-    return model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
-
-
-def recipe_for(kind: str) -> str:
-    """The recipe that trains a learned method on a CPU."""
-    return "cpu" if kind == "physical" else f"cpu_{kind}"
-
-
-def scattering(visibility: float | None, beta: float | None, max_depth: float) -> float:
-    """Scattering coefficient per meter. Raises UsageError if both are given, and for values that are not positive."""
-    if visibility is not None and beta is not None:
-        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
-    for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
-    if visibility is not None:
-        return beta_of_visibility(visibility)
-    return beta if beta is not None else MEAN_BETA / max_depth
