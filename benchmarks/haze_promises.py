@@ -28,9 +28,8 @@ from PIL import Image
 
 from latens.data.depth import FORMATS
 from latens.data.images import IMAGE_ENDINGS, read_image
-from latens.data.tensors import to_pixels
 from latens.inference.memory import peak_memory
-from latens.systems.haze import predict
+from latens.systems.haze import bands, translation
 from latens.systems.haze.formation import MEAN_AIRLIGHT, beta_of_visibility
 from latens.systems.haze.predict import MAX_DEPTH, Haze, load
 from latens.systems.haze.scenes import HELD_OUT_SEED, find_scenes, load_scene
@@ -138,8 +137,9 @@ def in_this_process(haze: Haze, arguments: argparse.Namespace) -> dict[str, obje
     made = np.asarray(haze.dehaze(pixels, method=arguments.step))
     row: dict[str, object] = {"method": arguments.step, "cpu_s": round(time.process_time() - started, 2)}
     row["peak_mib"] = round(peak_memory() / 2**20)
-    predict.TILE = 2 * WIDTH  # translators: one piece, so normalized by the same statistics
-    whole = to_pixels(haze.clear(haze.tensor(pixels), arguments.step)[0])
+    translation.TILE = 2 * WIDTH  # translators: one piece, so normalized by the same statistics
+    bands.BAND_PIXELS = WIDTH * HEIGHT
+    whole = np.asarray(haze.dehaze(pixels, method=arguments.step))
     row["most_steps_apart"] = int(np.abs(whole.astype(int) - made).max())
     return row
 

@@ -46,7 +46,11 @@ def test_only_one_module_runs_batches_and_saves_images() -> None:
     assert {name for name, calls in modules.items() if "FileBatch" in calls} == {*VERBS, "decompress", "video", "parts_names"}
     assert {name for name, calls in modules.items() if "Readable" in calls} == {"density", "density_pack", "parts"}
     assert {name for name, calls in modules.items() if "save_image" in calls} == {"decompress", "dehaze", "haze", "parts"}
-    assert {name for name, calls in modules.items() if "save" in calls} <= {"evaluate", "reproduce", "parts_names"}  # of reports, and of names
+    assert {name for name, calls in modules.items() if "save" in calls} <= {
+        "evaluate",
+        "reproduce",
+        "parts_names",
+    }  # of reports, and of names
 
 
 @pytest.mark.parametrize("verb", VERBS)

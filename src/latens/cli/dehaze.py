@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output
@@ -32,6 +33,19 @@ def dehaze(
         str | None,
         Parameter(help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or physical]"),
     ] = None,
+    strength: Annotated[
+        float,
+        Parameter(
+            validator=Number(gte=0, lte=1), help="Share of the haze that is removed, as a power of t; 0 changes nothing."
+        ),
+    ] = 1.0,
+    keep_brightness: Annotated[
+        float,
+        Parameter(validator=Number(gte=0, lte=1), help="Share of the lost mean brightness that a tone curve restores."),
+    ] = 0.0,
+    strip: Annotated[
+        bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
+    ] = False,
     model: Model = "haze",
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
@@ -39,10 +53,11 @@ def dehaze(
     """Remove haze from images and clips.
 
     Without -o each result is written next to its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT.
-    Finished files (same input, same settings) are skipped. dcp and bccr need no weights. Of a damaged clip the readable frames
-    are written, with exit status 4.
+    Finished files (same input, same settings) are skipped. dcp and bccr need no weights. Borders and transparent pixels stay
+    as they are. Of a damaged clip the readable frames are written, with exit status 4.
 
         latens dehaze foggy.jpg -o clear.png
+        latens dehaze foggy.jpg -o clear.jpg --strength 0.6 --keep-brightness 0.5
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
     """
     from latens.data.clips.formats import CLIP_ENDINGS
@@ -66,16 +81,21 @@ def dehaze(
     logger.info(f"method {chosen}")
 
     incomplete: list[Path] = []
+    look: dict[str, Any] = {"method": chosen, "strength": strength, "keep_brightness": keep_brightness}
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         if not is_clip(job.input):
-            return dehaze_image(haze, job, chosen)
-        found = dehaze_clip(haze, job, chosen)
+            return dehaze_image(haze, job, look, strip=strip)
+        found = dehaze_clip(haze, job, look)
         if found["damaged"] or found["missing"]:
             incomplete.append(job.input)
         return found
 
-    request = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen, **options.choice()}
+    request: dict[str, Any] = {"model": haze.hash_of(chosen) if chosen not in CLASSICAL else None, "method": chosen}
+    request |= {"strength": strength} if strength != 1 else {}
+    request |= {"keep_brightness": keep_brightness} if keep_brightness else {}
+    request |= {"strip": True} if strip else {}
+    request |= options.choice()
     return batch.run(work, Request("dehazing", request)).exit_status or (PARTIAL if incomplete else 0)
 
 
@@ -114,25 +134,27 @@ def plan(files: list[InputFile], out: Path | None) -> list[Job]:
     return [planned[file.path] for file in files]
 
 
-def dehaze_image(haze: Haze, job: Job, method: str) -> dict[str, Any]:
-    """Dehaze one image; return the record of the result."""
+def dehaze_image(haze: Haze, job: Job, look: dict[str, Any], *, strip: bool) -> dict[str, Any]:
+    """Dehaze one image; return the record of the result. `look` holds the method and the controls of `Haze.remove`."""
     from latens.data.images import read_image
 
     started = time.perf_counter()
-    loaded = read_image(job.input)
-    image = haze.dehaze(loaded, method=method)
+    image, notes = haze.remove(read_image(job.input), **look, strip=strip)
     save_image(job, image)
-    return record(job, image.width, image.height, method, time.perf_counter() - started, loaded.notes)
+    return {**look, **record(job, image.width, image.height, look["method"], time.perf_counter() - started, notes)}
 
 
-def dehaze_clip(haze: Haze, job: Job, method: str) -> dict[str, Any]:
+def dehaze_clip(haze: Haze, job: Job, look: dict[str, Any]) -> dict[str, Any]:
     """Dehaze one clip, keeping time stamps and sound; return the record of the result."""
     from latens.data.clips.rewrite import rewrite_clip
 
     started = time.perf_counter()
-    done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, method=method))
-    found = record(job, done.width, done.height, method, time.perf_counter() - started, done.notes)
+    notes: list[str] = []
+    done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, **look, notes=notes))
+    seconds = time.perf_counter() - started
+    found = record(job, done.width, done.height, look["method"], seconds, (*done.notes, *notes))
     return {
+        **look,
         **found,
         "frames": done.frames,
         "damaged": done.damaged,

@@ -72,6 +72,9 @@ def haze(
     method: Annotated[
         str | None, Parameter(help="mmd, unit or cyclegan: use the learned translation; visibility cannot be set.")
     ] = None,
+    strip: Annotated[
+        bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
+    ] = False,
     model: Model = "haze",
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
@@ -116,8 +119,8 @@ def haze(
     from latens.data.files import write_atomic
     from latens.data.images import read_image
     from latens.systems.haze.config import TRANSLATORS
-    from latens.systems.haze.formation import visibility_of_beta
-    from latens.systems.haze.predict import MAX_DEPTH, load, scattering
+    from latens.systems.haze.formation import scattering, visibility_of_beta
+    from latens.systems.haze.predict import MAX_DEPTH, load
 
     coefficient = scattering(visibility, beta, max_depth or MAX_DEPTH)
     how = method or f"visibility {visibility_of_beta(coefficient):.4g} m"
@@ -148,6 +151,7 @@ def haze(
             max_depth=max_depth or MAX_DEPTH,
             method=method,
             refine_depth=refine_depth,
+            strip=strip,
         )
         save_image(job, hazy)
         return record(job, hazy.width, hazy.height, how, time.perf_counter() - started, notes)
@@ -164,6 +168,7 @@ def haze(
         "airlight": list(airlight),
         **options.choice(),
     }
+    request |= {"strip": True} if strip else {}
     outputs, sources = (lambda job: outputs_of(job, save_depth)), (lambda job: sources_of(job, maps))
     return batch.run(work, Request("hazing", request, outputs, sources)).exit_status
 

@@ -114,7 +114,17 @@ def read_depth(
     *,
     size: tuple[int, int] | None = None,
 ) -> Depth:
-    """Depth (H, W) with filled holes and infinite sky, from a PNG, TIFF, NPY or EXR file or an array.
+    """Depth (H, W) with filled holes and infinite sky, from a PNG, TIFF, NPY or EXR file or an array; see `measured_depth`."""
+    return fill_holes(measured_depth(source, form, size=size))
+
+
+def measured_depth(
+    source: str | Path | np.ndarray[Any, Any],
+    form: DepthFormat = FORMATS["meters"],
+    *,
+    size: tuple[int, int] | None = None,
+) -> Depth:
+    """Depth (H, W) with NaN for holes and infinite sky, from a PNG, TIFF, NPY or EXR file or an array.
 
     `size` is the required (height, width). Raises UnreadableInput for a file that is not a depth map, InputError for a map of
     another size, without any measurement, or with NaN or negative depth, and LimitExceeded.
@@ -132,7 +142,7 @@ def read_depth(
     if replace(form, channel=None) == FORMATS["meters"]:
         _warn_of_units(values, where)
     try:
-        return fill_holes(to_depth(values, form))
+        return to_depth(values, form)
     except InputError as error:
         raise error.at(where or "depth") from None
 

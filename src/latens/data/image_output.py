@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from latens.data.files import write_atomic
-from latens.data.images import IMAGE_ENDINGS, Pixels
+from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels
 from latens.errors import UsageError
 from latens.shapes import UInt8
 
@@ -26,6 +26,14 @@ def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> I
     if alpha is not None:
         colors.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
     return colors
+
+
+def carry_metadata(source: LoadedImage, image: Image.Image) -> Image.Image:
+    """The image with EXIF and XMP of its source in `.info`, from where `image_bytes` writes them. Colors are sRGB already."""
+    for name, data in source.metadata._asdict().items():
+        if data:
+            image.info[name] = data
+    return image
 
 
 def mean_of_channels(pixels: Pixels) -> Pixels:

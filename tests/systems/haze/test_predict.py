@@ -20,11 +20,12 @@ from latens.data.depth import DepthFormat
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import save_model
 from latens.settings import to_dict
-from latens.systems.haze import predict
+from latens.systems.haze import translation
 from latens.systems.haze.config import DehazeNetConfig, DiscriminatorConfig, PhysicalConfig, TranslatorConfig
 from latens.systems.haze.formation import beta_of_visibility
+from latens.systems.haze.networks import network
 from latens.systems.haze.objective import half_weights
-from latens.systems.haze.predict import Haze, load, network
+from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.protocol import Protocol, hazy_scene
 from latens.systems.haze.scenes import Scene as DepthScene
 from latens.systems.haze.simulator.streets import street
@@ -186,11 +187,11 @@ def test_relative_depth_and_learned_haze(haze: Haze, scene: Scene) -> None:
 def test_tiles_of_large_images_equal_the_whole_image(haze: Haze, monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.rand(1, 3, 203, 310, generator=torch.Generator().manual_seed(0))
     image[:, :, 100:] *= 0.3
-    monkeypatch.setattr(predict, "WHOLE_PIXELS", 4000)
+    monkeypatch.setattr(translation, "WHOLE_PIXELS", 4000)
     tiled: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for side in (64, 512):
-            monkeypatch.setattr(predict, "TILE", side)
+            monkeypatch.setattr(translation, "TILE", side)
             tiled[side] = haze.translate(image, "mmd", "clear")
     assert tiled[64].shape == image.shape
     assert float((tiled[64] - tiled[512]).abs().max()) < 1 / 255

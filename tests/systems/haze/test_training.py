@@ -16,10 +16,12 @@ from latens.errors import InputError, UnreadableInput, UsageError
 from latens.legacy import upgrade_run
 from latens.settings import SettingsError, decode_like, override, to_dict
 from latens.systems.haze import recipes
-from latens.systems.haze.config import HazeDataConfig, TranslationLossConfig
+from latens.systems.haze.config import HazeDataConfig, PhysicalConfig, TranslationLossConfig
 from latens.systems.haze.dataset import SceneData, UnpairedData, jitter_camera
 from latens.systems.haze.formation import add_haze, transmission
-from latens.systems.haze.scenes import find_scenes, load_scene, split
+from latens.systems.haze.physical import PhysicalHaze
+from latens.systems.haze.scenes import find_labeled, find_scenes, load_scene, split
+from latens.systems.haze.street_labels import street_depth
 from latens.systems.haze.system import build
 from latens.training.config import Adam
 from latens.training.run import train
@@ -245,3 +247,102 @@ def test_runs_of_earlier_versions_load() -> None:
     old["model"] |= {"work": old["model"].pop("short_side"), "blocks": 4, "shared_blocks": 0, "code_channels": 0, "judge": {}}
     old["objective"]["weather_weight"] = old["objective"].pop("parameters_weight")
     assert decode_like(physical, upgrade_run(old)) == physical
+
+
+# ----------------------------------------------------------------------------------------- photographs: recipe cpu_fine
+
+
+def test_numbered_scenes_are_held_out_in_every_folder(rgbd: Path) -> None:
+    nyu = find_scenes(rgbd / "nyu")
+    train_part, held = split(nyu, 1 / 6, 3)
+    assert [scene.number for scene in train_part] == [0]
+    assert [scene.number for scene in held] == [3, 4, 5]
+    assert split(nyu, 1 / 3, 1000) == split(nyu, 1 / 3)  # no such number: the last share
+    kitti = find_scenes(rgbd / "kitti")
+    assert kitti[0].number is None
+    assert split(kitti, 0.1, 3) == (kitti, kitti)
+
+
+def test_borders_are_one_per_folder(rgbd: Path) -> None:
+    folders = [rgbd / "nyu", rgbd / "kitti"]
+    config = HazeDataConfig(side=64, crop=32, scenes=2, borders=(8, 0))
+    data = SceneData(folders, config, 0)
+    assert {scene.image.shape[:2] for scene in data.held_out[:2]} == {(64, 80), (64, 77)}
+    with pytest.raises(UsageError, match="1 borders for 2 folders"):
+        SceneData(folders, replace(config, borders=(8,)), 0)
+
+
+def test_the_sky_of_lidar_depth_is_far(tmp_path: Path) -> None:
+    """Bright holes above the returns are sky; a dark bridge there and holes below are not."""
+    image = np.full((60, 120, 3), 90, np.uint8)
+    image[:24] = 240
+    image[8:14, :60] = 20
+    depth = np.zeros((60, 120), np.uint16)
+    depth[30::2, ::3] = 256 * 10
+    save(tmp_path / "a.png", image)
+    save(tmp_path / "a_sparsedepth256.png", depth)
+    found = load_scene(find_scenes(tmp_path)[0]).depth
+    assert np.isinf(found[:4]).all()
+    assert np.isinf(found[:18, 70:]).all()
+    assert found[8:14, :50] == pytest.approx(10)
+    assert found[30:] == pytest.approx(10)
+
+
+def test_labels_of_streets_give_depth(tmp_path: Path) -> None:
+    """A road below a sky, with a car, a house behind it, a sign without a foot, and the hood of the camera's car."""
+    labels = np.zeros((100, 160), np.uint8)
+    labels[50:] = 3
+    labels[40:70, 20:50] = 8
+    labels[10:56, 20:120] = np.where(labels[10:56, 20:120] == 8, 8, 1)
+    labels[4:8, 130:140] = 6
+    labels[95:] = 11
+    found = street_depth(labels)
+    assert np.isinf(found[:4]).all()
+    assert np.isfinite(found[50:]).all()
+    road = found[70:95, 150]
+    assert (np.diff(road) < 0).all()  # nearer further down
+    assert road == pytest.approx(160 * 1.5 / (np.arange(70, 95) - 49), rel=0.05)
+    assert found[45, 30] == pytest.approx(found[70, 150], rel=0.05)  # the car stands on the road
+    assert found[20, 100] == pytest.approx(found[56, 150], rel=0.05)  # the house too
+    assert found[20, 30] == pytest.approx(found[20, 100], rel=0.05)  # although the car hides its foot here
+    assert found[98, 80] <= found[94, 80]
+    save(tmp_path / "a.png", np.zeros((100, 160, 3), np.uint8))
+    save(tmp_path / "a_label.png", labels)
+    assert np.array_equal(load_scene(find_labeled(tmp_path)[0]).depth, found)
+    built = build(override(recipes.tiny(), {"data.scenes": "2"}), parse_sources([f"camvid:{tmp_path}"]))
+    assert len(built.data.train) == 3  # type: ignore[attr-defined]
+    for wrong in (np.zeros((8, 8), np.uint8), np.full((8, 8), 20, np.uint8)):
+        with pytest.raises(InputError, match="labels of a street"):
+            street_depth(wrong)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UnreadableInput, match="no image in this folder has labels"):
+        find_labeled(tmp_path / "empty")
+
+
+def test_gray_airlight_and_dim_crops_follow_equation_1() -> None:
+    config = HazeDataConfig(side=64, crop=64, batch=16, scenes=4, gray_airlight=1.0, dimming=0.5)
+    batch = SceneData([], config, 0).batch(0, 0)
+    airlight = batch["airlight"]
+    assert float((airlight.amax(1) - airlight.amin(1)).max()) < 0.05
+    assert 0.4 <= float(airlight.min()) < 0.75
+    again = add_haze(batch["truth"], transmission(batch["depth"], batch["beta"]), airlight)
+    assert float((again - batch["hazy"]).abs().max()) <= 0.5 / 255 + 1e-6
+    colorful = SceneData([], replace(config, gray_airlight=0.0, dimming=0.0), 0).batch(0, 0)["airlight"]
+    assert float((colorful.amax(1) - colorful.amin(1)).max()) > 0.1
+
+
+def test_the_fine_model_learns_and_is_consistent_over_sizes(tmp_path: Path) -> None:
+    config = recipes.cpu_fine()
+    assert isinstance(config.model, PhysicalConfig)
+    assert sum(p.numel() for p in PhysicalHaze(config.model).parameters()) < 1.5e6
+    small = replace(
+        recipes.tiny(),
+        model=replace(config.model, channels=8, short_side=64),
+        data=replace(config.data, side=64, crop=64, batch=4, scenes=6),
+        objective=config.objective,
+    )
+    train(build, small, [], tmp_path / "run", device="cpu")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if line["kind"] == "train"]
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    assert losses[-1]["consistency"] > 0

@@ -19,7 +19,8 @@ from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.haze.config import TRANSLATORS, PriorConfig, TranslationLossConfig
 from latens.systems.haze.evaluate import Measured, folder_of_scenes, measure, report
-from latens.systems.haze.predict import Haze, recipe_for
+from latens.systems.haze.networks import recipe_for
+from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol
 from latens.systems.haze.recipes import HazeTraining, cyclegan, unit
 

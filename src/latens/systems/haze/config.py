@@ -51,6 +51,7 @@ class PhysicalConfig:
     kind: Literal["physical"] = "physical"  # row of Table 1
     channels: Count = 64  # after the first layer
     short_side: Count = 240  # pixels; images are reduced to about this shorter side
+    fold: Literal[2, 4] = 4  # side of the pixel blocks of the first layer; 2: maps at half the size, four times the work
 
     def without_effect(self) -> dict[str, str]:
         return dict.fromkeys((".data.disjoint", ".objective.prior.double_first_prior_term"), "only translators use it")
@@ -113,6 +114,7 @@ class PhysicalLossConfig:
     depth_weight: NonNegative = 0.5  # of the depth predicted from either image
     synthesis_weight: NonNegative = 1.0  # of the hazed image
     code_weight: NonNegative = 0.05  # of the difference between the codes of a scene in both domains
+    consistency_weight: NonNegative = 0.0  # of the difference between the estimates for an image and for its half size
     prior: PriorConfig = field(default_factory=lambda: PriorConfig(weight=0.001))
 
 
@@ -140,6 +142,10 @@ class HazeDataConfig:
     disjoint: bool = False  # take hazy and clear images of translators from different halves of the scenes
     color_jitter: NonNegative = 0.0  # strength of jitter in gamma, gain and tint; 1 is the spread between consumer cameras
     border: Natural = 0  # pixels cut off every side of images from folders (12 removes the white frame of NYU)
+    borders: tuple[Natural, ...] = ()  # the same, one per folder in their order; empty: `border` for all
+    held_out_from: Natural = 0  # in folders of numbered scenes with this number or more, those are held out; 0: the last share
+    gray_airlight: Share = 0.0  # share of the draws whose airlight is nearly gray; the others are drawn channel by channel
+    dimming: Share = 0.0  # crops are dimmed to a brightness from 1 - dimming to 1 after hazing
 
     @validator
     def crops_fit(self) -> HazeDataConfig:

@@ -26,6 +26,7 @@ from latens.systems.haze.scenes import (
     HELD_OUT_SEED,
     Scene,
     ScenePath,
+    find_labeled,
     find_scenes,
     load_scene,
     reduced,
@@ -60,15 +61,22 @@ class SceneData:
     crop). Raises UsageError if no scene is large enough.
     """
 
-    def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
+    def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int, labeled: Sequence[Path] = ()) -> None:
         self.config = config
         self.seed = seed
-        parts = [split(find_scenes(folder), config.validation_share) for folder in folders]
-        for folder, (train, held) in zip(folders, parts, strict=True):
+        self.train: list[TrainingScene] = []
+        self.held_out: list[TrainingScene] = []
+        found = [find_scenes(folder) for folder in folders] + [find_labeled(folder) for folder in labeled]
+        borders = config.borders or (config.border,) * len(found)
+        if len(borders) != len(found):
+            what = f"{len(borders)} borders for {len(found)} folders"
+            raise UsageError(what, where="--set data.borders", hint="give one per folder, those of labels last")
+        for folder, paths, border in zip([*folders, *labeled], found, borders, strict=True):
+            train, held = split(paths, config.validation_share, config.held_out_from)
             if train == held:
                 logger.warning("%s: the same %d scenes are used for training and validation", folder, len(train))
-        self.train = self._load([path for train, _ in parts for path in train])
-        self.held_out = self._load([path for _, held in parts for path in held])
+            self.train += self._load(train, border)
+            self.held_out += self._load(held, border)
         few = max(round(config.scenes * config.validation_share), 2)
         size = street_size(config.side)
         self.train += [self._street(scene) for scene in simulated(range(config.scenes), size)]
@@ -81,11 +89,11 @@ class SceneData:
             what = f"no {'held-out ' if self.train else ''}scene has both sides of at least {least} pixels"
             raise UsageError(what, hint="give folders with larger images, or --set data.crop=... or data.scenes=...")
 
-    def _load(self, paths: Sequence[ScenePath]) -> list[TrainingScene]:
+    def _load(self, paths: Sequence[ScenePath], border: int) -> list[TrainingScene]:
         loaded = []
         for path in paths:
             try:
-                loaded.append(self._reduced(load_scene(path, border=self.config.border)))
+                loaded.append(self._reduced(load_scene(path, border=border)))
             except (InputError, LimitExceeded) as error:
                 left_out(error)
         return loaded
@@ -124,12 +132,13 @@ class SceneData:
             other = int(rng.integers(half, count)) if disjoint else int(rng.integers(count))
             clear.append(self._crop(self.train[other], rng))
         parameters = HazeParameters(torch.cat([w.airlight for w in drawn]), torch.cat([w.beta for w in drawn]))
-        return {**hazy_batch(hazed, parameters), "clear": batched([crop.image for crop in clear])}
+        brightness = rng.uniform(1 - self.config.dimming, 1, len(hazed)) if self.config.dimming else None
+        return {**hazy_batch(hazed, parameters, brightness), "clear": batched([crop.image for crop in clear])}
 
     def _parameters(self, index: int, rng: np.random.Generator) -> HazeParameters:
         if self.config.draws:
             rng = np.random.default_rng([self.seed, FIXED, index, int(rng.integers(self.config.draws))])
-        return draw_haze_parameters(rng, 1)
+        return draw_haze_parameters(rng, 1, gray=self.config.gray_airlight)
 
     def _crop(self, scene: TrainingScene, rng: np.random.Generator) -> TrainingScene:
         """A random region resampled to a square, mirrored half of the time, with relative depth."""
@@ -248,9 +257,15 @@ def jitter_camera(image: Pixels, rng: np.random.Generator, amount: float) -> Pix
     return np.stack([tables[image[..., color], color] for color in range(3)], -1)
 
 
-def hazy_batch(scenes: Sequence[TrainingScene], parameters: HazeParameters) -> dict[str, Tensor]:
-    """Scenes of the same size, hazed by Eq. 1 and rounded to 8 bits."""
+def hazy_batch(
+    scenes: Sequence[TrainingScene], parameters: HazeParameters, brightness: np.ndarray | None = None
+) -> dict[str, Tensor]:
+    """Scenes of the same size, hazed by Eq. 1 and rounded to 8 bits. `brightness` scales image, haze and airlight of each."""
     truth = batched([scene.image for scene in scenes])
+    if brightness is not None:
+        factor = torch.from_numpy(brightness.astype(np.float32))
+        truth = truth * factor[:, None, None, None]
+        parameters = parameters._replace(airlight=parameters.airlight * factor[:, None])
     depth = torch.from_numpy(np.stack([scene.depth for scene in scenes]))[:, None]
     hazy = add_haze(truth, transmission(depth, parameters.beta), parameters.airlight).mul(255).round().div(255)
     return {"hazy": hazy, "truth": truth, "depth": depth, "airlight": parameters.airlight, "beta": parameters.beta}

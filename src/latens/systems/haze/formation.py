@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.errors import UsageError
 from latens.shapes import Float
 
 CONTRAST = 0.05  # contrast of a black object against the horizon at the visibility (meteorological optical range)
 AIRLIGHT = (0.8, 1.0)  # range of each color (section 4.1.1)
 BETA = (0.8, 1.6)  # range, per largest depth of the scene (section 4.1.1)
 MEAN_AIRLIGHT, MEAN_BETA = 0.9, 1.2  # means of those uniform distributions
+GRAY_SPREAD = 0.02  # largest deviation of a color of a nearly gray airlight
 FLOOR = 0.1  # smallest transmission in the division that removes haze (He et al. 2009)
 
 
@@ -71,16 +73,35 @@ def visibility_of_beta(beta: float) -> float:
     return -math.log(CONTRAST) / beta
 
 
+def scattering(visibility: float | None, beta: float | None, max_depth: float) -> float:
+    """Scattering coefficient per meter. Raises UsageError if both are given, and for values that are not positive."""
+    if visibility is not None and beta is not None:
+        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
+    for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
+    if visibility is not None:
+        return beta_of_visibility(visibility)
+    return beta if beta is not None else MEAN_BETA / max_depth
+
+
 def draw_haze_parameters(
     rng: np.random.Generator,
     count: int,
     *,
     airlight: tuple[float, float] = AIRLIGHT,
     beta: tuple[float, float] = BETA,
+    gray: float = 0.0,
 ) -> HazeParameters:
-    """Independent uniform draws for `count` images: three components of airlight and one beta each (section 4.1.1)."""
+    """Independent uniform draws for `count` images: three components of airlight and one beta each (section 4.1.1).
+
+    A share `gray` of them has nearly gray airlight, unlike in the paper: real haze is.
+    """
     colors = rng.uniform(*airlight, size=(count, 3)).astype(np.float32)
     coefficients = rng.uniform(*beta, size=count).astype(np.float32)
+    if gray:
+        nearly = colors[:, :1] + rng.uniform(-GRAY_SPREAD, GRAY_SPREAD, (count, 3)).astype(np.float32)
+        colors = np.where(rng.random((count, 1)) < gray, np.clip(nearly, 0, 1), colors)
     return HazeParameters(torch.from_numpy(colors), torch.from_numpy(coefficients))
 
 

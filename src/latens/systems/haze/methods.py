@@ -22,13 +22,11 @@ from latens.systems.haze.baselines.dark_channel import Blocks, DarkChannelConfig
 from latens.systems.haze.baselines.dehazenet import FLOOR as NET_FLOOR
 from latens.systems.haze.baselines.dehazenet import REFINE_EPSILON, REFINE_RADIUS, DehazeNet
 from latens.systems.haze.formation import HazeEstimate, transmission
-from latens.systems.haze.physical import STRIDE, PhysicalHaze
+from latens.systems.haze.physical import PhysicalHaze
 
 T = TypeVar("T")
 SMALLEST = 1e-3  # lower bound of the refined transmission
 VIEWS = (1.0, 2 / 3)  # scales of the image at which the physical model is evaluated, relative to the training size
-# An image whose 99 % quantile is below DIM is underexposed; it is read as if that quantile were USUAL.
-BRIGHT_SHARE, DIM, USUAL = 0.99, 0.6, 0.85
 PHYSICAL_FLOOR = 0.08  # lower bound of t in `remove_haze`
 PHYSICAL_RADIUS, PHYSICAL_EPSILON = 4, 1e-3  # of the guided filter, in samples of the reduced image
 FULL_SIDE = 960  # boundary constraint and DehazeNet use images reduced to at most this side
@@ -74,34 +72,27 @@ def dehazenet(hazy: Float[Tensor, "B 3 H W"], net: DehazeNet) -> Coarse:
 
 def physical(hazy: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Coarse:
     factor = shrinkage(hazy, model.config.short_side)
-    small = block_mean(hazy, factor)
-    exposure = dim_exposure(small)
-
-    def read(view: Tensor) -> tuple[Tensor, Tensor]:
-        code = model.encode(pad_to_multiple(view, STRIDE), "hazy")
-        airlight, beta = model.haze_parameters(code)
-        return transmission(model.depth(code), beta), airlight
-
-    predictions = views(small / exposure, read)
-    t, airlight = torch.stack([t for t, _ in predictions]).mean(0), torch.stack([a for _, a in predictions]).mean(0)
-    airlight = airlight * exposure[:, :, 0, 0]
+    t, airlight = read_physical(block_mean(hazy, factor), model)
     return Coarse(t, airlight, factor, PHYSICAL_RADIUS if factor > 1 else 0, PHYSICAL_EPSILON, PHYSICAL_FLOOR)
 
 
-def dim_exposure(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 1 1"]:
-    """The brightness of an underexposed image relative to the usual one; 1 for all others.
+def read_physical(small: Float[Tensor, "B 3 h w"], model: PhysicalHaze) -> tuple[Tensor, Tensor]:
+    """Transmission (B, 1, h, w) and airlight (B, 3) at the size of the image."""
 
-    The network knows airlight of usual exposures only. Without this, dim images would lose more light than they have.
-    """
-    bright = torch.stack([one.quantile(BRIGHT_SHARE) for one in image.amax(1).flatten(1)]).view(-1, 1, 1, 1)
-    return torch.where(bright < DIM, (bright / USUAL).clamp(min=1 / 255), torch.ones_like(bright))
+    def read(view: Tensor) -> tuple[Tensor, Tensor]:
+        code = model.encode(pad_to_multiple(view, model.stride), "hazy")
+        airlight, beta = model.haze_parameters(code)
+        return transmission(model.depth(code), beta), airlight
+
+    predictions = views(small, read)
+    return torch.stack([t for t, _ in predictions]).mean(0), torch.stack([a for _, a in predictions]).mean(0)
 
 
 def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Float[Tensor, "B 1 H W"]:
     """Relative depth in [0, 1] of clear images, at full size."""
     factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
-    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, STRIDE), "clear")), None))
+    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, model.stride), "clear")), None))
     depth = torch.stack([depth for depth, _ in predictions]).mean(0)
     if factor == 1:
         return depth

@@ -21,7 +21,7 @@ from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, add_haze, re
 from latens.systems.haze.layers import ImagePool
 from latens.systems.haze.methods import dehazenet, refine
 from latens.systems.haze.model import Discriminator, HazeTranslator, Translation
-from latens.systems.haze.physical import HazePrediction, PhysicalHaze
+from latens.systems.haze.physical import HazePrediction, PhysicalHaze, consistency
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 
 Batch = dict[str, Tensor]
@@ -196,6 +196,10 @@ class PhysicalObjective:
     def __call__(self, model: nn.Module, batch: Batch, step: int) -> Iterator[Step]:
         prediction = model(batch["hazy"], batch["truth"])
         terms = self.terms(prediction, batch)
+        if self.config.consistency_weight:
+            terms["consistency"] = self.config.consistency_weight * consistency(
+                cast(PhysicalHaze, model), batch["hazy"], prediction
+            )
         total = torch.stack(list(terms.values())).sum()
         yield Step("model", total, {**terms, "code_snr_db": signal_to_noise(prediction.code_hazy.whole)})
 

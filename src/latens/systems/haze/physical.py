@@ -7,7 +7,7 @@
 Eq. 1 (Li et al. 2019) is applied to the pixels at full size, so texture is preserved although the input of the network is
 reduced. No layer normalizes over the image.
 
-Letters: B batch, H W size of the reduced image (multiples of 32).
+Letters: B batch, H W size of the reduced image (multiples of 8 `fold`: 32 or 16).
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.data.tensors import pad_to_multiple
 from latens.nn.conv import Residual
 from latens.nn.init import small
 from latens.shapes import Float
 from latens.systems.haze.config import PhysicalConfig
-from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA
+from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, transmission
 from latens.systems.haze.layers import PerDomain
 from latens.systems.haze.model import Domain
 
-STRIDE = 32  # image pixels per sample of the code and side
-FOLD = 4  # side of the pixel blocks that are folded into channels, so that no layer runs at full size
+LEVELS = 8  # samples of the first layer per sample of the code and side
 AIRLIGHT_RANGE = (0.3, 1.05)  # per color
 BETA_RANGE = (0.1, 6.0)  # per largest depth of the scene
-BLOCK = 16  # image pixels per sample of the coarse code and side
+COARSE = 4  # samples of the first layer per sample of the coarse code and side
 PARAMETERS = 4  # haze parameters: airlight in three colors, beta
 START_DEPTH = -1.0  # logit of the predicted depth at the start of training
 
 
 class SceneCode(NamedTuple):
-    """Features of an image at 1/4, 1/8, 1/16 and 1/32 of its size, and color statistics of its blocks."""
+    """Features of an image at 1/4, 1/8, 1/16 and 1/32 of its size (with fold 2: 1/2 to 1/16), and colors of its blocks."""
 
     fine: Float[Tensor, "B c1 h1 w1"]
     middle: Float[Tensor, "B c2 h2 w2"]
@@ -52,8 +52,9 @@ class PhysicalHaze(nn.Module):
     def __init__(self, config: PhysicalConfig) -> None:
         super().__init__()
         self.config = config
-        n = config.channels
-        self.encoders = PerDomain(stem(n), stem(n))
+        n, fold = config.channels, config.fold
+        self.stride = LEVELS * fold  # image pixels per sample of the code and side
+        self.encoders = PerDomain(stem(n, fold), stem(n, fold))
         self.to_middle = level(n, 2 * n)
         self.to_coarse = level(2 * n, 4 * n)
         self.to_whole = level(4 * n, 4 * n)
@@ -61,7 +62,7 @@ class PhysicalHaze(nn.Module):
         self.up_coarse = Merge(4 * n, 4 * n)
         self.up_middle = Merge(4 * n, 2 * n)
         self.up_fine = Merge(2 * n, n)
-        self.depth_head = nn.Sequential(Residual(n), small(nn.Conv2d(n, FOLD * FOLD, 3, padding=1)), nn.PixelShuffle(FOLD))
+        self.depth_head = nn.Sequential(Residual(n), small(nn.Conv2d(n, fold * fold, 3, padding=1)), nn.PixelShuffle(fold))
         nn.init.constant_(head_bias(self.depth_head), START_DEPTH)
         self.votes = nn.Sequential(nn.Conv2d(8 * n + 9, 4 * n, 1), nn.LeakyReLU(), small(nn.Conv2d(4 * n, 2 * PARAMETERS, 1)))
         self.weather_head = nn.Sequential(nn.Linear(8 * n, 4 * n), nn.LeakyReLU(), nn.Linear(4 * n, PARAMETERS))
@@ -78,7 +79,8 @@ class PhysicalHaze(nn.Module):
         middle = self.to_middle(fine)
         coarse = self.to_coarse(middle)
         whole = self.to_whole(coarse)
-        return SceneCode(fine, middle, coarse, whole + self.context(summary(whole))[:, :, None, None], block_colors(image))
+        whole = whole + self.context(summary(whole))[:, :, None, None]
+        return SceneCode(fine, middle, coarse, whole, block_colors(image, COARSE * self.config.fold))
 
     def depth(self, code: SceneCode) -> Float[Tensor, "B 1 H W"]:
         """Depth relative to the largest depth of the scene, in (0, 1)."""
@@ -129,9 +131,22 @@ class Merge(nn.Module):
         return result
 
 
-def stem(channels: int) -> nn.Sequential:
+def consistency(model: PhysicalHaze, hazy: Float[Tensor, "B 3 H W"], prediction: HazePrediction) -> Tensor:
+    """Mean difference of transmission and airlight between the estimates for images and for their half size."""
+    size = (hazy.shape[2] // 2, hazy.shape[3] // 2)
+    half = F.interpolate(hazy, size, mode="bilinear", antialias=True)
+    code = model.encode(pad_to_multiple(half, model.stride), "hazy")
+    airlight, beta = model.haze_parameters(code)
+    t = transmission(model.depth(code), beta)[:, :, : size[0], : size[1]]
+    whole = transmission(prediction.depth_hazy, prediction.beta)
+    same = F.interpolate(whole, size, mode="bilinear", antialias=True)
+    return (t - same).abs().mean() + (airlight - prediction.airlight).abs().mean()
+
+
+def stem(channels: int, fold: int) -> nn.Sequential:
+    """The first layer. Pixel blocks are folded into channels, so that no layer runs at full size."""
     return nn.Sequential(
-        nn.PixelUnshuffle(FOLD), nn.Conv2d(3 * FOLD * FOLD, channels, 3, padding=1), nn.LeakyReLU(), Residual(channels)
+        nn.PixelUnshuffle(fold), nn.Conv2d(3 * fold * fold, channels, 3, padding=1), nn.LeakyReLU(), Residual(channels)
     )
 
 
@@ -152,10 +167,10 @@ def head_bias(head: nn.Sequential) -> Tensor:
     return last.bias
 
 
-def block_colors(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 9 h w"]:
-    """Mean, minimum and maximum of every color over blocks of 16 x 16 pixels, roughly centered at zero."""
+def block_colors(image: Float[Tensor, "B 3 H W"], side: int) -> Float[Tensor, "B 9 h w"]:
+    """Mean, minimum and maximum of every color over blocks of side x side pixels, roughly centered at zero."""
     centered = 4 * (image.float() - 0.75)
-    return torch.cat([F.avg_pool2d(centered, BLOCK), -F.max_pool2d(-centered, BLOCK), F.max_pool2d(centered, BLOCK)], 1)
+    return torch.cat([F.avg_pool2d(centered, side), -F.max_pool2d(-centered, side), F.max_pool2d(centered, side)], 1)
 
 
 def summary(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2C"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,41 +13,39 @@ from torch import Tensor, nn
 
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
-from latens.data.image_output import to_pil
+from latens.data.image_output import carry_metadata, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
-from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
+from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
-from latens.hub import load_network, locate
+from latens.hub import locate
 from latens.inference.device import choose_device, in_float32
-from latens.inference.tiling import apply_in_row_blocks
-from latens.nn.filters import block_mean, guided_filter, luminance
+from latens.nn.filters import guided_filter, luminance
 from latens.shapes import Float
 from latens.systems.haze import methods
 from latens.systems.haze.bands import dark_channel_pixels
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
-from latens.systems.haze.config import (
-    CLASSICAL,
-    LEARNED,
-    TRANSLATORS,
-    DehazeNetConfig,
-    HazeModel,
-    PhysicalConfig,
-    TranslatorConfig,
-)
-from latens.systems.haze.formation import MEAN_AIRLIGHT, MEAN_BETA, HazeEstimate, add_haze, beta_of_visibility, transmission
-from latens.systems.haze.layers import frozen_norm_stats
-from latens.systems.haze.model import STRIDE, Domain, HazeTranslator, receptive_radius
+from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS
+from latens.systems.haze.formation import MEAN_AIRLIGHT, HazeEstimate, add_haze, scattering, transmission
+from latens.systems.haze.model import Domain, HazeTranslator
+from latens.systems.haze.networks import kind_of, read_folder, recipe_for
 from latens.systems.haze.physical import PhysicalHaze
-from latens.systems.haze.temporal import TemporalFilter
+from latens.systems.haze.removal import (
+    Method,
+    Removed,
+    check_controls,
+    content_of,
+    dehazed,
+    dehazed_clip,
+    no_estimate,
+)
+from latens.systems.haze.rules import Controls
+from latens.systems.haze.translation import translated
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 MAX_DEPTH = 120.0  # meters at relative depth 1, by default
-WHOLE_PIXELS = 2**19  # larger images are translated in tiles
-TILE = 512  # rows and columns of a tile, without its margin
 REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # for measured depth: window of 41 as in Foggy Cityscapes (Sakaridis et al. 2018)
-SMALLEST = 16  # pixels; smaller sides of an image are padded to this for translation
 
 
 class UsedModel(NamedTuple):
@@ -88,14 +85,79 @@ class Haze:
             raise UsageError(f"there is no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
         return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
-    def dehaze(self, image: ImageLike | LoadedImage, *, method: str | None = None) -> Image.Image:
-        """The dehazed image (PIL, same size and mode). Raises InputError, ModelMissing, UsageError."""
-        loaded = image if isinstance(image, LoadedImage) else read_image(image)
-        chosen = method or self.default_method
-        return to_pil(self.dehaze_pixels(loaded.pixels, chosen), loaded.alpha, loaded.gray)
+    def dehaze(
+        self,
+        image: ImageLike | LoadedImage,
+        *,
+        method: str | None = None,
+        strength: float = 1.0,
+        keep_brightness: float = 0.0,
+        strip: bool = False,
+    ) -> Image.Image:
+        """The dehazed image (PIL, same size and mode), with EXIF and XMP in `.info`, unless `strip`. See `remove`."""
+        return self.remove(image, method=method, strength=strength, keep_brightness=keep_brightness, strip=strip).image
 
-    def dehaze_pixels(self, pixels: Pixels, method: str) -> Pixels:
-        """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them."""
+    def remove(
+        self,
+        image: ImageLike | LoadedImage,
+        *,
+        method: str | None = None,
+        strength: float = 1.0,
+        keep_brightness: float = 0.0,
+        strip: bool = False,
+    ) -> Removed:
+        """The dehazed image, and notes on conversions, borders and exposure.
+
+        `strength` in [0, 1] is the power of the transmission: 0 returns the same pixels, 1 removes all haze that was found.
+        Airlight and exposure are held; where haze was bright, the image becomes darker, and `keep_brightness` in [0, 1]
+        restores that share of its mean brightness. Borders and transparent pixels stay as they are.
+
+        Raises InputError, ModelMissing, UsageError.
+        """
+        loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        notes: list[str] = []
+        controls = Controls(strength, keep_brightness)
+        pixels = self.dehaze_pixels(loaded.pixels, method or self.default_method, controls, alpha=loaded.alpha, notes=notes)
+        made = to_pil(pixels, loaded.alpha, loaded.gray)
+        return Removed(made if strip else carry_metadata(loaded, made), (*loaded.notes, *notes))
+
+    def dehaze_pixels(
+        self,
+        pixels: Pixels,
+        method: str,
+        controls: Controls = Controls(),  # noqa: B008
+        *,
+        alpha: Pixels | None = None,
+        notes: list[str] | None = None,
+    ) -> Pixels:
+        """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them; `alpha` (H, W). Notes are added to `notes`."""
+        check_controls(controls)
+        self.has(method)  # raises for an unknown one
+        if controls.strength == 0:
+            return pixels
+        content = content_of(pixels, alpha)
+        if method in TRANSLATORS:
+            if controls.keep_brightness:
+                raise no_estimate(method)
+            made = content.filled(self._translated(content.pixels, method, controls.strength))
+            found: list[str] = []
+        else:
+            made, found = dehazed(content, self._method(method), controls)
+        if notes is not None:
+            notes += [note for note in (content.note, *found) if note]
+        return made
+
+    @torch.no_grad()
+    def _translated(self, pixels: Pixels, method: str, strength: float) -> Pixels:
+        """Pixels moved by `strength` from the image to its translation."""
+        hazy = self.tensor(pixels)
+        return to_pixels(torch.lerp(hazy, self.translate(hazy, method, "clear"), strength)[0])
+
+    def _method(self, name: str) -> Method:
+        return Method(name, None if name in CLASSICAL else self.model(name), self.device)
+
+    def published_pixels(self, pixels: Pixels, method: str) -> Pixels:
+        """Dehazed pixels (H, W, 3) uint8 by the method as published, without the rules of `dehaze`: the rows of Table 1."""
         if method == "dcp":
             return dark_channel_pixels(torch.from_numpy(np.array(pixels)).to(self.device)).cpu().numpy()
         return to_pixels(self.clear(self.tensor(pixels), method)[0])
@@ -116,7 +178,7 @@ class Haze:
     def coarse(self, hazy: Float[Tensor, "B 3 H W"], method: str) -> methods.Coarse:
         """The estimate before refinement."""
         if self.has(method) and method in TRANSLATORS:
-            raise UsageError(f"{method} translates images and does not estimate transmission", hint="use dcp, bccr or physical")
+            raise no_estimate(method)
         if method == "dcp":
             return methods.dark_channel(blocks_of(hazy, FAST.shrink), FAST)
         if method == "bccr":
@@ -125,19 +187,28 @@ class Haze:
             return methods.dehazenet(hazy, cast(DehazeNet, self.model(method)))
         return methods.physical(hazy, cast(PhysicalHaze, self.model(method)))
 
-    def dehaze_clip(self, frames: Iterable[Pixels], *, method: str | None = None) -> Iterator[Pixels]:
-        """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates.
+    def dehaze_clip(
+        self,
+        frames: Iterable[Pixels],
+        *,
+        method: str | None = None,
+        strength: float = 1.0,
+        keep_brightness: float = 0.0,
+        notes: list[str] | None = None,
+    ) -> Iterator[Pixels]:
+        """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates and constant borders.
 
-        Raises UsageError for a translator, which has no estimate to filter.
+        Controls as in `remove`. A note on borders is added to `notes` after the last frame. Raises UsageError for a translator,
+        which has no estimate to filter.
         """
-        chosen, steady = method or self.default_method, TemporalFilter()
-        for frame in frames:
-            hazy = self.tensor(frame)
-            with torch.no_grad():
-                coarse = self.coarse(hazy, chosen)
-                coarse = steady.estimate(coarse, luminance(block_mean(hazy, coarse.factor)))
-                found = methods.refine(coarse, hazy)
-                yield to_pixels(found.clear(steady.denoise(hazy, found.transmission))[0])
+        chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
+        check_controls(controls)
+        if self.has(chosen) and chosen in TRANSLATORS:
+            raise no_estimate(chosen)
+        if strength == 0:
+            yield from frames
+            return
+        yield from dehazed_clip(frames, self._method(chosen), controls, notes)
 
     def haze(
         self,
@@ -152,13 +223,15 @@ class Haze:
         method: str | None = None,
         refine_depth: bool = False,
         linear_light: bool = False,
+        strip: bool = False,
     ) -> Image.Image:
         """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
         By default beta is the mean coefficient of Li et al. 2019 divided by `max_depth`. `depth` is a file or array (H, W) in
         `depth_format` (default: `default_format`); relative depth is scaled to end at `max_depth` meters.
         `refine_depth` aligns the edges of measured depth with those of the image. Without `depth`, the physical model predicts
-        it. `airlight` is RGB in [0, 1]. With a translator as `method`, visibility, depth and airlight cannot be set.
+        it. `airlight` is RGB in [0, 1]. With a translator as `method`, visibility, depth and airlight cannot be set. EXIF and
+        XMP are in `.info`, unless `strip`.
 
         Raises InputError for depth that does not fit the image, UsageError for conflicting arguments, ModelMissing.
         """
@@ -181,7 +254,8 @@ class Haze:
                 t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
             color = torch.tensor([airlight], dtype=torch.float32, device=self.device)
             hazy = add_haze(clear, t, color, linear_light=linear_light)
-        return to_pil(to_pixels(hazy[0]), loaded.alpha, loaded.gray)
+        made = to_pil(to_pixels(hazy[0]), loaded.alpha, loaded.gray)
+        return made if strip else carry_metadata(loaded, made)
 
     def depth(self, image: ImageLike | LoadedImage, *, max_depth: float = MAX_DEPTH) -> Depth:
         """Predicted distance (H, W) in meters, the farthest point at `max_depth`. Raises ModelMissing."""
@@ -203,23 +277,7 @@ class Haze:
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
         """Translation by a network. Large images are translated in tiles, with the statistics of the reduced image."""
-        model = cast(HazeTranslator, self.model(method))
-        height, width = image.shape[2:]
-        x = pad_to_multiple(image, STRIDE)
-        if min(x.shape[2:]) < SMALLEST:
-            x = pad_to_multiple(image, SMALLEST)
-        if height * width <= WHOLE_PIXELS:
-            return model.translate(x, to)[:, :, :height, :width]
-        with frozen_norm_stats(model):
-            factor = -(-int((height * width) ** 0.5) // int(WHOLE_PIXELS**0.5))
-            model.translate(pad_to_multiple(block_mean(x, factor), STRIDE), to)
-            halo = receptive_radius(model.config)
-
-            def translate_tile(part: Tensor) -> Tensor:
-                return model.translate(part, to)
-
-            made = apply_in_row_blocks(translate_tile, x, scale=Fraction(1), halo=halo, core=TILE, columns=TILE)
-        return made[:, :, :height, :width]
+        return translated(cast(HazeTranslator, self.model(method)), image, to)
 
     def model(self, kind: str) -> nn.Module:
         """The network of a learned method. Raises ModelMissing if there are no weights."""
@@ -265,38 +323,3 @@ def load(name_or_path: str | Path = "haze", *, device: str | torch.device = "aut
     folder = locate(name_or_path)
     digest, model = read_folder(folder)
     return Haze({kind_of(model): model}, name=folder.name, sha256=digest, device=place)
-
-
-def read_folder(folder: Path) -> tuple[str, nn.Module]:
-    """Hash and network of a model folder. Raises ModelMissing or ModelError."""
-    found, model = load_network(folder, "haze", HazeModel, network)
-    return found.sha256, model
-
-
-def network(config: TranslatorConfig | PhysicalConfig | DehazeNetConfig) -> nn.Module:
-    """An untrained network of these settings."""
-    if isinstance(config, PhysicalConfig):
-        return PhysicalHaze(config)
-    return HazeTranslator(config) if isinstance(config, TranslatorConfig) else DehazeNet()
-
-
-def kind_of(model: nn.Module) -> str:
-    """The name of the method that a network implements."""
-    return model.config.kind if isinstance(model, HazeTranslator | PhysicalHaze) else "dehazenet"
-
-
-def recipe_for(kind: str) -> str:
-    """The recipe that trains a learned method on a CPU."""
-    return "cpu" if kind == "physical" else f"cpu_{kind}"
-
-
-def scattering(visibility: float | None, beta: float | None, max_depth: float) -> float:
-    """Scattering coefficient per meter. Raises UsageError if both are given, and for values that are not positive."""
-    if visibility is not None and beta is not None:
-        raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
-    for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
-    if visibility is not None:
-        return beta_of_visibility(visibility)
-    return beta if beta is not None else MEAN_BETA / max_depth

@@ -35,6 +35,7 @@ from latens.systems.haze.predict import Haze
 from latens.systems.haze.scenes import Scene
 
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
+AS_DEHAZE = " + rules"  # names a method as `latens dehaze` runs it
 DRAW_SEED = 4110  # seed of the haze parameters
 
 
@@ -101,12 +102,15 @@ def removal_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Itera
     """Yield (method, dehazed image): the hazy image, methods as in `latens dehaze`, published baselines, known depth."""
     hazy, pixels = sample.hazy, to_pixels(sample.hazy[0])
     yield "do nothing", pixels
-    yield "dcp", haze.dehaze_pixels(pixels, "dcp")
+    yield "dcp", haze.published_pixels(pixels, "dcp")
     for name, config in (("dcp, full size", DarkChannelConfig()), ("dcp, gentle", GENTLE)):
         coarse = methods.dark_channel(blocks_of(hazy, config.shrink), config)
         yield name, to_pixels(methods.refine(coarse, hazy).clear(hazy)[0])
     for method in ("bccr", *learned):
-        yield method, haze.dehaze_pixels(pixels, method)
+        yield method, haze.published_pixels(pixels, method)
+    for method in ("dcp", "bccr", *learned):
+        if method not in TRANSLATORS:
+            yield f"{method}{AS_DEHAZE}", haze.dehaze_pixels(pixels, method)
     mean = torch.full((1, 3), MEAN_AIRLIGHT)
     mean_t = transmission(sample.depth, torch.full((1,), MEAN_BETA))
     true_t = transmission(sample.depth, sample.parameters.beta)

@@ -3,7 +3,9 @@
 The file names determine the format of the depth:
 
     NAME.jpg + NAME_depth.png | .npy | .exr            any unit; larger is farther, 0 is missing
-    NAME[_left].jpg + NAME_depth256.png                meters * 256 (also NAME_sparsedepth256.png, as KITTI's lidar)
+    NAME[_left].jpg + NAME_depth256.png                meters * 256
+    NAME[_left].jpg + NAME_sparsedepth256.png          the same with holes, as KITTI's lidar; bright holes above it are sky
+    NAME.jpg + NAME_label.png                          class labels of CamVid; only in a source camvid:FOLDER
     NAME_leftImg8bit.png + NAME_disparity.png + NAME_camera.json      Cityscapes
     ColorImage/PLACE/NAME.jpg + Depth/PLACE/NAME.png   ApolloScape
 """
@@ -17,26 +19,41 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
-from latens.data.depth import FORMATS, Depth, DepthFormat, cityscapes_format, read_camera, read_depth
+from latens.data.depth import (
+    FORMATS,
+    Depth,
+    DepthFormat,
+    cityscapes_format,
+    fill_holes,
+    measured_depth,
+    read_camera,
+    read_depth,
+)
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import files_under
 from latens.errors import InputError, UnreadableInput
 from latens.systems.haze.simulator.streets import street
+from latens.systems.haze.street_labels import street_depth
 
 logger = logging.getLogger(__name__)
 
 STORED = DepthFormat(relative=True)  # for files of unknown unit; 0 is missing
+SPARSE_ENDING, LABEL_ENDING = "_sparsedepth256.png", "_label.png"
 SUFFIXES = ("_leftImg8bit", "_left", "")
 DEPTHS = (
     ("_depth256.png", FORMATS["kitti"]),
-    ("_sparsedepth256.png", FORMATS["kitti"]),
+    (SPARSE_ENDING, FORMATS["kitti"]),
     *((f"_depth{e}", STORED) for e in (".png", ".npy", ".exr")),
 )
 SIMULATED_SIZE = (240, 360)  # height and width
 HELD_OUT_SEED = 1_000_000  # seeds from this one on are never used in training
 DEPTH_STEMS = ("_depth", "_depth256", "_sparsedepth256", "_disparity")  # ends of the stems of depth files
 DEPTH_KINDS = ("", "rgbd", "apollo")  # kinds of sources that are folders of images with depth
+LABEL_KIND = "camvid"  # kind of sources that are folders of street images with class labels
+SKY_BRIGHT, SKY_SMOOTH = 150, 12  # gray levels: least brightness of a sky, and its largest deviation in a window
+SKY_WINDOW, SKY_COLUMNS = 9, 41  # pixels: side of that window, and columns whose first return bounds a sky
 GAP = 2  # images between the training and the held-out images that are not used
 
 
@@ -45,6 +62,12 @@ class ScenePath(NamedTuple):
     image: Path
     depth: Path
     form: DepthFormat
+    labels: bool = False  # `depth` holds class labels of a street instead
+
+    @property
+    def number(self) -> int | None:
+        """The number that is the name of the file, None for another name."""
+        return int(self.image.stem) if self.image.stem.isdecimal() else None
 
 
 class Scene(NamedTuple):
@@ -88,17 +111,62 @@ def _with_depth(path: Path, folder: Path) -> ScenePath | None:
     return None
 
 
+def find_labeled(folder: Path) -> list[ScenePath]:
+    """Street images under the folder with class labels. Raises UnreadableInput if there are none."""
+    if not folder.is_dir():
+        raise UnreadableInput("not a folder", where=str(folder), hint="give the folder of images and labels")
+    found = []
+    for path in files_under(folder, IMAGE_ENDINGS):
+        labels = path.with_name(path.stem + LABEL_ENDING)
+        if labels.is_file():
+            found.append(ScenePath(path.relative_to(folder).with_suffix("").as_posix(), path, labels, FORMATS["meters"], True))
+    if not found:
+        raise UnreadableInput(
+            "no image in this folder has labels", where=str(folder), hint=f"accepted names: a.jpg, a{LABEL_ENDING}"
+        )
+    return found
+
+
 def load_scene(found: ScenePath, *, side: int = 0, border: int = 0) -> Scene:
     """The image and its depth, cropped by `border` pixels per side, reduced to a short side of `side` pixels (0: not reduced).
 
     Raises InputError for a depth map of another size, without measurements or with NaN, and if the border covers the image.
     """
     image = read_image(found.image)
-    depth = read_depth(found.depth, found.form, size=image.pixels.shape[:2])
+    depth = _depth_of(found, image.pixels)
     try:
         return reduced(cropped(Scene(found.name, image.pixels, depth), border), side)
     except InputError as error:
         raise error.at(str(found.image)) from None
+
+
+def _depth_of(found: ScenePath, image: Pixels) -> Depth:
+    size = (image.shape[0], image.shape[1])
+    if found.labels:
+        labels = read_image(found.depth).pixels[..., 0]
+        if labels.shape != size:
+            raise InputError(
+                f"labels of {labels.shape[1]} x {labels.shape[0]}, image of {size[1]} x {size[0]}", where=str(found.depth)
+            )
+        return street_depth(labels)
+    if not found.depth.name.endswith(SPARSE_ENDING):
+        return read_depth(found.depth, found.form, size=size)
+    depth = measured_depth(found.depth, found.form, size=size)
+    return np.where(sky_above(image, depth), np.float32(np.inf), fill_holes(depth))
+
+
+def sky_above(image: Pixels, depth: Depth) -> np.ndarray:
+    """Sky of an image with lidar depth (H, W; NaN: no return): bright, smooth, and above every return of nearby columns.
+
+    Lidar has no return from the sky, and holes filled from their surroundings would put it at the distance of the roofs.
+    """
+    measured = np.isfinite(depth)
+    first = np.where(measured.any(0), measured.argmax(0), len(depth))
+    first = ndimage.minimum_filter1d(first, SKY_COLUMNS, mode="nearest")
+    gray = image.astype(np.float32).mean(2)
+    mean, square = (ndimage.uniform_filter(values, SKY_WINDOW) for values in (gray, gray * gray))
+    smooth = square - mean * mean < SKY_SMOOTH**2
+    return np.asarray((np.arange(len(depth))[:, None] < first) & (mean > SKY_BRIGHT) & smooth)
 
 
 def cropped(scene: Scene, border: int) -> Scene:
@@ -135,12 +203,14 @@ def street_size(side: int) -> tuple[int, int]:
     return height, height * SIMULATED_SIZE[1] // SIMULATED_SIZE[0]
 
 
-def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
+def split(paths: Sequence[ScenePath], share: float, first: int = 0) -> tuple[list[ScenePath], list[ScenePath]]:
     """Training scenes and held-out scenes; the latter are the last `share`, so that most neighboring frames stay together.
 
-    `GAP` scenes between the two are not used. A single scene is used for both.
+    If the scenes are numbered, and some have the number `first` (above 0) or more, those are held out instead: two folders that
+    share a numbering keep the same scenes apart. `GAP` scenes between the two are not used. A single scene is used for both.
     """
-    held = max(round(len(paths) * share), 1)
+    numbered = [path.number is not None and path.number >= first > 0 for path in paths]
+    held = sum(numbered) or max(round(len(paths) * share), 1)
     if len(paths) <= held:
         return list(paths), list(paths)
     train = paths[: len(paths) - held]

@@ -34,11 +34,11 @@ from latens.systems.haze.demo import section
 from latens.systems.haze.evaluate import evaluate
 from latens.systems.haze.model import HazeTranslator
 from latens.systems.haze.objective import PatchObjective, PhysicalObjective, TranslationObjective
-from latens.systems.haze.physical import STRIDE, PhysicalHaze
+from latens.systems.haze.physical import LEVELS, PhysicalHaze
 from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.protocol import Protocol
 from latens.systems.haze.recipes import RECIPES, HazeTraining
-from latens.systems.haze.scenes import DEPTH_KINDS
+from latens.systems.haze.scenes import DEPTH_KINDS, LABEL_KIND
 from latens.systems.haze.simulator.streets import street
 from latens.training.data import StepData
 from latens.training.objective import Trainable
@@ -57,8 +57,8 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
     needed, and adversarial training in several processes.
     """
     for source in sources:
-        if source.kind not in (*DEPTH_KINDS, *DOMAINS):
-            hint = "give a folder, rgbd:FOLDER, apollo:FOLDER, or hazy:FOLDER and clear:FOLDER"
+        if source.kind not in (*DEPTH_KINDS, LABEL_KIND, *DOMAINS):
+            hint = "give a folder, rgbd:FOLDER, apollo:FOLDER, camvid:FOLDER, or hazy:FOLDER and clear:FOLDER"
             raise UsageError(f"unknown data source '{source}'", where="--data", hint=hint)
     loss = config.objective
     if isinstance(config.model, TranslatorConfig) and isinstance(loss, TranslationLossConfig):
@@ -72,9 +72,10 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
         what = f"{config.model.kind} needs scenes with depth"
         raise UsageError(what, where="--data", hint="give RGB-D folders, or no --data")
     if isinstance(config.model, PhysicalConfig) and isinstance(loss, PhysicalLossConfig):
-        if config.data.crop % STRIDE:
-            what = f"data.crop must be a multiple of {STRIDE} for the physical model, not {config.data.crop}"
-            nearest = max(config.data.crop // STRIDE, 1) * STRIDE
+        stride = LEVELS * config.model.fold
+        if config.data.crop % stride:
+            what = f"data.crop must be a multiple of {stride} for the physical model, not {config.data.crop}"
+            nearest = max(config.data.crop // stride, 1) * stride
             raise UsageError(what, where="--set data.crop", hint=f"set data.crop={nearest}")
         return Trainable(PhysicalHaze(config.model), PhysicalObjective(loss), _scenes(config, sources))
     if isinstance(config.model, DehazeNetConfig) and isinstance(loss, PatchLossConfig):
@@ -85,7 +86,8 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
 
 
 def _scenes(config: HazeTraining, sources: Sequence[Source]) -> SceneData:
-    return SceneData([source.path for source in sources], config.data, config.run.seed)
+    labeled = [source.path for source in sources if source.kind == LABEL_KIND]
+    return SceneData([s.path for s in sources if s.kind != LABEL_KIND], config.data, config.run.seed, labeled)
 
 
 def _warn_unused(data: HazeDataConfig, names: Sequence[str], what: str) -> None:

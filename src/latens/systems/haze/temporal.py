@@ -27,6 +27,7 @@ class TemporalFilter:
         self.past: Coarse | None = None
         self.image: Array | None = None
         self.motion: Motion | None = None
+        self.gamma = 1.0
 
     def estimate(self, coarse: Coarse, gray: torch.Tensor) -> Coarse:
         """The estimate of this frame, mixed with the motion-compensated previous one.
@@ -47,9 +48,15 @@ class TemporalFilter:
         self.gray, self.past = now, coarse
         return coarse
 
-    def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The hazy image (1, 3, H, W), averaged with the motion-compensated previous frames with weight 1 - t where they agree.
+    def tone(self, gamma: float) -> float:
+        """The power of the tone curve of this frame, mixed with the previous one; after a cut it is the frame's own."""
+        self.gamma = gamma if self.motion is None else gamma + KEEP_AIRLIGHT * (self.gamma - gamma)
+        return self.gamma
 
+    def denoise(self, hazy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The hazy image (1, 3, H, W) in 0..255, averaged with the previous frames along their motion.
+
+        The weight of the previous frames is 1 - t where they agree.
         Division by t amplifies noise by 1 / t. The average reduces noise by about the same factor; near objects are unchanged.
         """
         now = np.ascontiguousarray(hazy[0].permute(1, 2, 0).cpu().numpy())
@@ -57,7 +64,7 @@ class TemporalFilter:
             motion = self.motion.enlarged(now.shape[0], now.shape[1])
             moved = motion.follow(self.image)
             difference = box_blur(np.abs(now - moved).mean(2))
-            share = similarity(difference) * motion.inside() * (1 - t[0, 0].cpu().numpy())
+            share = similarity(difference / 255) * motion.inside() * (1 - t[0, 0].cpu().numpy())
             now = now + share[..., None].astype(np.float32) * (moved - now)
         self.image = now
         return torch.from_numpy(now).permute(2, 0, 1)[None].to(hazy)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.nn.filters import box_max, box_min
-from latens.shapes import Float
+from latens.shapes import Bool, Float
 
 SMALLEST_AIRLIGHT = 0.05  # keeps divisions finite for black images
 
@@ -38,9 +38,13 @@ SMALLEST = 1e-4
 FLOOR = 0.02  # keeps the division finite; the bound of t already keeps images in range
 
 
-def solve(hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig) -> tuple[Tensor, Tensor]:
-    """Transmission (B, 1, H, W) and airlight (B, 3) at the size of the image."""
-    airlight = box_min(hazy, config.window // 2).amax((2, 3)).clamp_min(SMALLEST_AIRLIGHT)
+def solve(
+    hazy: Float[Tensor, "B 3 H W"], config: BoundaryConfig, visible: Bool[Tensor, "B 1 H W"] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Transmission (B, 1, H, W) and airlight (B, 3) at the size of the image; airlight of visible pixels only."""
+    darkest = box_min(hazy, config.window // 2)
+    darkest = darkest if visible is None else darkest.masked_fill(~visible, 0)
+    airlight = darkest.amax((2, 3)).clamp_min(SMALLEST_AIRLIGHT)
     bound = boundary(hazy, airlight, config)
     radius = config.closing // 2
     bound = box_min(box_max(bound, radius), radius)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from latens.nn.filters import block_mean, block_min, box_min
-from latens.shapes import Float
+from latens.shapes import Bool, Float
 from latens.systems.haze.formation import FLOOR
 
 SMALLEST_AIRLIGHT = 0.05  # keeps the division by the airlight finite for black images
@@ -47,13 +47,17 @@ def blocks_of(hazy: Float[Tensor, "B 3 H W"], factor: int) -> Blocks:
     return Blocks(block_mean(hazy, factor), block_min(hazy, factor))
 
 
-def coarse_transmission(blocks: Blocks, config: DarkChannelConfig) -> tuple[Tensor, Tensor]:
-    """Transmission 1 - omega dark(I / A), (B, 1, h, w) per block, and airlight (B, 3), before refinement.
+def coarse_transmission(
+    blocks: Blocks, config: DarkChannelConfig, visible: Bool[Tensor, "B 1 h w"] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Transmission 1 - omega dark(I / A), (B, 1, h, w) per block, and airlight (B, 3) of visible blocks, before refinement.
 
     The window has the same size in image pixels for every `shrink`, up to rounding to blocks.
     """
     radius = round((config.patch - 1) / 2 / config.shrink)
-    airlight = airlight_of(blocks.mean, dark_channel(blocks.darkest, radius), config.brightest)
+    dark = dark_channel(blocks.darkest, radius)
+    dark = dark if visible is None else dark.masked_fill(~visible, -1)
+    airlight = airlight_of(blocks.mean, dark, config.brightest)
     return 1 - config.omega * dark_channel(blocks.darkest / airlight[:, :, None, None], radius), airlight
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.nn.filters import luminance
-from latens.shapes import Float
+from latens.shapes import Bool, Float
 
 PATCH = 16  # side of a training patch and of the receptive field
 GROUPS = 4  # filters per maxout feature
@@ -48,8 +48,15 @@ class DehazeNet(nn.Module):
         t: Tensor = self(F.pad(hazy, (before, after, before, after), mode=mode))
         return t.float().clamp(0, 1)
 
-    def airlight(self, hazy: Float[Tensor, "B 3 H W"], t: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3"]:
-        """Color of the brightest pixel among the 1 % of smallest transmission."""
+    def airlight(
+        self,
+        hazy: Float[Tensor, "B 3 H W"],
+        t: Float[Tensor, "B 1 H W"],
+        visible: Bool[Tensor, "B 1 H W"] | None = None,
+    ) -> Float[Tensor, "B 3"]:
+        """Color of the brightest pixel among the 1 % of smallest transmission; of visible pixels only."""
+        if visible is not None:
+            t, hazy = t.masked_fill(~visible, 2), hazy * visible
         count = max(int(t.shape[2] * t.shape[3] * HAZIEST), 1)
         chosen = t.flatten(1).topk(count, dim=1, largest=False).indices
         best = luminance(hazy).flatten(1).gather(1, chosen).argmax(1, keepdim=True)

@@ -1,0 +1,119 @@
+"""Removal of haze from photographs and clips as `latens dehaze` does it: borders, working image, rules, full size.
+
+Letters: H W image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from latens.data.hidden import fill_hidden, visible
+from latens.data.images import LoadedImage, Pixels
+from latens.errors import UsageError
+from latens.nn.filters import luminance
+from latens.systems.haze.borders import SteadyBorders, content_box
+from latens.systems.haze.readers import read
+from latens.systems.haze.rendering import cleared, full_width
+from latens.systems.haze.rules import Controls, plan_of, working_image
+from latens.systems.haze.temporal import TemporalFilter
+
+DIM = 0.6  # exposure below which a note says so
+
+
+class Removed(NamedTuple):
+    """A dehazed image (PIL), and notes for people: conversions, borders, exposure."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+class Method(NamedTuple):
+    """A method that estimates airlight, the network of a learned one, and the device."""
+
+    name: str
+    model: nn.Module | None
+    device: torch.device
+
+
+class Content(NamedTuple):
+    """The part of an image that is dehazed, with filled colors under alpha 0."""
+
+    pixels: Pixels  # (h, w, 3)
+    mask: np.ndarray | None  # (h, w), True where pixels are visible; None if all are
+    result: Pixels  # (H, W, 3), a copy of the image
+    place: Pixels  # the part of `result`, as a view
+    note: str  # about borders; empty without
+
+    def filled(self, made: Pixels) -> Pixels:
+        """The image with its visible content replaced."""
+        if self.mask is None:
+            self.place[:] = made
+        else:
+            self.place[self.mask] = made[self.mask]
+        return self.result
+
+
+def content_of(pixels: Pixels, alpha: Pixels | None) -> Content:
+    """The image without borders."""
+    image = LoadedImage(pixels, alpha, False, ())
+    shown = visible(image)
+    box = content_box(pixels, shown)
+    result = np.array(pixels)
+    note = "" if box.covers(pixels) else box.note(pixels)
+    mask = None if shown is None else box.of(shown)
+    return Content(box.of(fill_hidden(image).pixels), mask, result, box.of(result), note)
+
+
+@torch.no_grad()
+def dehazed(content: Content, method: Method, controls: Controls) -> tuple[Pixels, list[str]]:
+    """The dehazed image and a note on its exposure, if it is dim."""
+    moved = torch.from_numpy(np.array(content.pixels)).to(method.device)
+    mask = None if content.mask is None else torch.from_numpy(content.mask.copy()).to(method.device)
+    working = working_image(moved, mask)
+    plan = plan_of(read(working, method.name, method.model), working, controls)
+    notes = [] if working.exposure >= DIM else [f"read at {1 / working.exposure:.2g} times its brightness"]
+    return content.filled(cleared(moved, plan).cpu().numpy()), notes
+
+
+def dehazed_clip(frames: Iterable[Pixels], method: Method, controls: Controls, notes: list[str] | None) -> Iterator[Pixels]:
+    """Dehazed frames of a clip; a note on its borders is added to `notes` after the last."""
+    steady, borders = TemporalFilter(), SteadyBorders()
+    last: Pixels | None = None
+    for last in frames:
+        box = borders.of(last)
+        result = np.array(last)
+        box.of(result)[:] = dehazed_frame(torch.from_numpy(np.array(box.of(last))), method, controls, steady)
+        yield result
+    if notes is not None and borders.box is not None and last is not None and not borders.box.covers(last):
+        notes.append(borders.box.note(last))
+
+
+@torch.no_grad()
+def dehazed_frame(pixels: Tensor, method: Method, controls: Controls, steady: TemporalFilter) -> Pixels:
+    """The dehazed content of the next frame of a clip."""
+    moved = pixels.to(method.device)
+    working = working_image(moved)
+    coarse = steady.estimate(read(working, method.name, method.model), luminance(working.image))
+    plan = plan_of(coarse, working, controls)
+    wide = full_width(plan._replace(gamma=steady.tone(plan.gamma)), moved.shape[0], moved.shape[1])
+    colors = moved.permute(2, 0, 1)[None].contiguous().float()
+    t = wide.transmission(colors, 0)
+    return wide.clear(steady.denoise(colors, t).clone(), t).cpu().numpy()  # the filter keeps what it returned
+
+
+def check_controls(controls: Controls) -> None:
+    """Raise UsageError for values outside [0, 1]."""
+    for name, value in controls._asdict().items():
+        if not 0 <= value <= 1:
+            raise UsageError(f"{name} is in 0..1", where=f"--{name.replace('_', '-')} {value:g}")
+
+
+def no_estimate(method: str) -> UsageError:
+    """The error for a translator where an estimate is needed."""
+    return UsageError(f"{method} translates images and does not estimate transmission", hint="use dcp, bccr or physical")
