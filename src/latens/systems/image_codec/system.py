@@ -21,18 +21,19 @@ from latens.experiments.bench import Case
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure
 from latens.systems.image_codec import figures, tables
+from latens.systems.image_codec.config import ContextConfig
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.demo import section
 from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
 from latens.systems.image_codec.format import QUALITY_STEPS
-from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.objective import RateDistortion
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.recipes import RECIPES, CodecTraining
 from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
-LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the other modules determine the symbols
+LEARN_HARD = ("synthesis.", "hyper_synthesis.", "context.", "gains.log_inverse")  # the other modules determine the symbols
 BENCH_SIZE = (768, 512)  # width and height in pixels, as in Kodak
 
 
@@ -40,7 +41,10 @@ def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a training run. Raises UsageError without a folder of photographs."""
     if not sources:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
-    model = MeanScaleHyperprior(config.model)
+    if isinstance(config.model, ContextConfig) and config.objective.rounding == "noise":
+        what = "the context codec is not trained with noisy latents"
+        raise UsageError(what, where="objective.rounding", hint="use mixed or hard")
+    model = build_network(config.model)
     if config.objective.rounding == "hard":
         freeze_encoder(model)
     objective = RateDistortion(config.objective, config.model.lambdas)
