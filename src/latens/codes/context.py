@@ -31,8 +31,8 @@ from latens.shapes import Float
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in every block of 2 x 2, in the order of coding
 TAPS = 9  # of one filter on one phase image
-INNOVATION_MAX = 8.0  # innovations are clamped to +- this many standard deviations
-MEAN_MAGNITUDE = 0.3  # typical |u|, subtracted so that the zeros outside of the latent are neutral
+INNOVATION_MAX = 127 / 16  # innovations are clamped to +- this many standard deviations
+MEAN_MAGNITUDE = 5 / 16  # typical |u|, subtracted so that the zeros outside of the latent are neutral
 LEVEL_STEP = math.log(SCALE_MAX / SCALE_MIN) / (LEVELS - 1)  # of ln(sigma), between two levels
 
 # Symbols of (y - mean, sigma): rounding or one of its relaxations. Differentiable where training needs it.
