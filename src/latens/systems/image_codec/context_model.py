@@ -14,10 +14,12 @@ Letters: B batch, R rates per image, M latent channels, H W image size (multiple
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from latens.codes.context import CodedLatent, LatentModel, PhaseContext, Rounding, level_of
+from latens.codes.context import LEVEL_STEP, CodedLatent, LatentModel, PhaseContext, Rounding, level_of
 from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
 from latens.codes.gains import RateGains
 from latens.codes.rounding import add_noise, round_straight_through
@@ -26,29 +28,28 @@ from latens.nn.conv import Residual, double, halve
 from latens.nn.init import small
 from latens.nn.transforms import BLOCK_GAIN, Sum
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, ContextHyperpriorConfig
 from latens.systems.image_codec.model import Reconstruction
 
 
-class ContextCodec(nn.Module):
-    """Transforms, prior, context model and, with several rates, gains of the latent."""
+class CodingParts(NamedTuple):
+    """The parts of the hyper-synthesis whose integers a file needs."""
 
-    def __init__(self, config: ContextConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.analysis = analysis_transform(config)
-        self.synthesis = synthesis_transform(config)
-        self.hyper_analysis = hyper_analysis_transform(config)
-        self.hyper_synthesis = hyper_synthesis_transform(config)
-        self.prior = FactorizedPrior(config.hyper)
-        self.context = PhaseContext(
-            config.latent,
-            config.width,
-            strong=range(config.strong),
-            rates=len(config.lambdas),
-            hidden=config.width * 3 // 4,
-        )
-        self.gains = RateGains(config.latent, config.lambdas) if config.variable_rate else None
+    stack: nn.Sequential  # z to M means and M scales or levels
+    features: nn.Conv2d  # from the last hidden layer of the stack
+    logarithmic: bool  # the stack gives levels
+
+
+class ContextNetwork(nn.Module):
+    """Training and test passes of the networks with a context model, which define the modules and `latent_model`."""
+
+    analysis: nn.Module
+    synthesis: nn.Module
+    hyper_analysis: nn.Module
+    prior: FactorizedPrior
+    context: PhaseContext
+    gains: RateGains | None
+    config: ContextConfig | ContextHyperpriorConfig
 
     def forward(
         self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"], *, rounding: str = "mixed"
@@ -58,7 +59,8 @@ class ContextCodec(nn.Module):
         `rounding` is "mixed" or "hard", see `config.RateDistortionConfig`. The reconstructions are in the order of `quality`.
         """
         if rounding == "hard":
-            return self._forward_hard(image, quality)
+            coded, bits_z = self.as_encoded(image, quality)
+            return Reconstruction(self.reconstruct(coded.y_hat, quality), coded.bits().sum((1, 2, 3)), bits_z)
         y = self.scaled_latent(image, quality).float()
         z = self.hyper_analysis(y).float()
         z_noisy = add_noise(z)
@@ -69,21 +71,20 @@ class ContextCodec(nn.Module):
             self.prior.bits(z_noisy).sum((1, 2, 3)),
         )
 
-    def _forward_hard(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]) -> Reconstruction:
+    def as_encoded(
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]
+    ) -> tuple[CodedLatent, Float[Tensor, "_"]]:
+        """The symbols that the encoder writes, differentiable in the entropy model but not in the encoder; bits of z."""
         with torch.no_grad():
             y = self.scaled_latent(image, quality).float()
             z_hat = self.rounded_z(y)
+            bits_z = self.prior.bits(z_hat).sum((1, 2, 3))
 
         def straight_through(residual: Tensor, scale: Tensor) -> Tensor:
             symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
             return residual + (symbols - residual).detach()
 
-        coded = self.code(y, z_hat, quality, straight_through)
-        return Reconstruction(
-            self.reconstruct(coded.y_hat, quality),
-            coded.bits().sum((1, 2, 3)),
-            self.prior.bits(z_hat).sum((1, 2, 3)).detach(),
-        )
+        return self.code(y, z_hat, quality, straight_through), bits_z
 
     @torch.no_grad()
     def rounded(
@@ -107,7 +108,10 @@ class ContextCodec(nn.Module):
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]) -> Float[Tensor, "_ M h w"]:
         """The latent in units of the quantization step, at every quality (1 is the first lambda)."""
-        y = self.analysis(image).repeat(len(quality) // len(image), 1, 1, 1)
+        return self.at_quality(self.analysis(image).repeat(len(quality) // len(image), 1, 1, 1), quality)
+
+    def at_quality(self, y: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
+        """A latent of `analysis` in units of the quantization step."""
         return y if self.gains is None else y * self.gains.forward_gain(quality)
 
     def code(
@@ -118,15 +122,65 @@ class ContextCodec(nn.Module):
 
     def latent_model(self, z_hat: Float[Tensor, "B N ..."]) -> LatentModel:
         """What the decoded hyper-latent predicts of the scaled latent, in float32."""
-        mean, log_scale, features = (
-            self.hyper_synthesis(z_hat).float().split([self.config.latent, self.config.latent, self.config.width], dim=1)
-        )
-        return LatentModel(mean, level_of(log_scale), features)
+        raise NotImplementedError
+
+    def coding_parts(self) -> CodingParts:
+        raise NotImplementedError
 
     def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
         """The image of a scaled latent, not clamped."""
         scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
         return self.synthesis(scaled).float()
+
+
+class ContextCodec(ContextNetwork):
+    """Transforms, prior, context model and, with several rates, gains of the latent."""
+
+    config: ContextConfig
+
+    def __init__(self, config: ContextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = analysis_transform(config)
+        self.synthesis = synthesis_transform(config)
+        self.hyper_analysis = hyper_analysis_transform(config)
+        self.hyper_synthesis = hyper_synthesis_transform(config)
+        self.prior = FactorizedPrior(config.hyper)
+        self.context = PhaseContext(
+            config.latent,
+            config.width,
+            strong=range(config.strong),
+            rates=len(config.lambdas),
+            hidden=config.width * 3 // 4,
+        )
+        self.gains = RateGains(config.latent, config.lambdas) if config.variable_rate else None
+
+    def latent_model(self, z_hat: Float[Tensor, "B N ..."]) -> LatentModel:
+        sizes = [self.config.latent, self.config.latent, self.config.width]
+        mean, log_scale, features = self.hyper_synthesis(z_hat).float().split(sizes, dim=1)
+        return LatentModel(mean, level_of(log_scale), features)
+
+    def coding_parts(self) -> CodingParts:
+        head = self.hyper_synthesis[-1]
+        assert isinstance(head, nn.Conv2d)
+        latent = self.config.latent
+        outputs, features = rows_of(head, 0, 2 * latent), rows_of(head, 2 * latent, head.out_channels)
+        assert outputs.bias is not None
+        with torch.no_grad():
+            outputs.bias[latent:] = level_of(outputs.bias[latent:])
+            outputs.weight[latent:] /= LEVEL_STEP
+        return CodingParts(nn.Sequential(*self.hyper_synthesis[:-1], outputs), features, logarithmic=True)
+
+
+def rows_of(layer: nn.Conv2d, first: int, end: int) -> nn.Conv2d:
+    """A 1 x 1 layer with some of the outputs of another one."""
+    part = nn.Conv2d(layer.in_channels, end - first, 1)
+    assert part.bias is not None
+    assert layer.bias is not None
+    with torch.no_grad():
+        part.weight.copy_(layer.weight[first:end])
+        part.bias.copy_(layer.bias[first:end])
+    return part
 
 
 def analysis_transform(config: ContextConfig) -> Sum:

@@ -59,8 +59,12 @@ class ImageHeader(NamedTuple):
     @property
     def bands(self) -> list[tuple[int, int]]:
         """First latent row and end (exclusive) of every band."""
-        rows = self.latent_size[0]
-        return [(top, min(top + self.band_rows, rows)) for top in range(0, rows, self.band_rows)]
+        return bands_of(self.latent_size[0], self.band_rows)
+
+
+def bands_of(rows: int, band_rows: int) -> list[tuple[int, int]]:
+    """First latent row and end (exclusive) of every band of a latent."""
+    return [(top, min(top + band_rows, rows)) for top in range(0, rows, band_rows)]
 
 
 class CodedImage(NamedTuple):

@@ -15,7 +15,8 @@ from latens.codes.goals import PEAK
 from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
-from latens.systems.image_codec.context_model import ContextCodec
+from latens.systems.image_codec.context_export import export_context
+from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
 from latens.systems.image_codec.networks import CodecNetwork
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
@@ -33,6 +34,9 @@ class RateDistortion:
     def __call__(self, model: torch.nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image = batch["image"]
         quality = self.random_qualities(image)
+        if self.config.rounding == "entropy":
+            yield self.entropy_step(model, image, quality)
+            return
         coded = model(image, quality, rounding=self.config.rounding)
         image = image.repeat(self.config.rates_per_crop, 1, 1, 1)
         weight = lambda_of(self.lambdas, quality)
@@ -41,6 +45,13 @@ class RateDistortion:
         loss = ((bpp + weight * PEAK * mse) * (weight / middle) ** -self.config.balance).mean()
         pixels = image.shape[2] * image.shape[3]
         yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
+
+    def entropy_step(self, model: torch.nn.Module, image: Tensor, quality: Tensor) -> Step:
+        """Mean logarithm of the rate, so that relative changes at all rates count equally."""
+        assert isinstance(model, ContextNetwork)
+        coded, bits_z = model.as_encoded(image, quality)
+        bpp = (coded.bits().sum((1, 2, 3)) + bits_z) / (image.shape[2] * image.shape[3])
+        return Step("model", bpp.log().mean(), {"bpp": bpp.mean()})
 
     def random_qualities(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "_"]:
         """Qualities of all images at their first rate, then at their second, and so on; an image's are evenly spaced."""
@@ -53,7 +64,7 @@ class RateDistortion:
         """Mean over rates of log(true loss), so that relative changes of all rates count equally; bpp and PSNR of each rate."""
         results: dict[str, float] = {}
         logs = []
-        rate_weight = ROUNDING_WEIGHT if self.config.rounding == "hard" else None
+        rate_weight = ROUNDING_WEIGHT if self.config.rounding in ("hard", "entropy") else None
         for level in range(1, len(self.lambdas) + 1):
             sums = torch.zeros(3, dtype=torch.float64)
             for batch in batches:
@@ -78,8 +89,8 @@ class RateDistortion:
 
     def export(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the frozen coding that is computed from them."""
-        if isinstance(model, ContextCodec):
-            return Export({name: tensor.half() for name, tensor in model.state_dict().items()}, {}, {})
+        if isinstance(model, ContextNetwork):
+            return export_context(model, [batch["image"] for batch in batches])
         return export_codec(model, [batch["image"] for batch in batches])
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from latens.codes.annealing import Refine
 from latens.codes.coding import FrozenCoding
+from latens.codes.context_coding import ContextCoding
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
@@ -24,7 +25,8 @@ from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch, Usa
 from latens.hub import load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
-from latens.systems.image_codec.config import HyperpriorConfig
+from latens.systems.image_codec.config import ImageModel
+from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.format import (
     MAX_PIXELS,
     QUALITY_STEPS,
@@ -33,7 +35,7 @@ from latens.systems.image_codec.format import (
     inspect_stream,
     read_coded_image,
 )
-from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
 
@@ -232,11 +234,12 @@ def load(
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)
-    found, model = load_network(folder, "image_codec", HyperpriorConfig, MeanScaleHyperprior)
+    found, model = load_network(folder, "image_codec", ImageModel, build_network)
     if not found.coding:
         raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
     try:
-        coding = FrozenCoding.from_tensors(found.config["coding"], found.coding, place)
+        kind = ContextCoding if isinstance(model, ContextNetwork) else FrozenCoding
+        coding = kind.from_tensors(found.config["coding"], found.coding, place)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise unusable(folder, error) from None
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from latens.systems.image_codec.config import (
     LAMBDAS,
     ContextConfig,
+    ContextHyperpriorConfig,
     CropConfig,
     HyperpriorConfig,
     ImageModel,
@@ -19,6 +20,8 @@ from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (the range of LAMBDAS without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
+
+COMPACT = HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact")
 
 CodecTraining: TypeAlias = TrainConfig[ImageModel, CropConfig, RateDistortionConfig]
 
@@ -37,11 +40,11 @@ def tiny() -> CodecTraining:
 
 
 def cpu() -> CodecTraining:
-    """The bundled model, one for all rates: two CPU cores with bfloat16, about an hour at four steps a second."""
+    """A model for all rates: two CPU cores with bfloat16, about an hour at four steps a second."""
     return replace(
         tiny(),
         recipe="cpu",
-        model=HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
+        model=COMPACT,
         data=CropConfig(batch=16),
         optim=Muon(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
         run=RunConfig(steps=14_000, validate_every=3500, checkpoint_every=500),
@@ -87,6 +90,19 @@ def paper() -> CodecTraining:
         objective=RateDistortionConfig(rounding="noise", balance=0.0),
         optim=Adam(lr=1e-4, warmup=1000, decay_share=0.0, ema=0.0),
         run=RunConfig(steps=2_000_000, seed=222, precision="no", validate_every=20_000, checkpoint_every=5000),
+    )
+
+
+def fit_context() -> CodecTraining:
+    """A context model for the model of `cpu` (`--init`), whose weights stay as they are: a few minutes of one CPU core."""
+    return replace(
+        cpu(),
+        recipe="fit_context",
+        model=ContextHyperpriorConfig(base=COMPACT),
+        data=CropConfig(crop=256, batch=4),
+        objective=RateDistortionConfig(rounding="entropy", rates_per_crop=2),
+        optim=Adam(lr=3e-3, warmup=20, decay_share=0.7, ema=0.0),
+        run=RunConfig(steps=1000, validate_every=1000, checkpoint_every=200),
     )
 
 
@@ -142,6 +158,7 @@ RECIPES: Mapping[str, Callable[[], CodecTraining]] = MappingProxyType(
         "cpu_hard": cpu_hard,
         "gpu": gpu,
         "paper": paper,
+        "fit_context": fit_context,
         "context_tiny": context_tiny,
         "context_cpu": context_cpu,
         "context_gpu": context_gpu,

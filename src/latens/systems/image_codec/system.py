@@ -21,7 +21,8 @@ from latens.experiments.bench import Case
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure
 from latens.systems.image_codec import figures, tables
-from latens.systems.image_codec.config import ContextConfig
+from latens.systems.image_codec.config import HyperpriorConfig
+from latens.systems.image_codec.context_hyperprior import freeze_hyperprior
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.demo import section
 from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
@@ -41,14 +42,23 @@ def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a training run. Raises UsageError without a folder of photographs."""
     if not sources:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
-    if isinstance(config.model, ContextConfig) and config.objective.rounding == "noise":
-        what = "the context codec is not trained with noisy latents"
-        raise UsageError(what, where="objective.rounding", hint="use mixed or hard")
+    check_rounding(config)
     model = build_network(config.model)
     if config.objective.rounding == "hard":
         freeze_encoder(model)
+    if config.objective.rounding == "entropy":
+        freeze_hyperprior(model)
     objective = RateDistortion(config.objective, config.model.lambdas)
     return Trainable(model, objective, CropData(sources, config.data, config.run.seed))
+
+
+def check_rounding(config: CodecTraining) -> None:
+    """Raise UsageError for a rounding that the model is not trained with."""
+    rounding, context = config.objective.rounding, not isinstance(config.model, HyperpriorConfig)
+    if (rounding == "noise" and context) or (rounding == "entropy" and not context):
+        what = "a model with context" if context else "a model without context"
+        hint = "use mixed or hard" if context else "use mixed, noise or hard"
+        raise UsageError(f"{what} is not trained with '{rounding}'", where="objective.rounding", hint=hint)
 
 
 def freeze_encoder(model: nn.Module) -> None:
