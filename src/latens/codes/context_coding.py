@@ -115,29 +115,19 @@ class ContextCoding(FrozenCoding):
         """Code every band; `choose` gives the symbols of a part and its entries of `values`."""
         found = []
         for top, end in bands:
-            phases = split_phases(values[:, :, top:end])
             band = type(prediction)(*(part[:, :, top:end] for part in prediction))
-            found.append(self.context.code(band, self._chooser(phases, choose)))
+            found.append(self.context.code(band, self.context.chooser(values[:, :, top:end], choose)))
         return IntegerCoded(*(torch.cat(parts, dim=2) for parts in zip(*found, strict=True)))
-
-    def _chooser(self, phases: Sequence[Tensor], choose: Callable[[Part, Tensor], Tensor]) -> Callable[[Part], Tensor]:
-        return lambda part: choose(part, phases[part.phase][:, self._channels(part, phases[0].device)])
-
-    def _channels(self, part: Part, device: torch.device) -> Tensor:
-        return self.context.channels_of(part.weak, device)
 
     def unknown(self, prediction: Any) -> LatentParameters:
         return LatentParameters(real_mean(prediction.mean), table_index(prediction.level))
 
     def encode_band(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
-        parts = [
-            (
-                flat(value[:, self.context.channels_of(weak, value.device)]),
-                flat(level[:, self.context.channels_of(weak, level.device)]),
-            )
-            for value, level in zip(split_phases(symbols), split_phases(levels), strict=True)
-            for weak in (False, True)
-        ]
+        parts = []
+        order, strong = self.context.order(symbols.device), self.context.strong
+        sorted_phases = (split_phases(part.index_select(1, order)) for part in (symbols, levels))
+        for value, level in zip(*sorted_phases, strict=True):
+            parts += [(flat(value[:, own]), flat(level[:, own])) for own in (slice(strong), slice(strong, None))]
         groups = [(values.astype(np.int32), own.astype(np.uint8)) for values, own in parts]
         checks = level_check(groups[0][1]) + level_check(*(own for _, own in groups))
         return checks + coder.encode_groups(groups, self.y_tables)

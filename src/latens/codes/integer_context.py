@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latens.codes.coding import LEVELS, OUTPUT_BITS
-from latens.codes.context import PHASES, merge_phases, split_phases
+from latens.codes.context import PHASES, split_phases
 from latens.codes.integer import MODES, IntegerNetwork, Mode, probe
 from latens.errors import DeviceMismatch, ModelError
 from latens.shapes import Int
@@ -96,50 +96,63 @@ class IntegerContext:
     def code(self, model: IntegerModel, choose: Chooser) -> IntegerCoded:
         """Symbols of a band in the order of coding; `choose` is called for each `Part`. h and w must be even."""
         named = self._on(model.mean.device)
+        mean, level = (part.to(torch.int32).index_select(1, named["order"]) for part in (model.mean, model.level))
+        sorted_model = IntegerModel(mean, level, model.features.to(torch.int32))
         known: list[Tensor] = []
         found = []
-        for k, parts in enumerate(zip(*map(split_phases, model), strict=True)):
-            coded, innovations = self._phase(k, IntegerModel(*parts), known, choose, named)
+        for k, parts in enumerate(zip(*map(split_phases, sorted_model), strict=True)):
+            coded, innovations = self._phase(k, IntegerModel(*(part.contiguous() for part in parts)), known, choose, named)
             known.append(innovations)
             found.append(coded)
-        return IntegerCoded(*(merge_phases(images) for images in zip(*found, strict=True)))
+        merged = [merged_integers(images).index_select(1, named["back"]) for images in zip(*found, strict=True)]
+        return IntegerCoded(*(part.to(torch.int64) for part in merged))
 
     def _phase(
         self, k: int, model: IntegerModel, known: Sequence[Tensor], choose: Chooser, named: Mapping[str, Tensor]
     ) -> tuple[IntegerCoded, Tensor]:
+        """One phase with its channels in the order of coding, in int32."""
         base, level, features = model
         index = table_index(level)
-        mean = base
+        moved = torch.zeros_like(base)
         if known:
             u = torch.stack(list(known), dim=2)
-            gate = ((1 << GATE_BITS) + self.gates[k - 1](features)).clamp(0, (2 << GATE_BITS) - 1)
-            total = gate * convolved(u, named[f"mean_filters.{k - 1}"])
-            shift = rounded_shift(total, named[f"mean_exponents.{k - 1}"] + GAIN_BITS).clamp(-SHIFT_MAX, SHIFT_MAX)
-            mean = base + rounded_shift(shift * named["sigma"][index], SHIFT_BITS)
+            gate = self.gates[k - 1](features).to(torch.int32).index_select(1, named["order"])
+            gate = gate.add_(1 << GATE_BITS).clamp_(0, (2 << GATE_BITS) - 1)
+            total = gate.mul_(convolved(u, named[f"mean_filters.{k - 1}"]))
+            shift = rounded_shift(total, named[f"mean_exponents.{k - 1}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
+            moved = rounded_shift(shift.mul_(taken(named["sigma"], index)), SHIFT_BITS)
             total = convolved(u.abs() - MAGNITUDE, named[f"level_filters.{k - 1}"])
-            level = level + rounded_shift(total.to(torch.int64), named[f"level_exponents.{k - 1}"])
-
-        def innovation(symbols: Tensor, channels: Tensor) -> Tensor:
-            moved = mean[:, channels] - base[:, channels]
-            d = ((symbols.clamp(-SYMBOL_MAX, SYMBOL_MAX) << OUTPUT_BITS) + moved).clamp(-DIFFERENCE_MAX, DIFFERENCE_MAX)
-            u = rounded_shift(d * named["reciprocal"][index[:, channels]], RECIPROCAL_BITS)
-            return u.clamp(-INNOVATION_MAX, INNOVATION_MAX)
-
-        strong, weak = named["strong"], named["weak"]
+            level = level + rounded_shift(total, named[f"level_exponents.{k - 1}"])
+        mean, reciprocal = base + moved, taken(named["reciprocal"], index)
+        strong, weak = slice(self.strong), slice(self.strong, None)
         first = table_index(level[:, strong])
-        symbols = choose(Part(k, False, mean[:, strong], first))
-        u_strong = innovation(symbols, strong)
+        symbols = choose(Part(k, False, mean[:, strong], first)).to(torch.int32)
+        u_strong = innovation(symbols, moved[:, strong], reciprocal[:, strong])
         hints = torch.cat([u_strong.abs() - MAGNITUDE, features], dim=1)
-        second = table_index(level[:, weak] + self.slices[k](hints))
-        rest = choose(Part(k, True, mean[:, weak], second))
-        back = named["back"]
-        both = [torch.cat(pair, dim=1)[:, back] for pair in ((symbols, rest), (first, second))]
-        u_all = torch.cat([u_strong, innovation(rest, weak)], dim=1)[:, back]
-        return IntegerCoded(both[0], mean, both[1]), u_all.to(torch.int32)
+        second = table_index(level[:, weak] + self.slices[k](hints).to(torch.int32))
+        rest = choose(Part(k, True, mean[:, weak], second)).to(torch.int32)
+        u_weak = innovation(rest, moved[:, weak], reciprocal[:, weak])
+        coded = IntegerCoded(torch.cat([symbols, rest], dim=1), mean, torch.cat([first, second], dim=1))
+        return coded, torch.cat([u_strong, u_weak], dim=1)
 
-    def channels_of(self, weak: bool, device: torch.device) -> Int[Tensor, "_"]:
-        """Indices of the strong or weak channels."""
-        return self._on(device)["weak" if weak else "strong"]
+    @property
+    def strong(self) -> int:
+        """Number of strong channels, the first ones in the order of coding."""
+        return len(self.buffers["strong"])
+
+    def order(self, device: torch.device) -> Int[Tensor, "M"]:
+        """The channels in the order of coding: the strong, then the weak ones."""
+        return self._on(device)["order"]
+
+    def chooser(self, values: Tensor, choose: Callable[[Part, Tensor], Tensor]) -> Chooser:
+        """A chooser that also gets the part's own entries of `values` (B, M, h, w)."""
+        phases = split_phases(values.index_select(1, self.order(values.device)))
+
+        def chosen(part: Part) -> Tensor:
+            own = phases[part.phase]
+            return choose(part, own[:, self.strong :] if part.weak else own[:, : self.strong])
+
+        return chosen
 
     def rate_shift(self, quality: int) -> Int[Tensor, "M 1 1"]:
         """Level shift in 1/16 at a quality in 1/256 (256 is the first rate), interpolated between the rates."""
@@ -155,8 +168,7 @@ class IntegerContext:
         count = self.channels
         mean, level, symbols = (probe(count, bound).to(device) for bound in (MEAN_MAX, 16 * LEVELS, 6))
         model = IntegerModel(mean, level.abs(), probe(self.features, FEATURE_MAX).to(device))
-        phases = split_phases(symbols)
-        coded = self.code(model, lambda part: phases[part.phase][:, self.channels_of(part.weak, device)])
+        coded = self.code(model, self.chooser(symbols, lambda part, values: values))
         digest = hashlib.sha256()
         for part in coded:
             digest.update(part.cpu().contiguous().numpy().astype("<i8").tobytes())
@@ -216,15 +228,18 @@ class IntegerContext:
         return cls(buffers, found["gates"], found["slices"])
 
     def _on(self, device: torch.device) -> dict[str, Tensor]:
-        """The buffers as int64 on a device, filters as int32, with the weak channels and the order of both."""
+        """The buffers on a device as int32, filters and exponents in the order of coding; that order and its inverse."""
         if device not in self._cache:
-            wide = {name: tensor.to(device, torch.int64) for name, tensor in self.buffers.items()}
-            named = {name: value.to(torch.int32) if "filters" in name else value for name, value in wide.items()}
-            named |= {name: value[:, None, None] for name, value in wide.items() if "exponents" in name}
-            others = torch.ones(self.channels, dtype=torch.bool, device=device)
-            others[named["strong"]] = False
-            named["weak"] = others.nonzero().flatten()
-            named["back"] = torch.cat([named["strong"], named["weak"]]).argsort()
+            strong = self.buffers["strong"].cpu().long()
+            others = torch.ones(self.channels, dtype=torch.bool)
+            others[strong] = False
+            order = torch.cat([strong, others.nonzero().flatten()])
+            named = {"order": order.to(device), "back": order.argsort().to(device)}
+            for name, buffer in self.buffers.items():
+                if "filters" in name or "exponents" in name:
+                    sorted_buffer = buffer.to(device, torch.int32)[named["order"]]
+                    named[name] = sorted_buffer[:, None, None] if "exponents" in name else sorted_buffer
+            named |= {name: self.buffers[name].to(device) for name in ("sigma", "reciprocal")}
             self._cache[device] = named
         return self._cache[device]
 
@@ -274,6 +289,29 @@ def rounded_shift(x: Int[Tensor, "..."], bits: int | Tensor) -> Int[Tensor, "...
     """x / 2^bits, rounded to the nearest integer, halves up. `bits` >= 1."""
     half = 1 << (bits - 1) if isinstance(bits, int) else torch.ones_like(bits) << (bits - 1)
     return (x + half) >> bits
+
+
+def innovation(
+    symbols: Int[Tensor, "B C h w"], moved: Int[Tensor, "B C h w"], reciprocal: Int[Tensor, "B C h w"]
+) -> Int[Tensor, "B C h w"]:
+    """y_hat minus the mean before the context, in sigma / 16; `moved` is what the context added to the mean."""
+    d = (symbols.clamp(-SYMBOL_MAX, SYMBOL_MAX) << OUTPUT_BITS).add_(moved).clamp_(-DIFFERENCE_MAX, DIFFERENCE_MAX)
+    u = rounded_shift(d.to(torch.int64).mul_(reciprocal), RECIPROCAL_BITS)
+    return u.clamp_(-INNOVATION_MAX, INNOVATION_MAX).to(torch.int32)
+
+
+def taken(table: Int[Tensor, "L"], index: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Entries of a table."""
+    return table.index_select(0, index.flatten()).view_as(index)
+
+
+def merged_integers(images: Sequence[Int[Tensor, "B C _ _"]]) -> Int[Tensor, "B C h w"]:
+    """`latens.codes.context.merge_phases` for integers, which `pixel_shuffle` handles slowly."""
+    first = images[0]
+    whole = first.new_empty((*first.shape[:2], 2 * first.shape[2], 2 * first.shape[3]))
+    for (row, column), image in zip(PHASES, images, strict=True):
+        whole[:, :, row::2, column::2] = image
+    return whole
 
 
 def convolved(u: Int[Tensor, "B M k h w"], filters: Int[Tensor, "M k 3 3"]) -> Int[Tensor, "B M h w"]:
