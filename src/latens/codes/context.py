@@ -32,6 +32,7 @@ from latens.shapes import Float
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in every block of 2 x 2, in the order of coding
 TAPS = 9  # of one filter on one phase image
 INNOVATION_MAX = 127 / 16  # innovations are clamped to +- this many standard deviations
+SHIFT_MAX = 2047 / 512  # shifts of the mean, likewise
 MEAN_MAGNITUDE = 5 / 16  # typical |u|, subtracted so that the zeros outside of the latent are neutral
 LEVEL_STEP = math.log(SCALE_MAX / SCALE_MIN) / (LEVELS - 1)  # of ln(sigma), between two levels
 
@@ -114,7 +115,8 @@ class PhaseContext(nn.Module):
         if known:
             stacked = torch.stack(list(known), dim=2).flatten(1, 2)  # (B, M k, h/2, w/2), grouped by channel
             gate = (1 + self.gates[k - 1](model.features)).clamp(0, 2)
-            mean = mean + scale_of(level) * gate * per_channel(stacked, self.mean_filters[k - 1])
+            shift = (gate * per_channel(stacked, self.mean_filters[k - 1])).clamp(-SHIFT_MAX, SHIFT_MAX)
+            mean = mean + scale_of(level) * shift
             level = level + per_channel(stacked.abs() - MEAN_MAGNITUDE, self.level_filters[k - 1])
         residual = y - mean
         strong = scale_of(level[:, self.strong])

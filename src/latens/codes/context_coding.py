@@ -26,11 +26,12 @@ from latens.codes.coding import (
     other_machine,
     scales,
 )
-from latens.codes.context import LEVEL_STEP, PhaseContext, split_phases
+from latens.codes.context import LEVEL_STEP, PHASES, PhaseContext, split_phases
 from latens.codes.entropy import SCALE_MIN
 from latens.codes.integer import IntegerNetwork
 from latens.codes.integer_context import (
     FEATURE_MAX,
+    FINE_LEVELS,
     GATE_BITS,
     INNOVATION_BITS,
     LEVEL_BITS,
@@ -42,7 +43,7 @@ from latens.codes.integer_context import (
     Part,
     table_index,
 )
-from latens.codes.quantize import quantize_network
+from latens.codes.quantize import float_parameters, quantize_network
 from latens.codes.tables import SymbolTables, learned_tables
 from latens.errors import Corrupt, ModelError
 from latens.shapes import Float, Int
@@ -55,10 +56,11 @@ SLICE_BITS = 16  # of the hidden layer of the slices, whose inputs are rarely as
 
 
 class ContextCoding(FrozenCoding):
-    """Entropy coding with a context model. Stored with the tensors of `FrozenCoding`: features.*, context.*, thresholds.
+    """Entropy coding with a context model.
 
-    `thresholds` int32 are the lower ends of all levels in 1/16 but the lowest, in 1/1024 of the scale that the network gives;
-    an empty tensor if the network gives levels in 1/1024 directly.
+    The tensors are those of `FrozenCoding`, features.*, context.*, thresholds, and `feature_unit` (F,), the real value of one
+    step of every feature, which only refinement uses. `thresholds` int32 are the lower ends of all levels in 1/16 but the
+    lowest, in 1/1024 of the scale that the network gives; empty if the network gives levels in 1/1024 directly.
     """
 
     def __init__(
@@ -71,17 +73,27 @@ class ContextCoding(FrozenCoding):
         features: IntegerNetwork,
         context: IntegerContext,
         thresholds: Int[Tensor, "_"],
+        feature_unit: Float[Tensor, "F"],
     ) -> None:
         super().__init__(network, medians, y, z)
         self.features = features
         self.context = context
         self.thresholds = thresholds
+        self.feature_unit = feature_unit
         self._fine = fine_levels(thresholds) if len(thresholds) else None
 
     def with_tables(self, y: SymbolTables) -> ContextCoding:
         """The same coding with other tables of y."""
-        parts = {"features": self.features, "context": self.context, "thresholds": self.thresholds}
-        return ContextCoding(self.network, self.medians, y, self.z_tables, **parts)  # type: ignore[arg-type]
+        return ContextCoding(
+            self.network,
+            self.medians,
+            y,
+            self.z_tables,
+            features=self.features,
+            context=self.context,
+            thresholds=self.thresholds,
+            feature_unit=self.feature_unit,
+        )
 
     def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
         """The prediction of the hyper-synthesis alone, at the first rate."""
@@ -156,7 +168,7 @@ class ContextCoding(FrozenCoding):
     def tensors(self) -> dict[str, Tensor]:
         parts = {f"features.{name}": tensor for name, tensor in self.features.state_dict().items()}
         parts |= {f"context.{name}": tensor for name, tensor in self.context.tensors().items()}
-        return {**super().tensors(), **parts, "thresholds": self.thresholds}
+        return {**super().tensors(), **parts, "thresholds": self.thresholds, "feature_unit": self.feature_unit}
 
     def spec(self) -> dict[str, Any]:
         return {**super().spec(), "features": self.features.spec(), "context": self.context.spec()}
@@ -169,11 +181,38 @@ class ContextCoding(FrozenCoding):
             features = IntegerNetwork.from_spec(spec["features"], named).to(device)
             own = {n.removeprefix("context."): t for n, t in tensors.items() if n.startswith("context.")}
             context = IntegerContext.from_tensors(spec["context"], own).to(device).verified(str(spec["context"]["self_test"]))
-            thresholds = tensors["thresholds"]
+            thresholds, unit = tensors["thresholds"], tensors["feature_unit"]
         except KeyError as error:
             raise ModelError(f"the context model lacks {error}", hint="train or download the model again") from None
-        parts = {"features": features, "context": context, "thresholds": thresholds}
-        return cls(base.network, base.medians, base.y_tables, base.z_tables, **parts)  # type: ignore[arg-type]
+        return cls(
+            base.network,
+            base.medians,
+            base.y_tables,
+            base.z_tables,
+            features=features,
+            context=context,
+            thresholds=thresholds,
+            feature_unit=unit,
+        )
+
+    def float_context(self) -> dict[str, Tensor]:
+        """State of the `PhaseContext` with the results of the integer context, up to rounding."""
+        state: dict[str, Tensor] = {}
+        for kind in ("mean", "level"):
+            for k in range(len(PHASES) - 1):
+                filters, exponents = (self.context.buffers[f"{kind}_{part}.{k}"].cpu() for part in ("filters", "exponents"))
+                state[f"{kind}_filters.{k}"] = filters.float() * (-exponents.float()).exp2()[:, None, None, None]
+        unit = self.feature_unit.cpu().float()[:, None, None]
+        for k, gate in enumerate(self.context.gates):
+            ((weight, bias),) = float_parameters(copy.deepcopy(gate).cpu())
+            state |= {f"gates.{k}.weight": weight / unit, f"gates.{k}.bias": bias}
+        for k, network in enumerate(self.context.slices):
+            (entry, entry_bias), (exit_weight, exit_bias) = float_parameters(copy.deepcopy(network).cpu())
+            innovations = entry[:, : self.context.strong] * (1 << INNOVATION_BITS)
+            state |= {f"slices.{k}.0.weight": torch.cat([innovations, entry[:, self.context.strong :] / unit], dim=1)}
+            state |= {f"slices.{k}.0.bias": entry_bias, f"slices.{k}.2.weight": exit_weight, f"slices.{k}.2.bias": exit_bias}
+        rates = self.context.buffers["rate_levels"].cpu()
+        return state | ({"rate_levels": rates.float() / (1 << LEVEL_BITS)} if len(rates) > 1 else {})
 
 
 def flat(values: Tensor) -> np.ndarray:
@@ -247,7 +286,14 @@ def freeze_context(
     thresholds = torch.empty(0, dtype=torch.int32) if logarithmic else fine_thresholds()
     integer = IntegerContext(context_buffers(context), gates, slices)
     return ContextCoding(
-        base.network, base.medians, base.y_tables, base.z_tables, features=network, context=integer, thresholds=thresholds
+        base.network,
+        base.medians,
+        base.y_tables,
+        base.z_tables,
+        features=network,
+        context=integer,
+        thresholds=thresholds,
+        feature_unit=unit.float(),
     )
 
 
@@ -266,7 +312,7 @@ def context_buffers(context: PhaseContext) -> dict[str, Tensor]:
     rates = context.rate_levels
     levels = torch.zeros(1, len(context.back)) if rates is None else rates.detach()
     buffers["rate_levels"] = (levels * (1 << LEVEL_BITS)).round().clamp(-127, 127).to(torch.int8)
-    sigma = scales()
+    sigma = SCALE_MIN * np.exp(LEVEL_STEP * np.arange(FINE_LEVELS) / (1 << LEVEL_BITS))
     buffers["sigma"] = torch.from_numpy(np.round(sigma * (1 << OUTPUT_BITS)).astype(np.int32))
     reciprocal = (1 << (INNOVATION_BITS + RECIPROCAL_BITS - OUTPUT_BITS)) / sigma
     buffers["reciprocal"] = torch.from_numpy(np.round(reciprocal).astype(np.int32))
@@ -275,7 +321,7 @@ def context_buffers(context: PhaseContext) -> dict[str, Tensor]:
 
 def fine_thresholds() -> Int[Tensor, "_"]:
     """Scales in 1/1024 at which the level in 1/16 rises to 1, 2, 3, ..."""
-    steps = np.arange(1, (LEVELS - 1 << LEVEL_BITS) + 1) - 0.5
+    steps = np.arange(1, FINE_LEVELS) - 0.5
     edges = SCALE_MIN * np.exp(LEVEL_STEP * steps / (1 << LEVEL_BITS))
     return torch.from_numpy(np.round(edges * (1 << OUTPUT_BITS)).astype(np.int32))
 

@@ -2,18 +2,19 @@
 
     quantity                              unit                range
     mean, y_hat                           1/1024              mean within +-2^23 before and +-2^24 after the context
-    level                                 1/16                table index: (level + 8) >> 4, clamped to 0..63
+    level                                 1/16                0..1008; table of the coder: (level + 8) >> 4
     innovation u                          sigma / 16          +-127
     gate                                  1/256               0..511
     shift of the mean                     sigma / 512         +-2047 before it is multiplied by sigma
 
-    u      = (d * reciprocal[index] + 2^23) >> 24      d = y_hat - mean within +-2^21, reciprocals below 2^22: below 2^43
+    u      = (d * reciprocal[level] + 2^23) >> 24      d = y_hat - mean within +-2^21, reciprocals below 2^22: below 2^43
     shift  = (gate * sum + half) >> (e + 3)            filters of 8 bits and exponents e: a sum of 27 taps is below 2^19
-    mean  += (shift * sigma[index] + 256) >> 9         sigma in 1/1024 below 2^19: below 2^30
+    mean  += (shift * sigma[level] + 256) >> 9         sigma in 1/1024 below 2^19: below 2^30
     level += (sum' + half) >> e'                       of |u| - 5 / 16
 
 Sums of filters run in int32 and products in int64, so no operation rounds on any device. Gates and slices are networks of
-`latens.codes.integer`. `index` is the table index of the level before the context, in which symbols are clamped to +-2^12.
+`latens.codes.integer`. `sigma` and `reciprocal` are those of the level before the context, in which symbols are clamped to
++-2^12.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from latens.errors import DeviceMismatch, ModelError
 from latens.shapes import Int
 
 LEVEL_BITS = 4  # fractional bits of levels
+FINE_LEVELS = ((LEVELS - 1) << LEVEL_BITS) + 1  # from 0 to the last table
 INNOVATION_BITS = 4  # fractional bits of innovations
 INNOVATION_MAX = 127
 MAGNITUDE = 5  # subtracted from |u|, 5/16
@@ -112,7 +114,7 @@ class IntegerContext:
     ) -> tuple[IntegerCoded, Tensor]:
         """One phase with its channels in the order of coding, in int32."""
         base, level, features = model
-        index = table_index(level)
+        fine = level.clamp(0, FINE_LEVELS - 1)
         moved = torch.zeros_like(base)
         if known:
             u = torch.stack(list(known), dim=2)
@@ -120,10 +122,10 @@ class IntegerContext:
             gate = gate.add_(1 << GATE_BITS).clamp_(0, (2 << GATE_BITS) - 1)
             total = gate.mul_(convolved(u, named[f"mean_filters.{k - 1}"]))
             shift = rounded_shift(total, named[f"mean_exponents.{k - 1}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
-            moved = rounded_shift(shift.mul_(taken(named["sigma"], index)), SHIFT_BITS)
+            moved = rounded_shift(shift.mul_(taken(named["sigma"], fine)), SHIFT_BITS)
             total = convolved(u.abs() - MAGNITUDE, named[f"level_filters.{k - 1}"])
             level = level + rounded_shift(total, named[f"level_exponents.{k - 1}"])
-        mean, reciprocal = base + moved, taken(named["reciprocal"], index)
+        mean, reciprocal = base + moved, taken(named["reciprocal"], fine)
         strong, weak = slice(self.strong), slice(self.strong, None)
         first = table_index(level[:, strong])
         symbols = choose(Part(k, False, mean[:, strong], first)).to(torch.int32)
@@ -248,8 +250,8 @@ class IntegerContext:
         try:
             channels = len(self.buffers["mean_filters.0"])
             expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-                "sigma": (torch.int32, (LEVELS,)),
-                "reciprocal": (torch.int32, (LEVELS,)),
+                "sigma": (torch.int32, (FINE_LEVELS,)),
+                "reciprocal": (torch.int32, (FINE_LEVELS,)),
                 "strong": (torch.int16, tuple(self.buffers["strong"].shape)),
                 "rate_levels": (torch.int8, (len(self.buffers["rate_levels"]), channels)),
             }

@@ -64,6 +64,11 @@ class ContextHyperprior(ContextNetwork):
         own = {name: value for name, value in self.state_dict().items() if name.startswith(FITTED)}
         return {**own, **weights}
 
+    @staticmethod
+    def fitted(weights: Mapping[str, Tensor]) -> bool:
+        """True if the weights contain those of the context model, which a folder may store as integers only."""
+        return any(name.startswith("context.") for name in weights)
+
 
 FITTED = ("context.", "features.")  # the modules that are fitted to a trained hyperprior
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,10 +23,11 @@ from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, LimitExceeded, ModelError, ModelMismatch, UsageError
-from latens.hub import load_network, locate, unusable
+from latens.hub import BASE, load_network, locate, unusable
 from latens.inference.device import choose_device
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import ImageModel
+from latens.systems.image_codec.context_hyperprior import ContextHyperprior
 from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.format import (
     MAX_PIXELS,
@@ -154,13 +156,16 @@ class ImageCodec(Stages):
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
-        lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
+        lists the lost rows. A model with a base decodes the files of its base as well. Raises StreamError, ModelMismatch or
+        DeviceMismatch.
         """
         if isinstance(blob, str | Path):
             data = read_bytes(Path(blob), limit=StreamLimits().file_bytes)
         else:
             data = bytes(blob)
         coded = read_coded_image(data, partial=partial)
+        if self.base is not None and coded.model_id.hex() == self.earlier.file_id:
+            return self.earlier.decompress(data, partial=partial)
         self._check_model(coded)
         symbols, lost = self.decode_symbols(coded, partial=partial)
         header = coded.header
@@ -207,6 +212,11 @@ class ImageCodec(Stages):
         seen = visible(image)
         return measured_psnr(decoded, original) if seen is None else measured_psnr(decoded[None, seen], original[None, seen])
 
+    @cached_property
+    def earlier(self) -> ImageCodec:
+        """The codec of the model that this one is based on, whose files it decodes as well."""
+        return load(str(self.base), device=self.device)
+
     @property
     def default_quality(self) -> float:
         return min(DEFAULT_QUALITY, self.best_quality)
@@ -240,9 +250,12 @@ def load(
     try:
         kind = ContextCoding if isinstance(model, ContextNetwork) else FrozenCoding
         coding = kind.from_tensors(found.config["coding"], found.coding, place)
+        if isinstance(model, ContextHyperprior) and isinstance(coding, ContextCoding) and not model.fitted(found.weights):
+            model.context.load_state_dict(coding.float_context())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise unusable(folder, error) from None
-    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
+    base = found.config[BASE]["name"] if BASE in found.config else None
+    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, base=base)
 
 
 def _loaded(image: ImageLike | LoadedImage) -> LoadedImage:

@@ -50,10 +50,20 @@ class Symbols(NamedTuple):
 class Stages:
     """Model and frozen coding of a codec. The methods are the steps of the diagram in model.py, in this order."""
 
-    def __init__(self, model: CodecNetwork, coding: FrozenCoding, *, name: str, sha256: str, device: torch.device):
+    def __init__(
+        self,
+        model: CodecNetwork,
+        coding: FrozenCoding,
+        *,
+        name: str,
+        sha256: str,
+        device: torch.device,
+        base: str | None = None,
+    ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.coding = coding
         self.name = name
+        self.base = base  # name of the bundled model whose transforms this one shares
         self.device = device
         self.model_id = sha256
         self.file_id = sha256[:16]  # id of the model in files
