@@ -27,6 +27,9 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
 )
 """Packages of all systems. The module `system` of each package defines the record SYSTEM (see `latens.contract`)."""
 
+DEFAULT_MODELS: Mapping[str, str] = MappingProxyType({"image_codec": "image_codec_context"})
+"""Bundled models of systems whose default is not the model of their name."""
+
 VERBS: Mapping[str, str] = MappingProxyType(
     {
         "image_codec": "compress",
@@ -202,6 +205,12 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         ),
     }
 )
+
+
+def default_model(system: str) -> str:
+    """Name of the bundled model that a system uses if none is named."""
+    name = DEFAULT_MODELS.get(system, system)
+    return name if name in MODELS else system
 
 
 def system_of(name_or_path: str | Path) -> str:

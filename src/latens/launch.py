@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latens.catalogue import package_of, recipe_of
+from latens.catalogue import default_model, package_of, recipe_of
 from latens.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def evaluate(
     folder = None if out is None else Path(out)
     if folder is not None:
         check_writable(folder)
-    loaded = opened.load(model or system, device=device, threads=threads)
+    loaded = opened.load(model or default_model(system), device=device, threads=threads)
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
     if folder is not None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from latens.codes import coder
 from latens.codes.entropy import SCALE_MIN, FactorizedPrior
-from latens.codes.integer import IntegerNetwork
+from latens.codes.integer import IntegerNetwork, Mode
 from latens.codes.quantize import quantize_network
 from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
 from latens.errors import Corrupt, DeviceMismatch, ModelError
@@ -146,6 +146,18 @@ class FrozenCoding:
         """Bits of y and of z under the tables, escapes included: the size of a file without headers and rounding to words."""
         bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
         return coder.ideal_bits(_flat(y), _flat(levels), self.y_tables), bits_z
+
+    @property
+    def mode(self) -> Mode:
+        """The arithmetic in use; see `IntegerNetwork`."""
+        return self.network.mode
+
+    def set_mode(self, mode: Mode) -> None:
+        self.network.mode = mode
+
+    def fingerprint(self) -> str:
+        """Hash of the results of all integer networks for fixed inputs, in the arithmetic in use."""
+        return self.network.fingerprint()
 
     def tensors(self) -> dict[str, Tensor]:
         """All frozen parameters, as integer tensors."""

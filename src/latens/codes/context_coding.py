@@ -28,7 +28,7 @@ from latens.codes.coding import (
 )
 from latens.codes.context import LEVEL_STEP, PHASES, PhaseContext, split_phases
 from latens.codes.entropy import SCALE_MIN
-from latens.codes.integer import IntegerNetwork
+from latens.codes.integer import IntegerNetwork, Mode
 from latens.codes.integer_context import (
     FEATURE_MAX,
     FINE_LEVELS,
@@ -171,14 +171,24 @@ class ContextCoding(FrozenCoding):
         return {**super().tensors(), **parts, "thresholds": self.thresholds, "feature_unit": self.feature_unit}
 
     def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "features": self.features.spec(), "context": self.context.spec()}
+        features = {"network": self.features.spec(), "self_test": self.features.fingerprint()}
+        return {**super().spec(), "features": features, "context": self.context.spec()}
+
+    def set_mode(self, mode: Mode) -> None:
+        super().set_mode(mode)
+        self.features.mode = mode
+        self.context.set_mode(mode)
+
+    def fingerprint(self) -> str:
+        return "".join((super().fingerprint(), self.features.fingerprint(), self.context.fingerprint()))
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> ContextCoding:
         base = FrozenCoding.from_tensors(spec, tensors, device)
         try:
             named = {n.removeprefix("features."): t for n, t in tensors.items() if n.startswith("features.")}
-            features = IntegerNetwork.from_spec(spec["features"], named).to(device)
+            entry = spec["features"]
+            features = IntegerNetwork.from_spec(entry["network"], named).to(device).verified(str(entry["self_test"]))
             own = {n.removeprefix("context."): t for n, t in tensors.items() if n.startswith("context.")}
             context = IntegerContext.from_tensors(spec["context"], own).to(device).verified(str(spec["context"]["self_test"]))
             thresholds, unit = tensors["thresholds"], tensors["feature_unit"]

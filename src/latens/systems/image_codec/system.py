@@ -93,22 +93,23 @@ def cases(codec: ImageCodec) -> Sequence[Case]:
     blob, latent = codec.compress(pixels, quality=quality), codec.latent(pixels)
     symbols = codec.quantize(latent, steps)
     level = symbols.parameters.level
-    coded_y, coded_z = coding.encode_y(symbols.y, level), coding.encode_z(symbols.z)
+    coded_y, coded_z = coding.encode_band(symbols.y, level), coding.encode_z(symbols.z)
+    prediction = coding.predict(symbols.z, steps)
     rows, columns = symbols.z.shape[2:]
     pixels_m = pixels.shape[0] * pixels.shape[1] / 1e6
     symbols_m = (symbols.y.numel() + symbols.z.numel()) / 1e6
 
     def encode() -> object:
-        return coding.encode_z(symbols.z), coding.encode_y(symbols.y, level)
+        return coding.encode_z(symbols.z), coding.encode_band(symbols.y, level)
 
     def decode() -> object:
-        return coding.decode_z(coded_z, rows, columns), coding.decode_y(coded_y, level)
+        return coding.decode_z(coded_z, rows, columns), coding.decode_band(coded_y, prediction, "band")
 
     actions: dict[str, tuple[Callable[[], object], float, str]] = {
         "compress": (lambda: codec.compress(pixels, quality=quality), pixels_m, "Mpx"),
         "  analysis": (lambda: codec.latent(pixels), pixels_m, "Mpx"),
         "  hyperprior and rounding": (lambda: codec.quantize(latent, steps), pixels_m, "Mpx"),
-        "    integer hyper-synthesis": (lambda: coding.parameters(symbols.z), pixels_m, "Mpx"),
+        "    integer hyper-synthesis": (lambda: coding.predict(symbols.z, steps), pixels_m, "Mpx"),
         "  entropy encoding": (encode, symbols_m, "Msym"),
         "decompress": (lambda: codec.decompress(blob), pixels_m, "Mpx"),
         "  entropy decoding": (decode, symbols_m, "Msym"),
