@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from latens.catalogue import recipe_of
+from latens.data.source import Source
+from latens.errors import UnreadableInput, UsageError
 from latens.nn.reach import halo
-from latens.systems.image_codec.config import ContextConfig
+from latens.settings import override
+from latens.systems.image_codec.config import ContextConfig, CropConfig
+from latens.systems.image_codec.context_hyperprior import FITTED, ContextHyperprior
 from latens.systems.image_codec.context_model import ContextCodec
+from latens.systems.image_codec.dataset import CropData
+from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.recipes import fit_context
+from latens.systems.image_codec.system import build
 
 SMALL = ContextConfig(width=8, latent=24, hyper=8, strong=6, lambdas=(0.002, 0.01, 0.05))
 
@@ -145,3 +157,43 @@ def test_every_parameter_learns() -> None:
     (coded.bits_y.sum() + coded.bits_z.sum() + coded.image.square().sum()).backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert not without
+
+
+def test_the_entropy_phase_trains_the_context_alone(tmp_path: Path) -> None:
+    """A fitted hyperprior keeps its weights, and starts with the rates of the model it was fitted to."""
+    Image.fromarray((np.indices((80, 80)).sum(0) % 256).astype(np.uint8)).convert("RGB").save(tmp_path / "a.png")
+    changes = {"data.crop": "64", "model.base.hidden": "12", "model.base.latent": "72"}
+    trainable = build(override(fit_context(), changes), [Source("", str(tmp_path))])
+    model, image = trainable.model, torch.rand(2, 3, 64, 64)
+    assert isinstance(model, ContextHyperprior)
+    base = MeanScaleHyperprior(model.config.base)
+    base.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith(FITTED)})
+    quality = torch.tensor([1.0, 6.5])
+    first, second = (each.rounded(image, quality, rate_weight=20.0) for each in (model, base))
+    torch.testing.assert_close(first.bits_y, second.bits_y, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(first.image, second.image, rtol=1e-4, atol=1e-4)
+    (step,) = trainable.objective(model, {"image": image}, 0)
+    step.loss.backward()
+    learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert all(name.startswith(FITTED) for name in learned)
+
+
+@pytest.mark.parametrize(("recipe", "rounding"), [("context_tiny", "noise"), ("tiny", "entropy"), ("fit_context", "noise")])
+def test_a_rounding_that_does_not_fit_the_model_is_refused(recipe: str, rounding: str, tmp_path: Path) -> None:
+    config = override(recipe_of("image_codec", recipe), {"objective.rounding": rounding})
+    with pytest.raises(UsageError, match=rounding):
+        build(config, [Source("", str(tmp_path))])
+
+
+def test_reduced_photographs_are_halved(tmp_path: Path) -> None:
+    pixels = (np.indices((200, 260)).sum(0) % 256).astype(np.uint8)
+    for name in ("a", "b"):
+        Image.fromarray(pixels).convert("RGB").save(tmp_path / f"{name}.png")
+    config = CropConfig(crop=64, batch=1, validation_share=0.0)
+    plain, reduced = (CropData([Source(kind, str(tmp_path))], config, seed=0) for kind in ("", "reduced"))
+    assert {image.shape for image in plain.train} == {(200, 260, 3)}
+    assert {image.shape for image in reduced.train} == {(100, 130, 3)}
+    with pytest.raises(UnreadableInput, match="no photograph"):
+        CropData([Source("reduced", str(tmp_path))], CropConfig(crop=128), seed=0)
+    with pytest.raises(UsageError, match="shrunk"):
+        CropData([Source("shrunk", str(tmp_path))], config, seed=0)
