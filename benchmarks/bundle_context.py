@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="folder of the fitted model")
     parser.add_argument("--base", default="image_codec", help="name of the bundled model that it was fitted to")
     parser.add_argument("--data", nargs="+", required=True, help="folders of training photographs")
-    parser.add_argument("--batches", type=int, default=40, help="batches of 4 crops of 256 x 256 whose symbols are counted")
+    parser.add_argument("--batches", type=int, default=24, help="batches of 4 crops of 256 x 256 whose symbols are counted")
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
 

@@ -74,6 +74,16 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="947 photographs and frames (BSDS500, an ImageNet sample, NYU, CamVid, ...); see the model card",
             metrics=MappingProxyType({"Kodak BD-rate against JPEG, %": -43.8, "against WebP, %": -12.4}),
         ),
+        "image_codec_context": ModelEntry(
+            name="image_codec_context",
+            system="image_codec",
+            folder=WEIGHTS / "image_codec_context",
+            sha256="1b0d5e8db3bc72d5003d06233cba63204ccf8034d5a4c1e863679e0ca58f5792",
+            size=311_584,
+            license="Apache-2.0",
+            trained_on="image_codec (its base), and a context model fitted to 404 photographs; see the model card",
+            metrics=MappingProxyType({"Kodak BD-rate against image_codec, %": 0.0}),
+        ),
         "amodal": ModelEntry(
             name="amodal",
             system="amodal",

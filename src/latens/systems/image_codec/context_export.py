@@ -15,7 +15,7 @@ from latens.systems.image_codec.format import BAND_ROWS, QUALITY_STEPS, bands_of
 from latens.systems.image_codec.stages import encoder_rounding
 from latens.training.objective import Export
 
-COUNT_STEP = QUALITY_STEPS // 2  # symbols are counted at every half quality
+CALIBRATED = 64  # crops whose hyper-latents calibrate the integers; more do not change the ranges
 
 
 def export_context(model: ContextNetwork, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Export:
@@ -37,7 +37,7 @@ def frozen_context(
     """
     stack, features, logarithmic = model.coding_parts()
     latents = [model.analysis(image) for image in images]
-    z = hyper_latents_of(model, latents)
+    z = hyper_latents_of(model, latents)[: CALIBRATED * len(model.config.lambdas)]
     base = base or freeze(stack, model.prior, z)
     coding = freeze_context(base, stack, features, model.context, z, logarithmic=logarithmic)
     return coding.with_tables(counted(model, latents, coding).tables())
@@ -57,11 +57,11 @@ def hyper_latents_of(model: ContextNetwork, latents: Sequence[Float[Tensor, "B M
 
 @torch.no_grad()
 def counted(model: ContextNetwork, latents: Sequence[Float[Tensor, "B M h w"]], coding: ContextCoding) -> SymbolCounts:
-    """Symbols of the encoder per level, at every half quality."""
+    """Symbols of the encoder per level, at every rate of the model."""
     counts = SymbolCounts()
     last = len(model.config.lambdas) * QUALITY_STEPS
     for y in latents:
-        for quality in range(QUALITY_STEPS, last + 1, COUNT_STEP):
+        for quality in range(QUALITY_STEPS, last + 1, QUALITY_STEPS):
             scaled = model.at_quality(y, torch.full((len(y),), quality / QUALITY_STEPS)).float()
             prediction = coding.predict(coding.z_symbols(model.hyper_analysis(scaled)), quality)
             symbols, parameters = coding.quantize(prediction, scaled, bands_of(y.shape[2], BAND_ROWS), encoder_rounding)
