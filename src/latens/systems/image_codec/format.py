@@ -4,7 +4,8 @@ Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), 
 bit 1 alpha), latent rows per band u8. Sections in this order; 1 to 3 are required:
 
     kind 1  the whole hyper-latent z
-    kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols
+    kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols; for a
+            model with context, the band of `codes.context_coding`
     kind 3  alpha channel as a lossless 8-bit gray PNG, present if bit 1 is set
     kind 4  EXIF (a TIFF structure after "Exif", 0, 0), as a zlib stream of at most 60,000 bytes; optional
     kind 5  XMP (UTF-8), in the same way; optional
