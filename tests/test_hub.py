@@ -168,8 +168,11 @@ def test_a_folder_with_a_base_holds_what_differs(tmp_path: Path, monkeypatch: py
     base, folder = tmp_path / "base", tmp_path / "own"
     hub.save_model(base, {"system": "x"}, {"a": torch.ones(2), "b": torch.ones(3)}, {"t": torch.arange(3)})
     monkeypatch.setattr(hub, "folder_of", lambda name: {"first": base}[name])
-    described = {"system": "x", "base": {"name": "first", "sha256": hub.load_model(base).sha256}}
-    hub.save_model(folder, described, {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
+
+    def described() -> dict[str, object]:
+        return {"system": "x", "base": {"name": "first", "sha256": hub.load_model(base).sha256}}
+
+    hub.save_model(folder, described(), {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
     found = hub.load_model(folder)
     assert {name: value.tolist() for name, value in found.weights.items()} == {"a": [1, 1], "b": [0, 0, 0], "c": [0]}
     assert set(found.coding) == {"t", "u"}
@@ -180,8 +183,7 @@ def test_a_folder_with_a_base_holds_what_differs(tmp_path: Path, monkeypatch: py
     hub.save_model(base, {"system": "x"}, {"a": torch.zeros(2), "b": torch.ones(3)}, {"t": torch.arange(3)})
     with pytest.raises(ModelError, match="it needs the model first"):
         hub.load_model(folder)
-    described["base"]["sha256"] = hub.load_model(base).sha256
-    hub.save_model(folder, described, {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
+    hub.save_model(folder, described(), {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
     assert hub.load_model(folder).sha256 != found.sha256
 
 

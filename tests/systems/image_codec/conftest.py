@@ -44,7 +44,7 @@ def codec_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     waves = np.stack([np.sin(np.mgrid[0:128, 0:192].sum(axis=0) / step) for step in (5, 11, 23)], axis=-1)
     batches = [{"image": to_tensor((110 + 90 * waves).astype(np.uint8))}]
     export = RateDistortion(context.objective, config.lambdas).export(model, batches)
-    folder = tmp_path_factory.mktemp("model") / request.param
+    folder = tmp_path_factory.mktemp("model") / str(request.param)
     described = {"system": "image_codec", "model": dataclasses.asdict(config), **export.config}
     save_model(folder, described, export.weights, export.coding)
     return folder
