@@ -133,15 +133,12 @@ def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
 
 def _pop(coder: Any, plan: Plan, tables: SymbolTables) -> np.ndarray:
     values = np.empty(plan.runs[-1].stop, dtype=np.int32)
-    escapes = []
     for level, start, stop in plan.runs:
-        indices = coder.decode(tables.models[level], stop - start)
-        found = np.flatnonzero(indices == tables.sizes[level] - 1)
-        if len(found):
-            escapes.append(found + start)
-        np.add(indices, tables.lows[level], out=values[start:stop])
-    if escapes:
-        places = np.concatenate(escapes)
+        values[start:stop] = coder.decode(tables.models[level], stop - start)
+    used, lengths = [run.level for run in plan.runs], [run.stop - run.start for run in plan.runs]
+    places = np.flatnonzero(values == np.repeat((tables.sizes[used] - 1).astype(np.int32), lengths))
+    values += np.repeat(tables.lows[used], lengths)
+    if len(places):
         values[places] = _pop_escapes(coder, _escape_levels(places, plan.runs), tables)
     if plan.order is None:
         return values

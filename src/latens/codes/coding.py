@@ -53,6 +53,7 @@ class FrozenCoding:
         self.medians = medians.to(torch.int64)
         self.y_tables = y
         self.z_tables = z
+        self._scales = torch.from_numpy(scales()).float()
         self.below = below  # number of levels below the first table, for codecs that shift levels by a gain
         # Levels of all scales up to the last threshold: a table lookup is ten times faster than a search.
         thresholds = scale_thresholds(below)
@@ -76,7 +77,8 @@ class FrozenCoding:
 
     def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Standard deviation of the Gaussian tables of these levels, in quantization steps."""
-        return torch.from_numpy(scales()).float().to(level.device)[level]
+        self._scales = self._scales.to(level.device)
+        return self._scales.index_select(0, level.flatten()).view_as(level)
 
     def _fixed_point(self, symbols: Tensor) -> Tensor:
         return (symbols << INPUT_BITS) + self.medians.to(symbols.device)[:, None, None]
