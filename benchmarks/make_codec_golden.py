@@ -1,11 +1,12 @@
 """Golden files of the image codec: a tiny frozen model and .ltn files written with it, for `test_golden.py`.
 
     python benchmarks/make_codec_golden.py tests/golden/image_codec
+    python benchmarks/make_codec_golden.py tests/golden/image_codec_context --recipe context_tiny
 
 Every later version must decode these files, so they are made only once. The script refuses to write into an existing folder.
 New kinds of files go into a new folder with a model of their own.
 
-    model/       trained by `latens train image_codec --recipe tiny` on photographs of scikit-image (public domain or CC0)
+    model/       trained by `latens train image_codec --recipe RECIPE` on photographs of scikit-image (public domain or CC0)
     NAME.ltn     written with that model
     NAME.png     the decoded image, with transforms in float32
     golden.json  for every file: size, mode, and SHA-256 of the latents: the symbols of z and of y, and the means of y in
@@ -14,6 +15,7 @@ New kinds of files go into a new folder with a model of their own.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -36,7 +38,10 @@ from latens.systems.image_codec.predict import ImageCodec
 
 PHOTOGRAPHS = Path(str(files("skimage"))) / "data"
 TRAINED_ON = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
-SETTINGS = ("model.hidden=16", "model.latent=16", "model.hyper=16", "run.steps=2000", "run.validate_every=500")
+SETTINGS = {
+    "tiny": ("model.hidden=16", "model.latent=16", "model.hyper=16", "run.steps=2000", "run.validate_every=500"),
+    "context_tiny": ("model.latent=16", "run.steps=400", "run.validate_every=200"),
+}
 QUALITY, REFINE_STEPS = 1.5, 60
 
 
@@ -75,14 +80,14 @@ def command(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "latens", *map(str, words)], env=environment, check=True)
 
 
-def train(target: Path, scratch: Path) -> None:
+def train(recipe: str, target: Path, scratch: Path) -> None:
     """Train the model and copy its best weights to `target`."""
     photos = scratch / "photos"
     photos.mkdir()
     for name in TRAINED_ON:
         shutil.copy(PHOTOGRAPHS / name, photos)
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    command("train", "image_codec", "--recipe", "tiny", "--data", photos, "-o", scratch / "run", *settings)
+    settings = [word for setting in SETTINGS[recipe] for word in ("--set", setting)]
+    command("train", "image_codec", "--recipe", recipe, "--data", photos, "-o", scratch / "run", *settings)
     shutil.copytree(scratch / "run" / "best", target)
 
 
@@ -107,14 +112,14 @@ def encode(codec: ImageCodec, folder: Path, name: str, image: Image.Image) -> di
     return {"size": list(decoded.size), "mode": decoded.mode, "latents": latent_hashes(codec, blob)}
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, recipe: str) -> None:
     if folder.exists():
         sys.exit(f"{folder} exists: golden files are made only once; give a new folder for new kinds of files")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "golden"
         made.mkdir()
-        train(made / "model", Path(scratch))
+        train(recipe, made / "model", Path(scratch))
         codec = latens.load(made / "model", device="cpu")
         codec.precision = "float32"  # the reference images must not depend on the bfloat16 support of this machine
         record = {
@@ -128,4 +133,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--recipe", choices=SETTINGS, default="tiny")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.recipe)

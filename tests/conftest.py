@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from latens.hub import save_model
+from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.objective import export_codec
 from latens.systems.image_codec.predict import ImageCodec, load
@@ -35,6 +36,7 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the tiny recipe with seeded, untrained weights: it starts as a block transform codec."""
     torch.manual_seed(0)
     config = tiny().model
+    assert isinstance(config, HyperpriorConfig)
     model = MeanScaleHyperprior(config).eval()
     export = export_codec(model, [as_tensor(image(128, 192))])
     folder = tmp_path_factory.mktemp("model") / "tiny"

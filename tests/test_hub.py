@@ -161,3 +161,34 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     network = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="bias is not finite"):
         hub.load_weights(network, {"weight": torch.ones(2, 2), "bias": torch.tensor([0.0, value])})
+
+
+def test_a_folder_with_a_base_holds_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tensors replace those of the base; its hash depends on both; eight-bit copies stand alone."""
+    base, folder = tmp_path / "base", tmp_path / "own"
+    hub.save_model(base, {"system": "x"}, {"a": torch.ones(2), "b": torch.ones(3)}, {"t": torch.arange(3)})
+    monkeypatch.setattr(hub, "folder_of", lambda name: {"first": base}[name])
+
+    def described() -> dict[str, object]:
+        return {"system": "x", "base": {"name": "first", "sha256": hub.load_model(base).sha256}}
+
+    hub.save_model(folder, described(), {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
+    found = hub.load_model(folder)
+    assert {name: value.tolist() for name, value in found.weights.items()} == {"a": [1, 1], "b": [0, 0, 0], "c": [0]}
+    assert set(found.coding) == {"t", "u"}
+    hub.int8_model(folder, tmp_path / "small")
+    assert "base" not in hub.load_model(tmp_path / "small").config
+    assert set(hub.load_model(tmp_path / "small").weights) == {"a", "b", "c"}
+
+    hub.save_model(base, {"system": "x"}, {"a": torch.zeros(2), "b": torch.ones(3)}, {"t": torch.arange(3)})
+    with pytest.raises(ModelError, match="it needs the model first"):
+        hub.load_model(folder)
+    hub.save_model(folder, described(), {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
+    assert hub.load_model(folder).sha256 != found.sha256
+
+
+@pytest.mark.parametrize("base", ["first", {"name": "image_codec"}, {"sha256": "0"}, {"name": 3, "sha256": "0"}, None])
+def test_a_base_that_cannot_be_read_is_described(base: object, tmp_path: Path) -> None:
+    hub.save_model(tmp_path, {"system": "x", "base": base}, {"a": torch.ones(2)})
+    with pytest.raises((ModelError, ModelMissing)):
+        hub.load_model(tmp_path)

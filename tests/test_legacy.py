@@ -59,3 +59,9 @@ def test_shrinking_has_one_setting(share: float, shrink: float | None) -> None:
     saved["data"] |= {"shrink": 2.0, "shrink_share": share}
     upgraded = upgrade_run(saved)["data"]
     assert (upgraded.get("shrink_share"), upgraded["shrink"]) == ((None, shrink) if shrink else (share, 2.0))
+
+
+def test_image_codecs_without_a_kind_are_hyperpriors() -> None:
+    saved = {"system": "image_codec", "model": {"hidden": 8}}
+    assert upgrade_model(saved)["model"] == {"hidden": 8, "kind": "hyperprior"}
+    assert upgrade_model({"system": "image_codec", "model": {"kind": "context"}})["model"] == {"kind": "context"}

@@ -1,7 +1,7 @@
 """Vision models with learned latent codes, for your own images.
 
 >>> import latens
->>> codec = latens.load("image_codec")            # or the folder of a model you trained
+>>> codec = latens.load("image_codec_context")    # or the folder of a model you trained
 >>> blob = codec.compress("photo.jpg", quality=4)
 >>> image = codec.decompress(blob)
 
@@ -34,7 +34,10 @@ __all__ = ["__version__", "catalogue", "errors", "evaluate", "flow", "load", "mo
 
 @overload
 def load(
-    name_or_path: Literal["image_codec"] = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None
+    name_or_path: Literal["image_codec", "image_codec_context"] = "image_codec_context",
+    *,
+    device: str | torch.device = "auto",
+    threads: int | None = None,
 ) -> ImageCodec: ...
 
 
@@ -66,7 +69,9 @@ def load(
 def load(name_or_path: str | Path, *, device: str | torch.device = "auto", threads: int | None = None) -> Any: ...
 
 
-def load(name_or_path: str | Path = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None) -> Any:
+def load(
+    name_or_path: str | Path = "image_codec_context", *, device: str | torch.device = "auto", threads: int | None = None
+) -> Any:
     """Load a model, with methods for its system: `compress`, `decompress`; `segment`; `dehaze`, `haze`; `encode`, `gallery`;
     `density`, `sample`; ...
 

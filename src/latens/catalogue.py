@@ -27,6 +27,9 @@ SYSTEMS: Mapping[str, str] = MappingProxyType(
 )
 """Packages of all systems. The module `system` of each package defines the record SYSTEM (see `latens.contract`)."""
 
+DEFAULT_MODELS: Mapping[str, str] = MappingProxyType({"image_codec": "image_codec_context"})
+"""Bundled models of systems whose default is not the model of their name."""
+
 VERBS: Mapping[str, str] = MappingProxyType(
     {
         "image_codec": "compress",
@@ -70,6 +73,16 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             license="Apache-2.0",
             trained_on="947 photographs and frames (BSDS500, an ImageNet sample, NYU, CamVid, ...); see the model card",
             metrics=MappingProxyType({"Kodak BD-rate against JPEG, %": -43.8, "against WebP, %": -12.4}),
+        ),
+        "image_codec_context": ModelEntry(
+            name="image_codec_context",
+            system="image_codec",
+            folder=WEIGHTS / "image_codec_context",
+            sha256="1b0d5e8db3bc72d5003d06233cba63204ccf8034d5a4c1e863679e0ca58f5792",
+            size=311_584,
+            license="Apache-2.0",
+            trained_on="image_codec (its base), and a context model fitted to 404 photographs; see the model card",
+            metrics=MappingProxyType({"Kodak BD-rate against image_codec, %": 0.0}),
         ),
         "amodal": ModelEntry(
             name="amodal",
@@ -202,6 +215,12 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         ),
     }
 )
+
+
+def default_model(system: str) -> str:
+    """Name of the bundled model that a system uses if none is named."""
+    name = DEFAULT_MODELS.get(system, system)
+    return name if name in MODELS else system
 
 
 def system_of(name_or_path: str | Path) -> str:

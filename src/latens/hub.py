@@ -1,7 +1,8 @@
 """Model folders: config.json and model.safetensors (model-1, model-2, ... for large models), without pickle.
 
 A model is identified by the hash of its tensor files. Large weights may be stored in eight bits (`latens.int8`) and are
-expanded on loading.
+expanded on loading. A folder may name a bundled model as its `base` ({"name", "sha256"} in config.json): it then holds only the
+tensors that differ from those of the base.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
-CONFIG, WEIGHTS, CODING, HASHES = "config.json", "model", "entropy", "sha256"
+CONFIG, WEIGHTS, CODING, HASHES, BASE = "config.json", "model", "entropy", "sha256", "base"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
 OURS = re.compile(r"(model|entropy)(-\d+)?(-[0-9a-f]{8})?\.safetensors")
@@ -41,7 +42,7 @@ class ModelFolder(NamedTuple):
     config: dict[str, Any]
     weights: dict[str, Tensor]  # expanded if they are stored in eight bits
     coding: dict[str, Tensor]  # frozen integers of the entropy coder; empty for a model that writes no streams
-    sha256: str  # over all tensor files
+    sha256: str  # over all tensor files, and those of the base
 
 
 def save_model(
@@ -85,6 +86,9 @@ def load_model(folder: Path) -> ModelFolder:
         expected = {**config.pop(HASHES, {})}  # models of earlier versions have no hashes
         weights = from_int8(_read(folder, config["files"][WEIGHTS], digests, expected))
         coding = _read(folder, config["files"][CODING], digests, expected)
+        if BASE in config:
+            base = _base_of(folder, config[BASE])
+            weights, coding, digests = base.weights | weights, base.coding | coding, [base.sha256, *digests]
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"it does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"
@@ -92,6 +96,15 @@ def load_model(folder: Path) -> ModelFolder:
     except ValueError as error:
         raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
     return ModelFolder(upgrade_model(config), weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+
+
+def _base_of(folder: Path, base: Mapping[str, str]) -> ModelFolder:
+    """The bundled model of a folder that holds only what differs. Raises ModelError if it is another one."""
+    found = load_model(folder_of(base["name"]))
+    if found.sha256 != base["sha256"]:
+        what = f"it needs the model {base['name']} with the hash {base['sha256'][:12]}, not {found.sha256[:12]}"
+        raise ModelError(what, where=str(folder), hint="use the version of latens that the model was made for")
+    return found
 
 
 def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]) -> tuple[ModelFolder, N]:
@@ -151,7 +164,8 @@ def int8_model(source: Path, target: Path) -> None:
         weights = to_int8({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
-    save_model(target, found.config, weights, dict(sorted(found.coding.items())))
+    config = {name: value for name, value in found.config.items() if name != BASE}
+    save_model(target, config, weights, dict(sorted(found.coding.items())))
 
 
 def locate(name_or_path: str | Path) -> Path:

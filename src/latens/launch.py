@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latens.catalogue import package_of, recipe_of
+from latens.catalogue import default_model, package_of, recipe_of
 from latens.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -61,6 +61,59 @@ def plan_training(
     return Plan(changed, earlier.data, earlier.init)
 
 
+def plan_run(
+    system: str,
+    out: Path,
+    *,
+    recipe: str | None = None,
+    data: Sequence[str | Path] = (),
+    settings: Mapping[str, str] = NO_CHANGES,
+    resume: bool = False,
+    branch: Path | None = None,
+    decay: int | None = None,
+) -> Plan:
+    """The plan of a new or continued run (`plan_training`) or of a branch (`plan_branch`).
+
+    Raises UsageError for arguments that exclude each other, and as these functions do.
+    """
+    if branch is None:
+        if decay is not None:
+            raise UsageError("--decay has no effect without --branch", hint="name the run to branch off from with --branch")
+        return plan_training(system, out, recipe=recipe, data=data, settings=settings, resume=resume)
+    for name, given in (("--recipe", recipe is not None), ("--resume", resume)):
+        if given:
+            hint = "leave it out" if name == "--recipe" else "continue a branch with --resume alone"
+            raise UsageError(f"--branch and {name} exclude each other", where=f"--branch {branch}", hint=hint)
+    return plan_branch(system, branch, decay=decay, data=data, settings=settings)
+
+
+def plan_branch(
+    system: str,
+    trunk: Path,
+    *,
+    decay: int | None = None,
+    data: Sequence[str | Path] = (),
+    settings: Mapping[str, str] = NO_CHANGES,
+) -> Plan:
+    """Settings and data of a run that branches off from the newest checkpoint of the run in `trunk`.
+
+    They are those of the trunk, with `settings` on top. With `decay`, the branch has so many steps, over which the learning
+    rates fall to zero. Raises UsageError as `plan_training`, and without a checkpoint.
+    """
+    from dataclasses import replace
+
+    from latens.training.run import start_of_branch
+
+    plan = plan_training(system, trunk, data=data, settings=settings, resume=True)
+    if decay is None:
+        return plan._replace(init=None)
+    if decay < 1:
+        raise UsageError(f"a decay over {decay} steps is not possible", where="--decay", hint="give at least one step")
+    steps = start_of_branch(trunk).step + decay
+    run, optim = replace(plan.config.run, steps=steps), replace(plan.config.optim, decay_share=decay / steps)
+    return Plan(replace(plan.config, run=run, optim=optim), plan.data)
+
+
 def _places(data: Sequence[str | Path]) -> list[tuple[str, str]]:
     """Kinds and resolved paths of the values of `--data`."""
     from latens.data.source import parse_sources
@@ -103,6 +156,8 @@ def train(
     out: str | Path | None = None,
     settings: Mapping[str, str] = NO_CHANGES,
     init: str | Path | None = None,
+    branch: str | Path | None = None,
+    decay: int | None = None,
     max_time: float = float("inf"),
     resume: bool = False,
     device: str = "auto",
@@ -112,12 +167,25 @@ def train(
     """Train a model of `system`; the run folder is `out` (default: runs/SYSTEM), and its best weights are in out/best.
 
     `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH. `settings` maps dotted names to
-    text, as `--set` does. `init` is a model whose weights a new run starts from. `max_time` is in seconds. With `resume` the
-    run in `out` continues with its own recipe, settings and data; `data`, if given, must be the same. `on_progress` is called
-    with the number of steps done and the last losses. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
+    text, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a run from whose
+    newest checkpoint a new run continues, with its settings and data; with `decay`, for so many steps, over which the learning
+    rates fall to zero. `max_time` is in seconds. With `resume` the run in `out` continues with its own recipe, settings and
+    data; `data`, if given, must be the same. `on_progress` is called with the number of steps done and the last losses. Raises
+    UsageError, OutputExists, ModelError, InputError or Diverged.
     """
     folder = Path(out) if out is not None else Path("runs") / system
-    plan = plan_training(system, folder, recipe=recipe, data=data, settings=settings, resume=resume)
+    plan = plan_run(
+        system,
+        folder,
+        recipe=recipe,
+        data=data,
+        settings=settings,
+        resume=resume,
+        branch=None if branch is None else Path(branch),
+        decay=decay,
+    )
+    if branch is not None and init is not None:
+        raise UsageError("--branch and --init exclude each other", hint="a branch has the weights of its trunk")
     if resume and init is not None:
         what = "--init has no effect on a run that is continued"
         raise UsageError(what, where=f"--init {init}", hint="leave it out, or start a new run with -o")
@@ -138,6 +206,7 @@ def train(
         max_time=max_time,
         resume=resume,
         init=Path(plan.init) if plan.init else None if init is None else locate(init),
+        branch=None if branch is None else Path(branch),
         device=str(chosen),
         on_progress=on_progress,
     )
@@ -170,7 +239,7 @@ def evaluate(
     folder = None if out is None else Path(out)
     if folder is not None:
         check_writable(folder)
-    loaded = opened.load(model or system, device=device, threads=threads)
+    loaded = opened.load(model or default_model(system), device=device, threads=threads)
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
     if folder is None:

@@ -138,11 +138,17 @@ def _one_setting_of_shrinking(plain: Plain) -> None:
             data["shrink"] = 1.0
 
 
+def _kind_of_codec(plain: Plain) -> None:
+    """The image codec had one model; a second one came with `kind`."""
+    if isinstance(plain.get("model"), dict):
+        plain["model"].setdefault("kind", "hyperprior")
+
+
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
         "amodal": (renamed("data.turns", "data.rotate"),),
         "haze": _HAZE,
-        "image_codec": (_one_setting_of_shrinking,),
+        "image_codec": (_one_setting_of_shrinking, _kind_of_codec),
         "parts": (
             renamed("objective.agreement", "objective.contrastive_weight"),
             renamed("objective.constancy", "objective.iic_weight"),

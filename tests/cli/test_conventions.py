@@ -21,7 +21,10 @@ from latens.cli.main import GROUPS, VERBS, main
 PACKAGE = Path(latens.__file__).parent
 
 GENERIC = {  # every parameter of the verbs that serve all systems
-    "train": {"system", "recipe", "data", "out", "settings", "show_config", "init", "max_time", "resume", "options"},
+    "train": {
+        *("system", "recipe", "data", "out", "settings", "show_config", "init", "branch", "decay", "max_time", "resume"),
+        "options",
+    },
     "evaluate": {"system", "model", "data", "settings", "show_config", "out", "force", "options"},
     "reproduce": {"what", "recipe", "model", "data", "out", "settings", "force", "options"},
     "bench": {"system", "model", "repeats", "options"},

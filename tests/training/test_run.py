@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+import latens
 from latens.catalogue import folder_of, recipe_of
 from latens.contract import open_system
 from latens.data.source import Source, parse_sources
@@ -227,3 +228,81 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(photos: Path) -> None:
     assert torch.equal(first.batch(7, 0)["image"], second.batch(7, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(8, 0)["image"])
     assert not torch.equal(first.batch(7, 0)["image"], first.batch(7, 1)["image"])
+
+
+# ----------------------------------------------------------------------------------------------------------- branches
+
+TRUNK = {**SHORT, "run.steps": "100", "optim.decay_share": "0.0", "optim.warmup": "1"}
+
+
+@pytest.fixture(scope="module")
+def trunk(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run at a constant learning rate that was stopped after its first step."""
+    folder = tmp_path_factory.mktemp("trunk") / "run"
+    latens.train("image_codec", recipe="context_tiny", data=[photos], out=folder, settings=TRUNK, max_time=0, device="cpu")
+    return folder
+
+
+def test_a_decay_branches_off_a_trunk(trunk: Path, photos: Path, tmp_path: Path) -> None:
+    """A branch has the settings, data and state of its trunk; it ends after its steps, at a learning rate near zero."""
+    before = weights_hash(trunk)
+    whole = latens.train("image_codec", branch=trunk, decay=4, out=tmp_path / "whole", device="cpu")
+    assert (whole.ended, whole.step) == ("finished", 5)
+    assert weights_hash(trunk) == before
+    config = json.loads((whole.folder / "config.json").read_text())
+    assert (config["recipe"], config["run"]["steps"], config["optim"]["decay_share"]) == ("context_tiny", 5, 0.8)
+    assert json.loads((whole.folder / "environment.json").read_text())["data"] == [str(photos)]
+    assert (whole.folder / "best" / "config.json").is_file()
+
+
+def test_a_branch_that_is_stopped_and_continued_has_the_same_bits(trunk: Path, tmp_path: Path) -> None:
+    whole = latens.train("image_codec", branch=trunk, decay=4, out=tmp_path / "whole", device="cpu")
+    latens.train("image_codec", branch=trunk, decay=4, out=tmp_path / "parts", max_time=0, device="cpu")
+    result = latens.train("image_codec", out=tmp_path / "parts", resume=True, device="cpu")
+    assert result.ended == "finished"
+    assert weights_hash(result.folder) == weights_hash(whole.folder)
+
+
+def test_a_branch_without_decay_continues_with_other_settings(trunk: Path, tmp_path: Path) -> None:
+    result = latens.train(
+        "image_codec", branch=trunk, settings={"data.batch": "1"}, out=tmp_path / "a", max_time=0, device="cpu"
+    )
+    assert (result.ended, result.step) == ("time", 2)
+    config = json.loads((result.folder / "config.json").read_text())
+    assert (config["data"]["batch"], config["run"]["steps"]) == (1, 100)
+
+
+def test_impossible_branches_are_refused(trunk: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    for arguments in (
+        {"decay": 4},
+        {"branch": trunk, "decay": 0},
+        {"branch": trunk, "recipe": "tiny"},
+        {"branch": trunk, "resume": True},
+        {"branch": trunk, "init": "image_codec"},
+        {"branch": trunk, "data": [tmp_path]},
+        {"branch": tmp_path},
+    ):
+        with pytest.raises(UsageError):
+            latens.train("image_codec", out=out, device="cpu", **arguments)
+    (tmp_path / "empty").mkdir()
+    for name in ("config.json", "environment.json"):
+        shutil.copy(trunk / name, tmp_path / "empty" / name)
+    for decay in (None, 4):
+        with pytest.raises(UsageError, match="no checkpoint"):
+            latens.train("image_codec", branch=tmp_path / "empty", decay=decay, out=out, device="cpu")
+    assert not out.exists()
+
+
+def test_a_killed_start_of_a_branch_is_not_a_run(trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first checkpoint of a branch and its settings, --resume must not start from random weights."""
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latens.training.run.describe_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        latens.train("image_codec", branch=trunk, decay=4, out=tmp_path / "run", device="cpu")
+    monkeypatch.undo()
+    with pytest.raises(UsageError):
+        latens.train("image_codec", out=tmp_path / "run", resume=True, device="cpu")

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.catalogue import SYSTEMS
+from latens.catalogue import SYSTEMS, default_model
 from latens.cli.common import ComputeOptions, Model, Reporter
 from latens.launch import announce
 
@@ -29,7 +29,7 @@ def bench(
     from latens.inference.device import describe
 
     opened = open_system(system)
-    loaded = opened.load(model or system, device=options.device, threads=options.threads)
+    loaded = opened.load(model or default_model(system), device=options.device, threads=options.threads)
     announce(loaded)
     about = describe(loaded.device, loaded.name, loaded.model_id, loaded.precision)
     report = measure(opened.cases(loaded), about, loaded.device, repeats=repeats)

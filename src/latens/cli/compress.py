@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.catalogue import default_model
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, human_size
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -48,7 +49,9 @@ def compress(
     strip: Annotated[
         bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
     ] = False,
-    model: Model = "image_codec",
+    model: Annotated[
+        str | None, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")
+    ] = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -81,7 +84,7 @@ def compress(
 
     from latens.systems.image_codec.predict import load
 
-    codec = load(model, device=options.device, threads=options.threads)
+    codec = load(model or default_model("image_codec"), device=options.device, threads=options.threads)
     announce(codec)
     if quality is not None and quality > codec.best_quality:
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")

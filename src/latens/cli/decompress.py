@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from latens.catalogue import default_model
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions
 from latens.errors import Corrupt, StreamError, Truncated
@@ -29,9 +30,7 @@ def decompress(
         bool,
         Parameter(show_default=False, help="Decode the intact parts of a damaged file; the rest is gray."),
     ] = False,
-    model: Annotated[
-        str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
-    ] = "image_codec",
+    model: Annotated[str | None, Parameter(help="Folder of the model that wrote the file, if it is not a bundled one.")] = None,
     force: Force = False,
     options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
@@ -51,7 +50,7 @@ def decompress(
 
     from latens.systems.image_codec.predict import load
 
-    codec = load(model, device=options.device, threads=options.threads)
+    codec = load(model or default_model("image_codec"), device=options.device, threads=options.threads)
     announce(codec)
     damaged: list[str] = []
 

@@ -38,7 +38,7 @@ def demo(
 
 def sections_with_weights(options: ComputeOptions) -> list[tuple[str, Callable[[Path], Section]]]:
     """The sections of the systems that have a bundled model, in the order of the catalogue."""
-    from latens.catalogue import MODELS, SYSTEMS
+    from latens.catalogue import MODELS, SYSTEMS, default_model
     from latens.contract import open_system
 
     def section_of(name: str) -> Callable[[Path], Section] | None:
@@ -46,7 +46,7 @@ def sections_with_weights(options: ComputeOptions) -> list[tuple[str, Callable[[
         make = opened.demo
         if make is None:
             return None
-        return lambda folder: make(opened.load(name, device=options.device, threads=options.threads), folder)
+        return lambda folder: make(opened.load(default_model(name), device=options.device, threads=options.threads), folder)
 
     bundled = {entry.system for entry in MODELS.values()}
     sections = [(name, section_of(name)) for name in SYSTEMS if name in bundled]

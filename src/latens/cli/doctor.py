@@ -163,20 +163,21 @@ def arithmetic(options: ComputeOptions) -> Iterator[Finding]:
     import torch
 
     import latens
+    from latens.catalogue import default_model
 
-    codec = latens.load("image_codec", device=options.device, threads=options.threads)
-    network = codec.coding.network
-    usual, mode = torch.get_num_threads(), network.mode
+    codec = latens.load(default_model("image_codec"), device=options.device, threads=options.threads)
+    coding = codec.coding
+    usual, mode = torch.get_num_threads(), coding.mode
     found = {}
     try:
         for threads in sorted({1, 2, usual}):
             torch.set_num_threads(threads)
-            found[f"{threads} threads"] = network.fingerprint()
-        network.mode = "reference"  # 64-bit integers: slow and exact on all devices
-        expected = network.fingerprint()
+            found[f"{threads} threads"] = coding.fingerprint()
+        coding.set_mode("reference")  # 64-bit integers: slow and exact on all devices
+        expected = coding.fingerprint()
     finally:
         torch.set_num_threads(usual)
-        network.mode = mode
+        coding.set_mode(mode)
     wrong = [setting for setting, fingerprint in found.items() if fingerprint != expected]
     if wrong:
         detail = f"{codec.device} with {', '.join(wrong)} computes other entropy parameters; use --device cpu"

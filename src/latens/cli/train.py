@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
 from latens.cli.common import ImageComputeOptions, Reporter, parse_duration, parse_settings
-from latens.launch import plan_training
+from latens.launch import plan_run
 from latens.launch import train as run_training
 
 
@@ -24,7 +24,8 @@ def train(
         Parameter(
             consume_multiple=True,
             negative=(),
-            help="Folders of training images, or KIND:PATH, as cifar10:DIR for parts, moons (points; ./moons: a folder) or "
+            help="Folders of training images, or KIND:PATH, as reduced:DIR for image_codec, cifar10:DIR for parts, "
+            "moons (points; ./moons: a folder) or "
             "mnist:DIR for flow, "
             "kins:FILE.json,DIR for amodal, hazy:DIR clear:DIR for haze, labels:grades.csv for seedlings.",
         ),
@@ -41,6 +42,13 @@ def train(
     init: Annotated[
         str | None, Parameter(help="Weights that a new run starts from: a name from `latens models`, or a model folder.")
     ] = None,
+    branch: Annotated[
+        Path | None, Parameter(help="Start a new run from the newest checkpoint of this run, with its settings and data.")
+    ] = None,
+    decay: Annotated[
+        int | None,
+        Parameter(help="With --branch: train for so many more steps, over which the learning rates fall to zero."),
+    ] = None,
     max_time: Annotated[str | None, Parameter(help="Stop after 90s, 30m, 2h ...; --resume continues.")] = None,
     resume: Annotated[
         bool, Parameter(show_default=False, help="Continue the run in OUT where it stopped, with its settings.")
@@ -56,13 +64,14 @@ def train(
         latens train image_codec -o runs/codec --resume
         latens train haze --recipe cpu_mmd --data clear:sunny/ hazy:foggy/
         latens train image_codec --init image_codec --data my-photos/ -o runs/mine --set optim.warmup=1000
+        latens train image_codec --branch runs/codec --decay 2000 -o runs/result
         latens train parts --recipe small --show-config
     """
     folder = out or Path("runs") / system
     changes = parse_settings(settings or [])
     reporter = Reporter(options)
     seconds = float("inf") if max_time is None else parse_duration(max_time)
-    plan = plan_training(system, folder, recipe=recipe, data=data or (), settings=changes, resume=resume)
+    plan = plan_run(system, folder, recipe=recipe, data=data or (), settings=changes, resume=resume, branch=branch, decay=decay)
     if show_config:
         list_settings(plan.config, reporter)
         return
@@ -74,6 +83,8 @@ def train(
             out=folder,
             settings=changes,
             init=init,
+            branch=branch,
+            decay=decay,
             max_time=seconds,
             resume=resume,
             device=options.device,

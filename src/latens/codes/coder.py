@@ -3,7 +3,7 @@
 The coder is a stack of 32-bit words under a 64-bit state. Symbols are sorted by level (stably), because coding many symbols
 with one model in one call is fast; the decoder knows all levels in advance and derives the same order.
 
-Order in which the decoder pops the stack:
+Order in which the decoder pops the stack, once for every group of symbols (`encode` writes one group):
 
     1. the symbols of level 0, of level 1, ... (index in the table; the last index is the escape)
     2. for every escape of step 1, in the same order: its class c, 0..22, with probability 2^-(c+1)
@@ -19,6 +19,7 @@ bytes; the state 0 would be no check, because a decoder that runs out of words o
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -52,23 +53,63 @@ def encode(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> byt
     Values outside a table's support cost an escape; |value| >= 2^20 raises LimitExceeded. Without symbols the result is b"".
     Raises ValueError if the shapes differ or a level does not exist.
     """
-    symbols, levels = np.asarray(symbols), np.asarray(levels)
-    if symbols.shape != levels.shape or symbols.dtype.kind not in "iu":
-        raise ValueError(f"need integer symbols of shape {levels.shape}, got {symbols.dtype} {symbols.shape}")
-    if len(symbols) == 0:
+    return encode_groups([(symbols, levels)], tables)
+
+
+def encode_groups(groups: Sequence[tuple[np.ndarray, np.ndarray]], tables: SymbolTables) -> bytes:
+    """Encode several groups of (symbols, levels) into one payload, for a decoder that learns the levels of each from the last.
+
+    Raises as `encode`.
+    """
+    checked = [(np.asarray(symbols), np.asarray(levels)) for symbols, levels in groups]
+    for symbols, levels in checked:
+        if symbols.shape != levels.shape or symbols.dtype.kind not in "iu":
+            raise ValueError(f"need integer symbols of shape {levels.shape}, got {symbols.dtype} {symbols.shape}")
+    filled = [(symbols, levels) for symbols, levels in checked if len(symbols)]
+    if not filled:
         return b""
+    coder = _coder(np.array([START], dtype=np.uint32))
+    for symbols, levels in reversed(filled):
+        _push(coder, symbols, levels, tables)
+    words: np.ndarray = coder.get_compressed()
+    return words.astype("<u4", copy=False).tobytes()
+
+
+class GroupDecoder:
+    """Inverse of `encode_groups`: call `next` with the levels of each group in order, then `finish`.
+
+    Both raise Corrupt for a damaged payload, as `decode` does.
+    """
+
+    def __init__(self, data: bytes, tables: SymbolTables) -> None:
+        self.tables = tables
+        self.coder = _open(data) if data else None
+
+    def next(self, levels: np.ndarray) -> np.ndarray:
+        """The symbols (n,) int32 of the next group, for its `levels` (n,)."""
+        levels = np.asarray(levels)
+        if len(levels) == 0:
+            return np.empty(0, dtype=np.int32)
+        if self.coder is None:
+            raise _corrupt("the payload is empty")
+        return _pop(self.coder, _plan(levels, self.tables), self.tables)
+
+    def finish(self) -> None:
+        """Raise Corrupt unless all groups of the payload were decoded."""
+        if self.coder is not None:
+            _check_finished(self.coder)
+
+
+def _push(coder: Any, symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> None:
     _check_magnitude(symbols)
     plan = _plan(levels, tables)
     values = symbols.astype(np.int32, copy=False)
     values = values if plan.order is None else values.take(plan.order)
-    coder = _coder(np.array([START], dtype=np.uint32))
     indices, escapes = _table_indices(values, plan.runs, tables)
     if len(escapes):
         _push_escapes(coder, values[escapes], _escape_levels(escapes, plan.runs), tables)
     for level, start, stop in reversed(plan.runs):
         coder.encode_reverse(indices[start:stop], tables.models[level])
-    words: np.ndarray = coder.get_compressed()
-    return words.astype("<u4", copy=False).tobytes()
 
 
 def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
@@ -85,18 +126,20 @@ def decode(data: bytes, levels: np.ndarray, tables: SymbolTables) -> np.ndarray:
         return np.empty(0, dtype=np.int32)
     plan = _plan(levels, tables)
     coder = _open(data)
-    values = np.empty(len(levels), dtype=np.int32)
-    escapes = []
-    for level, start, stop in plan.runs:
-        indices = coder.decode(tables.models[level], stop - start)
-        found = np.flatnonzero(indices == tables.sizes[level] - 1)
-        if len(found):
-            escapes.append(found + start)
-        np.add(indices, tables.lows[level], out=values[start:stop])
-    if escapes:
-        places = np.concatenate(escapes)
-        values[places] = _pop_escapes(coder, _escape_levels(places, plan.runs), tables)
+    symbols = _pop(coder, plan, tables)
     _check_finished(coder)
+    return symbols
+
+
+def _pop(coder: Any, plan: Plan, tables: SymbolTables) -> np.ndarray:
+    values = np.empty(plan.runs[-1].stop, dtype=np.int32)
+    for level, start, stop in plan.runs:
+        values[start:stop] = coder.decode(tables.models[level], stop - start)
+    used, lengths = [run.level for run in plan.runs], [run.stop - run.start for run in plan.runs]
+    places = np.flatnonzero(values == np.repeat((tables.sizes[used] - 1).astype(np.int32), lengths))
+    values += np.repeat(tables.lows[used], lengths)
+    if len(places):
+        values[places] = _pop_escapes(coder, _escape_levels(places, plan.runs), tables)
     if plan.order is None:
         return values
     symbols = np.empty_like(values)

@@ -9,7 +9,8 @@ Letters: B batch, M channels of the latent y, N channels of the hyper-latent z, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 
 from latens.codes import coder
 from latens.codes.entropy import SCALE_MIN, FactorizedPrior
-from latens.codes.integer import IntegerNetwork
+from latens.codes.integer import IntegerNetwork, Mode
 from latens.codes.quantize import quantize_network
 from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
-from latens.errors import Corrupt, ModelError
+from latens.errors import Corrupt, DeviceMismatch, ModelError
 from latens.shapes import Float, Int
 
 LEVELS = 64  # Gaussian tables, log-spaced in scale
@@ -30,6 +31,9 @@ INPUT_BITS = 8  # z and its medians are counted in 1/256
 OUTPUT_BITS = 10  # means and scales are counted in 1/1024
 ACTIVATION_BITS = 11  # of the hyper-synthesis: sums are exact in float32, at no measurable cost in rate
 Z_MAX = 255  # largest |z symbol|
+LEVEL_CRC = 4  # bytes of the checksum of the levels at the start of a band
+
+Bands = Sequence[tuple[int, int]]  # first row and end of every band of rows, which is coded by itself
 
 
 class LatentParameters(NamedTuple):
@@ -49,6 +53,7 @@ class FrozenCoding:
         self.medians = medians.to(torch.int64)
         self.y_tables = y
         self.z_tables = z
+        self._scales = torch.from_numpy(scales()).float()
         self.below = below  # number of levels below the first table, for codecs that shift levels by a gain
         # Levels of all scales up to the last threshold: a table lookup is ten times faster than a search.
         thresholds = scale_thresholds(below)
@@ -72,7 +77,8 @@ class FrozenCoding:
 
     def scale_of(self, level: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Standard deviation of the Gaussian tables of these levels, in quantization steps."""
-        return torch.from_numpy(scales()).float().to(level.device)[level]
+        self._scales = self._scales.to(level.device)
+        return self._scales.index_select(0, level.flatten()).view_as(level)
 
     def _fixed_point(self, symbols: Tensor) -> Tensor:
         return (symbols << INPUT_BITS) + self.medians.to(symbols.device)[:, None, None]
@@ -99,12 +105,61 @@ class FrozenCoding:
         symbols = coder.decode(data, _flat(levels).astype(np.uint8), self.y_tables)
         return torch.from_numpy(symbols).reshape(levels.shape).to(torch.int64)
 
+    # The methods below are the interface of image files; `latens.codes.context_coding` overrides them.
+
+    def predict(self, z: Int[Tensor, "B N hz wz"], quality: int) -> Any:
+        """What is known of y before its symbols, at a quality in 1/256: a named tuple of tensors with the rows of y."""
+        return self.parameters(z)
+
+    def quantize(
+        self, prediction: Any, y: Float[Tensor, "B M h w"], bands: Bands, rounding: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Int[Tensor, "B M h w"], LatentParameters]:
+        """Symbols of a latent, and their parameters. `rounding` maps y - mean and the scale to symbols."""
+        symbols = rounding(y - prediction.mean, self.scale_of(prediction.level))
+        return symbols.to(torch.int64), prediction
+
+    def replay(self, prediction: Any, symbols: Int[Tensor, "B M h w"], bands: Bands) -> LatentParameters:
+        """The parameters of given symbols."""
+        return prediction  # type: ignore[no-any-return]
+
+    def unknown(self, prediction: Any) -> LatentParameters:
+        """The parameters of rows whose symbols are lost."""
+        return prediction  # type: ignore[no-any-return]
+
+    def encode_band(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
+        """The bytes of a band: the CRC32 of its levels, then the coded symbols."""
+        return level_crc(levels) + self.encode_y(symbols, levels)
+
+    def decode_band(self, data: bytes, prediction: Any, name: str) -> tuple[Int[Tensor, "1 M h w"], LatentParameters]:
+        """Symbols and parameters of a band, for the rows of a prediction. `name` of the band is for messages.
+
+        Raises Corrupt for damaged bytes, DeviceMismatch if this machine computes other levels.
+        """
+        if len(data) < LEVEL_CRC:
+            raise Corrupt(f"{name} is damaged", section=name)
+        if data[:LEVEL_CRC] != level_crc(prediction.level):
+            raise other_machine(name)
+        symbols = self.decode_y(data[LEVEL_CRC:], prediction.level)
+        return symbols.to(prediction.level.device), prediction
+
     def code_length(
         self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"]
     ) -> tuple[float, float]:
         """Bits of y and of z under the tables, escapes included: the size of a file without headers and rounding to words."""
         bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
         return coder.ideal_bits(_flat(y), _flat(levels), self.y_tables), bits_z
+
+    @property
+    def mode(self) -> Mode:
+        """The arithmetic in use; see `IntegerNetwork`."""
+        return self.network.mode
+
+    def set_mode(self, mode: Mode) -> None:
+        self.network.mode = mode
+
+    def fingerprint(self) -> str:
+        """Hash of the results of all integer networks for fixed inputs, in the arithmetic in use."""
+        return self.network.fingerprint()
 
     def tensors(self) -> dict[str, Tensor]:
         """All frozen parameters, as integer tensors."""
@@ -134,6 +189,19 @@ class FrozenCoding:
             return cls(network, tensors["medians"], *tables, below=int(spec.get("below", 0)))
         except KeyError as error:
             raise ModelError(f"the frozen coding of the model lacks {error}", hint="train or convert it again") from None
+
+
+def level_crc(levels: Tensor) -> bytes:
+    """CRC32 of scale levels."""
+    return zlib.crc32(levels.to(torch.uint8).contiguous().cpu().numpy().tobytes()).to_bytes(LEVEL_CRC, "little")
+
+
+def other_machine(name: str) -> DeviceMismatch:
+    """The error for a band whose levels differ from those of the encoder."""
+    return DeviceMismatch(
+        f"this machine computes other entropy parameters than the encoder did ({name})",
+        hint="`latens doctor` tests the arithmetic; try --device cpu",
+    )
 
 
 def _flat(symbols: Tensor) -> np.ndarray:

@@ -44,8 +44,18 @@ class IntegerNetwork(nn.Module):
 
     def forward(self, z: Int[Tensor, "B C h w"]) -> Int[Tensor, "B O H W"]:
         """int64 outputs on the device of `z`. Raises ValueError if `z` is not an integer tensor."""
+        return self._with_hidden(z)[-1]
+
+    def with_hidden(self, z: Int[Tensor, "B C h w"]) -> tuple[Int[Tensor, "B D h2 w2"], Int[Tensor, "B O H W"]]:
+        """int64 outputs of the last hidden layer and of the network. Raises ValueError for a network of 1 x 1 kernels."""
+        found = self._with_hidden(z)
+        if len(found) < 2:
+            raise ValueError("networks of 1 x 1 kernels keep no hidden layer")
+        return found[0].to(torch.int64), found[1]
+
+    def _with_hidden(self, z: Tensor) -> list[Tensor]:
         if self.mode == "reference":
-            return self.reference(z)
+            return self._run(z, torch.device("cpu"), lambda _: torch.int64)
         # MPS has no float64, and its float32 kernels are not proved to be exact.
         device = z.device if self.mode == "fast" and z.device.type in ("cpu", "cuda") else torch.device("cpu")
         float32 = self.mode == "fast" and device.type == "cpu" and _full_float32()
@@ -53,10 +63,10 @@ class IntegerNetwork(nn.Module):
 
     def reference(self, z: Int[Tensor, "B C h w"]) -> Int[Tensor, "B O H W"]:
         """The same outputs by int64 convolutions on the CPU (slow)."""
-        return self._run(z, torch.device("cpu"), lambda _: torch.int64)
+        return self._run(z, torch.device("cpu"), lambda _: torch.int64)[-1]
 
     @torch.no_grad()
-    def _run(self, z: Tensor, device: torch.device, carrier: Callable[[IntegerLayer], torch.dtype]) -> Tensor:
+    def _run(self, z: Tensor, device: torch.device, carrier: Callable[[IntegerLayer], torch.dtype]) -> list[Tensor]:
         if z.is_floating_point() or z.is_complex() or z.dtype is torch.bool:
             raise ValueError(f"an integer network needs integers, not {z.dtype}")
         x = z.to(device) if z.dtype is torch.int32 and self.input_bound < 1 << 31 else z.to(device, torch.int64)
@@ -64,10 +74,10 @@ class IntegerNetwork(nn.Module):
         layers = self.stack()
         with torch.autocast(device.type, enabled=False):
             if all(layer.pointwise for layer in layers) and device.type == "cpu" and z.numel():
-                x = _by_pixels(x, lambda part: _through(layers, part, carrier))
+                found = [_by_pixels(x, lambda part: _through(layers, part, carrier)[-1])]
             else:
-                x = _through(layers, x, carrier)
-        return x.to(z.device)
+                found = _through(layers, x, carrier)
+        return [part.to(z.device) for part in found]
 
     def bounds(self) -> tuple[LayerBound, ...]:
         """Proved bounds of the layers, in order."""
@@ -128,10 +138,15 @@ def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
     return torch.from_numpy(values)
 
 
-def _through(layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLayer], torch.dtype]) -> Int[Tensor, "B O H W"]:
+def _through(
+    layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLayer], torch.dtype]
+) -> list[Int[Tensor, "B _ _ _"]]:
+    """Outputs of the last two layers; those of the last as int64."""
+    found: list[Tensor] = []
     for layer in layers:
         x = layer(x, carrier(layer))
-    return x.to(torch.int64)
+        found = [*found[-1:], x]
+    return [*found[:-1], found[-1].to(torch.int64)]
 
 
 def _by_pixels(x: Int[Tensor, "B C h w"], network: Callable[[Tensor], Tensor]) -> Int[Tensor, "B O h w"]:

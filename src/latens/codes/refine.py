@@ -3,7 +3,7 @@
     y = analysis(x), z = hyper_analysis(y)              the start
     z_hat ~ round(z - median) + median                  a relaxed rounding, codes/rounding.py
     mean, scale = hyper_synthesis(z_hat)
-    y_hat ~ round(y - mean) + mean                      the same law and temperature
+    y_hat ~ round(y - mean) + mean                      the same law and temperature; a context model rounds in phases
     L = bits(y_hat) + bits(z_hat) per pixel + lambda * 255^2 * MSE(x, synthesis(y_hat)), minimized over y and z
 
 The decoder does not change. During the optimization the loss of the rounded latents is measured, including that of the
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from latens.codes.annealing import Refine, RoundingLaw
-from latens.codes.entropy import gaussian_bits
+from latens.codes.context import CodedLatent, Rounding
 from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
 from latens.codes.rounding import relax
 from latens.shapes import Float, Int
@@ -48,7 +48,7 @@ class Hyperprior(Protocol):
     @property
     def hyper_analysis(self) -> Callable[[Tensor], Tensor]: ...
     def scaled_latent(self, image: Tensor, quality: Tensor, /) -> Tensor: ...
-    def parameters_of_y(self, z_hat: Tensor, /) -> tuple[Tensor, Tensor]: ...
+    def code(self, y: Tensor, z_hat: Tensor, quality: Tensor, rounding: Rounding, /) -> CodedLatent: ...
     def reconstruct(self, y_hat: Tensor, quality: Tensor, /) -> Tensor: ...
 
 
@@ -153,24 +153,22 @@ class _Objective:
         """Loss per image; y in quantization steps, z relative to the medians."""
         z_hat = relax(z, self.law, tau, generator) + self.medians
         with self._arithmetic():
-            mean, scale = self.model.parameters_of_y(z_hat)
-        residual = relax(y - mean, self.law, tau, generator)
-        bits = gaussian_bits(residual, scale).sum((1, 2, 3)) + self.model.prior.bits(z_hat).sum((1, 2, 3))
-        return bits / self.pixels + weight * PEAK * self._mse(residual + mean)
+            coded = self.model.code(y, z_hat, self.quality, lambda residual, _: relax(residual, self.law, tau, generator))
+        bits = coded.bits().sum((1, 2, 3)) + self.model.prior.bits(z_hat).sum((1, 2, 3))
+        return bits / self.pixels + weight * PEAK * self._mse(coded.y_hat)
 
     @torch.no_grad()
     def measure(self, y: Tensor, z: Tensor) -> Measurement:
         """Measurement with the model's own arithmetic; the image is neither clamped nor rounded."""
         symbols_z = z.round()
         z_hat = symbols_z + self.medians
-        mean, scale = self.model.parameters_of_y(z_hat)
-        symbols_y = (y - mean).round()
+        coded = self.model.code(y, z_hat, self.quality, lambda residual, _: residual.round())
         return Measurement(
-            symbols_y.to(torch.int64),
+            coded.symbols.to(torch.int64),
             symbols_z.to(torch.int64),
-            gaussian_bits(symbols_y, scale).sum((1, 2, 3)),
+            coded.bits().sum((1, 2, 3)),
             self.model.prior.bits(z_hat).sum((1, 2, 3)),
-            self._mse(symbols_y + mean),
+            self._mse(coded.y_hat),
         )
 
     def _mse(self, y_hat: Tensor) -> Tensor:

@@ -129,6 +129,28 @@ def tables_from_pmfs(pmfs: Sequence[np.ndarray], lows: Sequence[int], *, tail_ma
     return SymbolTables(np.concatenate(counts), np.asarray(lows), sizes)
 
 
+def learned_tables(counts: np.ndarray, scales: np.ndarray, *, prior_weight: float) -> SymbolTables:
+    """One table per level from counted symbols: int (L, 2 K + 1), of the values -K..K.
+
+    The counts are mirrored, and the Gaussian of the level, as in `gaussian_tables`, is added `prior_weight` times. The support
+    is that of the Gaussian. Raises ValueError if counts and scales do not fit.
+    """
+    if counts.ndim != 2 or len(counts) != len(scales) or counts.shape[1] % 2 == 0 or int(counts.min()) < 0:
+        raise ValueError(f"need counts >= 0 of shape ({len(scales)}, odd), got {counts.shape}")
+    middle = counts.shape[1] // 2
+    pmfs, lows = [], []
+    for own, scale in zip(counts.astype(np.float64), scales, strict=True):
+        pmf = _gaussian_pmf(float(scale), TAIL_MASS)
+        half = len(pmf) // 2
+        mirrored = (own + own[::-1]) / 2
+        inside = mirrored[max(middle - half, 0) : middle + half + 1]
+        wide = np.zeros_like(pmf)
+        wide[half - len(inside) // 2 : half + len(inside) // 2 + 1] = inside
+        pmfs.append((wide + prior_weight * pmf) / (mirrored.sum() + prior_weight))
+        lows.append(-half)
+    return tables_from_pmfs(pmfs, lows)
+
+
 def _gaussian_pmf(scale: float, tail_mass: float) -> np.ndarray:
     def above(edge: float) -> float:
         return 0.5 * math.erfc(edge / (scale * math.sqrt(2.0)))

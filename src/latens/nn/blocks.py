@@ -11,17 +11,19 @@ from latens.shapes import Float
 
 BLOCK = 16
 LUMA_SHARE = 0.7  # share of the coefficients for luma; the rest is split between two color differences
+LUMA_PER_COLOR = 6  # luma coefficients for one of each color difference, in the order by importance
 
 
 class BlockAnalysis(nn.Module):
     """Trainable linear transform of every 16 x 16 block: (B, 3, 16h, 16w) -> (B, channels, h, w).
 
-    Initialized as the lowest frequencies of the cosine transform of x - 0.5, in units of 1/`gain`.
+    Initialized as the lowest frequencies of the cosine transform of x - 0.5, in units of 1/`gain`. The channels are grouped by
+    color axis, or with `interleaved` sorted by frequency (see `interleaved_order`).
     """
 
-    def __init__(self, channels: int, gain: float) -> None:
+    def __init__(self, channels: int, gain: float, *, interleaved: bool = False) -> None:
         super().__init__()
-        basis = cosine_basis(channels) * gain
+        basis = cosine_basis(channels)[interleaved_order(channels) if interleaved else slice(None)] * gain
         self.conv = nn.Conv2d(3, channels, BLOCK, stride=BLOCK)
         with torch.no_grad():
             self.conv.weight.copy_(basis)
@@ -35,9 +37,9 @@ class BlockAnalysis(nn.Module):
 class BlockSynthesis(nn.Module):
     """Trainable linear transform, initialized as the inverse of `BlockAnalysis`: (B, channels, h, w) -> (B, 3, 16h, 16w)."""
 
-    def __init__(self, channels: int, gain: float) -> None:
+    def __init__(self, channels: int, gain: float, *, interleaved: bool = False) -> None:
         super().__init__()
-        basis = cosine_basis(channels) / gain
+        basis = cosine_basis(channels)[interleaved_order(channels) if interleaved else slice(None)] / gain
         self.conv = nn.Conv2d(channels, 3 * BLOCK * BLOCK, 1)
         with torch.no_grad():
             self.conv.weight.copy_(basis.flatten(1).T[:, :, None, None])
@@ -64,3 +66,11 @@ def cosine_basis(channels: int) -> Float[Tensor, "C 3 16 16"]:
         for _, i, j in frequencies[:count]
     ]
     return torch.tensor(np.stack(functions), dtype=torch.float32)
+
+
+def interleaved_order(channels: int) -> list[int]:
+    """Rows of `cosine_basis(channels)` by decreasing variance in photographs: low frequencies first, luma before color."""
+    color = int(channels * (1 - LUMA_SHARE) / 2)
+    luma = channels - 2 * color
+    rank = [*range(luma), *(LUMA_PER_COLOR * (place + 1) for _ in range(2) for place in range(color))]
+    return sorted(range(channels), key=lambda row: rank[row])

@@ -20,11 +20,11 @@ from accelerate.state import AcceleratorState
 from latens.data.files import write_atomic
 from latens.data.folders import check_writable, claim
 from latens.data.source import Source
-from latens.errors import ModelError, OutputExists
+from latens.errors import ModelError, OutputExists, UsageError
 from latens.hub import load_model, load_weights
 from latens.progress import OnProgress
 from latens.settings import to_dict
-from latens.training.checkpoint import load_latest
+from latens.training.checkpoint import Checkpoint, load_latest
 from latens.training.config import AnyTrainConfig
 from latens.training.log import RunLog
 from latens.training.loop import Loop
@@ -53,12 +53,14 @@ def train(
     max_time: float = float("inf"),
     resume: bool = False,
     init: Path | None = None,
+    branch: Path | None = None,
     device: str = "auto",
     on_progress: OnProgress | None = None,
 ) -> RunResult:
     """Train the model that `build` makes from `config` and `sources`; all files go into `folder`. `max_time` is in seconds.
 
-    `init` is a model folder whose weights a new run starts from. With `resume` the run continues from its newest checkpoint,
+    `init` is a model folder whose weights a new run starts from. `branch` is the folder of a run from whose newest checkpoint
+    (weights, optimizers, step) a new run continues. With `resume` the run continues from its newest checkpoint,
     or starts if there is none yet. Nothing is written until settings, data and checkpoint are known to fit together.
     `on_progress` is called every `run.log_every` steps with the number of steps done and the last losses.
 
@@ -76,7 +78,7 @@ def train(
         refuse_folder(folder, resume=resume)
     torch.manual_seed(config.run.seed)
     parts = build(config, sources)
-    found = load_latest(folder / CHECKPOINTS) if resume else None
+    found = load_latest(folder / CHECKPOINTS) if resume else None if branch is None else start_of_branch(branch)
     if resume and found is None:
         logger.warning("%s: no checkpoint yet, starting from step 0", folder)
     if init is not None and found is None:
@@ -87,6 +89,8 @@ def train(
     with alone_in(folder) if main else nullcontext():
         if main:
             refuse_folder(folder, resume=resume, locked=True)  # another process may have started meanwhile
+            if branch is not None and not resume:
+                loop.save()  # before the settings mark the folder as a run, or --resume would start it from step 0
             describe_run(folder, config, sources, init)
         log = RunLog(folder, loop.step, active=main, on_progress=on_progress)
         try:
@@ -94,6 +98,14 @@ def train(
         finally:
             log.close()
     return RunResult(folder, loop.step, loop.best if math.isfinite(loop.best) else None, ended)
+
+
+def start_of_branch(trunk: Path) -> Checkpoint:
+    """The newest checkpoint of a run, without its best score. Raises UsageError if there is none."""
+    found = load_latest(trunk / CHECKPOINTS)
+    if found is None:
+        raise UsageError("there is no checkpoint to branch off from", where=str(trunk), hint="wait for its first checkpoint")
+    return found._replace(state={**found.state, "best": math.inf})
 
 
 def holds_run(folder: Path) -> bool:

@@ -1,16 +1,53 @@
-"""A stand-in codec that encodes with WebP: it is fast, and the results of its evaluation are known."""
+"""Small codecs of every kind of model, and a stand-in that encodes with WebP.
+
+The stand-in is fast, and the results of its evaluation are known.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+from latens.catalogue import recipe_of
+from latens.data.tensors import to_tensor
+from latens.hub import save_model
 from latens.systems.image_codec.baselines import Encoder, available
+from latens.systems.image_codec.config import ContextHyperpriorConfig
+from latens.systems.image_codec.context_model import ContextNetwork
+from latens.systems.image_codec.networks import build_network
+from latens.systems.image_codec.objective import RateDistortion
+
+
+@pytest.fixture(scope="session", params=["hyperprior", "context", "context_hyperprior"])
+def codec_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of every kind of network with seeded, untrained weights, and with random filters of the context."""
+    plain, context = (recipe_of("image_codec", name) for name in ("tiny", "context_tiny"))
+    configs = {
+        "hyperprior": plain.model,
+        "context": context.model,
+        "context_hyperprior": ContextHyperpriorConfig(base=plain.model, features=6, strong=7, slice_width=5),
+    }
+    config = configs[request.param]
+    torch.manual_seed(0)
+    model = build_network(config).eval()
+    if isinstance(model, ContextNetwork):
+        for parameter in model.context.parameters():
+            nn.init.normal_(parameter, std=0.05)
+    waves = np.stack([np.sin(np.mgrid[0:128, 0:192].sum(axis=0) / step) for step in (5, 11, 23)], axis=-1)
+    batches = [{"image": to_tensor((110 + 90 * waves).astype(np.uint8))}]
+    export = RateDistortion(context.objective, config.lambdas).export(model, batches)
+    folder = tmp_path_factory.mktemp("model") / str(request.param)
+    described = {"system": "image_codec", "model": dataclasses.asdict(config), **export.config}
+    save_model(folder, described, export.weights, export.coding)
+    return folder
 
 
 class WebPInDisguise:

@@ -15,7 +15,7 @@ from PIL import Image
 from latens.codes.stream import Section, pack, unpack
 from latens.errors import Corrupt, DeviceMismatch, LimitExceeded, NotOurFile, StreamError, Truncated, UnsupportedVersion
 from latens.systems.image_codec import format as image_format
-from latens.systems.image_codec.config import STRIDE, SYNTHESIS_HALO
+from latens.systems.image_codec.config import STRIDE
 from latens.systems.image_codec.predict import ImageCodec
 
 TALL = (np.mgrid[0:1100, 0:96].sum(axis=0)[..., None] * np.array([1, 2, 3]) // 5 % 256).astype(np.uint8)
@@ -68,7 +68,7 @@ def test_partial_keeps_the_intact_bands(codec: ImageCodec, tall: bytes) -> None:
         image = codec.decompress(blob, partial=True)
         assert image.info["latens_damaged"] == ["rows 1024-1099"]
         saved = np.asarray(image).astype(int)
-        context = SYNTHESIS_HALO * STRIDE  # image rows above the border that depend on latent rows below it
+        context = codec.synthesis_halo * STRIDE  # image rows above the border that depend on latent rows below it
         assert np.abs(saved[: 1024 - context] - whole[: 1024 - context]).max() <= 1
         assert np.abs(saved[1024:] - whole[1024:]).max() > 1
 

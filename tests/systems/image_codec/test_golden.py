@@ -1,4 +1,4 @@
-"""Files of earlier versions decode: golden streams and the frozen model that wrote them (tests/golden/image_codec).
+"""Files of earlier versions decode: golden streams and the frozen models that wrote them (tests/golden/image_codec*).
 
 The guarantee covers decoding only. The encoder may write other bytes for the same image.
 """
@@ -20,18 +20,28 @@ from latens.cli.main import main
 from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "image_codec"
-RECORD: dict[str, Any] = json.loads((GOLDEN / "golden.json").read_text())
+FOLDERS = sorted((Path(__file__).parents[2] / "golden").glob("image_codec*"))
 NAMES = ("alpha", "color", "gray", "gray_alpha", "odd", "pixel", "refined", "tall")
 # The reference images were decoded in float32. Transforms in bfloat16, which has 8 significant bits, differ by up to 2 of
 # 255 levels on these files.
 LEVELS = 4
 
 
-@pytest.fixture(scope="module")
-def frozen() -> ImageCodec:
-    codec: ImageCodec = latens.load(GOLDEN / "model", device="cpu")
-    return codec
+class Golden:
+    """A folder of golden files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record: dict[str, Any] = json.loads((folder / "golden.json").read_text())
+        self.codec: ImageCodec = latens.load(folder / "model", device="cpu")
+
+    def blob(self, name: str) -> bytes:
+        return (self.folder / f"{name}.ltn").read_bytes()
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
 
 
 def latents(codec: ImageCodec, blob: bytes) -> dict[str, Tensor]:
@@ -45,10 +55,11 @@ def hashes(integers: dict[str, Tensor]) -> dict[str, str]:
     return {name: hashlib.sha256(value.numpy().astype("<i4").tobytes()).hexdigest() for name, value in integers.items()}
 
 
-def same_image(found: Image.Image, name: str) -> None:
+def same_image(found: Image.Image, golden: Golden, name: str) -> None:
     """Assert that size, mode and alpha are equal, and colors equal up to floating-point rounding."""
-    with Image.open(GOLDEN / f"{name}.png") as expected:
-        assert (list(found.size), found.mode) == (RECORD["files"][name]["size"], RECORD["files"][name]["mode"])
+    recorded = golden.record["files"][name]
+    with Image.open(golden.folder / f"{name}.png") as expected:
+        assert (list(found.size), found.mode) == (recorded["size"], recorded["mode"])
         assert (expected.size, expected.mode) == (found.size, found.mode)
         a, b = (np.asarray(image).astype(int) for image in (found, expected))
     if found.mode.endswith("A"):
@@ -56,39 +67,63 @@ def same_image(found: Image.Image, name: str) -> None:
     assert np.abs(a - b).max() <= LEVELS
 
 
-def test_every_golden_file_is_tested() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.ltn")} == set(RECORD["files"]) == set(NAMES)
+def test_the_models_are_of_every_kind() -> None:
+    kinds = {json.loads((folder / "model" / "config.json").read_text())["model"].get("kind") for folder in FOLDERS}
+    assert kinds == {None, "context"}
+
+
+def test_every_golden_file_is_tested(golden: Golden) -> None:
+    assert {path.stem for path in golden.folder.glob("*.ltn")} == set(golden.record["files"]) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_golden_file_decodes_to_its_latents_and_its_image(frozen: ImageCodec, name: str) -> None:
-    blob = (GOLDEN / f"{name}.ltn").read_bytes()
-    assert hashes(latents(frozen, blob)) == RECORD["files"][name]["latents"]
-    same_image(frozen.decompress(blob), name)
+def test_a_golden_file_decodes_to_its_latents_and_its_image(golden: Golden, name: str) -> None:
+    blob = golden.blob(name)
+    assert hashes(latents(golden.codec, blob)) == golden.record["files"][name]["latents"]
+    same_image(golden.codec.decompress(blob), golden, name)
 
 
-def test_the_hash_changes_with_one_symbol(frozen: ImageCodec) -> None:
-    integers = latents(frozen, (GOLDEN / "pixel.ltn").read_bytes())
+def test_the_hash_changes_with_one_symbol(golden: Golden) -> None:
+    integers = latents(golden.codec, golden.blob("pixel"))
     integers["y"][0, 0, 0, 0] += 1
-    found, expected = hashes(integers), RECORD["files"]["pixel"]["latents"]
+    found, expected = hashes(integers), golden.record["files"]["pixel"]["latents"]
     assert (found["y"] != expected["y"], found["z"] == expected["z"]) == (True, True)
 
 
-def test_the_tall_file_has_two_bands(frozen: ImageCodec) -> None:
-    assert len(read_coded_image((GOLDEN / "tall.ltn").read_bytes()).bands) == 2
+def test_the_tall_file_has_two_bands(golden: Golden) -> None:
+    assert len(read_coded_image(golden.blob("tall")).bands) == 2
 
 
-def test_the_command_decodes_golden_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = tmp_path / "one.png"
-    assert main(["decompress", str(GOLDEN / "color.ltn"), "-o", str(one), "--model", str(GOLDEN / "model")]) == 0
-    same_image(Image.open(one), "color")
-    every = [str(GOLDEN / f"{name}.ltn") for name in NAMES]
-    assert main(["decompress", *every, "-o", str(tmp_path / "all"), "--model", str(GOLDEN / "model")]) == 0
+def test_the_command_decodes_golden_files(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, model = tmp_path / "one.png", ["--model", str(golden.folder / "model")]
+    assert main(["decompress", str(golden.folder / "color.ltn"), "-o", str(one), *model]) == 0
+    same_image(Image.open(one), golden, "color")
+    every = [str(golden.folder / f"{name}.ltn") for name in NAMES]
+    assert main(["decompress", *every, "-o", str(tmp_path / "all"), *model]) == 0
     for name in NAMES:
         with Image.open(tmp_path / "all" / f"{name}.png") as image:
-            same_image(image, name)
+            same_image(image, golden, name)
 
 
-def test_files_of_the_frozen_model_are_refused_by_the_bundled_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["decompress", str(GOLDEN / "color.ltn"), "-o", str(tmp_path / "a.png")]) != 0
-    assert read_coded_image((GOLDEN / "color.ltn").read_bytes()).model_id.hex() in capsys.readouterr().err
+def test_files_of_the_frozen_model_are_refused_by_the_bundled_one(
+    golden: Golden, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["decompress", str(golden.folder / "color.ltn"), "-o", str(tmp_path / "a.png")]) != 0
+    assert read_coded_image(golden.blob("color")).model_id.hex() in capsys.readouterr().err
+
+
+def test_files_of_the_first_bundled_model_decode_without_naming_it(tmp_path: Path) -> None:
+    """The default model writes other files than its base, and decodes both."""
+    from latens.catalogue import default_model
+
+    first, default = (latens.load(name, device="cpu") for name in ("image_codec", default_model("image_codec")))
+    pixels = (np.mgrid[0:70, 0:90].sum(axis=0)[..., None] * np.array([3, 1, 2]) // 2 % 256).astype(np.uint8)
+    path, out = tmp_path / "a.ltn", tmp_path / "a.png"
+    path.write_bytes(first.compress(pixels, quality=3))
+    assert main(["decompress", str(path), "-o", str(out)]) == 0
+    with Image.open(out) as image:
+        assert np.array_equal(np.asarray(image), np.asarray(first.decompress(path)))
+    assert read_coded_image(default.compress(pixels, quality=3)).model_id != read_coded_image(path.read_bytes()).model_id
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 255
+    assert default.decompress(bytes(damaged), partial=True).info["latens_damaged"] == ["rows 0-69"]

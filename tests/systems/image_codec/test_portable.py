@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from latens.codes.coding import LatentParameters
 from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
 
@@ -42,14 +43,20 @@ def test_threads_layout_and_kernels(codec: ImageCodec) -> None:
 
 def test_batches_and_memory_formats(codec: ImageCodec) -> None:
     torch.manual_seed(0)
-    z = torch.randint(-20, 21, (4, codec.model.config.hidden, 4, 5))
-    together = codec.coding.parameters(z)
+    z = torch.randint(-20, 21, (4, len(codec.coding.medians), 4, 5))
+    assert codec.model.gains is not None
+    y = torch.randint(-2, 3, (4, codec.model.gains.log_gain.shape[1], 16, 20))
+
+    def parameters(z: torch.Tensor, y: torch.Tensor) -> LatentParameters:
+        return codec.coding.replay(codec.coding.predict(z, 300), y, [(0, 16)])
+
+    together = parameters(z, y)
     for arranged in (z, z.contiguous(memory_format=torch.channels_last)):
-        whole = codec.coding.parameters(arranged)
+        whole = parameters(arranged, y)
         assert torch.equal(whole.mean, together.mean)
         assert torch.equal(whole.level, together.level)
         for index in range(4):
-            alone = codec.coding.parameters(arranged[index : index + 1])
+            alone = parameters(arranged[index : index + 1], y[index : index + 1])
             assert torch.equal(alone.mean[0], together.mean[index])
             assert torch.equal(alone.level[0], together.level[index])
 

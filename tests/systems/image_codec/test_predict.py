@@ -174,9 +174,9 @@ def test_encode_returns_the_bytes_of_compress(codec: ImageCodec) -> None:
 def test_a_model_folder_with_invalid_settings_is_a_model_error(codec_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(codec_folder, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
-    config["model"]["transforms"] = "compcat"
+    config["model"]["kind"] = "hyperprjor"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="compcat"):
+    with pytest.raises(ModelError, match="hyperprjor"):
         load(folder, device="cpu")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import itertools
+from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, MinLen, MultipleOf
+from pydantic import Field
 
 from latens.settings import Count, NonNegative, Positive, Share, settings, validator
 
@@ -16,6 +18,12 @@ Lambdas = Annotated[tuple[Positive, ...], MinLen(1)]
 CropSide = Annotated[int, Ge(64), MultipleOf(64)]
 
 
+def check_lambdas(lambdas: tuple[float, ...]) -> None:
+    """Raise ValueError unless the lambdas increase."""
+    if any(low >= high for low, high in itertools.pairwise(lambdas)):
+        raise ValueError(f"lambdas {list(lambdas)} do not increase")
+
+
 @settings
 class HyperpriorConfig:
     """Sizes and rates of a mean-scale hyperprior (section 5.4.1).
@@ -24,6 +32,7 @@ class HyperpriorConfig:
     of them, and real-valued qualities (1 is the first entry) select a rate between them.
     """
 
+    kind: Literal["hyperprior"] = "hyperprior"  # which model
     hidden: Count = 192  # N: channels of every hidden layer and of the hyper-latent z
     latent: Count = 192  # M: channels of the latent y
     hyper: Count = 192  # channels of the first layer of the hyper-synthesis; the paper's is M
@@ -33,8 +42,7 @@ class HyperpriorConfig:
 
     @validator
     def rates_increase(self) -> HyperpriorConfig:
-        if any(low >= high for low, high in zip(self.lambdas, self.lambdas[1:], strict=False)):
-            raise ValueError(f"lambdas {list(self.lambdas)} do not increase")
+        check_lambdas(self.lambdas)
         return self
 
     @validator
@@ -51,13 +59,71 @@ class HyperpriorConfig:
         return len(self.lambdas) > 1
 
 
+@settings
+class ContextConfig:
+    """Sizes and rates of the context codec (latens): transforms without divisive normalization, and a context of four phases.
+
+    The widths of all layers are multiples of `width`.
+    """
+
+    kind: Literal["context"] = "context"  # which model
+    width: Annotated[int, Ge(4), MultipleOf(4)] = 64  # channels of the narrowest layers; the widest have 4 times as many
+    latent: Annotated[int, Ge(2)] = 320  # M: channels of the latent y
+    hyper: Count = 96  # channels of the hyper-latent z
+    strong: Count = 64  # latent channels that are coded before the others of their phase
+    lambdas: Lambdas = (0.01,)  # weights of 255^2 * MSE relative to bits per pixel, increasing, one per rate
+
+    @validator
+    def rates_increase(self) -> ContextConfig:
+        check_lambdas(self.lambdas)
+        return self
+
+    @validator
+    def channels_fit(self) -> ContextConfig:
+        if self.latent > BLOCK_CHANNELS:
+            raise ValueError(f"there are at most {BLOCK_CHANNELS} latent channels, not {self.latent}")
+        if self.strong >= self.latent:
+            raise ValueError(f"of {self.latent} latent channels, at most {self.latent - 1} are strong, not {self.strong}")
+        return self
+
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.variable_rate else {".objective.balance": "model.lambdas has one rate"}
+
+    @property
+    def variable_rate(self) -> bool:
+        return len(self.lambdas) > 1
+
+
+@settings
+class ContextHyperpriorConfig:
+    """A mean-scale hyperprior with a context model (latens), which is fitted while the other weights stay as they are."""
+
+    kind: Literal["context_hyperprior"] = "context_hyperprior"  # which model
+    base: HyperpriorConfig = HyperpriorConfig()  # the hyperprior
+    features: Count = 64  # channels of the features of the context model
+    strong: Count = 64  # latent channels that are coded before the others of their phase
+    slice_width: Count = 48  # hidden channels of the layers from the strong to the other channels
+
+    @validator
+    def channels_fit(self) -> ContextHyperpriorConfig:
+        if self.strong >= self.base.latent:
+            raise ValueError(f"of {self.base.latent} latent channels, {self.strong} cannot come before the others")
+        return self
+
+    @property
+    def lambdas(self) -> Lambdas:
+        return self.base.lambdas
+
+    @property
+    def variable_rate(self) -> bool:
+        return self.base.variable_rate
+
+
+ImageModel: TypeAlias = Annotated[HyperpriorConfig | ContextConfig | ContextHyperpriorConfig, Field(discriminator="kind")]
+
+
 STRIDE = 16  # image pixels per latent sample, in each direction
 HYPER_STRIDE = 64  # image pixels per hyper-latent sample, in each direction
-# Context rows for processing in row blocks, from the receptive field of the wider of the two kinds of transforms: a latent row
-# depends on 52 further image rows (rounded up to HYPER_STRIDE), an image row on 3.25 further latent rows (rounded up).
-ANALYSIS_HALO = 64
-SYNTHESIS_HALO = 4
-
 
 ROUNDING_WEIGHT = 20.0  # weight of squared errors relative to bits in rate-aware rounding: 5 % fewer bits than plain rounding
 
@@ -68,11 +134,13 @@ class RateDistortionConfig:
 
     "mixed": rate of noisy latents, distortion of rounded latents (Minnen and Singh 2020). "noise": noisy latents for both
     (Perugachi-Diaz 2024). "hard": a second phase that freezes the encoder and trains the decoder and the entropy model on the
-    symbols that the encoder writes (Guo et al. 2021).
+    symbols that the encoder writes (Guo et al. 2021). "entropy": the same symbols; only the context model is trained, by the
+    rate.
     """
 
-    rounding: Literal["mixed", "noise", "hard"] = "mixed"  # substitute for rounding in training
+    rounding: Literal["mixed", "noise", "hard", "entropy"] = "mixed"  # substitute for rounding in training
     balance: NonNegative = 0.5  # the loss is divided by lambda^balance; with 0 the high rates dominate the low ones
+    rates_per_crop: Count = 1  # rates at which every crop is coded, from one analysis
 
 
 @settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,31 +23,32 @@ from latens.training.data import generator
 logger = logging.getLogger(__name__)
 
 SHRUNK_SHARE = 0.5  # of the crops are downsampled
+REDUCED = "reduced"  # kind of data: photographs that are halved when they are read, which hides strong JPEG compression
 
 
 class CropData:
     """Batches {"image": (B, 3, crop, crop) float in [0, 1]} of random crops, mirrored and rotated.
 
-    Photographs that are unreadable or smaller than `crop` are left out with a warning. If none is held out, validation uses the
-    training photographs, with a warning. Raises UsageError for a source that is not a path, UnreadableInput for a path that is
-    not a folder, and if no photograph is left.
+    Photographs of "reduced:FOLDER" are halved by a Lanczos filter. Unreadable photographs and those below `crop` are left out
+    with a warning. If none is held out, validation uses the training photographs, with a warning. Raises UsageError for
+    another kind of source, UnreadableInput for a path that is not a folder, and if no photograph is left.
     """
 
     def __init__(self, sources: Sequence[Source], config: CropConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        paths = [path for folder in plain_paths(sources, "the image codec") for path in photographs(folder)]
-        held_out = [path for path in paths if place_of(path.name) < config.validation_share]
-        chosen = set(held_out) if len(held_out) < len(paths) else set(paths[:1])
-        self.train = load_photographs([path for path in paths if path not in chosen] or paths, config.crop)
-        self.held_out = load_photographs([path for path in paths if path in chosen], config.crop)
+        found = [photo for source in sources for photo in photographs_of(source)]
+        held_out = {photo for photo in found if place_of(photo.path.name) < config.validation_share}
+        chosen = held_out if len(held_out) < len(found) else set(found[:1])
+        self.train = load_photographs([photo for photo in found if photo not in chosen] or found, config.crop)
+        self.held_out = load_photographs([photo for photo in found if photo in chosen], config.crop)
         if not self.train:
             raise UnreadableInput(
                 f"no photograph of at least {config.crop} x {config.crop} pixels",
                 where=", ".join(map(str, sources)),
                 hint=f"give a folder with files ending in {', '.join(sorted(IMAGE_ENDINGS))}",
             )
-        if not self.held_out or len(paths) == 1:
+        if not self.held_out or len(found) == 1:
             logger.warning("no photograph is held out: validation uses the training photographs")
             self.held_out = self.train
 
@@ -75,18 +77,40 @@ class CropData:
         return [{"image": to_tensor(center(image, largest), channels_last=True)} for image in self.held_out]
 
 
-def load_photographs(paths: Sequence[Path], smallest: int) -> list[np.ndarray]:
+class Photograph(NamedTuple):
+    """An image file of the training data; `reduced` halves its sides."""
+
+    path: Path
+    reduced: bool
+
+
+def photographs_of(source: Source) -> list[Photograph]:
+    """The photographs of a folder, or of "reduced:FOLDER". Raises UsageError for another kind."""
+    if source.kind == REDUCED:
+        return [Photograph(path, True) for path in photographs(source.path)]
+    return [Photograph(path, False) for folder in plain_paths([source], "the image codec") for path in photographs(folder)]
+
+
+def load_photographs(found: Sequence[Photograph], smallest: int) -> list[np.ndarray]:
     """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. Warnings report those that are left out."""
-    found = []
+    kept = []
     small = 0
-    for _, pixels in read_each(paths):
-        if min(pixels.shape[:2]) >= smallest:
-            found.append(pixels)
-        else:
-            small += 1
+    for photo in found:
+        for _, pixels in read_each([photo.path]):
+            image = halved(pixels) if photo.reduced else pixels
+            if min(image.shape[:2]) >= smallest:
+                kept.append(image)
+            else:
+                small += 1
     if small:
         logger.warning("left out of the training data: %d photographs with a side below %d pixels", small, smallest)
-    return found
+    return kept
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    """An image uint8 (H, W, 3) at half of its size, at least one pixel."""
+    height, width = (max(side // 2, 1) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def photographs(folder: Path) -> list[Path]:

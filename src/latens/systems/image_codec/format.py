@@ -4,7 +4,8 @@ Profile "IMG1". Header, 12 bytes little-endian: width u32, height u32 (pixels), 
 bit 1 alpha), latent rows per band u8. Sections in this order; 1 to 3 are required:
 
     kind 1  the whole hyper-latent z
-    kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols
+    kind 2  latent y, one section per band of rows: CRC32 u32 of the scale levels of the band, then the coded symbols; for a
+            model with context, the band of `codes.context_coding`
     kind 3  alpha channel as a lossless 8-bit gray PNG, present if bit 1 is set
     kind 4  EXIF (a TIFF structure after "Exif", 0, 0), as a zlib stream of at most 60,000 bytes; optional
     kind 5  XMP (UTF-8), in the same way; optional
@@ -59,8 +60,12 @@ class ImageHeader(NamedTuple):
     @property
     def bands(self) -> list[tuple[int, int]]:
         """First latent row and end (exclusive) of every band."""
-        rows = self.latent_size[0]
-        return [(top, min(top + self.band_rows, rows)) for top in range(0, rows, self.band_rows)]
+        return bands_of(self.latent_size[0], self.band_rows)
+
+
+def bands_of(rows: int, band_rows: int) -> list[tuple[int, int]]:
+    """First latent row and end (exclusive) of every band of a latent."""
+    return [(top, min(top + band_rows, rows)) for top in range(0, rows, band_rows)]
 
 
 class CodedImage(NamedTuple):

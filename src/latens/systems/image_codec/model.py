@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from latens.codes.context import CodedLatent, Rounding
 from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
 from latens.codes.gains import RateGains
 from latens.codes.rounding import add_noise, round_straight_through
@@ -119,6 +120,15 @@ class MeanScaleHyperprior(nn.Module):
         """Mean and scale of every entry of the scaled latent y, each float32 (B, M, h, w), from the decoded hyper-latent z."""
         mean, scale = self.hyper_synthesis(z_hat).float().chunk(2, dim=1)
         return mean, scale
+
+    def code(
+        self, y: Float[Tensor, "B M h w"], z_hat: Float[Tensor, "B N ..."], quality: Float[Tensor, "B"], rounding: Rounding
+    ) -> CodedLatent:
+        """Round a scaled latent; the parameters of all symbols are known from z alone."""
+        mean, scale = self.parameters_of_y(z_hat)
+        residual = y - mean
+        symbols = rounding(residual, scale)
+        return CodedLatent(symbols + mean, symbols, residual, scale)
 
     def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
         """The image of a scaled latent, not clamped."""

@@ -15,7 +15,10 @@ from latens.codes.goals import PEAK
 from latens.data.tensors import grid
 from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
+from latens.systems.image_codec.context_export import export_context
+from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
+from latens.systems.image_codec.networks import CodecNetwork
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 
@@ -30,8 +33,12 @@ class RateDistortion:
 
     def __call__(self, model: torch.nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         image = batch["image"]
-        quality = 1 + torch.rand(len(image), device=image.device) * (len(self.lambdas) - 1)
+        quality = self.random_qualities(image)
+        if self.config.rounding == "entropy":
+            yield self.entropy_step(model, image, quality)
+            return
         coded = model(image, quality, rounding=self.config.rounding)
+        image = image.repeat(self.config.rates_per_crop, 1, 1, 1)
         weight = lambda_of(self.lambdas, quality)
         bpp, mse = rate_and_distortion(coded, image)
         middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
@@ -39,11 +46,25 @@ class RateDistortion:
         pixels = image.shape[2] * image.shape[3]
         yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
 
-    def validate(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    def entropy_step(self, model: torch.nn.Module, image: Tensor, quality: Tensor) -> Step:
+        """Mean logarithm of the rate, so that relative changes at all rates count equally."""
+        assert isinstance(model, ContextNetwork)
+        coded, bits_z = model.as_encoded(image, quality)
+        bpp = (coded.bits().sum((1, 2, 3)) + bits_z) / (image.shape[2] * image.shape[3])
+        return Step("model", bpp.log().mean(), {"bpp": bpp.mean()})
+
+    def random_qualities(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "_"]:
+        """Qualities of all images at their first rate, then at their second, and so on; an image's are evenly spaced."""
+        count = self.config.rates_per_crop
+        share = torch.rand(len(image), device=image.device)
+        shares = [share, *((share + rate / count) % 1 for rate in range(1, count))]
+        return 1 + torch.cat(shares) * (len(self.lambdas) - 1)
+
+    def validate(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         """Mean over rates of log(true loss), so that relative changes of all rates count equally; bpp and PSNR of each rate."""
         results: dict[str, float] = {}
         logs = []
-        rate_weight = ROUNDING_WEIGHT if self.config.rounding == "hard" else None
+        rate_weight = ROUNDING_WEIGHT if self.config.rounding in ("hard", "entropy") else None
         for level in range(1, len(self.lambdas) + 1):
             sums = torch.zeros(3, dtype=torch.float64)
             for batch in batches:
@@ -57,7 +78,7 @@ class RateDistortion:
             logs.append(math.log(loss_mean))
         return {"loss": sum(logs) / len(logs), **results}
 
-    def images(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    def images(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """The first held-out image and its reconstructions at the lowest, middle and highest rate, side by side."""
         image = batches[0]["image"][:1]
         levels = sorted({1, (len(self.lambdas) + 1) // 2, len(self.lambdas)})
@@ -66,8 +87,10 @@ class RateDistortion:
             views.append(model.rounded(image, torch.full((1,), float(level), device=image.device)).image)
         return {"reconstructions": grid([[view[0] for view in views]])}
 
-    def export(self, model: MeanScaleHyperprior, batches: Sequence[dict[str, Tensor]]) -> Export:
+    def export(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the frozen coding that is computed from them."""
+        if isinstance(model, ContextNetwork):
+            return export_context(model, [batch["image"] for batch in batches])
         return export_codec(model, [batch["image"] for batch in batches])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from latens.codes.annealing import Refine
 from latens.codes.coding import FrozenCoding
+from latens.codes.context_coding import ContextCoding
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
@@ -22,10 +24,12 @@ from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
-from latens.hub import load_network, locate, unusable
+from latens.hub import BASE, load_network, locate, unusable
 from latens.inference.device import choose_device, in_float32
 from latens.metrics.image import psnr as measured_psnr
-from latens.systems.image_codec.config import HyperpriorConfig
+from latens.systems.image_codec.config import ImageModel
+from latens.systems.image_codec.context_hyperprior import ContextHyperprior
+from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.format import (
     QUALITY_STEPS,
     CodedImage,
@@ -33,7 +37,7 @@ from latens.systems.image_codec.format import (
     inspect_stream,
     read_coded_image,
 )
-from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.refinement import refine_image
 from latens.systems.image_codec.stages import Stages, Symbols
 
@@ -169,13 +173,16 @@ class ImageCodec(Stages):
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
-        lists the lost rows. Raises StreamError, ModelMismatch or DeviceMismatch.
+        lists the lost rows. A model with a base decodes the files of its base as well. Raises StreamError, ModelMismatch or
+        DeviceMismatch.
         """
         if isinstance(blob, str | Path):
             data = read_bytes(Path(blob), limit=StreamLimits().file_bytes)
         else:
             data = bytes(blob)
         coded = read_coded_image(data, partial=partial)
+        if self.base is not None and coded.model_id.hex() == self.earlier.file_id:
+            return self.earlier.decompress(data, partial=partial)
         self._check_model(coded)
         symbols, lost = self.decode_symbols(coded, partial=partial)
         header = coded.header
@@ -222,6 +229,11 @@ class ImageCodec(Stages):
         seen = visible(image)
         return measured_psnr(decoded, original) if seen is None else measured_psnr(decoded[None, seen], original[None, seen])
 
+    @cached_property
+    def earlier(self) -> ImageCodec:
+        """The codec of the model that this one is based on, whose files it decodes as well."""
+        return load(str(self.base), device=self.device)
+
     @property
     def default_quality(self) -> float:
         return min(DEFAULT_QUALITY, self.best_quality)
@@ -244,19 +256,23 @@ def _whole(steps: object) -> int:
 
 
 def load(
-    name_or_path: str | Path = "image_codec", *, device: str | torch.device = "auto", threads: int | None = None
+    name_or_path: str | Path = "image_codec_context", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> ImageCodec:
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
     folder = locate(name_or_path)
-    found, model = load_network(folder, "image_codec", HyperpriorConfig, MeanScaleHyperprior)
+    found, model = load_network(folder, "image_codec", ImageModel, build_network)
     if not found.coding:
         raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
     try:
-        coding = FrozenCoding.from_tensors(found.config["coding"], found.coding, place)
+        kind = ContextCoding if isinstance(model, ContextNetwork) else FrozenCoding
+        coding = kind.from_tensors(found.config["coding"], found.coding, place)
+        if isinstance(model, ContextHyperprior) and isinstance(coding, ContextCoding) and not model.fitted(found.weights):
+            model.context.load_state_dict(coding.float_context())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise unusable(folder, error) from None
-    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place)
+    base = found.config[BASE]["name"] if BASE in found.config else None
+    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, base=base)
 
 
 def _loaded(image: ImageLike | LoadedImage) -> LoadedImage:

@@ -7,13 +7,23 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from latens.systems.image_codec.config import LAMBDAS, CropConfig, HyperpriorConfig, RateDistortionConfig
+from latens.systems.image_codec.config import (
+    LAMBDAS,
+    ContextConfig,
+    ContextHyperpriorConfig,
+    CropConfig,
+    HyperpriorConfig,
+    ImageModel,
+    RateDistortionConfig,
+)
 from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (the range of LAMBDAS without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
 
-CodecTraining: TypeAlias = TrainConfig[HyperpriorConfig, CropConfig, RateDistortionConfig]
+COMPACT = HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact")
+
+CodecTraining: TypeAlias = TrainConfig[ImageModel, CropConfig, RateDistortionConfig]
 
 
 def tiny() -> CodecTraining:
@@ -30,11 +40,11 @@ def tiny() -> CodecTraining:
 
 
 def cpu() -> CodecTraining:
-    """The bundled model, one for all rates: two CPU cores with bfloat16, about an hour at four steps a second."""
+    """A model for all rates: two CPU cores with bfloat16, about an hour at four steps a second."""
     return replace(
         tiny(),
         recipe="cpu",
-        model=HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact"),
+        model=COMPACT,
         data=CropConfig(batch=16),
         optim=Muon(lr=5e-4, muon_lr=1.2e-3, warmup=200, ema=0.9995, decay_share=0.75),
         run=RunConfig(steps=14_000, validate_every=3500, checkpoint_every=500),
@@ -83,6 +93,64 @@ def paper() -> CodecTraining:
     )
 
 
+def fit_context() -> CodecTraining:
+    """A context model for the model of `cpu` (`--init`), whose weights stay as they are: a few minutes of one CPU core."""
+    return replace(
+        cpu(),
+        recipe="fit_context",
+        model=ContextHyperpriorConfig(base=COMPACT),
+        data=CropConfig(crop=256, batch=4),
+        objective=RateDistortionConfig(rounding="entropy", rates_per_crop=2),
+        optim=Adam(lr=3e-3, warmup=20, decay_share=0.7, ema=0.0),
+        run=RunConfig(steps=1000, validate_every=1000, checkpoint_every=200),
+    )
+
+
+def context_tiny() -> CodecTraining:
+    """A small context codec: seconds on a CPU; for tests."""
+    return replace(
+        tiny(),
+        recipe="context_tiny",
+        model=ContextConfig(width=8, latent=24, hyper=8, strong=6, lambdas=(0.005, 0.02)),
+        objective=RateDistortionConfig(rates_per_crop=2),
+        optim=Muon(lr=1e-3, muon_lr=2e-3, max_side=320, warmup=10, ema=0.9),
+    )
+
+
+def context_cpu() -> CodecTraining:
+    """The context codec on two CPU cores, at a constant learning rate until it is stopped, or with --branch a decay to zero."""
+    return replace(
+        cpu(),
+        recipe="context_cpu",
+        model=ContextConfig(lambdas=EIGHT_RATES),
+        data=CropConfig(batch=16),
+        objective=RateDistortionConfig(rates_per_crop=2),
+        optim=Muon(lr=5e-4, muon_lr=1.2e-3, max_side=320, warmup=500, ema=0.9995, decay_share=0.0),
+        run=RunConfig(steps=10_000_000, log_every=50, validate_every=1000, checkpoint_every=100),
+    )
+
+
+def context_gpu() -> CodecTraining:
+    """`context_cpu` on larger crops: one data-center GPU, several runs of ten minutes."""
+    return replace(
+        context_cpu(),
+        recipe="context_gpu",
+        data=CropConfig(crop=256, batch=32),
+        run=RunConfig(steps=10_000_000, log_every=100, validate_every=2000, checkpoint_every=1000, keep=1),
+    )
+
+
+def context_hard() -> CodecTraining:
+    """After `context_cpu`, with `--init RUN/best`: train decoder and entropy model on the encoder's symbols."""
+    return replace(
+        context_cpu(),
+        recipe="context_hard",
+        objective=RateDistortionConfig(rounding="hard", rates_per_crop=2),
+        optim=Muon(lr=2.5e-4, muon_lr=5e-4, max_side=320, warmup=100, ema=0.998, decay_share=0.9),
+        run=RunConfig(steps=2400, validate_every=800, checkpoint_every=200),
+    )
+
+
 RECIPES: Mapping[str, Callable[[], CodecTraining]] = MappingProxyType(
     {
         "tiny": tiny,
@@ -90,5 +158,10 @@ RECIPES: Mapping[str, Callable[[], CodecTraining]] = MappingProxyType(
         "cpu_hard": cpu_hard,
         "gpu": gpu,
         "paper": paper,
+        "fit_context": fit_context,
+        "context_tiny": context_tiny,
+        "context_cpu": context_cpu,
+        "context_gpu": context_gpu,
+        "context_hard": context_hard,
     }
 )

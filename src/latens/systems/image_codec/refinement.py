@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from latens.codes.annealing import Refine
 from latens.codes.coding import INPUT_BITS
+from latens.codes.context import CodedLatent, Rounding
 from latens.codes.entropy import FactorizedPrior
 from latens.codes.gains import lambda_at
 from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
@@ -28,7 +29,7 @@ from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
 from latens.shapes import Float
-from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE, SYNTHESIS_HALO
+from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.stages import Stages, Symbols
 
@@ -192,14 +193,17 @@ class Trial:
         gains = self.model.gains
         return self.latent if gains is None else self.latent * gains.forward_gain(self.level)
 
-    def parameters_of_y(self, z_hat: Float[Tensor, "1 N ..."]) -> tuple[Tensor, Tensor]:
-        return self.model.parameters_of_y(z_hat)
+    def code(
+        self, y: Float[Tensor, "1 M h w"], z_hat: Float[Tensor, "1 N ..."], quality: Tensor, rounding: Rounding
+    ) -> CodedLatent:
+        return self.model.code(y, z_hat, self.level, rounding)
 
     def reconstruct(self, y_hat: Float[Tensor, "1 M h w"], quality: Tensor) -> Float[Tensor, "1 3 H W"]:
         gains = self.model.gains
         scaled = y_hat if gains is None else y_hat * gains.inverse_gain(self.level)
-        core = max(ROW_BLOCK_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * SYNTHESIS_HALO)
-        return in_row_blocks(self.model.synthesis, scaled, core=core, halo=SYNTHESIS_HALO, scale=STRIDE)
+        halo = self.codec.synthesis_halo
+        core = max(ROW_BLOCK_PIXELS // (y_hat.shape[3] * STRIDE) // STRIDE, 4 * halo)
+        return in_row_blocks(self.model.synthesis, scaled, core=core, halo=halo, scale=STRIDE)
 
     def transfer_latents(self, other: Trial, latents: Latents) -> Latents:
         """Latents of another trial in units of the quantization steps of this one."""
@@ -216,13 +220,11 @@ class Trial:
     def measure(self, y: Float[Tensor, "1 M h w"], z: Float[Tensor, "1 N h w"]) -> Measurement:
         """Exact code lengths, and distortion of the decoded 8-bit image. `z` is relative to the medians."""
         symbols_z = self.codec.coding.z_symbols(z + self.medians[:, None, None])
-        parameters = self.codec.coding.parameters(symbols_z)
-        symbols_y = (y - parameters.mean).round().to(torch.int64)
-        return self._measured(self.plain._replace(z=symbols_z, y=symbols_y, parameters=parameters))
+        return self._measured(self.codec.round_latent(y, symbols_z, self.quality, lambda residual, scale: residual.round()))
 
     def symbols(self, found: Measurement) -> Symbols:
         """The symbols of a measurement, for `Stages.write`."""
-        return self.plain._replace(z=found.z, y=found.y, parameters=self.codec.coding.parameters(found.z))
+        return self.codec.replay(found.y, found.z, self.quality)
 
     def _measured(self, symbols: Symbols) -> Measurement:
         coding = self.codec.coding

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,17 +18,25 @@ from latens.data.image_output import png_bytes
 from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
 from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
-from latens.errors import Corrupt, DeviceMismatch
+from latens.errors import Corrupt
 from latens.inference.device import in_float32, transform_precision
 from latens.inference.tiling import apply_in_row_blocks
+from latens.nn.reach import halo
 from latens.shapes import Float, Int
-from latens.systems.image_codec.config import ANALYSIS_HALO, HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE, SYNTHESIS_HALO
-from latens.systems.image_codec.format import QUALITY_STEPS, CodedImage, ImageHeader, write_image_file
-from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.config import HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE
+from latens.systems.image_codec.format import (
+    BAND_ROWS,
+    QUALITY_STEPS,
+    CodedImage,
+    ImageHeader,
+    bands_of,
+    write_image_file,
+)
+from latens.systems.image_codec.networks import CodecNetwork
 
+B = TypeVar("B")
 ROW_BLOCK_PIXELS = 2**21  # larger images are transformed in row blocks of about this many pixels
 PADDING_MARGIN = 1  # latent rows and columns outside the image that are coded
-_LEVEL_CRC = 4  # bytes of the checksum at the start of a band
 
 
 class Symbols(NamedTuple):
@@ -44,16 +52,28 @@ class Symbols(NamedTuple):
 class Stages:
     """Model and frozen coding of a codec. The methods are the steps of the diagram in model.py, in this order."""
 
-    def __init__(self, model: MeanScaleHyperprior, coding: FrozenCoding, *, name: str, sha256: str, device: torch.device):
+    def __init__(
+        self,
+        model: CodecNetwork,
+        coding: FrozenCoding,
+        *,
+        name: str,
+        sha256: str,
+        device: torch.device,
+        base: str | None = None,
+    ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.coding = coding
         self.name = name
+        self.base = base  # name of the bundled model whose transforms this one shares
         self.device = device
         self.model_id = sha256
         self.file_id = sha256[:16]  # id of the model in files
         self.precision = transform_precision(device)
         self.lambdas = model.config.lambdas
         self.best_quality = float(len(self.lambdas))
+        self.analysis_halo = halo(model.analysis, HYPER_STRIDE)  # image rows
+        self.synthesis_halo = halo(model.synthesis, 1)  # latent rows
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,7 +86,9 @@ class Stages:
         x = pad_to_multiple(to_tensor(pixels).to(self.device), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
         core = _row_block_height(x.shape[3], HYPER_STRIDE)
         with self._arithmetic():
-            return apply_in_row_blocks(self.model.analysis, x, scale=Fraction(1, STRIDE), halo=ANALYSIS_HALO, core=core).float()
+            return apply_in_row_blocks(
+                self.model.analysis, x, scale=Fraction(1, STRIDE), halo=self.analysis_halo, core=core
+            ).float()
 
     @torch.no_grad()
     def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, int] | None = None) -> Symbols:
@@ -79,12 +101,28 @@ class Stages:
         if self.model.gains is not None:
             scaled = latent * self.model.gains.forward_gain(self._quality(quality))
         z = self.coding.z_symbols(self.model.hyper_analysis(scaled))
-        parameters = self.coding.parameters(z)
-        y = round_for_rate(scaled - parameters.mean, self.coding.scale_of(parameters.level), ROUNDING_WEIGHT)
         if size is not None:
             rows, columns = (-(-side // STRIDE) + PADDING_MARGIN for side in size)
-            y[:, :, rows:], y[:, :, :, columns:] = 0, 0
-        return Symbols(z, y.to(torch.int64), parameters, quality)
+            scaled = scaled.clone()
+            scaled[:, :, rows:], scaled[:, :, :, columns:] = torch.nan, torch.nan
+        return self.round_latent(scaled, z, quality, known_rounding)
+
+    def round_latent(
+        self,
+        scaled: Float[Tensor, "1 M h w"],
+        z: Int[Tensor, "1 N hz wz"],
+        quality: int,
+        rounding: Callable[[Tensor, Tensor], Tensor],
+    ) -> Symbols:
+        """Symbols of a latent in quantization steps, in the order of the decoder; `rounding` maps y - mean and the scale."""
+        prediction = self.coding.predict(z, quality)
+        y, parameters = self.coding.quantize(prediction, scaled, bands_of(scaled.shape[2], BAND_ROWS), rounding)
+        return Symbols(z, y, parameters, quality)
+
+    def replay(self, y: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"], quality: int) -> Symbols:
+        """Given symbols with their parameters."""
+        prediction = self.coding.predict(z, quality)
+        return Symbols(z, y, self.coding.replay(prediction, y, bands_of(y.shape[2], BAND_ROWS)), quality)
 
     def write(self, image: LoadedImage, symbols: Symbols) -> bytes:
         """The file of a quantized image."""
@@ -92,8 +130,7 @@ class Stages:
         header = ImageHeader(width, height, symbols.quality, image.gray, image.alpha is not None)
         bands = []
         for top, end in header.bands:
-            levels = symbols.parameters.level[:, :, top:end]
-            bands.append(_level_crc(levels) + self.coding.encode_y(symbols.y[:, :, top:end], levels))
+            bands.append(self.coding.encode_band(symbols.y[:, :, top:end], symbols.parameters.level[:, :, top:end]))
         alpha = None if image.alpha is None else png_bytes(image.alpha, optimize=True)
         exif, xmp = (pack_metadata(data) if data else b"" for data in image.metadata)
         z = self.coding.encode_z(symbols.z)
@@ -108,7 +145,7 @@ class Stages:
         y_hat = y_hat.contiguous(memory_format=torch.channels_last)
         core = _row_block_height(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
         with self._arithmetic():
-            x = apply_in_row_blocks(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=SYNTHESIS_HALO, core=core)
+            x = apply_in_row_blocks(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=self.synthesis_halo, core=core)
         return to_pixels(x[0, :, : size[0], : size[1]])
 
     def decode_symbols(self, coded: CodedImage, *, partial: bool) -> tuple[Symbols, list[str]]:
@@ -120,29 +157,39 @@ class Stages:
         rows, columns = header.latent_size
         ratio = HYPER_STRIDE // STRIDE
         z = self.coding.decode_z(coded.hyper, rows // ratio, columns // ratio).to(self.device)
-        parameters = self.coding.parameters(z)
-        y = torch.zeros(parameters.level.shape, dtype=torch.int64, device=self.device)
-        lost = []
-        for index, ((top, end), band) in enumerate(zip(header.bands, coded.bands, strict=True)):
-            levels = parameters.level[:, :, top:end]
-            try:
-                y[:, :, top:end] = self._decode_band(band, levels, index)
-            except Corrupt:
-                if not partial:
-                    raise
-                lost.append(f"rows {top * STRIDE}-{min(end * STRIDE, header.height) - 1}")
-        return Symbols(z, y, parameters, header.quality), lost
+        prediction = self.coding.predict(z, header.quality)
+        parameters = self.coding.unknown(prediction)
+        mean, level = parameters.mean.clone(), parameters.level.clone()
+        y = torch.zeros(level.shape, dtype=torch.int64, device=self.device)
 
-    def _decode_band(self, band: bytes | None, levels: Tensor, index: int) -> Tensor:
-        name = f"latent band {index + 1}"
-        if band is None or len(band) < _LEVEL_CRC:
-            raise Corrupt(f"{name} is missing or damaged", section=name)
-        if band[:_LEVEL_CRC] != _level_crc(levels):
-            raise DeviceMismatch(
-                f"this machine computes other entropy parameters than the encoder did ({name})",
-                hint="`latens doctor` tests the arithmetic; try --device cpu",
-            )
-        return self.coding.decode_y(band[_LEVEL_CRC:], levels).to(self.device)
+        def decode(index: int) -> tuple[Tensor, LatentParameters] | Corrupt:
+            top, end = header.bands[index]
+            band, name = coded.bands[index], f"latent band {index + 1}"
+            if band is None:
+                return Corrupt(f"{name} is missing or damaged", section=name)
+            try:
+                return self.coding.decode_band(band, type(prediction)(*(part[:, :, top:end] for part in prediction)), name)
+            except Corrupt as error:
+                return error
+
+        lost = []
+        for (top, end), found in zip(header.bands, self._each_band(decode, len(header.bands)), strict=True):
+            if isinstance(found, Corrupt):
+                if not partial:
+                    raise found
+                lost.append(f"rows {top * STRIDE}-{min(end * STRIDE, header.height) - 1}")
+                continue
+            y[:, :, top:end], own = found
+            mean[:, :, top:end], level[:, :, top:end] = own
+        return Symbols(z, y, LatentParameters(mean, level), header.quality), lost
+
+    def _each_band(self, decode: Callable[[int], B], count: int) -> Iterator[B]:
+        """Results of all bands in order, in as many threads as torch uses."""
+        if count == 1 or self.device.type != "cpu":
+            yield from map(decode, range(count))
+            return
+        with ThreadPoolExecutor(min(count, torch.get_num_threads())) as pool:
+            yield from pool.map(decode, range(count))
 
     def _quality(self, steps: int) -> Tensor:
         return torch.tensor([steps / QUALITY_STEPS], device=self.device)
@@ -158,5 +205,11 @@ def _row_block_height(width: int, multiple: int) -> int:
     return max(ROW_BLOCK_PIXELS // width // multiple, 1) * multiple
 
 
-def _level_crc(levels: Tensor) -> bytes:
-    return zlib.crc32(levels.to(torch.uint8).contiguous().cpu().numpy().tobytes()).to_bytes(_LEVEL_CRC, "little")
+def encoder_rounding(residual: Tensor, scale: Tensor) -> Tensor:
+    """Rounding of the encoder, rate-aware."""
+    return round_for_rate(residual, scale, ROUNDING_WEIGHT)
+
+
+def known_rounding(residual: Tensor, scale: Tensor) -> Tensor:
+    """`encoder_rounding` with symbols of 0 where the latent is NaN: in the padding."""
+    return encoder_rounding(residual, scale).nan_to_num(nan=0.0)

@@ -21,18 +21,20 @@ from latens.experiments.bench import Case
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure
 from latens.systems.image_codec import figures, tables
+from latens.systems.image_codec.config import HyperpriorConfig
+from latens.systems.image_codec.context_hyperprior import freeze_hyperprior
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.demo import section
 from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
 from latens.systems.image_codec.format import QUALITY_STEPS
-from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.objective import RateDistortion
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.recipes import RECIPES, CodecTraining
 from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
-LEARN_HARD = ("synthesis.", "hyper_synthesis.", "gains.log_inverse")  # the other modules determine the symbols
+LEARN_HARD = ("synthesis.", "hyper_synthesis.", "context.", "gains.log_inverse")  # the other modules determine the symbols
 BENCH_SIZE = (768, 512)  # width and height in pixels, as in Kodak
 
 
@@ -40,11 +42,23 @@ def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a training run. Raises UsageError without a folder of photographs."""
     if not sources:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
-    model = MeanScaleHyperprior(config.model)
+    check_rounding(config)
+    model = build_network(config.model)
     if config.objective.rounding == "hard":
         freeze_encoder(model)
+    if config.objective.rounding == "entropy":
+        freeze_hyperprior(model)
     objective = RateDistortion(config.objective, config.model.lambdas)
     return Trainable(model, objective, CropData(sources, config.data, config.run.seed))
+
+
+def check_rounding(config: CodecTraining) -> None:
+    """Raise UsageError for a rounding that the model is not trained with."""
+    rounding, context = config.objective.rounding, not isinstance(config.model, HyperpriorConfig)
+    if (rounding == "noise" and context) or (rounding == "entropy" and not context):
+        what = "a model with context" if context else "a model without context"
+        hint = "use mixed or hard" if context else "use mixed, noise or hard"
+        raise UsageError(f"{what} is not trained with '{rounding}'", where="objective.rounding", hint=hint)
 
 
 def freeze_encoder(model: nn.Module) -> None:
@@ -79,22 +93,23 @@ def cases(codec: ImageCodec) -> Sequence[Case]:
     blob, latent = codec.compress(pixels, quality=quality), codec.latent(pixels)
     symbols = codec.quantize(latent, steps)
     level = symbols.parameters.level
-    coded_y, coded_z = coding.encode_y(symbols.y, level), coding.encode_z(symbols.z)
+    coded_y, coded_z = coding.encode_band(symbols.y, level), coding.encode_z(symbols.z)
+    prediction = coding.predict(symbols.z, steps)
     rows, columns = symbols.z.shape[2:]
     pixels_m = pixels.shape[0] * pixels.shape[1] / 1e6
     symbols_m = (symbols.y.numel() + symbols.z.numel()) / 1e6
 
     def encode() -> object:
-        return coding.encode_z(symbols.z), coding.encode_y(symbols.y, level)
+        return coding.encode_z(symbols.z), coding.encode_band(symbols.y, level)
 
     def decode() -> object:
-        return coding.decode_z(coded_z, rows, columns), coding.decode_y(coded_y, level)
+        return coding.decode_z(coded_z, rows, columns), coding.decode_band(coded_y, prediction, "band")
 
     actions: dict[str, tuple[Callable[[], object], float, str]] = {
         "compress": (lambda: codec.compress(pixels, quality=quality), pixels_m, "Mpx"),
         "  analysis": (lambda: codec.latent(pixels), pixels_m, "Mpx"),
         "  hyperprior and rounding": (lambda: codec.quantize(latent, steps), pixels_m, "Mpx"),
-        "    integer hyper-synthesis": (lambda: coding.parameters(symbols.z), pixels_m, "Mpx"),
+        "    integer hyper-synthesis": (lambda: coding.predict(symbols.z, steps), pixels_m, "Mpx"),
         "  entropy encoding": (encode, symbols_m, "Msym"),
         "decompress": (lambda: codec.decompress(blob), pixels_m, "Mpx"),
         "  entropy decoding": (decode, symbols_m, "Msym"),

@@ -1,0 +1,79 @@
+"""A trained mean-scale hyperprior with a context model that is fitted afterwards; the transforms keep their weights.
+
+The features of the context model are a 1 x 1 layer on the last hidden layer of the hyper-synthesis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from latens.codes.context import LatentModel, PhaseContext, level_of
+from latens.codes.entropy import SCALE_MIN, FactorizedPrior
+from latens.codes.gains import RateGains
+from latens.nn.blocks import interleaved_order
+from latens.shapes import Float
+from latens.systems.image_codec.config import ContextHyperpriorConfig
+from latens.systems.image_codec.context_model import CodingParts, ContextNetwork
+from latens.systems.image_codec.model import (
+    analysis_transform,
+    hyper_analysis_transform,
+    hyper_synthesis_transform,
+    synthesis_transform,
+)
+
+
+class ContextHyperprior(ContextNetwork):
+    """The modules of `MeanScaleHyperprior`, and `features` and `context`."""
+
+    config: ContextHyperpriorConfig
+    starts_from = ("image_codec",)
+
+    def __init__(self, config: ContextHyperpriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        base = config.base
+        self.analysis = analysis_transform(base)
+        self.synthesis = synthesis_transform(base)
+        self.hyper_analysis = hyper_analysis_transform(base)
+        self.hyper_synthesis = hyper_synthesis_transform(base)
+        self.prior = FactorizedPrior(base.hidden)
+        self.gains = RateGains(base.latent, base.lambdas) if base.variable_rate else None
+        head = self.hyper_synthesis[-1]
+        assert isinstance(head, nn.Conv2d)
+        self.features = nn.Conv2d(head.in_channels, config.features, 1)
+        self.context = PhaseContext(
+            base.latent,
+            config.features,
+            strong=interleaved_order(base.latent)[: config.strong],
+            rates=len(base.lambdas),
+            hidden=config.slice_width,
+        )
+
+    def latent_model(self, z_hat: Float[Tensor, "B N ..."]) -> LatentModel:
+        hidden = self.hyper_synthesis[:-1](z_hat)
+        mean, scale = self.hyper_synthesis[-1](hidden).float().chunk(2, dim=1)
+        return LatentModel(mean, level_of(scale.clamp_min(SCALE_MIN).log()), self.features(hidden))
+
+    def coding_parts(self) -> CodingParts:
+        return CodingParts(self.hyper_synthesis, self.features, logarithmic=False)
+
+    def complete(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a model without context, with the own ones of the context model."""
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(FITTED)}
+        return {**own, **weights}
+
+    @staticmethod
+    def fitted(weights: Mapping[str, Tensor]) -> bool:
+        """True if the weights contain those of the context model, which a folder may store as integers only."""
+        return any(name.startswith("context.") for name in weights)
+
+
+FITTED = ("context.", "features.")  # the modules that are fitted to a trained hyperprior
+
+
+def freeze_hyperprior(model: nn.Module) -> None:
+    """Freeze all parameters except those of the context model."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(FITTED))

@@ -1,0 +1,229 @@
+"""Context codec: compact transforms without divisive normalization, trained jointly with a context model of four phases.
+
+    x --analysis--> y --hyper_analysis--> z
+                    |                     | round, factorized prior
+                    |                  z_hat --hyper_synthesis--> mean, level, features
+                    `-- context: rounding in four phases --> y_hat --synthesis--> x_hat
+
+The transforms fold 4 x 4 pixels into channels and consist of residual blocks at 1/4, 1/8 and 1/16 of the resolution, in
+parallel with a linear path that starts as the cosine transform of 16 x 16 blocks (like the shortcuts of Li et al. 2025). At the
+default sizes the encoder takes 41 and the decoder 33 thousand multiplications per pixel.
+
+Letters: B batch, R rates per image, M latent channels, H W image size (multiples of 64), h w = H/16 W/16.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from latens.codes.context import LEVEL_STEP, CodedLatent, LatentModel, PhaseContext, Rounding, level_of
+from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
+from latens.codes.gains import RateGains
+from latens.codes.rounding import add_noise, round_straight_through
+from latens.nn.blocks import BlockAnalysis, BlockSynthesis
+from latens.nn.conv import Residual, double, halve
+from latens.nn.init import small
+from latens.nn.transforms import BLOCK_GAIN, Sum
+from latens.shapes import Float
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, ContextHyperpriorConfig
+from latens.systems.image_codec.model import Reconstruction
+
+
+class CodingParts(NamedTuple):
+    """The parts of the hyper-synthesis whose integers a file needs."""
+
+    stack: nn.Sequential  # z to M means and M scales or levels
+    features: nn.Conv2d  # from the last hidden layer of the stack
+    logarithmic: bool  # the stack gives levels
+
+
+class ContextNetwork(nn.Module):
+    """Training and test passes of the networks with a context model, which define the modules and `latent_model`."""
+
+    analysis: nn.Module
+    synthesis: nn.Module
+    hyper_analysis: nn.Module
+    prior: FactorizedPrior
+    context: PhaseContext
+    gains: RateGains | None
+    config: ContextConfig | ContextHyperpriorConfig
+
+    def forward(
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"], *, rounding: str = "mixed"
+    ) -> Reconstruction:
+        """Training pass at R rates per image; `quality` has R B entries, those of the first rate of all images first.
+
+        `rounding` is "mixed" or "hard", see `config.RateDistortionConfig`. The reconstructions are in the order of `quality`.
+        """
+        if rounding == "hard":
+            coded, bits_z = self.as_encoded(image, quality)
+            return Reconstruction(self.reconstruct(coded.y_hat, quality), coded.bits().sum((1, 2, 3)), bits_z)
+        y = self.scaled_latent(image, quality).float()
+        z = self.hyper_analysis(y).float()
+        z_noisy = add_noise(z)
+        coded = self.code(y, round_straight_through(z), quality, lambda residual, scale: round_straight_through(residual))
+        return Reconstruction(
+            self.reconstruct(coded.y_hat, quality),
+            gaussian_bits(add_noise(coded.residual), coded.scale).sum((1, 2, 3)),
+            self.prior.bits(z_noisy).sum((1, 2, 3)),
+        )
+
+    def as_encoded(
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]
+    ) -> tuple[CodedLatent, Float[Tensor, "_"]]:
+        """The symbols that the encoder writes, differentiable in the entropy model but not in the encoder; bits of z."""
+        with torch.no_grad():
+            y = self.scaled_latent(image, quality).float()
+            z_hat = self.rounded_z(y)
+            bits_z = self.prior.bits(z_hat).sum((1, 2, 3))
+
+        def straight_through(residual: Tensor, scale: Tensor) -> Tensor:
+            symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
+            return residual + (symbols - residual).detach()
+
+        return self.code(y, z_hat, quality, straight_through), bits_z
+
+    @torch.no_grad()
+    def rounded(
+        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
+    ) -> Reconstruction:
+        """Test-time pass, as `MeanScaleHyperprior.rounded`."""
+
+        def symbols(residual: Tensor, scale: Tensor) -> Tensor:
+            return residual.round() if rate_weight is None else round_for_rate(residual, scale, rate_weight)
+
+        y = self.scaled_latent(image, quality).float()
+        z_hat = self.rounded_z(y)
+        coded = self.code(y, z_hat, quality, symbols)
+        return Reconstruction(
+            self.reconstruct(coded.y_hat, quality), coded.bits().sum((1, 2, 3)), self.prior.bits(z_hat).sum((1, 2, 3))
+        )
+
+    def rounded_z(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B N ..."]:
+        medians = self.prior.medians().to(y.device)[:, None, None]
+        return (self.hyper_analysis(y).float() - medians).round() + medians
+
+    def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]) -> Float[Tensor, "_ M h w"]:
+        """The latent in units of the quantization step, at every quality (1 is the first lambda)."""
+        return self.at_quality(self.analysis(image).repeat(len(quality) // len(image), 1, 1, 1), quality)
+
+    def at_quality(self, y: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
+        """A latent of `analysis` in units of the quantization step."""
+        return y if self.gains is None else y * self.gains.forward_gain(quality)
+
+    def code(
+        self, y: Float[Tensor, "B M h w"], z_hat: Float[Tensor, "B N ..."], quality: Float[Tensor, "B"], rounding: Rounding
+    ) -> CodedLatent:
+        """Round a scaled latent in the order of the decoder; see `PhaseContext`."""
+        return self.context(y, self.latent_model(z_hat), quality, rounding)
+
+    def latent_model(self, z_hat: Float[Tensor, "B N ..."]) -> LatentModel:
+        """What the decoded hyper-latent predicts of the scaled latent, in float32."""
+        raise NotImplementedError
+
+    def coding_parts(self) -> CodingParts:
+        raise NotImplementedError
+
+    def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
+        """The image of a scaled latent, not clamped."""
+        scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
+        return self.synthesis(scaled).float()
+
+
+class ContextCodec(ContextNetwork):
+    """Transforms, prior, context model and, with several rates, gains of the latent."""
+
+    config: ContextConfig
+
+    def __init__(self, config: ContextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = analysis_transform(config)
+        self.synthesis = synthesis_transform(config)
+        self.hyper_analysis = hyper_analysis_transform(config)
+        self.hyper_synthesis = hyper_synthesis_transform(config)
+        self.prior = FactorizedPrior(config.hyper)
+        self.context = PhaseContext(
+            config.latent,
+            config.width,
+            strong=range(config.strong),
+            rates=len(config.lambdas),
+            hidden=config.width * 3 // 4,
+        )
+        self.gains = RateGains(config.latent, config.lambdas) if config.variable_rate else None
+
+    def latent_model(self, z_hat: Float[Tensor, "B N ..."]) -> LatentModel:
+        sizes = [self.config.latent, self.config.latent, self.config.width]
+        mean, log_scale, features = self.hyper_synthesis(z_hat).float().split(sizes, dim=1)
+        return LatentModel(mean, level_of(log_scale), features)
+
+    def coding_parts(self) -> CodingParts:
+        head = self.hyper_synthesis[-1]
+        assert isinstance(head, nn.Conv2d)
+        latent = self.config.latent
+        outputs, features = rows_of(head, 0, 2 * latent), rows_of(head, 2 * latent, head.out_channels)
+        assert outputs.bias is not None
+        with torch.no_grad():
+            outputs.bias[latent:] = level_of(outputs.bias[latent:])
+            outputs.weight[latent:] /= LEVEL_STEP
+        return CodingParts(nn.Sequential(*self.hyper_synthesis[:-1], outputs), features, logarithmic=True)
+
+
+def rows_of(layer: nn.Conv2d, first: int, end: int) -> nn.Conv2d:
+    """A 1 x 1 layer with some of the outputs of another one."""
+    part = nn.Conv2d(layer.in_channels, end - first, 1)
+    assert part.bias is not None
+    assert layer.bias is not None
+    with torch.no_grad():
+        part.weight.copy_(layer.weight[first:end])
+        part.bias.copy_(layer.bias[first:end])
+    return part
+
+
+def analysis_transform(config: ContextConfig) -> Sum:
+    w = config.width
+    quarter, eighth, sixteenth = w * 3 // 2, w * 3, w * 4
+    deep = nn.Sequential(
+        nn.PixelUnshuffle(4), nn.Conv2d(48, quarter, 3, padding=1), Residual(quarter, w), Residual(quarter, w),
+        halve(quarter, eighth), Residual(eighth, 2 * w), Residual(eighth, 2 * w),
+        halve(eighth, sixteenth), Residual(sixteenth, 2 * w), Residual(sixteenth, 2 * w),
+        small(nn.Conv2d(sixteenth, config.latent, 1)),
+    )  # fmt: skip
+    return Sum(deep, BlockAnalysis(config.latent, BLOCK_GAIN, interleaved=True))
+
+
+def synthesis_transform(config: ContextConfig) -> Sum:
+    w = config.width
+    deep = nn.Sequential(
+        nn.Conv2d(config.latent, 4 * w, 1), Residual(4 * w, 2 * w), Residual(4 * w, 2 * w),
+        double(4 * w, 2 * w), Residual(2 * w), Residual(2 * w), Residual(2 * w),
+        double(2 * w, w), Residual(w), Residual(w),
+        small(nn.Conv2d(w, 48, 3, padding=1)), nn.PixelShuffle(4),
+    )  # fmt: skip
+    return Sum(deep, BlockSynthesis(config.latent, BLOCK_GAIN, interleaved=True))
+
+
+def hyper_analysis_transform(config: ContextConfig) -> nn.Sequential:
+    w = config.width
+    return nn.Sequential(
+        nn.Conv2d(config.latent, 2 * w, 3, padding=1), nn.LeakyReLU(),
+        nn.Conv2d(2 * w, 2 * w, 3, stride=2, padding=1), nn.LeakyReLU(),
+        nn.Conv2d(2 * w, config.hyper, 3, stride=2, padding=1),
+    )  # fmt: skip
+
+
+def hyper_synthesis_transform(config: ContextConfig) -> nn.Sequential:
+    """Hyper-latent to M means, M logarithms of scales, which start at zero, and one feature per unit of width."""
+    w, outputs = config.width, 2 * config.latent + config.width
+    head = nn.Conv2d(3 * w, outputs, 1)
+    with torch.no_grad():
+        head.weight[: 2 * config.latent] *= 0.1
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+    return nn.Sequential(
+        nn.Conv2d(config.hyper, 2 * w, 3, padding=1), nn.LeakyReLU(), double(2 * w, 2 * w), nn.LeakyReLU(),
+        nn.Conv2d(2 * w, 3 * w, 3, padding=1), nn.LeakyReLU(), double(3 * w, w * 3 // 2), nn.LeakyReLU(),
+        nn.Conv2d(w * 3 // 2, 3 * w, 3, padding=1), nn.LeakyReLU(), head,
+    )  # fmt: skip
