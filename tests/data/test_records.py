@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from latens.data.inputs import find_inputs
 from latens.data.records import RECORDS, Records, fingerprint, hash_of, stamp_of
-from latens.errors import UnreadableInput
+from latens.errors import StorageFull, UnreadableInput, UsageError
 
 
 def test_lines_of_a_record(tmp_path: Path) -> None:
@@ -99,3 +100,25 @@ def test_a_file_of_another_program_is_kept(content: str, tmp_path: Path, caplog:
     assert (Records().entry(output) is None) is foreign
     assert ((tmp_path / RECORDS).read_text() == content) is foreign
     assert caplog.text.count("no results are recorded in this folder") == (2 if foreign else 0)  # once for each reader
+
+
+def test_a_record_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the work as well as after it: without a record, the result would be refused by the same command."""
+    output, records = tmp_path / "a.up", Records()
+    output.write_text("A")
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fails)
+        with pytest.raises(UsageError, match=r"\.latens\.jsonl: cannot be written: Input/output error"):
+            records.start([output], "raising", tmp_path / "a", None, {})
+    records.start([output], "raising", tmp_path / "a", None, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: len(data) // 2)
+        with pytest.raises(StorageFull):
+            records.finish("done", [output], "raising", tmp_path / "a", None, {})
+    entry = Records().entry(output)
+    assert entry is not None
+    assert entry.state == "started"

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latens.data.files import FULL, READ_CHUNK, STANDARD_STREAM, reading, write_error
+from latens.data.files import READ_CHUNK, STANDARD_STREAM, reading, write_error
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +129,11 @@ class Records:
         return self._of(output).read().get(output.name)
 
     def start(self, outputs: Sequence[Path], what: str, path: Path, source: Fingerprint | None, request: Any) -> None:
-        """Note that the work on the input `path` begins, which writes `outputs`. Raises StorageFull."""
+        """Note that the work on the input `path` begins, which writes `outputs`. Raises StorageFull or UsageError."""
         self._write("started", {output: None for output in outputs}, what, path, source, request)
 
     def finish(self, state: str, outputs: Iterable[Path], what: str, path: Path, source: Any, request: Any) -> None:
-        """Note the files that the work left, with their fingerprints; `state` is done or damaged. Raises StorageFull."""
+        """Note the files that the work left, with their fingerprints; `state` is done or damaged. Raises as `start`."""
         found = {output: fingerprint([output]) if output.is_file() else None for output in outputs}
         self._write(state, found, what, path, source, request)
 
@@ -241,7 +241,7 @@ class _Folder:
             self._entries[name] = entry
 
     def append(self, line: dict[str, Any]) -> None:
-        """Append a line in one call. Raises StorageFull; other errors are a warning, because the results are whole."""
+        """Append a line in one call. Raises StorageFull or UsageError: a result without a record would not be known as ours."""
         self.read()
         if self._foreign:
             return
@@ -256,10 +256,7 @@ class _Folder:
                 if line["state"] == "failed" and not self.read():
                     self._remove()
         except OSError as error:
-            if error.errno in FULL:
-                raise write_error(self.path, error) from error
-            logger.warning("%s: cannot be written (%s); results are not recorded", self.path, error.strerror)
-            self._foreign = True
+            raise write_error(self.path, error) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
