@@ -19,7 +19,7 @@ DARKEST, BRIGHTEST = 20, 235  # gray levels; borders are at most the one or at l
 TOLERANCE = 12  # gray levels between a pixel and the color of its border; JPEG noise is less
 UNIFORM = 0.98  # share of the pixels of a line of a border that have its color
 SHARP = 0.5  # at most this share of the first line of the content has the color of the border
-BLUR = 2  # lines between border and content; resizing and JPEG mix both there
+BLUR = 4  # lines between border and content at most; resizing and JPEG mix both there
 THINNEST = 2  # lines; a single line is left
 
 
