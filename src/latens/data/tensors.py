@@ -12,6 +12,16 @@ from torch import Tensor
 from latens.shapes import Float, UInt8
 
 
+def to_floats(image: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Bytes as floats in [0, 1], channels last in memory."""
+    return image.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def to_bytes(image: Float[Tensor, "... H W"]) -> UInt8[Tensor, "... H W"]:
+    """Floats as bytes, clamped to [0, 1] and rounded to the nearest value."""
+    return image.detach().float().clamp(0, 1).mul_(255).round_().byte()
+
+
 def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = False) -> Float[Tensor, "B C H W"]:
     """uint8 images (B, H, W, C) or one image (H, W, C) as floats in [0, 1], contiguous or channels last in memory."""
     stacked = torch.from_numpy(np.array(pixels if pixels.ndim == 4 else pixels[None], order="C"))
@@ -21,8 +31,7 @@ def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = F
 
 def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
     """An image as uint8, clamped to [0, 1] and rounded to the nearest value."""
-    rounded = image.detach().float().clamp(0, 1).mul_(255).round_().byte()
-    pixels: np.ndarray = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
+    pixels: np.ndarray = to_bytes(image).permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 
 

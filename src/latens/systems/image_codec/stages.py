@@ -17,7 +17,7 @@ from latens.codes.entropy import round_for_rate
 from latens.data.image_output import png_bytes
 from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
-from latens.data.tensors import pad_to_multiple, to_pixels, to_tensor
+from latens.data.tensors import to_bytes, to_floats
 from latens.errors import Corrupt
 from latens.inference.device import in_float32, transform_precision
 from latens.inference.tiling import apply_in_row_blocks
@@ -83,12 +83,16 @@ class Stages:
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
         """The latent y of an image uint8 (H, W, 3), before the gain. Sides are padded by replication to multiples of 64."""
-        x = pad_to_multiple(to_tensor(pixels).to(self.device), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
+        height, width = pixels.shape[:2]
+        padded = np.pad(pixels, ((0, -height % HYPER_STRIDE), (0, -width % HYPER_STRIDE), (0, 0)), mode="edge")
+        x = torch.from_numpy(padded).permute(2, 0, 1)[None].to(self.device)  # bytes: floats of one block at a time
         core = _row_block_height(x.shape[3], HYPER_STRIDE)
+
+        def analysis(block: Tensor) -> Tensor:
+            return self.model.analysis(to_floats(block)).float()
+
         with self._arithmetic():
-            return apply_in_row_blocks(
-                self.model.analysis, x, scale=Fraction(1, STRIDE), halo=self.analysis_halo, core=core
-            ).float()
+            return apply_in_row_blocks(analysis, x, scale=Fraction(1, STRIDE), halo=self.analysis_halo, core=core)
 
     @torch.no_grad()
     def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, int] | None = None) -> Symbols:
@@ -144,9 +148,14 @@ class Stages:
             y_hat = y_hat * self.model.gains.inverse_gain(self._quality(symbols.quality))
         y_hat = y_hat.contiguous(memory_format=torch.channels_last)
         core = _row_block_height(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
+
+        def synthesis(block: Tensor) -> Tensor:
+            return to_bytes(self.model.synthesis(block))
+
         with self._arithmetic():
-            x = apply_in_row_blocks(self.model.synthesis, y_hat, scale=Fraction(STRIDE), halo=self.synthesis_halo, core=core)
-        return to_pixels(x[0, :, : size[0], : size[1]])
+            x = apply_in_row_blocks(synthesis, y_hat, scale=Fraction(STRIDE), halo=self.synthesis_halo, core=core)
+        pixels: np.ndarray = x[0, :, : size[0], : size[1]].permute(1, 2, 0).contiguous().cpu().numpy()
+        return pixels
 
     def decode_symbols(self, coded: CodedImage, *, partial: bool) -> tuple[Symbols, list[str]]:
         """Symbols of a file, and the names of lost rows (only with `partial`), whose symbols are zero.
