@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from latens.data.depth import (
     FORMATS,
@@ -160,6 +159,8 @@ def sky_above(image: Pixels, depth: Depth) -> np.ndarray:
 
     Lidar has no return from the sky, and holes filled from their surroundings would put it at the distance of the roofs.
     """
+    from scipy import ndimage
+
     measured = np.isfinite(depth)
     first = np.where(measured.any(0), measured.argmax(0), len(depth))
     first = ndimage.minimum_filter1d(first, SKY_COLUMNS, mode="nearest")

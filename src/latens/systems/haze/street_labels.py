@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import ndimage
 
 from latens.data.depth import Depth
 from latens.data.images import Pixels
@@ -58,6 +57,8 @@ def ground_plane(ground: np.ndarray) -> Depth:
 
 def things(labels: Pixels) -> Iterator[np.ndarray]:
     """Connected parts of one class, as masks (H, W), without sky, ground and void."""
+    from scipy import ndimage
+
     for kind in np.unique(labels):
         if kind in (SKY, VOID, *GROUND):
             continue
@@ -73,6 +74,8 @@ def stand(depth: Depth, ground: np.ndarray, part: np.ndarray) -> None:
     columns = np.flatnonzero(foot.any(0))
     if not len(columns):
         return
+    from scipy import ndimage
+
     rows = len(foot) - 1 - foot[::-1, columns].argmax(0)
     feet = ndimage.median_filter(depth[rows + 1, columns], FEET, mode="nearest")
     meters = np.interp(np.arange(depth.shape[1]), columns, feet)
