@@ -82,7 +82,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             size=311_584,
             license="Apache-2.0",
             trained_on="image_codec (its base), and a context model fitted to 404 photographs; see the model card",
-            metrics=MappingProxyType({"Kodak BD-rate against image_codec, %": 0.0}),
+            metrics=MappingProxyType({"Kodak BD-rate against JPEG, %": -48.5, "against WebP, %": -19.7}),
         ),
         "amodal": ModelEntry(
             name="amodal",
